@@ -1,0 +1,96 @@
+# The index of habits. `make` alone lists them.
+
+# Another interpreter: make test PYTHON=python3.13. Left alone: python3, or the newest there is if that is too old.
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
+VENV ?= .venv
+else
+VENV ?= .venv-$(notdir $(PYTHON))
+endif
+
+PY := $(VENV)/bin/python
+ARGS ?=
+SECONDS ?= 600
+WORKERS ?= logical
+PYTEST = $(PY) -m pytest -n $(WORKERS) --maxprocesses=4 --dist=loadgroup
+PACKAGES = jobclient jobserver proxy shared worker
+SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test unit integration chaos e2e soak lint types check imports coverage bench format docs clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  ARGS="..."           is handed on, e.g. make test ARGS="-k callback"'
+	@echo '  PYTHON=python3.13    uses another interpreter, in an environment of its own beside the first'
+
+# The virtual environment. A stamp is as old as the last installation, so that new pins are installed by themselves.
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 or newer is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1 | head -n 1). Try: make PYTHON=python3.13" >&2; \
+		exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-stamp: requirements.txt | $(VENV)/bin/python
+	@echo "Installing requirements.txt into $(VENV)" >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev-stamp: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	@echo "Installing requirements-dev.txt into $(VENV)" >&2
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $(VENV)/.run-stamp $@
+
+run: $(VENV)/.run-stamp ## start the proxy, and a job server if none is configured
+	@$(PY) run.py $(ARGS)
+
+test: $(VENV)/.dev-stamp ## all tests
+	@$(PYTEST) $(ARGS)
+
+unit: $(VENV)/.dev-stamp ## tests without processes
+	@$(PYTEST) tests/unit $(ARGS)
+
+integration: $(VENV)/.dev-stamp ## tests with real workers and a real job server
+	@$(PYTEST) tests/integration $(ARGS)
+
+chaos: $(VENV)/.dev-stamp ## tests that break things
+	@$(PYTEST) tests/chaos $(ARGS)
+
+e2e: $(VENV)/.dev-stamp ## tests that start the proxy as a user does
+	@$(PYTEST) tests/e2e $(ARGS)
+
+soak: $(VENV)/.dev-stamp ## the seeded kill loop for SECONDS=600
+	@SOAK_SECONDS=$(SECONDS) $(PY) -m pytest tests/chaos -m soak --timeout=0 --capture=no $(ARGS)
+
+check: lint types imports coverage ## ruff, mypy, import-linter, coverage
+
+lint: $(VENV)/.dev-stamp ## ruff: rules and format
+	@$(PY) -m ruff check $(SOURCES)
+	@$(PY) -m ruff format --check $(SOURCES)
+
+types: $(VENV)/.dev-stamp ## mypy --strict
+	@$(PY) -m mypy --strict $(SOURCES)
+
+imports: $(VENV)/.dev-stamp ## import-linter: who may import whom
+	@PYTHONPATH=. $(VENV)/bin/lint-imports
+
+coverage: $(VENV)/.dev-stamp ## unit and integration tests, measured
+	@$(PYTEST) tests/unit tests/integration --cov --cov-report=term $(ARGS)
+
+bench: $(VENV)/.dev-stamp ## measure this proxy beside others
+	@$(PY) -m bench $(ARGS)
+
+format: $(VENV)/.dev-stamp ## let ruff rewrite what it can
+	@$(PY) -m ruff check --fix $(SOURCES)
+	@$(PY) -m ruff format $(SOURCES)
+
+docs: $(VENV)/.dev-stamp ## write the generated parts of the documentation again
+	@set -e; for generator in $(basename $(notdir $(wildcard tools/generate_*.py))); do \
+		$(PY) -m tools.$$generator; done
+
+clean: ## remove caches and what tests left; the virtual environments stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov build
+	@find . -name '.venv*' -prune -o -name .git -prune -o -name __pycache__ -type d -print | xargs rm -rf

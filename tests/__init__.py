@@ -1,0 +1,1 @@
+"""Tests: unit, integration, chaos and e2e, one folder each."""
