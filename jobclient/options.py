@@ -1,0 +1,173 @@
+"""What the command line asks for."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from yarl import URL
+
+EPILOG = """\
+exit status: 0 passed, 1 failed, 2 wrong usage, 130 interrupted
+
+A job succeeds if it is answered 200 and {"state": "completed"}. The run passes if every job succeeds, all ids
+differ, and it took less than --limit seconds.
+
+Without --idempotent, --retries sends a job again only where it certainly did not run: the connection could
+not be made, or the answer says "retry_safe": true. With --idempotent each job carries a key of its own, under
+which the proxy runs it once however often it is sent; then broken connections are retried too.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """One run of the client."""
+
+    #: Where each job is posted, character for character as given.
+    url: URL
+    jobs: int = 50
+    account: str = "example"
+    #: The run has to take less than this to pass.
+    limit_s: float = 5.0
+    #: How long one request may take, from connecting to the last byte.
+    timeout_s: float = 60.0
+    #: Jobs under way at the same time; None: all of them.
+    concurrency: int | None = None
+    #: Further members of the body.
+    fields: dict[str, object] = field(default_factory=dict)
+    api_key: str | None = None
+    #: Send an `Idempotency-Key` with each job.
+    idempotent: bool = False
+    #: Further attempts at a job that may be sent again.
+    retries: int = 0
+    #: Print the report as JSON.
+    json: bool = False
+
+    @property
+    def body(self) -> bytes:
+        """The body of every job, as JSON."""
+        return json.dumps({"account": self.account, "wait": True, **self.fields}).encode()
+
+
+def parse(argv: Sequence[str] | None = None) -> Options:
+    """Read the command line; a wrong one ends the process with status 2 and a line that says why."""
+    given = _parser().parse_args(argv)
+    return Options(
+        url=given.url,
+        jobs=given.jobs,
+        account=given.account,
+        limit_s=given.limit,
+        timeout_s=given.timeout,
+        concurrency=given.concurrency,
+        fields=dict(given.field),
+        api_key=given.api_key,
+        idempotent=given.idempotent,
+        retries=given.retries,
+        json=given.json,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobclient",
+        description="Send many jobs at once and wait for all of them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("url", metavar="URL", type=_url, help="where to post, for example http://127.0.0.1:3000/queueJob")
+    add("--jobs", metavar="N", type=_count, default=50, help="how many jobs (50)")
+    add("--account", metavar="NAME", default="example", help="the account the jobs are for (example)")
+    add(
+        "--limit",
+        metavar="SECONDS",
+        type=_seconds,
+        default=5.0,
+        help="the time the run has to stay under (5)",
+    )
+    add(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=60.0,
+        help="the longest wait for one answer (60)",
+    )
+    add("--concurrency", metavar="N", type=_count, help="jobs under way at the same time (all)")
+    add(
+        "--field",
+        metavar="KEY=JSON",
+        type=_field,
+        action="append",
+        default=[],
+        help="""one more member of each job, may be repeated, for example --field fault='"late"'""",
+    )
+    add("--api-key", metavar="KEY", type=_header_value, help="sent as Authorization: Bearer KEY")
+    add("--idempotent", action="store_true", help="send a fresh Idempotency-Key with each job")
+    add(
+        "--retries",
+        metavar="N",
+        type=_whole,
+        default=0,
+        help="further attempts at a job that may be sent again (0)",
+    )
+    add("--json", action="store_true", help="print the report as JSON")
+    return parser
+
+
+def _url(text: str) -> URL:
+    try:
+        # Only to see that it is an address: this form is normalised, which is not what the user typed.
+        checked = URL(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address: {exc}") from exc
+    if checked.scheme not in {"http", "https"} or not checked.host:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an http:// or https:// address")
+    if not text.isascii() or any(character.isspace() for character in text):
+        return checked
+    return URL(text, encoded=True)
+
+
+def _whole(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return number
+
+
+def _count(text: str) -> int:
+    number = _whole(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("has to be at least 1")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _header_value(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):
+        raise argparse.ArgumentTypeError("takes printable ASCII characters only")
+    return text
+
+
+def _field(text: str) -> tuple[str, object]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=JSON")
+    try:
+        return key, json.loads(value)
+    except (ValueError, RecursionError) as exc:
+        raise argparse.ArgumentTypeError(
+            f"""the value of {key} is not JSON: {value} (a string needs its quotes: {key}='"{value}"')"""
+        ) from exc
