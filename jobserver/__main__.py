@@ -1,0 +1,41 @@
+"""`python -m jobserver`."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def main() -> int:
+    """Run the job server; return the exit code if it could not start."""
+    # First of all, so that Ctrl-C while the rest is being loaded is as quiet as later.
+    signal.signal(signal.SIGINT, leave_at_once)
+    signal.signal(signal.SIGTERM, leave_at_once)
+
+    from jobserver.cli import parse_arguments  # noqa: PLC0415 - see above; --help needs no more
+
+    arguments = parse_arguments()
+
+    # aiohttp reads the system's certificates as it is imported, some 90 ms of CPU. They are for checking
+    # servers we call, and callbacks go to whatever the client named: they are not checked.
+    os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+
+    import asyncio  # noqa: PLC0415 - see above
+
+    from jobserver.serve import CannotServeError, serve  # noqa: PLC0415 - see above
+
+    try:
+        asyncio.run(serve(arguments))
+    except CannotServeError as exc:
+        sys.stderr.write(f"jobserver: {exc}\n")
+    return 2
+
+
+def leave_at_once(signum: int, frame: FrameType | None) -> None:
+    """Leave without a word and with success: to be stopped is not a failure."""
+    del signum, frame
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

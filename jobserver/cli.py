@@ -1,0 +1,161 @@
+"""The command line of the job server."""
+
+import argparse
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobserver.faults import FAULTS
+from jobserver.options import Options
+
+_ABOUT = """\
+A job server with the protocol of the real one:
+
+  POST /start {"account": "example", "wait": true}
+      keeps the connection until the job is done and answers the result
+  POST /start {"account": "example", "wait": false, "callback": "http://..."}
+      answers at once and later sends the result to the callback
+
+  GET /ledger, GET /ledger?last=10    every submission and callback so far
+  GET /ledger/summary                 the counts
+  DELETE /ledger                      forget them
+"""
+
+_FIELDS = """\
+further fields of a job:
+  duration     seconds the job takes
+  fault        what is to go wrong, one of the names below
+  ref          your own name for the job; the ledger shows it
+
+with a fault, where it says so or as given here:
+  delay        seconds
+  times        how often
+  bytes        how large
+  status       which status
+  retry_after  the value of Retry-After when told to come again (0)
+  run          true or false: whether the job runs, whatever the fault says of that
+
+A fault of the callback shows in a job with `"wait": false` only. A connection that hangs keeps its
+account busy: give such jobs an account of their own.
+
+faults:
+"""
+
+
+_DEFAULTS = Options()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """What the command line says."""
+
+    host: str
+    #: 0: any free port.
+    port: int
+    #: Leave when standard input ends.
+    exit_with_parent: bool
+    #: Tell a program, not a person, where the server listens.
+    announce: bool
+    options: Options
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
+    """Read the command line; leave with code 2 and a line on stderr if it is wrong."""
+    given = _parser().parse_args(argv)
+    return Arguments(
+        host=given.host,
+        port=given.port,
+        exit_with_parent=given.exit_with_parent,
+        announce=given.announce,
+        options=Options(
+            duration_s=given.duration,
+            account_queue=given.account_queue,
+            seed=given.seed,
+            callback_retries=given.callback_retries,
+        ),
+    )
+
+
+def fault_list() -> str:
+    """Return the table of faults as text."""
+    width = max(map(len, FAULTS)) + 2
+    rows = (
+        textwrap.fill(
+            fault.summary,
+            width=100,
+            initial_indent=f"  {name:<{width}}",
+            subsequent_indent=" " * (width + 2),
+        )
+        for name, fault in FAULTS.items()
+    )
+    return "\n".join(rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobserver",
+        description=_ABOUT,
+        epilog=_FIELDS + fault_list(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
+    add("--port", type=port, default=3002, help="the port; 0: any free one (3002)")
+    add(
+        "--duration",
+        type=seconds,
+        default=_DEFAULTS.duration_s,
+        metavar="SECONDS",
+        help="what a job takes (%(default)s)",
+    )
+    add("--seed", type=int, metavar="N", help="make ids and proofs repeat from run to run")
+    add(
+        "--no-account-queue",
+        dest="account_queue",
+        action="store_false",
+        help="serve all connections of an account at once, not one at a time",
+    )
+    add(
+        "--callback-retries",
+        type=count,
+        default=_DEFAULTS.callback_retries,
+        metavar="N",
+        help="send a callback that got no 2xx again, up to N times, 0.2 s apart (%(default)s)",
+    )
+    add(
+        "--exit-with-parent",
+        action="store_true",
+        help="leave when standard input ends; it must be a pipe whose other end the parent holds",
+    )
+    add(
+        "--announce",
+        action="store_true",
+        help='when listening, print one line of JSON: {"listening": URL, "pid": PID}',
+    )
+    return parser
+
+
+def port(text: str) -> int:
+    """A TCP port; the names of these three appear in argparse's messages."""
+    number = int(text)
+    if not 0 <= number <= 65535:  # noqa: PLR2004 - the range of TCP ports
+        raise argparse.ArgumentTypeError(f"{text} is not a port: 0 to 65535")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A duration."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, 0 or more")
+    return number
+
+
+def count(text: str) -> int:
+    """A number of times."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a count, 0 or more")
+    return number

@@ -1,0 +1,86 @@
+"""Listens, says so, and serves until the process is ended.
+
+There is nothing to save and nobody to wait for, so whatever ends the server ends the process at
+once: `os._exit` leaves the clean-up to the kernel.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import sys
+from contextlib import suppress
+from typing import Final, NoReturn
+
+from aiohttp import web
+
+from jobserver.app import create_app
+from jobserver.cli import Arguments
+
+#: A burst of submissions is a burst of connections.
+_BACKLOG: Final = 4096
+_STDIN: Final = 0
+
+
+class CannotServeError(Exception):
+    """The server cannot start; the message is for the person who started it."""
+
+
+async def serve(arguments: Arguments) -> NoReturn:
+    """Serve for ever; raise CannotServeError if that is impossible."""
+    _allow_many_connections()
+    if arguments.exit_with_parent:
+        _watch_parent()
+    runner = web.AppRunner(create_app(arguments.options), access_log=None, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, arguments.host, arguments.port, backlog=_BACKLOG)
+    try:
+        await site.start()
+    except OSError as exc:
+        await runner.cleanup()
+        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else str(exc)
+        raise CannotServeError(f"cannot listen on {arguments.host}:{arguments.port}: {reason}") from exc
+    host, port = runner.addresses[0][:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/start"
+    _say(listening_line(url, arguments))
+    while True:
+        await asyncio.get_running_loop().create_future()
+
+
+def listening_line(url: str, arguments: Arguments) -> str:
+    """Return what is printed once the server listens."""
+    if arguments.announce:
+        return json.dumps({"listening": url, "pid": os.getpid()})
+    options = arguments.options
+    queue = "one connection at a time per account" if options.account_queue else "all connections at once"
+    return f"Job server on {url} (a job takes {options.duration_s:g} s; {queue})"
+
+
+def _say(line: str) -> None:
+    # Whoever started the server may have closed its standard output; it serves all the same.
+    with suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def _allow_many_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # Not allowed everywhere; then fewer connections have to do.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _watch_parent() -> None:
+    """Leave when standard input ends: the kernel ends it however the parent died."""
+    try:
+        asyncio.get_running_loop().add_reader(_STDIN, _leave_at_end_of_input)
+    except OSError as exc:
+        # epoll takes no files, and no /dev/null.
+        raise CannotServeError("--exit-with-parent needs a pipe as standard input") from exc
+
+
+def _leave_at_end_of_input() -> None:
+    with suppress(BlockingIOError):
+        if not os.read(_STDIN, 4096):
+            os._exit(0)
