@@ -18,7 +18,7 @@ from jobclient.answers import Answer, Failed, Reached, classify, may_send_again
 from jobclient.options import Options
 from jobclient.report import Finished, Report, summarize
 
-_BACKOFF = wait_exponential_jitter(initial=0.2, max=5, jitter=0.2)
+_BACKOFF = wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)
 
 
 async def run(options: Options, *, on_finished: Callable[[], None] = lambda: None) -> Report:
