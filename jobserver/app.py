@@ -57,6 +57,7 @@ class JobServer:
         self._accounts = AccountQueue()
         self._refusals = Refusals()
         self._handlers: set[asyncio.Task[Any]] = set()
+        self._closing = False
         self._jobs: Jobs
 
     async def lifespan(self, app: web.Application) -> AsyncIterator[None]:
@@ -69,6 +70,7 @@ class JobServer:
     async def drop_connections(self, app: web.Application) -> None:
         """Cut what is being served: the end need not wait for a fault that was asked for."""
         del app
+        self._closing = True
         for handler in self._handlers:
             handler.cancel()
 
@@ -80,6 +82,8 @@ class JobServer:
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         """Serve one submission."""
+        if self._closing:
+            return no_reply()
         handler = asyncio.current_task()
         assert handler is not None  # noqa: S101 - a handler is always run by a task
         self._handlers.add(handler)

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
+from io import BytesIO
 from typing import Final, assert_never
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -21,6 +22,7 @@ _CONNECTIONS: Final = 1000
 #: Shorter than a receiver's usual 5 s, so that an idle connection is never used as it is closed: a
 #: callback lost that way would look like a fault of the receiver.
 _KEEPALIVE_S: Final = 2.0
+_LARGE_BYTES: Final = 64 * 1024
 _JSON: Final = {"Content-Type": "application/json"}
 
 
@@ -112,7 +114,8 @@ class CallbackSender:
         try:
             async with self._session.post(
                 URL(url, encoded=True),
-                data=body,
+                # aiohttp sends a file in pieces, but bytes in one go, and many of them hold up the loop.
+                data=BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE_BYTES else body,
                 headers=headers,
                 allow_redirects=False,
                 timeout=ClientTimeout(total=timeout_s),

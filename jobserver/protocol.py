@@ -111,9 +111,11 @@ def _callback(value: object) -> str:
         raise BadSubmissionError(message)
     try:
         url = URL(value, encoded=True)
+        # The host and the port are parsed, and found wrong, when they are asked for.
+        usable = url.scheme in {"http", "https"} and url.host and url.port
     except ValueError as exc:
         raise BadSubmissionError(message) from exc
-    if url.scheme not in {"http", "https"} or not url.host:
+    if not usable:
         raise BadSubmissionError(message)
     return value
 

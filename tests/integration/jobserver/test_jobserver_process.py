@@ -1,0 +1,83 @@
+"""The job server as a process: how it starts, says where it is, and leaves."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+COMMAND = (sys.executable, "-m", "jobserver", "--port", "0")
+
+
+@contextmanager
+def running(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A job server on pipes, killed in the end if it has not left."""
+    process = subprocess.Popen(
+        [*COMMAND, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def first_line(process: subprocess.Popen[bytes]) -> str:
+    """What it prints once it listens."""
+    assert process.stdout is not None
+    return process.stdout.readline().decode()
+
+
+def test_it_announces_where_it_listens_and_leaves_with_its_parent() -> None:
+    """One line of JSON; when its standard input ends, so does it."""
+    with running("--announce", "--exit-with-parent", "--duration", "0") as process:
+        announced = json.loads(first_line(process))
+        assert announced["pid"] == process.pid
+        request = urllib.request.Request(announced["listening"], data=b'{"account": "a"}')  # noqa: S310
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            assert json.load(response)["state"] == "completed"
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(1) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_at_once_and_quietly(signum: signal.Signals) -> None:
+    """Exit code 0, nothing on stderr; what it printed for a person names the address."""
+    with running() as process:
+        assert "http://127.0.0.1:" in first_line(process)
+        process.send_signal(signum)
+        assert process.wait(1) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_a_taken_port_gives_one_clear_line() -> None:
+    """Exit code 2 and the address."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run([*COMMAND, "--port", str(port)], capture_output=True, timeout=10, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == b""
+    (line,) = ended.stderr.decode().splitlines()
+    assert f"cannot listen on 127.0.0.1:{port}" in line
+
+
+def test_leaving_with_the_parent_needs_a_pipe() -> None:
+    """A standard input that cannot be watched is refused instead of ignored."""
+    ended = subprocess.run(
+        [*COMMAND, "--exit-with-parent"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=10,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "pipe" in ended.stderr.decode()
