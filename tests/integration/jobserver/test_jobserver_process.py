@@ -81,3 +81,18 @@ def test_leaving_with_the_parent_needs_a_pipe() -> None:
     )
     assert ended.returncode == 2
     assert "pipe" in ended.stderr.decode()
+
+
+def test_it_leaves_when_its_parent_is_killed() -> None:
+    """A parent that is given no chance to clean up leaves no job server behind."""
+    parent = f"""
+import subprocess
+command = {[*COMMAND, "--announce", "--exit-with-parent"]!r}
+subprocess.Popen(command, stdin=subprocess.PIPE).wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
+        announced = json.loads(first_line(process))
+        assert announced["pid"] != process.pid
+        process.kill()
+        # The two share this pipe: it ends when both have gone.
+        assert process.communicate(timeout=2)[0] == b""
