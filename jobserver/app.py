@@ -131,9 +131,7 @@ class JobServer:
         self._ledger.faults[submission.fault_name] += 1
         return entry
 
-    async def _serve(
-        self, request: web.Request, submission: Submission, entry: SubmissionEntry
-    ) -> web.StreamResponse:
+    async def _serve(self, request: web.Request, submission: Submission, entry: SubmissionEntry) -> web.StreamResponse:
         if self._refusals.refuses(submission):
             self._ledger.refused(entry)
             return refusal(submission)
@@ -144,9 +142,7 @@ class JobServer:
             return document(await self._jobs.result(submission, entry))
         return await self._accept(request, submission, entry)
 
-    async def _accept(
-        self, request: web.Request, submission: Submission, entry: SubmissionEntry
-    ) -> web.StreamResponse:
+    async def _accept(self, request: web.Request, submission: Submission, entry: SubmissionEntry) -> web.StreamResponse:
         """Answer as the protocol says; what goes wrong comes later, by the callback."""
         response = document(self._documents.running(entry.id or ""))
         if not submission.runs:

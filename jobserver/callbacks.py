@@ -128,9 +128,7 @@ class CallbackSender:
         except (ClientError, OSError, ValueError) as exc:
             error = f"{type(exc).__name__}: {exc}"
         took_s = time.monotonic() - begun
-        self._ledger.callback(
-            job_id, url, kind=kind, attempt=attempt, status=status, error=error, took_s=took_s
-        )
+        self._ledger.callback(job_id, url, kind=kind, attempt=attempt, status=status, error=error, took_s=took_s)
         return status is not None and status // 100 == 2  # noqa: PLR2004 - 2xx
 
 

@@ -53,6 +53,8 @@ class Arguments:
     host: str
     #: 0: any free port.
     port: int
+    #: A listening socket that is inherited; None: bind one.
+    fd: int | None
     #: Leave when standard input ends.
     exit_with_parent: bool
     #: Tell a program, not a person, where the server listens.
@@ -66,6 +68,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     return Arguments(
         host=given.host,
         port=given.port,
+        fd=given.fd,
         exit_with_parent=given.exit_with_parent,
         announce=given.announce,
         options=Options(
@@ -123,6 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         default=_DEFAULTS.callback_retries,
         metavar="N",
         help="send a callback that got no 2xx again, up to N times, 0.2 s apart (%(default)s)",
+    )
+    add(
+        "--fd",
+        type=int,
+        metavar="N",
+        help="serve on the listening socket inherited as descriptor N instead of --host and --port",
     )
     add(
         "--exit-with-parent",

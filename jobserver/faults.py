@@ -98,9 +98,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "never": Fault(summary="the job is accepted, the result never comes", calls=Calls.NEVER),
     "duplicate": Fault(summary="the callback is sent twice", calls=Calls.TWICE),
     "many": Fault(summary="the callback is sent `times` (100) times at once", calls=Calls.MANY, times=100),
-    "forged": Fault(
-        summary="a callback with a wrong token first, then the right one", calls=Calls.FORGED_FIRST
-    ),
+    "forged": Fault(summary="a callback with a wrong token first, then the right one", calls=Calls.FORGED_FIRST),
     "garbage-callback": Fault(
         summary="a callback that is not JSON first, then the right one", calls=Calls.GARBAGE_FIRST
     ),
@@ -117,9 +115,7 @@ FAULTS: Final[dict[str, Fault]] = {
     # The result.
     "failed": Fault(summary="the job ends with state failed", state="failed"),
     "error": Fault(summary="the job ends with state error", state="error"),
-    "big-result": Fault(
-        summary="the result is padded to `bytes` (900 KiB)", size_bytes=900 * 1024, pads_result=True
-    ),
+    "big-result": Fault(summary="the result is padded to `bytes` (900 KiB)", size_bytes=900 * 1024, pads_result=True),
     # Refusals: the job certainly does not run.
     "refuse": Fault(summary="503 with Retry-After, every time", reply=Reply.REFUSE, runs=False, status=503),
     "refuse-first": Fault(
@@ -149,9 +145,7 @@ FAULTS: Final[dict[str, Fault]] = {
     ),
     "unavailable": Fault(summary="503 without Retry-After", reply=Reply.ERROR, runs=False, status=503),
     "drop": Fault(summary="the connection is closed without a reply", reply=Reply.DROP, runs=False),
-    "drop-but-run": Fault(
-        summary="the connection is closed without a reply, but the job runs", reply=Reply.DROP
-    ),
+    "drop-but-run": Fault(summary="the connection is closed without a reply, but the job runs", reply=Reply.DROP),
     "reset": Fault(summary="the connection is reset without a reply", reply=Reply.RESET, runs=False),
     "hang": Fault(summary="no reply, ever; the connection stays open", reply=Reply.HANG, runs=False),
     "slow-reply": Fault(
@@ -160,12 +154,8 @@ FAULTS: Final[dict[str, Fault]] = {
         delay_s=1.0,
     ),
     "garbage": Fault(summary="200 with a body that is not JSON", reply=Reply.GARBAGE, runs=False),
-    "wrong-state": Fault(
-        summary="200 with JSON that is not of the protocol", reply=Reply.WRONG_STATE, runs=False
-    ),
-    "short-body": Fault(
-        summary="200 whose body ends before its Content-Length", reply=Reply.SHORT_BODY, runs=False
-    ),
+    "wrong-state": Fault(summary="200 with JSON that is not of the protocol", reply=Reply.WRONG_STATE, runs=False),
+    "short-body": Fault(summary="200 whose body ends before its Content-Length", reply=Reply.SHORT_BODY, runs=False),
     "endless-body": Fault(summary="200 whose body never ends", reply=Reply.ENDLESS_BODY, runs=False),
     "gzip-bomb": Fault(
         summary="200 whose small gzip body inflates to `bytes` (256 MiB)",

@@ -109,9 +109,9 @@ def _transport(request: web.Request) -> asyncio.Transport:
 
 
 def _head(length_bytes: int, extra: bytes = b"") -> bytes:
-    return (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n"
-        b"Connection: close\r\n\r\n" % (extra, length_bytes)
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n" % (
+        extra,
+        length_bytes,
     )
 
 

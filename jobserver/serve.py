@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import resource
+import socket
 import sys
 from contextlib import suppress
 from typing import Final, NoReturn
@@ -33,8 +34,8 @@ async def serve(arguments: Arguments) -> NoReturn:
         _watch_parent()
     runner = web.AppRunner(create_app(arguments.options), access_log=None, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, arguments.host, arguments.port, backlog=_BACKLOG)
     try:
+        site = _site(runner, arguments)
         await site.start()
     except OSError as exc:
         await runner.cleanup()
@@ -45,6 +46,12 @@ async def serve(arguments: Arguments) -> NoReturn:
     _say(listening_line(url, arguments))
     while True:
         await asyncio.get_running_loop().create_future()
+
+
+def _site(runner: web.AppRunner, arguments: Arguments) -> web.BaseSite:
+    if arguments.fd is not None:
+        return web.SockSite(runner, socket.socket(fileno=arguments.fd), backlog=_BACKLOG)
+    return web.TCPSite(runner, arguments.host, arguments.port, backlog=_BACKLOG)
 
 
 def listening_line(url: str, arguments: Arguments) -> str:

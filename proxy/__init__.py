@@ -1,0 +1,1 @@
+"""The front end process: HTTP, admission, and the supervision of the workers."""

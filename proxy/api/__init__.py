@@ -1,0 +1,1 @@
+"""What HTTP sees: the client's routes, the callback route, health, problems, and the admin routes."""

@@ -1,0 +1,63 @@
+"""Health: is the process serving, and should it be given jobs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from proxy.api import problems
+from proxy.api.http import send_problem, send_response
+from shared.errors import Code, RequestError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from proxy.dispatcher import Dispatcher
+    from proxy.pool import Pool
+
+__all__ = ["Alive", "ProblemPage", "Ready"]
+
+
+class Alive:
+    """`GET /healthz`: the process serves."""
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer that the process serves."""
+        await send_response(scope, send, 200, b'{"status": "ok"}', b"application/json")
+
+
+class Ready:
+    """`GET /readyz`: 503 while draining or unable to start workers."""
+
+    def __init__(self, dispatcher: Dispatcher, pool: Pool) -> None:
+        self._dispatcher = dispatcher
+        self._pool = pool
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer whether jobs should be sent here."""
+        if self._dispatcher.draining:
+            await send_problem(scope, send, problems.make(Code.SHUTTING_DOWN, "the proxy is shutting down"))
+        elif self._pool.on_hold:
+            await send_problem(scope, send, problems.make(Code.NO_WORKER, self._pool.on_hold))
+        else:
+            await send_response(scope, send, 200, b'{"status": "ready"}', b"application/json")
+
+
+class ProblemPage:
+    """`GET /problems/<code>`: what a code means."""
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Explain a code."""
+        code = scope["path_params"]["code"]
+        if code not in set(Code):
+            raise RequestError(Code.NOT_FOUND, "there is no such problem")
+        entry = problems.TABLE[Code(code)]
+        document = {
+            "code": code,
+            "status": entry.status,
+            "granular_status": entry.granular,
+            "title": entry.title,
+            "meaning": entry.meaning,
+            "advice": entry.advice,
+        }
+        await send_response(scope, send, 200, json.dumps(document).encode(), b"application/json")

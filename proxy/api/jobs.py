@@ -1,0 +1,115 @@
+"""The client's routes: post a job, get its result in the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import re
+from typing import TYPE_CHECKING, Final
+
+from proxy.api import problems
+from proxy.api.http import header, read_body, send_problem, send_response
+from shared import strict_json
+from shared.errors import Code, RequestError, StrictJSONError
+from shared.outcome import Failed, Outcome, Succeeded
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from proxy.dispatcher import Dispatcher
+
+__all__ = ["Authorization", "QueueJob"]
+
+#: Members of the client's object that are the proxy's to set.
+_OURS: Final = ("wait", "callback")
+#: W3C Trace Context, level 1; what does not look like this is dropped, as the recommendation says.
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE_BYTES: Final = 512
+
+
+class Authorization:
+    """Lets in who has one of the keys; everybody, where there are none."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._hashes = [_hash(key) for key in keys]
+
+    def check(self, scope: Scope) -> None:
+        """Raise RequestError if the request has no key that is known."""
+        if not self._hashes:
+            return
+        scheme, _, key = header(scope, b"authorization").partition(" ")
+        given = _hash(key.strip())
+        # All are compared, each in constant time, so that the time taken tells nothing about any.
+        known = [hmac.compare_digest(given, wanted) for wanted in self._hashes]
+        if scheme.lower() != "bearer" or not any(known):
+            raise RequestError(Code.UNAUTHORIZED, "send `Authorization: Bearer <key>` with a key that is known here")
+
+
+class QueueJob:
+    """`POST /queueJob` and `POST /start`."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        authorization: Authorization,
+        *,
+        max_body_bytes: int,
+        granular_errors: bool,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._authorization = authorization
+        self._max_body_bytes = max_body_bytes
+        self._granular = granular_errors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take a job, wait for its outcome, answer with it."""
+        self._authorization.check(scope)
+        _check_media_type(scope)
+        self._dispatcher.check_admission()  # before the body is read: an overload is answered at once
+        body = _job_body(await read_body(scope, receive, self._max_body_bytes))
+        traceparent, tracestate = _trace_context(scope)
+        job = self._dispatcher.submit(body, traceparent=traceparent, tracestate=tracestate)
+        outcome = await asyncio.shield(job.outcome)  # the job is not this request's to cancel
+        await self._answer(scope, send, job.id, outcome)
+
+    async def _answer(self, scope: Scope, send: Send, job_id: str, outcome: Outcome) -> None:
+        match outcome:
+            case Succeeded():
+                headers = [(b"job-id", job_id.encode())]
+                await send_response(scope, send, 200, outcome.body, b"application/json", headers)
+            case Failed():
+                await send_problem(scope, send, problems.of_failure(outcome, job_id, granular=self._granular))
+
+
+def _check_media_type(scope: Scope) -> None:
+    media_type, _, parameters = header(scope, b"content-type").partition(";")
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if media_type.strip().lower() != "application/json" or charset not in {"", "utf-8", "utf8"}:
+        raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "send the job as `Content-Type: application/json`, in UTF-8")
+
+
+def _job_body(body: bytes) -> bytes:
+    """Return the client's object without the members that are ours, every other one in its exact text."""
+    try:
+        members = strict_json.object_members(body)
+    except StrictJSONError as exc:
+        raise RequestError(Code.INVALID_REQUEST, f"the body is not a job: {exc}") from exc
+    if "callback" in members:
+        raise RequestError(Code.INVALID_REQUEST, "`callback` is set by the proxy, not by the client")
+    text = ",".join(f"{json.dumps(name)}:{value}" for name, value in members.items() if name not in _OURS)
+    return f"{{{text}}}".encode()
+
+
+def _trace_context(scope: Scope) -> tuple[str, str]:
+    traceparent = header(scope, b"traceparent")
+    if not _TRACEPARENT.fullmatch(traceparent):
+        return "", ""
+    tracestate = header(scope, b"tracestate")
+    fits = len(tracestate) <= _TRACESTATE_BYTES and tracestate.isascii() and tracestate.isprintable()
+    return traceparent, tracestate if fits else ""
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,206 @@
+"""The one table from error to HTTP (RFC 9457), and the pages that explain each code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from shared.errors import Code
+from shared.lifecycle import Submitted
+from shared.outcome import Failed
+
+__all__ = ["TABLE", "Entry", "Problem", "make", "of_failure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What a code means."""
+
+    status: int
+    #: The status where GRANULAR_ERRORS is on.
+    granular: int
+    #: A short name of the problem, the same for every occurrence.
+    title: str
+    #: What happened, for a person.
+    meaning: str
+    #: What to do about it.
+    advice: str
+
+
+def _entry(status: int, granular: int, title: str, meaning: str, advice: str) -> Entry:
+    return Entry(status=status, granular=granular, title=title, meaning=meaning, advice=advice)
+
+
+_MAY_HAVE_RUN: Final = (
+    "Look at `submitted`: with `no` send the job again; with `unknown` or `yes` the job may have run, "
+    "so find out from the job server before you send it again."
+)
+
+TABLE: Final = MappingProxyType(
+    {
+        Code.INVALID_REQUEST: _entry(
+            400, 400, "The request cannot become a job",
+            "The body is not a JSON object as RFC 8259 has it, or it has a `callback`, which only the proxy sets.",
+            "Mend the request; `detail` says what is wrong with it.",
+        ),
+        Code.UNAUTHORIZED: _entry(
+            401, 401, "A key is needed",
+            "This proxy asks for a key, and the request has none that it knows.",
+            "Send `Authorization: Bearer <key>` with a key that the proxy's operator gave you.",
+        ),
+        Code.NOT_FOUND: _entry(
+            404, 404, "There is nothing here",
+            "No such route, no such job, or a job that is remembered no longer.",
+            "Check the address; a job is remembered for as long as RESULT_TTL says.",
+        ),
+        Code.METHOD_NOT_ALLOWED: _entry(
+            405, 405, "This route does not take this method",
+            "The route exists, the method is wrong.",
+            "Look at the `Allow` header.",
+        ),
+        Code.REQUEST_TIMEOUT: _entry(
+            408, 408, "The request's body did not come",
+            "The headers came, the body stalled. No job was made.",
+            "Send the request again.",
+        ),
+        Code.PAYLOAD_TOO_LARGE: _entry(
+            413, 413, "The body is too large",
+            "The body is larger than MAX_BODY_BYTES.",
+            "Send less, or ask the operator to raise the limit.",
+        ),
+        Code.UNSUPPORTED_MEDIA_TYPE: _entry(
+            415, 415, "The body is not declared as JSON",
+            "The `Content-Type` is not application/json.",
+            "Send `Content-Type: application/json`.",
+        ),
+        Code.IDEMPOTENCY_KEY_REUSED: _entry(
+            422, 422, "The idempotency key belongs to another request",
+            "The key was used with another body.",
+            "Use one key for one job, and a new key for a new job.",
+        ),
+        Code.INTERNAL_ERROR: _entry(
+            500, 500, "The proxy failed",
+            "A bug of the proxy. The log has a line about it.",
+            "Report it. " + _MAY_HAVE_RUN,
+        ),
+        Code.OVERLOADED: _entry(
+            503, 503, "Too many jobs are in flight",
+            "MAX_JOBS is reached, or the machine is short of memory, process ids or descriptors. No job was made.",
+            "Try again after `Retry-After` seconds.",
+        ),
+        Code.NO_WORKER: _entry(
+            503, 503, "No worker could be started",
+            "The machine could not make a worker process. Nothing was submitted.",
+            "Try again after `Retry-After` seconds; if it lasts, the log says what the machine is short of.",
+        ),
+        Code.SHUTTING_DOWN: _entry(
+            503, 503, "The proxy is shutting down",
+            "It finishes the jobs in flight and takes no new ones. No job was made.",
+            "Try again after `Retry-After` seconds, or at another instance.",
+        ),
+        Code.WORKER_DIED: _entry(
+            500, 500, "The job's worker ended without an outcome",
+            "The process that ran the job crashed or was killed. No other job was touched.",
+            _MAY_HAVE_RUN,
+        ),
+        Code.DEADLINE_EXCEEDED: _entry(
+            500, 504, "The deadline passed",
+            "The job had no result within JOB_TIMEOUT. The job server was not told, it has no such call.",
+            _MAY_HAVE_RUN,
+        ),
+        Code.JOB_SERVER_UNAVAILABLE: _entry(
+            500, 502, "The job server could not be reached",
+            "No connection to the job server, or it broke before the reply to the submission.",
+            _MAY_HAVE_RUN,
+        ),
+        Code.JOB_REJECTED: _entry(
+            500, 502, "The job server did not take the job",
+            "It answered the submission with a status other than 2xx, after any retries.",
+            _MAY_HAVE_RUN,
+        ),
+        Code.BAD_JOB_SERVER_REPLY: _entry(
+            500, 502, "The job server's reply makes no sense",
+            "Its reply to the submission was not what the protocol says.",
+            _MAY_HAVE_RUN,
+        ),
+        Code.JOB_FAILED: _entry(
+            500, 502, "The job failed",
+            "The job ran, and the job server says that it failed; its words are in `result`.",
+            "Look at `result`. The job ran: sending it again runs it again.",
+        ),
+        Code.CANCELLED: _entry(
+            500, 500, "The job was cancelled",
+            "Somebody cancelled the job. The job server was not told, it has no such call.",
+            _MAY_HAVE_RUN,
+        ),
+        Code.INTERRUPTED: _entry(
+            500, 500, "The proxy went down while the job was in flight",
+            "It went down before the outcome was known, and came back.",
+            _MAY_HAVE_RUN,
+        ),
+    }
+)  # fmt: skip
+
+_DEFAULT_RETRY_AFTER_S: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A problem document, ready to be sent."""
+
+    code: Code
+    status: int
+    body: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+def make(
+    code: Code,
+    detail: str,
+    *,
+    job_id: str | None = None,
+    submitted: Submitted = Submitted.NO,
+    result: bytes | None = None,
+    granular: bool = False,
+    retry_after_s: int | None = None,
+) -> Problem:
+    """Return the problem `code`, with `detail` about this occurrence."""
+    entry = TABLE[code]
+    status = entry.granular if granular else entry.status
+    document: dict[str, Any] = {
+        "type": f"/problems/{code}",
+        "title": entry.title,
+        "status": status,
+        "detail": detail,
+        "code": str(code),
+        "job_id": job_id,
+        "submitted": str(submitted),
+        "retry_safe": submitted is Submitted.NO,
+    }
+    headers = [(b"job-id", job_id.encode())] if job_id else []
+    if status == 503:  # noqa: PLR2004 - the status that promises another attempt is worth it
+        headers.append((b"retry-after", b"%d" % (retry_after_s or _DEFAULT_RETRY_AFTER_S)))
+    if code is Code.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return Problem(code=code, status=status, body=_document(document, result), headers=headers)
+
+
+def of_failure(failure: Failed, job_id: str, *, granular: bool) -> Problem:
+    """Return the problem that a failed job's client gets."""
+    return make(
+        failure.code,
+        failure.detail,
+        job_id=job_id,
+        submitted=failure.submitted,
+        result=failure.result,
+        granular=granular,
+    )
+
+
+def _document(document: dict[str, Any], result: bytes | None) -> bytes:
+    text = json.dumps(document).encode()
+    if result is None:
+        return text
+    return text[:-1] + b', "result": ' + result + b"}"  # as it came: parsing could change its numbers

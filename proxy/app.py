@@ -1,0 +1,104 @@
+"""Wires the parts together; no logic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from proxy.api import admin, health, problems
+from proxy.api.callbacks import CallbackRoute
+from proxy.api.http import Guard
+from proxy.api.jobs import Authorization, QueueJob
+from proxy.dispatcher import Dispatcher
+from proxy.headroom import Headroom
+from proxy.registry import Registry
+from proxy.store import JobStore, MemoryStore
+from proxy.supervisor import Supervisor
+from shared.errors import Code
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+    from proxy.pool import Pool
+    from shared.settings import Settings
+
+__all__ = ["App", "create_app"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """The front end's parts that others need."""
+
+    #: For `PORT`: clients, health, and the callbacks unless they have a listener of their own.
+    public: ASGIApp
+    #: For `CALLBACK_PORT`.
+    callbacks: ASGIApp
+    #: For `ADMIN_PORT`.
+    admin: ASGIApp
+    dispatcher: Dispatcher
+    registry: Registry
+    store: JobStore
+    pool: Pool
+    callback_route: CallbackRoute
+
+
+def create_app(settings: Settings, *, pool: Pool, callback_url: str) -> App:
+    """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route."""
+    registry = Registry()
+    store = MemoryStore(settings.result_ttl)
+    dispatcher = Dispatcher(
+        runner=Supervisor(pool, callback_url),
+        store=store,
+        registry=registry,
+        headroom=Headroom(),
+        max_jobs=settings.max_jobs,
+        job_timeout_s=settings.job_timeout,
+    )
+    queue_job = QueueJob(
+        dispatcher,
+        Authorization(settings.api_keys),
+        max_body_bytes=settings.max_body_bytes,
+        granular_errors=settings.granular_errors,
+    )
+    callback_route = CallbackRoute(registry, store, max_body_bytes=settings.max_body_bytes)
+    callback = Route("/callback/{token}", callback_route, methods=["POST", "PUT"])
+    healthz = Route("/healthz", health.Alive(), methods=["GET"])
+    client_routes = [
+        Route("/queueJob", queue_job, methods=["POST"]),
+        Route("/start", queue_job, methods=["POST"]),
+        healthz,
+        Route("/readyz", health.Ready(dispatcher, pool), methods=["GET"]),
+        Route("/problems/{code}", health.ProblemPage(), methods=["GET"]),
+    ]
+    return App(
+        public=_app(client_routes if settings.callback_port is not None else [*client_routes, callback]),
+        callbacks=_app([callback, healthz]),
+        admin=_app([Route("/workers", admin.Workers(pool), methods=["GET"])]),
+        dispatcher=dispatcher,
+        registry=registry,
+        store=store,
+        pool=pool,
+        callback_route=callback_route,
+    )
+
+
+def _app(routes: list[Route]) -> ASGIApp:
+    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _http_problem}))
+
+
+async def _http_problem(_request: Request, exc: Exception) -> Response:
+    """Answer what the router refuses as a problem document."""
+    headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
+    wrong_method = isinstance(exc, HTTPException) and exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    if wrong_method:
+        problem = problems.make(Code.METHOD_NOT_ALLOWED, "this route takes " + headers.get("Allow", "other methods"))
+    else:
+        problem = problems.make(Code.NOT_FOUND, "there is no such route")
+    return Response(problem.body, problem.status, headers, media_type="application/problem+json")

@@ -1,0 +1,37 @@
+"""Orphans: what our descendants leave behind becomes ours to reap, also where no init does it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Collection
+
+__all__ = ["become_subreaper", "reap_orphans"]
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+def become_subreaper() -> None:
+    """Make this process the parent of its descendants' orphans (prctl(2)); without it they would be init's."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans(loop: asyncio.AbstractEventLoop, known: Callable[[], Collection[int]]) -> None:
+    """Reap, from now on, every child that ends and is not `known`; the known ones' owners reap them."""
+
+    def sweep() -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in known():
+                    loop.call_later(0.05, sweep)  # its owner takes it; then there may be more behind it
+                    return
+                os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+
+    loop.add_signal_handler(signal.SIGCHLD, sweep)

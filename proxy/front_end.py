@@ -1,0 +1,202 @@
+"""The front end process from its start to its end: what is started in which order, signals, draining.
+
+The start: sockets first, so that a port that is taken is told at once; then the processes that need time to load (job
+server, fork server); then our own heavy imports, while they load.
+
+The end, on the first SIGTERM or SIGINT: new jobs are refused; jobs in flight go on, and with them the listener that
+their callbacks need; when the last has its outcome, the listeners close, and the workers and the fork server leave. A
+second signal ends everything at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import sys
+from typing import TYPE_CHECKING, Final
+
+from proxy import logs
+from proxy.children import become_subreaper, reap_orphans
+from proxy.embedded import EmbeddedJobServer
+from proxy.pool import Pool
+from proxy.sockets import address, bind, callback_url
+from shared.worker_config import WorkerConfig
+
+if TYPE_CHECKING:
+    import socket
+
+    from proxy.app import App
+    from proxy.server import Listener
+    from shared.settings import Settings
+
+__all__ = ["FrontEnd"]
+
+#: After the job timeout: how long until the process ends whatever is still under way.
+_HARD_STOP_S: Final = 4.0
+#: What a shell reports of a process that a signal ended, less the signal's number.
+_BY_SIGNAL: Final = 128
+
+
+class FrontEnd:
+    """One run of the proxy."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._job_server: EmbeddedJobServer | None = None
+        self._pool: Pool | None = None
+        self._log: logs.LineWriter | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until a signal comes, then end the process.
+
+        Raises:
+            SettingsError: the start is impossible. (Raised by what it calls.)
+        """
+        settings = self._settings
+        self._log = logs.configure(settings.log_format, settings.log_level)
+        _raise_descriptor_limit()
+        become_subreaper()
+        sockets = _bind_all(settings)
+        self._watch_signals()
+        urls = {
+            name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
+        }
+        callbacks = callback_url(settings, sockets.get("callback", sockets["public"]))
+        pool = await self._start_processes()
+        app, listeners = _serve(settings, pool, callbacks, sockets)
+        _say(_banner(urls, self._job_server))
+        logs.event("info", "listening", **urls, job_server=settings.job_server_url or "embedded", pid=os.getpid())
+        await self._stopping.wait()
+        await self._drain(app, listeners)
+        await self._leave(0)
+
+    async def _start_processes(self) -> Pool:
+        settings = self._settings
+        if not settings.job_server_url:
+            self._job_server = EmbeddedJobServer()
+        config = WorkerConfig(
+            job_server_url=self._job_server.url if self._job_server else settings.job_server_url,
+            max_body_bytes=settings.max_body_bytes,
+            submit_retries=settings.submit_retries,
+            lost_reply_wait_s=settings.lost_reply_wait,
+            max_jobs=settings.worker_max_jobs,
+        )
+        self._pool = Pool(
+            config=config.encode(),
+            spares=settings.worker_spares,
+            max_jobs=settings.worker_max_jobs,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        await self._pool.start()
+        return self._pool
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        reap_orphans(loop, self._children)
+
+    def _children(self) -> set[int]:
+        """Return the processes whose ends somebody here waits for."""
+        pids = {worker.pid for worker in self._pool.workers} if self._pool else set()
+        pids.add(self._pool.fork_server_pid if self._pool else 0)
+        pids.add(self._job_server.pid if self._job_server else 0)
+        return pids
+
+    def _on_signal(self, number: int) -> None:
+        if self._stopping.is_set():
+            self._exit(_BY_SIGNAL + number)
+        logs.event("info", "told to stop; jobs in flight are finished first", signal=signal.Signals(number).name)
+        self._stopping.set()
+
+    async def _drain(self, app: App, listeners: dict[str, Listener]) -> None:
+        """Finish the jobs in flight, then close; the public listener goes first where callbacks do not need it."""
+        app.dispatcher.draining = True
+        if "callback" in listeners:
+            listeners["public"].stop()
+        try:
+            async with asyncio.timeout(self._settings.job_timeout + _HARD_STOP_S):
+                await app.dispatcher.drain()
+                for listener in listeners.values():
+                    listener.stop()
+                for listener in listeners.values():
+                    await listener.stopped()
+        except TimeoutError:
+            logs.event("error", "some work was still under way at the last moment and was cut off")
+        await app.store.close()
+
+    async def _leave(self, code: int) -> None:
+        if self._pool is not None:
+            with contextlib.suppress(TimeoutError):
+                await self._pool.stop()
+        if self._job_server is not None:
+            await self._job_server.stop()
+        logs.event("info", "stopped")
+        self._exit(code)
+
+    def _exit(self, code: int) -> None:
+        """End the process; the fork server ends every worker when it sees that we are gone."""
+        if self._log is not None:
+            self._log.close(0.2)
+        os._exit(code)
+
+
+def _bind_all(settings: Settings) -> dict[str, socket.socket]:
+    sockets = {"public": bind("HOST, PORT", settings.host, settings.port)}
+    if settings.callback_port is not None:
+        host = settings.callback_host or settings.host
+        sockets["callback"] = bind("CALLBACK_HOST, CALLBACK_PORT", host, settings.callback_port)
+    if settings.admin_port is not None:
+        sockets["admin"] = bind("ADMIN_HOST, ADMIN_PORT", settings.admin_host, settings.admin_port)
+    return sockets
+
+
+def _serve(
+    settings: Settings, pool: Pool, callbacks: str, sockets: dict[str, socket.socket]
+) -> tuple[App, dict[str, Listener]]:
+    from proxy.app import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
+    from proxy.server import Listener  # noqa: PLC0415
+
+    app = create_app(settings, pool=pool, callback_url=callbacks)
+    apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
+    listeners = {}
+    for name, sock in sockets.items():
+        tls = name != "admin"
+        listeners[name] = Listener(
+            sock,
+            apps[name],
+            certfile=settings.tls_certfile if tls else "",
+            keyfile=settings.tls_keyfile if tls else "",
+        )
+        listeners[name].start()
+    return app, listeners
+
+
+def _banner(urls: dict[str, str], job_server: EmbeddedJobServer | None) -> str:
+    lines = [f"The async job proxy listens on {urls['public']}"]
+    if "admin" in urls:
+        lines.append(f"Admin routes: {urls['admin']}/workers")
+    if job_server is not None:
+        lines.append(f"Embedded job server: {job_server.url} (set JOB_SERVER_URL to use your own)")
+    body = '{"account": "example"}'
+    lines.append(f"Try it:\n\n  curl -d '{body}' -H 'Content-Type: application/json' {urls['public']}/queueJob\n")
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody need read it
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def _raise_descriptor_limit() -> None:
+    """A job in flight takes four descriptors; the usual soft limit of 1,024 is for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

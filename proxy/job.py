@@ -1,0 +1,97 @@
+"""One job in flight, and the protocol of whatever runs jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shared import lifecycle
+from shared.errors import Code
+from shared.lifecycle import Event, State, Submitted
+from shared.outcome import Failed, Outcome
+
+__all__ = ["Job", "OnEvent", "Runner", "new_id", "new_token", "token_hash"]
+
+OnEvent = Callable[["Job", Event], None]
+
+
+def new_id() -> str:
+    """Return a job id that nobody can guess: 128 bits, hexadecimal."""
+    return secrets.token_hex(16)
+
+
+def new_token() -> str:
+    """Return a callback token: 256 bits, URL-safe."""
+    return secrets.token_urlsafe(32)
+
+
+def token_hash(token: str) -> bytes:
+    """Return what is stored and looked up instead of a token: no stored value opens a callback route."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """One client request on its way to an outcome; lives in the front end until then."""
+
+    #: The client's JSON object: every member in its exact text, without `wait` and `callback`.
+    body: bytes
+    #: The instant of the monotonic clock by which the client has its answer, in seconds.
+    deadline: float
+    #: Unguessable, the client's name for the job.
+    id: str = field(default_factory=new_id)
+    #: The unguessable part of the callback URL; never logged.
+    token: str = field(default_factory=new_token, repr=False)
+    #: W3C trace context from the client, passed on; empty if none.
+    traceparent: str = ""
+    tracestate: str = ""
+    #: Hears every event, once the state has changed.
+    on_event: OnEvent | None = None
+    state: State = State.ACCEPTED
+    #: The worker that has or had the job; 0: none yet, or not a local process.
+    worker_pid: int = 0
+    #: state -> when it was first reached, monotonic seconds.
+    reached: dict[State, float] = field(default_factory=lambda: {State.ACCEPTED: time.monotonic()})
+    #: Set once, with the first callback's body.
+    callback: asyncio.Future[bytes] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    #: Set once, with the outcome.
+    outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    #: Set when somebody cancels the job.
+    cancelled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def submitted(self) -> Submitted:
+        """Whether the job server has the job, as far as is known now; not for a finished job."""
+        return lifecycle.submitted(self.state)
+
+    def advance(self, event: Event) -> None:
+        """Take `event`; this is the one place where a job's state changes.
+
+        Raises:
+            IllegalEventError: the table has no such event for the state; nothing changed.
+        """
+        self.state = lifecycle.advance(self.state, event)
+        self.reached.setdefault(self.state, time.monotonic())
+        if self.on_event is not None:
+            self.on_event(self, event)
+
+    def failure(self, code: Code, detail: str, *, result: bytes | None = None) -> Failed:
+        """Return the failure `code` with what the state says about the job server."""
+        return Failed(code=code, detail=detail, submitted=self.submitted, result=result)
+
+
+class Runner(Protocol):
+    """A way to run jobs. The one here hands them to worker processes; another may hand them to other machines.
+
+    `run` never raises for anything that can happen to a job, returns by the job's deadline, reports what happens with
+    `job.advance` (all but FINISH), and takes the callback from `job.callback`, which the callback route sets.
+    """
+
+    async def run(self, job: Job) -> Outcome:
+        """Run `job` and return how it ended."""
+        ...

@@ -1,0 +1,55 @@
+"""Jobs in flight, by job id and by callback token."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from proxy.job import token_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxy.job import Job
+    from shared.lifecycle import State
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Finds a job that is in flight. Tokens are known by their hash only."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Job] = {}
+        self._by_token: dict[bytes, Job] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._by_id.values()))
+
+    def add(self, job: Job) -> None:
+        """Take in a job."""
+        self._by_id[job.id] = job
+        self._by_token[token_hash(job.token)] = job
+
+    def remove(self, job: Job) -> None:
+        """Forget a job."""
+        del self._by_id[job.id]
+        del self._by_token[token_hash(job.token)]
+
+    def by_id(self, job_id: str) -> Job | None:
+        """Return the job with this id, if it is in flight."""
+        return self._by_id.get(job_id)
+
+    def by_token(self, hashed: bytes) -> Job | None:
+        """Return the job whose token has this hash, if it is in flight.
+
+        A look-up by hash tells nothing through its timing: who does not have the token cannot steer the hash.
+        """
+        return self._by_token.get(hashed)
+
+    def by_state(self) -> Counter[State]:
+        """Return how many jobs are in which state."""
+        return Counter(job.state for job in self._by_id.values())

@@ -1,0 +1,49 @@
+"""Listening sockets: made before anything else, so that a port that is taken is told at once."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final
+
+from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
+
+__all__ = ["BACKLOG", "address", "bind", "callback_url"]
+
+#: Connections that the kernel keeps for us until we accept them.
+BACKLOG: Final = 4096
+
+
+def bind(name: str, host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        SettingsError: it cannot be had; the message names the variables that say where.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as exc:
+        raise SettingsError(f"{name}: cannot listen on {host}:{port}: {exc.strerror}") from exc
+    return listener
+
+
+def address(listener: socket.socket, *, tls: bool = False) -> str:
+    """Return the base URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    return f"{'https' if tls else 'http'}://{name}:{port}"
+
+
+def callback_url(settings: Settings, listener: socket.socket) -> str:
+    """Return the callback route's base address: the configured one, else the listener's."""
+    return settings.callback_url or f"{address(listener, tls=bool(settings.tls_certfile))}/callback"

@@ -1,0 +1,141 @@
+"""Every way to fail has a code, and every exception of ours has one root.
+
+    ProxyError
+    ├── SettingsError            a setting that does not fit; ends the start
+    ├── MessageError             bytes from the other process that are no message
+    ├── StrictJSONError          bytes that are not JSON as RFC 8259 and this proxy want it
+    ├── RequestError             the client's request cannot become a job (4xx)
+    ├── AdmissionError           no job was made, a later attempt may succeed (503)
+    └── JobServerError           the submission failed; raised in a worker only
+        ├── UnavailableError     it could not be reached, or the connection broke
+        ├── RejectedError        it answered other than 2xx
+        └── BadReplyError        its reply was not what the protocol says
+
+The table from code to HTTP is proxy/api/problems.py, and a test holds that it has every code.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = [
+    "AdmissionError",
+    "BadReplyError",
+    "Code",
+    "JobServerError",
+    "MessageError",
+    "ProxyError",
+    "RejectedError",
+    "RequestError",
+    "SettingsError",
+    "StrictJSONError",
+    "UnavailableError",
+]
+
+
+class Code(StrEnum):
+    """The `code` of a problem: stable, machine-readable, documented at /problems/<code>."""
+
+    INVALID_REQUEST = "invalid-request"
+    UNAUTHORIZED = "unauthorized"
+    NOT_FOUND = "not-found"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    REQUEST_TIMEOUT = "request-timeout"
+    PAYLOAD_TOO_LARGE = "payload-too-large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
+    IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
+    INTERNAL_ERROR = "internal-error"
+    OVERLOADED = "overloaded"
+    NO_WORKER = "no-worker"
+    SHUTTING_DOWN = "shutting-down"
+    WORKER_DIED = "worker-died"
+    DEADLINE_EXCEEDED = "deadline-exceeded"
+    JOB_SERVER_UNAVAILABLE = "job-server-unavailable"
+    JOB_REJECTED = "job-rejected"
+    BAD_JOB_SERVER_REPLY = "bad-job-server-reply"
+    JOB_FAILED = "job-failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+class ProxyError(Exception):
+    """The root of all exceptions that this project raises."""
+
+
+class SettingsError(ProxyError):
+    """A setting that does not fit. The message is the one line a user sees: name, value, what it takes."""
+
+
+class MessageError(ProxyError):
+    """Bytes that are no message, or a message larger than allowed."""
+
+
+class StrictJSONError(ProxyError):
+    """Bytes that are not acceptable JSON; the message says why and may be shown to the sender."""
+
+
+class RequestError(ProxyError):
+    """A request that cannot become a job, or asks for something that is not there."""
+
+    def __init__(self, code: Code, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class AdmissionError(ProxyError):
+    """The proxy is sound but takes no job now; nothing was submitted.
+
+    `retry_after_s` is when another attempt makes sense, in whole seconds.
+    """
+
+    def __init__(self, code: Code, detail: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class JobServerError(ProxyError):
+    """A submission failed.
+
+    `refused` is true when it is certain that the job server started no job; only then may it be sent again.
+    `retryable` is true when another attempt may end differently. `retry_after_s` is the pause the job server asked for.
+    `lost_reply` is true when the submission was sent and the connection broke before the reply.
+    """
+
+    code: Code
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        refused: bool = False,
+        retryable: bool = False,
+        retry_after_s: float | None = None,
+        lost_reply: bool = False,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.refused = refused
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+        self.lost_reply = lost_reply
+
+
+class UnavailableError(JobServerError):
+    """The job server could not be reached, or the connection to it broke."""
+
+    code = Code.JOB_SERVER_UNAVAILABLE
+
+
+class RejectedError(JobServerError):
+    """The job server answered other than 2xx."""
+
+    code = Code.JOB_REJECTED
+
+
+class BadReplyError(JobServerError):
+    """The job server's reply was not what the protocol says."""
+
+    code = Code.BAD_JOB_SERVER_REPLY

@@ -1,0 +1,215 @@
+"""What the front end, the fork server and the workers say to each other, and how it looks as bytes.
+
+A message is one line of JSON, then, for messages that carry a client's or the job server's bytes, those bytes as they
+are. No message from a worker is ever unpickled: whoever reads one trusts nothing but its length, which the reader caps.
+
+Every message about a job carries its id, so that a worker that serves several jobs, one after the other, can never take
+a callback meant for an earlier one, and the front end never takes old news for new.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from shared.errors import Code, MessageError
+from shared.lifecycle import Event
+
+__all__ = [
+    "Answered",
+    "Assign",
+    "Callback",
+    "Exited",
+    "Failure",
+    "Fork",
+    "ForkFailed",
+    "Forked",
+    "FromForkServer",
+    "FromWorker",
+    "Log",
+    "Progress",
+    "ToWorker",
+    "decode_fork",
+    "decode_from_fork_server",
+    "decode_from_worker",
+    "decode_to_worker",
+    "encode",
+]
+
+
+# --- front end -> worker ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assign:
+    """Take this job."""
+
+    job_id: str
+    #: Where the job server is to call; the token in it is a secret.
+    callback_url: str
+    #: When the answer is due: an instant of the machine's monotonic clock, in seconds.
+    deadline: float
+    #: The client's W3C trace context, passed on to the job server; empty if there is none.
+    traceparent: str = ""
+    tracestate: str = ""
+    #: The client's JSON object, every member in its exact text, without `wait` and `callback`.
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """The job server called back."""
+
+    job_id: str
+    #: The callback's body, byte for byte.
+    body: bytes
+
+
+# --- worker -> front end ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The job moved on."""
+
+    job_id: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The job is over: a callback came."""
+
+    job_id: str
+    #: False where the callback says that the job failed.
+    success: bool
+    #: The callback's body, byte for byte.
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The job is over: it failed before any callback."""
+
+    job_id: str
+    code: Code
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """A line for the log; the front end writes it, so that there is one log and one format."""
+
+    level: str
+    event: str
+    job_id: str = ""
+
+
+# --- front end -> fork server -> front end ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """Make this many workers."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forked:
+    """A worker runs; its pidfd, its inbox's writing end and its outbox's reading end come with this message."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkFailed:
+    """A worker could not be made."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """A worker ended and was reaped: negative for a signal, else the exit code."""
+
+    pid: int
+    status: int
+
+
+ToWorker = Assign | Callback
+FromWorker = Progress | Answered | Failure | Log
+FromForkServer = Forked | ForkFailed | Exited
+
+
+def _by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
+    return {kind.__name__: kind for kind in kinds}
+
+
+_TO_WORKER: Final = _by_name(Assign, Callback)
+_FROM_WORKER: Final = _by_name(Progress, Answered, Failure, Log)
+_FORK: Final = _by_name(Fork)
+_FROM_FORK_SERVER: Final = _by_name(Forked, ForkFailed, Exited)
+_KINDS: Final = _TO_WORKER | _FROM_WORKER | _FORK | _FROM_FORK_SERVER
+_NAMES: Final = {kind: tuple(f.name for f in fields(kind) if f.name != "body") for kind in _KINDS.values()}
+#: The types of the fields that are not strings; annotations are text, so they are listed once here.
+_CHECKS: Final[dict[str, type[Any]]] = {"int": int, "float": float, "bool": bool, "str": str}
+_TYPES: Final = {kind: {f.name: str(f.type) for f in fields(kind)} for kind in _KINDS.values()}
+
+
+def encode(message: ToWorker | FromWorker | FromForkServer | Fork) -> bytes:
+    """Return `message` as bytes."""
+    kind = type(message)
+    header = [kind.__name__, *(getattr(message, name) for name in _NAMES[kind])]
+    line = json.dumps(header, separators=(",", ":")).encode()
+    return b"%b\n%b" % (line, message.body) if isinstance(message, Assign | Callback | Answered) else line
+
+
+def decode_to_worker(data: bytes) -> ToWorker:
+    """Return what the front end says to a worker. Raises MessageError if it is nothing of the kind."""
+    message: ToWorker = _decode(data, _TO_WORKER)
+    return message
+
+
+def decode_from_worker(data: bytes) -> FromWorker:
+    """Return what a worker says. Raises MessageError if it is nothing of the kind."""
+    message: FromWorker = _decode(data, _FROM_WORKER)
+    return message
+
+
+def decode_fork(data: bytes) -> Fork:
+    """Return what the front end says to the fork server. Raises MessageError if it is nothing of the kind."""
+    message: Fork = _decode(data, _FORK)
+    return message
+
+
+def decode_from_fork_server(data: bytes) -> FromForkServer:
+    """Return what the fork server says. Raises MessageError if it is nothing of the kind."""
+    message: FromForkServer = _decode(data, _FROM_FORK_SERVER)
+    return message
+
+
+def _decode(data: bytes, kinds: dict[str, type[Any]]) -> Any:  # noqa: ANN401 - as many types as messages
+    line, newline, body = data.partition(b"\n")
+    try:
+        name, *values = json.loads(line)
+        kind = kinds[name]
+        members = _checked(kind, dict(zip(_NAMES[kind], values, strict=True)))
+        # A body where there is none, or none where there is one, is a TypeError.
+        return kind(**members, body=body) if newline else kind(**members)
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        raise MessageError("bytes that are no message") from exc
+
+
+def _checked(kind: type[Any], members: dict[str, Any]) -> dict[str, Any]:
+    types = _TYPES[kind]
+    for name, value in members.items():
+        match types[name]:
+            case "Event":
+                members[name] = Event(value)
+            case "Code":
+                members[name] = Code(value)
+            case wanted if type(value) is not _CHECKS[wanted]:
+                raise TypeError(name)
+    return members

@@ -1,0 +1,40 @@
+"""How a job ended: with a result, or with a failure that says whether the job server was given the job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.errors import Code
+from shared.lifecycle import Submitted
+
+__all__ = ["Failed", "Outcome", "Succeeded"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded:
+    """The callback came in time and does not speak of failure."""
+
+    #: The callback's body, byte for byte.
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """There is no result, and why."""
+
+    #: What happened.
+    code: Code
+    #: One sentence for a person; never holds a token, a body or a traceback.
+    detail: str
+    #: Whether the job server was given the job.
+    submitted: Submitted
+    #: The callback's body, where the callback itself said that the job failed.
+    result: bytes | None = None
+
+    @property
+    def retry_safe(self) -> bool:
+        """Whether the caller may send the job again without any risk of running it twice."""
+        return self.submitted is Submitted.NO
+
+
+Outcome = Succeeded | Failed

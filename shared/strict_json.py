@@ -1,0 +1,122 @@
+"""JSON as RFC 8259 has it: what the standard module lets through or breaks on becomes one error.
+
+The standard module takes NaN, lone surrogates and UTF-16, ends in RecursionError on deep nesting and in a bare
+ValueError on numbers of thousands of digits. Both sides read what strangers send through this file instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from json.decoder import scanstring  # type: ignore[attr-defined] # public by name, missing in typeshed
+from typing import Any, Final, NoReturn
+
+from shared.errors import StrictJSONError
+
+__all__ = ["loads", "object_members"]
+
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+#: An escape that may be half of a surrogate pair; only then is the costly check worth its price.
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise StrictJSONError(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def loads(data: bytes) -> Any:  # noqa: ANN401 - JSON is what it is
+    """Return the value that `data`, UTF-8 JSON, stands for.
+
+    Raises:
+        StrictJSONError: not UTF-8, not JSON, NaN or Infinity, a lone surrogate, nested too deep, or a number too long.
+    """
+    text = _text(data)
+    try:
+        value = _DECODER.decode(text)
+        _check_surrogates(text, value)
+    except (ValueError, RecursionError) as exc:
+        raise StrictJSONError(_reason(exc)) from exc
+    return value
+
+
+def object_members(data: bytes) -> dict[str, str]:
+    """Return the members of the JSON object `data`: each name with the exact text of its value.
+
+    The text is kept because parsing and writing again changes numbers: 1e400 becomes Infinity, 0.10 becomes 0.1.
+
+    Raises:
+        StrictJSONError: as `loads`, or not an object, or a name stands twice: its readers may not agree which counts.
+    """
+    text = _text(data)
+    try:
+        members = _members(text)
+    except (ValueError, RecursionError) as exc:
+        raise StrictJSONError(_reason(exc)) from exc
+    return members
+
+
+def _members(text: str) -> dict[str, str]:
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        _DECODER.decode(text)  # says what is wrong with it, if it is not JSON at all
+        raise StrictJSONError("it is not a JSON object")
+    members: dict[str, str] = {}
+    values: list[Any] = []
+    at = _skip(text, at + 1)
+    if text[at : at + 1] != "}":
+        while True:
+            at = _member(text, at, members, values)
+            if text[at : at + 1] != ",":
+                break
+            at = _skip(text, at + 1)
+    if text[at : at + 1] != "}" or _skip(text, at + 1) != len(text):
+        raise StrictJSONError(f"unexpected text at character {at}")
+    _check_surrogates(text, [list(members), values])
+    return members
+
+
+def _member(text: str, at: int, members: dict[str, str], values: list[Any]) -> int:
+    """Read one member at `at` into `members` and `values`; return where the text goes on."""
+    if text[at : at + 1] != '"':
+        raise StrictJSONError(f"expected a name in quotes at character {at}")
+    name, at = scanstring(text, at + 1, True)  # noqa: FBT003 - strict; C signature
+    at = _skip(text, at)
+    if text[at : at + 1] != ":":
+        raise StrictJSONError(f"expected a colon at character {at}")
+    start = _skip(text, at + 1)
+    value, end = _DECODER.raw_decode(text, start)
+    if name in members:
+        raise StrictJSONError("a name stands twice in one object")
+    members[name] = text[start:end]
+    values.append(value)
+    return _skip(text, end)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise StrictJSONError(f"it is not UTF-8 (byte {exc.start})") from exc
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _check_surrogates(text: str, value: object) -> None:
+    if _SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
+def _reason(exc: ValueError | RecursionError) -> str:
+    if isinstance(exc, RecursionError):
+        return "it is nested too deep"
+    if isinstance(exc, json.JSONDecodeError):
+        return f"{exc.msg} at character {exc.pos}"
+    if isinstance(exc, UnicodeEncodeError):
+        return "it holds a lone surrogate"
+    return "a number has too many digits"

@@ -1,0 +1,33 @@
+"""What a worker needs to know; the same for every job, sent once to the fork server when it starts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+__all__ = ["WorkerConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """The part of the settings that reaches the workers."""
+
+    #: Where jobs are submitted.
+    job_server_url: str
+    #: Cap in bytes on the job server's reply.
+    max_body_bytes: int
+    #: Further attempts at a submission that certainly started no job.
+    submit_retries: int
+    #: Seconds to wait for the callback after the connection broke before the reply.
+    lost_reply_wait_s: float
+    #: Jobs a worker serves before it leaves; 0: no limit.
+    max_jobs: int
+
+    def encode(self) -> bytes:
+        """Return the configuration as bytes."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> WorkerConfig:
+        """Return the configuration that `encode` wrote."""
+        return cls(**json.loads(data))

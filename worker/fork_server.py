@@ -1,0 +1,158 @@
+"""The fork server: a small, preloaded, warmed-up, single-threaded process that forks the workers.
+
+Theory of operation
+-------------------
+The front end has threads and much memory, so it must not fork, and a fresh interpreter costs hundreds of milliseconds.
+This process has what a worker needs and nothing else; it is asked over a socket (`Fork`), forks with `multiprocessing`,
+and hands back three descriptors: the worker's pidfd, the writing end of its inbox and the reading end of its outbox. It
+keeps no copy of them, so a worker that ends is seen as EOF, and a front end that ends is seen by the worker as EOF.
+
+It reaps what it forked and reports each end (`Exited`). Before it reaps a worker it kills what is left of the worker's
+process group: as long as the zombie is there, the group's number cannot belong to anybody else.
+
+Its own end does not end the workers: they notice nothing. When the front end ends, the socket does, and this process
+kills every worker, also one that is stopped and could not leave by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import selectors
+import signal
+import socket
+from typing import TYPE_CHECKING, Final
+
+from shared.messages import Exited, Forked, ForkFailed, decode_fork, encode
+from shared.worker_config import WorkerConfig
+from worker.inbox import Inbox
+from worker.main import run
+from worker.rehearsal import rehearse
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkProcess
+
+__all__ = ["ForkServer", "main"]
+
+_REQUEST_BYTES: Final = 65_536
+#: Workers are what the kernel should kill first when memory runs out, never the front end.
+_OOM_SCORE: Final = "500"
+
+
+def main(fd: int) -> None:
+    """Serve the front end at the other end of the socket `fd` until it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
+        file.write(_OOM_SCORE)
+    channel = socket.socket(fileno=fd)
+    config = WorkerConfig.decode(channel.recv(_REQUEST_BYTES))
+    rehearse(config)
+    gc.collect()
+    gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object
+    gc.disable()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        ForkServer(channel, config).serve()
+    os._exit(0)  # nothing to tidy, and signals of dying workers must not meet a half-closed interpreter
+
+
+class ForkServer:
+    """Forks workers on request and reaps them."""
+
+    def __init__(self, channel: socket.socket, config: WorkerConfig) -> None:
+        self._channel = channel
+        self._config = config
+        self._context = multiprocessing.get_context("fork")
+        self._children: dict[int, ForkProcess] = {}
+        self._wakeup_r, self._wakeup_w = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._wanted = 0
+
+    def serve(self) -> None:
+        """Fork and reap until the front end is gone, then kill every worker."""
+        for end in (self._wakeup_r, self._wakeup_w):
+            end.setblocking(False)  # noqa: FBT003 - its only argument
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wakeup_w.fileno(), warn_on_full_buffer=False)
+        self._selector.register(self._channel, selectors.EVENT_READ)
+        self._selector.register(self._wakeup_r, selectors.EVENT_READ)
+        try:
+            while True:
+                for key, _ in self._selector.select(0 if self._wanted else None):
+                    if key.fileobj is self._channel and not self._read():
+                        return
+                    if key.fileobj is self._wakeup_r:
+                        self._reap()
+                if self._wanted:
+                    self._wanted -= 1
+                    self._fork()
+        finally:
+            self._kill_all()
+
+    def _read(self) -> bool:
+        data = self._channel.recv(_REQUEST_BYTES)
+        if data:
+            self._wanted += decode_fork(data).count
+        return bool(data)
+
+    def _fork(self) -> None:
+        try:
+            inbox = Inbox()
+            outbox_r, outbox_w = self._context.Pipe(duplex=False)
+            worker = self._context.Process(target=self._in_child, args=(inbox, outbox_r, outbox_w))
+            worker.start()
+            pid = worker.pid or 0
+            self._children[pid] = worker
+            pidfd = os.pidfd_open(pid)
+        except OSError as exc:
+            # A worker without a pidfd ends by itself: its inbox has no writer any more.
+            self._channel.send(encode(ForkFailed(reason=os.strerror(exc.errno or 0))))
+            return
+        fds = [pidfd, inbox.writer_fileno(), outbox_r.fileno()]
+        socket.send_fds(self._channel, [encode(Forked(pid=pid))], fds)
+        os.close(pidfd)
+        outbox_r.close()
+        outbox_w.close()
+        inbox.close_writer()
+        inbox.close_reader()
+
+    def _in_child(self, inbox: Inbox, outbox_r: Connection, outbox_w: Connection) -> None:
+        os.setpgid(0, 0)  # a group of its own: what it starts ends with it, and no terminal's signal reaches it
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        inbox.close_writer()
+        outbox_r.close()
+        _close_all_but(inbox.fileno(), outbox_w.fileno())
+        run(inbox, outbox_w, self._config)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wakeup_r.recv(_REQUEST_BYTES)
+        while self._children:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return
+            with contextlib.suppress(OSError):
+                os.killpg(ended.si_pid, signal.SIGKILL)
+            worker = self._children.pop(ended.si_pid)
+            worker.join()
+            self._channel.send(encode(Exited(pid=ended.si_pid, status=worker.exitcode or 0)))
+            worker.close()
+
+    def _kill_all(self) -> None:
+        for pid in self._children:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def _close_all_but(*wanted: int) -> None:
+    """Close every descriptor above stderr but these: they belong to the fork server and to other workers."""
+    low = 3
+    for fd in sorted(wanted):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))

@@ -1,0 +1,271 @@
+"""The call to the job server: one submission, its retries, its reply; foreign errors end here.
+
+The job server serves one connection at a time per account, so no connection outlives the reply. It may be hostile or
+broken: redirects are not followed, compressed replies not asked for and not inflated, the reply is capped, and the
+whole of it has to be done by the job's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+
+from shared import strict_json
+from shared.errors import BadReplyError, JobServerError, RejectedError, StrictJSONError, UnavailableError
+from shared.lifecycle import Event
+
+if TYPE_CHECKING:
+    from shared.messages import Assign
+    from shared.worker_config import WorkerConfig
+
+__all__ = ["JobClient", "says_failed", "translate"]
+
+OnEvent = Callable[[Event], None]
+
+_TOO_MANY_REQUESTS: Final = 429
+_UNAVAILABLE: Final = 503
+#: Seconds: the first pause is up to _PAUSE_S, each further one up to twice as long, none over _MAX_PAUSE_S.
+_PAUSE_S: Final = 0.1
+_MAX_PAUSE_S: Final = 5.0
+_FAILED_STATES: Final = frozenset({"failed", "error"})
+
+
+class JobClient:
+    """Submits jobs to one job server."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        """Make the client; must run inside an event loop."""
+        self._config = config
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(_connected)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True, limit=0, use_dns_cache=False),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=[trace],
+            skip_auto_headers=("User-Agent", "Accept"),
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "Connection": "close",
+                "User-Agent": "async-job-proxy",
+            },
+        )
+
+    async def close(self) -> None:
+        """Close what is left open."""
+        await self._session.close()
+
+    async def submit(self, job: Assign, on_event: OnEvent) -> None:
+        """Submit `job`; return when the job server's reply says that it runs.
+
+        `on_event` hears CONNECTED before the first byte leaves and REFUSED when an attempt certainly started nothing.
+
+        Raises:
+            JobServerError: the submission failed, after any retries.
+            TimeoutError: the deadline came first.
+        """
+        body = submission(job)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_retryable),
+            wait=_pause,
+            stop=lambda state: self._exhausted(state, job.deadline),
+            reraise=True,
+        )
+        async with asyncio.timeout(job.deadline - time.monotonic()):
+            await retrying(self._attempt, job, body, on_event)
+
+    async def _attempt(self, job: Assign, body: bytes, on_event: OnEvent) -> None:
+        try:
+            await self._post(job, body, on_event)
+        except JobServerError as exc:
+            if exc.refused:
+                on_event(Event.REFUSED)
+            raise
+
+    async def _post(self, job: Assign, body: bytes, on_event: OnEvent) -> None:
+        headers = {"traceparent": job.traceparent, "tracestate": job.tracestate}
+        try:
+            async with self._session.post(
+                self._config.job_server_url,
+                data=body,
+                headers={name: value for name, value in headers.items() if value},
+                allow_redirects=False,
+                trace_request_ctx=on_event,
+            ) as response:
+                _check_status(response)
+                reply = await self._read(response)
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ClientError):
+                raise
+            raise translate(exc) from exc
+        _check_reply(reply)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        cap_bytes = self._config.max_body_bytes
+        reply = bytearray()
+        async for chunk in response.content.iter_any():
+            reply += chunk
+            if len(reply) > cap_bytes:
+                raise BadReplyError(f"the job server's reply is larger than {cap_bytes} bytes")
+        return bytes(reply)
+
+    def _exhausted(self, state: RetryCallState, deadline: float) -> bool:
+        """Stop after the configured retries, and where the pause would outlast the deadline."""
+        past_deadline = time.monotonic() + state.upcoming_sleep >= deadline
+        return state.attempt_number > self._config.submit_retries or past_deadline
+
+
+def submission(job: Assign) -> bytes:
+    """Return the request body for the job server: the client's members as they are, then ours."""
+    ours = b'"wait":false,"callback":' + json.dumps(job.callback_url).encode()
+    members = job.body.strip()[1:-1].strip()
+    return b"{" + members + (b"," if members else b"") + ours + b"}"
+
+
+def says_failed(callback: bytes) -> bool:
+    """Return whether a callback's body says that the job failed."""
+    try:
+        document = strict_json.loads(callback)
+    except StrictJSONError:
+        return False
+    return isinstance(document, dict) and document.get("state") in _FAILED_STATES
+
+
+async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx(Event.CONNECTED)
+
+
+def _check_status(response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers
+        return
+    pause_s = _retry_after_s(response.headers.get("Retry-After"))
+    busy = status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and pause_s is not None)
+    raise RejectedError(
+        f"the job server answered {status}",
+        refused=busy or 400 <= status < 500,  # noqa: PLR2004 - HTTP's own numbers
+        retryable=busy,
+        retry_after_s=pause_s,
+    )
+
+
+def _check_reply(reply: bytes) -> None:
+    try:
+        document = strict_json.loads(reply)
+    except StrictJSONError as exc:
+        raise BadReplyError(f"the job server's reply is not JSON: {exc}") from exc
+    if not isinstance(document, dict):
+        raise BadReplyError("the job server's reply is not a JSON object")
+    if document.get("state") != "running":
+        raise BadReplyError("the job server's reply does not say that the job is running")
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    """Return the pause that a Retry-After header asks for (RFC 9110, 10.2.3), in seconds."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return min(float(value), 86_400.0)
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+
+_jitter: Final = wait_random_exponential(multiplier=_PAUSE_S, max=_MAX_PAUSE_S)
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked_s = error.retry_after_s if isinstance(error, JobServerError) else None
+    return max(_jitter(state), asked_s or 0.0)
+
+
+def _retryable(error: BaseException) -> bool:
+    return isinstance(error, JobServerError) and error.refused and error.retryable
+
+
+#: Foreign error -> ours; the first line that fits counts. A test holds that every error of aiohttp's is covered.
+_TRANSLATION: Final[tuple[tuple[type[BaseException], Callable[[BaseException], JobServerError]], ...]] = (
+    (
+        aiohttp.ClientConnectorDNSError,
+        lambda _: UnavailableError("the job server's name could not be resolved", refused=True, retryable=True),
+    ),
+    (
+        aiohttp.ClientSSLError,
+        lambda _: UnavailableError("no TLS connection to the job server could be made", refused=True),
+    ),
+    (
+        aiohttp.ClientConnectorError,
+        lambda exc: UnavailableError(f"no connection to the job server: {_errno(exc)}", refused=True, retryable=True),
+    ),
+    (
+        aiohttp.InvalidURL,
+        lambda _: UnavailableError("the job server's address is not a URL", refused=True),
+    ),
+    (
+        aiohttp.ServerTimeoutError,
+        lambda _: UnavailableError("the job server did not answer in time", lost_reply=True),
+    ),
+    (
+        aiohttp.ServerConnectionError,
+        lambda _: UnavailableError("the job server closed the connection before its reply", lost_reply=True),
+    ),
+    (
+        aiohttp.ClientOSError,
+        lambda exc: UnavailableError(f"the connection to the job server broke: {_errno(exc)}", lost_reply=True),
+    ),
+    (
+        aiohttp.ClientPayloadError,
+        lambda _: BadReplyError("the job server's reply ended early or is garbled"),
+    ),
+    (
+        aiohttp.ClientResponseError,
+        lambda _: BadReplyError("the job server's reply is not HTTP as it should be"),
+    ),
+    (
+        aiohttp.ClientConnectionError,
+        lambda _: UnavailableError("the connection to the job server broke", lost_reply=True),
+    ),
+    (
+        aiohttp.ClientError,
+        lambda _: BadReplyError("the exchange with the job server failed"),
+    ),
+    (
+        OSError,
+        lambda exc: UnavailableError(f"the connection to the job server broke: {_errno(exc)}", lost_reply=True),
+    ),
+    (
+        ValueError,
+        lambda _: BadReplyError("the job server's reply could not be read"),
+    ),
+)
+
+
+def translate(exc: BaseException) -> JobServerError:
+    """Return our error for a foreign one."""
+    for foreign, ours in _TRANSLATION:
+        if isinstance(exc, foreign):
+            return ours(exc)
+    raise TypeError(type(exc).__name__) from exc
+
+
+def _errno(exc: BaseException) -> str:
+    """Return an OSError's reason without addresses or names."""
+    number = getattr(exc, "errno", None)
+    return os.strerror(number).lower() if isinstance(number, int) and number > 0 else "unknown reason"

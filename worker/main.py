@@ -1,0 +1,114 @@
+"""A worker's life: take a job, submit it, wait on the inbox for the callback, report; leave after the last job.
+
+A worker leaves by `os._exit`: a name look-up that hangs would hold the interpreter's ordinary exit up, and there is
+nothing to tidy that the kernel does not tidy. It leaves as soon as its inbox says that the front end is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+from typing import TYPE_CHECKING
+
+from shared.errors import Code, JobServerError
+from shared.lifecycle import Event
+from shared.messages import Answered, Assign, Failure, FromWorker, Log, Progress, encode
+from worker.inbox import Inbox, Post
+from worker.job_client import JobClient, says_failed
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from shared.worker_config import WorkerConfig
+
+__all__ = ["Worker", "run"]
+
+
+def run(inbox: Inbox, outbox: Connection, config: WorkerConfig) -> None:
+    """Serve jobs until the inbox ends or `config.max_jobs` are done; never return."""
+    if config.max_jobs != 1:
+        gc.enable()  # a process for one job ends before its garbage matters; a reused one must collect it
+    worker = Worker(outbox, config)
+    try:
+        asyncio.run(worker.serve(inbox))
+    except (EOFError, BrokenPipeError):
+        os._exit(0)  # the front end is gone; there is nobody to tell
+    except BaseException as exc:  # noqa: BLE001 - the last resort of a process: say what it was, then die of it
+        worker.report_crash(exc)
+        os._exit(1)
+    os._exit(0)
+
+
+class Worker:
+    """Serves one job after the other."""
+
+    def __init__(self, outbox: Connection, config: WorkerConfig) -> None:
+        self._outbox = outbox
+        self._config = config
+        self._job_id = ""
+
+    async def serve(self, inbox: Inbox) -> None:
+        """Serve `max_jobs` jobs. Raises EOFError when the front end is gone."""
+        post = Post(inbox)
+        client = JobClient(self._config)
+        done = 0
+        try:
+            while True:
+                job, callback = await post.assignment()
+                self._job_id = job.job_id
+                self._report(await self._serve_one(client, job, callback))
+                done += 1
+                if done == self._config.max_jobs:
+                    os._exit(0)  # closing the session and the loop would cost more than the job did
+        finally:
+            await client.close()
+
+    async def _serve_one(self, client: JobClient, job: Assign, callback: asyncio.Future[bytes]) -> Answered | Failure:
+        submission = asyncio.ensure_future(client.submit(job, self._on_event))
+        await asyncio.wait((submission, callback), return_when=asyncio.FIRST_COMPLETED)
+        if not callback.done():
+            failure = await self._read_submission(job, submission, callback)
+            if failure is not None:
+                return failure
+        else:
+            await _cancel(submission)  # the callback is the answer; the reply can add nothing to it
+        body = await callback
+        return Answered(job_id=job.job_id, success=not says_failed(body), body=body)
+
+    async def _read_submission(
+        self, job: Assign, submission: asyncio.Future[None], callback: asyncio.Future[bytes]
+    ) -> Failure | None:
+        """Return the failure of a finished submission, or None if the callback is there or will come."""
+        try:
+            submission.result()
+        except TimeoutError:
+            return Failure(
+                job_id=job.job_id, code=Code.DEADLINE_EXCEEDED, detail="the job server did not reply in time"
+            )
+        except JobServerError as exc:
+            if exc.lost_reply:
+                await asyncio.wait((callback,), timeout=self._config.lost_reply_wait_s)
+            if callback.done():
+                return None
+            return Failure(job_id=job.job_id, code=exc.code, detail=exc.detail)
+        self._on_event(Event.REPLY_READ)
+        return None
+
+    def _on_event(self, event: Event) -> None:
+        self._report(Progress(job_id=self._job_id, event=event))
+
+    def _report(self, message: FromWorker) -> None:
+        self._outbox.send_bytes(encode(message))
+
+    def report_crash(self, exc: BaseException) -> None:
+        """Tell the front end's log what ended this worker: the kind of error only, as its text may hold a secret."""
+        with contextlib.suppress(OSError):
+            self._report(Log(level="error", event=f"worker ended by {type(exc).__name__}", job_id=self._job_id))
+
+
+async def _cancel(future: asyncio.Future[None]) -> None:
+    future.cancel()
+    with contextlib.suppress(asyncio.CancelledError, JobServerError, TimeoutError):
+        await future

@@ -1,0 +1,82 @@
+"""A throw-away job, served in the fork server before it forks.
+
+Every child then finds its code specialised, its caches filled and its memory touched, which would cost each of them
+milliseconds. The job server is a listener of our own; nothing leaves the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from shared.errors import ProxyError
+from shared.frames import queue_frame
+from shared.messages import Assign, Callback, encode
+from worker.inbox import Inbox
+from worker.main import Worker
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from shared.worker_config import WorkerConfig
+
+__all__ = ["rehearse"]
+
+_TIMEOUT_S: Final = 5.0
+_REPLY: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\nConnection: close\r\n\r\n"
+    b'{"state":"running"}'
+)
+
+
+def rehearse(config: WorkerConfig) -> None:
+    """Serve one job; a failure costs speed, not service, and is only reported."""
+    try:
+        asyncio.run(asyncio.wait_for(_rehearse(config), _TIMEOUT_S))
+    except (OSError, TimeoutError, ProxyError) as exc:
+        sys.stderr.write(f"the fork server could not warm up: {type(exc).__name__}\n")
+
+
+async def _rehearse(config: WorkerConfig) -> None:
+    inbox = Inbox()
+    outbox_r, outbox_w = multiprocessing.Pipe(duplex=False)
+    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    worker = Worker(outbox_w, replace(config, job_server_url=f"http://{host}:{port}/start", max_jobs=0))
+    life = asyncio.ensure_future(worker.serve(inbox))
+    deadline = time.monotonic() + _TIMEOUT_S
+    job = Assign(job_id="rehearsal", callback_url="http://localhost/", deadline=deadline, body=b'{"account":"none"}')
+    os.write(inbox.writer_fileno(), queue_frame(encode(job)))
+    await _received(outbox_r, 2)  # connected, reply read
+    os.write(inbox.writer_fileno(), queue_frame(encode(Callback(job_id=job.job_id, body=b'{"state":"completed"}'))))
+    await _received(outbox_r, 1)  # answered
+    inbox.close_writer()
+    with contextlib.suppress(EOFError):
+        await life
+    server.close()
+    await server.wait_closed()
+    for end in (outbox_r, outbox_w):
+        end.close()
+    inbox.close_reader()
+
+
+async def _received(outbox: Connection, count: int) -> None:
+    """Read `count` messages without a thread: a process that forks must not have any."""
+    for _ in range(count):
+        while not outbox.poll():  # noqa: ASYNC110 - a pipe, not an event of ours
+            await asyncio.sleep(0.001)
+        outbox.recv_bytes()
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"}")
+    writer.write(_REPLY)
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
