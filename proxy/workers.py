@@ -150,18 +150,24 @@ class Worker:
     def retire(self) -> None:
         """Let the worker leave by itself: it has done its last job. One that does not leave is stopped."""
         self.stopping = True
+        if self._ended:
+            return
         self._close_inbox()
         self._after(GRACE_S, self.stop)
 
     def stop(self) -> None:
         """SIGTERM; after the grace, SIGKILL."""
         self.stopping = True
+        if self._ended:
+            return
         self._signal(signal.SIGTERM)
         self._after(GRACE_S, self.kill)
 
     def kill(self) -> None:
         """SIGKILL."""
         self.stopping = True
+        if self._ended:
+            return  # the timer that runs now is the one that reports
         self._cancel_timer()
         self._signal(signal.SIGKILL)
 
@@ -238,9 +244,8 @@ class Worker:
             self._unsent.clear()
 
     def _signal(self, number: signal.Signals) -> None:
-        if not self.gone:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
 
     def _after(self, delay_s: float, call: Callable[[], None]) -> None:
         self._cancel_timer()
