@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -90,7 +91,8 @@ def create_app(settings: Settings, *, pool: Pool, callback_url: str) -> App:
 
 
 def _app(routes: list[Route]) -> ASGIApp:
-    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: _http_problem}))
+    # Inside Starlette's own outermost layer, which would answer our exceptions with a plain 500.
+    return Starlette(routes=routes, middleware=[Middleware(Guard)], exception_handlers={HTTPException: _http_problem})
 
 
 async def _http_problem(_request: Request, exc: Exception) -> Response:
