@@ -57,6 +57,8 @@ class Job:
     worker_pid: int = 0
     #: state -> when it was first reached, monotonic seconds.
     reached: dict[State, float] = field(default_factory=lambda: {State.ACCEPTED: time.monotonic()})
+    #: Everything that happened, in order: when (monotonic seconds), and what.
+    life: list[tuple[float, Event]] = field(default_factory=list)
     #: Set once, with the first callback's body.
     callback: asyncio.Future[bytes] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     #: Set once, with the outcome.
@@ -76,7 +78,9 @@ class Job:
             IllegalEventError: the table has no such event for the state; nothing changed.
         """
         self.state = lifecycle.advance(self.state, event)
-        self.reached.setdefault(self.state, time.monotonic())
+        now = time.monotonic()
+        self.reached.setdefault(self.state, now)
+        self.life.append((now, event))
         if self.on_event is not None:
             self.on_event(self, event)
 
