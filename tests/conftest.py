@@ -1,0 +1,58 @@
+"""Fixtures that tests of several folders use."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from hypothesis import HealthCheck, settings
+from pytest_aiohttp import AiohttpServer
+
+from jobserver.app import create_app
+from jobserver.options import Options
+from tests.support.job_server import JobServer
+from tests.support.proxy_process import ProxyProcess
+from tests.support.shared_proxies import SharedProxies
+
+# Two cores and other tests beside: how long an example takes says nothing.
+settings.register_profile("proxy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("proxy")
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[ClientSession]:
+    """An HTTP client that makes a connection for each request and waits for an answer longer than any proxy here."""
+    connector = TCPConnector(force_close=True, limit=0)
+    async with ClientSession(connector=connector, timeout=ClientTimeout(total=45)) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def job_server_port() -> Iterator[int]:
+    """A port of this test run's own: bound all the time, and listened on by one test after the other."""
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        yield reservation.getsockname()[1]
+
+
+@pytest.fixture
+async def job_server(aiohttp_server: AiohttpServer, job_server_port: int) -> JobServer:
+    """A fresh job server, whose jobs take no time unless they ask for it, where `proxies` submit their jobs."""
+    return JobServer(await aiohttp_server(create_app(Options(duration_s=0)), port=job_server_port))
+
+
+@pytest.fixture(scope="session")
+def proxies(job_server_port: int) -> Iterator[SharedProxies]:
+    """Proxies that are started once for each set of settings and shared by the tests."""
+    shared = SharedProxies(f"http://127.0.0.1:{job_server_port}/start")
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def proxy(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
+    """A shared proxy with plain settings, before a fresh job server."""
+    return proxies.get()

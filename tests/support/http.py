@@ -1,0 +1,75 @@
+"""Posting jobs and reading answers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import ClientSession
+
+__all__ = ["Answer", "fetch", "new_ref", "post_job", "problem"]
+
+_numbers: Final = itertools.count(1)
+_MEMBERS: Final = {"type", "title", "status", "detail", "code", "job_id", "submitted", "retry_safe"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def document(self) -> Any:  # noqa: ANN401 - JSON is what it is
+        """The body, parsed."""
+        return json.loads(self.body)
+
+
+def new_ref() -> str:
+    """Return a name for a job that no other job of this test run has."""
+    return f"job-{os.getpid()}-{next(_numbers)}"
+
+
+async def fetch(session: ClientSession, method: str, url: str, **options: Any) -> Answer:
+    """Send a request, `options` as aiohttp takes them; return the whole answer."""
+    async with session.request(method, url, allow_redirects=False, **options) as response:
+        return Answer(response.status, response.headers.copy(), await response.read())
+
+
+async def post_job(
+    session: ClientSession, url: str, *, headers: Mapping[str, str] | None = None, **fields: object
+) -> Answer:
+    """Post a job to `url` and return the answer.
+
+    Without an `account` of its own a job gets one that no other job has: the job server serves one connection at a time
+    per account. Its `ref`, by which the ledger knows it, is by default the same.
+    """
+    ref = new_ref()
+    job = {"account": str(fields.get("ref", ref)), "ref": ref, **fields}
+    return await fetch(session, "POST", url, json=job, headers=headers)
+
+
+def problem(answer: Answer, code: str, status: int, submitted: str | None = None) -> dict[str, Any]:
+    """Check that an answer is the problem `code`, complete and consistent; return its document."""
+    document: dict[str, Any] = answer.document
+    assert (document["code"], answer.status) == (code, status), document
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert document.keys() - {"result"} >= _MEMBERS
+    assert document["status"] == status
+    assert document["type"] == f"/problems/{code}"
+    assert document["title"]
+    assert document["detail"]
+    assert document["submitted"] in {"no", "unknown", "yes"}
+    assert document["retry_safe"] is (document["submitted"] == "no")
+    assert ("Retry-After" in answer.headers) is (status == 503)
+    if document["job_id"] is not None:
+        assert answer.headers["Job-Id"] == document["job_id"]
+    if submitted is not None:
+        assert document["submitted"] == submitted, document
+    return document

@@ -1,0 +1,60 @@
+"""The embedded job server's application, served inside the test by pytest-aiohttp's `aiohttp_server`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp.test_utils import TestServer
+
+from jobserver.app import LEDGER
+from jobserver.ledger import CallbackEntry, Ledger, SubmissionEntry
+
+__all__ = ["JobServer"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobServer:
+    """A job server that serves, and what it was sent."""
+
+    server: TestServer
+
+    @property
+    def url(self) -> str:
+        """What JOB_SERVER_URL is to be."""
+        return str(self.server.make_url("/start"))
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every submission and callback."""
+        return self.server.app[LEDGER]
+
+    def submissions(self, ref: str) -> list[SubmissionEntry]:
+        """Return the submissions of the job that calls itself `ref`, oldest first."""
+        return [entry for entry in self.ledger.submissions if entry.ref == ref]
+
+    def submission(self, ref: str) -> SubmissionEntry:
+        """Return the one submission of the job that calls itself `ref`."""
+        (entry,) = self.submissions(ref)
+        return entry
+
+    def started(self, ref: str) -> list[SubmissionEntry]:
+        """Return the submissions of this job that were not refused: at most one is allowed."""
+        return [entry for entry in self.submissions(ref) if not entry.refused]
+
+    def callback_url(self, ref: str) -> str:
+        """Return where the job server is to call for this job."""
+        url = self.submissions(ref)[-1].callback
+        assert url is not None
+        return url
+
+    def callbacks(self, ref: str, kind: str = "result") -> list[CallbackEntry]:
+        """Return the callbacks sent for this job, oldest first."""
+        ids = {entry.id for entry in self.submissions(ref)}
+        return [entry for entry in self.ledger.callbacks if entry.id in ids and entry.kind == kind]
+
+    def sent(self, ref: str) -> dict[str, Any]:
+        """Return the submission's body, parsed."""
+        document: dict[str, Any] = json.loads(self.submission(ref).raw)
+        return document

@@ -1,0 +1,182 @@
+"""The proxy as a user starts it: `python run.py` in a process and a session of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+import psutil
+
+from shared.settings import variables
+from tests.support.waiting import eventually_blocking
+
+__all__ = ["ROOT", "ProxyProcess", "environment"]
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+_START_S: Final = 20.0
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return this process's environment with every setting at its default, but any free ports, no journal, JSON lines.
+
+    What stands in the repository's `.env`, or in the environment of whoever runs the tests, has no say.
+    """
+    defaults = {name: default for name, (default, _) in variables().items()}
+    ours = {"PORT": "0", "ADMIN_PORT": "0", "JOURNAL": "", "LOG_FORMAT": "json"}
+    return {**os.environ, **defaults, **ours, **settings}
+
+
+class ProxyProcess:
+    """One run of the proxy, from its start to its end; ends with the `with` block."""
+
+    def __init__(self, *arguments: str, **settings: str) -> None:
+        """Start `python run.py` with these `settings` (by their variables' names); return at once."""
+        #: The lines that stdout and stderr have had so far.
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *arguments],
+            env=environment(**settings),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._readers = [
+            _collect(self._process.stdout, self.stdout),
+            _collect(self._process.stderr, self.stderr),
+        ]
+
+    @classmethod
+    def started(cls, *arguments: str, **settings: str) -> Self:
+        """Start it and return it when it listens."""
+        proxy = cls(*arguments, **settings)
+        try:
+            proxy.wait_until_listening()
+        except BaseException:
+            proxy.kill()
+            raise
+        return proxy
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    # --- what it says ------------------------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The log so far: every line that is JSON, parsed."""
+        found = []
+        for line in list(self.stderr):
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return [line for line in found if isinstance(line, dict)]
+
+    def events_of(self, what: str) -> list[dict[str, Any]]:
+        """Return the log's lines about one kind of event."""
+        return [line for line in self.events if line.get("event") == what]
+
+    def wait_until_listening(self, timeout_s: float = _START_S) -> dict[str, Any]:
+        """Return the log line that says where it listens; fail if it ends first."""
+
+        def listening() -> bool:
+            assert self.returncode is None, f"it ended with {self.returncode}:\n" + "\n".join(self.stderr)
+            return bool(self.events_of("listening"))
+
+        eventually_blocking(listening, timeout_s)
+        return self.listening
+
+    @property
+    def listening(self) -> dict[str, Any]:
+        """The log line that says where it listens."""
+        return self.events_of("listening")[0]
+
+    @property
+    def url(self) -> str:
+        """The base address for clients."""
+        return str(self.listening["public"])
+
+    @property
+    def queue_job(self) -> str:
+        """Where jobs are posted."""
+        return f"{self.url}/queueJob"
+
+    @property
+    def admin(self) -> str:
+        """The base address of the admin routes."""
+        return str(self.listening["admin"])
+
+    @property
+    def callback(self) -> str:
+        """The base address of the listener that takes callbacks."""
+        return str(self.listening.get("callback", self.url))
+
+    # --- its processes -----------------------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The front end's process id."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code; negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def descendants(self) -> list[psutil.Process]:
+        """Return every process below the front end: fork server, workers, embedded job server."""
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    # --- its end -----------------------------------------------------------------------------------------------------
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the front end."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = 10.0) -> int:
+        """Return the exit code once it has ended and everything it wrote is read."""
+        code = self._process.wait(timeout_s)
+        for reader in self._readers:
+            reader.join(timeout_s)
+        return code
+
+    def stop(self, timeout_s: float = 40.0) -> int:
+        """SIGTERM; return the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL, if it still runs; its other processes have to notice by themselves."""
+        if self.returncode is None:
+            self._process.kill()
+        self.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _collect(pipe: IO[str] | None, lines: list[str]) -> threading.Thread:
+    assert pipe is not None
+
+    def read() -> None:
+        with contextlib.suppress(ValueError):  # closed by the test's end
+            lines.extend(line.rstrip("\n") for line in pipe)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread

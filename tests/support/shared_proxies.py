@@ -1,0 +1,45 @@
+"""Proxies that many tests share: a start costs more than most tests do."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from typing import Final
+
+from tests.support.proxy_process import ProxyProcess
+
+__all__ = ["SharedProxies"]
+
+#: How long jobs in flight may hold up the end of the tests.
+_DRAIN_S: Final = 1.0
+_LEAVE_S: Final = 2.0
+
+
+class SharedProxies:
+    """One proxy for each set of settings, started when it is first asked for. Not for tests that harm it."""
+
+    def __init__(self, job_server_url: str) -> None:
+        """Make proxies that submit to `job_server_url`."""
+        self._job_server_url = job_server_url
+        self._proxies: dict[frozenset[tuple[str, str]], ProxyProcess] = {}
+
+    def get(self, **settings: str) -> ProxyProcess:
+        """Return the proxy that has these settings."""
+        key = frozenset(settings.items())
+        if key not in self._proxies:
+            defaults = {"JOB_SERVER_URL": self._job_server_url, "WORKER_SPARES": "4"}
+            self._proxies[key] = ProxyProcess.started(**(defaults | settings))
+        return self._proxies[key]
+
+    def close(self) -> None:
+        """End them all."""
+        for wait_s in (_DRAIN_S, _LEAVE_S):  # a second signal ends at once what a job in flight holds up
+            for proxy in self._proxies.values():
+                proxy.signal(signal.SIGTERM)
+            for proxy in self._proxies.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    proxy.wait(wait_s)
+        for proxy in self._proxies.values():
+            proxy.kill()
+        self._proxies.clear()
