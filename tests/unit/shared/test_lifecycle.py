@@ -1,0 +1,180 @@
+"""The life of a job, row by row and as a whole."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from shared.lifecycle import TABLE, Event, IllegalEventError, State, Submitted, advance, submitted
+
+#: The table once more, as a person would draw it: what is not here is illegal.
+ROWS: Final = {
+    (State.ACCEPTED, Event.ASSIGN): State.ASSIGNED,
+    (State.ACCEPTED, Event.FINISH): State.FINISHED,
+    (State.ASSIGNED, Event.CONNECTED): State.SUBMITTING,
+    (State.ASSIGNED, Event.REFUSED): State.ASSIGNED,
+    (State.ASSIGNED, Event.CALLBACK): State.WAITING,
+    (State.ASSIGNED, Event.FINISH): State.FINISHED,
+    (State.SUBMITTING, Event.REFUSED): State.ASSIGNED,
+    (State.SUBMITTING, Event.REPLY_READ): State.WAITING,
+    (State.SUBMITTING, Event.CALLBACK): State.WAITING,
+    (State.SUBMITTING, Event.FINISH): State.FINISHED,
+    (State.WAITING, Event.CONNECTED): State.WAITING,
+    (State.WAITING, Event.REFUSED): State.WAITING,
+    (State.WAITING, Event.REPLY_READ): State.WAITING,
+    (State.WAITING, Event.CALLBACK): State.WAITING,
+    (State.WAITING, Event.FINISH): State.FINISHED,
+}
+ILLEGAL: Final = [pair for pair in itertools.product(State, Event) if pair not in ROWS]
+
+
+@pytest.mark.parametrize(("row", "following"), ROWS.items(), ids=lambda value: "-".join(map(str, value)))
+def test_an_event_of_the_table_leads_where_the_table_says(row: tuple[State, Event], following: State) -> None:
+    """Each row of the table holds."""
+    assert advance(*row) is following
+
+
+@pytest.mark.parametrize(("state", "event"), ILLEGAL)
+def test_an_event_that_the_table_does_not_have_raises(state: State, event: Event) -> None:
+    """What is not in the table cannot happen, and the error says what was tried."""
+    with pytest.raises(IllegalEventError, match=f"{state} cannot take the event {event}") as caught:
+        advance(state, event)
+    assert (caught.value.state, caught.value.event) == (state, event)
+
+
+def test_the_table_has_every_state_and_nothing_more_than_these_rows() -> None:
+    """The table is the one drawn here."""
+    assert set(TABLE) == set(State)
+    assert {(state, event): to for state, row in TABLE.items() for event, to in row.items()} == ROWS
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (State.ACCEPTED, Submitted.NO),
+        (State.ASSIGNED, Submitted.NO),
+        (State.SUBMITTING, Submitted.UNKNOWN),
+        (State.WAITING, Submitted.YES),
+    ],
+)
+def test_a_state_says_whether_the_job_server_has_the_job(state: State, says: Submitted) -> None:
+    """What a failure tells the caller follows from the state alone."""
+    assert submitted(state) is says
+
+
+def test_a_finished_job_no_longer_says_by_its_state_whether_it_was_submitted() -> None:
+    """The outcome says it; asking the state is a bug and raises."""
+    with pytest.raises(ValueError, match="finished"):
+        submitted(State.FINISHED)
+
+
+def test_the_table_cannot_be_changed() -> None:
+    """Neither the table nor a row takes an assignment."""
+    with pytest.raises(TypeError):
+        TABLE[State.FINISHED] = TABLE[State.WAITING]  # type: ignore[index] # that is the point
+    with pytest.raises(TypeError):
+        TABLE[State.FINISHED][Event.FINISH] = State.FINISHED  # type: ignore[index] # that is the point
+
+
+@given(st.lists(st.sampled_from(Event)))
+def test_no_history_leads_out_of_finished_or_down_from_waiting(events: list[Event]) -> None:
+    """A finished job stays finished; a job that the job server has for certain is never taken for one it has not."""
+    state, seen = State.ACCEPTED, []
+    for event in events:
+        try:
+            state = advance(state, event)
+        except IllegalEventError:
+            continue
+        seen.append(state)
+    for earlier, later in itertools.pairwise(seen):
+        assert earlier is not State.FINISHED
+        if earlier is State.WAITING:
+            assert later in {State.WAITING, State.FINISHED}
+
+
+class LifeOfAJob(RuleBasedStateMachine):
+    """Drives `advance` beside a model that knows only what happened, not the table.
+
+    The model keeps the facts: has a worker the job, may a submission be on its way, is there proof that the job
+    server has it, is it over. The state has to be the one that these facts call for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = State.ACCEPTED
+        self.assigned = self.sent = self.proof = self.over = False
+
+    def take(self, event: Event, *, legal: bool) -> None:
+        """Let `event` happen; check that it is taken, or refused without a trace."""
+        before = self.state
+        if legal:
+            self.state = advance(self.state, event)
+            return
+        with pytest.raises(IllegalEventError):
+            advance(self.state, event)
+        assert self.state is before
+
+    @rule()
+    def assign(self) -> None:
+        """A worker gets the job: once, and first."""
+        legal = not self.assigned and not self.over
+        self.take(Event.ASSIGN, legal=legal)
+        self.assigned |= legal
+
+    @rule()
+    def connected(self) -> None:
+        """A connection stands: news only while nothing was sent, no news once there is proof."""
+        legal = self.assigned and not self.over and (self.proof or not self.sent)
+        self.take(Event.CONNECTED, legal=legal)
+        self.sent |= legal
+
+    @rule()
+    def refused(self) -> None:
+        """The job server certainly started nothing with this attempt."""
+        legal = self.assigned and not self.over
+        self.take(Event.REFUSED, legal=legal)
+        if legal:
+            self.sent = False
+
+    @rule()
+    def reply_read(self) -> None:
+        """The reply to what was sent says that the job runs."""
+        legal = self.assigned and not self.over and (self.sent or self.proof)
+        self.take(Event.REPLY_READ, legal=legal)
+        self.proof |= legal
+
+    @rule()
+    def callback(self) -> None:
+        """A callback comes; nobody can know the token before a worker has it."""
+        legal = self.assigned and not self.over
+        self.take(Event.CALLBACK, legal=legal)
+        self.proof |= legal
+
+    @precondition(lambda self: self.assigned)
+    @rule()
+    def finish(self) -> None:
+        """The outcome is known, once."""
+        legal = not self.over
+        self.take(Event.FINISH, legal=legal)
+        self.over = True
+
+    @invariant()
+    def the_state_says_what_happened(self) -> None:
+        """State and facts agree."""
+        if self.over:
+            assert self.state is State.FINISHED
+        elif self.proof:
+            assert submitted(self.state) is Submitted.YES
+        elif self.sent:
+            assert submitted(self.state) is Submitted.UNKNOWN
+        else:
+            assert submitted(self.state) is Submitted.NO
+            assert self.state is (State.ASSIGNED if self.assigned else State.ACCEPTED)
+
+
+TestLifeOfAJob = LifeOfAJob.TestCase

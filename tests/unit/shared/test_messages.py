@@ -1,0 +1,169 @@
+"""Messages between the processes: as bytes and back, and nothing else is let in."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, Final, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import messages
+from shared.errors import Code, MessageError
+from shared.lifecycle import Event
+from shared.messages import (
+    Answered,
+    Assign,
+    Callback,
+    Exited,
+    Failure,
+    Fork,
+    Forked,
+    ForkFailed,
+    FromForkServer,
+    FromWorker,
+    Log,
+    Progress,
+    ToWorker,
+    decode_fork,
+    decode_from_fork_server,
+    decode_from_worker,
+    decode_to_worker,
+    encode,
+)
+
+Decoder = Callable[[bytes], object]
+
+_TEXT: Final = st.text()
+_KINDS: Final[dict[type[Any], tuple[Decoder, st.SearchStrategy[Any]]]] = {
+    Assign: (
+        decode_to_worker,
+        st.builds(
+            Assign,
+            job_id=_TEXT,
+            callback_url=_TEXT,
+            deadline=st.floats(allow_nan=False, allow_infinity=False),
+            traceparent=_TEXT,
+            tracestate=_TEXT,
+            body=st.binary(),
+        ),
+    ),
+    Callback: (decode_to_worker, st.builds(Callback, job_id=_TEXT, body=st.binary())),
+    Progress: (decode_from_worker, st.builds(Progress, job_id=_TEXT, event=st.sampled_from(Event))),
+    Answered: (decode_from_worker, st.builds(Answered, job_id=_TEXT, success=st.booleans(), body=st.binary())),
+    Failure: (decode_from_worker, st.builds(Failure, job_id=_TEXT, code=st.sampled_from(Code), detail=_TEXT)),
+    Log: (decode_from_worker, st.builds(Log, level=_TEXT, event=_TEXT, job_id=_TEXT)),
+    Fork: (decode_fork, st.builds(Fork, count=st.integers())),
+    Forked: (decode_from_fork_server, st.builds(Forked, pid=st.integers())),
+    ForkFailed: (decode_from_fork_server, st.builds(ForkFailed, reason=_TEXT)),
+    Exited: (decode_from_fork_server, st.builds(Exited, pid=st.integers(), status=st.integers())),
+}
+_DECODERS: Final = (decode_to_worker, decode_from_worker, decode_fork, decode_from_fork_server)
+_ANY: Final = st.one_of(*(strategy for _, strategy in _KINDS.values()))
+
+
+def test_every_kind_of_message_is_tested_here() -> None:
+    """A message that is added to a union is added to these tests."""
+    unions = {*get_args(ToWorker), *get_args(FromWorker), *get_args(FromForkServer), Fork}
+    assert unions == set(_KINDS)
+    assert {name for name in messages.__all__ if isinstance(getattr(messages, name), type)} == {
+        kind.__name__ for kind in _KINDS
+    }
+
+
+@given(message=_ANY)
+def test_a_message_survives_the_way_through_bytes(message: Any) -> None:  # noqa: ANN401 - ten types
+    """What is encoded is decoded to an equal message, bodies to the byte."""
+    decode, _ = _KINDS[type(message)]
+    decoded = decode(encode(message))
+    assert decoded == message
+    assert type(decoded) is type(message)
+
+
+@given(message=_ANY)
+def test_a_message_in_the_wrong_direction_is_refused(message: Any) -> None:  # noqa: ANN401 - ten types
+    """No side takes a message that only the other side may send."""
+    right, _ = _KINDS[type(message)]
+    for decode in _DECODERS:
+        if decode is not right:
+            with pytest.raises(MessageError):
+                decode(encode(message))
+
+
+@given(data=st.binary())
+def test_garbage_is_no_message(data: bytes) -> None:
+    """Random bytes raise MessageError, whichever side reads them."""
+    for decode in _DECODERS:
+        with pytest.raises(MessageError):
+            decode(data)
+
+
+_JSON: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(name=st.sampled_from([kind.__name__ for kind in _KINDS]), values=st.lists(_JSON), body=st.none() | st.binary())
+def test_a_message_with_wrong_values_is_refused_or_is_the_message_it_says(
+    name: str, values: list[Any], body: bytes | None
+) -> None:
+    """Whatever stands behind a known name, the reader gets a well-typed message or MessageError, nothing else."""
+    data = json.dumps([name, *values]).encode() + (b"" if body is None else b"\n" + body)
+    for decode in _DECODERS:
+        try:
+            message = decode(data)
+        except MessageError:
+            continue
+        assert decode(encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\n",
+        b"null",
+        b"[]",
+        b"{}",
+        b"7",
+        b'["Nothing"]',
+        b'["Answered","j",true]',  # the body is missing
+        b'["Answered","j",1]\nbody',  # 1 is not true
+        b'["Answered","j"]\nbody',
+        b'["Answered","j",true,"more"]\nbody',
+        b'["Progress","j","assign"]\nbody',  # a body where there is none
+        b'["Progress","j","dance"]',
+        b'["Failure","j","no-such-code","d"]',
+        b'["Failure",1,"worker-died","d"]',
+        b'["Progress",["j"],"assign"]',
+        b"[" * 100_000,
+        b'["Log",' + b"9" * 5_000 + b',"e","j"]',
+        pickle.dumps(Progress(job_id="j", event=Event.ASSIGN)),
+    ],
+    ids=lambda data: repr(data[:40]),
+)
+def test_what_is_almost_a_message_is_refused(data: bytes) -> None:
+    """Wrong counts, wrong types, wrong names, depth, digits, and a pickle: MessageError, never anything else."""
+    with pytest.raises(MessageError):
+        decode_from_worker(data)
+
+
+def test_a_body_keeps_its_line_breaks_and_odd_bytes() -> None:
+    """A body is everything behind the first line, untouched."""
+    body = b'\n\n{"a": 1}\r\n\x00\xff\n'
+    decoded = decode_from_worker(encode(Answered(job_id="j", success=True, body=body)))
+    assert decoded == Answered(job_id="j", success=True, body=body)
+
+
+@pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.__name__)
+def test_a_message_cannot_be_changed_and_is_built_by_name(kind: type[Any]) -> None:
+    """Messages are frozen, have slots, and take keywords only."""
+    assert kind.__dataclass_params__.frozen
+    assert "__slots__" in kind.__dict__
+    assert all(f.kw_only for f in fields(kind))

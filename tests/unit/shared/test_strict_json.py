@@ -1,0 +1,182 @@
+"""Strict JSON: what strangers send, taken exactly or refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import strict_json
+from shared.errors import StrictJSONError
+
+#: Each kind of bad value, and a word of the reason given.
+BAD_VALUES: Final = {
+    "nothing": (b"", "character 0"),
+    "only space": (b" \n", "character"),
+    "a word": (b"hello", "character 0"),
+    "NaN": (b"NaN", "NaN"),
+    "NaN inside": (b'{"a": [NaN]}', "NaN"),
+    "Infinity": (b"Infinity", "Infinity"),
+    "minus Infinity": (b"-Infinity", "Infinity"),
+    "text behind": (b"{} {}", "Extra data"),
+    "a comma too many": (b'{"a": 1,}', "character"),
+    "single quotes": (b"{'a': 1}", "character"),
+    "a comment": (b"{} // comment", "Extra data"),
+    "UTF-16": ('{"a": 1}'.encode("utf-16"), "UTF-8"),
+    "UTF-16 without a mark": ('{"a": 1}'.encode("utf-16-le"), "character"),
+    "a byte order mark": (b"\xef\xbb\xbf{}", "character 0"),
+    "Latin-1": ('{"a": "é"}'.encode("latin-1"), "UTF-8"),
+    "a surrogate in UTF-8": (b'{"a": "\xed\xa0\x80"}', "UTF-8"),
+    "a lone surrogate": (b'{"a": "\\ud800"}', "surrogate"),
+    "a lone low surrogate": (b'{"a": "\\uDC00 "}', "surrogate"),
+    "a lone surrogate as a name": (b'{"\\ud83d": 1}', "surrogate"),
+    "surrogates the wrong way round": (b'{"a": "\\ude00\\ud83d"}', "surrogate"),
+    "deep arrays": (b"[" * 100_000 + b"]" * 100_000, "deep"),
+    "deep objects": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "deep"),
+    "deep arrays in an object": (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "deep"),
+    "5,000 digits": (b'{"a": ' + b"9" * 5_000 + b"}", "digits"),
+    "a control character": (b'{"a": "\x01"}', "character"),
+    "an unfinished string": (b'{"a": "', "character"),
+    "an unfinished object": (b'{"a": 1', "character"),
+}
+NO_OBJECTS: Final = {
+    "an array": b"[]",
+    "a string": b'"a"',
+    "a number": b"1",
+    "null": b"null",
+    "true": b"true",
+}
+
+
+@pytest.mark.parametrize(("data", "reason"), BAD_VALUES.values(), ids=BAD_VALUES.keys())
+def test_each_kind_of_bad_json_is_refused_with_its_reason(data: bytes, reason: str) -> None:
+    """Both readers refuse it with the one error, whose text says why."""
+    with pytest.raises(StrictJSONError, match=reason):
+        strict_json.loads(data)
+    with pytest.raises(StrictJSONError):
+        strict_json.object_members(data)
+
+
+@pytest.mark.parametrize("data", NO_OBJECTS.values(), ids=NO_OBJECTS.keys())
+def test_what_is_json_but_no_object_has_no_members(data: bytes) -> None:
+    """Only an object can be a job."""
+    strict_json.loads(data)
+    with pytest.raises(StrictJSONError, match="not a JSON object"):
+        strict_json.object_members(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b'{"a": 1, "a": 1}', b'{"a": 1, "\\u0061": 2}'],
+    ids=["as written", "by an escape"],
+)
+def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
+    """Two readers of such an object need not agree which one counts."""
+    with pytest.raises(StrictJSONError, match="twice"):
+        strict_json.object_members(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b'{"a" 1}', b'{"a": 1 "b": 2}', b"{1: 2}", b"{,}", b'{"a": 1,, "b": 2}', b'{"a": 1} x', b'{"a":}', b"{"],
+)
+def test_an_object_that_is_not_quite_one_is_refused(data: bytes) -> None:
+    """The reader of members is as strict as the whole decoder."""
+    with pytest.raises(StrictJSONError):
+        strict_json.object_members(data)
+    with pytest.raises(StrictJSONError):
+        strict_json.loads(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e400",
+        "-1E+400",
+        "0.10",
+        "1.0000000000000000001",
+        "123456789012345678901234567890",
+        "-0",
+        "-0.0",
+        "1E5",
+        '"\\u00e9"',
+        '"é"',
+        '"\\ud83d\\ude00"',
+        '"\\/"',
+        "[1,2 ,3]",
+        '{ "b":1, "a" : 0.10 }',
+        "null",
+    ],
+)
+def test_a_value_keeps_its_exact_text(text: str) -> None:
+    """Nothing is parsed and written again on the way."""
+    data = f' {{ "first" : 1 ,\n "value":\t{text}\r , "last":2}} '.encode()
+    assert strict_json.object_members(data) == {"first": "1", "value": text, "last": "2"}
+
+
+@pytest.mark.parametrize("data", [b"{}", b" { } ", b"{\n}"])
+def test_an_empty_object_has_no_members(data: bytes) -> None:
+    """Emptiness is fine, with white space or without."""
+    assert strict_json.object_members(data) == {}
+
+
+def test_names_are_told_by_what_they_mean() -> None:
+    """An escaped name is the name."""
+    assert strict_json.object_members(b'{"c\\u0061llback": 1}') == {"callback": "1"}
+
+
+def test_a_pair_of_surrogates_is_a_character() -> None:
+    """Only lone ones are refused."""
+    assert strict_json.loads(b'"\\ud83d\\ude00"') == "\U0001f600"
+
+
+_TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]))
+_VALUES: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner),
+    max_leaves=20,
+)
+
+
+@given(value=_VALUES, ensure_ascii=st.booleans(), indent=st.sampled_from([None, 1, "\t"]))
+def test_all_good_json_is_read_as_it_is(value: object, ensure_ascii: bool, indent: int | str | None) -> None:
+    """The strict reader agrees with the standard one on everything that is JSON."""
+    data = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent).encode()
+    assert strict_json.loads(data) == value
+
+
+@given(value=st.dictionaries(_TEXT, _VALUES), indent=st.sampled_from([None, 1, "\t"]))
+def test_members_put_together_again_are_the_same_object(value: dict[str, Any], indent: int | str | None) -> None:
+    """Taking an object apart loses and adds nothing."""
+    members = strict_json.object_members(json.dumps(value, indent=indent).encode())
+    again = "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in members.items()) + "}"
+    assert json.loads(again) == value
+
+
+@given(data=st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_no_input_breaks_the_reader(data: bytes) -> None:
+    """Anything at all is either JSON or StrictJSONError."""
+    for read in (strict_json.loads, strict_json.object_members):
+        with contextlib.suppress(StrictJSONError):
+            read(data)
+
+
+@given(data=st.lists(st.sampled_from(["{", "}", "[", "]", ",", ":", '"a"', '"', "1", "null", " ", "\\ud800"])))
+def test_both_readers_agree_what_an_object_is(data: list[str]) -> None:
+    """What one takes for an object, the other does too, but for names that stand twice."""
+    text = "".join(data).encode()
+    try:
+        value: object = strict_json.loads(text)
+    except StrictJSONError:
+        value = None
+    try:
+        members: dict[str, str] | None = strict_json.object_members(text)
+    except StrictJSONError as exc:
+        if "twice" in str(exc):
+            return
+        members = None
+    assert (members is not None) is isinstance(value, dict)
