@@ -1,0 +1,1 @@
+"""The benchmark: this proxy beside others, in one run, on one job server."""

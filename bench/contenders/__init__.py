@@ -1,0 +1,1 @@
+"""The proxies that the benchmark compares with. Each is one small program of its own."""

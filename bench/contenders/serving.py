@@ -1,0 +1,42 @@
+"""What the Python contenders have in common: Hypercorn, served from code, on the port that `PORT` names."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from typing import cast
+
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+from hypercorn.typing import ASGIFramework
+from starlette.applications import Starlette
+
+__all__ = ["callback_base", "serve"]
+
+
+def callback_base() -> str:
+    """Return the address to which a callback token is appended."""
+    return f"http://127.0.0.1:{os.environ['PORT']}/callback"
+
+
+def serve(app: Starlette) -> None:
+    """Serve until SIGTERM. `PORT=0` becomes the port that was free."""
+    listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=4096)
+    os.environ["PORT"] = str(listener.getsockname()[1])
+    asyncio.run(_serve(app, listener))
+
+
+async def _serve(app: Starlette, listener: socket.socket) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.backlog = 4096
+    config.graceful_timeout = 1
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = None
+    print(f"listening on http://127.0.0.1:{os.environ['PORT']}", flush=True)
+    await hypercorn_serve(cast("ASGIFramework", app), config, shutdown_trigger=stop.wait, mode="asgi")

@@ -1,0 +1,151 @@
+"""Starts, measures and ends the processes of the benchmark, each by its pid."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+__all__ = ["Process", "StartError", "cpu_s", "descendants", "live_cpu_s", "private_bytes"]
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+#: Where the programs' stderr goes.
+LOGS: Final = ROOT / "build" / "bench"
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_START_S: Final = 20.0
+_GRACE_S: Final = 5.0
+
+
+class StartError(Exception):
+    """A program did not start; the message says where its log is."""
+
+
+class Process:
+    """One program of the benchmark and everything that it starts."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start `command`; its stderr is appended to a file named after `name`."""
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self.log = LOGS / f"{name}.log"
+        self.started = time.monotonic()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        self.url = ""
+
+    async def ready(self) -> str:
+        """Wait for the line that names the address, and return the address. Raises StartError."""
+        try:
+            async with asyncio.timeout(_START_S):
+                self.url = await asyncio.to_thread(self._read_url)
+        except TimeoutError:
+            self.url = ""
+        if not self.url:
+            await self.stop()
+            raise StartError(f"it did not say where it listens; see {self.log}")
+        return self.url
+
+    def _read_url(self) -> str:
+        """Read up to the first address; a program that ends has none."""
+        for line in self._process.stdout or ():
+            if found := re.search(rb"http://[\w.:]+", line):
+                return found.group().decode()
+        return ""
+
+    async def stop(self) -> None:
+        """SIGTERM; after the grace SIGKILL for it and whatever it has left."""
+        family = descendants(self.pid)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.to_thread(self._process.wait, _GRACE_S)
+        except subprocess.TimeoutExpired:
+            for pid in (self.pid, *descendants(self.pid)):
+                _kill(pid)
+            await asyncio.to_thread(self._process.wait)
+        for pid in family:
+            if _is_ours(pid, family[pid]):
+                _kill(pid)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _is_ours(pid: int, started: int) -> bool:
+    """Return whether the pid still belongs to the process that started then, and not to a later one."""
+    fields = _stat(pid)
+    return bool(fields) and int(fields[19]) == started and fields[0] != "Z"
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/pid/stat from the third one on; empty if there is no such process (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def descendants(root: int) -> dict[int, int]:
+    """Return the pids of everything below `root`, parents first, each with its start time in clock ticks."""
+    children: dict[int, list[tuple[int, int]]] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - a thousand Path objects would be for nothing
+        fields = _stat(int(name)) if name.isdecimal() else []
+        if fields:
+            children.setdefault(int(fields[1]), []).append((int(name), int(fields[19])))
+    found: dict[int, int] = {}
+    to_visit = [root]
+    for parent in to_visit:
+        for pid, started in children.get(parent, []):
+            found[pid] = started
+            to_visit.append(pid)
+    return found
+
+
+def cpu_s(root: int) -> float:
+    """Return the CPU seconds that `root` and everything below it used so far, children that were reaped included.
+
+    A process that ends without being waited for takes its time with it; none of the contenders does that.
+    """
+    ticks = 0
+    for pid in (root, *descendants(root)):
+        fields = _stat(pid)
+        ticks += sum(int(field) for field in fields[11:15])
+    return ticks / _TICKS_PER_S
+
+
+def live_cpu_s(root: int) -> float:
+    """Return the CPU seconds of the threads that live now, to the nanosecond where the kernel tells."""
+    total_ns = 0
+    for pid in (root, *descendants(root)):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                total_ns += int((task / "schedstat").read_text(encoding="ascii").split()[0])
+    return total_ns / 1e9
+
+
+def private_bytes(pid: int) -> int | None:
+    """Return the memory that belongs to this process alone (smaps_rollup, proc(5)); None if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))

@@ -1,0 +1,76 @@
+"""One run of the benchmark: the job server that all share, and contenders that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from bench.contenders.table import Contender
+from bench.processes import Process, cpu_s
+
+__all__ = ["Proxy", "Session", "open_session"]
+
+#: After the load: until the processes that served it have ended and are counted.
+_SETTLE_S: Final = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A contender that runs."""
+
+    process: Process
+    url: str
+
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        return self.process.pid
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What every measurement needs."""
+
+    job_server: Process
+    #: Settings that the user of the benchmark adds to this project's proxy.
+    extra: Mapping[str, str]
+
+    @contextlib.asynccontextmanager
+    async def running(self, contender: Contender, settings: Mapping[str, str] | None = None) -> AsyncIterator[Proxy]:
+        """Start a contender, wait until it answers, end it."""
+        environment = {
+            **contender.environment,
+            "PORT": "0",
+            "JOB_SERVER_URL": f"{self.job_server.url}/start",
+            **(self.extra if contender.ours else {}),
+            **(settings or {}),
+        }
+        process = Process(contender.name, contender.command, environment)
+        try:
+            url = await process.ready()
+            yield Proxy(process, f"{url}/queueJob")
+        finally:
+            await process.stop()
+
+    async def settle(self) -> None:
+        """Wait for what goes on after the last answer: ended processes are reaped, spares are made."""
+        await asyncio.sleep(_SETTLE_S)
+
+    def job_server_cpu_s(self) -> float:
+        """Return what the job server has used so far."""
+        return cpu_s(self.job_server.pid)
+
+
+@contextlib.asynccontextmanager
+async def open_session(extra: Mapping[str, str]) -> AsyncIterator[Session]:
+    """Start the job server and end it."""
+    job_server = Process("job_server", [sys.executable, "-m", "bench.job_server"], {})
+    try:
+        await job_server.ready()
+        yield Session(job_server, extra)
+    finally:
+        await job_server.stop()
