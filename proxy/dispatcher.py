@@ -100,7 +100,7 @@ class Dispatcher:
             outcome = await self._runner.run(job)
             submitted = outcome.submitted if isinstance(outcome, Failed) else Submitted.YES
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave a client without an answer
-            logs.event("error", "a job ended in a bug of the proxy", job_id=job.id, kind=type(exc).__name__)
+            logs.job_event("error", "a job ended in a bug of the proxy", job, kind=type(exc).__name__)
         finally:
             job.advance(Event.FINISH)
             self._registry.remove(job)

@@ -254,7 +254,7 @@ class Pool:
         now = asyncio.get_running_loop().time()
         self._deaths.append(now)
         self.counts.spares_died += 1
-        logs.event("warning", "a spare worker died", pid=worker.pid, status=worker.status)
+        logs.event("warning", "a spare worker died", worker_pid=worker.pid, status=worker.status)
         if len(self._deaths) == _STORM_DEATHS and now - self._deaths[0] < _STORM_S:
             self.counts.storms += 1
             self._go_on_hold(f"{_STORM_DEATHS} spare workers died within {now - self._deaths[0]:.1f} s")
