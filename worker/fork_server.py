@@ -26,14 +26,17 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from shared.messages import Exited, Forked, ForkFailed, decode_fork, encode
-from shared.worker_config import WorkerConfig
 from worker.inbox import Inbox
+from worker.job_client import JobClient
+from worker.loop import ForkableLoop
 from worker.main import run
+from worker.process import WorkerProcess
 from worker.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-    from multiprocessing.context import ForkProcess
+
+    from shared.worker_config import WorkerConfig
 
 __all__ = ["ForkServer", "main"]
 
@@ -42,30 +45,36 @@ _REQUEST_BYTES: Final = 65_536
 _OOM_SCORE: Final = "500"
 
 
-def main(fd: int) -> None:
-    """Serve the front end at the other end of the socket `fd` until it is gone."""
+def main(channel: socket.socket, config: WorkerConfig) -> None:
+    """Serve the front end at the other end of `channel` until it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(_OOM_SCORE)
-    channel = socket.socket(fileno=fd)
-    config = WorkerConfig.decode(channel.recv(_REQUEST_BYTES))
-    rehearse(config)
+    loop = ForkableLoop()
+    rehearse(loop, config)
+    fork_server = ForkServer(channel, loop, loop.run_until_complete(_make_client(config)), config.max_jobs)
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object
     gc.disable()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        ForkServer(channel, config).serve()
+        fork_server.serve()
     os._exit(0)  # nothing to tidy, and signals of dying workers must not meet a half-closed interpreter
+
+
+async def _make_client(config: WorkerConfig) -> JobClient:
+    return JobClient(config)
 
 
 class ForkServer:
     """Forks workers on request and reaps them."""
 
-    def __init__(self, channel: socket.socket, config: WorkerConfig) -> None:
+    def __init__(self, channel: socket.socket, loop: ForkableLoop, client: JobClient, max_jobs: int) -> None:
+        """`loop` and `client` are what each worker goes on with, for `max_jobs` jobs."""
         self._channel = channel
-        self._config = config
-        self._context = multiprocessing.get_context("fork")
-        self._children: dict[int, ForkProcess] = {}
+        self._loop = loop
+        self._client = client
+        self._max_jobs = max_jobs
+        self._children: dict[int, WorkerProcess] = {}
         self._wakeup_r, self._wakeup_w = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._wanted = 0
@@ -100,8 +109,8 @@ class ForkServer:
     def _fork(self) -> None:
         try:
             inbox = Inbox()
-            outbox_r, outbox_w = self._context.Pipe(duplex=False)
-            worker = self._context.Process(target=self._in_child, args=(inbox, outbox_r, outbox_w))
+            outbox_r, outbox_w = multiprocessing.Pipe(duplex=False)
+            worker = WorkerProcess(lambda: self._in_child(inbox, outbox_r, outbox_w))
             worker.start()
             pid = worker.pid or 0
             self._children[pid] = worker
@@ -113,8 +122,8 @@ class ForkServer:
         fds = [pidfd, inbox.writer_fileno(), outbox_r.fileno()]
         socket.send_fds(self._channel, [encode(Forked(pid=pid))], fds)
         os.close(pidfd)
-        outbox_r.close()
-        outbox_w.close()
+        for end in (outbox_r, outbox_w):
+            end.close()
         inbox.close_writer()
         inbox.close_reader()
 
@@ -122,10 +131,11 @@ class ForkServer:
         os.setpgid(0, 0)  # a group of its own: what it starts ends with it, and no terminal's signal reaches it
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for ours in (self._channel, self._wakeup_r, self._wakeup_w, self._selector, outbox_r):
+            ours.close()
         inbox.close_writer()
-        outbox_r.close()
-        _close_all_but(inbox.fileno(), outbox_w.fileno())
-        run(inbox, outbox_w, self._config)
+        self._loop.after_fork_in_child()
+        run(self._loop, self._client, inbox, outbox_w, self._max_jobs)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -139,7 +149,6 @@ class ForkServer:
             worker = self._children.pop(ended.si_pid)
             worker.join()
             self._channel.send(encode(Exited(pid=ended.si_pid, status=worker.exitcode or 0)))
-            worker.close()
 
     def _kill_all(self) -> None:
         for pid in self._children:
@@ -147,12 +156,3 @@ class ForkServer:
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
-
-
-def _close_all_but(*wanted: int) -> None:
-    """Close every descriptor above stderr but these: they belong to the fork server and to other workers."""
-    low = 3
-    for fd in sorted(wanted):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))

@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
@@ -25,6 +24,8 @@ from shared.errors import BadReplyError, JobServerError, RejectedError, StrictJS
 from shared.lifecycle import Event
 
 if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
     from shared.messages import Assign
     from shared.worker_config import WorkerConfig
 
@@ -40,21 +41,35 @@ _MAX_PAUSE_S: Final = 5.0
 _FAILED_STATES: Final = frozenset({"failed", "error"})
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Says when a connection stands, before anything is written to it."""
+
+    on_connected: Callable[[], None] = staticmethod(lambda: None)
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        self.on_connected()
+        return connection
+
+
 class JobClient:
-    """Submits jobs to one job server."""
+    """Submits jobs to one job server, one at a time."""
 
     def __init__(self, config: WorkerConfig) -> None:
         """Make the client; must run inside an event loop."""
         self._config = config
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_connected)
+        self._connector = _Connector(force_close=True, limit=0, use_dns_cache=False)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, limit=0, use_dns_cache=False),
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
             auto_decompress=False,
             trust_env=False,
-            trace_configs=[trace],
             skip_auto_headers=("User-Agent", "Accept"),
             headers={
                 "Content-Type": "application/json",
@@ -64,6 +79,11 @@ class JobClient:
                 "User-Agent": "async-job-proxy",
             },
         )
+
+    @property
+    def lost_reply_wait_s(self) -> float:
+        """How long the callback is waited for after the connection broke before the reply."""
+        return self._config.lost_reply_wait_s
 
     async def close(self) -> None:
         """Close what is left open."""
@@ -79,24 +99,38 @@ class JobClient:
             TimeoutError: the deadline came first.
         """
         body = submission(job)
-        retrying = AsyncRetrying(
+        self._connector.on_connected = lambda: on_event(Event.CONNECTED)
+        async with asyncio.timeout(job.deadline - time.monotonic()):
+            try:
+                await self._attempt(job, body, on_event)
+            except JobServerError as exc:
+                if not _retryable(exc) or not self._config.submit_retries:
+                    raise
+                await self._retry(exc, job, body, on_event)
+
+    async def _retry(self, first: JobServerError, job: Assign, body: bytes, on_event: OnEvent) -> None:
+        """Go on after a first attempt that ended in `first`: pause, try again, and so on."""
+        failed: list[JobServerError] = [first]
+        async for attempt in AsyncRetrying(
             retry=retry_if_exception(_retryable),
             wait=_pause,
             stop=lambda state: self._exhausted(state, job.deadline),
             reraise=True,
-        )
-        async with asyncio.timeout(job.deadline - time.monotonic()):
-            await retrying(self._attempt, job, body, on_event)
+        ):
+            with attempt:
+                if failed:
+                    raise failed.pop()  # the first attempt is over; it only sets the first pause
+                await self._attempt(job, body, on_event)
 
     async def _attempt(self, job: Assign, body: bytes, on_event: OnEvent) -> None:
         try:
-            await self._post(job, body, on_event)
+            await self._post(job, body)
         except JobServerError as exc:
             if exc.refused:
                 on_event(Event.REFUSED)
             raise
 
-    async def _post(self, job: Assign, body: bytes, on_event: OnEvent) -> None:
+    async def _post(self, job: Assign, body: bytes) -> None:
         headers = {"traceparent": job.traceparent, "tracestate": job.tracestate}
         try:
             async with self._session.post(
@@ -104,7 +138,6 @@ class JobClient:
                 data=body,
                 headers={name: value for name, value in headers.items() if value},
                 allow_redirects=False,
-                trace_request_ctx=on_event,
             ) as response:
                 _check_status(response)
                 reply = await self._read(response)
@@ -143,10 +176,6 @@ def says_failed(callback: bytes) -> bool:
     except StrictJSONError:
         return False
     return isinstance(document, dict) and document.get("state") in _FAILED_STATES
-
-
-async def _connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx(Event.CONNECTED)
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:

@@ -10,29 +10,31 @@ import asyncio
 import contextlib
 import gc
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from shared.errors import Code, JobServerError
 from shared.lifecycle import Event
 from shared.messages import Answered, Assign, Failure, FromWorker, Log, Progress, encode
 from worker.inbox import Inbox, Post
-from worker.job_client import JobClient, says_failed
+from worker.job_client import says_failed
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from shared.worker_config import WorkerConfig
+    from worker.job_client import JobClient
 
 __all__ = ["Worker", "run"]
 
 
-def run(inbox: Inbox, outbox: Connection, config: WorkerConfig) -> None:
-    """Serve jobs until the inbox ends or `config.max_jobs` are done; never return."""
-    if config.max_jobs != 1:
+def run(
+    loop: asyncio.AbstractEventLoop, client: JobClient, inbox: Inbox, outbox: Connection, max_jobs: int
+) -> NoReturn:
+    """Serve jobs until the inbox ends or `max_jobs` are done (0: no limit); never return."""
+    if max_jobs != 1:
         gc.enable()  # a process for one job ends before its garbage matters; a reused one must collect it
-    worker = Worker(outbox, config)
+    worker = Worker(client, outbox, max_jobs)
     try:
-        asyncio.run(worker.serve(inbox))
+        loop.run_until_complete(worker.serve(inbox))
     except (EOFError, BrokenPipeError):
         os._exit(0)  # the front end is gone; there is nobody to tell
     except BaseException as exc:  # noqa: BLE001 - the last resort of a process: say what it was, then die of it
@@ -44,29 +46,26 @@ def run(inbox: Inbox, outbox: Connection, config: WorkerConfig) -> None:
 class Worker:
     """Serves one job after the other."""
 
-    def __init__(self, outbox: Connection, config: WorkerConfig) -> None:
+    def __init__(self, client: JobClient, outbox: Connection, max_jobs: int) -> None:
+        self._client = client
         self._outbox = outbox
-        self._config = config
+        self._max_jobs = max_jobs
         self._job_id = ""
 
     async def serve(self, inbox: Inbox) -> None:
-        """Serve `max_jobs` jobs. Raises EOFError when the front end is gone."""
+        """Serve jobs. Raises EOFError when the front end is gone."""
         post = Post(inbox)
-        client = JobClient(self._config)
         done = 0
-        try:
-            while True:
-                job, callback = await post.assignment()
-                self._job_id = job.job_id
-                self._report(await self._serve_one(client, job, callback))
-                done += 1
-                if done == self._config.max_jobs:
-                    os._exit(0)  # closing the session and the loop would cost more than the job did
-        finally:
-            await client.close()
+        while True:
+            job, callback = await post.assignment()
+            self._job_id = job.job_id
+            self._report(await self._serve_one(job, callback))
+            done += 1
+            if done == self._max_jobs:
+                os._exit(0)  # closing the client and the loop would cost time and bring nothing
 
-    async def _serve_one(self, client: JobClient, job: Assign, callback: asyncio.Future[bytes]) -> Answered | Failure:
-        submission = asyncio.ensure_future(client.submit(job, self._on_event))
+    async def _serve_one(self, job: Assign, callback: asyncio.Future[bytes]) -> Answered | Failure:
+        submission = asyncio.ensure_future(self._client.submit(job, self._on_event))
         await asyncio.wait((submission, callback), return_when=asyncio.FIRST_COMPLETED)
         if not callback.done():
             failure = await self._read_submission(job, submission, callback)
@@ -89,7 +88,7 @@ class Worker:
             )
         except JobServerError as exc:
             if exc.lost_reply:
-                await asyncio.wait((callback,), timeout=self._config.lost_reply_wait_s)
+                await asyncio.wait((callback,), timeout=self._client.lost_reply_wait_s)
             if callback.done():
                 return None
             return Failure(job_id=job.job_id, code=exc.code, detail=exc.detail)

@@ -1,4 +1,4 @@
-"""A throw-away job, served in the fork server before it forks.
+"""Throw-away jobs, served in the fork server before it forks.
 
 Every child then finds its code specialised, its caches filled and its memory touched, which would cost each of them
 milliseconds. The job server is a listener of our own; nothing leaves the machine.
@@ -19,6 +19,7 @@ from shared.errors import ProxyError
 from shared.frames import queue_frame
 from shared.messages import Assign, Callback, encode
 from worker.inbox import Inbox
+from worker.job_client import JobClient
 from worker.main import Worker
 
 if TYPE_CHECKING:
@@ -29,16 +30,18 @@ if TYPE_CHECKING:
 __all__ = ["rehearse"]
 
 _TIMEOUT_S: Final = 5.0
+#: CPython specialises code after some runs of it; what is not specialised now, each child would do for itself.
+_JOBS: Final = 20
 _REPLY: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\nConnection: close\r\n\r\n"
     b'{"state":"running"}'
 )
 
 
-def rehearse(config: WorkerConfig) -> None:
-    """Serve one job; a failure costs speed, not service, and is only reported."""
+def rehearse(loop: asyncio.AbstractEventLoop, config: WorkerConfig) -> None:
+    """Serve some jobs on `loop`; a failure costs speed, not service, and is only reported."""
     try:
-        asyncio.run(asyncio.wait_for(_rehearse(config), _TIMEOUT_S))
+        loop.run_until_complete(asyncio.wait_for(_rehearse(config), _TIMEOUT_S))
     except (OSError, TimeoutError, ProxyError) as exc:
         sys.stderr.write(f"the fork server could not warm up: {type(exc).__name__}\n")
 
@@ -48,22 +51,28 @@ async def _rehearse(config: WorkerConfig) -> None:
     outbox_r, outbox_w = multiprocessing.Pipe(duplex=False)
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    worker = Worker(outbox_w, replace(config, job_server_url=f"http://{host}:{port}/start", max_jobs=0))
-    life = asyncio.ensure_future(worker.serve(inbox))
+    client = JobClient(replace(config, job_server_url=f"http://{host}:{port}/start"))
+    life = asyncio.ensure_future(Worker(client, outbox_w, 0).serve(inbox))
+    for _ in range(_JOBS):
+        await _serve_job(inbox, outbox_r)
+    inbox.close_writer()
+    with contextlib.suppress(EOFError):
+        await life
+    await client.close()
+    server.close()
+    await server.wait_closed()
+    for end in (outbox_r, outbox_w):
+        end.close()
+    inbox.close_reader()
+
+
+async def _serve_job(inbox: Inbox, outbox_r: Connection) -> None:
     deadline = time.monotonic() + _TIMEOUT_S
     job = Assign(job_id="rehearsal", callback_url="http://localhost/", deadline=deadline, body=b'{"account":"none"}')
     os.write(inbox.writer_fileno(), queue_frame(encode(job)))
     await _received(outbox_r, 2)  # connected, reply read
     os.write(inbox.writer_fileno(), queue_frame(encode(Callback(job_id=job.job_id, body=b'{"state":"completed"}'))))
     await _received(outbox_r, 1)  # answered
-    inbox.close_writer()
-    with contextlib.suppress(EOFError):
-        await life
-    server.close()
-    await server.wait_closed()
-    for end in (outbox_r, outbox_w):
-        end.close()
-    inbox.close_reader()
 
 
 async def _received(outbox: Connection, count: int) -> None:
