@@ -1,0 +1,91 @@
+"""The pages hold together: generated parts are up to date, what they name exists, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shared.lifecycle import TABLE
+from tools import generate_state_diagram
+
+_ROOT = Path(__file__).resolve().parents[3]
+_PAGES = [*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"), *(_ROOT / "deploy").rglob("*.md")]
+_FOLDERS = ("bench", "deploy", "docs", "jobclient", "jobserver", "proxy", "shared", "tests", "tools", "worker")
+_PATH = re.compile(r"`((?:" + "|".join(_FOLDERS) + r")/[\w./-]*)(?:::(\w+))?`")
+_CODE = re.compile(r"`(\w+)(?:\.(\w+))?` (?:and `_?\w+` )?in\s+`((?:proxy|worker|shared)/[\w/]+\.py)`")
+_LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
+
+
+def text(page: Path) -> str:
+    """A page's text."""
+    return page.read_text(encoding="utf-8")
+
+
+def page_id(page: Path) -> str:
+    """A page's name."""
+    return str(page.relative_to(_ROOT))
+
+
+def test_the_state_diagram_is_the_table() -> None:
+    """`make docs` would change nothing."""
+    page = text(generate_state_diagram.PAGE)
+    assert generate_state_diagram.renewed(page) == page
+
+
+def test_the_state_diagram_has_every_arrow() -> None:
+    """Each event of each state stands on an arrow to the state it leads to."""
+    arrows = {
+        (source, target, event)
+        for line in generate_state_diagram.diagram().splitlines()
+        if (found := re.fullmatch(r" +(\w+) --> (\w+): (.+)", line))
+        for source, target, events in [found.groups()]
+        for event in events.split(", ")
+    }
+    assert arrows == {(str(s), str(t), str(e)) for s, events in TABLE.items() for e, t in events.items()}
+
+
+def test_a_page_without_markers_is_refused() -> None:
+    """The generator says so and writes nothing."""
+    with pytest.raises(ValueError, match="begin"):
+        generate_state_diagram.renewed("# A page\n")
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=page_id)
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    """A file that moved has moved in the pages too; a test that is named as path::function is there."""
+    for path, function in _PATH.findall(text(page)):
+        assert (_ROOT / path).exists(), path
+        assert not function or f"def {function}(" in text(_ROOT / path), function
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=page_id)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    """Links inside the repository only; the others are not ours."""
+    for target in _LINK.findall(text(page)):
+        assert (page.parent / target).exists(), target
+
+
+def test_what_the_invariants_name_is_in_the_code() -> None:
+    """A name `in` a file is defined there."""
+    named = _CODE.findall(text(_ROOT / "docs" / "architecture.md"))
+    assert len(named) > 10
+    for name, attribute, path in named:
+        source = text(_ROOT / path)
+        assert re.search(rf"\b{name}\b", source), (name, path)
+        assert not attribute or re.search(rf"\b{attribute}\b", source), (name, attribute, path)
+
+
+def test_make_docs_runs_every_generator() -> None:
+    """Each tools/generate_*.py is a module with a `main`."""
+    for path in (_ROOT / "tools").glob("generate_*.py"):
+        assert callable(importlib.import_module(f"tools.{path.stem}").main)
+
+
+def test_dot_env_is_in_the_repository() -> None:
+    """It is documentation as much as configuration, and some ignore it by habit."""
+    listed = subprocess.run(["git", "check-ignore", ".env"], cwd=_ROOT, capture_output=True, check=False)
+    assert listed.returncode != 0
