@@ -138,7 +138,7 @@ _TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]))
 _VALUES: Final = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
     lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner),
-    max_leaves=20,
+    max_leaves=6,
 )
 
 

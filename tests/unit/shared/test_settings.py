@@ -1,0 +1,245 @@
+"""Settings: the names and defaults of the contract, where they are documented, and what a wrong one says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from shared.errors import SettingsError
+from shared.settings import Settings, load, variables
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent.parent
+
+#: The contract: each variable with its default as text, and what that means to the program.
+CONTRACT: Final[dict[str, tuple[str, Any]]] = {
+    "HOST": ("127.0.0.1", "127.0.0.1"),
+    "PORT": ("3000", 3000),
+    "ADMIN_HOST": ("127.0.0.1", "127.0.0.1"),
+    "ADMIN_PORT": ("3001", 3001),
+    "JOB_SERVER_URL": ("", ""),
+    # The contract's http://127.0.0.1:3000/callback is what an empty value becomes with the default listener.
+    "CALLBACK_URL": ("", ""),
+    "JOB_TIMEOUT": ("30", 30.0),
+    "MAX_JOBS": ("256", 256),
+    "WORKER_SPARES": ("8", 8),
+    "WORKER_MAX_JOBS": ("1", 1),
+    "MAX_BODY_BYTES": ("1048576", 1_048_576),
+    "SUBMIT_RETRIES": ("3", 3),
+    "LOST_REPLY_WAIT": ("5", 5.0),
+    "GRANULAR_ERRORS": ("false", False),
+    "JOURNAL": ("jobs.sqlite3", "jobs.sqlite3"),
+    "RESULT_TTL": ("3600", 3600.0),
+    "CALLBACK_HOST": ("", ""),
+    "CALLBACK_PORT": ("", None),
+    "API_KEYS": ("", ()),
+    "TLS_CERTFILE": ("", ""),
+    "TLS_KEYFILE": ("", ""),
+    "LOG_FORMAT": ("auto", "auto"),
+    "LOG_LEVEL": ("info", "info"),
+}
+
+BAD_VALUES: Final = [
+    ("HOST", ""),
+    ("HOST", "two words"),
+    ("HOST", "a/b"),
+    ("PORT", ""),
+    ("PORT", "http"),
+    ("PORT", "-1"),
+    ("PORT", "65536"),
+    ("PORT", "3000.0"),
+    ("ADMIN_HOST", ""),
+    ("ADMIN_PORT", "x"),
+    ("ADMIN_PORT", "65536"),
+    ("JOB_SERVER_URL", "jobs.example.com/start"),
+    ("JOB_SERVER_URL", "ftp://jobs.example.com/start"),
+    ("JOB_SERVER_URL", "http://"),
+    ("JOB_SERVER_URL", "http://jobs.example.com:port/"),
+    ("JOB_SERVER_URL", "http://jobs.example.com:99999/"),
+    ("JOB_SERVER_URL", "http://jobs.example.com/a b"),
+    ("JOB_SERVER_URL", "http://jobs.example.com/#part"),
+    ("JOB_SERVER_URL", "http://[::1/"),
+    ("CALLBACK_URL", "proxy.example/callback"),
+    ("CALLBACK_URL", "https://proxy.example/callback?a=b"),
+    ("JOB_TIMEOUT", ""),
+    ("JOB_TIMEOUT", "soon"),
+    ("JOB_TIMEOUT", "0"),
+    ("JOB_TIMEOUT", "-1"),
+    ("JOB_TIMEOUT", "nan"),
+    ("JOB_TIMEOUT", "inf"),
+    ("MAX_JOBS", "0"),
+    ("MAX_JOBS", "1.5"),
+    ("MAX_JOBS", "many"),
+    ("WORKER_SPARES", "-1"),
+    ("WORKER_SPARES", "1e3"),
+    ("WORKER_MAX_JOBS", "-1"),
+    ("WORKER_MAX_JOBS", ""),
+    ("MAX_BODY_BYTES", "0"),
+    ("MAX_BODY_BYTES", "1 MiB"),
+    ("SUBMIT_RETRIES", "-1"),
+    ("SUBMIT_RETRIES", "x"),
+    ("LOST_REPLY_WAIT", "-0.1"),
+    ("LOST_REPLY_WAIT", "nan"),
+    ("GRANULAR_ERRORS", ""),
+    ("GRANULAR_ERRORS", "maybe"),
+    ("RESULT_TTL", "0"),
+    ("RESULT_TTL", "inf"),
+    ("CALLBACK_HOST", "a b"),
+    ("CALLBACK_PORT", "x"),
+    ("API_KEYS", "one,,two"),
+    ("API_KEYS", "sec ret"),
+    ("API_KEYS", "geheim\u00df"),
+    ("LOG_FORMAT", "xml"),
+    ("LOG_LEVEL", "INFO!"),
+    ("LOG_LEVEL", ""),
+]
+
+TOGETHER: Final[dict[str, dict[str, str]]] = {
+    "TLS_CERTFILE, TLS_KEYFILE": {"TLS_CERTFILE": "/dev/null"},
+    "TLS_CERTFILE": {"TLS_CERTFILE": "/nowhere/cert.pem", "TLS_KEYFILE": "/dev/null"},
+    "TLS_KEYFILE": {"TLS_CERTFILE": "/dev/null", "TLS_KEYFILE": "/nowhere/key.pem"},
+    "ADMIN_PORT": {"ADMIN_PORT": "3000"},
+    "CALLBACK_HOST": {"CALLBACK_HOST": "127.0.0.1"},
+    "CALLBACK_PORT": {"CALLBACK_PORT": "3000"},
+}
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_a_setting_left_alone_has_the_default_of_the_contract(name: str) -> None:
+    """Name, text and value of each default are the contract's."""
+    text, value = CONTRACT[name]
+    assert variables()[name][0] == text
+    found = getattr(load({}), name.lower())
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_no_setting_is_missing_or_added_in_silence() -> None:
+    """The contract may grow, and then this test and the documents grow with it."""
+    assert set(variables()) == set(CONTRACT)
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_VALUES)
+def test_a_bad_value_gives_one_line_that_names_the_variable(name: str, value: str) -> None:
+    """The line has the variable, what it got (a secret's value excepted) and what it takes."""
+    with pytest.raises(SettingsError) as caught:
+        load({name: value})
+    line = str(caught.value)
+    assert line.startswith(f"{name}: got ")
+    assert "\n" not in line
+    assert ", takes " in line
+    assert variables()[name][1] in line
+    assert (repr(value) in line) is (name != "API_KEYS")
+
+
+@pytest.mark.parametrize("names", TOGETHER)
+def test_values_that_do_not_fit_together_give_one_line(names: str) -> None:
+    """What no variable is wrong about alone is told as plainly."""
+    with pytest.raises(SettingsError) as caught:
+        load(TOGETHER[names])
+    line = str(caught.value)
+    assert line.startswith(f"{names}: ")
+    assert "\n" not in line
+
+
+def test_a_secret_is_never_in_the_message() -> None:
+    """A key that does not fit is not printed: the log of a failed start is read by many."""
+    with pytest.raises(SettingsError) as caught:
+        load({"API_KEYS": "hush-hush, not this one"})
+    assert "hush" not in str(caught.value)
+    assert "not shown" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("PORT", "0", 0),
+        ("PORT", " 8080 ", 8080),
+        ("ADMIN_PORT", "", None),
+        ("CALLBACK_PORT", "0", 0),
+        ("JOB_TIMEOUT", "0.5", 0.5),
+        ("WORKER_MAX_JOBS", "0", 0),
+        ("WORKER_SPARES", "0", 0),
+        ("SUBMIT_RETRIES", "0", 0),
+        ("LOST_REPLY_WAIT", "0", 0.0),
+        ("GRANULAR_ERRORS", "TRUE", True),
+        ("GRANULAR_ERRORS", "off", False),
+        ("CALLBACK_URL", "https://proxy.example/jobs/callback/", "https://proxy.example/jobs/callback"),
+        (
+            "JOB_SERVER_URL",
+            "https://jobs.example.com:8443/start?tenant=1",
+            "https://jobs.example.com:8443/start?tenant=1",
+        ),
+        ("JOB_SERVER_URL", "http://[::1]:8080/start", "http://[::1]:8080/start"),
+        ("API_KEYS", "one, two", ("one", "two")),
+        ("JOURNAL", "", ""),
+    ],
+)
+def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:
+    """Each kind of setting, at the edges of what it takes."""
+    assert getattr(load({name: text}), name.lower()) == value
+
+
+def test_the_environment_comes_before_the_file_and_the_file_before_the_default(tmp_path: Path) -> None:
+    """Also an empty variable in the environment counts: it is how a setting of the file is switched off."""
+    file = tmp_path / ".env"
+    file.write_text("# a comment\nPORT=4000\nMAX_JOBS=7\nJOURNAL=somewhere\n", encoding="utf-8")
+    settings = load({"PORT": "5000", "JOURNAL": ""}, file)
+    assert (settings.port, settings.max_jobs, settings.journal, settings.worker_spares) == (5000, 7, "", 8)
+
+
+def test_a_bad_value_in_the_file_is_told_like_any_other(tmp_path: Path) -> None:
+    """Where it stands makes no difference."""
+    file = tmp_path / ".env"
+    file.write_text("MAX_JOBS=none\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"^MAX_JOBS: got 'none'"):
+        load({}, file)
+
+
+def test_a_missing_file_is_no_error(tmp_path: Path) -> None:
+    """The defaults are complete."""
+    assert load({}, tmp_path / "nothing") == load({})
+
+
+def test_settings_cannot_be_changed() -> None:
+    """They are read once."""
+    with pytest.raises(FrozenInstanceError):
+        load({}).port = 1  # type: ignore[misc] # that is the point
+
+
+def test_unknown_variables_are_nobodys_business() -> None:
+    """The environment is full of them."""
+    assert load({"PATH": "/bin", "PORTS": "x"}) == load({})
+
+
+def test_the_env_file_has_every_setting_with_its_default_and_a_comment() -> None:
+    """`.env` of the repository documents each setting, and changes none."""
+    file = ROOT / ".env"
+    comment, found = "", {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            comment += line.strip("#- ")
+        elif not line:
+            comment = ""
+        else:
+            name, equals, value = line.partition("=")
+            assert equals, line
+            assert comment, f"{name} has no comment"
+            found[name] = value
+    assert found == {name: text for name, (text, _) in CONTRACT.items()}
+    assert load({}, file) == load({})
+
+
+def test_the_readme_has_every_setting_with_its_default() -> None:
+    """The table of settings in README.md is complete and right."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`)? ?\|", readme, re.MULTILINE)
+    assert dict(rows) == {name: text for name, (text, _) in CONTRACT.items()}
+
+
+def test_every_setting_has_a_field_and_every_field_a_variable() -> None:
+    """A field's name in capitals is its variable; there is no second place to name it."""
+    assert {name.lower() for name in variables()} == set(Settings.__dataclass_fields__)
