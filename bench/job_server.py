@@ -68,8 +68,9 @@ class JobServer:
         url = urlsplit(job.callback)
         took_ms = (time.monotonic() - job.started) * 1000
         result = {"id": job.id, "state": "completed", "took_ms": took_ms}
-        callee = self._callees.setdefault(url.netloc, Callee(url.hostname or "", url.port or 80))
-        callee.post(request("POST", url.netloc, url.path, result))
+        if url.netloc not in self._callees:
+            self._callees[url.netloc] = Callee(url.hostname or "", url.port or 80)
+        self._callees[url.netloc].post(request("POST", url.netloc, url.path, result))
 
 
 class Callee:
@@ -158,7 +159,7 @@ class CallbackConnection(asyncio.Protocol):
             else:
                 self._on_free(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         """Tell the callee."""
         self._on_lost(self, self._sent)
 

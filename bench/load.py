@@ -90,7 +90,8 @@ async def keep_busy(url: str, *, jobs: int, clients: int) -> tuple[float, list[A
 
     async def work(client: Client) -> None:
         for _ in left:
-            answers.append(await _one(client, data))
+            answer = await _one(client, data)
+            answers.append(answer)
 
     started = time.monotonic()
     await asyncio.gather(*(work(client) for client in connections))
