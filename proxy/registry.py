@@ -22,6 +22,8 @@ class Registry:
     def __init__(self) -> None:
         self._by_id: dict[str, Job] = {}
         self._by_token: dict[bytes, Job] = {}
+        #: How many jobs were ever taken in.
+        self.added = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -31,6 +33,7 @@ class Registry:
 
     def add(self, job: Job) -> None:
         """Take in a job."""
+        self.added += 1
         self._by_id[job.id] = job
         self._by_token[token_hash(job.token)] = job
 
