@@ -15,9 +15,18 @@ _BAD_SETTINGS: Final = 2
 
 
 def main() -> int:
-    """Run the proxy until it is told to stop; return the exit code."""
+    """Run the proxy until it is told to stop, or do what the command line says instead; return the exit code."""
+    check = False
+    if arguments := sys.argv[1:]:
+        from proxy import cli  # noqa: PLC0415 - a plain start has no use for it
+
+        check = cli.parse(arguments).check
     try:
         settings = load(env_file=_ENV_FILE)
+        if check:
+            from proxy.check import Check  # noqa: PLC0415
+
+            return asyncio.run(Check(settings, print).run())
         from proxy.front_end import FrontEnd  # noqa: PLC0415 - a bad setting is told before anything heavy is loaded
 
         asyncio.run(FrontEnd(settings).run())

@@ -22,6 +22,7 @@ from proxy import logs
 from proxy.children import become_subreaper, reap_orphans
 from proxy.embedded import EmbeddedJobServer
 from proxy.pool import Pool
+from proxy.reach import reach, shown
 from proxy.sockets import address, bind, callback_url
 from shared.worker_config import WorkerConfig
 
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
     from proxy.server import Listener
     from shared.settings import Settings
 
-__all__ = ["FrontEnd"]
+__all__ = ["FrontEnd", "bind_all", "worker_config"]
 
 #: After the job timeout: how long until the process ends whatever is still under way.
 _HARD_STOP_S: Final = 4.0
+#: How long the job server is looked for at the start, beside serving.
+_REACH_S: Final = 5.0
 #: What a shell reports of a process that a signal ended, less the signal's number.
 _BY_SIGNAL: Final = 128
 
@@ -60,7 +63,7 @@ class FrontEnd:
         self._log = logs.configure(settings.log_format, settings.log_level)
         _raise_descriptor_limit()
         become_subreaper()
-        sockets = _bind_all(settings)
+        sockets = bind_all(settings)
         self._watch_signals()
         urls = {
             name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
@@ -69,8 +72,16 @@ class FrontEnd:
         pool = await self._start_processes()
         app, listeners = _serve(settings, pool, callbacks, sockets)
         _say(_banner(urls, self._job_server))
-        logs.event("info", "listening", **urls, job_server=settings.job_server_url or "embedded", pid=os.getpid())
+        logs.event(
+            "info",
+            "listening",
+            **urls,
+            job_server=shown(settings.job_server_url) if settings.job_server_url else "embedded",
+            pid=os.getpid(),
+        )
+        looking = asyncio.create_task(_warn_if_unreachable(settings.job_server_url))
         await self._stopping.wait()
+        looking.cancel()
         await self._drain(app, listeners)
         await self._leave(0)
 
@@ -78,15 +89,9 @@ class FrontEnd:
         settings = self._settings
         if not settings.job_server_url:
             self._job_server = EmbeddedJobServer()
-        config = WorkerConfig(
-            job_server_url=self._job_server.url if self._job_server else settings.job_server_url,
-            max_body_bytes=settings.max_body_bytes,
-            submit_retries=settings.submit_retries,
-            lost_reply_wait_s=settings.lost_reply_wait,
-            max_jobs=settings.worker_max_jobs,
-        )
+        url = self._job_server.url if self._job_server else settings.job_server_url
         self._pool = Pool(
-            config=config.encode(),
+            config=worker_config(settings, url).encode(),
             spares=settings.worker_spares,
             max_jobs=settings.worker_max_jobs,
             max_body_bytes=settings.max_body_bytes,
@@ -147,7 +152,23 @@ class FrontEnd:
         os._exit(code)
 
 
-def _bind_all(settings: Settings) -> dict[str, socket.socket]:
+def worker_config(settings: Settings, job_server_url: str) -> WorkerConfig:
+    """Return what the workers need to know of the settings."""
+    return WorkerConfig(
+        job_server_url=job_server_url,
+        max_body_bytes=settings.max_body_bytes,
+        submit_retries=settings.submit_retries,
+        lost_reply_wait_s=settings.lost_reply_wait,
+        max_jobs=settings.worker_max_jobs,
+    )
+
+
+def bind_all(settings: Settings) -> dict[str, socket.socket]:
+    """Return the listening sockets by name: `public`, and `callback` and `admin` where they are set.
+
+    Raises:
+        SettingsError: one of them cannot be had.
+    """
     sockets = {"public": bind("HOST, PORT", settings.host, settings.port)}
     if settings.callback_port is not None:
         host = settings.callback_host or settings.host
@@ -176,6 +197,14 @@ def _serve(
         )
         listeners[name].start()
     return app, listeners
+
+
+async def _warn_if_unreachable(job_server_url: str) -> None:
+    """Look once for a job server that was configured; one that is not there may come later, so the proxy goes on."""
+    reason = await reach(job_server_url, _REACH_S) if job_server_url else ""
+    if reason:
+        what = "the job server cannot be reached now; until it can, jobs fail as job-server-unavailable"
+        logs.event("warning", what, job_server=shown(job_server_url), reason=reason)
 
 
 def _banner(urls: dict[str, str], job_server: EmbeddedJobServer | None) -> str:

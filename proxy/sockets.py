@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,13 @@ __all__ = ["BACKLOG", "address", "bind", "callback_url"]
 
 #: Connections that the kernel keeps for us until we accept them.
 BACKLOG: Final = 4096
+
+#: What to do about it, where that is plain.
+_HINTS: Final = {
+    errno.EADDRINUSE: "; choose another port, or end what listens there (`ss -ltnp` shows it)",
+    errno.EACCES: "; ports below 1024 need a privilege, choose a higher one",
+    errno.EADDRNOTAVAIL: "; this machine has no such address",
+}
 
 
 def bind(name: str, host: str, port: int) -> socket.socket:
@@ -33,7 +41,8 @@ def bind(name: str, host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as exc:
-        raise SettingsError(f"{name}: cannot listen on {host}:{port}: {exc.strerror}") from exc
+        hint = _HINTS.get(exc.errno or 0, "")
+        raise SettingsError(f"{name}: cannot listen on {host}:{port}: {exc.strerror}{hint}") from exc
     return listener
 
 

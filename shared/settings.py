@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from decouple import Config, RepositoryEmpty, RepositoryEnv
+from decouple import RepositoryEnv
 
 from shared.errors import SettingsError
 
@@ -34,7 +34,7 @@ def _number(low: float, high: float, *, whole: bool) -> _Kind:
         return value
 
     noun = "a whole number" if whole else "a number"
-    return _Kind(parse=parse, takes=f"{noun} from {low:g} to {high:g}")
+    return _Kind(parse=parse, takes=f"{noun} from {low:.10g} to {high:.10g}")
 
 
 def _port(text: str) -> int:
@@ -179,11 +179,12 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
         SettingsError: a value does not fit; the message is one line that names variable, value and what it takes.
     """
     given = os.environ if environ is None else environ
-    file = Config(RepositoryEnv(str(env_file)) if env_file is not None and env_file.is_file() else RepositoryEmpty())
+    # The file's own lines: decouple's `Config` would put the process's environment first, whatever `environ` says.
+    file: Mapping[str, str] = RepositoryEnv(str(env_file)).data if env_file is not None and env_file.is_file() else {}
     values: dict[str, Any] = {}
     for f in fields(Settings):
         name = f.name.upper()
-        text = given[name] if name in given else str(file(name, default=f.metadata["default"]))
+        text = given.get(name, file.get(name, f.metadata["default"]))
         values[f.name] = _parse(name, text.strip(), f.metadata["kind"], secret=f.metadata["secret"])
     settings = Settings(**values)
     _check_together(settings)

@@ -1,0 +1,56 @@
+"""The command line of the proxy. It has few options: what can be set is set by variables, and `--help` lists them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from shared.settings import variables
+
+__all__ = ["Arguments", "parse", "settings_list"]
+
+_ABOUT: Final = """\
+The async job proxy: takes jobs over HTTP, has each run by a job server that answers by callback, and
+gives the result in the answer to the same request. SIGTERM or Ctrl-C ends it once the jobs in flight
+are done; a second one ends it at once.
+"""
+_END: Final = """
+What each of them is for is told in .env, where they can be changed, and in README.md.
+
+exit status: 0 told to stop, or all is well; 1 --check found what does not work; 2 a setting does not fit,
+or an address cannot be listened on
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """What the command line says."""
+
+    #: Try what a start needs, say what was found, and end.
+    check: bool
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Read the command line; end with code 2 and a line on stderr if it is wrong, with 0 after `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python run.py",
+        description=_ABOUT,
+        epilog=settings_list() + "\n" + _END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="validate the settings, bind, reach the job server, start a worker, say what was found, and end",
+    )
+    return Arguments(check=parser.parse_args(argv).check)
+
+
+def settings_list() -> str:
+    """Return every setting with its default and what it takes, as text."""
+    lines = ["settings, from the environment or else from .env:"]
+    lines += [f"  {name:<16} {default or '(empty)':<13} {takes}" for name, (default, takes) in variables().items()]
+    return "\n".join(lines)
