@@ -6,7 +6,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, cast
 
+from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.asyncio import serve
+from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 
 from proxy.sockets import BACKLOG
@@ -23,6 +25,17 @@ __all__ = ["Listener"]
 _IDLE_S: Final = 5
 #: How long Hypercorn may take to finish answers once a listener is told to stop.
 _FINISH_S: Final = 3.0
+
+
+class _Connection(TCPServer):
+    """A connection; one whose peer has left goes at once, where Hypercorn would keep it as long as an idle one."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()  # does not run while there is a request: an answer under way is not cut
+
+
+hypercorn_run.TCPServer = _Connection  # type: ignore[attr-defined, misc] # Hypercorn has no setting for it
 
 
 class Listener:
