@@ -18,6 +18,8 @@ from proxy.api.http import Guard
 from proxy.api.jobs import Authorization, QueueJob
 from proxy.dispatcher import Dispatcher
 from proxy.headroom import Headroom
+from proxy.live_metrics import LiveMetrics
+from proxy.observation import Observation
 from proxy.registry import Registry
 from proxy.store import JobStore, MemoryStore
 from proxy.supervisor import Supervisor
@@ -48,11 +50,14 @@ class App:
     store: JobStore
     pool: Pool
     callback_route: CallbackRoute
+    #: Metrics, history, event loop lag.
+    observation: Observation
 
 
 def create_app(settings: Settings, *, pool: Pool, callback_url: str) -> App:
     """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route."""
     registry = Registry()
+    observation = Observation()
     store = MemoryStore(settings.result_ttl)
     dispatcher = Dispatcher(
         runner=Supervisor(pool, callback_url),
@@ -61,6 +66,7 @@ def create_app(settings: Settings, *, pool: Pool, callback_url: str) -> App:
         headroom=Headroom(),
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
+        on_finish=observation.job_finished,
     )
     queue_job = QueueJob(
         dispatcher,
@@ -78,21 +84,38 @@ def create_app(settings: Settings, *, pool: Pool, callback_url: str) -> App:
         Route("/readyz", health.Ready(dispatcher, pool), methods=["GET"]),
         Route("/problems/{code}", health.ProblemPage(), methods=["GET"]),
     ]
+    observation.metrics.registry.register(
+        LiveMetrics(
+            pool=pool,
+            registry=registry,
+            dispatcher=dispatcher,
+            callback_route=callback_route,
+            max_jobs=settings.max_jobs,
+        )
+    )
+    observation.loop_lag.start()
+    admin_routes = [
+        Route("/workers", admin.Workers(pool), methods=["GET"]),
+        Route("/metrics", admin.MetricsPage(observation.metrics), methods=["GET"]),
+    ]
+    public_routes = client_routes if settings.callback_port is not None else [*client_routes, callback]
     return App(
-        public=_app(client_routes if settings.callback_port is not None else [*client_routes, callback]),
-        callbacks=_app([callback, healthz]),
-        admin=_app([Route("/workers", admin.Workers(pool), methods=["GET"])]),
+        public=_app(public_routes, observation),
+        callbacks=_app([callback, healthz], observation),
+        admin=_app(admin_routes, observation),
         dispatcher=dispatcher,
         registry=registry,
         store=store,
         pool=pool,
         callback_route=callback_route,
+        observation=observation,
     )
 
 
-def _app(routes: list[Route]) -> ASGIApp:
+def _app(routes: list[Route], observation: Observation) -> ASGIApp:
     # Inside Starlette's own outermost layer, which would answer our exceptions with a plain 500.
-    return Starlette(routes=routes, middleware=[Middleware(Guard)], exception_handlers={HTTPException: _http_problem})
+    guard = Middleware(Guard, on_problem=observation.request_refused)
+    return Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: _http_problem})
 
 
 async def _http_problem(_request: Request, exc: Exception) -> Response:

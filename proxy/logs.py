@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from proxy.workers import Worker
     from shared.messages import Log
 
-__all__ = ["LineWriter", "configure", "event", "job_event", "job_line", "worker_line"]
+__all__ = ["LineWriter", "configure", "dropped_lines", "event", "job_event", "job_line", "worker_line"]
 
 _MAX_LINES: Final = 10_000
 #: Lines that are written at once.
@@ -101,13 +101,20 @@ def configure(log_format: str, level: str, output: TextIO = sys.stderr) -> LineW
         logger_factory=lambda *_: writer,
     )
     _current.log = structlog.get_logger().bind()
+    _current.writer = writer
     return writer
+
+
+def dropped_lines() -> int:
+    """Return how many lines were lost because the output did not take them."""
+    return _current.writer.dropped if _current.writer is not None else 0
 
 
 class _Current:
     """Where events go: bound once, as binding costs more than writing."""
 
     log: Any = structlog.get_logger()
+    writer: LineWriter | None = None
 
 
 _current: Final = _Current()
@@ -155,12 +162,11 @@ def worker_line(worker: Worker, line: Log) -> None:
     event(level, line.event[:_MAX_WORDS], source="worker", **fields)
 
 
-def job_line(job: Job, outcome: Outcome) -> None:
-    """Log a job's end: one line a job, with where its time went, in milliseconds."""
+def job_line(job: Job, outcome: Outcome, durations: dict[str, float] | None = None) -> None:
+    """Log a job's end: one line a job, with where its time went, in milliseconds. `durations`: phases(job)."""
     finished = job.reached.get(State.FINISHED, time.monotonic())
-    fields: dict[str, object] = {
-        f"{phase}_ms": round(duration_s * 1000, 1) for phase, duration_s in reversed(phases(job).items())
-    }
+    spent = phases(job) if durations is None else durations
+    fields: dict[str, object] = {f"{phase}_ms": round(duration_s * 1000, 1) for phase, duration_s in spent.items()}
     fields["total_ms"] = round((finished - job.reached[State.ACCEPTED]) * 1000, 1)
     refusals = sum(1 for _, what in job.life if what is Event.REFUSED)
     if refusals:

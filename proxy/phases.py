@@ -45,12 +45,9 @@ def phase_starts(job: Job) -> list[tuple[str, float]]:
 
 
 def phases(job: Job) -> dict[str, float]:
-    """Return how long each phase took, in seconds; the last one of a job in flight: until now."""
+    """Return how long each phase took, in seconds, in order; the last one of a job in flight: until now."""
     end = job.reached.get(State.FINISHED)
-    if end is None:
-        end = time.monotonic()
-    durations = {}
-    for name, start in reversed(phase_starts(job)):
-        durations[name] = end - start
-        end = start
-    return durations
+    starts = phase_starts(job)
+    instants = [start for _, start in starts[1:]]
+    instants.append(time.monotonic() if end is None else end)
+    return {name: until - start for (name, start), until in zip(starts, instants, strict=True)}

@@ -7,14 +7,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from proxy.api.http import send_response
+from proxy.live_metrics import worker_state
+from proxy.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from proxy.metrics import Metrics
     from proxy.pool import Pool
     from proxy.workers import Worker
 
-__all__ = ["Workers"]
+__all__ = ["MetricsPage", "Workers"]
 
 
 class Workers:
@@ -30,12 +33,22 @@ class Workers:
         await send_response(scope, send, 200, body, b"application/json")
 
 
+class MetricsPage:
+    """`GET /metrics`: everything that is counted, as Prometheus reads it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with the metrics as they are now."""
+        await send_response(scope, send, 200, self._metrics.text(), CONTENT_TYPE)
+
+
 def _describe(worker: Worker, now: float) -> dict[str, Any]:
     handler = worker.handler
-    state = handler.state_name if handler is not None else "spare"
     return {
         "pid": worker.pid,
-        "state": "stopping" if worker.stopping else state,
+        "state": worker_state(worker),
         "job_id": handler.job_id if handler is not None else None,
         "age_s": round(now - worker.born, 3),
         "jobs_done": worker.jobs_done,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from proxy import logs
@@ -104,8 +104,10 @@ async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> N
 class Guard:
     """The outermost layer: an exception becomes one problem document, never an empty 500, never a traceback."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, on_problem: Callable[[Code], None] | None = None) -> None:
+        """`on_problem` hears the code of each request that is refused."""
         self._app = app
+        self._on_problem = on_problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and answer for what comes back as an exception."""
@@ -130,6 +132,8 @@ class Guard:
             problem = _problem_of(exc)
             if problem.code is Code.INTERNAL_ERROR:
                 logs.event("error", "a request ended in a bug of the proxy", kind=type(exc).__name__)
+            if self._on_problem is not None:
+                self._on_problem(problem.code)
             if not started:
                 with contextlib.suppress(TimeoutError):
                     await send_problem(scope, send, problem)

@@ -1,0 +1,49 @@
+"""What is noted when a job ends or a request is refused: in the log, in the metrics, in the history, in traces.
+
+Nothing here may change what a client gets: a bug in here is logged, and that is all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy import logs
+from proxy.history import History
+from proxy.loop_lag import LoopLag
+from proxy.metrics import Metrics
+from proxy.phases import phases
+
+if TYPE_CHECKING:
+    from proxy.job import Job
+    from shared.errors import Code
+    from shared.outcome import Outcome
+
+__all__ = ["Observation"]
+
+
+class Observation:
+    """Everything that watches one front end."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.history = History()
+        self.loop_lag = LoopLag(self.metrics.loop_lag.observe)
+        self._on_finish: list[Callable[[Job, Outcome, dict[str, float]], None]] = [
+            logs.job_line,
+            self.metrics.job_finished,
+            self.history.job_finished,
+        ]
+
+    def job_finished(self, job: Job, outcome: Outcome) -> None:
+        """Note a job that ended."""
+        durations = phases(job)
+        for note in self._on_finish:
+            try:
+                note(job, outcome, durations)
+            except Exception as exc:  # noqa: BLE001 - the job has its outcome, and no other job may suffer
+                logs.job_event("error", "a job's end could not be noted", job, kind=type(exc).__name__)
+
+    def request_refused(self, code: Code) -> None:
+        """Note a request that was refused before there was a job."""
+        self.metrics.request_refused(code)
