@@ -35,7 +35,7 @@ class _Connection(TCPServer):
         await self.idle_task.stop()  # does not run while there is a request: an answer under way is not cut
 
 
-hypercorn_run.TCPServer = _Connection  # type: ignore[attr-defined, misc] # Hypercorn has no setting for it
+hypercorn_run.TCPServer = _Connection  # type: ignore[attr-defined] # Hypercorn has no setting for it
 
 
 class Listener:
