@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from proxy import logs
 from proxy.embedded import EmbeddedJobServer
 from proxy.front_end import bind_all, worker_config
 from proxy.pool import Pool
@@ -54,6 +55,14 @@ class Check:
 
     async def run(self) -> int:
         """Make every check; return the exit code: 0 if the proxy can be started and its jobs submitted, else 1."""
+        log = logs.configure(self._settings.log_format, self._settings.log_level)
+        try:
+            await self._check_all()
+        finally:
+            log.close()
+        return int(self._failed)
+
+    async def _check_all(self) -> None:
         self._settings_fit()
         self._listen()
         self._journal()
@@ -68,11 +77,10 @@ class Check:
                 await self._worker(embedded.url)
             finally:
                 await embedded.stop()
-        return int(self._failed)
 
     def _found(self, verdict: Verdict, what: str, words: str) -> None:
         self._failed = self._failed or verdict is Verdict.FAILED
-        self._say(f"{verdict:<5}{what:<12}{words}")
+        self._say(f"{verdict:<5}{what:<13}{words}")
 
     def _settings_fit(self) -> None:
         plain = load({})

@@ -23,7 +23,7 @@ from proxy.children import become_subreaper, reap_orphans
 from proxy.embedded import EmbeddedJobServer
 from proxy.pool import Pool
 from proxy.reach import reach, shown
-from proxy.sockets import address, bind, callback_url
+from proxy.sockets import address, bind, callback_url, check_certificate
 from shared.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -167,8 +167,9 @@ def bind_all(settings: Settings) -> dict[str, socket.socket]:
     """Return the listening sockets by name: `public`, and `callback` and `admin` where they are set.
 
     Raises:
-        SettingsError: one of them cannot be had.
+        SettingsError: one of them cannot be had, or the certificate they need.
     """
+    check_certificate(settings)
     sockets = {"public": bind("HOST, PORT", settings.host, settings.port)}
     if settings.callback_port is not None:
         host = settings.callback_host or settings.host

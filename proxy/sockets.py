@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from typing import TYPE_CHECKING, Final
 
 from shared.errors import SettingsError
@@ -11,7 +12,7 @@ from shared.errors import SettingsError
 if TYPE_CHECKING:
     from shared.settings import Settings
 
-__all__ = ["BACKLOG", "address", "bind", "callback_url"]
+__all__ = ["BACKLOG", "address", "bind", "callback_url", "check_certificate"]
 
 #: Connections that the kernel keeps for us until we accept them.
 BACKLOG: Final = 4096
@@ -51,6 +52,24 @@ def address(listener: socket.socket, *, tls: bool = False) -> str:
     host, port = listener.getsockname()[:2]
     name = f"[{host}]" if ":" in host else host
     return f"{'https' if tls else 'http'}://{name}:{port}"
+
+
+def check_certificate(settings: Settings) -> None:
+    """Load the certificate and its key once: a server that cannot would start and then answer nobody.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    if not settings.tls_certfile:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A key with a passphrase ends here, too; otherwise OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(settings.tls_certfile, settings.tls_keyfile, password=lambda: "")
+    except (ssl.SSLError, OSError, ValueError) as exc:
+        given = f"{settings.tls_certfile!r} and {settings.tls_keyfile!r}"
+        takes = "a certificate chain and its private key without a passphrase, both PEM"
+        raise SettingsError(f"TLS_CERTFILE, TLS_KEYFILE: got {given}, takes {takes}") from exc
 
 
 def callback_url(settings: Settings, listener: socket.socket) -> str:

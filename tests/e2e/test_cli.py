@@ -1,0 +1,209 @@
+"""The first minutes: `--help`, `--check`, and the one line that a start ends with where it cannot be."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.settings import variables
+from tests.support.proxy_process import ROOT, ProxyProcess, environment
+from tests.support.waiting import eventually_blocking
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """`python run.py` with these arguments and settings, to its end."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def lines_of(report: str) -> dict[str, tuple[str, str]]:
+    """What `--check` said: verdict and words by the name of the check; of several of one name, the last."""
+    rows = [re.fullmatch(r"(ok|warn|FAIL) +(.+?)  +(\S.*)", line) for line in report.splitlines()]
+    assert rows
+    assert all(rows), report
+    return {row[2]: (row[1], row[3]) for row in rows if row}
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield other.getsockname()[1]
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port that is bound, so that nobody gets it, and not listened on."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        yield other.getsockname()[1]
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_setting_with_its_default_and_what_it_takes() -> None:
+    """All of them, and nothing is started."""
+    ended = run("--help")
+    assert ended.returncode == 0
+    for name, (default, takes) in variables().items():
+        assert re.search(
+            rf"^  {name} +{re.escape(default or '(empty)')} +{re.escape(takes)}$", ended.stdout, re.MULTILINE
+        )
+    assert "listens on" not in ended.stdout
+    assert ended.stderr == ""
+
+
+def test_an_option_that_does_not_exist_is_told_and_ends_with_2() -> None:
+    """A typing error never starts a proxy."""
+    ended = run("--chekc")
+    assert ended.returncode == 2
+    assert "unrecognized arguments: --chekc" in ended.stderr
+
+
+# --- check -----------------------------------------------------------------------------------------------------------
+
+
+def test_check_finds_everything_in_order() -> None:
+    """With an embedded job server nothing can be missing; the exit code is 0 and nothing stays behind."""
+    ended = run("--check")
+    report = lines_of(ended.stdout)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert list(report) == ["settings", "listen", "callbacks", "journal", "descriptors", "job server", "worker"]
+    assert {verdict for verdict, _ in report.values()} == {"ok"}
+    assert ended.stderr == ""
+
+
+def test_check_names_the_settings_that_were_changed_but_not_their_values() -> None:
+    """A key is a secret, and a report is sent around."""
+    ended = run("--check", API_KEYS="hidden-key", JOB_TIMEOUT="5")
+    _, words = lines_of(ended.stdout)["settings"]
+    assert {"API_KEYS", "JOB_TIMEOUT"} < set(words.partition(": ")[2].split(", "))
+    assert "hidden-key" not in ended.stdout + ended.stderr
+
+
+def test_check_says_that_the_job_server_cannot_be_reached_and_goes_on(dead_port: int) -> None:
+    """The exit code is 1; what comes after it is checked all the same. No password is shown."""
+    ended = run("--check", JOB_SERVER_URL=f"http://user:hidden@127.0.0.1:{dead_port}/start")
+    report = lines_of(ended.stdout)
+    assert ended.returncode == 1
+    assert report["job server"] == ("FAIL", f"http://127.0.0.1:{dead_port}/start: connection refused")
+    assert report["worker"][0] == "ok"
+    assert "hidden" not in ended.stdout
+
+
+def test_check_says_that_a_name_cannot_be_resolved() -> None:
+    """Whatever the network does with it: RFC 6761 keeps this one from existing."""
+    ended = run("--check", JOB_SERVER_URL="https://job-server.invalid/start")
+    report = lines_of(ended.stdout)
+    assert ended.returncode == 1
+    assert report["job server"] == ("FAIL", "https://job-server.invalid/start: its name cannot be resolved")
+    assert report["callbacks"][0] == "warn"
+    assert "set CALLBACK_URL" in report["callbacks"][1]
+
+
+def test_check_says_that_the_job_server_does_not_speak_tls(taken_port: int) -> None:
+    """It listens and says nothing: the handshake has its time limit."""
+    ended = run("--check", JOB_SERVER_URL=f"https://127.0.0.1:{taken_port}/start")
+    assert ended.returncode == 1
+    assert lines_of(ended.stdout)["job server"] == (
+        "FAIL",
+        f"https://127.0.0.1:{taken_port}/start: no connection within 5 s",
+    )
+
+
+def test_check_says_that_a_port_is_taken_and_goes_on(taken_port: int) -> None:
+    """The line names the variables and what to do."""
+    ended = run("--check", PORT=str(taken_port))
+    report = lines_of(ended.stdout)
+    assert ended.returncode == 1
+    assert report["listen"][0] == "FAIL"
+    assert report["listen"][1].startswith(
+        f"HOST, PORT: cannot listen on 127.0.0.1:{taken_port}: Address already in use; "
+    )
+    assert report["worker"][0] == "ok"
+
+
+def test_check_says_that_the_journal_cannot_be_written(tmp_path: Path) -> None:
+    """A folder that is not there."""
+    ended = run("--check", JOURNAL=str(tmp_path / "missing" / "jobs.sqlite3"))
+    assert ended.returncode == 1
+    assert lines_of(ended.stdout)["journal"][0] == "FAIL"
+
+
+def test_check_warns_of_a_callback_address_that_nobody_can_call() -> None:
+    """Listening everywhere is an address to listen on, not one to call."""
+    ended = run("--check", HOST="0.0.0.0")  # noqa: S104 - for as long as the check takes
+    verdict, words = lines_of(ended.stdout)["callbacks"]
+    assert (ended.returncode, verdict) == (0, "warn")
+    assert words.endswith("set CALLBACK_URL")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
+def test_a_setting_that_does_not_fit_is_one_line_and_2(arguments: tuple[str, ...]) -> None:
+    """It names the variable, the value and what it takes."""
+    ended = run(*arguments, MAX_JOBS="many")
+    assert ended.returncode == 2
+    assert ended.stderr == "error: MAX_JOBS: got 'many', takes a whole number from 1 to 100000\n"
+    assert ended.stdout == ""
+
+
+# --- a start that cannot be ------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_taken_is_one_line_and_2(taken_port: int) -> None:
+    """It names the variables, the address, the reason, and what to do."""
+    ended = run(ADMIN_PORT=str(taken_port))
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(
+        f"error: ADMIN_HOST, ADMIN_PORT: cannot listen on 127.0.0.1:{taken_port}: Address already in"
+    )
+    assert "choose another port" in line
+
+
+def test_an_address_that_is_not_ours_is_one_line_and_2() -> None:
+    """192.0.2.1 belongs to nobody, says RFC 5737."""
+    ended = run(HOST="192.0.2.1")
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith("; this machine has no such address")
+
+
+def test_a_certificate_that_is_none_is_one_line_and_2() -> None:
+    """A server that cannot load it would listen and answer nobody."""
+    ended = run(TLS_CERTFILE="README.md", TLS_KEYFILE="README.md")
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: TLS_CERTFILE, TLS_KEYFILE: got 'README.md' and 'README.md', takes a certificate")
+
+
+def test_a_job_server_that_is_not_there_is_one_warning_and_the_proxy_starts(dead_port: int) -> None:
+    """It may come later. The line says which address, why not, and what that means; no password in it."""
+    with ProxyProcess.started(JOB_SERVER_URL=f"http://user:hidden@127.0.0.1:{dead_port}/start") as proxy:
+        eventually_blocking(lambda: any(line["level"] == "warning" for line in proxy.events))
+        (warning,) = [line for line in proxy.events if line["level"] == "warning"]
+        assert warning["job_server"] == f"http://127.0.0.1:{dead_port}/start"
+        assert warning["reason"] == "connection refused"
+        assert "job-server-unavailable" in warning["event"]
+        assert proxy.stop() == 0
+        assert "hidden" not in "".join(proxy.stdout + proxy.stderr)
+
+
+def test_a_job_server_that_is_there_is_no_warning(taken_port: int) -> None:
+    """Nothing is sent to it either: the other side accepts a connection and reads its end."""
+    with ProxyProcess.started(JOB_SERVER_URL=f"http://127.0.0.1:{taken_port}/start") as proxy:
+        assert proxy.stop() == 0
+        assert all(line["level"] == "info" for line in proxy.events)
