@@ -78,6 +78,7 @@ class Pool:
         self._starting = 0
         self._fork_server: ForkServer | None = None
         self._last_start = float("-inf")
+        self._has_forked = False
         self._hold = ""
         self._deaths: deque[float] = deque(maxlen=_STORM_DEATHS)
         self._closing = False
@@ -169,6 +170,7 @@ class Pool:
     def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
         """Take in a new worker."""
         self._starting = max(0, self._starting - 1)
+        self._has_forked = True
         self.counts.started += 1
         worker = Worker(
             pid=pid,
@@ -208,6 +210,8 @@ class Pool:
         if self._closing:
             return
         logs.event("error", "the fork server is gone and is being replaced", pid=pid)
+        if not self._has_forked:
+            self._go_on_hold("the fork server ended before it had made a worker")
         now = asyncio.get_running_loop().time()
         self._later("restart", max(0.0, self._last_start + _RESTART_S - now), self._restart)
 
@@ -300,6 +304,7 @@ class Pool:
     async def _start_fork_server(self) -> None:
         self._last_start = asyncio.get_running_loop().time()
         self.counts.fork_servers += 1
+        self._has_forked = False
         fork_server = ForkServer(self._config, self, self._command)
         await fork_server.start()
         if self._closing:
