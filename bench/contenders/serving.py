@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 from typing import cast
 
@@ -22,15 +21,13 @@ def callback_base() -> str:
 
 
 def serve(app: Starlette) -> None:
-    """Serve until SIGTERM. `PORT=0` becomes the port that was free."""
+    """Serve until killed. `PORT=0` becomes the port that was free."""
     listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=4096)
     os.environ["PORT"] = str(listener.getsockname()[1])
     asyncio.run(_serve(app, listener))
 
 
 async def _serve(app: Starlette, listener: socket.socket) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.backlog = 4096
@@ -39,4 +36,6 @@ async def _serve(app: Starlette, listener: socket.socket) -> None:
     config.accesslog = None
     config.errorlog = None
     print(f"listening on http://127.0.0.1:{os.environ['PORT']}", flush=True)
-    await hypercorn_serve(cast("ASGIFramework", app), config, shutdown_trigger=stop.wait, mode="asgi")
+    # A handler for SIGTERM would be inherited by forked processes, with the pipe that wakes this one.
+    never = asyncio.Event()
+    await hypercorn_serve(cast("ASGIFramework", app), config, shutdown_trigger=never.wait, mode="asgi")

@@ -49,6 +49,11 @@ CONTENDERS: Final = {
         _proxy("fresh", "this proxy, a fresh process per job", 1),
         _proxy("reused", "this proxy, reused workers", 0),
         _python("asyncio", "one asyncio process, no isolation", "asyncio_proxy"),
+        Contender(
+            name="node", title="Node.js, a worker thread per request", command=("node", str(_HERE / "node_threads.cjs"))
+        ),
+        _python("pebble", "pebble, a process per request", "pebble_proxy"),
+        _python("spawn", "multiprocessing, a spawned process per request", "spawn_proxy"),
     )
 }
 
