@@ -13,15 +13,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from proxy.api import admin, health, problems
+from proxy.api.answers import Answers
 from proxy.api.callbacks import CallbackRoute
 from proxy.api.http import Guard
+from proxy.api.idempotency import Keys
+from proxy.api.job_routes import JobResult, Jobs, JobStatus
 from proxy.api.jobs import Authorization, QueueJob
 from proxy.dispatcher import Dispatcher
 from proxy.headroom import Headroom
+from proxy.intake import Intake
 from proxy.live_metrics import LiveMetrics
 from proxy.observation import Observation
 from proxy.registry import Registry
-from proxy.store import JobStore, MemoryStore
 from proxy.supervisor import Supervisor
 from shared.errors import Code
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from proxy.pool import Pool
+    from proxy.store import JobStore
     from shared.settings import Settings
 
 __all__ = ["App", "create_app"]
@@ -54,11 +58,11 @@ class App:
     observation: Observation
 
 
-def create_app(settings: Settings, *, pool: Pool, callback_url: str) -> App:
+def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url: str) -> App:
     """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route."""
     registry = Registry()
     observation = Observation()
-    store = MemoryStore(settings.result_ttl)
+    intake = Intake(registry, store)
     dispatcher = Dispatcher(
         runner=Supervisor(pool, callback_url),
         store=store,
@@ -66,20 +70,23 @@ def create_app(settings: Settings, *, pool: Pool, callback_url: str) -> App:
         headroom=Headroom(),
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
+        callback_counts=intake.counts,
         on_finish=observation.job_finished,
     )
+    authorization = Authorization(settings.api_keys)
+    answers = Answers(granular_errors=settings.granular_errors)
     queue_job = QueueJob(
-        dispatcher,
-        Authorization(settings.api_keys),
-        max_body_bytes=settings.max_body_bytes,
-        granular_errors=settings.granular_errors,
+        dispatcher, authorization, Keys(registry, store), answers, max_body_bytes=settings.max_body_bytes
     )
-    callback_route = CallbackRoute(registry, store, max_body_bytes=settings.max_body_bytes)
+    jobs = Jobs(registry, store, authorization)
+    callback_route = CallbackRoute(intake, max_body_bytes=settings.max_body_bytes)
     callback = Route("/callback/{token}", callback_route, methods=["POST", "PUT"])
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
     client_routes = [
         Route("/queueJob", queue_job, methods=["POST"]),
         Route("/start", queue_job, methods=["POST"]),
+        Route("/jobs/{id}", JobStatus(jobs, dispatcher), methods=["GET", "DELETE"]),
+        Route("/jobs/{id}/result", JobResult(jobs, answers), methods=["GET"]),
         healthz,
         Route("/readyz", health.Ready(dispatcher, pool), methods=["GET"]),
         Route("/problems/{code}", health.ProblemPage(), methods=["GET"]),

@@ -21,9 +21,12 @@ from typing import TYPE_CHECKING, Final
 from proxy import logs
 from proxy.children import become_subreaper, reap_orphans
 from proxy.embedded import EmbeddedJobServer
+from proxy.journal import Journal
+from proxy.journal_file import JournalFile
 from proxy.pool import Pool
 from proxy.reach import reach, shown
 from proxy.sockets import address, bind, callback_url, check_certificate
+from proxy.store import JobStore, MemoryStore
 from shared.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -69,8 +72,10 @@ class FrontEnd:
             name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
         }
         callbacks = callback_url(settings, sockets.get("callback", sockets["public"]))
+        journal = JournalFile(settings.journal) if settings.journal else None
         pool = await self._start_processes()
-        app, listeners = _serve(settings, pool, callbacks, sockets)
+        store = Journal(journal, ttl_s=settings.result_ttl) if journal else MemoryStore(settings.result_ttl)
+        app, listeners = await _serve(settings, pool, store, callbacks, sockets)
         _say(_banner(urls, self._job_server))
         logs.event(
             "info",
@@ -179,13 +184,14 @@ def bind_all(settings: Settings) -> dict[str, socket.socket]:
     return sockets
 
 
-def _serve(
-    settings: Settings, pool: Pool, callbacks: str, sockets: dict[str, socket.socket]
+async def _serve(
+    settings: Settings, pool: Pool, store: JobStore, callbacks: str, sockets: dict[str, socket.socket]
 ) -> tuple[App, dict[str, Listener]]:
     from proxy.app import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
     from proxy.server import Listener  # noqa: PLC0415
 
-    app = create_app(settings, pool=pool, callback_url=callbacks)
+    app = create_app(settings, pool=pool, store=store, callback_url=callbacks)
+    await app.dispatcher.restore()  # before anything is accepted: a callback must find its job
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
     listeners = {}
     for name, sock in sockets.items():

@@ -6,14 +6,17 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shared import lifecycle
 from shared.errors import Code
 from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome
+
+if TYPE_CHECKING:
+    from proxy.entry import Entry
 
 __all__ = ["Job", "OnEvent", "Runner", "new_id", "new_token", "token_hash"]
 
@@ -35,6 +38,10 @@ def token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
+async def _nothing() -> None:
+    """Do what has to be done where nothing has."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """One client request on its way to an outcome; lives in the front end until then."""
@@ -47,11 +54,22 @@ class Job:
     id: str = field(default_factory=new_id)
     #: The unguessable part of the callback URL; never logged.
     token: str = field(default_factory=new_token, repr=False)
+    #: What the token is known by; made from it unless given.
+    token_hash: bytes = b""
+    #: What the client's idempotency key is known by (None: no key), and the hash of the body that came with it.
+    key: bytes | None = None
+    fingerprint: bytes = b""
     #: W3C trace context from the client, passed on; empty if none.
     traceparent: str = ""
     tracestate: str = ""
     #: Hears every event, once the state has changed.
     on_event: OnEvent | None = None
+    #: What the store knows of it; None: it is not remembered.
+    entry: Entry | None = None
+    #: To be awaited before anything that could submit the job gets it. Raises AdmissionError: it must not be submitted.
+    before_assign: Callable[[], Awaitable[None]] = _nothing
+    #: Left open by an earlier front end: it may have been submitted, and is not submitted again.
+    adopted: bool = False
     state: State = State.ACCEPTED
     #: The worker that has or had the job; 0: none yet, or not a local process.
     worker_pid: int = 0
@@ -65,6 +83,9 @@ class Job:
     outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     #: Set when somebody cancels the job.
     cancelled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def __post_init__(self) -> None:
+        self.token_hash = self.token_hash or token_hash(self.token)
 
     @property
     def submitted(self) -> Submitted:
@@ -92,8 +113,9 @@ class Job:
 class Runner(Protocol):
     """A way to run jobs. The one here hands them to worker processes; another may hand them to other machines.
 
-    `run` never raises for anything that can happen to a job, returns by the job's deadline, reports what happens with
-    `job.advance` (all but FINISH), and takes the callback from `job.callback`, which the callback route sets.
+    `run` never raises for anything that can happen to a job, returns by the job's deadline, awaits `job.before_assign`
+    before anything can submit the job, reports what happens with `job.advance` (all but FINISH), and takes the callback
+    from `job.callback`, which the callback route sets.
     """
 
     async def run(self, job: Job) -> Outcome:

@@ -1,11 +1,9 @@
-"""Jobs in flight, by job id and by callback token."""
+"""Jobs in flight, by job id, by callback token and by idempotency key."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
-
-from proxy.job import token_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +20,7 @@ class Registry:
     def __init__(self) -> None:
         self._by_id: dict[str, Job] = {}
         self._by_token: dict[bytes, Job] = {}
+        self._by_key: dict[bytes, Job] = {}
         #: How many jobs were ever taken in.
         self.added = 0
 
@@ -35,12 +34,16 @@ class Registry:
         """Take in a job."""
         self.added += 1
         self._by_id[job.id] = job
-        self._by_token[token_hash(job.token)] = job
+        self._by_token[job.token_hash] = job
+        if job.key is not None:
+            self._by_key[job.key] = job
 
     def remove(self, job: Job) -> None:
         """Forget a job."""
         del self._by_id[job.id]
-        del self._by_token[token_hash(job.token)]
+        del self._by_token[job.token_hash]
+        if job.key is not None and self._by_key.get(job.key) is job:
+            del self._by_key[job.key]
 
     def by_id(self, job_id: str) -> Job | None:
         """Return the job with this id, if it is in flight."""
@@ -52,6 +55,10 @@ class Registry:
         A look-up by hash tells nothing through its timing: who does not have the token cannot steer the hash.
         """
         return self._by_token.get(hashed)
+
+    def by_key(self, key: bytes) -> Job | None:
+        """Return the job that was begun under this idempotency key, if it is in flight."""
+        return self._by_key.get(key)
 
     def by_state(self) -> Counter[State]:
         """Return how many jobs are in which state."""

@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from shared.lifecycle import State, Submitted
-from shared.outcome import Outcome, Succeeded
+from proxy.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["JobStore", "MemoryStore", "Record"]
 
 _MAX_BYTES: Final = 64 * 1024 * 1024
-#: What a record costs besides its bodies; an estimate, to bound the store.
-_RECORD_BYTES: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What is remembered of a job."""
-
-    id: str
-    #: SHA-256 of the callback token.
-    token_hash: bytes
-    state: State
-    submitted: Submitted
-    #: Unix time in seconds; for people and for expiry, never for a deadline.
-    accepted_at: float
-    finished_at: float | None = None
-    outcome: Outcome | None = None
-    #: Whether a callback was accepted for this job.
-    called_back: bool = False
-
-    @property
-    def size_bytes(self) -> int:
-        """About how much memory this record takes."""
-        body = self.outcome.body if isinstance(self.outcome, Succeeded) else b""
-        return _RECORD_BYTES + len(body)
 
 
 class JobStore(Protocol):
-    """A place to remember jobs. `put` returns when what it was given will be found again, whatever dies next."""
+    """A place to remember jobs. It has to be told everything about a job each time: the last record counts.
 
-    async def put(self, record: Record) -> None:
-        """Remember `record`, in place of an earlier one with the same id."""
+    What was put is found by whoever asks afterwards. A finished job is forgotten when its time is over.
+    """
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be recorded now; empty if nothing stands against it."""
+        ...
+
+    def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
+        """Remember `record`, in place of an earlier one with the same id.
+
+        The future is done when the record will be found again, whatever dies next; it fails with StoreUnavailableError
+        when that cannot be had now. With `keep`, the store goes on trying even then.
+        """
         ...
 
     async def by_id(self, job_id: str) -> Record | None:
-        """Return the job with this id, if it is remembered."""
+        """Return the job with this id, if it is remembered. Raises StoreUnavailableError."""
         ...
 
     async def by_token(self, hashed: bytes) -> Record | None:
-        """Return the job whose callback token has this hash, if it is remembered."""
+        """Return the job whose callback token has this hash, if it is remembered. Raises StoreUnavailableError."""
+        ...
+
+    async def by_key(self, key: bytes) -> Record | None:
+        """Return the last job that was begun under this key, if it is remembered. Raises StoreUnavailableError."""
+        ...
+
+    async def unfinished(self) -> list[Record]:
+        """Return the jobs that were left open by whoever wrote here before."""
         ...
 
     async def close(self) -> None:
@@ -63,45 +60,76 @@ class JobStore(Protocol):
 class MemoryStore:
     """Remembers finished jobs for `ttl_s` seconds, or until `max_bytes` are full: then the oldest go first."""
 
-    def __init__(self, ttl_s: float, max_bytes: int = _MAX_BYTES) -> None:
+    trouble = ""
+
+    def __init__(
+        self, ttl_s: float, max_bytes: int = _MAX_BYTES, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ttl_s = ttl_s
         self._max_bytes = max_bytes
+        self._clock = clock
         self._bytes = 0
-        self._by_id: OrderedDict[str, tuple[float, Record]] = OrderedDict()
-        self._id_of: dict[bytes, str] = {}
+        self._open: dict[str, Record] = {}
+        #: id -> when it is forgotten, and the job; in that order.
+        self._finished: OrderedDict[str, tuple[float, Record]] = OrderedDict()
+        self._by_token: dict[bytes, str] = {}
+        self._by_key: dict[bytes, str] = {}
 
-    async def put(self, record: Record) -> None:
-        """See `JobStore.put`."""
-        self._drop(record.id)
-        self._by_id[record.id] = (time.monotonic() + self._ttl_s, record)
-        self._id_of[record.token_hash] = record.id
-        self._bytes += record.size_bytes
-        self._expire()
+    def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
+        """See `JobStore.put`. Done at once; there is nothing to be kept for later."""
+        del keep
+        self._put(record)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     async def by_id(self, job_id: str) -> Record | None:
         """See `JobStore.by_id`."""
         self._expire()
-        entry = self._by_id.get(job_id)
-        return entry[1] if entry else None
+        entry = self._finished.get(job_id)
+        return entry[1] if entry else self._open.get(job_id)
 
     async def by_token(self, hashed: bytes) -> Record | None:
         """See `JobStore.by_token`."""
-        job_id = self._id_of.get(hashed)
+        job_id = self._by_token.get(hashed)
         return await self.by_id(job_id) if job_id else None
+
+    async def by_key(self, key: bytes) -> Record | None:
+        """See `JobStore.by_key`."""
+        job_id = self._by_key.get(key)
+        return await self.by_id(job_id) if job_id else None
+
+    async def unfinished(self) -> list[Record]:
+        """See `JobStore.unfinished`: nobody wrote here before."""
+        return []
 
     async def close(self) -> None:
         """See `JobStore.close`."""
 
+    def _put(self, record: Record) -> None:
+        entry = self._finished.get(record.id)
+        if entry is None and record.id not in self._open:
+            self._by_token[record.token_hash] = record.id
+            if record.key is not None:
+                self._by_key[record.key] = record.id
+        if record.finished_at is None:
+            self._open[record.id] = record
+            return
+        self._open.pop(record.id, None)
+        # A job that is finished already keeps its place: a late result does not make it younger.
+        expiry = entry[0] if entry else self._clock() + self._ttl_s
+        self._bytes += record.size_bytes - (entry[1].size_bytes if entry else 0)
+        self._finished[record.id] = (expiry, record)
+        self._expire()
+
     def _expire(self) -> None:
-        now = time.monotonic()
-        while self._by_id:
-            job_id, (expiry, _) = next(iter(self._by_id.items()))
+        now = self._clock()
+        while self._finished:
+            job_id, (expiry, record) = next(iter(self._finished.items()))
             if expiry > now and self._bytes <= self._max_bytes:
                 return
-            self._drop(job_id)
-
-    def _drop(self, job_id: str) -> None:
-        entry = self._by_id.pop(job_id, None)
-        if entry is not None:
-            self._bytes -= entry[1].size_bytes
-            del self._id_of[entry[1].token_hash]
+            del self._finished[job_id]
+            self._bytes -= record.size_bytes
+            del self._by_token[record.token_hash]
+            if record.key is not None and self._by_key.get(record.key) == job_id:
+                del self._by_key[record.key]

@@ -25,6 +25,7 @@ from shared.errors import AdmissionError, Code
 from shared.lifecycle import Event, IllegalEventError, State
 from shared.messages import Answered, Assign, Callback, Failure, FromWorker, Log, Progress
 from shared.outcome import Failed, Outcome, Succeeded
+from shared.verdict import job_failed
 
 if TYPE_CHECKING:
     from proxy.job import Job
@@ -76,6 +77,10 @@ class Supervisor:
         job.worker_pid = worker.pid
         job.advance(Event.ASSIGN)
         worker.handler = watch
+        job.cancelled.add_done_callback(watch.on_cancel)
+        await job.before_assign()
+        if watch.outcome.done():  # cancelled, or the worker died, before it had anything to do
+            return watch.outcome.result()
         worker.send(
             Assign(
                 job_id=job.id,
@@ -87,7 +92,6 @@ class Supervisor:
             )
         )
         job.callback.add_done_callback(watch.on_callback)
-        job.cancelled.add_done_callback(watch.on_cancel)
         return await watch.outcome
 
 
@@ -115,8 +119,7 @@ class _Watch:
             case Answered(success=True):
                 self._finish(Succeeded(body=message.body))
             case Answered():
-                detail = "the job server's callback says that the job failed"
-                self._finish(job.failure(Code.JOB_FAILED, detail, result=message.body))
+                self._finish(job_failed(message.body))
             case Failure():
                 self._finish(job.failure(message.code, message.detail))
             case Log():

@@ -6,6 +6,7 @@
     ├── StrictJSONError          bytes that are not JSON as RFC 8259 and this proxy want it
     ├── RequestError             the client's request cannot become a job (4xx)
     ├── AdmissionError           no job was made, a later attempt may succeed (503)
+    ├── StoreUnavailableError    what is remembered of jobs cannot be read or written now
     └── JobServerError           the submission failed; raised in a worker only
         ├── UnavailableError     it could not be reached, or the connection broke
         ├── RejectedError        it answered other than 2xx
@@ -28,6 +29,7 @@ __all__ = [
     "RejectedError",
     "RequestError",
     "SettingsError",
+    "StoreUnavailableError",
     "StrictJSONError",
     "UnavailableError",
 ]
@@ -47,6 +49,7 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal-error"
     OVERLOADED = "overloaded"
     NO_WORKER = "no-worker"
+    JOURNAL_UNAVAILABLE = "journal-unavailable"
     SHUTTING_DOWN = "shutting-down"
     WORKER_DIED = "worker-died"
     DEADLINE_EXCEEDED = "deadline-exceeded"
@@ -94,6 +97,10 @@ class AdmissionError(ProxyError):
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
+
+
+class StoreUnavailableError(ProxyError):
+    """What is remembered of jobs cannot be read or written now; the message says why."""
 
 
 class JobServerError(ProxyError):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shared.messages import Assign
     from shared.worker_config import WorkerConfig
 
-__all__ = ["JobClient", "says_failed", "translate"]
+__all__ = ["JobClient", "translate"]
 
 OnEvent = Callable[[Event], None]
 
@@ -38,7 +38,6 @@ _UNAVAILABLE: Final = 503
 #: Seconds: the first pause is up to _PAUSE_S, each further one up to twice as long, none over _MAX_PAUSE_S.
 _PAUSE_S: Final = 0.1
 _MAX_PAUSE_S: Final = 5.0
-_FAILED_STATES: Final = frozenset({"failed", "error"})
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -167,15 +166,6 @@ def submission(job: Assign) -> bytes:
     ours = b'"wait":false,"callback":' + json.dumps(job.callback_url).encode()
     members = job.body.strip()[1:-1].strip()
     return b"{" + members + (b"," if members else b"") + ours + b"}"
-
-
-def says_failed(callback: bytes) -> bool:
-    """Return whether a callback's body says that the job failed."""
-    try:
-        document = strict_json.loads(callback)
-    except StrictJSONError:
-        return False
-    return isinstance(document, dict) and document.get("state") in _FAILED_STATES
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:

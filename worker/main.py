@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 from shared.errors import Code, JobServerError
 from shared.lifecycle import Event
 from shared.messages import Answered, Assign, Failure, FromWorker, Log, Progress, encode
+from shared.verdict import says_failed
 from worker.inbox import Inbox, Post
-from worker.job_client import says_failed
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -6,74 +6,56 @@ anything of the body is read.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from proxy.api import problems
-from proxy.api.http import read_body, send_problem, send_response
+from proxy.api.http import read_body, send_response
+from proxy.intake import Kind
 from proxy.job import token_hash
 from shared import strict_json
 from shared.errors import Code, RequestError, StrictJSONError
-from shared.lifecycle import Event
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from starlette.types import Receive, Scope, Send
 
-    from proxy.job import Job
-    from proxy.registry import Registry
-    from proxy.store import JobStore
+    from proxy.intake import Intake
 
 __all__ = ["CallbackRoute"]
 
-_ACCEPTED: Final = b'{"status": "accepted"}'
-_DUPLICATE: Final = b'{"status": "duplicate"}'
-_LATE: Final = b'{"status": "late"}'
+_ANSWERS: Final = {
+    Kind.ACCEPTED: b'{"status": "accepted"}',
+    Kind.DUPLICATE: b'{"status": "duplicate"}',
+    Kind.LATE: b'{"status": "late"}',
+}
 
 
 class CallbackRoute:
     """`POST` or `PUT /callback/<token>`."""
 
-    def __init__(self, registry: Registry, store: JobStore, *, max_body_bytes: int) -> None:
-        self._registry = registry
-        self._store = store
+    def __init__(self, intake: Intake, *, max_body_bytes: int) -> None:
+        self._intake = intake
         self._max_body_bytes = max_body_bytes
-        #: How many callbacks of which kind: accepted, duplicate, late, unknown, refused.
-        self.counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many callbacks of which `Kind`."""
+        return self._intake.counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a callback."""
         hashed = token_hash(scope["path_params"]["token"])
-        if self._registry.by_token(hashed) is None and await self._store.by_token(hashed) is None:
-            self.counts["unknown"] += 1
-            await send_problem(scope, send, problems.make(Code.NOT_FOUND, "there is no such callback"))
-            return
+        if not await self._intake.is_known(hashed):
+            self.counts[Kind.UNKNOWN] += 1
+            raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
             strict_json.loads(body)
         except StrictJSONError as exc:
-            self.counts["refused"] += 1
+            self.counts[Kind.REFUSED] += 1
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
         except RequestError:
-            self.counts["refused"] += 1
+            self.counts[Kind.REFUSED] += 1
             raise
-        await send_response(scope, send, 200, await self._take(hashed, body), b"application/json")
-
-    async def _take(self, hashed: bytes, body: bytes) -> bytes:
-        """Give the callback to its job; the first one counts. Return the answer."""
-        job = self._registry.by_token(hashed)
-        if job is not None and not job.callback.done():
-            _deliver(job, body)
-            kind, answer = "accepted", _ACCEPTED
-        elif job is not None:
-            kind, answer = "duplicate", _DUPLICATE
-        else:
-            record = await self._store.by_token(hashed)
-            called_back = record is not None and record.called_back
-            kind, answer = ("duplicate", _DUPLICATE) if called_back else ("late", _LATE)
-        self.counts[kind] += 1
-        return answer
-
-
-def _deliver(job: Job, body: bytes) -> None:
-    job.advance(Event.CALLBACK)
-    job.callback.set_result(body)
+        kind = await self._intake.take(hashed, body)
+        await send_response(scope, send, 200, _ANSWERS[kind], b"application/json")

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 import re
 from typing import TYPE_CHECKING, Final
 
-from proxy.api import problems
-from proxy.api.http import header, read_body, send_problem, send_response
+from proxy.api.http import header, read_body
+from proxy.api.idempotency import fingerprint, key_of
+from proxy.api.preferences import preference
 from shared import strict_json
 from shared.errors import Code, RequestError, StrictJSONError
-from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from proxy.api.answers import Answers
+    from proxy.api.idempotency import Keys
     from proxy.dispatcher import Dispatcher
+    from proxy.job import Job
+    from proxy.record import Record
 
 __all__ = ["Authorization", "QueueJob"]
 
@@ -35,16 +38,21 @@ class Authorization:
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._hashes = [_hash(key) for key in keys]
 
-    def check(self, scope: Scope) -> None:
-        """Raise RequestError if the request has no key that is known."""
+    def check(self, scope: Scope) -> bytes:
+        """Return who asks, as the hash of the key; nothing where there are no keys.
+
+        Raises:
+            RequestError: the request has no key that is known.
+        """
         if not self._hashes:
-            return
+            return b""
         scheme, _, key = header(scope, b"authorization").partition(" ")
         given = _hash(key.strip())
         # All are compared, each in constant time, so that the time taken tells nothing about any.
         known = [hmac.compare_digest(given, wanted) for wanted in self._hashes]
         if scheme.lower() != "bearer" or not any(known):
             raise RequestError(Code.UNAUTHORIZED, "send `Authorization: Bearer <key>` with a key that is known here")
+        return given
 
 
 class QueueJob:
@@ -54,33 +62,42 @@ class QueueJob:
         self,
         dispatcher: Dispatcher,
         authorization: Authorization,
+        keys: Keys,
+        answers: Answers,
         *,
         max_body_bytes: int,
-        granular_errors: bool,
     ) -> None:
         self._dispatcher = dispatcher
         self._authorization = authorization
+        self._keys = keys
+        self._answers = answers
         self._max_body_bytes = max_body_bytes
-        self._granular = granular_errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take a job, wait for its outcome, answer with it."""
-        self._authorization.check(scope)
+        """Take a job, wait for its outcome as long as the client prefers, answer with it."""
+        holder = self._authorization.check(scope)
         _check_media_type(scope)
-        self._dispatcher.check_admission()  # before the body is read: an overload is answered at once
-        body = _job_body(await read_body(scope, receive, self._max_body_bytes))
-        traceparent, tracestate = _trace_context(scope)
-        job = self._dispatcher.submit(body, traceparent=traceparent, tracestate=tracestate)
-        outcome = await asyncio.shield(job.outcome)  # the job is not this request's to cancel
-        await self._answer(scope, send, job.id, outcome)
+        key = key_of(scope, holder)
+        if key is None:  # one with a key may ask for a job that is here already
+            self._dispatcher.check_admission()  # before the body is read: an overload is answered at once
+        body, asynchronous = _job_body(await read_body(scope, receive, self._max_body_bytes))
+        wish = preference(scope, asynchronous=asynchronous)
+        known, replayed = await self._job(scope, body, key)
+        await self._answers.of_job(scope, send, known, limit_s=wish.limit_s, applied=wish.applied, replayed=replayed)
 
-    async def _answer(self, scope: Scope, send: Send, job_id: str, outcome: Outcome) -> None:
-        match outcome:
-            case Succeeded():
-                headers = [(b"job-id", job_id.encode())]
-                await send_response(scope, send, 200, outcome.body, b"application/json", headers)
-            case Failed():
-                await send_problem(scope, send, problems.of_failure(outcome, job_id, granular=self._granular))
+    async def _job(self, scope: Scope, body: bytes, key: bytes | None) -> tuple[Job | Record, bool]:
+        """Return the request's job, and whether it was there before."""
+        traceparent, tracestate = _trace_context(scope)
+        if key is None:
+            return self._dispatcher.submit(body, traceparent=traceparent, tracestate=tracestate), False
+        printed = fingerprint(body)
+
+        def begin() -> Job:
+            return self._dispatcher.submit(
+                body, traceparent=traceparent, tracestate=tracestate, key=key, fingerprint=printed
+            )
+
+        return await self._keys.job(key, printed, begin)
 
 
 def _check_media_type(scope: Scope) -> None:
@@ -90,8 +107,11 @@ def _check_media_type(scope: Scope) -> None:
         raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "send the job as `Content-Type: application/json`, in UTF-8")
 
 
-def _job_body(body: bytes) -> bytes:
-    """Return the client's object without the members that are ours, every other one in its exact text."""
+def _job_body(body: bytes) -> tuple[bytes, bool]:
+    """Return the client's object without the members that are ours, every other one in its exact text.
+
+    And whether it asks not to be kept waiting, by `"wait": false`.
+    """
     try:
         members = strict_json.object_members(body)
     except StrictJSONError as exc:
@@ -99,7 +119,7 @@ def _job_body(body: bytes) -> bytes:
     if "callback" in members:
         raise RequestError(Code.INVALID_REQUEST, "`callback` is set by the proxy, not by the client")
     text = ",".join(f"{json.dumps(name)}:{value}" for name, value in members.items() if name not in _OURS)
-    return f"{{{text}}}".encode()
+    return f"{{{text}}}".encode(), members.get("wait") == "false"
 
 
 def _trace_context(scope: Scope) -> tuple[str, str]:

@@ -95,6 +95,12 @@ TABLE: Final = MappingProxyType(
             "The machine could not make a worker process. Nothing was submitted.",
             "Try again after `Retry-After` seconds; if it lasts, the log says what the machine is short of.",
         ),
+        Code.JOURNAL_UNAVAILABLE: _entry(
+            503, 503, "The journal cannot be used",
+            "The file in which jobs are remembered cannot be read or written. Nothing was submitted for this request; "
+            "jobs in flight go on.",
+            "Try again after `Retry-After` seconds; if it lasts, the log says what is wrong with the file.",
+        ),
         Code.SHUTTING_DOWN: _entry(
             503, 503, "The proxy is shutting down",
             "It finishes the jobs in flight and takes no new ones. No job was made.",

@@ -1,0 +1,76 @@
+"""The store that outlives the process: the journal, as the event loop sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from proxy import logs
+from proxy.journal_file import JournalFile
+from proxy.journal_writer import Find, Put, Unfinished, Writer
+
+if TYPE_CHECKING:
+    from proxy.record import Record
+
+__all__ = ["Journal"]
+
+_CLOSE_S: Final = 2.0
+
+
+class Journal:
+    """A `JobStore` on a file. Nothing here blocks: a thread does the reading and writing (proxy/journal_writer.py)."""
+
+    def __init__(self, file: JournalFile, *, ttl_s: float) -> None:
+        """Take over an open file; must run inside an event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._trouble = ""
+        self._path = str(file.path)
+        self.writer = Writer(file, loop=self._loop, ttl_s=ttl_s, on_trouble=self._on_trouble)
+
+    @property
+    def trouble(self) -> str:
+        """See `JobStore.trouble`."""
+        return self._trouble
+
+    def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
+        """See `JobStore.put`."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self.writer.order(Put(record=record, keep=keep, done=done))
+        return done
+
+    async def by_id(self, job_id: str) -> Record | None:
+        """See `JobStore.by_id`."""
+        return await self._find("id", job_id)
+
+    async def by_token(self, hashed: bytes) -> Record | None:
+        """See `JobStore.by_token`."""
+        return await self._find("token_hash", hashed)
+
+    async def by_key(self, key: bytes) -> Record | None:
+        """See `JobStore.by_key`."""
+        return await self._find("key", key)
+
+    async def unfinished(self) -> list[Record]:
+        """See `JobStore.unfinished`."""
+        done: asyncio.Future[list[Record]] = self._loop.create_future()
+        self.writer.order(Unfinished(done=done))
+        return await done
+
+    async def close(self) -> None:
+        """See `JobStore.close`. Waits for at most `_CLOSE_S`."""
+        await asyncio.to_thread(self.writer.close, _CLOSE_S)
+
+    async def _find(self, column: str, value: str | bytes) -> Record | None:
+        done: asyncio.Future[Record | None] = self._loop.create_future()
+        self.writer.order(Find(column=column, value=value, done=done))
+        return await done
+
+    def _on_trouble(self, trouble: str) -> None:
+        self._trouble = trouble
+        if trouble:
+            logs.event(
+                "error", "new jobs are refused until the journal can be written", file=self._path, reason=trouble
+            )
+        else:
+            given_up = self.writer.given_up
+            logs.event("info", "the journal can be written again", file=self._path, jobs_not_recorded=given_up)
