@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from proxy import logs
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
 from shared.lifecycle import Event, State, Submitted
 from shared.verdict import says_failed
@@ -91,11 +92,14 @@ class Intake:
         late = job.state is State.FINISHED
         early = job.state in {State.ASSIGNED, State.SUBMITTING} and not job.adopted
         saved = entry.take_callback(body, early=early)
-        if not late:
-            # Called before whoever awaits `saved` goes on, and also when nobody does any more.
+        if saved.done():
+            _deliver(job, body)
+        else:  # before whoever awaits `saved` goes on, and also when nobody does any more
             saved.add_done_callback(lambda _: _deliver(job, body))
         await asyncio.shield(saved)
         late = late or not job.callback.done()
+        if late:
+            logs.job_event("warning", "a late result came and is kept", job, late=True)
         self.counts[Kind.EARLY] += early and not late
         return Kind.LATE if late else Kind.ACCEPTED
 
@@ -110,6 +114,14 @@ class Intake:
                 return Kind.DUPLICATE
             await self._store.put(
                 replace(record, callback=body, says_failed=says_failed(body), submitted=Submitted.YES)
+            )
+            logs.event(
+                "warning",
+                "a late result came and is kept",
+                job_id=record.id,
+                worker_pid=None,
+                state=State.FINISHED,
+                late=True,
             )
             return Kind.LATE
 

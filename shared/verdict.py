@@ -20,7 +20,8 @@ def says_failed(callback: bytes) -> bool:
         document = strict_json.loads(callback)
     except StrictJSONError:
         return False
-    return isinstance(document, dict) and document.get("state") in _FAILED_STATES
+    state = document.get("state") if isinstance(document, dict) else None
+    return isinstance(state, str) and state in _FAILED_STATES
 
 
 def job_failed(callback: bytes) -> Failed:

@@ -26,6 +26,7 @@ CONTRACT: Final = {
     "idempotency-key-reused": (422, 422),
     "overloaded": (503, 503),
     "no-worker": (503, 503),
+    "journal-unavailable": (503, 503),
     "shutting-down": (503, 503),
     "worker-died": (500, 500),
     "deadline-exceeded": (500, 504),
