@@ -97,6 +97,7 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
             registry=registry,
             dispatcher=dispatcher,
             callback_route=callback_route,
+            store=store,
             max_jobs=settings.max_jobs,
         )
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy import logs
@@ -12,9 +14,24 @@ from proxy.journal_writer import Find, Put, Unfinished, Writer
 if TYPE_CHECKING:
     from proxy.record import Record
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "JournalStats"]
 
 _CLOSE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalStats:
+    """How the journal does."""
+
+    queued: int
+    backlog: int
+    commits: int
+    failures: int
+    written: int
+    given_up: int
+    expired: int
+    #: The file and its write-ahead log.
+    size_bytes: int
 
 
 class Journal:
@@ -31,6 +48,20 @@ class Journal:
     def trouble(self) -> str:
         """See `JobStore.trouble`."""
         return self._trouble
+
+    def stats(self) -> JournalStats:
+        """Return how the journal does now."""
+        writer = self.writer
+        return JournalStats(
+            queued=writer.queued,
+            backlog=writer.backlog,
+            commits=writer.commits,
+            failures=writer.failures,
+            written=writer.written,
+            given_up=writer.given_up,
+            expired=writer.expired,
+            size_bytes=_size_bytes(self._path) + _size_bytes(f"{self._path}-wal"),
+        )
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`."""
@@ -74,3 +105,10 @@ class Journal:
         else:
             given_up = self.writer.given_up
             logs.event("info", "the journal can be written again", file=self._path, jobs_not_recorded=given_up)
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0

@@ -99,8 +99,8 @@ class Writer:
         self._trouble = ""
         self._damaged = False
         self._told: list[Callable[[], None]] = []
-        #: Transactions, records written, records given up, expired jobs; read by others, written here.
-        self.commits = self.written = self.given_up = self.expired = 0
+        #: Transactions, failed ones, records written, records given up, expired jobs; read by others, written here.
+        self.commits = self.failures = self.written = self.given_up = self.expired = 0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -108,6 +108,11 @@ class Writer:
     def backlog(self) -> int:
         """How many jobs wait to be recorded when that is possible again."""
         return len(self._backlog)
+
+    @property
+    def queued(self) -> int:
+        """How many orders nobody has looked at."""
+        return self._orders.qsize()
 
     def order(self, order: Order) -> None:
         """Queue an order; its future is done on the loop."""
@@ -170,6 +175,7 @@ class Writer:
                 self._file.probe()
             self._file.write(batch.values())
         except (sqlite3.Error, OSError) as exc:
+            self.failures += 1
             self._postpone(puts)
             self._set_trouble(_reason(exc))
             self._note_damage(exc)

@@ -10,6 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from proxy import logs
+from proxy.intake import Kind
+from proxy.journal import Journal
 from proxy.metrics import PREFIX
 from shared.lifecycle import State
 
@@ -20,12 +22,12 @@ if TYPE_CHECKING:
     from proxy.dispatcher import Dispatcher
     from proxy.pool import Pool
     from proxy.registry import Registry
+    from proxy.store import JobStore
     from proxy.workers import Worker
 
-__all__ = ["CALLBACK_KINDS", "WORKER_STATES", "LiveMetrics", "worker_state"]
+__all__ = ["WORKER_STATES", "LiveMetrics", "worker_state"]
 
 WORKER_STATES: Final = ("spare", "assigned", "submitting", "waiting", "stopping")
-CALLBACK_KINDS: Final = ("accepted", "duplicate", "late", "unknown", "refused")
 _IN_FLIGHT: Final = tuple(state for state in State if state is not State.FINISHED)
 
 
@@ -46,12 +48,14 @@ class LiveMetrics(Collector):
         registry: Registry,
         dispatcher: Dispatcher,
         callback_route: CallbackRoute,
+        store: JobStore,
         max_jobs: int,
     ) -> None:
         self._pool = pool
         self._registry = registry
         self._dispatcher = dispatcher
         self._callback_route = callback_route
+        self._store = store
         self._max_jobs = max_jobs
 
     def describe(self) -> Iterable[Metric]:
@@ -62,13 +66,10 @@ class LiveMetrics(Collector):
         """Yield what is true now."""
         yield from self._of_jobs()
         yield from self._of_workers()
-        kinds = self._callback_route.counts
-        yield _labelled_counter(
-            "callbacks",
-            "Callbacks, by kind.",
-            "kind",
-            {kind: kinds[kind] for kind in sorted({*CALLBACK_KINDS, *kinds})},
-        )
+        counts = self._callback_route.counts
+        kinds = {str(kind): counts[kind] for kind in Kind}
+        yield _labelled_counter("callbacks", "Callbacks, by kind; early ones are accepted as well.", "kind", kinds)
+        yield from self._of_journal()
         lost = logs.dropped_lines()
         yield _counter("log_lines_dropped", "Log lines lost because the output did not take them.", lost)
 
@@ -97,6 +98,20 @@ class LiveMetrics(Collector):
         yield _counter("worker_storms", "Times so many spares died that new jobs were refused.", counts.storms)
         restarts = max(0, counts.fork_servers - 1)
         yield _counter("fork_server_restarts", "Times the process that makes workers was replaced.", restarts)
+
+    def _of_journal(self) -> Iterator[Metric]:
+        if not isinstance(self._store, Journal):
+            return
+        stats = self._store.stats()
+        yield _gauge("journal_unavailable", "1 while the journal cannot be used.", bool(self._store.trouble))
+        yield _gauge("journal_queue", "Orders that the journal's thread has not looked at.", stats.queued)
+        yield _gauge("journal_backlog", "Jobs that wait to be recorded when that is possible again.", stats.backlog)
+        yield _gauge("journal_size_bytes", "The journal's file and its write-ahead log.", stats.size_bytes)
+        yield _counter("journal_commits", "Transactions.", stats.commits)
+        yield _counter("journal_failures", "Transactions that failed.", stats.failures)
+        yield _counter("journal_records_written", "Records written.", stats.written)
+        yield _counter("journal_records_given_up", "Records that were never written.", stats.given_up)
+        yield _counter("journal_jobs_expired", "Jobs forgotten because RESULT_TTL was over.", stats.expired)
 
 
 def _counter(name: str, words: str, value: float) -> CounterMetricFamily:

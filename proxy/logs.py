@@ -167,7 +167,10 @@ def job_line(job: Job, outcome: Outcome, durations: dict[str, float] | None = No
     finished = job.reached.get(State.FINISHED, time.monotonic())
     spent = phases(job) if durations is None else durations
     fields: dict[str, object] = {f"{phase}_ms": round(duration_s * 1000, 1) for phase, duration_s in spent.items()}
-    fields["total_ms"] = round((finished - job.reached[State.ACCEPTED]) * 1000, 1)
+    if job.adopted:
+        fields["adopted"] = True
+    else:
+        fields["total_ms"] = round((finished - job.reached[State.ACCEPTED]) * 1000, 1)
     refusals = sum(1 for _, what in job.life if what is Event.REFUSED)
     if refusals:
         fields["refusals"] = refusals

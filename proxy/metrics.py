@@ -100,7 +100,8 @@ class Metrics:
             self._succeeded.inc()
         for phase, duration_s in durations.items():
             self._phases[phase].observe(duration_s)
-        self._duration.observe(job.reached[State.FINISHED] - job.reached[State.ACCEPTED])
+        if durations:
+            self._duration.observe(job.reached[State.FINISHED] - job.reached[State.ACCEPTED])
 
     def request_refused(self, code: Code) -> None:
         """Count a request that was refused before there was a job."""

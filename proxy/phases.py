@@ -45,7 +45,12 @@ def phase_starts(job: Job) -> list[tuple[str, float]]:
 
 
 def phases(job: Job) -> dict[str, float]:
-    """Return how long each phase took, in seconds, in order; the last one of a job in flight: until now."""
+    """Return how long each phase took, in seconds, in order; the last one of a job in flight: until now.
+
+    Nothing for a job that an earlier front end began: nobody here knows.
+    """
+    if job.adopted:
+        return {}
     end = job.reached.get(State.FINISHED)
     starts = phase_starts(job)
     instants = [start for _, start in starts[1:]]

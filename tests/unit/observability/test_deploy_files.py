@@ -10,9 +10,11 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
+from unittest.mock import create_autospec
 
 import pytest
 
+from proxy.journal import Journal, JournalStats
 from proxy.live_metrics import LiveMetrics
 from proxy.metrics import PREFIX, Metrics
 from proxy.pool import Counts, Pool
@@ -28,6 +30,13 @@ _SELECTOR: Final = re.compile(rf"({PREFIX}_[a-z_]+)\{{([^}}]*)\}}")
 _MATCHER: Final = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
 
 
+def _journal() -> Journal:
+    stats = JournalStats(queued=0, backlog=0, commits=0, failures=0, written=0, given_up=0, expired=0, size_bytes=0)
+    journal = create_autospec(Journal, instance=True)
+    journal.stats.return_value = stats
+    return cast("Journal", journal)
+
+
 def _exported() -> dict[str, set[tuple[str, str]]]:
     """Return each sample's name with the labels and values it is exported with."""
     metrics = Metrics()
@@ -37,6 +46,7 @@ def _exported() -> dict[str, set[tuple[str, str]]]:
             registry=Registry(),
             dispatcher=cast("Any", SimpleNamespace(draining=False)),
             callback_route=cast("Any", SimpleNamespace(counts=Counter())),
+            store=_journal(),
             max_jobs=1,
         )
     )
