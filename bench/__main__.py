@@ -1,39 +1,98 @@
-"""`python -m bench`: measure this proxy beside others."""
+"""`python -m bench`: measure this proxy beside others, print the figures, and write them into the documentation."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 
-from bench.contenders.table import available
-from bench.session import open_session
+from bench.chart import draw
+from bench.contenders.table import Contender, available
+from bench.document import fill
+from bench.fifty import run_fifty
+from bench.in_flight import run_in_flight
+from bench.lag import run_lag
+from bench.lone import run_lone
+from bench.machine import allow_many_connections, describe
+from bench.measures import Results
+from bench.options import Options, parse
+from bench.processes import LOGS, ROOT
+from bench.session import Session, open_session
+from bench.startup import run_idle, run_startup
+from bench.tables import sections
 from bench.throughput import run_rounds
 
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("--quick", action="store_true", help="short measurements")
-    parser.add_argument("--only", default="", metavar="NAMES", help="contenders, comma separated")
-    parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=0.0)
-    parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the proxy")
-    return parser.parse_args()
+_DOCUMENT = ROOT / "docs" / "performance.md"
+_CHART = ROOT / "docs" / "performance.svg"
+_RESULTS = LOGS.parent / "bench" / "results.json"
+#: Contenders that have a place in the measurements besides throughput.
+_QUICK_ONES = ("fresh", "reused", "asyncio")
 
 
-async def _run(options: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the options say; return 1 if something could not be measured."""
+    options = parse(argv)
     contenders = available()
-    names = options.only.split(",") if options.only else list(contenders)
-    extra = dict(pair.split("=", 1) for pair in options.set)
-    async with open_session(extra) as session:
-        await run_rounds(
-            session,
-            [contenders[name] for name in names],
-            rounds=options.rounds or (1 if options.quick else 5),
-            clients=options.clients,
-            seconds=options.seconds or (1.5 if options.quick else 3.0),
+    unknown = set(options.only) - set(contenders)
+    if unknown:
+        print(f"error: not here: {', '.join(sorted(unknown))}; there are {', '.join(contenders)}", file=sys.stderr)
+        return 2
+    allow_many_connections()
+    started = time.monotonic()
+    chosen = [contender for name, contender in contenders.items() if not options.only or name in options.only]
+    results = Results(machine=describe(), options=asdict(options))
+    asyncio.run(_measure(options, chosen, results))
+    _print(results)
+    _RESULTS.write_text(json.dumps(asdict(results), indent=2) + "\n", encoding="utf-8")
+    if options.write:
+        _DOCUMENT.write_text(fill(_DOCUMENT.read_text(encoding="utf-8"), results), encoding="utf-8")
+        _CHART.write_text(draw(results), encoding="utf-8")
+    print(f"\n{time.monotonic() - started:.0f} s in all. Figures: {_RESULTS.relative_to(ROOT)}")
+    return 1 if results.failures else 0
+
+
+async def _measure(options: Options, chosen: Sequence[Contender], results: Results) -> None:
+    async with open_session(options.settings) as session:
+        for name in options.measurements:
+            print(f"{name}:", flush=True)
+            await _measure_one(name, session, options, chosen, results)
+        results.failures = session.failures
+
+
+async def _measure_one(
+    name: str, session: Session, options: Options, chosen: Sequence[Contender], results: Results
+) -> None:
+    quick_ones = [one for one in chosen if one.name in _QUICK_ONES]
+    ours = next((one for one in chosen if one.ours), None)
+    if name == "throughput":
+        results.rounds = await run_rounds(
+            session, chosen, rounds=options.rounds, clients=options.clients, seconds=options.seconds
         )
+    elif name == "fifty":
+        results.fifty = await run_fifty(session, quick_ones, times=options.times)
+    elif name == "lone":
+        results.lone = await run_lone(session, quick_ones, jobs=options.lone_jobs, durations_s=(0.0, 0.1))
+    elif ours is None:
+        print("  needs this project's proxy")
+    elif name == "lag":
+        results.lag = await run_lag(session, ours, jobs=500, times=options.times)
+    elif name == "in-flight":
+        for jobs in options.in_flight:
+            results.in_flight += await run_in_flight(session, ours, jobs=jobs)
+    elif name == "startup":
+        results.startup_s = await run_startup(session, ours, times=options.times)
+    else:
+        results.idle = await run_idle(session, ours, seconds=options.idle_seconds)
+
+
+def _print(results: Results) -> None:
+    for name, text in sections(results).items():
+        if text.count("\n") > 1 or name == "machine":
+            print(f"\n## {name}\n\n{text}")
 
 
 if __name__ == "__main__":
-    asyncio.run(_run(_parse()))
+    sys.exit(main())

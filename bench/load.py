@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from bench.wire import Message, MessageReader, request
 
-__all__ = ["Answer", "LoadError", "fire", "get", "keep_busy", "post"]
+__all__ = ["Answer", "Client", "Load", "LoadError", "fire", "keep_busy", "send", "send_job"]
+
+
+#: Connections that are opened at the same time.
+_CONNECTS: Final = 256
 
 
 class LoadError(Exception):
     """A job was not answered as it should be; the message is what came instead."""
 
 
+@dataclass(frozen=True, slots=True)
 class Answer:
     """How one job was answered."""
 
-    __slots__ = ("body", "latency_s")
+    latency_s: float
+    body: bytes
 
-    def __init__(self, latency_s: float, body: bytes) -> None:
-        self.latency_s = latency_s
-        self.body = body
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """A load that was served."""
+
+    #: Monotonic instant of the first request.
+    started: float
+    took_s: float
+    answers: list[Answer]
 
 
 class Client(asyncio.Protocol):
@@ -76,8 +90,8 @@ class Client(asyncio.Protocol):
             self._waiter.set_exception(exc or ConnectionResetError("closed without an answer"))
 
 
-async def keep_busy(url: str, *, jobs: int, clients: int) -> tuple[float, list[Answer]]:
-    """Do `jobs` jobs of 0 s with `clients` clients; return the seconds it took and the answers.
+async def keep_busy(url: str, *, jobs: int, clients: int) -> Load:
+    """Do `jobs` jobs of 0 s with `clients` clients; return how it went.
 
     Raises:
         LoadError: a job failed, or two got the same result.
@@ -99,34 +113,36 @@ async def keep_busy(url: str, *, jobs: int, clients: int) -> tuple[float, list[A
     for client in connections:
         client.close()
     _check_distinct(answers)
-    return took_s, answers
+    return Load(started=started, took_s=took_s, answers=answers)
 
 
-async def fire(url: str, *, jobs: int, document: dict[str, object]) -> tuple[float, list[Answer]]:
-    """Send `jobs` jobs at once, each over a connection opened before; return the seconds it took and the answers.
+async def fire(url: str, *, jobs: int, document: dict[str, object]) -> Load:
+    """Send `jobs` jobs at once, each over a connection opened before; return how it went.
 
     Raises:
         LoadError: a job failed, or two got the same result.
     """
     connections = [Client(url) for _ in range(jobs)]
-    for start in range(0, jobs, 256):
-        await asyncio.gather(*(client.connect() for client in connections[start : start + 256]))
-    data = _job(connections[0], url, document)
-    started = time.monotonic()
-    answers = await asyncio.gather(*(_one(client, data) for client in connections))
-    took_s = time.monotonic() - started
-    for client in connections:
-        client.close()
+    try:
+        for start in range(0, jobs, _CONNECTS):
+            await asyncio.gather(*(client.connect() for client in connections[start : start + _CONNECTS]))
+        data = _job(connections[0], url, document)
+        started = time.monotonic()
+        answers = await asyncio.gather(*(_one(client, data) for client in connections))
+        took_s = time.monotonic() - started
+    finally:
+        for client in connections:
+            client.close()
     _check_distinct(answers)
-    return took_s, answers
+    return Load(started=started, took_s=took_s, answers=answers)
 
 
-async def post(client: Client, url: str, document: dict[str, object]) -> Answer:
+async def send_job(client: Client, url: str, document: dict[str, object]) -> Answer:
     """Send one job over `client`. Raises LoadError if it fails."""
     return await _one(client, _job(client, url, document))
 
 
-async def get(url: str, method: str = "GET") -> bytes:
+async def send(method: str, url: str) -> bytes:
     """Return the body of the answer to a request without a body, over a connection of its own."""
     client = Client(url)
     message = await client.exchange(request(method, client.host_header, urlsplit(url).path))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["Round", "Spread", "percentile", "spread"]
+__all__ = ["Fifty", "Idle", "InFlight", "Lag", "Lone", "Results", "Round", "Spread", "percentile", "spread"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """One contender under load, once."""
 
+    number: int
     contender: str
     jobs: int
     jobs_per_s: float
@@ -23,6 +24,82 @@ class Round:
     #: What the load and the job server used beside it, per job.
     load_cpu_ms_per_job: float
     job_server_cpu_ms_per_job: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fifty:
+    """50 jobs of 0.5 s at once, once."""
+
+    way: str
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """Many jobs in flight at the same time."""
+
+    jobs: int
+    #: Worker processes, each waiting for its callback, at the same moment.
+    workers: int
+    #: From the first request until the last job had been submitted.
+    submitted_s: float
+    #: From the release of all jobs until the last answer.
+    answered_s: float
+    #: Private memory of a worker: median and the value that 90 % stay under.
+    worker_p50_bytes: float
+    worker_p90_bytes: float
+    #: Private memory of the front end, all jobs in flight.
+    front_end_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lone:
+    """One job at a time, nothing else going on: what the proxy adds to the job's own time."""
+
+    contender: str
+    duration_s: float
+    jobs: int
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """How late the event loop is while many jobs arrive at once, once."""
+
+    jobs: int
+    took_s: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    #: The same probe before the burst.
+    quiet_p99_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """A proxy that has nothing to do."""
+
+    contender: str
+    seconds: float
+    cpu_percent: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Results:
+    """A whole run."""
+
+    #: What it ran on, and when.
+    machine: dict[str, str] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)
+    fifty: list[Fifty] = field(default_factory=list)
+    in_flight: list[InFlight] = field(default_factory=list)
+    lone: list[Lone] = field(default_factory=list)
+    lag: list[Lag] = field(default_factory=list)
+    startup_s: list[float] = field(default_factory=list)
+    idle: list[Idle] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Process", "StartError", "cpu_s", "descendants", "live_cpu_s", "private_bytes"]
+__all__ = [
+    "LOGS",
+    "ROOT",
+    "Process",
+    "StartError",
+    "cpu_s",
+    "descendants",
+    "grandchildren",
+    "live_cpu_s",
+    "private_bytes",
+]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 #: Where the programs' stderr goes.
@@ -106,11 +116,7 @@ def _stat(pid: int) -> list[str]:
 
 def descendants(root: int) -> dict[int, int]:
     """Return the pids of everything below `root`, parents first, each with its start time in clock ticks."""
-    children: dict[int, list[tuple[int, int]]] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - a thousand Path objects would be for nothing
-        fields = _stat(int(name)) if name.isdecimal() else []
-        if fields:
-            children.setdefault(int(fields[1]), []).append((int(name), int(fields[19])))
+    children = _children()
     found: dict[int, int] = {}
     to_visit = [root]
     for parent in to_visit:
@@ -118,6 +124,22 @@ def descendants(root: int) -> dict[int, int]:
             found[pid] = started
             to_visit.append(pid)
     return found
+
+
+def grandchildren(root: int) -> dict[int, list[int]]:
+    """Return the pids of the children of `root`, each with the pids of its own children."""
+    children = _children()
+    return {pid: [below for below, _ in children.get(pid, [])] for pid, _ in children.get(root, [])}
+
+
+def _children() -> dict[int, list[tuple[int, int]]]:
+    """Return each process's children: pid and start time."""
+    children: dict[int, list[tuple[int, int]]] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - a thousand Path objects would be for nothing
+        fields = _stat(int(name)) if name.isdecimal() else []
+        if fields:
+            children.setdefault(int(fields[1]), []).append((int(name), int(fields[19])))
+    return children
 
 
 def cpu_s(root: int) -> float:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from bench.contenders.table import Contender
-from bench.processes import Process, cpu_s
+from bench.load import LoadError
+from bench.processes import Process, StartError, cpu_s
 
 __all__ = ["Proxy", "Session", "open_session"]
 
@@ -38,6 +39,8 @@ class Session:
     job_server: Process
     #: Settings that the user of the benchmark adds to this project's proxy.
     extra: Mapping[str, str]
+    #: What could not be measured, and why.
+    failures: list[str] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def running(self, contender: Contender, settings: Mapping[str, str] | None = None) -> AsyncIterator[Proxy]:
@@ -55,6 +58,21 @@ class Session:
             yield Proxy(process, f"{url}/queueJob")
         finally:
             await process.stop()
+
+    @contextlib.asynccontextmanager
+    async def attempt(self, title: str) -> AsyncIterator[None]:
+        """Say what is measured; where it fails, say that instead of its figures, remember it, and go on."""
+        print(f"  {title:26}", end="", flush=True)
+        try:
+            yield
+        except (LoadError, StartError, OSError, TimeoutError) as exc:
+            reason = str(exc) or type(exc).__name__
+            self.failures.append(f"{title.strip()}: {reason}")
+            print(f"failed: {reason}", flush=True)
+
+    def say(self, text: str) -> None:
+        """End the line that `attempt` began."""
+        print(text, flush=True)
 
     async def settle(self) -> None:
         """Wait for what goes on after the last answer: ended processes are reaped, spares are made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from bench.contenders.table import Contender
@@ -12,48 +12,50 @@ from bench.measures import Round, percentile
 from bench.processes import cpu_s
 from bench.session import Proxy, Session
 
-__all__ = ["run_round", "run_rounds"]
+__all__ = ["run_rounds"]
 
 #: Waves of clients' jobs that a measurement has at least, so that its end weighs little.
-_WAVES: Final = 3
+_WAVES: Final = 2
 
 
 async def run_rounds(
-    session: Session, contenders: Iterable[Contender], *, rounds: int, clients: int, seconds: float
+    session: Session, contenders: Sequence[Contender], *, rounds: int, clients: int, seconds: float
 ) -> list[Round]:
     """Measure every contender `rounds` times; every other round in the opposite order, against drift."""
-    order = list(contenders)
     results = []
     for number in range(rounds):
-        for contender in order if number % 2 == 0 else reversed(order):
-            async with session.running(contender) as proxy:
-                result = await run_round(session, contender, proxy, clients=clients, seconds=seconds)
-            print(
-                f"  round {number + 1}/{rounds}  {contender.name:8}"
-                f"{result.jobs_per_s:8.1f} jobs/s {result.cpu_ms_per_job:8.2f} ms CPU/job"
-                f"  p50 {result.p50_ms:7.1f} ms  p99 {result.p99_ms:7.1f} ms  ({result.jobs} jobs)",
-                flush=True,
-            )
-            results.append(result)
+        for contender in contenders if number % 2 == 0 else reversed(contenders):
+            async with session.attempt(f"round {number + 1}/{rounds}  {contender.name:8}"):
+                async with session.running(contender) as proxy:
+                    result = await _measure(session, number, contender, proxy, clients=clients, seconds=seconds)
+                results.append(result)
+                session.say(
+                    f"{result.jobs_per_s:8.1f} jobs/s {result.cpu_ms_per_job:8.2f} ms CPU/job"
+                    f"  p50 {result.p50_ms:7.1f} ms  p99 {result.p99_ms:7.1f} ms  ({result.jobs} jobs)"
+                )
     return results
 
 
-async def run_round(session: Session, contender: Contender, proxy: Proxy, *, clients: int, seconds: float) -> Round:
+async def _measure(
+    session: Session, number: int, contender: Contender, proxy: Proxy, *, clients: int, seconds: float
+) -> Round:
     """Warm the contender up, then measure as many jobs as take about `seconds`."""
-    warm_s, warm_up = await keep_busy(proxy.url, jobs=clients, clients=clients)
-    if warm_s < seconds / 4:
-        warm_s, warm_up = await keep_busy(proxy.url, jobs=int(clients / warm_s * seconds / 5) + 1, clients=clients)
-    jobs = max(int(len(warm_up) / warm_s * seconds), _WAVES * clients)
+    warm_up = await keep_busy(proxy.url, jobs=clients, clients=clients)
+    if warm_up.took_s < seconds / 4:
+        jobs = int(clients / warm_up.took_s * seconds / 5) + 1
+        warm_up = await keep_busy(proxy.url, jobs=jobs, clients=clients)
+    jobs = max(int(len(warm_up.answers) / warm_up.took_s * seconds), _WAVES * clients)
     await session.settle()
     load_s, server_s, contender_s = time.process_time(), session.job_server_cpu_s(), cpu_s(proxy.pid)
-    took_s, answers = await keep_busy(proxy.url, jobs=jobs, clients=clients)
+    load = await keep_busy(proxy.url, jobs=jobs, clients=clients)
     load_s = time.process_time() - load_s
     await session.settle()
-    latencies_ms = [answer.latency_s * 1000 for answer in answers]
+    latencies_ms = [answer.latency_s * 1000 for answer in load.answers]
     return Round(
+        number=number,
         contender=contender.name,
         jobs=jobs,
-        jobs_per_s=jobs / took_s,
+        jobs_per_s=jobs / load.took_s,
         cpu_ms_per_job=(cpu_s(proxy.pid) - contender_s) * 1000 / jobs,
         p50_ms=percentile(latencies_ms, 50),
         p99_ms=percentile(latencies_ms, 99),

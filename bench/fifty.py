@@ -1,0 +1,56 @@
+"""50 jobs of 0.5 s at once: with the benchmark's load and job server, and with the project's own as a user has them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from bench.contenders.table import Contender
+from bench.load import LoadError, fire
+from bench.measures import Fifty
+from bench.session import Session
+
+__all__ = ["run_fifty"]
+
+#: The way through `python -m jobclient` and the embedded job server, which serves one connection at a time.
+AS_A_USER = "jobclient"
+
+
+async def run_fifty(session: Session, contenders: Sequence[Contender], *, times: int) -> list[Fifty]:
+    """Measure each contender `times` times, then our proxy with a fresh process per job as a user sees it."""
+    results: list[Fifty] = []
+    for contender in contenders:
+        async with session.attempt(f"50 jobs  {contender.name}"), session.running(contender) as proxy:
+            totals = []
+            for _ in range(times):
+                await session.settle()
+                load = await fire(proxy.url, jobs=50, document={"account": "example", "duration": 0.5})
+                totals.append(load.took_s)
+            session.say("  ".join(f"{total_s:.3f}" for total_s in totals) + " s")
+            results += [Fifty(way=contender.name, total_s=total_s) for total_s in totals]
+    for contender in [one for one in contenders if one.name == "fresh"]:
+        async with (
+            session.attempt("50 jobs  job client"),
+            session.running(contender, {"JOB_SERVER_URL": ""}) as proxy,
+        ):
+            totals = []
+            for _ in range(times):
+                await session.settle()
+                totals.append(await _job_client(proxy.url))
+            session.say("  ".join(f"{total_s:.3f}" for total_s in totals) + " s")
+            results += [Fifty(way=AS_A_USER, total_s=total_s) for total_s in totals]
+    return results
+
+
+async def _job_client(url: str) -> float:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "jobclient", url, "--json", stdout=asyncio.subprocess.PIPE, env=os.environ
+    )
+    output, _ = await process.communicate()
+    report = json.loads(output)
+    if not report["passed"]:
+        raise LoadError(f"the job client did not pass: {output.decode()}")
+    return float(report["total_s"])

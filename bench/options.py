@@ -1,0 +1,112 @@
+"""What the command line says."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["MEASUREMENTS", "Options", "parse"]
+
+#: The parts of the benchmark, in the order in which they run.
+MEASUREMENTS = ("throughput", "fifty", "lone", "lag", "in-flight", "startup", "idle")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How much is measured."""
+
+    #: Contenders; empty: all there are.
+    only: tuple[str, ...]
+    measurements: tuple[str, ...]
+    #: Settings for this project's proxy.
+    settings: dict[str, str]
+    #: Clients, each with one job at a time, rounds, and about how many seconds one contender has in one round.
+    clients: int
+    rounds: int
+    seconds: float
+    #: How many jobs are in flight at once, one measurement for each number.
+    in_flight: tuple[int, ...]
+    #: How often the short measurements are repeated, and how many lone jobs there are.
+    times: int
+    lone_jobs: int
+    idle_seconds: float
+    #: Whether docs/performance.md and its chart are written.
+    write: bool
+
+
+def parse(argv: Sequence[str] | None = None) -> Options:
+    """Return the options; wrong usage raises SystemExit(2)."""
+    given = _parser().parse_args(argv)
+    quick: bool = given.quick
+    settings: list[tuple[str, str]] = given.set
+    whole = not quick and not given.only and not given.measure and not settings
+    return Options(
+        only=given.only,
+        measurements=given.measure or MEASUREMENTS,
+        settings=dict(settings),
+        clients=given.clients or (8 if quick else 16),
+        rounds=given.rounds or (1 if quick else 5),
+        seconds=given.seconds or (1.0 if quick else 3.0),
+        in_flight=given.in_flight or ((200,) if quick else (2000, 4000)),
+        times=given.times or (1 if quick else 5),
+        lone_jobs=30 if quick else 150,
+        idle_seconds=3.0 if quick else 10.0,
+        write=given.write or whole,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure this proxy beside others, on one job server, in one run.",
+        epilog="The whole run takes some six minutes and writes docs/performance.md. Every run writes"
+        " build/bench/results.json; what the programs say on stderr is in build/bench/*.log.",
+    )
+    parser.add_argument("--quick", action="store_true", help="less of everything: under a minute, nothing written")
+    parser.add_argument("--only", type=_names, default=(), metavar="NAMES", help="these contenders: fresh,reused")
+    parser.add_argument(
+        "--measure", type=_measurements, default=(), metavar="NAMES", help=f"only these of {','.join(MEASUREMENTS)}"
+    )
+    parser.add_argument(
+        "--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="a setting of this proxy"
+    )
+    parser.add_argument("--clients", type=_count, metavar="N", help="clients at the same time (16)")
+    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds of the throughput measurement (5)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="about how long a contender has in a round (3)")
+    parser.add_argument(
+        "--in-flight", type=_counts, metavar="N,N", help="how many jobs are in flight at once (2000,4000)"
+    )
+    parser.add_argument("--times", type=_count, metavar="N", help="repetitions of the short measurements (5)")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md also after a part of the run")
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _measurements(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    for name in names:
+        if name not in MEASUREMENTS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(MEASUREMENTS)}")
+    return names
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))

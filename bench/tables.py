@@ -1,0 +1,182 @@
+"""The figures as Markdown tables: printed after a run, and shown by docs/performance.md."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from bench.contenders.table import CONTENDERS
+from bench.measures import Results, Round, Spread, spread
+from bench.targets import ratios, reached
+
+__all__ = ["sections"]
+
+
+def sections(results: Results) -> dict[str, str]:
+    """Return the text of each section of docs/performance.md that a run makes, by its name."""
+    return {
+        "machine": _machine(results),
+        "targets": _targets(results),
+        "throughput": _throughput(results),
+        "ratios": _ratios(results),
+        "fifty": _fifty(results),
+        "lone": _lone(results),
+        "lag": _lag(results),
+        "in-flight": _in_flight(results),
+        "startup": _startup(results),
+    }
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column is text, the others are figures."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _with_range(form: str, figure: Spread) -> str:
+    """Return the median and, where there is more than one value, lowest and highest."""
+    median = form.format(figure.median)
+    low, high = form.format(figure.low), form.format(figure.high)
+    return median if low == high else f"{median} ({low} to {high})"
+
+
+def _machine(results: Results) -> str:
+    lines = [f"- {name}: {value}" for name, value in {**results.machine, **_options(results)}.items()]
+    lines += [f"- **not measured**: {failure}" for failure in results.failures]
+    return "\n".join(lines)
+
+
+def _options(results: Results) -> dict[str, str]:
+    names = ("rounds", "clients", "seconds", "settings")
+    return {name: str(results.options[name]) for name in names if results.options.get(name)}
+
+
+def _targets(results: Results) -> str:
+    rows = []
+    for one in reached(results):
+        target = one.target
+        figure = _with_range(target.form, one.figure) if one.figure is not None else ""
+        rows.append(
+            [
+                target.title,
+                target.form.format(target.at_least),
+                target.form.format(target.hoped_for),
+                figure,
+                one.verdict,
+            ]
+        )
+    return table(["", "at least", "hoped for", "this run", "so it is"], rows)
+
+
+def _throughput(results: Results) -> str:
+    rows = []
+    for name, rounds in _by_contender(results.rounds).items():
+        rows.append(
+            [
+                CONTENDERS[name].title,
+                _with_range("{:.0f}", spread(one.jobs_per_s for one in rounds)),
+                _with_range("{:.1f}", spread(one.cpu_ms_per_job for one in rounds)),
+                f"{statistics.median(one.p50_ms for one in rounds):.0f}",
+                f"{statistics.median(one.p99_ms for one in rounds):.0f}",
+                f"{statistics.median(one.job_server_cpu_ms_per_job for one in rounds):.2f}",
+                f"{statistics.median(one.load_cpu_ms_per_job for one in rounds):.2f}",
+            ]
+        )
+    head = ["", "jobs/s", "CPU ms/job", "p50 ms", "p99 ms", "job server ms/job", "load ms/job"]
+    return table(head, rows)
+
+
+def _ratios(results: Results) -> str:
+    rows = []
+    names = list(_by_contender(results.rounds))
+    for ours in (name for name in names if CONTENDERS[name].ours):
+        for other in (name for name in names if not CONTENDERS[name].ours):
+            figure = spread(ratios(results.rounds, ours, other) or [0.0])
+            rows.append([CONTENDERS[ours].title, CONTENDERS[other].title, _with_range("{:.2f}", figure)])
+    return table(["jobs/s of", "divided by those of", "ratio"], rows)
+
+
+def _by_contender(rounds: Iterable[Round]) -> dict[str, list[Round]]:
+    """Return the rounds of each contender, the contenders in the order of their table."""
+    found: dict[str, list[Round]] = {name: [] for name in CONTENDERS}
+    for one in rounds:
+        found[one.contender].append(one)
+    return {name: some for name, some in found.items() if some}
+
+
+def _fifty(results: Results) -> str:
+    by_way: dict[str, list[float]] = {}
+    for one in results.fifty:
+        by_way.setdefault(one.way, []).append(one.total_s)
+    rows = []
+    for way, totals in by_way.items():
+        title = (
+            CONTENDERS[way].title if way in CONTENDERS else "the same, by `python -m jobclient`, embedded job server"
+        )
+        rows.append([title, _with_range("{:.3f}", spread(totals))])
+    return table(["", "seconds in all"], rows)
+
+
+def _lone(results: Results) -> str:
+    rows = [
+        [
+            CONTENDERS[one.contender].title,
+            f"{one.duration_s:g}",
+            str(one.jobs),
+            f"{one.p50_ms:.1f}",
+            f"{one.p99_ms:.1f}",
+        ]
+        for one in results.lone
+    ]
+    return table(["", "the job takes, s", "jobs", "added, p50 ms", "added, p99 ms"], rows)
+
+
+def _lag(results: Results) -> str:
+    rows = [
+        [
+            f"{one.jobs} jobs in {one.took_s:.2f} s",
+            f"{one.p50_ms:.1f}",
+            f"{one.p99_ms:.1f}",
+            f"{one.max_ms:.1f}",
+            f"{one.quiet_p99_ms:.1f}",
+        ]
+        for one in results.lag
+    ]
+    return table(["", "p50 ms", "p99 ms", "longest ms", "p99 ms before"], rows)
+
+
+def _in_flight(results: Results) -> str:
+    rows = [
+        [
+            f"{one.jobs:,}",
+            f"{one.workers:,}",
+            f"{one.submitted_s:.1f}",
+            f"{one.answered_s:.1f}",
+            f"{one.worker_p50_bytes / 1e6:.2f}",
+            f"{one.worker_p90_bytes / 1e6:.2f}",
+            f"{one.front_end_bytes / 1e6:.0f}",
+        ]
+        for one in results.in_flight
+    ]
+    head = [
+        "jobs answered",
+        "worker processes",
+        "all submitted, s",
+        "all answered after release, s",
+        "worker MB, p50",
+        "worker MB, p90",
+        "front end MB",
+    ]
+    return table(head, rows)
+
+
+def _startup(results: Results) -> str:
+    rows = []
+    if results.startup_s:
+        rows.append(
+            ["`python run.py` to the first job's answer", _with_range("{:.2f}", spread(results.startup_s)) + " s"]
+        )
+    rows += [
+        [f"idle, spares ready, over {one.seconds:.0f} s", f"{one.cpu_percent:.3f} % of a core"] for one in results.idle
+    ]
+    return table(["", "figure"], rows)

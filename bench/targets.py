@@ -1,0 +1,152 @@
+"""What is to be reached, and what was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from bench.measures import Results, Round, Spread, spread
+
+__all__ = ["TARGETS", "Reached", "Target", "Verdict", "ratios", "reached"]
+
+
+class Verdict(StrEnum):
+    """How a figure compares with its target."""
+
+    HOPED_FOR = "hoped for"
+    REACHED = "reached"
+    MISSED = "missed"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One line of the table."""
+
+    title: str
+    #: How a number is written, for example `{:.1f} ms`.
+    form: str
+    at_least: float
+    hoped_for: float
+    #: The figures of a run, one for each repetition; none where it was not measured.
+    figures: Callable[[Results], Iterable[float]]
+
+    def verdict(self, figure: float) -> Verdict:
+        """Judge a figure. More is better where more is hoped for than asked."""
+        sign = 1 if self.hoped_for > self.at_least else -1
+        if sign * figure >= sign * self.hoped_for:
+            return Verdict.HOPED_FOR
+        return Verdict.REACHED if sign * figure >= sign * self.at_least else Verdict.MISSED
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A target and what came of it."""
+
+    target: Target
+    figure: Spread | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """How the median compares."""
+        return Verdict.NOT_MEASURED if self.figure is None else self.target.verdict(self.figure.median)
+
+
+def reached(results: Results) -> list[Reached]:
+    """Return every target with the figure of this run."""
+    found = []
+    for target in TARGETS:
+        figures = list(target.figures(results))
+        found.append(Reached(target, spread(figures) if figures else None))
+    return found
+
+
+def ratios(rounds: Iterable[Round], ours: str, other: str) -> list[float]:
+    """Return, round by round, how many times the jobs a second of `other` are done by `ours`."""
+    jobs_per_s = {(one.number, one.contender): one.jobs_per_s for one in rounds}
+    return [
+        figure / jobs_per_s[number, other]
+        for (number, name), figure in jobs_per_s.items()
+        if name == ours and (number, other) in jobs_per_s
+    ]
+
+
+def _in_flight(results: Results) -> list[float]:
+    """Return the largest number of jobs that were in flight at once, each in its own process, and all answered."""
+    return [max((one.jobs for one in results.in_flight if one.workers >= one.jobs), default=0)]
+
+
+TARGETS: Final = (
+    Target(
+        title="fresh process per job, jobs/s against Node.js worker thread per request",
+        form="{:.1f} times",
+        at_least=5,
+        hoped_for=8,
+        figures=lambda results: ratios(results.rounds, "fresh", "node"),
+    ),
+    Target(
+        title="reused workers, jobs/s against the unisolated asyncio proxy",
+        form="{:.2f} times",
+        at_least=0.9,
+        hoped_for=1.1,
+        figures=lambda results: ratios(results.rounds, "reused", "asyncio"),
+    ),
+    Target(
+        title="CPU per job, fresh, all processes",
+        form="{:.1f} ms",
+        at_least=9,
+        hoped_for=6,
+        figures=lambda results: [one.cpu_ms_per_job for one in results.rounds if one.contender == "fresh"],
+    ),
+    Target(
+        title="50 jobs of 0.5 s through the proxy, in all",
+        form="{:.3f} s",
+        at_least=0.62,
+        hoped_for=0.55,
+        figures=lambda results: [one.total_s for one in results.fifty if one.way == "fresh"],
+    ),
+    Target(
+        title="added to a lone job's own time, spare ready, p50",
+        form="{:.1f} ms",
+        at_least=10,
+        hoped_for=5,
+        figures=lambda results: [one.p50_ms for one in results.lone if one.contender == "fresh"],
+    ),
+    Target(
+        title="jobs in flight at once, each in its own process, all answered",
+        form="{:,.0f}",
+        at_least=2000,
+        hoped_for=4000,
+        figures=lambda results: _in_flight(results) if results.in_flight else [],
+    ),
+    Target(
+        title="private memory of a waiting worker",
+        form="{:.2f} MB",
+        at_least=4,
+        hoped_for=2.5,
+        figures=lambda results: [one.worker_p50_bytes / 1e6 for one in results.in_flight],
+    ),
+    Target(
+        title="event loop lag while 500 jobs arrive at once, p99",
+        form="{:.1f} ms",
+        at_least=50,
+        hoped_for=20,
+        figures=lambda results: [one.p99_ms for one in results.lag],
+    ),
+    Target(
+        title="`python run.py` to first job answered (job of 0 s)",
+        form="{:.2f} s",
+        at_least=1.5,
+        hoped_for=0.8,
+        figures=lambda results: results.startup_s,
+    ),
+    Target(
+        title="idle: CPU with spares ready",
+        form="{:.2f} % of a core",
+        at_least=0.5,
+        hoped_for=0.1,
+        figures=lambda results: [one.cpu_percent for one in results.idle],
+    ),
+)
