@@ -42,6 +42,8 @@ __all__ = ["FrontEnd", "bind_all", "worker_config"]
 _HARD_STOP_S: Final = 4.0
 #: How long the job server is looked for at the start, beside serving.
 _REACH_S: Final = 5.0
+#: For a submission under way when this process is killed: well within the time in which a start begins to serve.
+_LINGER_S: Final = 1.0
 #: What a shell reports of a process that a signal ended, less the signal's number.
 _BY_SIGNAL: Final = 128
 
@@ -165,6 +167,7 @@ def worker_config(settings: Settings, job_server_url: str) -> WorkerConfig:
         submit_retries=settings.submit_retries,
         lost_reply_wait_s=settings.lost_reply_wait,
         max_jobs=settings.worker_max_jobs,
+        linger_s=_LINGER_S if settings.journal else 0.0,
     )
 
 

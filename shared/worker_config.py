@@ -22,6 +22,9 @@ class WorkerConfig:
     lost_reply_wait_s: float
     #: Jobs a worker serves before it leaves; 0: no limit.
     max_jobs: int
+    #: Seconds that a worker may go on with a submission when the front end is gone. Worth it where somebody will know
+    #: the job again: a submission that is cut off has an unknown fate, one that is finished gets its callback.
+    linger_s: float = 0.0
 
     def encode(self) -> bytes:
         """Return the configuration as bytes."""

@@ -11,7 +11,8 @@ It reaps what it forked and reports each end (`Exited`). Before it reaps a worke
 process group: as long as the zombie is there, the group's number cannot belong to anybody else.
 
 Its own end does not end the workers: they notice nothing. When the front end ends, the socket does, and this process
-kills every worker, also one that is stopped and could not leave by itself.
+kills every worker, also one that is stopped and could not leave by itself; where jobs are remembered, after the time
+that a worker may go on with a submission.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import os
 import selectors
 import signal
 import socket
+import time
 from typing import TYPE_CHECKING, Final
 
 from shared.messages import Exited, Forked, ForkFailed, decode_fork, encode
@@ -52,7 +54,7 @@ def main(channel: socket.socket, config: WorkerConfig) -> None:
         file.write(_OOM_SCORE)
     loop = ForkableLoop()
     rehearse(loop, config)
-    fork_server = ForkServer(channel, loop, loop.run_until_complete(_make_client(config)), config.max_jobs)
+    fork_server = ForkServer(channel, loop, loop.run_until_complete(_make_client(config)), config)
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object
     gc.disable()
@@ -68,12 +70,13 @@ async def _make_client(config: WorkerConfig) -> JobClient:
 class ForkServer:
     """Forks workers on request and reaps them."""
 
-    def __init__(self, channel: socket.socket, loop: ForkableLoop, client: JobClient, max_jobs: int) -> None:
-        """`loop` and `client` are what each worker goes on with, for `max_jobs` jobs."""
+    def __init__(self, channel: socket.socket, loop: ForkableLoop, client: JobClient, config: WorkerConfig) -> None:
+        """`loop` and `client` are what each worker goes on with."""
         self._channel = channel
         self._loop = loop
         self._client = client
-        self._max_jobs = max_jobs
+        self._max_jobs = config.max_jobs
+        self._linger_s = config.linger_s
         self._children: dict[int, WorkerProcess] = {}
         self._wakeup_r, self._wakeup_w = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -91,6 +94,7 @@ class ForkServer:
             while True:
                 for key, _ in self._selector.select(0 if self._wanted else None):
                     if key.fileobj is self._channel and not self._read():
+                        self._let_finish()
                         return
                     if key.fileobj is self._wakeup_r:
                         self._reap()
@@ -135,7 +139,7 @@ class ForkServer:
             ours.close()
         inbox.close_writer()
         self._loop.after_fork_in_child()
-        run(self._loop, self._client, inbox, outbox_w, self._max_jobs)
+        run(self._loop, self._client, inbox, outbox_w, max_jobs=self._max_jobs, linger_s=self._linger_s)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -148,7 +152,16 @@ class ForkServer:
                 os.killpg(ended.si_pid, signal.SIGKILL)
             worker = self._children.pop(ended.si_pid)
             worker.join()
-            self._channel.send(encode(Exited(pid=ended.si_pid, status=worker.exitcode or 0)))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the front end is gone: seen as EOF
+                self._channel.send(encode(Exited(pid=ended.si_pid, status=worker.exitcode or 0)))
+
+    def _let_finish(self) -> None:
+        """Wait for workers that finish a submission; all others leave at once, as their inbox ends."""
+        self._selector.unregister(self._channel)
+        end = time.monotonic() + self._linger_s
+        while self._children and (left_s := end - time.monotonic()) > 0:
+            if self._selector.select(left_s):
+                self._reap()
 
     def _kill_all(self) -> None:
         for pid in self._children:

@@ -1,7 +1,8 @@
 """A worker's life: take a job, submit it, wait on the inbox for the callback, report; leave after the last job.
 
 A worker leaves by `os._exit`: a name look-up that hangs would hold the interpreter's ordinary exit up, and there is
-nothing to tidy that the kernel does not tidy. It leaves as soon as its inbox says that the front end is gone.
+nothing to tidy that the kernel does not tidy. It leaves as soon as its inbox says that the front end is gone; where the
+next front end will know the job, it first finishes the submission it is at.
 """
 
 from __future__ import annotations
@@ -27,12 +28,21 @@ __all__ = ["Worker", "run"]
 
 
 def run(
-    loop: asyncio.AbstractEventLoop, client: JobClient, inbox: Inbox, outbox: Connection, max_jobs: int
+    loop: asyncio.AbstractEventLoop,
+    client: JobClient,
+    inbox: Inbox,
+    outbox: Connection,
+    *,
+    max_jobs: int,
+    linger_s: float,
 ) -> NoReturn:
-    """Serve jobs until the inbox ends or `max_jobs` are done (0: no limit); never return."""
+    """Serve jobs until the inbox ends or `max_jobs` are done (0: no limit); never return.
+
+    A submission under way when the inbox ends gets `linger_s` more seconds.
+    """
     if max_jobs != 1:
         gc.enable()  # a process for one job ends before its garbage matters; a reused one must collect it
-    worker = Worker(client, outbox, max_jobs)
+    worker = Worker(client, outbox, max_jobs, linger_s)
     try:
         loop.run_until_complete(worker.serve(inbox))
     except (EOFError, BrokenPipeError):
@@ -46,10 +56,11 @@ def run(
 class Worker:
     """Serves one job after the other."""
 
-    def __init__(self, client: JobClient, outbox: Connection, max_jobs: int) -> None:
+    def __init__(self, client: JobClient, outbox: Connection, max_jobs: int, linger_s: float = 0.0) -> None:
         self._client = client
         self._outbox = outbox
         self._max_jobs = max_jobs
+        self._linger_s = linger_s
         self._job_id = ""
 
     async def serve(self, inbox: Inbox) -> None:
@@ -72,6 +83,8 @@ class Worker:
             if failure is not None:
                 return failure
         else:
+            if callback.exception() is not None:  # the front end is gone
+                await asyncio.wait((submission,), timeout=self._linger_s)
             await _cancel(submission)  # the callback is the answer; the reply can add nothing to it
         body = await callback
         return Answered(job_id=job.job_id, success=not says_failed(body), body=body)
@@ -96,7 +109,12 @@ class Worker:
         return None
 
     def _on_event(self, event: Event) -> None:
-        self._report(Progress(job_id=self._job_id, event=event))
+        try:
+            self._report(Progress(job_id=self._job_id, event=event))
+        except BrokenPipeError:
+            if not self._linger_s:
+                raise
+            # The front end is gone, which the inbox says as well; this is no reason to cut a submission off.
 
     def _report(self, message: FromWorker) -> None:
         self._outbox.send_bytes(encode(message))
