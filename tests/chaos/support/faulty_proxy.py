@@ -1,0 +1,61 @@
+"""`python -m tests.chaos.support.faulty_proxy`: the real front end, with workers that break on request.
+
+It also measures its own event loop: every few milliseconds it looks how late it is, less the time that the kernel let
+it wait for a processor, which says nothing about this program. The figures are in the file CHAOS_DIR/lag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from proxy import front_end, pool
+from proxy.__main__ import main
+
+#: Longest lag less waiting for a processor, longest lag in all, number of looks; seconds.
+LAG: Final = struct.Struct("ddq")
+_EVERY_S: Final = 0.01
+
+
+def _waited_s(fd: int) -> float:
+    """Return how long this thread has waited for a processor (proc(5), schedstat)."""
+    return int(os.pread(fd, 100, 0).split()[1]) / 1e9
+
+
+async def _watch_loop() -> None:
+    path = Path(os.environ["CHAOS_DIR"], "lag")
+    path.write_bytes(bytes(LAG.size))
+    stat = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), LAG.size) as shown:
+        while True:
+            due, waited_s = time.monotonic() + _EVERY_S, _waited_s(stat)
+            await asyncio.sleep(_EVERY_S)
+            late_s = time.monotonic() - due
+            own_s = max(0.0, late_s - (_waited_s(stat) - waited_s))
+            worst_own_s, worst_s, looks = LAG.unpack_from(shown)
+            LAG.pack_into(shown, 0, max(own_s, worst_own_s), max(late_s, worst_s), looks + 1)
+
+
+def _patch() -> None:
+    init: Any = pool.Pool.__init__
+    init.__kwdefaults__["command"] = (sys.executable, "-m", "tests.chaos.support.faulty_worker")
+    run = front_end.FrontEnd.run
+    tasks = []
+
+    async def watched_run(self: front_end.FrontEnd) -> None:
+        tasks.append(asyncio.ensure_future(_watch_loop()))
+        await run(self)
+
+    front_end.FrontEnd.run = watched_run  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    _patch()
+    sys.exit(main())

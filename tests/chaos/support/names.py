@@ -1,0 +1,13 @@
+"""Names that the test and the processes it starts have to agree on."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+__all__ = ["semaphore_prefix"]
+
+
+def semaphore_prefix(folder: Path) -> str:
+    """Return what the names of semaphores begin with that are made for the proxy with this folder."""
+    return f"chaos{zlib.crc32(str(folder).encode()):x}"

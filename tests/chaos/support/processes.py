@@ -1,0 +1,109 @@
+"""The processes that a chaos test is about: the proxy whose workers break on request, and a job server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from tests.chaos.support.faulty_proxy import LAG
+from tests.support.proxy_process import ROOT, ProxyProcess, environment
+from tests.support.proxy_process import _collect as collect
+
+__all__ = ["FaultyProxy", "JobServerProcess", "StartProxy"]
+
+_FAULTY = (sys.executable, "-m", "tests.chaos.support.faulty_proxy")
+
+
+class FaultyProxy(ProxyProcess):
+    """A proxy whose workers break where a job asks them to (`chaos`); see faulty_worker.py."""
+
+    def __init__(self, folder: Path, *, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str) -> None:
+        """Start it; `folder` is for its marks, `prefix` stands before the command, `stdout` may be a descriptor."""
+        self.folder = folder
+        #: Whether it has had its first jobs.
+        self.warm = False
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        marks = {"CHAOS_DIR": str(folder), "CHAOS_LOG": str(folder / "acts"), "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [*prefix, *_FAULTY],
+            env=environment(**settings) | marks,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._readers = [collect(self._process.stderr, self.stderr)]
+        if stdout is None:
+            self._readers.append(collect(self._process.stdout, self.stdout))
+
+    def acts(self) -> list[dict[str, Any]]:
+        """Return what workers did because a job asked for it, with the instant of each."""
+        try:
+            return [json.loads(line) for line in (self.folder / "acts").read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def acts_of(self, ref: str) -> list[dict[str, Any]]:
+        """Return everything the job `ref` had its worker do."""
+        return [act for act in self.acts() if act["ref"] == ref]
+
+    def act(self, ref: str) -> dict[str, Any]:
+        """Return the first thing the job `ref` had its worker do."""
+        return self.acts_of(ref)[0]
+
+    def lag_s(self) -> tuple[float, float]:
+        """Return the event loop's longest lag since the last reset: its own doing, and in all."""
+        own_s, all_s, _ = LAG.unpack((self.folder / "lag").read_bytes())
+        return own_s, all_s
+
+    def reset_lag(self) -> None:
+        """Begin to measure the lag anew."""
+        with (self.folder / "lag").open("r+b") as file:
+            file.write(bytes(LAG.size))
+
+
+class StartProxy(Protocol):
+    """What the fixture `start_proxy` is."""
+
+    def __call__(self, *, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str) -> FaultyProxy:
+        """Start a proxy and wait until it listens."""
+
+
+class JobServerProcess:
+    """A job server; it leaves with this process, whatever ends it."""
+
+    def __init__(self, *arguments: str) -> None:
+        """Start it and wait until it listens."""
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.chaos.support.job_server"),
+                *("--port", "0", "--announce", "--exit-with-parent", "--duration", "0.05", *arguments),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.url: str = json.loads(self._process.stdout.readline())["listening"]
+        self.base = self.url.removesuffix("/start")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()

@@ -1,0 +1,73 @@
+"""W1: a worker that dies, in every way and in every phase of its job."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from tests.chaos.support.harness import Chaos, Reply
+from tests.support.waiting import eventually
+
+DEATHS = ("sigkill", "sigsegv", "exit0", "exit1")
+#: The job server in each phase: silent after the submission, or with a callback soon.
+FIELDS: dict[str, dict[str, object]] = {
+    "p1": {},
+    "p2": {"fault": "hang"},
+    "p3": {"duration": 1.0},
+    "p4": {},
+    "p5": {},
+}
+SUBMITTED = {"p1": "no", "p2": "unknown", "p3": "yes", "p4": "yes", "p5": "yes"}
+
+
+@pytest.mark.parametrize("phase", FIELDS)
+async def test_w1_worker_that_dies_in_this_phase(chaos: Chaos, phase: str) -> None:
+    """Its job ends `worker-died` within a second, and says what the job server knows of it."""
+    replies = await asyncio.gather(*(chaos.job(chaos=f"{death}@{phase}", **FIELDS[phase]) for death in DEATHS))
+    for reply in replies:
+        assert reply.summary == (500, "worker-died", SUBMITTED[phase])
+        assert reply.answered_at - chaos.proxy.act(reply.ref)["at"] < 1
+
+
+async def test_w1_worker_that_dies_after_its_result_in_p6(chaos: Chaos) -> None:
+    """The result was written as a whole, so it counts."""
+    replies = await asyncio.gather(*(chaos.job(chaos=f"{death}@p6") for death in DEATHS))
+    assert [reply.status for reply in replies] == [200] * len(DEATHS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGUSR1, signal.SIGUSR2])
+async def test_w1_worker_that_dies_in_p0(chaos: Chaos, number: signal.Signals) -> None:
+    """A spare that is given a job as it dies, before it has read it: `worker-died`, `no`.
+
+    It is stopped first, so that it cannot read. The two last signals make it leave by itself with exit code 0 and 1.
+    """
+    async with chaos.quiet():
+        spare = await chaos.next_spare()
+        os.kill(spare, signal.SIGSTOP)
+        job = asyncio.ensure_future(chaos.job())
+        await eventually(lambda: chaos.has_job(spare))
+    died_at = asyncio.get_running_loop().time()
+    os.kill(spare, number)
+    os.kill(spare, signal.SIGCONT)
+    reply: Reply = await job
+    assert reply.summary == (500, "worker-died", "no")
+    assert reply.answered_at - died_at < 1
+
+
+async def test_w1_spares_that_die_are_nobodys_loss(chaos: Chaos) -> None:
+    """Every spare is killed at once: others are made, and not a job is lost."""
+    async with chaos.quiet():
+        spares = {worker["pid"] for worker in await chaos.workers() if worker["state"] == "spare"}
+        for pid in spares:
+            os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: _replaced(chaos, spares))
+    replies = await asyncio.gather(*(chaos.job() for _ in range(8)))
+    assert [reply.status for reply in replies] == [200] * 8
+
+
+async def _replaced(chaos: Chaos, pids: set[int]) -> bool:
+    now = {worker["pid"] for worker in await chaos.workers()}
+    return len(now) >= len(pids) and not now & pids

@@ -1,0 +1,50 @@
+"""W2: a worker that is stopped (SIGSTOP) in every phase of its job."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.chaos.support.harness import TIMEOUT_S, Chaos, Reply
+from tests.support.waiting import eventually
+
+PHASES: dict[str, tuple[dict[str, object], str]] = {
+    "p1": ({}, "no"),
+    "p2": ({"fault": "hang"}, "unknown"),
+    "p3": ({"duration": 1.0}, "yes"),
+    "p4": ({}, "yes"),
+    "p5": ({}, "yes"),
+}
+
+
+async def test_w2_worker_that_is_stopped_in_p1_to_p5(chaos: Chaos) -> None:
+    """Its job ends at the deadline, and a second later the worker is killed and reaped."""
+
+    async def case(phase: str) -> None:
+        fields, submitted = PHASES[phase]
+        reply = await chaos.job(chaos=f"sigstop@{phase}", **fields)
+        assert reply.summary == (500, "deadline-exceeded", submitted), phase
+        await _gone(chaos.proxy.act(reply.ref)["pid"], reply.answered_at)
+
+    await asyncio.gather(*map(case, PHASES))
+
+
+async def test_w2_worker_that_is_stopped_in_p0(chaos: Chaos) -> None:
+    """A spare that was stopped before it got its job: the job server has nothing, and the worker goes."""
+    async with chaos.quiet():
+        spare = await chaos.next_spare()
+        os.kill(spare, signal.SIGSTOP)
+        job = asyncio.ensure_future(chaos.job())
+        await eventually(lambda: chaos.has_job(spare))
+    reply: Reply = await job
+    assert reply.summary == (500, "deadline-exceeded", "no")
+    assert reply.took_s > TIMEOUT_S - 0.05
+    await _gone(spare, reply.answered_at)
+
+
+async def _gone(pid: int, answered_at: float) -> None:
+    await eventually(lambda: not Path(f"/proc/{pid}").exists(), 2)
+    assert time.monotonic() - answered_at < 1
