@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
-from proxy.api import admin, health, problems
+from proxy.api import admin, health, openapi
 from proxy.api.answers import Answers
 from proxy.api.callbacks import CallbackRoute
+from proxy.api.docs_page import DocsPage, ProblemPage
 from proxy.api.http import Guard
 from proxy.api.idempotency import Keys
 from proxy.api.job_routes import JobResult, Jobs, JobStatus
@@ -26,10 +22,8 @@ from proxy.live_metrics import LiveMetrics
 from proxy.observation import Observation
 from proxy.registry import Registry
 from proxy.supervisor import Supervisor
-from shared.errors import Code
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.types import ASGIApp
 
     from proxy.pool import Pool
@@ -82,6 +76,7 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
     callback_route = CallbackRoute(intake, max_body_bytes=settings.max_body_bytes)
     callback = Route("/callback/{token}", callback_route, methods=["POST", "PUT"])
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
+    described = openapi.document(settings)
     client_routes = [
         Route("/queueJob", queue_job, methods=["POST"]),
         Route("/start", queue_job, methods=["POST"]),
@@ -89,7 +84,9 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
         Route("/jobs/{id}/result", JobResult(jobs, answers), methods=["GET"]),
         healthz,
         Route("/readyz", health.Ready(dispatcher, pool), methods=["GET"]),
-        Route("/problems/{code}", health.ProblemPage(), methods=["GET"]),
+        Route("/problems/{code}", ProblemPage(), methods=["GET"]),
+        Route("/openapi.json", openapi.Description(described), methods=["GET"]),
+        Route("/docs", DocsPage(described), methods=["GET"]),
     ]
     observation.metrics.registry.register(
         LiveMetrics(
@@ -121,17 +118,5 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
 
 
 def _app(routes: list[Route], observation: Observation) -> ASGIApp:
-    # Inside Starlette's own outermost layer, which would answer our exceptions with a plain 500.
-    guard = Middleware(Guard, on_problem=observation.request_refused)
-    return Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: _http_problem})
-
-
-async def _http_problem(_request: Request, exc: Exception) -> Response:
-    """Answer what the router refuses as a problem document."""
-    headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
-    wrong_method = isinstance(exc, HTTPException) and exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED
-    if wrong_method:
-        problem = problems.make(Code.METHOD_NOT_ALLOWED, "this route takes " + headers.get("Allow", "other methods"))
-    else:
-        problem = problems.make(Code.NOT_FOUND, "there is no such route")
-    return Response(problem.body, problem.status, headers, media_type="application/problem+json")
+    # The router alone: the two layers that an application puts around it do what the guard does, a second time.
+    return Guard(Router(routes, redirect_slashes=False), on_problem=observation.request_refused)

@@ -34,4 +34,5 @@ def reap_orphans(loop: asyncio.AbstractEventLoop, known: Callable[[], Collection
                     return
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
 
-    loop.add_signal_handler(signal.SIGCHLD, sweep)
+    # Not the loop's own way: a loop that keeps SIGCHLD for its subprocesses, as uvloop does, would not have it.
+    signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(sweep))

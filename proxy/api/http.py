@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from starlette.exceptions import HTTPException
+
 from proxy import logs
 from proxy.api import problems
 from shared.errors import AdmissionError, Code, RequestError
@@ -117,6 +119,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["app"] = self._app  # lets the router raise what it refuses, instead of answering in plain text
         started = False
 
         async def watched_send(message: Message) -> None:
@@ -145,5 +148,12 @@ def _problem_of(exc: Exception) -> problems.Problem:
             return problems.make(exc.code, exc.detail)
         case AdmissionError():
             return problems.make(exc.code, exc.detail, retry_after_s=exc.retry_after_s)
+        case HTTPException(status_code=405):
+            allowed = (exc.headers or {}).get("Allow", "")
+            problem = problems.make(Code.METHOD_NOT_ALLOWED, f"this route takes {allowed or 'other methods'}")
+            problem.headers.append((b"allow", allowed.encode()))
+            return problem
+        case HTTPException():
+            return problems.make(Code.NOT_FOUND, "there is no such route")
         case _:
             return problems.make(Code.INTERNAL_ERROR, "the proxy failed in a way it does not know")
