@@ -28,7 +28,7 @@ from shared.settings import load
 if TYPE_CHECKING:
     from shared.settings import Settings
 
-__all__ = ["Check", "Verdict"]
+__all__ = ["Check", "Verdict", "descriptors_needed"]
 
 _TIMEOUT_S: Final = 5.0
 _LOOK_S: Final = 0.01
@@ -43,6 +43,11 @@ class Verdict(StrEnum):
     OK = "ok"
     WARNING = "warn"
     FAILED = "FAIL"
+
+
+def descriptors_needed(settings: Settings) -> int:
+    """Return how many file descriptors the front end may need at once."""
+    return _FDS_PER_JOB * (settings.max_jobs + settings.worker_spares) + _FDS_BESIDES
 
 
 class Check:
@@ -127,7 +132,7 @@ class Check:
     def _descriptors(self) -> None:
         _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         settings = self._settings
-        needed = _FDS_PER_JOB * (settings.max_jobs + settings.worker_spares) + _FDS_BESIDES
+        needed = descriptors_needed(settings)
         if limit != resource.RLIM_INFINITY and limit < needed:
             words = (
                 f"the limit is {limit}, MAX_JOBS and WORKER_SPARES may need {needed}; some jobs will be answered 503"

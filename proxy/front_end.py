@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from proxy.server import Listener
     from shared.settings import Settings
 
-__all__ = ["FrontEnd", "bind_all", "worker_config"]
+__all__ = ["HARD_STOP_S", "FrontEnd", "bind_all", "worker_config"]
 
 #: After the job timeout: how long until the process ends whatever is still under way.
-_HARD_STOP_S: Final = 4.0
+HARD_STOP_S: Final = 4.0
 #: How long the job server is looked for at the start, beside serving.
 _REACH_S: Final = 5.0
 #: For a submission under way when this process is killed: well within the time in which a start begins to serve.
@@ -133,7 +133,7 @@ class FrontEnd:
         if "callback" in listeners:
             listeners["public"].stop()
         try:
-            async with asyncio.timeout(self._settings.job_timeout + _HARD_STOP_S):
+            async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S):
                 await app.dispatcher.drain()
                 for listener in listeners.values():
                     listener.stop()

@@ -1,0 +1,116 @@
+"""deploy/Dockerfile, without an engine: what it copies is enough to run, and its check of health works."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.front_end import HARD_STOP_S
+from shared.settings import load, variables
+from tests.support.proxy_process import ROOT, environment
+from tests.support.waiting import eventually_blocking
+
+TEXT = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+#: The stage that becomes the image, its continued lines joined.
+STAGE = re.sub(r"\\\n", "", TEXT).rpartition("\nFROM ")[2]
+
+
+def copied() -> list[str]:
+    """What the image gets from the project."""
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", STAGE, re.MULTILINE)
+    return [name for line in lines for name in line.split()]
+
+
+def image_settings() -> dict[str, str]:
+    """The ENV line."""
+    (line,) = re.findall(r"^ENV (.+)$", STAGE, re.MULTILINE)
+    return dict(pair.split("=", 1) for pair in line.split())
+
+
+def health_check() -> list[str]:
+    """The command of HEALTHCHECK."""
+    (line,) = re.findall(r"^HEALTHCHECK .*CMD (\[.+\])$", STAGE, re.MULTILINE)
+    command: list[str] = json.loads(line)
+    return command
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A folder with what the image has in /app, and nothing else."""
+    for name in copied():
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / "app" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            (tmp_path / "app").mkdir(exist_ok=True)
+            shutil.copy(source, tmp_path / "app" / name)
+    return tmp_path / "app"
+
+
+@pytest.fixture
+def container(image: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A proxy that runs on the image's files and settings; its address and its process."""
+    settings = image_settings() | {"JOURNAL": str(tmp_path / "jobs.sqlite3"), "PORT": "0"}
+    # Loopback only, for as long as it is a test.
+    env = environment(**(settings | {"HOST": "127.0.0.1"}))
+    log = tmp_path / "log"
+    with log.open("w", encoding="utf-8") as stderr:
+        command = [sys.executable, str(image / "run.py")]
+        process = subprocess.Popen(command, cwd=image, env=env, stdout=subprocess.DEVNULL, stderr=stderr, text=True)
+    try:
+        eventually_blocking(lambda: process.poll() is not None or '"listening"' in log.read_text(encoding="utf-8"), 20)
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        found = re.search(r'"public": "(http://[^"]+)"', log.read_text(encoding="utf-8"))
+        assert found
+        yield found[1], process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_the_image_has_is_enough_to_run_and_to_be_healthy(
+    container: tuple[str, subprocess.Popen[str]],
+) -> None:
+    """The proxy starts, its health is seen by the image's own check, and SIGTERM ends it with 0."""
+    url, process = container
+    env = environment(PORT=url.rpartition(":")[2])
+    check = [sys.executable, *health_check()[1:]]
+    assert subprocess.run(check, env=env, timeout=10, check=False).returncode == 0
+    process.terminate()
+    assert process.wait(10) == 0
+    assert subprocess.run(check, env=env, timeout=10, check=False, stderr=subprocess.DEVNULL).returncode != 0
+
+
+def test_every_setting_of_the_image_is_one_and_fits() -> None:
+    """A setting that was renamed shows here."""
+    python_own = {"PYTHONDONTWRITEBYTECODE"}
+    settings = image_settings()
+    assert settings.keys() - python_own < variables().keys()
+    load(settings)
+
+
+def test_the_image_holds_no_root_and_runs_as_somebody_else() -> None:
+    """USER comes before what is run, and is not root."""
+    user = STAGE.index("\nUSER proxy\n")
+    assert user < STAGE.index("\nENTRYPOINT ")
+    assert "--uid 10001 proxy" in STAGE
+
+
+def test_everything_that_is_copied_passes_the_ignore_file() -> None:
+    """And nothing else does."""
+    lines = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in lines
+    assert {line[1:] for line in lines if line.startswith("!")} == {*copied(), "requirements.txt"}
+
+
+def test_docker_waits_long_enough_for_a_drain() -> None:
+    """The example's --stop-timeout is above what a drain may take."""
+    (seconds,) = re.findall(r"--stop-timeout (\d+)", TEXT)
+    assert int(seconds) > load({}).job_timeout + HARD_STOP_S + 2

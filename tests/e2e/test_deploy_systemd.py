@@ -1,0 +1,74 @@
+"""deploy/async-job-proxy.service: what systemd's own tools say of it, and whether its figures fit the proxy's."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy.check import descriptors_needed
+from proxy.front_end import HARD_STOP_S
+from shared.settings import load
+from tests.support.proxy_process import ROOT
+
+UNIT = ROOT / "deploy" / "async-job-proxy.service"
+INSTALLED = "/opt/async-job-proxy"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """The unit as it is for a proxy that is installed where these tests are: nothing but the folder is replaced."""
+    text = UNIT.read_text(encoding="utf-8")
+    python = f"{INSTALLED}/.venv/bin/python"
+    assert f"ExecStart={python} {INSTALLED}/run.py" in text
+    copy = tmp_path / UNIT.name
+    copy.write_text(text.replace(python, sys.executable).replace(INSTALLED, str(ROOT)), encoding="utf-8")
+    return copy
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run systemd-analyze. It needs no running systemd for this."""
+    command = ["systemd-analyze", "--no-pager", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def value(name: str) -> str:
+    """The value of a line of the unit, which has one such line."""
+    (found,) = re.findall(rf"^{name}=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(found)
+
+
+def test_systemd_finds_nothing_wrong(here: Path) -> None:
+    """Every name is known, every value fits, what is started exists."""
+    verified = analyze("verify", "--man=no", str(here))
+    assert verified.stdout + verified.stderr == ""
+    assert verified.returncode == 0
+
+
+def test_systemd_finds_little_exposed(here: Path) -> None:
+    """2.5 of 10 or less: a line that is dropped by accident shows here."""
+    judged = analyze("security", "--offline=yes", "--threshold=25", str(here))
+    assert judged.returncode == 0, judged.stdout[-200:]
+
+
+def test_the_proxy_has_the_time_it_may_take_to_drain() -> None:
+    """What systemd kills is only what a drain has failed to end."""
+    settings = load({})
+    assert int(value("TimeoutStopSec").removesuffix("s")) > settings.job_timeout + HARD_STOP_S + 2
+
+
+def test_the_limits_fit_the_default_number_of_jobs() -> None:
+    """Descriptors and tasks for MAX_JOBS and the spares, with as many threads as processes."""
+    settings = load({})
+    assert int(value("LimitNOFILE")) >= descriptors_needed(settings)
+    assert int(value("TasksMax")) >= 2 * (settings.max_jobs + settings.worker_spares) + 50
+
+
+def test_what_would_end_the_drain_early_is_not_set() -> None:
+    """SIGTERM goes to the front end alone, and a worker out of memory does not end the service."""
+    assert value("KillMode") == "mixed"
+    assert value("OOMPolicy") == "continue"
+    assert value("RestartPreventExitStatus") == "2"
