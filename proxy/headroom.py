@@ -27,7 +27,7 @@ class Headroom:
 
     def __init__(self, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> None:
         self._proc = proc
-        self._cgroup = cgroup
+        self._cgroups = _own_cgroups(proc, cgroup)
         self._checked = float("-inf")
         self._shortage = ""
 
@@ -54,22 +54,36 @@ class Headroom:
             tasks = int(_read(self._proc / "loadavg").split()[3].partition("/")[2])
             limits = [int(_read(self._proc / f"sys/kernel/{name}")) for name in ("pid_max", "threads-max")]
             free.append(min(limits) - tasks)
-        with contextlib.suppress(OSError, ValueError):
-            limit, used = _read(self._cgroup / "pids.max"), int(_read(self._cgroup / "pids.current"))
-            if limit != "max":
-                free.append(int(limit) - used)
-        return min(free, default=_FREE_PIDS)
+        return min([*free, *self._free_in_cgroups("pids.max", "pids.current")], default=_FREE_PIDS)
 
     def _free_memory_bytes(self) -> int:
         free = []
         with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
             lines = _read(self._proc / "meminfo").splitlines()
             free.append(int(next(x for x in lines if x.startswith("MemAvailable:")).split()[1]) * 1024)
-        with contextlib.suppress(OSError, ValueError):
-            limit, used = _read(self._cgroup / "memory.max"), int(_read(self._cgroup / "memory.current"))
-            if limit != "max":
-                free.append(int(limit) - used)
-        return min(free, default=_FREE_MEMORY_BYTES)
+        return min([*free, *self._free_in_cgroups("memory.max", "memory.current")], default=_FREE_MEMORY_BYTES)
+
+    def _free_in_cgroups(self, limit_name: str, used_name: str) -> list[int]:
+        """Return what each cgroup with a limit still allows."""
+        free = []
+        for cgroup in self._cgroups:
+            with contextlib.suppress(OSError, ValueError):
+                limit, used = _read(cgroup / limit_name), int(_read(cgroup / used_name))
+                if limit != "max":
+                    free.append(int(limit) - used)
+        return free
+
+
+def _own_cgroups(proc: Path, root: Path) -> list[Path]:
+    """Return this process's cgroup and those above it: each may have a limit, and all of them hold.
+
+    In a container its own cgroup looks like the root; under systemd it is the service's.
+    """
+    with contextlib.suppress(OSError, StopIteration):
+        name = next(x for x in _read(proc / "self/cgroup").splitlines() if x.startswith("0::")).removeprefix("0::")
+        own = root / name.lstrip("/")
+        return [own, *(above for above in own.parents if above.is_relative_to(root))]
+    return [root]
 
 
 def _read(path: Path) -> str:
