@@ -1,0 +1,193 @@
+"""The callback route: what the job server can send, what a stranger can, and what it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+from aiohttp import ClientSession
+
+from tests.support.bad_json import BAD_VALUES
+from tests.support.http import Answer, fetch, new_ref, post_job, problem
+from tests.support.job_server import JobServer
+from tests.support.proxy_process import ProxyProcess
+from tests.support.shared_proxies import SharedProxies
+from tests.support.waiting import eventually
+
+_ACCEPTED: Final = {"status": "accepted"}
+_DUPLICATE: Final = {"status": "duplicate"}
+_LATE: Final = {"status": "late"}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that the job server has and that nobody has called back for."""
+
+    answer: asyncio.Task[Answer]
+    callback: str
+
+    @property
+    def token(self) -> str:
+        """The secret part of the callback's address."""
+        return self.callback.rpartition("/")[2]
+
+
+Start = Callable[..., Awaitable[Waiting]]
+
+
+@pytest.fixture
+async def start(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> AsyncIterator[Start]:
+    """Starts a job that waits for its callback, at the plain proxy or another."""
+    jobs: list[Waiting] = []
+
+    async def go(at: ProxyProcess = proxy, **fields: Any) -> Waiting:
+        ref = new_ref()
+        answer = asyncio.create_task(post_job(client, at.queue_job, ref=ref, fault="never", **fields))
+        await eventually(lambda: job_server.submissions(ref))
+        jobs.append(Waiting(answer, job_server.callback_url(ref)))
+        return jobs[-1]
+
+    yield go
+    for job in jobs:
+        job.answer.cancel()
+    await asyncio.gather(*(job.answer for job in jobs), return_exceptions=True)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_callback_is_accepted_and_the_next_ones_are_duplicates(
+    client: ClientSession, start: Start, method: str
+) -> None:
+    """Both methods; only the first callback counts, before and after the job has its answer."""
+    job = await start()
+    first = await fetch(client, method, job.callback, json={"n": 1})
+    assert (first.status, first.document) == (200, _ACCEPTED)
+    assert first.headers["Content-Type"] == "application/json"
+    second = await fetch(client, method, job.callback, json={"n": 2})
+    assert (second.status, second.document) == (200, _DUPLICATE)
+    assert (await job.answer).document == {"n": 1}
+    third = await fetch(client, method, job.callback, json={"n": 3})
+    assert (third.status, third.document) == (200, _DUPLICATE)
+
+
+async def test_of_many_callbacks_at_once_one_counts(client: ClientSession, start: Start) -> None:
+    """One is accepted, the rest are duplicates, and the accepted one's body is the answer."""
+    job = await start()
+    answers = await asyncio.gather(*(fetch(client, "POST", job.callback, json={"n": n}) for n in range(30)))
+    accepted = [n for n, answer in enumerate(answers) if answer.document == _ACCEPTED]
+    assert len(accepted) == 1
+    assert sum(answer.document == _DUPLICATE for answer in answers) == 29
+    assert {answer.status for answer in answers} == {200}
+    assert (await job.answer).document == {"n": accepted[0]}
+
+
+async def test_a_callback_after_the_deadline_is_late(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer, start: Start
+) -> None:
+    """It is taken with a 2xx and changes no answer; a second one is a duplicate, and no other job hears of it."""
+    proxy = proxies.get(JOB_TIMEOUT="2")
+    job = await start(proxy)
+    problem(await job.answer, "deadline-exceeded", 500, "yes")
+    other = await start(proxy)
+    late = await fetch(client, "POST", job.callback, json={"n": 1})
+    assert (late.status, late.document) == (200, _LATE)
+    again = await fetch(client, "POST", job.callback, json={"n": 2})
+    assert again.status == 200
+    assert again.document in (_LATE, _DUPLICATE)
+    await fetch(client, "POST", other.callback, json={"n": 3})
+    assert (await other.answer).document == {"n": 3}
+
+
+async def test_every_other_token_gets_the_same_404_to_the_byte(
+    client: ClientSession, proxy: ProxyProcess, start: Start
+) -> None:
+    """Whatever the token and the body, nothing can be learnt from the answer; the job is not touched."""
+    job = await start()
+    done = await start()
+    await fetch(client, "POST", done.callback, json={})
+    job_id = (await done.answer).headers["Job-Id"]
+    flipped = job.token[:-2] + ("A" if job.token[-2] != "A" else "B") + job.token[-1]
+    tokens = [
+        "x",
+        "A" * 43,
+        flipped,
+        job.token.swapcase(),
+        job.token + "A",
+        job.token[:-1],
+        job_id,
+        "%00",
+        "é",
+        "a" * 5000,
+    ]
+    seen = set()
+    for token in tokens:
+        for body in (b"{}", b"not JSON", b"x" * 5000):
+            answer = await fetch(client, "POST", f"{proxy.url}/callback/{token}", data=body)
+            problem(answer, "not-found", 404)
+            headers = {name: value for name, value in answer.headers.items() if name.lower() != "date"}
+            seen.add((answer.status, answer.body, tuple(sorted(headers.items()))))
+    assert len(seen) == 1
+    assert not any(token.encode() in answer_body for _, answer_body, _ in seen for token in (job.token, flipped))
+    assert (await fetch(client, "POST", job.callback, json={"n": 1})).document == _ACCEPTED
+    assert (await job.answer).document == {"n": 1}
+
+
+@pytest.mark.parametrize("body", [data for data, _ in BAD_VALUES.values()], ids=BAD_VALUES.keys())
+async def test_a_callback_that_is_not_json_is_refused_and_the_job_goes_on_waiting(
+    client: ClientSession, start: Start, body: bytes
+) -> None:
+    """400; the job's answer is the good callback that comes after."""
+    job = await start()
+    problem(await fetch(client, "POST", job.callback, data=body), "invalid-request", 400)
+    assert not job.answer.done()
+    assert (await fetch(client, "POST", job.callback, data=b' {"n": 1}\n')).document == _ACCEPTED
+    assert (await job.answer).body == b' {"n": 1}\n'
+
+
+async def test_a_callback_over_the_limit_is_refused_and_the_job_goes_on_waiting(
+    client: ClientSession, proxies: SharedProxies, start: Start
+) -> None:
+    """413, with a length and in chunks; a callback of exactly the limit is taken."""
+    job = await start(proxies.get(MAX_BODY_BYTES="2048"))
+    largest = b'"' + b"x" * 2046 + b'"'
+
+    async def chunks(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:100]
+        yield body[100:]
+
+    problem(await fetch(client, "POST", job.callback, data=largest + b" "), "payload-too-large", 413)
+    problem(await fetch(client, "POST", job.callback, data=chunks(largest + b" ")), "payload-too-large", 413)
+    assert not job.answer.done()
+    assert (await fetch(client, "POST", job.callback, data=chunks(largest))).document == _ACCEPTED
+    assert (await job.answer).body == largest
+
+
+@pytest.mark.parametrize("fault", ["garbage-callback", "huge-callback", "forged", "duplicate", "many", "early"])
+async def test_the_job_servers_own_mischief_ends_in_the_right_answer(
+    client: ClientSession, proxy: ProxyProcess, job_server: JobServer, fault: str
+) -> None:
+    """Garbage, a body over the limit, a wrong token, and more callbacks than one: the result is the answer."""
+    ref = new_ref()
+    answer = await post_job(client, proxy.queue_job, ref=ref, fault=fault)
+    assert (answer.status, answer.document["id"]) == (200, job_server.submission(ref).id)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH", "OPTIONS"])
+async def test_another_method_is_no_callback(client: ClientSession, start: Start, method: str) -> None:
+    """Also with the right token; and the answer does not tell that it was right."""
+    job = await start()
+    right = await fetch(client, method, job.callback)
+    wrong = await fetch(client, method, job.callback[:-4] + "AAAA")
+    problem(right, "method-not-allowed", 405)
+    assert (right.status, right.body) == (wrong.status, wrong.body)
+    assert not job.answer.done()
+
+
+async def test_a_callback_needs_no_media_type(client: ClientSession, start: Start) -> None:
+    """The job server signs nothing and declares what it likes; what counts is that the body is JSON."""
+    job = await start()
+    headers = {"Content-Type": "text/plain; charset=latin-1"}
+    assert (await fetch(client, "POST", job.callback, data=b"[]", headers=headers)).document == _ACCEPTED
+    assert (await job.answer).body == b"[]"
