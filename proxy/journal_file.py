@@ -74,10 +74,13 @@ _BY: Final = {
     # A key may be used again for a job that certainly was not submitted: the last one holds it.
     "key": f"{_SELECT} key = ? ORDER BY n DESC LIMIT 1",
 }
-_EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? LIMIT ?)"
+_EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)"
 
-#: Kept for reuse; what is free beyond it is given back to the file system, so many pages at a time.
+#: A page of the smallest kind.
+_LEAST_BYTES: Final = 512
+#: Kept for reuse, or this share of the file; what is free beyond both is given back, so many pages at a time.
 _FREE_PAGES: Final = 256
+_FREE_SHARE: Final = 4
 _VACUUM_PAGES: Final = 64
 _WAL_BYTES: Final = 8 * 1024 * 1024
 
@@ -92,6 +95,7 @@ class JournalFile:
             SettingsError: it cannot be opened, is damaged, is something else, or another process has it.
         """
         self.path = Path(path)
+        self._shrunk = False
         self._lock = _lock(self.path)
         try:
             self._db = _connect(self.path, synchronous)
@@ -138,12 +142,21 @@ class JournalFile:
         return [_record(row) for row in self._db.execute(f"{_SELECT} finished_at IS NULL ORDER BY n")]
 
     def expire(self, finished_before: float, at_most: int) -> int:
-        """Forget jobs that finished before that Unix time; return how many. Give much free space back, in steps."""
-        expired = self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
+        """Forget jobs that finished before that Unix time, the oldest first; return how many."""
+        return self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
+
+    def shrink(self) -> bool:
+        """Give a little of the free space back, if there is much; return whether that was so."""
         (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-        if free > _FREE_PAGES:
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        if free > max(_FREE_PAGES, pages // _FREE_SHARE):
             self._db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
-        return expired
+            self._shrunk = True
+            return True
+        if self._shrunk:  # the file itself is cut when the WAL is written back
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._shrunk = False
+        return False
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
@@ -183,7 +196,7 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
     except sqlite3.DatabaseError as exc:
         _close(db)
         raise SettingsError(
-            f"JOURNAL: {str(path)!r} is damaged ({exc}) and may hold jobs that are still open; "
+            f"JOURNAL: {str(path)!r} is damaged ({' '.join(str(exc).split())}) and may hold jobs that are still open; "
             "restore it, or move it away to start without what it remembers"
         ) from exc
     except SettingsError:
@@ -199,6 +212,8 @@ def _close(db: sqlite3.Connection | None) -> None:
 
 
 def _prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
+    if 0 < path.stat().st_size < _LEAST_BYTES:
+        raise sqlite3.DatabaseError("file is not a database")  # SQLite would take it for an empty one
     (owner,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -215,13 +215,14 @@ class Writer:
                 return False
             self._file.check_place()
             expired = self._file.expire(self._clock() - self._ttl_s, _EXPIRE_BATCH)
+            shrunk = self._file.shrink()
         except (sqlite3.Error, OSError) as exc:
             self._set_trouble(_reason(exc))
             self._note_damage(exc)
             self._tell()
             return False
         self.expired += expired
-        return expired == _EXPIRE_BATCH
+        return expired == _EXPIRE_BATCH or shrunk
 
     def _note_damage(self, exc: Exception) -> None:
         if _is_damage(exc) and not self._damaged:
@@ -279,4 +280,4 @@ def _is_damage(exc: Exception) -> bool:
 
 
 def _reason(exc: Exception) -> str:
-    return "the file was moved or removed" if isinstance(exc, FileNotFoundError) else str(exc)
+    return "the file was moved or removed" if isinstance(exc, FileNotFoundError) else " ".join(str(exc).split())
