@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _measure(options: Options, chosen: Sequence[Contender], results: Results) -> None:
+    if task := asyncio.current_task():  # told to stop, end what was started
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with open_session(options.settings) as session:
         for name in options.measurements:
             print(f"{name}:", flush=True)
