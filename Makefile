@@ -39,7 +39,7 @@ $(VENV)/.run-stamp: requirements.txt | $(VENV)/bin/python
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev-stamp: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+$(VENV)/.dev-stamp: requirements.txt requirements-dev.txt requirements-otel.txt | $(VENV)/bin/python
 	@echo "Installing requirements-dev.txt into $(VENV)" >&2
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $(VENV)/.run-stamp $@

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from proxy.api import problems
 from proxy.api.http import send_problem, send_response
-from shared.errors import Code, RequestError
+from shared.errors import Code
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from proxy.dispatcher import Dispatcher
     from proxy.pool import Pool
 
-__all__ = ["Alive", "ProblemPage", "Ready"]
+__all__ = ["Alive", "Ready"]
 
 
 class Alive:
@@ -41,23 +40,3 @@ class Ready:
             await send_problem(scope, send, problems.make(Code.NO_WORKER, self._pool.on_hold))
         else:
             await send_response(scope, send, 200, b'{"status": "ready"}', b"application/json")
-
-
-class ProblemPage:
-    """`GET /problems/<code>`: what a code means."""
-
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Explain a code."""
-        code = scope["path_params"]["code"]
-        if code not in set(Code):
-            raise RequestError(Code.NOT_FOUND, "there is no such problem")
-        entry = problems.TABLE[Code(code)]
-        document = {
-            "code": code,
-            "status": entry.status,
-            "granular_status": entry.granular,
-            "title": entry.title,
-            "meaning": entry.meaning,
-            "advice": entry.advice,
-        }
-        await send_response(scope, send, 200, json.dumps(document).encode(), b"application/json")

@@ -93,21 +93,22 @@ CODE: Final = _path_parameter("code", "A problem's code.", "deadline-exceeded")
 IDEMPOTENCY_KEY: Final = _header_parameter(
     "Idempotency-Key",
     "One key, one job, however often it is sent: a request under a key that is in use joins that job or gets its "
-    "outcome again. A job whose outcome says `submitted: no` may be begun anew under its key.",
-    {"type": "string", "pattern": '^"[ !#-\\[\\]-~]{1,200}"$'},
+    "outcome again. A string in quotes; a plain word will do. A job whose outcome says `submitted: no` may be begun "
+    "anew under its key.",
+    {"type": "string", "pattern": '^("[ !#-\\[\\]-~]{1,200}"|[A-Za-z0-9!#$%&*+.^_`|~:/@=-]{1,200})$'},
     '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
 )
 PREFER: Final = _header_parameter(
     "Prefer",
     "How long to wait (RFC 7240): `wait=N` for at most N seconds, `respond-async` not at all. What is not understood "
     "is passed over.",
-    {"type": "string", "pattern": "^[!-~]([ -~]{0,200}[!-~])?$"},
+    {"type": "string"},
     "wait=25",
 )
 TRACEPARENT: Final = _header_parameter(
     "traceparent",
     "W3C trace context; passed on to the job server. What does not look like one is dropped.",
-    {"type": "string", "pattern": "^[!-~]([ -~]{0,200}[!-~])?$"},
+    {"type": "string"},
     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )
 
@@ -158,14 +159,28 @@ _PREFERENCE_APPLIED: Final = {"Preference-Applied": _header("The preference that
 _REPLAYED: Final = {"Idempotent-Replayed": _header("`true` where the job was there before the request.", "true")}
 
 
-def _answer(words: str, content: _Part, headers: _Part | None = None) -> _Part:
-    return {"description": words, "content": content} | ({"headers": headers} if headers else {})
+def _link(operation: str, words: str) -> _Part:
+    return {"operationId": operation, "description": words, "parameters": {"id": "$response.header.Job-Id"}}
+
+
+#: Where to go from an answer about a job.
+_LINKS: Final = {
+    "status": _link("getJob", "How the job stands."),
+    "result": _link("getResult", "The job's result."),
+    "cancel": _link("cancelJob", "Cancel the job."),
+}
+
+
+def _answer(words: str, content: _Part, headers: _Part | None = None, links: _Part | None = None) -> _Part:
+    answer: _Part = {"description": words, "content": content}
+    return answer | ({"headers": headers} if headers else {}) | ({"links": links} if links else {})
 
 
 RESULT: Final = _answer(
     "The callback's body, byte for byte.",
     _json("Result", {"completed": _example("The job is done", _RESULT)}),
     _JOB_ID_HEADER | _PREFERENCE_APPLIED | _REPLAYED,
+    _LINKS,
 )
 NOT_DONE: Final = _answer(
     "The job goes on; ask again at `Location`.",
@@ -175,6 +190,7 @@ NOT_DONE: Final = _answer(
     | _RETRY_AFTER
     | _PREFERENCE_APPLIED
     | _REPLAYED,
+    _LINKS,
 )
 STATUS: Final = _answer(
     "How the job stands.",
