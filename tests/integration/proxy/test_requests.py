@@ -194,7 +194,6 @@ async def test_a_body_that_stalls_is_not_waited_for(
         b"POST /queueJob HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"POST /queueJob HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{",
         b"POST /queueJob HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
-        b"POST /queueJob HTTP/9.9\r\n\r\n",
         b"\x00" * 100,
     ],
     ids=repr,

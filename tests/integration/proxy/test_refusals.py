@@ -1,0 +1,139 @@
+"""When the proxy takes no more jobs, and how it comes to take them again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from aiohttp import ClientConnectionError, ClientSession
+
+from tests.support.http import fetch, new_ref, post_job, problem
+from tests.support.job_server import JobServer
+from tests.support.proxy_process import ProxyProcess
+from tests.support.shared_proxies import SharedProxies
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def own_proxy(job_server: JobServer) -> Iterator[ProxyProcess]:
+    """A proxy that the test may harm; without spares, so that each job needs a worker to be made."""
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="0", JOB_TIMEOUT="10") as proxy:
+        yield proxy
+
+
+async def test_beyond_max_jobs_a_job_is_refused_until_there_is_room(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """503 `overloaded` at once; the job in flight is not touched; then there is room again."""
+    proxy = proxies.get(MAX_JOBS="1")
+    ref = new_ref()
+    first = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
+    await eventually(lambda: job_server.submissions(ref))
+    problem(await post_job(client, proxy.queue_job), "overloaded", 503, "no")
+    assert len(job_server.ledger.submissions) == 1
+    await fetch(client, "POST", job_server.callback_url(ref), json={"n": 1})
+    assert (await first).document == {"n": 1}
+    assert (await post_job(client, proxy.queue_job)).status == 200
+
+
+async def test_an_overload_is_answered_before_the_body_is_read(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """A body that is no job gets the same 503: nobody looked at it."""
+    proxy = proxies.get(MAX_JOBS="1")
+    ref = new_ref()
+    first = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
+    await eventually(lambda: job_server.submissions(ref))
+    headers = {"Content-Type": "application/json"}
+    problem(await fetch(client, "POST", proxy.queue_job, data=b"NaN", headers=headers), "overloaded", 503, "no")
+    await fetch(client, "POST", job_server.callback_url(ref), json={})
+    assert (await first).status == 200
+
+
+@contextlib.contextmanager
+def no_descriptors_left(pid: int) -> Iterator[None]:
+    """Take away from a process the right to open anything."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def fork_server(proxy: ProxyProcess) -> psutil.Process:
+    """The process that forks the workers: our child that leads its session; workers without a parent do not."""
+    children = psutil.Process(proxy.pid).children()
+    (found,) = (child for child in children if "worker" in child.cmdline() and os.getsid(child.pid) == child.pid)
+    return found
+
+
+async def test_where_no_worker_can_be_made_jobs_are_refused_and_it_recovers_by_itself(
+    client: ClientSession, own_proxy: ProxyProcess, job_server: JobServer
+) -> None:
+    """503 `no-worker` within a second and `readyz` says so; jobs in flight go on; two seconds later all is well."""
+    ref = new_ref()
+    running = asyncio.create_task(post_job(client, own_proxy.queue_job, ref=ref, fault="never"))
+    await eventually(lambda: job_server.submissions(ref))
+    with no_descriptors_left(fork_server(own_proxy).pid):
+        async with asyncio.timeout(2):
+            problem(await post_job(client, own_proxy.queue_job), "no-worker", 503, "no")
+        problem(await fetch(client, "GET", f"{own_proxy.url}/readyz"), "no-worker", 503)
+        assert (await fetch(client, "GET", f"{own_proxy.url}/healthz")).status == 200
+    assert len(job_server.ledger.submissions) == 1
+
+    async def served() -> bool:
+        return (await post_job(client, own_proxy.queue_job)).status == 200
+
+    await eventually(served, timeout_s=5)
+    assert (await fetch(client, "GET", f"{own_proxy.url}/readyz")).status == 200
+    await fetch(client, "POST", job_server.callback_url(ref), json={"n": 1})
+    assert (await running).document == {"n": 1}
+
+
+async def test_a_killed_fork_server_is_replaced_and_its_workers_finish(
+    client: ClientSession, own_proxy: ProxyProcess, job_server: JobServer
+) -> None:
+    """The job in flight gets its answer from its worker, and the next one a worker of the new fork server."""
+    ref = new_ref()
+    running = asyncio.create_task(post_job(client, own_proxy.queue_job, ref=ref, fault="never"))
+    await eventually(lambda: job_server.submissions(ref))
+    first = fork_server(own_proxy)
+    first.kill()
+
+    async def served() -> bool:
+        return (await post_job(client, own_proxy.queue_job)).status == 200
+
+    await eventually(served, timeout_s=8)
+    assert fork_server(own_proxy).pid != first.pid
+    await fetch(client, "POST", job_server.callback_url(ref), json={"n": 1})
+    assert ((await running).status, (await running).document) == (200, {"n": 1})
+
+
+async def test_while_it_drains_new_jobs_are_refused_and_those_in_flight_are_answered(
+    client: ClientSession, own_proxy: ProxyProcess, job_server: JobServer
+) -> None:
+    """503 `shutting-down`, `readyz` too; the callback still comes in; then the process ends with 0."""
+    ref = new_ref()
+    running = asyncio.create_task(post_job(client, own_proxy.queue_job, ref=ref, fault="never"))
+    await eventually(lambda: job_server.submissions(ref))
+    own_proxy.signal(signal.SIGTERM)
+    await eventually(lambda: own_proxy.events_of("told to stop; jobs in flight are finished first"))
+
+    async def refused() -> bool:
+        return (await fetch(client, "GET", f"{own_proxy.url}/readyz")).status == 503
+
+    await eventually(refused)
+    problem(await post_job(client, own_proxy.queue_job), "shutting-down", 503, "no")
+    problem(await fetch(client, "GET", f"{own_proxy.url}/readyz"), "shutting-down", 503)
+    await fetch(client, "POST", job_server.callback_url(ref), json={"n": 1})
+    assert (await running).document == {"n": 1}
+    assert await asyncio.to_thread(own_proxy.wait) == 0
+    with pytest.raises(ClientConnectionError):
+        await fetch(client, "GET", f"{own_proxy.url}/healthz")

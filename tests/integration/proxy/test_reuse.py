@@ -1,0 +1,103 @@
+"""How many jobs a worker process serves, and that one job's leftovers never reach the next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import ClientSession
+
+from tests.support.http import fetch, new_ref, post_job, problem
+from tests.support.job_server import JobServer
+from tests.support.proxy_process import ProxyProcess
+from tests.support.shared_proxies import SharedProxies
+from tests.support.waiting import eventually
+
+
+async def pid_of(client: ClientSession, proxy: ProxyProcess, job_server: JobServer, **fields: Any) -> int:
+    """Run a job to its end, called back by the test; return the process id of its worker."""
+    ref = new_ref()
+    answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
+    await eventually(lambda: job_server.submissions(ref))
+
+    async def at_work() -> int | None:
+        workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
+        return next((worker["pid"] for worker in workers if worker["state"] == "waiting"), None)
+
+    pid = await eventually(at_work)
+    await fetch(client, "POST", job_server.callback_url(ref), json=fields or {"state": "completed"})
+    await answer
+    return int(pid)
+
+
+async def test_by_default_every_job_has_a_process_of_its_own(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """WORKER_MAX_JOBS=1: three jobs, three processes."""
+    proxy = proxies.get(WORKER_SPARES="1")
+    assert len({await pid_of(client, proxy, job_server) for _ in range(3)}) == 3
+
+
+async def test_a_worker_serves_as_many_jobs_as_it_may(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """WORKER_MAX_JOBS=2: two jobs in one process, the third in another."""
+    proxy = proxies.get(WORKER_MAX_JOBS="2", WORKER_SPARES="0")
+    first, second, third = [await pid_of(client, proxy, job_server) for _ in range(3)]
+    assert first == second != third
+
+
+async def test_without_a_limit_a_worker_is_used_again_and_again(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """WORKER_MAX_JOBS=0."""
+    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0")
+    assert len({await pid_of(client, proxy, job_server) for _ in range(4)}) == 1
+
+
+async def test_a_worker_whose_job_failed_is_never_used_again(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """Nobody knows what a failed job left behind."""
+    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="1")
+    failed = await pid_of(client, proxy, job_server, state="failed")
+    assert failed not in {await pid_of(client, proxy, job_server) for _ in range(2)}
+
+
+async def test_a_callback_for_a_former_job_never_reaches_the_present_one(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """The same worker has another job when the first one's callback comes again, many times: it is a duplicate."""
+    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0", JOB_TIMEOUT="20")
+    former = new_ref()
+    answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=former, fault="never"))
+    await eventually(lambda: job_server.submissions(former))
+    await fetch(client, "POST", job_server.callback_url(former), json={"for": "former"})
+    assert (await answer).document == {"for": "former"}
+
+    present = new_ref()
+    answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=present, fault="never"))
+    await eventually(lambda: job_server.submissions(present))
+    (worker,) = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
+    assert (worker["jobs_done"], bool(worker["job_id"])) == (1, True)
+    for n in range(20):
+        again = await fetch(client, "POST", job_server.callback_url(former), json={"for": "former", "n": n})
+        assert again.document == {"status": "duplicate"}
+    assert not answer.done()
+    await fetch(client, "POST", job_server.callback_url(present), json={"for": "present"})
+    assert (await answer).document == {"for": "present"}
+
+
+async def test_a_late_callback_never_reaches_the_job_that_came_after(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """The first job's deadline passed; its callback comes while the second one waits: late, and nobody's."""
+    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="1", JOB_TIMEOUT="2")
+    former, present = new_ref(), new_ref()
+    problem(await post_job(client, proxy.queue_job, ref=former, fault="never"), "deadline-exceeded", 500, "yes")
+    answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=present, fault="never"))
+    await eventually(lambda: job_server.submissions(present))
+    late = await fetch(client, "POST", job_server.callback_url(former), json={"for": "former"})
+    assert late.document == {"status": "late"}
+    await fetch(client, "POST", job_server.callback_url(present), json={"for": "present"})
+    assert (await answer).document == {"for": "present"}
