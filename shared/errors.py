@@ -40,6 +40,7 @@ class Code(StrEnum):
 
     INVALID_REQUEST = "invalid-request"
     UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     REQUEST_TIMEOUT = "request-timeout"

@@ -62,7 +62,10 @@ def document(settings: Settings) -> dict[str, Any]:
         "paths": _paths(settings),
         "components": {
             "schemas": parts.SCHEMAS,
-            "responses": {"MethodNotAllowed": _problem_response((Code.METHOD_NOT_ALLOWED,), settings)},
+            "responses": {
+                "MethodNotAllowed": _problem_response((Code.METHOD_NOT_ALLOWED,), settings),
+                "Forbidden": _problem_response((Code.FORBIDDEN,), settings),
+            },
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "description": "One of the keys in API_KEYS."}
             },

@@ -50,6 +50,11 @@ TABLE: Final = MappingProxyType(
             "This proxy asks for a key, and the request has none that it knows.",
             "Send `Authorization: Bearer <key>` with a key that the proxy's operator gave you.",
         ),
+        Code.FORBIDDEN: _entry(
+            403, 403, "Only the dashboard itself may do this",
+            "The request would change something on the admin address, and it did not come from a page of that address.",
+            "Use the dashboard, or send the headers that it sends.",
+        ),
         Code.NOT_FOUND: _entry(
             404, 404, "There is nothing here",
             "No such route, no such job, or a job that is remembered no longer.",

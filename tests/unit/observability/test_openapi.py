@@ -61,6 +61,7 @@ def test_every_code_appears_with_its_status(described: dict[str, Any]) -> None:
     """Each code of the table is an example somewhere, under the status that it has under these settings."""
     responses = [response for op in _operations(described) for response in op["responses"].items()]
     responses.append(("405", described["components"]["responses"]["MethodNotAllowed"]))
+    responses.append(("403", described["components"]["responses"]["Forbidden"]))
     found: set[str] = set()
     for status, response in responses:
         for code, example in response["content"].get("application/problem+json", {}).get("examples", {}).items():

@@ -37,6 +37,7 @@ CONTRACT: Final = {
     "cancelled": (500, 500),
     "interrupted": (500, 500),
     # ---
+    "forbidden": (403, 403),
     "method-not-allowed": (405, 405),
     "internal-error": (500, 500),
 }
