@@ -103,7 +103,7 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
         Route("/workers", admin.Workers(pool), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observation.metrics), methods=["GET"]),
     ]
-    public_routes = client_routes if settings.callback_port is not None else [*client_routes, callback]
+    public_routes = client_routes if settings.callback_port is not None else [callback, *client_routes]
     return App(
         public=_app(public_routes, observation),
         callbacks=_app([callback, healthz], observation),

@@ -32,6 +32,8 @@ __all__ = ["LineWriter", "configure", "dropped_lines", "event", "job_event", "jo
 _MAX_LINES: Final = 10_000
 #: Lines that are written at once.
 _BATCH: Final = 500
+#: How long lines are gathered before they are written.
+_GATHER_S: Final = 0.02
 #: Of what a worker says, at most so many characters are logged.
 _MAX_WORDS: Final = 1_000
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -73,6 +75,8 @@ class LineWriter:
         """Wait for lines; return those there are, and whether they are the last."""
         lines: list[str] = []
         while (line := self._lines.get()) is not None:
+            if not lines:
+                time.sleep(_GATHER_S)  # a wake-up for each line would take the interpreter from the event loop
             lines.append(line)
             if len(lines) == _BATCH or self._lines.empty():
                 return lines, False

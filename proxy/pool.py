@@ -116,7 +116,7 @@ class Pool:
         """
         ticket: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
         if self._spares and not self._queue:
-            ticket.set_result(self._spares.popleft())
+            ticket.set_result(self._spares.pop())  # the one used last: what it needs is still in the caches
         elif self._hold:
             ticket.set_exception(self._no_worker())
             return ticket
@@ -240,7 +240,7 @@ class Pool:
 
     def _drop_surplus(self) -> None:
         while len(self._spares) > self._target:
-            self._spares.pop().retire()
+            self._spares.popleft().retire()
 
     def _on_worker_exit(self, worker: Worker) -> None:
         if self._workers.get(worker.pid) is worker:
