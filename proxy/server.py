@@ -1,16 +1,24 @@
-"""Hypercorn: serve an application on a socket until told to stop."""
+"""Hypercorn: serve an application on a socket until told to stop.
+
+Three things of Hypercorn 0.18 are put right here, as it has no setting for them: a connection whose peer has left stays
+for as long as an idle one may; an HTTP/2 connection breaks, with every stream on it, when the body of a request comes
+after the answer; and what asyncio catches is printed with a traceback.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
+import hypercorn.protocol as hypercorn_protocol
 from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.asyncio import serve
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
+from hypercorn.protocol.h2 import H2Protocol
 
+from proxy import logs
 from proxy.sockets import BACKLOG
 
 if TYPE_CHECKING:
@@ -28,14 +36,41 @@ _FINISH_S: Final = 3.0
 
 
 class _Connection(TCPServer):
-    """A connection; one whose peer has left goes at once, where Hypercorn would keep it as long as an idle one."""
+    """A connection that goes at once when its peer has left."""
 
     async def _read_data(self) -> None:
         await super()._read_data()
         await self.idle_task.stop()  # does not run while there is a request: an answer under way is not cut
 
 
-hypercorn_run.TCPServer = _Connection  # type: ignore[attr-defined] # Hypercorn has no setting for it
+class _GoneStream:
+    """Takes what comes for an HTTP/2 stream that has had its answer or was reset: it concerns nobody."""
+
+    idle = True
+
+    async def handle(self, _event: object) -> None:
+        """Drop it."""
+
+
+class _Streams(dict[int, Any]):
+    def __missing__(self, _stream_id: int) -> _GoneStream:
+        return _GoneStream()
+
+
+class _H2Protocol(H2Protocol):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.streams = _Streams()
+
+
+vars(hypercorn_run)["TCPServer"] = _Connection
+vars(hypercorn_protocol)["H2Protocol"] = _H2Protocol
+
+
+def _on_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what asyncio caught where nobody else could, in one line."""
+    kind = type(context.get("exception")).__name__
+    logs.event("error", "the event loop caught an error", caught=str(context.get("message", "")), kind=kind)
 
 
 class Listener:
@@ -52,6 +87,7 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept connections."""
+        asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
     def stop(self) -> None:
