@@ -11,7 +11,7 @@ from typing import Final
 from bench.contenders.table import Contender
 from bench.load import Load, LoadError, fire, send
 from bench.measures import InFlight, percentile
-from bench.processes import grandchildren, private_bytes
+from bench.processes import command_line, descendants, private_bytes
 from bench.session import Proxy, Session
 
 __all__ = ["run_in_flight"]
@@ -80,5 +80,7 @@ async def _look_and_release(session: Session, proxy: Proxy, submitted_s: float, 
 
 
 def worker_pids(front_end: int) -> list[int]:
-    """Return the workers: the children of whichever child of the front end has the most."""
-    return max(grandchildren(front_end).values(), key=len, default=[])
+    """Return the workers: the forks of a fork server that have no children, also those whose fork server is gone."""
+    parents = {pid: parent for pid, (parent, _) in descendants(front_end).items()}
+    has_children = set(parents.values())
+    return [pid for pid in parents if pid not in has_children and b"worker" in command_line(pid)]

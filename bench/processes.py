@@ -18,9 +18,9 @@ __all__ = [
     "ROOT",
     "Process",
     "StartError",
+    "command_line",
     "cpu_s",
     "descendants",
-    "grandchildren",
     "live_cpu_s",
     "private_bytes",
 ]
@@ -88,8 +88,8 @@ class Process:
             for pid in (self.pid, *descendants(self.pid)):
                 _kill(pid)
             await asyncio.to_thread(self._process.wait)
-        for pid in family:
-            if _is_ours(pid, family[pid]):
+        for pid, (_, started) in family.items():
+            if _is_ours(pid, started):
                 _kill(pid)
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -114,32 +114,28 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def descendants(root: int) -> dict[int, int]:
-    """Return the pids of everything below `root`, parents first, each with its start time in clock ticks."""
-    children = _children()
-    found: dict[int, int] = {}
-    to_visit = [root]
-    for parent in to_visit:
-        for pid, started in children.get(parent, []):
-            found[pid] = started
-            to_visit.append(pid)
-    return found
-
-
-def grandchildren(root: int) -> dict[int, list[int]]:
-    """Return the pids of the children of `root`, each with the pids of its own children."""
-    children = _children()
-    return {pid: [below for below, _ in children.get(pid, [])] for pid, _ in children.get(root, [])}
-
-
-def _children() -> dict[int, list[tuple[int, int]]]:
-    """Return each process's children: pid and start time."""
+def descendants(root: int) -> dict[int, tuple[int, int]]:
+    """Return what is below `root`, parents first: each pid with its parent's and with its start time in clock ticks."""
     children: dict[int, list[tuple[int, int]]] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - a thousand Path objects would be for nothing
         fields = _stat(int(name)) if name.isdecimal() else []
         if fields:
             children.setdefault(int(fields[1]), []).append((int(name), int(fields[19])))
-    return children
+    found: dict[int, tuple[int, int]] = {}
+    to_visit = [root]
+    for parent in to_visit:
+        for pid, started in children.get(parent, []):
+            found[pid] = (parent, started)
+            to_visit.append(pid)
+    return found
+
+
+def command_line(pid: int) -> bytes:
+    """Return a process's command line, its words separated by zero bytes; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def cpu_s(root: int) -> float:

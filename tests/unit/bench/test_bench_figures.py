@@ -1,0 +1,134 @@
+"""The benchmark's arithmetic, verdicts, tables and chart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bench.chart import draw
+from bench.contenders.table import CONTENDERS
+from bench.document import fill
+from bench.measures import InFlight, Results, Round, percentile, spread
+from bench.options import parse
+from bench.tables import sections
+from bench.targets import TARGETS, Verdict, ratios, reached
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "performance.md"
+
+
+def a_round(number: int, contender: str, jobs_per_s: float) -> Round:
+    """Return a round in which only the speed matters."""
+    return Round(
+        number=number,
+        contender=contender,
+        jobs=100,
+        jobs_per_s=jobs_per_s,
+        cpu_ms_per_job=5.0,
+        p50_ms=1.0,
+        p99_ms=2.0,
+        load_cpu_ms_per_job=0.1,
+        job_server_cpu_ms_per_job=0.2,
+    )
+
+
+def in_flight(jobs: int, workers: int) -> InFlight:
+    """Return a measurement of jobs in flight."""
+    return InFlight(
+        jobs=jobs,
+        workers=workers,
+        submitted_s=1.0,
+        answered_s=1.0,
+        worker_p50_bytes=2e6,
+        worker_p90_bytes=3e6,
+        front_end_bytes=50_000_000,
+    )
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(0, 1), (50, 2), (51, 3), (99, 4), (100, 4)])
+def test_a_percentile_is_one_of_the_values(percent: float, expected: float) -> None:
+    """Nearest rank."""
+    assert percentile([4, 2, 3, 1], percent) == expected
+
+
+def test_a_spread_tells_the_median_and_both_ends() -> None:
+    """A median alone would hide a run on a busy machine."""
+    figure = spread([3.0, 1.0, 2.0])
+    assert (figure.median, figure.low, figure.high) == (2.0, 1.0, 3.0)
+
+
+def test_a_ratio_is_taken_within_a_round() -> None:
+    """A round that the other did not finish has no ratio; nothing is compared across rounds."""
+    rounds = [a_round(0, "fresh", 100), a_round(0, "node", 20), a_round(1, "fresh", 90), a_round(2, "node", 30)]
+    assert ratios(rounds, "fresh", "node") == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("title", "figure", "verdict"),
+    [
+        ("CPU per job", 5.9, Verdict.HOPED_FOR),
+        ("CPU per job", 9.0, Verdict.REACHED),
+        ("CPU per job", 9.1, Verdict.MISSED),
+        ("fresh process per job", 8.0, Verdict.HOPED_FOR),
+        ("fresh process per job", 5.0, Verdict.REACHED),
+        ("fresh process per job", 4.9, Verdict.MISSED),
+    ],
+)
+def test_a_figure_is_judged_in_the_right_direction(title: str, figure: float, verdict: Verdict) -> None:
+    """Less CPU is better; more jobs are."""
+    (target,) = [one for one in TARGETS if one.title.startswith(title)]
+    assert target.verdict(figure) is verdict
+
+
+def test_what_was_not_measured_is_said_to_be_so() -> None:
+    """No figure is neither reached nor missed."""
+    assert {one.verdict for one in reached(Results())} == {Verdict.NOT_MEASURED}
+
+
+def test_jobs_in_flight_count_only_with_a_process_for_each() -> None:
+    """4,000 jobs in 3,999 processes do not count as 4,000."""
+    results = Results(in_flight=[in_flight(2000, 2008), in_flight(4000, 3999)])
+    (one,) = [one for one in reached(results) if one.target.title.startswith("jobs in flight")]
+    assert one.figure is not None
+    assert one.figure.median == 2000
+
+
+def test_the_document_has_a_place_for_every_section() -> None:
+    """And filling it twice gives the same as filling it once."""
+    results = Results(rounds=[a_round(0, "fresh", 100), a_round(0, "node", 20)], in_flight=[in_flight(2000, 2008)])
+    once = fill(DOCUMENT.read_text(encoding="utf-8"), results)
+    assert all(text in once for text in sections(results).values())
+    assert fill(once, results) == once
+
+
+def test_a_document_without_markers_is_refused() -> None:
+    """Figures must not be lost in silence."""
+    with pytest.raises(ValueError, match="machine"):
+        fill("no markers", Results())
+
+
+def test_the_chart_is_well_formed_and_names_every_contender() -> None:
+    """One bar for each contender in each of the two panels."""
+    results = Results(rounds=[a_round(0, name, 50) for name in CONTENDERS])
+    chart = ET.fromstring(draw(results))  # noqa: S314 - made by ourselves
+    bars = [one for one in chart.iter() if one.tag.endswith("rect")]
+    texts = {one.text for one in chart.iter() if one.tag.endswith("text")}
+    assert len(bars) == 2 * len(CONTENDERS)
+    assert {contender.title for contender in CONTENDERS.values()} <= texts
+
+
+def test_only_a_whole_run_writes_the_documentation() -> None:
+    """Parts and trials leave it as it is, unless told otherwise."""
+    assert parse([]).write
+    assert parse(["--quick", "--write"]).write
+    for arguments in (["--quick"], ["--only", "fresh"], ["--measure", "idle"], ["--set", "MAX_JOBS=9"]):
+        assert not parse(arguments).write
+
+
+@pytest.mark.parametrize("arguments", [["--set", "X"], ["--measure", "speed"], ["--rounds", "0"]])
+def test_wrong_usage_is_refused(arguments: list[str]) -> None:
+    """With argparse's exit code."""
+    with pytest.raises(SystemExit) as caught:
+        parse(arguments)
+    assert caught.value.code == 2

@@ -1,0 +1,38 @@
+"""The benchmark's job server, without sockets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bench.job_server import JobServer
+from bench.wire import MessageReader, request
+
+
+def _ask(server: JobServer, method: str, path: str, document: object = None) -> tuple[int, dict[str, Any]]:
+    (message,) = MessageReader().feed(request(method, "h:1", path, document))
+    (answer,) = MessageReader().feed(server.answer(message))
+    return answer.status, json.loads(answer.body)
+
+
+async def test_a_submission_is_answered_at_once_with_an_id_of_its_own() -> None:
+    """Two jobs, two ids."""
+    server = JobServer()
+    job = {"callback": "http://127.0.0.1:1/callback/x", "hold": True}
+    answers = [_ask(server, "POST", "/start", job) for _ in range(2)]
+    assert [status for status, _ in answers] == [200, 200]
+    assert all(body["state"] == "running" for _, body in answers)
+    assert answers[0][1]["id"] != answers[1][1]["id"]
+
+
+async def test_jobs_are_held_until_they_are_released() -> None:
+    """The measurement of jobs in flight waits for this count."""
+    server = JobServer()
+    for _ in range(3):
+        _ask(server, "POST", "/start", {"callback": "http://127.0.0.1:1/callback/x", "hold": True})
+    assert _ask(server, "GET", "/held") == (200, {"held": 3})
+
+
+async def test_an_unknown_route_is_not_found() -> None:
+    """A contender that calls the wrong address must not look like a fast one."""
+    assert _ask(JobServer(), "GET", "/start")[0] == 404
