@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from proxy import logs
 from proxy.embedded import EmbeddedJobServer
 from proxy.front_end import bind_all, worker_config
+from proxy.journal_file import JournalFile
 from proxy.pool import Pool
 from proxy.reach import is_loopback, reach, shown
 from proxy.sockets import address, callback_url
@@ -123,11 +124,15 @@ class Check:
             self._found(Verdict.OK, "journal", "none: jobs are remembered in memory only")
             return
         path = Path(self._settings.journal)
-        writable = os.access(path, os.W_OK) if path.exists() else os.access(path.parent, os.W_OK)
-        if path.is_dir() or not writable:
-            self._found(Verdict.FAILED, "journal", f"{path} cannot be written; set JOURNAL to a file that can")
-        else:
-            self._found(Verdict.OK, "journal", str(path.resolve()))
+        reason = ""
+        if path.exists():
+            try:
+                JournalFile(str(path)).close()
+            except SettingsError as exc:
+                reason = str(exc)
+        elif not os.access(path.parent, os.W_OK):
+            reason = f"{path} cannot be made; set JOURNAL to a file that can"
+        self._found(Verdict.FAILED if reason else Verdict.OK, "journal", reason or str(path.resolve()))
 
     def _descriptors(self) -> None:
         _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)

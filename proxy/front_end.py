@@ -139,6 +139,7 @@ class FrontEnd:
         try:
             async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S):
                 await app.dispatcher.drain()
+                app.feed.closed.set()
                 for listener in listeners.values():
                     listener.stop()
                 for listener in listeners.values():
