@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route, Router
 
-from proxy.api import admin, health, openapi
+from proxy.api import admin, dashboard, health, openapi
 from proxy.api.answers import Answers
 from proxy.api.callbacks import CallbackRoute
 from proxy.api.docs_page import DocsPage, ProblemPage
@@ -16,6 +16,7 @@ from proxy.api.idempotency import Keys
 from proxy.api.job_routes import JobResult, Jobs, JobStatus
 from proxy.api.jobs import Authorization, QueueJob
 from proxy.dispatcher import Dispatcher
+from proxy.feed import Feed
 from proxy.headroom import Headroom
 from proxy.intake import Intake
 from proxy.live_metrics import LiveMetrics
@@ -50,6 +51,8 @@ class App:
     callback_route: CallbackRoute
     #: Metrics, history, event loop lag.
     observation: Observation
+    #: The dashboard's snapshots.
+    feed: Feed
 
 
 def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url: str) -> App:
@@ -99,9 +102,14 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
         )
     )
     observation.loop_lag.start()
+    feed = Feed(
+        pool=pool, registry=registry, dispatcher=dispatcher, observation=observation, max_jobs=settings.max_jobs
+    )
+    find = dashboard.FindJob(registry, observation.history, store)
     admin_routes = [
         Route("/workers", admin.Workers(pool), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observation.metrics), methods=["GET"]),
+        *dashboard.routes(feed, find, dashboard.StopJob(dispatcher, find, settings.admin_host)),
     ]
     public_routes = client_routes if settings.callback_port is not None else [callback, *client_routes]
     return App(
@@ -114,6 +122,7 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
         pool=pool,
         callback_route=callback_route,
         observation=observation,
+        feed=feed,
     )
 
 
