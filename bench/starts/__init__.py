@@ -1,0 +1,1 @@
+"""What starting a worker process costs."""

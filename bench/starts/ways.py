@@ -1,0 +1,170 @@
+"""What it costs to start and end a worker process, in three ways.
+
+Each process takes one job against a listener that answers at once and then ends. The CPU is that of everything but the
+listener: whoever starts, the helper that forks, and the children. Figures are for docs/decisions/0001.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, Final, NoReturn
+
+from bench.processes import cpu_s
+from shared.frames import FrameReader, queue_frame
+from shared.messages import Answered, Assign, Callback, Fork, Forked, Progress, encode
+from shared.messages import decode_from_fork_server as heard
+from shared.messages import decode_from_worker as said
+from shared.worker_config import WorkerConfig
+
+__all__ = ["answer_for_ever", "main"]
+
+_JOBS: Final = 60
+_DONE: Final = b'{"state":"completed"}'
+_REPLY: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\nConnection: close\r\n\r\n"
+    b'{"state":"running"}'
+)
+
+
+def main() -> None:
+    """Measure and print."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    # Started before anything is measured, and left out of it: below, only what comes later counts.
+    command = [sys.executable, "-m", "bench.starts", str(listener.fileno())]
+    answering = subprocess.Popen(command, pass_fds=[listener.fileno()])
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/start"
+    try:
+        _time("our fork server", _OurForkServer(url), answering.pid)
+        _time("standard forkserver", _Standard("forkserver", url), answering.pid)
+        _time("spawn", _Standard("spawn", url), answering.pid, jobs=8)
+    finally:
+        answering.kill()
+        answering.wait()
+
+
+def _time(name: str, start: Callable[[], None], left_out: int, jobs: int = _JOBS) -> None:
+    for _ in range(3):
+        start()
+    rounds = []
+    for _ in range(5):
+        began, cpu = time.monotonic(), _cpu_s(left_out)
+        for _ in range(jobs):
+            start()
+        rounds.append(((_cpu_s(left_out) - cpu) / jobs * 1e3, (time.monotonic() - began) / jobs * 1e3))
+    cpu_ms, wall_ms = min(rounds)
+    print(f"{name:24} {cpu_ms:7.2f} ms CPU  {wall_ms:7.2f} ms  a job (best of {len(rounds)} rounds of {jobs})")
+
+
+class _OurForkServer:
+    def __init__(self, url: str) -> None:
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-m", "worker", str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        config = WorkerConfig(
+            job_server_url=url, max_body_bytes=1 << 20, submit_retries=0, lost_reply_wait_s=1, max_jobs=1
+        )
+        self._channel.send(config.encode())
+
+    def __call__(self) -> None:
+        self._channel.send(encode(Fork(count=1)))
+        data, fds, _, _ = socket.recv_fds(self._channel, 65_536, 3)
+        if not isinstance(heard(data), Forked):
+            raise SystemExit(data.decode())
+        _, inbox, outbox = fds
+        _serve(lambda frame: os.write(inbox, frame), lambda: os.read(outbox, 65_536))
+        self._channel.recv(65_536)  # reaped
+        for fd in fds:
+            os.close(fd)
+
+
+class _Standard:
+    """A process of `multiprocessing`, with a queue and a pipe, as its documentation has it."""
+
+    def __init__(self, method: str, url: str) -> None:
+        self._context: Any = multiprocessing.get_context(method)
+        self._url = url
+        if method == "forkserver":
+            multiprocessing.set_forkserver_preload(["bench.starts.ways", "worker.main", "worker.job_client"])
+
+    def __call__(self) -> None:
+        inbox = self._context.Queue()
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_standard_worker, args=(inbox, theirs, self._url))
+        process.start()
+        theirs.close()
+        frames = iter(ours.recv_bytes, None)
+        _put(inbox, encode(_assign()))
+        for payload in frames:
+            message = said(payload)
+            if isinstance(message, Progress) and message.event == "reply-read":
+                _put(inbox, encode(Callback(job_id="j", body=_DONE)))
+            if isinstance(message, Answered):
+                break
+        process.join()
+        process.close()
+        inbox.close()
+        inbox.join_thread()
+        ours.close()
+
+
+def _put(inbox: multiprocessing.queues.Queue[bytes], data: bytes) -> None:
+    inbox.put(data)
+
+
+def _standard_worker(inbox: multiprocessing.queues.Queue[bytes], outbox: Connection, url: str) -> None:
+    from worker.job_client import JobClient  # noqa: PLC0415
+
+    config = WorkerConfig(job_server_url=url, max_body_bytes=1 << 20, submit_retries=0, lost_reply_wait_s=1, max_jobs=1)
+    inbox.get()
+
+    async def serve() -> None:
+        client = JobClient(config)
+        await client.submit(_assign(), lambda event: outbox.send_bytes(encode(Progress(job_id="j", event=event))))
+        await client.close()
+
+    asyncio.run(serve())
+    outbox.send_bytes(b'["Progress","j","reply-read"]')
+    inbox.get()
+    outbox.send_bytes(encode(Answered(job_id="j", success=True, body=_DONE)))
+    os._exit(0)
+
+
+def _serve(write: Callable[[bytes], int], read: Callable[[], bytes]) -> None:
+    write(queue_frame(encode(_assign())))
+    reader = FrameReader(1 << 20)
+    while True:
+        for payload in reader.feed(read()):
+            message = said(payload)
+            if isinstance(message, Progress) and message.event == "reply-read":
+                write(queue_frame(encode(Callback(job_id="j", body=_DONE))))
+            if isinstance(message, Answered):
+                return
+
+
+def _assign() -> Assign:
+    return Assign(job_id="j", callback_url="http://x/", deadline=time.monotonic() + 30, body=b'{"account":"x"}')
+
+
+def answer_for_ever(listener: socket.socket) -> NoReturn:
+    """Be the listener: say to every submission that it runs."""
+    while True:
+        connection, _ = listener.accept()
+        data = b""
+        while not data.endswith(b"}"):
+            data += connection.recv(65_536)
+        connection.sendall(_REPLY)
+        connection.close()
+
+
+def _cpu_s(left_out: int) -> float:
+    """Return the CPU of this process, its descendants and all that they reaped, without the process `left_out`."""
+    return cpu_s(os.getpid()) - cpu_s(left_out)
