@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+from yarl import URL
 
 from shared import strict_json
 from shared.errors import BadReplyError, JobServerError, RejectedError, StrictJSONError, UnavailableError
@@ -62,6 +63,7 @@ class JobClient:
     def __init__(self, config: WorkerConfig) -> None:
         """Make the client; must run inside an event loop."""
         self._config = config
+        self._url = URL(config.job_server_url)
         self._connector = _Connector(force_close=True, limit=0, use_dns_cache=False)
         self._session = aiohttp.ClientSession(
             connector=self._connector,
@@ -133,7 +135,7 @@ class JobClient:
         headers = {"traceparent": job.traceparent, "tracestate": job.tracestate}
         try:
             async with self._session.post(
-                self._config.job_server_url,
+                self._url,
                 data=body,
                 headers={name: value for name, value in headers.items() if value},
                 allow_redirects=False,
