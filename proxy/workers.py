@@ -193,8 +193,8 @@ class Worker:
             self._report()
 
     def _drain(self) -> None:
-        removed = self._loop.remove_reader(self._outbox_fd)
-        while removed and not self._broken:
+        self._loop.remove_reader(self._outbox_fd)
+        while not self._broken:
             try:
                 data = os.read(self._outbox_fd, _READ_BYTES)
             except OSError:  # nothing more now, and the writer is dead; a child of its own may hold the pipe open

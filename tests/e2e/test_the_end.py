@@ -1,0 +1,120 @@
+"""How a run ends: drained, at once, or killed; and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from aiohttp import ClientConnectionError, ClientSession
+
+from tests.support.http import Answer, fetch, post_job
+from tests.support.proxy_process import ProxyProcess
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def proxy() -> Iterator[ProxyProcess]:
+    """The proxy with its embedded job server, on free ports."""
+    with ProxyProcess.started() as proxy:
+        yield proxy
+
+
+async def in_flight(client: ClientSession, proxy: ProxyProcess, **job: object) -> asyncio.Task[Answer]:
+    """Post a job; return its answer to come as soon as the job server has the job."""
+    answer = asyncio.create_task(post_job(client, proxy.queue_job, **job))  # type: ignore[arg-type] # its fields
+
+    async def waiting() -> bool:
+        workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
+        return any(worker["state"] == "waiting" for worker in workers)
+
+    await eventually(waiting)
+    return answer
+
+
+def left(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run. A zombie is gone; reaping an orphan is init's business."""
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def all_gone(processes: list[psutil.Process]) -> bool:
+    """Whether none is left; one may vanish while it is looked at."""
+    try:
+        return not left(processes)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("whole_group", [False, True], ids=["the process", "its group"])
+async def test_a_signal_lets_jobs_in_flight_finish(
+    client: ClientSession, proxy: ProxyProcess, number: int, whole_group: bool
+) -> None:
+    """The job is answered 200, then the process ends with 0, and so do all others. Ctrl-C goes to the whole group."""
+    answer = await in_flight(client, proxy, duration=1)
+    processes = proxy.descendants()
+    assert len(processes) >= 3  # fork server, worker, job server
+    if whole_group:
+        os.killpg(proxy.pid, number)
+    else:
+        proxy.signal(number)
+    assert (await answer).status == 200
+    assert (await answer).document["state"] == "completed"
+    assert await asyncio.to_thread(proxy.wait) == 0
+    await eventually(lambda: all_gone(processes), timeout_s=2)
+    assert proxy.events_of("stopped")
+
+
+async def test_an_idle_proxy_ends_at_once(proxy: ProxyProcess) -> None:
+    """There is nothing to wait for."""
+    processes = proxy.descendants()
+    assert await asyncio.to_thread(proxy.stop, 5.0) == 0
+    await eventually(lambda: all_gone(processes), timeout_s=2)
+
+
+async def test_a_second_signal_ends_it_at_once(client: ClientSession, proxy: ProxyProcess) -> None:
+    """A job that would go on for a long time does not hold it up; the exit code is that of a signal."""
+    answer = await in_flight(client, proxy, fault="never")
+    processes = proxy.descendants()
+    proxy.signal(signal.SIGTERM)
+    await eventually(lambda: proxy.events_of("told to stop; jobs in flight are finished first"))
+    proxy.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(proxy.wait, 2.0) == 128 + signal.SIGTERM
+    await eventually(lambda: all_gone(processes), timeout_s=2)
+    with pytest.raises(ClientConnectionError):
+        await answer
+
+
+@pytest.mark.parametrize("remembers", [False, True], ids=["in memory", "with a journal"])
+async def test_when_the_front_end_is_killed_no_process_stays(
+    client: ClientSession, tmp_path: Path, remembers: bool
+) -> None:
+    """SIGKILL with jobs in flight, one of them in a stopped worker: within two seconds all are gone."""
+    journal = str(tmp_path / "jobs.sqlite3") if remembers else ""
+    with ProxyProcess.started(JOURNAL=journal) as proxy:
+        answers = [await in_flight(client, proxy, fault="never"), await in_flight(client, proxy, fault="hang")]
+        processes = proxy.descendants()
+        workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
+        os.kill(next(worker["pid"] for worker in workers if worker["job_id"]), signal.SIGSTOP)
+        proxy.kill()
+        await eventually(lambda: all_gone(processes), timeout_s=2)
+        for answer in answers:
+            with pytest.raises(ClientConnectionError):
+                await answer
+
+
+async def test_after_a_kill_the_same_port_serves_again(client: ClientSession, proxy: ProxyProcess) -> None:
+    """Connections of the dead process do not hold its port."""
+    answer = await in_flight(client, proxy, fault="never")
+    port = proxy.url.rpartition(":")[2]
+    proxy.kill()
+    with ProxyProcess.started(PORT=port) as again:
+        assert again.url == proxy.url
+        assert (await post_job(client, again.queue_job)).status == 200
+        with pytest.raises(ClientConnectionError):
+            await answer
+        assert again.stop() == 0
