@@ -1,0 +1,141 @@
+"""The dashboard's routes over HTTP: who may look, who may stop a job, and that nobody who looks costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import pytest
+from aiohttp import ClientSession
+
+from tests.support.http import fetch, new_ref, post_job, problem
+from tests.support.job_server import JobServer
+from tests.support.proxy_process import ProxyProcess
+from tests.support.waiting import eventually
+
+_ROUTES: Final = ("/", "/static/dashboard.js", "/static/dashboard.css", "/events", "/metrics", "/workers")
+
+
+@pytest.fixture
+async def waiting(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> AsyncIterator[str]:
+    """The id of a job in flight, whose callback never comes; it is stopped at the end."""
+    posted = asyncio.create_task(post_job(client, proxy.queue_job, fault="never", ref=new_ref()))
+
+    async def found() -> str | None:
+        workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
+        return next((worker["job_id"] for worker in workers if worker["state"] == "waiting"), None)
+
+    job_id: str = await eventually(found)
+    yield job_id
+    await fetch(client, "POST", f"{proxy.admin}/jobs/{job_id}/stop", headers=_honest(proxy))
+    await posted
+
+
+def _honest(proxy: ProxyProcess) -> dict[str, str]:
+    return {"X-Requested-By": "dashboard", "Origin": proxy.admin, "Sec-Fetch-Site": "same-origin"}
+
+
+async def _events(client: ClientSession, proxy: ProxyProcess, count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    async with client.get(f"{proxy.admin}/events") as response:
+        assert response.headers["Content-Type"] == "text/event-stream"
+        async for line in response.content:
+            if line.startswith(b"data: "):
+                found.append(json.loads(line[6:]))
+            if len(found) == count:
+                break
+    return found
+
+
+@pytest.mark.parametrize("path", _ROUTES)
+async def test_clients_cannot_reach_it(client: ClientSession, proxy: ProxyProcess, path: str) -> None:
+    """No admin route answers on the clients' address."""
+    problem(await fetch(client, "GET", f"{proxy.url}{path}"), "not-found", 404)
+
+
+async def test_the_page_may_load_from_nowhere_else(client: ClientSession, proxy: ProxyProcess) -> None:
+    """The policy forbids other hosts and inline code; the files name no other host."""
+    for path in ("/", "/static/dashboard.js", "/static/jobs.js", "/static/dashboard.css"):
+        answer = await fetch(client, "GET", proxy.admin + path)
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "require-trusted-types-for 'script'" in policy
+        assert b"http://" not in answer.body
+        assert b"https://" not in answer.body
+
+
+async def test_a_snapshot_comes_each_second(client: ClientSession, proxy: ProxyProcess, waiting: str) -> None:
+    """The first has the past for the charts; each has the jobs and workers as they are."""
+    first, second = await _events(client, proxy, 2)
+    assert len(first["past"]) == first["seconds"] == 300
+    assert "past" not in second
+    assert second["in_flight"]["waiting"] == 1
+    assert waiting in [job for job, _, _ in second["oldest"]]
+    assert waiting in [worker[5] for worker in second["workers"]]
+    assert second["now"] > first["now"]
+
+
+async def test_a_job_in_flight_and_a_finished_one_are_found(
+    client: ClientSession, proxy: ProxyProcess, waiting: str
+) -> None:
+    """The search knows a job while it runs and afterwards, with its events and without its body."""
+    found = (await fetch(client, "GET", f"{proxy.admin}/jobs/{waiting}")).document
+    assert (found["state"], found["outcome"], found["submitted"]) == ("waiting", None, "yes")
+    assert [event for _, event in found["events"]] == ["assign", "connected", "reply-read"]
+    done = await post_job(client, proxy.queue_job)
+    found = (await fetch(client, "GET", f"{proxy.admin}/jobs/{done.headers['Job-Id']}")).document
+    assert (found["state"], found["outcome"]) == ("finished", "succeeded")
+    assert [name for name, _ in found["phases"]] == ["queue", "start", "submission", "job", "delivery"]
+    assert done.document["proof"] not in json.dumps(found)
+    problem(await fetch(client, "GET", f"{proxy.admin}/jobs/unknown"), "not-found", 404)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"X-Requested-By": ""},
+        {"Origin": ""},
+        {"Origin": "null"},
+        {"Origin": "http://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Host": "evil.example:3001", "Origin": "http://evil.example:3001"},
+    ],
+    ids=lambda changed: " ".join(changed.values()) or "without " + "".join(changed),
+)
+async def test_another_sites_page_cannot_stop_a_job(
+    client: ClientSession, proxy: ProxyProcess, waiting: str, changed: dict[str, str]
+) -> None:
+    """A request that lacks our header, or comes from another origin, or by another name, is 403; the job goes on."""
+    headers = {name: value for name, value in (_honest(proxy) | changed).items() if value}
+    answer = await fetch(client, "POST", f"{proxy.admin}/jobs/{waiting}/stop", headers=headers)
+    problem(answer, "forbidden", 403)
+    assert (await fetch(client, "GET", f"{proxy.admin}/jobs/{waiting}")).document["state"] == "waiting"
+
+
+async def test_no_page_of_another_origin_is_allowed_to_ask(client: ClientSession, proxy: ProxyProcess) -> None:
+    """A browser's preflight for our header gets no permission."""
+    headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = await fetch(client, "OPTIONS", f"{proxy.admin}/jobs/x/stop", headers=headers)
+    assert answer.status == 405
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+async def test_a_job_that_is_not_there_cannot_be_stopped(client: ClientSession, proxy: ProxyProcess) -> None:
+    """404, whatever the id."""
+    answer = await fetch(client, "POST", f"{proxy.admin}/jobs/unknown/stop", headers=_honest(proxy))
+    problem(answer, "not-found", 404)
+
+
+async def test_open_pages_do_not_hold_up_the_end(client: ClientSession, job_server: JobServer) -> None:
+    """SIGTERM with a page open: its events end, and so does the process, with 0."""
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="1") as proxy:
+        async with client.get(f"{proxy.admin}/events") as response:
+            await response.content.readline()
+            code = await asyncio.to_thread(proxy.stop, 10.0)
+            assert code == 0
+            await response.content.read()
+        assert proxy.events_of("stopped")

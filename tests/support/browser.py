@@ -1,0 +1,52 @@
+"""A real Chromium, without a screen, driven by Selenium."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+__all__ = ["BROWSER", "DRIVER", "browser", "errors_in_console", "run"]
+
+BROWSER: Final = shutil.which("chromium")
+DRIVER: Final = shutil.which("chromedriver")
+_FLAGS: Final = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+    "--window-size=1280,900",
+)  # fmt: skip
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Chrome]:
+    """Start a browser with an empty profile; end it with the block."""
+    options = ChromeOptions()
+    options.binary_location = BROWSER or ""
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = Chrome(options=options, service=ChromeService(DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def run(driver: Chrome, script: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the script returns
+    """Run a script in the page and return what it returns."""
+    return driver.execute_script(script, *arguments)
+
+
+def errors_in_console(driver: Chrome) -> list[str]:
+    """Return the errors that the page has caused, blocked content included; that a job is not found is none."""
+    messages = [entry["message"] for entry in _log(driver) if entry["level"] == "SEVERE"]
+    return [message for message in messages if "/jobs/" not in message or "status of 404" not in message]
+
+
+def _log(driver: Chrome) -> list[dict[str, str]]:
+    entries: list[dict[str, str]] = driver.get_log("browser")  # type: ignore[no-untyped-call]
+    return entries
