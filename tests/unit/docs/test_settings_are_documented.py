@@ -65,3 +65,13 @@ def test_every_code_stands_in_the_readme_with_its_status(code: Code) -> None:
 def test_the_readme_knows_no_other_codes() -> None:
     """A code that is gone leaves the table too."""
     assert set(rows("Answers")) == set(Code)
+
+
+def test_every_route_stands_in_the_readme() -> None:
+    """Each path that the front end serves, but for the dashboard's own files."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (_ROOT / "proxy").rglob("*.py"))
+    paths = {path.replace("{", "<").replace("}", ">") for path in re.findall(r"\bRoute\(\"(/[^\"]*)\"", source)}
+    section = _README.split("\n## Routes\n", 1)[1].split("\n## ", 1)[0]
+    named = set(re.findall(r"`(?:[A-Z]+ )?(/[^` ]*)`", section))
+    assert len(paths) > 10
+    assert paths == named
