@@ -76,20 +76,27 @@ def _bars(results: Results, figure: Callable[[Round], float]) -> list[_Bar]:
 
 
 def _panel(top: int, title: str, form: str, bars: Sequence[_Bar]) -> list[str]:
-    longest = max((max(bar.values) for bar in bars), default=1.0)
+    longest = _longest([max(bar.values) for bar in bars])
     scale = _BARS / longest
     parts = [f'<text class="title" x="{_LABEL}" y="{top + 26}">{escape(title)}</text>']
     y = top + _HEAD
     for bar in bars:
         middle = y + _ROW / 2 - 3
-        colour, width = "ours" if bar.ours else "other", max(1.0, bar.median * scale)
-        low, high = (_LABEL + edge(bar.values) * scale for edge in (min, max))
+        colour, width = "ours" if bar.ours else "other", max(1.0, min(bar.median, longest) * scale)
+        cut = max(bar.values) > longest
+        low, high = (_LABEL + min(edge(bar.values), longest) * scale for edge in (min, max))
         parts += [
             f'<text x="{_LABEL - 10}" y="{middle + 5:.1f}" text-anchor="end">{escape(bar.label)}</text>',
             f'<rect class="{colour}" x="{_LABEL}" y="{y}" width="{width:.1f}" height="{_ROW - 6}" rx="2"/>',
             f'<line class="range" x1="{low:.1f}" y1="{middle:.1f}" x2="{high:.1f}" y2="{middle:.1f}"/>',
-            f'<text x="{high + 8:.1f}" y="{middle + 5:.1f}">{form.format(bar.median)}</text>',
+            f'<text x="{high + 8:.1f}" y="{middle + 5:.1f}">{form.format(bar.median)}{" (cut)" * cut}</text>',
         ]
         y += _ROW
     parts.append(f'<line class="axis" x1="{_LABEL}" y1="{top + _HEAD - 4}" x2="{_LABEL}" y2="{y}"/>')
     return parts
+
+
+def _longest(values: Sequence[float]) -> float:
+    """Return the value that fills the width: the highest, unless that would make all others too short to compare."""
+    *_, second, highest = [1.0, *sorted(values)] if len(values) < 2 else sorted(values)
+    return 1.3 * second if highest > 3 * second and len(values) > 1 else highest

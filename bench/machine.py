@@ -30,7 +30,9 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "Node.js": _output("node", "--version") or "not installed",
-        "libraries": ", ".join(f"{name} {version(name)}" for name in ("Hypercorn", "starlette", "aiohttp", "Pebble")),
+        "libraries": ", ".join(
+            f"{name} {version(name)}" for name in ("Hypercorn", "starlette", "aiohttp", "uvloop", "Pebble")
+        ),
         "commit": _output("git", "describe", "--always", "--dirty") or "unknown",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "load average before": f"{os.getloadavg()[0]:.2f}",

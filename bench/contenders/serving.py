@@ -7,6 +7,7 @@ import os
 import socket
 from typing import cast
 
+import uvloop
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.typing import ASGIFramework
@@ -21,10 +22,12 @@ def callback_base() -> str:
 
 
 def serve(app: Starlette) -> None:
-    """Serve until killed. `PORT=0` becomes the port that was free."""
+    """Serve until killed. `PORT=0` becomes the port that was free; `LOOP=uvloop` serves on uvloop."""
     listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=4096)
     os.environ["PORT"] = str(listener.getsockname()[1])
-    asyncio.run(_serve(app, listener))
+    loop_factory = uvloop.new_event_loop if os.environ.get("LOOP") == "uvloop" else None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_serve(app, listener))
 
 
 async def _serve(app: Starlette, listener: socket.socket) -> None:

@@ -39,8 +39,9 @@ def _proxy(name: str, title: str, worker_max_jobs: int) -> Contender:
     return Contender(name=name, title=title, command=(_PYTHON, "run.py"), environment=settings, ours=True)
 
 
-def _python(name: str, title: str, module: str) -> Contender:
-    return Contender(name=name, title=title, command=(_PYTHON, "-m", f"bench.contenders.{module}"))
+def _python(name: str, title: str, module: str, **environment: str) -> Contender:
+    command = (_PYTHON, "-m", f"bench.contenders.{module}")
+    return Contender(name=name, title=title, command=command, environment=environment)
 
 
 CONTENDERS: Final = {
@@ -49,11 +50,12 @@ CONTENDERS: Final = {
         _proxy("fresh", "this proxy, a fresh process per job", 1),
         _proxy("reused", "this proxy, reused workers", 0),
         _python("asyncio", "one asyncio process, no isolation", "asyncio_proxy"),
+        _python("uvloop", "one asyncio process on uvloop, no isolation", "asyncio_proxy", LOOP="uvloop"),
         Contender(
             name="node", title="Node.js, a worker thread per request", command=("node", str(_HERE / "node_threads.cjs"))
         ),
         _python("pebble", "pebble, a process per request", "pebble_proxy"),
-        _python("spawn", "multiprocessing, a spawned process per request", "spawn_proxy"),
+        _python("spawn", "multiprocessing, spawn per request", "spawn_proxy"),
     )
 }
 

@@ -118,6 +118,14 @@ def test_the_chart_is_well_formed_and_names_every_contender() -> None:
     assert {contender.title for contender in CONTENDERS.values()} <= texts
 
 
+def test_a_bar_that_would_dwarf_all_others_is_cut_and_says_so() -> None:
+    """A process that costs a hundred times as much must not hide how the others compare."""
+    results = Results(rounds=[a_round(0, "fresh", 50), a_round(0, "reused", 60), a_round(0, "asyncio", 9000)])
+    texts = [one.text for one in ET.fromstring(draw(results)).iter() if one.tag.endswith("text")]  # noqa: S314 - ours
+    assert "9000 (cut)" in texts
+    assert "60" in texts
+
+
 def test_only_a_whole_run_writes_the_documentation() -> None:
     """Parts and trials leave it as it is, unless told otherwise."""
     assert parse([]).write
