@@ -76,7 +76,7 @@ def test_fifty_jobs_at_once_pass(proxy: ProxyProcess) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     report = json.loads(ended.stdout)
     assert (report["jobs"], report["succeeded"], report["ids"], report["passed"]) == (50, 50, 50, True)
-    eventually_blocking(lambda: len(proxy.events_of("job succeeded")) == before + 50)
+    eventually_blocking(lambda: len(proxy.events_of("job succeeded")) >= before + 50)
     ids = [line["job_id"] for line in proxy.events_of("job succeeded")]
     assert len(set(ids)) == len(ids)
 
