@@ -1,0 +1,98 @@
+"""The journal's file cannot be used: at the start, or while jobs run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+from pytest_aiohttp import AiohttpServer
+
+from jobserver.app import create_app
+from jobserver.options import Options
+from tests.support.http import fetch, new_ref, post_job, problem
+from tests.support.job_server import JobServer
+from tests.support.proxy_process import ProxyProcess
+from tests.support.waiting import eventually
+
+
+@contextmanager
+def no_room(proxy: ProxyProcess, journal: Path) -> Iterator[None]:
+    """Let no file of the front end grow beyond the journal's size: what a full disk or a quota does."""
+    soft, hard = resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (Path(f"{journal}-wal").stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+async def job_server_here(aiohttp_server: AiohttpServer) -> JobServer:
+    """A job server of this test's own, inside the test."""
+    return JobServer(await aiohttp_server(create_app(Options(duration_s=0))))
+
+
+async def test_a_full_disk_costs_no_job_in_flight_its_answer(
+    client: ClientSession, job_server_here: JobServer, tmp_path: Path
+) -> None:
+    """New jobs are 503, those in flight are answered, the callback's sender is told, and all is well afterwards."""
+    journal = tmp_path / "jobs.sqlite3"
+    ref, refused = new_ref(), new_ref()
+    with ProxyProcess.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=str(journal)) as proxy:
+        waiting = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
+        await eventually(lambda: job_server_here.submissions(ref))
+
+        with no_room(proxy, journal):
+            callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=b'{"state": "completed"}')
+            answer = await waiting
+            new = await post_job(client, proxy.queue_job, ref=refused)
+            ready = await fetch(client, "GET", f"{proxy.url}/healthz")
+        problem(callback, "journal-unavailable", 503)
+        assert (answer.status, answer.body) == (200, b'{"state": "completed"}')
+        problem(new, "journal-unavailable", 503, "no")
+        assert ready.status == 200
+        assert job_server_here.submissions(refused) == []
+        assert (
+            len(await eventually(lambda: proxy.events_of("new jobs are refused until the journal can be written"))) == 1
+        )
+
+        await eventually(lambda: proxy.events_of("the journal can be written again"))
+        again = await fetch(client, "POST", job_server_here.callback_url(ref), data=b'{"state": "completed"}')
+        assert again.document == {"status": "duplicate"}
+        assert (await post_job(client, proxy.queue_job)).status == 200
+        result = await fetch(client, "GET", f"{proxy.url}/jobs/{answer.headers['Job-Id']}/result")
+        assert result.body == answer.body
+
+
+async def test_a_second_front_end_on_the_same_journal_is_refused(
+    client: ClientSession, job_server_here: JobServer, tmp_path: Path
+) -> None:
+    """One line, exit code 2; the first one goes on."""
+    journal = str(tmp_path / "jobs.sqlite3")
+    with ProxyProcess.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=journal) as first:
+        with ProxyProcess(JOB_SERVER_URL=job_server_here.url, JOURNAL=journal) as second:
+            assert await asyncio.to_thread(second.wait) == 2
+        assert [line for line in second.stderr if "JOURNAL" in line] == [
+            f"error: JOURNAL: {journal!r} is in use by another proxy; give each its own file, or none with JOURNAL="
+        ]
+        assert (await post_job(client, first.queue_job)).status == 200
+
+
+@pytest.mark.parametrize("content", [os.urandom(8192), b"SQLite format 3\0" + b"\0" * 4080])
+def test_a_damaged_journal_ends_the_start(tmp_path: Path, content: bytes) -> None:
+    """One line that says what to do, exit code 2, and the file as it was."""
+    journal = tmp_path / "jobs.sqlite3"
+    journal.write_bytes(content)
+
+    with ProxyProcess(JOURNAL=str(journal)) as proxy:
+        assert proxy.wait() == 2
+
+    (line,) = (line for line in proxy.stderr if line.startswith("error:"))
+    assert line.startswith(f"error: JOURNAL: {str(journal)!r} ")
+    assert journal.read_bytes() == content

@@ -1,0 +1,232 @@
+"""The front end is killed while a job is in one state or another, and starts again on the same journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientError, ClientSession
+from pytest_aiohttp import AiohttpServer
+
+from jobserver.app import create_app
+from jobserver.options import Options
+from tests.support.http import Answer, fetch, new_ref, post_job, problem
+from tests.support.job_server import JobServer
+from tests.support.restarts import Restarts
+from tests.support.waiting import eventually
+
+RESULT = b'{"state": "completed",  "sum": 0.10}'
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.fixture
+async def restarts(tmp_path: Path, job_server_here: JobServer) -> AsyncIterator[Restarts]:
+    """A proxy before a fresh job server that gives up a job after three seconds."""
+    with Restarts(tmp_path, JOB_SERVER_URL=job_server_here.url, JOB_TIMEOUT="3") as restarts:
+        yield restarts
+
+
+@pytest.fixture
+async def job_server_here(aiohttp_server: AiohttpServer) -> JobServer:
+    """A job server of this test's own, which goes on while the proxy is down."""
+    return JobServer(await aiohttp_server(create_app(Options(duration_s=0, callback_retries=50))))
+
+
+async def status(client: ClientSession, restarts: Restarts, job_id: str) -> Answer:
+    """Return the job's status document."""
+    return await fetch(client, "GET", f"{restarts.url}/jobs/{job_id}")
+
+
+async def outcome(client: ClientSession, restarts: Restarts, job_id: str, wait_s: int = 10) -> Answer:
+    """Wait for the job's result and return it."""
+    return await fetch(client, "GET", f"{restarts.url}/jobs/{job_id}/result", headers={"Prefer": f"wait={wait_s}"})
+
+
+async def post_async(client: ClientSession, restarts: Restarts, *, ref: str, fault: str, key: str | None = None) -> str:
+    """Post a job without waiting for it; return its id."""
+    headers = ASYNC | ({"Idempotency-Key": key} if key else {})
+    answer = await post_job(client, restarts.queue_job, ref=ref, fault=fault, headers=headers)
+    assert answer.status == 202
+    return answer.headers["Job-Id"]
+
+
+async def in_state(client: ClientSession, restarts: Restarts, job_id: str, state: str) -> None:
+    """Wait until the job is in this state."""
+
+    async def is_there() -> bool:
+        return bool((await status(client, restarts, job_id)).document["state"] == state)
+
+    await eventually(is_there)
+
+
+async def test_a_job_that_no_worker_had_was_not_submitted(
+    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+) -> None:
+    """It is interrupted, may be sent again, and under its key it is run."""
+    ref = new_ref()
+    restarts.restart(WORKER_SPARES="0")
+    (fork_server,) = restarts.proxy.descendants()
+    fork_server.suspend()  # no worker comes
+    job_id = await post_async(client, restarts, ref=ref, fault="none", key=ref)
+
+    restarts.proxy.signal(signal.SIGKILL)
+    fork_server.resume()
+    await asyncio.to_thread(restarts.restart)
+    answer = await outcome(client, restarts, job_id)
+    again = await post_job(client, restarts.queue_job, ref=ref, fault="none", headers={"Idempotency-Key": ref})
+
+    problem(answer, "interrupted", 500, "no")
+    assert (again.status, again.headers["Job-Id"] != job_id) == (200, True)
+    assert len(job_server_here.submissions(ref)) == 1
+
+
+async def test_a_callback_that_arrives_at_the_new_process_is_the_answer(
+    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+) -> None:
+    """Whoever asks by id or by key gets it, waiting or not; nothing is submitted again."""
+    ref = new_ref()
+    job_id = await post_async(client, restarts, ref=ref, fault="never", key=ref)
+    await in_state(client, restarts, job_id, "waiting")
+
+    await asyncio.to_thread(restarts.restart)
+    document = (await status(client, restarts, job_id)).document
+    assert (document["state"], document["submitted"], document["outcome"]) == ("waiting", "yes", None)
+    joined = asyncio.create_task(
+        post_job(client, restarts.queue_job, ref=ref, fault="never", headers={"Idempotency-Key": ref})
+    )
+    by_id = asyncio.create_task(outcome(client, restarts, job_id))
+    callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=RESULT)
+
+    assert callback.document == {"status": "accepted"}
+    assert ((await joined).status, (await joined).body, (await by_id).body) == (200, RESULT, RESULT)
+    assert (await joined).headers["Idempotent-Replayed"] == "true"
+    assert len(job_server_here.submissions(ref)) == 1
+
+
+async def test_a_job_whose_fate_is_unknown_stays_open_until_its_deadline(
+    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+) -> None:
+    """The submission was sent and no reply came. It is not sent again; nobody may be told that it did not run."""
+    ref = new_ref()
+    job_id = await post_async(client, restarts, ref=ref, fault="hang", key=ref)
+    await in_state(client, restarts, job_id, "submitting")
+
+    await asyncio.to_thread(restarts.restart)
+    document = (await status(client, restarts, job_id)).document
+    answer = await outcome(client, restarts, job_id)
+    again = await post_job(client, restarts.queue_job, ref=ref, fault="hang", headers={"Idempotency-Key": ref})
+
+    assert (document["submitted"], document["outcome"]) == ("unknown", None)
+    problem(answer, "interrupted", 500, "unknown")
+    assert (again.status, again.body) == (500, answer.body)
+    assert len(job_server_here.submissions(ref)) == 1
+
+
+async def test_a_callback_proves_that_a_job_of_unknown_fate_ran(
+    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+) -> None:
+    """It is accepted and answers the job."""
+    ref = new_ref()
+    job_id = await post_async(client, restarts, ref=ref, fault="hang")
+    await in_state(client, restarts, job_id, "submitting")
+    await eventually(lambda: job_server_here.submissions(ref))
+
+    await asyncio.to_thread(restarts.restart)
+    callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=RESULT)
+
+    assert callback.document == {"status": "accepted"}
+    assert (await outcome(client, restarts, job_id)).body == RESULT
+
+
+async def test_without_a_callback_a_submitted_job_is_interrupted_and_a_late_one_is_kept(
+    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+) -> None:
+    """The deadline is the old one; the token stays good after it."""
+    ref = new_ref()
+    job_id = await post_async(client, restarts, ref=ref, fault="never")
+    await in_state(client, restarts, job_id, "waiting")
+
+    await asyncio.to_thread(restarts.restart)
+    answer = await outcome(client, restarts, job_id)
+    callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=RESULT)
+    document = (await status(client, restarts, job_id)).document
+
+    problem(answer, "interrupted", 500, "yes")
+    assert callback.document == {"status": "late"}
+    assert (document["outcome"], document["late"]) == ("succeeded", True)
+    assert document["earlier_answer"]["code"] == "interrupted"
+    assert (await outcome(client, restarts, job_id)).body == RESULT
+
+
+async def test_a_job_whose_deadline_passed_while_nobody_was_there_is_interrupted(
+    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+) -> None:
+    """At once when the front end is back."""
+    ref = new_ref()
+    restarts.restart(JOB_TIMEOUT="0.5")
+    job_id = await post_async(client, restarts, ref=ref, fault="never")
+    await in_state(client, restarts, job_id, "waiting")
+
+    restarts.kill()
+    await asyncio.to_thread(restarts.start)
+
+    problem(await outcome(client, restarts, job_id, wait_s=1), "interrupted", 500, "yes")
+
+
+@pytest.mark.parametrize("fault", ["none", "failed", "garbage"])
+async def test_an_outcome_is_answered_again_after_a_restart(
+    client: ClientSession, restarts: Restarts, job_server_here: JobServer, fault: str
+) -> None:
+    """To the byte, by key and by id; and its token is known still."""
+    ref = new_ref()
+    key = {"Idempotency-Key": ref}
+    first = await post_job(client, restarts.queue_job, ref=ref, fault=fault, headers=key)
+
+    await asyncio.to_thread(restarts.restart)
+    by_key = await post_job(client, restarts.queue_job, ref=ref, fault=fault, headers=key)
+    by_id = await outcome(client, restarts, first.headers["Job-Id"])
+    callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=RESULT)
+
+    assert (by_key.status, by_key.body) == (by_id.status, by_id.body) == (first.status, first.body)
+    assert callback.document == {"status": "late" if fault == "garbage" else "duplicate"}
+    assert len(job_server_here.submissions(ref)) == 1
+
+
+async def test_an_open_job_can_be_cancelled_after_a_restart(
+    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+) -> None:
+    """With what is known of its submission."""
+    ref = new_ref()
+    job_id = await post_async(client, restarts, ref=ref, fault="never")
+    await in_state(client, restarts, job_id, "waiting")
+
+    await asyncio.to_thread(restarts.restart)
+    cancelled = await fetch(client, "DELETE", f"{restarts.url}/jobs/{job_id}")
+
+    assert (cancelled.document["code"], cancelled.document["submitted"]) == ("cancelled", "yes")
+
+
+async def test_a_submission_under_way_is_finished_by_its_worker(
+    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+) -> None:
+    """The front end dies, the worker ends what it began and leaves: the job's fate gets known."""
+    ref = new_ref()
+    answer = asyncio.create_task(
+        post_job(client, restarts.queue_job, ref=ref, fault="slow-reply", delay=0.002, headers={"Idempotency-Key": ref})
+    )
+    await eventually(lambda: job_server_here.submissions(ref))
+
+    await asyncio.to_thread(restarts.restart)
+    with contextlib.suppress(ClientError):
+        await answer
+    again = await post_job(
+        client, restarts.queue_job, ref=ref, fault="slow-reply", delay=0.002, headers={"Idempotency-Key": ref}
+    )
+
+    assert len(job_server_here.submissions(ref)) == 1
+    assert (again.status, again.headers["Idempotent-Replayed"]) == (200, "true")
+    assert restarts.leftovers() == []

@@ -1,0 +1,49 @@
+"""The example of docs/jobs.md: 50 jobs, and a front end that is killed in the middle of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.support.processes import JobServerProcess
+from tests.support.proxy_process import ROOT
+from tests.support.restarts import Restarts
+from tests.support.waiting import eventually_blocking
+
+
+def summary(job_server: JobServerProcess) -> dict[str, Any]:
+    """Return the counts of the job server's ledger."""
+    connection = HTTPConnection(job_server.base.removeprefix("http://"), timeout=10)
+    with closing(connection):
+        connection.request("GET", "/ledger/summary")
+        counts: dict[str, Any] = json.load(connection.getresponse())
+    return counts
+
+
+@pytest.mark.parametrize(("what", "count"), [("started", 50), ("callbacks", 10)])
+def test_50_jobs_survive_a_front_end_that_is_killed(tmp_path: Path, what: str, count: int) -> None:
+    """While all of them run, or while their results come in: 50 of 50, with 50 submissions."""
+    with (
+        JobServerProcess("--duration", "0.5", "--callback-retries", "100") as job_server,
+        Restarts(tmp_path, JOB_SERVER_URL=job_server.url) as restarts,
+    ):
+        command = [sys.executable, "-m", "jobclient", restarts.queue_job, "--idempotent", "--retries", "30"]
+        client = subprocess.Popen([*command, "--limit", "40", "--json"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        eventually_blocking(lambda: summary(job_server)[what] >= count)
+
+        restarts.restart()
+        output, _ = client.communicate(timeout=50)
+
+        report = json.loads(output)
+        counts = summary(job_server)
+        assert (report["succeeded"], report["ids"], client.returncode) == (50, 50, 0), report
+        assert report["resent"] > 0
+        assert (counts["started"], counts["submitted_twice"]) == (50, 0)
+        assert restarts.leftovers() == []

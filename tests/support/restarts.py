@@ -1,0 +1,70 @@
+"""A proxy that is killed and started again: the same address, the same journal."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from tests.support.proxy_process import ProxyProcess
+
+__all__ = ["Restarts"]
+
+_GONE_S = 2.0
+
+
+class Restarts:
+    """One proxy after the other; ends with the `with` block."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """Start the first one; it keeps its journal in `folder`."""
+        # Bound but never listened on: the port is nobody else's between two of them.
+        self._reservation = socket.socket()
+        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reservation.bind(("127.0.0.1", 0))
+        self.journal = folder / "jobs.sqlite3"
+        port = str(self._reservation.getsockname()[1])
+        self._settings = {"PORT": port, "JOURNAL": str(self.journal), "WORKER_SPARES": "4"} | settings
+        self._left: list[psutil.Process] = []
+        #: How often it was killed.
+        self.kills = 0
+        self.proxy = ProxyProcess.started(**self._settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._reservation.close()
+
+    @property
+    def url(self) -> str:
+        """The base address for clients."""
+        return f"http://127.0.0.1:{self._settings['PORT']}"
+
+    @property
+    def queue_job(self) -> str:
+        """Where jobs are posted."""
+        return f"{self.url}/queueJob"
+
+    def kill(self) -> None:
+        """SIGKILL the front end."""
+        self._left += self.proxy.descendants()
+        self.kills += 1
+        self.proxy.kill()
+
+    def start(self, **settings: str) -> None:
+        """Start the next one, with these settings besides."""
+        self.proxy = ProxyProcess.started(**(self._settings | settings))
+
+    def restart(self, **settings: str) -> None:
+        """Kill the front end and start the next one."""
+        self.kill()
+        self.start(**settings)
+
+    def leftovers(self) -> list[psutil.Process]:
+        """Return the processes of those that were killed which are still there when they should not be."""
+        _, alive = psutil.wait_procs(self._left, timeout=_GONE_S)
+        return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
