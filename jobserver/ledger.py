@@ -17,7 +17,7 @@ BODY_LIMIT_BYTES: Final = 64 * 1024
 BODIES_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 #: The request headers that say how the client behaves.
-KEPT_HEADERS: Final = ("accept-encoding", "connection", "content-type", "traceparent", "user-agent")
+KEPT_HEADERS: Final = ("accept-encoding", "connection", "content-type", "traceparent", "tracestate", "user-agent")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route, Router
 
+from proxy import tracing
 from proxy.api import admin, dashboard, health, openapi
 from proxy.api.answers import Answers
 from proxy.api.callbacks import CallbackRoute
@@ -58,7 +59,7 @@ class App:
 def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url: str) -> App:
     """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route."""
     registry = Registry()
-    observation = Observation()
+    observation = Observation(tracing.from_environment())
     intake = Intake(registry, store)
     dispatcher = Dispatcher(
         runner=Supervisor(pool, callback_url),
@@ -70,6 +71,7 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
         callback_counts=intake.counts,
         on_finish=observation.job_finished,
     )
+    dispatcher.on_begin = observation.job_began if observation.tracing else None
     authorization = Authorization(settings.api_keys)
     answers = Answers(granular_errors=settings.granular_errors)
     queue_job = QueueJob(

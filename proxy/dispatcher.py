@@ -53,6 +53,8 @@ class Dispatcher:
         self._max_jobs = max_jobs
         self._job_timeout_s = job_timeout_s
         self._callback_counts = callback_counts if callback_counts is not None else Counter()
+        #: Hears of each admitted job before anything is done with it.
+        self.on_begin: Callable[[Job], None] | None = None
         self._on_finish = on_finish
         self._adoption = Adoption()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,6 +95,8 @@ class Dispatcher:
             key=key,
             fingerprint=fingerprint,
         )
+        if self.on_begin is not None:
+            self.on_begin(job)
         job.entry = entry = Entry(self._store, self._record(job))
         job.before_assign = entry.assign
         job.on_event = _note_progress

@@ -147,6 +147,7 @@ class FrontEnd:
         except TimeoutError:
             logs.event("error", "some work was still under way at the last moment and was cut off")
         await app.store.close()
+        await app.observation.close()
 
     async def _leave(self, code: int) -> None:
         if self._pool is not None:

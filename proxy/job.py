@@ -62,6 +62,8 @@ class Job:
     #: W3C trace context from the client, passed on; empty if none.
     traceparent: str = ""
     tracestate: str = ""
+    #: The job's span while it is traced (proxy/tracing.py).
+    span: object | None = field(default=None, repr=False)
     #: Hears every event, once the state has changed.
     on_event: OnEvent | None = None
     #: What the store knows of it; None: it is not remembered.

@@ -16,6 +16,7 @@ from proxy.phases import phases
 
 if TYPE_CHECKING:
     from proxy.job import Job
+    from proxy.tracing import Tracing
     from shared.errors import Code
     from shared.outcome import Outcome
 
@@ -25,7 +26,8 @@ __all__ = ["Observation"]
 class Observation:
     """Everything that watches one front end."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self.tracing = tracing
         self.metrics = Metrics()
         self.history = History()
         self.loop_lag = LoopLag(self.metrics.loop_lag.observe)
@@ -34,6 +36,16 @@ class Observation:
             self.metrics.job_finished,
             self.history.job_finished,
         ]
+        if tracing is not None:
+            self._on_finish.append(tracing.job_finished)
+
+    def job_began(self, job: Job) -> None:
+        """Note a job that was admitted, before anything is done with it."""
+        if self.tracing is not None:
+            try:
+                self.tracing.job_began(job)
+            except Exception as exc:  # noqa: BLE001 - a job runs, traced or not
+                logs.job_event("error", "a job's beginning could not be noted", job, kind=type(exc).__name__)
 
     def job_finished(self, job: Job, outcome: Outcome) -> None:
         """Note a job that ended."""
@@ -43,6 +55,12 @@ class Observation:
                 note(job, outcome, durations)
             except Exception as exc:  # noqa: BLE001 - the job has its outcome, and no other job may suffer
                 logs.job_event("error", "a job's end could not be noted", job, kind=type(exc).__name__)
+
+    async def close(self) -> None:
+        """Send what is still to be sent."""
+        self.loop_lag.stop()
+        if self.tracing is not None:
+            await self.tracing.close()
 
     def request_refused(self, code: Code) -> None:
         """Note a request that was refused before there was a job."""

@@ -47,7 +47,9 @@ class Answers:
         `applied` is the client's preference that `limit_s` comes from, if any.
         """
         outcome = await _wait(known, limit_s)
-        headers = [_REPLAYED] if replayed else []
+        headers = _trace_headers(known)
+        if replayed:
+            headers.append(_REPLAYED)
         if applied:
             headers.append((b"preference-applied", applied))
         if outcome is not None:
@@ -67,6 +69,14 @@ class Answers:
                 problem = problems.of_failure(outcome, job_id, granular=self._granular)
                 fields = [*problem.headers, *headers]
                 await send_response(scope, send, problem.status, problem.body, b"application/problem+json", fields)
+
+
+def _trace_headers(known: Job | Record) -> list[tuple[bytes, bytes]]:
+    """Return where the job stands in its client's trace, as the job server was told (W3C Trace Context)."""
+    if not isinstance(known, Job) or not known.traceparent:
+        return []
+    context = known.traceparent.encode()
+    return [(b"traceparent", context), (b"traceresponse", context)]
 
 
 async def send_status(scope: Scope, send: Send, known: Job | Record, status: int = 200, headers: Headers = ()) -> None:

@@ -28,7 +28,7 @@ __all__ = ["Authorization", "QueueJob"]
 #: Members of the client's object that are the proxy's to set.
 _OURS: Final = ("wait", "callback")
 #: W3C Trace Context, level 1; what does not look like this is dropped, as the recommendation says.
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE_BYTES: Final = 512
 
 

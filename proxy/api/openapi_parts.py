@@ -107,7 +107,7 @@ PREFER: Final = _header_parameter(
 )
 TRACEPARENT: Final = _header_parameter(
     "traceparent",
-    "W3C trace context; passed on to the job server. What does not look like one is dropped.",
+    "W3C trace context; passed on to the job server, and part of the answer. What does not look like one is dropped.",
     {"type": "string"},
     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )
@@ -156,6 +156,10 @@ def _header(words: str, example: str) -> _Part:
 _JOB_ID_HEADER: Final = {"Job-Id": _header("The job's id.", _ID)}
 _RETRY_AFTER: Final = {"Retry-After": _header("When to ask again, in seconds.", "1")}
 _PREFERENCE_APPLIED: Final = {"Preference-Applied": _header("The preference that was followed.", "wait=25")}
+_TRACE: Final = {
+    name: _header("Where the job stands in its trace; there if it has one.", str(TRACEPARENT["example"]))
+    for name in ("traceparent", "traceresponse")
+}
 _REPLAYED: Final = {"Idempotent-Replayed": _header("`true` where the job was there before the request.", "true")}
 
 
@@ -179,7 +183,7 @@ def _answer(words: str, content: _Part, headers: _Part | None = None, links: _Pa
 RESULT: Final = _answer(
     "The callback's body, byte for byte.",
     _json("Result", {"completed": _example("The job is done", _RESULT)}),
-    _JOB_ID_HEADER | _PREFERENCE_APPLIED | _REPLAYED,
+    _JOB_ID_HEADER | _PREFERENCE_APPLIED | _REPLAYED | _TRACE,
     _LINKS,
 )
 NOT_DONE: Final = _answer(
@@ -189,7 +193,8 @@ NOT_DONE: Final = _answer(
     | {"Location": _header("Where the job's status is.", f"/jobs/{_ID}")}
     | _RETRY_AFTER
     | _PREFERENCE_APPLIED
-    | _REPLAYED,
+    | _REPLAYED
+    | _TRACE,
     _LINKS,
 )
 STATUS: Final = _answer(
