@@ -26,6 +26,7 @@ const seconds = (value, digits) => `${value.toFixed(digits)} s`;
 /** Milliseconds, for a person. */
 export function duration(ms) {
   if (ms == null) return "–";
+  if (ms === 0) return "0";
   if (ms < 10) return `${ms.toFixed(1)} ms`;
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60_000) return seconds(ms / 1000, ms < 10_000 ? 2 : 1);

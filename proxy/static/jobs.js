@@ -35,6 +35,7 @@ function timeLine(job) {
     const part = paint(make("span", "", `${name} ${duration(ms)}`), name);
     part.style.flex = `${Math.max(ms, job.total_ms / 200)} 1 0`;
     part.title = `${name} ${duration(ms)}`;
+    part.classList.toggle("thin", ms < job.total_ms * 0.12); // its words would be cut off; they stand below as well
     return part;
   }));
   const ticks = make("div", "ticks", ...job.events.map(([at, event]) => {

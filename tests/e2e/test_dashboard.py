@@ -254,19 +254,19 @@ def _handler(event: bytes, closed: threading.Event) -> type[BaseHTTPRequestHandl
 
 
 @pytest.mark.skipif("DASHBOARD_SCREENSHOT" not in os.environ, reason="DASHBOARD_SCREENSHOT is not set")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_picture_of_it_is_taken(driver: Chrome) -> None:
     """Where DASHBOARD_SCREENSHOT is set: some minutes of varied jobs, then docs/dashboard.png."""
     with ProxyProcess.started(WORKER_SPARES="8", JOB_TIMEOUT="4") as busy:
         driver.get(f"{busy.admin}/")
         eventually_blocking(lambda: _text(driver, "status") == "live")
         _vary_load(busy, float(os.environ["DASHBOARD_SCREENSHOT"] or 60))
-        held = [_Later(busy, duration=3.5) for _ in range(14)]
-        eventually_blocking(lambda: "waiting 14" in _text(driver, "job-legend"))
+        held = [_Later(busy, duration=3.5) for _ in range(6)]
+        eventually_blocking(lambda: "waiting 6" in _text(driver, "job-legend"))
         run(driver, "document.querySelector('#failure-list details').open = true")
-        metrics = {"width": 1280, "height": 1380, "deviceScaleFactor": 1, "mobile": False}
+        metrics = {"width": 1280, "height": 1560, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        eventually_blocking(lambda: run(driver, "return innerHeight") == 1380)
+        eventually_blocking(lambda: run(driver, "return innerHeight") == 1560)
         driver.save_screenshot(str(ROOT / "docs" / "dashboard.png"))
         for job in held:
             job.answer()
