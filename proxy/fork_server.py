@@ -27,6 +27,8 @@ WORKER_COMMAND: Final = (sys.executable, "-m", "worker")
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _MESSAGE_BYTES: Final = 65_536
 _FDS: Final = 3
+#: Messages that are taken before other work has its turn.
+_MESSAGES_AT_ONCE: Final = 64
 #: How often a fork server that owes an answer is looked at, and how long it may owe one.
 _LOOK_S: Final = 0.25
 _PATIENCE_S: Final = 10.0
@@ -63,6 +65,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._owed = 0
+        self._unasked = 0
         self._owed_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -102,19 +105,35 @@ class ForkServer:
         """Ask for `count` workers; each is answered by `on_forked` or `on_fork_failed`, unless the process is lost."""
         if self._channel is None or count <= 0:
             return
+        self._owe(count)
+        if not self._unasked:
+            self._loop.call_soon(self._ask)  # a burst of wishes becomes one message
+        self._unasked += count
+
+    def _ask(self) -> None:
+        """Pass the wishes on; what the socket does not take now goes when it can."""
+        if self._channel is None or not self._unasked:
+            return
         try:
-            self._channel.send(encode(Fork(count=count)))
+            self._channel.send(encode(Fork(count=self._unasked)))
+        except BlockingIOError:
+            self._loop.add_writer(self._channel, self._ask)
+            return
         except OSError:
-            return  # full or gone: the look-out below, or EOF, decides
-        finally:
-            self._owe(count)
+            return  # gone: EOF decides
+        self._unasked = 0
+        self._loop.remove_writer(self._channel)
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            self._loop.remove_reader(self._channel)
+            self._loop.remove_writer(self._channel)
+            self._channel.close()
+            self._channel = None
 
     async def stop(self) -> None:
         """End the fork server and, with it, every worker it still has."""
-        if self._channel is not None:
-            self._loop.remove_reader(self._channel)
-            self._channel.close()
-            self._channel = None
+        self._close_channel()
         if self._process is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._gone), _LEAVE_S)
@@ -131,22 +150,26 @@ class ForkServer:
     # --- what it says ----------------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        for _ in range(64):  # then other work has its turn
-            if self._channel is None:
+        for _ in range(_MESSAGES_AT_ONCE):
+            if not self._read_one():
                 return
-            try:
-                data, fds, flags = _receive(self._channel)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, fds, flags = b"", [], 0
-            if not data:
-                self._loop.remove_reader(self._channel)
-                self._channel.close()
-                self._channel = None
-                self.kill()
-                return
-            self._hear(data, fds, truncated=bool(flags & socket.MSG_CTRUNC))
+
+    def _read_one(self) -> bool:
+        """Take one message; return whether there may be another."""
+        if self._channel is None:
+            return False
+        try:
+            data, fds, flags = _receive(self._channel)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data, fds, flags = b"", [], 0
+        if not data:
+            self._close_channel()
+            self.kill()
+            return False
+        self._hear(data, fds, truncated=bool(flags & socket.MSG_CTRUNC))
+        return True
 
     def _hear(self, data: bytes, fds: list[int], *, truncated: bool) -> None:
         try:
@@ -172,8 +195,9 @@ class ForkServer:
     # --- whether it lives ------------------------------------------------------------------------------------------
 
     def _owe(self, count: int) -> None:
+        if count < 0 or not self._owed:
+            self._owed_since = self._loop.time()
         self._owed = max(0, self._owed + count)
-        self._owed_since = self._loop.time()
         if self._owed and self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
 
@@ -190,13 +214,9 @@ class ForkServer:
     def _on_ended(self) -> None:
         """The process ended: take what it left in the socket, reap it, report."""
         self._loop.remove_reader(self._pidfd)
-        while self._channel is not None:
-            before = self._channel
-            self._on_readable()
-            if before is self._channel:
-                self._loop.remove_reader(before)
-                before.close()
-                self._channel = None
+        while self._read_one():
+            pass
+        self._close_channel()
         if self._process is not None:
             self._process.wait()  # ended: does not block
         os.close(self._pidfd)
