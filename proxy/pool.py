@@ -35,6 +35,8 @@ _STORM_DEATHS: Final = 30
 _STORM_S: Final = 10.0
 #: A fork server that was lost is replaced at once, but not more often than this.
 _RESTART_S: Final = 0.5
+#: How long jobs wait for the new fork server's first worker before they are refused.
+_LOST_S: Final = 1.5
 #: Workers beyond the spares, left over from a burst of reused ones, are kept for this long.
 _SURPLUS_S: Final = 5.0
 
@@ -171,6 +173,8 @@ class Pool:
         """Take in a new worker."""
         self._starting = max(0, self._starting - 1)
         self._has_forked = True
+        if "lost" in self._timers:
+            self._timers.pop("lost").cancel()
         self.counts.started += 1
         worker = Worker(
             pid=pid,
@@ -212,8 +216,14 @@ class Pool:
         logs.event("error", "the fork server is gone and is being replaced", pid=pid)
         if not self._has_forked:
             self._go_on_hold("the fork server ended before it had made a worker")
+        elif "lost" not in self._timers:
+            self._later("lost", _LOST_S, self._on_lost_for_long)
         now = asyncio.get_running_loop().time()
         self._later("restart", max(0.0, self._last_start + _RESTART_S - now), self._restart)
+
+    def _on_lost_for_long(self) -> None:
+        del self._timers["lost"]
+        self._go_on_hold(f"no worker was made within {_LOST_S:g} s after the fork server was lost")
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
