@@ -20,6 +20,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from proxy import logs
+from proxy.banner import banner
 from proxy.children import become_subreaper, reap_orphans
 from proxy.embedded import EmbeddedJobServer
 from proxy.journal import Journal
@@ -82,7 +83,7 @@ class FrontEnd:
         store = Journal(journal, ttl_s=settings.result_ttl) if journal else MemoryStore(settings.result_ttl)
         app, listeners = await _serve(settings, pool, store, callbacks, sockets)
         _tune_garbage_collection()
-        _say(_banner(urls, self._job_server))
+        _say(banner(settings, urls, self._job_server.url if self._job_server else ""))
         logs.event(
             "info",
             "listening",
@@ -225,17 +226,6 @@ async def _warn_if_unreachable(job_server_url: str) -> None:
             job_server=shown(job_server_url),
             reason=reason,
         )
-
-
-def _banner(urls: dict[str, str], job_server: EmbeddedJobServer | None) -> str:
-    lines = [f"The async job proxy listens on {urls['public']}"]
-    if "admin" in urls:
-        lines.append(f"Admin routes: {urls['admin']}/workers")
-    if job_server is not None:
-        lines.append(f"Embedded job server: {job_server.url} (set JOB_SERVER_URL to use your own)")
-    body = '{"account": "example"}'
-    lines.append(f"Try it:\n\n  curl -d '{body}' -H 'Content-Type: application/json' {urls['public']}/queueJob\n")
-    return "\n".join(lines)
 
 
 def _say(text: str) -> None:

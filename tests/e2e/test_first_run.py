@@ -33,10 +33,10 @@ def pasted(proxy: ProxyProcess) -> str:
 
 
 def test_it_says_where_it_listens(proxy: ProxyProcess) -> None:
-    """The addresses of clients' routes, admin routes and the embedded job server, for a person to read."""
+    """The addresses of clients' routes, the dashboard and the embedded job server, for a person to read."""
     banner = "\n".join(proxy.stdout)
     assert proxy.url in banner
-    assert f"{proxy.admin}/workers" in banner
+    assert f"Dashboard: {proxy.admin}/" in banner
     assert "Embedded job server: http://127.0.0.1:" in banner
     assert proxy.listening["job_server"] == "embedded"
 
