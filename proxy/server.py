@@ -1,8 +1,9 @@
 """Hypercorn: serve an application on a socket until told to stop.
 
-Three things of Hypercorn 0.18 are put right here, as it has no setting for them: a connection whose peer has left stays
-for as long as an idle one may; an HTTP/2 connection breaks, with every stream on it, when the body of a request comes
-after the answer; and what asyncio catches is printed with a traceback.
+Four things of Hypercorn 0.18 are put right here, as it has no setting for them: a burst of requests keeps the event
+loop from everything else (proxy/turns.py); a connection whose peer has left stays for as long as an idle one may; an
+HTTP/2 connection breaks, with every stream on it, when the body of a request comes after the answer; and what asyncio
+catches is printed with a traceback.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import hypercorn.protocol as hypercorn_protocol
 from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.asyncio import serve
-from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.config import Config
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h2 import H2Protocol
 
 from proxy import logs
 from proxy.sockets import BACKLOG
+from proxy.turns import Turns
 
 if TYPE_CHECKING:
     import socket
@@ -33,13 +36,30 @@ __all__ = ["Listener"]
 _IDLE_S: Final = 5
 #: How long Hypercorn may take to finish answers once a listener is told to stop.
 _FINISH_S: Final = 3.0
+#: Requests that begin in one round of the event loop, over all listeners; each is some tenths of a millisecond of work.
+_TURNS: Final = 8
+
+_turns: Final = Turns(_TURNS)
 
 
 class _Connection(TCPServer):
-    """A connection that goes at once when its peer has left."""
+    """A connection that waits for its turn, and goes at once when its peer has left."""
+
+    async def run(self) -> None:
+        """Serve the connection."""
+        await _turns.take()
+        await super().run()
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        reader = self.reader
+        while not reader.at_eof():
+            try:
+                data = await reader.read(MAX_RECV)
+            except OSError:
+                break
+            await _turns.take()
+            await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
         await self.idle_task.stop()  # does not run while there is a request: an answer under way is not cut
 
 

@@ -43,9 +43,8 @@ async def test_one_alone_does_not_wait() -> None:
 async def test_one_that_gave_up_takes_nobody_s_turn() -> None:
     """A waiter that was cancelled is passed over in favour of the next one."""
     turns = Turns(1)
-    await turns.take()
-    gone, patient = asyncio.ensure_future(turns.take()), asyncio.ensure_future(turns.take())
-    await asyncio.sleep(0)
+    first, gone, patient = (asyncio.ensure_future(turns.take()) for _ in range(3))
+    await first
     gone.cancel()
     await asyncio.wait_for(patient, 5)
     assert gone.cancelled()
