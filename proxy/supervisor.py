@@ -78,6 +78,8 @@ class Supervisor:
         job.advance(Event.ASSIGN)
         worker.handler = watch
         job.cancelled.add_done_callback(watch.on_cancel)
+        if worker.gone:  # it ended while the ticket was on its way, and its end was reported to nobody
+            watch.on_death("it ended before it had the job")
         await job.before_assign()
         if watch.outcome.done():  # cancelled, or the worker died, before it had anything to do
             return watch.outcome.result()
