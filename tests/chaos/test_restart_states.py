@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientSession
 from pytest_aiohttp import AiohttpServer
 
 from jobserver.app import create_app
@@ -25,8 +25,15 @@ ASYNC = {"Prefer": "respond-async"}
 
 @pytest.fixture
 async def restarts(tmp_path: Path, job_server_here: JobServer) -> AsyncIterator[Restarts]:
-    """A proxy before a fresh job server that gives up a job after three seconds."""
-    with Restarts(tmp_path, JOB_SERVER_URL=job_server_here.url, JOB_TIMEOUT="3") as restarts:
+    """A proxy before a fresh job server."""
+    with Restarts(tmp_path, JOB_SERVER_URL=job_server_here.url) as restarts:
+        yield restarts
+
+
+@pytest.fixture
+async def hasty(tmp_path: Path, job_server_here: JobServer) -> AsyncIterator[Restarts]:
+    """One that gives up a job after some seconds."""
+    with Restarts(tmp_path, JOB_SERVER_URL=job_server_here.url, JOB_TIMEOUT="4") as restarts:
         yield restarts
 
 
@@ -108,19 +115,17 @@ async def test_a_callback_that_arrives_at_the_new_process_is_the_answer(
 
 
 async def test_a_job_whose_fate_is_unknown_stays_open_until_its_deadline(
-    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+    client: ClientSession, hasty: Restarts, job_server_here: JobServer
 ) -> None:
     """The submission was sent and no reply came. It is not sent again; nobody may be told that it did not run."""
     ref = new_ref()
-    job_id = await post_async(client, restarts, ref=ref, fault="hang", key=ref)
-    await in_state(client, restarts, job_id, "submitting")
+    job_id = await post_async(client, hasty, ref=ref, fault="hang", key=ref)
+    await in_state(client, hasty, job_id, "submitting")
 
-    await asyncio.to_thread(restarts.restart)
-    document = (await status(client, restarts, job_id)).document
-    answer = await outcome(client, restarts, job_id)
-    again = await post_job(client, restarts.queue_job, ref=ref, fault="hang", headers={"Idempotency-Key": ref})
+    await asyncio.to_thread(hasty.restart)
+    answer = await outcome(client, hasty, job_id)
+    again = await post_job(client, hasty.queue_job, ref=ref, fault="hang", headers={"Idempotency-Key": ref})
 
-    assert (document["submitted"], document["outcome"]) == ("unknown", None)
     problem(answer, "interrupted", 500, "unknown")
     assert (again.status, again.body) == (500, answer.body)
     assert len(job_server_here.submissions(ref)) == 1
@@ -143,38 +148,39 @@ async def test_a_callback_proves_that_a_job_of_unknown_fate_ran(
 
 
 async def test_without_a_callback_a_submitted_job_is_interrupted_and_a_late_one_is_kept(
-    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+    client: ClientSession, hasty: Restarts, job_server_here: JobServer
 ) -> None:
     """The deadline is the old one; the token stays good after it."""
     ref = new_ref()
-    job_id = await post_async(client, restarts, ref=ref, fault="never")
-    await in_state(client, restarts, job_id, "waiting")
+    job_id = await post_async(client, hasty, ref=ref, fault="never")
+    await in_state(client, hasty, job_id, "waiting")
 
-    await asyncio.to_thread(restarts.restart)
-    answer = await outcome(client, restarts, job_id)
+    await asyncio.to_thread(hasty.restart)
+    answer = await outcome(client, hasty, job_id)
     callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=RESULT)
-    document = (await status(client, restarts, job_id)).document
+    document = (await status(client, hasty, job_id)).document
 
     problem(answer, "interrupted", 500, "yes")
     assert callback.document == {"status": "late"}
     assert (document["outcome"], document["late"]) == ("succeeded", True)
     assert document["earlier_answer"]["code"] == "interrupted"
-    assert (await outcome(client, restarts, job_id)).body == RESULT
+    assert (await outcome(client, hasty, job_id)).body == RESULT
 
 
 async def test_a_job_whose_deadline_passed_while_nobody_was_there_is_interrupted(
-    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+    client: ClientSession, hasty: Restarts, job_server_here: JobServer
 ) -> None:
     """At once when the front end is back."""
     ref = new_ref()
-    restarts.restart(JOB_TIMEOUT="0.5")
-    job_id = await post_async(client, restarts, ref=ref, fault="never")
-    await in_state(client, restarts, job_id, "waiting")
+    job_id = await post_async(client, hasty, ref=ref, fault="never")
+    await in_state(client, hasty, job_id, "waiting")
 
-    restarts.kill()
-    await asyncio.to_thread(restarts.start)
+    deadline = datetime.fromisoformat((await status(client, hasty, job_id)).document["deadline_at"])
+    await asyncio.to_thread(hasty.kill)
+    await eventually(lambda: datetime.now(UTC) > deadline)
+    await asyncio.to_thread(hasty.start)
 
-    problem(await outcome(client, restarts, job_id, wait_s=1), "interrupted", 500, "yes")
+    problem(await outcome(client, hasty, job_id, wait_s=1), "interrupted", 500, "yes")
 
 
 @pytest.mark.parametrize("fault", ["none", "failed", "garbage"])
@@ -215,18 +221,18 @@ async def test_a_submission_under_way_is_finished_by_its_worker(
 ) -> None:
     """The front end dies, the worker ends what it began and leaves: the job's fate gets known."""
     ref = new_ref()
-    answer = asyncio.create_task(
-        post_job(client, restarts.queue_job, ref=ref, fault="slow-reply", delay=0.002, headers={"Idempotency-Key": ref})
-    )
-    await eventually(lambda: job_server_here.submissions(ref))
+    holder = asyncio.create_task(post_job(client, job_server_here.url, account=ref, wait=True, duration=60))
+    await eventually(lambda: job_server_here.ledger.submissions)
+    headers = {"Idempotency-Key": ref}
+    accepted = await post_job(client, restarts.queue_job, ref=ref, account=ref, headers=headers | ASYNC)
+    await in_state(client, restarts, accepted.headers["Job-Id"], "submitting")
+    assert job_server_here.submissions(ref) == [], "it is served when the account's other connection is closed"
 
+    restarts.proxy.signal(signal.SIGKILL)
+    holder.cancel()
     await asyncio.to_thread(restarts.restart)
-    with contextlib.suppress(ClientError):
-        await answer
-    again = await post_job(
-        client, restarts.queue_job, ref=ref, fault="slow-reply", delay=0.002, headers={"Idempotency-Key": ref}
-    )
+    again = await post_job(client, restarts.queue_job, ref=ref, account=ref, headers=headers)
 
-    assert len(job_server_here.submissions(ref)) == 1
     assert (again.status, again.headers["Idempotent-Replayed"]) == (200, "true")
+    assert again.document["id"] == job_server_here.submission(ref).id
     assert restarts.leftovers() == []
