@@ -74,6 +74,10 @@ class Lag:
     max_ms: float
     #: The same probe before the burst.
     quiet_p99_ms: float
+    #: How late the loop itself was during the burst, by a timer inside the proxy.
+    loop_p50_ms: float
+    loop_p99_ms: float
+    loop_max_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

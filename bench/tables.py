@@ -135,6 +135,9 @@ def _lag(results: Results) -> str:
     rows = [
         [
             f"{one.jobs} jobs in {one.took_s:.2f} s",
+            f"{one.loop_p50_ms:.1f}",
+            f"{one.loop_p99_ms:.1f}",
+            f"{one.loop_max_ms:.1f}",
             f"{one.p50_ms:.1f}",
             f"{one.p99_ms:.1f}",
             f"{one.max_ms:.1f}",
@@ -142,7 +145,9 @@ def _lag(results: Results) -> str:
         ]
         for one in results.lag
     ]
-    return table(["", "p50 ms", "p99 ms", "longest ms", "p99 ms before"], rows)
+    inside = ["loop p50 ms", "loop p99 ms", "loop longest ms"]
+    outside = ["healthz p50 ms", "healthz p99 ms", "healthz longest ms", "healthz p99 ms before"]
+    return table(["", *inside, *outside], rows)
 
 
 def _in_flight(results: Results) -> str:
