@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from proxy import front_end, pool
 from proxy.__main__ import main
+from tests.chaos.support.clock import follow_clock
 
 #: Longest lag less waiting for a processor, longest lag in all, number of looks; seconds.
 LAG: Final = struct.Struct("ddq")
@@ -57,5 +58,6 @@ def _patch() -> None:
 
 
 if __name__ == "__main__":
+    follow_clock(Path(os.environ["CHAOS_DIR"], "clock"))
     _patch()
     sys.exit(main())

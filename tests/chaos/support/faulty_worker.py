@@ -31,6 +31,7 @@ for _module in ("ssl", "_ssl", "_hashlib"):  # as worker/__main__.py does, but h
 
 from shared.lifecycle import Event  # noqa: E402 - see above
 from shared.messages import Answered, Assign, FromWorker, Progress, encode  # noqa: E402
+from tests.chaos.support.clock import follow_clock  # noqa: E402
 from tests.chaos.support.names import semaphore_prefix  # noqa: E402
 from worker import __main__ as entry  # noqa: E402
 from worker import fork_server, main  # noqa: E402
@@ -252,6 +253,9 @@ def _patch_fork() -> None:
 
 
 if __name__ == "__main__":
+    if Path(os.environ["CHAOS_DIR"], "no-fork-server").exists():
+        sys.exit(1)
+    follow_clock(Path(os.environ["CHAOS_DIR"], "clock"))
     _patch_worker()
     _patch_run()
     _patch_fork()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
+
+import psutil
 
 from tests.chaos.support.faulty_proxy import LAG
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
@@ -58,6 +61,27 @@ class FaultyProxy(ProxyProcess):
     def act(self, ref: str) -> dict[str, Any]:
         """Return the first thing the job `ref` had its worker do."""
         return self.acts_of(ref)[0]
+
+    def fork_server_pid(self) -> int:
+        """Return the process that forks the workers: the front end's oldest child, where the job server is none."""
+        children = psutil.Process(self.pid).children()
+        return min(children, key=lambda process: process.create_time()).pid
+
+    def has_worker(self, pid: int) -> bool:
+        """Return whether `pid` is a process below the front end that has not ended."""
+        return any(p.pid == pid and p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self.descendants())
+
+    def memory_bytes(self) -> int:
+        """Return the front end's resident memory."""
+        return int(psutil.Process(self.pid).memory_info().rss)
+
+    def connections(self) -> int:
+        """Return how many sockets the front end has."""
+        links = []
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                links.append(str(link.readlink()))
+        return sum(link.startswith("socket:") for link in links)
 
     def lag_s(self) -> tuple[float, float]:
         """Return the event loop's longest lag since the last reset: its own doing, and in all."""

@@ -1,0 +1,69 @@
+"""Clients that do not behave, over bare sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+__all__ = ["Raw", "connect", "request"]
+
+
+def request(path: str, body: bytes = b"", *, length: int | None = None, extra: str = "", method: str = "POST") -> bytes:
+    """Return a request as it goes over the wire; `length` may lie about the body's."""
+    announced = len(body) if length is None else length
+    head = f"{method} {path} HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n{extra}"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % announced + body
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        """Write."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def send_job(self, **fields: object) -> None:
+        """Post a job."""
+        await self.send(request("/queueJob", json.dumps(fields).encode()))
+
+    async def until_closed(self, timeout_s: float) -> tuple[bytes, float]:
+        """Read until the other side closes; return what came, and after how many seconds it closed."""
+        begun = time.monotonic()
+        async with asyncio.timeout(timeout_s):
+            try:
+                data = await self.reader.read()
+            except ConnectionResetError:
+                data = b""
+        return data, time.monotonic() - begun
+
+    def reset(self) -> None:
+        """Close with a lingering time of zero: the kernel then sends RST instead of FIN."""
+        sock: socket.socket = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    def close(self) -> None:
+        """Close in good order."""
+        self.writer.close()
+
+
+async def connect(url: str, *, receive_bytes: int | None = None) -> Raw:
+    """Connect to the server at `url`; `receive_bytes` makes the kernel take no more than about that, unread."""
+    address = urlsplit(url)
+    sock = socket.socket()
+    sock.setblocking(False)
+    if receive_bytes is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    await asyncio.get_running_loop().sock_connect(sock, (address.hostname, address.port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=4096 if receive_bytes else 65_536)
+    return Raw(reader, writer)

@@ -1,0 +1,180 @@
+"""C1 to C5 and C7: callbacks that are early, late, many, forged or too large, and one that nobody can take."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import secrets
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+from tests.chaos.support.harness import TIMEOUT_S, Chaos
+from tests.chaos.support.processes import JobServerProcess, StartProxy
+from tests.support.http import fetch, new_ref
+from tests.support.waiting import eventually
+
+_MIB = 1024 * 1024
+
+
+async def test_c1_callback_before_the_reply_to_the_submission(chaos: Chaos) -> None:
+    """The job server calls, and is answered, before it replies: the job succeeds all the same."""
+    replies = await asyncio.gather(*(chaos.job(fault="early", duration=0) for _ in range(5)))
+    assert [reply.status for reply in replies] == [200] * 5
+
+
+async def test_c2_callback_after_the_deadline(chaos: Chaos) -> None:
+    """It is taken (2xx) and told to be late; no other job sees it."""
+    late = await chaos.job(fault="never")
+    assert late.summary == (500, "deadline-exceeded", "yes")
+    others = [asyncio.ensure_future(chaos.job(duration=0.5)) for _ in range(3)]
+    for _ in range(2):
+        called = await chaos.call_back(await chaos.callback_url(late.ref), b'{"state": "completed", "of": "late"}')
+        assert called.status == 200
+        assert called.document["status"] in {"late", "duplicate"}
+    for reply in await asyncio.gather(*others):
+        assert reply.summary == (200, None, "yes"), reply.answer
+        assert "of" not in reply.document
+
+
+async def test_c2_late_callback_cannot_reach_the_next_job_of_a_reused_worker(
+    start_proxy: StartProxy, job_server: JobServerProcess
+) -> None:
+    """A worker serves job after job; callbacks for its earlier ones, sent again, change nothing for its present one."""
+    with start_proxy(WORKER_MAX_JOBS="0", WORKER_SPARES="1") as proxy:
+        async with Chaos(proxy, job_server, canaries=False) as chaos:
+            earlier = [await chaos.job(chaos="note@p1", duration=0) for _ in range(15)]
+            present = asyncio.ensure_future(chaos.job(chaos="note@p1", fault="never", ref="present"))
+            url = await chaos.callback_url("present")
+            for reply in earlier:
+                for body in (b'{"state": "completed", "of": "earlier"}', b'{"state": "failed"}'):
+                    again = await chaos.call_back(await chaos.callback_url(reply.ref), body)
+                    assert again.document == {"status": "duplicate"}
+            await chaos.call_back(url, b'{"state": "completed", "of": "present"}')
+            assert (await present).document["of"] == "present"
+            pids = [proxy.act(reply.ref)["pid"] for reply in earlier]
+            assert proxy.act("present")["pid"] in pids, "no worker was reused"
+
+
+async def test_c3_hundred_callbacks_at_once(chaos: Chaos) -> None:
+    """One has effect; every other one is 2xx and told to be a duplicate."""
+    job = asyncio.ensure_future(chaos.job(fault="never", ref="c3"))
+    url = await chaos.callback_url("c3")
+    bodies = [json.dumps({"state": "completed", "n": n}).encode() for n in range(100)]
+    answers = await asyncio.gather(*(chaos.call_back(url, body) for body in bodies))
+    assert {answer.status for answer in answers} == {200}
+    assert Counter(answer.document["status"] for answer in answers) == {"accepted": 1, "duplicate": 99}
+    accepted = next(n for n, answer in enumerate(answers) if answer.document["status"] == "accepted")
+    assert (await job).answer.body == bodies[accepted]
+
+
+async def test_c4_forged_guessed_or_foreign_tokens(chaos: Chaos) -> None:
+    """All get the same 404 to the byte, and the job goes on waiting."""
+    job = asyncio.ensure_future(chaos.job(fault="never", ref="c4"))
+    url = await chaos.callback_url("c4")
+    base, _, token = url.rpartition("/")
+    job_id = await eventually(lambda: _waiting_job(chaos))
+    forged = [
+        secrets.token_urlsafe(32),
+        token[:-1],
+        token + "A",
+        token.swapcase(),
+        job_id,
+        (await chaos.submission("c4"))["id"],
+        "%00",
+        "x" * 5_000,
+        token + "%0a",
+    ]
+    answers = [await chaos.call_back(f"{base}/{guess}", b'{"state": "failed"}') for guess in forged]
+    assert len({(answer.status, answer.body) for answer in answers}) == 1
+    assert answers[0].status == 404
+    headers = [{k: v for k, v in answer.headers.items() if k != "Date"} for answer in answers]
+    assert all(header == headers[0] for header in headers)
+    assert not job.done()
+    await chaos.call_back(url)
+    assert (await job).status == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+async def test_c5_callback_over_the_cap(chaos: Chaos, *, chunked: bool) -> None:
+    """413 before all of it was sent, and the front end's memory does not grow by it; the job goes on waiting."""
+    ref = new_ref()
+    job = asyncio.ensure_future(chaos.job(fault="never", ref=ref))
+    url = await chaos.callback_url(ref)
+    before = chaos.proxy.memory_bytes()
+    sent = 0
+
+    async def endless() -> object:
+        nonlocal sent
+        piece = b'"' + b"x" * 65_536
+        while sent < 256 * _MIB:
+            sent += len(piece)
+            yield piece
+
+    data = endless() if chunked else io.BytesIO(b"x" * (64 * _MIB))
+    try:
+        called = await fetch(chaos.session, "POST", url, data=data)
+    except OSError:  # the connection was closed under the rest of the body
+        pass
+    else:
+        assert called.status == 413
+    assert sent < 32 * _MIB
+    assert chaos.proxy.memory_bytes() - before < 16 * _MIB
+    assert not job.done()
+    await chaos.call_back(url)
+    assert (await job).status == 200
+
+
+async def test_c5_callback_that_is_not_json(chaos: Chaos) -> None:
+    """400 each, and the job goes on waiting."""
+    job = asyncio.ensure_future(chaos.job(fault="never", ref="c5"))
+    url = await chaos.callback_url("c5")
+    bodies = [
+        b'{"n": NaN}',
+        b'{"n": Infinity}',
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"n": ' + b"1" * 5_000 + b"}",
+        '{"state": "completed"}'.encode("utf-16"),
+        b'{"s": "\\ud800"}',
+        b'{"s": "\xff"}',
+        b"",
+        b"{",
+        b'{"state": "completed"} {}',
+    ]
+    for body in bodies:
+        answer = await chaos.call_back(url, body)
+        assert (answer.status, answer.document["code"]) == (400, "invalid-request"), body[:40]
+    assert not job.done()
+    await chaos.call_back(url)
+    assert (await job).status == 200
+
+
+async def test_c7_large_callback_for_a_stopped_worker(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
+    """The callback is answered within a second, the job ends at its deadline, and the front end leaves cleanly."""
+    with start_proxy() as proxy:
+        async with Chaos(proxy, job_server) as chaos:
+            jobs = [
+                asyncio.ensure_future(chaos.job(chaos="sigstop@p3", fault="never", ref=f"c7-{n}")) for n in range(3)
+            ]
+            for n in range(3):
+                url = await chaos.callback_url(f"c7-{n}")
+                await chaos.act(f"c7-{n}")
+                begun = time.monotonic()
+                called = await chaos.call_back(url, b'{"padding": "' + b"x" * (_MIB - 100) + b'"}')
+                assert called.document == {"status": "accepted"}
+                assert time.monotonic() - begun < 1
+            for reply in await asyncio.gather(*jobs):
+                assert reply.summary == (500, "deadline-exceeded", "yes")
+        begun = time.monotonic()
+        proxy.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(proxy.wait, 10) == 0
+        assert time.monotonic() - begun < TIMEOUT_S + 5
+
+
+async def _waiting_job(chaos: Chaos) -> str | None:
+    """Return the id of the job that has been with a worker the longest."""
+    workers = [worker for worker in await chaos.workers() if worker["state"] == "waiting"]
+    return max(workers, key=lambda worker: worker["age_s"])["job_id"] if workers else None

@@ -1,0 +1,138 @@
+"""P1 to P3: the front end itself is told to go, is killed, is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from aiohttp import ClientError
+
+from tests.chaos.support.harness import TIMEOUT_S, Chaos
+from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
+from tests.support.waiting import eventually
+
+_STOPPED_S = 10.0
+
+
+@pytest.fixture
+def own_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+    """A proxy for one test: it does not outlive it. Callbacks have a listener of their own."""
+    with start_proxy(WORKER_SPARES="4", CALLBACK_PORT="0") as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("to", ["front-end", "group"])
+async def test_p1_sigterm(own_proxy: FaultyProxy, job_server: JobServerProcess, to: str) -> None:
+    """The listener closes within a second, jobs in flight get their results, and the exit code is 0 by D + 5."""
+    pids = [process.pid for process in own_proxy.descendants()]
+    async with Chaos(own_proxy, job_server, canaries=False, ends=True) as chaos:
+        jobs = [asyncio.ensure_future(chaos.job(duration=1.2, chaos="note@p3")) for _ in range(5)]
+        await chaos.act_of_any(5)
+        begun = time.monotonic()
+        if to == "group":
+            os.killpg(own_proxy.pid, signal.SIGTERM)
+        else:
+            own_proxy.signal(signal.SIGTERM)
+        await eventually(lambda: not _listens(own_proxy.url), 2)
+        assert time.monotonic() - begun < 1
+        assert [reply.status for reply in await asyncio.gather(*jobs)] == [200] * 5
+        assert await asyncio.to_thread(own_proxy.wait, 15) == 0
+        assert time.monotonic() - begun < TIMEOUT_S + 5
+    await _all_gone(pids)
+
+
+async def test_p1_new_jobs_while_callbacks_share_the_listener(
+    start_proxy: StartProxy, job_server: JobServerProcess
+) -> None:
+    """Callbacks must get in until the last job has ended, so it stays open; new jobs get 503 `shutting-down`."""
+    with start_proxy() as proxy:
+        async with Chaos(proxy, job_server, canaries=False, ends=True) as chaos:
+            jobs = [asyncio.ensure_future(chaos.job(duration=1.0, chaos="note@p3")) for _ in range(3)]
+            await chaos.act_of_any(3)
+            proxy.signal(signal.SIGTERM)
+            await eventually(lambda: proxy.events_of("told to stop; jobs in flight are finished first"))
+            assert (await chaos.job()).summary == (503, "shutting-down", "no")
+            assert [reply.status for reply in await asyncio.gather(*jobs)] == [200] * 3
+            await eventually(lambda: not _listens(proxy.url), 2)
+            assert await asyncio.to_thread(proxy.wait, 15) == 0
+
+
+async def test_p1_second_signal_ends_at_once(own_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
+    """Whoever signals twice does not want to wait; the exit code says which signal, and nothing is left."""
+    pids = [process.pid for process in own_proxy.descendants()]
+    async with Chaos(own_proxy, job_server, canaries=False, ends=True) as chaos:
+        jobs = [asyncio.ensure_future(chaos.job(fault="never", chaos="note@p3")) for _ in range(3)]
+        await chaos.act_of_any(3)
+        pids += [act["pid"] for act in own_proxy.acts()]
+        own_proxy.signal(signal.SIGTERM)
+        await eventually(lambda: own_proxy.events_of("told to stop; jobs in flight are finished first"))
+        own_proxy.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(own_proxy.wait, 1) == 128 + signal.SIGTERM
+        for job in jobs:
+            with pytest.raises(ClientError):
+                await job
+    await _all_gone(pids)
+
+
+async def test_p2_sigkill(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
+    """After 2 s no process of ours is left, not even a stopped worker or a stubborn one; a restart binds and serves."""
+    with start_proxy() as proxy:
+        async with Chaos(proxy, job_server, canaries=False, ends=True) as chaos:
+            acts = ["note@p3", "sigstop@p1", "sigstop@p3", "ignore-term@p3", "child@p3"]
+            jobs = [asyncio.ensure_future(chaos.job(fault="never", chaos=act)) for act in acts]
+            await chaos.act_of_any(len(acts) + 1)  # the child is one more
+            pids = [process.pid for process in proxy.descendants()]
+            proxy.signal(signal.SIGKILL)
+            await asyncio.gather(*jobs, return_exceptions=True)
+            assert await asyncio.to_thread(proxy.wait) == -signal.SIGKILL
+        await _all_gone(pids)
+        port = proxy.url.rpartition(":")[2]
+    with start_proxy(PORT=port) as again:
+        async with Chaos(again, job_server) as chaos:
+            assert (await chaos.job()).status == 200
+
+
+async def test_p3_front_end_is_stopped_for_10_s(own_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
+    """It goes on where it was: overdue jobs are answered once each, and new ones are taken."""
+    async with Chaos(own_proxy, job_server, canaries=False, timeout_s=_STOPPED_S + TIMEOUT_S, lag_s=60) as chaos:
+        doomed = [asyncio.ensure_future(chaos.job(fault="never", chaos="note@p3")) for _ in range(5)]
+        called = [asyncio.ensure_future(chaos.job(duration=1.0, chaos="note@p3")) for _ in range(5)]
+        await chaos.act_of_any(10)
+        own_proxy.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(_STOPPED_S)  # the time is the fault
+        finally:
+            own_proxy.signal(signal.SIGCONT)
+        for reply in await asyncio.gather(*doomed):
+            assert reply.summary == (500, "deadline-exceeded", "yes")
+        for reply in await asyncio.gather(*called):
+            assert reply.summary in {(200, None, "yes"), (500, "deadline-exceeded", "yes")}
+        assert (await chaos.job()).status == 200
+
+
+def _listens(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    with socket.socket() as sock:
+        return sock.connect_ex((host, int(port))) == 0
+
+
+async def _all_gone(pids: list[int]) -> None:
+    """Wait until none of these processes runs; those that became ours are reaped."""
+
+    def gone(pid: int) -> bool:
+        try:
+            process = psutil.Process(pid)
+            if process.status() == psutil.STATUS_ZOMBIE and process.ppid() == os.getpid():
+                os.waitpid(pid, os.WNOHANG)
+                return True
+            return process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    await eventually(lambda: all(gone(pid) for pid in pids), 2)

@@ -1,0 +1,42 @@
+"""R1: no worker can be forked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.support.harness import Chaos, Reply
+from tests.chaos.support.processes import FaultyProxy, StartProxy
+
+
+@pytest.fixture(scope="module")
+def faulty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+    """A proxy with few spares, so that they are soon used up."""
+    with start_proxy(WORKER_SPARES="2") as proxy:
+        yield proxy
+
+
+async def test_r1_fork_that_fails_refuses_new_jobs_and_heals(chaos: Chaos) -> None:
+    """While fork() says EAGAIN: 503 `no-worker` within a second; running jobs end well; soon after, jobs are taken."""
+    running = [asyncio.ensure_future(chaos.job(duration=1.2, chaos="note@p3")) for _ in range(3)]
+    await chaos.act_of_any(3)
+    marker = chaos.proxy.folder / "no-fork"
+    with chaos.canaries_may_get(503):
+        marker.touch()
+        refused: list[Reply] = []
+        while len(refused) < 3:
+            reply = await chaos.job()
+            assert reply.status in {200, 503}
+            assert reply.took_s < 1
+            if reply.status == 503:
+                refused.append(reply)
+        assert {reply.summary for reply in refused} == {(503, "no-worker", "no")}
+        assert all(int(reply.answer.headers["Retry-After"]) >= 1 for reply in refused)
+        assert {reply.status for reply in await asyncio.gather(*running)} == {200}
+        marker.unlink()
+        async with asyncio.timeout(2):
+            while (await chaos.job()).status != 200:
+                pass
+        await chaos.land()

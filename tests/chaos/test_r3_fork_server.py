@@ -1,0 +1,61 @@
+"""R3: the process that forks the workers is killed, terminated, stopped, or cannot be started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.support.harness import Chaos
+from tests.chaos.support.processes import FaultyProxy, StartProxy
+from tests.support.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def faulty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+    """A proxy whose fork server may be harmed."""
+    with start_proxy(WORKER_SPARES="2") as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+async def test_r3_fork_server_is_harmed(chaos: Chaos, number: signal.Signals) -> None:
+    """Running jobs end well or their workers are gone; new ones get 200 or 503 within 2 s, and soon 200 again."""
+    running = [asyncio.ensure_future(chaos.job(duration=0.8, chaos="note@p3")) for _ in range(4)]
+    await chaos.act_of_any(4)
+    before = chaos.proxy.fork_server_pid()
+    with chaos.canaries_may_get(503):
+        os.kill(before, number)
+        during = await asyncio.gather(*(chaos.job() for _ in range(10)))
+        assert {reply.status for reply in during} <= {200, 503}
+        assert max(reply.took_s for reply in during) < 2
+        for reply in await asyncio.gather(*running):
+            if reply.status != 200:
+                assert reply.code == "worker-died"
+                pid = chaos.proxy.act(reply.ref)["pid"]
+                await eventually(lambda pid=pid: not chaos.proxy.has_worker(pid), 2)
+        await eventually(lambda: _taken(chaos), 2)
+        await chaos.land()
+    assert not chaos.proxy.has_worker(before)
+
+
+async def test_r3_fork_server_that_cannot_start(chaos: Chaos) -> None:
+    """It ends again and again: new jobs are refused within 2 s, and taken when the cause is gone."""
+    broken = chaos.proxy.folder / "no-fork-server"
+    with chaos.canaries_may_get(503):
+        broken.touch()
+        os.kill(chaos.proxy.fork_server_pid(), signal.SIGKILL)
+        replies = [await chaos.job() for _ in range(6)]
+        assert {reply.status for reply in replies} <= {200, 503}
+        assert max(reply.took_s for reply in replies) < 2
+        assert replies[-1].summary == (503, "no-worker", "no")
+        broken.unlink()
+        await eventually(lambda: _taken(chaos), 4)
+        await chaos.land()
+
+
+async def _taken(chaos: Chaos) -> bool:
+    return (await chaos.job()).status == 200

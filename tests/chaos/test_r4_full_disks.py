@@ -1,0 +1,74 @@
+"""R4: /tmp or /dev/shm is full; stdout is /dev/full."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.support.harness import Chaos
+from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
+from tests.support.waiting import eventually
+
+#: Small file systems of its own over the shared ones, for the proxy alone; the marks of the test stay where they are.
+_OWN_MOUNTS = (
+    'mkdir -p /run/chaos-marks && mount --bind "$CHAOS_DIR" /run/chaos-marks && '
+    "mount -t tmpfs -o size=1m tmpfs /tmp && mount -t tmpfs -o size=64k tmpfs /dev/shm && "
+    'mkdir -p "$CHAOS_DIR" && mount --bind /run/chaos-marks "$CHAOS_DIR" && exec "$@"'
+)
+
+
+@pytest.fixture
+def own_mounts(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+    """A proxy with a small /tmp and a small /dev/shm; its journal is in /tmp."""
+    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this container may not make mount namespaces; see docs/reliability.md, R4")
+    prefix = ("unshare", "--mount", "sh", "-c", _OWN_MOUNTS, "sh")
+    with start_proxy(prefix=prefix, WORKER_SPARES="2", JOURNAL="/tmp/journal") as proxy:  # noqa: S108 - it is what is full
+        yield proxy
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room left."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+
+
+@pytest.mark.parametrize("where", ["tmp", "dev/shm"])
+async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServerProcess, where: str) -> None:
+    """Jobs get 200 or 503 while it is full, those in flight end well, and when there is room all is as before."""
+    async with Chaos(own_mounts, job_server) as chaos:
+        running = [asyncio.ensure_future(chaos.job(duration=0.8, chaos="note@p3")) for _ in range(3)]
+        await chaos.act_of_any(3)
+        stuffing = Path(f"/proc/{own_mounts.pid}/root/{where}/stuffing")
+        with chaos.canaries_may_get(503):
+            fill(stuffing)
+            during = [await chaos.job(ref=f"{where}-{n}") for n in range(8)]
+            assert {reply.status for reply in during} <= {200, 503}
+            assert {reply.status for reply in await asyncio.gather(*running)} == {200}
+            assert own_mounts.returncode is None
+            stuffing.unlink()
+            await eventually(lambda: _taken(chaos), 5)
+            await chaos.land()
+
+
+async def test_r4_stdout_and_log_are_full(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
+    """Nothing can be printed: it serves all the same."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with start_proxy(stdout=full) as proxy:
+            async with Chaos(proxy, job_server) as chaos:
+                replies = await asyncio.gather(*(chaos.job() for _ in range(10)))
+                assert {reply.status for reply in replies} == {200}
+    finally:
+        os.close(full)
+
+
+async def _taken(chaos: Chaos) -> bool:
+    return (await chaos.job()).status == 200
