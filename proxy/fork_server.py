@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from proxy.worker_output import WorkerOutput
 from shared.errors import MessageError
 from shared.messages import Exited, Fork, Forked, ForkFailed, decode_from_fork_server, encode
 
@@ -79,9 +80,9 @@ class ForkServer:
         """Start the process. Raises OSError if that cannot be done."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with theirs:
+            with theirs, WorkerOutput() as output:
                 ours.send(self._config)
-                self._process = await asyncio.to_thread(self._spawn, theirs.fileno())
+                self._process = await asyncio.to_thread(self._spawn, theirs.fileno(), output.write_fd)
             self._pidfd = os.pidfd_open(self._process.pid)
         except BaseException:
             ours.close()
@@ -91,13 +92,14 @@ class ForkServer:
         self._loop.add_reader(ours, self._on_readable)
         self._loop.add_reader(self._pidfd, self._on_ended)
 
-    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, fd: int, stderr: int) -> subprocess.Popen[bytes]:
         # A session of its own: a signal to the front end's group must not reach workers that have jobs to finish.
         return subprocess.Popen(  # noqa: S603 - our own module
             [*self._command, str(fd)],
             cwd=_ROOT,
             pass_fds=(fd,),
             stdin=subprocess.DEVNULL,
+            stderr=stderr,
             start_new_session=True,
         )
 

@@ -53,7 +53,7 @@ function tiles(snapshot) {
   say($("failed"), failed);
   say($("latency"), medians.length ? duration(medians[Math.floor(medians.length / 2)]) : "–");
   say($("lag"), duration(snapshot.lag_ms[0]));
-  say($("lag-worst"), `worst of a minute ${duration(snapshot.lag_ms[1])}`);
+  say($("lag-worst"), `worst ${duration(snapshot.lag_ms[1])} of 1 min`);
 }
 
 function draw() {

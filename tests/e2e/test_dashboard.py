@@ -264,9 +264,9 @@ def test_a_picture_of_it_is_taken(driver: Chrome) -> None:
         held = [_Later(busy, duration=3.5) for _ in range(6)]
         eventually_blocking(lambda: "waiting 6" in _text(driver, "job-legend"))
         run(driver, "document.querySelector('#failure-list details').open = true")
-        metrics = {"width": 1280, "height": 1560, "deviceScaleFactor": 1, "mobile": False}
+        metrics = {"width": 1280, "height": 1760, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        eventually_blocking(lambda: run(driver, "return innerHeight") == 1560)
+        eventually_blocking(lambda: run(driver, "return innerHeight") == 1760)
         driver.save_screenshot(str(ROOT / "docs" / "dashboard.png"))
         for job in held:
             job.answer()
