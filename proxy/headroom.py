@@ -91,16 +91,13 @@ def _read(path: Path) -> str:
 
 
 def _descriptors_left() -> bool:
-    """Return whether enough descriptors are free. Since Linux 6.2 the size of /proc/self/fd is how many are open."""
+    """Return whether enough descriptors are free."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError):
-        open_fds = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - for each job; a Path costs more than the call
-        if open_fds:
-            return open_fds < limit - _FREE_FDS
-    # Before that, the lowest number that is free tells: never more than are open.
     try:
-        fd = os.dup(2)
+        lowest = os.dup(2)
     except OSError:
         return False
-    os.close(fd)
-    return fd < limit - _FREE_FDS
+    os.close(lowest)
+    # Since Linux 6.2 the size of this folder is how many are open. Before, the lowest that is free has to do: it is
+    # never more than that.
+    return max(lowest, os.stat("/proc/self/fd").st_size) < limit - _FREE_FDS  # noqa: PTH116 - for every job, so cheap

@@ -38,7 +38,7 @@ _RESTART_S: Final = 0.5
 #: How long jobs wait for the new fork server's first worker before they are refused.
 _LOST_S: Final = 1.5
 #: Workers beyond the spares, left over from a burst of reused ones, are kept for this long.
-_SURPLUS_S: Final = 1.5
+_SURPLUS_S: Final = 1.0
 
 
 class Counts:
