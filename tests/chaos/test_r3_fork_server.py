@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -36,7 +37,7 @@ async def test_r3_fork_server_is_harmed(chaos: Chaos, number: signal.Signals) ->
             if reply.status != 200:
                 assert reply.code == "worker-died"
                 pid = chaos.proxy.act(reply.ref)["pid"]
-                await eventually(lambda pid=pid: not chaos.proxy.has_worker(pid), 2)
+                await eventually(partial(_ended, chaos, pid), 2)
         await eventually(lambda: _taken(chaos), 2)
         await chaos.land()
     assert not chaos.proxy.has_worker(before)
@@ -59,3 +60,7 @@ async def test_r3_fork_server_that_cannot_start(chaos: Chaos) -> None:
 
 async def _taken(chaos: Chaos) -> bool:
     return (await chaos.job()).status == 200
+
+
+def _ended(chaos: Chaos, pid: int) -> bool:
+    return not chaos.proxy.has_worker(pid)
