@@ -23,6 +23,7 @@ __all__ = [
     "descendants",
     "live_cpu_s",
     "private_bytes",
+    "stat_fields",
 ]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -102,11 +103,11 @@ def _kill(pid: int) -> None:
 
 def _is_ours(pid: int, started: int) -> bool:
     """Return whether the pid still belongs to the process that started then, and not to a later one."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return bool(fields) and int(fields[19]) == started and fields[0] != "Z"
 
 
-def _stat(pid: int) -> list[str]:
+def stat_fields(pid: int) -> list[str]:
     """Return the fields of /proc/pid/stat from the third one on; empty if there is no such process (proc(5))."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()
@@ -118,7 +119,7 @@ def descendants(root: int) -> dict[int, tuple[int, int]]:
     """Return what is below `root`, parents first: each pid with its parent's and with its start time in clock ticks."""
     children: dict[int, list[tuple[int, int]]] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - a thousand Path objects would be for nothing
-        fields = _stat(int(name)) if name.isdecimal() else []
+        fields = stat_fields(int(name)) if name.isdecimal() else []
         if fields:
             children.setdefault(int(fields[1]), []).append((int(name), int(fields[19])))
     found: dict[int, tuple[int, int]] = {}
@@ -145,7 +146,7 @@ def cpu_s(root: int) -> float:
     """
     ticks = 0
     for pid in (root, *descendants(root)):
-        fields = _stat(pid)
+        fields = stat_fields(pid)
         ticks += sum(int(field) for field in fields[11:15])
     return ticks / _TICKS_PER_S
 
