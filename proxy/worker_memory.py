@@ -1,18 +1,22 @@
 """How much memory each worker has to itself, read only while somebody looks, a few at a time, off the event loop.
 
-The kernel counts it on request (smaps_rollup), which takes a fraction of a millisecond for each process.
+The kernel counts it on request (smaps_rollup), which takes about a millisecond for each process: one that was read is
+left alone for some seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 __all__ = ["WorkerMemory", "private_bytes"]
 
-_AT_ONCE: Final = 100
+_AT_ONCE: Final = 50
+#: How long a reading is good for.
+_GOOD_S: Final = 10.0
 
 
 def private_bytes(pid: int) -> int | None:
@@ -28,25 +32,28 @@ class WorkerMemory:
     """The latest reading for each worker."""
 
     def __init__(self) -> None:
-        self._readings: dict[int, int | None] = {}
+        #: pid -> when it was read, and what; oldest first.
+        self._readings: dict[int, tuple[float, int | None]] = {}
         self._reading: asyncio.Task[None] | None = None
 
     def of(self, pid: int) -> int | None:
         """Return the latest reading, in bytes, if there is one."""
-        return self._readings.get(pid)
+        reading = self._readings.get(pid)
+        return reading[1] if reading else None
 
     def refresh(self, pids: Iterable[int]) -> None:
-        """Begin to read some of `pids`, the longest unread first; forget all others."""
-        known = self._readings
+        """Begin to read those of `pids` that were not read lately, the longest unread first; forget all others."""
         wanted = set(pids)
-        self._readings = {pid: known[pid] for pid in known if pid in wanted}  # in order of reading
-        if self._reading is None or self._reading.done():
-            unread = [pid for pid in wanted if pid not in known]
-            batch = [*unread, *self._readings][:_AT_ONCE]
+        self._readings = {pid: reading for pid, reading in self._readings.items() if pid in wanted}
+        too_old = time.monotonic() - _GOOD_S
+        stale = (pid for pid, (at, _) in self._readings.items() if at < too_old)
+        batch = [*(pid for pid in wanted if pid not in self._readings), *stale][:_AT_ONCE]
+        if batch and (self._reading is None or self._reading.done()):
             self._reading = asyncio.get_running_loop().create_task(self._read(batch))
 
     async def _read(self, pids: list[int]) -> None:
         found = await asyncio.to_thread(lambda: {pid: private_bytes(pid) for pid in pids})
+        now = time.monotonic()
         for pid, reading in found.items():
             self._readings.pop(pid, None)
-            self._readings[pid] = reading
+            self._readings[pid] = (now, reading)
