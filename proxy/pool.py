@@ -36,7 +36,7 @@ _STORM_S: Final = 10.0
 #: A fork server that was lost is replaced at once, but not more often than this.
 _RESTART_S: Final = 0.5
 #: How long jobs wait for the new fork server's first worker before they are refused.
-_LOST_S: Final = 1.5
+_LOST_S: Final = 1.0
 #: Workers beyond the spares, left over from a burst of reused ones, are kept for this long.
 _SURPLUS_S: Final = 1.0
 
