@@ -226,6 +226,11 @@ class Chaos:
         ledger: dict[str, Any] = (await fetch(self.session, "GET", f"{self.job_server.base}/ledger")).document
         return ledger
 
+    async def ledger_summary(self) -> dict[str, Any]:
+        """Return the ledger's counts."""
+        found: dict[str, Any] = (await fetch(self.session, "GET", f"{self.job_server.base}/ledger/summary")).document
+        return found
+
     async def act_of_any(self, count: int) -> None:
         """Wait until workers have done `count` things that jobs of this test had them do."""
         await eventually(lambda: len(self.proxy.acts()) >= self._acts_before + count)

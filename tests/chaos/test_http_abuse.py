@@ -1,0 +1,158 @@
+"""HTTP abuse from the outside, with the tools that abusers use: slowhttptest, h2load, wrk; and bytes at random.
+
+Each is bounded in time and goes to 127.0.0.1 only. Canaries fly meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.support.harness import Chaos
+from tests.chaos.support.raw import connect, request
+from tests.support.waiting import eventually
+
+_FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
+_SEED = int(os.environ.get("FUZZ_SEED", "0")) or secrets.randbits(32)
+
+
+async def run(tool: str, *arguments: str) -> str:
+    """Run a tool to its end; return what it printed. Skip, and say so, where it is not installed."""
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed (.ci/run installs it)")
+    process = await asyncio.create_subprocess_exec(
+        tool, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    async with asyncio.timeout(40):
+        output, _ = await process.communicate()
+    return output.decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [("-H",), ("-B", "-s", "8192"), ("-X", "-w", "1", "-y", "2", "-z", "1")],
+    ids=["slow-headers", "slow-body", "slow-read"],
+)
+async def test_abuse_by_slowhttptest(chaos: Chaos, kind: tuple[str, ...]) -> None:
+    """Hundreds of connections that trickle: others are served all through, and every one of them is let go."""
+    options = ("-c", "150", "-r", "100", "-i", "1", "-l", "3", "-x", "10", "-p", "3")
+    output = await run("slowhttptest", *kind, *options, "-u", chaos.proxy.queue_job)
+    assert "Exit status" in output, output[-500:]
+    await eventually(lambda: chaos.proxy.connections() <= chaos.connections_before + 3, 12)
+
+
+async def test_abuse_by_h2load(chaos: Chaos) -> None:
+    """Thousands of requests over few HTTP/2 connections, many at once: all are answered."""
+    output = await run("h2load", "-n", "2000", "-c", "4", "-m", "100", f"{chaos.proxy.url}/healthz")
+    assert "2000 succeeded" in output, output[-800:]
+
+
+async def test_abuse_by_wrk(chaos: Chaos, tmp_path: Path) -> None:
+    """Connections that pipeline nonsense as fast as they can: an answer to each, and jobs in between."""
+    script = tmp_path / "nonsense.lua"
+    script.write_text(
+        'wrk.method = "POST"\nwrk.body = "{not json"\nwrk.headers["Content-Type"] = "application/json"\n'
+        "local one\ninit = function() one = wrk.format() .. wrk.format() .. wrk.format() end\n"
+        "request = function() return one end\n"
+    )
+    chaos.lag_s = 0.5  # two cores are busy with nothing else
+    output = await run("wrk", "-t1", "-c8", "-d2s", "-s", str(script), chaos.proxy.queue_job)
+    assert "Non-2xx" in output, output
+
+
+async def test_abuse_by_huge_headers_and_broken_requests(chaos: Chaos) -> None:
+    """Headers without end, ten thousand headers, two lengths, no length, bare NUL: 4xx or closed, never more."""
+    head = b"POST /queueJob HTTP/1.1\r\nHost: x\r\n"
+    attacks = {
+        "a header of 1 MiB": head + b"X: " + b"x" * 1_048_576 + b"\r\n\r\n",
+        "10,000 headers": head + b"".join(b"X-%d: 1\r\n" % n for n in range(10_000)) + b"\r\n",
+        "two lengths": head + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        "length and chunked": head + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "negative length": head + b"Content-Length: -1\r\n\r\n",
+        "huge length": request("/queueJob", b"{", length=10**30),
+        "bad chunk": head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "NUL": b"\x00" * 100 + b"\r\n\r\n",
+        "a path of 100 kB": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        "not UTF-8": b"POST /\xff\xfe HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+        "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 100,
+        "h2 and nonsense": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 200,
+        "upgrade": b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    }
+
+    async def attack(name: str) -> None:
+        raw = await connect(chaos.proxy.url)
+        try:
+            await raw.send(attacks[name])
+            raw.writer.write_eof()
+            answer, _ = await raw.until_closed(12)
+        except (ConnectionError, OSError):
+            answer = b""
+        finally:
+            raw.close()
+        status = answer.partition(b" ")[2][:3]
+        assert not status or not answer.startswith(b"HTTP/1.") or status[:1] == b"4", (name, answer[:200])
+
+    await asyncio.gather(*map(attack, attacks))
+
+
+async def test_fuzz_of_the_callback_route(chaos: Chaos) -> None:
+    """Broken requests at random, for a bounded time: never a 5xx, and the job goes on waiting. FUZZ_SEED repeats it."""
+    rng = random.Random(_SEED)
+    chaos.timeout_s = 20
+    until = time.monotonic() + _FUZZ_SECONDS
+    sent = 0
+    while time.monotonic() < until:
+        ref = f"fuzz-{_SEED}-{sent}"
+        job = asyncio.ensure_future(chaos.job(fault="never", ref=ref))
+        path = (await chaos.callback_url(ref)).removeprefix(chaos.proxy.url)
+        done_by = time.monotonic() + 1.0
+        while time.monotonic() < min(done_by, until):
+            batch = [_mutant(rng, path) for _ in range(10)]
+            answers = await asyncio.gather(*(_send(chaos, data) for data in batch))
+            sent += len(batch)
+            for data, answer in zip(batch, answers, strict=True):
+                assert not answer.startswith(b"HTTP/1.1 5"), (f"FUZZ_SEED={_SEED}", data[:300], answer[:300])
+        if not job.done():  # none of them was JSON under the right token
+            await chaos.call_back(f"{chaos.proxy.url}{path}")
+        assert (await job).code in {None, "deadline-exceeded"}, f"FUZZ_SEED={_SEED}"
+    assert sent > 50
+
+
+def _mutant(rng: random.Random, path: str) -> bytes:
+    """Return a callback that is broken somewhere."""
+    body = rng.choice(
+        [b'{"state": "completed"', b"\xff\xfe{", b'{"a": NaN}', b"[" * rng.randrange(2_000), rng.randbytes(50)]
+    )
+    data = bytearray(request(path, body, length=rng.choice([None, None, 0, len(body) - 1, 5])))
+    for _ in range(rng.randrange(4)):
+        at = rng.randrange(len(data))
+        match rng.randrange(4):
+            case 0:
+                data[at] = rng.randrange(256)
+            case 1:
+                del data[at : at + rng.randrange(20)]
+            case 2:
+                data[at:at] = rng.randbytes(rng.randrange(20))
+            case _:
+                data[at:at] = rng.choice([b"\r\n", b"\r\n\r\n", b"\x00", b"Content-Length: 7\r\n", b"%0d%0a"])
+    return bytes(data)
+
+
+async def _send(chaos: Chaos, data: bytes) -> bytes:
+    raw = await connect(chaos.proxy.url)
+    try:
+        await raw.send(data)
+        raw.writer.write_eof()
+        answer, _ = await raw.until_closed(12)
+    except (ConnectionError, OSError):
+        return b""
+    finally:
+        raw.close()
+    return answer
