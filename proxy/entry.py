@@ -64,7 +64,7 @@ class Entry:
         """Record, some time, that the job server has the job."""
         if self.record.callback is None and self.record.finished_at is None:
             self.record = replace(self.record, state=State.WAITING, submitted=Submitted.YES)
-            self._save(keep=True)
+            self._store.note(self.record)
 
     @property
     def called_back(self) -> bool:
@@ -92,7 +92,7 @@ class Entry:
         if saved is None or (saved.done() and saved.exception() is not None):
             saved = self._callback_saved = self._save()
         else:
-            self._save(keep=True)
+            self._store.note(self.record)
         return saved
 
     async def finish(self, outcome: Outcome) -> None:

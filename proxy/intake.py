@@ -110,7 +110,7 @@ class Intake:
             if record is None:
                 raise RequestError(Code.NOT_FOUND, "there is no such callback")
             if record.callback is not None:
-                self._store.put(replace(record, duplicates=record.duplicates + 1), keep=True)
+                self._store.note(replace(record, duplicates=record.duplicates + 1))
                 return Kind.DUPLICATE
             await self._store.put(
                 replace(record, callback=body, says_failed=says_failed(body), submitted=Submitted.YES)

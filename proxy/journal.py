@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Journal", "JournalStats"]
 
 _CLOSE_S: Final = 2.0
+#: How long something noted may wait for a commit that is made anyway: each costs more than what is in it.
+_NOTE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,8 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._trouble = ""
         self._path = str(file.path)
+        #: What is noted and not yet ordered: the newest record of each job.
+        self._notes: dict[str, Record] = {}
         self.writer = Writer(file, loop=self._loop, ttl_s=ttl_s, on_trouble=self._on_trouble)
 
     @property
@@ -65,9 +69,17 @@ class Journal:
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`."""
+        noted = self._notes.pop(record.id, None)
+        self._order_notes()
         done: asyncio.Future[None] = self._loop.create_future()
-        self.writer.order(Put(record=record, keep=keep, done=done))
+        self.writer.order(Put(record=record, keep=keep or noted is not None, done=done))
         return done
+
+    def note(self, record: Record) -> None:
+        """See `JobStore.note`."""
+        if not self._notes:
+            self._loop.call_later(_NOTE_S, self._order_notes)
+        self._notes[record.id] = record
 
     async def by_id(self, job_id: str) -> Record | None:
         """See `JobStore.by_id`."""
@@ -83,15 +95,23 @@ class Journal:
 
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`."""
+        self._order_notes()
         done: asyncio.Future[list[Record]] = self._loop.create_future()
         self.writer.order(Unfinished(done=done))
         return await done
 
     async def close(self) -> None:
         """See `JobStore.close`. Waits for at most `_CLOSE_S`."""
+        self._order_notes()
         await asyncio.to_thread(self.writer.close, _CLOSE_S)
 
+    def _order_notes(self) -> None:
+        for record in self._notes.values():
+            self.writer.order(Put(record=record, keep=True, done=None))
+        self._notes.clear()
+
     async def _find(self, column: str, value: str | bytes) -> Record | None:
+        self._order_notes()  # who asks finds what was noted before
         done: asyncio.Future[Record | None] = self._loop.create_future()
         self.writer.order(Find(column=column, value=value, done=done))
         return await done

@@ -52,7 +52,7 @@ CREATE TABLE jobs (
     duplicates INTEGER NOT NULL
 );
 CREATE INDEX jobs_by_key ON jobs (key) WHERE key IS NOT NULL;
-CREATE INDEX jobs_by_end ON jobs (finished_at);
+CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE TABLE probe (n INTEGER PRIMARY KEY, times INTEGER NOT NULL);
 INSERT INTO probe VALUES (1, 0);
 """

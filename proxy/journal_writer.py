@@ -51,7 +51,8 @@ class Put:
 
     record: Record
     keep: bool
-    done: asyncio.Future[None]
+    #: None: nobody waits.
+    done: asyncio.Future[None] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +181,8 @@ class Writer:
             self._set_trouble(_reason(exc))
             self._note_damage(exc)
             for put in puts:
-                self._fail(put.done, f"the journal cannot be written: {self._trouble}")
+                if put.done is not None:
+                    self._fail(put.done, f"the journal cannot be written: {self._trouble}")
             return
         self.commits += 1
         self.written += len(batch)
@@ -188,7 +190,8 @@ class Writer:
         self._backlog_bytes = 0
         self._set_trouble("")
         for put in puts:
-            self._told.append(functools.partial(_settle, put.done, None))
+            if put.done is not None:
+                self._told.append(functools.partial(_settle, put.done, None))
 
     def _postpone(self, puts: list[Put]) -> None:
         for put in puts:

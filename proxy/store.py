@@ -36,6 +36,10 @@ class JobStore(Protocol):
         """
         ...
 
+    def note(self, record: Record) -> None:
+        """Remember `record`, as `put` with `keep` does, but when there is time; nobody waits for it."""
+        ...
+
     async def by_id(self, job_id: str) -> Record | None:
         """Return the job with this id, if it is remembered. Raises StoreUnavailableError."""
         ...
@@ -82,6 +86,10 @@ class MemoryStore:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
+
+    def note(self, record: Record) -> None:
+        """See `JobStore.note`."""
+        self._put(record)
 
     async def by_id(self, job_id: str) -> Record | None:
         """See `JobStore.by_id`."""

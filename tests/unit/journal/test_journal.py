@@ -39,6 +39,14 @@ def _has_expired(journal: Journal, count: int) -> bool:
     return journal.writer.expired == count
 
 
+async def test_what_is_noted_is_written_when_nothing_else_is(journal: Journal, path: Path) -> None:
+    """Though nobody asks."""
+    journal.note(finished())
+
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
+        await eventually(lambda: reader.execute("SELECT count(*) FROM jobs").fetchone() == (1,))
+
+
 # --- from one process to the next ------------------------------------------------------------------------------------
 
 
@@ -64,8 +72,10 @@ async def test_what_was_noted_before_the_end_is_written(path: Path) -> None:
     """`close` carries out what is queued, though nobody waits for it."""
     first = Journal(JournalFile(str(path)), ttl_s=3600)
     records = [finished() for _ in range(2500)]
-    for record in records:
-        first.put(record, keep=True)
+    for record in records[:1500]:
+        first.put(record)
+    for record in records[1500:]:
+        first.note(record)
     await first.close()
 
     second = Journal(JournalFile(str(path)), ttl_s=3600)

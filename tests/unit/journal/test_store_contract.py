@@ -61,6 +61,31 @@ async def test_what_is_put_is_found_before_it_is_durable(store: JobStore) -> Non
     assert await store.by_id(record.id) == record
 
 
+async def test_what_is_noted_is_found_at_once(store: JobStore) -> None:
+    """It is written when there is time, and known before."""
+    first = a_record()
+    later = replace(first, state=State.WAITING, submitted=Submitted.YES)
+    other = a_record()
+    store.put(first)
+
+    store.note(first)
+    store.note(later)
+    store.note(other)
+
+    assert await store.by_id(first.id) == later
+    assert await store.by_token(other.token_hash) == other
+
+
+async def test_an_earlier_note_does_not_come_back_over_a_later_record(store: JobStore) -> None:
+    """What is put counts, whatever was noted of the same job before."""
+    first = a_record()
+    store.note(first)
+
+    await store.put(replace(first, duplicates=1))
+
+    assert await store.by_id(first.id) == replace(first, duplicates=1)
+
+
 async def test_the_last_record_of_a_job_counts(store: JobStore) -> None:
     """Each record says everything that is known."""
     first = a_record(key=b"k" * 32)
