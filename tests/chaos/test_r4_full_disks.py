@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 #: Small file systems of its own over the shared ones, for the proxy alone; the marks of the test stay where they are.
 _OWN_MOUNTS = (
     'mkdir -p /run/chaos-marks && mount --bind "$CHAOS_DIR" /run/chaos-marks && '
-    "mount -t tmpfs -o size=1m tmpfs /tmp && mount -t tmpfs -o size=2m tmpfs /dev/shm && "
+    "mount -t tmpfs -o size=32m tmpfs /tmp && mount -t tmpfs -o size=2m tmpfs /dev/shm && "
     'mkdir -p "$CHAOS_DIR" && mount --bind /run/chaos-marks "$CHAOS_DIR" && exec "$@"'
 )
 
@@ -37,7 +37,7 @@ def fill(path: Path) -> None:
     """Write until there is no room left."""
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
-            file.write(bytes(1024))
+            file.write(bytes(4096))
 
 
 @pytest.mark.parametrize("where", ["tmp", "dev/shm"])
