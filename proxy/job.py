@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shared import lifecycle
 from shared.errors import Code
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from proxy.entry import Entry
 
 __all__ = ["Job", "OnEvent", "Runner", "new_id", "new_token", "token_hash"]
+
+#: Of the events of one job so many are kept: more than any sound worker reports.
+_MAX_LIFE: Final = 500
 
 OnEvent = Callable[["Job", Event], None]
 
@@ -103,7 +106,8 @@ class Job:
         self.state = lifecycle.advance(self.state, event)
         now = time.monotonic()
         self.reached.setdefault(self.state, now)
-        self.life.append((now, event))
+        if len(self.life) < _MAX_LIFE:
+            self.life.append((now, event))
         if self.on_event is not None:
             self.on_event(self, event)
 

@@ -98,13 +98,15 @@ class Events:
         feed = self._feed
         if feed.watchers >= _MAX_WATCHERS:
             raise AdmissionError(Code.OVERLOADED, f"{_MAX_WATCHERS} pages are being served already")
+        if scope["method"] == "HEAD":
+            await send_response(scope, send, 200, b"", b"text/event-stream", _HEADERS[1:])
+            return
         headers = [(b"content-type", b"text/event-stream"), *_HEADERS[1:]]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         feed.watchers += 1
         gone = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(feed.closed.wait())]
         try:
-            if scope["method"] != "HEAD":
-                await self._send_all(send, gone)
+            await self._send_all(send, gone)
         finally:
             feed.watchers -= 1
             for task in gone:

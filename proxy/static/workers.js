@@ -73,6 +73,7 @@ export class Workers {
     const cells = line.children;
     line.style.height = "";
     line.removeAttribute("aria-hidden");
+    for (const cell of cells) cell.removeAttribute("style"); // it may have been a space before
     [0, 2, 3, 4].forEach((column) => (cells[column].className = "number"));
     say(cells[0], pid);
     say(cells[1], this.#states[state]);
@@ -82,6 +83,7 @@ export class Workers {
     say(cells[4], memory(kib));
     if (job === null) say(cells[5], "–");
     else if (cells[5].textContent !== job) cells[5].replaceChildren(idButton(job, this.#open));
+    cells[5].className = "";
   }
 }
 

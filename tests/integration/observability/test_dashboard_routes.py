@@ -78,6 +78,12 @@ async def test_a_snapshot_comes_each_second(client: ClientSession, proxy: ProxyP
     assert second["now"] > first["now"]
 
 
+async def test_asking_for_the_head_of_the_events_ends(client: ClientSession, proxy: ProxyProcess) -> None:
+    """HEAD gets the headers and no stream."""
+    answer = await fetch(client, "HEAD", f"{proxy.admin}/events")
+    assert (answer.status, answer.body) == (200, b"")
+
+
 async def test_a_job_in_flight_and_a_finished_one_are_found(
     client: ClientSession, proxy: ProxyProcess, waiting: str
 ) -> None:
