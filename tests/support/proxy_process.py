@@ -21,6 +21,8 @@ __all__ = ["ROOT", "ProxyProcess", "environment"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 _START_S: Final = 20.0
+#: Becomes the program in its arguments; the kernel kills it when the process that runs the tests dies (prctl(2)).
+_WITH_US: Final = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -42,7 +44,7 @@ class ProxyProcess:
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "run.py"), *arguments],
+            [sys.executable, "-c", _WITH_US, sys.executable, str(ROOT / "run.py"), *arguments],
             env=environment(**settings),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import time
 from typing import Final
 
 from tests.support.proxy_process import ProxyProcess
 
 __all__ = ["SharedProxies"]
 
-#: How long jobs in flight may hold up the end of the tests.
+#: How long all of them together may take: pytest-xdist waits for its workers' end for 10 s only.
 _DRAIN_S: Final = 1.0
 _LEAVE_S: Final = 2.0
 
@@ -34,12 +35,14 @@ class SharedProxies:
 
     def close(self) -> None:
         """End them all."""
-        for wait_s in (_DRAIN_S, _LEAVE_S):  # a second signal ends at once what a job in flight holds up
-            for proxy in self._proxies.values():
+        for limit_s in (_DRAIN_S, _LEAVE_S):  # a second signal ends at once what a job in flight holds up
+            until = time.monotonic() + limit_s
+            running = [proxy for proxy in self._proxies.values() if proxy.returncode is None]
+            for proxy in running:
                 proxy.signal(signal.SIGTERM)
-            for proxy in self._proxies.values():
+            for proxy in running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    proxy.wait(wait_s)
+                    proxy.wait(max(0.0, until - time.monotonic()))
         for proxy in self._proxies.values():
             proxy.kill()
         self._proxies.clear()
