@@ -89,13 +89,9 @@ def classify(*, status: int, body: bytes, retry_after: str | None = None) -> Ans
 
 def _classify_result(body: bytes, document: dict[str, object] | None) -> Answer:
     if document is None:
-        return Failed(
-            code="bad-answer", detail=_excerpt(body), reached=Reached.ANSWERED, status=HTTPStatus.OK.value
-        )
+        return Failed(code="bad-answer", detail=_excerpt(body), reached=Reached.ANSWERED, status=HTTPStatus.OK.value)
     if document.get("state") != "completed":
-        return Failed(
-            code="not-completed", detail=_excerpt(body), reached=Reached.ANSWERED, status=HTTPStatus.OK.value
-        )
+        return Failed(code="not-completed", detail=_excerpt(body), reached=Reached.ANSWERED, status=HTTPStatus.OK.value)
     job_id = document.get("id")
     return Succeeded(job_id=job_id if isinstance(job_id, str) else None)
 

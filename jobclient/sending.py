@@ -84,9 +84,7 @@ def _last_answer(state: RetryCallState) -> Answer:
     return answer
 
 
-async def _post(
-    session: aiohttp.ClientSession, options: Options, body: bytes, headers: dict[str, str]
-) -> Answer:
+async def _post(session: aiohttp.ClientSession, options: Options, body: bytes, headers: dict[str, str]) -> Answer:
     try:
         async with session.post(options.url, data=body, headers=headers, allow_redirects=False) as response:
             return classify(

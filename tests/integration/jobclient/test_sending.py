@@ -198,9 +198,7 @@ async def test_without_retries_nothing_is_sent_again(servers: Servers) -> None:
     assert (report.failed, report.resent, len(seen.bodies)) == (1, 0, 1)
 
 
-async def test_the_last_answer_counts_when_the_retries_are_used_up(
-    servers: Servers, no_backoff: None
-) -> None:
+async def test_the_last_answer_counts_when_the_retries_are_used_up(servers: Servers, no_backoff: None) -> None:
     """N retries are N + 1 requests."""
     seen = Seen()
 
@@ -298,9 +296,7 @@ async def test_a_refused_connection_is_tried_again(no_backoff: None) -> None:
         report = await run(Options(url=url, jobs=2, retries=3))
 
     assert report.resent == 6
-    assert [(group.code, group.status, group.count) for group in report.failures] == [
-        ("connection-failed", None, 2)
-    ]
+    assert [(group.code, group.status, group.count) for group in report.failures] == [("connection-failed", None, 2)]
 
 
 async def test_what_is_not_http_is_a_bad_answer(no_backoff: None) -> None:

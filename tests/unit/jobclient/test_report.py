@@ -17,9 +17,7 @@ DIED = Finished(
 REFUSED = Finished(
     answer=Failed(code="connection-failed", detail="Refused.", reached=Reached.NOTHING_SENT), duration_s=0.1
 )
-GATEWAY = Finished(
-    answer=Failed(code="status-502", detail="", reached=Reached.ANSWERED, status=502), duration_s=0.1
-)
+GATEWAY = Finished(answer=Failed(code="status-502", detail="", reached=Reached.ANSWERED, status=502), duration_s=0.1)
 
 
 def test_the_summary_of_a_good_run_is_the_agreed_one() -> None:
@@ -68,9 +66,7 @@ def test_a_run_with_one_failure_does_not_pass() -> None:
 @pytest.mark.parametrize("job_id", ["0", None])
 def test_a_run_with_the_same_id_twice_or_with_none_does_not_pass(job_id: str | None) -> None:
     """Two clients with one answer means that one of them got somebody else's."""
-    report = summarize(
-        [*DONE, Finished(answer=Succeeded(job_id=job_id), duration_s=1.0)], total_s=1.0, limit_s=5
-    )
+    report = summarize([*DONE, Finished(answer=Succeeded(job_id=job_id), duration_s=1.0)], total_s=1.0, limit_s=5)
 
     assert not report.passed
     assert "Distinct Ids: 3 of 4" in as_text(report)
@@ -78,9 +74,7 @@ def test_a_run_with_the_same_id_twice_or_with_none_does_not_pass(job_id: str | N
 
 def test_control_characters_of_a_server_do_not_reach_the_terminal() -> None:
     """An answer cannot move the cursor or forge a line of the summary."""
-    answer = Failed(
-        code="x\x1b[2J", detail="a\nWORK SAMPLE RESULT: PASSED", reached=Reached.ANSWERED, status=500
-    )
+    answer = Failed(code="x\x1b[2J", detail="a\nWORK SAMPLE RESULT: PASSED", reached=Reached.ANSWERED, status=500)
     text = as_text(summarize([Finished(answer=answer, duration_s=1.0)], total_s=1.0, limit_s=5))
 
     assert "\x1b" not in text

@@ -91,9 +91,7 @@ def test_the_command_line_sets_every_option() -> None:
 @pytest.mark.parametrize(
     "given", ["--port 70000", "--duration -1", "--duration nan", "--callback-retries -1", "--seed x"]
 )
-def test_a_wrong_option_ends_with_code_2_and_names_itself(
-    given: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_option_ends_with_code_2_and_names_itself(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Argparse's own way to fail."""
     with pytest.raises(SystemExit) as caught:
         parse_arguments(given.split())
