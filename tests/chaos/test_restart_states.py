@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,6 +72,13 @@ async def in_state(client: ClientSession, restarts: Restarts, job_id: str, state
     await eventually(is_there)
 
 
+async def recorded(restarts: Restarts, job_id: str, state: str) -> None:
+    """Wait until the journal says that the job is in this state."""
+    with closing(sqlite3.connect(f"file:{restarts.journal}?mode=ro", uri=True)) as journal:
+        row = journal.execute
+        await eventually(lambda: row("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone() == (state,))
+
+
 async def test_a_job_that_no_worker_had_was_not_submitted(
     client: ClientSession, restarts: Restarts, job_server_here: JobServer
 ) -> None:
@@ -97,7 +106,7 @@ async def test_a_callback_that_arrives_at_the_new_process_is_the_answer(
     """Whoever asks by id or by key gets it, waiting or not; nothing is submitted again."""
     ref = new_ref()
     job_id = await post_async(client, restarts, ref=ref, fault="never", key=ref)
-    await in_state(client, restarts, job_id, "waiting")
+    await recorded(restarts, job_id, "waiting")
 
     await asyncio.to_thread(restarts.restart)
     document = (await status(client, restarts, job_id)).document
@@ -153,7 +162,7 @@ async def test_without_a_callback_a_submitted_job_is_interrupted_and_a_late_one_
     """The deadline is the old one; the token stays good after it."""
     ref = new_ref()
     job_id = await post_async(client, hasty, ref=ref, fault="never")
-    await in_state(client, hasty, job_id, "waiting")
+    await recorded(hasty, job_id, "waiting")
 
     await asyncio.to_thread(hasty.restart)
     answer = await outcome(client, hasty, job_id)
@@ -173,7 +182,7 @@ async def test_a_job_whose_deadline_passed_while_nobody_was_there_is_interrupted
     """At once when the front end is back."""
     ref = new_ref()
     job_id = await post_async(client, hasty, ref=ref, fault="never")
-    await in_state(client, hasty, job_id, "waiting")
+    await recorded(hasty, job_id, "waiting")
 
     deadline = datetime.fromisoformat((await status(client, hasty, job_id)).document["deadline_at"])
     await asyncio.to_thread(hasty.kill)
@@ -208,7 +217,7 @@ async def test_an_open_job_can_be_cancelled_after_a_restart(
     """With what is known of its submission."""
     ref = new_ref()
     job_id = await post_async(client, restarts, ref=ref, fault="never")
-    await in_state(client, restarts, job_id, "waiting")
+    await recorded(restarts, job_id, "waiting")
 
     await asyncio.to_thread(restarts.restart)
     cancelled = await fetch(client, "DELETE", f"{restarts.url}/jobs/{job_id}")

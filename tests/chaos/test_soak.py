@@ -96,7 +96,7 @@ class Soak:
             workers = await self.chaos.workers()
             pid = workers[0]["pid"] if workers else 0
             number = signal.SIGKILL if what == 1 else signal.SIGSTOP
-        if pid:
+        if pid and self.chaos.proxy.has_worker(pid):  # the number may be another's by now
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
                 self.counts[f"harm: {('fork server', 'worker killed', 'worker stopped')[what]}"] += 1
@@ -122,7 +122,8 @@ async def test_soak_every_job_is_accounted_for_on_three_sides(
             assert grown < 48 * _MIB, f"the front end grew by {grown / _MIB:.0f} MiB"
     except BaseException:
         with capsys.disabled():
-            sys.stdout.write(f"\nSOAK_SEED={_SEED} repeats this\n")
+            sys.stdout.write(f"\nSOAK_SEED={_SEED} repeats this; exit code so far: {soaked.returncode}\n")
+            sys.stdout.write("\n".join(line for line in soaked.stderr if "job_id" not in line)[-5_000:] + "\n")
         raise
     with capsys.disabled():
         _report(soak, summary, time.monotonic() - begun, grown)
