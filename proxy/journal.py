@@ -18,7 +18,7 @@ __all__ = ["Journal", "JournalStats"]
 
 _CLOSE_S: Final = 2.0
 #: How long something noted may wait for a commit that is made anyway: each costs more than what is in it.
-_NOTE_S: Final = 0.1
+_NOTE_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
