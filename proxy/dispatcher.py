@@ -60,14 +60,19 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
 
+    @property
+    def journal_trouble(self) -> str:
+        """Why no job can be recorded now; empty if nothing stands against it."""
+        return f"the journal cannot be written: {self._store.trouble}" if self._store.trouble else ""
+
     def check_admission(self) -> None:
         """Raise AdmissionError if a job would not be taken now."""
         if self.draining:
             raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and takes no new jobs")
         if len(self._registry) >= self._max_jobs:
             raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, and more are not taken")
-        if self._store.trouble:
-            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, f"the journal cannot be written: {self._store.trouble}")
+        if self.journal_trouble:
+            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, self.journal_trouble)
         shortage = self._headroom.shortage()
         if shortage:
             raise AdmissionError(Code.OVERLOADED, f"the machine is short of {shortage}")

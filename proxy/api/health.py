@@ -26,7 +26,7 @@ class Alive:
 
 
 class Ready:
-    """`GET /readyz`: 503 while draining or unable to start workers."""
+    """`GET /readyz`: 503 while draining or unable to start workers or to record jobs."""
 
     def __init__(self, dispatcher: Dispatcher, pool: Pool) -> None:
         self._dispatcher = dispatcher
@@ -38,5 +38,7 @@ class Ready:
             await send_problem(scope, send, problems.make(Code.SHUTTING_DOWN, "the proxy is shutting down"))
         elif self._pool.on_hold:
             await send_problem(scope, send, problems.make(Code.NO_WORKER, self._pool.on_hold))
+        elif self._dispatcher.journal_trouble:
+            await send_problem(scope, send, problems.make(Code.JOURNAL_UNAVAILABLE, self._dispatcher.journal_trouble))
         else:
             await send_response(scope, send, 200, b'{"status": "ready"}', b"application/json")

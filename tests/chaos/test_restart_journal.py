@@ -52,11 +52,13 @@ async def test_a_full_disk_costs_no_job_in_flight_its_answer(
             callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=b'{"state": "completed"}')
             answer = await waiting
             new = await post_job(client, proxy.queue_job, ref=refused)
-            ready = await fetch(client, "GET", f"{proxy.url}/healthz")
+            alive = await fetch(client, "GET", f"{proxy.url}/healthz")
+            ready = await fetch(client, "GET", f"{proxy.url}/readyz")
         problem(callback, "journal-unavailable", 503)
         assert (answer.status, answer.body) == (200, b'{"state": "completed"}')
         problem(new, "journal-unavailable", 503, "no")
-        assert ready.status == 200
+        assert alive.status == 200
+        problem(ready, "journal-unavailable", 503)
         assert job_server_here.submissions(refused) == []
         assert (
             len(await eventually(lambda: proxy.events_of("new jobs are refused until the journal can be written"))) == 1
