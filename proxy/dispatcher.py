@@ -167,14 +167,22 @@ class Dispatcher:
             logs.job_event("error", "a job ended in a bug of the proxy", job, kind=type(exc).__name__)
         finally:
             job.advance(Event.FINISH)
-            if job.entry is not None:
-                await job.entry.finish(outcome)
+            await _record_end(job, outcome)
             # Only now: whoever asks for the job finds it here or in the store.
             self._registry.remove(job)
             if not job.callback.done() and isinstance(outcome, Failed) and outcome.submitted is not Submitted.NO:
                 self._callback_counts[Kind.NEVER] += 1
             job.outcome.set_result(outcome)
             self._on_finish(job, outcome)
+
+
+async def _record_end(job: Job, outcome: Outcome) -> None:
+    if job.entry is None:
+        return
+    try:
+        await job.entry.finish(outcome)
+    except Exception as exc:  # noqa: BLE001 - as above: whatever it is, the client gets its answer
+        logs.job_event("error", "a job's end could not be recorded", job, kind=type(exc).__name__)
 
 
 def _note_queueing(job: Job) -> None:

@@ -121,7 +121,9 @@ class Entry:
     def _save(self, *, keep: bool = False) -> asyncio.Future[None]:
         self._told = True
         saved = self._store.put(self.record, keep=keep)
-        if not self.known.done():
+        if saved.done():
+            self._on_saved(saved)
+        elif not self.known.done():
             saved.add_done_callback(self._on_saved)
         return saved
 
