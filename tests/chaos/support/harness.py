@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +37,7 @@ TIMEOUT_S: Final = 2.0
 _CANARY_S: Final = 0.1
 _LEAK_S: Final = 2.0
 LAG_S: Final = 0.1
+_TOKEN_CHARS: Final = 43
 _TERMINAL: Final = frozenset({"job succeeded", "job failed"})
 
 
@@ -381,11 +383,14 @@ class Chaos:
 
     async def _check_secrets(self) -> None:
         tokens = {str(entry["callback"]).rpartition("/")[2] for entry in (await self.ledger())["submissions"]}
+        assert {len(token) for token in tokens} <= {_TOKEN_CHARS}
         log = "\n".join(self.proxy.stderr[self._log_from :])
         answers = b"\n".join(reply.answer.body for reply in self.replies + self.canary_replies).decode()
         for where, text in (("the log", log), ("an answer", answers)):
             assert "Traceback" not in text, f"a traceback in {where}: {text[text.index('Traceback') :][:2000]}"
-            assert not [token for token in tokens if token in text], f"a token in {where}"
+            runs = re.findall(rf"[\w-]{{{_TOKEN_CHARS},}}", text)
+            ends = (run[at : at + _TOKEN_CHARS] for run in runs for at in range(len(run) - _TOKEN_CHARS + 1))
+            assert not tokens.intersection(ends), f"a token in {where}"
 
     def _log_lines(self) -> list[dict[str, Any]]:
         found = []
