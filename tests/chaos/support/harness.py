@@ -382,7 +382,8 @@ class Chaos:
         await self._check_secrets()
 
     async def _check_secrets(self) -> None:
-        tokens = {str(entry["callback"]).rpartition("/")[2] for entry in (await self.ledger())["submissions"]}
+        submissions = (await self.ledger())["submissions"]
+        tokens = {entry["callback"].rpartition("/")[2] for entry in submissions if entry["callback"]}
         assert {len(token) for token in tokens} <= {_TOKEN_CHARS}
         log = "\n".join(self.proxy.stderr[self._log_from :])
         answers = b"\n".join(reply.answer.body for reply in self.replies + self.canary_replies).decode()
