@@ -44,11 +44,7 @@ async def test_w1_worker_that_dies_in_p0(chaos: Chaos, number: signal.Signals) -
 
     It is stopped first, so that it cannot read. The two last signals make it leave by itself with exit code 0 and 1.
     """
-    async with chaos.quiet():
-        spare = await chaos.next_spare()
-        os.kill(spare, signal.SIGSTOP)
-        job = asyncio.ensure_future(chaos.job())
-        await eventually(lambda: chaos.has_job(spare))
+    spare, job = await chaos.stop_a_spare_and_give_it_a_job()
     died_at = asyncio.get_running_loop().time()
     os.kill(spare, number)
     os.kill(spare, signal.SIGCONT)

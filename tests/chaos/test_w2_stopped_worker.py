@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -34,11 +32,7 @@ async def test_w2_worker_that_is_stopped_in_p1_to_p5(chaos: Chaos) -> None:
 
 async def test_w2_worker_that_is_stopped_in_p0(chaos: Chaos) -> None:
     """A spare that was stopped before it got its job: the job server has nothing, and the worker goes."""
-    async with chaos.quiet():
-        spare = await chaos.next_spare()
-        os.kill(spare, signal.SIGSTOP)
-        job = asyncio.ensure_future(chaos.job())
-        await eventually(lambda: chaos.has_job(spare))
+    spare, job = await chaos.stop_a_spare_and_give_it_a_job()
     reply: Reply = await job
     assert reply.summary == (500, "deadline-exceeded", "no")
     assert reply.took_s > TIMEOUT_S - 0.05

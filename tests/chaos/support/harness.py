@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -210,9 +211,22 @@ class Chaos:
         if refs is not None:
             assert self.abandoned <= len(refs) + self._flying
 
-    async def next_spare(self) -> int:
-        """Return the pid of the worker that gets the next job; ask while it is `quiet`."""
-        return int(next(worker["pid"] for worker in await self.workers() if worker["state"] == "spare"))
+    async def stop_a_spare_and_give_it_a_job(self) -> tuple[int, asyncio.Task[Reply]]:
+        """Stop every spare, post a job, and let go on whoever did not get it; return who did, and the job's answer."""
+        async with self.quiet():
+            spares = [worker["pid"] for worker in await self.workers() if worker["state"] == "spare"]
+            for pid in spares:
+                os.kill(pid, signal.SIGSTOP)
+            job = asyncio.ensure_future(self.job())
+
+            async def holder() -> int | None:
+                return next((w["pid"] for w in await self.workers() if w["pid"] in spares and w["job_id"]), None)
+
+            stopped: int = await eventually(holder)
+            for pid in spares:
+                if pid != stopped:
+                    os.kill(pid, signal.SIGCONT)
+        return stopped, job
 
     async def has_job(self, pid: int) -> bool:
         """Return whether the worker `pid` has a job."""
@@ -399,14 +413,3 @@ class Chaos:
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
         return [line for line in found if isinstance(line, dict)]
-
-
-@contextlib.asynccontextmanager
-async def stopped(pid: int, stop: int, go_on: int) -> AsyncIterator[None]:
-    """Keep a process stopped."""
-    os.kill(pid, stop)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, go_on)
