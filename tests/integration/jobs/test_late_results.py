@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import uuid
 
@@ -127,6 +128,24 @@ async def test_callbacks_are_counted_by_job(
     job = f"{proxy.url}/jobs/{answer.headers['Job-Id']}"
 
     await eventually(lambda: _has_counted(client, job, counted))
+
+
+async def test_a_job_that_nobody_called_back_for_is_counted(client: ClientSession, job_server: JobServer) -> None:
+    """As `never`; and when its callback comes after all, as `late` besides."""
+    ref = new_ref()
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, JOB_TIMEOUT="1") as proxy:
+        await post_job(client, proxy.queue_job, ref=ref, fault="never")
+        before = await _kinds(client, proxy)
+        await fetch(client, "POST", job_server.callback_url(ref), data=RESULT)
+        after = await _kinds(client, proxy)
+
+    assert (before["never"], before["late"]) == (1, 0)
+    assert (after["never"], after["late"]) == (1, 1)
+
+
+async def _kinds(client: ClientSession, proxy: ProxyProcess) -> dict[str, float]:
+    page = (await fetch(client, "GET", f"{proxy.admin}/metrics")).body.decode()
+    return {kind: float(count) for kind, count in re.findall(r'callbacks_total\{kind="(\w+)"\} (\S+)', page)}
 
 
 async def _has_counted(client: ClientSession, job: str, counted: dict[str, int]) -> bool:
