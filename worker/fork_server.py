@@ -52,6 +52,9 @@ def main(channel: socket.socket, config: WorkerConfig) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(_OOM_SCORE)
+    # A semaphore has a name in /dev/shm for an instant. Killed in it, this process leaves the name: let it tell whose.
+    config_of_process: dict[str, str] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
+    config_of_process["semprefix"] += f"-{os.getpid()}"
     loop = ForkableLoop()
     rehearse(loop, config)
     fork_server = ForkServer(channel, loop, loop.run_until_complete(_make_client(config)), config)
