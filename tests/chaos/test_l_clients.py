@@ -129,10 +129,12 @@ async def test_l5_thousands_of_http2_streams_reset_at_once(
                 if not n % 100:
                     workers.append(len(await chaos.workers()))
             workers.append(len(await chaos.workers()))
-            assert client.connections <= 3, "broken more often than after each 1,000 requests"
+            assert client.connections <= 4, "broken more often than after each 1,000 requests"
         assert max(workers) <= 20 + 2
         await eventually(lambda: _idle(chaos), TIMEOUT_S + 3)
         assert (await chaos.job()).status == 200
+        # An answer for a stream that was reset is given up after 10 s, and then its connection goes as well.
+        await eventually(lambda: small_proxy.connections() <= chaos.connections_before, _STALL_S + 3)
         await chaos.forget_abandoned(None)
 
 

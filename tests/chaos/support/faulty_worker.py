@@ -22,12 +22,14 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 for _module in ("ssl", "_ssl", "_hashlib"):  # as worker/__main__.py does, but here the imports come before it
     sys.modules[_module] = None  # type: ignore[assignment]
+
+from yarl import URL  # noqa: E402 - see above
 
 from shared.lifecycle import Event  # noqa: E402 - see above
 from shared.messages import Answered, Assign, FromWorker, Progress, encode  # noqa: E402
@@ -185,7 +187,7 @@ def _take(job: Assign, client: Any) -> None:  # noqa: ANN401 - the worker's own
     act, _, phase = str(members.get("chaos", "")).partition("@")
     _plan = _Plan(act=act, phase=phase, ref=str(members.get("ref", "")))
     if "chaos_url" in members:
-        client._config = replace(client._config, job_server_url=members["chaos_url"])
+        client._url = URL(members["chaos_url"])
 
 
 def _patch_worker() -> None:
