@@ -119,7 +119,7 @@ async def test_l5_thousands_of_http2_streams_reset_at_once(
     small_proxy: FaultyProxy, job_server: JobServerProcess
 ) -> None:
     """Over any number of streams no more workers are made than jobs are admitted, and then it is as before."""
-    async with Chaos(small_proxy, job_server, canaries=False) as chaos:
+    async with Chaos(small_proxy, job_server, canaries=False, lag_s=0.5) as chaos:
         workers = []
         async with HTTP2(small_proxy.url) as client:
             for n in range(3_000):
