@@ -10,7 +10,7 @@ from tests.chaos.support.harness import TIMEOUT_S, Chaos, Reply
 
 JOBS = 1_000
 #: As many a second as two cores start workers for, with room for others.
-_EVERY_S = 0.012
+_EVERY_S = 0.015
 _SPREAD_S = 0.005
 
 
@@ -25,10 +25,12 @@ async def test_w6_result_within_5_ms_of_the_deadline_a_thousand_times(chaos: Cha
         return await chaos.job(fault="late", delay=delay)
 
     tasks = []
-    for _ in range(JOBS):
-        tasks.append(asyncio.ensure_future(one()))
-        await asyncio.sleep(_EVERY_S)
-    counts = Counter(reply.summary for reply in await asyncio.gather(*tasks))
+    with chaos.canaries_may_get(500):  # where others need the processors, no worker may be had within D
+        for _ in range(JOBS):
+            tasks.append(asyncio.ensure_future(one()))
+            await asyncio.sleep(_EVERY_S)
+        counts = Counter(reply.summary for reply in await asyncio.gather(*tasks))
+        await chaos.land()
     assert sum(counts.values()) == JOBS
     assert {code for _, code, _ in counts} == {None, "deadline-exceeded"}, counts
 
