@@ -15,11 +15,14 @@ from tests.chaos.support.harness import Chaos
 from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
 from tests.support.waiting import eventually
 
-#: Small file systems of its own over the shared ones, for the proxy alone; the marks of the test stay where they are.
+#: Small file systems of its own over the shared ones, for the proxy alone. The marks of the test stay where they are,
+#: and so does the checkout, which may lie under /tmp itself.
 _OWN_MOUNTS = (
-    'mkdir -p /run/chaos-marks && mount --bind "$CHAOS_DIR" /run/chaos-marks && '
+    'mkdir -p /run/chaos-marks /run/chaos-root && mount --bind "$CHAOS_DIR" /run/chaos-marks && '
+    'mount --bind "$PWD" /run/chaos-root && '
     "mount -t tmpfs -o size=32m tmpfs /tmp && mount -t tmpfs -o size=2m tmpfs /dev/shm && "
-    'mkdir -p "$CHAOS_DIR" && mount --bind /run/chaos-marks "$CHAOS_DIR" && exec "$@"'
+    'mkdir -p "$CHAOS_DIR" && mount --bind /run/chaos-marks "$CHAOS_DIR" && '
+    'mkdir -p "$PWD" && mount --bind /run/chaos-root "$PWD" && cd "$PWD" && exec "$@"'
 )
 
 
