@@ -17,7 +17,7 @@ from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.asyncio import serve
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.config import Config
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
 
 from proxy import logs
@@ -43,7 +43,9 @@ _turns: Final = Turns(_TURNS)
 
 
 class _Connection(TCPServer):
-    """A connection that waits for its turn, and goes at once when its peer has left."""
+    """A connection that waits for its turn, and goes at once when its peer has left and has had its answers."""
+
+    _peer_left = False
 
     async def run(self) -> None:
         """Serve the connection."""
@@ -59,8 +61,14 @@ class _Connection(TCPServer):
                 break
             await _turns.take()
             await self.protocol.handle(RawData(data))
+        self._peer_left = True
         await self.protocol.handle(Closed())
         await self.idle_task.stop()  # does not run while there is a request: an answer under way is not cut
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send, close, or keep the time of an idle connection; one that nobody will ask again has no such time."""
+        if not (self._peer_left and isinstance(event, Updated)):
+            await super().protocol_send(event)
 
 
 class _GoneStream:

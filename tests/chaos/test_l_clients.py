@@ -37,7 +37,6 @@ async def test_l1_client_that_leaves_while_it_waits(chaos: Chaos, way: str) -> N
     assert not [line for line in chaos.proxy.stderr if "never retrieved" in line]
 
 
-@pytest.mark.unsteady
 async def test_l2_client_that_closes_its_sending_half(chaos: Chaos) -> None:
     """It still gets its result."""
     raw = await connect(chaos.proxy.url)
