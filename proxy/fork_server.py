@@ -28,8 +28,6 @@ WORKER_COMMAND: Final = (sys.executable, "-m", "worker")
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _MESSAGE_BYTES: Final = 65_536
 _FDS: Final = 3
-#: Where Linux keeps the names of POSIX semaphores.
-_SEMAPHORES: Final = Path("/dev/shm")  # noqa: S108 - no file is made there
 #: Messages that are taken before other work has its turn.
 _MESSAGES_AT_ONCE: Final = 64
 #: How often a fork server that owes an answer is looked at, and how long it may owe one.
@@ -103,6 +101,7 @@ class ForkServer:
             stdin=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,
+            env=os.environ | {"LD_BIND_NOW": "1"},  # what is bound after the fork, each worker would bind for itself
         )
 
     def fork(self, count: int) -> None:
@@ -223,20 +222,12 @@ class ForkServer:
         self._close_channel()
         if self._process is not None:
             self._process.wait()  # ended: does not block
-            _remove_semaphores(self._process.pid)
         os.close(self._pidfd)
         self._pidfd = -1
         if self._timer is not None:
             self._timer.cancel()
         self._gone.set_result(None)
         self._listener.on_lost()
-
-
-def _remove_semaphores(pid: int) -> None:
-    """Remove the name of a semaphore that the process was making when it was killed (see worker/fork_server.py)."""
-    with contextlib.suppress(OSError):
-        for path in _SEMAPHORES.glob(f"sem.*-{pid}-*"):
-            path.unlink(missing_ok=True)
 
 
 def _receive(channel: socket.socket) -> tuple[bytes, list[int], int]:

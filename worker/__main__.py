@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
@@ -14,15 +15,29 @@ def main(fd: int) -> None:
     """Serve the front end at the other end of the socket `fd`."""
     channel = socket.socket(fileno=fd)
     config = WorkerConfig.decode(channel.recv(_CONFIG_BYTES))
+    lighten(config)
+
+    from worker.fork_server import main as serve  # noqa: PLC0415 - only now: see above
+
+    serve(channel, config)
+
+
+def lighten(config: WorkerConfig) -> None:
+    """Leave out what the modules that are loaded next would bring along and no worker needs.
+
+    What they register to be run after a fork (threading, logging, random) puts right what other threads leave behind.
+    This process has one thread, and each worker would pay for it.
+    """
+    os.register_at_fork = _forget
     if not config.job_server_url.startswith("https:"):
         # Nobody speaks TLS here. Without the modules for it each worker is smaller by some 3 MB that a fork would
         # have to map, and the start spares the 90 ms that aiohttp takes to load the system's certificates.
         for module in ("ssl", "_ssl", "_hashlib"):
             sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
 
-    from worker.fork_server import main as serve  # noqa: PLC0415 - only now: see above
 
-    serve(channel, config)
+def _forget(**_: object) -> None:
+    """Stand for os.register_at_fork."""
 
 
 if __name__ == "__main__":

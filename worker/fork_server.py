@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 The front end has threads and much memory, so it must not fork, and a fresh interpreter costs hundreds of milliseconds.
-This process has what a worker needs and nothing else; it is asked over a socket (`Fork`), forks with `multiprocessing`,
+This process has what a worker needs and nothing else; it is asked over a socket (`Fork`), forks (worker/process.py),
 and hands back three descriptors: the worker's pidfd, the writing end of its inbox and the reading end of its outbox. It
 keeps no copy of them, so a worker that ends is seen as EOF, and a front end that ends is seen by the worker as EOF.
 
@@ -19,25 +19,21 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import multiprocessing
 import os
-import selectors
+import select
 import signal
 import socket
 import time
 from typing import TYPE_CHECKING, Final
 
 from shared.messages import Exited, Forked, ForkFailed, decode_fork, encode
-from worker.inbox import Inbox
 from worker.job_client import JobClient
 from worker.loop import ForkableLoop
-from worker.main import run
+from worker.main import Worker, run
 from worker.process import WorkerProcess
 from worker.rehearsal import rehearse
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from shared.worker_config import WorkerConfig
 
 __all__ = ["ForkServer", "main"]
@@ -52,9 +48,6 @@ def main(channel: socket.socket, config: WorkerConfig) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(_OOM_SCORE)
-    # A semaphore has a name in /dev/shm for an instant. Killed in it, this process leaves the name: let it tell whose.
-    config_of_process: dict[str, str] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001
-    config_of_process["semprefix"] += f"-{os.getpid()}"
     loop = ForkableLoop()
     rehearse(loop, config)
     fork_server = ForkServer(channel, loop, loop.run_until_complete(_make_client(config)), config)
@@ -76,30 +69,32 @@ class ForkServer:
     def __init__(self, channel: socket.socket, loop: ForkableLoop, client: JobClient, config: WorkerConfig) -> None:
         """`loop` and `client` are what each worker goes on with."""
         self._channel = channel
-        self._loop = loop
-        self._client = client
-        self._max_jobs = config.max_jobs
         self._linger_s = config.linger_s
-        self._children: dict[int, WorkerProcess] = {}
         self._wakeup_r, self._wakeup_w = socket.socketpair()
-        self._selector = selectors.DefaultSelector()
+        self._not_the_childs = [end.fileno() for end in (channel, self._wakeup_r, self._wakeup_w)]
+        self._process = WorkerProcess(self._in_child)
+        self._loop = loop
+        self._worker = Worker(client, self._process.outbox, config.max_jobs, config.linger_s)
+        self._poll = select.poll()
+        self._children: set[int] = set()
         self._wanted = 0
 
     def serve(self) -> None:
         """Fork and reap until the front end is gone, then kill every worker."""
         for end in (self._wakeup_r, self._wakeup_w):
             end.setblocking(False)  # noqa: FBT003 - its only argument
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(self._wakeup_w.fileno(), warn_on_full_buffer=False)
-        self._selector.register(self._channel, selectors.EVENT_READ)
-        self._selector.register(self._wakeup_r, selectors.EVENT_READ)
+        channel, wakeup = self._channel.fileno(), self._wakeup_r.fileno()
+        self._poll.register(channel, select.POLLIN)
+        self._poll.register(wakeup, select.POLLIN)
         try:
             while True:
-                for key, _ in self._selector.select(0 if self._wanted else None):
-                    if key.fileobj is self._channel and not self._read():
+                for fd, _ in self._poll.poll(0 if self._wanted else None):
+                    if fd == channel and not self._read():
                         self._let_finish()
                         return
-                    if key.fileobj is self._wakeup_r:
+                    if fd == wakeup:
                         self._reap()
                 if self._wanted:
                     self._wanted -= 1
@@ -114,35 +109,24 @@ class ForkServer:
         return bool(data)
 
     def _fork(self) -> None:
+        fds: list[int] = []
         try:
-            inbox = Inbox()
-            outbox_r, outbox_w = multiprocessing.Pipe(duplex=False)
-            worker = WorkerProcess(lambda: self._in_child(inbox, outbox_r, outbox_w))
-            worker.start()
-            pid = worker.pid or 0
-            self._children[pid] = worker
-            pidfd = os.pidfd_open(pid)
+            pid, *fds = self._process.fork(self._not_the_childs)
+            self._children.add(pid)
+            fds.insert(0, os.pidfd_open(pid))
         except OSError as exc:
             # A worker without a pidfd ends by itself: its inbox has no writer any more.
             self._channel.send(encode(ForkFailed(reason=os.strerror(exc.errno or 0))))
-            return
-        fds = [pidfd, inbox.writer_fileno(), outbox_r.fileno()]
-        socket.send_fds(self._channel, [encode(Forked(pid=pid))], fds)
-        os.close(pidfd)
-        for end in (outbox_r, outbox_w):
-            end.close()
-        inbox.close_writer()
-        inbox.close_reader()
+        else:
+            socket.send_fds(self._channel, [encode(Forked(pid=pid))], fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
-    def _in_child(self, inbox: Inbox, outbox_r: Connection, outbox_w: Connection) -> None:
-        os.setpgid(0, 0)  # a group of its own: what it starts ends with it, and no terminal's signal reaches it
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for ours in (self._channel, self._wakeup_r, self._wakeup_w, self._selector, outbox_r):
-            ours.close()
-        inbox.close_writer()
+    def _in_child(self) -> None:
+        signal.set_wakeup_fd(-1)  # its descriptor is closed here, and the number may soon be that of a connection
         self._loop.after_fork_in_child()
-        run(self._loop, self._client, inbox, outbox_w, max_jobs=self._max_jobs, linger_s=self._linger_s)
+        run(self._loop, self._worker, self._process.inbox)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -151,19 +135,20 @@ class ForkServer:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
                 return
+            pid = ended.si_pid
             with contextlib.suppress(OSError):
-                os.killpg(ended.si_pid, signal.SIGKILL)
-            worker = self._children.pop(ended.si_pid)
-            worker.join()
+                os.killpg(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            self._children.discard(pid)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the front end is gone: seen as EOF
-                self._channel.send(encode(Exited(pid=ended.si_pid, status=worker.exitcode or 0)))
+                self._channel.send(encode(Exited(pid=pid, status=os.waitstatus_to_exitcode(status))))
 
     def _let_finish(self) -> None:
         """Wait for workers that finish a submission; all others leave at once, as their inbox ends."""
-        self._selector.unregister(self._channel)
+        self._poll.unregister(self._channel.fileno())
         end = time.monotonic() + self._linger_s
         while self._children and (left_s := end - time.monotonic()) > 0:
-            if self._selector.select(left_s):
+            if self._poll.poll(left_s * 1000):
                 self._reap()
 
     def _kill_all(self) -> None:
@@ -172,3 +157,7 @@ class ForkServer:
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    """Let SIGCHLD wake the loop up, which is all it has to do; a worker, which inherits this, has no children."""

@@ -3,14 +3,18 @@
 `Queue.put` starts a feeder thread in the process that calls it: one thread for each worker, and one that hangs for
 ever where the worker is stopped and the message larger than the pipe. So the front end writes the queue's own frames
 into its pipe itself, without blocking (shared/frames.py), and the worker gets them from the queue as from any other.
-What `put` would have done besides, taking one of the queue's slots, `Inbox.get` does on arrival.
+
+A queue has three semaphores, for several readers, several writers and a limit. This one has one reader, one writer and
+no limit, so it goes without: a lock is a name in /dev/shm for a moment, a mapping in every worker, and, in a queue that
+is made before the fork, one that all workers would share.
 """
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import multiprocessing.context
 import multiprocessing.queues
+import pickle
 from typing import TYPE_CHECKING, Any
 
 from shared.messages import Assign, Callback, decode_to_worker
@@ -24,21 +28,43 @@ else:  # generic for the type checker only, before Python 3.12
     _Queue = multiprocessing.queues.Queue
 
 
+class _NoLock:
+    """Stands for a lock that nobody else could hold."""
+
+    def __enter__(self) -> None:
+        """Go on."""
+
+    def __exit__(self, *_: object) -> None:
+        """Go on."""
+
+    def release(self) -> None:
+        """Go on."""
+
+
+class _NoLocks(multiprocessing.context.ForkContext):
+    """What a queue makes its locks with."""
+
+    def Lock(self) -> Any:  # noqa: ANN401, N802 - as in BaseContext
+        return _NoLock()
+
+    def BoundedSemaphore(self, value: int = 1) -> Any:  # noqa: ANN401, ARG002, N802 - as in BaseContext
+        return _NoLock()
+
+
 class Inbox(_Queue):
     """A queue with one reader, the worker, and one writer that is not `put`."""
 
     _reader: Any
     _writer: Any
-    _sem: Any
 
     def __init__(self) -> None:
-        """Make the queue; must run in the process that forks the worker."""
-        super().__init__(ctx=multiprocessing.get_context("fork"))
+        super().__init__(ctx=_NoLocks())
 
-    def get(self, block: bool = True, timeout: float | None = None) -> bytes:  # noqa: FBT001, FBT002 - as in Queue
-        """Return the next message's bytes; raise EOFError when the front end is gone."""
-        self._sem.acquire(False)  # noqa: FBT003 - the slot that `put` would have taken; `Queue.get` gives it back
-        return super().get(block, timeout)
+    def get(self, block: bool = True, timeout: float | None = None) -> bytes:  # noqa: ARG002, FBT001, FBT002 - as in Queue
+        """Return the next message's bytes; wait for it. Raises EOFError when the front end is gone."""
+        # What Queue.get does between its locks.
+        message: bytes = pickle.loads(self._reader.recv_bytes())  # noqa: S301 - from the front end
+        return message
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when a message comes."""
@@ -46,17 +72,13 @@ class Inbox(_Queue):
         return fd
 
     def writer_fileno(self) -> int:
-        """Return the descriptor of the writing end, which the front end gets."""
+        """Return the descriptor of the writing end."""
         fd: int = self._writer.fileno()
         return fd
 
     def close_writer(self) -> None:
-        """Close this process's copy of the writing end, so that the front end's end is noticed."""
+        """Close the writing end, so that the reader sees the end when whoever else has it is gone."""
         self._writer.close()
-
-    def close_reader(self) -> None:
-        """Close this process's copy of the reading end, so that the worker's end is noticed."""
-        self._reader.close()
 
 
 class Post:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -111,6 +112,7 @@ class JobClient:
 
     async def _retry(self, first: JobServerError, job: Assign, body: bytes, on_event: OnEvent) -> None:
         """Go on after a first attempt that ended in `first`: pause, try again, and so on."""
+        random.seed()  # every worker was forked with the same numbers to come, and they are to pause differently
         failed: list[JobServerError] = [first]
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_retryable),

@@ -27,22 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "run"]
 
 
-def run(
-    loop: asyncio.AbstractEventLoop,
-    client: JobClient,
-    inbox: Inbox,
-    outbox: Connection,
-    *,
-    max_jobs: int,
-    linger_s: float,
-) -> NoReturn:
-    """Serve jobs until the inbox ends or `max_jobs` are done (0: no limit); never return.
-
-    A submission under way when the inbox ends gets `linger_s` more seconds.
-    """
-    if max_jobs != 1:
-        gc.enable()  # a process for one job ends before its garbage matters; a reused one must collect it
-    worker = Worker(client, outbox, max_jobs, linger_s)
+def run(loop: asyncio.AbstractEventLoop, worker: Worker, inbox: Inbox) -> NoReturn:
+    """Let `worker` serve jobs until it has done its number of them or the inbox ends; never return."""
     try:
         loop.run_until_complete(worker.serve(inbox))
     except (EOFError, BrokenPipeError):
@@ -57,6 +43,10 @@ class Worker:
     """Serves one job after the other."""
 
     def __init__(self, client: JobClient, outbox: Connection, max_jobs: int, linger_s: float = 0.0) -> None:
+        """Serve `max_jobs` jobs (0: no limit).
+
+        A submission under way when the inbox ends gets `linger_s` more seconds.
+        """
         self._client = client
         self._outbox = outbox
         self._max_jobs = max_jobs
@@ -65,6 +55,8 @@ class Worker:
 
     async def serve(self, inbox: Inbox) -> None:
         """Serve jobs. Raises EOFError when the front end is gone."""
+        if self._max_jobs != 1:
+            gc.enable()  # a process for one job ends before its garbage matters; a reused one must collect it
         post = Post(inbox)
         done = 0
         while True:

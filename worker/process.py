@@ -1,51 +1,73 @@
-"""A worker process: a `multiprocessing` process without the parts that cost and that nobody here needs.
+"""The process of a worker: all of it is made before the fork, and what a child must not share is replaced after.
 
-Measured on a job of its own process, the standard one spends about a third of the way to its first line on what it does
-around the fork. Left out are: a look at every living sibling at each start (quadratic: 2,000 workers, 2,000 system
-calls each), two pipes per process that tell parent and child of each other's end (a worker has its inbox for that, and
-its parent a pidfd), and the opening of /dev/null, as the fork server's standard input is that already.
+A fork copies nothing; what a child touches is then copied, page by page, and that is most of what a job in a process of
+its own costs. So the fork server makes a worker once, with its queue, its pipe, its event loop and its HTTP client, and
+each child goes on with these objects. Only the kernel's part of them has to be a child's own: two pipes, made for it
+before the fork, and what the loop waits with. `dup2` puts them under the descriptors that the objects know already, so
+that no object changes and none is made.
+
+Left out, against an ordinary `multiprocessing` process, is what nobody here needs: a look at every living sibling at
+each start (quadratic: 2,000 workers, 2,000 system calls each), two pipes that tell parent and child of each other's end
+(a worker has its inbox for that, and its parent a pidfd), and the opening of /dev/null, as the fork server's standard
+input is that already.
 """
 
 from __future__ import annotations
 
-import multiprocessing.popen_fork
+import multiprocessing
 import os
 from multiprocessing.context import ForkProcess
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from worker.inbox import Inbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["WorkerProcess"]
 
 
-class _Fork(multiprocessing.popen_fork.Popen):
-    """A fork and nothing else."""
-
-    def _launch(self, process_obj: Any) -> None:  # noqa: ANN401 - multiprocessing's own types are private
-        self.sentinel = -1
-        self.pid = os.fork()
-        if self.pid == 0:
-            process_obj.bootstrap()
-
-
 class WorkerProcess(ForkProcess):
-    """Runs `main` in a forked child, which ends with `main`."""
-
-    _popen: Any
+    """What every worker is forked from."""
 
     def __init__(self, main: Callable[[], object]) -> None:
+        """`main` is what a child runs; it ends with it."""
         super().__init__(name="worker")
         self._main = main
+        self.inbox = Inbox()
+        self.inbox.close_writer()
+        reader, self.outbox = multiprocessing.Pipe(duplex=False)
+        reader.close()  # these two are nobody's: each child has its own pipes
 
-    def start(self) -> None:
-        """Fork. Raises OSError if the machine cannot."""
-        self._popen = _Fork(self)
+    def fork(self, not_ours: Iterable[int]) -> tuple[int, int, int]:
+        """Fork; return the child's pid, the writing end of its inbox and the reading end of its outbox.
 
-    def bootstrap(self) -> NoReturn:
-        """Be the child."""
+        The child closes the descriptors `not_ours` and never returns. Raises OSError if the machine cannot.
+        """
+        fds: list[int] = []
+        try:
+            fds += os.pipe()
+            fds += os.pipe()
+            pid = os.fork()
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        inbox_r, inbox_w, outbox_r, outbox_w = fds
+        if pid == 0:
+            self._be_child(inbox_r, outbox_w, (*fds, *not_ours))
+        os.close(inbox_r)
+        os.close(outbox_w)
+        return pid, inbox_w, outbox_r
+
+    def _be_child(self, inbox_r: int, outbox_w: int, not_ours: Iterable[int]) -> NoReturn:
         code = 1
         try:
+            os.setpgid(0, 0)  # a group of its own: what it starts ends with it, and no terminal's signal reaches it
+            os.dup2(inbox_r, self.inbox.fileno(), inheritable=False)
+            os.dup2(outbox_w, self.outbox.fileno(), inheritable=False)
+            for fd in not_ours:
+                os.close(fd)
             self._main()
             code = 0
         finally:

@@ -63,7 +63,7 @@ async def _rehearse(config: WorkerConfig) -> None:
     await server.wait_closed()
     for end in (outbox_r, outbox_w):
         end.close()
-    inbox.close_reader()
+    inbox.close()
 
 
 async def _serve_job(inbox: Inbox, outbox_r: Connection) -> None:

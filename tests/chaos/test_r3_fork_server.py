@@ -7,12 +7,10 @@ import os
 import signal
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from tests.chaos.support.harness import Chaos
-from tests.chaos.support.names import semaphore_prefix
 from tests.chaos.support.processes import FaultyProxy, StartProxy
 from tests.support.waiting import eventually
 
@@ -57,18 +55,6 @@ async def test_r3_fork_server_that_cannot_start(chaos: Chaos) -> None:
         assert replies[-1].summary == (503, "no-worker", "no")
         broken.unlink()
         await eventually(lambda: _taken(chaos), 4)
-        await chaos.land()
-
-
-async def test_r3_semaphore_that_was_being_made_is_removed(chaos: Chaos) -> None:
-    """A fork server killed between making a semaphore and taking its name away leaves none in /dev/shm."""
-    pid = chaos.proxy.fork_server_pid()
-    name = Path(f"/dev/shm/sem.{semaphore_prefix(chaos.proxy.folder)}-{pid}-leftover")  # noqa: S108 - where they are
-    name.touch()
-    with chaos.canaries_may_get(503):
-        os.kill(pid, signal.SIGKILL)
-        await eventually(lambda: not name.exists(), 2)
-        await eventually(lambda: _taken(chaos), 2)
         await chaos.land()
 
 
