@@ -6,6 +6,7 @@ Each is bounded in time and goes to 127.0.0.1 only. Canaries fly meanwhile.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import secrets
@@ -16,15 +17,16 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.support.harness import Chaos
-from tests.chaos.support.raw import connect, request
+from tests.chaos.support.raw import request
 from tests.support.waiting import eventually
 
 _FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
 _SEED = int(os.environ.get("FUZZ_SEED", "0")) or secrets.randbits(32)
 
 
-async def run(tool: str, *arguments: str) -> str:
+async def run(chaos: Chaos, tool: str, *arguments: str) -> str:
     """Run a tool to its end; return what it printed. Skip, and say so, where it is not installed."""
+    chaos.unheard = math.inf
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed (.ci/run installs it)")
     process = await asyncio.create_subprocess_exec(
@@ -43,14 +45,14 @@ async def run(tool: str, *arguments: str) -> str:
 async def test_abuse_by_slowhttptest(chaos: Chaos, kind: tuple[str, ...]) -> None:
     """Hundreds of connections that trickle: others are served all through, and every one of them is let go."""
     options = ("-c", "150", "-r", "100", "-i", "1", "-l", "3", "-x", "10", "-p", "3")
-    output = await run("slowhttptest", *kind, *options, "-u", chaos.proxy.queue_job)
+    output = await run(chaos, "slowhttptest", *kind, *options, "-u", chaos.proxy.queue_job)
     assert "Exit status" in output, output[-500:]
     await eventually(lambda: chaos.proxy.connections() <= chaos.connections_before + 3, 12)
 
 
 async def test_abuse_by_h2load(chaos: Chaos) -> None:
     """Thousands of requests over few HTTP/2 connections, many at once: all are answered."""
-    output = await run("h2load", "-n", "1000", "-c", "2", "-m", "50", f"{chaos.proxy.url}/healthz")
+    output = await run(chaos, "h2load", "-n", "1000", "-c", "2", "-m", "50", f"{chaos.proxy.url}/healthz")
     assert "1000 succeeded" in output, output[-800:]
 
 
@@ -63,7 +65,7 @@ async def test_abuse_by_wrk(chaos: Chaos, tmp_path: Path) -> None:
         "request = function() return one end\n"
     )
     chaos.lag_s = 0.5  # two cores are busy with nothing else
-    output = await run("wrk", "-t1", "-c8", "-d2s", "-s", str(script), chaos.proxy.queue_job)
+    output = await run(chaos, "wrk", "-t1", "-c8", "-d2s", "-s", str(script), chaos.proxy.queue_job)
     assert "Non-2xx" in output, output
 
 
@@ -87,7 +89,7 @@ async def test_abuse_by_huge_headers_and_broken_requests(chaos: Chaos) -> None:
     }
 
     async def attack(name: str) -> None:
-        raw = await connect(chaos.proxy.url)
+        raw = await chaos.raw()
         try:
             await raw.send(attacks[name])
             raw.writer.write_eof()
@@ -146,7 +148,7 @@ def _mutant(rng: random.Random, path: str) -> bytes:
 
 
 async def _send(chaos: Chaos, data: bytes) -> bytes:
-    raw = await connect(chaos.proxy.url)
+    raw = await chaos.raw()
     try:
         await raw.send(data)
         raw.writer.write_eof()

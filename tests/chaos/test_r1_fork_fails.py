@@ -23,7 +23,7 @@ async def test_r1_fork_that_fails_refuses_new_jobs_and_heals(chaos: Chaos) -> No
     running = [asyncio.ensure_future(chaos.job(duration=1.2, chaos="note@p3")) for _ in range(3)]
     await chaos.act_of_any(3)
     marker = chaos.proxy.folder / "no-fork"
-    with chaos.canaries_may_get(503):
+    with chaos.flock.may_get(503):
         marker.touch()
         refused: list[Reply] = []
         while len(refused) < 3:
@@ -39,4 +39,4 @@ async def test_r1_fork_that_fails_refuses_new_jobs_and_heals(chaos: Chaos) -> No
         async with asyncio.timeout(2):
             while (await chaos.job()).status != 200:
                 pass
-        await chaos.land()
+        await chaos.flock.land()

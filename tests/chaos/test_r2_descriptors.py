@@ -40,18 +40,18 @@ async def test_r2_few_descriptors_left_refuses_jobs(chaos: Chaos) -> None:
     """New jobs are refused before there are none left; running ones end well; with the limit gone all is as before."""
     running = [asyncio.ensure_future(chaos.job(duration=0.5, chaos="note@p3")) for _ in range(3)]
     await chaos.act_of_any(3)
-    with chaos.canaries_may_get(503):
+    with chaos.flock.may_get(503):
         with descriptors(chaos.proxy.pid, 40):
             refused = [await chaos.job() for _ in range(5)]
             assert {reply.summary for reply in refused} == {(503, "overloaded", "no")}
             assert {reply.status for reply in await asyncio.gather(*running)} == {200}
         assert (await chaos.job()).status == 200
-        await chaos.land()
+        await chaos.flock.land()
 
 
 async def test_r2_no_descriptors_at_all(chaos: Chaos) -> None:
     """Idle connections take the last one: nothing spins, nothing leaks, and when they are gone jobs are taken again."""
-    await chaos.ground()
+    await chaos.flock.ground()
     process = psutil.Process(chaos.proxy.pid)
     with descriptors(chaos.proxy.pid, 20):
         idle = [await connect(chaos.proxy.url) for _ in range(60)]  # the kernel accepts what the front end cannot

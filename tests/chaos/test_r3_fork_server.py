@@ -28,7 +28,7 @@ async def test_r3_fork_server_is_harmed(chaos: Chaos, number: signal.Signals) ->
     running = [asyncio.ensure_future(chaos.job(duration=0.8, chaos="note@p3")) for _ in range(4)]
     await chaos.act_of_any(4)
     before = chaos.proxy.fork_server_pid()
-    with chaos.canaries_may_get(503):
+    with chaos.flock.may_get(503):
         os.kill(before, number)
         during = await asyncio.gather(*(chaos.job() for _ in range(10)))
         assert {reply.status for reply in during} <= {200, 503}
@@ -39,14 +39,14 @@ async def test_r3_fork_server_is_harmed(chaos: Chaos, number: signal.Signals) ->
                 pid = chaos.proxy.act(reply.ref)["pid"]
                 await eventually(partial(_ended, chaos, pid), 2)
         await eventually(lambda: _taken(chaos), 2)
-        await chaos.land()
+        await chaos.flock.land()
     assert not chaos.proxy.has_worker(before)
 
 
 async def test_r3_fork_server_that_cannot_start(chaos: Chaos) -> None:
     """It ends again and again: new jobs are refused within 2 s, and taken when the cause is gone."""
     broken = chaos.proxy.folder / "no-fork-server"
-    with chaos.canaries_may_get(503):
+    with chaos.flock.may_get(503):
         broken.touch()
         os.kill(chaos.proxy.fork_server_pid(), signal.SIGKILL)
         replies = [await chaos.job() for _ in range(6)]
@@ -55,7 +55,7 @@ async def test_r3_fork_server_that_cannot_start(chaos: Chaos) -> None:
         assert replies[-1].summary == (503, "no-worker", "no")
         broken.unlink()
         await eventually(lambda: _taken(chaos), 4)
-        await chaos.land()
+        await chaos.flock.land()
 
 
 async def _taken(chaos: Chaos) -> bool:

@@ -50,7 +50,7 @@ async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServe
         running = [asyncio.ensure_future(chaos.job(duration=0.8, chaos="note@p3")) for _ in range(3)]
         await chaos.act_of_any(3)
         stuffing = Path(f"/proc/{own_mounts.pid}/root/{where}/stuffing")
-        with chaos.canaries_may_get(503):
+        with chaos.flock.may_get(503):
             fill(stuffing)
             during = [await chaos.job(ref=f"{where}-{n}") for n in range(8)]
             assert {reply.status for reply in during} <= {200, 503}
@@ -58,7 +58,7 @@ async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServe
             assert own_mounts.returncode is None
             stuffing.unlink()
             await eventually(lambda: _taken(chaos), 5)
-            await chaos.land()
+            await chaos.flock.land()
 
 
 async def test_r4_stdout_and_log_are_full(start_proxy: StartProxy, job_server: JobServerProcess) -> None:

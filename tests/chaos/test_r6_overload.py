@@ -26,13 +26,13 @@ async def test_r6_ten_times_the_load(chaos: Chaos) -> None:
 
     A busy machine can delay any answer, so it is the quickest round that counts.
     """
-    with chaos.canaries_may_get(503):
+    with chaos.flock.may_get(503):
         await _round(chaos)
         before = chaos.proxy.memory_bytes()
         slowest = [await _round(chaos) for _ in range(_ROUNDS)]
         assert min(slowest) < 0.1
         assert chaos.proxy.memory_bytes() - before < 8 * 1024 * 1024
-        await chaos.land()
+        await chaos.flock.land()
 
 
 async def _round(chaos: Chaos) -> float:

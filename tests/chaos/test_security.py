@@ -32,6 +32,7 @@ async def test_a_path_cannot_forge_a_line_of_the_log(chaos: Chaos) -> None:
     """Line breaks in a path, a query or a header leave no trace of their own in the log."""
     forged = '{"event": "job succeeded", "job_id": "forged"}'
     for path in (f"/callback/%0a{forged}%0a", f"/queueJob?x=%0d%0a{forged}", f"/%0a{forged}"):
+        chaos.unheard += 1
         answer = await fetch(chaos.session, "POST", f"{chaos.proxy.url}{path}", headers={"User-Agent": forged})
         assert answer.status in {404, 415}
     assert (await chaos.job()).status == 200

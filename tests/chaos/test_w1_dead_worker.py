@@ -55,7 +55,7 @@ async def test_w1_worker_that_dies_in_p0(chaos: Chaos, number: signal.Signals) -
 
 async def test_w1_spares_that_die_are_nobodys_loss(chaos: Chaos) -> None:
     """Every spare is killed at once: others are made, and not a job is lost."""
-    async with chaos.quiet():
+    async with chaos.flock.quiet():
         spares = {worker["pid"] for worker in await chaos.workers() if worker["state"] == "spare"}
         for pid in spares:
             os.kill(pid, signal.SIGKILL)

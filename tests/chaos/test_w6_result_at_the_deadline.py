@@ -28,12 +28,12 @@ async def test_w6_result_within_5_ms_of_the_deadline_a_thousand_times(chaos: Cha
         return await chaos.job(fault="late", delay=delay)
 
     tasks = []
-    with chaos.canaries_may_get(500):  # where others need the processors, no worker may be had within D
+    with chaos.flock.may_get(500):  # where others need the processors, no worker may be had within D
         for _ in range(JOBS):
             tasks.append(asyncio.ensure_future(one()))
             await asyncio.sleep(_EVERY_S)
         counts = Counter(reply.summary for reply in await asyncio.gather(*tasks))
-        await chaos.land()
+        await chaos.flock.land()
     assert sum(counts.values()) == JOBS
     assert {code for _, code, _ in counts} == {None, "deadline-exceeded"}, counts
 

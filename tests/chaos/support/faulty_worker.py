@@ -209,6 +209,8 @@ def _patch_worker() -> None:
                 frame = _LENGTH.pack(len(payload)) + payload
                 _raw(frame[: len(frame) // 2])
                 _act("p5")
+                _raw(frame[len(frame) // 2 :])  # whoever was stopped here, and goes on, writes the rest
+                return
         if _plan.act == "measure" and not isinstance(message, Progress):
             _note(peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         report(self, message)

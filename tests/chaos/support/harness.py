@@ -4,7 +4,7 @@ I1  one JSON answer a request, within the job timeout and a second, never an emp
 I2  within 2 s of the end processes, zombies, descriptors, threads and shared memory are back where they were
 I3  a canary job every 100 ms all through, each one 200; the event loop's lag under 100 ms
 I4  the job server's ledger has at most one submission a job that it did not refuse
-I5  each job reaches exactly one terminal state, and the counts add up
+I5  each job reaches exactly one terminal state, and answers, log, counters and ledger add up (accounts.py)
 I6  no traceback, token or secret in an answer or in the log
 """
 
@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import re
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -27,7 +25,12 @@ from typing import Any, Final, Self
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
 from tests.chaos.support import snapshot
+from tests.chaos.support.accounts import Accounts
+from tests.chaos.support.canaries import Canaries
+from tests.chaos.support.figures import Figures
 from tests.chaos.support.processes import FaultyProxy, JobServerProcess
+from tests.chaos.support.raw import Raw, connect
+from tests.chaos.support.reply import Reply
 from tests.support.http import Answer, fetch, new_ref
 from tests.support.waiting import eventually
 
@@ -35,63 +38,14 @@ __all__ = ["LAG_S", "TIMEOUT_S", "Chaos", "Reply"]
 
 #: The job timeout of every proxy here, D in the matrix.
 TIMEOUT_S: Final = 2.0
-_CANARY_S: Final = 0.1
 _LEAK_S: Final = 2.0
+#: For what is counted a moment after it was seen: the log's thread, a callback's entry in the ledger.
+_ADD_UP_S: Final = 3.0
+_STILL_S: Final = 0.03
+_PIPELINE_S: Final = 0.3
 LAG_S: Final = 0.1
 _TOKEN_CHARS: Final = 43
 _TERMINAL: Final = frozenset({"job succeeded", "job failed"})
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer to a job, and when it came."""
-
-    ref: str
-    answer: Answer
-    sent_at: float
-    answered_at: float
-    #: How much of the time between went by while front end and test had to wait for a processor.
-    waited_s: float
-
-    @property
-    def own_s(self) -> float:
-        """From the request to the whole answer, less what is the machine's doing."""
-        return self.took_s - self.waited_s
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return self.answer.status
-
-    @property
-    def document(self) -> Any:  # noqa: ANN401 - JSON is what it is
-        """The body, parsed."""
-        return self.answer.document
-
-    @property
-    def code(self) -> str | None:
-        """The problem's code; None for a result."""
-        return None if self.status == 200 else str(self.document["code"])
-
-    @property
-    def submitted(self) -> str:
-        """What the answer says about the job server."""
-        return "yes" if self.status == 200 else str(self.document["submitted"])
-
-    @property
-    def summary(self) -> tuple[int, str | None, str]:
-        """What a row of the matrix names: status, code, submitted."""
-        return self.status, self.code, self.submitted
-
-    @property
-    def job_id(self) -> str | None:
-        """The job's id; None where no job was made."""
-        return self.answer.headers.get("Job-Id")
-
-    @property
-    def took_s(self) -> float:
-        """From the request to the whole answer."""
-        return self.answered_at - self.sent_at
 
 
 @dataclass
@@ -104,41 +58,40 @@ class Chaos:
     #: Whether canaries fly.
     canaries: bool = True
     lag_s: float = LAG_S
-    #: Rows in which the front end itself ends cannot ask it afterwards.
+    #: Rows in which the front end itself ends cannot ask it afterwards: its counters are gone with it.
     ends: bool = False
     session: ClientSession = field(init=False)
+    flock: Canaries = field(init=False)
     replies: list[Reply] = field(default_factory=list)
-    canary_replies: list[Reply] = field(default_factory=list)
+    #: What this test's own callbacks were answered.
+    called_back: list[Answer] = field(default_factory=list)
     #: Jobs whose clients left without an answer.
     abandoned: int = 0
-    _pause: bool = False
+    #: Requests whose answers nobody sees.
+    unheard: float = 0
     _log_from: int = 0
-    _flying: int = 0
-    _allowed: set[int] = field(default_factory=lambda: {200})
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def __aenter__(self) -> Self:
         timeout = ClientTimeout(total=self.timeout_s + 20)
         self.session = ClientSession(connector=TCPConnector(force_close=True, limit=0), timeout=timeout)
+        self.flock = Canaries(self._post, self.story)
         if not self.proxy.warm:  # what it opens and starts once for all is no leak
             await asyncio.gather(*(self._post({}) for _ in range(8)))
             await eventually(lambda: len(self.ended()) >= 8)
             self.proxy.warm = True
         await self._settle()
+        await eventually(self._begin_accounts)
         self._before = self._snapshot()
         self._acts_before = len(self.proxy.acts())
         self.connections_before = self.proxy.connections()
-        self._log_from = len(self.proxy.stderr)
         self.proxy.reset_lag()
-        self._flight = asyncio.ensure_future(self._fly()) if self.canaries else None
+        if self.canaries:
+            self.flock.start()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if self._flight is not None:
-                self._flight.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await self._flight
+            await self.flock.stop()
             if kind is None:
                 await self._check()
         finally:
@@ -170,25 +123,6 @@ class Chaos:
                 waited_s += int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
         return waited_s
 
-    @contextlib.contextmanager
-    def canaries_may_get(self, *statuses: int) -> Iterator[None]:
-        """Allow canaries that are posted meanwhile other answers than 200: the row says so."""
-        before, self._allowed = self._allowed, self._allowed | set(statuses)
-        try:
-            yield
-        finally:
-            self._allowed = before
-
-    @contextlib.asynccontextmanager
-    async def quiet(self) -> AsyncIterator[None]:
-        """Have the next spare for oneself: no canary is under way, and none leaves for a moment."""
-        self._pause = True
-        await eventually(lambda: not self._flying)
-        try:
-            yield
-        finally:
-            self._pause = False
-
     async def workers(self) -> list[dict[str, Any]]:
         """Return what the admin route says about the workers, oldest first."""
         found: list[dict[str, Any]] = (await fetch(self.session, "GET", f"{self.proxy.admin}/workers")).document
@@ -196,24 +130,37 @@ class Chaos:
 
     def ended(self) -> Counter[str]:
         """Return how often each job has ended, by the log."""
-        return Counter(line["job_id"] for line in self._log_lines() if line.get("event") in _TERMINAL)
+        return Counter(line["job_id"] for line in self._ends())
 
     def ended_well(self, count: int) -> bool:
         """Return whether so many jobs have ended besides those that were answered."""
-        answered = {reply.job_id for reply in self.replies + self.canary_replies}
-        return len(self.ended().keys() - answered) >= count + self._flying
+        return len(self._unanswered()) >= count + self.flock.flying
 
-    async def forget_abandoned(self, refs: list[str] | None) -> None:
-        """Count the jobs that nobody waits for as the proxy did; of each of `refs` there is at most one."""
-        await self._settle()
-        answered = {reply.job_id for reply in self.replies + self.canary_replies}
-        self.abandoned = len(self.ended().keys() - answered)
-        if refs is not None:
-            assert self.abandoned <= len(refs) + self._flying
+    async def forget_abandoned(self, at_most: int) -> None:
+        """Count the jobs that nobody waits for as the proxy did; there are not more than that."""
+        async with self.flock.quiet():
+            before = -1
+            while before != self.abandoned:  # between two requests of a pipeline, too, the proxy is at rest
+                before = self.abandoned
+                await asyncio.sleep(_PIPELINE_S)
+                await self._settle()
+                self.abandoned = len(self._unanswered())
+        assert self.abandoned <= at_most, "a job ended that nobody sent"
+
+    def _unanswered(self) -> set[str]:
+        return self.ended().keys() - {str(reply.job_id) for reply in self._all_replies()}
+
+    def _all_replies(self) -> list[Reply]:
+        return self.replies + self.flock.replies
+
+    async def raw(self, requests: int = 1, *, receive_bytes: int | None = None) -> Raw:
+        """Return a bare connection, for so many requests whose answers the harness does not see."""
+        self.unheard += requests
+        return await connect(self.proxy.url, receive_bytes=receive_bytes)
 
     async def stop_a_spare_and_give_it_a_job(self) -> tuple[int, asyncio.Task[Reply]]:
         """Stop every spare, post a job, and let go on whoever did not get it; return who did, and the job's answer."""
-        async with self.quiet():
+        async with self.flock.quiet():
             spares = [worker["pid"] for worker in await self.workers() if worker["state"] == "spare"]
             for pid in spares:
                 os.kill(pid, signal.SIGSTOP)
@@ -251,16 +198,6 @@ class Chaos:
         """Wait until workers have done `count` things that jobs of this test had them do."""
         await eventually(lambda: len(self.proxy.acts()) >= self._acts_before + count)
 
-    async def land(self) -> None:
-        """Wait until no canary is under way: what those got that fly later counts again."""
-        async with self.quiet():
-            pass
-
-    async def ground(self) -> None:
-        """Fly no more canaries in this test: nobody can connect."""
-        self._pause = True
-        await eventually(lambda: not self._flying)
-
     async def story(self, ref: str) -> dict[str, Any]:
         """Return what the job server knows of the job `ref`."""
         ledger = await self.ledger()
@@ -284,34 +221,9 @@ class Chaos:
 
     async def call_back(self, url: str, body: bytes = b'{"state": "completed"}', **options: Any) -> Answer:
         """Send a callback."""
-        return await fetch(self.session, "POST", url, data=body, **options)
-
-    # --- the canaries ------------------------------------------------------------------------------------------------
-
-    async def _fly(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            due = time.monotonic()
-            try:
-                while True:
-                    if not self._pause:
-                        self._flying += 1
-                        group.create_task(self._canary())
-                    due = max(due + _CANARY_S, time.monotonic())
-                    await asyncio.sleep(due - time.monotonic())
-            except asyncio.CancelledError:
-                pass  # those under way land first
-
-    async def _canary(self) -> None:
-        allowed = self._allowed
-        try:
-            reply = await self._post({"account": f"canary-{next(self._numbers)}"})
-        finally:
-            self._flying -= 1
-        if reply.status not in allowed | self._allowed:
-            raise AssertionError(
-                f"a canary got {reply.answer} after {reply.took_s:.2f} s: {await self.story(reply.ref)}"
-            )
-        self.canary_replies.append(reply)
+        answer = await fetch(self.session, "POST", url, data=body, **options)
+        self.called_back.append(answer)
+        return answer
 
     # --- what always holds -------------------------------------------------------------------------------------------
 
@@ -346,10 +258,8 @@ class Chaos:
             await self._check_leaks()
             own_s, all_s = self.proxy.lag_s()
             assert own_s < self.lag_s, f"the event loop was held up for {own_s:.3f} s ({all_s:.3f} s in all)"
-        if self.canaries and not self._pause:
-            assert self.canary_replies, "no canary flew"
-        await self._check_ledger()
-        await self._check_log()
+        await self._check_accounts()
+        await self._check_secrets()
 
     async def _check_leaks(self) -> None:
         more: dict[str, object] = {}
@@ -364,48 +274,59 @@ class Chaos:
             assert time.monotonic() - self._waited_s() - begun_s < _LEAK_S, f"not back where it was: {more}"
             await asyncio.sleep(0.02)
 
-    async def _check_ledger(self) -> None:
+    async def _begin_accounts(self) -> bool:
+        """Let every account begin now; return whether all begin at the same moment, as nothing moved meanwhile."""
+        async with self.session.delete(f"{self.job_server.base}/ledger"):
+            pass
+        self._log_from = len(self.proxy.stderr)
+        self._figures_before = await self._figures()
+        await asyncio.sleep(_STILL_S)  # for what is counted already and not yet logged, or entered in the ledger
+        now, summary = await self._figures(), await self.ledger_summary()
+        moved = now.by("callbacks_total", "kind") - self._figures_before.by("callbacks_total", "kind")
+        return not moved and not summary["callbacks"] and len(self.proxy.stderr) == self._log_from
+
+    async def _figures(self) -> Figures:
+        return Figures((await fetch(self.session, "GET", f"{self.proxy.admin}/metrics")).body.decode())
+
+    async def _accounts(self) -> Accounts:
+        figures = None if self.ends else await self._figures()
         ledger = await self.ledger()
-        assert ledger["summary"]["submitted_twice"] == 0
-        runs = Counter(entry["ref"] for entry in ledger["submissions"] if not entry["refused"])
-        for reply in self.replies + self.canary_replies:
-            match reply.submitted:
-                case "no":
-                    assert runs[reply.ref] == 0, f"said `no`, but the job server has it: {reply}"
-                case "yes":
-                    assert runs[reply.ref] == 1, (
-                        f"said `yes`, but the job server has it {runs[reply.ref]} times: {reply}"
-                    )
-                case unknown:
-                    assert unknown == "unknown"
-                    assert runs[reply.ref] <= 1
+        here = f"{self.proxy.callback}/callback/"
+        return Accounts(
+            replies=self._all_replies(),
+            abandoned=self.abandoned,
+            called_back=self.called_back,
+            unheard=self.unheard,
+            ended=self._ends(),
+            late=sum(bool(line.get("late")) for line in self._log_lines()),
+            submissions=[entry for entry in ledger["submissions"] if str(entry["callback"]).startswith(here)],
+            callbacks=[entry for entry in ledger["callbacks"] if entry["callback"].startswith(here)],
+            before=self._figures_before,
+            after=figures,
+        )
 
-    async def _check_log(self) -> None:
-        answered = [reply.job_id for reply in self.replies + self.canary_replies if reply.job_id is not None]
-        assert len(set(answered)) == len(answered), "two jobs have one id"
-
-        expected = len(answered) + self.abandoned
-        try:
-            await eventually(lambda: len(self.ended()) >= expected, 3)
-        except AssertionError:
-            raise AssertionError(f"{expected} jobs were begun, {len(self.ended())} have ended") from None
-        counts = self.ended()
-        assert set(counts.values()) <= {1}, "a job ended twice"
-        assert set(answered) <= counts.keys()
-        assert len(counts) == expected, f"{expected} jobs were begun, {len(counts)} have ended"
-        await self._check_secrets()
+    async def _check_accounts(self) -> None:
+        until = time.monotonic() + _ADD_UP_S
+        while differences := (await self._accounts()).differences():
+            errors = [f"log: {line}" for line in self._log_lines() if line.get("level") == "error"]
+            assert time.monotonic() < until, "the accounts do not add up: " + "\n".join(differences + errors)
+            await asyncio.sleep(_STILL_S)
 
     async def _check_secrets(self) -> None:
         submissions = (await self.ledger())["submissions"]
         tokens = {entry["callback"].rpartition("/")[2] for entry in submissions if entry["callback"]}
         assert {len(token) for token in tokens} <= {_TOKEN_CHARS}
         log = "\n".join(self.proxy.stderr[self._log_from :])
-        answers = b"\n".join(reply.answer.body for reply in self.replies + self.canary_replies).decode()
+        seen = [reply.answer for reply in self._all_replies()] + self.called_back
+        answers = b"\n".join(answer.body for answer in seen).decode()
         for where, text in (("the log", log), ("an answer", answers)):
             assert "Traceback" not in text, f"a traceback in {where}: {text[text.index('Traceback') :][:2000]}"
             runs = re.findall(rf"[\w-]{{{_TOKEN_CHARS},}}", text)
             ends = (run[at : at + _TOKEN_CHARS] for run in runs for at in range(len(run) - _TOKEN_CHARS + 1))
             assert not tokens.intersection(ends), f"a token in {where}"
+
+    def _ends(self) -> list[dict[str, Any]]:
+        return [line for line in self._log_lines() if line.get("event") in _TERMINAL]
 
     def _log_lines(self) -> list[dict[str, Any]]:
         found = []

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 import psutil
 
 from tests.chaos.support.faulty_proxy import LAG
+from tests.chaos.support.raw import Raw
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
 from tests.support.proxy_process import _collect as collect
 
@@ -82,6 +83,11 @@ class FaultyProxy(ProxyProcess):
             with contextlib.suppress(OSError):
                 links.append(str(link.readlink()))
         return sum(link.startswith("socket:") for link in links)
+
+    def serves(self, raw: Raw) -> bool:
+        """Return whether the front end still has its end of this connection."""
+        port = raw.port
+        return any(found.raddr and found.raddr[1] == port for found in psutil.Process(self.pid).net_connections("tcp"))
 
     def lag_s(self) -> tuple[float, float]:
         """Return the event loop's longest lag since the last reset: its own doing, and in all."""

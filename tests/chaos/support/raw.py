@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 __all__ = ["Raw", "connect", "request"]
 
 
-def request(path: str, body: bytes = b"", *, length: int | None = None, extra: str = "", method: str = "POST") -> bytes:
-    """Return a request as it goes over the wire; `length` may lie about the body's."""
-    announced = len(body) if length is None else length
-    head = f"{method} {path} HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n{extra}"
-    return head.encode() + b"Content-Length: %d\r\n\r\n" % announced + body
+def request(path: str, body: bytes = b"", *, length: int | None = None, chunked: bool = False) -> bytes:
+    """Return a POST as it goes over the wire; `length` may lie about the body's, `chunked` says that pieces follow."""
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body) if length is None else length}"
+    head = f"POST {path} HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
+    return head.encode() + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Raw:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    #: This end's.
+    port: int
 
     async def send(self, data: bytes) -> None:
         """Write."""
@@ -66,4 +68,4 @@ async def connect(url: str, *, receive_bytes: int | None = None) -> Raw:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     await asyncio.get_running_loop().sock_connect(sock, (address.hostname, address.port))
     reader, writer = await asyncio.open_connection(sock=sock, limit=4096 if receive_bytes else 65_536)
-    return Raw(reader, writer)
+    return Raw(reader, writer, sock.getsockname()[1])
