@@ -27,6 +27,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from shared.messages import Exited, Forked, ForkFailed, decode_fork, encode
+from worker.gathering import gather
 from worker.job_client import JobClient
 from worker.loop import ForkableLoop
 from worker.main import Worker, run
@@ -41,6 +42,8 @@ __all__ = ["ForkServer", "main"]
 _REQUEST_BYTES: Final = 65_536
 #: Workers are what the kernel should kill first when memory runs out, never the front end.
 _OOM_SCORE: Final = "500"
+#: CPython specialises code after some runs of it; what is not specialised before the fork, each child does for itself.
+_REHEARSALS: Final = 20
 
 
 def main(channel: socket.socket, config: WorkerConfig) -> None:
@@ -49,7 +52,9 @@ def main(channel: socket.socket, config: WorkerConfig) -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(_OOM_SCORE)
     loop = ForkableLoop()
-    rehearse(loop, config)
+    rehearse(loop, config, 1)
+    gather(lambda: rehearse(loop, config, 1))
+    rehearse(loop, config, _REHEARSALS)
     fork_server = ForkServer(channel, loop, loop.run_until_complete(_make_client(config)), config)
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object

@@ -30,30 +30,28 @@ if TYPE_CHECKING:
 __all__ = ["rehearse"]
 
 _TIMEOUT_S: Final = 5.0
-#: CPython specialises code after some runs of it; what is not specialised now, each child would do for itself.
-_JOBS: Final = 20
 _REPLY: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\nConnection: close\r\n\r\n"
     b'{"state":"running"}'
 )
 
 
-def rehearse(loop: asyncio.AbstractEventLoop, config: WorkerConfig) -> None:
-    """Serve some jobs on `loop`; a failure costs speed, not service, and is only reported."""
+def rehearse(loop: asyncio.AbstractEventLoop, config: WorkerConfig, jobs: int) -> None:
+    """Serve `jobs` jobs on `loop`; a failure costs speed, not service, and is only reported."""
     try:
-        loop.run_until_complete(asyncio.wait_for(_rehearse(config), _TIMEOUT_S))
+        loop.run_until_complete(asyncio.wait_for(_rehearse(config, jobs), _TIMEOUT_S))
     except (OSError, TimeoutError, ProxyError) as exc:
         sys.stderr.write(f"the fork server could not warm up: {type(exc).__name__}\n")
 
 
-async def _rehearse(config: WorkerConfig) -> None:
+async def _rehearse(config: WorkerConfig, jobs: int) -> None:
     inbox = Inbox()
     outbox_r, outbox_w = multiprocessing.Pipe(duplex=False)
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     client = JobClient(replace(config, job_server_url=f"http://{host}:{port}/start"))
     life = asyncio.ensure_future(Worker(client, outbox_w, 0).serve(inbox))
-    for _ in range(_JOBS):
+    for _ in range(jobs):
         await _serve_job(inbox, outbox_r)
     inbox.close_writer()
     with contextlib.suppress(EOFError):
