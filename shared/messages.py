@@ -10,6 +10,7 @@ a callback meant for an earlier one, and the front end never takes old news for 
 from __future__ import annotations
 
 import json
+import operator
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -153,6 +154,10 @@ _FORK: Final = _by_name(Fork)
 _FROM_FORK_SERVER: Final = _by_name(Forked, ForkFailed, Exited)
 _KINDS: Final = _TO_WORKER | _FROM_WORKER | _FORK | _FROM_FORK_SERVER
 _NAMES: Final = {kind: tuple(f.name for f in fields(kind) if f.name != "body") for kind in _KINDS.values()}
+#: The name of a kind, and the values of its fields but the body.
+_VALUES: Final = {kind: operator.attrgetter("__class__.__name__", *names) for kind, names in _NAMES.items()}
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+_DECODER: Final = json.JSONDecoder()
 #: The types of the fields that are not strings; annotations are text, so they are listed once here.
 _CHECKS: Final[dict[str, type[Any]]] = {"int": int, "float": float, "bool": bool, "str": str}
 _TYPES: Final = {kind: {f.name: str(f.type) for f in fields(kind)} for kind in _KINDS.values()}
@@ -160,9 +165,7 @@ _TYPES: Final = {kind: {f.name: str(f.type) for f in fields(kind)} for kind in _
 
 def encode(message: ToWorker | FromWorker | FromForkServer | Fork) -> bytes:
     """Return `message` as bytes."""
-    kind = type(message)
-    header = [kind.__name__, *(getattr(message, name) for name in _NAMES[kind])]
-    line = json.dumps(header, separators=(",", ":")).encode()
+    line = _ENCODER.encode(_VALUES[type(message)](message)).encode()
     return b"%b\n%b" % (line, message.body) if isinstance(message, Assign | Callback | Answered) else line
 
 
@@ -193,7 +196,7 @@ def decode_from_fork_server(data: bytes) -> FromForkServer:
 def _decode(data: bytes, kinds: dict[str, type[Any]]) -> Any:  # noqa: ANN401 - as many types as messages
     line, newline, body = data.partition(b"\n")
     try:
-        name, *values = json.loads(line)
+        name, *values = _DECODER.decode(line.decode())
         kind = kinds[name]
         members = _checked(kind, dict(zip(_NAMES[kind], values, strict=True)))
         # A body where there is none, or none where there is one, is a TypeError.

@@ -29,9 +29,10 @@ def lighten(config: WorkerConfig) -> None:
     This process has one thread, and each worker would pay for it.
     """
     os.register_at_fork = _forget
-    if not config.job_server_url.startswith("https:"):
-        # Nobody speaks TLS here. Without the modules for it each worker is smaller by some 3 MB that a fork would
-        # have to map, and the start spares the 90 ms that aiohttp takes to load the system's certificates.
+    if config.max_jobs == 1 and not config.job_server_url.startswith("https:"):
+        # Nobody speaks TLS here, and nobody uses uvloop, which loads these modules. Without them each worker is smaller
+        # by some 3 MB that a fork would have to map, and the start spares the 90 ms that aiohttp takes to load the
+        # system's certificates.
         for module in ("ssl", "_ssl", "_hashlib"):
             sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
 

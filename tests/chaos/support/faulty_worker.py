@@ -26,17 +26,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-for _module in ("ssl", "_ssl", "_hashlib"):  # as worker/__main__.py does, but here the imports come before it
-    sys.modules[_module] = None  # type: ignore[assignment]
+if os.environ.get("WORKER_MAX_JOBS", "1") == "1":  # as worker/__main__.py does, but here the imports come before it
+    for _module in ("ssl", "_ssl", "_hashlib"):
+        sys.modules[_module] = None  # type: ignore[assignment]
 
-from yarl import URL  # noqa: E402 - see above
+from yarl import URL
 
-from shared.lifecycle import Event  # noqa: E402 - see above
-from shared.messages import Answered, Assign, FromWorker, Progress, encode  # noqa: E402
-from tests.chaos.support.clock import follow_clock  # noqa: E402
-from tests.chaos.support.names import semaphore_prefix  # noqa: E402
-from worker import __main__ as entry  # noqa: E402
-from worker import fork_server, main  # noqa: E402
+from shared.lifecycle import Event
+from shared.messages import Answered, Assign, FromWorker, Progress, encode
+from tests.chaos.support.clock import follow_clock
+from tests.chaos.support.names import semaphore_prefix
+from worker import __main__ as entry
+from worker import fork_server, main
 
 #: How long after the connection stands the submission has certainly been written.
 _SENT_S: Final = 0.15
