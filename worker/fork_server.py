@@ -23,6 +23,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -60,6 +61,10 @@ def main(channel: socket.socket, config: WorkerConfig) -> None:
     rehearse(loop, config, _REHEARSALS)
     fork_server = ForkServer(channel, loop, config)
     gc.collect()
+    if sys.version_info >= (3, 12):  # before, no object is immortal, and what looks for one would only take room
+        from worker.immortal import make_immortal  # noqa: PLC0415
+
+        make_immortal()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object
     gc.disable()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
