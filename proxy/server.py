@@ -1,14 +1,15 @@
 """Hypercorn: serve an application on a socket until told to stop.
 
-Four things of Hypercorn 0.18 are put right here, as it has no setting for them: a burst of requests keeps the event
-loop from everything else (proxy/turns.py); a connection whose peer has left stays for as long as an idle one may; an
-HTTP/2 connection breaks, with every stream on it, when the body of a request comes after the answer; and what asyncio
-catches is printed with a traceback.
+Plain HTTP/1.1 is served by proxy/http1.py, all else by Hypercorn itself. Four things of Hypercorn 0.18 are put right
+here, as it has no setting for them: a burst of requests keeps the event loop from everything else (proxy/turns.py); a
+connection whose peer has left stays for as long as an idle one may; an HTTP/2 connection breaks, with every stream on
+it, when the body of a request comes after the answer; and what asyncio catches is printed with a traceback.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,8 +20,11 @@ from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.utils import parse_socket_addr
 
 from proxy import logs
+from proxy.http1 import HTTP1, IDLE_S, Connections
+from proxy.http1_exchange import EXTENSION
 from proxy.sockets import BACKLOG
 from proxy.turns import Turns
 
@@ -32,14 +36,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Listener"]
 
-#: A connection without a request is closed after so long; also one whose headers do not come.
-_IDLE_S: Final = 5
 #: How long Hypercorn may take to finish answers once a listener is told to stop.
 _FINISH_S: Final = 3.0
 #: Requests that begin in one round of the event loop, over all listeners; each is some tenths of a millisecond of work.
 _TURNS: Final = 8
 
 _turns: Final = Turns(_TURNS)
+
+
+class _Config(Config):
+    """A listener's configuration, with which Hypercorn makes its connections."""
+
+    app: ASGIApp
+    connections: Connections
 
 
 class _Connection(TCPServer):
@@ -50,7 +59,21 @@ class _Connection(TCPServer):
     async def run(self) -> None:
         """Serve the connection."""
         await _turns.take()
-        await super().run()
+        tls = self.writer.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            await super().run()
+            return
+        try:
+            scope = _scope(self.writer, "http" if tls is None else "https")
+        except OSError:  # the client has left again
+            self.writer.transport.abort()
+            return
+        config = cast("_Config", self.config)
+        transport = cast("asyncio.Transport", self.writer.transport)
+        plain = HTTP1(config.app, config.connections, _turns, transport, scope)
+        with contextlib.suppress(OSError):
+            if await plain.serve(self.reader):
+                await super().run()
 
     async def _read_data(self) -> None:
         reader = self.reader
@@ -95,6 +118,21 @@ vars(hypercorn_run)["TCPServer"] = _Connection
 vars(hypercorn_protocol)["H2Protocol"] = _H2Protocol
 
 
+def _scope(writer: asyncio.StreamWriter, scheme: str) -> dict[str, Any]:
+    """Return what the requests of a connection have in common, as Hypercorn has it. Raises OSError if it is gone."""
+    socket = writer.get_extra_info("socket")
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "asgi": {"spec_version": "2.1", "version": "3.0"},
+        "scheme": scheme,
+        "root_path": "",
+        "client": parse_socket_addr(socket.family, socket.getpeername()),
+        "server": parse_socket_addr(socket.family, socket.getsockname()),
+        "extensions": {EXTENSION: {}},
+    }
+
+
 def _on_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what asyncio caught where nobody else could, in one line."""
     kind = type(context.get("exception")).__name__
@@ -111,6 +149,7 @@ class Listener:
         self._certfile = certfile
         self._keyfile = keyfile
         self._stop = asyncio.Event()
+        self._connections = Connections()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -121,6 +160,7 @@ class Listener:
     def stop(self) -> None:
         """Accept no further connection; answers under way are finished."""
         self._stop.set()
+        self._connections.stop()
 
     async def stopped(self) -> None:
         """Wait until everything is closed, but not for a client that does not read."""
@@ -128,10 +168,12 @@ class Listener:
             await asyncio.wait((self._task,), timeout=_FINISH_S + 1)
 
     async def _serve(self) -> None:
-        config = Config()
+        config = _Config()
+        config.app = self._app
+        config.connections = self._connections
         config.bind = [f"fd://{self._listener.detach()}"]
         config.backlog = BACKLOG
-        config.keep_alive_timeout = _IDLE_S
+        config.keep_alive_timeout = IDLE_S
         config.graceful_timeout = _FINISH_S
         config.include_server_header = False
         config.accesslog = None
