@@ -1,9 +1,10 @@
 """Hypercorn: serve an application on a socket until told to stop.
 
-Plain HTTP/1.1 is served by proxy/http1.py, all else by Hypercorn itself. Four things of Hypercorn 0.18 are put right
+Plain HTTP/1.1 is served by proxy/http1.py, all else by Hypercorn itself. Five things of Hypercorn 0.18 are put right
 here, as it has no setting for them: a burst of requests keeps the event loop from everything else (proxy/turns.py); a
 connection whose peer has left stays for as long as an idle one may; an HTTP/2 connection breaks, with every stream on
-it, when the body of a request comes after the answer; and what asyncio catches is printed with a traceback.
+it, when the body of a request comes after the answer; a request may have a length and chunks; and what asyncio catches
+is printed with a traceback.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.utils import parse_socket_addr
 
 from proxy import logs
@@ -31,6 +33,7 @@ from proxy.turns import Turns
 if TYPE_CHECKING:
     import socket
 
+    import h11
     from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
 
@@ -114,7 +117,20 @@ class _H2Protocol(H2Protocol):
         self.streams = _Streams()
 
 
+class _H11Protocol(H11Protocol):
+    """Refuses a request with a length and chunks, which is how requests are smuggled (RFC 9112, 6.3)."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        names = {name for name, _ in request.headers}
+        if names >= {b"content-length", b"transfer-encoding"}:
+            await self._send_error_response(400)
+            await self.send(Closed())
+            return
+        await super()._create_stream(request)
+
+
 vars(hypercorn_run)["TCPServer"] = _Connection
+vars(hypercorn_protocol)["H11Protocol"] = _H11Protocol
 vars(hypercorn_protocol)["H2Protocol"] = _H2Protocol
 
 
@@ -151,6 +167,11 @@ class Listener:
         self._stop = asyncio.Event()
         self._connections = Connections()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open, without those that are Hypercorn's."""
+        return len(self._connections.open)
 
     def start(self) -> None:
         """Begin to accept connections."""
