@@ -92,6 +92,8 @@ class HTTP1(asyncio.Protocol):
         handed_over = False
         try:
             self._wait_until(IDLE_S)
+            if self.stopping:  # came just before the end
+                self._transport.close()
             self.buffer = await reader.read(_ALL_BYTES)  # what comes later, comes here
             self.ended = reader.at_eof()
             if not self._transport.is_closing():

@@ -3,8 +3,8 @@
 Plain HTTP/1.1 is served by proxy/http1.py, all else by Hypercorn itself. Five things of Hypercorn 0.18 are put right
 here, as it has no setting for them: a burst of requests keeps the event loop from everything else (proxy/turns.py); a
 connection whose peer has left stays for as long as an idle one may; an HTTP/2 connection breaks, with every stream on
-it, when the body of a request comes after the answer; a request may have a length and chunks; and what asyncio catches
-is printed with a traceback.
+it, when the body of a request comes after the answer; a request may have a length and chunks, or leave tasks behind by
+an upgrade to HTTP/2; and what asyncio catches is printed with a traceback.
 """
 
 from __future__ import annotations
@@ -118,7 +118,10 @@ class _H2Protocol(H2Protocol):
 
 
 class _H11Protocol(H11Protocol):
-    """Refuses a request with a length and chunks, which is how requests are smuggled (RFC 9112, 6.3)."""
+    """Refuses a request with a length and chunks, which is how requests are smuggled (RFC 9112, 6.3).
+
+    And goes on with HTTP/1.1 where the client offers HTTP/2: of an upgrade that the client breaks off two tasks stay.
+    """
 
     async def _create_stream(self, request: h11.Request) -> None:
         names = {name for name, _ in request.headers}
@@ -127,6 +130,10 @@ class _H11Protocol(H11Protocol):
             await self.send(Closed())
             return
         await super()._create_stream(request)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if event.method == b"PRI":  # the upgrade from HTTP/1.1 is no longer a part of HTTP/2 (RFC 9113, 3.1)
+            await super()._check_protocol(event)
 
 
 vars(hypercorn_run)["TCPServer"] = _Connection

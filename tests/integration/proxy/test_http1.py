@@ -297,6 +297,22 @@ async def test_other_ways_to_ask(server: Server, head: bytes, closes: bool) -> N
     assert (b"connection: close" in data.lower()) == closes
 
 
+async def test_an_upgrade_to_http2_is_declined_and_leaves_nothing_behind(server: Server) -> None:
+    """It is answered as HTTP/1.1; Hypercorn would take it up and keep two tasks of one that is broken off."""
+    await server.ask(post("/first"))  # the listener is there
+    before = len(asyncio.all_tasks())
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+    upgrade = b"GET / HTTP/1.1\r\nHost: a\r\n" + offer + b"\r\n"
+    assert statuses(await server.ask(upgrade, b"ZZZZ"))[0] == 200
+    await eventually(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_http2_is_spoken_from_the_first_byte_on(server: Server) -> None:
+    """With prior knowledge: the preface is answered by settings."""
+    data = await server.ask(b"PRI * HTTP/2.0\r\n\r\n", b"SM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0")
+    assert data[3:5] == b"\4\0", data
+
+
 async def test_a_body_over_the_cap_is_refused_so_that_the_client_can_read_it(server: Server) -> None:
     """With a length and without being sent, and while it is being sent: the answer comes whole, then the end."""
     for path in ("/", "/unread"):
