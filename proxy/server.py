@@ -1,14 +1,16 @@
 """Hypercorn: serve an application on a socket until told to stop.
 
-Four things of Hypercorn 0.18 are put right here, as it has no setting for them: a burst of requests keeps the event
-loop from everything else (proxy/turns.py); a connection whose peer has left stays for as long as an idle one may; an
-HTTP/2 connection breaks, with every stream on it, when the body of a request comes after the answer; and what asyncio
-catches is printed with a traceback.
+Plain HTTP/1.1 is served by proxy/http1.py, all else by Hypercorn itself. Five things of Hypercorn 0.18 are put right
+here, as it has no setting for them: a burst of requests keeps the event loop from everything else (proxy/turns.py); a
+connection whose peer has left stays for as long as an idle one may; an HTTP/2 connection breaks, with every stream on
+it, when the body of a request comes after the answer; a request may have a length and chunks, or leave tasks behind by
+an upgrade to HTTP/2; and what asyncio catches is printed with a traceback.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,27 +21,37 @@ from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.utils import parse_socket_addr
 
 from proxy import logs
+from proxy.http1 import HTTP1, IDLE_S, Connections
+from proxy.http1_exchange import EXTENSION
 from proxy.sockets import BACKLOG
 from proxy.turns import Turns
 
 if TYPE_CHECKING:
     import socket
 
+    import h11
     from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
 
 __all__ = ["Listener"]
 
-#: A connection without a request is closed after so long; also one whose headers do not come.
-_IDLE_S: Final = 5
 #: How long Hypercorn may take to finish answers once a listener is told to stop.
 _FINISH_S: Final = 3.0
 #: Requests that begin in one round of the event loop, over all listeners; each is some tenths of a millisecond of work.
 _TURNS: Final = 8
 
 _turns: Final = Turns(_TURNS)
+
+
+class _Config(Config):
+    """A listener's configuration, with which Hypercorn makes its connections."""
+
+    app: ASGIApp
+    connections: Connections
 
 
 class _Connection(TCPServer):
@@ -50,7 +62,21 @@ class _Connection(TCPServer):
     async def run(self) -> None:
         """Serve the connection."""
         await _turns.take()
-        await super().run()
+        tls = self.writer.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            await super().run()
+            return
+        try:
+            scope = _scope(self.writer, "http" if tls is None else "https")
+        except OSError:  # the client has left again
+            self.writer.transport.abort()
+            return
+        config = cast("_Config", self.config)
+        transport = cast("asyncio.Transport", self.writer.transport)
+        plain = HTTP1(config.app, config.connections, _turns, transport, scope)
+        with contextlib.suppress(OSError):
+            if await plain.serve(self.reader):
+                await super().run()
 
     async def _read_data(self) -> None:
         reader = self.reader
@@ -91,8 +117,43 @@ class _H2Protocol(H2Protocol):
         self.streams = _Streams()
 
 
+class _H11Protocol(H11Protocol):
+    """Refuses a request with a length and chunks, which is how requests are smuggled (RFC 9112, 6.3).
+
+    And goes on with HTTP/1.1 where the client offers HTTP/2: of an upgrade that the client breaks off two tasks stay.
+    """
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        names = {name for name, _ in request.headers}
+        if names >= {b"content-length", b"transfer-encoding"}:
+            await self._send_error_response(400)
+            await self.send(Closed())
+            return
+        await super()._create_stream(request)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if event.method == b"PRI":  # the upgrade from HTTP/1.1 is no longer a part of HTTP/2 (RFC 9113, 3.1)
+            await super()._check_protocol(event)
+
+
 vars(hypercorn_run)["TCPServer"] = _Connection
+vars(hypercorn_protocol)["H11Protocol"] = _H11Protocol
 vars(hypercorn_protocol)["H2Protocol"] = _H2Protocol
+
+
+def _scope(writer: asyncio.StreamWriter, scheme: str) -> dict[str, Any]:
+    """Return what the requests of a connection have in common, as Hypercorn has it. Raises OSError if it is gone."""
+    socket = writer.get_extra_info("socket")
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "asgi": {"spec_version": "2.1", "version": "3.0"},
+        "scheme": scheme,
+        "root_path": "",
+        "client": parse_socket_addr(socket.family, socket.getpeername()),
+        "server": parse_socket_addr(socket.family, socket.getsockname()),
+        "extensions": {EXTENSION: {}},
+    }
 
 
 def _on_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -111,7 +172,13 @@ class Listener:
         self._certfile = certfile
         self._keyfile = keyfile
         self._stop = asyncio.Event()
+        self._connections = Connections()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open, without those that are Hypercorn's."""
+        return len(self._connections.open)
 
     def start(self) -> None:
         """Begin to accept connections."""
@@ -121,6 +188,7 @@ class Listener:
     def stop(self) -> None:
         """Accept no further connection; answers under way are finished."""
         self._stop.set()
+        self._connections.stop()
 
     async def stopped(self) -> None:
         """Wait until everything is closed, but not for a client that does not read."""
@@ -128,10 +196,12 @@ class Listener:
             await asyncio.wait((self._task,), timeout=_FINISH_S + 1)
 
     async def _serve(self) -> None:
-        config = Config()
+        config = _Config()
+        config.app = self._app
+        config.connections = self._connections
         config.bind = [f"fd://{self._listener.detach()}"]
         config.backlog = BACKLOG
-        config.keep_alive_timeout = _IDLE_S
+        config.keep_alive_timeout = IDLE_S
         config.graceful_timeout = _FINISH_S
         config.include_server_header = False
         config.accesslog = None
