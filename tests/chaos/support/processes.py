@@ -87,7 +87,7 @@ class FaultyProxy(ProxyProcess):
     def serves(self, raw: Raw) -> bool:
         """Return whether the front end still has its end of this connection."""
         port = raw.port
-        return any(found.raddr and found.raddr[1] == port for found in psutil.Process(self.pid).net_connections("tcp"))
+        return any(tuple(found.raddr)[1:] == (port,) for found in psutil.Process(self.pid).net_connections("tcp"))
 
     def lag_s(self) -> tuple[float, float]:
         """Return the event loop's longest lag since the last reset: its own doing, and in all."""
