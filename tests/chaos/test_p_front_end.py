@@ -80,18 +80,22 @@ async def test_p1_second_signal_ends_at_once(own_proxy: FaultyProxy, job_server:
     await _all_gone(pids)
 
 
-async def test_p2_sigkill(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
-    """After 2 s no process of ours is left, not even a stopped worker or a stubborn one; a restart binds and serves."""
+@pytest.mark.parametrize("fork_server", ["runs", "stopped"])
+async def test_p2_sigkill(start_proxy: StartProxy, job_server: JobServerProcess, fork_server: str) -> None:
+    """After 2 s no process of ours is left, not even one that is stopped or stubborn; a restart binds and serves."""
     with start_proxy() as proxy:
         async with Chaos(proxy, job_server, canaries=False, ends=True) as chaos:
             acts = ["note@p3", "sigstop@p1", "sigstop@p3", "ignore-term@p3", "child@p3"]
             jobs = [asyncio.ensure_future(chaos.job(fault="never", chaos=act)) for act in acts]
             await chaos.act_of_any(len(acts) + 1)  # the child is one more
             pids = [process.pid for process in proxy.descendants()]
+            if fork_server == "stopped":
+                os.kill(proxy.fork_server_pid(), signal.SIGSTOP)
             proxy.signal(signal.SIGKILL)
+            killed_at = time.monotonic()
             await asyncio.gather(*jobs, return_exceptions=True)
             assert await asyncio.to_thread(proxy.wait) == -signal.SIGKILL
-        await _all_gone(pids)
+        await _all_gone(pids, killed_at + 2)
         port = proxy.url.rpartition(":")[2]
     with start_proxy(PORT=port) as again:
         async with Chaos(again, job_server) as chaos:
@@ -124,8 +128,8 @@ def _listens(url: str) -> bool:
         return sock.connect_ex((host, int(port))) == 0
 
 
-async def _all_gone(pids: list[int]) -> None:
-    """Wait until none of these processes runs; those that became ours are reaped."""
+async def _all_gone(pids: list[int], by: float | None = None) -> None:
+    """Wait until none of these processes runs, for 2 s or until the instant `by`; those that became ours are reaped."""
 
     def gone(pid: int) -> bool:
         try:
@@ -137,4 +141,5 @@ async def _all_gone(pids: list[int]) -> None:
         except psutil.NoSuchProcess:
             return True
 
-    await eventually(lambda: all(gone(pid) for pid in pids), 2)
+    left_s = 2.0 if by is None else by - time.monotonic()
+    await eventually(lambda: all(gone(pid) for pid in pids), left_s)

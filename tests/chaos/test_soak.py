@@ -31,6 +31,8 @@ _CLIENTS = 24
 #: One job in so many, on average, is accompanied by harm to a process.
 _HARM_ONE_IN = 60
 _MIB = 1024 * 1024
+#: How often the front end's memory is looked at.
+_LOOK_S = 5.0
 _ALWAYS = {(503, "overloaded"), (503, "no-worker"), (500, "worker-died"), (500, "deadline-exceeded")}
 
 
@@ -48,12 +50,23 @@ class Soak:
         self.chaos = chaos
         self.counts: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
+        #: The front end's memory after each _LOOK_S.
+        self.memory_bytes: list[int] = []
         self._seed = seed
         self._until = time.monotonic() + seconds
 
     async def run(self) -> None:
         """Run every client until the time is over and each has its last answer."""
-        await asyncio.gather(*(self._client(n) for n in range(_CLIENTS)))
+        looking = asyncio.ensure_future(self._look_at_memory())
+        try:
+            await asyncio.gather(*(self._client(n) for n in range(_CLIENTS)))
+        finally:
+            looking.cancel()
+
+    async def _look_at_memory(self) -> None:
+        while True:
+            self.memory_bytes.append(self.chaos.proxy.memory_bytes())
+            await asyncio.sleep(_LOOK_S)
 
     async def _client(self, n: int) -> None:
         rng = random.Random(self._seed * 1_000 + n)
@@ -142,6 +155,7 @@ def _report(soak: Soak, summary: dict[str, int], took_s: float, grown_bytes: int
         "answers: " + ", ".join(f"{code} {count}" for code, count in soak.answers.most_common()),
         "harm: " + (", ".join(f"{name} {count}" for name, count in harm.items()) or "none"),
         f"abandoned {soak.chaos.abandoned}; submissions {summary['submissions']}, started {summary['started']}",
+        "memory, MiB: " + " ".join(f"{size / _MIB:.0f}" for size in soak.memory_bytes),
         f"lost 0, doubled {summary['submitted_twice']}, leaked 0; memory grew by {grown_bytes / _MIB:.1f} MiB\n",
     )
     sys.stdout.write("\n  ".join(lines))
