@@ -29,9 +29,9 @@ _ROOT: Final = Path(__file__).resolve().parent.parent
 _MESSAGE_BYTES: Final = 65_536
 _FDS: Final = 3
 #: Becomes the program in its arguments, which the kernel wakes (SIGCONT) when the front end dies (prctl(2),
-#: PR_SET_PDEATHSIG): a fork server that somebody has stopped would not see that its channel has ended, and it is the one
-#: that ends workers then. What ctypes maps is gone with the exec. The signal also comes when only the thread ends that
-#: did this, and does nothing to a process that runs.
+#: PR_SET_PDEATHSIG): a fork server that somebody has stopped would not see that its channel has ended, and it is the
+#: one that ends workers then. What ctypes maps is gone with the exec. The signal also comes when only the thread ends
+#: that did this, and does nothing to a process that runs.
 _WOKEN: Final = """
 import os, sys
 try:

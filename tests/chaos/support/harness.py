@@ -132,6 +132,10 @@ class Chaos:
         """Return how often each job has ended, by the log."""
         return Counter(line["job_id"] for line in self._ends())
 
+    def late(self) -> list[str]:
+        """Return the jobs whose results came late, by the log."""
+        return [line["job_id"] for line in self._log_lines() if line.get("late")]
+
     def ended_well(self, count: int) -> bool:
         """Return whether so many jobs have ended besides those that were answered."""
         return len(self._unanswered()) >= count + self.flock.flying
@@ -298,7 +302,7 @@ class Chaos:
             called_back=self.called_back,
             unheard=self.unheard,
             ended=self._ends(),
-            late=sum(bool(line.get("late")) for line in self._log_lines()),
+            late=len(self.late()),
             submissions=[entry for entry in ledger["submissions"] if str(entry["callback"]).startswith(here)],
             callbacks=[entry for entry in ledger["callbacks"] if entry["callback"].startswith(here)],
             before=self._figures_before,
