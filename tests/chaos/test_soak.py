@@ -33,6 +33,8 @@ _HARM_ONE_IN = 60
 _MIB = 1024 * 1024
 #: How often the front end's memory is looked at.
 _LOOK_S = 5.0
+#: For so many looks a quarter, some two minutes, it has to stay where it is.
+_QUARTER_LOOKS = 6
 _ALWAYS = {(503, "overloaded"), (503, "no-worker"), (500, "worker-died"), (500, "deadline-exceeded")}
 
 
@@ -132,6 +134,7 @@ async def test_soak_every_job_is_accounted_for_on_three_sides(
             summary = await chaos.ledger_summary()
             grown = soaked.memory_bytes() - before
             assert grown < 48 * _MIB, f"the front end grew by {grown / _MIB:.0f} MiB"
+            assert _late_growth(soak.memory_bytes) < 8 * _MIB, [size // _MIB for size in soak.memory_bytes]
     except BaseException:
         with capsys.disabled():
             sys.stdout.write(f"\nSOAK_SEED={_SEED} repeats this; exit code so far: {soaked.returncode}\n")
@@ -144,6 +147,14 @@ async def test_soak_every_job_is_accounted_for_on_three_sides(
 async def _idle(chaos: Chaos) -> bool:
     answer = await fetch(chaos.session, "GET", f"{chaos.proxy.admin}/workers")
     return all(worker["state"] == "spare" for worker in answer.document)
+
+
+def _late_growth(sizes: list[int]) -> int:
+    """Return how much the lowest of the last quarter is above that of the second: by then, all that is kept is full."""
+    quarter = len(sizes) // 4
+    if quarter < _QUARTER_LOOKS:
+        return 0  # too short to tell
+    return min(sizes[-quarter:]) - min(sizes[quarter : 2 * quarter])
 
 
 def _report(soak: Soak, summary: dict[str, int], took_s: float, grown_bytes: int) -> None:
