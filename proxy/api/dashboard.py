@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.routing import Route
 
 from proxy.api.answers import status_document
-from proxy.api.http import header, send_response
+from proxy.api.http import ClientGoneError, header, send_response
 from proxy.history import describe_in_flight
 from proxy.phases import phases
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
@@ -113,8 +113,13 @@ class Events:
     async def _send_all(self, send: Send, gone: Sequence[asyncio.Future[Any]]) -> None:
         snapshot = self._feed.first()
         while True:
-            async with asyncio.timeout(_PATIENCE_S):
-                await send({"type": "http.response.body", "body": b"data: " + snapshot + b"\n\n", "more_body": True})
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    await send(
+                        {"type": "http.response.body", "body": b"data: " + snapshot + b"\n\n", "more_body": True}
+                    )
+            except TimeoutError:
+                raise ClientGoneError from None
             coming = asyncio.ensure_future(self._feed.next())
             await asyncio.wait((coming, *gone), return_when=asyncio.FIRST_COMPLETED)
             if not coming.done() or any(task.done() for task in gone):
