@@ -18,6 +18,7 @@ import re
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -119,21 +120,27 @@ class Chaos:
         job = {"account": ref, **fields, "ref": ref}
         while True:
             sent_at, waited_s = time.monotonic(), self._waited_s()
-            try:
+            with self._closed_as_idle(sent_at):
                 answer = await fetch(self.session, "POST", self.proxy.queue_job, json=job)
-            except (ServerDisconnectedError, ClientConnectionResetError):
-                # The front end closes a connection on which nothing comes for a while. Where this process had to wait
-                # for a processor, that can be over between its connecting and its sending (RFC 9112, 9.5). No job was
-                # made then, or the accounts do not add up.
-                if time.monotonic() - sent_at < _IDLE_S:
-                    raise
-            else:
                 break
         reply = Reply(ref, answer, sent_at, time.monotonic(), self._waited_s() - waited_s)
         assert reply.own_s < self.timeout_s + 1, f"{reply.took_s:.2f} s for {fields}: {answer}"
         assert isinstance(reply.document, dict), answer
         assert answer.headers["Content-Type"] in {"application/json", "application/problem+json"}
         return reply
+
+    @contextlib.contextmanager
+    def _closed_as_idle(self, sent_at: float) -> Iterator[None]:
+        """Pass over the end of a connection on which nothing came for as long as the front end waits for a request.
+
+        Where this process had to wait for a processor, that can be over between its connecting and its sending
+        (RFC 9112, 9.5). No job was made then, or the accounts do not add up.
+        """
+        try:
+            yield
+        except (ServerDisconnectedError, ClientConnectionResetError):
+            if time.monotonic() - sent_at < _IDLE_S:
+                raise
 
     def _waited_s(self) -> float:
         """Return how long front end and test have waited for a processor so far: the machine's doing, not theirs."""
