@@ -111,13 +111,13 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
     admin_routes = [
         Route("/workers", admin.Workers(pool), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observation.metrics), methods=["GET"]),
-        *dashboard.routes(feed, find, dashboard.StopJob(dispatcher, find, settings.admin_host)),
+        *dashboard.routes(feed, find, dashboard.StopJob(dispatcher, find)),
     ]
     public_routes = client_routes if settings.callback_port is not None else [callback, *client_routes]
     return App(
         public=_app(public_routes, observation),
         callbacks=_app([callback, healthz], observation),
-        admin=_app(admin_routes, observation),
+        admin=_app(admin_routes, observation, admin_host=settings.admin_host),
         dispatcher=dispatcher,
         registry=registry,
         store=store,
@@ -128,6 +128,9 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
     )
 
 
-def _app(routes: list[Route], observation: Observation) -> ASGIApp:
+def _app(routes: list[Route], observation: Observation, admin_host: str | None = None) -> ASGIApp:
     # The router alone: the two layers that an application puts around it do what the guard does, a second time.
-    return Guard(Router(routes, redirect_slashes=False), on_problem=observation.request_refused)
+    app: ASGIApp = Router(routes, redirect_slashes=False)
+    if admin_host is not None:
+        app = admin.OwnNames(app, admin_host)
+    return Guard(app, on_problem=observation.request_refused)

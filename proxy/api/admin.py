@@ -1,23 +1,54 @@
-"""The admin routes: what the operator sees; on their own address only."""
+"""The admin routes: what the operator sees; on their own address only, and under its own names only.
+
+A page of a stranger can have its own domain point at this address once a browser of the operator's has it open (DNS
+rebinding); to the browser, what it then reads here is of that page's origin. The name it asks for gives it away.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from proxy.api.http import send_response
+from proxy.api.http import header, send_response
 from proxy.live_metrics import worker_state
 from proxy.metrics import CONTENT_TYPE
+from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from proxy.metrics import Metrics
     from proxy.pool import Pool
     from proxy.workers import Worker
 
-__all__ = ["MetricsPage", "Workers"]
+__all__ = ["MetricsPage", "OwnNames", "Workers"]
+
+
+class OwnNames:
+    """Lets only requests through that ask for an address, or for a name that no stranger can make point here."""
+
+    def __init__(self, app: ASGIApp, admin_host: str) -> None:
+        """`app` has the routes; `admin_host` is the name or address that it is bound to."""
+        self._app = app
+        self._admin_host = admin_host.lower()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on. Raises RequestError where its `Host` is none of ours."""
+        if scope["type"] == "http" and not self._is_ours(header(scope, b"host")):
+            raise RequestError(Code.FORBIDDEN, "the admin address answers to ADMIN_HOST, localhost and IP addresses")
+        await self._app(scope, receive, send)
+
+    def _is_ours(self, host: str) -> bool:
+        name = _without_port(host).lower()
+        if "." not in name or name == self._admin_host:  # a name without a dot is a local one, as localhost is
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
 
 class Workers:
@@ -53,3 +84,9 @@ def _describe(worker: Worker, now: float) -> dict[str, Any]:
         "age_s": round(now - worker.born, 3),
         "jobs_done": worker.jobs_done,
     }
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]

@@ -51,9 +51,10 @@ TABLE: Final = MappingProxyType(
             "Send `Authorization: Bearer <key>` with a key that the proxy's operator gave you.",
         ),
         Code.FORBIDDEN: _entry(
-            403, 403, "Only the dashboard itself may do this",
-            "The request would change something on the admin address, and it did not come from a page of that address.",
-            "Use the dashboard, or send the headers that it sends.",
+            403, 403, "The admin address does not answer this request",
+            "The request would change something and did not come from a page of the admin address, or it asks for that "
+            "address by a name that is not its own.",
+            "Use the dashboard, or send the headers that it sends; ask by IP address, `localhost` or ADMIN_HOST.",
         ),
         Code.NOT_FOUND: _entry(
             404, 404, "There is nothing here",

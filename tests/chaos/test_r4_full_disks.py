@@ -61,7 +61,7 @@ async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServe
             await chaos.flock.land()
 
 
-async def test_r4_stdout_and_log_are_full(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
+async def test_r4_stdout_is_full(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
     """Nothing can be printed: it serves all the same."""
     full = os.open("/dev/full", os.O_WRONLY)
     try:

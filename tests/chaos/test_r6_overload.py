@@ -22,15 +22,12 @@ def faulty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
 
 
 async def test_r6_ten_times_the_load(chaos: Chaos) -> None:
-    """What is too much gets 503 within 100 ms, what was taken 200; memory stays where it was.
-
-    A busy machine can delay any answer, so it is the quickest round that counts.
-    """
+    """What is too much gets 503 within 100 ms, what was taken 200; memory stays where it was."""
     with chaos.flock.may_get(503):
         await _round(chaos)
         before = chaos.proxy.memory_bytes()
         slowest = [await _round(chaos) for _ in range(_ROUNDS)]
-        assert min(slowest) < 0.1
+        assert max(slowest) < 0.1
         assert chaos.proxy.memory_bytes() - before < 8 * 1024 * 1024
         await chaos.flock.land()
 

@@ -31,6 +31,10 @@ _CLIENTS = 24
 #: One job in so many, on average, is accompanied by harm to a process.
 _HARM_ONE_IN = 60
 _MIB = 1024 * 1024
+#: How often the front end's memory is looked at.
+_LOOK_S = 5.0
+#: For so many looks a quarter, some two minutes, it has to stay where it is.
+_QUARTER_LOOKS = 6
 _ALWAYS = {(503, "overloaded"), (503, "no-worker"), (500, "worker-died"), (500, "deadline-exceeded")}
 
 
@@ -48,12 +52,23 @@ class Soak:
         self.chaos = chaos
         self.counts: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
+        #: The front end's memory after each _LOOK_S.
+        self.memory_bytes: list[int] = []
         self._seed = seed
         self._until = time.monotonic() + seconds
 
     async def run(self) -> None:
         """Run every client until the time is over and each has its last answer."""
-        await asyncio.gather(*(self._client(n) for n in range(_CLIENTS)))
+        looking = asyncio.ensure_future(self._look_at_memory())
+        try:
+            await asyncio.gather(*(self._client(n) for n in range(_CLIENTS)))
+        finally:
+            looking.cancel()
+
+    async def _look_at_memory(self) -> None:
+        while True:
+            self.memory_bytes.append(self.chaos.proxy.memory_bytes())
+            await asyncio.sleep(_LOOK_S)
 
     async def _client(self, n: int) -> None:
         rng = random.Random(self._seed * 1_000 + n)
@@ -119,6 +134,7 @@ async def test_soak_every_job_is_accounted_for_on_three_sides(
             summary = await chaos.ledger_summary()
             grown = soaked.memory_bytes() - before
             assert grown < 48 * _MIB, f"the front end grew by {grown / _MIB:.0f} MiB"
+            assert _late_growth(soak.memory_bytes) < 8 * _MIB, [size // _MIB for size in soak.memory_bytes]
     except BaseException:
         with capsys.disabled():
             sys.stdout.write(f"\nSOAK_SEED={_SEED} repeats this; exit code so far: {soaked.returncode}\n")
@@ -133,6 +149,14 @@ async def _idle(chaos: Chaos) -> bool:
     return all(worker["state"] == "spare" for worker in answer.document)
 
 
+def _late_growth(sizes: list[int]) -> int:
+    """Return how much the lowest of the last quarter is above that of the second: by then, all that is kept is full."""
+    quarter = len(sizes) // 4
+    if quarter < _QUARTER_LOOKS:
+        return 0  # too short to tell
+    return min(sizes[-quarter:]) - min(sizes[quarter : 2 * quarter])
+
+
 def _report(soak: Soak, summary: dict[str, int], took_s: float, grown_bytes: int) -> None:
     jobs = sum(soak.answers.values())
     faults = sum(count for name, count in soak.counts.items() if name not in {"job: none", "job: slow"})
@@ -142,6 +166,7 @@ def _report(soak: Soak, summary: dict[str, int], took_s: float, grown_bytes: int
         "answers: " + ", ".join(f"{code} {count}" for code, count in soak.answers.most_common()),
         "harm: " + (", ".join(f"{name} {count}" for name, count in harm.items()) or "none"),
         f"abandoned {soak.chaos.abandoned}; submissions {summary['submissions']}, started {summary['started']}",
+        "memory, MiB: " + " ".join(f"{size / _MIB:.0f}" for size in soak.memory_bytes),
         f"lost 0, doubled {summary['submitted_twice']}, leaked 0; memory grew by {grown_bytes / _MIB:.1f} MiB\n",
     )
     sys.stdout.write("\n  ".join(lines))

@@ -64,9 +64,11 @@ class FaultyProxy(ProxyProcess):
         return self.acts_of(ref)[0]
 
     def fork_server_pid(self) -> int:
-        """Return the process that forks the workers: the front end's oldest child, where the job server is none."""
-        children = psutil.Process(self.pid).children()
-        return min(children, key=lambda process: process.create_time()).pid
+        """Return the process that forks the workers. Raises ValueError while there is none.
+
+        Workers that lost theirs become the front end's children as well; unlike them it has a session of its own.
+        """
+        return max(process.pid for process in psutil.Process(self.pid).children() if _leads_a_session(process.pid))
 
     def has_worker(self, pid: int) -> bool:
         """Return whether `pid` is a process below the front end that has not ended."""
@@ -98,6 +100,13 @@ class FaultyProxy(ProxyProcess):
         """Begin to measure the lag anew."""
         with (self.folder / "lag").open("r+b") as file:
             file.write(bytes(LAG.size))
+
+
+def _leads_a_session(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 class StartProxy(Protocol):

@@ -55,6 +55,21 @@ async def test_clients_cannot_reach_it(client: ClientSession, proxy: ProxyProces
     problem(await fetch(client, "GET", f"{proxy.url}{path}"), "not-found", 404)
 
 
+@pytest.mark.parametrize("path", [*_ROUTES, "/jobs/unknown", "/no-such-route"])
+async def test_a_strangers_name_reads_nothing(client: ClientSession, proxy: ProxyProcess, path: str) -> None:
+    """A page whose domain was made to point here gets neither ids nor figures (DNS rebinding)."""
+    answer = await fetch(client, "GET", proxy.admin + path, headers={"Host": "evil.example:3001"})
+    problem(answer, "forbidden", 403)
+
+
+async def test_a_local_name_reads_all(client: ClientSession, proxy: ProxyProcess) -> None:
+    """As the browser of an operator does who types `localhost`."""
+    port = proxy.admin.rpartition(":")[2]
+    for path in ("/", "/metrics", "/workers"):
+        answer = await fetch(client, "GET", proxy.admin + path, headers={"Host": f"localhost:{port}"})
+        assert answer.status == 200
+
+
 async def test_the_page_may_load_from_nowhere_else(client: ClientSession, proxy: ProxyProcess) -> None:
     """The policy forbids other hosts and inline code; the files name no other host."""
     for path in ("/", "/static/dashboard.js", "/static/jobs.js", "/static/dashboard.css"):

@@ -9,7 +9,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from starlette.types import Message
 
+from proxy.api import dashboard
+from proxy.api.http import ClientGoneError
 from proxy.feed import Feed
 from proxy.history import SECONDS, History
 from proxy.job import Job
@@ -137,3 +140,21 @@ async def test_a_blocked_event_loop_is_seen() -> None:
     lag.stop()
     assert heard[0] > 0.03
     assert lag.worst_s >= lag.last_s > 0.03
+
+
+async def test_a_page_that_takes_nothing_is_let_go_and_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever does not read the events for a while counts as gone."""
+    monkeypatch.setattr(dashboard, "_PATIENCE_S", 0.01)
+    feed, _ = _feed()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(ClientGoneError):
+        await dashboard.Events(feed)({"type": "http", "method": "GET"}, receive, send)
+    assert feed.watchers == 0
