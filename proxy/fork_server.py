@@ -43,9 +43,10 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 #: Messages that are taken before other work has its turn.
 _MESSAGES_AT_ONCE: Final = 64
-#: How often a fork server that owes an answer is looked at, and how long it may owe one.
+#: How often a fork server that owes an answer is looked at, and at how many looks in a row it may owe one: some 10 s,
+#: but none of the time in which this process was stopped itself.
 _LOOK_S: Final = 0.25
-_PATIENCE_S: Final = 10.0
+_PATIENCE_LOOKS: Final = 40
 #: How long it may take to leave when asked to.
 _LEAVE_S: Final = 1.0
 
@@ -81,6 +82,7 @@ class ForkServer:
         self._owed = 0
         self._unasked = 0
         self._owed_since = 0.0
+        self._looks = 0
         self._timer: asyncio.TimerHandle | None = None
         self._gone: asyncio.Future[None] = self._loop.create_future()
 
@@ -213,6 +215,7 @@ class ForkServer:
     def _owe(self, count: int) -> None:
         if count < 0 or not self._owed:
             self._owed_since = self._loop.time()
+            self._looks = 0
         self._owed = max(0, self._owed + count)
         if self._owed and self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
@@ -221,8 +224,9 @@ class ForkServer:
         self._timer = None
         if not self._owed or self._gone.done():
             return
+        self._looks += 1
         overdue_s = self._loop.time() - self._owed_since
-        if overdue_s > _PATIENCE_S or (overdue_s > _LOOK_S / 2 and _is_stopped(self.pid)):
+        if self._looks > _PATIENCE_LOOKS or (overdue_s > _LOOK_S / 2 and _is_stopped(self.pid)):
             self.kill()
             return
         self._timer = self._loop.call_later(_LOOK_S, self._look)

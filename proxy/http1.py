@@ -29,6 +29,8 @@ __all__ = ["HTTP1", "IDLE_S", "Connections"]
 IDLE_S: Final = 5.0
 #: For an answer that the client does not read.
 SEND_S: Final = 10.0
+#: A timer that is late by so much was not heard in time, and neither was the client.
+_LATE_S: Final = 0.5
 _HEAD_BYTES: Final = 16_384
 _HEAD_LINES: Final = 100
 #: Read ahead of whoever is to use it.
@@ -112,6 +114,7 @@ class HTTP1(asyncio.Protocol):
     async def _serve_all(self) -> bool:
         """Serve requests as long as they are plain and more may come; return whether one came that is not."""
         while (end := await self._head_end()) > 0:
+            self._until = None
             await self._turns.take()
             head, self.buffer = self.buffer[: end + 2], self.buffer[end + 4 :]
             if head.count(b"\n") > _HEAD_LINES + 1:
@@ -121,7 +124,6 @@ class HTTP1(asyncio.Protocol):
             if request is None:
                 self.buffer = b"%b\r\n%b" % (head, self.buffer)
                 return True
-            self._until = None
             exchange = Exchange(self, request)
             await exchange.run(self._app, self._scope)
             if not exchange.keep_alive:
@@ -198,6 +200,8 @@ class HTTP1(asyncio.Protocol):
         left_s = self._until - self._loop.time()
         if left_s > 0:
             self._timer = self._loop.call_later(left_s, self._on_timer)
+        elif left_s < -_LATE_S:  # this process was stopped, or busy: what came meanwhile is read first
+            self._wait_until(_LATE_S)
         elif self._transport.is_closing():
             self._transport.abort()
         else:

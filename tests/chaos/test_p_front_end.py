@@ -125,10 +125,6 @@ async def test_p3_front_end_is_stopped_for_10_s(own_proxy: FaultyProxy, job_serv
         await eventually(lambda: own_proxy.connections() <= chaos.connections_before, 8)
 
 
-@pytest.mark.xfail(
-    reason="a request that was read and waits for its turn does not keep its connection from being closed as idle",
-    strict=False,
-)
 async def test_p3_requests_that_come_while_it_is_stopped(own_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
     """On connections that were idle for less than they may be: each is answered, though their time is over by then."""
     async with Chaos(own_proxy, job_server, canaries=False, lag_s=60) as chaos:
