@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -45,19 +46,21 @@ class Session:
     @contextlib.asynccontextmanager
     async def running(self, contender: Contender, settings: Mapping[str, str] | None = None) -> AsyncIterator[Proxy]:
         """Start a contender, wait until it answers, end it."""
-        environment = {
-            **contender.environment,
-            "PORT": "0",
-            "JOB_SERVER_URL": f"{self.job_server.url}/start",
-            **(self.extra if contender.ours else {}),
-            **(settings or {}),
-        }
-        process = Process(contender.name, contender.command, environment)
-        try:
-            url = await process.ready()
-            yield Proxy(process, f"{url}/queueJob")
-        finally:
-            await process.stop()
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            environment = {
+                **contender.environment,
+                "PORT": "0",
+                "JOB_SERVER_URL": f"{self.job_server.url}/start",
+                **(self.extra if contender.ours else {}),
+                **({"JOURNAL": f"{folder}/jobs.sqlite3"} if contender.journal else {}),
+                **(settings or {}),
+            }
+            process = Process(contender.name, contender.command, environment)
+            try:
+                url = await process.ready()
+                yield Proxy(process, f"{url}/queueJob")
+            finally:
+                await process.stop()
 
     @contextlib.asynccontextmanager
     async def attempt(self, title: str) -> AsyncIterator[None]:

@@ -93,6 +93,9 @@ def _ratios(results: Results) -> str:
         for other in (name for name in names if not CONTENDERS[name].ours):
             figure = spread(ratios(results.rounds, ours, other) or [0.0])
             rows.append([CONTENDERS[ours].title, CONTENDERS[other].title, _with_range("{:.2f}", figure)])
+    for name in (name for name in names if f"{name}+journal" in names):
+        figure = spread(ratios(results.rounds, f"{name}+journal", name) or [0.0])
+        rows.append([CONTENDERS[f"{name}+journal"].title, CONTENDERS[name].title, _with_range("{:.2f}", figure)])
     return table(["jobs/s of", "divided by those of", "ratio"], rows)
 
 

@@ -73,6 +73,11 @@ def ratios(rounds: Iterable[Round], ours: str, other: str) -> list[float]:
     ]
 
 
+def _journal_cost(results: Results, contender: str) -> list[float]:
+    """Return, round by round, how many per cent of the jobs a second a journal takes; below 0 is noise."""
+    return [100 * (1 - ratio) for ratio in ratios(results.rounds, f"{contender}+journal", contender)]
+
+
 def _in_flight(results: Results) -> list[float]:
     """Return the largest number of jobs that were in flight at once, each in its own process, and all answered."""
     return [max((one.jobs for one in results.in_flight if one.workers >= one.jobs), default=0)]
@@ -92,6 +97,20 @@ TARGETS: Final = (
         at_least=0.9,
         hoped_for=1.1,
         figures=lambda results: ratios(results.rounds, "reused", "asyncio"),
+    ),
+    Target(
+        title="journal's cost in jobs/s, fresh process per job",
+        form="{:.1f} %",
+        at_least=10,
+        hoped_for=5,
+        figures=lambda results: _journal_cost(results, "fresh"),
+    ),
+    Target(
+        title="journal's cost in jobs/s, reused workers",
+        form="{:.1f} %",
+        at_least=10,
+        hoped_for=5,
+        figures=lambda results: _journal_cost(results, "reused"),
     ),
     Target(
         title="CPU per job, fresh, all processes",

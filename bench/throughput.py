@@ -25,7 +25,7 @@ async def run_rounds(
     results = []
     for number in range(rounds):
         for contender in contenders if number % 2 == 0 else reversed(contenders):
-            async with session.attempt(f"round {number + 1}/{rounds}  {contender.name:8}"):
+            async with session.attempt(f"round {number + 1}/{rounds}  {contender.name:14}"):
                 async with session.running(contender) as proxy:
                     result = await _measure(session, number, contender, proxy, clients=clients, seconds=seconds)
                 results.append(result)

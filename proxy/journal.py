@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Journal", "JournalStats"]
 
 _CLOSE_S: Final = 2.0
-#: How long something noted may wait for a commit that is made anyway: each costs more than what is in it.
-_NOTE_S: Final = 0.02
+#: Something noted is written after this time, or twice that, unless more is recorded of its job before: most callbacks
+#: come sooner, and then it costs nothing.
+_NOTE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +45,10 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._trouble = ""
         self._path = str(file.path)
-        #: What is noted and not yet ordered: the newest record of each job.
+        #: What is noted and not yet ordered: the newest record of each job, by the span in which it was noted.
         self._notes: dict[str, Record] = {}
+        self._older_notes: dict[str, Record] = {}
+        self._notes_timer: asyncio.TimerHandle | None = None
         self.writer = Writer(file, loop=self._loop, ttl_s=ttl_s, on_trouble=self._on_trouble)
 
     @property
@@ -69,17 +72,21 @@ class Journal:
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`."""
-        noted = self._notes.pop(record.id, None)
-        self._order_notes()
+        noted = self._notes.pop(record.id, None) or self._older_notes.pop(record.id, None)
+        if record.finished_at is None:
+            self.writer.open.add(record.id)
+        else:
+            self.writer.open.discard(record.id)
         done: asyncio.Future[None] = self._loop.create_future()
         self.writer.order(Put(record=record, keep=keep or noted is not None, done=done))
         return done
 
     def note(self, record: Record) -> None:
         """See `JobStore.note`."""
-        if not self._notes:
-            self._loop.call_later(_NOTE_S, self._order_notes)
+        self._older_notes.pop(record.id, None)
         self._notes[record.id] = record
+        if self._notes_timer is None:
+            self._notes_timer = self._loop.call_later(_NOTE_S, self._end_span)
 
     async def by_id(self, job_id: str) -> Record | None:
         """See `JobStore.by_id`."""
@@ -103,12 +110,22 @@ class Journal:
     async def close(self) -> None:
         """See `JobStore.close`. Waits for at most `_CLOSE_S`."""
         self._order_notes()
+        self.writer.hand_over()
         await asyncio.to_thread(self.writer.close, _CLOSE_S)
 
+    def _end_span(self) -> None:
+        self._order(self._older_notes)
+        self._notes, self._older_notes = self._older_notes, self._notes
+        self._notes_timer = self._loop.call_later(_NOTE_S, self._end_span) if self._older_notes else None
+
     def _order_notes(self) -> None:
-        for record in self._notes.values():
+        self._order(self._older_notes)
+        self._order(self._notes)
+
+    def _order(self, notes: dict[str, Record]) -> None:
+        for record in notes.values():
             self.writer.order(Put(record=record, keep=True, done=None))
-        self._notes.clear()
+        notes.clear()
 
     async def _find(self, column: str, value: str | bytes) -> Record | None:
         self._order_notes()  # who asks finds what was noted before

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -63,10 +64,8 @@ _CHANGING: Final = (
     "duplicates",
 )  # fmt: skip
 _COLUMNS: Final = ", ".join(_FIXED + _CHANGING)
-_PUT: Final = (
-    f"INSERT INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIXED + _CHANGING))}) "  # noqa: S608 - our own names
-    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _CHANGING)}"
-)
+#: So many jobs are written by one statement: the interpreter is given up and asked for again with each.
+_ROWS: Final = 32
 _SELECT: Final = f"SELECT {_COLUMNS} FROM jobs WHERE"  # noqa: S608 - our own names
 _BY: Final = {
     "id": f"{_SELECT} id = ?",
@@ -111,13 +110,22 @@ class JournalFile:
 
     def write(self, records: Iterable[Record]) -> None:
         """Write all of `records`, or, if that raises, none."""
+        rows = [_row(record) for record in records]
+        if len(rows) <= _ROWS:  # one statement is a transaction by itself
+            self._put(rows)
+            return
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(_PUT, map(_row, records))
+            for first in range(0, len(rows), _ROWS):
+                self._put(rows[first : first + _ROWS])
             self._db.execute("COMMIT")
         except sqlite3.Error:
             self._roll_back()
             raise
+
+    def _put(self, rows: list[tuple[Any, ...]]) -> None:
+        if rows:
+            self._db.execute(_put_statement(len(rows)), [value for row in rows for value in row])
 
     def probe(self) -> None:
         """Write something that nobody reads, to see whether that is possible. Raises OSError if the file is gone."""
@@ -230,6 +238,16 @@ def _prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
+
+
+@functools.cache
+def _put_statement(rows: int) -> str:
+    row = f"({', '.join('?' * len(_FIXED + _CHANGING))})"
+    changes = ", ".join(f"{name} = excluded.{name}" for name in _CHANGING)
+    return (
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES {', '.join([row] * rows)} "  # noqa: S608 - our own names
+        f"ON CONFLICT (id) DO UPDATE SET {changes}"
+    )
 
 
 def _row(record: Record) -> tuple[Any, ...]:

@@ -2,9 +2,11 @@
 
 Theory of operation
 -------------------
-Whoever has something to record or to ask queues it and goes on; what piled up while the last commit was under way is
-the next batch: one transaction, one commit, one word back to the event loop. A lone job waits for nobody, and a burst
-costs few commits. Of several records of one job in a batch only the last is written, since it says everything.
+Whoever has something to record or to ask queues it and goes on. The thread has one batch at a time, and what piles up
+meanwhile is the next: one hand-over, one statement, one commit, one word back to the event loop. Each of these costs
+more than what is in it, and more still where both threads want the interpreter. So batches keep a distance that grows
+with the number of open jobs, since more of them come along meanwhile: a lone job waits for nobody, and a burst costs
+few commits. Of several records of one job in a batch only the last is written, since it says everything.
 
 Questions are answered after the writes of their batch, so that whoever put something finds it.
 
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Find", "Put", "Unfinished", "Writer"]
 
-_BATCH: Final = 1_000
+#: How far apart batches begin at least: so much for each open job but one, up to so much.
+_PACE_S: Final = 0.0005
+_LONGEST_PACE_S: Final = 0.004
 _RETRY_S: Final = 0.5
 #: How much is kept for a journal that cannot be written. Beyond it the oldest go, and their number is told.
 _BACKLOG_BYTES: Final = 64 * 1024 * 1024
@@ -94,7 +98,14 @@ class Writer:
         self._on_trouble = on_trouble
         self._clock = clock
         self._expire_s = max(_LEAST_EXPIRE_S, min(_EXPIRE_S, ttl_s / 4))
-        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        #: The jobs that are not over, by id, as far as they were put here.
+        self.open: set[str] = set()
+        #: What waits for the next batch, how many orders the thread has, and when the last batch went; the loop's.
+        self._waiting: list[Order] = []
+        self._away = 0
+        self._handed_at = 0.0
+        #: Batches; None: the end.
+        self._batches: queue.SimpleQueue[list[Order] | None] = queue.SimpleQueue()
         self._backlog: dict[str, Record] = {}
         self._backlog_bytes = 0
         self._trouble = ""
@@ -112,17 +123,44 @@ class Writer:
 
     @property
     def queued(self) -> int:
-        """How many orders nobody has looked at."""
-        return self._orders.qsize()
+        """How many orders are not carried out yet."""
+        return len(self._waiting) + self._away
 
     def order(self, order: Order) -> None:
         """Queue an order; its future is done on the loop."""
-        self._orders.put(order)
+        self._waiting.append(order)
+        if len(self._waiting) == 1 and not self._away:
+            self._make_batch()
 
     def close(self, timeout_s: float) -> None:
-        """Carry out what is queued, then let go of the file. Blocks, for at most that long."""
-        self._orders.put(None)
+        """Carry out what was handed over, then let go of the file. Blocks, for at most that long."""
+        self._batches.put(None)
         self._thread.join(timeout_s)
+
+    def hand_over(self) -> None:
+        """Give the thread what waits, as a batch."""
+        orders = self._waiting
+        if orders:
+            self._waiting = []
+            self._away += len(orders)
+            self._handed_at = self._loop.time()
+            self._batches.put(orders)
+
+    def _make_batch(self) -> None:
+        """Hand over soon: with what else comes in this turn of the loop, or until it is time."""
+        pace_s = min(_PACE_S * (len(self.open) - 1), _LONGEST_PACE_S)
+        wait_s = self._handed_at + pace_s - self._loop.time()
+        if wait_s > 0:
+            self._loop.call_later(wait_s, self.hand_over)
+        else:
+            self._loop.call_soon(self.hand_over)
+
+    def _on_carried_out(self, told: list[Callable[[], None]], orders: int) -> None:
+        self._away -= orders
+        for call in told:
+            call()
+        if self._waiting and not self._away:
+            self._make_batch()
 
     # --- on the thread -----------------------------------------------------------------------------------------------
 
@@ -139,19 +177,11 @@ class Writer:
         self._file.close()
 
     def _take(self, wait_s: float) -> list[Order] | None:
-        """Return what is queued, waiting for the first of it; None when the end was ordered and nothing is left."""
-        orders: list[Order] = []
-        with contextlib.suppress(queue.Empty):
-            order = self._orders.get(timeout=max(0.0, wait_s))
-            while order is not None:
-                orders.append(order)
-                if len(orders) == _BATCH:
-                    return orders
-                order = self._orders.get_nowait()
-            if not orders:
-                return None
-            self._orders.put(None)  # seen too early: the batch comes first
-        return orders
+        """Return the next batch, or an empty one if none comes in time; None: the end was ordered."""
+        try:
+            return self._batches.get(timeout=max(0.0, wait_s))
+        except queue.Empty:
+            return []
 
     def _carry_out(self, orders: list[Order]) -> None:
         puts = [order for order in orders if isinstance(order, Put)]
@@ -165,7 +195,7 @@ class Writer:
                     self._answer(order.done, self._file.unfinished)
                 case Put():
                     pass
-        self._tell()
+        self._tell(len(orders))
 
     def _write(self, puts: list[Put]) -> None:
         batch = self._backlog | {put.record.id: put.record for put in puts}
@@ -189,9 +219,7 @@ class Writer:
         self._backlog.clear()
         self._backlog_bytes = 0
         self._set_trouble("")
-        for put in puts:
-            if put.done is not None:
-                self._told.append(functools.partial(_settle, put.done, None))
+        self._told.append(functools.partial(_settle_puts, puts))
 
     def _postpone(self, puts: list[Put]) -> None:
         for put in puts:
@@ -251,18 +279,19 @@ class Writer:
     def _fail(self, done: asyncio.Future[_T], reason: str) -> None:
         self._told.append(functools.partial(_settle_error, done, StoreUnavailableError(reason)))
 
-    def _tell(self) -> None:
-        """Hand everything over in one call: each costs the loop a wake-up."""
-        if not self._told:
+    def _tell(self, orders: int = 0) -> None:
+        """Hand everything over in one call, and that so many orders are carried out: each costs the loop a wake-up."""
+        if not self._told and not orders:
             return
         told, self._told = self._told, []
         with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits any more
-            self._loop.call_soon_threadsafe(_call_all, told)
+            self._loop.call_soon_threadsafe(self._on_carried_out, told, orders)
 
 
-def _call_all(told: list[Callable[[], None]]) -> None:
-    for call in told:
-        call()
+def _settle_puts(puts: list[Put]) -> None:
+    for put in puts:
+        if put.done is not None and not put.done.done():
+            put.done.set_result(None)
 
 
 def _settle(done: asyncio.Future[_T], value: _T) -> None:

@@ -26,9 +26,11 @@ class Contender:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: Whether it is this project's proxy.
     ours: bool = False
+    #: Whether each start gets a journal of its own, which goes when it ends; else `JOURNAL` is as it is told.
+    journal: bool = False
 
 
-def _proxy(name: str, title: str, worker_max_jobs: int) -> Contender:
+def _proxy(name: str, title: str, worker_max_jobs: int, *, journal: bool = False) -> Contender:
     settings = {
         "HOST": "127.0.0.1",
         "ADMIN_PORT": "",
@@ -36,7 +38,9 @@ def _proxy(name: str, title: str, worker_max_jobs: int) -> Contender:
         "LOG_FORMAT": "json",
         "WORKER_MAX_JOBS": str(worker_max_jobs),
     }
-    return Contender(name=name, title=title, command=(_PYTHON, "run.py"), environment=settings, ours=True)
+    return Contender(
+        name=name, title=title, command=(_PYTHON, "run.py"), environment=settings, ours=True, journal=journal
+    )
 
 
 def _python(name: str, title: str, module: str, **environment: str) -> Contender:
@@ -48,7 +52,9 @@ CONTENDERS: Final = {
     contender.name: contender
     for contender in (
         _proxy("fresh", "this proxy, a fresh process per job", 1),
+        _proxy("fresh+journal", "this proxy, a fresh process per job, with a journal", 1, journal=True),
         _proxy("reused", "this proxy, reused workers", 0),
+        _proxy("reused+journal", "this proxy, reused workers, with a journal", 0, journal=True),
         _python("asyncio", "one asyncio process, no isolation", "asyncio_proxy"),
         _python("uvloop", "one asyncio process on uvloop, no isolation", "asyncio_proxy", LOOP="uvloop"),
         Contender(

@@ -70,6 +70,8 @@ def test_a_ratio_is_taken_within_a_round() -> None:
         ("CPU per job", 5.9, Verdict.HOPED_FOR),
         ("CPU per job", 9.0, Verdict.REACHED),
         ("CPU per job", 9.1, Verdict.MISSED),
+        ("journal's cost in jobs/s, fresh", -1.0, Verdict.HOPED_FOR),
+        ("journal's cost in jobs/s, reused", 10.1, Verdict.MISSED),
         ("fresh process per job", 8.0, Verdict.HOPED_FOR),
         ("fresh process per job", 5.0, Verdict.REACHED),
         ("fresh process per job", 4.9, Verdict.MISSED),
@@ -79,6 +81,17 @@ def test_a_figure_is_judged_in_the_right_direction(title: str, figure: float, ve
     """Less CPU is better; more jobs are."""
     (target,) = [one for one in TARGETS if one.title.startswith(title)]
     assert target.verdict(figure) is verdict
+
+
+def test_a_journals_cost_is_taken_from_the_same_way_of_working_in_the_same_round() -> None:
+    """In per cent of the jobs a second without it; and the table of ratios says so too."""
+    results = Results(rounds=[a_round(0, "reused", 200), a_round(0, "reused+journal", 180), a_round(1, "fresh", 100)])
+    figures = {one.target.title: one.figure for one in reached(results)}
+    cost = figures["journal's cost in jobs/s, reused workers"]
+    assert cost is not None
+    assert cost.median == pytest.approx(10)
+    assert figures["journal's cost in jobs/s, fresh process per job"] is None
+    assert "with a journal | this proxy, reused workers | 0.90 |" in sections(results)["ratios"]
 
 
 def test_what_was_not_measured_is_said_to_be_so() -> None:
