@@ -274,7 +274,7 @@ class Chaos:
         still = [self._snapshot()]
 
         async def unchanged() -> bool:
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(_STILL_S)
             still.append(self._snapshot())
             workers = len(await self.workers())
             return still[-1] == still[-2] and not still[-1].zombies and still[-1].processes == workers + 1
