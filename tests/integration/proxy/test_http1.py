@@ -88,7 +88,7 @@ class Server:
         """Write each of `pieces` by itself, then, if so told, an end; return all that comes until the other closes."""
         client = await self.connect()
         try:
-            with suppress(ConnectionError):
+            with suppress(OSError):  # closed already; shutdown(2) then says ENOTCONN, which is no ConnectionError
                 for piece in pieces:
                     client.writer.write(piece)
                     await client.writer.drain()
