@@ -124,7 +124,9 @@ class Chaos:
                 answer = await fetch(self.session, "POST", self.proxy.queue_job, json=job)
                 break
         reply = Reply(ref, answer, sent_at, time.monotonic(), self._waited_s() - waited_s)
-        assert reply.own_s < self.timeout_s + 1, f"{reply.took_s:.2f} s for {fields}: {answer}"
+        if reply.own_s >= self.timeout_s + 1:
+            story = [line for line in self._log_lines() if line.get("job_id") == reply.job_id]
+            raise AssertionError(f"{reply.took_s:.2f} s, {reply.own_s:.2f} of its own, for {fields}: {answer}; {story}")
         assert reply.status == 200 or isinstance(reply.document, dict), answer  # a result is what the callback was
         assert answer.headers["Content-Type"] in {"application/json", "application/problem+json"}
         return reply
