@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -100,9 +101,9 @@ class ProxyProcess:
         eventually_blocking(listening, timeout_s)
         return self.listening
 
-    @property
+    @functools.cached_property
     def listening(self) -> dict[str, Any]:
-        """The log line that says where it listens."""
+        """The log line that says where it listens. Every request asks for it, and a log can be long."""
         return self.events_of("listening")[0]
 
     @property
