@@ -63,7 +63,11 @@ class Supervisor:
     async def _worker_for(self, job: Job) -> Worker | None:
         """Return a worker, or None where the job is cancelled first."""
         ticket = self._pool.request()
-        job.cancelled.add_done_callback(lambda _: ticket.cancel())
+
+        def on_cancel(_: asyncio.Future[None]) -> None:
+            ticket.cancel()
+
+        job.cancelled.add_done_callback(on_cancel)
         try:
             return await ticket
         except asyncio.CancelledError:
@@ -71,6 +75,8 @@ class Supervisor:
             if job.cancelled.done():
                 return None
             raise
+        finally:
+            job.cancelled.remove_done_callback(on_cancel)
 
     async def _watch(self, job: Job, worker: Worker) -> Outcome:
         watch = _Watch(job, worker)
@@ -78,6 +84,15 @@ class Supervisor:
         job.advance(Event.ASSIGN)
         worker.handler = watch
         job.cancelled.add_done_callback(watch.on_cancel)
+        try:
+            return await self._outcome(job, worker, watch)
+        finally:
+            # A job that holds what holds it would stay until a garbage collection, which would then have thousands of
+            # jobs to free, with the event loop waiting.
+            job.cancelled.remove_done_callback(watch.on_cancel)
+            job.callback.remove_done_callback(watch.on_callback)
+
+    async def _outcome(self, job: Job, worker: Worker, watch: _Watch) -> Outcome:
         if worker.gone:  # it ended while the ticket was on its way, and its end was reported to nobody
             watch.on_death("it ended before it had the job")
         await job.before_assign()

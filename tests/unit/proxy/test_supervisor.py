@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -52,8 +55,9 @@ class FakePool:
         self.withdrawn += 1
 
     def release(self, worker: FakeWorker, *, reusable: bool) -> None:
-        """Note it."""
+        """Note it, and let the worker forget the job."""
         assert worker is self.worker
+        worker.handler = None
         self.released.append(reusable)
 
 
@@ -103,6 +107,44 @@ async def test_the_worker_is_told_everything_and_its_answer_is_the_outcome() -> 
     stage.worker.handler.on_message(Answered(job_id=stage.job.id, success=True, body=b"result"))
     assert await stage.run == Succeeded(body=b"result")
     assert stage.pool.released == [True]
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Nothing is freed but what nobody refers to any more."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("end", ["success", "death", "cancelled", "cancelled before", "deadline"])
+async def test_a_job_that_ended_holds_no_memory(end: str) -> None:
+    """It is freed with its last user, whatever happened: thousands left to one collection would block the loop."""
+    stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
+    if end == "cancelled before":
+        stage.job.cancelled.set_result(None)
+    else:
+        await stage.assigned()
+        stage.says(Event.CONNECTED, Event.REPLY_READ)
+    match end:
+        case "success":
+            stage.job.callback.set_result(b"result")
+            await eventually(lambda: len(stage.worker.sent) == 2)
+            stage.worker.handler.on_message(Answered(job_id=stage.job.id, success=True, body=b"result"))
+        case "death":
+            stage.worker.handler.on_death("it was ended by SIGSEGV")
+        case "cancelled":
+            stage.job.cancelled.set_result(None)
+    await stage.run
+    canary = FakeWorker()  # a job has no weak references itself
+    held = weakref.ref(canary)
+    job, stage.job = stage.job, Job(body=b"{}", deadline=0.0)
+    job.span = canary
+    del canary, job, stage.run
+    await eventually(lambda: held() is None)
 
 
 @pytest.mark.parametrize(
