@@ -21,7 +21,7 @@ class Options:
     measurements: tuple[str, ...]
     #: Settings for this project's proxy.
     settings: dict[str, str]
-    #: Clients, each with one job at a time, rounds, and about how many seconds one contender has in one round.
+    #: Clients, each with one job at a time, rounds, and about how many seconds one turn of a contender takes.
     clients: int
     rounds: int
     seconds: float
@@ -46,8 +46,8 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         measurements=given.measure or MEASUREMENTS,
         settings=dict(settings),
         clients=given.clients or (8 if quick else 16),
-        rounds=given.rounds or (1 if quick else 5),
-        seconds=given.seconds or (1.0 if quick else 3.0),
+        rounds=given.rounds or (2 if quick else 15),
+        seconds=given.seconds or (0.5 if quick else 0.8),
         in_flight=given.in_flight or ((200,) if quick else (2000, 4000)),
         times=given.times or (1 if quick else 5),
         lone_jobs=30 if quick else 150,
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure this proxy beside others, on one job server, in one run.",
-        epilog="The whole run takes some six minutes and writes docs/performance.md. Every run writes"
+        epilog="The whole run takes some eight minutes and writes docs/performance.md. Every run writes"
         " build/bench/results.json; what the programs say on stderr is in build/bench/*.log.",
     )
     parser.add_argument("--quick", action="store_true", help="less of everything: under a minute, nothing written")
@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         "--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="a setting of this proxy"
     )
     parser.add_argument("--clients", type=_count, metavar="N", help="clients at the same time (16)")
-    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds of the throughput measurement (5)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="about how long a contender has in a round (3)")
+    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds of the throughput measurement (15)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="about how long a turn of a contender takes (0.8)")
     parser.add_argument(
         "--in-flight", type=_counts, metavar="N,N", help="how many jobs are in flight at once (2000,4000)"
     )

@@ -65,7 +65,7 @@ class Session:
     @contextlib.asynccontextmanager
     async def attempt(self, title: str) -> AsyncIterator[None]:
         """Say what is measured; where it fails, say that instead of its figures, remember it, and go on."""
-        print(f"  {title:26}", end="", flush=True)
+        print(f"  {title:30}", end="", flush=True)
         try:
             yield
         except (LoadError, StartError, OSError, TimeoutError) as exc:
