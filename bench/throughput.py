@@ -17,6 +17,8 @@ __all__ = ["run_rounds"]
 
 #: Waves of clients' jobs that a measurement has at least, so that its end weighs little.
 _WAVES: Final = 2
+#: So long, in parts of a turn, a contender works before it is measured: as it does under a load that lasts.
+_LEAD_IN: Final = 0.25
 
 
 async def run_rounds(
@@ -68,6 +70,7 @@ class _Turns:
     async def take(self, number: int) -> Round:
         """Measure as many jobs as take about `seconds`, in round `number`."""
         jobs = max(int(self.jobs_per_s * self._seconds), _WAVES * self._clients)
+        await keep_busy(self._proxy.url, jobs=max(int(jobs * _LEAD_IN), self._clients), clients=self._clients)
         await self._session.settle()
         load_s, server_s, contender_s = time.process_time(), self._session.job_server_cpu_s(), cpu_s(self._proxy.pid)
         load = await keep_busy(self._proxy.url, jobs=jobs, clients=self._clients)

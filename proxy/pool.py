@@ -37,8 +37,8 @@ _STORM_S: Final = 10.0
 _RESTART_S: Final = 0.5
 #: How long jobs wait for the new fork server's first worker before they are refused.
 _LOST_S: Final = 1.0
-#: Workers beyond the spares, left over from a burst of reused ones, are kept for this long.
-_SURPLUS_S: Final = 1.0
+#: A worker beyond the spares, left over from a burst of reused ones, goes when it has had no job for this long.
+_SURPLUS_S: Final = 10.0
 
 
 class Counts:
@@ -235,8 +235,9 @@ class Pool:
                 ticket.set_result(worker)
                 self._refill()
                 return
+        worker.idle_since = asyncio.get_running_loop().time()
         self._spares.append(worker)
-        if len(self._spares) > self._target:
+        if len(self._spares) > self._target and "surplus" not in self._timers:
             self._later("surplus", _SURPLUS_S, self._drop_surplus)
         self._refill()
 
@@ -249,7 +250,14 @@ class Pool:
             self._fork_server.fork(missing)
 
     def _drop_surplus(self) -> None:
+        """Let those go that have been idle for too long; the leftmost has been so for the longest."""
+        del self._timers["surplus"]
+        now = asyncio.get_running_loop().time()
         while len(self._spares) > self._target:
+            kept_s = self._spares[0].idle_since + _SURPLUS_S - now
+            if kept_s > 0:
+                self._later("surplus", kept_s, self._drop_surplus)
+                return
             self._spares.popleft().retire()
 
     def _on_worker_exit(self, worker: Worker) -> None:

@@ -69,6 +69,8 @@ class Worker:
         self.pid = pid
         self.jobs_done = 0
         self.born = time.monotonic()
+        #: Since when it has no job, in the event loop's time; the pool's.
+        self.idle_since = 0.0
         self.stopping = False
         self.gone = False
         #: Negative for a signal; None while unknown.

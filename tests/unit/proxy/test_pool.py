@@ -315,13 +315,23 @@ async def test_a_fork_server_that_cannot_be_started_is_tried_again(
 
 
 async def test_surplus_workers_go_after_a_while(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a burst of reused workers only the spares are kept."""
-    monkeypatch.setattr(proxy.pool, "_SURPLUS_S", 0.01)
+    """After a burst of reused workers only the spares are kept, and those who still have jobs now and then."""
+    monkeypatch.setattr(proxy.pool, "_SURPLUS_S", 0.2)
     stage = await stages(spares=1, max_jobs=0)
     tickets = [stage.pool.request() for _ in range(5)]
     stage.server.answers()
     for ticket in tickets:
         stage.pool.release(ticket.result(), reusable=True)
+    last = tickets[-1].result()
+
+    def staying() -> list[Worker]:
+        again = [stage.pool.request() for _ in range(2)]
+        for ticket in reversed(again):
+            stage.pool.release(ticket.result(), reusable=True)
+        return [worker for worker in stage.pool.workers if not worker.stopping]
+
+    await eventually(lambda: len(staying()) == 2)
+    assert last in staying()
     await eventually(lambda: sum(not worker.stopping for worker in stage.pool.workers) == 1)
 
 
