@@ -1,6 +1,7 @@
 """The journal's file: SQLite in WAL mode. Its table, its lock, and what is read from and written to it.
 
-Everything here blocks, and belongs to one thread at a time: to the one that opens the file, then to the writer.
+Everything here blocks, and belongs to one thread at a time: to the one that opens the file, then to the writer. Only
+checkpoints are made beside it, over a connection of their own (proxy/journal_checkpoint.py).
 
 With `synchronous=NORMAL` a commit is in the kernel's hands when it returns. So it outlives the death of every process
 of ours, at any instant; what the machine's own death leaves of the last moments is up to the disk. The file stays
@@ -82,6 +83,9 @@ _FREE_PAGES: Final = 256
 _FREE_SHARE: Final = 4
 _VACUUM_PAGES: Final = 64
 _WAL_BYTES: Final = 8 * 1024 * 1024
+#: Pages after which the writer makes a checkpoint itself, which keeps everybody waiting: not before the checkpointer
+#: (proxy/journal_checkpoint.py) had several chances.
+_WAL_PAGES: Final = 10_000
 
 
 class JournalFile:
@@ -231,6 +235,7 @@ def _prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     db.execute(f"PRAGMA synchronous = {synchronous}")
     if not tables:
         mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_VERSION};"

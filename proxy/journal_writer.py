@@ -1,4 +1,4 @@
-"""The journal's thread: the only one that touches the file once the proxy serves.
+"""The journal's thread: the only one that reads and writes records once the proxy serves.
 
 Theory of operation
 -------------------
@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from proxy.journal_checkpoint import Checkpointer
 from shared.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Writer:
         self._trouble = ""
         self._damaged = False
         self._told: list[Callable[[], None]] = []
+        self.checkpointer = Checkpointer(file.path)
         #: Transactions, failed ones, records written, records given up, expired jobs; read by others, written here.
         self.commits = self.failures = self.written = self.given_up = self.expired = 0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -174,6 +176,7 @@ class Writer:
             if time.monotonic() >= next_expiry:
                 more = self._expire()
                 next_expiry = time.monotonic() + (0.0 if more else self._expire_s)
+        self.checkpointer.close()
         self._file.close()
 
     def _take(self, wait_s: float) -> list[Order] | None:
@@ -216,6 +219,7 @@ class Writer:
             return
         self.commits += 1
         self.written += len(batch)
+        self.checkpointer.wrote(len(batch), sum(len(record.callback or b"") for record in batch.values()))
         self._backlog.clear()
         self._backlog_bytes = 0
         self._set_trouble("")
@@ -253,6 +257,7 @@ class Writer:
             self._tell()
             return False
         self.expired += expired
+        self.checkpointer.wrote(expired)
         return expired == _EXPIRE_BATCH or shrunk
 
     def _note_damage(self, exc: Exception) -> None:
