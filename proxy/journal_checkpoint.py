@@ -32,7 +32,9 @@ class Checkpointer:
 
     def __init__(self, path: Path) -> None:
         """Begin; the file must be there."""
-        self._uri = f"{path.absolute().as_uri()}?mode=rw"
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        # Used by the thread only, once it is there.
+        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0, check_same_thread=False)
         self._written_bytes = 0
         self._due = threading.Event()
         self._closing = False
@@ -55,18 +57,24 @@ class Checkpointer:
         self._thread.join()
 
     def _run(self) -> None:
-        with contextlib.closing(sqlite3.connect(self._uri, uri=True, isolation_level=None, timeout=0)) as db:
-            while self._due.wait() and not self._closing:
-                self._due.clear()
-                with contextlib.suppress(sqlite3.Error):  # the writer meets, and tells, whatever is wrong with the file
-                    self._checkpoint(db)
+        self._try("SELECT count(*) FROM sqlite_schema")  # a connection that has read nothing has no log
+        while self._due.wait() and not self._closing:
+            self._due.clear()
+            self._checkpoint()
+        self._db.close()
 
-    def _checkpoint(self, db: sqlite3.Connection) -> None:
-        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # a connection that has read nothing has no log
-        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    def _checkpoint(self) -> None:
+        self._try("PRAGMA wal_checkpoint(PASSIVE)")
         for _ in range(_TRIES):
-            (busy, _log, _moved) = db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            busy, _, _ = self._try("PRAGMA wal_checkpoint(RESTART)") or (True, 0, 0)
             if not busy:
                 self.done += 1
                 return
             time.sleep(_AGAIN_S)
+
+    def _try(self, statement: str) -> tuple[int, ...] | None:
+        """Return the only row, or None: the writer meets, and tells, whatever is wrong with the file."""
+        with contextlib.suppress(sqlite3.Error):
+            row: tuple[int, ...] = self._db.execute(statement).fetchone()
+            return row
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -19,6 +20,9 @@ from tests.support.shared_proxies import SharedProxies
 # Two cores, and other tests beside: how long an example takes says nothing, and half of the usual number has to do.
 settings.register_profile("proxy", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("proxy")
+
+# A shell starts what it runs in the background with SIGINT ignored; all that the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
