@@ -1,9 +1,10 @@
 # The index of habits. `make` alone lists them.
 
-# Another interpreter: make test PYTHON=python3.13. Left alone: python3, or the newest there is if that is too old.
+# Another interpreter: make test PYTHON=python3.12. Left alone: 3.13, on which workers are the smallest (docs/performance.md),
+# then python3, then what else will do. Debian's have no ensurepip, which makes the environment, unless asked for.
 ifeq ($(origin PYTHON),undefined)
-PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
+PYTHON := $(shell for p in python3.13 python3 python3.12 python3.11; do \
+	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
 VENV ?= .venv
 else
 VENV ?= .venv-$(notdir $(PYTHON))
