@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
+from typing import TYPE_CHECKING
 
-from shared.worker_config import WorkerConfig
+from worker.heap import Heap
+
+if TYPE_CHECKING:
+    from shared.worker_config import WorkerConfig
 
 _CONFIG_BYTES = 65_536
 
 
 def main(fd: int) -> None:
     """Serve the front end at the other end of the socket `fd`."""
+    heap = Heap()
+    import socket  # noqa: PLC0415 - only now: see above
+
+    from shared.worker_config import WorkerConfig  # noqa: PLC0415
+
     channel = socket.socket(fileno=fd)
     config = WorkerConfig.decode(channel.recv(_CONFIG_BYTES))
     lighten(config)
+    from worker.fork_server import main as serve  # noqa: PLC0415
 
-    from worker.fork_server import main as serve  # noqa: PLC0415 - only now: see above
-
-    serve(channel, config)
+    serve(channel, config, heap.settle)
 
 
 def lighten(config: WorkerConfig) -> None:
@@ -29,6 +36,8 @@ def lighten(config: WorkerConfig) -> None:
     This process has one thread, and each worker would pay for it.
     """
     os.register_at_fork = _forget
+    for module in ("_lzma", "_bz2", "_uuid", "grp"):  # a fork copies five mappings for each library
+        sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
     if config.max_jobs == 1 and not config.job_server_url.startswith("https:"):
         # Nobody speaks TLS here, and nobody uses uvloop, which loads these modules. Without them each worker is smaller
         # by some 3 MB that a fork would have to map, and the start spares the 90 ms that aiohttp takes to load the

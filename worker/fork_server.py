@@ -50,8 +50,8 @@ _OOM_SCORE: Final = "500"
 _REHEARSALS: Final = 20
 
 
-def main(channel: socket.socket, config: WorkerConfig) -> None:
-    """Serve the front end at the other end of `channel` until it is gone."""
+def main(channel: socket.socket, config: WorkerConfig, settle: Callable[[], None]) -> None:
+    """Serve the front end at the other end of `channel` until it is gone; `settle` is called once all is loaded."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(_OOM_SCORE)
@@ -67,6 +67,7 @@ def main(channel: socket.socket, config: WorkerConfig) -> None:
         make_immortal()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object
     gc.disable()
+    settle()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         fork_server.serve()
     os._exit(0)  # nothing to tidy, and signals of dying workers must not meet a half-closed interpreter

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from textwrap import dedent
+
+import pytest
 
 from shared import strict_json
 
 _CAN_BE_IMMORTAL = sys.version_info >= (3, 12)
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 
 def _run(code: str) -> object:
@@ -74,3 +78,89 @@ def test_code_that_was_called_is_copied_and_does_the_same() -> None:
         print(__import__("json").dumps([before == run(), *(a is b for a, b in zip(codes, now))]))
         """
     ) == [True, False, False, False, True]
+
+
+def test_what_is_loaded_lies_on_the_heap_and_what_comes_later_does_not() -> None:
+    """Memory for small objects comes from the heap until all is loaded; later, it is given back when it is free."""
+    assert _run(
+        """
+        import json
+        from worker.heap import Heap, _heap
+
+        def share_on_heap(things):
+            begin, end = _heap()
+            return sum(begin <= id(thing) < end for thing in things) / len(things)
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1]) * 4096
+        before = [object() for _ in range(100_000)]
+        heap = Heap()
+        loaded = [object() for _ in range(1_000_000)]
+        heap.settle()
+        size = resident()
+        later = [object() for _ in range(2_000_000)]
+        shares = share_on_heap(loaded) > 0.9, share_on_heap(later) < 0.1
+        grown = resident() - size
+        del later
+        left = resident() - size
+        print(json.dumps([*shares, left < grown / 4]))
+        """
+    ) == [True, True, True]
+
+
+def test_memory_from_before_between_and_after_can_be_freed_in_any_order() -> None:
+    """Arenas that were mapped before, and those that came from malloc, may become empty, also in a child."""
+    assert (
+        _run(
+            """
+            import os
+            from worker.heap import Heap
+
+            before = [[object() for _ in range(300_000)] for _ in range(2)]
+            heap = Heap()
+            between = [[object() for _ in range(300_000)] for _ in range(2)]
+            del before[0], between[0]
+            between.append([object() for _ in range(300_000)])
+            heap.settle()
+            pid = os.fork()
+            before.clear()
+            between.clear()
+            big = [bytes(300_000) for _ in range(100)]
+            after = [object() for _ in range(300_000)]
+            if pid == 0:
+                os._exit(0)
+            print(os.waitpid(pid, 0)[1])
+            """
+        )
+        == 0
+    )
+
+
+def test_without_glibc_memory_comes_from_where_it_did() -> None:
+    """Another C library has no mallopt: nothing is changed, and nothing fails."""
+    assert _run(
+        """
+        import ctypes, types
+        ctypes.CDLL = lambda name: types.SimpleNamespace()
+        from worker.heap import Heap, _heap
+        heap = Heap()
+        things = [object() for _ in range(400_000)]
+        begin, end = _heap()
+        heap.settle()
+        print(int(sum(begin <= id(thing) < end for thing in things) < 40_000))
+        """
+    )
+
+
+@pytest.mark.skipif(not _HUGE_PAGES.exists(), reason="this kernel has no huge pages")
+def test_the_heap_is_made_of_huge_pages() -> None:
+    """Most of what was loaded lies in huge pages, as the kernel counts them."""
+    assert _run(
+        """
+        from worker.heap import Heap
+        heap = Heap()
+        things = [object() for _ in range(1_000_000)]
+        heap.settle()
+        rollup = open("/proc/self/smaps_rollup").read()
+        print(int(int(rollup.partition("AnonHugePages:")[2].split()[0]) >= 12_000))
+        """
+    )
