@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from proxy.worker_output import WorkerOutput
 from shared.errors import MessageError
-from shared.messages import Exited, Fork, Forked, ForkFailed, decode_from_fork_server, encode
+from shared.messages import WORKERS_AT_ONCE, Exited, Fork, Forked, ForkFailed, decode_from_fork_server, encode
 
 __all__ = ["WORKER_COMMAND", "ForkServer", "Listener"]
 
@@ -42,7 +42,7 @@ except (ImportError, OSError, AttributeError):
 os.execv(sys.argv[1], sys.argv[1:])
 """
 #: Messages that are taken before other work has its turn.
-_MESSAGES_AT_ONCE: Final = 64
+_MESSAGES_AT_ONCE: Final = 16
 #: How often a fork server that owes an answer is looked at, and at how many looks in a row it may owe one: some 10 s,
 #: but none of the time in which this process was stopped itself.
 _LOOK_S: Final = 0.25
@@ -177,19 +177,19 @@ class ForkServer:
         if self._channel is None:
             return False
         try:
-            data, fds, flags = _receive(self._channel)
+            data, fds = _receive(self._channel)
         except BlockingIOError:
             return False
         except OSError:
-            data, fds, flags = b"", [], 0
+            data, fds = b"", []
         if not data:
             self._close_channel()
             self.kill()
             return False
-        self._hear(data, fds, truncated=bool(flags & socket.MSG_CTRUNC))
+        self._hear(data, fds)
         return True
 
-    def _hear(self, data: bytes, fds: list[int], *, truncated: bool) -> None:
+    def _hear(self, data: bytes, fds: list[int]) -> None:
         try:
             message = decode_from_fork_server(data)
         except MessageError:
@@ -197,18 +197,23 @@ class ForkServer:
             self.kill()
             return
         match message:
-            case Forked() if truncated or len(fds) != _FDS:
-                _close(fds)  # the worker sees its inbox end and leaves
-                self._owe(-1)
-                self._listener.on_fork_failed(os.strerror(errno.EMFILE))
             case Forked():
-                self._owe(-1)
-                self._listener.on_forked(message.pid, *fds)
+                self._hand_over(message.pids, fds)
             case ForkFailed():
                 self._owe(-1)
                 self._listener.on_fork_failed(message.reason)
             case Exited():
                 self._listener.on_exited(message.pid, message.status)
+
+    def _hand_over(self, pids: list[int], fds: list[int]) -> None:
+        """Pass on the workers whose descriptors all arrived; the kernel leaves out what this process has no room for."""
+        self._owe(-len(pids))
+        whole = min(len(pids), len(fds) // _FDS)
+        for i in range(whole):
+            self._listener.on_forked(pids[i], *fds[i * _FDS : (i + 1) * _FDS])
+        _close(fds[whole * _FDS :])  # a worker of which an end is missing sees its inbox end, and leaves
+        for _ in pids[whole:]:
+            self._listener.on_fork_failed(os.strerror(errno.EMFILE))
 
     # --- whether it lives ------------------------------------------------------------------------------------------
 
@@ -247,14 +252,14 @@ class ForkServer:
         self._listener.on_lost()
 
 
-def _receive(channel: socket.socket) -> tuple[bytes, list[int], int]:
-    space = socket.CMSG_SPACE(_FDS * 4)
-    data, ancillary, flags, _ = channel.recvmsg(_MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    space = socket.CMSG_SPACE(WORKERS_AT_ONCE * _FDS * 4)
+    data, ancillary, _, _ = channel.recvmsg(_MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds += memoryview(payload[: len(payload) // 4 * 4]).cast("i").tolist()
-    return data, fds, flags
+    return data, fds
 
 
 def _close(fds: list[int]) -> None:

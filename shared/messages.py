@@ -18,6 +18,7 @@ from shared.errors import Code, MessageError
 from shared.lifecycle import Event
 
 __all__ = [
+    "WORKERS_AT_ONCE",
     "Answered",
     "Assign",
     "Callback",
@@ -37,6 +38,9 @@ __all__ = [
     "decode_to_worker",
     "encode",
 ]
+
+#: So many workers `Forked` speaks of at most.
+WORKERS_AT_ONCE: Final = 4
 
 
 # --- front end -> worker ---------------------------------------------------------------------------------------------
@@ -119,9 +123,9 @@ class Fork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forked:
-    """A worker runs; its pidfd, its inbox's writing end and its outbox's reading end come with this message."""
+    """Workers run; each one's pidfd, inbox's writing end and outbox's reading end come with this message, in turn."""
 
-    pid: int
+    pids: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +217,9 @@ def _checked(kind: type[Any], members: dict[str, Any]) -> dict[str, Any]:
                 members[name] = Event(value)
             case "Code":
                 members[name] = Code(value)
+            case "list[int]":
+                if type(value) is not list or any(type(item) is not int for item in value):
+                    raise TypeError(name)
             case wanted if type(value) is not _CHECKS[wanted]:
                 raise TypeError(name)
     return members

@@ -27,7 +27,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from shared.messages import Exited, Forked, ForkFailed, decode_fork, encode
+from shared.messages import WORKERS_AT_ONCE, Exited, Forked, ForkFailed, decode_fork, encode
 from worker.gathering import gather
 from worker.job_client import JobClient
 from worker.loop import ForkableLoop
@@ -108,7 +108,6 @@ class ForkServer:
                     if fd == wakeup:
                         self._reap()
                 if self._wanted:
-                    self._wanted -= 1
                     self._fork()
         finally:
             self._kill_all()
@@ -120,19 +119,38 @@ class ForkServer:
         return bool(data)
 
     def _fork(self) -> None:
+        """Make some of the workers that are wanted; handing them over together takes less time than one by one."""
+        pids: list[int] = []
         fds: list[int] = []
+        reason = ""
+        while self._wanted and len(pids) < WORKERS_AT_ONCE and not reason:
+            self._wanted -= 1
+            try:
+                pid, made = self._fork_one(fds)
+            except OSError as exc:
+                reason = os.strerror(exc.errno or 0)
+            else:
+                pids.append(pid)
+                fds += made
         try:
-            pid, *fds = self._process.fork(self._not_the_childs)
-            self._children.add(pid)
-            fds.insert(0, os.pidfd_open(pid))
-        except OSError as exc:
-            # A worker without a pidfd ends by itself: its inbox has no writer any more.
-            self._channel.send(encode(ForkFailed(reason=os.strerror(exc.errno or 0))))
-        else:
-            socket.send_fds(self._channel, [encode(Forked(pid=pid))], fds)
+            if pids:
+                socket.send_fds(self._channel, [encode(Forked(pids=pids))], fds)
+            if reason:
+                self._channel.send(encode(ForkFailed(reason=reason)))
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _fork_one(self, siblings: list[int]) -> tuple[int, list[int]]:
+        """Return a worker's pid and what the front end gets of it; the worker keeps none of the `siblings`' ends."""
+        pid, *ends = self._process.fork((*self._not_the_childs, *siblings))
+        self._children.add(pid)
+        try:
+            return pid, [os.pidfd_open(pid), *ends]
+        except OSError:
+            for fd in ends:  # a worker without a pidfd ends by itself: its inbox has no writer any more
+                os.close(fd)
+            raise
 
     def _in_child(self) -> None:
         signal.set_wakeup_fd(-1)  # its descriptor is closed here, and the number may soon be that of a connection

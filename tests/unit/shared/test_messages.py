@@ -58,7 +58,7 @@ _KINDS: Final[dict[type[Any], tuple[Decoder, st.SearchStrategy[Any]]]] = {
     Failure: (decode_from_worker, st.builds(Failure, job_id=_TEXT, code=st.sampled_from(Code), detail=_TEXT)),
     Log: (decode_from_worker, st.builds(Log, level=_TEXT, event=_TEXT, job_id=_TEXT)),
     Fork: (decode_fork, st.builds(Fork, count=st.integers())),
-    Forked: (decode_from_fork_server, st.builds(Forked, pid=st.integers())),
+    Forked: (decode_from_fork_server, st.builds(Forked, pids=st.lists(st.integers()))),
     ForkFailed: (decode_from_fork_server, st.builds(ForkFailed, reason=_TEXT)),
     Exited: (decode_from_fork_server, st.builds(Exited, pid=st.integers(), status=st.integers())),
 }
