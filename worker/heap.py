@@ -12,6 +12,7 @@ This is the first module that a fork server loads, and so it loads as little as 
 from __future__ import annotations
 
 import ctypes
+import sys
 
 __all__ = ["Heap"]
 
@@ -24,6 +25,13 @@ _DEFAULT_BYTES = 128 << 10
 #: madvise(2): make huge pages of what is there, now; since Linux 6.1.
 _MADV_COLLAPSE = 25
 _PYMEM_DOMAIN_RAW = 0
+#: Python has a pool for small objects of each size, in steps of 16 bytes; what comes first in it is this far inside.
+_POOL_BYTES = 16 << 10
+_POOL_HEAD_BYTES = 48
+_BYTES_HEAD_BYTES = sys.getsizeof(b"")
+_SIZES = range(16, 513, 16)
+#: What fills up a pool; never let go.
+_filling: list[object] = []
 
 
 class _Allocator(ctypes.Structure):
@@ -61,6 +69,7 @@ class Heap:
 
     def settle(self) -> None:
         """Make huge pages of what was taken, as far as it fills whole ones; further memory comes from where it did."""
+        _begin_new_pools()
         if not hasattr(self._libc, "mallopt"):
             return
         ctypes.pythonapi.PyObject_SetArenaAllocator(ctypes.byref(self._before))
@@ -70,6 +79,29 @@ class Heap:
         first, last = -(begin // -_HUGE_BYTES) * _HUGE_BYTES, end // _HUGE_BYTES * _HUGE_BYTES
         if first < last:
             self._libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_COLLAPSE)
+
+
+def _begin_new_pools() -> None:
+    """Fill the pools up, so that what a worker makes lies at the beginning of new ones, and not in holes everywhere."""
+    for size in _SIZES:
+        before = 0
+        for _ in range(4 * _POOL_BYTES // size):  # so that other pools than expected do no harm
+            thing = _thing(size)
+            _filling.append(thing)
+            if before % _POOL_BYTES == _POOL_HEAD_BYTES and id(thing) == before + size:
+                break  # the first two
+            before = id(thing)
+
+
+def _thing(size: int) -> object:
+    """Return a new object that takes `size` bytes."""
+    match size:
+        case 16:
+            return object()
+        case 32:
+            return float(len(_filling))
+        case _:
+            return bytes(size - _BYTES_HEAD_BYTES)
 
 
 def _heap() -> tuple[int, int]:

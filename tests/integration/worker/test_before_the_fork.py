@@ -107,6 +107,24 @@ def test_what_is_loaded_lies_on_the_heap_and_what_comes_later_does_not() -> None
     ) == [True, True, True]
 
 
+def test_new_small_objects_lie_together_whatever_was_freed_before() -> None:
+    """Holes that loading left are filled: a hundred objects of many sizes touch few pages."""
+    assert _run(
+        """
+        import json
+        from worker.heap import Heap
+
+        def pages(): return len({id(thing) >> 12 for thing in [bytes(30 * n % 400) for n in range(100)]})
+        heap = Heap()
+        loaded = [bytes(30 * n % 400) for n in range(6_000)]
+        del loaded[::7]
+        with_holes = pages()
+        heap.settle()
+        print(json.dumps([with_holes > 45, pages() < 35]))
+        """
+    ) == [True, True]
+
+
 def test_memory_from_before_between_and_after_can_be_freed_in_any_order() -> None:
     """Arenas that were mapped before, and those that came from malloc, may become empty, also in a child."""
     assert (
