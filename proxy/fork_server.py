@@ -206,7 +206,7 @@ class ForkServer:
                 self._listener.on_exited(message.pid, message.status)
 
     def _hand_over(self, pids: list[int], fds: list[int]) -> None:
-        """Pass on the workers whose descriptors all arrived; the kernel leaves out what this process has no room for."""
+        """Pass on the workers whose descriptors all arrived: the kernel leaves out what there is no room for here."""
         self._owe(-len(pids))
         whole = min(len(pids), len(fds) // _FDS)
         for i in range(whole):
