@@ -27,7 +27,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from shared.messages import WORKERS_AT_ONCE, Exited, Fork, Forked, ForkFailed, decode_fork, encode
+from shared.messages import WORKERS_AT_ONCE, Exited, Forked, ForkFailed, decode_fork, encode
 from worker.gathering import gather
 from worker.job_client import JobClient
 from worker.loop import ForkableLoop
@@ -57,14 +57,9 @@ def main(channel: socket.socket, config: WorkerConfig, settle: Callable[[], None
         file.write(_OOM_SCORE)
     loop = ForkableLoop()
     rehearse(loop, config, 1)
+    gather(lambda: rehearse(loop, config, 1))
+    rehearse(loop, config, _REHEARSALS)
     fork_server = ForkServer(channel, loop, config)
-
-    def run(times: int) -> None:
-        rehearse(loop, config, times)
-        fork_server.rehearse()
-
-    gather(lambda: run(1))
-    run(_REHEARSALS)
     gc.collect()
     if sys.version_info >= (3, 12):  # before, no object is immortal, and what looks for one would only take room
         from worker.immortal import make_immortal  # noqa: PLC0415
@@ -86,8 +81,6 @@ class ForkServer:
         self._channel = channel
         self._config = config
         self._wakeup_r, self._wakeup_w = socket.socketpair()
-        for end in (self._wakeup_r, self._wakeup_w):
-            end.setblocking(False)  # noqa: FBT003 - its only argument
         self._not_the_childs = [end.fileno() for end in (channel, self._wakeup_r, self._wakeup_w)]
         self._process = WorkerProcess(self._in_child)
         self._loop = loop
@@ -97,24 +90,10 @@ class ForkServer:
         self._children: set[int] = set()
         self._wanted = 0
 
-    def rehearse(self) -> None:
-        """Make workers that nobody gets, which end at once; as for throw-away jobs, later forks then cost less."""
-        channel = self._channel
-        front_end, self._channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with front_end, self._channel:
-            front_end.send(encode(Fork(count=WORKERS_AT_ONCE)))
-            self._read()
-            self._fork()
-            _, fds, _, _ = socket.recv_fds(front_end, _REQUEST_BYTES, 3 * WORKERS_AT_ONCE)
-            for fd in fds:
-                os.close(fd)
-            while self._children:
-                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-                self._reap()
-        self._channel = channel
-
     def serve(self) -> None:
         """Fork and reap until the front end is gone, then kill every worker."""
+        for end in (self._wakeup_r, self._wakeup_w):
+            end.setblocking(False)  # noqa: FBT003 - its only argument
         signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(self._wakeup_w.fileno(), warn_on_full_buffer=False)
         channel, wakeup = self._channel.fileno(), self._wakeup_r.fileno()

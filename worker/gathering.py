@@ -12,8 +12,6 @@ import sys
 from types import FunctionType
 from typing import TYPE_CHECKING, Final
 
-from worker.heap import begin_new_pools
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
@@ -38,7 +36,6 @@ def gather(run: Callable[[], object]) -> None:
         sys.setprofile(None)
     functions = [thing for thing in gc.get_objects() if type(thing) is FunctionType and id(thing.__code__) in called]
     functions.sort(key=lambda function: sys.getsizeof(function.__code__))  # an allocator keeps a page for each size
-    begin_new_pools()
     copies = [function.__code__.replace() for function in functions]
     for function, copy in zip(functions, copies, strict=True):
         function.__code__ = copy

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-__all__ = ["Heap", "begin_new_pools"]
+__all__ = ["Heap"]
 
 _HUGE_BYTES = 2 << 20
 #: mallopt(3): by how much more than is needed the heap grows, and from which size on memory does not come from it.
@@ -69,7 +69,7 @@ class Heap:
 
     def settle(self) -> None:
         """Make huge pages of what was taken, as far as it fills whole ones; further memory comes from where it did."""
-        begin_new_pools()
+        _begin_new_pools()
         if not hasattr(self._libc, "mallopt"):
             return
         ctypes.pythonapi.PyObject_SetArenaAllocator(ctypes.byref(self._before))
@@ -81,7 +81,7 @@ class Heap:
             self._libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_COLLAPSE)
 
 
-def begin_new_pools() -> None:
+def _begin_new_pools() -> None:
     """Fill the pools up, so that what is made next lies at the beginning of new ones, and not in holes everywhere."""
     for size in _SIZES:
         before = 0
