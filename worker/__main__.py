@@ -17,7 +17,7 @@ _CONFIG_BYTES = 65_536
 def main(fd: int) -> None:
     """Serve the front end at the other end of the socket `fd`."""
     heap = Heap()
-    import socket  # noqa: PLC0415 - only now: see above
+    import socket  # noqa: PLC0415 - it is to lie on that heap, as all that follows
 
     from shared.worker_config import WorkerConfig  # noqa: PLC0415
 
@@ -36,7 +36,7 @@ def lighten(config: WorkerConfig) -> None:
     This process has one thread, and each worker would pay for it.
     """
     os.register_at_fork = _forget
-    for module in ("_lzma", "_bz2", "_uuid", "grp"):  # a fork copies five mappings for each library
+    for module in ("_lzma", "_bz2", "_uuid", "grp"):  # a fork copies, for each library, five mappings
         sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
     if config.max_jobs == 1 and not config.job_server_url.startswith("https:"):
         # Nobody speaks TLS here, and nobody uses uvloop, which loads these modules. Without them each worker is smaller

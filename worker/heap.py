@@ -24,6 +24,8 @@ _UNTIL_LOADED = {_M_TOP_PAD: 2 * _HUGE_BYTES, _M_MMAP_THRESHOLD: 32 << 20}
 _DEFAULT_BYTES = 128 << 10
 #: madvise(2): make huge pages of what is there, now; since Linux 6.1.
 _MADV_COLLAPSE = 25
+#: prctl(2): no further huge pages for this process and its children.
+_PR_SET_THP_DISABLE = 41
 _PYMEM_DOMAIN_RAW = 0
 #: Python has a pool for small objects of each size, in steps of 16 bytes; what comes first in it is this far inside.
 _POOL_BYTES = 16 << 10
@@ -79,6 +81,7 @@ class Heap:
         first, last = -(begin // -_HUGE_BYTES) * _HUGE_BYTES, end // _HUGE_BYTES * _HUGE_BYTES
         if first < last:
             self._libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_COLLAPSE)
+        self._libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)  # a worker must not get two megabytes where it needs a page
 
 
 def _begin_new_pools() -> None:
