@@ -4,8 +4,9 @@ Theory of operation
 -------------------
 The front end has threads and much memory, so it must not fork, and a fresh interpreter costs hundreds of milliseconds.
 This process has what a worker needs and nothing else; it is asked over a socket (`Fork`), forks (worker/process.py),
-and hands back three descriptors: the worker's pidfd, the writing end of its inbox and the reading end of its outbox. It
-keeps no copy of them, so a worker that ends is seen as EOF, and a front end that ends is seen by the worker as EOF.
+and hands back three descriptors of each worker: its pidfd, the writing end of its inbox and the reading end of its
+outbox. It keeps no copy of them, so a worker that ends is seen as EOF, and a front end that ends is seen by the worker
+as EOF.
 
 It reaps what it forked and reports each end (`Exited`). Before it reaps a worker it kills what is left of the worker's
 process group: as long as the zombie is there, the group's number cannot belong to anybody else.

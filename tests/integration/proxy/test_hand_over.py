@@ -1,0 +1,116 @@
+"""Workers are handed over several at a time: each gets its own ends, and none gets those of another."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from proxy.fork_server import WORKER_COMMAND, ForkServer
+from shared.messages import WORKERS_AT_ONCE
+from shared.worker_config import WorkerConfig
+from tests.support.waiting import eventually
+
+_CONFIG = WorkerConfig(
+    job_server_url="http://127.0.0.1:9/start", max_body_bytes=1 << 20, submit_retries=0, lost_reply_wait_s=1, max_jobs=1
+)
+
+
+class Heard:
+    """What the fork server's listener heard; holds the ends that came."""
+
+    def __init__(self) -> None:
+        self.forked: dict[int, tuple[int, int, int]] = {}
+        self.failed: list[str] = []
+        self.exited: dict[int, int] = {}
+        self.lost = False
+
+    def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
+        """Note the worker."""
+        self.forked[pid] = (pidfd, inbox_fd, outbox_fd)
+
+    def on_fork_failed(self, reason: str) -> None:
+        """Note why."""
+        self.failed.append(reason)
+
+    def on_exited(self, pid: int, status: int) -> None:
+        """Note the status."""
+        self.exited[pid] = status
+
+    def on_lost(self) -> None:
+        """Note it."""
+        self.lost = True
+
+    def close(self) -> None:
+        """Close every end."""
+        for fds in self.forked.values():
+            for fd in fds:
+                os.close(fd)
+
+
+@pytest.fixture
+async def heard() -> AsyncIterator[Heard]:
+    """Whoever listens."""
+    heard = Heard()
+    yield heard
+    heard.close()
+
+
+async def test_each_worker_has_its_own_ends_and_none_of_its_siblings(heard: Heard) -> None:
+    """Without its inbox's writing end a worker leaves: no sibling that was made with it has a copy of that."""
+    fork_server = ForkServer(_CONFIG.encode(), heard, WORKER_COMMAND)
+    await fork_server.start()
+    try:
+        wanted = 2 * WORKERS_AT_ONCE + 1
+        fork_server.fork(wanted)
+        await eventually(lambda: len(heard.forked) == wanted)
+        for pid in list(heard.forked):
+            pidfd, inbox_fd, outbox_fd = heard.forked.pop(pid)
+            os.close(inbox_fd)
+            await eventually(lambda pid=pid: pid in heard.exited)
+            assert heard.exited[pid] == 0
+            assert os.read(outbox_fd, 1) == b""
+            os.close(pidfd)
+            os.close(outbox_fd)
+            assert len(heard.exited) == wanted - len(heard.forked)
+    finally:
+        await fork_server.stop()
+    assert heard.failed == []
+
+
+@pytest.mark.parametrize(("fds", "forked"), [(9, 3), (8, 2), (7, 2), (3, 1), (2, 0), (0, 0), (11, 3)])
+async def test_a_worker_of_which_an_end_is_missing_counts_as_not_made(heard: Heard, fds: int, forked: int) -> None:
+    """What arrives whole is used; of the rest every descriptor is closed, and whoever waits hears of it."""
+    before = _descriptors()
+    fork_server = ForkServer(_CONFIG.encode(), heard, (sys.executable, "-c", _speaker(fds)))
+    await fork_server.start()
+    try:
+        fork_server.fork(3)
+        await eventually(lambda: len(heard.forked) + len(heard.failed) == 3)
+        assert list(heard.forked) == [101, 102, 103][:forked]
+        assert heard.failed == ["Too many open files"] * (3 - forked)
+    finally:
+        await fork_server.stop()
+    assert _descriptors() == before + 3 * forked
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _speaker(fds: int) -> str:
+    """Return a fork server's program that claims three workers and sends so many descriptors."""
+    return dedent(f"""
+        import os, socket, sys
+        from shared.messages import Forked, encode
+        channel = socket.socket(fileno=int(sys.argv[1]))
+        channel.recv(65536), channel.recv(65536)
+        fds = [os.open("/dev/null", os.O_RDONLY) for _ in range({fds})]
+        message = encode(Forked(pids=[101, 102, 103]))
+        socket.send_fds(channel, [message], fds) if fds else channel.send(message)
+        channel.recv(1)
+    """)
