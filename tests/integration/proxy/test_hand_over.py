@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
@@ -71,7 +72,7 @@ async def test_each_worker_has_its_own_ends_and_none_of_its_siblings(heard: Hear
         for pid in list(heard.forked):
             pidfd, inbox_fd, outbox_fd = heard.forked.pop(pid)
             os.close(inbox_fd)
-            await eventually(lambda pid=pid: pid in heard.exited)
+            await eventually(partial(heard.exited.__contains__, pid))
             assert heard.exited[pid] == 0
             assert os.read(outbox_fd, 1) == b""
             os.close(pidfd)
