@@ -37,8 +37,10 @@ _STORM_S: Final = 10.0
 _RESTART_S: Final = 0.5
 #: How long jobs wait for the new fork server's first worker before they are refused.
 _LOST_S: Final = 1.0
-#: A worker beyond the spares, left over from a burst of reused ones, goes when it has had no job for this long.
+#: A worker beyond the spares, left over from a burst of reused ones, goes when it has had no job for this long; one
+#: that never had a job, as whoever wanted it was refused in the meantime, much sooner.
 _SURPLUS_S: Final = 10.0
+_UNUSED_S: Final = 1.0
 
 
 class Counts:
@@ -237,8 +239,10 @@ class Pool:
                 return
         worker.idle_since = asyncio.get_running_loop().time()
         self._spares.append(worker)
-        if len(self._spares) > self._target and "surplus" not in self._timers:
-            self._later("surplus", _SURPLUS_S, self._drop_surplus)
+        if len(self._spares) > self._target:
+            timer = self._timers.get("surplus")
+            if timer is None or timer.when() > _surplus_until(worker):
+                self._later("surplus", _surplus_until(worker) - worker.idle_since, self._drop_surplus)
         self._refill()
 
     def _refill(self) -> None:
@@ -250,15 +254,16 @@ class Pool:
             self._fork_server.fork(missing)
 
     def _drop_surplus(self) -> None:
-        """Let those go that have been idle for too long; the leftmost has been so for the longest."""
+        """Let those go that have been idle for too long."""
         del self._timers["surplus"]
         now = asyncio.get_running_loop().time()
-        while len(self._spares) > self._target:
-            kept_s = self._spares[0].idle_since + _SURPLUS_S - now
-            if kept_s > 0:
-                self._later("surplus", kept_s, self._drop_surplus)
+        surplus = max(0, len(self._spares) - self._target)
+        for worker in sorted(self._spares, key=_surplus_until)[:surplus]:
+            if _surplus_until(worker) > now:
+                self._later("surplus", _surplus_until(worker) - now, self._drop_surplus)
                 return
-            self._spares.popleft().retire()
+            self._spares.remove(worker)
+            worker.retire()
 
     def _on_worker_exit(self, worker: Worker) -> None:
         if self._workers.get(worker.pid) is worker:
@@ -335,3 +340,8 @@ class Pool:
         if name in self._timers:
             self._timers[name].cancel()
         self._timers[name] = asyncio.get_running_loop().call_later(delay_s, call)
+
+
+def _surplus_until(worker: Worker) -> float:
+    """Return until when a worker is kept that is more than the spares."""
+    return worker.idle_since + (_SURPLUS_S if worker.jobs_done else _UNUSED_S)

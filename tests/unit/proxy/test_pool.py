@@ -335,6 +335,30 @@ async def test_surplus_workers_go_after_a_while(stages: Make, monkeypatch: pytes
     await eventually(lambda: sum(not worker.stopping for worker in stage.pool.workers) == 1)
 
 
+async def test_surplus_workers_without_a_job_go_soon(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wanted it was refused meanwhile. One that had a job stays, as more may come for it."""
+    monkeypatch.setattr(proxy.pool, "_UNUSED_S", 0.02)
+    stage = await stages(spares=1, max_jobs=0)
+    used = [stage.pool.request() for _ in range(3)]
+    stage.server.answers()
+    for ticket in used:
+        stage.pool.release(ticket.result(), reusable=True)
+    busy = [stage.pool.request() for _ in stage.pool.workers]
+    unwanted = [stage.pool.request() for _ in range(4)]
+    for ticket in unwanted:
+        stage.pool.withdraw(ticket)
+    stage.server.answers()
+    for ticket in busy:
+        stage.pool.release(ticket.result(), reusable=True)
+
+    def staying() -> list[Worker]:
+        return [worker for worker in stage.pool.workers if not worker.stopping]
+
+    assert len(staying()) > len(busy)
+    await eventually(lambda: len(staying()) == len(busy))
+    assert {ticket.result() for ticket in busy} == set(staying())
+
+
 async def test_a_pool_that_stops_refuses_who_queues_and_waits_for_its_workers(stages: Make) -> None:
     """`shutting-down`; nothing is left, and a worker that comes too late is ended at once."""
     stage = await stages(spares=2)
