@@ -36,14 +36,14 @@ def lighten(config: WorkerConfig) -> None:
     This process has one thread, and each worker would pay for it.
     """
     os.register_at_fork = _forget
-    for module in ("_lzma", "_bz2", "_uuid", "grp"):  # a fork copies, for each library, five mappings
-        sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
+    unwanted = ["_lzma", "_bz2", "_uuid", "grp"]  # a fork copies, for each library, five mappings
     if config.max_jobs == 1 and not config.job_server_url.startswith("https:"):
         # Nobody speaks TLS here, and nobody uses uvloop, which loads these modules. Without them each worker is smaller
         # by some 3 MB that a fork would have to map, and the start spares the 90 ms that aiohttp takes to load the
         # system's certificates.
-        for module in ("ssl", "_ssl", "_hashlib"):
-            sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
+        unwanted += ["ssl", "_ssl", "_hashlib"]
+    for module in unwanted:
+        sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
 
 
 def _forget(**_: object) -> None:

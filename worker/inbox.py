@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing.context
 import multiprocessing.queues
+import os
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,8 @@ class Post:
         self._callback: asyncio.Future[bytes] = self._loop.create_future()
         self._job_id = ""
         self._loop.add_reader(inbox.fileno(), self._on_readable)
+        # uvloop lets what it watches not block. `get` waits for the rest of a message that is larger than a pipe holds.
+        os.set_blocking(inbox.fileno(), True)
 
     async def assignment(self) -> tuple[Assign, asyncio.Future[bytes]]:
         """Wait for a job; return it with the future of its callback's body.

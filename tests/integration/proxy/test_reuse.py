@@ -55,6 +55,18 @@ async def test_without_a_limit_a_worker_is_used_again_and_again(
     assert len({await pid_of(client, proxy, job_server) for _ in range(4)}) == 1
 
 
+async def test_messages_larger_than_a_pipe_reach_a_worker_that_is_used_again(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """Its inbox holds 64 KiB at a time; jobs and results of nearly a megabyte come in pieces, to the same worker."""
+    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0")
+    first = await pid_of(client, proxy, job_server)
+    padding = "x" * 900_000
+    for _ in range(5):
+        assert (await post_job(client, proxy.queue_job, padding=padding)).status == 200
+        assert await pid_of(client, proxy, job_server, padding=padding) == first
+
+
 async def test_a_worker_whose_job_failed_is_never_used_again(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
