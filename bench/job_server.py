@@ -2,7 +2,8 @@
 
 It speaks the asynchronous form of the protocol only. A job is `{"callback": URL, "duration": seconds}`, 0 s if it does
 not say; with `"hold": true` it runs until somebody says `POST /release`. The result says how long the job really took,
-from the submission's last byte to the callback's first, as `took_ms`. `GET /held` tells how many are held.
+from the submission's last byte to the callback's first, as `took_ms`, and the monotonic instant of that last byte, as
+`submitted_at`. `GET /held` tells how many are held.
 
 Callbacks go out over connections that are kept where the callee keeps them, at most `_CONNECTIONS` at a time.
 """
@@ -67,7 +68,7 @@ class JobServer:
     def _finish(self, job: Job) -> None:
         url = urlsplit(job.callback)
         took_ms = (time.monotonic() - job.started) * 1000
-        result = {"id": job.id, "state": "completed", "took_ms": took_ms}
+        result = {"id": job.id, "state": "completed", "took_ms": took_ms, "submitted_at": job.started}
         if url.netloc not in self._callees:
             self._callees[url.netloc] = Callee(url.hostname or "", url.port or 80)
         self._callees[url.netloc].post(request("POST", url.netloc, url.path, result))

@@ -32,6 +32,8 @@ class Fifty:
 
     way: str
     total_s: float
+    #: From the first request until the last job had been submitted; None where the job server does not say.
+    submitted_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from bench.contenders.table import CONTENDERS
-from bench.measures import Results, Round, Spread, spread
+from bench.measures import Fifty, Results, Round, Spread, spread
 from bench.targets import ratios, reached
 
 __all__ = ["sections"]
@@ -108,16 +108,23 @@ def _by_contender(rounds: Iterable[Round]) -> dict[str, list[Round]]:
 
 
 def _fifty(results: Results) -> str:
-    by_way: dict[str, list[float]] = {}
+    by_way: dict[str, list[Fifty]] = {}
     for one in results.fifty:
-        by_way.setdefault(one.way, []).append(one.total_s)
+        by_way.setdefault(one.way, []).append(one)
     rows = []
-    for way, totals in by_way.items():
+    for way, some in by_way.items():
         title = (
             CONTENDERS[way].title if way in CONTENDERS else "the same, by `python -m jobclient`, embedded job server"
         )
-        rows.append([title, _with_range("{:.3f}", spread(totals))])
-    return table(["", "seconds in all"], rows)
+        submitted = [one.submitted_s for one in some if one.submitted_s is not None]
+        rows.append(
+            [
+                title,
+                _with_range("{:.3f}", spread(one.total_s for one in some)),
+                _with_range("{:.3f}", spread(submitted)) if submitted else "",
+            ]
+        )
+    return table(["", "seconds in all", "last job submitted, s"], rows)
 
 
 def _lone(results: Results) -> str:

@@ -10,7 +10,7 @@ import pytest
 from bench.chart import draw
 from bench.contenders.table import CONTENDERS
 from bench.document import fill
-from bench.measures import InFlight, Results, Round, percentile, spread
+from bench.measures import Fifty, InFlight, Results, Round, percentile, spread
 from bench.options import parse
 from bench.tables import sections
 from bench.targets import TARGETS, Verdict, ratios, reached
@@ -105,6 +105,21 @@ def test_jobs_in_flight_count_only_with_a_process_for_each() -> None:
     (one,) = [one for one in reached(results) if one.target.title.startswith("jobs in flight")]
     assert one.figure is not None
     assert one.figure.median == 2000
+
+
+def test_a_way_without_a_time_of_submission_has_an_empty_cell() -> None:
+    """The embedded job server does not say when it got a job."""
+    results = Results(
+        fifty=[
+            Fifty(way="fresh", total_s=0.66, submitted_s=0.15),
+            Fifty(way="fresh", total_s=0.7, submitted_s=0.17),
+            Fifty(way="jobclient", total_s=0.75),
+        ]
+    )
+    *_, fresh, job_client = sections(results)["fifty"].strip().splitlines()
+    assert "0.680 (0.660 to 0.700) | 0.160 (0.150 to 0.170)" in fresh
+    assert "0.750" in job_client
+    assert job_client.endswith("|  |")
 
 
 def test_the_document_has_a_place_for_every_section() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import time
 from typing import Any
 
 from bench.job_server import JobServer
@@ -31,6 +34,25 @@ async def test_jobs_are_held_until_they_are_released() -> None:
     for _ in range(3):
         _ask(server, "POST", "/start", {"callback": "http://127.0.0.1:1/callback/x", "hold": True})
     assert _ask(server, "GET", "/held") == (200, {"held": 3})
+
+
+async def test_a_result_says_when_its_job_was_submitted() -> None:
+    """The instant lies between the request and its reply, by the clock of whoever asks."""
+    called: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def callee(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index] # it is there
+        called.set_result(await reader.readexactly(length))
+        writer.close()
+
+    listener = await asyncio.start_server(callee, "127.0.0.1", 0)
+    async with listener:
+        host, port = listener.sockets[0].getsockname()
+        before = time.monotonic()
+        _ask(JobServer(), "POST", "/start", {"callback": f"http://{host}:{port}/callback/x"})
+        after = time.monotonic()
+        assert before <= json.loads(await called)["submitted_at"] <= after
 
 
 async def test_an_unknown_route_is_not_found() -> None:
