@@ -257,12 +257,14 @@ class Pool:
         """Let those go that have been idle for too long."""
         del self._timers["surplus"]
         now = asyncio.get_running_loop().time()
-        surplus = max(0, len(self._spares) - self._target)
-        for worker in sorted(self._spares, key=_surplus_until)[:surplus]:
-            if _surplus_until(worker) > now:
-                self._later("surplus", _surplus_until(worker) - now, self._drop_surplus)
-                return
-            self._spares.remove(worker)
+        surplus = sorted(self._spares, key=_surplus_until)[: max(0, len(self._spares) - self._target)]
+        over = [worker for worker in surplus if _surplus_until(worker) <= now]
+        if len(over) < len(surplus):
+            self._later("surplus", _surplus_until(surplus[len(over)]) - now, self._drop_surplus)
+        leaving = set(over)
+        # In one pass: to take them out one by one, out of thousands, would hold the event loop up.
+        self._spares = deque(worker for worker in self._spares if worker not in leaving)
+        for worker in over:
             worker.retire()
 
     def _on_worker_exit(self, worker: Worker) -> None:
