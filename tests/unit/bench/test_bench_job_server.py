@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from typing import Any
 
@@ -41,9 +40,8 @@ async def test_a_result_says_when_its_job_was_submitted() -> None:
     called: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def callee(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index] # it is there
-        called.set_result(await reader.readexactly(length))
+        (message,) = MessageReader().feed(await reader.readuntil(b"}"))
+        called.set_result(message.body)
         writer.close()
 
     listener = await asyncio.start_server(callee, "127.0.0.1", 0)
