@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from bench.job_server import JobServer
-from bench.wire import MessageReader, request
+from bench.wire import MessageReader, request, response
 
 
 def _ask(server: JobServer, method: str, path: str, document: object = None) -> tuple[int, dict[str, Any]]:
@@ -41,8 +41,9 @@ async def test_a_result_says_when_its_job_was_submitted() -> None:
 
     async def callee(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         (message,) = MessageReader().feed(await reader.readuntil(b"}"))
-        called.set_result(message.body)
+        writer.write(response("200 OK", {}, close=True))  # without an answer it would be called once more, in vain
         writer.close()
+        called.set_result(message.body)
 
     listener = await asyncio.start_server(callee, "127.0.0.1", 0)
     async with listener:
