@@ -13,7 +13,7 @@ from typing import Final
 
 import uvloop
 
-from proxy.front_end import FrontEnd
+from proxy.run.process import FrontEnd
 from shared.settings import load
 
 __all__ = ["main"]

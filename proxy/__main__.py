@@ -18,16 +18,16 @@ def main() -> int:
     """Run the proxy until it is told to stop, or do what the command line says instead; return the exit code."""
     check = False
     if arguments := sys.argv[1:]:
-        from proxy import cli  # noqa: PLC0415 - a plain start has no use for it
+        from proxy.run import cli  # noqa: PLC0415 - a plain start has no use for it
 
         check = cli.parse(arguments).check
     try:
         settings = load(env_file=_ENV_FILE)
         if check:
-            from proxy.check import Check  # noqa: PLC0415
+            from proxy.run.check import Check  # noqa: PLC0415
 
             return asyncio.run(Check(settings, print).run())
-        from proxy.front_end import FrontEnd  # noqa: PLC0415 - a bad setting is told before anything heavy is loaded
+        from proxy.run.process import FrontEnd  # noqa: PLC0415 - a bad setting is told before anything heavy is loaded
 
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(FrontEnd(settings).run())

@@ -12,7 +12,7 @@
         ├── RejectedError        it answered other than 2xx
         └── BadReplyError        its reply was not what the protocol says
 
-The table from code to HTTP is proxy/api/problems.py, and a test holds that it has every code.
+The table from code to HTTP is proxy/http/problems.py, and a test holds that it has every code.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from worker.heap import Heap
+from worker.before_fork.heap import Heap
 
 if TYPE_CHECKING:
     from shared.worker_config import WorkerConfig

@@ -29,12 +29,12 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from shared.messages import WORKERS_AT_ONCE, Exited, Forked, ForkFailed, decode_fork, encode
-from worker.gathering import gather
+from worker.before_fork.gathering import gather
+from worker.before_fork.warm_up import rehearse
 from worker.job_client import JobClient
 from worker.loop import ForkableLoop
 from worker.main import Worker, run
 from worker.process import WorkerProcess
-from worker.rehearsal import rehearse
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,7 +63,7 @@ def main(channel: socket.socket, config: WorkerConfig, settle: Callable[[], None
     fork_server = ForkServer(channel, loop, config)
     gc.collect()
     if sys.version_info >= (3, 12):  # before, no object is immortal, and what looks for one would only take room
-        from worker.immortal import make_immortal  # noqa: PLC0415
+        from worker.before_fork.immortal import make_immortal  # noqa: PLC0415
 
         make_immortal()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object

@@ -14,9 +14,9 @@ import os
 from typing import TYPE_CHECKING, NoReturn
 
 from shared.errors import Code, JobServerError
+from shared.job_server.verdict import says_failed
 from shared.lifecycle import Event
 from shared.messages import Answered, Assign, Failure, FromWorker, Log, Progress, encode
-from shared.verdict import says_failed
 from worker.inbox import Inbox, Post
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""What HTTP sees: the client's routes, the callback route, health, problems, and the admin routes."""
+"""The HTTP entrance: what a request means, and what it is answered."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.api.http import read_body, send_response
-from proxy.intake import Kind
-from proxy.job import token_hash
+from proxy.http.asgi import read_body, send_response
+from proxy.jobs.callback_intake import Kind
+from proxy.jobs.job import token_hash
 from shared import strict_json
 from shared.errors import Code, RequestError, StrictJSONError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from proxy.intake import Intake
+    from proxy.jobs.callback_intake import Intake
 
 __all__ = ["CallbackRoute"]
 

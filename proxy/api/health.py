@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.api import problems
-from proxy.api.http import send_problem, send_response
+from proxy.http import problems
+from proxy.http.asgi import send_problem, send_response
 from shared.errors import Code
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from proxy.dispatcher import Dispatcher
-    from proxy.pool import Pool
+    from proxy.jobs.dispatcher import Dispatcher
+    from proxy.workers.pool import Pool
 
 __all__ = ["Alive", "Ready"]
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
-from proxy.children import become_subreaper
+from proxy.workers.orphans import become_subreaper
 from tests.chaos.support.harness import TIMEOUT_S, Chaos
 from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 import pytest
 from aiohttp import ClientError, ClientSession
 
-from proxy.journal_file import JournalFile
-from proxy.record import Record
+from proxy.store.journal.file import JournalFile
+from proxy.store.record import Record
 from tests.chaos.support.processes import JobServerProcess
 from tests.support.http import Answer, fetch
 from tests.support.restarts import Restarts

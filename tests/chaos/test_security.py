@@ -7,7 +7,7 @@ import hmac
 
 import pytest
 
-from proxy.api.jobs import Authorization
+from proxy.api.clients.authorization import Authorization
 from shared.errors import RequestError
 from tests.chaos.support.harness import Chaos
 from tests.support.http import fetch

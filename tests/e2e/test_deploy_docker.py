@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.front_end import HARD_STOP_S
+from proxy.run.process import HARD_STOP_S
 from shared.settings import load, variables
 from tests.support.proxy_process import ROOT, environment
 from tests.support.waiting import eventually_blocking

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.check import descriptors_needed
-from proxy.front_end import HARD_STOP_S
+from proxy.run.check import descriptors_needed
+from proxy.run.process import HARD_STOP_S
 from shared.settings import load
 from tests.support.proxy_process import ROOT
 

@@ -7,7 +7,7 @@ import itertools
 import time
 from typing import Any, Final
 
-from proxy.record import Record
+from proxy.store.record import Record
 from shared.lifecycle import State, Submitted
 
 __all__ = ["a_record", "finished"]

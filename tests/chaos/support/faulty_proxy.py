@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from proxy import front_end, pool
 from proxy.__main__ import main
+from proxy.run import process as front_end
+from proxy.workers import pool
 from tests.chaos.support.clock import follow_clock
 
 #: Longest lag less waiting for a processor, longest lag in all, number of looks; seconds.

@@ -12,10 +12,10 @@ from typing import cast
 import pytest
 from aiohttp import ClientSession
 
-from proxy.api.openapi import document
-from proxy.app import create_app
-from proxy.pool import Counts, Pool
-from proxy.store import MemoryStore
+from proxy.api.description.openapi import document
+from proxy.run.wiring import create_app
+from proxy.store.memory import MemoryStore
+from proxy.workers.pool import Counts, Pool
 from shared.errors import Code
 from shared.settings import Settings, load
 from tests.support.http import fetch

@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-from proxy.fork_server import WORKER_COMMAND, ForkServer
+from proxy.workers.fork_server_client import WORKER_COMMAND, ForkServer
 from shared.messages import WORKERS_AT_ONCE
 from shared.worker_config import WorkerConfig
 from tests.support.waiting import eventually

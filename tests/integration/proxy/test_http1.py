@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import http1
-from proxy.api.http import Guard, read_body, send_response
-from proxy.http1_exchange import EXTENSION
-from proxy.server import Listener
-from proxy.sockets import bind
+from proxy.http.asgi import Guard, read_body, send_response
+from proxy.http.fast import connection as http1
+from proxy.http.fast.exchange import EXTENSION
+from proxy.http.listening import bind
+from proxy.http.server import Listener
 from tests.support.waiting import eventually
-from tests.unit.proxy.test_http1_head import NOT_PLAIN
+from tests.unit.http.fast.test_head import NOT_PLAIN
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

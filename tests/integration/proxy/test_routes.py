@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
-from proxy.api import problems
+from proxy.http import problems
 from shared.errors import Code
 from tests.support.http import fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer

@@ -27,7 +27,7 @@ def test_an_object_that_was_there_is_not_counted_any_more() -> None:
     assert _run(
         """
         import sys
-        from worker.immortal import make_immortal
+        from worker.before_fork.immortal import make_immortal
 
         class Old: pass
         old = Old()
@@ -48,7 +48,7 @@ def test_where_objects_are_always_counted_nothing_is_done() -> None:
     assert (
         _run(
             """
-            from worker import immortal
+            from worker.before_fork import immortal
             immortal._count = lambda thing: 1234
             print(immortal.make_immortal())
             """
@@ -61,7 +61,7 @@ def test_code_that_was_called_is_copied_and_does_the_same() -> None:
     """Functions, methods and closures called get a copy of their code; what was not called keeps its own."""
     assert _run(
         """
-        from worker.gathering import gather
+        from worker.before_fork.gathering import gather
 
         def outer(a, *, b=2):
             def inner(c): return a + b + c
@@ -85,7 +85,7 @@ def test_what_is_loaded_lies_on_the_heap_and_what_comes_later_does_not() -> None
     assert _run(
         """
         import json
-        from worker.heap import Heap, _heap
+        from worker.before_fork.heap import Heap, _heap
 
         def share_on_heap(things):
             begin, end = _heap()
@@ -112,7 +112,7 @@ def test_new_small_objects_lie_together_whatever_was_freed_before() -> None:
     assert _run(
         """
         import json
-        from worker.heap import Heap
+        from worker.before_fork.heap import Heap
 
         def pages(): return len({id(thing) >> 12 for thing in [bytes(30 * n % 400) for n in range(100)]})
         heap = Heap()
@@ -131,7 +131,7 @@ def test_memory_from_before_between_and_after_can_be_freed_in_any_order() -> Non
         _run(
             """
             import os
-            from worker.heap import Heap
+            from worker.before_fork.heap import Heap
 
             before = [[object() for _ in range(300_000)] for _ in range(2)]
             heap = Heap()
@@ -159,7 +159,7 @@ def test_without_glibc_memory_comes_from_where_it_did() -> None:
         """
         import ctypes, types
         ctypes.CDLL = lambda name: types.SimpleNamespace()
-        from worker.heap import Heap, _heap
+        from worker.before_fork.heap import Heap, _heap
         heap = Heap()
         things = [object() for _ in range(400_000)]
         begin, end = _heap()
@@ -174,7 +174,7 @@ def test_the_heap_is_made_of_huge_pages() -> None:
     """Most of what was loaded lies in huge pages, as the kernel counts them."""
     assert _run(
         """
-        from worker.heap import Heap
+        from worker.before_fork.heap import Heap
         heap = Heap()
         things = [object() for _ in range(1_000_000)]
         heap.settle()

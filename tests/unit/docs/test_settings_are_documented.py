@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from decouple import RepositoryEnv
 
-from proxy.api import problems
+from proxy.http import problems
 from shared.errors import Code
 from shared.settings import load, variables
 

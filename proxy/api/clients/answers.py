@@ -1,0 +1,153 @@
+"""How a job looks to its client: its outcome, that it is not done yet, and its status document."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.http import problems
+from proxy.http.asgi import Headers, send_response
+from proxy.jobs.job import Job
+from shared.errors import AdmissionError, Code
+from shared.lifecycle import State
+from shared.outcome import Failed, Outcome, Succeeded
+
+if TYPE_CHECKING:
+    from starlette.types import Scope, Send
+
+    from proxy.store.record import Record
+
+__all__ = ["Answers", "send_status", "status_document"]
+
+#: When to ask again for a job that is not done.
+_RETRY_AFTER: Final = (b"retry-after", b"1")
+_REPLAYED: Final = (b"idempotent-replayed", b"true")
+
+
+class Answers:
+    """Answers about jobs."""
+
+    def __init__(self, *, granular_errors: bool) -> None:
+        self._granular = granular_errors
+
+    async def of_job(
+        self,
+        scope: Scope,
+        send: Send,
+        known: Job | Record,
+        *,
+        limit_s: float | None,
+        applied: bytes,
+        replayed: bool = False,
+    ) -> None:
+        """Answer with the job's outcome; or, if that takes longer than `limit_s`, with its status.
+
+        `applied` is the client's preference that `limit_s` comes from, if any.
+        """
+        outcome = await _wait(known, limit_s)
+        headers = _trace_headers(known)
+        if replayed:
+            headers.append(_REPLAYED)
+        if applied:
+            headers.append((b"preference-applied", applied))
+        if outcome is not None:
+            await self._send_outcome(scope, send, known.id, outcome, headers)
+            return
+        location = (b"location", f"/jobs/{known.id}".encode())
+        await send_status(scope, send, known, 202, [*headers, location, _RETRY_AFTER])
+
+    async def _send_outcome(
+        self, scope: Scope, send: Send, job_id: str, outcome: Outcome, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        match outcome:
+            case Succeeded():
+                fields = [(b"job-id", job_id.encode()), *headers]
+                await send_response(scope, send, 200, outcome.body, b"application/json", fields)
+            case Failed():
+                problem = problems.of_failure(outcome, job_id, granular=self._granular)
+                fields = [*problem.headers, *headers]
+                await send_response(scope, send, problem.status, problem.body, b"application/problem+json", fields)
+
+
+def _trace_headers(known: Job | Record) -> list[tuple[bytes, bytes]]:
+    """Return where the job stands in its client's trace, as the job server was told (W3C Trace Context)."""
+    if not isinstance(known, Job) or not known.traceparent:
+        return []
+    context = known.traceparent.encode()
+    return [(b"traceparent", context), (b"traceresponse", context)]
+
+
+async def send_status(scope: Scope, send: Send, known: Job | Record, status: int = 200, headers: Headers = ()) -> None:
+    """Answer with the job's status document."""
+    body = json.dumps(status_document(known)).encode()
+    fields = [(b"job-id", known.id.encode()), *headers]
+    await send_response(scope, send, status, body, b"application/json", fields)
+
+
+async def _wait(known: Job | Record, limit_s: float | None) -> Outcome | None:
+    """Return the outcome, or None if it takes longer than `limit_s`; then the job is one that will be found again."""
+    if not isinstance(known, Job):
+        return known.outcome
+    if limit_s is None:
+        return await asyncio.shield(known.outcome)  # the job is not this request's to cancel
+    if limit_s:
+        await asyncio.wait((known.outcome,), timeout=limit_s)
+    if not known.outcome.done() and known.entry is not None:
+        await asyncio.wait((known.outcome, known.entry.known), return_when=asyncio.FIRST_COMPLETED)
+    return known.outcome.result() if known.outcome.done() else None
+
+
+def status_document(known: Job | Record) -> dict[str, Any]:
+    """Return what is known of a job, for its client."""
+    record = _record_of(known)
+    running = isinstance(known, Job) and not known.outcome.done()
+    outcome = None if running else record.outcome
+    failure = outcome if isinstance(outcome, Failed) else None
+    state, submitted = record.state, record.submitted
+    if isinstance(known, Job) and known.state is not State.FINISHED:
+        state, submitted = known.state, known.submitted  # the record may be behind
+    return {
+        "id": record.id,
+        "state": str(state),
+        "submitted": str(submitted),
+        "accepted_at": _timestamp(record.accepted_at),
+        "deadline_at": _timestamp(record.deadline_at),
+        "finished_at": None if running else _timestamp(record.finished_at),
+        "outcome": None if outcome is None else "failed" if failure else "succeeded",
+        "code": str(failure.code) if failure else None,
+        "detail": failure.detail if failure else None,
+        "late": record.late,
+        "earlier_answer": _earlier_answer(record),
+        "callbacks": {
+            "accepted": int(record.callback is not None),
+            "early": int(record.early),
+            "late": int(record.late),
+            "duplicate": record.duplicates,
+        },
+        "result": f"/jobs/{record.id}/result",
+    }
+
+
+def _record_of(known: Job | Record) -> Record:
+    if not isinstance(known, Job):
+        return known
+    if known.entry is None:
+        raise AdmissionError(Code.INTERNAL_ERROR, "nothing is recorded of this job")
+    return known.entry.record
+
+
+def _earlier_answer(record: Record) -> dict[str, Any] | None:
+    """Return what the client was told before the result came after all."""
+    if not record.late or record.failure is None:
+        return None
+    failure = record.failure
+    return {"code": str(failure.code), "detail": failure.detail, "submitted": str(failure.submitted)}
+
+
+def _timestamp(unix_s: float | None) -> str | None:
+    """Return a Unix time as RFC 3339 has it, in UTC, to the millisecond."""
+    if unix_s is None:
+        return None
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,55 @@
+"""The `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header), and what a key is remembered by."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Final
+
+from proxy.http.asgi import header
+from shared.errors import Code, RequestError
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+
+__all__ = ["fingerprint", "key_of"]
+
+_MAX_CHARACTERS: Final = 255
+#: An RFC 8941 string: printable ASCII in quotes, with \" and \\ for these two.
+_STRING: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+#: What many clients send instead, a UUID say: no quotes, nothing that could mean something else.
+_BARE: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~:/@=-]+")
+_ESCAPED: Final = re.compile(r"\\(.)")
+
+
+def key_of(scope: Scope, holder: bytes) -> bytes | None:
+    """Return what the request's idempotency key is remembered by, or None if it has none.
+
+    Keys of one `holder` of an API key are apart from those of all others. A hash is remembered, not the key.
+
+    Raises:
+        RequestError: the header is no idempotency key.
+    """
+    given = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+    if not given:
+        return None
+    key = _parse(header(scope, b"idempotency-key").strip(" \t")) if len(given) == 1 else ""
+    if not 0 < len(key) <= _MAX_CHARACTERS:
+        raise RequestError(
+            Code.INVALID_REQUEST,
+            f'the `Idempotency-Key` is not a string in quotes, like "8e03978e", of 1 to {_MAX_CHARACTERS} characters',
+        )
+    return hashlib.sha256(holder + b"\0" + key.encode("ascii")).digest()
+
+
+def _parse(text: str) -> str:
+    quoted = _STRING.fullmatch(text)
+    if quoted is not None:
+        return _ESCAPED.sub(r"\1", quoted[1])
+    return text if _BARE.fullmatch(text) else ""
+
+
+def fingerprint(body: bytes) -> bytes:
+    """Return what a job's body is compared by."""
+    return hashlib.sha256(body).digest()

@@ -1,0 +1,87 @@
+"""The routes of one job: how it stands, its result, and its cancellation.
+
+Who has a job's id may ask: ids cannot be guessed. Where API keys are in use, one of them is needed as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from proxy.api.clients.answers import send_status
+from proxy.api.clients.preferences import preference
+from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from proxy.api.clients.answers import Answers
+    from proxy.api.clients.authorization import Authorization
+    from proxy.jobs.dispatcher import Dispatcher
+    from proxy.jobs.in_flight import Registry
+    from proxy.jobs.job import Job
+    from proxy.store.protocol import JobStore
+    from proxy.store.record import Record
+
+__all__ = ["JobResult", "JobStatus", "Jobs"]
+
+
+class Jobs:
+    """Finds a job by the id in the request's path."""
+
+    def __init__(self, registry: Registry, store: JobStore, authorization: Authorization) -> None:
+        self._registry = registry
+        self._store = store
+        self._authorization = authorization
+
+    async def find(self, scope: Scope) -> Job | Record:
+        """Return the job, in flight or remembered.
+
+        Raises:
+            RequestError: there is none with this id, or the request has no key.
+            AdmissionError: nobody can tell now.
+        """
+        self._authorization.check(scope)
+        job_id = scope["path_params"]["id"]
+        job = self._registry.by_id(job_id)
+        if job is not None:
+            return job
+        try:
+            record = await self._store.by_id(job_id)
+        except StoreUnavailableError as exc:
+            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, str(exc)) from exc
+        if record is None:
+            raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is remembered no longer")
+        return record
+
+
+class JobStatus:
+    """`GET /jobs/<id>`: the status document. `DELETE /jobs/<id>`: cancel the job, then the same."""
+
+    def __init__(self, jobs: Jobs, dispatcher: Dispatcher) -> None:
+        self._jobs = jobs
+        self._dispatcher = dispatcher
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer how the job stands."""
+        known = await self._jobs.find(scope)
+        if scope["method"] == "DELETE":
+            job = self._dispatcher.cancel(known.id)
+            if job is not None:
+                await asyncio.wait((job.outcome,))
+        await send_status(scope, send, known)
+
+
+class JobResult:
+    """`GET /jobs/<id>/result`: what the request that brought the job is answered; 202 while there is no answer yet."""
+
+    def __init__(self, jobs: Jobs, answers: Answers) -> None:
+        self._jobs = jobs
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with the job's outcome; with `Prefer: wait=N`, wait for it."""
+        known = await self._jobs.find(scope)
+        wish = preference(scope)
+        # Who only asks is not kept waiting: without a wish the answer is what there is.
+        await self._answers.of_job(scope, send, known, limit_s=wish.wait_s or 0, applied=wish.applied)

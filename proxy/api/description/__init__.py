@@ -1,0 +1,1 @@
+"""The description of the routes, for people and for tools."""

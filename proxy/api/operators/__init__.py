@@ -1,0 +1,1 @@
+"""The routes of the admin address: what operators see and may do."""

@@ -1,0 +1,92 @@
+"""The admin routes: what the operator sees; on their own address only, and under its own names only.
+
+A page of a stranger can have its own domain point at this address once a browser of the operator's has it open (DNS
+rebinding); to the browser, what it then reads here is of that page's origin. The name it asks for gives it away.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from proxy.http.asgi import header, send_response
+from proxy.observe.counters import CONTENT_TYPE
+from proxy.observe.gauges import worker_state
+from shared.errors import Code, RequestError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from proxy.observe.counters import Metrics
+    from proxy.workers.pool import Pool
+    from proxy.workers.worker import Worker
+
+__all__ = ["MetricsPage", "OwnNames", "Workers"]
+
+
+class OwnNames:
+    """Lets only requests through that ask for an address, or for a name that no stranger can make point here."""
+
+    def __init__(self, app: ASGIApp, admin_host: str) -> None:
+        """`app` has the routes; `admin_host` is the name or address that it is bound to."""
+        self._app = app
+        self._admin_host = admin_host.lower()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on. Raises RequestError where its `Host` is none of ours."""
+        if scope["type"] == "http" and not self._is_ours(header(scope, b"host")):
+            raise RequestError(Code.FORBIDDEN, "the admin address answers to ADMIN_HOST, localhost and IP addresses")
+        await self._app(scope, receive, send)
+
+    def _is_ours(self, host: str) -> bool:
+        name = _without_port(host).lower()
+        if "." not in name or name == self._admin_host:  # a name without a dot is a local one, as localhost is
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+class Workers:
+    """`GET /workers`: every worker process."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with a list of every worker."""
+        now = time.monotonic()
+        body = json.dumps([_describe(worker, now) for worker in self._pool.workers]).encode()
+        await send_response(scope, send, 200, body, b"application/json")
+
+
+class MetricsPage:
+    """`GET /metrics`: everything that is counted, as Prometheus reads it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with the metrics as they are now."""
+        await send_response(scope, send, 200, self._metrics.text(), CONTENT_TYPE)
+
+
+def _describe(worker: Worker, now: float) -> dict[str, Any]:
+    handler = worker.handler
+    return {
+        "pid": worker.pid,
+        "state": worker_state(worker),
+        "job_id": handler.job_id if handler is not None else None,
+        "age_s": round(now - worker.born, 3),
+        "jobs_done": worker.jobs_done,
+    }
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]

@@ -1,0 +1,206 @@
+"""The dashboard's routes: the page, its events, the search for a job, and the one thing that it may change.
+
+Stopping a job is guarded against other sites' pages, which a browser on the operator's machine would send here as
+willingly as our own: the request needs a header that only a script of this very address can add, and its origin has to
+be the address that it is sent to. That this is no stranger's domain (DNS rebinding), admin.py sees to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.routing import Route
+
+from proxy.api.clients.answers import status_document
+from proxy.http.asgi import ClientGoneError, header, send_response
+from proxy.jobs.phases import phases
+from proxy.observe.history import describe_in_flight
+from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from proxy.api.operators.snapshots import Feed
+    from proxy.jobs.dispatcher import Dispatcher
+    from proxy.jobs.in_flight import Registry
+    from proxy.observe.history import History
+    from proxy.store.protocol import JobStore
+
+__all__ = ["Events", "FindJob", "StaticFile", "StopJob", "routes"]
+
+_STATIC: Final = Path(__file__).resolve().parent / "static"
+_MAX_WATCHERS: Final = 16
+#: A watcher that takes nothing for so long is let go.
+_PATIENCE_S: Final = 10.0
+_STOP_WAIT_S: Final = 2.0
+_TYPES: Final = {
+    ".html": b"text/html; charset=utf-8",
+    ".css": b"text/css",
+    ".js": b"text/javascript; charset=utf-8",
+    ".svg": b"image/svg+xml",
+}
+#: Nothing from another host, no inline script or style, and no text that becomes markup (Trusted Types).
+_POLICY: Final = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+_HEADERS: Final = (
+    (b"content-security-policy", _POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-cache"),
+)
+
+
+def routes(feed: Feed, find: FindJob, stop: StopJob) -> list[Route]:
+    """Return the dashboard's routes."""
+    return [
+        Route("/", StaticFile("index.html"), methods=["GET"]),
+        *(
+            Route(f"/static/{path.name}", StaticFile(path.name), methods=["GET"])
+            for path in sorted(_STATIC.iterdir())
+            if path.name != "index.html"
+        ),
+        Route("/events", Events(feed), methods=["GET"]),
+        Route("/jobs/{id}", find, methods=["GET"]),
+        Route("/jobs/{id}/stop", stop, methods=["POST"]),
+    ]
+
+
+class StaticFile:
+    """One of the dashboard's files; read once, at the start."""
+
+    def __init__(self, name: str) -> None:
+        path = _STATIC / name
+        self._body = path.read_bytes()
+        self._type = _TYPES[path.suffix]
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with the file."""
+        await send_response(scope, send, 200, self._body, self._type, _HEADERS)
+
+
+class Events:
+    """`GET /events`: a snapshot each second, as server-sent events, until the reader leaves."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send snapshots."""
+        feed = self._feed
+        if feed.watchers >= _MAX_WATCHERS:
+            raise AdmissionError(Code.OVERLOADED, f"{_MAX_WATCHERS} pages are being served already")
+        if scope["method"] == "HEAD":
+            await send_response(scope, send, 200, b"", b"text/event-stream", _HEADERS[1:])
+            return
+        headers = [(b"content-type", b"text/event-stream"), *_HEADERS[1:]]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        feed.watchers += 1
+        gone = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(feed.closed.wait())]
+        try:
+            await self._send_all(send, gone)
+        finally:
+            feed.watchers -= 1
+            for task in gone:
+                task.cancel()
+
+    async def _send_all(self, send: Send, gone: Sequence[asyncio.Future[Any]]) -> None:
+        snapshot = self._feed.first()
+        while True:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    await send(
+                        {"type": "http.response.body", "body": b"data: " + snapshot + b"\n\n", "more_body": True}
+                    )
+            except TimeoutError:
+                raise ClientGoneError from None
+            coming = asyncio.ensure_future(self._feed.next())
+            await asyncio.wait((coming, *gone), return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done() or any(task.done() for task in gone):
+                coming.cancel()
+                break
+            snapshot = coming.result()
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class FindJob:
+    """`GET /jobs/<id>`: everything that is known of a job but its bodies."""
+
+    def __init__(self, registry: Registry, history: History, store: JobStore) -> None:
+        self._registry = registry
+        self._history = history
+        self._store = store
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with the job."""
+        found = await self.find(scope["path_params"]["id"])
+        await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", _HEADERS[1:])
+
+    async def find(self, job_id: str) -> dict[str, Any]:
+        """Return what is known of the job. Raises RequestError if that is nothing."""
+        job = self._registry.by_id(job_id)
+        if job is not None:
+            return describe_in_flight(job, phases(job))
+        past = self._history.by_id(job_id)
+        if past is not None:
+            return past.describe()
+        try:
+            record = await self._store.by_id(job_id)
+        except StoreUnavailableError as exc:
+            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, str(exc)) from exc
+        if record is None:
+            raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is remembered no longer")
+        status = status_document(record)
+        return {
+            "job_id": record.id,
+            "worker_pid": None,
+            "state": status["state"],
+            "outcome": status["code"] or status["outcome"],
+            "submitted": status["submitted"],
+            "detail": status["detail"] or "",
+            "finished_at": record.finished_at,
+            "total_ms": None,
+            "phases": [],
+            "events": [],
+        }
+
+
+class StopJob:
+    """`POST /jobs/<id>/stop`: cancel a job; from the dashboard's own page only."""
+
+    def __init__(self, dispatcher: Dispatcher, find: FindJob) -> None:
+        self._dispatcher = dispatcher
+        self._find = find
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Stop the job and answer with what became of it."""
+        _check_same_origin(scope)
+        job_id = scope["path_params"]["id"]
+        job = self._dispatcher.cancel(job_id)
+        if job is None:
+            raise RequestError(Code.NOT_FOUND, "there is no such job in flight")
+        await asyncio.wait((job.outcome,), timeout=_STOP_WAIT_S)
+        found = await self._find.find(job_id)
+        await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", _HEADERS[1:])
+
+
+def _check_same_origin(scope: Scope) -> None:
+    host = header(scope, b"host")
+    sound = (
+        header(scope, b"x-requested-by") == "dashboard"
+        and header(scope, b"origin") == f"{scope['scheme']}://{host}"
+        and header(scope, b"sec-fetch-site") in {"", "same-origin"}
+    )
+    if not sound:
+        raise RequestError(Code.FORBIDDEN, "only the dashboard's own page may stop a job")

@@ -1,0 +1,1 @@
+"""Bytes to ASGI and back. Knows nothing of jobs."""

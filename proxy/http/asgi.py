@@ -1,0 +1,176 @@
+"""Reading a request and writing an answer: what every route here does the same way.
+
+Plain ASGI, without Request and Response objects: these two run for every job and every callback, and the body has to be
+capped and timed while it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from starlette.exceptions import HTTPException
+
+from proxy import log
+from proxy.http import problems
+from proxy.http.fast.exchange import EXTENSION
+from shared.errors import AdmissionError, Code, RequestError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = [
+    "BODY_TIMEOUT_S",
+    "ClientGoneError",
+    "Guard",
+    "header",
+    "read_body",
+    "send_problem",
+    "send_response",
+]
+
+#: For the whole body, from the end of the headers on.
+BODY_TIMEOUT_S: Final = 9.0
+#: For an answer that the client does not read.
+_SEND_TIMEOUT_S: Final = 10.0
+#: Answers after which the rest of the request is not worth reading.
+_CLOSING: Final = frozenset({408, 413})
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was complete, or does not read its answer; there is nobody to answer."""
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """Return the first header called `name` (lower case), or nothing."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return ""
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """Return the request's body.
+
+    Raises:
+        RequestError: it is larger than `max_bytes`, or did not come within BODY_TIMEOUT_S.
+        ClientGoneError: the client left.
+    """
+    announced = header(scope, b"content-length")
+    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    body = bytearray()
+    if EXTENSION in scope["extensions"] and not await _read_on(receive, max_bytes, body):
+        return bytes(body)  # it came with the headers, as most do: there is nothing to be timed
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while await _read_on(receive, max_bytes, body):
+                pass
+            return bytes(body)
+    except TimeoutError:
+        raise RequestError(Code.REQUEST_TIMEOUT, f"the body was not complete after {BODY_TIMEOUT_S:g} s") from None
+
+
+async def _read_on(receive: Receive, max_bytes: int, body: bytearray) -> bool:
+    """Add the next piece to `body`; return whether there are more."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    body += message.get("body", b"")
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return bool(message.get("more_body", False))
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError(Code.PAYLOAD_TOO_LARGE, f"the body is larger than {max_bytes} bytes")
+
+
+async def send_response(
+    scope: Scope, send: Send, status: int, body: bytes, content_type: bytes, headers: Headers = ()
+) -> None:
+    """Send a whole answer.
+
+    Raises:
+        ClientGoneError: the client does not read it.
+    """
+    fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+    if status in _CLOSING and scope["http_version"].startswith("1"):
+        fields.append((b"connection", b"close"))
+    start = {"type": "http.response.start", "status": status, "headers": fields}
+    rest = {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
+    try:
+        if EXTENSION in scope["extensions"]:
+            await send(start)
+            await send(rest)
+            return
+        async with asyncio.timeout(_SEND_TIMEOUT_S):
+            await send(start)
+            await send(rest)
+    except TimeoutError:
+        raise ClientGoneError from None
+
+
+async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> None:
+    """Send a problem document (RFC 9457)."""
+    await send_response(scope, send, problem.status, problem.body, b"application/problem+json", problem.headers)
+
+
+class Guard:
+    """The outermost layer: an exception becomes one problem document, never an empty 500, never a traceback."""
+
+    def __init__(self, app: ASGIApp, on_problem: Callable[[Code], None] | None = None) -> None:
+        """`on_problem` hears the code of each request that is refused."""
+        self._app = app
+        self._on_problem = on_problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and answer for what comes back as an exception."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["app"] = self._app  # lets the router raise what it refuses, instead of answering in plain text
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except ClientGoneError:
+            return
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer
+            problem = _problem_of(exc)
+            if problem.code is Code.INTERNAL_ERROR:
+                log.event("error", "a request ended in a bug of the proxy", kind=type(exc).__name__)
+            if self._on_problem is not None:
+                self._on_problem(problem.code)
+            if not started:
+                with contextlib.suppress(ClientGoneError):
+                    await send_problem(scope, send, problem)
+
+
+def _problem_of(exc: Exception) -> problems.Problem:
+    match exc:
+        case RequestError():
+            return problems.make(exc.code, exc.detail)
+        case AdmissionError():
+            return problems.make(exc.code, exc.detail, retry_after_s=exc.retry_after_s)
+        case HTTPException(status_code=405):
+            allowed = (exc.headers or {}).get("Allow", "")
+            problem = problems.make(Code.METHOD_NOT_ALLOWED, f"this route takes {allowed or 'other methods'}")
+            problem.headers.append((b"allow", allowed.encode()))
+            return problem
+        case HTTPException():
+            return problems.make(Code.NOT_FOUND, "there is no such route")
+        case _:
+            return problems.make(Code.INTERNAL_ERROR, "the proxy failed in a way it does not know")

@@ -1,0 +1,107 @@
+"""The head of an HTTP/1.1 request, where it is a plain one; and the head of an answer.
+
+Plain is what nearly every client and job server sends: origin form, one `Host`, at most one `Content-Length`, lines
+that end in CRLF, nothing that wants more than an answer. Whatever else there is to HTTP/1.1, sound or not, is not
+judged here: it goes to Hypercorn, byte for byte. So nothing is understood that h11 would refuse or would understand in
+another way, and nothing can be smuggled past this reader that could not be before;
+tests/unit/http/fast/test_head.py holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Request", "answer_head", "parse"]
+
+# RFC 9110, 5.5 and 5.6.2. Quantifiers are possessive: a head that does not fit is found out in one pass.
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
+_LINE: Final = re.compile(rb"(%b):(%b)\r\n" % (_TOKEN, _VALUE))
+_HEAD: Final = re.compile(rb"([A-Z]++) (/[\x21-\x7e]*+) HTTP/1\.1\r\n((?:%b:%b\r\n)++)" % (_TOKEN, _VALUE))
+#: Bodies in chunks, questions before the body, and other protocols are Hypercorn's.
+_OTHERS: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+#: Longer lengths are for Hypercorn to refuse.
+_LENGTH_DIGITS: Final = 18
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+@dataclass(slots=True)
+class Request:
+    """What a plain head says."""
+
+    method: str
+    target: bytes
+    #: Names in lower case.
+    headers: list[tuple[bytes, bytes]]
+    #: Of the body, in bytes.
+    length: int = 0
+    #: Whether the client asks for more than this one answer.
+    keep_alive: bool = True
+
+
+def parse(head: bytes) -> Request | None:
+    """Return what a head, without the empty line at its end, says; None where it is not a plain one."""
+    match = _HEAD.fullmatch(head)
+    if match is None:
+        return None
+    method, target, lines = match.groups()
+    request = Request(str(method, "ascii"), target, [])
+    hosts = lengths = 0
+    for written, padded in _LINE.findall(lines):
+        name, value = written.lower(), padded.strip(b" \t")
+        request.headers.append((name, value))
+        if name == b"host":
+            hosts += 1
+        elif name == b"content-length":
+            lengths += 1
+            if not value.isdigit() or len(value) > _LENGTH_DIGITS:
+                return None
+            request.length = int(value)
+        elif name == b"connection":
+            if value.lower() not in {b"keep-alive", b"close"}:
+                return None
+            request.keep_alive = request.keep_alive and value.lower() != b"close"
+        elif name in _OTHERS:
+            return None
+    return request if hosts == 1 and lengths <= 1 else None
+
+
+def answer_head(status: int, fields: Iterable[tuple[bytes, bytes]], *, close: bool) -> bytes:
+    """Return an answer's head, with the date, and with `connection: close` where that is so.
+
+    Raises:
+        ValueError: a field would end its line, and begin another.
+    """
+    lines = [b"%b: %b\r\n" % field for field in fields]
+    if close:
+        lines.append(b"connection: close\r\n")
+    head = b"".join((_STATUS_LINES[status], *lines, _date.line(), b"\r\n"))
+    if head.count(b"\n") != len(lines) + 3 or head.count(b"\r") != len(lines) + 3:
+        raise ValueError("a field of the answer has the end of a line in it")
+    return head
+
+
+class _Date:
+    """The line that tells the time, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._line = b""
+
+    def line(self) -> bytes:
+        now = int(time.time())  # the wall clock is what it is to tell (RFC 9110, 6.6.1)
+        if now != self._second:
+            self._second = now
+            self._line = f"date: {formatdate(now, usegmt=True)}\r\n".encode()
+        return self._line
+
+
+_date: Final = _Date()

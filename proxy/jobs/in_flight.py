@@ -1,0 +1,65 @@
+"""Jobs in flight, by job id, by callback token and by idempotency key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proxy.jobs.job import Job
+    from shared.lifecycle import State
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Finds a job that is in flight. Tokens are known by their hash only."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Job] = {}
+        self._by_token: dict[bytes, Job] = {}
+        self._by_key: dict[bytes, Job] = {}
+        #: How many jobs were ever taken in.
+        self.added = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._by_id.values()))
+
+    def add(self, job: Job) -> None:
+        """Take in a job."""
+        self.added += 1
+        self._by_id[job.id] = job
+        self._by_token[job.token_hash] = job
+        if job.key is not None:
+            self._by_key[job.key] = job
+
+    def remove(self, job: Job) -> None:
+        """Forget a job."""
+        del self._by_id[job.id]
+        del self._by_token[job.token_hash]
+        if job.key is not None and self._by_key.get(job.key) is job:
+            del self._by_key[job.key]
+
+    def by_id(self, job_id: str) -> Job | None:
+        """Return the job with this id, if it is in flight."""
+        return self._by_id.get(job_id)
+
+    def by_token(self, hashed: bytes) -> Job | None:
+        """Return the job whose token has this hash, if it is in flight.
+
+        A look-up by hash tells nothing through its timing: who does not have the token cannot steer the hash.
+        """
+        return self._by_token.get(hashed)
+
+    def by_key(self, key: bytes) -> Job | None:
+        """Return the job that was begun under this idempotency key, if it is in flight."""
+        return self._by_key.get(key)
+
+    def by_state(self) -> Counter[State]:
+        """Return how many jobs are in which state."""
+        return Counter(job.state for job in self._by_id.values())

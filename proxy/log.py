@@ -1,0 +1,141 @@
+"""The log: structlog, one line an event; readable on a terminal, JSON elsewhere.
+
+Lines are written by a thread from a bounded queue: a reader of our output that stops reading, or a full disk, may cost
+lines (their number is counted), but never stops the event loop.
+
+This file knows no job: what is said of jobs and of workers stands in their rooms, in the files log_lines.py.
+
+No line holds a token, a key or a body. No value can look like another line: JSON escapes what is not printable, and so
+does the console.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+from typing import Any, Final, TextIO
+
+import structlog
+
+__all__ = ["LEVELS", "LineWriter", "configure", "dropped_lines", "event"]
+
+_MAX_LINES: Final = 10_000
+#: Lines that are written at once.
+_BATCH: Final = 500
+#: How long lines are gathered before they are written.
+_GATHER_S: Final = 0.02
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class LineWriter:
+    """Writes lines from a thread of its own; drops them while the output takes none."""
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        #: How many lines were lost.
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def msg(self, line: str) -> None:
+        """Write `line`, soon."""
+        if self._lines.qsize() < _MAX_LINES:
+            self._lines.put(line)
+        else:
+            self.dropped += 1
+
+    debug = info = warning = error = critical = msg
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Write what is queued, for at most `timeout_s`."""
+        self._lines.put(None)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            lines, ended = self._take()
+            if lines:
+                self._write(lines)
+
+    def _take(self) -> tuple[list[str], bool]:
+        """Wait for lines; return those there are, and whether they are the last."""
+        lines: list[str] = []
+        while (line := self._lines.get()) is not None:
+            if not lines:
+                time.sleep(_GATHER_S)  # a wake-up for each line would take the interpreter from the event loop
+            lines.append(line)
+            if len(lines) == _BATCH or self._lines.empty():
+                return lines, False
+        return lines, True
+
+    def _write(self, lines: list[str]) -> None:
+        try:
+            self._output.write("\n".join(lines) + "\n")
+            self._output.flush()
+        except (OSError, ValueError):  # nowhere to write to; the proxy goes on without a log
+            self.dropped += len(lines)
+
+
+def configure(log_format: str, level: str, output: TextIO = sys.stderr) -> LineWriter:
+    """Set the log up; return its writer, to be closed at the end."""
+    console = log_format == "console" or (log_format == "auto" and output.isatty())
+    renderers: list[Any] = [_escape, structlog.dev.ConsoleRenderer(colors=output.isatty())] if console else [_json]
+    writer = LineWriter(output)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *renderers,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=lambda *_: writer,
+    )
+    _current.log = structlog.get_logger().bind()
+    _current.writer = writer
+    return writer
+
+
+def dropped_lines() -> int:
+    """Return how many lines were lost because the output did not take them."""
+    return _current.writer.dropped if _current.writer is not None else 0
+
+
+class _Current:
+    """Where events go: bound once, as binding costs more than writing."""
+
+    log: Any = structlog.get_logger()
+    writer: LineWriter | None = None
+
+
+_current: Final = _Current()
+
+
+_encoder: Final = json.JSONEncoder(default=str)
+
+
+def _json(_logger: object, _method: str, fields: structlog.typing.EventDict) -> str:
+    return _encoder.encode(fields)
+
+
+def _escape(_logger: object, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Make what could move a terminal's cursor, or look like another line, visible; JSON does that by itself."""
+    return {name: _visible(value) for name, value in fields.items()}
+
+
+def _visible(value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def event(level: str, what: str, **fields: object) -> None:
+    """Log one event."""
+    getattr(_current.log, level)(what, **fields)

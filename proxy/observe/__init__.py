@@ -1,0 +1,1 @@
+"""What the proxy says about itself. Nothing here may change an answer."""

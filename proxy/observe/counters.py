@@ -1,0 +1,113 @@
+"""What is counted as it happens, and the page that shows it with everything that is read at that moment.
+
+A finished job costs some microseconds here: the children of every label are bound once, before the first job. What can
+be read from live state (jobs in flight, workers, the pool's own counts) is read at a scrape: proxy/observe/gauges.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import generate_latest
+
+from proxy.http.problems import TABLE
+from proxy.jobs.phases import PHASES
+from shared.errors import Code
+from shared.lifecycle import State, Submitted
+from shared.outcome import Failed, Outcome
+
+if TYPE_CHECKING:
+    from proxy.jobs.job import Job
+
+__all__ = ["CONTENT_TYPE", "PREFIX", "Metrics"]
+
+CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+PREFIX: Final = "async_job_proxy"
+
+_FINE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_COARSE_S: Final = (*_FINE_S, 5, 10, 30, 60)
+_ADMISSION_STATUS: Final = 503
+_FAILURE_STATUS: Final = 500
+#: How a job can end, apart from success. What refuses a request before there is a job is not among them.
+_FAILURES: Final = (*(code for code, entry in TABLE.items() if entry.status == _FAILURE_STATUS), Code.NO_WORKER)
+
+# The extra time series with the time of creation double what is stored, for no question that anybody asks here.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """The counters and histograms of one application, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        jobs = Counter(
+            "jobs",
+            "Jobs that ended, by outcome (succeeded, or the problem's code) and by what was known of the submission.",
+            ("outcome", "submitted"),
+            namespace=PREFIX,
+            registry=self.registry,
+        )
+        self._succeeded = jobs.labels("succeeded", str(Submitted.YES))
+        self._failed = {
+            (code, submitted): jobs.labels(str(code), str(submitted))
+            for code in _FAILURES
+            for submitted in Submitted
+            if code is not Code.NO_WORKER or submitted is Submitted.NO
+        }
+        self._jobs = jobs
+        self._duration = self._histogram("job_duration_seconds", "From a job's acceptance to its outcome.", _COARSE_S)
+        phase = Histogram(
+            "job_phase_seconds",
+            "How long each phase of a job took; one that a failure cut short counts with the time it had.",
+            ("phase",),
+            namespace=PREFIX,
+            registry=self.registry,
+            buckets=_COARSE_S,
+        )
+        self._phases = {name: phase.labels(name) for name in PHASES}
+        self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", _FINE_S)
+        self._admission = Counter(
+            "admission_refusals",
+            "Requests refused with 503 before there was a job, by code.",
+            ("code",),
+            namespace=PREFIX,
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "request_errors",
+            "Requests refused for what they were, by code; internal-error is a bug of the proxy.",
+            ("code",),
+            namespace=PREFIX,
+            registry=self.registry,
+        )
+        self._refused = {
+            code: (self._admission if entry.status == _ADMISSION_STATUS else self._requests).labels(str(code))
+            for code, entry in TABLE.items()
+            if code not in _FAILURES or code in {Code.NO_WORKER, Code.INTERNAL_ERROR}
+        }
+
+    def _histogram(self, name: str, words: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, words, namespace=PREFIX, registry=self.registry, buckets=buckets)
+
+    def job_finished(self, job: Job, outcome: Outcome, durations: dict[str, float]) -> None:
+        """Count a job that ended, and how long each of its phases took."""
+        if isinstance(outcome, Failed):
+            child = self._failed.get((outcome.code, outcome.submitted))
+            (child or self._jobs.labels(str(outcome.code), str(outcome.submitted))).inc()
+        else:
+            self._succeeded.inc()
+        for phase, duration_s in durations.items():
+            self._phases[phase].observe(duration_s)
+        if durations:
+            self._duration.observe(job.reached[State.FINISHED] - job.reached[State.ACCEPTED])
+
+    def request_refused(self, code: Code) -> None:
+        """Count a request that was refused before there was a job."""
+        child = self._refused.get(code)
+        (child or self._requests.labels(str(code))).inc()
+
+    def text(self) -> bytes:
+        """Return everything as Prometheus reads it."""
+        return generate_latest(self.registry)

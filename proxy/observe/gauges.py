@@ -1,0 +1,136 @@
+"""The metrics that are read from live state when somebody asks, instead of being counted as things happen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from proxy import log
+from proxy.jobs.callback_intake import Kind
+from proxy.observe.counters import PREFIX
+from proxy.store.journal.journal import Journal
+from shared.lifecycle import State
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from proxy.jobs.callback_intake import Intake
+    from proxy.jobs.dispatcher import Dispatcher
+    from proxy.jobs.in_flight import Registry
+    from proxy.store.protocol import JobStore
+    from proxy.workers.pool import Pool
+    from proxy.workers.worker import Worker
+
+__all__ = ["WORKER_STATES", "LiveMetrics", "worker_state"]
+
+WORKER_STATES: Final = ("spare", "assigned", "submitting", "waiting", "stopping")
+_IN_FLIGHT: Final = tuple(state for state in State if state is not State.FINISHED)
+
+
+def worker_state(worker: Worker) -> str:
+    """Return the word for what a worker does now."""
+    if worker.stopping:
+        return "stopping"
+    return worker.handler.state_name if worker.handler is not None else "spare"
+
+
+class LiveMetrics(Collector):
+    """Reads the pool, the registry and the intake at each scrape."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        intake: Intake,
+        store: JobStore,
+        max_jobs: int,
+    ) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._intake = intake
+        self._store = store
+        self._max_jobs = max_jobs
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing beforehand: the state is read at a scrape only."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what is true now."""
+        yield from self._of_jobs()
+        yield from self._of_workers()
+        counts = self._intake.counts
+        kinds = {str(kind): counts[kind] for kind in Kind}
+        yield _labelled_counter("callbacks", "Callbacks, by kind; early ones are accepted as well.", "kind", kinds)
+        yield from self._of_journal()
+        lost = log.dropped_lines()
+        yield _counter("log_lines_dropped", "Log lines lost because the output did not take them.", lost)
+
+    def _of_jobs(self) -> Iterator[Metric]:
+        by_state, draining = self._registry.by_state(), self._dispatcher.draining
+        yield _counter("jobs_accepted", "Jobs that were admitted.", self._registry.added)
+        values = {str(state): by_state[state] for state in _IN_FLIGHT}
+        yield _labelled_gauge("jobs_in_flight", "Jobs in flight, by state.", "state", values)
+        yield _gauge("jobs_limit", "MAX_JOBS: jobs in flight beyond it are refused.", self._max_jobs)
+        yield _gauge("draining", "1 while the proxy takes no new jobs and finishes those it has.", draining)
+
+    def _of_workers(self) -> Iterator[Metric]:
+        pool, counts = self._pool, self._pool.counts
+        by_state = Counter(worker_state(worker) for worker in pool.workers)
+        yield _labelled_gauge(
+            "workers", "Worker processes, by state.", "state", {state: by_state[state] for state in WORKER_STATES}
+        )
+        yield _gauge(
+            "workers_on_hold", "1 while no worker can be started and new jobs are refused.", bool(pool.on_hold)
+        )
+        yield _counter("worker_starts", "Workers that were started.", counts.started)
+        yield _counter("worker_reuses", "Times a worker was kept for another job.", counts.reused)
+        yield _counter("worker_stops", "Workers that were stopped because their job did not succeed.", counts.stopped)
+        yield _counter("worker_spare_deaths", "Workers that ended by themselves without a job.", counts.spares_died)
+        yield _counter("worker_start_failures", "Workers that could not be started.", counts.failed_forks)
+        yield _counter("worker_storms", "Times so many spares died that new jobs were refused.", counts.storms)
+        restarts = max(0, counts.fork_servers - 1)
+        yield _counter("fork_server_restarts", "Times the process that makes workers was replaced.", restarts)
+
+    def _of_journal(self) -> Iterator[Metric]:
+        if not isinstance(self._store, Journal):
+            return
+        stats = self._store.stats()
+        yield _gauge("journal_unavailable", "1 while the journal cannot be used.", bool(self._store.trouble))
+        yield _gauge("journal_queue", "Orders that the journal's thread has not looked at.", stats.queued)
+        yield _gauge("journal_backlog", "Jobs that wait to be recorded when that is possible again.", stats.backlog)
+        yield _gauge("journal_size_bytes", "The journal's file and its write-ahead log.", stats.size_bytes)
+        yield _counter("journal_commits", "Transactions.", stats.commits)
+        yield _counter("journal_failures", "Transactions that failed.", stats.failures)
+        yield _counter("journal_records_written", "Records written.", stats.written)
+        yield _counter("journal_records_given_up", "Records that were never written.", stats.given_up)
+        yield _counter("journal_jobs_expired", "Jobs forgotten because RESULT_TTL was over.", stats.expired)
+
+
+def _counter(name: str, words: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{PREFIX}_{name}", words, value=value)
+
+
+def _gauge(name: str, words: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", words, value=float(value))
+
+
+def _labelled_counter(name: str, words: str, label: str, values: dict[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"{PREFIX}_{name}", words, labels=(label,))
+    for value, count in values.items():
+        family.add_metric((value,), count)
+    return family
+
+
+def _labelled_gauge(name: str, words: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", words, labels=(label,))
+    for value, count in values.items():
+        family.add_metric((value,), count)
+    return family

@@ -1,0 +1,164 @@
+"""What happened lately, for the dashboard: the last jobs and failures, and each of the last seconds in figures.
+
+A job that ends costs one small object and a few numbers here; nothing is computed until somebody looks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from shared.lifecycle import Event, State
+from shared.outcome import Failed, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.jobs.job import Job
+
+__all__ = ["SECONDS", "History", "PastJob", "describe_in_flight"]
+
+#: How many seconds the charts show.
+SECONDS: Final = 300
+_FAILURES: Final = 50
+_JOBS: Final = 2_000
+#: Of the durations within one second so many are kept: enough for a percentile on a chart.
+_SAMPLES: Final = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PastJob:
+    """A job that ended, without any body or token."""
+
+    id: str
+    worker_pid: int
+    #: `succeeded`, or the problem's code.
+    outcome: str
+    submitted: str
+    detail: str
+    #: Unix time, for people.
+    finished_at: float
+    #: When it was accepted, in monotonic seconds, and all that happened after.
+    accepted: float
+    life: list[tuple[float, Event]]
+    #: How long each phase took, in seconds.
+    phases: dict[str, float]
+
+    def describe(self) -> dict[str, Any]:
+        """Return it as the dashboard reads it: instants in milliseconds after acceptance."""
+        return {
+            "job_id": self.id,
+            "worker_pid": self.worker_pid or None,
+            "state": str(State.FINISHED),
+            "outcome": self.outcome,
+            "submitted": self.submitted,
+            "detail": self.detail,
+            "finished_at": round(self.finished_at, 3),
+            **_time_line(self.accepted, self.life, self.phases),
+        }
+
+
+@dataclass(slots=True, eq=False)
+class _Second:
+    """The jobs that ended within one second."""
+
+    number: int
+    ended: int = 0
+    failed: int = 0
+    durations_s: list[float] = field(default_factory=list)
+
+    def point(self) -> tuple[float, ...]:
+        """Return jobs, failures, median and 95th percentile in milliseconds."""
+        sample = sorted(self.durations_s)
+        if not sample:
+            return (self.ended, self.failed, 0, 0)
+        median, high = sample[len(sample) // 2], sample[int(len(sample) * 0.95)]
+        return (self.ended, self.failed, round(median * 1000, 1), round(high * 1000, 1))
+
+
+class History:
+    """The last jobs, by id; the last failures; the last seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._jobs: OrderedDict[str, PastJob] = OrderedDict()
+        self._failures: deque[PastJob] = deque(maxlen=_FAILURES)
+        self._seconds: deque[_Second] = deque(maxlen=SECONDS)
+        self._points: dict[int, tuple[float, ...]] = {}
+
+    def job_finished(self, job: Job, outcome: Outcome, durations: dict[str, float]) -> None:
+        """Remember a job that ended."""
+        failed = isinstance(outcome, Failed)
+        past = PastJob(
+            id=job.id,
+            worker_pid=job.worker_pid,
+            outcome=str(outcome.code) if isinstance(outcome, Failed) else "succeeded",
+            submitted=str(outcome.submitted) if isinstance(outcome, Failed) else "yes",
+            detail=outcome.detail if isinstance(outcome, Failed) else "",
+            finished_at=time.time(),
+            accepted=job.reached[State.ACCEPTED],
+            life=job.life,
+            phases=durations,
+        )
+        self._jobs[job.id] = past
+        if len(self._jobs) > _JOBS:
+            self._jobs.popitem(last=False)
+        if failed:
+            self._failures.append(past)
+        second = self._second()
+        second.ended += 1
+        second.failed += failed
+        if len(second.durations_s) < _SAMPLES:
+            second.durations_s.append(job.reached[State.FINISHED] - past.accepted)
+
+    def _second(self) -> _Second:
+        number = int(self._clock())
+        if not self._seconds or self._seconds[-1].number != number:
+            self._seconds.append(_Second(number))
+        return self._seconds[-1]
+
+    def by_id(self, job_id: str) -> PastJob | None:
+        """Return a job that ended lately."""
+        found = self._jobs.get(job_id)
+        return found or next((past for past in self._failures if past.id == job_id), None)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return the last failures, newest first."""
+        return [past.describe() for past in reversed(self._failures)]
+
+    def seconds(self) -> list[tuple[float, ...]]:
+        """Return the last SECONDS whole seconds, oldest first: jobs, failures, median and 95th percentile in ms."""
+        now = int(self._clock())
+        known = {second.number: second for second in self._seconds}
+        points = {}
+        for number in range(now - SECONDS, now):
+            point = self._points.get(number)
+            if point is None:
+                point = known[number].point() if number in known else (0, 0, 0, 0)
+            points[number] = point
+        self._points = points
+        return list(points.values())
+
+
+def describe_in_flight(job: Job, phases: dict[str, float]) -> dict[str, Any]:
+    """Return a job that has not ended, as the dashboard reads it."""
+    return {
+        "job_id": job.id,
+        "worker_pid": job.worker_pid or None,
+        "state": str(job.state),
+        "outcome": None,
+        "submitted": str(job.submitted),
+        "detail": "",
+        "finished_at": None,
+        **_time_line(job.reached[State.ACCEPTED], job.life, phases),
+    }
+
+
+def _time_line(accepted: float, life: list[tuple[float, Event]], phases: dict[str, float]) -> dict[str, Any]:
+    return {
+        "total_ms": round(sum(phases.values()) * 1000, 1),
+        "phases": [[name, round(duration_s * 1000, 1)] for name, duration_s in phases.items()],
+        "events": [[round((at - accepted) * 1000, 1), str(event)] for at, event in life],
+    }

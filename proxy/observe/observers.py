@@ -1,0 +1,67 @@
+"""What is noted when a job ends or a request is refused: in the log, in the metrics, in the history, in traces.
+
+Nothing here may change what a client gets: a bug in here is logged, and that is all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.jobs import log_lines
+from proxy.jobs.phases import phases
+from proxy.observe.counters import Metrics
+from proxy.observe.history import History
+from proxy.observe.loop_lag import LoopLag
+
+if TYPE_CHECKING:
+    from proxy.jobs.job import Job
+    from proxy.observe.tracing import Tracing
+    from shared.errors import Code
+    from shared.outcome import Outcome
+
+__all__ = ["Observation"]
+
+
+class Observation:
+    """Everything that watches one front end."""
+
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self.tracing = tracing
+        self.metrics = Metrics()
+        self.history = History()
+        self.loop_lag = LoopLag(self.metrics.loop_lag.observe)
+        self._on_finish: list[Callable[[Job, Outcome, dict[str, float]], None]] = [
+            log_lines.job_line,
+            self.metrics.job_finished,
+            self.history.job_finished,
+        ]
+        if tracing is not None:
+            self._on_finish.append(tracing.job_finished)
+
+    def job_began(self, job: Job) -> None:
+        """Note a job that was admitted, before anything is done with it."""
+        if self.tracing is not None:
+            try:
+                self.tracing.job_began(job)
+            except Exception as exc:  # noqa: BLE001 - a job runs, traced or not
+                log_lines.job_event("error", "a job's beginning could not be noted", job, kind=type(exc).__name__)
+
+    def job_finished(self, job: Job, outcome: Outcome) -> None:
+        """Note a job that ended."""
+        durations = phases(job)
+        for note in self._on_finish:
+            try:
+                note(job, outcome, durations)
+            except Exception as exc:  # noqa: BLE001 - the job has its outcome, and no other job may suffer
+                log_lines.job_event("error", "a job's end could not be noted", job, kind=type(exc).__name__)
+
+    async def close(self) -> None:
+        """Send what is still to be sent."""
+        self.loop_lag.stop()
+        if self.tracing is not None:
+            await self.tracing.close()
+
+    def request_refused(self, code: Code) -> None:
+        """Note a request that was refused before there was a job."""
+        self.metrics.request_refused(code)

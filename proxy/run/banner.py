@@ -1,0 +1,49 @@
+"""What a person reads when the proxy has started: addresses, mode, and a line to paste."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.run.job_server_probe import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shared.settings import Settings
+
+__all__ = ["banner"]
+
+_JOB: Final = '{"account": "example"}'
+
+
+def banner(settings: Settings, urls: Mapping[str, str], embedded_url: str) -> str:
+    """Return the text. `urls`: listeners' addresses by name; `embedded_url`: the embedded job server's, or nothing."""
+    lines = [f"The async job proxy listens on {urls['public']} (described at {urls['public']}/docs)"]
+    if "callback" in urls:
+        lines.append(f"Callbacks: {urls['callback']}")
+    if "admin" in urls:
+        lines.append(f"Dashboard: {urls['admin']}/")
+    if embedded_url:
+        lines.append(f"Embedded job server: {embedded_url} (set JOB_SERVER_URL to use your own)")
+    else:
+        lines.append(f"Job server: {shown(settings.job_server_url)}")
+    lines.append(f"Mode: {_workers(settings)}; {_memory(settings)}")
+    key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_keys else ""
+    curl = f"curl -d '{_JOB}' -H 'Content-Type: application/json'{key} {urls['public']}/queueJob"
+    lines.append(f"Try it:\n\n  {curl}\n")
+    return "\n".join(lines)
+
+
+def _workers(settings: Settings) -> str:
+    match settings.worker_max_jobs:
+        case 0:
+            how = "worker processes are used again after each success"
+        case 1:
+            how = "a fresh worker process for each job"
+        case times:
+            how = f"worker processes serve {times} jobs each"
+    return f"{how}, {settings.worker_spares} kept ready, at most {settings.max_jobs} jobs in flight"
+
+
+def _memory(settings: Settings) -> str:
+    return f"jobs are remembered in {settings.journal}" if settings.journal else "nothing outlives the process"

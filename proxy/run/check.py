@@ -1,0 +1,184 @@
+"""`python run.py --check`: try everything that a start needs, and say line by line what was found.
+
+Unlike a start it does not end at the first thing that is wrong, so that all of it can be mended at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from proxy import log
+from proxy.http.listening import address, callback_url
+from proxy.run.embedded_job_server import EmbeddedJobServer
+from proxy.run.job_server_probe import is_loopback, reach, shown
+from proxy.run.process import bind_all, worker_config
+from proxy.store.journal.file import JournalFile
+from proxy.workers.pool import Pool
+from shared.errors import SettingsError
+from shared.settings import load
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
+
+__all__ = ["Check", "Verdict", "descriptors_needed"]
+
+_TIMEOUT_S: Final = 5.0
+_LOOK_S: Final = 0.01
+#: A job in flight: pidfd, inbox and outbox of its worker, and the client's connection. A callback brings one more.
+_FDS_PER_JOB: Final = 5
+_FDS_BESIDES: Final = 100
+
+
+class Verdict(StrEnum):
+    """How one check ended."""
+
+    OK = "ok"
+    WARNING = "warn"
+    FAILED = "FAIL"
+
+
+def descriptors_needed(settings: Settings) -> int:
+    """Return how many file descriptors the front end may need at once."""
+    return _FDS_PER_JOB * (settings.max_jobs + settings.worker_spares) + _FDS_BESIDES
+
+
+class Check:
+    """One run of all checks."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self._failed = False
+
+    async def run(self) -> int:
+        """Make every check; return the exit code: 0 if the proxy can be started and its jobs submitted, else 1."""
+        writer = log.configure(self._settings.log_format, self._settings.log_level)
+        try:
+            await self._check_all()
+        finally:
+            writer.close()
+        return int(self._failed)
+
+    async def _check_all(self) -> None:
+        self._settings_fit()
+        self._listen()
+        self._journal()
+        self._descriptors()
+        if self._settings.job_server_url:
+            await self._job_server(self._settings.job_server_url)
+            await self._worker(self._settings.job_server_url)
+        else:
+            embedded = EmbeddedJobServer()
+            try:
+                await self._job_server(embedded.url)
+                await self._worker(embedded.url)
+            finally:
+                await embedded.stop()
+
+    def _found(self, verdict: Verdict, what: str, words: str) -> None:
+        self._failed = self._failed or verdict is Verdict.FAILED
+        self._say(f"{verdict:<5}{what:<13}{words}")
+
+    def _settings_fit(self) -> None:
+        plain = load({})
+        names = [field.name for field in fields(self._settings)]
+        changed = [name.upper() for name in names if getattr(self._settings, name) != getattr(plain, name)]
+        words = f"not at their defaults: {', '.join(changed)}" if changed else "all at their defaults"
+        self._found(Verdict.OK, "settings", words)
+
+    def _listen(self) -> None:
+        try:
+            sockets = bind_all(self._settings)
+        except SettingsError as exc:
+            self._found(Verdict.FAILED, "listen", str(exc))
+            return
+        tls = bool(self._settings.tls_certfile)
+        for name, listener in sockets.items():
+            self._found(Verdict.OK, "listen", f"{address(listener, tls=tls and name != 'admin')} ({name})")
+        self._callbacks(callback_url(self._settings, sockets.get("callback", sockets["public"])))
+        for listener in sockets.values():
+            listener.close()
+
+    def _callbacks(self, url: str) -> None:
+        """Warn where no job server can call back; that the given one can is known only once a job has run."""
+        job_server_is_here = not self._settings.job_server_url or is_loopback(self._settings.job_server_url)
+        if any(f"//{host}" in url for host in ("0.0.0.0", "[::]")):  # noqa: S104 - nothing is bound here
+            self._found(Verdict.WARNING, "callbacks", f"{shown(url)} is no address to call; set CALLBACK_URL")
+        elif is_loopback(url) and not job_server_is_here:
+            words = f"{shown(url)} can be reached from this machine only; set CALLBACK_URL"
+            self._found(Verdict.WARNING, "callbacks", words)
+        else:
+            self._found(Verdict.OK, "callbacks", f"{shown(url)}/<token>")
+
+    def _journal(self) -> None:
+        if not self._settings.journal:
+            self._found(Verdict.OK, "journal", "none: jobs are remembered in memory only")
+            return
+        path = Path(self._settings.journal)
+        reason = ""
+        if path.exists():
+            try:
+                JournalFile(str(path)).close()
+            except SettingsError as exc:
+                reason = str(exc)
+        elif not os.access(path.parent, os.W_OK):
+            reason = f"{path} cannot be made; set JOURNAL to a file that can"
+        self._found(Verdict.FAILED if reason else Verdict.OK, "journal", reason or str(path.resolve()))
+
+    def _descriptors(self) -> None:
+        _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        settings = self._settings
+        needed = descriptors_needed(settings)
+        if limit != resource.RLIM_INFINITY and limit < needed:
+            words = (
+                f"the limit is {limit}, MAX_JOBS and WORKER_SPARES may need {needed}; some jobs will be answered 503"
+            )
+            self._found(Verdict.WARNING, "descriptors", words)
+        else:
+            self._found(Verdict.OK, "descriptors", f"the limit is {limit}, {needed} may be needed")
+
+    async def _job_server(self, url: str) -> None:
+        started = time.monotonic()
+        reason = await reach(url, _TIMEOUT_S)
+        which = shown(url) if self._settings.job_server_url else f"embedded, {url}"
+        if reason:
+            self._found(Verdict.FAILED, "job server", f"{which}: {reason}")
+        else:
+            self._found(Verdict.OK, "job server", f"{which}: connected in {_ms(started)} ms")
+
+    async def _worker(self, url: str) -> None:
+        settings = self._settings
+        pool = Pool(
+            config=worker_config(settings, url).encode(),
+            spares=1,
+            max_jobs=settings.worker_max_jobs,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await pool.start()
+                while not pool.workers and not pool.on_hold:  # noqa: ASYNC110 - a look at the pool, once, by a person
+                    await asyncio.sleep(_LOOK_S)
+            reason = pool.on_hold
+        except (OSError, TimeoutError) as exc:
+            reason = str(exc) or f"none within {_TIMEOUT_S:g} s"
+        if reason:
+            self._found(Verdict.FAILED, "worker", reason)
+        else:
+            self._found(Verdict.OK, "worker", f"the first was there after {_ms(started)} ms")
+        with contextlib.suppress(TimeoutError):
+            await pool.stop()
+
+
+def _ms(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

@@ -1,0 +1,60 @@
+"""The embedded job server: a process of its own, for whoever has no job server at hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from proxy.http.listening import address, bind
+
+__all__ = ["EmbeddedJobServer"]
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_LEAVE_S: Final = 1.0
+
+
+class EmbeddedJobServer:
+    """Starts `python -m jobserver`; it leaves when the pipe that is its standard input ends, whatever ends it."""
+
+    def __init__(self) -> None:
+        """Start the process. It inherits its listening socket: its address is known before it has loaded."""
+        with bind("JOB_SERVER_URL", "127.0.0.1", 0) as listener:
+            self.url = f"{address(listener)}/start"
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [
+                    sys.executable,
+                    "-m",
+                    "jobserver",
+                    "--fd",
+                    str(listener.fileno()),
+                    "--announce",
+                    "--exit-with-parent",
+                ],
+                cwd=_ROOT,
+                pass_fds=(listener.fileno(),),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    async def stop(self) -> None:
+        """Let it leave, and see that it does."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(self._process.wait, _LEAVE_S)
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            await asyncio.to_thread(self._process.wait)

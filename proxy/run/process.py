@@ -1,0 +1,250 @@
+"""The front end process from its start to its end: what is started in which order, signals, draining.
+
+The start: sockets first, so that a port that is taken is told at once; then the processes that need time to load (job
+server, fork server); then our own heavy imports, while they load.
+
+The end, on the first SIGTERM or SIGINT: new jobs are refused; jobs in flight go on, and with them the listener that
+their callbacks need; when the last has its outcome, the listeners close, and the workers and the fork server leave. A
+second signal ends everything at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import signal
+import sys
+from typing import TYPE_CHECKING, Final
+
+from proxy import log
+from proxy.http.listening import address, bind, callback_url, check_certificate
+from proxy.run.banner import banner
+from proxy.run.embedded_job_server import EmbeddedJobServer
+from proxy.run.job_server_probe import reach, shown
+from proxy.store.journal.file import JournalFile
+from proxy.store.journal.journal import Journal
+from proxy.store.memory import MemoryStore
+from proxy.store.protocol import JobStore
+from proxy.workers.orphans import become_subreaper, reap_orphans
+from proxy.workers.pool import Pool
+from shared.worker_config import WorkerConfig
+
+if TYPE_CHECKING:
+    import socket
+
+    from proxy.http.server import Listener
+    from proxy.run.wiring import App
+    from shared.settings import Settings
+
+__all__ = ["HARD_STOP_S", "FrontEnd", "bind_all", "worker_config"]
+
+#: After the job timeout: how long until the process ends whatever is still under way.
+HARD_STOP_S: Final = 4.0
+#: How long the job server is looked for at the start, beside serving.
+_REACH_S: Final = 5.0
+#: For a submission under way when this process is killed: well within the time in which a start begins to serve.
+_LINGER_S: Final = 1.0
+#: What a shell reports of a process that a signal ended, less the signal's number.
+_BY_SIGNAL: Final = 128
+#: New container objects until a collection of the youngest generation; CPython's own number is 700. So many that,
+#: were all of them garbage, the event loop would not be held up for long: 20,000 took up to 94 ms.
+_GC_THRESHOLD: Final = 5_000
+
+
+class FrontEnd:
+    """One run of the proxy."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._job_server: EmbeddedJobServer | None = None
+        self._pool: Pool | None = None
+        self._log: log.LineWriter | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until a signal comes, then end the process.
+
+        Raises:
+            SettingsError: the start is impossible. (Raised by what it calls.)
+        """
+        settings = self._settings
+        self._log = log.configure(settings.log_format, settings.log_level)
+        _raise_descriptor_limit()
+        become_subreaper()
+        sockets = bind_all(settings)
+        self._watch_signals()
+        urls = {
+            name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
+        }
+        callbacks = callback_url(settings, sockets.get("callback", sockets["public"]))
+        journal = JournalFile(settings.journal) if settings.journal else None
+        pool = await self._start_processes()
+        store = Journal(journal, ttl_s=settings.result_ttl) if journal else MemoryStore(settings.result_ttl)
+        app, listeners = await _serve(settings, pool, store, callbacks, sockets)
+        _tune_garbage_collection()
+        _say(banner(settings, urls, self._job_server.url if self._job_server else ""))
+        log.event(
+            "info",
+            "listening",
+            **urls,
+            job_server=shown(settings.job_server_url) if settings.job_server_url else "embedded",
+            pid=os.getpid(),
+        )
+        looking = asyncio.create_task(_warn_if_unreachable(settings.job_server_url))
+        await self._stopping.wait()
+        looking.cancel()
+        await self._drain(app, listeners)
+        await self._leave(0)
+
+    async def _start_processes(self) -> Pool:
+        settings = self._settings
+        if not settings.job_server_url:
+            self._job_server = EmbeddedJobServer()
+        url = self._job_server.url if self._job_server else settings.job_server_url
+        self._pool = Pool(
+            config=worker_config(settings, url).encode(),
+            spares=settings.worker_spares,
+            max_jobs=settings.worker_max_jobs,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        await self._pool.start()
+        return self._pool
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        reap_orphans(loop, self._children)
+
+    def _children(self) -> set[int]:
+        """Return the processes whose ends somebody here waits for."""
+        pids = {worker.pid for worker in self._pool.workers} if self._pool else set()
+        pids.add(self._pool.fork_server_pid if self._pool else 0)
+        pids.add(self._job_server.pid if self._job_server else 0)
+        return pids
+
+    def _on_signal(self, number: int) -> None:
+        if self._stopping.is_set():
+            self._exit(_BY_SIGNAL + number)
+        log.event("info", "told to stop; jobs in flight are finished first", signal=signal.Signals(number).name)
+        self._stopping.set()
+
+    async def _drain(self, app: App, listeners: dict[str, Listener]) -> None:
+        """Finish the jobs in flight, then close; the public listener goes first where callbacks do not need it."""
+        app.dispatcher.draining = True
+        if "callback" in listeners:
+            listeners["public"].stop()
+        try:
+            async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S):
+                await app.dispatcher.drain()
+                app.feed.closed.set()
+                for listener in listeners.values():
+                    listener.stop()
+                for listener in listeners.values():
+                    await listener.stopped()
+        except TimeoutError:
+            log.event("error", "some work was still under way at the last moment and was cut off")
+        await app.store.close()
+        await app.observation.close()
+
+    async def _leave(self, code: int) -> None:
+        if self._pool is not None:
+            with contextlib.suppress(TimeoutError):
+                await self._pool.stop()
+        if self._job_server is not None:
+            await self._job_server.stop()
+        log.event("info", "stopped")
+        self._exit(code)
+
+    def _exit(self, code: int) -> None:
+        """End the process; the fork server ends every worker when it sees that we are gone."""
+        if self._log is not None:
+            self._log.close(0.2)
+        os._exit(code)
+
+
+def worker_config(settings: Settings, job_server_url: str) -> WorkerConfig:
+    """Return what the workers need to know of the settings."""
+    return WorkerConfig(
+        job_server_url=job_server_url,
+        max_body_bytes=settings.max_body_bytes,
+        submit_retries=settings.submit_retries,
+        lost_reply_wait_s=settings.lost_reply_wait,
+        max_jobs=settings.worker_max_jobs,
+        linger_s=_LINGER_S if settings.journal else 0.0,
+    )
+
+
+def bind_all(settings: Settings) -> dict[str, socket.socket]:
+    """Return the listening sockets by name: `public`, and `callback` and `admin` where they are set.
+
+    Raises:
+        SettingsError: one of them cannot be had, or the certificate they need.
+    """
+    check_certificate(settings)
+    sockets = {"public": bind("HOST, PORT", settings.host, settings.port)}
+    if settings.callback_port is not None:
+        host = settings.callback_host or settings.host
+        sockets["callback"] = bind("CALLBACK_HOST, CALLBACK_PORT", host, settings.callback_port)
+    if settings.admin_port is not None:
+        sockets["admin"] = bind("ADMIN_HOST, ADMIN_PORT", settings.admin_host, settings.admin_port)
+    return sockets
+
+
+async def _serve(
+    settings: Settings, pool: Pool, store: JobStore, callbacks: str, sockets: dict[str, socket.socket]
+) -> tuple[App, dict[str, Listener]]:
+    from proxy.http.server import Listener  # noqa: PLC0415
+    from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
+
+    app = create_app(settings, pool=pool, store=store, callback_url=callbacks)
+    await app.dispatcher.restore()  # before anything is accepted: a callback must find its job
+    apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
+    listeners = {}
+    for name, sock in sockets.items():
+        tls = name != "admin"
+        listeners[name] = Listener(
+            sock,
+            apps[name],
+            certfile=settings.tls_certfile if tls else "",
+            keyfile=settings.tls_keyfile if tls else "",
+        )
+        listeners[name].start()
+    return app, listeners
+
+
+async def _warn_if_unreachable(job_server_url: str) -> None:
+    """Look once for a job server that was configured; one that is not there may come later, so the proxy goes on."""
+    reason = await reach(job_server_url, _REACH_S) if job_server_url else ""
+    if reason:
+        log.event(
+            "warning",
+            "the job server cannot be reached now; until it can, jobs fail as job-server-unavailable",
+            job_server=shown(job_server_url),
+            reason=reason,
+        )
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody need read it
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def _tune_garbage_collection() -> None:
+    """Leave what was loaded out of every collection, and collect less often: a job leaves no cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
+
+
+def _raise_descriptor_limit() -> None:
+    """A job in flight takes four descriptors; the usual soft limit of 1,024 is for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

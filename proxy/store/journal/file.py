@@ -1,0 +1,298 @@
+"""The journal's file: SQLite in WAL mode. Its table, its lock, and what is read from and written to it.
+
+Everything here blocks, and belongs to one thread at a time: to the one that opens the file, then to the writer. Only
+checkpoints are made beside it, over a connection of their own (proxy/store/journal/checkpoint_thread.py).
+
+With `synchronous=NORMAL` a commit is in the kernel's hands when it returns. So it outlives the death of every process
+of ours, at any instant; what the machine's own death leaves of the last moments is up to the disk. The file stays
+consistent either way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.store.record import Record
+from shared.errors import Code, SettingsError
+from shared.lifecycle import State, Submitted
+from shared.outcome import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["JournalFile"]
+
+#: "jobs" in ASCII: SQLite's mark of whose file it is, and the version of the table below.
+_APPLICATION_ID: Final = 0x6A6F6273
+_VERSION: Final = 1
+
+_TABLE: Final = """
+CREATE TABLE jobs (
+    n INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    token_hash BLOB NOT NULL UNIQUE,
+    key BLOB,
+    fingerprint BLOB NOT NULL,
+    accepted_at REAL NOT NULL,
+    deadline_at REAL NOT NULL,
+    state TEXT NOT NULL,
+    submitted TEXT NOT NULL,
+    finished_at REAL,
+    code TEXT,
+    detail TEXT,
+    failure_submitted TEXT,
+    callback BLOB,
+    says_failed INTEGER NOT NULL,
+    early INTEGER NOT NULL,
+    duplicates INTEGER NOT NULL
+);
+CREATE INDEX jobs_by_key ON jobs (key) WHERE key IS NOT NULL;
+CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE TABLE probe (n INTEGER PRIMARY KEY, times INTEGER NOT NULL);
+INSERT INTO probe VALUES (1, 0);
+"""
+#: These never change once they are there; the others are written each time.
+_FIXED: Final = ("id", "token_hash", "key", "fingerprint", "accepted_at", "deadline_at")
+_CHANGING: Final = (
+    "state", "submitted", "finished_at", "code", "detail", "failure_submitted", "callback", "says_failed", "early",
+    "duplicates",
+)  # fmt: skip
+_COLUMNS: Final = ", ".join(_FIXED + _CHANGING)
+#: So many jobs are written by one statement: the interpreter is given up and asked for again with each.
+_ROWS: Final = 32
+_SELECT: Final = f"SELECT {_COLUMNS} FROM jobs WHERE"  # noqa: S608 - our own names
+_BY: Final = {
+    "id": f"{_SELECT} id = ?",
+    "token_hash": f"{_SELECT} token_hash = ?",
+    # A key may be used again for a job that certainly was not submitted: the last one holds it.
+    "key": f"{_SELECT} key = ? ORDER BY n DESC LIMIT 1",
+}
+_EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)"
+
+#: A page of the smallest kind.
+_LEAST_BYTES: Final = 512
+#: Kept for reuse, or this share of the file; what is free beyond both is given back, so many pages at a time.
+_FREE_PAGES: Final = 256
+_FREE_SHARE: Final = 4
+_VACUUM_PAGES: Final = 64
+_WAL_BYTES: Final = 8 * 1024 * 1024
+#: Pages after which the writer makes a checkpoint itself, which keeps everybody waiting: not before the checkpointer
+#: (proxy/store/journal/checkpoint_thread.py) had several chances.
+_WAL_PAGES: Final = 10_000
+
+
+class JournalFile:
+    """An open journal. Raises sqlite3.Error where the file cannot be read or written."""
+
+    def __init__(self, path: str, *, synchronous: str = "NORMAL") -> None:
+        """Open the file, or make it.
+
+        Raises:
+            SettingsError: it cannot be opened, is damaged, is something else, or another process has it.
+        """
+        self.path = Path(path)
+        self._shrunk = False
+        self._lock = _lock(self.path)
+        try:
+            self._db = _connect(self.path, synchronous)
+        except SettingsError:
+            os.close(self._lock)
+            raise
+
+    def close(self) -> None:
+        """Write everything to where it belongs and let go of the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        os.close(self._lock)
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write all of `records`, or, if that raises, none."""
+        rows = [_row(record) for record in records]
+        if len(rows) <= _ROWS:  # one statement is a transaction by itself
+            self._put(rows)
+            return
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for first in range(0, len(rows), _ROWS):
+                self._put(rows[first : first + _ROWS])
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            self._roll_back()
+            raise
+
+    def _put(self, rows: list[tuple[Any, ...]]) -> None:
+        if rows:
+            self._db.execute(_put_statement(len(rows)), [value for row in rows for value in row])
+
+    def probe(self) -> None:
+        """Write something that nobody reads, to see whether that is possible. Raises OSError if the file is gone."""
+        self.check_place()
+        self._db.execute("UPDATE probe SET times = times + 1")
+
+    def check_place(self) -> None:
+        """Raise OSError if the file is no longer where it was: what is written to it would not be found again."""
+        if not os.path.samestat(self.path.stat(), os.fstat(self._lock)):
+            raise FileNotFoundError(self.path)
+
+    def find(self, column: str, value: str | bytes, finished_after: float) -> Record | None:
+        """Return the job whose `column` (id, token_hash, key) is `value`, unless it finished before that Unix time."""
+        row = self._db.execute(_BY[column], (value,)).fetchone()
+        record = _record(row) if row is not None else None
+        if record is None or (record.finished_at is not None and record.finished_at < finished_after):
+            return None
+        return record
+
+    def unfinished(self) -> list[Record]:
+        """Return every job that is open."""
+        return [_record(row) for row in self._db.execute(f"{_SELECT} finished_at IS NULL ORDER BY n")]
+
+    def expire(self, finished_before: float, at_most: int) -> int:
+        """Forget jobs that finished before that Unix time, the oldest first; return how many."""
+        return self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
+
+    def shrink(self) -> bool:
+        """Give a little of the free space back, if there is much; return whether that was so."""
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        if free > max(_FREE_PAGES, pages // _FREE_SHARE):
+            self._db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+            self._shrunk = True
+            return True
+        if self._shrunk:  # the file itself is cut when the WAL is written back
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._shrunk = False
+        return False
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+
+
+def _lock(path: Path) -> int:
+    """Return a descriptor of the file, locked for as long as this process lives.
+
+    flock() and not SQLite's own locks, so that others may read the journal while it is written; these two kinds do not
+    see each other. The descriptor must stay open: closing it would drop SQLite's locks on the same file as well.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise SettingsError(f"JOURNAL: cannot open {str(path)!r}: {os.strerror(exc.errno or 0)}") from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        raise SettingsError(
+            f"JOURNAL: {str(path)!r} is in use by another proxy; give each its own file, or none with JOURNAL="
+        ) from exc
+    return fd
+
+
+def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
+    db = None
+    try:
+        # Used by one thread after the other, never by two at once.
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        _prepare(db, path, synchronous)
+    except sqlite3.OperationalError as exc:
+        _close(db)
+        raise SettingsError(f"JOURNAL: cannot use {str(path)!r}: {exc}") from exc
+    except sqlite3.DatabaseError as exc:
+        _close(db)
+        raise SettingsError(
+            f"JOURNAL: {str(path)!r} is damaged ({' '.join(str(exc).split())}) and may hold jobs that are still open; "
+            "restore it, or move it away to start without what it remembers"
+        ) from exc
+    except SettingsError:
+        _close(db)
+        raise
+    return db
+
+
+def _close(db: sqlite3.Connection | None) -> None:
+    if db is not None:
+        with contextlib.suppress(sqlite3.Error):
+            db.close()
+
+
+def _prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
+    if 0 < path.stat().st_size < _LEAST_BYTES:
+        raise sqlite3.DatabaseError("file is not a database")  # SQLite would take it for an empty one
+    (owner,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and (owner, version) != (_APPLICATION_ID, _VERSION):
+        raise SettingsError(f"JOURNAL: {str(path)!r} is not a journal of this version of the proxy; name another file")
+    if not tables:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    db.execute(f"PRAGMA synchronous = {synchronous}")
+    if not tables:
+        mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_VERSION};"
+        db.executescript(f"BEGIN; {_TABLE} {mark} COMMIT;")
+    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+
+
+@functools.cache
+def _put_statement(rows: int) -> str:
+    row = f"({', '.join('?' * len(_FIXED + _CHANGING))})"
+    changes = ", ".join(f"{name} = excluded.{name}" for name in _CHANGING)
+    return (
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES {', '.join([row] * rows)} "  # noqa: S608 - our own names
+        f"ON CONFLICT (id) DO UPDATE SET {changes}"
+    )
+
+
+def _row(record: Record) -> tuple[Any, ...]:
+    failure = record.failure
+    return (
+        record.id,
+        record.token_hash,
+        record.key,
+        record.fingerprint,
+        record.accepted_at,
+        record.deadline_at,
+        str(record.state),
+        str(record.submitted),
+        record.finished_at,
+        str(failure.code) if failure else None,
+        failure.detail if failure else None,
+        str(failure.submitted) if failure else None,
+        record.callback,
+        record.says_failed,
+        record.early,
+        record.duplicates,
+    )
+
+
+def _record(row: Sequence[Any]) -> Record:
+    fixed = dict(zip(_FIXED, row, strict=False))
+    state, submitted, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates = row[
+        len(_FIXED) :
+    ]
+    failure = None
+    if code is not None:
+        failure = Failed(code=Code(code), detail=detail, submitted=Submitted(failure_submitted))
+    return Record(
+        **fixed,
+        state=State(state),
+        submitted=Submitted(submitted),
+        finished_at=finished_at,
+        failure=failure,
+        callback=callback,
+        says_failed=bool(says_failed),
+        early=bool(early),
+        duplicates=duplicates,
+    )

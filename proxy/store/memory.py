@@ -1,0 +1,99 @@
+"""The store that forgets with the process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.store.record import Record
+
+__all__ = ["MemoryStore"]
+
+_MAX_BYTES: Final = 64 * 1024 * 1024
+
+
+class MemoryStore:
+    """Remembers finished jobs for `ttl_s` seconds, or until `max_bytes` are full: then the oldest go first."""
+
+    trouble = ""
+
+    def __init__(
+        self, ttl_s: float, max_bytes: int = _MAX_BYTES, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ttl_s = ttl_s
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._bytes = 0
+        self._open: dict[str, Record] = {}
+        #: id -> when it is forgotten, and the job; in that order.
+        self._finished: OrderedDict[str, tuple[float, Record]] = OrderedDict()
+        self._by_token: dict[bytes, str] = {}
+        self._by_key: dict[bytes, str] = {}
+
+    def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
+        """See `JobStore.put`. Done at once; there is nothing to be kept for later."""
+        del keep
+        self._put(record)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def note(self, record: Record) -> None:
+        """See `JobStore.note`."""
+        self._put(record)
+
+    async def by_id(self, job_id: str) -> Record | None:
+        """See `JobStore.by_id`."""
+        self._expire()
+        entry = self._finished.get(job_id)
+        return entry[1] if entry else self._open.get(job_id)
+
+    async def by_token(self, hashed: bytes) -> Record | None:
+        """See `JobStore.by_token`."""
+        job_id = self._by_token.get(hashed)
+        return await self.by_id(job_id) if job_id else None
+
+    async def by_key(self, key: bytes) -> Record | None:
+        """See `JobStore.by_key`."""
+        job_id = self._by_key.get(key)
+        return await self.by_id(job_id) if job_id else None
+
+    async def unfinished(self) -> list[Record]:
+        """See `JobStore.unfinished`: nobody wrote here before."""
+        return []
+
+    async def close(self) -> None:
+        """See `JobStore.close`."""
+
+    def _put(self, record: Record) -> None:
+        entry = self._finished.get(record.id)
+        if entry is None and record.id not in self._open:
+            self._by_token[record.token_hash] = record.id
+            if record.key is not None:
+                self._by_key[record.key] = record.id
+        if record.finished_at is None:
+            self._open[record.id] = record
+            return
+        self._open.pop(record.id, None)
+        # A job that is finished already keeps its place: a late result does not make it younger.
+        expiry = entry[0] if entry else self._clock() + self._ttl_s
+        self._bytes += record.size_bytes - (entry[1].size_bytes if entry else 0)
+        self._finished[record.id] = (expiry, record)
+        self._expire()
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._finished:
+            job_id, (expiry, record) = next(iter(self._finished.items()))
+            if expiry > now and self._bytes <= self._max_bytes:
+                return
+            del self._finished[job_id]
+            self._bytes -= record.size_bytes
+            del self._by_token[record.token_hash]
+            if record.key is not None and self._by_key.get(record.key) == job_id:
+                del self._by_key[record.key]

@@ -1,0 +1,62 @@
+"""What is remembered of a job, whatever remembers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from shared.job_server.verdict import outcome_of
+
+if TYPE_CHECKING:
+    from shared.lifecycle import State, Submitted
+    from shared.outcome import Failed, Outcome
+
+__all__ = ["Record"]
+
+#: What a record costs besides its body; an estimate, to bound what is kept in memory.
+_OVERHEAD_BYTES: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One job, as far as it is known. Whoever learns more makes a new record with the same id."""
+
+    id: str
+    #: SHA-256 of the callback token.
+    token_hash: bytes
+    #: What an idempotency key is remembered by, and SHA-256 of the body that came with it.
+    key: bytes | None = None
+    fingerprint: bytes = b""
+    #: ACCEPTED: nothing was submitted. ASSIGNED: a worker may have it, so its fate is unknown until more is recorded.
+    state: State
+    submitted: Submitted
+    #: Unix time in seconds; all that means the same to the next process.
+    accepted_at: float
+    deadline_at: float
+    finished_at: float | None = None
+    #: What the client was told where no result came in time; stays when a result comes later.
+    failure: Failed | None = None
+    #: The body of the first callback, byte for byte, and whether it says that the job failed.
+    callback: bytes | None = None
+    says_failed: bool = False
+    #: The callback came before the reply to the submission was read.
+    early: bool = False
+    #: How many callbacks came after the first.
+    duplicates: int = 0
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the job ended, or None while that is open. A callback counts whenever it comes."""
+        if self.callback is not None:
+            return outcome_of(self.callback, failed=self.says_failed)
+        return self.failure
+
+    @property
+    def late(self) -> bool:
+        """Whether the result came after the client had been told that there is none."""
+        return self.callback is not None and self.failure is not None
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory this record takes."""
+        return _OVERHEAD_BYTES + len(self.callback or b"")

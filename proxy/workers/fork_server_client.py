@@ -1,0 +1,275 @@
+"""The front end's end of the fork server: start it, ask it for workers, hear what it says, replace it when it is gone.
+
+The fork server can be killed, terminated or stopped by anybody. Its end is seen as EOF on the socket; a fork server
+that is stopped, or answers nothing for long, is killed, which is seen the same way. Workers it made live on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from proxy.workers.stderr import WorkerOutput
+from shared.errors import MessageError
+from shared.messages import WORKERS_AT_ONCE, Exited, Fork, Forked, ForkFailed, decode_from_fork_server, encode
+
+__all__ = ["WORKER_COMMAND", "ForkServer", "Listener"]
+
+WORKER_COMMAND: Final = (sys.executable, "-m", "worker")
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_MESSAGE_BYTES: Final = 65_536
+_FDS: Final = 3
+#: Becomes the program in its arguments, which the kernel wakes (SIGCONT) when the front end dies (prctl(2),
+#: PR_SET_PDEATHSIG): a fork server that somebody has stopped would not see that its channel has ended, and it is the
+#: one that ends workers then. What ctypes maps is gone with the exec. The signal also comes when only the thread ends
+#: that did this, and does nothing to a process that runs.
+_WOKEN: Final = """
+import os, sys
+try:
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 18)
+except (ImportError, OSError, AttributeError):
+    pass
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+#: Messages that are taken before other work has its turn.
+_MESSAGES_AT_ONCE: Final = 16
+#: How often a fork server that owes an answer is looked at, and at how many looks in a row it may owe one: some 10 s,
+#: but none of the time in which this process was stopped itself.
+_LOOK_S: Final = 0.25
+_PATIENCE_LOOKS: Final = 40
+#: How long it may take to leave when asked to.
+_LEAVE_S: Final = 1.0
+
+
+class Listener(Protocol):
+    """Whoever wants the workers."""
+
+    def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
+        """Take over a new worker's descriptors."""
+
+    def on_fork_failed(self, reason: str) -> None:
+        """Hear that a worker could not be made."""
+
+    def on_exited(self, pid: int, status: int) -> None:
+        """Hear that a worker was reaped."""
+
+    def on_lost(self) -> None:
+        """Hear that the fork server is gone; the workers are not."""
+
+
+class ForkServer:
+    """One fork server process."""
+
+    def __init__(self, config: bytes, listener: Listener, command: Sequence[str] = WORKER_COMMAND) -> None:
+        """`config` is what the fork server reads first; `command` starts it, with a descriptor's number appended."""
+        self._config = config
+        self._listener = listener
+        self._command = command
+        self._loop = asyncio.get_running_loop()
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._owed = 0
+        self._unasked = 0
+        self._owed_since = 0.0
+        self._looks = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 before the start."""
+        return self._process.pid if self._process else 0
+
+    async def start(self) -> None:
+        """Start the process. Raises OSError if that cannot be done."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs, WorkerOutput() as output:
+                ours.send(self._config)
+                self._process = await asyncio.to_thread(self._spawn, theirs.fileno(), output.write_fd)
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except BaseException:
+            ours.close()
+            raise
+        ours.setblocking(False)  # noqa: FBT003 - its only argument
+        self._channel = ours
+        self._loop.add_reader(ours, self._on_readable)
+        self._loop.add_reader(self._pidfd, self._on_ended)
+
+    def _spawn(self, fd: int, stderr: int) -> subprocess.Popen[bytes]:
+        # A session of its own: a signal to the front end's group must not reach workers that have jobs to finish.
+        return subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-I", "-S", "-c", _WOKEN, *self._command, str(fd)],
+            cwd=_ROOT,
+            pass_fds=(fd,),
+            stdin=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+            env=os.environ | {"LD_BIND_NOW": "1"},  # what is bound after the fork, each worker would bind for itself
+        )
+
+    def fork(self, count: int) -> None:
+        """Ask for `count` workers; each is answered by `on_forked` or `on_fork_failed`, unless the process is lost."""
+        if self._channel is None or count <= 0:
+            return
+        self._owe(count)
+        if not self._unasked:
+            self._loop.call_soon(self._ask)  # a burst of wishes becomes one message
+        self._unasked += count
+
+    def _ask(self) -> None:
+        """Pass the wishes on; what the socket does not take now goes when it can."""
+        if self._channel is None or not self._unasked:
+            return
+        try:
+            self._channel.send(encode(Fork(count=self._unasked)))
+        except BlockingIOError:
+            self._loop.add_writer(self._channel, self._ask)
+            return
+        except OSError:
+            return  # gone: EOF decides
+        self._unasked = 0
+        self._loop.remove_writer(self._channel)
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            self._loop.remove_reader(self._channel)
+            self._loop.remove_writer(self._channel)
+            self._channel.close()
+            self._channel = None
+
+    async def stop(self) -> None:
+        """End the fork server and, with it, every worker it still has."""
+        self._close_channel()
+        if self._process is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._gone), _LEAVE_S)
+            self.kill()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._gone), _LEAVE_S)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if not self._gone.done() and self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    # --- what it says ----------------------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        for _ in range(_MESSAGES_AT_ONCE):
+            if not self._read_one():
+                return
+
+    def _read_one(self) -> bool:
+        """Take one message; return whether there may be another."""
+        if self._channel is None:
+            return False
+        try:
+            data, fds = _receive(self._channel)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self._close_channel()
+            self.kill()
+            return False
+        self._hear(data, fds)
+        return True
+
+    def _hear(self, data: bytes, fds: list[int]) -> None:
+        try:
+            message = decode_from_fork_server(data)
+        except MessageError:
+            _close(fds)
+            self.kill()
+            return
+        match message:
+            case Forked():
+                self._hand_over(message.pids, fds)
+            case ForkFailed():
+                self._owe(-1)
+                self._listener.on_fork_failed(message.reason)
+            case Exited():
+                self._listener.on_exited(message.pid, message.status)
+
+    def _hand_over(self, pids: list[int], fds: list[int]) -> None:
+        """Pass on the workers whose descriptors all arrived: the kernel leaves out what there is no room for here."""
+        self._owe(-len(pids))
+        whole = min(len(pids), len(fds) // _FDS)
+        for i in range(whole):
+            self._listener.on_forked(pids[i], *fds[i * _FDS : (i + 1) * _FDS])
+        _close(fds[whole * _FDS :])  # a worker of which an end is missing sees its inbox end, and leaves
+        for _ in pids[whole:]:
+            self._listener.on_fork_failed(os.strerror(errno.EMFILE))
+
+    # --- whether it lives ------------------------------------------------------------------------------------------
+
+    def _owe(self, count: int) -> None:
+        if count < 0 or not self._owed:
+            self._owed_since = self._loop.time()
+            self._looks = 0
+        self._owed = max(0, self._owed + count)
+        if self._owed and self._timer is None:
+            self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._owed or self._gone.done():
+            return
+        self._looks += 1
+        overdue_s = self._loop.time() - self._owed_since
+        if self._looks > _PATIENCE_LOOKS or (overdue_s > _LOOK_S / 2 and _is_stopped(self.pid)):
+            self.kill()
+            return
+        self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def _on_ended(self) -> None:
+        """The process ended: take what it left in the socket, reap it, report."""
+        self._loop.remove_reader(self._pidfd)
+        while self._read_one():
+            pass
+        self._close_channel()
+        if self._process is not None:
+            self._process.wait()  # ended: does not block
+        os.close(self._pidfd)
+        self._pidfd = -1
+        if self._timer is not None:
+            self._timer.cancel()
+        self._gone.set_result(None)
+        self._listener.on_lost()
+
+
+def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    space = socket.CMSG_SPACE(WORKERS_AT_ONCE * _FDS * 4)
+    data, ancillary, _, _ = channel.recvmsg(_MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds += memoryview(payload[: len(payload) // 4 * 4]).cast("i").tolist()
+    return data, fds
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Return whether the process is stopped by a signal or a tracer (proc(5), state T or t)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, IndexError):
+        return False

@@ -1,0 +1,1 @@
+"""How to talk to a job server: its protocol as data, and the rules that read it."""

@@ -1,0 +1,160 @@
+"""The feed and the history behind the dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from starlette.types import Message
+
+from proxy.api.operators import dashboard
+from proxy.api.operators.snapshots import Feed
+from proxy.http.asgi import ClientGoneError
+from proxy.jobs.in_flight import Registry
+from proxy.jobs.job import Job
+from proxy.jobs.phases import phases
+from proxy.observe.history import SECONDS, History
+from proxy.observe.loop_lag import LoopLag
+from proxy.observe.observers import Observation
+from proxy.workers.memory import WorkerMemory, private_bytes
+from shared.errors import Code
+from shared.lifecycle import Event, Submitted
+from shared.outcome import Failed, Succeeded
+from tests.support.waiting import eventually
+
+
+class _Pool:
+    on_hold = ""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @property
+    def workers(self) -> list[Any]:
+        self.asked += 1
+        return []
+
+
+def _feed() -> tuple[Feed, _Pool]:
+    pool = _Pool()
+    feed = Feed(
+        pool=cast("Any", pool),
+        registry=Registry(),
+        dispatcher=cast("Any", SimpleNamespace(draining=False)),
+        observation=Observation(),
+        max_jobs=1,
+    )
+    return feed, pool
+
+
+def _ended(history: History, *, failed: bool = False) -> Job:
+    job = Job(body=b"secret", deadline=0)
+    job.advance(Event.ASSIGN)
+    job.advance(Event.FINISH)
+    outcome = Failed(code=Code.WORKER_DIED, detail="gone", submitted=Submitted.NO) if failed else Succeeded(body=b"{}")
+    history.job_finished(job, outcome, phases(job))
+    return job
+
+
+async def test_nothing_is_computed_while_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the last watcher has left, the feed stops; the next one starts it again."""
+    monkeypatch.setattr("proxy.api.operators.snapshots._EVERY_S", 0.001)
+    feed, pool = _feed()
+    feed.watchers = 1
+    assert json.loads(await feed.next())["accepted"] == 0
+    feed.watchers = 0
+    await eventually(lambda: feed._task is not None and feed._task.done())  # noqa: SLF001 - that is the point
+    asked = pool.asked
+    feed.watchers = 1
+    await feed.next()
+    assert pool.asked > asked
+    feed.watchers = 0
+    await eventually(lambda: feed._task is not None and feed._task.done())  # noqa: SLF001 - as above
+
+
+async def test_everybody_gets_the_same_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten who look cost what one does."""
+    monkeypatch.setattr("proxy.api.operators.snapshots._EVERY_S", 0.001)
+    feed, pool = _feed()
+    feed.watchers = 10
+    snapshots = await asyncio.gather(*(feed.next() for _ in range(10)))
+    assert len({id(snapshot) for snapshot in snapshots}) == 1
+    assert pool.asked == 1
+    feed.closed.set()
+    await eventually(lambda: feed._task is not None and feed._task.done())  # noqa: SLF001 - as above
+
+
+async def test_the_history_has_a_point_for_each_second() -> None:
+    """Jobs count in the second in which they ended; the present second is not shown before it is over."""
+    now = 1_000.5
+    history = History(clock=lambda: now)
+    _ended(history)
+    _ended(history, failed=True)
+    assert history.seconds()[-1][0] == 0
+    now = 1_001.1
+    points = history.seconds()
+    assert len(points) == SECONDS
+    assert points[-1][:2] == (2, 1)
+    now = 1_001.1 + SECONDS
+    assert all(point[0] == 0 for point in history.seconds())
+
+
+async def test_the_history_is_bounded() -> None:
+    """However many jobs end: so many are kept and the oldest go first."""
+    history = History()
+    first = _ended(history, failed=True)
+    assert history.by_id(first.id) is not None
+    last = [_ended(history, failed=True) for _ in range(2_100)][-1]
+    assert history.by_id(first.id) is None
+    assert history.by_id(last.id) is not None
+    failures = history.failures()
+    assert len(failures) == 50
+    assert failures[0]["job_id"] == last.id
+    assert "secret" not in json.dumps(failures)
+    assert last.token not in json.dumps(failures)
+
+
+async def test_memory_is_read_a_few_at_a_time_and_forgotten_with_the_worker() -> None:
+    """A process that is there has a reading soon; one that is gone has none."""
+    memory = WorkerMemory()
+    memory.refresh([os.getpid()])
+    await eventually(lambda: (memory.of(os.getpid()) or 0) > 100_000)
+    memory.refresh([])
+    assert memory.of(os.getpid()) is None
+    assert private_bytes(2**22 + 1) is None
+
+
+async def test_a_blocked_event_loop_is_seen() -> None:
+    """What holds the loop up shows as lag; stopping ends the measurement."""
+    heard: list[float] = []
+    lag = LoopLag(heard.append)
+    lag.start()
+    loop = asyncio.get_running_loop()
+    due = lag._due  # noqa: SLF001 - to hold the loop up at the right moment
+    loop.call_at(due - 0.01, lambda: [None for _ in iter(lambda: loop.time() < due + 0.05, False)])
+    await eventually(lambda: heard)
+    lag.stop()
+    assert heard[0] > 0.03
+    assert lag.worst_s >= lag.last_s > 0.03
+
+
+async def test_a_page_that_takes_nothing_is_let_go_and_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever does not read the events for a while counts as gone."""
+    monkeypatch.setattr(dashboard, "_PATIENCE_S", 0.01)
+    feed, _ = _feed()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(ClientGoneError):
+        await dashboard.Events(feed)({"type": "http", "method": "GET"}, receive, send)
+    assert feed.watchers == 0

@@ -1,0 +1,126 @@
+"""The alert rules and the Grafana dashboard speak of what is exported, and the documentation explains all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, cast
+from unittest.mock import create_autospec
+
+import pytest
+
+from proxy.jobs.in_flight import Registry
+from proxy.observe.counters import PREFIX, Metrics
+from proxy.observe.gauges import LiveMetrics
+from proxy.store.journal.journal import Journal, JournalStats
+from proxy.workers.pool import Counts, Pool
+from shared.errors import Code
+
+_ROOT: Final = Path(__file__).resolve().parents[3]
+_ALERTS: Final = _ROOT / "deploy" / "alerts.yml"
+_DASHBOARD: Final = _ROOT / "deploy" / "grafana-dashboard.json"
+_DOCS: Final = (_ROOT / "docs" / "observability.md").read_text()
+_NAME: Final = re.compile(rf"{PREFIX}_[a-z_]+")
+_SELECTOR: Final = re.compile(rf"({PREFIX}_[a-z_]+)\{{([^}}]*)\}}")
+_MATCHER: Final = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
+
+
+def _journal() -> Journal:
+    stats = JournalStats(queued=0, backlog=0, commits=0, failures=0, written=0, given_up=0, expired=0, size_bytes=0)
+    journal = create_autospec(Journal, instance=True)
+    journal.stats.return_value = stats
+    return cast("Journal", journal)
+
+
+def _exported() -> dict[str, set[tuple[str, str]]]:
+    """Return each sample's name with the labels and values it is exported with."""
+    metrics = Metrics()
+    metrics.registry.register(
+        LiveMetrics(
+            pool=cast("Pool", SimpleNamespace(counts=Counts(), workers=[], on_hold="")),
+            registry=Registry(),
+            dispatcher=cast("Any", SimpleNamespace(draining=False)),
+            intake=cast("Any", SimpleNamespace(counts=Counter())),
+            store=_journal(),
+            max_jobs=1,
+        )
+    )
+    found: dict[str, set[tuple[str, str]]] = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels.items())
+    return found
+
+
+def _check(expressions: str) -> None:
+    exported = _exported()
+    names = set(_NAME.findall(expressions))
+    assert names
+    assert names <= exported.keys(), names - exported.keys()
+    for name, selector in _SELECTOR.findall(expressions):
+        for label, _, values in _MATCHER.findall(selector):
+            if label != "instance":
+                assert all((label, value) in exported[name] for value in values.split("|")), (name, label, values)
+
+
+def test_the_alerts_speak_of_what_is_exported() -> None:
+    """Every metric, label and value in an alert's expression exists."""
+    _check(_ALERTS.read_text())
+
+
+def test_the_dashboard_speaks_of_what_is_exported() -> None:
+    """Every metric, label and value in a panel's expression exists."""
+    dashboard = json.loads(_DASHBOARD.read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(expressions) > 20
+    _check("\n".join(expressions))
+
+
+def test_the_dashboard_shows_everything_that_is_exported() -> None:
+    """No metric is exported without a panel."""
+    shown = set(_NAME.findall(_DASHBOARD.read_text()))
+    exported = {re.sub("_(bucket|sum|count)$", "", name) for name in _exported()}
+    assert exported == {re.sub("_(bucket|sum|count)$", "", name) for name in shown}
+
+
+def test_every_alert_and_every_metric_is_explained() -> None:
+    """docs/observability.md has each alert and each metric by name."""
+    alerts = re.findall(r"- alert: (\w+)", _ALERTS.read_text())
+    metrics = {re.sub("_(bucket|sum|count)$", "", name).removeprefix(f"{PREFIX}_") for name in _exported()}
+    missing = [name for name in [*alerts, *metrics] if f"`{name}`" not in _DOCS]
+    assert alerts
+    assert missing == []
+
+
+def test_every_code_is_counted_from_the_first_scrape_on() -> None:
+    """Each code has its series before it first happens, or a rate would miss the first one."""
+    codes = {value for labels in _exported().values() for _, value in labels}
+    assert set(map(str, Code)) <= codes
+
+
+_needs_promtool: Final = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian package: prometheus)"
+)
+
+
+@_needs_promtool
+def test_promtool_accepts_the_alerts() -> None:
+    """`promtool check rules` finds nothing wrong."""
+    done = subprocess.run(["promtool", "check", "rules", _ALERTS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@_needs_promtool
+def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    """`promtool test rules`: each alert is silent on a sound proxy and fires on the trouble it is for."""
+    cases = Path(__file__).with_name("alerts_test.yml").read_text().replace("RULES", str(_ALERTS))
+    (tmp_path / "alerts_test.yml").write_text(cases)
+    done = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "alerts_test.yml"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,50 @@
+"""Turns bound what one round of the event loop does."""
+
+import asyncio
+
+from proxy.http.fair_turns import Turns
+
+
+async def test_a_round_has_no_more_turns_than_allowed_and_they_come_in_order() -> None:
+    """Twenty that arrive at once are served in order, three in each round of the loop."""
+    turns = Turns(3)
+    served: list[tuple[int, int]] = []
+    rounds = 0
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        if len(served) < 20:
+            asyncio.get_running_loop().call_soon(count)
+
+    async def one(number: int) -> None:
+        await turns.take()
+        served.append((number, rounds))
+
+    asyncio.get_running_loop().call_soon(count)
+    await asyncio.gather(*(one(number) for number in range(20)))
+    assert [number for number, _ in served] == list(range(20))
+    by_round = [at for _, at in served]
+    assert max(by_round.count(at) for at in set(by_round)) == 3
+    assert len(set(by_round)) == 7
+
+
+async def test_one_alone_does_not_wait() -> None:
+    """A turn that nobody else wants is there at once: the coroutine never suspends."""
+    taking = Turns(1).take()
+    try:
+        taking.send(None)
+    except StopIteration:
+        pass
+    else:  # pragma: no cover - the failure
+        raise AssertionError("a lone turn had to be waited for")
+
+
+async def test_one_that_gave_up_takes_nobody_s_turn() -> None:
+    """A waiter that was cancelled is passed over in favour of the next one."""
+    turns = Turns(1)
+    first, gone, patient = (asyncio.ensure_future(turns.take()) for _ in range(3))
+    await first
+    gone.cancel()
+    await asyncio.wait_for(patient, 5)
+    assert gone.cancelled()

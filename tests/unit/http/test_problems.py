@@ -1,0 +1,136 @@
+"""The one table from error to HTTP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from proxy.http import problems
+from shared.errors import Code
+from shared.lifecycle import Submitted
+from shared.outcome import Failed
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent.parent
+
+#: The contract, and below the line what was added to it: code -> status, status where GRANULAR_ERRORS is on.
+CONTRACT: Final = {
+    "invalid-request": (400, 400),
+    "unauthorized": (401, 401),
+    "not-found": (404, 404),
+    "request-timeout": (408, 408),
+    "payload-too-large": (413, 413),
+    "unsupported-media-type": (415, 415),
+    "idempotency-key-reused": (422, 422),
+    "overloaded": (503, 503),
+    "no-worker": (503, 503),
+    "journal-unavailable": (503, 503),
+    "shutting-down": (503, 503),
+    "worker-died": (500, 500),
+    "deadline-exceeded": (500, 504),
+    "job-server-unavailable": (500, 502),
+    "job-rejected": (500, 502),
+    "bad-job-server-reply": (500, 502),
+    "job-failed": (500, 502),
+    "cancelled": (500, 500),
+    "interrupted": (500, 500),
+    # ---
+    "forbidden": (403, 403),
+    "method-not-allowed": (405, 405),
+    "internal-error": (500, 500),
+}
+
+
+def document(problem: problems.Problem) -> dict[str, Any]:
+    """A problem's body, parsed."""
+    parsed: dict[str, Any] = json.loads(problem.body)
+    return parsed
+
+
+def test_the_table_has_every_code_and_no_other() -> None:
+    """A code without an entry would be an answer without a meaning."""
+    assert set(problems.TABLE) == set(Code)
+    assert {str(code) for code in Code} == set(CONTRACT)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_code_has_the_statuses_of_the_contract(code: Code) -> None:
+    """With and without GRANULAR_ERRORS; the document repeats the status it is sent with."""
+    plain, granular = CONTRACT[code]
+    for is_granular, status in ((False, plain), (True, granular)):
+        problem = problems.make(code, "because", granular=is_granular)
+        assert problem.status == status
+        assert document(problem)["status"] == status
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_document_is_complete(code: Code) -> None:
+    """Each member that a client may rely on is there, and the words for a person are not empty."""
+    assert document(problems.make(code, "because")) == {
+        "type": f"/problems/{code}",
+        "title": problems.TABLE[code].title,
+        "status": CONTRACT[code][0],
+        "detail": "because",
+        "code": str(code),
+        "job_id": None,
+        "submitted": "no",
+        "retry_safe": True,
+    }
+    entry = problems.TABLE[code]
+    assert entry.title
+    assert entry.meaning.endswith(".")
+    assert entry.advice.endswith(".")
+
+
+@pytest.mark.parametrize("submitted", Submitted)
+def test_only_a_job_that_was_certainly_not_submitted_is_safe_to_retry(submitted: Submitted) -> None:
+    """`retry_safe` says in one word what `submitted` says in three."""
+    failure = Failed(code=Code.WORKER_DIED, detail="it died", submitted=submitted)
+    shown = document(problems.of_failure(failure, "abc", granular=False))
+    assert shown["submitted"] == str(submitted)
+    assert shown["retry_safe"] is (submitted is Submitted.NO)
+    assert failure.retry_safe is (submitted is Submitted.NO)
+
+
+def test_a_failure_names_its_job_in_document_and_header() -> None:
+    """The id is what a client asks about later."""
+    problem = problems.of_failure(
+        Failed(code=Code.CANCELLED, detail="gone", submitted=Submitted.YES), "abc", granular=False
+    )
+    assert document(problem)["job_id"] == "abc"
+    assert (b"job-id", b"abc") in problem.headers
+
+
+def test_the_result_of_a_failed_job_stands_in_the_document_as_it_came() -> None:
+    """Numbers that parsing would change are not changed."""
+    result = b'{"state": "failed", "cost": 1.10, "big": 1e400}'
+    failure = Failed(code=Code.JOB_FAILED, detail="no", submitted=Submitted.YES, result=result)
+    problem = problems.of_failure(failure, "abc", granular=False)
+    assert b'"result": ' + result in problem.body
+    assert json.loads(problem.body)["result"]["state"] == "failed"
+
+
+@pytest.mark.parametrize("code", Code)
+def test_only_a_503_says_when_to_come_again(code: Code) -> None:
+    """`Retry-After` is on every 503, at least 1 s, and on nothing else."""
+    headers = dict(problems.make(code, "because", retry_after_s=7).headers)
+    assert headers.get(b"retry-after") == (b"7" if CONTRACT[code][0] == 503 else None)
+    if CONTRACT[code][0] == 503:
+        assert dict(problems.make(code, "because").headers)[b"retry-after"] == b"1"
+
+
+def test_a_401_says_which_scheme_is_wanted() -> None:
+    """RFC 9110 asks for the header."""
+    assert (b"www-authenticate", b"Bearer") in problems.make(Code.UNAUTHORIZED, "no").headers
+
+
+def test_the_readme_has_every_code_with_its_statuses() -> None:
+    """The table of codes in README.md is complete and right."""
+    rows = {}
+    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 4 and cells[1].strip("`") in CONTRACT and cells[2].isdigit():
+            rows[cells[1].strip("`")] = (int(cells[2]), int(cells[3] or cells[2]))
+    assert rows == CONTRACT

@@ -1,0 +1,112 @@
+"""Room for another worker, as told from made-up /proc and cgroup trees."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from pathlib import Path
+
+import pytest
+
+from proxy.jobs.headroom import Headroom
+
+
+class Machine:
+    """A /proc and a cgroup, as files."""
+
+    def __init__(self, base: Path) -> None:
+        self.proc = base / "proc"
+        self.cgroup = base / "cgroup"
+        self.write("proc/loadavg", "0.5 0.5 0.5 2/300 4711")
+        self.write("proc/sys/kernel/pid_max", "4194304")
+        self.write("proc/sys/kernel/threads-max", "30000")
+        self.write("proc/meminfo", "MemTotal: 8000000 kB\nMemFree: 10 kB\nMemAvailable: 4000000 kB\n")
+        self.write("cgroup/pids.max", "max")
+        self.write("cgroup/pids.current", "300")
+        self.write("cgroup/memory.max", "max")
+        self.write("cgroup/memory.current", "1000000")
+
+    def write(self, name: str, text: str) -> None:
+        """Set one file."""
+        path = self.proc.parent / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="ascii")
+
+    def shortage(self) -> str:
+        """Ask afresh."""
+        return Headroom(self.proc, self.cgroup).shortage()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A machine with room."""
+    return Machine(tmp_path)
+
+
+def test_a_machine_with_room_is_short_of_nothing(machine: Machine) -> None:
+    """The usual case."""
+    assert machine.shortage() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shortage"),
+    [
+        ("proc/loadavg", "0 0 0 1/29990 1", "process ids"),
+        ("proc/sys/kernel/pid_max", "320", "process ids"),
+        ("proc/sys/kernel/threads-max", "320", "process ids"),
+        ("cgroup/pids.max", "320", "process ids"),
+        ("proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable: 60000 kB", "memory"),
+        ("cgroup/memory.max", str(1_000_000 + 60 * 1024 * 1024), "memory"),
+        ("cgroup/pids.max", "2000", ""),
+        ("cgroup/memory.max", str(2**40), ""),
+    ],
+)
+def test_each_limit_counts_by_itself(machine: Machine, name: str, text: str, shortage: str) -> None:
+    """The kernel's, and the control group's where it has one."""
+    machine.write(name, text)
+    assert machine.shortage() == shortage
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "\u0000"])
+@pytest.mark.parametrize("name", ["proc/loadavg", "proc/meminfo", "cgroup/pids.max", "cgroup/memory.current"])
+def test_what_cannot_be_read_refuses_nobody(machine: Machine, name: str, text: str) -> None:
+    """Another kernel, another container: no reason not to serve."""
+    machine.write(name, text)
+    assert machine.shortage() == ""
+
+
+def test_without_proc_and_cgroup_nobody_is_refused(tmp_path: Path) -> None:
+    """As on a machine that has neither."""
+    assert Headroom(tmp_path / "none", tmp_path / "none").shortage() == ""
+
+
+def test_the_files_are_looked_at_now_and_then_only(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst of jobs does not read /proc for each of them."""
+    now_s = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    room = Headroom(machine.proc, machine.cgroup)
+    assert room.shortage() == ""
+    machine.write("cgroup/pids.max", "320")
+    assert room.shortage() == ""
+    now_s += 1
+    assert room.shortage() == "process ids"
+
+
+def test_descriptors_are_counted_at_every_job(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run out first, and looking costs next to nothing."""
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    room = Headroom(machine.proc, machine.cgroup)
+    assert room.shortage() == ""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (min(highest, 60), 100))
+    assert room.shortage() == "file descriptors"
+
+
+def test_where_no_descriptor_can_be_had_there_is_no_room(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMFILE is an answer too."""
+
+    def dup(_: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", dup)
+    assert machine.shortage() == "file descriptors"

@@ -1,0 +1,52 @@
+"""What a person reads when the proxy has started."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from proxy.run.banner import banner
+from shared.settings import load
+
+URLS = {"public": "http://127.0.0.1:3000", "admin": "http://127.0.0.1:3001"}
+
+
+def test_it_names_the_addresses_the_mode_and_a_line_to_paste() -> None:
+    """With nothing configured: an embedded job server, a fresh process for each job, a journal."""
+    text = banner(load({}), URLS, "http://127.0.0.1:4000/start")
+    assert "http://127.0.0.1:3000 (" in text
+    assert "Dashboard: http://127.0.0.1:3001/\n" in text
+    assert "Embedded job server: http://127.0.0.1:4000/start " in text
+    assert "a fresh worker process for each job, 8 kept ready, at most 256 jobs in flight" in text
+    assert "remembered in jobs.sqlite3" in text
+    (line,) = [line for line in text.splitlines() if "curl " in line]
+    assert shlex.split(line)[-1] == "http://127.0.0.1:3000/queueJob"
+
+
+def test_what_is_switched_off_is_not_named() -> None:
+    """No admin address, no journal, a job server of one's own: and no password of its address."""
+    settings = load({"JOB_SERVER_URL": "http://user:hidden@jobs.example/start", "JOURNAL": ""})
+    text = banner(settings, {"public": URLS["public"]}, "")
+    assert "Dashboard" not in text
+    assert "Job server: http://jobs.example/start\n" in text
+    assert "hidden" not in text
+    assert "nothing outlives the process" in text
+
+
+@pytest.mark.parametrize(("value", "words"), [("0", "used again after each success"), ("7", "serve 7 jobs each")])
+def test_it_says_how_workers_are_used(value: str, words: str) -> None:
+    """As WORKER_MAX_JOBS has it."""
+    assert words in banner(load({"WORKER_MAX_JOBS": value}), URLS, "")
+
+
+def test_where_keys_are_asked_for_the_line_has_a_place_for_one() -> None:
+    """And never a key itself."""
+    text = banner(load({"API_KEYS": "hidden-key"}), URLS, "")
+    assert '-H "Authorization: Bearer $API_KEY"' in text
+    assert "hidden-key" not in text
+
+
+def test_callbacks_with_a_listener_of_their_own_are_named() -> None:
+    """The operator has to tell the job server's side."""
+    assert "Callbacks: http://127.0.0.1:3003" in banner(load({}), {**URLS, "callback": "http://127.0.0.1:3003"}, "")

@@ -1,0 +1,329 @@
+"""The journal: its file, its lock, what it does when it cannot be written, how it stays small."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import resource
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from proxy.store.journal.file import JournalFile
+from proxy.store.journal.journal import Journal
+from shared.errors import SettingsError, StoreUnavailableError
+from shared.lifecycle import State, Submitted
+from tests.support.records import a_record, finished
+from tests.support.waiting import eventually
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Let no file grow: what a full disk, a quota or a limit does."""
+    wal = Path(f"{path}-wal")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (wal.stat().st_size if wal.exists() else 0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _has_expired(journal: Journal, count: int) -> bool:
+    return journal.writer.expired == count
+
+
+async def test_what_is_noted_is_written_when_nothing_else_is(journal: Journal, path: Path) -> None:
+    """Though nobody asks."""
+    journal.note(finished())
+
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
+        await eventually(lambda: reader.execute("SELECT count(*) FROM jobs").fetchone() == (1,))
+
+
+# --- from one process to the next ------------------------------------------------------------------------------------
+
+
+async def test_the_next_one_finds_what_this_one_was_told(path: Path) -> None:
+    """Finished jobs by their names, open ones as such."""
+    first = Journal(JournalFile(str(path)), ttl_s=3600)
+    done = finished(key=b"k" * 32)
+    queued = a_record()
+    fate_unknown = a_record(state=State.ASSIGNED, submitted=Submitted.UNKNOWN)
+    waiting = a_record(state=State.WAITING, submitted=Submitted.YES)
+    for record in (done, queued, fate_unknown, waiting):
+        await first.put(record)
+    await first.close()
+
+    second = Journal(JournalFile(str(path)), ttl_s=3600)
+
+    assert await second.by_key(b"k" * 32) == done
+    assert await second.unfinished() == [queued, fate_unknown, waiting]
+    await second.close()
+
+
+async def test_what_was_noted_before_the_end_is_written(path: Path) -> None:
+    """`close` carries out what is queued, though nobody waits for it."""
+    first = Journal(JournalFile(str(path)), ttl_s=3600)
+    records = [finished() for _ in range(2500)]
+    for record in records[:1500]:
+        first.put(record)
+    for record in records[1500:]:
+        first.note(record)
+    await first.close()
+
+    second = Journal(JournalFile(str(path)), ttl_s=3600)
+
+    assert all([await second.by_id(record.id) == record for record in records])
+    await second.close()
+
+
+async def test_a_journal_is_for_its_owner_only(journal: Journal, path: Path) -> None:
+    """It holds results."""
+    await journal.put(finished())
+
+    for file in path.parent.iterdir():
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
+async def test_two_proxies_cannot_share_a_journal(journal: Journal, path: Path) -> None:
+    """The second is told in one line; the first goes on."""
+    with pytest.raises(SettingsError, match=r"^JOURNAL: '.*jobs.sqlite3' is in use by another proxy[^\n]*$"):
+        JournalFile(str(path))
+
+    await journal.put(a_record())
+
+
+async def test_others_may_read_a_journal_that_is_written(journal: Journal, path: Path) -> None:
+    """Whoever wants to look is not kept out, and does not take the lock away."""
+    await journal.put(finished())
+
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
+        assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+
+    with pytest.raises(SettingsError, match="in use"):
+        JournalFile(str(path))
+
+
+# --- files that will not do ------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_journal_is_refused_with_what_to_do(path: Path) -> None:
+    """It may hold jobs that are open: nobody but its owner may decide to do without."""
+    with closing(JournalFile(str(path))) as file:
+        file.write([finished() for _ in range(200)])
+    pages = bytearray(path.read_bytes())
+    pages[4096 * 3 : 4096 * 5] = os.urandom(4096 * 2)
+    path.write_bytes(pages)
+
+    with pytest.raises(SettingsError, match=r"^JOURNAL: .* is damaged .* move it away[^\n]*$"):
+        JournalFile(str(path))
+
+    assert path.read_bytes() == pages, "it was changed"
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to be taken for one" * 100, b"x"])
+def test_what_is_no_database_is_refused(path: Path, content: bytes) -> None:
+    """And left as it is."""
+    path.write_bytes(content)
+
+    with pytest.raises(SettingsError, match=r"^JOURNAL: [^\n]*$"):
+        JournalFile(str(path))
+
+    assert path.read_bytes() == content
+
+
+def test_somebody_elses_database_is_refused(path: Path) -> None:
+    """No table of ours is put into it."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+
+    with pytest.raises(SettingsError, match="not a journal of this version"):
+        JournalFile(str(path))
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """By the variable's name, the file's and the reason."""
+    with pytest.raises(SettingsError, match=r"^JOURNAL: cannot open '.*missing/jobs': No such file or directory$"):
+        JournalFile(str(tmp_path / "missing" / "jobs"))
+
+
+def test_a_refused_start_lets_go_of_the_lock(path: Path) -> None:
+    """So that mending the file is enough."""
+    path.write_bytes(b"x" * 5000)
+    with pytest.raises(SettingsError):
+        JournalFile(str(path))
+    path.unlink()
+
+    JournalFile(str(path)).close()
+
+
+# --- when it cannot be written ---------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_is_trouble_until_there_is_room(journal: Journal, path: Path) -> None:
+    """Who waits is told; what is to be kept is written when that is possible again; what is not, is not."""
+    kept, given_up, before = finished(), a_record(), a_record()
+    await journal.put(before)
+
+    with full_disk(path):
+        with pytest.raises(StoreUnavailableError):
+            await journal.put(given_up)
+        journal.put(kept, keep=True)
+        await eventually(lambda: journal.trouble)
+        assert await journal.by_id(before.id) == before
+        assert await journal.by_id(kept.id) == kept, "what waits to be written is known"
+    await eventually(lambda: not journal.trouble)
+
+    assert journal.writer.backlog == 0
+    assert await journal.by_id(kept.id) == kept
+    assert await journal.by_id(given_up.id) is None
+
+
+async def test_the_newest_record_of_a_job_waits_for_room(journal: Journal, path: Path) -> None:
+    """An older one that is to be kept does not come back over a newer one."""
+    await journal.put(a_record())
+    older = a_record(state=State.WAITING, submitted=Submitted.YES)
+    newer = replace(older, state=State.FINISHED, finished_at=time.time(), callback=b"{}")
+
+    with full_disk(path):
+        journal.put(older, keep=True)
+        with pytest.raises(StoreUnavailableError):
+            await journal.put(newer)
+    await eventually(lambda: not journal.trouble)
+
+    assert await journal.by_id(older.id) == newer
+
+
+async def test_a_journal_that_was_removed_is_trouble(path: Path) -> None:
+    """What is written to a file without a name would not be found again. Put back, it goes on."""
+    journal = Journal(JournalFile(str(path)), ttl_s=1)
+    await journal.put(a_record())
+    aside = path.with_suffix(".aside")
+    path.rename(aside)
+
+    await eventually(lambda: journal.trouble)
+    assert "moved or removed" in journal.trouble
+
+    aside.rename(path)
+    await eventually(lambda: not journal.trouble)
+    await journal.close()
+
+
+async def test_damage_that_shows_up_later_ends_the_writing(path: Path) -> None:
+    """Nothing more is written to a broken file, and whoever asks it is told that nobody knows."""
+    records = [finished(callback=b"x" * 3000) for _ in range(2000)]  # more than SQLite keeps in memory
+    with closing(JournalFile(str(path))) as file:
+        file.write(records)
+    journal = Journal(JournalFile(str(path)), ttl_s=3600)
+    with path.open("r+b") as damaged:
+        damaged.seek(4096)
+        damaged.write(os.urandom(path.stat().st_size - 4096))
+
+    with pytest.raises(StoreUnavailableError):
+        await asyncio.gather(*(journal.by_id(record.id) for record in records))
+    await eventually(lambda: "damaged" in journal.trouble)
+    with pytest.raises(StoreUnavailableError):
+        await journal.put(a_record())
+
+    await journal.close()
+
+
+# --- how much it costs and takes -------------------------------------------------------------------------------------
+
+
+async def test_what_comes_at_once_shares_commits(journal: Journal) -> None:
+    """A burst of jobs costs few transactions."""
+    await asyncio.gather(*(journal.put(a_record()) for _ in range(500)))
+
+    assert journal.writer.commits < 50
+
+
+async def test_the_loop_goes_on_while_the_journal_is_slow(journal: Journal, path: Path) -> None:
+    """Another process holds SQLite's lock: whoever puts something waits, nobody else does."""
+    await journal.put(a_record())
+    with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        put = journal.put(a_record())
+        longest_s, last = 0.0, time.monotonic()
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            longest_s, last = max(longest_s, now - last), now
+        assert not put.done()
+        assert longest_s < 0.5
+        blocker.execute("COMMIT")
+
+    await asyncio.wait_for(put, 5)
+
+
+async def test_the_file_stays_small_however_many_jobs_there_are(path: Path) -> None:
+    """Room of forgotten jobs is used again, and what is not needed any more is given back."""
+    journal = Journal(JournalFile(str(path)), ttl_s=0.2)
+    most = 0
+    for number in range(1, 9):
+        await asyncio.gather(*(journal.put(finished(callback=b"x" * 4000)) for _ in range(200)))
+        most = max(most, path.stat().st_size)
+        await eventually(functools.partial(_has_expired, journal, 200 * number))
+
+    assert most < 3_000_000, "1,600 jobs of 4 KB were 8 MB"
+    assert Path(f"{path}-wal").stat().st_size < 10_000_000
+    await journal.close()
+
+
+async def test_room_that_a_burst_took_is_given_back(path: Path) -> None:
+    """In small steps, when its jobs are forgotten."""
+    journal = Journal(JournalFile(str(path)), ttl_s=0.2)
+    await asyncio.gather(*(journal.put(finished(callback=b"x" * 4000)) for _ in range(1000)))
+
+    await eventually(lambda: journal.writer.expired == 1000 and path.stat().st_size < 1_500_000)
+
+    await journal.close()
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+async def _write_much(journal: Journal) -> None:
+    """Some 12 MB in all."""
+    for _ in range(15):
+        await asyncio.gather(*(journal.put(finished(callback=b"x" * 4000)) for _ in range(100)))
+
+
+async def test_the_log_begins_anew_while_records_are_written(journal: Journal, path: Path) -> None:
+    """Checkpoints are made beside the writer, which comes to none of its own."""
+    for _ in range(3):
+        await _write_much(journal)
+
+    await eventually(lambda: journal.writer.checkpointer.done >= 2)
+    assert Path(f"{path}-wal").stat().st_size < 30_000_000, "36 MB were written"
+
+
+async def test_who_reads_the_file_for_long_holds_up_nobody(journal: Journal, path: Path) -> None:
+    """The log grows meanwhile, and begins anew afterwards."""
+    await journal.put(finished())
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        seen = reader.execute("SELECT count(*) FROM jobs").fetchone()
+        await _write_much(journal)
+        assert reader.execute("SELECT count(*) FROM jobs").fetchone() == seen
+        assert journal.writer.checkpointer.done == 0
+
+    await _write_much(journal)
+    await eventually(lambda: journal.writer.checkpointer.done > 0)
+
+
+async def test_a_journal_that_is_closed_has_no_threads(path: Path) -> None:
+    """Neither the writer nor the one that makes checkpoints."""
+    journal = Journal(JournalFile(str(path)), ttl_s=3600)
+    await _write_much(journal)
+    await journal.close()
+    assert not [thread for thread in threading.enumerate() if thread.name in {"journal", "checkpoint"}]
+    assert not Path(f"{path}-wal").exists(), "all is in the file itself"

@@ -1,0 +1,189 @@
+"""What every place to remember jobs has to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from proxy.store.protocol import JobStore
+from proxy.store.record import Record
+from shared.errors import Code
+from shared.lifecycle import State, Submitted
+from shared.outcome import Failed, Succeeded
+from tests.support.records import a_record, finished
+from tests.support.waiting import eventually
+
+_FAILURE = Failed(code=Code.DEADLINE_EXCEEDED, detail="no callback came in time", submitted=Submitted.YES)
+
+RECORDS = [
+    a_record(),
+    a_record(state=State.ASSIGNED, submitted=Submitted.UNKNOWN),
+    a_record(key=b"k" * 32, fingerprint=b"f" * 32),
+    finished(),
+    finished(callback=b'{"state": "failed", "n": 1e400}', says_failed=True, early=True, duplicates=3),
+    finished(callback=b"\xc3\xa9\x00\xff"),
+    finished(callback=b""),
+    finished(callback=b"x" * 1_048_576),
+    finished(callback=None, failure=_FAILURE),
+    finished(failure=_FAILURE),
+]
+
+
+@pytest.mark.parametrize("record", RECORDS)
+async def test_a_record_comes_back_as_it_was(store: JobStore, record: Record) -> None:
+    """Every member, to the byte, whichever way it is looked for."""
+    await store.put(record)
+
+    assert await store.by_id(record.id) == record
+    assert await store.by_token(record.token_hash) == record
+    if record.key is not None:
+        assert await store.by_key(record.key) == record
+
+
+async def test_what_was_never_put_is_not_found(store: JobStore) -> None:
+    """By no name."""
+    await store.put(a_record())
+
+    assert await store.by_id("f" * 32) is None
+    assert await store.by_token(b"t" * 32) is None
+    assert await store.by_key(b"k" * 32) is None
+
+
+async def test_what_is_put_is_found_before_it_is_durable(store: JobStore) -> None:
+    """Who asks after a put finds what was put, though nobody has waited for it."""
+    record = finished()
+
+    store.put(record)
+
+    assert await store.by_id(record.id) == record
+
+
+async def test_what_is_noted_is_found_at_once(store: JobStore) -> None:
+    """It is written when there is time, and known before."""
+    first = a_record()
+    later = replace(first, state=State.WAITING, submitted=Submitted.YES)
+    other = a_record()
+    store.put(first)
+
+    store.note(first)
+    store.note(later)
+    store.note(other)
+
+    assert await store.by_id(first.id) == later
+    assert await store.by_token(other.token_hash) == other
+
+
+async def test_an_earlier_note_does_not_come_back_over_a_later_record(store: JobStore) -> None:
+    """What is put counts, whatever was noted of the same job before."""
+    first = a_record()
+    store.note(first)
+
+    await store.put(replace(first, duplicates=1))
+
+    assert await store.by_id(first.id) == replace(first, duplicates=1)
+
+
+async def test_the_last_record_of_a_job_counts(store: JobStore) -> None:
+    """Each record says everything that is known."""
+    first = a_record(key=b"k" * 32)
+    records = [
+        first,
+        replace(first, state=State.ASSIGNED, submitted=Submitted.UNKNOWN),
+        replace(first, state=State.WAITING, submitted=Submitted.YES),
+        replace(first, state=State.FINISHED, submitted=Submitted.YES, finished_at=first.accepted_at, callback=b"{}"),
+    ]
+
+    for record in records:
+        store.put(record)
+
+    assert await store.by_id(first.id) == records[-1]
+    assert await store.by_key(b"k" * 32) == records[-1]
+
+
+async def test_the_last_job_begun_under_a_key_holds_it(store: JobStore) -> None:
+    """Also when the earlier one is heard of again; and that one is found by its id still."""
+    earlier = finished(key=b"k" * 32, callback=None, failure=replace(_FAILURE, submitted=Submitted.NO))
+    later = a_record(key=b"k" * 32)
+
+    await store.put(earlier)
+    await store.put(later)
+    await store.put(replace(earlier, duplicates=1))
+
+    assert await store.by_key(b"k" * 32) == later
+    assert await store.by_id(earlier.id) == replace(earlier, duplicates=1)
+
+
+async def test_many_jobs_at_once_are_all_remembered(store: JobStore) -> None:
+    """Each under its own names."""
+    records = [finished(callback=b"%d" % number) for number in range(1500)]
+
+    await asyncio.gather(*(store.put(record) for record in records))
+
+    assert [await store.by_id(record.id) for record in records] == records
+
+
+async def test_a_finished_job_is_forgotten_when_its_time_is_over(make_store: Callable[[float], JobStore]) -> None:
+    """By every name."""
+    store = make_store(0.2)
+    record = finished(key=b"k" * 32)
+
+    await store.put(record)
+    await eventually(lambda: _is_none(store, record))
+
+    assert await store.by_token(record.token_hash) is None
+    assert await store.by_key(b"k" * 32) is None
+
+
+async def test_an_open_job_is_never_forgotten(make_store: Callable[[float], JobStore]) -> None:
+    """However long it takes: only what is finished has an end."""
+    store = make_store(0.2)
+    open_job, done = a_record(accepted_at=1.0, deadline_at=2.0), finished()
+
+    await store.put(open_job)
+    await store.put(done)
+    await eventually(lambda: _is_none(store, done))
+
+    assert await store.by_id(open_job.id) == open_job
+
+
+async def test_a_late_result_does_not_make_a_job_younger(make_store: Callable[[float], JobStore]) -> None:
+    """Its time counts from its end."""
+    store = make_store(0.3)
+    record = finished(callback=None, failure=_FAILURE)
+
+    await store.put(record)
+    await store.put(replace(record, callback=b"{}"))
+
+    await eventually(lambda: _is_none(store, record))
+
+
+async def test_a_store_without_trouble_says_so(store: JobStore) -> None:
+    """Empty: jobs may come."""
+    await store.put(a_record())
+
+    assert store.trouble == ""
+
+
+def test_a_callback_is_the_outcome_whenever_it_came() -> None:
+    """In time, late, or saying that the job failed."""
+    in_time = finished(callback=b"{}")
+    late = finished(callback=b"{}", failure=_FAILURE)
+    failed = finished(callback=b'{"state": "failed"}', says_failed=True)
+
+    assert (in_time.outcome, in_time.late) == (Succeeded(body=b"{}"), False)
+    assert (late.outcome, late.late) == (Succeeded(body=b"{}"), True)
+    assert isinstance(failed.outcome, Failed)
+    assert (failed.outcome.code, failed.outcome.result) == (Code.JOB_FAILED, b'{"state": "failed"}')
+
+
+def test_without_a_callback_the_failure_is_the_outcome() -> None:
+    """And before either there is none."""
+    assert finished(callback=None, failure=_FAILURE).outcome == _FAILURE
+    assert a_record().outcome is None
+
+
+async def _is_none(store: JobStore, record: Record) -> bool:
+    return await store.by_id(record.id) is None

@@ -1,0 +1,133 @@
+"""Whatever others send is read in a time that grows with its length, and not faster.
+
+A pattern that can read the same text in two ways tries both, for every such place: 83 bytes were once enough to stop
+the front end for ever. So each pattern of the proxy has a row here, with the methods by which it is used, and is tried
+with whatever may make it look again and again.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import pkgutil
+import re
+import time
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import proxy
+import shared
+import worker
+
+Pattern = re.Pattern[Any]
+Text = str | bytes
+
+
+def fullmatch(pattern: Pattern, text: Text) -> None:
+    """Read the whole of a text."""
+    pattern.fullmatch(text)
+
+
+def match(pattern: Pattern, text: Text) -> None:
+    """Read the beginning of a text."""
+    pattern.match(text)
+
+
+def search(pattern: Pattern, text: Text) -> None:
+    """Look for the first place."""
+    pattern.search(text)
+
+
+def findall(pattern: Pattern, text: Text) -> None:
+    """Look for every place."""
+    pattern.findall(text)
+
+
+def lines_of_a_head(pattern: Pattern, text: Text) -> None:
+    """Read the lines of what was found to be a head."""
+    head = patterns()["proxy.http.fast.head._HEAD"].fullmatch(text)
+    if head is not None:
+        pattern.findall(head[3])
+
+
+#: Module and name of each pattern, and how it is used.
+PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
+    "proxy.api.clients.idempotency_key._BARE": fullmatch,
+    "proxy.api.clients.idempotency_key._ESCAPED": findall,
+    "proxy.api.clients.idempotency_key._STRING": fullmatch,
+    "proxy.api.clients.post_job._TRACEPARENT": fullmatch,
+    "proxy.api.clients.preferences._NAME": fullmatch,
+    "proxy.api.clients.preferences._PIECE": findall,
+    "proxy.http.fast.connection._BARE_END": search,
+    "proxy.http.fast.head._HEAD": fullmatch,
+    "proxy.http.fast.head._LINE": lines_of_a_head,
+    "proxy.workers.stderr._TOKEN": findall,
+    "shared.strict_json._SPACE": match,
+    "shared.strict_json._SURROGATE": search,
+}
+#: What runs are made of: what the grammars of HTTP and JSON give a meaning, and what they do not.
+CHARACTERS = ["a", "0", " ", ";", ",", "=", '"', "\\", "-", ":", "\r\n", "\\u"]
+BEFORE = ["", '"', "a;", "GET / HTTP/1.1\r\na:"]
+AFTER = ["", "(", '"', "\\", "\r\n", "\x00"]
+LENGTH = 16_000
+#: Of the processor's time, not of the clock's. What takes linear time takes less than a fiftieth of this, what takes
+#: quadratic time several times as much, and what takes exponential time, for ever.
+LIMIT_S = 0.05
+
+
+def modules() -> Iterator[ModuleType]:
+    """Yield every module of the product that can be loaded without starting anything."""
+    for package in (proxy, shared, worker):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith("__main__"):
+                yield importlib.import_module(found.name)
+
+
+@functools.cache
+def patterns() -> dict[str, Pattern]:
+    """Return each pattern that a module has, by where it is."""
+    return {
+        f"{module.__name__}.{name}": value
+        for module in modules()
+        for name, value in vars(module).items()
+        if isinstance(value, re.Pattern)
+    }
+
+
+def hostile() -> Iterator[str]:
+    """Yield texts that consist of one or two things again and again, between what may surround them."""
+    units = [*CHARACTERS, *("".join(pair) for pair in itertools.permutations(CHARACTERS, 2))]
+    for unit in units:
+        run = unit * (LENGTH // len(unit))
+        for before, after in itertools.product(BEFORE, AFTER):
+            yield before + run + after
+
+
+def test_every_pattern_has_a_row() -> None:
+    """And no row is left of one that is gone."""
+    assert set(patterns()) == set(PATTERNS)
+
+
+@pytest.mark.parametrize(("name", "use"), PATTERNS.items())
+def test_a_pattern_takes_linear_time(name: str, use: Callable[[Pattern, Text], None]) -> None:
+    """Whatever is repeated in what it reads."""
+    pattern = patterns()[name]
+    for text in hostile():
+        given = text.encode("ascii") if isinstance(pattern.pattern, bytes) else text
+        assert spent_s(use, pattern, given) < LIMIT_S, (text[:40], text[-2:])
+
+
+def test_the_limit_tells_quadratic_time_from_linear() -> None:
+    """A pattern that is known to be slow does not pass."""
+    assert spent_s(match, re.compile(r"\s*x?\s*="), " " * LENGTH) > LIMIT_S
+
+
+def spent_s(use: Callable[[Pattern, Text], None], pattern: Pattern, text: Text) -> float:
+    """Return the processor time that reading `text` took, in seconds."""
+    started = time.thread_time()
+    use(pattern, text)
+    return time.thread_time() - started

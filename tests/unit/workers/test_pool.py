@@ -1,0 +1,387 @@
+"""Who gets which worker when, with a fork server that makes pipes in the place of processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+import proxy.workers.pool
+from proxy.workers.fork_server_client import Listener
+from proxy.workers.pool import Pool
+from proxy.workers.worker import Worker
+from shared.errors import AdmissionError, Code
+from tests.support.waiting import eventually
+
+
+class FakeForkServer:
+    """Makes workers out of pipes, when the test says so."""
+
+    made: list[FakeForkServer]
+    start_error: OSError | None = None
+
+    def __init__(self, _config: bytes, listener: Listener, _command: object) -> None:
+        self.listener = listener
+        self.pid = 1_000_000 + len(self.made)
+        self.asked = 0
+        self.requests: list[int] = []
+        self.alive: dict[int, list[int]] = {}
+        self.stopped = False
+        self._pids = itertools.count(2_000_000 + 1_000 * len(self.made))
+        self.made.append(self)
+
+    async def start(self) -> None:
+        """Start, or fail as the test wants."""
+        if self.start_error is not None:
+            raise self.start_error
+
+    def fork(self, count: int) -> None:
+        """Note what is asked for."""
+        self.asked += count
+        self.requests.append(count)
+
+    async def stop(self) -> None:
+        """End, with every worker."""
+        self.stopped = True
+        for pid in list(self.alive):
+            self.ends(pid, -9)
+
+    # --- what the test says ------------------------------------------------------------------------------------------
+
+    def answers(self, count: int | None = None) -> None:
+        """Make `count` of the workers that were asked for; None: all."""
+        for _ in range(self.asked if count is None else count):
+            assert self.asked > 0
+            self.asked -= 1
+            pid = next(self._pids)
+            pidfd, alive_w = os.pipe()
+            inbox_r, inbox_w = os.pipe()
+            outbox_r, outbox_w = os.pipe()
+            self.alive[pid] = [alive_w, inbox_r, outbox_w]
+            self.listener.on_forked(pid, pidfd, inbox_w, outbox_r)
+
+    def fails(self) -> None:
+        """Say that the oldest request could not be met."""
+        self.asked -= 1
+        self.listener.on_fork_failed("out of cheese")
+
+    def ends(self, pid: int, status: int = 1) -> None:
+        """Let a worker end."""
+        for fd in self.alive.pop(pid):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self.listener.on_exited(pid, status)
+
+
+class Stage:
+    """A pool with its fake fork servers."""
+
+    def __init__(self, pool: Pool, servers: list[FakeForkServer]) -> None:
+        self.pool = pool
+        self.servers = servers
+
+    @property
+    def server(self) -> FakeForkServer:
+        """The fork server of now."""
+        return self.servers[-1]
+
+
+Make = Callable[..., Awaitable[Stage]]
+
+
+@pytest.fixture
+async def stages(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    """Makes pools; ends them with the test."""
+    made: list[Stage] = []
+    # A worker here has no process that could be signalled.
+    monkeypatch.setattr(Worker, "_signal", lambda _self, _number: None)
+
+    async def make(*, spares: int = 0, max_jobs: int = 1) -> Stage:
+        servers: list[FakeForkServer] = []
+        kind = type("Fake", (FakeForkServer,), {"made": servers})
+        monkeypatch.setattr(proxy.workers.pool, "ForkServer", kind)
+        pool = Pool(config=b"", spares=spares, max_jobs=max_jobs, max_body_bytes=1_000)
+        await pool.start()
+        made.append(Stage(pool, servers))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        for server in stage.servers:
+            for pid in list(server.alive):
+                server.ends(pid, 0)
+        await stage.pool.stop()
+
+
+async def test_the_spares_are_asked_for_at_the_start_and_kept(stages: Make) -> None:
+    """Exactly the missing ones, whatever happens to those there are."""
+    stage = await stages(spares=3)
+    assert stage.server.requests == [3]
+    stage.server.answers()
+    taken = await stage.pool.request()
+    assert stage.server.requests == [3, 1]
+    stage.server.answers()
+    stage.pool.release(taken, reusable=True)  # its only job: it leaves, and nobody takes its place
+    stage.server.ends(taken.pid, 0)
+    assert stage.server.requests == [3, 1]
+    spare = next(worker for worker in stage.pool.workers)
+    stage.server.ends(spare.pid)
+    assert stage.server.requests == [3, 1, 1]
+
+
+async def test_a_burst_is_served_in_arrival_order(stages: Make) -> None:
+    """One worker is asked for each job that queues, and the spares besides; who came first is served first."""
+    stage = await stages(spares=2)
+    stage.server.answers()
+    tickets = [stage.pool.request() for _ in range(6)]
+    assert [ticket.done() for ticket in tickets] == [True, True, False, False, False, False]
+    assert stage.server.asked == 4 + 2
+    for served in range(3, 7):
+        stage.server.answers(1)
+        assert [ticket.done() for ticket in tickets] == [True] * served + [False] * (6 - served)
+    assert len({ticket.result().pid for ticket in tickets}) == 6
+    stage.server.answers()
+    assert stage.server.asked == 0
+    assert len(stage.pool.workers) == 8
+
+
+async def test_nobody_overtakes_a_job_that_queues(stages: Make) -> None:
+    """A worker that is given back goes to the first in the queue, not to the next who asks."""
+    stage = await stages(max_jobs=0)
+    first = stage.pool.request()
+    stage.server.answers(1)
+    worker = first.result()
+    second, third = stage.pool.request(), stage.pool.request()
+    stage.pool.release(worker, reusable=True)
+    assert second.result() is worker
+    assert not third.done()
+
+
+async def test_a_ticket_that_is_given_back_is_nobodys(stages: Make) -> None:
+    """The worker that was made for it serves the next job."""
+    stage = await stages()
+    first, second = stage.pool.request(), stage.pool.request()
+    stage.pool.withdraw(first)
+    assert first.cancelled()
+    stage.server.answers(1)
+    assert second.done()
+
+
+async def test_a_worker_that_comes_as_its_ticket_is_given_back_serves_somebody_else(stages: Make) -> None:
+    """The race of a deadline with a worker: the worker is not lost."""
+    stage = await stages()
+    first, second = stage.pool.request(), stage.pool.request()
+    stage.server.answers(1)
+    worker = first.result()
+    stage.pool.withdraw(first)
+    assert second.result() is worker
+
+
+async def test_a_cancelled_ticket_takes_no_worker(stages: Make) -> None:
+    """A job that was cancelled while it queued is passed over."""
+    stage = await stages()
+    first, second = stage.pool.request(), stage.pool.request()
+    first.cancel()
+    stage.server.answers(1)
+    assert second.done()
+    stage.pool.withdraw(first)
+
+
+@pytest.mark.parametrize(("max_jobs", "served"), [(1, 1), (3, 3), (0, 5)])
+async def test_a_worker_is_used_as_often_as_it_may(stages: Make, max_jobs: int, served: int) -> None:
+    """0: no limit."""
+    stage = await stages(max_jobs=max_jobs)
+    pids = []
+    for _ in range(5):
+        ticket = stage.pool.request()
+        if not ticket.done():
+            stage.server.answers(1)
+        pids.append(ticket.result().pid)
+        stage.pool.release(ticket.result(), reusable=True)
+    assert pids[:served] == [pids[0]] * served
+    assert pids[0] not in pids[served:]
+
+
+async def test_a_worker_that_is_not_reusable_is_never_offered_again(stages: Make) -> None:
+    """Whatever the limit says."""
+    stage = await stages(max_jobs=0)
+    first = stage.pool.request()
+    stage.server.answers(1)
+    stage.pool.release(first.result(), reusable=False)
+    second = stage.pool.request()
+    assert not second.done()
+    assert first.result().stopping
+
+
+async def test_a_fork_that_fails_refuses_whoever_queues_and_one_that_works_ends_the_hold(
+    stages: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`no-worker` at once; while on hold one worker is tried now and then; then everything goes on by itself."""
+    monkeypatch.setattr(proxy.workers.pool, "_RETRY_S", 0.01)
+    stage = await stages(spares=1)
+    stage.server.answers()
+    spare = stage.pool.workers[0]
+    taken, queued = stage.pool.request(), stage.pool.request()
+    assert taken.result() is spare
+    stage.server.fails()
+    for ticket in (queued, stage.pool.request()):
+        with pytest.raises(AdmissionError, match="out of cheese") as caught:
+            ticket.result()
+        assert caught.value.code is Code.NO_WORKER
+    assert "out of cheese" in stage.pool.on_hold
+    before = len(stage.server.requests)
+    stage.server.asked = 0
+    stage.pool._starting = 0  # noqa: SLF001 - what else was asked for is taken as failed too
+    await eventually(lambda: len(stage.server.requests) > before)
+    assert stage.server.requests[before:] == [1]
+    stage.server.answers(1)
+    assert not stage.pool.on_hold
+    assert stage.pool.request().done()
+
+
+async def test_many_spares_that_die_by_themselves_are_a_storm(
+    stages: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After so many within so many seconds new jobs are refused, and workers are no longer made without end."""
+    monkeypatch.setattr(proxy.workers.pool, "_STORM_DEATHS", 5)
+    monkeypatch.setattr(proxy.workers.pool, "_RETRY_S", 0.01)
+    stage = await stages(spares=2)
+    stage.pool._deaths = deque(maxlen=5)  # noqa: SLF001 - as patched
+    for death in range(1, 6):
+        assert not stage.pool.on_hold, death
+        stage.server.answers()
+        stage.server.ends(next(iter(stage.server.alive)))
+    assert "5 spare workers died" in stage.pool.on_hold
+    assert stage.pool.counts.storms == 1
+    asked = sum(stage.server.requests)
+    await eventually(lambda: sum(stage.server.requests) == asked + 1)
+    stage.server.answers(1)
+    assert not stage.pool.on_hold
+
+
+async def test_a_worker_that_dies_at_its_job_is_no_storm(stages: Make) -> None:
+    """It is the job's affair."""
+    stage = await stages()
+    for _ in range(40):
+        ticket = stage.pool.request()
+        stage.server.answers(1)
+        ticket.result().handler = _Deaf()
+        stage.server.ends(ticket.result().pid, -11)
+    assert not stage.pool.on_hold
+    assert stage.pool.counts.spares_died == 0
+
+
+async def test_a_lost_fork_server_is_replaced_and_its_workers_live_on(
+    stages: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The queue waits for the new one; the workers of the old one are used."""
+    monkeypatch.setattr(proxy.workers.pool, "_RESTART_S", 0.01)
+    stage = await stages(max_jobs=0)
+    first = stage.pool.request()
+    stage.server.answers(1)
+    queued = stage.pool.request()
+    stage.server.listener.on_lost()
+    assert stage.pool.fork_server_pid == 0
+    await eventually(lambda: len(stage.servers) == 2)
+    await eventually(lambda: stage.server.asked == 1)
+    stage.pool.release(first.result(), reusable=True)
+    assert queued.result() is first.result()
+
+
+async def test_a_fork_server_that_cannot_be_started_is_tried_again(
+    stages: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Meanwhile jobs are refused."""
+    monkeypatch.setattr(proxy.workers.pool, "_RESTART_S", 0.01)
+    stage = await stages()
+    monkeypatch.setattr(FakeForkServer, "start_error", OSError(11, "Resource temporarily unavailable"))
+    stage.server.listener.on_lost()
+    await eventually(lambda: stage.pool.on_hold)
+    with pytest.raises(AdmissionError):
+        stage.pool.request().result()
+    monkeypatch.setattr(FakeForkServer, "start_error", None)
+    await eventually(lambda: stage.server.asked > 0)
+    stage.server.answers(1)
+    assert not stage.pool.on_hold
+
+
+async def test_surplus_workers_go_after_a_while(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a burst of reused workers only the spares are kept, and those who still have jobs now and then."""
+    monkeypatch.setattr(proxy.workers.pool, "_SURPLUS_S", 0.2)
+    stage = await stages(spares=1, max_jobs=0)
+    tickets = [stage.pool.request() for _ in range(5)]
+    stage.server.answers()
+    for ticket in tickets:
+        stage.pool.release(ticket.result(), reusable=True)
+    last = tickets[-1].result()
+
+    def staying() -> list[Worker]:
+        again = [stage.pool.request() for _ in range(2)]
+        for ticket in reversed(again):
+            stage.pool.release(ticket.result(), reusable=True)
+        return [worker for worker in stage.pool.workers if not worker.stopping]
+
+    await eventually(lambda: len(staying()) == 2)
+    assert last in staying()
+    await eventually(lambda: sum(not worker.stopping for worker in stage.pool.workers) == 1)
+
+
+async def test_surplus_workers_without_a_job_go_soon(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wanted it was refused meanwhile. One that had a job stays, as more may come for it."""
+    monkeypatch.setattr(proxy.workers.pool, "_UNUSED_S", 0.02)
+    stage = await stages(spares=1, max_jobs=0)
+    used = [stage.pool.request() for _ in range(3)]
+    stage.server.answers()
+    for ticket in used:
+        stage.pool.release(ticket.result(), reusable=True)
+    busy = [stage.pool.request() for _ in stage.pool.workers]
+    unwanted = [stage.pool.request() for _ in range(4)]
+    for ticket in unwanted:
+        stage.pool.withdraw(ticket)
+    stage.server.answers()
+    for ticket in busy:
+        stage.pool.release(ticket.result(), reusable=True)
+
+    def staying() -> list[Worker]:
+        return [worker for worker in stage.pool.workers if not worker.stopping]
+
+    assert len(staying()) > len(busy)
+    await eventually(lambda: len(staying()) == len(busy))
+    assert {ticket.result() for ticket in busy} == set(staying())
+
+
+async def test_a_pool_that_stops_refuses_who_queues_and_waits_for_its_workers(stages: Make) -> None:
+    """`shutting-down`; nothing is left, and a worker that comes too late is ended at once."""
+    stage = await stages(spares=2)
+    stage.server.answers()
+    tickets = [stage.pool.request() for _ in range(3)]
+    await asyncio.wait_for(stage.pool.stop(), 3)
+    with pytest.raises(AdmissionError) as caught:
+        tickets[2].result()
+    assert caught.value.code is Code.SHUTTING_DOWN
+    assert stage.pool.workers == []
+    assert stage.server.stopped
+    stage.server.answers(1)
+    assert stage.pool.workers[0].stopping
+
+
+class _Deaf:
+    """A job at a worker, that does not care."""
+
+    job_id = "job"
+    state_name = "waiting"
+
+    def on_message(self, message: object) -> None:
+        """Do nothing."""
+
+    def on_death(self, reason: str) -> None:
+        """Do nothing."""

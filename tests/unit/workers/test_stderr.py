@@ -1,0 +1,45 @@
+"""What workers write to their stderr comes out as log lines, and as nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy import log
+from proxy.workers.stderr import WorkerOutput
+from tests.support.waiting import eventually
+
+_TOKEN = "Zq0yJv0m4n3sS1c2k9Qh7bqVvF1WJm8eRk5u2y6T0dA"
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The log's lines."""
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(log, "event", lambda level, what, **more: found.append({"level": level, "what": what, **more}))
+    return found
+
+
+async def test_a_traceback_becomes_one_line_without_a_token(lines: list[dict[str, Any]]) -> None:
+    """Its last line says what it was; the token in it does not come out."""
+    with WorkerOutput() as output:
+        os.write(output.write_fd, f"Traceback\n  File x\nError: http://h/callback/{_TOKEN} \x1b[2J\n\n".encode())
+    (line,) = await eventually(lambda: lines)
+    assert line["text"] == "Error: http://h/callback/… \x1b[2J"  # the log itself escapes what is not printable
+    assert (line["level"], line["lines"], line["source"]) == ("error", 3, "worker")
+
+
+async def test_the_pipe_ends_with_its_last_writer(lines: list[dict[str, Any]]) -> None:
+    """No descriptor is left: neither when all processes have ended, nor when none could be started."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with WorkerOutput() as output:
+        copy = os.dup(output.write_fd)
+    os.close(copy)
+    await eventually(lambda: len(list(Path("/proc/self/fd").iterdir())) == before)
+    with pytest.raises(OSError, match="fork"), WorkerOutput():
+        raise OSError("fork")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert lines == []

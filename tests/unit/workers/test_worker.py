@@ -1,0 +1,196 @@
+"""One worker as the front end sees it, with pipes of the test's own in the place of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import pytest
+import uvloop
+
+from proxy.workers.worker import Worker
+from shared.lifecycle import Event
+from shared.messages import Answered, Assign, Callback, FromWorker, Log, Progress, encode
+
+_MAX_BODY_BYTES: Final = 1_000
+
+
+class Handler:
+    """Notes what it hears, in order."""
+
+    job_id = "job"
+    state_name = "waiting"
+
+    def __init__(self) -> None:
+        self.heard: list[FromWorker | str] = []
+
+    def on_message(self, message: FromWorker) -> None:
+        """Hear the worker."""
+        self.heard.append(message)
+
+    def on_death(self, reason: str) -> None:
+        """Hear of its end."""
+        self.heard.append(reason)
+
+
+class Rig:
+    """A worker whose process is the test: `outbox` is what it writes to, `inbox` what it reads from."""
+
+    def __init__(self) -> None:
+        pidfd, self._alive = os.pipe()
+        self.inbox, inbox_w = os.pipe()
+        outbox_r, self.outbox = os.pipe()
+        os.set_blocking(self.inbox, False)
+        self.exits: list[Worker] = []
+        self.logs: list[Log] = []
+        self.handler = Handler()
+        self.worker = Worker(
+            pid=1,
+            pidfd=pidfd,
+            inbox_fd=inbox_w,
+            outbox_fd=outbox_r,
+            max_body_bytes=_MAX_BODY_BYTES,
+            on_exit=self.exits.append,
+            on_log=lambda _, line: self.logs.append(line),
+        )
+        self.worker.handler = self.handler
+
+    def says(self, *messages: FromWorker) -> None:
+        """Write messages as the worker would."""
+        self.writes(b"".join(frame(encode(message)) for message in messages))
+
+    def writes(self, data: bytes) -> None:
+        """Write bytes as the worker would."""
+        os.write(self.outbox, data)
+
+    def reads(self) -> bytes:
+        """Read what is in the worker's inbox."""
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self.inbox, 1 << 20)
+        return b""
+
+    def close(self) -> None:
+        """Close the worker's side, and let its end be known."""
+        for fd in (self.outbox, self.inbox, self._alive):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self.worker.on_status(0)
+
+
+def frame(payload: bytes) -> bytes:
+    """A payload as `Connection.send_bytes` writes it."""
+    return struct.pack("!i", len(payload)) + payload
+
+
+@contextlib.contextmanager
+def rig() -> Iterator[Rig]:
+    """A worker for one test; an event loop must run."""
+    made = Rig()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+ANSWERED: Final = Answered(job_id="job", success=True, body=b"{}")
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_what_a_worker_wrote_before_its_end_is_heard_before_its_end(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """The news of the end may overtake the last words: these are read first, whatever event loop is used."""
+
+    async def ended_at_once() -> list[FromWorker | str]:
+        with rig() as one:
+            one.says(ANSWERED)
+            one.worker.on_status(0)  # before the loop has looked at the pipe
+            return one.handler.heard
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(ended_at_once()) == [ANSWERED, "it ended with exit code 0"]
+
+
+async def test_half_a_message_before_the_end_is_no_message() -> None:
+    """A worker that dies while it writes has said nothing."""
+    with rig() as one:
+        one.writes(frame(encode(ANSWERED))[:-1])
+        one.worker.on_status(-9)
+        assert one.handler.heard == ["it was ended by SIGKILL"]
+
+
+async def test_the_end_is_reported_once() -> None:
+    """However often it is noticed."""
+    with rig() as one:
+        one.worker.on_ended()
+        one.worker.on_status(1)
+        one.worker.on_status(1)
+        one.worker.on_ended()
+        assert one.handler.heard == ["it ended with exit code 1"]
+        assert one.exits == [one.worker]
+        assert one.worker.gone
+
+
+async def test_a_message_about_another_job_is_old_news() -> None:
+    """It is not handed to the present job; lines for the log are always taken."""
+    with rig() as one:
+        line = Log(level="info", event="hello", job_id="former")
+        one.says(Progress(job_id="former", event=Event.CONNECTED), line, Progress(job_id="job", event=Event.REFUSED))
+        one.worker.on_status(0)
+        assert one.handler.heard[:-1] == [Progress(job_id="job", event=Event.REFUSED)]
+        assert one.logs == [line]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [struct.pack("!i", -1), struct.pack("!i", 1 << 30), frame(b"not a message"), frame(b'["Forked",1]')],
+    ids=["negative length", "over the cap", "garbage", "wrong direction"],
+)
+async def test_nonsense_ends_the_conversation(nonsense: bytes) -> None:
+    """What came before it counts, what comes after it does not, and the reason is told."""
+    with rig() as one:
+        one.writes(frame(encode(Progress(job_id="job", event=Event.CONNECTED))) + nonsense + frame(encode(ANSWERED)))
+        one.worker.kill = lambda: None  # type: ignore[method-assign] # its process is this test
+        one.worker.on_status(0)
+        first, reason = one.handler.heard
+        assert first == Progress(job_id="job", event=Event.CONNECTED)
+        assert isinstance(reason, str)
+        assert reason.endswith("and was killed")
+
+
+async def test_a_full_pipe_never_blocks_and_loses_nothing() -> None:
+    """A stopped worker reads nothing; when it goes on, every byte is there, in order."""
+    with rig() as one:
+        body = b"x" * 300_000
+        messages: list[Assign | Callback] = [
+            Assign(job_id="job", callback_url="http://x", deadline=1.0, body=b"{}"),
+            Callback(job_id="job", body=body),
+            Callback(job_id="job", body=b"last"),
+        ]
+        for message in messages:
+            one.worker.send(message)
+        received = b""
+        async with asyncio.timeout(5):
+            while not received.endswith(b"last\x94."):
+                received += one.reads()
+                await asyncio.sleep(0)
+        for message in messages:
+            assert encode(message) in received
+
+
+async def test_a_worker_that_is_gone_takes_nothing() -> None:
+    """Sending to it is no error: its end is the news that counts."""
+    with rig() as one:
+        os.close(one.inbox)
+        one.inbox = -1
+        one.worker.send(Callback(job_id="job", body=b"x"))
+        one.worker.on_status(-11)
+        one.worker.send(Callback(job_id="job", body=b"x"))
+        one.worker.stop()
+        one.worker.kill()
+        one.worker.retire()
+        assert one.handler.heard == ["it was ended by SIGSEGV"]

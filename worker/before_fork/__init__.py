@@ -1,0 +1,1 @@
+"""What is done to the fork server's memory before it forks."""
