@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.xdist_group("browser"),
 ]
 _MARKUP: Final = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
-_STATIC: Final = ROOT / "proxy" / "static"
+_STATIC: Final = ROOT / "proxy" / "api" / "operators" / "static"
 
 
 @pytest.fixture(scope="module")
