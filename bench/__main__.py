@@ -36,7 +36,7 @@ _QUICK_ONES = ("fresh", "reused", "asyncio")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the options say; return 1 if something could not be measured."""
     options = parse(argv)
-    contenders = available()
+    contenders = available(options.beside)
     unknown = set(options.only) - set(contenders)
     if unknown:
         print(f"error: not here: {', '.join(sorted(unknown))}; there are {', '.join(contenders)}", file=sys.stderr)
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = Results(machine=describe(), options=asdict(options))
     asyncio.run(_measure(options, chosen, results))
     _print(results)
-    _RESULTS.write_text(json.dumps(asdict(results), indent=2) + "\n", encoding="utf-8")
+    _RESULTS.write_text(json.dumps(asdict(results), indent=2, default=str) + "\n", encoding="utf-8")
     if options.write:
         _DOCUMENT.write_text(fill(_DOCUMENT.read_text(encoding="utf-8"), results), encoding="utf-8")
         _CHART.write_text(draw(results), encoding="utf-8")
@@ -68,7 +68,7 @@ async def _measure(options: Options, chosen: Sequence[Contender], results: Resul
 async def _measure_one(
     name: str, session: Session, options: Options, chosen: Sequence[Contender], results: Results
 ) -> None:
-    quick_ones = [one for one in chosen if one.name in _QUICK_ONES]
+    quick_ones = [one for one in chosen if one.name.partition("@")[0] in _QUICK_ONES]
     ours = next((one for one in chosen if one.ours), None)
     if name == "throughput":
         results.rounds = await run_rounds(

@@ -13,7 +13,7 @@ from bench.load import Load, LoadError, fire
 from bench.measures import Fifty
 from bench.session import Session
 
-__all__ = ["run_fifty"]
+__all__ = ["AS_A_USER", "run_fifty"]
 
 #: The way through `python -m jobclient` and the embedded job server, which serves one connection at a time.
 AS_A_USER = "jobclient"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["MEASUREMENTS", "Options", "parse"]
 
@@ -18,6 +19,8 @@ class Options:
 
     #: Contenders; empty: all there are.
     only: tuple[str, ...]
+    #: Another checkout of this project, which takes part as well.
+    beside: Path | None
     measurements: tuple[str, ...]
     #: Settings for this project's proxy.
     settings: dict[str, str]
@@ -40,9 +43,10 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     given = _parser().parse_args(argv)
     quick: bool = given.quick
     settings: list[tuple[str, str]] = given.set
-    whole = not quick and not given.only and not given.measure and not settings
+    whole = not (quick or given.only or given.beside or given.measure or settings)
     return Options(
         only=given.only,
+        beside=given.beside,
         measurements=given.measure or MEASUREMENTS,
         settings=dict(settings),
         clients=given.clients or (8 if quick else 16),
@@ -66,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="less of everything: under a minute, nothing written")
     parser.add_argument("--only", type=_names, default=(), metavar="NAMES", help="these contenders: fresh,reused")
     parser.add_argument(
+        "--beside", type=_checkout, metavar="FOLDER", help="this proxy from another checkout as well: fresh@FOLDER"
+    )
+    parser.add_argument(
         "--measure", type=_measurements, default=(), metavar="NAMES", help=f"only these of {','.join(MEASUREMENTS)}"
     )
     parser.add_argument(
@@ -84,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
+
+
+def _checkout(text: str) -> Path:
+    folder = Path(text).resolve()
+    if not (folder / "run.py").is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} has no run.py")
+    return folder
 
 
 def _measurements(text: str) -> tuple[str, ...]:

@@ -41,15 +41,15 @@ class StartError(Exception):
 class Process:
     """One program of the benchmark and everything that it starts."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start `command`; its stderr is appended to a file named after `name`."""
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path = ROOT) -> None:
+        """Start `command` in `folder`; its stderr is appended to a file named after `name`."""
         LOGS.mkdir(parents=True, exist_ok=True)
         self.log = LOGS / f"{name}.log"
         self.started = time.monotonic()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=folder,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -55,7 +55,7 @@ class Session:
                 **({"JOURNAL": f"{folder}/jobs.sqlite3"} if contender.journal else {}),
                 **(settings or {}),
             }
-            process = Process(contender.name, contender.command, environment)
+            process = Process(contender.name, contender.command, environment, contender.folder)
             try:
                 url = await process.ready()
                 yield Proxy(process, f"{url}/queueJob")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from bench.contenders.table import CONTENDERS
+from bench.contenders.table import CONTENDERS, title_of
+from bench.fifty import AS_A_USER
 from bench.measures import Fifty, Results, Round, Spread, spread
 from bench.targets import ratios, reached
 
@@ -73,7 +74,7 @@ def _throughput(results: Results) -> str:
     for name, rounds in _by_contender(results.rounds).items():
         rows.append(
             [
-                CONTENDERS[name].title,
+                title_of(name),
                 _with_range("{:.0f}", spread(one.jobs_per_s for one in rounds)),
                 _with_range("{:.1f}", spread(one.cpu_ms_per_job for one in rounds)),
                 f"{statistics.median(one.p50_ms for one in rounds):.0f}",
@@ -87,15 +88,15 @@ def _throughput(results: Results) -> str:
 
 
 def _ratios(results: Results) -> str:
-    rows = []
     names = list(_by_contender(results.rounds))
-    for ours in (name for name in names if CONTENDERS[name].ours):
-        for other in (name for name in names if not CONTENDERS[name].ours):
-            figure = spread(ratios(results.rounds, ours, other) or [0.0])
-            rows.append([CONTENDERS[ours].title, CONTENDERS[other].title, _with_range("{:.2f}", figure)])
-    for name in (name for name in names if f"{name}+journal" in names):
-        figure = spread(ratios(results.rounds, f"{name}+journal", name) or [0.0])
-        rows.append([CONTENDERS[f"{name}+journal"].title, CONTENDERS[name].title, _with_range("{:.2f}", figure)])
+    here = [name for name in names if "@" not in name]
+    pairs = [(ours, other) for ours in here if CONTENDERS[ours].ours for other in here if not CONTENDERS[other].ours]
+    pairs += [(f"{name}+journal", name) for name in here if f"{name}+journal" in here]
+    pairs += [(name.partition("@")[0], name) for name in names if "@" in name]
+    rows = []
+    for ours, other in pairs:
+        figure = spread(ratios(results.rounds, ours, other) or [0.0])
+        rows.append([title_of(ours), title_of(other), _with_range("{:.2f}", figure)])
     return table(["jobs/s of", "divided by those of", "ratio"], rows)
 
 
@@ -103,7 +104,7 @@ def _by_contender(rounds: Iterable[Round]) -> dict[str, list[Round]]:
     """Return the rounds of each contender, the contenders in the order of their table."""
     found: dict[str, list[Round]] = {name: [] for name in CONTENDERS}
     for one in rounds:
-        found[one.contender].append(one)
+        found.setdefault(one.contender, []).append(one)
     return {name: some for name, some in found.items() if some}
 
 
@@ -113,9 +114,7 @@ def _fifty(results: Results) -> str:
         by_way.setdefault(one.way, []).append(one)
     rows = []
     for way, some in by_way.items():
-        title = (
-            CONTENDERS[way].title if way in CONTENDERS else "the same, by `python -m jobclient`, embedded job server"
-        )
+        title = title_of(way) if way != AS_A_USER else "the same, by `python -m jobclient`, embedded job server"
         submitted = [one.submitted_s for one in some if one.submitted_s is not None]
         rows.append(
             [
@@ -130,7 +129,7 @@ def _fifty(results: Results) -> str:
 def _lone(results: Results) -> str:
     rows = [
         [
-            CONTENDERS[one.contender].title,
+            title_of(one.contender),
             f"{one.duration_s:g}",
             str(one.jobs),
             f"{one.p50_ms:.1f}",

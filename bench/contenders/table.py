@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CONTENDERS", "Contender", "available"]
+from bench.processes import ROOT
+
+__all__ = ["CONTENDERS", "Contender", "available", "title_of"]
 
 _HERE: Final = Path(__file__).resolve().parent
 _PYTHON: Final = sys.executable
@@ -28,6 +30,8 @@ class Contender:
     ours: bool = False
     #: Whether each start gets a journal of its own, which goes when it ends; else `JOURNAL` is as it is told.
     journal: bool = False
+    #: The checkout that it is started from.
+    folder: Path = ROOT
 
 
 def _proxy(name: str, title: str, worker_max_jobs: int, *, journal: bool = False) -> Contender:
@@ -66,6 +70,24 @@ CONTENDERS: Final = {
 }
 
 
-def available() -> dict[str, Contender]:
-    """Return the contenders whose program is installed here."""
-    return {name: contender for name, contender in CONTENDERS.items() if shutil.which(contender.command[0])}
+def available(beside: Path | None = None) -> dict[str, Contender]:
+    """Return the contenders whose program is installed here.
+
+    This project's proxy takes part once more as it is in the checkout `beside`: as `fresh@<folder>` and so on.
+    """
+    found = {name: contender for name, contender in CONTENDERS.items() if shutil.which(contender.command[0])}
+    if beside is not None:
+        others = [contender for contender in found.values() if contender.ours]
+        found |= {other.name: other for other in (_from(beside, contender) for contender in others)}
+    return found
+
+
+def title_of(name: str) -> str:
+    """Return a contender's title, also of one from another checkout."""
+    known, _, checkout = name.partition("@")
+    return f"{CONTENDERS[known].title} ({checkout})" if checkout else CONTENDERS[known].title
+
+
+def _from(checkout: Path, contender: Contender) -> Contender:
+    name = f"{contender.name}@{checkout.name}"
+    return replace(contender, name=name, title=title_of(name), folder=checkout)

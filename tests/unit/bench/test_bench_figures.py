@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench.chart import draw
-from bench.contenders.table import CONTENDERS
+from bench.contenders.table import CONTENDERS, available
 from bench.document import fill
 from bench.measures import Fifty, InFlight, Results, Round, percentile, spread
 from bench.options import parse
@@ -122,6 +122,27 @@ def test_a_way_without_a_time_of_submission_has_an_empty_cell() -> None:
     assert job_client.endswith("|  |")
 
 
+def test_another_checkout_stands_beside_this_one() -> None:
+    """In the table under its folder's name, and as a ratio of the one to the other, round by round."""
+    results = Results(
+        rounds=[a_round(n, name, speed) for n in range(2) for name, speed in (("fresh", 90), ("fresh@old", 100))]
+    )
+    assert "this proxy, a fresh process per job (old) | 100 |" in sections(results)["throughput"]
+    assert "| this proxy, a fresh process per job (old) | 0.90 |" in sections(results)["ratios"]
+
+
+def test_every_contender_of_ours_can_come_from_another_checkout(tmp_path: Path) -> None:
+    """It is started there, and told the same."""
+    here, both = available(), available(tmp_path)
+    other = both[f"fresh@{tmp_path.name}"]
+    assert (other.folder, other.command, other.environment) == (
+        tmp_path,
+        both["fresh"].command,
+        here["fresh"].environment,
+    )
+    assert set(both) - set(here) == {f"{one.name}@{tmp_path.name}" for one in here.values() if one.ours}
+
+
 def test_the_document_has_a_place_for_every_section() -> None:
     """And filling it twice gives the same as filling it once."""
     results = Results(rounds=[a_round(0, "fresh", 100), a_round(0, "node", 20)], in_flight=[in_flight(2000, 2008)])
@@ -162,7 +183,7 @@ def test_only_a_whole_run_writes_the_documentation() -> None:
         assert not parse(arguments).write
 
 
-@pytest.mark.parametrize("arguments", [["--set", "X"], ["--measure", "speed"], ["--rounds", "0"]])
+@pytest.mark.parametrize("arguments", [["--set", "X"], ["--measure", "speed"], ["--beside", "/"], ["--rounds", "0"]])
 def test_wrong_usage_is_refused(arguments: list[str]) -> None:
     """With argparse's exit code."""
     with pytest.raises(SystemExit) as caught:
