@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from decouple import RepositoryEnv
 
 from shared.errors import SettingsError
 
-__all__ = ["Settings", "load", "variables"]
+__all__ = ["Settings", "Variable", "load", "variables"]
 
 _MAX_PORT: Final = 65_535
 
@@ -116,60 +116,163 @@ _PATH: Final = _Kind(parse=str, takes="a file's path, or nothing")
 _KEYS: Final = _Kind(parse=_keys, takes="keys of printable ASCII without spaces, separated by commas")
 
 
-def _variable(default: str, kind: _Kind, *, secret: bool = False) -> Any:  # noqa: ANN401 - a dataclass field
-    return field(metadata={"default": default, "kind": kind, "secret": secret})
+class Variable(NamedTuple):
+    """What there is to say about a variable; the documentation is generated from it."""
+
+    #: As it stands in `.env`.
+    default: str
+    #: The values that it takes, in words.
+    takes: str
+    #: What it does; `backticks` mark code.
+    meaning: str
+    #: The heading under which it is documented.
+    section: str
+
+
+def _variable(default: str, kind: _Kind, meaning: str, *, secret: bool = False, section: str = "") -> Any:  # noqa: ANN401 - a dataclass field
+    """Return a field; `section` opens a section of the documentation, which goes on until the next one."""
+    return field(metadata={"default": default, "kind": kind, "meaning": meaning, "secret": secret, "section": section})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a user can set. A field's name in capitals is its variable."""
+    """Everything a user can set. A field's name in capitals is its variable; `make docs` writes `.env` from here."""
 
-    #: Where clients, and unless `callback_port` is set the job server's callbacks, arrive.
-    host: str = _variable("127.0.0.1", _HOST)
-    port: int = _variable("3000", _PORT)
-    #: Where operators look: workers, metrics, dashboard. None: nowhere.
-    admin_host: str = _variable("127.0.0.1", _HOST)
-    admin_port: int | None = _variable("3001", _OPTIONAL_PORT)
-    #: Where jobs are submitted. Empty: the embedded job server.
-    job_server_url: str = _variable("", _URL)
-    #: Public base address of the callback route, without a trailing slash. Empty: made from the listener's address.
-    callback_url: str = _variable("", _CALLBACK_URL)
-    #: Seconds from acceptance to the last moment of an answer.
-    job_timeout: float = _variable("30", _number(0.1, 86_400, whole=False))
-    #: Jobs in flight; beyond it, 503.
-    max_jobs: int = _variable("256", _number(1, 100_000, whole=True))
-    #: Workers kept ready.
-    worker_spares: int = _variable("8", _number(0, 1_000, whole=True))
-    #: Jobs a worker serves before it is replaced; 0: no limit.
-    worker_max_jobs: int = _variable("1", _number(0, 1_000_000, whole=True))
-    #: Cap in bytes on a request, on a callback and on the job server's reply.
-    max_body_bytes: int = _variable("1048576", _number(1_024, 1_073_741_824, whole=True))
-    #: Further attempts at a submission that certainly did not start a job.
-    submit_retries: int = _variable("3", _number(0, 100, whole=True))
-    #: Seconds to wait for the callback after the connection broke before the reply.
-    lost_reply_wait: float = _variable("5", _number(0, 86_400, whole=False))
-    #: Whether failed jobs answer 502 and 504 instead of 500.
-    granular_errors: bool = _variable("false", _BOOLEAN)
-    #: The file in which jobs are remembered. Empty: in memory only.
-    journal: str = _variable("jobs.sqlite3", _PATH)
-    #: Seconds for which a finished job's outcome can be fetched again.
-    result_ttl: float = _variable("3600", _number(1, 31_536_000, whole=False))
-    #: Where the callback route listens; None: on `port`.
-    callback_host: str = _variable("", _OPTIONAL_HOST)
-    callback_port: int | None = _variable("", _OPTIONAL_PORT)
-    #: Keys that clients may present. Empty: no key is asked for.
-    api_keys: tuple[str, ...] = _variable("", _KEYS, secret=True)
-    #: Certificate chain and private key, PEM. Empty: plain HTTP.
-    tls_certfile: str = _variable("", _PATH)
-    tls_keyfile: str = _variable("", _PATH)
-    #: How log lines look, and from which level on they are written.
-    log_format: str = _variable("auto", _one_of("auto", "console", "json"))
-    log_level: str = _variable("info", _one_of("debug", "info", "warning", "error"))
+    host: str = _variable(
+        "127.0.0.1",
+        _HOST,
+        "The address to listen on for clients and, unless `CALLBACK_PORT` is set, for the job server's callbacks.",
+        section="Listening",
+    )
+    port: int = _variable("3000", _PORT, "The port for clients. 0: any free one.")
+    admin_host: str = _variable(
+        "127.0.0.1",
+        _HOST,
+        "The address to listen on for operators: dashboard, metrics, workers. Nobody else should be able to reach it.",
+    )
+    admin_port: int | None = _variable(
+        "3001",
+        _OPTIONAL_PORT,
+        "The port for operators, never the same as `PORT`. Empty: no admin routes.",
+    )
+    callback_host: str = _variable(
+        "",
+        _OPTIONAL_HOST,
+        "The address to listen on for callbacks when `CALLBACK_PORT` is set. Empty: `HOST`.",
+    )
+    callback_port: int | None = _variable(
+        "",
+        _OPTIONAL_PORT,
+        "If set, callbacks are served on this port and no longer on `PORT`, so that the clients' routes need not be "
+        "public.",
+    )
+    tls_certfile: str = _variable(
+        "",
+        _PATH,
+        "The certificate chain (PEM). With `TLS_KEYFILE`, `PORT` and `CALLBACK_PORT` speak TLS; `ADMIN_PORT` never "
+        "does.",
+    )
+    tls_keyfile: str = _variable("", _PATH, "The private key (PEM). Set both files or neither.")
+    api_keys: tuple[str, ...] = _variable(
+        "",
+        _KEYS,
+        "If set, clients must send `Authorization: Bearer KEY` with one of these keys. Separate keys with commas: "
+        "several at a time let you replace one without an interruption.",
+        secret=True,
+    )
+    job_server_url: str = _variable(
+        "",
+        _URL,
+        "The URL that jobs are submitted to, for example `http://jobs.example.com/start`. Empty: an embedded job "
+        "server is started and used.",
+        section="Job server",
+    )
+    callback_url: str = _variable(
+        "",
+        _CALLBACK_URL,
+        "The base URL at which the job server reaches the callback route; a slash and the job's token are appended. "
+        "Empty: the listener's own address, `http://127.0.0.1:3000/callback` with the defaults. Set it as soon as "
+        "the job server runs on another machine or the proxy is behind a gateway.",
+    )
+    job_timeout: float = _variable(
+        "30",
+        _number(0.1, 86_400, whole=False),
+        "Seconds that a job may take, from its acceptance to its answer. Then its worker is killed.",
+    )
+    submit_retries: int = _variable(
+        "3",
+        _number(0, 100, whole=True),
+        "Retries of a submission that certainly started no job: connection refused, name not resolved, 429, 503 with "
+        "`Retry-After`. The delay doubles each time, with jitter; `Retry-After` is honoured; there is no retry after "
+        "the deadline. Nothing else is ever sent twice.",
+    )
+    lost_reply_wait: float = _variable(
+        "5",
+        _number(0, 86_400, whole=False),
+        "Seconds to keep waiting for the callback when the connection broke between a submission and its reply. A "
+        "callback proves that the job ran, and is the answer.",
+    )
+    max_jobs: int = _variable(
+        "256",
+        _number(1, 100_000, whole=True),
+        "The most jobs in flight at a time. More are refused with 503.",
+        section="Workers and limits",
+    )
+    worker_spares: int = _variable("8", _number(0, 1_000, whole=True), "Idle workers kept ready for the next jobs.")
+    worker_max_jobs: int = _variable(
+        "1",
+        _number(0, 1_000_000, whole=True),
+        "Jobs that a worker process runs, one after the other, before it is replaced. 1: a fresh process for each "
+        "job; 0: no limit. A worker whose job failed is never used again.",
+    )
+    max_body_bytes: int = _variable(
+        "1048576",
+        _number(1_024, 1_073_741_824, whole=True),
+        "The largest request, callback and job server reply, in bytes.",
+    )
+    granular_errors: bool = _variable(
+        "false",
+        _BOOLEAN,
+        "`true`: a failed job is answered with the granular status of its code, such as 502 or 504, instead of 500.",
+        section="Answers",
+    )
+    journal: str = _variable(
+        "jobs.sqlite3",
+        _PATH,
+        "The SQLite file that remembers jobs, so that they survive a restart. Empty: jobs are remembered in memory "
+        "only.",
+    )
+    result_ttl: float = _variable(
+        "3600",
+        _number(1, 31_536_000, whole=False),
+        "Seconds for which a finished job is remembered: its status, its result and its idempotency key.",
+    )
+    log_format: str = _variable(
+        "auto",
+        _one_of("auto", "console", "json"),
+        "How log lines look on stderr: `console`, `json` (one object a line), or `auto`: `console` on a terminal, "
+        "`json` otherwise.",
+        section="Log",
+    )
+    log_level: str = _variable(
+        "info", _one_of("debug", "info", "warning", "error"),
+        "The lowest level that is logged.",
+    )  # fmt: skip
 
 
-def variables() -> dict[str, tuple[str, str]]:
-    """Return each variable's name with its default and with what it takes, in the order of the contract."""
-    return {f.name.upper(): (f.metadata["default"], f.metadata["kind"].takes) for f in fields(Settings)}
+def variables() -> dict[str, Variable]:
+    """Return every variable by its name, in the order in which they are documented."""
+    found: dict[str, Variable] = {}
+    section = ""
+    for f in fields(Settings):
+        section = f.metadata["section"] or section
+        found[f.name.upper()] = Variable(
+            default=f.metadata["default"],
+            takes=f.metadata["kind"].takes,
+            meaning=f.metadata["meaning"],
+            section=section,
+        )
+    return found
 
 
 def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None) -> Settings:

@@ -33,52 +33,51 @@ def _entry(status: int, granular: int, title: str, meaning: str, advice: str) ->
     return Entry(status=status, granular=granular, title=title, meaning=meaning, advice=advice)
 
 
-_MAY_HAVE_RUN: Final = (
-    "Look at `submitted`: with `no` send the job again; with `unknown` or `yes` the job may have run, "
-    "so find out from the job server before you send it again."
-)
+_MAY_HAVE_RUN: Final = "Send the job again if `submitted` is `no`. Otherwise it may have run: ask the job server first."
 
 TABLE: Final = MappingProxyType(
     {
         Code.INVALID_REQUEST: _entry(
-            400, 400, "The request cannot become a job",
-            "The body is not a JSON object as RFC 8259 has it, or it has a `callback`, which only the proxy sets.",
-            "Mend the request; `detail` says what is wrong with it.",
+            400, 400, "The request is not a valid job",
+            "The body is not a JSON object as RFC 8259 defines it (or has a name twice, NaN, a lone surrogate, too "
+            "many levels, or a number of thousands of digits), or it has a `callback`, which only the proxy sets.",
+            "Fix the request; `detail` says what is wrong with it. The same request will fail again.",
         ),
         Code.UNAUTHORIZED: _entry(
-            401, 401, "A key is needed",
-            "This proxy asks for a key, and the request has none that it knows.",
-            "Send `Authorization: Bearer <key>` with a key that the proxy's operator gave you.",
+            401, 401, "An API key is required",
+            "The request has no API key that this proxy knows.",
+            "Send `Authorization: Bearer <key>` with a key from the proxy's operator.",
         ),
         Code.FORBIDDEN: _entry(
-            403, 403, "The admin address does not answer this request",
-            "The request would change something and did not come from a page of the admin address, or it asks for that "
-            "address by a name that is not its own.",
-            "Use the dashboard, or send the headers that it sends; ask by IP address, `localhost` or ADMIN_HOST.",
+            403, 403, "The admin address refuses this request",
+            "The request would change something and did not come from the dashboard's own page, or its `Host` is not a "
+            "name of the admin address.",
+            "Use the dashboard, or send the headers that it sends; use an IP address, `localhost` or `ADMIN_HOST` in "
+            "the URL.",
         ),
         Code.NOT_FOUND: _entry(
-            404, 404, "There is nothing here",
-            "No such route, no such job, or a job that is remembered no longer.",
-            "Check the address; a job is remembered for as long as RESULT_TTL says.",
+            404, 404, "Not found",
+            "No such route, no such job, or a job that is no longer remembered.",
+            "Check the URL; `/docs` lists the routes. A finished job is remembered for `RESULT_TTL` seconds.",
         ),
         Code.METHOD_NOT_ALLOWED: _entry(
-            405, 405, "This route does not take this method",
-            "The route exists, the method is wrong.",
-            "Look at the `Allow` header.",
+            405, 405, "Method not allowed",
+            "The route exists, but not with this method.",
+            "See the `Allow` header.",
         ),
         Code.REQUEST_TIMEOUT: _entry(
-            408, 408, "The request's body did not come",
-            "The headers came, the body stalled. No job was made.",
+            408, 408, "The request body did not arrive in time",
+            "The headers arrived, but not the complete body. No job was created.",
             "Send the request again.",
         ),
         Code.PAYLOAD_TOO_LARGE: _entry(
             413, 413, "The body is too large",
-            "The body is larger than MAX_BODY_BYTES.",
+            "The body is larger than `MAX_BODY_BYTES`.",
             "Send less, or ask the operator to raise the limit.",
         ),
         Code.UNSUPPORTED_MEDIA_TYPE: _entry(
             415, 415, "The body is not declared as JSON",
-            "The `Content-Type` is not application/json.",
+            "The `Content-Type` is not `application/json`.",
             "Send `Content-Type: application/json`.",
         ),
         Code.IDEMPOTENCY_KEY_REUSED: _entry(
@@ -87,69 +86,74 @@ TABLE: Final = MappingProxyType(
             "Use one key for one job, and a new key for a new job.",
         ),
         Code.INTERNAL_ERROR: _entry(
-            500, 500, "The proxy failed",
-            "A bug of the proxy. The log has a line about it.",
+            500, 500, "Internal error",
+            "An unhandled exception in the proxy. The log has a line about it.",
             "Report it. " + _MAY_HAVE_RUN,
         ),
         Code.OVERLOADED: _entry(
-            503, 503, "Too many jobs are in flight",
-            "MAX_JOBS is reached, or the machine is short of memory, process ids or descriptors. No job was made.",
-            "Try again after `Retry-After` seconds.",
+            503, 503, "Too many jobs in flight",
+            "`MAX_JOBS` is reached, or the machine is short of memory, process ids or file descriptors. No job was "
+            "created.",
+            "Retry after `Retry-After` seconds.",
         ),
         Code.NO_WORKER: _entry(
             503, 503, "No worker could be started",
-            "The machine could not make a worker process. Nothing was submitted.",
-            "Try again after `Retry-After` seconds; if it lasts, the log says what the machine is short of.",
+            "The proxy could not start a worker process. Nothing was submitted.",
+            "Retry after `Retry-After` seconds; if it keeps failing, the log says what the machine is short of.",
         ),
         Code.JOURNAL_UNAVAILABLE: _entry(
-            503, 503, "The journal cannot be used",
-            "The file in which jobs are remembered cannot be read or written. Nothing was submitted for this request; "
-            "jobs in flight go on.",
-            "Try again after `Retry-After` seconds; if it lasts, the log says what is wrong with the file.",
+            503, 503, "The journal is unavailable",
+            "The file that remembers jobs cannot be read or written. Nothing was submitted for this request; jobs in "
+            "flight continue.",
+            "Retry after `Retry-After` seconds; if it keeps failing, the log says what is wrong with the file.",
         ),
         Code.SHUTTING_DOWN: _entry(
             503, 503, "The proxy is shutting down",
-            "It finishes the jobs in flight and takes no new ones. No job was made.",
-            "Try again after `Retry-After` seconds, or at another instance.",
+            "It drains the jobs in flight and accepts no new ones. No job was created.",
+            "Retry after `Retry-After` seconds, or at another instance.",
         ),
         Code.WORKER_DIED: _entry(
-            500, 500, "The job's worker ended without an outcome",
-            "The process that ran the job crashed or was killed. No other job was touched.",
+            500, 500, "The job's worker died",
+            "The process that ran the job crashed or was killed before it reported an outcome. No other job was "
+            "affected.",
             _MAY_HAVE_RUN,
         ),
         Code.DEADLINE_EXCEEDED: _entry(
             500, 504, "The deadline passed",
-            "The job had no result within JOB_TIMEOUT. The job server was not told, it has no such call.",
+            "No callback came within `JOB_TIMEOUT`. The job server was not told: it has no call to cancel a job.",
             _MAY_HAVE_RUN,
         ),
         Code.JOB_SERVER_UNAVAILABLE: _entry(
             500, 502, "The job server could not be reached",
-            "No connection to the job server, or it broke before the reply to the submission.",
+            "No connection to the job server, or the connection broke before the reply to the submission and no "
+            "callback came.",
             _MAY_HAVE_RUN,
         ),
         Code.JOB_REJECTED: _entry(
-            500, 502, "The job server did not take the job",
-            "It answered the submission with a status other than 2xx, after any retries.",
+            500, 502, "The job server rejected the job",
+            "It answered the submission with a status other than 2xx, after any retries. `submitted` is `no` for 4xx "
+            "and for 503 with `Retry-After`, otherwise `unknown`.",
             _MAY_HAVE_RUN,
         ),
         Code.BAD_JOB_SERVER_REPLY: _entry(
-            500, 502, "The job server's reply makes no sense",
-            "Its reply to the submission was not what the protocol says.",
+            500, 502, "The job server's reply was invalid",
+            "Its reply to the submission does not follow the protocol.",
             _MAY_HAVE_RUN,
         ),
         Code.JOB_FAILED: _entry(
             500, 502, "The job failed",
-            "The job ran, and the job server says that it failed; its words are in `result`.",
-            "Look at `result`. The job ran: sending it again runs it again.",
+            "The job ran, and the job server reported that it failed: the callback's `state` is `failed` or `error`. "
+            "The callback's body is in `result`.",
+            "See `result`. Sending the job again runs it again.",
         ),
         Code.CANCELLED: _entry(
             500, 500, "The job was cancelled",
-            "Somebody cancelled the job. The job server was not told, it has no such call.",
+            "A client or an operator cancelled the job. The job server was not told: it has no call for that.",
             _MAY_HAVE_RUN,
         ),
         Code.INTERRUPTED: _entry(
-            500, 500, "The proxy went down while the job was in flight",
-            "It went down before the outcome was known, and came back.",
+            500, 500, "The proxy stopped while the job was in flight",
+            "The proxy went down before the outcome was known, and has been started again.",
             _MAY_HAVE_RUN,
         ),
     }

@@ -17,7 +17,7 @@ gives the result in the answer to the same request. SIGTERM or Ctrl-C ends it on
 are done; a second one ends it at once.
 """
 _END: Final = """
-What each of them is for is told in .env, where they can be changed, and in README.md.
+.env and docs/settings.md say what each of them does; change them in .env.
 
 exit status: 0 told to stop, or all is well; 1 --check found what does not work; 2 a setting does not fit,
 or an address cannot be listened on
@@ -52,5 +52,5 @@ def parse(argv: Sequence[str]) -> Arguments:
 def settings_list() -> str:
     """Return every setting with its default and what it takes, as text."""
     lines = ["settings, from the environment or else from .env:"]
-    lines += [f"  {name:<16} {default or '(empty)':<13} {takes}" for name, (default, takes) in variables().items()]
+    lines += [f"  {name:<16} {it.default or '(empty)':<13} {it.takes}" for name, it in variables().items()]
     return "\n".join(lines)

@@ -58,9 +58,9 @@ def test_help_lists_every_setting_with_its_default_and_what_it_takes() -> None:
     """All of them, and nothing is started."""
     ended = run("--help")
     assert ended.returncode == 0
-    for name, (default, takes) in variables().items():
+    for name, it in variables().items():
         assert re.search(
-            rf"^  {name} +{re.escape(default or '(empty)')} +{re.escape(takes)}$", ended.stdout, re.MULTILINE
+            rf"^  {name} +{re.escape(it.default or '(empty)')} +{re.escape(it.takes)}$", ended.stdout, re.MULTILINE
         )
     assert "listens on" not in ended.stdout
     assert ended.stderr == ""

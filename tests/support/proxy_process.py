@@ -31,7 +31,7 @@ def environment(**settings: str) -> dict[str, str]:
 
     What stands in the repository's `.env`, or in the environment of whoever runs the tests, has no say.
     """
-    defaults = {name: default for name, (default, _) in variables().items()}
+    defaults = {name: it.default for name, it in variables().items()}
     ours = {"PORT": "0", "ADMIN_PORT": "0", "JOURNAL": "", "LOG_FORMAT": "json"}
     return {**os.environ, **defaults, **ours, **settings}
 

@@ -1,0 +1,96 @@
+"""Settings and codes in the pages against the code: generated pages are complete, the README's excerpt is right."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from decouple import RepositoryEnv
+
+from proxy.http import problems
+from shared.errors import Code
+from shared.settings import load, variables
+from tools import generate_codes, generate_settings
+
+_ROOT = Path(__file__).resolve().parents[3]
+_README = (_ROOT / "README.md").read_text(encoding="utf-8")
+_ENV = _ROOT / ".env"
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The rows of a page's tables: the name in the first column, and the other columns."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:3] == "| `"]
+    return {first.strip("`"): rest for first, *rest in cells}
+
+
+def section(heading: str) -> str:
+    """A section of the README."""
+    return _README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_every_setting_has_a_row_with_its_default_and_meaning() -> None:
+    """Neither more nor fewer, in the order of the code."""
+    table = rows(generate_settings.page())
+    assert list(table) == list(variables())
+    for name, (default, takes, meaning) in table.items():
+        assert default.strip("`") == variables()[name].default
+        assert takes
+        assert meaning.endswith(".")
+
+
+def test_the_readme_has_the_five_settings_that_everybody_needs() -> None:
+    """Each is a setting, with its default."""
+    table = rows(section("Settings"))
+    assert len(table) == 5
+    assert {name: default.strip("`") for name, (default, _) in table.items()} == {
+        name: variables()[name].default for name in table
+    }
+
+
+def test_every_setting_stands_in_dot_env_with_its_default() -> None:
+    """Neither more nor fewer."""
+    given = RepositoryEnv(str(_ENV)).data
+    assert given == {name: it.default for name, it in variables().items()}
+
+
+def test_every_setting_in_dot_env_has_a_comment() -> None:
+    """Each line of a setting comes after a comment that says what it is for."""
+    blocks = [block.splitlines() for block in re.split(r"\n\n+", _ENV.read_text(encoding="utf-8").strip())]
+    assert all(block[0].startswith("#") for block in blocks)
+
+
+def test_dot_env_changes_nothing() -> None:
+    """Who deletes the file has the same settings."""
+    assert load({}, _ENV) == load({})
+
+
+def test_generating_keeps_a_value_that_somebody_has_set() -> None:
+    """`make docs` writes comments; it never undoes a configuration."""
+    lines = generate_settings.dot_env({"JOB_TIMEOUT": "60"}).splitlines()
+    assert "JOB_TIMEOUT=60" in lines
+    assert "MAX_JOBS=256" in lines
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_has_a_row_with_its_statuses(code: Code) -> None:
+    """With its status where GRANULAR_ERRORS is off and where it is on, what happened, and what to do."""
+    status, granular, happened, to_do = rows(generate_codes.page())[code]
+    entry = problems.TABLE[code]
+    assert (int(status), int(granular)) == (entry.status, entry.granular)
+    assert happened.endswith(".")
+    assert to_do.endswith(".")
+
+
+def test_the_page_has_no_other_codes() -> None:
+    """A code that is gone leaves the table too."""
+    assert set(rows(generate_codes.page())) == set(Code)
+
+
+def test_every_route_stands_in_the_readme() -> None:
+    """Each path that the front end serves, but for the dashboard's own files."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (_ROOT / "proxy").rglob("*.py"))
+    paths = {path.replace("{", "<").replace("}", ">") for path in re.findall(r"\bRoute\(\"(/[^\"]*)\"", source)}
+    named = set(re.findall(r"`(?:[A-Z]+ )?(/[^` ]*)`", section("Routes")))
+    assert len(paths) > 10
+    assert paths == named
