@@ -94,6 +94,12 @@ def _keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _profile(text: str) -> str:
+    if not text:
+        raise ValueError(text)
+    return text
+
+
 def _one_of(*words: str) -> _Kind:
     def parse(text: str) -> str:
         if text not in words:
@@ -113,6 +119,7 @@ _BOOLEAN: Final = _Kind(parse=_boolean, takes="true or false")
 _URL: Final = _Kind(parse=_url, takes="an http:// or https:// address, or nothing")
 _CALLBACK_URL: Final = _Kind(parse=_callback_url, takes="an http:// or https:// address without a query, or nothing")
 _PATH: Final = _Kind(parse=str, takes="a file's path, or nothing")
+_PROFILE: Final = _Kind(parse=_profile, takes="the name of a file in profiles/, or a path to a .toml file")
 _KEYS: Final = _Kind(parse=_keys, takes="keys of printable ASCII without spaces, separated by commas")
 
 
@@ -186,6 +193,12 @@ class Settings:
         "The URL that jobs are submitted to, for example `http://jobs.example.com/start`. Empty: an embedded job "
         "server is started and used.",
         section="Job server",
+    )
+    profile: str = _variable(
+        "spreedly",
+        _PROFILE,
+        "The protocol that the job server speaks: the name of a file in `profiles/`, without `.toml`, or a path to a "
+        "file of your own.",
     )
     callback_url: str = _variable(
         "",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from typing import Any
+
+from shared.job_server.profile import Profile
 
 __all__ = ["WorkerConfig"]
 
@@ -14,6 +17,8 @@ class WorkerConfig:
 
     #: Where jobs are submitted.
     job_server_url: str
+    #: What is known of the job server's protocol.
+    profile: Profile
     #: Cap in bytes on the job server's reply.
     max_body_bytes: int
     #: Further attempts at a submission that certainly started no job.
@@ -28,9 +33,11 @@ class WorkerConfig:
 
     def encode(self) -> bytes:
         """Return the configuration as bytes."""
-        return json.dumps(asdict(self)).encode()
+        members: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps(members | {"profile": self.profile.as_json()}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> WorkerConfig:
         """Return the configuration that `encode` wrote."""
-        return cls(**json.loads(data))
+        members = json.loads(data)
+        return cls(**members | {"profile": Profile.from_json(members["profile"])})

@@ -8,21 +8,22 @@ whole of it has to be done by the job's deadline.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 from yarl import URL
 
-from shared import strict_json
-from shared.errors import BadReplyError, JobServerError, RejectedError, StrictJSONError, UnavailableError
+from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
+from shared.job_server.callbacks import Callbacks, Received
+from shared.job_server.replies import Replies, Reply, ReplyKind
+from shared.job_server.submissions import Submissions
 from shared.lifecycle import Event
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ __all__ = ["JobClient", "translate"]
 
 OnEvent = Callable[[Event], None]
 
-_TOO_MANY_REQUESTS: Final = 429
-_UNAVAILABLE: Final = 503
 #: Seconds: the first pause is up to _PAUSE_S, each further one up to twice as long, none over _MAX_PAUSE_S.
 _PAUSE_S: Final = 0.1
 _MAX_PAUSE_S: Final = 5.0
@@ -64,7 +63,11 @@ class JobClient:
     def __init__(self, config: WorkerConfig) -> None:
         """Make the client; must run inside an event loop."""
         self._config = config
-        self._url = URL(config.job_server_url)
+        submit = config.profile.submit
+        self._url = URL(config.job_server_url + submit.url)
+        self._submissions = Submissions(submit)
+        self._replies = Replies(submit)
+        self._callbacks = Callbacks(config.profile.callback)
         self._connector = _Connector(force_close=True, limit=0, use_dns_cache=False)
         self._session = aiohttp.ClientSession(
             connector=self._connector,
@@ -87,6 +90,10 @@ class JobClient:
         """How long the callback is waited for after the connection broke before the reply."""
         return self._config.lost_reply_wait_s
 
+    def says_failed(self, callback: bytes) -> bool:
+        """Return whether a callback's body says that the job failed."""
+        return self._callbacks.read(Received(body=callback)).failed
+
     async def close(self) -> None:
         """Close what is left open."""
         await self._session.close()
@@ -100,7 +107,7 @@ class JobClient:
             JobServerError: the submission failed, after any retries.
             TimeoutError: the deadline came first.
         """
-        body = submission(job)
+        body = self._submissions.compose(job.body, _values(job))
         self._connector.on_connected = lambda: on_event(Event.CONNECTED)
         async with asyncio.timeout(job.deadline - time.monotonic()):
             try:
@@ -142,13 +149,19 @@ class JobClient:
                 headers={name: value for name, value in headers.items() if value},
                 allow_redirects=False,
             ) as response:
-                _check_status(response)
-                reply = await self._read(response)
+                self._check_status(response)
+                reply = self._replies.read(response.status, await self._read(response))
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ClientError):
                 raise
             raise translate(exc) from exc
-        _check_reply(reply)
+        _check(reply)
+
+    def _check_status(self, response: aiohttp.ClientResponse) -> None:
+        pause_s = _retry_after_s(response.headers.get("Retry-After"))
+        reply = self._replies.read_status(response.status, retry_after=pause_s is not None)
+        if reply is not None:
+            _check(reply, pause_s)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         cap_bytes = self._config.max_body_bytes
@@ -165,36 +178,30 @@ class JobClient:
         return state.attempt_number > self._config.submit_retries or past_deadline
 
 
-def submission(job: Assign) -> bytes:
-    """Return the request body for the job server: the client's members as they are, then ours."""
-    ours = b'"wait":false,"callback":' + json.dumps(job.callback_url).encode()
-    members = job.body.strip()[1:-1].strip()
-    return b"{" + members + (b"," if members else b"") + ours + b"}"
+def _values(job: Assign) -> dict[str, str]:
+    """Return what a profile's placeholders stand for in this job."""
+    return {
+        "callback_url": job.callback_url,
+        "callback_token": job.callback_url.rpartition("/")[2],
+        "job_id": job.job_id,
+    }
 
 
-def _check_status(response: aiohttp.ClientResponse) -> None:
-    status = response.status
-    if 200 <= status < 300:  # noqa: PLR2004 - HTTP's own numbers
-        return
-    pause_s = _retry_after_s(response.headers.get("Retry-After"))
-    busy = status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and pause_s is not None)
-    raise RejectedError(
-        f"the job server answered {status}",
-        refused=busy or 400 <= status < 500,  # noqa: PLR2004 - HTTP's own numbers
-        retryable=busy,
-        retry_after_s=pause_s,
-    )
-
-
-def _check_reply(reply: bytes) -> None:
-    try:
-        document = strict_json.loads(reply)
-    except StrictJSONError as exc:
-        raise BadReplyError(f"the job server's reply is not JSON: {exc}") from exc
-    if not isinstance(document, dict):
-        raise BadReplyError("the job server's reply is not a JSON object")
-    if document.get("state") != "running":
-        raise BadReplyError("the job server's reply does not say that the job is running")
+def _check(reply: Reply, pause_s: float | None = None) -> None:
+    """Raise the error that a reply stands for, unless it says that the job runs."""
+    match reply.kind:
+        case ReplyKind.RUNNING:
+            return
+        case ReplyKind.BAD:
+            raise BadReplyError(reply.detail)
+        case ReplyKind.BUSY:
+            raise RejectedError(reply.detail, refused=True, retryable=True, retry_after_s=pause_s)
+        case ReplyKind.REFUSED:
+            raise RejectedError(reply.detail, refused=True)
+        case ReplyKind.ERROR:
+            raise RejectedError(reply.detail)
+        case _:
+            assert_never(reply.kind)
 
 
 def _retry_after_s(value: str | None) -> float | None:

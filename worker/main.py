@@ -14,7 +14,6 @@ import os
 from typing import TYPE_CHECKING, NoReturn
 
 from shared.errors import Code, JobServerError
-from shared.job_server.verdict import says_failed
 from shared.lifecycle import Event
 from shared.messages import Answered, Assign, Failure, FromWorker, Log, Progress, encode
 from worker.inbox import Inbox, Post
@@ -79,7 +78,7 @@ class Worker:
                 await asyncio.wait((submission,), timeout=self._linger_s)
             await _cancel(submission)  # the callback is the answer; the reply can add nothing to it
         body = await callback
-        return Answered(job_id=job.job_id, success=not says_failed(body), body=body)
+        return Answered(job_id=job.job_id, success=not self._client.says_failed(body), body=body)
 
     async def _read_submission(
         self, job: Assign, submission: asyncio.Future[None], callback: asyncio.Future[bytes]

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 from bench.processes import cpu_s, descendants, stat_fields
 from shared.frames import FrameReader, queue_frame
+from shared.job_server import loader
 from shared.messages import Answered, Assign, Callback, Fork, Forked, Progress, encode
 from shared.messages import decode_from_fork_server as heard
 from shared.messages import decode_from_worker as said
@@ -72,16 +73,24 @@ def _time(name: str, start: Callable[[], None], left_out: int, jobs: int = _JOBS
     )
 
 
+def _config(url: str) -> WorkerConfig:
+    return WorkerConfig(
+        job_server_url=url,
+        profile=loader.load("spreedly"),
+        max_body_bytes=1 << 20,
+        submit_retries=0,
+        lost_reply_wait_s=1,
+        max_jobs=1,
+    )
+
+
 class _OurForkServer:
     def __init__(self, url: str) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", "worker", str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
-        config = WorkerConfig(
-            job_server_url=url, max_body_bytes=1 << 20, submit_retries=0, lost_reply_wait_s=1, max_jobs=1
-        )
-        self._channel.send(config.encode())
+        self._channel.send(_config(url).encode())
 
     def __call__(self) -> None:
         self._channel.send(encode(Fork(count=1)))
@@ -132,7 +141,7 @@ def _put(inbox: multiprocessing.queues.Queue[bytes], data: bytes) -> None:
 def _standard_worker(inbox: multiprocessing.queues.Queue[bytes], outbox: Connection, url: str) -> None:
     from worker.job_client import JobClient  # noqa: PLC0415
 
-    config = WorkerConfig(job_server_url=url, max_body_bytes=1 << 20, submit_retries=0, lost_reply_wait_s=1, max_jobs=1)
+    config = _config(url)
     inbox.get()
 
     async def serve() -> None:

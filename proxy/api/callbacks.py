@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from proxy.http.asgi import read_body, send_response
 from proxy.jobs.callback_intake import Kind
 from proxy.jobs.job import token_hash
-from shared import strict_json
 from shared.errors import Code, RequestError, StrictJSONError
+from shared.job_server.callbacks import Received
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.jobs.callback_intake import Intake
+    from shared.job_server.callbacks import Callbacks
 
 __all__ = ["CallbackRoute"]
 
@@ -33,8 +34,9 @@ _ANSWERS: Final = {
 class CallbackRoute:
     """`POST` or `PUT /callback/<token>`."""
 
-    def __init__(self, intake: Intake, *, max_body_bytes: int) -> None:
+    def __init__(self, intake: Intake, callbacks: Callbacks, *, max_body_bytes: int) -> None:
         self._intake = intake
+        self._callbacks = callbacks
         self._max_body_bytes = max_body_bytes
 
     @property
@@ -50,12 +52,12 @@ class CallbackRoute:
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
-            strict_json.loads(body)
+            verdict = self._callbacks.read(Received(body=body))
         except StrictJSONError as exc:
             self.counts[Kind.REFUSED] += 1
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
         except RequestError:
             self.counts[Kind.REFUSED] += 1
             raise
-        kind = await self._intake.take(hashed, body)
+        kind = await self._intake.take(hashed, body, verdict)
         await send_response(scope, send, 200, _ANSWERS[kind], b"application/json")

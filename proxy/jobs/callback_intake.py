@@ -17,7 +17,6 @@ from weakref import WeakValueDictionary
 from proxy import log
 from proxy.jobs import log_lines
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
-from shared.job_server.verdict import says_failed
 from shared.lifecycle import Event, State, Submitted
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.jobs.job import Job
     from proxy.jobs.recorder import Entry
     from proxy.store.protocol import JobStore
+    from shared.job_server.verdict import Verdict
 
 __all__ = ["Intake", "Kind"]
 
@@ -68,8 +68,8 @@ class Intake:
         except StoreUnavailableError as exc:
             raise self._unrecorded(exc) from exc
 
-    async def take(self, hashed: bytes, body: bytes) -> Kind:
-        """Take a callback, which is recorded when this returns.
+    async def take(self, hashed: bytes, body: bytes, verdict: Verdict) -> Kind:
+        """Take a callback, which says `verdict` and is recorded when this returns.
 
         Raises:
             AdmissionError: it could not be recorded.
@@ -78,21 +78,21 @@ class Intake:
         job = self._registry.by_token(hashed)
         try:
             if job is None or job.entry is None:
-                kind = await self._for_record(hashed, body)
+                kind = await self._for_record(hashed, body, verdict)
             else:
-                kind = await self._for_job(job, job.entry, body)
+                kind = await self._for_job(job, job.entry, body, verdict)
         except StoreUnavailableError as exc:
             raise self._unrecorded(exc) from exc
         self.counts[kind] += 1
         return kind
 
-    async def _for_job(self, job: Job, entry: Entry, body: bytes) -> Kind:
+    async def _for_job(self, job: Job, entry: Entry, body: bytes, verdict: Verdict) -> Kind:
         if entry.called_back:
             await asyncio.shield(entry.take_duplicate())
             return Kind.DUPLICATE
         late = job.state is State.FINISHED
         early = job.state in {State.ASSIGNED, State.SUBMITTING} and not job.adopted
-        saved = entry.take_callback(body, early=early)
+        saved = entry.take_callback(body, says_failed=verdict.failed, early=early)
         if saved.done():
             _deliver(job, body)
         else:  # before whoever awaits `saved` goes on, and also when nobody does any more
@@ -104,7 +104,7 @@ class Intake:
         self.counts[Kind.EARLY] += early and not late
         return Kind.LATE if late else Kind.ACCEPTED
 
-    async def _for_record(self, hashed: bytes, body: bytes) -> Kind:
+    async def _for_record(self, hashed: bytes, body: bytes, verdict: Verdict) -> Kind:
         lock = self._locks.setdefault(hashed, asyncio.Lock())
         async with lock:
             record = await self._store.by_token(hashed)
@@ -113,9 +113,7 @@ class Intake:
             if record.callback is not None:
                 self._store.note(replace(record, duplicates=record.duplicates + 1))
                 return Kind.DUPLICATE
-            await self._store.put(
-                replace(record, callback=body, says_failed=says_failed(body), submitted=Submitted.YES)
-            )
+            await self._store.put(replace(record, callback=body, says_failed=verdict.failed, submitted=Submitted.YES))
             log.event(
                 "warning",
                 "a late result came and is kept",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from proxy.jobs.job import Job
 from proxy.jobs.recorder import Entry
 from shared.errors import Code
-from shared.job_server.verdict import outcome_of, says_failed
+from shared.job_server.verdict import outcome_of
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Outcome
 
@@ -60,8 +60,8 @@ class Adoption:
         left_s = max(0.0, job.deadline - time.monotonic())
         await asyncio.wait((job.callback, job.cancelled), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         if job.callback.done():
-            body = job.callback.result()
-            return outcome_of(body, failed=says_failed(body))
+            says_failed = job.entry is not None and job.entry.record.says_failed
+            return outcome_of(job.callback.result(), failed=says_failed)
         if job.cancelled.done():
             return job.failure(
                 Code.CANCELLED, "the job was cancelled; the job server is not told, as it has no such call"

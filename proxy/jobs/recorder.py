@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from shared.errors import AdmissionError, Code, StoreUnavailableError
-from shared.job_server.verdict import says_failed
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Outcome, Succeeded
 
@@ -72,7 +71,7 @@ class Entry:
         """Whether a callback came, recorded or not."""
         return self.record.callback is not None
 
-    def take_callback(self, body: bytes, *, early: bool) -> asyncio.Future[None]:
+    def take_callback(self, body: bytes, *, says_failed: bool, early: bool) -> asyncio.Future[None]:
         """Record the first callback; the future is done when that is so, or fails with StoreUnavailableError."""
         self.record = replace(
             self.record,
@@ -80,7 +79,7 @@ class Entry:
             submitted=Submitted.YES,
             finished_at=self.record.finished_at or time.time(),
             callback=body,
-            says_failed=says_failed(body),
+            says_failed=says_failed,
             early=early,
         )
         self._callback_saved = self._save()

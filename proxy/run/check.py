@@ -24,9 +24,11 @@ from proxy.run.process import bind_all, worker_config
 from proxy.store.journal.file import JournalFile
 from proxy.workers.pool import Pool
 from shared.errors import SettingsError
+from shared.job_server import loader
 from shared.settings import load
 
 if TYPE_CHECKING:
+    from shared.job_server.profile import Profile
     from shared.settings import Settings
 
 __all__ = ["Check", "Verdict", "descriptors_needed"]
@@ -70,17 +72,18 @@ class Check:
 
     async def _check_all(self) -> None:
         self._settings_fit()
+        profile = self._profile()
         self._listen()
         self._journal()
         self._descriptors()
         if self._settings.job_server_url:
             await self._job_server(self._settings.job_server_url)
-            await self._worker(self._settings.job_server_url)
+            await self._worker(self._settings.job_server_url, profile)
         else:
             embedded = EmbeddedJobServer()
             try:
                 await self._job_server(embedded.url)
-                await self._worker(embedded.url)
+                await self._worker(embedded.url, profile)
             finally:
                 await embedded.stop()
 
@@ -134,6 +137,15 @@ class Check:
             reason = f"{path} cannot be made; set JOURNAL to a file that can"
         self._found(Verdict.FAILED if reason else Verdict.OK, "journal", reason or str(path.resolve()))
 
+    def _profile(self) -> Profile | None:
+        try:
+            profile = loader.load(self._settings.profile)
+        except SettingsError as exc:
+            self._found(Verdict.FAILED, "profile", str(exc))
+            return None
+        self._found(Verdict.OK, "profile", f"{profile.name}: {profile.description}")
+        return profile
+
     def _descriptors(self) -> None:
         _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         settings = self._settings
@@ -155,10 +167,12 @@ class Check:
         else:
             self._found(Verdict.OK, "job server", f"{which}: connected in {_ms(started)} ms")
 
-    async def _worker(self, url: str) -> None:
+    async def _worker(self, url: str, profile: Profile | None) -> None:
+        if profile is None:
+            return
         settings = self._settings
         pool = Pool(
-            config=worker_config(settings, url).encode(),
+            config=worker_config(settings, url, profile).encode(),
             spares=1,
             max_jobs=settings.worker_max_jobs,
             max_body_bytes=settings.max_body_bytes,

@@ -30,6 +30,7 @@ from proxy.store.memory import MemoryStore
 from proxy.store.protocol import JobStore
 from proxy.workers.orphans import become_subreaper, reap_orphans
 from proxy.workers.pool import Pool
+from shared.job_server import loader
 from shared.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from proxy.http.server import Listener
     from proxy.run.wiring import App
+    from shared.job_server.profile import Profile
     from shared.settings import Settings
 
 __all__ = ["HARD_STOP_S", "FrontEnd", "bind_all", "worker_config"]
@@ -58,7 +60,9 @@ class FrontEnd:
     """One run of the proxy."""
 
     def __init__(self, settings: Settings) -> None:
+        """Make it ready to run. Raises SettingsError: the profile cannot be loaded."""
         self._settings = settings
+        self._profile = loader.load(settings.profile)
         self._job_server: EmbeddedJobServer | None = None
         self._pool: Pool | None = None
         self._log: log.LineWriter | None = None
@@ -83,7 +87,7 @@ class FrontEnd:
         journal = JournalFile(settings.journal) if settings.journal else None
         pool = await self._start_processes()
         store = Journal(journal, ttl_s=settings.result_ttl) if journal else MemoryStore(settings.result_ttl)
-        app, listeners = await _serve(settings, pool, store, callbacks, sockets)
+        app, listeners = await _serve(settings, self._profile, pool, store, callbacks, sockets)
         _tune_garbage_collection()
         _say(banner(settings, urls, self._job_server.url if self._job_server else ""))
         log.event(
@@ -105,7 +109,7 @@ class FrontEnd:
             self._job_server = EmbeddedJobServer()
         url = self._job_server.url if self._job_server else settings.job_server_url
         self._pool = Pool(
-            config=worker_config(settings, url).encode(),
+            config=worker_config(settings, url, self._profile).encode(),
             spares=settings.worker_spares,
             max_jobs=settings.worker_max_jobs,
             max_body_bytes=settings.max_body_bytes,
@@ -168,10 +172,11 @@ class FrontEnd:
         os._exit(code)
 
 
-def worker_config(settings: Settings, job_server_url: str) -> WorkerConfig:
+def worker_config(settings: Settings, job_server_url: str, profile: Profile) -> WorkerConfig:
     """Return what the workers need to know of the settings."""
     return WorkerConfig(
         job_server_url=job_server_url,
+        profile=profile,
         max_body_bytes=settings.max_body_bytes,
         submit_retries=settings.submit_retries,
         lost_reply_wait_s=settings.lost_reply_wait,
@@ -197,12 +202,17 @@ def bind_all(settings: Settings) -> dict[str, socket.socket]:
 
 
 async def _serve(
-    settings: Settings, pool: Pool, store: JobStore, callbacks: str, sockets: dict[str, socket.socket]
+    settings: Settings,
+    profile: Profile,
+    pool: Pool,
+    store: JobStore,
+    callbacks: str,
+    sockets: dict[str, socket.socket],
 ) -> tuple[App, dict[str, Listener]]:
     from proxy.http.server import Listener  # noqa: PLC0415
     from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
 
-    app = create_app(settings, pool=pool, store=store, callback_url=callbacks)
+    app = create_app(settings, profile, pool=pool, store=store, callback_url=callbacks)
     await app.dispatcher.restore()  # before anything is accepted: a callback must find its job
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
     listeners = {}

@@ -27,12 +27,15 @@ from proxy.observe import tracing
 from proxy.observe.gauges import LiveMetrics
 from proxy.observe.observers import Observation
 from proxy.workers.local_runner import Supervisor
+from shared.job_server.callbacks import Callbacks
+from shared.job_server.submissions import ClientObjects
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from proxy.store.protocol import JobStore
     from proxy.workers.pool import Pool
+    from shared.job_server.profile import Profile
     from shared.settings import Settings
 
 __all__ = ["App", "create_app"]
@@ -59,7 +62,7 @@ class App:
     feed: Feed
 
 
-def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url: str) -> App:
+def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobStore, callback_url: str) -> App:
     """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route."""
     registry = Registry()
     observation = Observation(tracing.from_environment())
@@ -78,10 +81,15 @@ def create_app(settings: Settings, *, pool: Pool, store: JobStore, callback_url:
     authorization = Authorization(settings.api_keys)
     answers = Answers(granular_errors=settings.granular_errors)
     queue_job = QueueJob(
-        dispatcher, authorization, Keys(registry, store), answers, max_body_bytes=settings.max_body_bytes
+        dispatcher,
+        authorization,
+        Keys(registry, store),
+        answers,
+        ClientObjects(profile.submit),
+        max_body_bytes=settings.max_body_bytes,
     )
     jobs = Jobs(registry, store, authorization)
-    callback_route = CallbackRoute(intake, max_body_bytes=settings.max_body_bytes)
+    callback_route = CallbackRoute(intake, Callbacks(profile.callback), max_body_bytes=settings.max_body_bytes)
     callback = Route("/callback/{token}", callback_route, methods=["POST", "PUT"])
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
     described = openapi.document(settings)

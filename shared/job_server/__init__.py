@@ -1,1 +1,1 @@
-"""How to talk to a job server: its protocol as data, and the rules that read it."""
+"""How to talk to a job server: its protocol as data (a profile), and the pure rules that compose and read messages."""

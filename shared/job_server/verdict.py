@@ -1,27 +1,38 @@
-"""What a callback says of its job: the one place where a callback's body is read for its meaning."""
+"""What a callback says of its job, and the outcome that it stands for."""
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from enum import StrEnum
 
-from shared import strict_json
-from shared.errors import Code, StrictJSONError
+from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed, Outcome, Succeeded
 
-__all__ = ["job_failed", "outcome_of", "says_failed"]
-
-_FAILED_STATES: Final = frozenset({"failed", "error"})
+__all__ = ["Kind", "Verdict", "job_failed", "outcome_of"]
 
 
-def says_failed(callback: bytes) -> bool:
-    """Return whether a callback's body says that the job failed."""
-    try:
-        document = strict_json.loads(callback)
-    except StrictJSONError:
-        return False
-    state = document.get("state") if isinstance(document, dict) else None
-    return isinstance(state, str) and state in _FAILED_STATES
+class Kind(StrEnum):
+    """What a callback says."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    #: The job is not over.
+    PROGRESS = "progress"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a callback says of its job."""
+
+    kind: Kind
+    #: The state that it names, as text; empty where it names none.
+    state: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it says that the job failed."""
+        return self.kind is Kind.FAILED
 
 
 def job_failed(callback: bytes) -> Failed:
@@ -35,5 +46,5 @@ def job_failed(callback: bytes) -> Failed:
 
 
 def outcome_of(callback: bytes, *, failed: bool) -> Outcome:
-    """Return the outcome that a callback's body stands for; `failed` is what `says_failed` found."""
+    """Return the outcome that a final callback's body stands for; `failed` is what its verdict says."""
     return job_failed(callback) if failed else Succeeded(body=callback)

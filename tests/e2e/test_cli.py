@@ -81,7 +81,16 @@ def test_check_finds_everything_in_order() -> None:
     ended = run("--check")
     report = lines_of(ended.stdout)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert list(report) == ["settings", "listen", "callbacks", "journal", "descriptors", "job server", "worker"]
+    assert list(report) == [
+        "settings",
+        "profile",
+        "listen",
+        "callbacks",
+        "journal",
+        "descriptors",
+        "job server",
+        "worker",
+    ]
     assert {verdict for verdict, _ in report.values()} == {"ok"}
     assert ended.stderr == ""
 

@@ -66,6 +66,9 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.http.fast.head._HEAD": fullmatch,
     "proxy.http.fast.head._LINE": lines_of_a_head,
     "proxy.workers.stderr._TOKEN": findall,
+    "shared.job_server.expressions._PLAIN": fullmatch,
+    "shared.job_server.expressions._STEPS": findall,
+    "shared.job_server.placeholders._PLACEHOLDER": findall,
     "shared.strict_json._SPACE": match,
     "shared.strict_json._SURROGATE": search,
 }

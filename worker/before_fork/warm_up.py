@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from shared.errors import ProxyError
 from shared.frames import queue_frame
+from shared.job_server.profile import Callback as CallbackRules
+from shared.job_server.profile import Profile, Submit
 from shared.messages import Assign, Callback, encode
 from worker.inbox import Inbox
 from worker.job_client import JobClient
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 __all__ = ["rehearse"]
 
 _TIMEOUT_S: Final = 5.0
+#: What the listener speaks; the code that runs is the same for every profile.
+_PROFILE: Final = Profile(
+    name="rehearsal",
+    submit=Submit(body={"callback": "{callback_url}"}, state="body.state", running=("running",)),
+    callback=CallbackRules(json_only=True, state="body.state", succeeded=("completed",)),
+)
 _REPLY: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\nConnection: close\r\n\r\n"
     b'{"state":"running"}'
@@ -49,7 +57,7 @@ async def _rehearse(config: WorkerConfig, jobs: int) -> None:
     outbox_r, outbox_w = multiprocessing.Pipe(duplex=False)
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    client = JobClient(replace(config, job_server_url=f"http://{host}:{port}/start"))
+    client = JobClient(replace(config, job_server_url=f"http://{host}:{port}/start", profile=_PROFILE))
     life = asyncio.ensure_future(Worker(client, outbox_w, 0).serve(inbox))
     for _ in range(jobs):
         await _serve_job(inbox, outbox_r)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Final
 
 from proxy.api.clients.idempotency_key import fingerprint, key_of
 from proxy.api.clients.preferences import preference
 from proxy.http.asgi import header, read_body
-from shared import strict_json
-from shared.errors import Code, RequestError, StrictJSONError
+from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -21,11 +19,10 @@ if TYPE_CHECKING:
     from proxy.jobs.job import Job
     from proxy.jobs.keys import Keys
     from proxy.store.record import Record
+    from shared.job_server.submissions import ClientObjects
 
 __all__ = ["QueueJob"]
 
-#: Members of the client's object that are the proxy's to set.
-_OURS: Final = ("wait", "callback")
 #: W3C Trace Context, level 1; what does not look like this is dropped, as the recommendation says.
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE_BYTES: Final = 512
@@ -40,6 +37,7 @@ class QueueJob:
         authorization: Authorization,
         keys: Keys,
         answers: Answers,
+        client_objects: ClientObjects,
         *,
         max_body_bytes: int,
     ) -> None:
@@ -47,6 +45,7 @@ class QueueJob:
         self._authorization = authorization
         self._keys = keys
         self._answers = answers
+        self._client_objects = client_objects
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,9 +55,9 @@ class QueueJob:
         key = key_of(scope, holder)
         if key is None:  # one with a key may ask for a job that is here already
             self._dispatcher.check_admission()  # before the body is read: an overload is answered at once
-        body, asynchronous = _job_body(await read_body(scope, receive, self._max_body_bytes))
-        wish = preference(scope, asynchronous=asynchronous)
-        known, replayed = await self._job(scope, body, key)
+        job = self._client_objects.read(await read_body(scope, receive, self._max_body_bytes))
+        wish = preference(scope, asynchronous=job.respond_async)
+        known, replayed = await self._job(scope, job.body, key)
         await self._answers.of_job(scope, send, known, limit_s=wish.limit_s, applied=wish.applied, replayed=replayed)
 
     async def _job(self, scope: Scope, body: bytes, key: bytes | None) -> tuple[Job | Record, bool]:
@@ -81,21 +80,6 @@ def _check_media_type(scope: Scope) -> None:
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     if media_type.strip().lower() != "application/json" or charset not in {"", "utf-8", "utf8"}:
         raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "send the job as `Content-Type: application/json`, in UTF-8")
-
-
-def _job_body(body: bytes) -> tuple[bytes, bool]:
-    """Return the client's object without the members that are ours, every other one in its exact text.
-
-    And whether it asks not to be kept waiting, by `"wait": false`.
-    """
-    try:
-        members = strict_json.object_members(body)
-    except StrictJSONError as exc:
-        raise RequestError(Code.INVALID_REQUEST, f"the body is not a job: {exc}") from exc
-    if "callback" in members:
-        raise RequestError(Code.INVALID_REQUEST, "`callback` is set by the proxy, not by the client")
-    text = ",".join(f"{json.dumps(name)}:{value}" for name, value in members.items() if name not in _OURS)
-    return f"{{{text}}}".encode(), members.get("wait") == "false"
 
 
 def _trace_context(scope: Scope) -> tuple[str, str]:

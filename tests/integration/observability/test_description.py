@@ -17,6 +17,7 @@ from proxy.run.wiring import create_app
 from proxy.store.memory import MemoryStore
 from proxy.workers.pool import Counts, Pool
 from shared.errors import Code
+from shared.job_server import loader
 from shared.settings import Settings, load
 from tests.support.http import fetch
 from tests.support.job_server import JobServer
@@ -38,9 +39,9 @@ def _routes(guard: object) -> set[tuple[str, str]]:
 async def test_every_route_is_described_and_nothing_else() -> None:
     """The paths and methods of the description are those of the application, with and without a callback listener."""
     for environ in ({}, {"CALLBACK_PORT": "0"}):
-        settings = load(environ)
+        settings, profile = load(environ), loader.load("spreedly")
         pool = cast("Pool", SimpleNamespace(counts=Counts(), workers=[], on_hold=""))
-        app = create_app(settings, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback")
+        app = create_app(settings, profile, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback")
         app.observation.loop_lag.stop()
         described = _described(settings)
         assert _routes(app.public) == described

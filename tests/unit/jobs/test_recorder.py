@@ -89,7 +89,7 @@ async def test_a_success_costs_two_records_that_are_waited_for(entry: Entry, dis
     """Assigned and called back; that the reply was read is noted."""
     await entry.assign()
     entry.wait()
-    await entry.take_callback(b"{}", early=False)
+    await entry.take_callback(b"{}", says_failed=False, early=False)
     await entry.finish(Succeeded(body=b"{}"))
 
     assert (len(disk.puts), len(disk.notes)) == (2, 1)
@@ -114,7 +114,7 @@ async def test_a_callback_that_could_not_be_recorded_is_tried_again_with_the_nex
     await entry.assign()
     disk.mood = "full"
     with pytest.raises(StoreUnavailableError):
-        await entry.take_callback(b"{}", early=False)
+        await entry.take_callback(b"{}", says_failed=False, early=False)
     with pytest.raises(StoreUnavailableError):
         await entry.take_duplicate()
 
@@ -131,7 +131,7 @@ async def test_a_success_that_could_not_be_recorded_in_time_is_kept(entry: Entry
     await entry.assign()
     disk.mood = "full"
     with pytest.raises(StoreUnavailableError):
-        await entry.take_callback(b"{}", early=False)
+        await entry.take_callback(b"{}", says_failed=False, early=False)
 
     await entry.finish(Succeeded(body=b"{}"))
 
@@ -142,7 +142,7 @@ async def test_a_success_that_could_not_be_recorded_in_time_is_kept(entry: Entry
 async def test_a_callback_outlives_the_worker_it_was_given_to(entry: Entry, disk: Disk) -> None:
     """The client was told of the failure; the outcome is the callback, and late."""
     await entry.assign()
-    await entry.take_callback(b"{}", early=True)
+    await entry.take_callback(b"{}", says_failed=False, early=True)
 
     await entry.finish(FAILURE)
 
@@ -155,7 +155,7 @@ async def test_a_job_that_failed_by_its_own_account_is_not_late(entry: Entry, di
     """The callback itself is the failure."""
     body = b'{"state": "failed"}'
     await entry.assign()
-    await entry.take_callback(body, early=False)
+    await entry.take_callback(body, says_failed=True, early=False)
 
     await entry.finish(job_failed(body))
 

@@ -20,6 +20,7 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "ADMIN_HOST": ("127.0.0.1", "127.0.0.1"),
     "ADMIN_PORT": ("3001", 3001),
     "JOB_SERVER_URL": ("", ""),
+    "PROFILE": ("spreedly", "spreedly"),
     # The contract's http://127.0.0.1:3000/callback is what an empty value becomes with the default listener.
     "CALLBACK_URL": ("", ""),
     "JOB_TIMEOUT": ("30", 30.0),
@@ -61,6 +62,7 @@ BAD_VALUES: Final = [
     ("JOB_SERVER_URL", "http://jobs.example.com/a b"),
     ("JOB_SERVER_URL", "http://jobs.example.com/#part"),
     ("JOB_SERVER_URL", "http://[::1/"),
+    ("PROFILE", ""),
     ("CALLBACK_URL", "proxy.example/callback"),
     ("CALLBACK_URL", "https://proxy.example/callback?a=b"),
     ("JOB_TIMEOUT", ""),

@@ -1,0 +1,100 @@
+"""What the job server's reply to a submission says: whether the job runs, and if not, whether it is certain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from shared import strict_json
+from shared.errors import StrictJSONError
+from shared.job_server.expressions import compile_expression, is_true, text_of
+from shared.job_server.profile import Submit
+
+__all__ = ["Replies", "Reply", "ReplyKind"]
+
+_TOO_MANY_REQUESTS: Final = 429
+_UNAVAILABLE: Final = 503
+
+
+class ReplyKind(StrEnum):
+    """What a reply says."""
+
+    #: The job server has the job.
+    RUNNING = "running"
+    #: It did not take the job, and will not.
+    REFUSED = "refused"
+    #: It did not take the job now; the same submission may be sent again.
+    BUSY = "busy"
+    #: It answered with an error; nobody can tell whether the job runs.
+    ERROR = "error"
+    #: It answered what the protocol does not know; nobody can tell whether the job runs.
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A reply that was read."""
+
+    kind: ReplyKind
+    #: What is wrong with it, for a person; empty where nothing is.
+    detail: str = ""
+
+
+_RUNNING: Final = Reply(kind=ReplyKind.RUNNING)
+
+
+class Replies:
+    """Reads replies."""
+
+    def __init__(self, submit: Submit) -> None:
+        """Read them as `submit` says."""
+        self._accepted = frozenset(submit.accepted)
+        self._busy = None if submit.busy is None else frozenset(submit.busy)
+        self._rejected = compile_expression(submit.rejected) if submit.rejected else None
+        self._state = compile_expression(submit.state)
+        self._running = frozenset(submit.running)
+
+    def read_status(self, status: int, *, retry_after: bool) -> Reply | None:
+        """Return what the status says, or None where it says that the job was taken: then the body has its say.
+
+        `retry_after` is whether the reply has a Retry-After that can be read.
+        """
+        if status in self._accepted or (not self._accepted and 200 <= status < 300):  # noqa: PLR2004 - HTTP's own
+            return None
+        if 200 <= status < 300:  # noqa: PLR2004 - HTTP's own
+            return Reply(
+                kind=ReplyKind.BAD, detail=f"the job server answered {status}, which this profile does not know"
+            )
+        detail = f"the job server answered {status}"
+        if self._is_busy(status, retry_after=retry_after):
+            return Reply(kind=ReplyKind.BUSY, detail=detail)
+        refused = 400 <= status < 500  # noqa: PLR2004 - HTTP's own
+        return Reply(kind=ReplyKind.REFUSED if refused else ReplyKind.ERROR, detail=detail)
+
+    def read(self, status: int, body: bytes) -> Reply:
+        """Return what the body of a reply says whose status says that the job was taken."""
+        if not self._running and self._rejected is None:
+            return _RUNNING
+        try:
+            document = strict_json.loads(body)
+        except StrictJSONError as exc:
+            if self._running:
+                return _bad(f"is not JSON: {exc}")
+            document = None
+        seen = {"status": status, "body": document}
+        if self._rejected is not None and is_true(self._rejected(seen)):
+            return Reply(kind=ReplyKind.REFUSED, detail="the job server's reply says that the job was refused")
+        if self._running and text_of(self._state(seen)) not in self._running:
+            is_object = isinstance(document, dict)
+            return _bad("does not say that the job is running" if is_object else "is not a JSON object")
+        return _RUNNING
+
+    def _is_busy(self, status: int, *, retry_after: bool) -> bool:
+        if self._busy is not None:
+            return status in self._busy
+        return status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and retry_after)
+
+
+def _bad(what: str) -> Reply:
+    return Reply(kind=ReplyKind.BAD, detail=f"the job server's reply {what}")

@@ -1,0 +1,78 @@
+"""Expressions: the short cut for plain paths reads as jmespath does, and nothing raises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import jmespath
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.job_server.expressions import compile_expression, is_true, text_of
+
+names = st.sampled_from(["a", "b", "body", "x-y", "_1", "A9"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.lists(names, min_size=1, max_size=4), values)
+def test_a_plain_path_finds_what_jmespath_finds(steps: list[str], value: object) -> None:
+    """Whatever it is looked up in."""
+    text = ".".join(f'"{step}"' if "-" in step else step for step in steps)
+    assert compile_expression(text)(value) == jmespath.search(text, value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["max(body)", "sort(body)", "body[0].a", "sum(body)", "ceil(body)", "to_number(body)", "body.*.a", "a && b || !c"],
+)
+@given(values)
+def test_what_goes_wrong_is_null(text: str, value: object) -> None:
+    """A function that is given what it does not take ends nothing."""
+    compile_expression(text)({"body": value})
+
+
+def test_a_number_that_is_no_number_is_null() -> None:
+    """1e400 is infinite to Python, which has no whole number for that."""
+    assert compile_expression("ceil(body)")({"body": float("inf")}) is None
+
+
+@pytest.mark.parametrize("text", ["a.", "a b", "a[", "'a", "no_such_function(a)+", '"', "a == "])
+def test_what_is_no_expression_is_refused(text: str) -> None:
+    """With jmespath's reason, in one line."""
+    with pytest.raises(ValueError, match=r"^[^\n]+$"):
+        compile_expression(text)
+
+
+def test_an_empty_expression_finds_nothing() -> None:
+    """A profile without one has no state."""
+    assert compile_expression("")({"a": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("a", "a"), (True, "true"), (False, "false"), (0, "0"), (40, "40"), (1.5, "1.5"), (None, ""), ([], ""), ({}, "")],
+)
+def test_a_boolean_or_a_number_counts_by_its_text(value: object, text: str) -> None:
+    """Null, lists and objects have none."""
+    assert text_of(value) == text
+
+
+@given(values)
+def test_true_is_what_jmespath_takes_for_true(value: object) -> None:
+    """Numbers always, what is empty never."""
+    assert is_true(value) is (jmespath.search("a && 'yes' || 'no'", {"a": value}) == "yes")
+
+
+def test_plain_paths_do_without_jmespath() -> None:
+    """A worker is forked from a small process."""
+    code = (
+        "import sys; from shared.job_server.expressions import compile_expression as c;"
+        "c('body.state'); c('headers.\"x-state\"'); sys.exit('jmespath' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

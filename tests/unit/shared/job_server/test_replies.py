@@ -1,0 +1,104 @@
+"""Replies: every status and body says one of five things."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.job_server.profile import Submit
+from shared.job_server.replies import Replies, Reply, ReplyKind
+
+STRICT = Submit(state="body.state", running=("running", "queued"))
+
+
+def by_status(submit: Submit, status: int, *, retry_after: bool = False) -> str:
+    """Read a status."""
+    reply = Replies(submit).read_status(status, retry_after=retry_after)
+    return "accepted" if reply is None else str(reply.kind)
+
+
+def by_body(submit: Submit, body: bytes) -> Reply:
+    """Read the body of a reply whose status is fine."""
+    return Replies(submit).read(200, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (200, "accepted"),
+        (299, "accepted"),
+        (301, "error"),
+        (400, "refused"),
+        (404, "refused"),
+        (429, "busy"),
+        (500, "error"),
+        (503, "error"),
+        (100, "error"),
+        (600, "error"),
+    ],
+)
+def test_by_default_statuses_mean_what_http_says(status: int, expected: str) -> None:
+    """What is not certain is an error, after which nobody can tell."""
+    assert by_status(Submit(), status) == expected
+
+
+def test_a_503_is_busy_only_where_it_says_when_to_come_again() -> None:
+    """Otherwise the job may run."""
+    assert by_status(Submit(), 503, retry_after=True) == "busy"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(202, "accepted"), (200, "bad"), (409, "busy"), (503, "busy"), (429, "refused")]
+)
+def test_a_profile_may_name_the_statuses(status: int, expected: str) -> None:
+    """Those alone count then; another 2xx may have started a job or not."""
+    assert by_status(Submit(accepted=(202,), busy=(409, 503)), status) == expected
+
+
+@given(st.binary(max_size=50))
+def test_without_states_any_body_will_do(body: bytes) -> None:
+    """Also one that is not JSON."""
+    assert by_body(Submit(), body) == Reply(kind=ReplyKind.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"<html>", "the job server's reply is not JSON: Expecting value at character 0"),
+        (b"[]", "the job server's reply is not a JSON object"),
+        (b"{}", "the job server's reply does not say that the job is running"),
+        (b'{"state": "completed"}', "the job server's reply does not say that the job is running"),
+        (b'{"state": ["running"]}', "the job server's reply does not say that the job is running"),
+    ],
+)
+def test_with_states_anything_else_is_bad(body: bytes, detail: str) -> None:
+    """With what is wrong with it, for a person."""
+    assert by_body(STRICT, body) == Reply(kind=ReplyKind.BAD, detail=detail)
+
+
+@pytest.mark.parametrize("body", [b'{"state": "running"}', b' {"id": 1, "state": "queued"}\n'])
+def test_with_states_one_of_them_runs(body: bytes) -> None:
+    """Whatever else it says."""
+    assert by_body(STRICT, body) == Reply(kind=ReplyKind.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b'{"error": {"code": -32601}}', ReplyKind.REFUSED),
+        (b'{"result": null}', ReplyKind.REFUSED),
+        (b'{"result": [1, {"2": 3}]}', ReplyKind.RUNNING),
+    ],
+)
+def test_a_2xx_can_be_a_refusal(body: bytes, kind: ReplyKind) -> None:
+    """As in JSON-RPC."""
+    assert by_body(Submit(rejected="body.error || body.result == `null`"), body).kind is kind
+
+
+@given(st.integers(100, 599), st.booleans(), st.binary(max_size=30))
+def test_every_reply_says_something(status: int, retry_after: bool, body: bytes) -> None:
+    """Nothing raises, and what is not a success has a reason."""
+    replies = Replies(STRICT)
+    reply = replies.read_status(status, retry_after=retry_after) or replies.read(status, body)
+    assert (reply.kind is ReplyKind.RUNNING) is (reply.detail == "")

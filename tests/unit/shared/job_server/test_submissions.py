@@ -1,0 +1,157 @@
+"""Submissions: what a client may send, and what is merged into it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import Code, RequestError
+from shared.job_server.profile import Submit
+from shared.job_server.submissions import ClientObject, ClientObjects, Submissions
+
+VALUES = {"callback_url": "http://proxy/callback/t", "callback_token": "t", "job_id": "j"}
+FLAT = Submit(body={"wait": False, "callback": "{callback_url}"}, overwrites=("wait",), respond_async={"wait": False})
+NESTED = Submit(
+    body={
+        "configuration": {"now": True, "push": {"url": "{callback_url}", "token": "{callback_token}"}},
+        "id": "{job_id}",
+    },
+    overwrites=("configuration.now",),
+    respond_async={"configuration.now": True},
+)
+
+
+def read(submit: Submit, body: bytes) -> ClientObject:
+    """Check a client's object."""
+    return ClientObjects(submit).read(body)
+
+
+def made(submit: Submit, body: bytes) -> bytes:
+    """Make a submission of a client's object."""
+    return Submissions(submit).compose(read(submit, body).body, VALUES)
+
+
+def refused(submit: Submit, body: bytes) -> str:
+    """Return why a client's object is refused."""
+    with pytest.raises(RequestError) as caught:
+        read(submit, body)
+    assert caught.value.code is Code.INVALID_REQUEST
+    return caught.value.detail
+
+
+def test_the_clients_text_comes_first_and_is_kept() -> None:
+    """Numbers that reading and writing would change, escapes, the order."""
+    body = b'{"b": 1e400, "a":0.10, "wait":true, "s": "\\u00e9 {callback_url}", "o": { "x" : [1.0,2] }}'
+    assert made(FLAT, body) == (
+        b'{"b":1e400,"a":0.10,"s":"\\u00e9 {callback_url}","o":{ "x" : [1.0,2] },'
+        b'"wait":false,"callback":"http://proxy/callback/t"}'
+    )
+
+
+def test_an_empty_object_is_a_job() -> None:
+    """No comma too many."""
+    assert made(FLAT, b" { } ") == b'{"wait":false,"callback":"http://proxy/callback/t"}'
+
+
+def test_a_profile_without_members_changes_nothing() -> None:
+    """No comma too many here either."""
+    assert made(Submit(), b'{"a": 1.0}') == b'{"a":1.0}'
+    assert made(Submit(), b"{}") == b"{}"
+
+
+def test_members_are_merged_into_those_of_the_client() -> None:
+    """RFC 7396: objects are gone into, and what is not touched keeps its text."""
+    body = b'{"m": 1.0, "configuration": {"x": 1e2, "push": {"y": [ ]}}}'
+    assert made(NESTED, body) == (
+        b'{"m":1.0,"configuration":{"x":1e2,"push":{"y":[ ],"url":"http://proxy/callback/t","token":"t"},"now":true},'
+        b'"id":"j"}'
+    )
+
+
+def test_a_member_of_the_profiles_is_refused() -> None:
+    """The client learns which, wherever it is."""
+    assert refused(FLAT, b'{"callback": "http://mine"}') == "`callback` is set by the proxy, not by the client"
+    assert "`configuration.push.url`" in refused(NESTED, b'{"configuration": {"push": {"url": 1}}}')
+
+
+def test_what_cannot_be_merged_into_is_refused() -> None:
+    """A member that is no object would have to be replaced, and it is the client's."""
+    assert "`configuration`" in refused(NESTED, b'{"configuration": []}')
+    assert "`configuration.push`" in refused(NESTED, b'{"configuration": {"push": null}}')
+
+
+def test_a_member_that_may_be_overwritten_is_not_refused() -> None:
+    """At the top and below."""
+    assert json.loads(made(FLAT, b'{"wait": {"a": 1}}'))["wait"] is False
+    assert json.loads(made(NESTED, b'{"configuration": {"now": null}}'))["configuration"]["now"] is True
+
+
+@pytest.mark.parametrize(
+    ("submit", "body", "expected"),
+    [
+        (FLAT, b'{"wait": false}', True),
+        (FLAT, b'{"wait": true}', False),
+        (FLAT, b'{"wait": 0}', False),
+        (FLAT, b"{}", False),
+        (NESTED, b'{"configuration": {"now": true}}', True),
+        (NESTED, b'{"configuration": {}}', False),
+        (NESTED, b'{"m": 1}', False),
+        (Submit(), b'{"wait": false}', False),
+    ],
+)
+def test_a_client_may_ask_not_to_be_kept_waiting(submit: Submit, body: bytes, expected: bool) -> None:
+    """By the very value that the profile names; a profile without any knows no such client."""
+    assert read(submit, body).respond_async is expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"null", b'"a"', b"{", b'{"a":1,"a":2}', b'{"a": NaN}', b"\xff", b'{"configuration":{"a":1,"a":2}}'],
+)
+def test_what_is_no_object_is_refused(body: bytes) -> None:
+    """With what is wrong with it, as far as the profile has to look into it."""
+    assert refused(NESTED, body).startswith("the body is not a job: ")
+
+
+def test_a_name_without_a_value_is_an_error() -> None:
+    """The caller's, who has to give them all."""
+    with pytest.raises(KeyError, match="callback_url"):
+        Submissions(FLAT).compose(b"{}", {})
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=10,
+)
+objects = st.dictionaries(st.sampled_from(["a", "b", "c", "é", '"']), json_values, max_size=4)
+
+
+def merged(target: object, patch: object) -> object:
+    """RFC 7396, section 2, where nothing is removed."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    return result | {name: merged(result.get(name), value) for name, value in patch.items()}
+
+
+def without_braces(value: object) -> dict[str, Any]:
+    """Strings that nothing is filled into."""
+    made: dict[str, Any] = json.loads(json.dumps(value).replace("{", "{ ").replace("}", " }"))
+    return made
+
+
+@given(objects, objects.map(without_braces))
+def test_merging_is_that_of_the_rfc(target: dict[str, Any], patch: dict[str, Any]) -> None:
+    """Where the client has the same member, either it may be overwritten, or it is gone into, or it is refused."""
+    body = json.dumps(target).encode()
+    try:
+        kept = read(Submit(body=patch, overwrites=tuple(patch)), body).body
+    except RequestError as exc:  # a name with a dot or quotes in a nested object cannot be named
+        raise AssertionError(exc.detail) from exc
+    expected = merged({name: value for name, value in target.items() if name not in patch}, patch)
+    assert json.loads(Submissions(Submit(body=patch)).compose(kept, {})) == expected
