@@ -123,10 +123,11 @@ async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> N
 class Guard:
     """The outermost layer: an exception becomes one problem document, never an empty 500, never a traceback."""
 
-    def __init__(self, app: ASGIApp, on_problem: Callable[[Code], None] | None = None) -> None:
-        """`on_problem` hears the code of each request that is refused."""
+    def __init__(self, app: ASGIApp, on_problem: Callable[[Code], None] | None = None, documentation: str = "") -> None:
+        """`on_problem` hears the code of each refused request; `documentation` is the path that lists the routes."""
         self._app = app
         self._on_problem = on_problem
+        self._documentation = documentation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and answer for what comes back as an exception."""
@@ -149,7 +150,7 @@ class Guard:
         except ClientGoneError:
             return
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer
-            problem = _problem_of(exc)
+            problem = _problem_of(exc, self._documentation)
             if problem.code is Code.INTERNAL_ERROR:
                 log.event("error", "a request ended in a bug of the proxy", kind=type(exc).__name__)
             if self._on_problem is not None:
@@ -159,7 +160,7 @@ class Guard:
                     await send_problem(scope, send, problem)
 
 
-def _problem_of(exc: Exception) -> problems.Problem:
+def _problem_of(exc: Exception, documentation: str) -> problems.Problem:
     match exc:
         case RequestError():
             return problems.make(exc.code, exc.detail)
@@ -169,6 +170,10 @@ def _problem_of(exc: Exception) -> problems.Problem:
             allowed = (exc.headers or {}).get("Allow", "")
             problem = problems.make(Code.METHOD_NOT_ALLOWED, f"this route takes {allowed or 'other methods'}")
             problem.headers.append((b"allow", allowed.encode()))
+            return problem
+        case HTTPException() if documentation:
+            problem = problems.make(Code.NOT_FOUND, f"there is no such route; {documentation} lists the routes")
+            problem.headers.append((b"link", f'<{documentation}>; rel="service-doc"'.encode()))  # RFC 8631
             return problem
         case HTTPException():
             return problems.make(Code.NOT_FOUND, "there is no such route")

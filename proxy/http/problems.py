@@ -11,7 +11,7 @@ from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 
-__all__ = ["TABLE", "Entry", "Problem", "make", "of_failure"]
+__all__ = ["TABLE", "Entry", "Problem", "explanation", "make", "of_failure"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +201,19 @@ def make(
     if code is Code.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
     return Problem(code=code, status=status, body=_document(document, result), headers=headers)
+
+
+def explanation(code: Code) -> dict[str, Any]:
+    """Return what `/problems/<code>` says to a program."""
+    entry = TABLE[code]
+    return {
+        "code": str(code),
+        "status": entry.status,
+        "granular_status": entry.granular,
+        "title": entry.title,
+        "meaning": entry.meaning,
+        "advice": entry.advice,
+    }
 
 
 def of_failure(failure: Failed, job_id: str, *, granular: bool) -> Problem:

@@ -92,7 +92,7 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
     callback_route = CallbackRoute(intake, Callbacks(profile.callback), max_body_bytes=settings.max_body_bytes)
     callback = Route("/callback/{token}", callback_route, methods=["POST", "PUT"])
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
-    described = openapi.document(settings)
+    description = openapi.Description(settings)
     client_routes = [
         Route("/queueJob", queue_job, methods=["POST"]),
         Route("/start", queue_job, methods=["POST"]),
@@ -101,8 +101,8 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
         healthz,
         Route("/readyz", health.Ready(dispatcher, pool), methods=["GET"]),
         Route("/problems/{code}", ProblemPage(), methods=["GET"]),
-        Route("/openapi.json", openapi.Description(described), methods=["GET"]),
-        Route("/docs", DocsPage(described), methods=["GET"]),
+        Route("/openapi.json", description, methods=["GET"]),
+        Route("/docs", DocsPage(description), methods=["GET"]),
     ]
     observation.metrics.registry.register(
         LiveMetrics(
@@ -126,7 +126,7 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
     ]
     public_routes = client_routes if settings.callback_port is not None else [callback, *client_routes]
     return App(
-        public=_app(public_routes, observation),
+        public=_app(public_routes, observation, documentation="/docs"),
         callbacks=_app([callback, healthz], observation),
         admin=_app(admin_routes, observation, admin_host=settings.admin_host),
         dispatcher=dispatcher,
@@ -139,9 +139,11 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
     )
 
 
-def _app(routes: list[Route], observation: Observation, admin_host: str | None = None) -> ASGIApp:
+def _app(
+    routes: list[Route], observation: Observation, *, admin_host: str | None = None, documentation: str = ""
+) -> ASGIApp:
     # The router alone: the two layers that an application puts around it do what the guard does, a second time.
     app: ASGIApp = Router(routes, redirect_slashes=False)
     if admin_host is not None:
         app = admin.OwnNames(app, admin_host)
-    return Guard(app, on_problem=observation.request_refused)
+    return Guard(app, observation.request_refused, documentation)

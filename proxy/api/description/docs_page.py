@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from proxy.api.description import openapi
 from proxy.api.description.html import PAGE_HEADERS, code_span, page, prefers_html, words
 from proxy.http import problems
 from proxy.http.asgi import send_response
@@ -15,20 +17,26 @@ from shared.errors import Code, RequestError
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["DocsPage", "ProblemPage"]
+    from proxy.api.description.openapi import Description
 
-_METHODS = ("get", "post", "put", "delete")
+__all__ = ["DocsPage", "ProblemPage"]
 
 
 class DocsPage:
     """`GET /docs`."""
 
-    def __init__(self, described: dict[str, Any]) -> None:
-        self._body = page(described["info"]["title"], "".join(_document(described)))
+    def __init__(self, description: Description) -> None:
+        self._description = description
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the page."""
-        await send_response(scope, send, 200, self._body, b"text/html; charset=utf-8", PAGE_HEADERS)
+        await send_response(scope, send, 200, self.body, b"text/html; charset=utf-8", PAGE_HEADERS)
+
+    @cached_property
+    def body(self) -> bytes:
+        """The page; made when it is first asked for."""
+        described = self._description.document
+        return page(described["info"]["title"], "".join(_document(described)))
 
 
 class ProblemPage:
@@ -44,16 +52,8 @@ class ProblemPage:
             body = _explanation(Code(code))
             await send_response(scope, send, 200, body, b"text/html; charset=utf-8", (*PAGE_HEADERS, vary))
             return
-        entry = problems.TABLE[Code(code)]
-        document = {
-            "code": code,
-            "status": entry.status,
-            "granular_status": entry.granular,
-            "title": entry.title,
-            "meaning": entry.meaning,
-            "advice": entry.advice,
-        }
-        await send_response(scope, send, 200, json.dumps(document).encode(), b"application/json", (vary,))
+        document = json.dumps(problems.explanation(Code(code))).encode()
+        await send_response(scope, send, 200, document, b"application/json", (vary,))
 
 
 def _explanation(code: Code) -> bytes:
@@ -71,36 +71,43 @@ def _explanation(code: Code) -> bytes:
 
 def _document(described: dict[str, Any]) -> Iterator[str]:
     info = described["info"]
-    yield f"<h1>{escape(info['title'])}</h1><p>{words(info['summary'])}</p><p>{words(info['description'])}</p>"
+    yield f"<h1>{escape(info['title'])}</h1><p>{words(info['summary'])}</p>"
+    yield "".join(f"<p>{words(paragraph)}</p>" for paragraph in info["description"].split("\n"))
     yield '<p><a href="/openapi.json">This description as OpenAPI 3.1</a></p>'
     for tag in described["tags"]:
         yield f"<h2>{escape(tag['name'])}</h2><p>{words(tag['description'])}</p>"
         for path, item in described["paths"].items():
-            for method in _METHODS:
+            for method in openapi.METHODS:
                 if method in item and tag["name"] in item[method]["tags"]:
-                    yield from _operation(path, method, item[method], item.get("parameters", []))
+                    yield from _operation(described, path, method)
     yield "<h2>Codes</h2>"
     yield "".join(_codes())
 
 
-def _operation(path: str, method: str, operation: dict[str, Any], shared: list[dict[str, Any]]) -> Iterator[str]:
+def _operation(described: dict[str, Any], path: str, method: str) -> Iterator[str]:
+    item = described["paths"][path]
+    operation = item[method]
     name = escape(operation["operationId"])
     yield f'<h3 id="{name}"><span class="method">{method}</span>{code_span(path)} · {escape(operation["summary"])}</h3>'
     yield f"<p>{words(operation['description'])}</p>"
-    parameters = [*shared, *operation.get("parameters", [])]
+    parameters = [*item.get("parameters", []), *operation.get("parameters", [])]
     if parameters:
         yield _table(("Parameter", "In", "Meaning"), [
             (code_span(p["name"]), escape(p["in"]), f"{words(p['description'])} Example: {code_span(p['example'])}")
-            for p in parameters
+            for p in (openapi.resolved(described, parameter) for parameter in parameters)
         ])  # fmt: skip
     if "requestBody" in operation:
         yield f"<p>Body: {words(operation['requestBody']['description'])}</p>"
         yield from _examples(operation["requestBody"]["content"])
-    for status, response in operation["responses"].items():
+    for status, referred in operation["responses"].items():
+        response = openapi.resolved(described, referred)
         yield f"<details><summary>{code_span(status)} {words(response['description'])}</summary>"
         headers = response.get("headers", {})
         if headers:
-            rows = [(code_span(key), words(value["description"])) for key, value in headers.items()]
+            rows = [
+                (code_span(key), words(openapi.resolved(described, value)["description"]))
+                for key, value in headers.items()
+            ]
             yield _table(("Header", "Meaning"), rows)
         yield from _examples(response["content"])
         yield "</details>"

@@ -1,248 +1,163 @@
-"""The description of the clients' routes (OpenAPI 3.1), built from what the code uses: codes, statuses, settings."""
+"""The description of the routes on `PORT` (OpenAPI 3.1): openapi.yaml, completed for a running proxy.
+
+It is read when it is first asked for: most runs never are, and a start should not wait for it.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.api.description import openapi_parts as parts
 from proxy.http import problems
 from proxy.http.asgi import send_response
 from shared.errors import Code
+from shared.lifecycle import Submitted
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from shared.settings import Settings
 
-__all__ = ["Description", "document"]
+__all__ = ["METHODS", "PROBLEM", "SOURCE", "Description", "document", "operations", "resolved"]
 
-_FAILURES: Final = tuple(code for code, entry in problems.TABLE.items() if entry.status == 500)  # noqa: PLR2004 - HTTP
-_BEFORE_A_JOB: Final = (
-    Code.INVALID_REQUEST,
-    Code.UNAUTHORIZED,
-    Code.REQUEST_TIMEOUT,
-    Code.PAYLOAD_TOO_LARGE,
-    Code.UNSUPPORTED_MEDIA_TYPE,
-    Code.IDEMPOTENCY_KEY_REUSED,
-    Code.OVERLOADED,
-)
-#: How a job can end that no worker had.
-_NOT_BEGUN: Final = (Code.NO_WORKER, Code.JOURNAL_UNAVAILABLE, Code.SHUTTING_DOWN)
-_ABOUT_A_JOB: Final = (Code.UNAUTHORIZED, Code.NOT_FOUND, Code.INTERNAL_ERROR, Code.JOURNAL_UNAVAILABLE)
+METHODS: Final = ("get", "post", "put", "delete")
+PROBLEM: Final = "application/problem+json"
+SOURCE: Final = Path(__file__).with_name("openapi.yaml")
+
+_ID: Final = "9f86d081884c7d659a2feaa0c55ad015"
+#: What an example of a job's problem says of the submission; of any other, that there was none.
+_SUBMITTED: Final = {
+    Code.WORKER_DIED: Submitted.UNKNOWN,
+    Code.DEADLINE_EXCEEDED: Submitted.YES,
+    Code.BAD_JOB_SERVER_REPLY: Submitted.UNKNOWN,
+    Code.JOB_FAILED: Submitted.YES,
+    Code.CANCELLED: Submitted.YES,
+    Code.INTERRUPTED: Submitted.UNKNOWN,
+}
 
 
 class Description:
     """`GET /openapi.json`."""
 
-    def __init__(self, described: dict[str, Any]) -> None:
-        self._body = json.dumps(described, indent=1).encode()
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the description."""
         await send_response(scope, send, 200, self._body, b"application/json")
 
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The description; read-only."""
+        return document(self._settings)
+
+    @cached_property
+    def _body(self) -> bytes:
+        return json.dumps(self.document, indent=1).encode()
+
 
 def document(settings: Settings) -> dict[str, Any]:
     """Return the description of the routes on `PORT` as they are under `settings`."""
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Async job proxy",
-            "version": "1",
-            "summary": "Post a job, get its result in the answer to the same request.",
-            "description": _about(settings),
-        },
-        "servers": [{"url": "/"}],
-        "tags": [
-            {"name": "Jobs", "description": "What clients do."},
-            {"name": "Job server", "description": "What the job server does."},
-            {"name": "Service", "description": "Health, and what is documented."},
-        ],
-        "paths": _paths(settings),
-        "components": {
-            "schemas": parts.SCHEMAS,
-            "responses": {
-                "MethodNotAllowed": _problem_response((Code.METHOD_NOT_ALLOWED,), settings),
-                "Forbidden": _problem_response((Code.FORBIDDEN,), settings),
-            },
-            "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "One of the keys in API_KEYS."}
-            },
-        },
+    described = _read()
+    described["info"]["description"] += "\n" + _limits(settings)
+    if settings.callback_port is not None:
+        del described["paths"]["/callback/{token}"]
+    for response in described["components"]["responses"].values():
+        if PROBLEM in response["content"]:
+            response["content"][PROBLEM]["examples"] = {code: _example(code) for code in _codes(response)}
+    for operation in operations(described):
+        if not settings.api_keys:
+            operation.pop("security", None)
+        if settings.granular_errors:
+            operation["responses"] = _granular(described, operation["responses"])
+    explained = described["paths"]["/problems/{code}"]["get"]["responses"]["200"]["content"]["application/json"]
+    explained["examples"] = {
+        str(code): {"summary": entry.title, "value": problems.explanation(code)}
+        for code, entry in problems.TABLE.items()
     }
+    return described
 
 
-def _about(settings: Settings) -> str:
+def operations(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every operation of every path."""
+    for item in described["paths"].values():
+        yield from (item[method] for method in METHODS if method in item)
+
+
+def resolved(described: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Return `part`, or what its `$ref` stands for."""
+    if "$ref" not in part:
+        return part
+    _, components, kind, name = part["$ref"].split("/")
+    found: dict[str, Any] = described[components][kind][name]
+    return found
+
+
+def _read() -> dict[str, Any]:
+    import yaml  # noqa: PLC0415 - 20 ms of every start for what is seldom asked for
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: 7 ms of the event loop instead of 40
+    read = yaml.load(SOURCE.read_text(encoding="utf-8"), loader)  # noqa: S506 - both are safe loaders
+    copied: dict[str, Any] = json.loads(json.dumps(read))  # an alias is the same object as its anchor
+    return copied
+
+
+def _limits(settings: Settings) -> str:
     key = "Every request about a job needs a key. " if settings.api_keys else ""
     return (
-        "Each job runs in a process of its own. The proxy hands it to the job server, waits for the job server's "
-        f"callback, and answers with it. {key}"
-        f"An answer comes within {settings.job_timeout:g} s, a body may have {settings.max_body_bytes} bytes, and a "
-        f"finished job can be asked for during {settings.result_ttl:g} s. "
-        "Every failure is a problem document (RFC 9457) whose `submitted` says whether the job server was given the "
-        "job: `no`, `unknown` or `yes`. Only with `no` is it safe to send the job again."
+        f"{key}Here a job may take {settings.job_timeout:g} s and a body may have {settings.max_body_bytes} bytes; a "
+        f"finished job is remembered for {settings.result_ttl:g} s."
     )
 
 
-def _paths(settings: Settings) -> dict[str, Any]:
-    paths: dict[str, Any] = {
-        "/queueJob": {"post": _queue_job("queueJob", "Run a job", settings)},
-        "/start": {"post": _queue_job("start", "Run a job (the job server's own path)", settings)},
-        "/jobs/{id}": _job_path(settings),
-        "/jobs/{id}/result": {"parameters": [parts.JOB_ID], "get": _result(settings)},
-    }
-    if settings.callback_port is None:
-        paths["/callback/{token}"] = _callback_path(settings)
-    return paths | _service_paths(settings)
+def _codes(response: dict[str, Any]) -> list[str]:
+    schema: dict[str, Any] = response["content"][PROBLEM]["schema"]
+    codes: list[str] = schema["properties"]["code"]["enum"]
+    return codes
 
 
-def _queue_job(name: str, summary: str, settings: Settings) -> dict[str, Any]:
-    return _operation(
-        name,
-        "Jobs",
-        summary,
-        "The body goes to the job server, every member with its exact value, except `wait`, which is sent as `false`, "
-        "and `callback`, which the proxy sets. Without a preference the answer comes when the job is over.",
-        {
-            "200": parts.RESULT,
-            "202": parts.NOT_DONE,
-            **_problems((*_BEFORE_A_JOB, *_FAILURES, *_NOT_BEGUN), settings),
-        },
-        settings,
-        parameters=[parts.IDEMPOTENCY_KEY, parts.PREFER, parts.TRACEPARENT],
-        requestBody=parts.JOB,
-    )
+def _granular(described: dict[str, Any], responses: dict[str, Any]) -> dict[str, Any]:
+    """Return the responses of an operation by the status that they have where GRANULAR_ERRORS is on."""
+    granular: dict[str, Any] = {}
+    by_status: dict[str, list[str]] = {}
+    for status, response in responses.items():
+        whole = resolved(described, response)
+        if PROBLEM not in whole["content"]:
+            granular[status] = response
+            continue
+        for code in _codes(whole):
+            by_status.setdefault(str(problems.TABLE[Code(code)].granular), []).append(code)
+    for status, codes in by_status.items():
+        usual = responses.get(status)
+        same = usual is not None and _codes(resolved(described, usual)) == codes
+        granular[status] = usual if same else _problem_response(codes)
+    return dict(sorted(granular.items()))
 
 
-def _job_path(settings: Settings) -> dict[str, Any]:
+def _problem_response(codes: list[str]) -> dict[str, Any]:
+    schema = {"allOf": [{"$ref": "#/components/schemas/Problem"}], "properties": {"code": {"enum": codes}}}
     return {
-        "parameters": [parts.JOB_ID],
-        "get": _operation(
-            "getJob",
-            "Jobs",
-            "How a job stands",
-            "Whoever has the id may ask; ids cannot be guessed.",
-            {"200": parts.STATUS, **_problems(_ABOUT_A_JOB, settings)},
-            settings,
-        ),
-        "delete": _operation(
-            "cancelJob",
-            "Jobs",
-            "Cancel a job",
-            "Its worker is stopped and a waiting client is answered `cancelled`. The job server is not told, as it has "
-            "no such call: a job that it has goes on there. One that is over stays as it is.",
-            {"200": parts.STATUS, **_problems(_ABOUT_A_JOB, settings)},
-            settings,
-        ),
-    }
-
-
-def _result(settings: Settings) -> dict[str, Any]:
-    return _operation(
-        "getResult",
-        "Jobs",
-        "A job's result",
-        "What the request that brought the job was or would have been answered; 202 while there is no answer yet.",
-        {
-            "200": parts.RESULT,
-            "202": parts.NOT_DONE,
-            **_problems((Code.UNAUTHORIZED, Code.NOT_FOUND, *_FAILURES, *_NOT_BEGUN), settings),
-        },
-        settings,
-        parameters=[parts.PREFER],
-    )
-
-
-def _callback_path(settings: Settings) -> dict[str, Any]:
-    codes = (
-        Code.INVALID_REQUEST,
-        Code.NOT_FOUND,
-        Code.REQUEST_TIMEOUT,
-        Code.PAYLOAD_TOO_LARGE,
-        Code.INTERNAL_ERROR,
-        Code.JOURNAL_UNAVAILABLE,
-    )
-
-    def callback(name: str, summary: str) -> dict[str, Any]:
-        return _operation(
-            name,
-            "Job server",
-            summary,
-            "The first one counts and becomes its client's answer. The token is all that says whose it is and that "
-            "the sender may send it; every other token gets the same 404.",
-            {"200": parts.TAKEN, **_problems(codes, settings)},
-            None,
-            requestBody=parts.CALLBACK,
-        )
-
-    return {
-        "parameters": [parts.TOKEN],
-        "post": callback("callBack", "Say that a job is done"),
-        "put": callback("callBackWithPut", "Say that a job is done, with PUT"),
-    }
-
-
-def _service_paths(settings: Settings) -> dict[str, Any]:
-    internal = _problems((Code.INTERNAL_ERROR,), settings)
-    not_ready = _problems((Code.INTERNAL_ERROR, Code.NO_WORKER, Code.SHUTTING_DOWN), settings)
-    unknown = _problems((Code.NOT_FOUND, Code.INTERNAL_ERROR), settings)
-
-    def get(name: str, summary: str, words: str, responses: dict[str, Any]) -> dict[str, Any]:
-        return {"get": _operation(name, "Service", summary, words, responses, None)}
-
-    return {
-        "/healthz": get("alive", "Is the process there", "200 as long as it serves.", {"200": parts.ALIVE, **internal}),
-        "/readyz": get(
-            "ready", "Should it be given jobs", "503 while it drains or cannot make workers.",
-            {"200": parts.READY, **not_ready},
-        ),
-        "/problems/{code}": {
-            "parameters": [parts.CODE],
-            **get("problem", "What a code means", "HTML for a browser.", {"200": parts.EXPLAINED, **unknown}),
-        },
-        "/openapi.json": get("describe", "This description", "OpenAPI 3.1.", {"200": parts.DESCRIBED, **internal}),
-        "/docs": get("docs", "This description, for people", "One page of HTML.", {"200": parts.PAGE, **internal}),
-    }  # fmt: skip
-
-
-def _operation(
-    name: str,
-    tag: str,
-    summary: str,
-    words: str,
-    responses: dict[str, Any],
-    secured_by: Settings | None,
-    **more: Any,
-) -> dict[str, Any]:
-    described = {"operationId": name, "tags": [tag], "summary": summary, "description": words, **more}
-    if secured_by is not None and secured_by.api_keys:
-        described["security"] = [{"key": []}]
-    return described | {"responses": dict(sorted(responses.items()))}
-
-
-def _problems(codes: tuple[Code, ...], settings: Settings) -> dict[str, Any]:
-    """Return the responses for `codes`: one for each status, with an example of each code."""
-    by_status: dict[int, list[Code]] = {}
-    for code in codes:
-        entry = problems.TABLE[code]
-        by_status.setdefault(entry.granular if settings.granular_errors else entry.status, []).append(code)
-    return {str(status): _problem_response(tuple(those), settings) for status, those in by_status.items()}
-
-
-def _problem_response(codes: tuple[Code, ...], settings: Settings) -> dict[str, Any]:
-    examples = {str(code): parts.problem_example(code, granular=settings.granular_errors) for code in codes}
-    response: dict[str, Any] = {
-        "description": " · ".join(problems.TABLE[code].title for code in codes),
+        "description": " · ".join(problems.TABLE[Code(code)].title for code in codes),
+        "headers": {"Job-Id": {"$ref": "#/components/headers/Job-Id"}},
         "content": {
-            "application/problem+json": {
-                "schema": {
-                    "allOf": [{"$ref": "#/components/schemas/Problem"}],
-                    "properties": {"code": {"enum": [str(code) for code in codes]}},
-                },
-                "examples": examples,
-            }
+            PROBLEM: {"schema": schema, "examples": {code: _example(code, granular=True) for code in codes}},
         },
     }
-    headers = parts.problem_headers(codes)
-    return response | ({"headers": headers} if headers else {})
+
+
+def _example(code: str, *, granular: bool = False) -> dict[str, Any]:
+    """Return an example of the problem `code`, made as a real one is."""
+    entry = problems.TABLE[Code(code)]
+    about_a_job = entry.status == 500  # noqa: PLR2004 - HTTP
+    made = problems.make(
+        Code(code),
+        entry.meaning,
+        job_id=_ID if about_a_job else None,
+        submitted=_SUBMITTED.get(Code(code), Submitted.NO),
+        result=b'{"id": "4a40f6c1bf585ca9", "state": "failed"}' if code == Code.JOB_FAILED else None,
+        granular=granular,
+    )
+    return {"summary": entry.title, "value": json.loads(made.body)}

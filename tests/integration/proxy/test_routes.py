@@ -29,6 +29,26 @@ async def test_a_sound_proxy_says_so(client: ClientSession, proxy: ProxyProcess,
     assert answer.document["status"]
 
 
+@pytest.mark.parametrize("path", ["/", "/queuejob"])
+async def test_an_address_that_does_not_exist_leads_to_the_documentation(
+    client: ClientSession, proxy: ProxyProcess, path: str
+) -> None:
+    """Whoever opens the bare address is told where the routes are listed, in words and in a header (RFC 8631)."""
+    answer = await fetch(client, "GET", proxy.url + path)
+    assert "/docs lists the routes" in problem(answer, "not-found", 404)["detail"]
+    assert answer.headers["Link"] == '</docs>; rel="service-doc"'
+    assert (await fetch(client, "GET", f"{proxy.url}/docs")).status == 200
+
+
+async def test_the_admin_address_leads_to_no_page_that_it_does_not_have(
+    client: ClientSession, proxy: ProxyProcess
+) -> None:
+    """`/docs` is for clients."""
+    answer = await fetch(client, "GET", f"{proxy.admin}/nowhere")
+    assert "/docs" not in problem(answer, "not-found", 404)["detail"]
+    assert "Link" not in answer.headers
+
+
 @pytest.mark.parametrize("code", Code)
 async def test_each_code_is_explained(client: ClientSession, proxy: ProxyProcess, code: Code) -> None:
     """`type` of a problem leads to its explanation, with what it means and what to do."""

@@ -4,93 +4,182 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from proxy.api.clients.answers import status_document
+from proxy.api.clients.idempotency_key import key_of
 from proxy.api.description.docs_page import DocsPage
 from proxy.api.description.html import prefers_html
-from proxy.api.description.openapi import document
+from proxy.api.description.openapi import PROBLEM, SOURCE, Description, document, operations, resolved
 from proxy.http import problems
-from shared.errors import Code
+from shared.errors import Code, RequestError
+from shared.lifecycle import State, Submitted
 from shared.settings import load
+from tests.support.records import finished
 
-_METHODS = {"get", "post", "put", "delete"}
 _BY_SETTINGS = [{}, {"GRANULAR_ERRORS": "true"}, {"API_KEYS": "secret-key"}, {"CALLBACK_PORT": "0"}]
-
-
-def _operations(described: dict[str, Any]) -> list[dict[str, Any]]:
-    return [item[method] for item in described["paths"].values() for method in _METHODS & item.keys()]
 
 
 def _documents() -> list[dict[str, Any]]:
     return [document(load(environ)) for environ in _BY_SETTINGS]
 
 
-def _resolved(described: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    return {"components": described["components"], **schema}
+def _responses(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each response of each operation, with its status; and those that any route can give."""
+    for operation in operations(described):
+        for status, response in operation["responses"].items():
+            yield status, resolved(described, response)
+    yield "405", described["components"]["responses"]["MethodNotAllowed"]
+    yield "403", described["components"]["responses"]["Forbidden"]
+
+
+def _contents(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each body that is sent or answered."""
+    for part in [*(op["requestBody"] for op in operations(described) if "requestBody" in op)]:
+        yield from part["content"].values()
+    for _, response in _responses(described):
+        yield from response["content"].values()
 
 
 @pytest.mark.parametrize("described", _documents())
 def test_every_example_fits_its_schema(described: dict[str, Any]) -> None:
     """What the description shows is what the description allows."""
     seen = 0
-    for operation in _operations(described):
-        for part in [operation.get("requestBody", {"content": {}}), *operation["responses"].values()]:
-            for content in part["content"].values():
-                for example in content.get("examples", {}).values():
-                    jsonschema_rs.validate(_resolved(described, content["schema"]), example["value"])
-                    seen += 1
+    for content in _contents(described):
+        for example in content.get("examples", {}).values():
+            jsonschema_rs.validate({"components": described["components"], **content["schema"]}, example["value"])
+            seen += 1
     assert seen > 60
 
 
 @pytest.mark.parametrize("described", _documents())
 def test_every_answer_has_an_example(described: dict[str, Any]) -> None:
     """No response, and no request, is described without one."""
-    for operation in _operations(described):
-        for part in [
-            *operation["responses"].values(),
-            *([operation["requestBody"]] if "requestBody" in operation else []),
-        ]:
-            assert all(content.get("examples") or content.get("example") for content in part["content"].values())
+    assert all(content.get("examples") or content.get("example") for content in _contents(described))
 
 
 @pytest.mark.parametrize("described", _documents())
 def test_every_code_appears_with_its_status(described: dict[str, Any]) -> None:
     """Each code of the table is an example somewhere, under the status that it has under these settings."""
-    responses = [response for op in _operations(described) for response in op["responses"].items()]
-    responses.append(("405", described["components"]["responses"]["MethodNotAllowed"]))
-    responses.append(("403", described["components"]["responses"]["Forbidden"]))
     found: set[str] = set()
-    for status, response in responses:
-        for code, example in response["content"].get("application/problem+json", {}).get("examples", {}).items():
+    for status, response in _responses(described):
+        content = response["content"].get(PROBLEM, {"examples": {}})
+        for code, example in content["examples"].items():
             assert example["value"]["status"] == int(status)
             assert example["value"]["code"] == code
             found.add(code)
+        if content["examples"]:
+            assert content["schema"]["properties"]["code"]["enum"] == list(content["examples"])
     assert found == {str(code) for code in problems.TABLE} == {str(code) for code in Code}
+
+
+@pytest.mark.parametrize("described", _documents())
+def test_a_problem_comes_with_the_headers_that_it_is_sent_with(described: dict[str, Any]) -> None:
+    """`Job-Id`, `Retry-After` and `WWW-Authenticate` are described where an answer has them."""
+    for _, response in _responses(described):
+        for code, example in response["content"].get(PROBLEM, {"examples": {}})["examples"].items():
+            made = problems.make(Code(code), "because", job_id=example["value"]["job_id"])
+            sent = {name for name, _ in made.headers}
+            assert sent <= {name.lower().encode() for name in response.get("headers", {})}, code
+
+
+def test_the_schemas_have_the_words_of_the_code() -> None:
+    """Codes, states, and what may be said of a submission: neither more nor fewer, in the same order."""
+    schemas = document(load({}))["components"]["schemas"]
+    assert schemas["Code"]["enum"] == [str(code) for code in Code]
+    assert schemas["JobStatus"]["properties"]["state"]["enum"] == [str(state) for state in State]
+    assert schemas["Submitted"]["enum"] == [str(word) for word in Submitted]
+
+
+def test_the_schemas_have_the_members_of_the_answers() -> None:
+    """Neither more nor fewer, in the same order; all of them always, but for a problem's `result`."""
+    schemas = document(load({}))["components"]["schemas"]
+    problem = problems.make(Code.JOB_FAILED, "because", submitted=Submitted.YES, result=b"{}")
+    for name, answer, optional in [
+        ("JobStatus", status_document(finished()), set()),
+        ("Problem", json.loads(problem.body), {"result"}),
+        ("Explanation", problems.explanation(Code.CANCELLED), set()),
+    ]:
+        assert list(schemas[name]["properties"]) == list(answer), name
+        assert set(schemas[name]["required"]) == set(answer) - optional, name
+
+
+def test_every_schema_is_an_object() -> None:
+    """JSON Schema takes `true` and `false` as well; generators of clients do not."""
+
+    def schemas(part: object, of_schemas: bool = False) -> Iterator[object]:
+        for key, value in part.items() if isinstance(part, dict) else ():
+            if of_schemas or key in {"schema", "items", "not", "additionalProperties"}:
+                yield value
+            yield from schemas(value, key in {"properties", "schemas"} and not of_schemas)
+        for value in part if isinstance(part, list) else ():
+            yield from schemas(value)
+
+    found = list(schemas(document(load({}))))
+    assert len(found) > 80
+    assert all(isinstance(schema, dict) for schema in found)
+
+
+def test_the_file_is_read_in_the_same_way_with_and_without_libyaml() -> None:
+    """PyYAML is built without it on some machines."""
+    described = document(load({}))
+    plain = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
+    assert list(described["paths"]) == list(plain["paths"])
+    assert described["components"]["schemas"] == plain["components"]["schemas"]
+
+
+_PATTERN = document(load({}))["components"]["parameters"]["IdempotencyKey"]["schema"]["pattern"]
+
+
+def _is_taken(key: str) -> bool:
+    try:
+        return key_of({"headers": [(b"idempotency-key", key.encode())]}, b"") is not None
+    except RequestError:
+        return False
+
+
+@given(st.one_of(st.from_regex(_PATTERN), st.text(st.characters(min_codepoint=32, max_codepoint=126))))
+def test_the_pattern_of_a_key_is_what_is_taken(key: str) -> None:
+    """A key that fits the pattern is taken, one that does not is refused."""
+    key = key.strip(" \t\n")
+    assert _is_taken(key) is (re.search(_PATTERN, key) is not None)
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 255, 256])
+def test_the_pattern_of_a_key_has_the_length_that_is_taken(length: int, quoted: bool) -> None:
+    """1 to 255 characters, quotes not counted."""
+    key = f'"{"a" * length}"' if quoted else "a" * length
+    assert _is_taken(key) is (re.search(_PATTERN, key) is not None) is (0 < length < 256)
 
 
 def test_operations_have_names_of_their_own() -> None:
     """No `operationId` is used twice."""
-    names = [operation["operationId"] for operation in _operations(document(load({})))]
+    names = [operation["operationId"] for operation in operations(document(load({})))]
     assert len(names) == len(set(names))
 
 
 def test_keys_are_asked_for_where_they_are_used() -> None:
     """Operations about jobs ask for a key exactly where API_KEYS is set, and the keys are not shown."""
     plain, keyed = document(load({})), document(load({"API_KEYS": "secret-key"}))
-    assert not any("security" in operation for operation in _operations(plain))
-    secured = {operation["operationId"] for operation in _operations(keyed) if "security" in operation}
+    assert not any("security" in operation for operation in operations(plain))
+    secured = {operation["operationId"] for operation in operations(keyed) if "security" in operation}
     assert secured == {"queueJob", "start", "getJob", "cancelJob", "getResult"}
     assert "secret-key" not in json.dumps(keyed)
 
 
 def test_the_page_shows_every_operation_and_every_code() -> None:
     """The rendered page leaves nothing of the description out, and loads nothing."""
-    described = document(load({}))
-    page = DocsPage(described)._body.decode()  # noqa: SLF001 - what it would send
-    for operation in _operations(described):
+    description = Description(load({}))
+    page = DocsPage(description).body.decode()
+    for operation in operations(description.document):
         assert f'id="{operation["operationId"]}"' in page
     assert all(f'href="/problems/{code}"' in page for code in Code)
     assert not re.search(r"<script|<link|<img|@import|url\(|https?://[^w]", page.replace("http://www.w3.org", ""))
@@ -119,6 +208,7 @@ def test_a_browser_gets_html_and_a_program_json(accept: str, html: bool) -> None
 
 def test_every_path_parameter_is_described() -> None:
     """What stands in braces in a path is a parameter of that path."""
-    for path, item in document(load({}))["paths"].items():
-        named = {parameter["name"] for parameter in item.get("parameters", [])}
+    described = document(load({}))
+    for path, item in described["paths"].items():
+        named = {resolved(described, parameter)["name"] for parameter in item.get("parameters", [])}
         assert named == set(re.findall(r"{(\w+)}", path)), path
