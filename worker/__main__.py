@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from typing import TYPE_CHECKING
 
-from worker.before_fork.heap import Heap
-
-if TYPE_CHECKING:
-    from shared.worker_config import WorkerConfig
+from shared.worker_config import WorkerConfig
 
 _CONFIG_BYTES = 65_536
 
 
 def main(fd: int) -> None:
     """Serve the front end at the other end of the socket `fd`."""
-    heap = Heap()
-    import socket  # noqa: PLC0415 - it is to lie on that heap, as all that follows
-
-    from shared.worker_config import WorkerConfig  # noqa: PLC0415
-
     channel = socket.socket(fileno=fd)
     config = WorkerConfig.decode(channel.recv(_CONFIG_BYTES))
     lighten(config)
     from worker.fork_server import main as serve  # noqa: PLC0415
 
-    serve(channel, config, heap.settle)
+    serve(channel, config)
 
 
 def lighten(config: WorkerConfig) -> None:

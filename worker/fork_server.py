@@ -29,7 +29,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from shared.messages import WORKERS_AT_ONCE, Exited, Forked, ForkFailed, decode_fork, encode
-from worker.before_fork.gathering import gather
 from worker.before_fork.warm_up import rehearse
 from worker.job_client import JobClient
 from worker.loop import ForkableLoop
@@ -51,14 +50,12 @@ _OOM_SCORE: Final = "500"
 _REHEARSALS: Final = 20
 
 
-def main(channel: socket.socket, config: WorkerConfig, settle: Callable[[], None]) -> None:
-    """Serve the front end at the other end of `channel` until it is gone; `settle` is called once all is loaded."""
+def main(channel: socket.socket, config: WorkerConfig) -> None:
+    """Serve the front end at the other end of `channel` until it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(_OOM_SCORE)
     loop = ForkableLoop()
-    rehearse(loop, config, 1)
-    gather(lambda: rehearse(loop, config, 1))
     rehearse(loop, config, _REHEARSALS)
     fork_server = ForkServer(channel, loop, config)
     gc.collect()
@@ -68,7 +65,6 @@ def main(channel: socket.socket, config: WorkerConfig, settle: Callable[[], None
         make_immortal()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object
     gc.disable()
-    settle()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         fork_server.serve()
     os._exit(0)  # nothing to tidy, and signals of dying workers must not meet a half-closed interpreter
