@@ -7,5 +7,8 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one should read this, and no traceback
+        sys.stderr.write("error: Python 3.11 or newer is needed; this is %s\n" % sys.version.split()[0])  # noqa: UP031
+        sys.exit(2)
     os.chdir(Path(__file__).resolve().parent)
     os.execv(sys.executable, [sys.executable, "-m", "proxy", *sys.argv[1:]])  # noqa: S606 - our own module

@@ -1,39 +1,82 @@
-"""`python -m proxy`: settings, log, embedded job server if none is configured, serve, drain."""
+"""`python -m proxy`: settings, log, embedded job server if none is configured, serve, drain.
+
+What a start needs may be missing, down to parts of Python itself. So this file loads nothing but itself before it is
+ready to say so in one line.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from shared.errors import SettingsError
-from shared.settings import load
+if TYPE_CHECKING:
+    import asyncio
+
+    from shared.settings import Settings
 
 _ENV_FILE: Final = Path(__file__).resolve().parent.parent / ".env"
-_BAD_SETTINGS: Final = 2
+_IMPOSSIBLE: Final = 2
+#: As shells have it, for SIGINT and for SIGPIPE.
+_INTERRUPTED: Final = 130
+_NOT_READ: Final = 141
 
 
 def main() -> int:
     """Run the proxy until it is told to stop, or do what the command line says instead; return the exit code."""
+    from proxy.run import preflight  # noqa: PLC0415 - see above
+    from shared.errors import SettingsError  # noqa: PLC0415
+
+    try:
+        preflight.open_standard_streams()
+        return _run(sys.argv[1:])
+    except SettingsError as exc:
+        return _impossible(str(exc))
+    except ImportError as exc:
+        return _impossible(preflight.without_module(exc.name or str(exc)))
+    except BrokenPipeError:
+        return _NOT_READ
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    from proxy.run import preflight  # noqa: PLC0415
+    from shared.settings import load  # noqa: PLC0415
+
     check = False
-    if arguments := sys.argv[1:]:
+    if arguments:
         from proxy.run import cli  # noqa: PLC0415 - a plain start has no use for it
 
-        check = cli.parse(arguments).check
-    try:
-        settings = load(env_file=_ENV_FILE)
-        if check:
-            from proxy.run.check import Check  # noqa: PLC0415
+        given = cli.parse(arguments)
+        if given.text:
+            preflight.say(given.text)
+            return 0
+        check = given.check
+    settings = load(env_file=_ENV_FILE)
+    preflight.Preflight(journal=bool(settings.journal)).check()
+    return _check(settings) if check else _serve(settings)
 
-            return asyncio.run(Check(settings, print).run())
-        from proxy.run.process import FrontEnd  # noqa: PLC0415 - a bad setting is told before anything heavy is loaded
 
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(FrontEnd(settings).run())
-    except SettingsError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return _BAD_SETTINGS
+def _check(settings: Settings) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from proxy.run import preflight  # noqa: PLC0415
+    from proxy.run.check import Check  # noqa: PLC0415
+
+    with preflight.no_traceback():
+        return asyncio.run(Check(settings, preflight.say).run())
+
+
+def _serve(settings: Settings) -> int:
+    import asyncio  # noqa: PLC0415
+
+    from proxy.run.process import FrontEnd  # noqa: PLC0415 - a bad setting is told before anything heavy is loaded
+
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        runner.run(FrontEnd(settings).run())
     return 0
 
 
@@ -42,6 +85,14 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     import uvloop  # noqa: PLC0415 - loaded when the settings have been found good
 
     return uvloop.new_event_loop()
+
+
+def _impossible(reasons: str) -> int:
+    """Say why there is no start, a line for each reason, whatever stderr is able to show."""
+    lines = "".join(f"error: {line}\n" for line in reasons.splitlines())
+    with contextlib.suppress(OSError):  # nobody can be told
+        os.write(2, lines.encode("utf-8", "backslashreplace"))
+    return _IMPOSSIBLE
 
 
 if __name__ == "__main__":

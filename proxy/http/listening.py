@@ -24,26 +24,40 @@ _HINTS: Final = {
     errno.EADDRNOTAVAIL: "; this machine has no such address",
 }
 
+#: One address of a name may be had although another is not: `localhost` often has an IPv6 one where there is no IPv6.
+_NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
 
 def bind(name: str, host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+    """Return a listening socket, at the first of the addresses of `host` that can be had.
 
     Raises:
-        SettingsError: it cannot be had; the message names the variables that say where.
+        SettingsError: none can be had; the message names the variables that say where.
     """
+    reason: Exception | None = None
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as exc:
-        hint = _HINTS.get(exc.errno or 0, "")
-        raise SettingsError(f"{name}: cannot listen on {host}:{port}: {exc.strerror}{hint}") from exc
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                return _listen(socket.socket(family, kind, protocol), address)
+            except OSError as exc:
+                if exc.errno not in _NOT_HERE:
+                    raise
+                reason = exc
+    except (OSError, UnicodeError) as exc:  # UnicodeError: a name that cannot be one
+        reason = exc
+    number = getattr(reason, "errno", None) or 0
+    words = getattr(reason, "strerror", None) or "the name cannot be resolved"
+    raise SettingsError(f"{name}: cannot listen on {host}:{port}: {words}{_HINTS.get(number, '')}") from reason
+
+
+def _listen(listener: socket.socket, address: tuple[object, ...]) -> socket.socket:
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
     return listener
 
 

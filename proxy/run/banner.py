@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.run.job_server_probe import shown
+from shared.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ _JOB: Final = '{"account": "example"}'
 
 def banner(settings: Settings, urls: Mapping[str, str], embedded_url: str) -> str:
     """Return the text. `urls`: listeners' addresses by name; `embedded_url`: the embedded job server's, or nothing."""
-    lines = [f"The async job proxy listens on {urls['public']} (described at {urls['public']}/docs)"]
+    lines = [f"The async job proxy {VERSION} listens on {urls['public']} (described at {urls['public']}/docs)"]
     if "callback" in urls:
         lines.append(f"Callbacks: {urls['callback']}")
     if "admin" in urls:
@@ -27,11 +28,18 @@ def banner(settings: Settings, urls: Mapping[str, str], embedded_url: str) -> st
         lines.append(f"Embedded job server: {embedded_url} (set JOB_SERVER_URL to use your own)")
     else:
         lines.append(f"Job server: {shown(settings.job_server_url)}")
+    lines.append(f"Keys: {_keys(settings)}")
     lines.append(f"Mode: {_workers(settings)}; {_memory(settings)}")
     key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_keys else ""
     curl = f"curl -d '{_JOB}' -H 'Content-Type: application/json'{key} {urls['public']}/queueJob"
     lines.append(f"Try it:\n\n  {curl}\n")
     return "\n".join(lines)
+
+
+def _keys(settings: Settings) -> str:
+    if settings.api_keys:
+        return f"clients must send one of {len(settings.api_keys)} keys"
+    return "none are asked for; whoever reaches this address can have jobs run (set API_KEYS)"
 
 
 def _workers(settings: Settings) -> str:

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import log
 from proxy.http.listening import address, callback_url
+from proxy.run.claims import bind_all
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import is_loopback, reach, shown
-from proxy.run.process import bind_all, worker_config
+from proxy.run.process import worker_config
 from proxy.store.journal.file import JournalFile
 from proxy.workers.pool import Pool
 from shared.errors import SettingsError
 from shared.job_server import loader
-from shared.settings import load
+from shared.settings import load, misspelt
 
 if TYPE_CHECKING:
     from shared.job_server.profile import Profile
@@ -73,6 +74,7 @@ class Check:
     async def _check_all(self) -> None:
         self._settings_fit()
         profile = self._profile()
+        self._keys()
         self._listen()
         self._journal()
         self._descriptors()
@@ -97,12 +99,25 @@ class Check:
         changed = [name.upper() for name in names if getattr(self._settings, name) != getattr(plain, name)]
         words = f"not at their defaults: {', '.join(changed)}" if changed else "all at their defaults"
         self._found(Verdict.OK, "settings", words)
+        for name, meant in misspelt().items():
+            self._found(Verdict.WARNING, "settings", f"{name} in the environment does nothing; did you mean {meant}?")
+
+    def _keys(self) -> None:
+        settings = self._settings
+        if settings.api_keys:
+            self._found(Verdict.OK, "keys", f"clients must send one of {len(settings.api_keys)} keys")
+        elif is_loopback(f"http://{settings.host}/"):
+            self._found(Verdict.OK, "keys", "none are asked for, and only this machine can ask")
+        else:
+            words = "none are asked for: whoever reaches HOST, PORT can have jobs run; set API_KEYS"
+            self._found(Verdict.WARNING, "keys", words)
 
     def _listen(self) -> None:
         try:
             sockets = bind_all(self._settings)
         except SettingsError as exc:
-            self._found(Verdict.FAILED, "listen", str(exc))
+            for line in str(exc).splitlines():
+                self._found(Verdict.FAILED, "listen", line)
             return
         tls = bool(self._settings.tls_certfile)
         for name, listener in sockets.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.settings import variables
+from shared.version import VERSION
 
 __all__ = ["Arguments", "parse", "settings_list"]
 
@@ -19,8 +20,8 @@ are done; a second one ends it at once.
 _END: Final = """
 .env and docs/settings.md say what each of them does; change them in .env.
 
-exit status: 0 told to stop, or all is well; 1 --check found what does not work; 2 a setting does not fit,
-or an address cannot be listened on
+exit status: 0 told to stop, or all is well; 1 --check found what does not work; 2 a start is impossible: a
+setting does not fit, an address or the journal is taken, or Python or the machine lacks what is needed
 """
 
 
@@ -30,23 +31,30 @@ class Arguments:
 
     #: Try what a start needs, say what was found, and end.
     check: bool
+    #: What to print instead of doing anything; empty: nothing.
+    text: str
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Read the command line; end with code 2 and a line on stderr if it is wrong, with 0 after `--help`."""
+    """Read the command line; end with code 2 and a line on stderr if it is wrong."""
     parser = argparse.ArgumentParser(
         prog="python run.py",
         description=_ABOUT,
         epilog=settings_list() + "\n" + _END,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,  # argparse prints it, and ends the process, without looking whether it could be printed
     )
+    parser.add_argument("-h", "--help", action="store_true", help="show this text and end")
+    parser.add_argument("--version", action="store_true", help="show the version and end")
     parser.add_argument(
         "--check",
         action="store_true",
         help="validate the settings, bind, reach the job server, start a worker, say what was found, and end",
     )
-    return Arguments(check=parser.parse_args(argv).check)
+    given = parser.parse_args(argv)
+    text = parser.format_help() if given.help else f"async-job-proxy {VERSION}" if given.version else ""
+    return Arguments(check=given.check, text=text.rstrip("\n"))
 
 
 def settings_list() -> str:

@@ -20,17 +20,20 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
-from proxy.http.listening import address, bind, callback_url, check_certificate
+from proxy.http.listening import address, callback_url
 from proxy.run.banner import banner
+from proxy.run.claims import claim
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import reach, shown
-from proxy.store.journal.file import JournalFile
+from proxy.run.preflight import no_traceback
 from proxy.store.journal.journal import Journal
 from proxy.store.memory import MemoryStore
 from proxy.store.protocol import JobStore
 from proxy.workers.orphans import become_subreaper, reap_orphans
 from proxy.workers.pool import Pool
 from shared.job_server import loader
+from shared.settings import misspelt
+from shared.version import VERSION
 from shared.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from shared.job_server.profile import Profile
     from shared.settings import Settings
 
-__all__ = ["HARD_STOP_S", "FrontEnd", "bind_all", "worker_config"]
+__all__ = ["HARD_STOP_S", "FrontEnd", "worker_config"]
 
 #: After the job timeout: how long until the process ends whatever is still under way.
 HARD_STOP_S: Final = 4.0
@@ -72,36 +75,43 @@ class FrontEnd:
         """Serve until a signal comes, then end the process.
 
         Raises:
-            SettingsError: the start is impossible. (Raised by what it calls.)
+            SettingsError: the start is impossible.
         """
+        with no_traceback():
+            app, listeners = await self._start()
+        looking = asyncio.create_task(_warn_if_unreachable(self._settings.job_server_url))
+        await self._stopping.wait()
+        looking.cancel()
+        await self._drain(app, listeners)
+        await self._leave(0)
+
+    async def _start(self) -> tuple[App, dict[str, Listener]]:
         settings = self._settings
         self._log = log.configure(settings.log_format, settings.log_level)
         _raise_descriptor_limit()
         become_subreaper()
-        sockets = bind_all(settings)
+        sockets, journal = claim(settings)
         self._watch_signals()
         urls = {
             name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
         }
         callbacks = callback_url(settings, sockets.get("callback", sockets["public"]))
-        journal = JournalFile(settings.journal) if settings.journal else None
         pool = await self._start_processes()
         store = Journal(journal, ttl_s=settings.result_ttl) if journal else MemoryStore(settings.result_ttl)
         app, listeners = await _serve(settings, self._profile, pool, store, callbacks, sockets)
         _tune_garbage_collection()
+        _warn_of_misspelt()
         _say(banner(settings, urls, self._job_server.url if self._job_server else ""))
         log.event(
             "info",
             "listening",
             **urls,
             job_server=shown(settings.job_server_url) if settings.job_server_url else "embedded",
+            api_keys=len(settings.api_keys),
+            version=VERSION,
             pid=os.getpid(),
         )
-        looking = asyncio.create_task(_warn_if_unreachable(settings.job_server_url))
-        await self._stopping.wait()
-        looking.cancel()
-        await self._drain(app, listeners)
-        await self._leave(0)
+        return app, listeners
 
     async def _start_processes(self) -> Pool:
         settings = self._settings
@@ -185,22 +195,6 @@ def worker_config(settings: Settings, job_server_url: str, profile: Profile) -> 
     )
 
 
-def bind_all(settings: Settings) -> dict[str, socket.socket]:
-    """Return the listening sockets by name: `public`, and `callback` and `admin` where they are set.
-
-    Raises:
-        SettingsError: one of them cannot be had, or the certificate they need.
-    """
-    check_certificate(settings)
-    sockets = {"public": bind("HOST, PORT", settings.host, settings.port)}
-    if settings.callback_port is not None:
-        host = settings.callback_host or settings.host
-        sockets["callback"] = bind("CALLBACK_HOST, CALLBACK_PORT", host, settings.callback_port)
-    if settings.admin_port is not None:
-        sockets["admin"] = bind("ADMIN_HOST, ADMIN_PORT", settings.admin_host, settings.admin_port)
-    return sockets
-
-
 async def _serve(
     settings: Settings,
     profile: Profile,
@@ -238,6 +232,12 @@ async def _warn_if_unreachable(job_server_url: str) -> None:
             job_server=shown(job_server_url),
             reason=reason,
         )
+
+
+def _warn_of_misspelt() -> None:
+    """The environment is everybody's, so what nearly has a setting's name is no error there; but it does nothing."""
+    for name, meant in misspelt().items():
+        log.event("warning", "a variable of the environment looks like a misspelt setting", variable=name, meant=meant)
 
 
 def _say(text: str) -> None:

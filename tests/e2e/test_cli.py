@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from shared.settings import variables
+from shared.version import VERSION
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
 from tests.support.waiting import eventually_blocking
 
@@ -66,6 +67,25 @@ def test_help_lists_every_setting_with_its_default_and_what_it_takes() -> None:
     assert ended.stderr == ""
 
 
+def test_the_version_is_told() -> None:
+    """One line."""
+    ended = run("--version")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"async-job-proxy {VERSION}\n", "")
+
+
+def test_check_warns_of_a_proxy_that_is_open_to_others() -> None:
+    """Listening everywhere and asking for no key is most often an oversight."""
+    verdict, words = lines_of(run("--check", HOST="0.0.0.0").stdout)["keys"]  # noqa: S104 - for a moment
+    assert (verdict, words.endswith("set API_KEYS")) == ("warn", True)
+    assert lines_of(run("--check", HOST="0.0.0.0", API_KEYS="k").stdout)["keys"][0] == "ok"  # noqa: S104 - as above
+
+
+def test_check_warns_of_misspelt_variables() -> None:
+    """And says what was meant."""
+    _, words = lines_of(run("--check", JOB_TIMOUT="5").stdout)["settings"]
+    assert words == "JOB_TIMOUT in the environment does nothing; did you mean JOB_TIMEOUT?"
+
+
 def test_an_option_that_does_not_exist_is_told_and_ends_with_2() -> None:
     """A typing error never starts a proxy."""
     ended = run("--chekc")
@@ -84,6 +104,7 @@ def test_check_finds_everything_in_order() -> None:
     assert list(report) == [
         "settings",
         "profile",
+        "keys",
         "listen",
         "callbacks",
         "journal",
@@ -172,11 +193,12 @@ def test_a_setting_that_does_not_fit_is_one_line_and_2(arguments: tuple[str, ...
 # --- a start that cannot be ------------------------------------------------------------------------------------------
 
 
-def test_a_port_that_is_taken_is_one_line_and_2(taken_port: int) -> None:
-    """It names the variables, the address, the reason, and what to do."""
+def test_a_port_that_is_taken_is_told_with_2(taken_port: int) -> None:
+    """It names the variables, the address, the reason, and what to do; and whose doing it may be."""
     ended = run(ADMIN_PORT=str(taken_port))
     assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
+    line, hint = ended.stderr.splitlines()
+    assert hint.startswith("error: another proxy may already be running")
     assert line.startswith(
         f"error: ADMIN_HOST, ADMIN_PORT: cannot listen on 127.0.0.1:{taken_port}: Address already in"
     )

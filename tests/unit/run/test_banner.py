@@ -8,6 +8,7 @@ import pytest
 
 from proxy.run.banner import banner
 from shared.settings import load
+from shared.version import VERSION
 
 URLS = {"public": "http://127.0.0.1:3000", "admin": "http://127.0.0.1:3001"}
 
@@ -45,6 +46,20 @@ def test_where_keys_are_asked_for_the_line_has_a_place_for_one() -> None:
     text = banner(load({"API_KEYS": "hidden-key"}), URLS, "")
     assert '-H "Authorization: Bearer $API_KEY"' in text
     assert "hidden-key" not in text
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [("", "Keys: none are asked for; whoever reaches"), ("one,two", "Keys: clients must send one of 2 keys")],
+)
+def test_it_says_whether_keys_are_asked_for(keys: str, words: str) -> None:
+    """A proxy that stands open by mistake is seen at the first look."""
+    assert words in banner(load({"API_KEYS": keys}), URLS, "")
+
+
+def test_it_names_the_version() -> None:
+    """As it is what everybody who helps asks for first."""
+    assert f"The async job proxy {VERSION} listens on" in banner(load({}), URLS, "")
 
 
 def test_callbacks_with_a_listener_of_their_own_are_named() -> None:

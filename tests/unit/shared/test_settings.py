@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
 
 from shared.errors import SettingsError
 from shared.settings import Settings, load, variables
@@ -46,6 +50,13 @@ BAD_VALUES: Final = [
     ("HOST", ""),
     ("HOST", "two words"),
     ("HOST", "a/b"),
+    ("HOST", "localhost:3000"),
+    ("HOST", "http://localhost"),
+    ("HOST", "a" * 64),
+    ("HOST", "127.0.0.1;"),
+    ("HOST", "300.0.0.1"),
+    ("HOST", "[::1"),
+    ("HOST", "::1::"),
     ("PORT", ""),
     ("PORT", "http"),
     ("PORT", "-1"),
@@ -63,6 +74,14 @@ BAD_VALUES: Final = [
     ("JOB_SERVER_URL", "http://jobs.example.com/#part"),
     ("JOB_SERVER_URL", "http://[::1/"),
     ("PROFILE", ""),
+    ("JOB_SERVER_URL", "http://jobs.example.com:0/"),
+    ("JOB_SERVER_URL", "http:///start"),
+    ("JOB_SERVER_URL", "http:/jobs.example.com/start"),
+    ("JOB_SERVER_URL", "http://jobs.example.com\\start"),
+    ("JOB_SERVER_URL", "http://jöbs.example.com/"),
+    ("JOB_SERVER_URL", "http://127.1/"),
+    ("JOB_SERVER_URL", "'http://jobs.example.com/'"),
+    ("JOB_SERVER_URL", "http://jobs.example.com/ # the new one"),
     ("CALLBACK_URL", "proxy.example/callback"),
     ("CALLBACK_URL", "https://proxy.example/callback?a=b"),
     ("JOB_TIMEOUT", ""),
@@ -93,6 +112,20 @@ BAD_VALUES: Final = [
     ("API_KEYS", "one,,two"),
     ("API_KEYS", "sec ret"),
     ("API_KEYS", "geheim\u00df"),
+    ("API_KEYS", '"k1","k2"'),
+    ("API_KEYS", "k1,'k2'"),
+    ("API_KEYS", 'k"1'),
+    ("JOURNAL", "jobs.sqlite3 # the file"),
+    ("JOURNAL", "'jobs.sqlite3'"),
+    ("JOURNAL", '"jobs.sqlite3"'),
+    ("JOURNAL", "~/jobs.sqlite3"),
+    ("JOURNAL", "$HOME/jobs.sqlite3"),
+    ("JOURNAL", ":memory:"),
+    ("JOURNAL", "file:jobs.sqlite3?mode=memory"),
+    ("JOURNAL", "/var/lib/jobs/"),
+    ("JOURNAL", "jobs\x00.sqlite3"),
+    ("TLS_CERTFILE", '"cert.pem"'),
+    ("MAX_JOBS", "7 # enough"),
     ("LOG_FORMAT", "xml"),
     ("LOG_LEVEL", "INFO!"),
     ("LOG_LEVEL", ""),
@@ -136,6 +169,58 @@ def test_a_bad_value_gives_one_line_that_names_the_variable(name: str, value: st
     assert (repr(value) in line) is (name != "API_KEYS")
 
 
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    """One line for each: alone, together with others, and in the file."""
+    with pytest.raises(SettingsError) as caught:
+        load({"MAX_JOBS": "many", "PORT": "3001", "API_KEYS": "sec ret", "CALLBACK_HOST": "127.0.0.1"})
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "API_KEYS",
+        "MAX_JOBS",
+        "ADMIN_PORT",
+        "CALLBACK_HOST",
+    ]
+
+
+def test_what_hangs_together_with_a_bad_value_is_left_alone() -> None:
+    """Nobody can tell whether a port that is none is another one than ADMIN_PORT."""
+    with pytest.raises(SettingsError) as caught:
+        load({"PORT": "x", "ADMIN_PORT": "3000"})
+    assert str(caught.value).count("\n") == 0
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    """A bad address is told without who may use it."""
+    with pytest.raises(SettingsError) as caught:
+        load({"JOB_SERVER_URL": "http://user:hidden@jobs.example.com:99999/start"})
+    assert "hidden" not in str(caught.value)
+    assert "jobs.example.com:99999" in str(caught.value)
+
+
+@given(
+    scheme=st.sampled_from(["http", "HTTPS", "Http"]),
+    host=st.sampled_from(["Jobs.Example.com", "127.0.0.1", "[::1]", "[2001:DB8::1]", "jobs", "my_jobs", "jobs."]),
+    port=st.sampled_from(["", ":", ":1", ":80", ":443", ":0080", ":65535"]),
+    path=st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=20).map("/{}".format),
+    user=st.sampled_from(["", "user@", "user:pass@", "us%40er:p%3Ass@"]),
+)
+def test_the_libraries_read_an_address_that_is_taken_as_we_do(
+    scheme: str, host: str, port: str, path: str, user: str
+) -> None:
+    """What `--check` connects to, what a worker submits to, and what is shown are one host, port and scheme."""
+    try:
+        url = load({"JOB_SERVER_URL": f"{scheme}://{user}{host}{port}{path}"}).job_server_url
+    except SettingsError:
+        return
+    ours, theirs = urlsplit(url), URL(url)
+    assert (ours.scheme, ours.hostname, ours.port or {"http": 80, "https": 443}[ours.scheme]) == (
+        theirs.scheme,
+        theirs.host,
+        theirs.port,
+    )
+    assert (ours.username or "") == quote(theirs.user or "", safe="")
+    assert load({"JOB_SERVER_URL": url}).job_server_url == url
+
+
 @pytest.mark.parametrize("names", TOGETHER)
 def test_values_that_do_not_fit_together_give_one_line(names: str) -> None:
     """What no variable is wrong about alone is told as plainly."""
@@ -175,7 +260,18 @@ def test_a_secret_is_never_in_the_message() -> None:
             "https://jobs.example.com:8443/start?tenant=1",
         ),
         ("JOB_SERVER_URL", "http://[::1]:8080/start", "http://[::1]:8080/start"),
+        ("JOB_SERVER_URL", "HTTPS://Jobs.Example.com/Start?Tenant=A", "https://jobs.example.com/Start?Tenant=A"),
+        ("JOB_SERVER_URL", "http://User:Pass@JOBS:80/start", "http://User:Pass@jobs:80/start"),
+        ("JOB_SERVER_URL", "http://jobs.example.com", "http://jobs.example.com/"),
+        ("JOB_SERVER_URL", "http://jobs.example.com:/start", "http://jobs.example.com/start"),
+        ("CALLBACK_URL", "HTTP://Proxy.Example", "http://proxy.example"),
+        ("HOST", "[::1]", "::1"),
+        ("HOST", "LocalHost", "localhost"),
+        ("HOST", "0.0.0.0", "0.0.0.0"),  # noqa: S104 - nothing is bound
+        ("LOG_LEVEL", "INFO", "info"),
+        ("LOG_FORMAT", "Json", "json"),
         ("API_KEYS", "one, two", ("one", "two")),
+        ("API_KEYS", "a=b#c", ("a=b#c",)),
         ("JOURNAL", "", ""),
     ],
 )

@@ -1,0 +1,84 @@
+"""What one proxy has for itself alone: its addresses and its journal. They are claimed before anything is made."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from proxy.http.listening import bind, check_certificate
+from proxy.store.journal.file import JournalFile
+from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from shared.settings import Settings
+
+__all__ = ["bind_all", "claim"]
+
+T = TypeVar("T")
+
+_TAKEN: Final = ("Address already in use", "is in use by another proxy")
+_ANOTHER: Final = (
+    "another proxy may already be running here (`ss -ltnp` shows it): stop it, or give this one a PORT, an ADMIN_PORT "
+    "and a JOURNAL of its own"
+)
+
+
+def _addresses(settings: Settings) -> dict[str, tuple[str, str, int]]:
+    """Return the listeners' names, each with its variables, host and port."""
+    found = {"public": ("HOST, PORT", settings.host, settings.port)}
+    if settings.callback_port is not None:
+        host = settings.callback_host or settings.host
+        found["callback"] = ("CALLBACK_HOST, CALLBACK_PORT", host, settings.callback_port)
+    if settings.admin_port is not None:
+        found["admin"] = ("ADMIN_HOST, ADMIN_PORT", settings.admin_host, settings.admin_port)
+    return found
+
+
+def bind_all(settings: Settings) -> dict[str, socket.socket]:
+    """Return the listening sockets by name: `public`, and `callback` and `admin` where they are set.
+
+    Raises:
+        SettingsError: some cannot be had, or the certificate they need; the message has a line for each.
+    """
+    troubles: list[str] = []
+    _try(troubles, lambda: check_certificate(settings))
+    found = {name: _try(troubles, partial(bind, *where)) for name, where in _addresses(settings).items()}
+    sockets = {name: sock for name, sock in found.items() if sock is not None}
+    if troubles:
+        _close(sockets)
+        raise SettingsError("\n".join(troubles))
+    return sockets
+
+
+def claim(settings: Settings) -> tuple[dict[str, socket.socket], JournalFile | None]:
+    """Return the listening sockets and the open journal, if there is to be one.
+
+    Raises:
+        SettingsError: something is taken or cannot be had; the message has a line for each, and one that says so where
+            it looks as if another proxy had it.
+    """
+    troubles: list[str] = []
+    sockets = _try(troubles, lambda: bind_all(settings))
+    journal = _try(troubles, lambda: JournalFile(settings.journal)) if settings.journal else None
+    if troubles:
+        _close(sockets or {})
+        if journal is not None:
+            journal.close()
+        text = "\n".join(troubles)
+        raise SettingsError(f"{text}\n{_ANOTHER}" if any(words in text for words in _TAKEN) else text)
+    return sockets or {}, journal
+
+
+def _try(troubles: list[str], claim_it: Callable[[], T]) -> T | None:
+    try:
+        return claim_it()
+    except SettingsError as exc:
+        troubles.append(str(exc))
+        return None
+
+
+def _close(sockets: dict[str, socket.socket]) -> None:
+    for sock in sockets.values():
+        sock.close()

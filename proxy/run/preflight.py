@@ -1,0 +1,171 @@
+"""What a start needs of Python, the kernel and the machine: looked at before anything that needs it is loaded.
+
+Each trouble is one line that names the cause and the remedy. `--check` looks at the same things.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from shared.errors import SettingsError
+
+__all__ = [
+    "LEAST_DESCRIPTORS",
+    "Preflight",
+    "no_traceback",
+    "open_standard_streams",
+    "say",
+    "start_trouble",
+    "without_module",
+]
+
+#: What the front end needs to serve one job: its own, those that must stay free, and the job's.
+LEAST_DESCRIPTORS: Final = 128
+#: Parts of the standard library that an interpreter may have been built without, and what it takes to build them.
+_LIBRARIES: Final = {
+    "_ctypes": "libffi-dev",
+    "_sqlite3": "libsqlite3-dev",
+    "_ssl": "libssl-dev",
+    "_hashlib": "libssl-dev",
+    "zlib": "zlib1g-dev",
+}
+_NEEDED: Final = ("_ctypes", "_ssl")
+_REMEDIES: Final = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n, LimitNOFILE=, --ulimit nofile=)",
+    errno.ENFILE: "raise the machine's limit of open files (sysctl fs.file-max)",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u, TasksMax=, --pids-limit)",
+    errno.ENOMEM: "give it more memory",
+    errno.ENOSYS: "the kernel is too old, or a seccomp profile forbids a system call; Linux 5.3 or newer is needed",
+    errno.EPERM: "a seccomp profile or a security module forbids a system call",
+    errno.ENOSPC: "make room on the disk",
+}
+
+
+class Preflight:
+    """Looks at what a start needs."""
+
+    def __init__(self, *, proc: Path = Path("/proc"), journal: bool) -> None:
+        """`journal`: whether jobs are to be remembered in a file."""
+        self._proc = proc
+        self._journal = journal
+
+    def check(self) -> None:
+        """Raise SettingsError, with a line for each trouble, if a start is impossible."""
+        troubles = [*self._platform(), *self._modules(), *self._proc_mounted(), *_pidfds(), *_descriptors()]
+        if troubles:
+            raise SettingsError("\n".join(troubles))
+
+    def _platform(self) -> Iterator[str]:
+        system = os.uname().sysname
+        if system != "Linux":
+            yield f"the proxy runs on Linux only; this is {system}"
+
+    def _modules(self) -> Iterator[str]:
+        for name in [*_NEEDED, *(["_sqlite3"] if self._journal else [])]:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                yield without_module(name)
+
+    def _proc_mounted(self) -> Iterator[str]:
+        if not (self._proc / "self" / "stat").exists():
+            yield f"{self._proc} is not mounted; mount it (mount -t proc proc /proc)"
+
+
+def _pidfds() -> Iterator[str]:
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        yield "this Python was built without pidfd_open; use one that was built on Linux 5.3 or newer"
+        return
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as exc:
+        yield (
+            f"the system call pidfd_open does not work here ({os.strerror(exc.errno or 0)}): Linux 5.3 or newer is "
+            "needed, and a seccomp profile that allows it (a current container runtime's does)"
+        )
+
+
+def _descriptors() -> Iterator[str]:
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_DESCRIPTORS:
+        yield (
+            f"the limit of open files is {limit}, at least {LEAST_DESCRIPTORS} are needed; "
+            "raise it (ulimit -n, LimitNOFILE=, --ulimit nofile=)"
+        )
+
+
+def open_standard_streams() -> None:
+    """Open those of the descriptors 0 to 2 that are closed.
+
+    Sockets would get these numbers, and uvloop aborts the process when it has to close a socket that has one.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr's number
+        os.set_inheritable(fd, True)  # noqa: FBT003 - its only argument
+    os.close(fd)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
+        with contextlib.suppress(AttributeError):
+            getattr(sys, name).reconfigure(errors="backslashreplace")  # a path may have letters that it has not
+
+
+def without_module(name: str) -> str:
+    """Return the line for a module that cannot be imported."""
+    root = name.partition(".")[0]
+    if root not in sys.stdlib_module_names:
+        return (
+            f"the package {root} is not installed for {sys.executable}; run `make run` once, or use the environment's "
+            "own interpreter: .venv/bin/python run.py"
+        )
+    library = f", or build it again with {_LIBRARIES[root]}" if root in _LIBRARIES else ""
+    return f"the Python at {sys.executable} was built without {root}; use another (make PYTHON=python3.13 run){library}"
+
+
+def say(text: str) -> None:
+    """Print `text`. Raises SettingsError if it cannot be written, BrokenPipeError if nobody reads it."""
+    try:
+        print(text, flush=True)  # noqa: T201 - this is what a command line program has to say
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's own end would fail once more
+        if isinstance(exc, BrokenPipeError):
+            raise
+        raise SettingsError(f"stdout cannot be written: {exc.strerror}") from exc
+
+
+@contextlib.contextmanager
+def no_traceback() -> Iterator[None]:
+    """Raise SettingsError for what stands against a start and is nobody's setting; a bug of ours goes on as it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (OSError, RuntimeError, MemoryError) as exc:
+        if words := start_trouble(exc):
+            raise SettingsError(words) from exc
+        raise
+
+
+def start_trouble(exc: OSError | RuntimeError | MemoryError) -> str:
+    """Return the line for what stands against a start and is nobody's setting; nothing if it is a bug of ours."""
+    match exc:
+        case OSError():
+            number = exc.errno or 0
+            where = f": {exc.filename}" if exc.filename else ""
+            words = f"{exc.strerror or type(exc).__name__}{where}"
+        case MemoryError():
+            number, words = errno.ENOMEM, "out of memory"
+        case RuntimeError() if "start new thread" in str(exc):
+            number, words = errno.EAGAIN, "no further thread can be started"
+        case _:
+            return ""
+    remedy = _REMEDIES.get(number, "")
+    return f"cannot start: {words}" + (f"; {remedy}" if remedy else "")

@@ -1,0 +1,174 @@
+"""What settings take: a parser for each kind of value. Each text is read here, once, and by nobody else.
+
+Programs disagree on what quotes, comments and capitals in a configuration file mean. What could be meant in two ways
+is refused here, wherever it comes from. What is accepted leaves in one form: a URL's scheme and host are lower case, an
+IPv6 address has no brackets.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from decouple import strtobool
+
+__all__ = [
+    "BOOLEAN",
+    "CALLBACK_URL",
+    "HOST",
+    "JOURNAL",
+    "KEYS",
+    "OPTIONAL_HOST",
+    "OPTIONAL_PORT",
+    "PATH",
+    "PORT",
+    "PROFILE",
+    "URL",
+    "Kind",
+    "number",
+    "one_of",
+]
+
+_MAX_PORT: Final = 65_535
+_MAX_NAME: Final = 253
+_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+#: RFC 3986 has no place for these in a URL, and libraries differ in what they make of them.
+_NOT_IN_A_URL: Final = frozenset(' "<>\\^`{|}')
+_COMMENT: Final = re.compile(r"\s#")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What a variable takes: a parser that raises ValueError, and the words for a person."""
+
+    read: Callable[[str], Any]
+    takes: str
+
+    def parse(self, text: str) -> Any:  # noqa: ANN401 - as many types as kinds
+        """Return the value. Raises ValueError; a message says what is wrong with the text besides not being a value."""
+        text = text.strip()
+        if not text.isprintable():
+            raise ValueError("it has characters that cannot be printed")
+        if _COMMENT.search(text):
+            raise ValueError("a comment belongs on a line of its own")
+        if text[:1] in {"'", '"'} or text[-1:] in {"'", '"'}:
+            raise ValueError("it has a quote at one end")
+        try:
+            return self.read(text)
+        except ValueError:
+            raise ValueError from None  # the library's words may quote a secret
+
+
+def number(low: float, high: float, *, whole: bool) -> Kind:
+    """Return the kind of the numbers from `low` to `high`."""
+
+    def read(text: str) -> float:
+        value = int(text) if whole else float(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    noun = "a whole number" if whole else "a number"
+    return Kind(read=read, takes=f"{noun} from {low:.10g} to {high:.10g}")
+
+
+def one_of(*words: str) -> Kind:
+    """Return the kind of these words, in capitals or not."""
+
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError
+        return text.lower()
+
+    return Kind(read=read, takes=f"one of {', '.join(words)}")
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= _MAX_PORT:
+        raise ValueError
+    return value
+
+
+def _host(text: str) -> str:
+    """Return a host name or an IP address, lower case and without brackets."""
+    name = text.lower()
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    if ":" in name:
+        ipaddress.IPv6Address(name)
+        return name
+    labels = name.removesuffix(".").split(".")
+    if len(name) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError
+    if labels[-1].isdecimal() or labels[-1].startswith("0x"):  # no name ends in a number: it is meant as an address
+        ipaddress.IPv4Address(name)
+    return name
+
+
+def _url(text: str) -> str:
+    """Return a URL as every library reads it: scheme and host lower case, no empty port, a path."""
+    if not text:
+        return ""
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or "#" in text or not text.isascii() or _NOT_IN_A_URL & set(text):
+        raise ValueError
+    host = _host(parts.hostname or "")
+    user, at, _ = parts.netloc.rpartition("@")
+    if parts.port == 0 or any(c in user for c in "@[]"):
+        raise ValueError
+    port = "" if parts.port is None else f":{parts.port}"
+    netloc = f"{user}{at}[{host}]{port}" if ":" in host else f"{user}{at}{host}{port}"
+    return urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
+
+
+def _callback_url(text: str) -> str:
+    if "?" in text:
+        raise ValueError
+    return _url(text).rstrip("/")
+
+
+def _path(text: str) -> str:
+    if text.startswith("~") or "$" in text:  # a shell would replace them, and a file of that name surprise somebody
+        raise ValueError
+    return text
+
+
+def _journal(text: str) -> str:
+    if text.lower().startswith((":memory:", "file:")) or text.endswith("/"):  # SQLite's names for what is no file
+        raise ValueError
+    return _path(text)
+
+
+def _profile(text: str) -> str:
+    if not text:
+        raise ValueError
+    return _path(text)
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    keys = tuple(key.strip() for key in text.split(",")) if text else ()
+    if any(not key or not key.isascii() or not key.isprintable() or set(" '\"") & set(key) for key in keys):
+        raise ValueError
+    return keys
+
+
+HOST: Final = Kind(read=_host, takes="a host name or an IP address")
+OPTIONAL_HOST: Final = Kind(
+    read=lambda text: _host(text) if text else "", takes="a host name, an IP address, or nothing"
+)
+PORT: Final = Kind(read=_port, takes="a port from 0 to 65535 (0: any free one)")
+OPTIONAL_PORT: Final = Kind(
+    read=lambda text: _port(text) if text else None, takes="a port from 0 to 65535 (0: any free one), or nothing"
+)
+BOOLEAN: Final = Kind(read=lambda text: bool(strtobool(text)), takes="true or false")
+URL: Final = Kind(read=_url, takes="an http:// or https:// address, or nothing")
+CALLBACK_URL: Final = Kind(read=_callback_url, takes="an http:// or https:// address without a query, or nothing")
+PATH: Final = Kind(read=_path, takes="a file's path without ~ and $, or nothing")
+JOURNAL: Final = Kind(read=_journal, takes="a file's path without ~ and $, or nothing (jobs are then kept in memory)")
+PROFILE: Final = Kind(read=_profile, takes="the name of a file in profiles/, or a path to a .toml file")
+KEYS: Final = Kind(read=_keys, takes="keys of printable ASCII without spaces and quotes, separated by commas")

@@ -1,0 +1,40 @@
+"""Names that are nearly right: whoever wrote one of these meant another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+__all__ = ["nearest"]
+
+#: From this length on, two mistakes are more likely than two names that happen to be alike.
+_LONG: Final = 8
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the known name that `name` is a misspelling of, or nothing.
+
+    A misspelling is the same name in other letters' case or with `-` for `_`, or one with a letter too many, missing,
+    wrong, or in its neighbour's place; two of these in a long name.
+    """
+    wanted = name.upper().replace("-", "_")
+    distances = {candidate: _distance(wanted, candidate) for candidate in known}
+    best = min(distances, key=distances.__getitem__, default="")
+    if best and distances[best] <= (2 if len(best) >= _LONG else 1):
+        return best
+    return ""
+
+
+def _distance(a: str, b: str) -> int:
+    """Return how many letters to insert, drop, replace or swap with their neighbour make `b` of `a`."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i in range(1, len(a) + 1):
+        earlier, before, row = before, row, [i]
+        for j in range(1, len(b) + 1):
+            same = a[i - 1] == b[j - 1]
+            costs = [before[j] + 1, row[j - 1] + 1, before[j - 1] + (not same)]
+            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
+                costs.append(earlier[j - 2] + 1)
+            row.append(min(costs))
+    return row[-1]

@@ -1,0 +1,9 @@
+"""The version: here and, as the newest release, in CHANGELOG.md; a test holds the two together."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["VERSION"]
+
+VERSION: Final = "0.9.0"

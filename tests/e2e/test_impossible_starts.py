@@ -1,0 +1,225 @@
+"""What makes a start impossible is one line on stderr and exit code 2, with `--check` as without; never a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+from aiohttp import ClientSession
+
+from proxy.run.preflight import LEAST_DESCRIPTORS
+from tests.support.http import post_job
+from tests.support.proxy_process import ROOT, ProxyProcess, environment
+from tests.support.waiting import eventually_blocking
+
+#: Refuses one system call from here on (seccomp(2)), as a container's profile does, and goes on with the program in its
+#: arguments: allow, unless the number is that of pidfd_open.
+_WITHOUT_PIDFD: Final = """
+import ctypes, errno, os, struct, sys
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 434), (0x06, 0, 0, 0x00050000 | errno.ENOSYS), (0x06, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+both_ways = pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
+
+
+def run(
+    *command: str, env: dict[str, str] | None = None, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A start, to its end."""
+    return subprocess.run(
+        command,
+        env=environment() if env is None else env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=before,
+    )
+
+
+def the_line(ended: subprocess.CompletedProcess[str]) -> str:
+    """The only line that was said."""
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def limited_to(descriptors: int) -> Callable[[], None]:
+    """What sets the limit of open files in a process before its program."""
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+
+@both_ways
+@pytest.mark.parametrize("module", ["_ctypes", "_ssl"])
+def test_a_python_without_a_part_of_its_library(module: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """As one that was built where a library was missing."""
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules['{module}'] = None\n", encoding="utf-8")
+    ended = run(sys.executable, "run.py", *arguments, env=environment() | {"PYTHONPATH": str(tmp_path)})
+    assert f"was built without {module}" in the_line(ended)
+
+
+@both_ways
+def test_a_package_that_is_not_installed(arguments: tuple[str, ...]) -> None:
+    """The interpreter of the environment, without what is installed there: as outside of the environment."""
+    ended = run(sys.executable, "-S", "-m", "proxy", *arguments)
+    line = the_line(ended)
+    assert "is not installed for" in line
+    assert "make run" in line
+
+
+@both_ways
+def test_a_kernel_without_pidfd_open(arguments: tuple[str, ...]) -> None:
+    """As under a seccomp profile that does not know the call."""
+    ended = run(sys.executable, "-c", _WITHOUT_PIDFD, sys.executable, "run.py", *arguments)
+    assert "pidfd_open does not work here (Function not implemented)" in the_line(ended)
+
+
+@both_ways
+def test_a_limit_of_open_files_that_is_too_small(arguments: tuple[str, ...]) -> None:
+    """Rather than a proxy that refuses every job."""
+    line = the_line(run(sys.executable, "run.py", *arguments, before=limited_to(24)))
+    assert "the limit of open files is 24" in line
+
+
+async def test_the_least_limit_of_open_files_is_enough_for_a_job(client: ClientSession) -> None:
+    """What is not refused at the start works."""
+    process = subprocess.Popen(
+        [sys.executable, "run.py"],
+        env=environment(WORKER_SPARES="2", ADMIN_PORT=""),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limited_to(LEAST_DESCRIPTORS),  # noqa: PLW1509 - no lock is held here
+    )
+    try:
+        assert process.stderr is not None
+        url = json.loads(process.stderr.readline())["public"]
+        assert (await post_job(client, f"{url}/queueJob")).status == 200
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@both_ways
+def test_a_limit_of_processes_that_is_too_small(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """As a user's limit or a container's has it: no further thread can be started."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading\n"
+        "def refuse(*_args, **_options):\n"
+        '    raise RuntimeError("can\'t start new thread")\n'
+        "threading._start_new_thread = threading._start_joinable_thread = refuse\n",
+        encoding="utf-8",
+    )
+    ended = run(sys.executable, "run.py", *arguments, env=environment() | {"PYTHONPATH": str(tmp_path)})
+    assert "raise the limit of processes" in the_line(ended)
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (1, 2), (0, 1, 2)], ids=str)
+def test_closed_standard_streams_are_no_trouble(closed: tuple[int, ...]) -> None:
+    """Some supervisors start programs so. Sockets would get these numbers, and uvloop would abort the process."""
+
+    def close() -> None:
+        for fd in closed:
+            os.close(fd)
+
+    process = subprocess.Popen(
+        [sys.executable, "run.py"],
+        env=environment(ADMIN_PORT=""),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=close,  # noqa: PLW1509 - no lock is held here
+    )
+    try:
+        eventually_blocking(lambda: process.poll() is not None or listens(process.pid))
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("arguments", [("--check",), ("--help",), ("--version",)], ids=lambda it: it[0])
+def test_a_report_that_cannot_be_written_is_told(arguments: tuple[str, ...]) -> None:
+    """An exit code of 0 would say that somebody has read it."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [sys.executable, "run.py", *arguments],
+            env=environment(),
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == "error: stdout cannot be written: No space left on device\n"
+
+
+def test_several_wrong_settings_are_told_at_once() -> None:
+    """One line for each, so that one look is enough."""
+    ended = run(sys.executable, "run.py", env=environment(MAX_JOBS="many", LOG_LEVEL="loud"))
+    assert ended.returncode == 2
+    assert [line.split(":")[1].strip() for line in ended.stderr.splitlines()] == ["MAX_JOBS", "LOG_LEVEL"]
+
+
+def test_a_second_start_is_told_that_one_is_running(tmp_path: Path) -> None:
+    """Everything that is taken, and why it may be."""
+    journal = str(tmp_path / "jobs.sqlite3")
+    with ProxyProcess.started(JOURNAL=journal) as proxy:
+        ports = {"PORT": proxy.url.rpartition(":")[2], "ADMIN_PORT": proxy.admin.rpartition(":")[2]}
+        ended = run(sys.executable, "run.py", env=environment(**ports, JOURNAL=journal))
+        assert ended.returncode == 2
+        assert [line.split(":")[1].strip() for line in ended.stderr.splitlines()[:3]] == [
+            "HOST, PORT",
+            "ADMIN_HOST, ADMIN_PORT",
+            "JOURNAL",
+        ]
+        assert "another proxy may already be running" in ended.stderr.splitlines()[3]
+        assert proxy.stop() == 0
+
+
+def test_a_misspelt_variable_of_the_environment_is_one_warning() -> None:
+    """It cannot be refused; but whoever set it should hear that it does nothing."""
+    with ProxyProcess.started(API_KEY="k", JOB_TIMOUT="5") as proxy:
+        warnings = proxy.events_of("a variable of the environment looks like a misspelt setting")
+        assert {line["variable"]: line["meant"] for line in warnings} == {
+            "API_KEY": "API_KEYS",
+            "JOB_TIMOUT": "JOB_TIMEOUT",
+        }
+        assert proxy.stop() == 0
+
+
+def listens(pid: int) -> bool:
+    """Whether the process listens on a socket, as far as /proc tells."""
+    inodes = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            inodes.add(str(fd.readlink()).removeprefix("socket:[").rstrip("]"))
+    rows = Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    return any(row.split()[3] == "0A" and row.split()[9] in inodes for row in rows)
