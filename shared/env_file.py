@@ -19,7 +19,7 @@ __all__ = ["read"]
 
 #: The byte order mark that some editors begin a file with is not a part of the first name.
 _ENCODING: Final = "utf-8-sig"
-_EXPORT: Final = re.compile(r"export\s+")
+_EXPORT: Final = re.compile(r"\Aexport\s+")
 _WORD: Final = re.compile(r"[\w-]+")
 
 
