@@ -35,8 +35,6 @@ __all__ = [
 BODY_TIMEOUT_S: Final = 9.0
 #: For an answer that the client does not read.
 _SEND_TIMEOUT_S: Final = 10.0
-#: Answers after which the rest of the request is not worth reading.
-_CLOSING: Final = frozenset({408, 413})
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -99,8 +97,6 @@ async def send_response(
         ClientGoneError: the client does not read it.
     """
     fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
-    if status in _CLOSING and scope["http_version"].startswith("1"):
-        fields.append((b"connection", b"close"))
     start = {"type": "http.response.start", "status": status, "headers": fields}
     rest = {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
     try:
@@ -131,9 +127,6 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and answer for what comes back as an exception."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})
-            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

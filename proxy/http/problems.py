@@ -43,6 +43,11 @@ TABLE: Final = MappingProxyType(
             "many levels, or a number of thousands of digits), or it has a `callback`, which only the proxy sets.",
             "Fix the request; `detail` says what is wrong with it. The same request will fail again.",
         ),
+        Code.MALFORMED_REQUEST: _entry(
+            400, 400, "The request is not valid HTTP/1.1",
+            "The request does not follow RFC 9112, or could be understood in two ways. The connection is closed.",
+            "Fix the client, or whatever stands between it and the proxy; `detail` says what is wrong.",
+        ),
         Code.UNAUTHORIZED: _entry(
             401, 401, "An API key is required",
             "The request has no API key that this proxy knows.",
@@ -85,10 +90,21 @@ TABLE: Final = MappingProxyType(
             "The key was used with another body.",
             "Use one key for one job, and a new key for a new job.",
         ),
+        Code.HEADERS_TOO_LARGE: _entry(
+            431, 431, "The headers are too large",
+            "The request line and the headers are larger than 16 KiB, or there are more than 100 headers. The "
+            "connection is closed.",
+            "Send fewer or shorter headers: cookies, say, which the proxy does not use.",
+        ),
         Code.INTERNAL_ERROR: _entry(
             500, 500, "Internal error",
             "An unhandled exception in the proxy. The log has a line about it.",
             "Report it. " + _MAY_HAVE_RUN,
+        ),
+        Code.NOT_IMPLEMENTED: _entry(
+            501, 501, "The transfer coding is not implemented",
+            "The body has a `Transfer-Encoding` other than `chunked`. The connection is closed.",
+            "Send the body with a `Content-Length` or in chunks.",
         ),
         Code.OVERLOADED: _entry(
             503, 503, "Too many jobs in flight",
@@ -111,6 +127,11 @@ TABLE: Final = MappingProxyType(
             503, 503, "The proxy is shutting down",
             "It drains the jobs in flight and accepts no new ones. No job was created.",
             "Retry after `Retry-After` seconds, or at another instance.",
+        ),
+        Code.HTTP_VERSION_NOT_SUPPORTED: _entry(
+            505, 505, "This version of HTTP is not spoken",
+            "The proxy speaks HTTP/1.1. The connection is closed.",
+            "Use HTTP/1.1, or put a gateway in front that speaks the other version.",
         ),
         Code.WORKER_DIED: _entry(
             500, 500, "The job's worker died",

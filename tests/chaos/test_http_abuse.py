@@ -1,4 +1,4 @@
-"""HTTP abuse from the outside, with the tools that abusers use: slowhttptest, h2load, wrk; and bytes at random.
+"""HTTP abuse from the outside, with the tools that abusers use: slowhttptest and wrk; and bytes at random.
 
 Each is bounded in time and goes to 127.0.0.1 only. Canaries fly meanwhile.
 """
@@ -48,12 +48,6 @@ async def test_abuse_by_slowhttptest(chaos: Chaos, kind: tuple[str, ...]) -> Non
     output = await run(chaos, "slowhttptest", *kind, *options, "-u", chaos.proxy.queue_job)
     assert "Exit status" in output, output[-500:]
     await eventually(lambda: chaos.proxy.connections() <= chaos.connections_before + 3, 12)
-
-
-async def test_abuse_by_h2load(chaos: Chaos) -> None:
-    """Thousands of requests over few HTTP/2 connections, many at once: all are answered."""
-    output = await run(chaos, "h2load", "-n", "1000", "-c", "2", "-m", "50", f"{chaos.proxy.url}/healthz")
-    assert "1000 succeeded" in output, output[-800:]
 
 
 async def test_abuse_by_wrk(chaos: Chaos, tmp_path: Path) -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.chaos.support.harness import TIMEOUT_S, Chaos
-from tests.chaos.support.http2 import HTTP2
+from tests.chaos.support.http2 import opening
 from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
-from tests.chaos.support.raw import request
+from tests.chaos.support.raw import connect, request
 from tests.support.http import new_ref
 from tests.support.waiting import eventually
 
 _STALL_S = 10.0
-_STREAMS = 3_000
+_CONNECTIONS = 3_000
+_TLS = Path(__file__).parents[1] / "support" / "tls"
 _HEAD = b"POST /queueJob HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
@@ -111,34 +116,76 @@ async def test_l4_and_c6_headers_and_bodies_that_stall(chaos: Chaos) -> None:
 
 
 @pytest.fixture
+def tls_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+    """A proxy that speaks TLS."""
+    with start_proxy(TLS_CERTFILE=str(_TLS / "cert.pem"), TLS_KEYFILE=str(_TLS / "key.pem")) as proxy:
+        yield proxy
+
+
+@pytest.fixture
 def small_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     """A proxy that admits few jobs."""
     with start_proxy(MAX_JOBS="20", WORKER_SPARES="2") as proxy:
         yield proxy
 
 
-async def test_l5_thousands_of_http2_streams_reset_at_once(
+async def test_l5_http2_with_prior_knowledge_is_refused(chaos: Chaos) -> None:
+    """It is told in HTTP/1.1 what is spoken here, and no job is made of its request."""
+    raw = await chaos.raw()
+    await raw.send(opening("/queueJob", json.dumps({"account": "l5"}).encode()))
+    answer, took_s = await raw.until_closed(_STALL_S)
+    raw.close()
+    assert took_s < 6
+    assert answer.startswith(b"HTTP/1.1 505 ")
+    assert b'"code": "http-version-not-supported"' in answer
+
+
+@pytest.mark.parametrize("offered", [["h2", "http/1.1"], ["h2"]], ids=["both", "HTTP/2 alone"])
+async def test_l5_tls_offers_http_1_alone(tls_proxy: FaultyProxy, offered: list[str]) -> None:
+    """A client that could speak HTTP/2 is served in HTTP/1.1."""
+    context = ssl.create_default_context(cafile=str(_TLS / "cert.pem"))
+    context.check_hostname = False
+    context.set_alpn_protocols(offered)
+    address = urlsplit(tls_proxy.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port, ssl=context)
+    assert writer.get_extra_info("ssl_object").selected_alpn_protocol() in {"http/1.1", None}
+    writer.write(request("/queueJob", b'{"account": "l5"}'))
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_l5_thousands_of_connections_reset_at_once(
     small_proxy: FaultyProxy, job_server: JobServerProcess
 ) -> None:
-    """Over any number of streams no more workers are made than jobs are admitted, and then it is as before."""
-    async with Chaos(small_proxy, job_server, canaries=False, lag_s=0.5) as chaos:
+    """However many come, no more workers are made than jobs are admitted, and then it is as before."""
+    async with Chaos(small_proxy, job_server, canaries=False) as chaos:
+        chaos.unheard = math.inf
+        await _open_and_reset(chaos, _CONNECTIONS // 10)  # what it needs for so many connections is no leak
+        await eventually(lambda: _idle(chaos), TIMEOUT_S + 3)
+        before = small_proxy.memory_bytes()
         workers = []
-        chaos.unheard = _STREAMS
-        async with HTTP2(small_proxy.url) as client:
-            for n in range(_STREAMS):
-                ref = new_ref()
-                body = json.dumps({"account": ref, "ref": ref, "fault": "never"}).encode()
-                await client.post_and_reset("/queueJob", body)
-                if not n % 100:
-                    workers.append(len(await chaos.workers()))
+        for _ in range(10):
+            await _open_and_reset(chaos, _CONNECTIONS // 10)
             workers.append(len(await chaos.workers()))
-            assert client.connections <= 4, "broken more often than after each 1,000 requests"
         assert max(workers) <= 20 + 2
         await eventually(lambda: _idle(chaos), TIMEOUT_S + 3)
         assert (await chaos.job()).status == 200
-        # An answer for a stream that was reset is given up after 10 s, and then its connection goes as well.
-        await eventually(lambda: small_proxy.connections() <= chaos.connections_before, _STALL_S + 3)
-        await chaos.forget_abandoned(_STREAMS)
+        await eventually(lambda: small_proxy.connections() <= chaos.connections_before)
+        assert small_proxy.memory_bytes() - before < 8 * 1024 * 1024
+        await chaos.forget_abandoned(2 * _CONNECTIONS)
+
+
+async def _open_and_reset(chaos: Chaos, count: int) -> None:
+    """Open so many connections at once, half of them for HTTP/2; send a job on each, and reset it."""
+
+    async def open_and_reset(number: int) -> None:
+        ref = new_ref()
+        body = json.dumps({"account": ref, "ref": ref, "fault": "never"}).encode()
+        raw = await connect(chaos.proxy.url)
+        raw.writer.write(opening("/queueJob", body) if number % 2 else request("/queueJob", body))
+        raw.reset()
+
+    await asyncio.gather(*map(open_and_reset, range(count)))
 
 
 async def _idle(chaos: Chaos) -> bool:

@@ -21,9 +21,10 @@ from proxy.http.fast.head import answer_head, parse
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from proxy.http.connections import Connections
     from proxy.http.fair_turns import Turns
 
-__all__ = ["HTTP1", "IDLE_S", "Connections"]
+__all__ = ["HTTP1", "IDLE_S"]
 
 #: A connection without a request is closed after so long; also one whose headers do not come.
 IDLE_S: Final = 5.0
@@ -40,20 +41,6 @@ _ALL_BYTES: Final = 1_048_576
 #: The end of a head by lines that end in LF alone, which h11 understands.
 _BARE_END: Final = re.compile(rb"\n\r?\n")
 _HEADERS_TOO_LARGE: Final = 431
-
-
-class Connections:
-    """The connections of one listener."""
-
-    def __init__(self) -> None:
-        self.stopping = False
-        self.open: set[HTTP1] = set()
-
-    def stop(self) -> None:
-        """Close those that have no request; the others close after their answer."""
-        self.stopping = True
-        for connection in tuple(self.open):
-            connection.stop()
 
 
 class HTTP1(asyncio.Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -157,8 +158,8 @@ def post(path: str, body: bytes = b"", *fields: bytes) -> bytes:
 
 
 def statuses(data: bytes) -> list[int]:
-    """Return the statuses of the answers in `data`, whose bodies have nothing that looks like one."""
-    return [int(part[:3]) for part in data.split(b"HTTP/1.1 ")[1:]]
+    """Return the statuses of the answers in `data`."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", data)]
 
 
 async def test_requests_on_one_connection_are_answered_in_order(server: Server) -> None:
@@ -307,10 +308,27 @@ async def test_an_upgrade_to_http2_is_declined_and_leaves_nothing_behind(server:
     await eventually(lambda: len(asyncio.all_tasks()) <= before)
 
 
-async def test_http2_is_spoken_from_the_first_byte_on(server: Server) -> None:
-    """With prior knowledge: the preface is answered by settings."""
-    data = await server.ask(b"PRI * HTTP/2.0\r\n\r\n", b"SM\r\n\r\n", b"\0\0\0\4\0\0\0\0\0")
-    assert data[3:5] == b"\4\0", data
+async def test_http2_with_prior_knowledge_is_refused(server: Server) -> None:
+    """The preface gets one answer in HTTP/1.1, which says what is spoken here; then the connection closes."""
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    for before in (b"", post("/first")):
+        data = await server.ask(before + b"PRI * HTTP/2.0\r\n\r\n", b"SM\r\n\r\n", settings * 1000, end=False)
+        assert statuses(data) == [200] * bool(before) + [505]
+        assert b'"code": "http-version-not-supported"' in data
+    assert set(server.echo.seen) == {"/first"}
+
+
+@pytest.mark.parametrize(("offered", "chosen"), [(["h2", "http/1.1"], "http/1.1"), (["h2"], None)])
+async def test_http2_is_not_offered_by_tls(offered: list[str], chosen: str | None) -> None:
+    """A client that can speak both speaks HTTP/1.1."""
+    context = ssl.create_default_context(cafile=str(_TLS / "cert.pem"))
+    context.check_hostname = False
+    context.set_alpn_protocols(offered)
+    async with serving(certfile=str(_TLS / "cert.pem"), keyfile=str(_TLS / "key.pem")) as running:
+        client = await running.connect(context)
+        assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
+        client.writer.write(post("/a"))
+        assert (await client.answer())[0] == 200
 
 
 async def test_a_body_over_the_cap_is_refused_so_that_the_client_can_read_it(server: Server) -> None:

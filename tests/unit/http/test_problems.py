@@ -37,6 +37,10 @@ CONTRACT: Final = {
     "cancelled": (500, 500),
     "interrupted": (500, 500),
     # ---
+    "malformed-request": (400, 400),
+    "headers-too-large": (431, 431),
+    "not-implemented": (501, 501),
+    "http-version-not-supported": (505, 505),
     "forbidden": (403, 403),
     "method-not-allowed": (405, 405),
     "internal-error": (500, 500),

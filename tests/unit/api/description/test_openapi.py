@@ -36,8 +36,15 @@ def _responses(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
     for operation in operations(described):
         for status, response in operation["responses"].items():
             yield status, resolved(described, response)
-    yield "405", described["components"]["responses"]["MethodNotAllowed"]
-    yield "403", described["components"]["responses"]["Forbidden"]
+    for status, name in [
+        ("400", "MalformedRequest"),
+        ("403", "Forbidden"),
+        ("405", "MethodNotAllowed"),
+        ("431", "HeadersTooLarge"),
+        ("501", "NotImplemented"),
+        ("505", "HTTPVersionNotSupported"),
+    ]:
+        yield status, described["components"]["responses"][name]
 
 
 def _contents(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
