@@ -52,7 +52,7 @@ class OwnNames:
 
 
 class Workers:
-    """`GET /workers`: every worker process."""
+    """`GET /workers`: every worker process, with its pid, state, job, age and number of finished jobs."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -65,7 +65,7 @@ class Workers:
 
 
 class MetricsPage:
-    """`GET /metrics`: everything that is counted, as Prometheus reads it."""
+    """`GET /metrics`: counters, gauges and histograms in the text format of Prometheus."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

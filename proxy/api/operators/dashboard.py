@@ -73,7 +73,7 @@ def routes(feed: Feed, find: FindJob, stop: StopJob) -> list[Route]:
 
 
 class StaticFile:
-    """One of the dashboard's files; read once, at the start."""
+    """`GET /` and `GET /static/<name>`: the dashboard and its files. Read once, at the start."""
 
     def __init__(self, name: str) -> None:
         path = _STATIC / name
@@ -86,7 +86,7 @@ class StaticFile:
 
 
 class Events:
-    """`GET /events`: a snapshot each second, as server-sent events, until the reader leaves."""
+    """`GET /events`: a snapshot of jobs and workers each second, as server-sent events, until the reader leaves."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -135,7 +135,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class FindJob:
-    """`GET /jobs/<id>`: everything that is known of a job but its bodies."""
+    """`GET /jobs/<id>`: everything that is known of a job, except its bodies."""
 
     def __init__(self, registry: Registry, history: History, store: JobStore) -> None:
         self._registry = registry
@@ -177,7 +177,7 @@ class FindJob:
 
 
 class StopJob:
-    """`POST /jobs/<id>/stop`: cancel a job; from the dashboard's own page only."""
+    """`POST /jobs/<id>/stop`: cancel a job; accepted from the dashboard's own page only."""
 
     def __init__(self, dispatcher: Dispatcher, find: FindJob) -> None:
         self._dispatcher = dispatcher
