@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,10 @@ from tests.support.proxy_process import ROOT
 
 _LAST = {"W": 6, "J": 5, "C": 7, "L": 5, "R": 6, "P": 3}
 _ROWS = [f"{kind}{n}" for kind, last in _LAST.items() for n in range(1, last + 1)]
-_FILES = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+#: The text of each file of tests, by its name; of all of them together where a name is used in several folders.
+_FILES: dict[str, str] = {}
+for _path in (ROOT / "tests").rglob("test_*.py"):
+    _FILES[_path.name] = _FILES.get(_path.name, "") + _path.read_text(encoding="utf-8")
 
 
 def read(name: str) -> str:
@@ -22,12 +24,12 @@ def read(name: str) -> str:
 @pytest.mark.parametrize("page", ["reliability.md", "security.md"])
 def test_every_test_that_a_page_names_is_there(page: str) -> None:
     """`file::function`, or `::function` of the file named before it."""
-    file: Path | None = None
+    source: str | None = None
     named = re.findall(r"`(test_\w+\.py)?(?:::(test_\w+))?`", read(page))
     for name, function in named:
-        file = _FILES[name] if name else file
-        assert file is not None
-        assert not function or f"def {function}(" in file.read_text(encoding="utf-8"), (name, function)
+        source = _FILES[name] if name else source
+        assert source is not None
+        assert not function or f"def {function}(" in source, (name, function)
     assert len([name for name, _ in named if name]) > 15
 
 
@@ -35,5 +37,5 @@ def test_every_test_that_a_page_names_is_there(page: str) -> None:
 def test_every_row_has_a_promise_and_a_test_named_after_it(row: str) -> None:
     """No row is left out silently."""
     assert f"**{row}**" in read("reliability.md")
-    names = re.findall(r"def (test_\w+)\(", "\n".join(path.read_text(encoding="utf-8") for path in _FILES.values()))
+    names = re.findall(r"def (test_\w+)\(", "\n".join(_FILES.values()))
     assert [name for name in names if row.lower() in name.split("_")]
