@@ -66,7 +66,7 @@ def _targets(results: Results) -> str:
                 one.verdict,
             ]
         )
-    return table(["", "at least", "hoped for", "this run", "so it is"], rows)
+    return table(["", "at least", "hoped for", "this run", "result"], rows)
 
 
 def _throughput(results: Results) -> str:
