@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from shared.job_server.profile import Profile
@@ -19,6 +19,8 @@ class WorkerConfig:
     job_server_url: str
     #: What is known of the job server's protocol.
     profile: Profile
+    #: What the profile's placeholders `{env:NAME}` stand for, by `env:NAME`.
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
     #: Cap in bytes on the job server's reply.
     max_body_bytes: int
     #: Further attempts at a submission that certainly started no job.

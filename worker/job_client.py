@@ -22,6 +22,8 @@ from yarl import URL
 
 from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
 from shared.job_server.callbacks import Callbacks, Received
+from shared.job_server.calls import Request
+from shared.job_server.placeholders import UnfilledError
 from shared.job_server.replies import Replies, Reply, ReplyKind
 from shared.job_server.submissions import Submissions
 from shared.lifecycle import Event
@@ -63,10 +65,9 @@ class JobClient:
     def __init__(self, config: WorkerConfig) -> None:
         """Make the client; must run inside an event loop."""
         self._config = config
-        submit = config.profile.submit
-        self._url = URL(config.job_server_url + submit.url)
-        self._submissions = Submissions(submit)
-        self._replies = Replies(submit)
+        self._secrets = config.secrets
+        self._submissions = Submissions(config.profile, config.job_server_url)
+        self._replies = Replies(config.profile.submit)
         self._callbacks = Callbacks(config.profile.callback)
         self._connector = _Connector(force_close=True, limit=0, use_dns_cache=False)
         self._session = aiohttp.ClientSession(
@@ -107,17 +108,17 @@ class JobClient:
             JobServerError: the submission failed, after any retries.
             TimeoutError: the deadline came first.
         """
-        body = self._submissions.compose(job.body, _values(job))
+        request = self._request(job)
         self._connector.on_connected = lambda: on_event(Event.CONNECTED)
         async with asyncio.timeout(job.deadline - time.monotonic()):
             try:
-                await self._attempt(job, body, on_event)
+                await self._attempt(job, request, on_event)
             except JobServerError as exc:
                 if not _retryable(exc) or not self._config.submit_retries:
                     raise
-                await self._retry(exc, job, body, on_event)
+                await self._retry(exc, job, request, on_event)
 
-    async def _retry(self, first: JobServerError, job: Assign, body: bytes, on_event: OnEvent) -> None:
+    async def _retry(self, first: JobServerError, job: Assign, request: Request, on_event: OnEvent) -> None:
         """Go on after a first attempt that ended in `first`: pause, try again, and so on."""
         random.seed()  # every worker was forked with the same numbers to come, and they are to pause differently
         failed: list[JobServerError] = [first]
@@ -130,27 +131,36 @@ class JobClient:
             with attempt:
                 if failed:
                     raise failed.pop()  # the first attempt is over; it only sets the first pause
-                await self._attempt(job, body, on_event)
+                await self._attempt(job, request, on_event)
 
-    async def _attempt(self, job: Assign, body: bytes, on_event: OnEvent) -> None:
+    async def _attempt(self, job: Assign, request: Request, on_event: OnEvent) -> None:
         try:
-            await self._post(job, body)
+            await self._send(job, request)
         except JobServerError as exc:
             if exc.refused:
                 on_event(Event.REFUSED)
             raise
 
-    async def _post(self, job: Assign, body: bytes) -> None:
-        headers = {"traceparent": job.traceparent, "tracestate": job.tracestate}
+    def _request(self, job: Assign) -> Request:
+        token = job.callback_url.rpartition("/")[2]
+        values = self._secrets | {"callback_url": job.callback_url, "callback_token": token, "job_id": job.job_id}
         try:
-            async with self._session.post(
-                self._url,
-                data=body,
+            return self._submissions.compose(job.body, values)
+        except UnfilledError as exc:
+            raise UnavailableError(f"the submission cannot be made: {exc}", refused=True) from exc
+
+    async def _send(self, job: Assign, request: Request) -> None:
+        headers = {"traceparent": job.traceparent, "tracestate": job.tracestate, **request.headers}
+        try:
+            async with self._session.request(
+                request.method,
+                URL(request.url),
+                data=request.body,
                 headers={name: value for name, value in headers.items() if value},
                 allow_redirects=False,
             ) as response:
                 self._check_status(response)
-                reply = self._replies.read(response.status, await self._read(response))
+                reply = self._replies.read(response.status, response.headers, await self._read(response))
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ClientError):
                 raise
@@ -178,19 +188,10 @@ class JobClient:
         return state.attempt_number > self._config.submit_retries or past_deadline
 
 
-def _values(job: Assign) -> dict[str, str]:
-    """Return what a profile's placeholders stand for in this job."""
-    return {
-        "callback_url": job.callback_url,
-        "callback_token": job.callback_url.rpartition("/")[2],
-        "job_id": job.job_id,
-    }
-
-
 def _check(reply: Reply, pause_s: float | None = None) -> None:
     """Raise the error that a reply stands for, unless it says that the job runs."""
     match reply.kind:
-        case ReplyKind.RUNNING:
+        case ReplyKind.RUNNING | ReplyKind.FINAL:
             return
         case ReplyKind.BAD:
             raise BadReplyError(reply.detail)

@@ -66,6 +66,7 @@ class FrontEnd:
         """Make it ready to run. Raises SettingsError: the profile cannot be loaded."""
         self._settings = settings
         self._profile = loader.load(settings.profile)
+        loader.secrets_of(self._profile)  # a secret that is missing is told before anything is started
         self._job_server: EmbeddedJobServer | None = None
         self._pool: Pool | None = None
         self._log: log.LineWriter | None = None
@@ -187,6 +188,7 @@ def worker_config(settings: Settings, job_server_url: str, profile: Profile) -> 
     return WorkerConfig(
         job_server_url=job_server_url,
         profile=profile,
+        secrets=loader.secrets_of(profile),
         max_body_bytes=settings.max_body_bytes,
         submit_retries=settings.submit_retries,
         lost_reply_wait_s=settings.lost_reply_wait,

@@ -28,7 +28,7 @@ from proxy.observe.gauges import LiveMetrics
 from proxy.observe.observers import Observation
 from proxy.workers.local_runner import Supervisor
 from shared.job_server.callbacks import Callbacks
-from shared.job_server.submissions import ClientObjects
+from shared.job_server.client_jobs import ClientJobs
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -85,7 +85,7 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
         authorization,
         Keys(registry, store),
         answers,
-        ClientObjects(profile.submit),
+        ClientJobs(profile.submit),
         max_body_bytes=settings.max_body_bytes,
     )
     jobs = Jobs(registry, store, authorization)

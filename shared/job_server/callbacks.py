@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 from shared import strict_json
-from shared.errors import StrictJSONError
-from shared.job_server.expressions import compile_expression, text_of
+from shared.job_server.documents import document_of, fields_of_query
+from shared.job_server.expressions import compile_expression, only_body, text_of
 from shared.job_server.profile import Callback
+from shared.job_server.readings import Reader
 from shared.job_server.verdict import Kind, Verdict
 
 __all__ = ["Callbacks", "Received"]
 
+_TERMINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A callback as it came."""
+    """A callback as it came, inflated where it was gzip."""
 
+    method: str = "POST"
+    #: What the URL has after the token: the NAME of `{callback_url/NAME}`.
+    route: str = ""
+    query: str = ""
+    #: As ASGI has them: names in lower case.
+    headers: Sequence[tuple[bytes, bytes]] = ()
     body: bytes
+
+    def header(self, name: bytes) -> str:
+        """Return the first header of this name, which is in lower case; empty if there is none."""
+        return next((value.decode("latin-1") for key, value in self.headers if key == name), "")
 
 
 class Callbacks:
@@ -26,9 +41,13 @@ class Callbacks:
     def __init__(self, callback: Callback) -> None:
         """Read them as `callback` says."""
         self._json_only = callback.json_only
-        self._state = compile_expression(callback.state)
-        self._succeeded = frozenset(callback.succeeded)
-        self._failed = frozenset(callback.failed)
+        self._notification_only = callback.notification_only
+        self._has_state = bool(callback.state)
+        self._reader = Reader(callback, callback.outputs)
+        self._correlate = compile_expression(callback.correlate)
+        self._only_body = only_body(
+            callback.state, callback.result, callback.error, callback.correlate, *callback.outputs.values()
+        )
 
     def read(self, received: Received) -> Verdict:
         """Return what a callback says.
@@ -36,17 +55,28 @@ class Callbacks:
         Raises:
             StrictJSONError: it is not JSON, and the profile knows no others.
         """
-        try:
-            document = strict_json.loads(received.body)
-        except StrictJSONError:
-            if self._json_only:
-                raise
-            document = None
-        state = text_of(self._state({"body": document}))
-        if state in self._succeeded:
-            kind = Kind.SUCCEEDED
-        elif state in self._failed:
-            kind = Kind.FAILED
+        verdict = self._reader.read(self._seen(received), received.body)
+        if self._notification_only and (verdict.kind in _TERMINAL or not self._has_state):
+            return Verdict(kind=Kind.NOTIFICATION, state=verdict.state, outputs=verdict.outputs)
+        return verdict
+
+    def correlation(self, received: Received) -> str:
+        """Return what says which job a callback at a fixed URL is for; empty where nothing does."""
+        return text_of(self._correlate(self._seen(received)))
+
+    def _seen(self, received: Received) -> dict[str, Any]:
+        """Return what the expressions look at; only the body where they look at nothing else."""
+        if self._json_only:
+            body = strict_json.loads(received.body)
         else:
-            kind = Kind.PROGRESS
-        return Verdict(kind=kind, state=state)
+            body = document_of(received.body, received.header(b"content-type"))
+        if self._only_body:
+            return {"body": body}
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(received.headers)}
+        return {
+            "method": received.method,
+            "route": received.route,
+            "query": fields_of_query(received.query),
+            "headers": headers,
+            "body": body,
+        }

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["Expression", "compile_expression", "is_true", "text_of"]
+__all__ = ["Expression", "compile_expression", "is_true", "only_body", "plain_path", "text_of"]
 
 #: Reads one object; null where it finds nothing. Never raises.
 Expression = Callable[[Any], Any]
@@ -30,9 +30,21 @@ def compile_expression(text: str) -> Expression:
     """
     if not text:
         return _nothing
-    if _PLAIN.fullmatch(text):
-        return _path(tuple(step.strip('"') for step in _STEPS.findall(text)))
-    return _jmespath(text)
+    path = plain_path(text)
+    return _jmespath(text) if path is None else _look_up(path)
+
+
+def plain_path(text: str) -> tuple[str, ...] | None:
+    """Return the names that `text` consists of if it is a plain path, else None."""
+    if not _PLAIN.fullmatch(text):
+        return None
+    return tuple(step.strip('"') for step in _STEPS.findall(text))
+
+
+def only_body(*texts: str) -> bool:
+    """Return whether these expressions are plain paths into `body`, so that nothing else need be made for them."""
+    paths = [plain_path(text) for text in texts if text]
+    return all(path is not None and path[0] == "body" for path in paths)
 
 
 def text_of(value: object) -> str:
@@ -60,9 +72,9 @@ def _nothing(_: object) -> None:
     return None
 
 
-def _path(steps: tuple[str, ...]) -> Expression:
+def _look_up(path: tuple[str, ...]) -> Expression:
     def look_up(value: Any) -> Any:  # noqa: ANN401 - JSON is what it is
-        for step in steps:
+        for step in path:
             if type(value) is not dict:
                 return None
             value = value.get(step)

@@ -1,4 +1,4 @@
-"""Loads profiles: TOML, checked against the dataclasses of profile.py; every expression is compiled once.
+"""Loads profiles: TOML, checked against the dataclasses of profile.py, and for what they cannot say.
 
 For the front end only: what this needs (tomllib, msgspec) no worker should carry.
 """
@@ -6,31 +6,35 @@ For the front end only: what this needs (tomllib, msgspec) no worker should carr
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from shared.errors import SettingsError
-from shared.job_server.expressions import compile_expression
-from shared.job_server.placeholders import KNOWN, names_in
-from shared.job_server.profile import Profile
+from shared.job_server.checks import check
+from shared.job_server.placeholders import names_in
+from shared.job_server.profile import READING, Profile
 
-__all__ = ["FOLDER", "load", "parse", "path_of"]
+__all__ = ["FOLDER", "load", "parse", "path_of", "secrets_of", "shipped"]
 
 #: Where the profiles are that a bare name means.
 FOLDER: Final = Path(__file__).resolve().parents[2] / "profiles"
-
-#: The keys that hold expressions, by section.
-_EXPRESSIONS: Final = {"submit": ("rejected", "state"), "callback": ("state",)}
 
 
 def path_of(name: str) -> Path:
     """Return the file that `name` means: a path where it has a slash or ends in .toml, else a file of `FOLDER`."""
     return Path(name) if "/" in name or name.endswith(".toml") else FOLDER / f"{name}.toml"
+
+
+def shipped() -> list[str]:
+    """Return the names of the profiles in `FOLDER`."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
 
 
 def load(name: str) -> Profile:
@@ -43,14 +47,27 @@ def load(name: str) -> Profile:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as exc:
-        shipped = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
-        raise SettingsError(
-            f"PROFILE: got {name!r}, takes a profile's name ({shipped}) or the path of a .toml file"
-        ) from exc
+        takes = f"a profile's name ({', '.join(shipped())}) or the path of a .toml file"
+        raise SettingsError(f"PROFILE: got {name!r}, takes {takes}") from exc
     try:
         return parse(text)
     except ValueError as exc:
         raise SettingsError(f"PROFILE: {path}: {exc}") from exc
+
+
+def secrets_of(profile: Profile, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the value of each placeholder `{env:NAME}` of `profile`, by `env:NAME`.
+
+    Raises:
+        SettingsError: one of them is not set.
+    """
+    names = {name for name in names_in(asdict(profile)) if name.startswith("env:")}
+    for name in sorted(names):
+        if not environ.get(name.removeprefix("env:")):
+            raise SettingsError(
+                f"{name.removeprefix('env:')}: got nothing, takes what the profile {profile.name} needs"
+            )
+    return {name: environ[name.removeprefix("env:")] for name in names}
 
 
 def parse(text: str) -> Profile:
@@ -61,13 +78,14 @@ def parse(text: str) -> Profile:
     """
     document = tomllib.loads(text)  # TOMLDecodeError is a ValueError
     _check_keys(document, Profile, "")
+    status, callback = document.get("status"), document.get("callback")
+    if isinstance(status, dict) and isinstance(callback, dict):
+        document["status"] = {name: callback[name] for name in READING if name in callback} | status
     try:
         profile = msgspec.convert(document, Profile)
     except msgspec.ValidationError as exc:
         raise ValueError(_reason(exc)) from exc
-    for place, expression in _expressions(profile):
-        _check_expression(place, expression)
-    _check_placeholders(profile)
+    check(profile)
     return profile
 
 
@@ -81,8 +99,17 @@ def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN40
             near = difflib.get_close_matches(name, hints, 1, 0.5)
             meant = f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(hints)}"
             raise ValueError(f"there is no key `{name}`{_in(place)}{meant}")
-        if is_dataclass(hints[name]):
-            _check_keys(value, hints[name], f"{place}.{name}" if place else name)
+        below = _dataclass_in(hints[name])
+        if below is not None:
+            for one in value if isinstance(value, list) else [value]:
+                _check_keys(one, below, f"{place}.{name}" if place else name)
+
+
+def _dataclass_in(hint: Any) -> type[Any] | None:  # noqa: ANN401 - a type hint
+    """Return the dataclass that a hint is, or is optionally, or is a tuple of."""
+    if get_origin(hint) in {types.UnionType, tuple}:
+        return next((one for one in get_args(hint) if is_dataclass(one) and isinstance(one, type)), None)
+    return hint if isinstance(hint, type) and is_dataclass(hint) else None
 
 
 def _in(place: str) -> str:
@@ -94,24 +121,3 @@ def _reason(exc: msgspec.ValidationError) -> str:
     reason, _, place = str(exc).partition(" - at `$")
     words = reason.replace("`", "").replace("Object missing required field", "missing key")
     return f"{place.strip('`.') or 'the top'}: {words}"
-
-
-def _expressions(profile: Profile) -> Iterator[tuple[str, str]]:
-    for section, names in _EXPRESSIONS.items():
-        for name in names:
-            yield f"{section}.{name}", getattr(getattr(profile, section), name)
-
-
-def _check_expression(place: str, expression: str) -> None:
-    try:
-        compile_expression(expression)
-    except ValueError as exc:
-        raise ValueError(f"{place}: {expression!r} is no expression: {exc}") from exc
-
-
-def _check_placeholders(profile: Profile) -> None:
-    for field in fields(profile.submit):
-        for name in names_in(getattr(profile.submit, field.name)):
-            if name not in KNOWN:
-                known = ", ".join(f"{{{known}}}" for known in sorted(KNOWN))
-                raise ValueError(f"submit.{field.name}: there is no placeholder {{{name}}}; known are {known}")

@@ -1,4 +1,7 @@
-"""Placeholders in a profile's values: `{callback_url}` and the like, filled in for each job."""
+"""Placeholders in a profile's values: `{callback_url}` and the like, filled in for each job.
+
+Only names that are known are placeholders: other braces, as in a header that holds JSON, are what they are.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,39 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
-__all__ = ["KNOWN", "fill", "has_placeholders", "json_text", "names_in"]
+from shared.errors import ProxyError
 
-#: The names that are known of each job.
-KNOWN: Final = frozenset({"callback_url", "callback_token", "job_id"})
+__all__ = ["OURS", "UnfilledError", "fill", "fill_quoted", "has_placeholders", "json_text", "names_in"]
 
-_PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+#: The names that are known of each job, whatever the job server says.
+OURS: Final = frozenset({"callback_url", "callback_token", "job_id", "job_uuid", "path"})
+
+#: `{name}`, `{callback_url/ROUTE}`, `{env:NAME}`.
+_PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*(?:/[A-Za-z0-9_-]+)?|env:[A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class UnfilledError(ProxyError):
+    """A value of the profile needs a name that has no value for this job, or one that must not stand there."""
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Return `template` with its placeholders filled in. Raises KeyError with the name of one that has no value."""
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    """Return `template` with its placeholders filled in. Raises UnfilledError."""
+    return _PLACEHOLDER.sub(lambda found: _value(found[1], values), template)
+
+
+def fill_quoted(template: str, values: Mapping[str, str]) -> str:
+    """Return `template`, a part of a URL, with its placeholders filled in and percent-encoded; `{path}` keeps its `/`.
+
+    Raises:
+        UnfilledError: a name has no value, or one that would change the path around it.
+    """
+    return _PLACEHOLDER.sub(lambda found: _quoted(found[1], _value(found[1], values)), template)
 
 
 def json_text(template: Any, values: Mapping[str, str]) -> str:  # noqa: ANN401 - JSON is what it is
-    """Return `template`, a JSON value, as text, with the placeholders in its strings filled in. Raises as `fill`."""
+    """Return `template`, a JSON value, as text, with its strings' placeholders filled in. Raises UnfilledError."""
     return json.dumps(_filled(template, values))
 
 
@@ -41,6 +61,21 @@ def names_in(template: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is what it 
 def has_placeholders(template: Any) -> bool:  # noqa: ANN401 - JSON is what it is
     """Return whether there is anything to fill in."""
     return next(names_in(template), None) is not None
+
+
+def _value(name: str, values: Mapping[str, str]) -> str:
+    name, slash, route = name.partition("/")
+    value = values.get(name)
+    if value is None:
+        raise UnfilledError(f"{{{name}}} has no value")
+    return value + slash + route
+
+
+def _quoted(name: str, value: str) -> str:
+    segments = value.split("/") if name == "path" else [value]
+    if any(segment in {"", ".", ".."} for segment in segments):
+        raise UnfilledError(f"what is filled in for {{{name}}} is empty, or would leave its place")
+    return "/".join(quote(segment, safe="") for segment in segments)
 
 
 def _filled(template: Any, values: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON is what it is

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from shared import strict_json
 from shared.errors import StrictJSONError
-from shared.job_server.expressions import compile_expression, is_true, text_of
+from shared.job_server.expressions import compile_expression, is_true, only_body
 from shared.job_server.profile import Submit
+from shared.job_server.readings import Reader
+from shared.job_server.verdict import Kind, Verdict
 
 __all__ = ["Replies", "Reply", "ReplyKind"]
 
@@ -22,6 +25,8 @@ class ReplyKind(StrEnum):
 
     #: The job server has the job.
     RUNNING = "running"
+    #: It has the job, which is over already.
+    FINAL = "final"
     #: It did not take the job, and will not.
     REFUSED = "refused"
     #: It did not take the job now; the same submission may be sent again.
@@ -39,6 +44,10 @@ class Reply:
     kind: ReplyKind
     #: What is wrong with it, for a person; empty where nothing is.
     detail: str = ""
+    #: What later calls about the job need, by the profile's names.
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    #: FINAL: how the job ended.
+    verdict: Verdict | None = None
 
 
 _RUNNING: Final = Reply(kind=ReplyKind.RUNNING)
@@ -52,19 +61,24 @@ class Replies:
         self._accepted = frozenset(submit.accepted)
         self._busy = None if submit.busy is None else frozenset(submit.busy)
         self._rejected = compile_expression(submit.rejected) if submit.rejected else None
-        self._state = compile_expression(submit.state)
         self._running = frozenset(submit.running)
+        self._reader = Reader(submit, submit.outputs)
+        self._only_body = only_body(
+            submit.rejected, submit.state, submit.result, submit.error, *submit.outputs.values()
+        )
+        self._is_read = bool(submit.rejected or submit.running or submit.state or submit.outputs)
 
     def read_status(self, status: int, *, retry_after: bool) -> Reply | None:
         """Return what the status says, or None where it says that the job was taken: then the body has its say.
 
         `retry_after` is whether the reply has a Retry-After that can be read.
         """
-        if status in self._accepted or (not self._accepted and 200 <= status < 300):  # noqa: PLR2004 - HTTP's own
+        is_success = 200 <= status < 300  # noqa: PLR2004 - HTTP's own
+        if status in self._accepted or (is_success and not self._accepted):
             return None
-        if 200 <= status < 300:  # noqa: PLR2004 - HTTP's own
+        if is_success:
             return Reply(
-                kind=ReplyKind.BAD, detail=f"the job server answered {status}, which this profile does not know"
+                kind=ReplyKind.BAD, detail=f"the job server answered {status}, which its profile does not have"
             )
         detail = f"the job server answered {status}"
         if self._is_busy(status, retry_after=retry_after):
@@ -72,23 +86,28 @@ class Replies:
         refused = 400 <= status < 500  # noqa: PLR2004 - HTTP's own
         return Reply(kind=ReplyKind.REFUSED if refused else ReplyKind.ERROR, detail=detail)
 
-    def read(self, status: int, body: bytes) -> Reply:
-        """Return what the body of a reply says whose status says that the job was taken."""
-        if not self._running and self._rejected is None:
+    def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Return what a reply says whose status says that the job was taken."""
+        if not self._is_read:
             return _RUNNING
+        document: Any = None
         try:
             document = strict_json.loads(body)
         except StrictJSONError as exc:
             if self._running:
                 return _bad(f"is not JSON: {exc}")
-            document = None
         seen = {"status": status, "body": document}
+        if not self._only_body:
+            seen["headers"] = {name.lower(): value for name, value in headers.items()}
         if self._rejected is not None and is_true(self._rejected(seen)):
             return Reply(kind=ReplyKind.REFUSED, detail="the job server's reply says that the job was refused")
-        if self._running and text_of(self._state(seen)) not in self._running:
+        verdict = self._reader.read(seen, body)
+        if verdict.kind is not Kind.PROGRESS:
+            return Reply(kind=ReplyKind.FINAL, outputs=verdict.outputs, verdict=verdict)
+        if self._running and verdict.state not in self._running:
             is_object = isinstance(document, dict)
             return _bad("does not say that the job is running" if is_object else "is not a JSON object")
-        return _RUNNING
+        return Reply(kind=ReplyKind.RUNNING, outputs=verdict.outputs)
 
     def _is_busy(self, status: int, *, retry_after: bool) -> bool:
         if self._busy is not None:

@@ -1,100 +1,70 @@
-"""The submission: what a client's object may hold, and what is made of it for the job server.
+"""The submission that is made of a client's job: the profile's address, headers, members and fields, filled in.
 
-Both halves keep the exact text of every value that is not the profile's to set, as reading and writing JSON again
-changes numbers. The front end checks the client's object (`ClientObjects`); a worker, which knows the callback URL,
-merges the profile's members into it (`Submissions`).
+For the workers. The client's own values keep their exact text, as reading and writing JSON again changes numbers.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from shared import strict_json
-from shared.errors import Code, RequestError, StrictJSONError
-from shared.job_server.placeholders import has_placeholders, json_text
-from shared.job_server.profile import Submit
+from shared.job_server.addresses import address
+from shared.job_server.calls import Request, headers_of
+from shared.job_server.exact_text import members_of, object_of
+from shared.job_server.placeholders import fill, has_placeholders, json_text
+from shared.job_server.profile import Profile
 
-__all__ = ["ClientObject", "ClientObjects", "Submissions"]
+__all__ = ["Submissions"]
 
-#: What is merged into a client's object: a member's name, and how its text is made.
+#: Makes a member's text.
 _Make = Callable[[Mapping[str, str]], str]
 _Members = dict[str, str]
-_DUMPS: Final = json.dumps
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientObject:
-    """A client's JSON object, checked."""
-
-    #: Its members in their exact text, less those that the profile overwrites.
-    body: bytes
-    #: Whether the client asks not to be kept waiting.
-    respond_async: bool
-
-
-class ClientObjects:
-    """Checks what clients send."""
-
-    def __init__(self, submit: Submit) -> None:
-        """Check for what `submit` sets itself."""
-        self._patch = submit.body
-        self._overwrites = frozenset(submit.overwrites)
-        self._respond_async = [(name.split("."), _DUMPS(value)) for name, value in submit.respond_async.items()]
-
-    def read(self, body: bytes) -> ClientObject:
-        """Return the client's object.
-
-        Raises:
-            RequestError: it is no JSON object, or has a member that is the profile's to set.
-        """
-        try:
-            members = strict_json.object_members(body)
-            respond_async = bool(self._respond_async) and all(
-                _text_at(members, path) == text for path, text in self._respond_async
-            )
-            text = self._without_overwritten(members, self._patch, "")
-        except StrictJSONError as exc:
-            raise RequestError(Code.INVALID_REQUEST, f"the body is not a job: {exc}") from exc
-        return ClientObject(body=text.encode(), respond_async=respond_async)
-
-    def _without_overwritten(self, members: _Members, patch: Mapping[str, Any], prefix: str) -> str:
-        kept = dict(members)
-        for name, ours in patch.items():
-            if name not in kept:
-                continue
-            path = prefix + name
-            if path in self._overwrites:
-                del kept[name]
-            elif isinstance(ours, dict) and kept[name][:1] == "{":
-                kept[name] = self._without_overwritten(_members(kept[name]), ours, f"{path}.")
-            else:
-                raise RequestError(Code.INVALID_REQUEST, f"`{path}` is set by the proxy, not by the client")
-        return _object(kept)
+_JSON_TYPE = "application/json"
 
 
 class Submissions:
     """Composes submissions."""
 
-    def __init__(self, submit: Submit) -> None:
-        """Compose them as `submit` says."""
+    def __init__(self, profile: Profile, server_url: str) -> None:
+        """Compose them as `profile` says, for the job server at `server_url`."""
+        submit = profile.submit
+        self._submit = submit
+        self._server_url = server_url
+        self._headers = profile.server.headers | submit.headers
         self._patch = _compiled(submit.body)
         self._is_flat = not any(isinstance(value, dict) for value in self._patch.values())
+        is_fixed = not has_placeholders([submit.url, submit.query])
+        self._url = address(server_url, submit.url, {}, submit.query) if is_fixed else None
 
-    def compose(self, body: bytes, values: Mapping[str, str]) -> bytes:
-        """Return the client's object, as `ClientObjects` left it, with the profile's members, filled with `values`.
+    def compose(self, body: bytes, values: Mapping[str, str], content_type: str = _JSON_TYPE) -> Request:
+        """Return the submission of a client's job, as `ClientJobs` left it, with the placeholders' `values`.
 
         Raises:
-            KeyError: a placeholder has no value.
+            UnfilledError: a placeholder has no value, or one that cannot stand where it is.
         """
+        submit = self._submit
+        url = self._url or address(self._server_url, submit.url, values, submit.query)
+        headers = headers_of(self._headers, values) if self._headers else {}
+        if content_type != _JSON_TYPE:
+            headers["Content-Type"] = content_type
+        return Request(method=submit.method, url=url, headers=headers, body=self._body(body, content_type, values))
+
+    def _body(self, body: bytes, content_type: str, values: Mapping[str, str]) -> bytes:
+        if self._submit.form and content_type != _JSON_TYPE:
+            from shared.job_server.forms import with_fields  # noqa: PLC0415 - few profiles have forms
+
+            return with_fields(
+                body, content_type, {name: fill(text, values) for name, text in self._submit.form.items()}
+            )
+        if not self._patch:
+            return body
         if not self._is_flat:
-            return _merged(_members(body.decode()), self._patch, values).encode()
+            return _merged(members_of(body.decode()), self._patch, values).encode()
         # No member of the client's bears one of these names, so that theirs need not be read.
-        ours = ",".join(f"{_DUMPS(name)}:{make(values)}" for name, make in self._patch.items())
+        ours = ",".join(f"{json.dumps(name)}:{make(values)}" for name, make in self._patch.items())
         theirs = body.strip()[1:-1].strip()
-        return b"{" + theirs + (b"," if theirs and ours else b"") + ours.encode() + b"}"
+        return b"{" + theirs + (b"," if theirs else b"") + ours.encode() + b"}"
 
 
 def _compiled(patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +75,7 @@ def _compiled(patch: Mapping[str, Any]) -> dict[str, Any]:
 def _maker(value: Any) -> _Make:  # noqa: ANN401 - JSON is what it is
     if has_placeholders(value):
         return lambda values: json_text(value, values)
-    text = _DUMPS(value)
+    text = json.dumps(value)
     return lambda _: text
 
 
@@ -113,26 +83,7 @@ def _merged(members: _Members, patch: Mapping[str, Any], values: Mapping[str, st
     merged = dict(members)
     for name, ours in patch.items():
         if isinstance(ours, dict):
-            merged[name] = _merged(_members(merged.get(name, "{}")), ours, values)
+            merged[name] = _merged(members_of(merged.get(name, "{}")), ours, values)
         else:
             merged[name] = ours(values)
-    return _object(merged)
-
-
-def _members(text: str) -> _Members:
-    return strict_json.object_members(text.encode())
-
-
-def _object(members: _Members) -> str:
-    return "{" + ",".join(f"{_DUMPS(name)}:{value}" for name, value in members.items()) + "}"
-
-
-def _text_at(members: _Members, path: list[str]) -> str | None:
-    """Return the exact text of the member at `path`, if there is one."""
-    *parents, last = path
-    for name in parents:
-        text = members.get(name, "")
-        if text[:1] != "{":
-            return None
-        members = _members(text)
-    return members.get(last)
+    return object_of(merged)

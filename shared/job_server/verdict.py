@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shared.errors import Code
@@ -13,21 +14,29 @@ __all__ = ["Kind", "Verdict", "job_failed", "outcome_of"]
 
 
 class Kind(StrEnum):
-    """What a callback says."""
+    """What a callback, or the answer to a status call, says."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     #: The job is not over.
     PROGRESS = "progress"
+    #: The job may be over: the job server has to be asked.
+    NOTIFICATION = "notification"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a callback says of its job."""
+    """What a callback, or the answer to a status call, says of its job."""
 
     kind: Kind
     #: The state that it names, as text; empty where it names none.
     state: str = ""
+    #: After a success, what the client gets, as JSON; None: the whole body.
+    result: bytes | None = None
+    #: After a failure, the job server's reason; empty where it gives none.
+    error: str = ""
+    #: What later calls about the job need, by the profile's names.
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:

@@ -57,7 +57,7 @@ async def _rehearse(config: WorkerConfig, jobs: int) -> None:
     outbox_r, outbox_w = multiprocessing.Pipe(duplex=False)
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    client = JobClient(replace(config, job_server_url=f"http://{host}:{port}/start", profile=_PROFILE))
+    client = JobClient(replace(config, job_server_url=f"http://{host}:{port}/start", profile=_PROFILE, secrets={}))
     life = asyncio.ensure_future(Worker(client, outbox_w, 0).serve(inbox))
     for _ in range(jobs):
         await _serve_job(inbox, outbox_r)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from proxy.api.clients.idempotency_key import fingerprint, key_of
 from proxy.api.clients.preferences import preference
 from proxy.http.asgi import header, read_body
-from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from proxy.jobs.job import Job
     from proxy.jobs.keys import Keys
     from proxy.store.record import Record
-    from shared.job_server.submissions import ClientObjects
+    from shared.job_server.client_jobs import ClientJobs
 
 __all__ = ["QueueJob"]
 
@@ -37,7 +36,7 @@ class QueueJob:
         authorization: Authorization,
         keys: Keys,
         answers: Answers,
-        client_objects: ClientObjects,
+        client_jobs: ClientJobs,
         *,
         max_body_bytes: int,
     ) -> None:
@@ -45,17 +44,18 @@ class QueueJob:
         self._authorization = authorization
         self._keys = keys
         self._answers = answers
-        self._client_objects = client_objects
+        self._client_jobs = client_jobs
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a job, wait for its outcome as long as the client prefers, answer with it."""
         holder = self._authorization.check(scope)
-        _check_media_type(scope)
+        content_type = header(scope, b"content-type")
+        self._client_jobs.check_media_type(content_type)
         key = key_of(scope, holder)
         if key is None:  # one with a key may ask for a job that is here already
             self._dispatcher.check_admission()  # before the body is read: an overload is answered at once
-        job = self._client_objects.read(await read_body(scope, receive, self._max_body_bytes))
+        job = self._client_jobs.read(await read_body(scope, receive, self._max_body_bytes), content_type)
         wish = preference(scope, asynchronous=job.respond_async)
         known, replayed = await self._job(scope, job.body, key)
         await self._answers.of_job(scope, send, known, limit_s=wish.limit_s, applied=wish.applied, replayed=replayed)
@@ -73,13 +73,6 @@ class QueueJob:
             )
 
         return await self._keys.job(key, printed, begin)
-
-
-def _check_media_type(scope: Scope) -> None:
-    media_type, _, parameters = header(scope, b"content-type").partition(";")
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if media_type.strip().lower() != "application/json" or charset not in {"", "utf-8", "utf8"}:
-        raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "send the job as `Content-Type: application/json`, in UTF-8")
 
 
 def _trace_context(scope: Scope) -> tuple[str, str]:

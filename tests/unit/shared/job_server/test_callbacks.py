@@ -69,3 +69,94 @@ def test_a_final_callback_stands_for_an_outcome() -> None:
     failed = outcome_of(b"{}", failed=True)
     assert isinstance(failed, Failed)
     assert (failed.code, failed.result) == (Code.JOB_FAILED, b"{}")
+
+
+def received(body: bytes = b"", route: str = "", query: str = "", **headers: str) -> Received:
+    """A callback with these headers, underscores for hyphens."""
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Received(body=body, route=route, query=query, headers=pairs)
+
+
+def test_the_state_can_be_anywhere() -> None:
+    """In the route, the query, a header, the method, or a form's field."""
+    for state, call in {
+        "route": received(route="done"),
+        "query.status": received(query="id=1&status=done&status=other"),
+        'headers."x-status"': received(x_status="done"),
+        "body.status": received(b"status=done&a=1", content_type="application/x-www-form-urlencoded"),
+        "body.job.status": received(
+            b'--b\r\nContent-Disposition: form-data; name="job"\r\n\r\n{"status": "done"}\r\n--b--\r\n',
+            content_type="multipart/form-data; boundary=b",
+        ),
+        "method == 'POST' && 'done'": received(),
+    }.items():
+        assert Callbacks(Callback(state=state, succeeded=("done",))).read(call).kind is Kind.SUCCEEDED, state
+
+
+def test_the_result_can_be_a_part_in_its_exact_text() -> None:
+    """Where a plain path names it; what an expression makes is written anew; what is not there is null."""
+    body = b'{"state": "done", "data": {"a": 1.50, "b": 1e400, "c": "\\u00e9"}}'
+    for result, expected in {
+        "": None,
+        "body.data": b'{"a": 1.50, "b": 1e400, "c": "\\u00e9"}',
+        "body.data.a": b"1.50",
+        "body.none": b"null",
+        "[body.data.a]": b"[1.5]",
+        "[body.data.b]": b"null",
+        'headers."x-a"': b'"1"',
+    }.items():
+        call = received(body, x_a="1")
+        rules = Callback(state="body.state", succeeded=("done",), result=result)
+        assert Callbacks(rules).read(call).result == expected, result
+
+
+def test_the_reason_of_a_failure_is_told() -> None:
+    """As text, cut where it is long; a success has none, whatever stands there."""
+    rules = Callback(state="body.state", succeeded=("done",), failed=("broken",), error="body.error")
+    for error, expected in {
+        '"so"': "so",
+        "null": "",
+        '{"a": 1}': '{"a": 1}',
+        f'"{"x" * 501}"': "x" * 500 + "…",
+    }.items():
+        assert verdict(rules, b'{"state": "broken", "error": %b}' % error.encode()).error == expected
+    assert verdict(rules, b'{"state": "done", "error": "old"}').error == ""
+
+
+def test_a_callback_can_be_a_notification_only() -> None:
+    """Then what ends a job only says that there is something to ask for; without a state, everything does."""
+    rules = Callback(
+        state="body.state", succeeded=("done",), failed=("broken",), notification_only=True, outputs={"id": "body.id"}
+    )
+    assert verdict(rules, b'{"state": "done", "id": 3}') == Verdict(
+        kind=Kind.NOTIFICATION, state="done", outputs={"id": "3"}
+    )
+    assert verdict(rules, b'{"state": "broken"}').kind is Kind.NOTIFICATION
+    assert verdict(rules, b'{"state": "half"}').kind is Kind.PROGRESS
+    assert verdict(Callback(notification_only=True), b"").kind is Kind.NOTIFICATION
+
+
+def test_a_callback_at_a_fixed_url_says_whose_it_is() -> None:
+    """Or nothing."""
+    rules = Callbacks(Callback(state="body.s", correlate="body.ids[0]", path="/callback/x"))
+    assert rules.correlation(received(b'{"ids": [7]}')) == "7"
+    assert rules.correlation(received(b"[]")) == ""
+
+
+@given(
+    st.binary(max_size=80),
+    st.sampled_from(
+        [
+            "",
+            "application/json",
+            "multipart/form-data; boundary=b",
+            "multipart/form-data",
+            "application/x-www-form-urlencoded",
+            "text/plain",
+        ]
+    ),
+)
+def test_no_body_of_any_type_raises(body: bytes, content_type: str) -> None:
+    """What is not what it says is null to an expression."""
+    rules = Callbacks(Callback(state="body.a.b || query.a", succeeded=("done",)))
+    assert rules.read(received(body, content_type=content_type, query="%")).kind in Kind

@@ -2,43 +2,78 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shared.errors import SettingsError
 from shared.job_server import loader
-from shared.job_server.profile import Profile
 from shared.worker_config import WorkerConfig
 
 SOUND = """
 name = "sound"
 [submit]
 url = "/jobs"
+body = { hook = "{callback_url}" }
 [callback]
 state = "body.state"
 succeeded = ["done"]
 """
 
-HEAD = 'name = "x"'
-CALLBACK = '[callback]\nstate = "a"\nsucceeded = []'
+HEAD = 'name = "x"\n'
+SUBMIT = '[submit]\nbody = { hook = "{callback_url}" }\n'
+CALLBACK = '[callback]\nstate = "body.state"\nsucceeded = ["done"]\n'
+STATUS = '[status]\nurl = "/s/{id}"\n'
 
 WRONG = {
     "nam = 1": "there is no key `nam` at the top; did you mean `name`?",
     "zzz = 1": "there is no key `zzz` at the top; known are name, description, documentation, ",
     "[calback]": "there is no key `calback` at the top; did you mean `callback`?",
     "[submit]\nacepted = [200]": "there is no key `acepted` in [submit]; did you mean `accepted`?",
-    f"{HEAD}\n[submit]": "the top: missing key callback",
-    f'{HEAD}\n[submit]\n[callback]\nstate = "a"': "callback: missing key succeeded",
-    f"name = 1\n[submit]\n{CALLBACK}": "name: Expected str, got int",
-    f'{HEAD}\n[submit]\naccepted = ["2xx"]\n{CALLBACK}': "submit.accepted[0]: Expected int, got str",
-    f'{HEAD}\n[submit]\nstate = "a b"\n{CALLBACK}': "submit.state: 'a b' is no expression: ",
-    f'{HEAD}\n[submit]\nrejected = "!"\n{CALLBACK}': "submit.rejected: '!' is no expression: ",
-    f'{HEAD}\n[submit]\nbody = {{ a = ["{{calback_url}}"] }}\n{CALLBACK}': (
-        "submit.body: there is no placeholder {calback_url}; known are {callback_token}, {callback_url}, {job_id}"
+    "[[sample]]\nkid = 1": "there is no key `kid` in [sample]; did you mean `kind`?",
+    f"{HEAD}{SUBMIT}": "the top: missing key callback",
+    f"name = 1\n{SUBMIT}{CALLBACK}": "name: Expected str, got int",
+    f'{HEAD}{SUBMIT}accepted = ["2xx"]\n{CALLBACK}': "submit.accepted[0]: Expected int, got str",
+    f'{HEAD}{SUBMIT}state = "body.a b"\n{CALLBACK}': "submit.state: 'body.a b' is no expression: ",
+    f'{HEAD}{SUBMIT}rejected = "!"\n{CALLBACK}': "submit.rejected: '!' is no expression: ",
+    f'{HEAD}{SUBMIT}rejected = "!body.ok"\n{CALLBACK}': "submit.rejected: '!body.ok': `!a.b` means `(!a).b`; write",
+    f'{HEAD}{SUBMIT}rejected = "body.code != 200"\n{CALLBACK}': (
+        "submit.rejected: 'body.code != 200' is no expression: ... a number needs backticks: `1`"
     ),
+    f'{HEAD}{SUBMIT}outputs = {{ id = "headers.x-id" }}\n{CALLBACK}': (
+        "submit.outputs.id: 'headers.x-id' is no expression: ... a name with a hyphen needs quotes: headers.\"x-name\""
+    ),
+    f'{HEAD}{SUBMIT}[callback]\nstate = "status"\nsucceeded = ["a"]': (
+        "callback.state: 'status': there is no `status` to look at; there are body, headers, method, query, route"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}error = "body.a || errors[0].b"': (
+        "callback.error: 'body.a || errors[0].b': there is no `errors` to look at"
+    ),
+    f'{HEAD}[submit]\nbody = {{ a = ["{{calback_url}}"] }}\n{CALLBACK}': (
+        "submit: there is no placeholder {calback_url}; known are {callback_token}, {callback_url}, {job_id}, "
+        "{job_uuid}, {path} and {env:NAME}"
+    ),
+    f"{HEAD}{SUBMIT}{CALLBACK}{STATUS}": "status: there is no placeholder {id}; known are ",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/{{callback_url}}"': "status: there is no placeholder {callback_url}; ",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "http://other/"': "status.url: got 'http://other/', takes what is append",
+    f"{HEAD}[submit]\nbody = {{ a = 1 }}\n{CALLBACK}": "submit: nothing tells the job server {callback_url}",
+    f'{HEAD}{SUBMIT}outputs = {{ job_id = "body.id" }}\n{CALLBACK}': "submit.outputs: `job_id` cannot be an output's",
+    f'{HEAD}{SUBMIT}outputs = {{ Id = "body.id" }}\n{CALLBACK}': "submit.outputs: `Id` cannot be an output's name",
+    f'{HEAD}{SUBMIT}[callback]\nstate = "body.a"': "callback: missing key succeeded",
+    f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]': "callback: missing key state, which says what succeeded",
+    f"{HEAD}{SUBMIT}[callback]": "callback: missing key state; it may be left out only with notification_only = true",
+    f'{HEAD}{SUBMIT}{CALLBACK}failed = ["done"]': "callback: 'done' stands twice in succeeded and failed",
+    f'{HEAD}{SUBMIT}running = ["a"]\n{CALLBACK}': "submit: missing key state, which says what running is compared with",
+    f"{HEAD}{SUBMIT}[callback]\nnotification_only = true": "callback.notification_only: there is no [status] and no",
+    f'{HEAD}{SUBMIT}{CALLBACK}path = "/callback/a"': "callback: path and correlate go together",
+    f'{HEAD}{SUBMIT}{CALLBACK}path = "/a"\ncorrelate = "body.a"': "callback.path: got '/a', takes /callback/ and",
+    f'{HEAD}{SUBMIT}{CALLBACK}correlate_with = "id"': "callback.correlate_with: got 'id', takes one of ",
+    f'{HEAD}{SUBMIT}[callback]\nnotification_only = true\n[status]\nurl = "/a"': "status: missing key state",
+    f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "hmac"\nsecret = "a"': "verify: missing key header, which the schem",
+    f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "jwt"': "verify.scheme: Invalid enum value 'jwt'",
     "name = ": "Invalid value (at end of document)",
-    f"{HEAD}\n[submit]\n[[callback]]": "callback: Expected object, got array",
+    f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }
 
 
@@ -47,7 +82,9 @@ def test_what_is_wrong_is_named_with_its_place(text: str, reason: str) -> None:
     """A key that is unknown or missing, a wrong type, an expression or a placeholder that is none."""
     with pytest.raises(ValueError, match=r".") as caught:
         loader.parse(text)
-    assert str(caught.value).startswith(reason)
+    begin, _, end = reason.partition(" ... ")
+    assert str(caught.value).startswith(begin)
+    assert str(caught.value).endswith(end)
 
 
 def test_a_name_means_a_file_of_the_folder_and_anything_else_a_path(tmp_path: Path) -> None:
@@ -77,7 +114,40 @@ def test_a_profile_reaches_a_worker_as_it_is() -> None:
     """Nothing is lost on the way, and no list stays a list that was a tuple."""
     profile = loader.load("spreedly")
     config = WorkerConfig(
-        job_server_url="http://a/", profile=profile, max_body_bytes=1, submit_retries=1, lost_reply_wait_s=1, max_jobs=1
+        job_server_url="http://a/",
+        profile=replace(profile, sample=()),
+        secrets={"env:A": "b"},
+        max_body_bytes=1,
+        submit_retries=1,
+        lost_reply_wait_s=1,
+        max_jobs=1,
     )
     assert WorkerConfig.decode(config.encode()) == config
-    assert Profile.from_json(profile.as_json()) == profile
+    assert "'b'" not in repr(config)
+
+
+def test_a_secret_is_taken_from_the_environment() -> None:
+    """And one that is not set ends the start, before anything is started."""
+    profile = loader.load("replicate")
+    environ = {"REPLICATE_API_TOKEN": "a", "REPLICATE_WEBHOOK_SECRET": "b", "OTHER": "c"}
+    assert loader.secrets_of(profile, environ) == {"env:REPLICATE_API_TOKEN": "a", "env:REPLICATE_WEBHOOK_SECRET": "b"}
+    for name in ("REPLICATE_API_TOKEN", "REPLICATE_WEBHOOK_SECRET"):
+        with pytest.raises(SettingsError, match=f"^{name}: got nothing, takes what the profile replicate needs$"):
+            loader.secrets_of(profile, environ | {name: ""})
+
+
+def test_status_is_read_as_callbacks_are_unless_it_says_otherwise() -> None:
+    """Each key for itself."""
+    profile = loader.parse(
+        f'{HEAD}{SUBMIT}outputs = {{ id = "body.id" }}\n{CALLBACK}failed = ["broken"]\nresult = "body.a"\n'
+        f'{STATUS}state = "body.s"\n'
+    )
+    assert profile.status is not None
+    status = profile.status
+    assert (status.state, status.succeeded, status.failed, status.result, status.after) == (
+        "body.s",
+        ("done",),
+        ("broken",),
+        "body.a",
+        30.0,
+    )

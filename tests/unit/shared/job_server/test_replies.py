@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from shared.job_server.profile import Submit
 from shared.job_server.replies import Replies, Reply, ReplyKind
+from shared.job_server.verdict import Kind, Verdict
 
 STRICT = Submit(state="body.state", running=("running", "queued"))
 
@@ -20,7 +21,7 @@ def by_status(submit: Submit, status: int, *, retry_after: bool = False) -> str:
 
 def by_body(submit: Submit, body: bytes) -> Reply:
     """Read the body of a reply whose status is fine."""
-    return Replies(submit).read(200, body)
+    return Replies(submit).read(200, {}, body)
 
 
 @pytest.mark.parametrize(
@@ -100,5 +101,31 @@ def test_a_2xx_can_be_a_refusal(body: bytes, kind: ReplyKind) -> None:
 def test_every_reply_says_something(status: int, retry_after: bool, body: bytes) -> None:
     """Nothing raises, and what is not a success has a reason."""
     replies = Replies(STRICT)
-    reply = replies.read_status(status, retry_after=retry_after) or replies.read(status, body)
+    reply = replies.read_status(status, retry_after=retry_after) or replies.read(status, {}, body)
     assert (reply.kind is ReplyKind.RUNNING) is (reply.detail == "")
+
+
+def test_a_reply_can_name_what_later_calls_need() -> None:
+    """In its body and its headers; numbers count by their text, and what is missing is left out."""
+    outputs = {"id": "body.id", "place": "headers.location", "none": "body.none", "status": "status"}
+    reply = Replies(Submit(outputs=outputs)).read(201, {"Location": "/jobs/1"}, b'{"id": 7}')
+    assert reply == Reply(kind=ReplyKind.RUNNING, outputs={"id": "7", "place": "/jobs/1", "status": "201"})
+
+
+def test_a_reply_can_be_final() -> None:
+    """Where the profile says by what."""
+    submit = Submit(
+        state="body.state",
+        succeeded=("done",),
+        failed=("broken",),
+        running=("running",),
+        result="body.data",
+        error="body.why",
+    )
+    assert by_body(submit, b'{"state": "done", "data": 1.0}').verdict == Verdict(
+        kind=Kind.SUCCEEDED, state="done", result=b"1.0"
+    )
+    assert by_body(submit, b'{"state": "broken", "why": "so"}').verdict == Verdict(
+        kind=Kind.FAILED, state="broken", error="so"
+    )
+    assert by_body(submit, b'{"state": "other"}').kind is ReplyKind.BAD

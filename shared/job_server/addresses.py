@@ -1,0 +1,62 @@
+"""Where a call goes: the job server's address, a profile's template, and what the job server itself named.
+
+What comes from the job server's messages is not trusted with more than a place on that very server: a call that would
+leave it is not made, as it would carry credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+from shared.job_server.placeholders import UnfilledError, fill, fill_quoted, has_placeholders
+
+__all__ = ["address", "origin"]
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def address(server_url: str, template: str, values: Mapping[str, str], query: Mapping[str, str] | None = None) -> str:
+    """Return the URL of a call.
+
+    A template that begins with a placeholder whose value is a URL, or a path from the root, begins with just that.
+
+    Raises:
+        UnfilledError: a name has no value, or the URL is not one of the job server's.
+    """
+    found = _target(server_url, template, values) if template else server_url
+    if query:
+        filled = urlencode({name: fill(value, values) for name, value in query.items()}, quote_via=quote)
+        found += ("&" if "?" in found else "?") + filled
+    return found
+
+
+def _target(server_url: str, template: str, values: Mapping[str, str]) -> str:
+    first, rest = _first_placeholder(template)
+    value = fill(first, values) if first else ""
+    if not value.lower().startswith(("http://", "https://", "/")):
+        return server_url.rstrip("/") + fill_quoted(template, values)
+    try:
+        named = urljoin(server_url, value) if value.isprintable() else ""
+    except ValueError:
+        named = ""
+    if origin(named) != origin(server_url):
+        raise UnfilledError("the address that the job server named is not on the job server")
+    return named + fill_quoted(rest, values)
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of `url` (RFC 6454, section 4); nothing that equals a URL's if it is none."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return "", "", -1
+
+
+def _first_placeholder(template: str) -> tuple[str, str]:
+    """Return the placeholder that `template` begins with, if it does, and the rest."""
+    end = template.find("}") + 1
+    first = template[:end]
+    return (first, template[end:]) if first.startswith("{") and has_placeholders(first) else ("", template)

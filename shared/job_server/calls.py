@@ -1,0 +1,72 @@
+"""The calls to a job server about a job that it has: how it is doing, its result, and that it is to be cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shared.job_server.addresses import address
+from shared.job_server.placeholders import OURS, UnfilledError, fill, json_text, names_in
+from shared.job_server.profile import Cancel, Result, Server, Status
+
+__all__ = ["Call", "Request", "headers_of", "masked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request to the job server, complete."""
+
+    method: str
+    url: str
+    #: May hold secrets.
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = b""
+
+
+class Call:
+    """Makes the requests of one section of a profile."""
+
+    def __init__(self, server_url: str, server: Server, section: Status | Result | Cancel) -> None:
+        self._server_url = server_url
+        self._section = section
+        self._headers = server.headers | section.headers
+        self._body = section.body if isinstance(section, Cancel) else {}
+        #: The names that the job server itself has to have given: without one of them the call cannot be made.
+        self.needs = frozenset(
+            name
+            for part in (section.url, self._headers, self._body)
+            for name in names_in(part)
+            if name.partition("/")[0] not in OURS and not name.startswith("env:")
+        )
+
+    def request(self, values: Mapping[str, str]) -> Request:
+        """Return the request for a job.
+
+        Raises:
+            UnfilledError: a name has no value, or the address that the job server gave is not on the job server.
+        """
+        headers = headers_of(self._headers, values)
+        body = b""
+        if self._body:
+            body = json_text(self._body, values).encode()
+            headers.setdefault("Content-Type", "application/json")
+        url = address(self._server_url, self._section.url, values)
+        return Request(method=self._section.method, url=url, headers=headers, body=body)
+
+
+def headers_of(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    """Return headers with their placeholders filled in.
+
+    Raises:
+        UnfilledError: a name has no value, or what was filled in cannot stand in a header.
+    """
+    filled = {name: fill(value, values) for name, value in templates.items()}
+    for name, value in filled.items():
+        if not value.isprintable():
+            raise UnfilledError(f"what is filled into the header {name} cannot stand there")
+    return filled
+
+
+def masked(values: Mapping[str, str]) -> dict[str, str]:
+    """Return `values` with dots in the place of what is secret, to be shown to a person."""
+    return {name: "•••" if name.startswith("env:") else value for name, value in values.items()}

@@ -1,0 +1,142 @@
+"""What has to fit in a profile beyond the types of its values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any, Final
+
+from shared.job_server.placeholders import OURS, names_in
+from shared.job_server.profile import Cancel, Profile, Reading, Result, Status, Verify
+from shared.job_server.traps import check_expression
+
+__all__ = ["check"]
+
+_CALLBACK: Final = frozenset({"method", "route", "query", "headers", "body"})
+_ANSWER: Final = frozenset({"status", "headers", "body"})
+_OUTPUT: Final = re.compile(r"[a-z][a-z0-9_]*")
+_PATH: Final = re.compile(r"/callback/[A-Za-z0-9_-]+")
+_NEEDS: Final = {"header": ("header", "value"), "hmac": ("header", "secret"), "standard-webhooks": ("secret",)}
+
+
+def check(profile: Profile) -> None:
+    """Raise ValueError if something in `profile` does not fit; the message says what, and where."""
+    for place, text, known in _expressions(profile):
+        if text:
+            try:
+                check_expression(text, known)
+            except ValueError as exc:
+                raise ValueError(f"{place}: {exc}") from exc
+    _check_readings(profile)
+    _check_addresses(profile)
+    _check_outputs(profile)
+    _check_placeholders(profile)
+    _check_callback(profile)
+    if profile.verify is not None:
+        _check_verify(profile.verify)
+
+
+def _expressions(profile: Profile) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Yield each expression with its place and the names that it may look at."""
+    readings: list[tuple[str, Reading, frozenset[str]]] = [
+        ("submit", profile.submit, _ANSWER),
+        ("callback", profile.callback, _CALLBACK),
+    ]
+    if profile.status is not None:
+        readings.append(("status", profile.status, _ANSWER))
+    for section, reading, known in readings:
+        for name in ("state", "result", "error"):
+            yield f"{section}.{name}", getattr(reading, name), known
+    for name, text in profile.submit.outputs.items():
+        yield f"submit.outputs.{name}", text, _ANSWER
+    for name, text in profile.callback.outputs.items():
+        yield f"callback.outputs.{name}", text, _CALLBACK
+    yield "submit.rejected", profile.submit.rejected, _ANSWER
+    yield "callback.correlate", profile.callback.correlate, _CALLBACK
+    if profile.result is not None:
+        yield "result.result", profile.result.result, _ANSWER
+
+
+def _check_outputs(profile: Profile) -> None:
+    for section, outputs in (("submit", profile.submit.outputs), ("callback", profile.callback.outputs)):
+        for name in outputs:
+            if not _OUTPUT.fullmatch(name) or name in OURS:
+                raise ValueError(
+                    f"{section}.outputs: `{name}` cannot be an output's name; take a word of a-z, 0-9 and _"
+                )
+
+
+def _check_placeholders(profile: Profile) -> None:
+    outputs = {*profile.submit.outputs, *profile.callback.outputs}
+    of_the_job = OURS - {"callback_url"}
+    _check_names("server.headers", [profile.server.headers], {*OURS, *outputs})
+    submit = profile.submit
+    _check_names("submit", [submit.url, submit.headers, submit.query, submit.body, submit.form], OURS)
+    calls: list[tuple[str, Status | Result | Cancel | None]] = [
+        ("status", profile.status),
+        ("result", profile.result),
+        ("cancel", profile.cancel),
+    ]
+    for section, call in calls:
+        if call is not None:
+            body: Any = call.body if isinstance(call, Cancel) else ""
+            _check_names(section, [call.url, call.headers, body], {*of_the_job, *outputs})
+    if profile.verify is not None:
+        _check_names("verify", [profile.verify.value, profile.verify.secret], of_the_job)
+
+
+def _check_names(section: str, templates: Iterable[Any], known: Iterable[str]) -> None:
+    for name in names_in(list(templates)):
+        if name.partition("/")[0] not in known and not name.startswith("env:"):
+            names = ", ".join(f"{{{one}}}" for one in sorted(known))
+            raise ValueError(f"{section}: there is no placeholder {{{name}}}; known are {names} and {{env:NAME}}")
+
+
+def _check_addresses(profile: Profile) -> None:
+    calls = {"submit": profile.submit, "status": profile.status, "result": profile.result, "cancel": profile.cancel}
+    for section, call in calls.items():
+        if call is not None and call.url[:1] not in {"", "/", "{"}:
+            raise ValueError(f"{section}.url: got {call.url!r}, takes what is appended to JOB_SERVER_URL: /path")
+
+
+def _check_readings(profile: Profile) -> None:
+    for section, reading in (("submit", profile.submit), ("callback", profile.callback), ("status", profile.status)):
+        if reading is None:
+            continue
+        lists = [*reading.succeeded, *reading.failed]
+        if lists and not reading.state:
+            raise ValueError(f"{section}: missing key state, which says what succeeded and failed are compared with")
+        if section != "submit" and reading.state and not reading.succeeded:
+            raise ValueError(f"{section}: missing key succeeded")
+        for state in lists:
+            if lists.count(state) > 1:
+                raise ValueError(f"{section}: {state!r} stands twice in succeeded and failed")
+    if profile.submit.running and not profile.submit.state:
+        raise ValueError("submit: missing key state, which says what running is compared with")
+
+
+def _check_callback(profile: Profile) -> None:
+    callback, submit = profile.callback, profile.submit
+    if not callback.state and not callback.notification_only:
+        raise ValueError("callback: missing key state; it may be left out only with notification_only = true")
+    if callback.notification_only and profile.status is None and profile.result is None:
+        raise ValueError("callback.notification_only: there is no [status] and no [result] to ask")
+    if bool(callback.path) is not bool(callback.correlate):
+        raise ValueError("callback: path and correlate go together")
+    if callback.path and not _PATH.fullmatch(callback.path):
+        raise ValueError(f"callback.path: got {callback.path!r}, takes /callback/ and a word")
+    with_names = {"callback_token", "job_id", "job_uuid", *submit.outputs}
+    if callback.correlate_with not in with_names:
+        raise ValueError(f"callback.correlate_with: got {callback.correlate_with!r}, takes one of {sorted(with_names)}")
+    named = {name.partition("/")[0] for name in names_in(asdict(submit))}
+    if not callback.path and "callback_url" not in named:
+        raise ValueError("submit: nothing tells the job server {callback_url}")
+    if profile.status is not None and not profile.status.state:
+        raise ValueError("status: missing key state, and [callback] has none either")
+
+
+def _check_verify(verify: Verify) -> None:
+    for name in _NEEDS[verify.scheme]:
+        if not getattr(verify, name):
+            raise ValueError(f"verify: missing key {name}, which the scheme {verify.scheme} needs")

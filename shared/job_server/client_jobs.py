@@ -1,0 +1,128 @@
+"""What a client may send as a job: of which media type, and without what is the profile's to set.
+
+For the front end; the submission itself is made by a worker (submissions.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from shared import strict_json
+from shared.errors import Code, RequestError, StrictJSONError
+from shared.job_server.documents import media_type_of
+from shared.job_server.exact_text import members_of, object_of, text_at
+from shared.job_server.forms import MEDIA_TYPES as FORMS
+from shared.job_server.forms import FormError, field_names
+from shared.job_server.profile import Submit
+
+__all__ = ["JSON_TYPE", "ClientJob", "ClientJobs"]
+
+JSON_TYPE: Final = "application/json"
+_UTF8: Final = frozenset({"", "utf-8", "utf8"})
+_Members = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientJob:
+    """A client's job, checked."""
+
+    #: A JSON object: its members in their exact text, less those that the profile overwrites. Else byte for byte.
+    body: bytes
+    content_type: str = JSON_TYPE
+    #: Whether the client asks not to be kept waiting.
+    respond_async: bool
+
+
+class ClientJobs:
+    """Checks what clients send."""
+
+    def __init__(self, submit: Submit) -> None:
+        """Check for what `submit` sets itself."""
+        self._patch = submit.body
+        self._fields = frozenset(submit.form)
+        self._overwrites = frozenset(submit.overwrites)
+        self._respond_async = [
+            (tuple(name.split(".")), json.dumps(value)) for name, value in submit.respond_async.items()
+        ]
+        self._takes_all = not submit.body and not submit.form
+        self._takes_json = bool(submit.body)
+        self._takes_forms = bool(submit.form)
+
+    def check_media_type(self, content_type: str) -> None:
+        """Raise RequestError unless the profile can put what it sets into a body of this type."""
+        media_type = media_type_of(content_type)
+        if self._takes_all or (self._takes_forms and media_type in FORMS):
+            return
+        if not self._takes_json:
+            wanted = "a form: `multipart/form-data` or `application/x-www-form-urlencoded`"
+            raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, f"send the job as {wanted}")
+        if media_type != JSON_TYPE or not _is_utf8(content_type):
+            raise RequestError(
+                Code.UNSUPPORTED_MEDIA_TYPE, "send the job as `Content-Type: application/json`, in UTF-8"
+            )
+
+    def read(self, body: bytes, content_type: str = JSON_TYPE) -> ClientJob:
+        """Return the client's job.
+
+        Raises:
+            RequestError: it is not of a type that the profile knows, or not what its type says, or has a member or a
+                field that is the profile's to set.
+        """
+        self.check_media_type(content_type)
+        media_type = media_type_of(content_type)
+        if self._takes_forms and media_type in FORMS:
+            self._check_fields(body, content_type)
+        elif self._takes_json:
+            return self._read_object(body)
+        return ClientJob(body=body, content_type=content_type, respond_async=False)
+
+    def _check_fields(self, body: bytes, content_type: str) -> None:
+        try:
+            taken = field_names(body, content_type) & self._fields
+        except FormError as exc:
+            raise RequestError(Code.INVALID_REQUEST, f"the body is not a job: {exc}") from exc
+        for name in sorted(taken - self._overwrites):
+            _refuse_ours(name)
+
+    def _read_object(self, body: bytes) -> ClientJob:
+        try:
+            members = strict_json.object_members(body)
+            respond_async = bool(self._respond_async) and all(
+                _text_at(members, path) == text for path, text in self._respond_async
+            )
+            text = self._without_overwritten(members, self._patch, "")
+        except StrictJSONError as exc:
+            raise RequestError(Code.INVALID_REQUEST, f"the body is not a job: {exc}") from exc
+        return ClientJob(body=text.encode(), respond_async=respond_async)
+
+    def _without_overwritten(self, members: _Members, patch: Mapping[str, Any], prefix: str) -> str:
+        kept = dict(members)
+        for name, ours in patch.items():
+            if name not in kept:
+                continue
+            path = prefix + name
+            if path in self._overwrites:
+                del kept[name]
+            elif isinstance(ours, dict) and kept[name][:1] == "{":
+                kept[name] = self._without_overwritten(members_of(kept[name]), ours, f"{path}.")
+            else:
+                _refuse_ours(path)
+        return object_of(kept)
+
+
+def _refuse_ours(name: str) -> NoReturn:
+    raise RequestError(Code.INVALID_REQUEST, f"`{name}` is set by the proxy, not by the client")
+
+
+def _is_utf8(content_type: str) -> bool:
+    parameters = content_type.partition(";")[2]
+    return parameters.strip().lower().removeprefix("charset=").strip('"') in _UTF8
+
+
+def _text_at(members: _Members, path: tuple[str, ...]) -> str | None:
+    first, *rest = path
+    text = members.get(first)
+    return text_at(text, tuple(rest)) if text is not None and rest else text

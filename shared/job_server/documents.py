@@ -1,0 +1,101 @@
+"""What a message's bytes mean to an expression: JSON, or the fields of a form; anything else is null."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from shared import strict_json
+from shared.errors import ProxyError, StrictJSONError
+
+__all__ = ["TooLargeError", "document_of", "fields_of_query", "inflate", "media_type_of"]
+
+_GZIP: Final = b"\x1f\x8b"
+#: zlib's way to ask for gzip's format.
+_GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
+#: Media types of files that are gzip for themselves, not on their way only.
+_GZIP_FILES: Final = frozenset({"application/gzip", "application/x-gzip", "application/octet-stream"})
+_MAX_FIELDS: Final = 1_000
+
+
+class TooLargeError(ProxyError):
+    """Inflated, a body would be larger than allowed."""
+
+
+def media_type_of(content_type: str) -> str:
+    """Return the media type that a Content-Type names, in lower case and without parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def document_of(body: bytes, content_type: str = "") -> Any:  # noqa: ANN401 - JSON is what it is
+    """Return what `body` means to an expression. JSON is taken for JSON whatever its media type says."""
+    match media_type_of(content_type):
+        case "application/x-www-form-urlencoded":
+            return _document_of_fields(fields_of_query(body.decode("utf-8", "replace")).items())
+        case "multipart/form-data":
+            return _document_of_fields(_fields_of_multipart(body, content_type))
+        case _:
+            return _json_or_null(body)
+
+
+def fields_of_query(text: str) -> dict[str, str]:
+    """Return the fields of a query or a form; the first one counts where a name stands twice."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        return {}
+    return dict(reversed(pairs))
+
+
+def inflate(body: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
+    """Return `body`, inflated where it is gzip. `headers` have their names in lower case.
+
+    Raises:
+        TooLargeError: it would be larger than `max_bytes`.
+    """
+    encoding = headers.get("content-encoding", "").strip().lower()
+    is_file = media_type_of(headers.get("content-type", "")) in _GZIP_FILES
+    if encoding not in {"gzip", "x-gzip"} and (encoding or is_file or not body.startswith(_GZIP)):
+        return body
+    inflater = zlib.decompressobj(_GZIP_WBITS)
+    try:
+        inflated = inflater.decompress(body, max_bytes + 1)
+    except zlib.error:
+        return body  # it only looked like it; whoever reads it finds nothing
+    if len(inflated) > max_bytes:
+        raise TooLargeError(f"inflated, it is larger than {max_bytes} bytes")
+    return inflated
+
+
+def _json_or_null(body: bytes) -> Any:  # noqa: ANN401 - JSON is what it is
+    try:
+        return strict_json.loads(body)
+    except StrictJSONError:
+        return None
+
+
+def _document_of_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return a form's fields; those that hold a JSON object or list are parsed."""
+    document: dict[str, Any] = {}
+    for name, text in fields:
+        parsed = _json_or_null(text.encode()) if text[:1] in {"{", "["} else None
+        document.setdefault(name, text if parsed is None else parsed)
+    return document
+
+
+def _fields_of_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
+    """Return the fields of a multipart form that are no files (RFC 7578)."""
+    from email.parser import BytesParser  # noqa: PLC0415 - few profiles need it, and no worker
+    from email.policy import HTTP  # noqa: PLC0415
+
+    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
+    message = BytesParser(policy=HTTP).parsebytes(head + body)
+    fields: list[tuple[str, str]] = []
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        if isinstance(name, str) and part.get_filename() is None and len(fields) < _MAX_FIELDS:
+            payload = part.get_payload(decode=True)
+            fields.append((name, payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""))
+    return fields

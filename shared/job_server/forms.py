@@ -1,0 +1,56 @@
+"""Forms: the names of their fields, and fields added to them; what is there keeps its bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+from shared.job_server.documents import media_type_of
+
+__all__ = ["MEDIA_TYPES", "FormError", "field_names", "with_fields"]
+
+_URLENCODED: Final = "application/x-www-form-urlencoded"
+_MULTIPART: Final = "multipart/form-data"
+MEDIA_TYPES: Final = frozenset({_URLENCODED, _MULTIPART})
+#: `name=` of a part's Content-Disposition; not of `filename=`.
+_NAME: Final = re.compile(rb'[;\s]name="?([^";\r\n]*)')
+
+
+class FormError(ValueError):
+    """A body that is not the form that its media type says; the message may be shown to the sender."""
+
+
+def field_names(body: bytes, content_type: str) -> set[str]:
+    """Return the names of a form's fields. Raises FormError."""
+    if media_type_of(content_type) == _URLENCODED:
+        return {name for name, _ in parse_qsl(body.decode("latin-1"), keep_blank_values=True)}
+    delimiter = _delimiter(body, content_type)
+    heads = (part.partition(b"\r\n\r\n")[0] for part in body.split(delimiter)[1:])
+    return {found[1].decode("utf-8", "replace") for head in heads for found in _NAME.finditer(head)}
+
+
+def with_fields(body: bytes, content_type: str, fields: Mapping[str, str]) -> bytes:
+    """Return the form with `fields` more. Raises FormError."""
+    if media_type_of(content_type) == _URLENCODED:
+        return body + (b"&" if body else b"") + urlencode(fields).encode()
+    delimiter = _delimiter(body, content_type)
+    parts = (
+        b'%b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (delimiter, name.encode(), value.encode())
+        for name, value in fields.items()
+    )
+    return b"".join(parts) + body
+
+
+def _delimiter(body: bytes, content_type: str) -> bytes:
+    """Return what stands between a multipart form's parts (RFC 2046, section 5.1.1)."""
+    from email.message import Message  # noqa: PLC0415 - few profiles have forms
+
+    message = Message()
+    message["Content-Type"] = content_type
+    boundary = message.get_boundary()
+    delimiter = f"--{boundary}".encode()
+    if not boundary or not body.startswith(delimiter):
+        raise FormError("it is not a multipart form with the boundary that its Content-Type names")
+    return delimiter

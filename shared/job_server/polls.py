@@ -1,0 +1,67 @@
+"""What the answers to the calls about a job say: how it is doing, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from shared.job_server.documents import document_of
+from shared.job_server.profile import Result, Status
+from shared.job_server.readings import Part, Reader
+from shared.job_server.verdict import Kind, Verdict
+
+__all__ = ["Fetched", "FetchedKind", "Results", "Statuses"]
+
+#: The job server does not have it yet: it is asked again.
+_NOT_YET: Final = frozenset({202, 404, 409, 425, 429})
+
+
+class Statuses:
+    """Reads the answers to status calls."""
+
+    def __init__(self, status: Status) -> None:
+        self._reader = Reader(status, {})
+
+    def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
+        """Return what an answer says. One that is not 2xx says nothing, whatever its body does."""
+        if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own
+            return Verdict(kind=Kind.PROGRESS)
+        document = document_of(body, headers.get("content-type", ""))
+        return self._reader.read({"status": status, "headers": headers, "body": document}, body)
+
+
+class FetchedKind(StrEnum):
+    """What an answer to a result call is."""
+
+    READY = "ready"
+    NOT_YET = "not-yet"
+    #: There is no result, and there will be none.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """An answer to a result call that was read."""
+
+    kind: FetchedKind
+    #: READY: the part that the profile names, as JSON; None: the whole body.
+    result: bytes | None = None
+
+
+class Results:
+    """Reads the answers to result calls."""
+
+    def __init__(self, result: Result) -> None:
+        self._part = Part(result.result)
+
+    def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Fetched:
+        """Return what an answer is."""
+        if status in _NOT_YET or status >= 500 or status < 200:  # noqa: PLR2004 - HTTP's own
+            return Fetched(kind=FetchedKind.NOT_YET)
+        if status >= 300:  # noqa: PLR2004 - no redirect is followed
+            return Fetched(kind=FetchedKind.FAILED)
+        document = document_of(body, headers.get("content-type", ""))
+        seen = {"status": status, "headers": headers, "body": document}
+        return Fetched(kind=FetchedKind.READY, result=self._part.of(seen, body))

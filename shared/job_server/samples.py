@@ -1,0 +1,118 @@
+"""A profile's samples: recorded messages, read by the profile's own rules. A profile is its own test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from shared.errors import ProxyError
+from shared.job_server.callbacks import Callbacks, Received
+from shared.job_server.client_jobs import JSON_TYPE, ClientJobs
+from shared.job_server.polls import Results, Statuses
+from shared.job_server.profile import Profile, Sample
+from shared.job_server.replies import Replies
+from shared.job_server.submissions import Submissions
+from shared.job_server.verdict import Kind, Verdict
+
+__all__ = ["SAMPLE_VALUES", "SampleError", "described_submission", "found_in", "problems_with"]
+
+#: What placeholders stand for in samples.
+SAMPLE_VALUES: Final[Mapping[str, str]] = {
+    "callback_url": "https://proxy.example/callback/TOKEN",
+    "callback_token": "TOKEN",
+    "job_id": "0123456789abcdef0123456789abcdef",
+    "job_uuid": "01234567-89ab-cdef-0123-456789abcdef",
+}
+
+
+class SampleError(ProxyError):
+    """A sample that its profile has no rules for."""
+
+
+def described_submission(
+    profile: Profile, sample: Sample, server_url: str, secrets: Mapping[str, str] = {}
+) -> dict[str, object]:
+    """Return what is sent for the `job` of a sample, secrets masked, as JSON can hold it. Raises ProxyError."""
+    content_type = sample.headers.get("content-type", JSON_TYPE)
+    job = ClientJobs(profile.submit).read(sample.body.encode(), content_type)
+    values = {**dict.fromkeys(secrets, "•••"), **SAMPLE_VALUES}
+    if sample.path:
+        values["path"] = sample.path
+    request = Submissions(profile, server_url).compose(job.body, values, job.content_type)
+    text = request.body.decode("utf-8", "replace")
+    headers = {"Content-Type": job.content_type, **request.headers} if text else request.headers
+    return {
+        "method": request.method,
+        "url": request.url,
+        "headers": {name.lower(): value for name, value in headers.items()},
+        "body": _json_or_text(text),
+    }
+
+
+def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
+    """Return what the profile's rules read in a message of the job server's, as a sample's `expect` has it.
+
+    And what comes with it. Raises SampleError: the profile has no such rules.
+    """
+    body = sample.body.encode()
+    match sample.kind:
+        case "reply":
+            replies = Replies(profile.submit)
+            reply = replies.read_status(sample.status, retry_after="retry-after" in sample.headers)
+            reply = reply or replies.read(sample.status, sample.headers, body)
+            if reply.verdict is not None:
+                return str(reply.verdict.kind), reply.verdict
+            return str(reply.kind), Verdict(kind=Kind.PROGRESS, outputs=reply.outputs)
+        case "callback":
+            verdict = Callbacks(profile.callback).read(_received(sample))
+        case "status" if profile.status is not None:
+            verdict = Statuses(profile.status).read(sample.status, sample.headers, body)
+        case "result" if profile.result is not None:
+            fetched = Results(profile.result).read(sample.status, sample.headers, body)
+            return str(fetched.kind), Verdict(kind=Kind.PROGRESS, result=fetched.result)
+        case _:
+            raise SampleError(f"the profile has no [{sample.kind}]")
+    return str(verdict.kind), verdict
+
+
+def problems_with(profile: Profile, sample: Sample, server_url: str, secrets: Mapping[str, str] = {}) -> Iterator[str]:
+    """Yield what a sample says that the profile does not make of it."""
+    try:
+        if sample.kind == "job":
+            sent = described_submission(profile, sample, server_url, secrets)
+            wanted = _json_or_text(sample.expect)
+            if isinstance(wanted, dict):
+                sent = {name: sent[name] for name in wanted if name in sent}
+            if sent != wanted:
+                yield f"sends {json.dumps(sent, ensure_ascii=False)} instead of {sample.expect}"
+            return
+        found, verdict = found_in(profile, sample)
+    except ProxyError as exc:
+        yield str(exc)
+        return
+    if found != sample.expect:
+        yield f"is {found} instead of {sample.expect}"
+    result = sample.body if verdict.result is None else verdict.result.decode()
+    for name, has, wanted in (
+        ("result", result, sample.result),
+        ("error", verdict.error, sample.error),
+        ("outputs", dict(verdict.outputs), sample.outputs),
+    ):
+        if wanted is not None and has != wanted:
+            yield f"has the {name} {has!r} instead of {wanted!r}"
+
+
+def _received(sample: Sample) -> Received:
+    headers = [(name.lower().encode(), value.encode()) for name, value in sample.headers.items()]
+    return Received(
+        method=sample.method, route=sample.route, query=sample.query, headers=headers, body=sample.body.encode()
+    )
+
+
+def _json_or_text(text: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return text
+    return value

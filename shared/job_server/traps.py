@@ -1,0 +1,51 @@
+"""Mistakes in expressions that JMESPath itself does not mind, or says little about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+
+__all__ = ["check_expression"]
+
+_NOT_A_MEMBER: Final = re.compile(r"!\s*[A-Za-z_\"][A-Za-z0-9_\"-]*\.")
+_BARE_NUMBER: Final = re.compile(r"[=<>]\s*-?[0-9]")
+_BARE_HYPHEN: Final = re.compile(r"\bheaders\.[A-Za-z0-9_]+-")
+#: Kinds of nodes of which only the first child looks at what the whole expression looks at.
+_CHAINS: Final = frozenset(
+    {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
+)
+
+
+def check_expression(text: str, known: frozenset[str]) -> None:
+    """Raise ValueError if `text` is no expression, or one that cannot mean what it says, over the names `known`."""
+    try:
+        parsed: Any = jmespath.compile(text).parsed
+    except JMESPathError as exc:
+        raise ValueError(f"{text!r} is no expression: {str(exc).splitlines()[0]}{_hint(text)}") from exc
+    if _NOT_A_MEMBER.search(text):
+        raise ValueError(f"{text!r}: `!a.b` means `(!a).b`; write `!(a.b)`")
+    for name in _roots(parsed):
+        if name not in known:
+            raise ValueError(f"{text!r}: there is no `{name}` to look at; there are {', '.join(sorted(known))}")
+
+
+def _hint(text: str) -> str:
+    if _BARE_HYPHEN.search(text):
+        return '; a name with a hyphen needs quotes: headers."x-name"'
+    if _BARE_NUMBER.search(text):
+        return "; a number needs backticks: `1`"
+    return ""
+
+
+def _roots(node: dict[str, Any]) -> Iterator[str]:
+    """Yield the names that an expression looks up in what it is given."""
+    if node["type"] == "field":
+        yield node["value"]
+    children = [child for child in node["children"] if isinstance(child, dict)]
+    for child in children[:1] if node["type"] in _CHAINS else children:
+        if child["type"] != "expref":
+            yield from _roots(child)

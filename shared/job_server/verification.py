@@ -1,0 +1,90 @@
+"""Whether a callback comes from the job server: a header that holds what it was told, or a signature of the body.
+
+All comparisons take the same time whatever is compared, and all signatures are of the bytes as they came.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping
+from typing import Final, assert_never
+
+from shared.job_server.callbacks import Received
+from shared.job_server.placeholders import UnfilledError, fill
+from shared.job_server.profile import Verify
+
+__all__ = ["Verifier"]
+
+#: How far a timestamp may be from now, in seconds: as in the reference implementations of Standard Webhooks.
+_TOLERANCE_S: Final = 300
+_TIMESTAMP_DIGITS: Final = 12
+_SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - not a secret
+
+
+class Verifier:
+    """Verifies callbacks."""
+
+    def __init__(self, verify: Verify) -> None:
+        self._verify = verify
+        self._header = verify.header.lower().encode()
+
+    def is_genuine(self, received: Received, raw: bytes, values: Mapping[str, str], now: float) -> bool:
+        """Return whether a callback is the job server's own.
+
+        `raw` is the body before it was inflated, `values` are those of the job's placeholders, `now` is Unix time in
+        seconds. A signature of the inflated body counts as well.
+        """
+        try:
+            match self._verify.scheme:
+                case "header":
+                    return self._has_header(received, values)
+                case "hmac":
+                    return any(self._is_signed(received, body, values) for body in _bodies(raw, received.body))
+                case "standard-webhooks":
+                    bodies = _bodies(raw, received.body)
+                    return any(self._is_standard(received, body, values, now) for body in bodies)
+                case never:
+                    assert_never(never)
+        except UnfilledError:
+            return False  # nobody can prove to know what is not known
+
+    def _has_header(self, received: Received, values: Mapping[str, str]) -> bool:
+        wanted = fill(self._verify.value, values)
+        return bool(wanted) and hmac.compare_digest(received.header(self._header).encode(), wanted.encode())
+
+    def _is_signed(self, received: Received, body: bytes, values: Mapping[str, str]) -> bool:
+        verify = self._verify
+        key = fill(verify.secret, values).encode()
+        digest = hmac.new(key, body, getattr(hashlib, verify.hash)).digest()
+        wanted = digest.hex() if verify.encoding == "hex" else base64.b64encode(digest).decode()
+        given = received.header(self._header).split(",")
+        return any(hmac.compare_digest(one.strip().encode(), (verify.prefix + wanted).encode()) for one in given)
+
+    def _is_standard(self, received: Received, body: bytes, values: Mapping[str, str], now: float) -> bool:
+        """Verify as the Standard Webhooks specification has it: standardwebhooks.com."""
+        message_id, timestamp = received.header(b"webhook-id"), received.header(b"webhook-timestamp")
+        if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _TIMESTAMP_DIGITS):
+            return False
+        if abs(int(timestamp) - now) > _TOLERANCE_S:
+            return False
+        key = _key(fill(self._verify.secret, values))
+        content = b"%b.%b.%b" % (message_id.encode("latin-1"), timestamp.encode(), body)
+        wanted = b"v1," + base64.b64encode(hmac.digest(key, content, "sha256"))
+        given = received.header(b"webhook-signature").split()
+        return any(hmac.compare_digest(one.encode(), wanted) for one in given)
+
+
+def _bodies(raw: bytes, inflated: bytes) -> Iterator[bytes]:
+    yield raw
+    if inflated != raw:
+        yield inflated
+
+
+def _key(secret: str) -> bytes:
+    try:
+        return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+    except binascii.Error:
+        return secret.encode()

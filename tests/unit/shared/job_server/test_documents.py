@@ -1,0 +1,72 @@
+"""Documents: what a body means, and that none becomes larger than allowed."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from shared.job_server.documents import TooLargeError, document_of, fields_of_query, inflate
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        (b'{"a": 1}', "application/json", {"a": 1}),
+        (b'{"a": 1}', "text/plain", {"a": 1}),
+        (b'{"a": 1}', "", {"a": 1}),
+        (b"a=1&b=%7B%22c%22%3A2%7D&a=3", "application/x-www-form-urlencoded; charset=utf-8", {"a": "1", "b": {"c": 2}}),
+        (b"", "application/json", None),
+        (b"%PDF", "application/pdf", None),
+        (b'{"a": NaN}', "application/json", None),
+        (b"not a form", "multipart/form-data; boundary=b", {}),
+    ],
+)
+def test_a_body_means_json_or_a_form_or_nothing(body: bytes, content_type: str, expected: object) -> None:
+    """JSON whatever its type says, as some senders do not say."""
+    assert document_of(body, content_type) == expected
+
+
+def test_the_fields_of_a_multipart_form_are_read_but_not_its_files() -> None:
+    """Transloadit sends its document in one of them."""
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="transloadit"\r\n\r\n{"ok": "DONE"}\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nxyz\r\n--b--\r\n'
+    )
+    assert document_of(body, "multipart/form-data; boundary=b") == {"transloadit": {"ok": "DONE"}}
+
+
+def test_a_query_with_too_many_fields_has_none() -> None:
+    """Rather than taking long."""
+    assert fields_of_query("&".join(["a=1"] * 2_000)) == {}
+
+
+BODY = b'{"a": 1}' * 100
+PACKED = gzip.compress(BODY)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (PACKED, {"content-encoding": "gzip"}, BODY),
+        (PACKED, {"content-encoding": " GZIP"}, BODY),
+        (PACKED, {"content-type": "application/json"}, BODY),
+        (PACKED, {}, BODY),
+        (PACKED, {"content-type": "application/gzip"}, PACKED),
+        (PACKED, {"content-encoding": "br"}, PACKED),
+        (BODY, {}, BODY),
+        (BODY, {"content-encoding": "gzip"}, BODY),
+        (b"\x1f\x8bnot gzip", {}, b"\x1f\x8bnot gzip"),
+        (b"", {"content-encoding": "gzip"}, b""),
+    ],
+)
+def test_gzip_is_inflated(body: bytes, headers: dict[str, str], expected: bytes) -> None:
+    """By its header or by how it begins, unless the file itself is meant."""
+    assert inflate(body, headers, 10_000) == expected
+
+
+def test_a_bomb_is_not_inflated() -> None:
+    """However small it is."""
+    with pytest.raises(TooLargeError):
+        inflate(gzip.compress(bytes(10_000_000)), {}, 9_999_999)
+    assert len(inflate(gzip.compress(bytes(1_000)), {}, 1_000)) == 1_000

@@ -1,0 +1,65 @@
+"""Status and result calls: what is not a sound answer is no answer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.job_server.polls import Fetched, FetchedKind, Results, Statuses
+from shared.job_server.profile import Result, Status
+from shared.job_server.verdict import Kind
+
+STATUS = Status(url="/", state="body.status", succeeded=("done",), failed=("failed",), error="body.error")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, b'{"status": "done"}', Kind.SUCCEEDED),
+        (200, b'{"status": "failed", "error": "no"}', Kind.FAILED),
+        (200, b'{"status": "half"}', Kind.PROGRESS),
+        (200, b"<html>", Kind.PROGRESS),
+        (409, b'{"status": "failed"}', Kind.PROGRESS),
+        (500, b'{"status": "done"}', Kind.PROGRESS),
+        (302, b'{"status": "done"}', Kind.PROGRESS),
+    ],
+)
+def test_only_a_2xx_says_how_a_job_is_doing(status: int, body: bytes, kind: Kind) -> None:
+    """Cog's 409 says "failed" of another job than the one that is asked for."""
+    assert Statuses(STATUS).read(status, {}, body).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (200, FetchedKind.READY),
+        (204, FetchedKind.READY),
+        (202, FetchedKind.NOT_YET),
+        (404, FetchedKind.NOT_YET),
+        (409, FetchedKind.NOT_YET),
+        (425, FetchedKind.NOT_YET),
+        (429, FetchedKind.NOT_YET),
+        (500, FetchedKind.NOT_YET),
+        (503, FetchedKind.NOT_YET),
+        (400, FetchedKind.FAILED),
+        (410, FetchedKind.FAILED),
+        (302, FetchedKind.FAILED),
+    ],
+)
+def test_a_result_is_there_or_comes_or_never_will(status: int, kind: FetchedKind) -> None:
+    """By its status alone."""
+    assert Results(Result(url="/")).read(status, {}, b"x").kind is kind
+
+
+def test_a_result_is_the_whole_body_or_a_part() -> None:
+    """As of a callback."""
+    assert Results(Result(url="/")).read(200, {}, b"\x00") == Fetched(kind=FetchedKind.READY)
+    assert Results(Result(url="/", result="body.a")).read(200, {}, b'{"a": 1.0}').result == b"1.0"
+
+
+@given(st.integers(0, 999), st.binary(max_size=40))
+def test_no_answer_raises(status: int, body: bytes) -> None:
+    """Whatever comes."""
+    assert Statuses(STATUS).read(status, {"content-type": "multipart/form-data"}, body).kind in Kind
+    assert Results(Result(url="/", result="body.a")).read(status, {}, body).kind in FetchedKind

@@ -1,0 +1,92 @@
+"""Every shipped profile against its own samples: what is sent, and what each message is read as."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+
+import pytest
+
+from shared.job_server import loader
+from shared.job_server.placeholders import names_in
+from shared.job_server.profile import Profile, Sample
+from shared.job_server.samples import problems_with
+
+PROFILES = [loader.load(name) for name in loader.shipped()]
+SAMPLES = [
+    pytest.param(profile, sample, id=f"{profile.name}-{number}-{sample.kind}-{sample.expect[:12]}")
+    for profile in PROFILES
+    for number, sample in enumerate(profile.sample, 1)
+]
+
+
+def secrets(profile: Profile) -> dict[str, str]:
+    """Return something for each secret."""
+    return {name: "hush" for name in names_in(dataclasses.asdict(profile)) if name.startswith("env:")}
+
+
+@pytest.mark.parametrize(("profile", "sample"), SAMPLES)
+def test_a_sample_is_what_it_says(profile: Profile, sample: Sample) -> None:
+    """A profile is its own test."""
+    assert list(problems_with(profile, sample, profile.server.url or "http://job-server/start", secrets(profile))) == []
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_a_profile_is_complete(profile: Profile) -> None:
+    """It has a name, a line for a person, its documentation, and samples of all that it speaks."""
+    assert loader.path_of(profile.name).is_file()
+    assert profile.description
+    assert profile.documentation.startswith("https://") or profile.name == "spreedly"
+    kinds = Counter(sample.kind for sample in profile.sample)
+    assert {"job", "reply", "callback"} <= kinds.keys()
+    for section in ("status", "result"):
+        assert (getattr(profile, section) is not None) <= (section in kinds), section
+    found = {sample.expect for sample in profile.sample}
+    assert found & {"succeeded", "ready"}
+    assert "failed" in found
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_a_profile_begins_with_a_comment_that_names_its_documentation(profile: Profile) -> None:
+    """Whoever reads the file knows where it comes from."""
+    first = loader.path_of(profile.name).read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert "https://" in first or profile.name == "spreedly"
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_a_profile_reaches_a_worker_whole_and_small(profile: Profile) -> None:
+    """But for its samples; and with the others it fits into the one message that a fork server is started with."""
+    sent = json.dumps(profile.as_json())
+    assert Profile.from_json(json.loads(sent)) == dataclasses.replace(profile, sample=())
+    assert len(sent) < 4_000
+
+
+def test_a_sample_that_is_not_what_it_says_is_found() -> None:
+    """In each thing that it may say."""
+    (cog,) = [profile for profile in PROFILES if profile.name == "cog"]
+    url = cog.server.url
+    wrong = [
+        (Sample(kind="reply", status=202, expect="busy"), "is running instead of busy"),
+        (
+            Sample(kind="callback", body='{"status": "failed", "error": "a"}', expect="failed", error="b"),
+            "has the error 'a' instead of 'b'",
+        ),
+        (
+            Sample(kind="callback", body='{"status": "succeeded"}', expect="succeeded", result="1"),
+            """has the result '{"status": "succeeded"}' instead of '1'""",
+        ),
+        (
+            Sample(kind="reply", status=202, body='{"id": 7}', expect="running", outputs={"id": "8"}),
+            "has the outputs {'id': '7'} instead of {'id': '8'}",
+        ),
+        (Sample(kind="status", expect="succeeded"), "the profile has no [status]"),
+        (Sample(kind="job", body="[]"), "the body is not a job: it is not a JSON object"),
+        (
+            Sample(kind="job", body="{}", expect='{"method": "POST"}'),
+            'sends {"method": "PUT"} instead of {"method": "POST"}',
+        ),
+    ]
+    for sample, words in wrong:
+        assert list(problems_with(cog, sample, url)) == [words]

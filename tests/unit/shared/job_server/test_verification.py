@@ -1,0 +1,143 @@
+"""Verification: who does not have the secret cannot call back, whatever else is right."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import hmac
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.job_server.callbacks import Received
+from shared.job_server.profile import Verify
+from shared.job_server.verification import Verifier
+
+NOW = 1_674_087_231.0
+VALUES = {"env:KEY": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "callback_token": "token", "env:PLAIN": "plain"}
+
+
+def accepts(
+    verify: Verify, body: bytes, headers: dict[str, str], *, now: float = NOW, raw: bytes | None = None
+) -> bool:
+    """Verify a callback with these headers."""
+    pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    received = Received(body=body, headers=pairs)
+    return Verifier(verify).is_genuine(received, body if raw is None else raw, VALUES, now)
+
+
+HEADER = Verify(scheme="header", header="X-Token", value="Bearer {callback_token}")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-token": "Bearer token"}, True),
+        ({"x-token": "Bearer Token"}, False),
+        ({"x-token": ""}, False),
+        ({"x-other": "Bearer token"}, False),
+        ({"x-token": "Bearer tokén"}, False),
+        ({}, False),
+    ],
+)
+def test_a_header_must_hold_what_the_job_server_was_told(headers: dict[str, str], expected: bool) -> None:
+    """To the letter."""
+    assert accepts(HEADER, b"", headers) is expected
+
+
+def test_what_is_not_known_cannot_be_proven() -> None:
+    """A value that cannot be filled in fits nothing, not even nothing."""
+    assert not accepts(Verify(scheme="header", header="x", value="{env:GONE}"), b"", {"x": "{env:GONE}"})
+    assert not accepts(Verify(scheme="header", header="x", value=""), b"", {"x": ""})
+
+
+STANDARD = Verify(scheme="standard-webhooks", secret="{env:KEY}")
+#: The example of the specification's reference implementation.
+BODY = b'{"test": 2432232314}'
+EXAMPLE = {
+    "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+    "webhook-timestamp": "1614265330",
+    "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+}
+
+
+def test_standard_webhooks_accepts_the_example_of_its_specification() -> None:
+    """Also among other signatures, as while a secret is replaced."""
+    assert accepts(STANDARD, BODY, EXAMPLE, now=1614265330)
+    several = {"webhook-signature": f"v1,AAAA v2,x {EXAMPLE['webhook-signature']}"}
+    assert accepts(STANDARD, BODY, EXAMPLE | several, now=1614265330)
+
+
+@pytest.mark.parametrize(("age_s", "expected"), [(0, True), (300, True), (301, False), (-300, True), (-301, False)])
+def test_standard_webhooks_refuses_what_is_old_or_to_come(age_s: int, expected: bool) -> None:
+    """More than five minutes either way, so that nobody can send a callback of long ago again."""
+    assert accepts(STANDARD, BODY, EXAMPLE, now=1614265330 + age_s) is expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"webhook-id": "msg_other"},
+        {"webhook-timestamp": "1614265331"},
+        {"webhook-timestamp": "1" * 5_000},
+        {"webhook-timestamp": "-1"},
+        {"webhook-timestamp": "\u0661"},
+        {"webhook-timestamp": ""},
+        {"webhook-signature": "v1,"},
+        {"webhook-signature": "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="},
+        {"webhook-signature": "v1a,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="},
+        {"webhook-signature": ""},
+    ],
+)
+def test_standard_webhooks_refuses_whatever_is_not_signed(change: dict[str, str]) -> None:
+    """The id and the time are a part of what is signed."""
+    pairs = [(name.encode(), value.encode("latin-1", "replace")) for name, value in (EXAMPLE | change).items()]
+    received = Received(body=BODY, headers=pairs)
+    assert not Verifier(STANDARD).is_genuine(received, BODY, VALUES, 1614265330)
+
+
+def test_a_standard_secret_need_not_be_base64() -> None:
+    """Some senders take the secret as it is."""
+    signed = base64.b64encode(hmac.digest(b"it's plain", b"a.1614265330.{}", "sha256")).decode()
+    headers = {"webhook-id": "a", "webhook-timestamp": "1614265330", "webhook-signature": f"v1,{signed}"}
+    assert accepts(Verify(scheme="standard-webhooks", secret="it's plain"), b"{}", headers, now=1614265330)
+
+
+@pytest.mark.parametrize("hash_name", ["sha1", "sha256", "sha512"])
+@pytest.mark.parametrize("encoding", ["hex", "base64"])
+@pytest.mark.parametrize("prefix", ["", "sha256="])
+def test_an_hmac_is_that_of_the_body(hash_name: str, encoding: str, prefix: str) -> None:
+    """In each form that senders write it."""
+    verify = Verify(
+        scheme="hmac",
+        header="X-Sign",
+        secret="{env:PLAIN}",
+        hash=hash_name,
+        encoding=encoding,
+        prefix=prefix,  # type: ignore[arg-type]
+    )
+    digest = hmac.new(b"plain", b"body", getattr(hashlib, hash_name)).digest()
+    text = prefix + (digest.hex() if encoding == "hex" else base64.b64encode(digest).decode())
+    assert accepts(verify, b"body", {"x-sign": text})
+    assert accepts(verify, b"body", {"x-sign": f"{prefix}00, {text}"})
+    assert not accepts(verify, b"Body", {"x-sign": text})
+    assert not accepts(verify, b"body", {"x-sign": text[:-1]})
+    assert not accepts(verify, b"body", {})
+
+
+def test_a_signature_may_be_of_the_body_as_it_came_or_inflated() -> None:
+    """Senders differ in what they sign first."""
+    verify = Verify(scheme="hmac", header="x", secret="{env:PLAIN}")
+    raw = gzip.compress(b"body")
+    for signed in (raw, b"body"):
+        assert accepts(verify, b"body", {"x": hmac.new(b"plain", signed, "sha256").hexdigest()}, raw=raw)
+    assert not accepts(verify, b"body", {"x": hmac.new(b"plain", b"other", "sha256").hexdigest()}, raw=raw)
+
+
+@pytest.mark.parametrize("verify", [HEADER, STANDARD, Verify(scheme="hmac", header="x", secret="s")])
+@given(st.dictionaries(st.sampled_from(["x", "x-token", *EXAMPLE]), st.text(st.characters(max_codepoint=255))))
+def test_nothing_that_is_made_up_is_accepted_or_raises(verify: Verify, headers: dict[str, str]) -> None:
+    """Whatever its headers hold."""
+    assert not accepts(verify, b"{}", headers)
