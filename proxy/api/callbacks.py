@@ -52,7 +52,15 @@ class CallbackRoute:
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
-            verdict = self._callbacks.read(Received(body=body))
+            verdict = self._callbacks.read(
+                Received(
+                    method=scope["method"],
+                    route=scope["path_params"].get("route", ""),
+                    query=scope["query_string"].decode("latin-1"),
+                    headers=scope["headers"],
+                    body=body,
+                )
+            )
         except StrictJSONError as exc:
             self.counts[Kind.REFUSED] += 1
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc

@@ -11,13 +11,14 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
 from proxy.http.listening import address, callback_url
+from proxy.run import profile_report
 from proxy.run.claims import bind_all
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import is_loopback, reach, shown
@@ -74,20 +75,28 @@ class Check:
     async def _check_all(self) -> None:
         self._settings_fit()
         profile = self._profile()
+        if profile is not None and not self._settings.job_server_url:
+            self._settings = replace(self._settings, job_server_url=profile.server.url)
         self._keys()
         self._listen()
         self._journal()
         self._descriptors()
         if self._settings.job_server_url:
-            await self._job_server(self._settings.job_server_url)
-            await self._worker(self._settings.job_server_url, profile)
+            await self._submit(self._settings.job_server_url, profile)
         else:
             embedded = EmbeddedJobServer()
             try:
-                await self._job_server(embedded.url)
-                await self._worker(embedded.url, profile)
+                await self._submit(embedded.url, profile)
             finally:
                 await embedded.stop()
+
+    async def _submit(self, url: str, profile: Profile | None) -> None:
+        if profile is not None:
+            for line in profile_report.submissions(profile, url):
+                self._found(Verdict.OK, "submission", line)
+        await self._job_server(url)
+        if profile is not None and not profile_report.missing_secret(profile):
+            await self._worker(url, profile)
 
     def _found(self, verdict: Verdict, what: str, words: str) -> None:
         self._failed = self._failed or verdict is Verdict.FAILED
@@ -158,7 +167,15 @@ class Check:
         except SettingsError as exc:
             self._found(Verdict.FAILED, "profile", str(exc))
             return None
-        self._found(Verdict.OK, "profile", f"{profile.name}: {profile.description}")
+        words = f"{profile.name}: {profile.description}; {profile_report.tried(profile)}"
+        self._found(Verdict.OK, "profile", words)
+        reason = profile_report.missing_secret(profile)
+        if reason:
+            self._found(Verdict.FAILED, "profile", reason)
+        read, wrong = profile_report.sample_findings(profile, "http://job-server/start")
+        for line in wrong:
+            self._found(Verdict.FAILED, "samples", line)
+        self._found(Verdict.OK, "samples", f"read as they should: {read}" if read else "the profile has none")
         return profile
 
     def _descriptors(self) -> None:
@@ -182,9 +199,7 @@ class Check:
         else:
             self._found(Verdict.OK, "job server", f"{which}: connected in {_ms(started)} ms")
 
-    async def _worker(self, url: str, profile: Profile | None) -> None:
-        if profile is None:
-            return
+    async def _worker(self, url: str, profile: Profile) -> None:
         settings = self._settings
         pool = Pool(
             config=worker_config(settings, url, profile).encode(),

@@ -46,6 +46,9 @@ def parse(argv: Sequence[str]) -> Arguments:
         add_help=False,  # argparse prints it, and ends the process, without looking whether it could be printed
     )
     parser.add_argument("-h", "--help", action="store_true", help="show this text and end")
+    parser.add_argument(
+        "--profiles", action="store_true", help="list the job servers' protocols that PROFILE names, and end"
+    )
     parser.add_argument("--version", action="store_true", help="show the version and end")
     parser.add_argument(
         "--check",
@@ -53,8 +56,19 @@ def parse(argv: Sequence[str]) -> Arguments:
         help="validate the settings, bind, reach the job server, start a worker, say what was found, and end",
     )
     given = parser.parse_args(argv)
-    text = parser.format_help() if given.help else f"async-job-proxy {VERSION}" if given.version else ""
-    return Arguments(check=given.check, text=text.rstrip("\n"))
+    return Arguments(check=given.check, text=_text(parser, given).rstrip("\n"))
+
+
+def _text(parser: argparse.ArgumentParser, given: argparse.Namespace) -> str:
+    if given.help:
+        return parser.format_help()
+    if given.version:
+        return f"async-job-proxy {VERSION}"
+    if given.profiles:
+        from proxy.run.profile_report import list_of_profiles  # noqa: PLC0415 - reads every profile
+
+        return list_of_profiles()
+    return ""
 
 
 def settings_list() -> str:

@@ -17,6 +17,7 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
@@ -31,7 +32,9 @@ from proxy.store.memory import MemoryStore
 from proxy.store.protocol import JobStore
 from proxy.workers.orphans import become_subreaper, reap_orphans
 from proxy.workers.pool import Pool
+from shared.errors import SettingsError
 from shared.job_server import loader
+from shared.job_server.placeholders import names_in
 from shared.settings import misspelt
 from shared.version import VERSION
 from shared.worker_config import WorkerConfig
@@ -64,8 +67,9 @@ class FrontEnd:
 
     def __init__(self, settings: Settings) -> None:
         """Make it ready to run. Raises SettingsError: the profile cannot be loaded."""
-        self._settings = settings
         self._profile = loader.load(settings.profile)
+        self._settings = replace(settings, job_server_url=settings.job_server_url or self._profile.server.url)
+        _check_served(self._profile)
         loader.secrets_of(self._profile)  # a secret that is missing is told before anything is started
         self._job_server: EmbeddedJobServer | None = None
         self._pool: Pool | None = None
@@ -181,6 +185,24 @@ class FrontEnd:
         if self._log is not None:
             self._log.close(0.2)
         os._exit(code)
+
+
+def _check_served(profile: Profile) -> None:
+    """Raise SettingsError if `profile` needs what is read and checked but not carried out yet."""
+    needed = {
+        "[verify]": profile.verify,
+        "[status]": profile.status,
+        "[result]": profile.result,
+        "[submit] form": profile.submit.form,
+        "[submit] succeeded": profile.submit.succeeded,
+        "[callback] notification_only": profile.callback.notification_only,
+        "[callback] path": profile.callback.path,
+        "{path}": any(name == "path" for name in names_in([profile.submit.url, profile.submit.query])),
+        "a body that is not JSON": not profile.submit.body,
+    }
+    missing = ", ".join(what for what, is_needed in needed.items() if is_needed)
+    if missing:
+        raise SettingsError(f"PROFILE: {profile.name} needs {missing}, which this version does not serve yet")
 
 
 def worker_config(settings: Settings, job_server_url: str, profile: Profile) -> WorkerConfig:

@@ -5,12 +5,11 @@ For the front end only: what this needs (tomllib, msgspec) no worker should carr
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
@@ -20,8 +19,9 @@ from shared.errors import SettingsError
 from shared.job_server.checks import check
 from shared.job_server.placeholders import names_in
 from shared.job_server.profile import READING, Profile
+from shared.spelling import nearest
 
-__all__ = ["FOLDER", "load", "parse", "path_of", "secrets_of", "shipped"]
+__all__ = ["FOLDER", "load", "parse", "path_of", "secret_names", "secrets_of", "shipped"]
 
 #: Where the profiles are that a bare name means.
 FOLDER: Final = Path(__file__).resolve().parents[2] / "profiles"
@@ -55,14 +55,19 @@ def load(name: str) -> Profile:
         raise SettingsError(f"PROFILE: {path}: {exc}") from exc
 
 
+def secret_names(profile: Profile) -> list[str]:
+    """Return the names of the placeholders `{env:NAME}` of `profile`, each as `env:NAME`."""
+    return sorted({name for name in names_in(profile.as_json()) if name.startswith("env:")})
+
+
 def secrets_of(profile: Profile, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the value of each placeholder `{env:NAME}` of `profile`, by `env:NAME`.
 
     Raises:
         SettingsError: one of them is not set.
     """
-    names = {name for name in names_in(asdict(profile)) if name.startswith("env:")}
-    for name in sorted(names):
+    names = secret_names(profile)
+    for name in names:
         if not environ.get(name.removeprefix("env:")):
             raise SettingsError(
                 f"{name.removeprefix('env:')}: got nothing, takes what the profile {profile.name} needs"
@@ -96,8 +101,8 @@ def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN40
     hints = get_type_hints(kind)
     for name, value in table.items():
         if name not in hints:
-            near = difflib.get_close_matches(name, hints, 1, 0.5)
-            meant = f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(hints)}"
+            near = nearest(name, [known.upper() for known in hints]).lower()
+            meant = f"; did you mean `{near}`?" if near else f"; known are {', '.join(hints)}"
             raise ValueError(f"there is no key `{name}`{_in(place)}{meant}")
         below = _dataclass_in(hints[name])
         if below is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.job_server.loader import shipped
 from shared.settings import variables
 from shared.version import VERSION
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
@@ -93,6 +94,41 @@ def test_an_option_that_does_not_exist_is_told_and_ends_with_2() -> None:
     assert "unrecognized arguments: --chekc" in ended.stderr
 
 
+# --- profiles ---------------------------------------------------------------------------------------------------------
+
+
+def test_profiles_are_listed_with_a_line_each() -> None:
+    """All that are shipped, and nothing is started."""
+    ended = run("--profiles")
+    names = [line.split()[0] for line in ended.stdout.splitlines()[1:]]
+    assert ended.returncode == 0
+    assert names == shipped()
+    assert all(re.search(r"\(tried with .+\)$", line) for line in ended.stdout.splitlines()[1:])
+
+
+def test_check_shows_what_would_be_sent_but_no_secret() -> None:
+    """And how the samples are read; the exit code says that the job server is not there."""
+    ended = run(
+        "--check",
+        PROFILE="replicate",
+        JOB_SERVER_URL="http://127.0.0.1:9",
+        REPLICATE_API_TOKEN="hush-token",
+        REPLICATE_WEBHOOK_SECRET="hush-secret",
+    )
+    report = lines_of(ended.stdout)
+    assert ended.returncode == 1
+    assert report["submission"][1].startswith("POST http://127.0.0.1:9/v1/predictions ")
+    assert '"webhook": "https://proxy.example/callback/TOKEN"' in report["submission"][1]
+    assert report["samples"][1].startswith("read as they should: 1 job, 1 reply running, ")
+    assert "hush" not in ended.stdout + ended.stderr
+
+
+def test_check_names_a_secret_that_is_not_set() -> None:
+    """As a start would."""
+    ended = run("--check", PROFILE="replicate", JOB_SERVER_URL="http://127.0.0.1:9")
+    assert "FAIL profile      REPLICATE_API_TOKEN: got nothing, takes what the profile replicate needs" in ended.stdout
+
+
 # --- check -----------------------------------------------------------------------------------------------------------
 
 
@@ -104,11 +140,13 @@ def test_check_finds_everything_in_order() -> None:
     assert list(report) == [
         "settings",
         "profile",
+        "samples",
         "keys",
         "listen",
         "callbacks",
         "journal",
         "descriptors",
+        "submission",
         "job server",
         "worker",
     ]

@@ -1,0 +1,70 @@
+"""What `--check` and `--profiles` say of profiles."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from proxy.run.job_server_probe import shown
+from shared.errors import ProxyError, SettingsError
+from shared.job_server import loader
+from shared.job_server.samples import described_submission, problems_with
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from shared.job_server.profile import Profile
+
+__all__ = ["list_of_profiles", "missing_secret", "sample_findings", "submissions", "tried"]
+
+
+def list_of_profiles() -> str:
+    """Return every shipped profile with a line on it, as text."""
+    lines = ["profiles, by the names that PROFILE takes:"]
+    for name in loader.shipped():
+        profile = loader.load(name)
+        lines.append(f"  {name:<20} {profile.description} ({tried(profile)})")
+    return "\n".join(lines)
+
+
+def tried(profile: Profile) -> str:
+    """Return with what a profile was tried, in words."""
+    return f"tried with {profile.tried_with}" if profile.tried_with else "tried with its samples only"
+
+
+def missing_secret(profile: Profile) -> str:
+    """Return what is wrong with the profile's secrets; empty if all are set."""
+    try:
+        loader.secrets_of(profile)
+    except SettingsError as exc:
+        return str(exc)
+    return ""
+
+
+def submissions(profile: Profile, job_server_url: str) -> Iterator[str]:
+    """Yield what would be sent for each job among the samples, in one line each, secrets masked."""
+    secrets = dict.fromkeys(loader.secret_names(profile), "")
+    for sample in profile.sample:
+        if sample.kind == "job":
+            try:
+                sent = described_submission(profile, sample, job_server_url, secrets)
+            except ProxyError as exc:
+                yield f"none can be made: {exc}"
+                continue
+            body = sent["body"] if isinstance(sent["body"], str) else json.dumps(sent["body"], ensure_ascii=False)
+            headers = json.dumps(sent["headers"], ensure_ascii=False)
+            yield f"{sent['method']} {shown(str(sent['url']))} {headers} {body!r}"
+
+
+def sample_findings(profile: Profile, job_server_url: str) -> tuple[str, list[str]]:
+    """Return how the samples are read, as one line, and a line for each that is read otherwise than it says."""
+    secrets = dict.fromkeys(loader.secret_names(profile), "")
+    wrong = []
+    read: Counter[str] = Counter()
+    for number, sample in enumerate(profile.sample, 1):
+        url = profile.server.url or job_server_url  # what a sample expects is about the profile's own address
+        found = list(problems_with(profile, sample, url, secrets))
+        wrong += [f"sample {number}, a {sample.kind}, {words}" for words in found]
+        read[f"{sample.kind} {sample.expect}" if sample.kind != "job" else "job"] += not found
+    return ", ".join(f"{count} {what}" for what, count in read.items() if count), wrong
