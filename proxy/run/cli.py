@@ -46,9 +46,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         add_help=False,  # argparse prints it, and ends the process, without looking whether it could be printed
     )
     parser.add_argument("-h", "--help", action="store_true", help="show this text and end")
-    parser.add_argument(
-        "--profiles", action="store_true", help="list the job servers' protocols that PROFILE names, and end"
-    )
+    parser.add_argument("--profiles", action="store_true", help="list what PROFILE may name, and end")
     parser.add_argument("--version", action="store_true", help="show the version and end")
     parser.add_argument(
         "--check",
