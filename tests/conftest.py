@@ -16,20 +16,24 @@ from jobserver.options import Options
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
+from tests.support.waiting import IN_VAIN_S
 
 # Two cores, and other tests beside: how long an example takes says nothing, and half of the usual number has to do.
 settings.register_profile("proxy", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("proxy")
 
-# A shell starts what it runs in the background with SIGINT ignored; all that the tests start would inherit that.
+# A shell starts what it runs in the background with SIGINT ignored, nohup with SIGHUP; all that the tests start would
+# inherit that. SIGHUP and SIGCONT are what the kernel sends to a stopped worker whose fork server ends: ignored, the
+# first does not end the worker, and the second lets it go on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[ClientSession]:
     """An HTTP client that makes a connection for each request and waits for an answer longer than any proxy here."""
     connector = TCPConnector(force_close=True, limit=0)
-    async with ClientSession(connector=connector, timeout=ClientTimeout(total=45)) as session:
+    async with ClientSession(connector=connector, timeout=ClientTimeout(total=30 + IN_VAIN_S)) as session:
         yield session
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -60,7 +59,7 @@ async def test_j1_job_server_that_cannot_be_reached(chaos: Chaos, refusing_url: 
     )
     for reply in (refused, unnamed):
         assert reply.summary == (500, "job-server-unavailable", "no")
-        assert reply.took_s < 2
+        assert reply.own_s < 2
 
 
 async def test_j1_connection_that_is_reset_after_sending(chaos: Chaos, wire: FaultProxy) -> None:
@@ -74,7 +73,7 @@ async def test_j1_connection_that_is_reset_after_sending(chaos: Chaos, wire: Fau
     }
     for case, reply in (await _all(chaos, cases, wire)).items():
         assert reply.summary == (500, "job-server-unavailable", "unknown"), case
-        assert reply.took_s < 2, case
+        assert reply.own_s < 2, case
 
 
 async def test_j1_callback_after_a_lost_reply_is_the_answer(chaos: Chaos, wire: FaultProxy) -> None:
@@ -104,8 +103,7 @@ async def test_j2_job_server_that_does_not_answer(chaos: Chaos, wire: FaultProxy
         assert reply.summary == (500, "deadline-exceeded", cases[case][1]), case
         assert reply.took_s > TIMEOUT_S - 0.2, case
     pids = [chaos.proxy.act(reply.ref)["pid"] for reply in replies.values()]
-    await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 2)
-    assert time.monotonic() - max(reply.answered_at for reply in replies.values()) < 1
+    await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 1, chaos.proxy.stopwatch())
 
 
 @pytest.mark.parametrize(

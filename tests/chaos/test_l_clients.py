@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,7 +47,7 @@ async def test_l2_client_that_closes_its_sending_half(chaos: Chaos) -> None:
     raw = await chaos.raw()
     await raw.send_job(account="l2", ref="l2", duration=0.3)
     raw.writer.write_eof()
-    answer, _ = await raw.until_closed(TIMEOUT_S + 1)
+    answer = await raw.until_closed(TIMEOUT_S + 1)
     raw.close()
     chaos.abandoned += 1
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -59,12 +58,11 @@ async def test_l3_client_that_never_reads_its_answer(chaos: Chaos) -> None:
     """Its answer of 900 KiB goes nowhere, but its worker and its place are free by D + 1, and its connection soon."""
     raw = await chaos.raw(receive_bytes=4096)
     raw.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a read transport as well
-    begun = time.monotonic()
+    watch = chaos.proxy.stopwatch()
     await raw.send_job(account="l3", ref="l3", fault="big-result")
     chaos.abandoned += 1
-    await eventually(lambda: chaos.ended_well(1))
-    assert time.monotonic() - begun < TIMEOUT_S + 1
-    await eventually(lambda: not chaos.proxy.serves(raw), _STALL_S + 3)
+    await eventually(lambda: chaos.ended_well(1), TIMEOUT_S + 1, watch)
+    await eventually(lambda: not chaos.proxy.serves(raw), TIMEOUT_S + _STALL_S + 3, watch)
     raw.reset()
 
 
@@ -73,12 +71,11 @@ async def test_l3_client_that_pipelines_and_closes(chaos: Chaos) -> None:
     refs = [new_ref() for _ in range(10)]
     raw = await chaos.raw(len(refs))
     bodies = [json.dumps({"account": ref, "ref": ref, "duration": 0.1}).encode() for ref in refs]
-    begun = time.monotonic()
+    watch = chaos.proxy.stopwatch()
     await raw.send(b"".join(request("/queueJob", body) for body in bodies))
     await chaos.submission(refs[0])
     raw.close()
-    await eventually(lambda: chaos.ended_well(1))
-    assert time.monotonic() - begun < TIMEOUT_S + 1
+    await eventually(lambda: chaos.ended_well(1), TIMEOUT_S + 1, watch)
     # Each request that was begun is a job that ends; how many were depends on when the close was seen.
     await eventually(lambda: not chaos.proxy.serves(raw))
     await chaos.forget_abandoned(len(refs))
@@ -105,9 +102,8 @@ async def test_l4_and_c6_headers_and_bodies_that_stall(chaos: Chaos) -> None:
         data, limit_s, begins = stalls[name]
         raw = await chaos.raw()
         await raw.send(data)
-        answer, took_s = await raw.until_closed(limit_s + 2)
+        answer = await raw.until_closed(limit_s)
         raw.close()
-        assert took_s < limit_s, name
         assert answer.startswith(begins), name
         assert b'"code": "request-timeout"' in answer or not begins
 

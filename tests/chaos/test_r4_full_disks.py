@@ -57,7 +57,7 @@ async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServe
             assert {reply.status for reply in await asyncio.gather(*running)} == {200}
             assert own_mounts.returncode is None
             stuffing.unlink()
-            await eventually(lambda: _taken(chaos), 5)
+            await eventually(lambda: _taken(chaos))
             await chaos.flock.land()
 
 

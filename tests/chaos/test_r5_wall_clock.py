@@ -24,7 +24,8 @@ async def test_r5_wall_clock_moves_by_an_hour(chaos: Chaos, shift_s: int) -> Non
         retried = await chaos.job(fault="refuse-first")
         for reply in [*await asyncio.gather(*doomed), await begun]:
             assert reply.code == "deadline-exceeded"
-            assert TIMEOUT_S - 0.5 < reply.took_s < TIMEOUT_S + 1
+            assert reply.took_s > TIMEOUT_S - 0.5
+            assert reply.own_s < TIMEOUT_S + 1
         assert retried.status == 200
         assert (await chaos.job(duration=0.5)).status == 200
     finally:

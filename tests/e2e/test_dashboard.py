@@ -23,7 +23,7 @@ from tests.support.waiting import eventually_blocking
 
 pytestmark = [
     pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Debian's packages chromium and chromium-driver"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(240),
     pytest.mark.xdist_group("browser"),
 ]
 _MARKUP: Final = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"

@@ -15,7 +15,7 @@ import pytest
 from proxy.run.process import HARD_STOP_S
 from shared.settings import load, variables
 from tests.support.proxy_process import ROOT, environment
-from tests.support.waiting import eventually_blocking
+from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
 TEXT = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 #: The stage that becomes the image, its continued lines joined.
@@ -82,10 +82,10 @@ def test_what_the_image_has_is_enough_to_run_and_to_be_healthy(
     url, process = container
     env = environment(PORT=url.rpartition(":")[2])
     check = [sys.executable, *health_check()[1:]]
-    assert subprocess.run(check, env=env, timeout=10, check=False).returncode == 0
+    assert subprocess.run(check, env=env, timeout=IN_VAIN_S, check=False).returncode == 0
     process.terminate()
-    assert process.wait(10) == 0
-    assert subprocess.run(check, env=env, timeout=10, check=False, stderr=subprocess.DEVNULL).returncode != 0
+    assert process.wait(IN_VAIN_S) == 0
+    assert subprocess.run(check, env=env, timeout=IN_VAIN_S, check=False, stderr=subprocess.DEVNULL).returncode != 0
 
 
 def test_every_setting_of_the_image_is_one_and_fits() -> None:

@@ -21,7 +21,7 @@ from shared.settings import load
 from tests.support.http import fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT, ProxyProcess
-from tests.support.waiting import eventually, eventually_blocking
+from tests.support.waiting import IN_VAIN_S, eventually, eventually_blocking
 
 SITE = ROOT / "deploy" / "nginx.conf"
 
@@ -114,7 +114,7 @@ def nginx(behind: ProxyProcess, nginx_port: int, read_timeout: str, tmp_path: Pa
         yield running
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(IN_VAIN_S)
 
 
 def certificate_in(folder: Path) -> tuple[Path, Path]:

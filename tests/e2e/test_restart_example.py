@@ -15,12 +15,12 @@ import pytest
 from tests.chaos.support.processes import JobServerProcess
 from tests.support.proxy_process import ROOT
 from tests.support.restarts import Restarts
-from tests.support.waiting import eventually_blocking
+from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
 
 def summary(job_server: JobServerProcess) -> dict[str, Any]:
     """Return the counts of the job server's ledger."""
-    connection = HTTPConnection(job_server.base.removeprefix("http://"), timeout=10)
+    connection = HTTPConnection(job_server.base.removeprefix("http://"), timeout=IN_VAIN_S)
     with closing(connection):
         connection.request("GET", "/ledger/summary")
         counts: dict[str, Any] = json.load(connection.getresponse())
@@ -35,11 +35,11 @@ def test_50_jobs_survive_a_front_end_that_is_killed(tmp_path: Path, what: str, c
         Restarts(tmp_path, JOB_SERVER_URL=job_server.url) as restarts,
     ):
         command = [sys.executable, "-m", "jobclient", restarts.queue_job, "--idempotent", "--retries", "30"]
-        client = subprocess.Popen([*command, "--limit", "40", "--json"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        client = subprocess.Popen([*command, "--limit", "60", "--json"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
         eventually_blocking(lambda: summary(job_server)[what] >= count)
 
         restarts.restart()
-        output, _ = client.communicate(timeout=50)
+        output, _ = client.communicate(timeout=60 + IN_VAIN_S)
 
         report = json.loads(output)
         counts = summary(job_server)

@@ -13,7 +13,8 @@ import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
 from tests.support.http import Answer, fetch, post_job
-from tests.support.proxy_process import ProxyProcess
+from tests.support.proxy_process import ProxyProcess, is_alive
+from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually
 
 
@@ -36,17 +37,14 @@ async def in_flight(client: ClientSession, proxy: ProxyProcess, **job: object) -
     return answer
 
 
-def left(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run. A zombie is gone; reaping an orphan is init's business."""
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-
-
 def all_gone(processes: list[psutil.Process]) -> bool:
-    """Whether none is left; one may vanish while it is looked at."""
-    try:
-        return not left(processes)
-    except psutil.NoSuchProcess:
-        return False
+    """Whether none is left."""
+    return not any(map(is_alive, processes))
+
+
+def watch_over(processes: list[psutil.Process]) -> Stopwatch:
+    """Start a stopwatch that does not count the time in which these had no processor."""
+    return Stopwatch(*(process.pid for process in processes))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -65,15 +63,18 @@ async def test_a_signal_lets_jobs_in_flight_finish(
     assert (await answer).status == 200
     assert (await answer).document["state"] == "completed"
     assert await asyncio.to_thread(proxy.wait) == 0
-    await eventually(lambda: all_gone(processes), timeout_s=2)
+    await eventually(lambda: all_gone(processes), 2, watch_over(processes))
     assert proxy.events_of("stopped")
 
 
 async def test_an_idle_proxy_ends_at_once(proxy: ProxyProcess) -> None:
     """There is nothing to wait for."""
     processes = proxy.descendants()
-    assert await asyncio.to_thread(proxy.stop, 5.0) == 0
-    await eventually(lambda: all_gone(processes), timeout_s=2)
+    watch = proxy.stopwatch()
+    proxy.signal(signal.SIGTERM)
+    await eventually(lambda: proxy.returncode is not None, 5, watch)
+    assert proxy.wait() == 0
+    await eventually(lambda: all_gone(processes), 2, watch_over(processes))
 
 
 async def test_a_second_signal_ends_it_at_once(client: ClientSession, proxy: ProxyProcess) -> None:
@@ -82,9 +83,11 @@ async def test_a_second_signal_ends_it_at_once(client: ClientSession, proxy: Pro
     processes = proxy.descendants()
     proxy.signal(signal.SIGTERM)
     await eventually(lambda: proxy.events_of("told to stop; jobs in flight are finished first"))
+    watch = proxy.stopwatch()
     proxy.signal(signal.SIGTERM)
-    assert await asyncio.to_thread(proxy.wait, 2.0) == 128 + signal.SIGTERM
-    await eventually(lambda: all_gone(processes), timeout_s=2)
+    await eventually(lambda: proxy.returncode is not None, 2, watch)
+    assert await asyncio.to_thread(proxy.wait) == 128 + signal.SIGTERM
+    await eventually(lambda: all_gone(processes), 2, watch_over(processes))
     with pytest.raises(ClientConnectionError):
         await answer
 
@@ -100,8 +103,9 @@ async def test_when_the_front_end_is_killed_no_process_stays(
         processes = proxy.descendants()
         workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
         os.kill(next(worker["pid"] for worker in workers if worker["job_id"]), signal.SIGSTOP)
-        proxy.kill()
-        await eventually(lambda: all_gone(processes), timeout_s=2)
+        watch = proxy.stopwatch()
+        proxy.signal(signal.SIGKILL)
+        await eventually(lambda: all_gone(processes), 2, watch)
         for answer in answers:
             with pytest.raises(ClientConnectionError):
                 await answer

@@ -16,12 +16,17 @@ from typing import IO, Any, Final, Self
 import psutil
 
 from shared.settings import variables
+from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually_blocking
 
-__all__ = ["ROOT", "ProxyProcess", "environment"]
+__all__ = ["ROOT", "ProxyProcess", "collect", "environment", "is_alive"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
-_START_S: Final = 20.0
+_START_S: Final = 30.0
+#: How long those that a front end leaves behind may take to end by themselves.
+_NOTICE_S: Final = 3.0
+#: How long its output is waited for where others still hold the pipe.
+_HELD_S: Final = 10.0
 #: Becomes the program in its arguments; the kernel kills it when the process that runs the tests dies (prctl(2)).
 _WITH_US: Final = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 
@@ -55,8 +60,8 @@ class ProxyProcess:
             start_new_session=True,
         )
         self._readers = [
-            _collect(self._process.stdout, self.stdout),
-            _collect(self._process.stderr, self.stderr),
+            collect(self._process.stdout, self.stdout),
+            collect(self._process.stderr, self.stderr),
         ]
 
     @classmethod
@@ -74,7 +79,15 @@ class ProxyProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kill()
+        left = self.descendants()
+        if self.returncode is None:
+            self._process.kill()
+        with contextlib.suppress(AssertionError):  # the test had its say about them; no other test is to meet them
+            eventually_blocking(lambda: not any(map(is_alive, left)), _NOTICE_S)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.wait()
 
     # --- what it says ------------------------------------------------------------------------------------------------
 
@@ -145,17 +158,21 @@ class ProxyProcess:
         except psutil.NoSuchProcess:
             return []
 
+    def stopwatch(self) -> Stopwatch:
+        """Start a stopwatch that does not count the time in which it, or what is below it, had no processor."""
+        return Stopwatch(self.pid, *(process.pid for process in self.descendants()))
+
     # --- its end -----------------------------------------------------------------------------------------------------
 
     def signal(self, number: int) -> None:
         """Send a signal to the front end."""
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 10.0) -> int:
-        """Return the exit code once it has ended and everything it wrote is read."""
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """Return the exit code once it has ended and everything it wrote is read; whoever holds its pipes may go on."""
         code = self._process.wait(timeout_s)
         for reader in self._readers:
-            reader.join(timeout_s)
+            reader.join(_HELD_S)
         return code
 
     def stop(self, timeout_s: float = 40.0) -> int:
@@ -168,18 +185,22 @@ class ProxyProcess:
         if self.returncode is None:
             self._process.kill()
         self.wait()
-        if any(reader.is_alive() for reader in self._readers):
-            return  # somebody is left who holds a pipe, which is the test's to say; to close it would wait for ever
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
 
 
-def _collect(pipe: IO[str] | None, lines: list[str]) -> threading.Thread:
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether it has not ended; a zombie has, and reaping it may be nobody's business here."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def collect(pipe: IO[str] | None, lines: list[str]) -> threading.Thread:
+    """Read `pipe` into `lines` until the last process that holds its other end has ended, then close it."""
     assert pipe is not None
 
     def read() -> None:
-        with contextlib.suppress(ValueError):  # closed by the test's end
+        with pipe:
             lines.extend(line.rstrip("\n") for line in pipe)
 
     thread = threading.Thread(target=read, daemon=True)

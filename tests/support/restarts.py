@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Self
 
 import psutil
 
-from tests.support.proxy_process import ProxyProcess
+from tests.support.proxy_process import ProxyProcess, is_alive
+from tests.support.stopwatch import Stopwatch
 
 __all__ = ["Restarts"]
 
+#: How long those may take that were left behind, and how often they are looked at.
 _GONE_S = 2.0
+_LOOK_S = 0.01
 
 
 class Restarts:
@@ -66,5 +70,7 @@ class Restarts:
 
     def leftovers(self) -> list[psutil.Process]:
         """Return the processes of those that were killed which are still there when they should not be."""
-        _, alive = psutil.wait_procs(self._left, timeout=_GONE_S)
-        return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+        watch = Stopwatch(*(process.pid for process in self._left))
+        while (alive := [process for process in self._left if is_alive(process)]) and watch.own_s < _GONE_S:
+            time.sleep(_LOOK_S)
+        return alive

@@ -8,28 +8,45 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-__all__ = ["eventually", "eventually_blocking"]
+from tests.support.stopwatch import Stopwatch
+
+__all__ = ["IN_VAIN_S", "eventually", "eventually_blocking"]
 
 _LOOK_S: Final = 0.01
+#: For what has no limit of its own: only so that a test that waits in vain ends, and says what for.
+IN_VAIN_S: Final = 30.0
 
 
-async def eventually(condition: Callable[[], Awaitable[Any] | Any], timeout_s: float = 10.0) -> Any:  # noqa: ANN401 - as many types as conditions; it is the limit of a look-out
-    """Return what `condition` returns, or resolves to, once that is true; fail after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
+async def eventually(
+    condition: Callable[[], Awaitable[Any] | Any], timeout_s: float = IN_VAIN_S, watch: Stopwatch | None = None
+) -> Any:  # noqa: ANN401 - as many types as conditions; it is the limit of a look-out
+    """Return what `condition` returns, or resolves to, once that is true; fail after `timeout_s`.
+
+    Time in which this process had no processor does not count. Where the limit is a promise of other processes,
+    `watch` is a stopwatch that watches those as well; the limit then counts from when it was started.
+    """
+    watch = watch or Stopwatch()
     while True:
         value = condition()
         if inspect.isawaitable(value):
             value = await value
         if value:
             return value
-        assert time.monotonic() < deadline, f"not so within {timeout_s:g} s; last seen: {value!r}"
+        _check(watch, timeout_s, value)
         await asyncio.sleep(_LOOK_S)
 
 
-def eventually_blocking(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:  # noqa: ANN401 - as above
+def eventually_blocking(
+    condition: Callable[[], Any], timeout_s: float = IN_VAIN_S, watch: Stopwatch | None = None
+) -> Any:  # noqa: ANN401 - as above
     """Do as `eventually` does, where there is no event loop."""
-    deadline = time.monotonic() + timeout_s
+    watch = watch or Stopwatch()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not so within {timeout_s:g} s; last seen: {value!r}"
+        _check(watch, timeout_s, value)
         time.sleep(_LOOK_S)
     return value
+
+
+def _check(watch: Stopwatch, timeout_s: float, value: object) -> None:
+    own_s = watch.own_s  # looked at each time: a process that ends soon can tell only while it is there
+    assert own_s <= timeout_s, f"not so within {timeout_s:g} s ({watch.took_s:.1f} s in all); last seen: {value!r}"

@@ -1,7 +1,7 @@
 """`python -m tests.chaos.support.faulty_proxy`: the real front end, with workers that break on request.
 
-It also measures its own event loop: every few milliseconds it looks how late it is, less the time that the kernel let
-it wait for a processor, which says nothing about this program. The figures are in the file CHAOS_DIR/lag.
+It also measures its own event loop: every few milliseconds it looks how late it is, less the time that this process had
+no processor, which says nothing about this program. The figures are in the file CHAOS_DIR/lag.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import mmap
 import os
 import struct
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,27 +18,22 @@ from proxy.__main__ import main
 from proxy.run import process as front_end
 from proxy.workers import pool
 from tests.chaos.support.clock import follow_clock
+from tests.support.stopwatch import Stopwatch
 
-#: Longest lag less waiting for a processor, longest lag in all, number of looks; seconds.
+#: Longest lag without that time, longest lag in all, number of looks; seconds.
 LAG: Final = struct.Struct("ddq")
 _EVERY_S: Final = 0.01
-
-
-def _waited_s(fd: int) -> float:
-    """Return how long this thread has waited for a processor (proc(5), schedstat)."""
-    return int(os.pread(fd, 100, 0).split()[1]) / 1e9
 
 
 async def _watch_loop() -> None:
     path = Path(os.environ["CHAOS_DIR"], "lag")
     path.write_bytes(bytes(LAG.size))
-    stat = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY)
     with path.open("r+b") as file, mmap.mmap(file.fileno(), LAG.size) as shown:
         while True:
-            due, waited_s = time.monotonic() + _EVERY_S, _waited_s(stat)
+            watch = Stopwatch()
             await asyncio.sleep(_EVERY_S)
-            late_s = time.monotonic() - due
-            own_s = max(0.0, late_s - (_waited_s(stat) - waited_s))
+            late_s = watch.took_s - _EVERY_S
+            own_s = max(0.0, late_s - watch.starved_s)
             worst_own_s, worst_s, looks = LAG.unpack_from(shown)
             LAG.pack_into(shown, 0, max(own_s, worst_own_s), max(late_s, worst_s), looks + 1)
 

@@ -35,7 +35,7 @@ from yarl import URL
 from shared.lifecycle import Event
 from shared.messages import Answered, Assign, FromWorker, Progress, encode
 from tests.chaos.support.clock import follow_clock
-from tests.chaos.support.names import semaphore_prefix
+from tests.chaos.support.names import semaphore_prefix, starved_name
 from worker import __main__ as entry
 from worker import fork_server, main
 
@@ -69,6 +69,12 @@ def _note(**more: object) -> None:
     fd = os.open(os.environ["CHAOS_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(fd, line.encode() + b"\n")
     os.close(fd)
+
+
+def _note_starved() -> None:
+    """Leave behind how long this process had no processor (proc(5), schedstat): once it has ended, nobody can tell."""
+    queued_ns = int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[1])
+    Path(os.environ["CHAOS_DIR"], starved_name(_plan.ref)).write_text(str(queued_ns / 1e9), encoding="ascii")
 
 
 # --- the acts --------------------------------------------------------------------------------------------------------
@@ -203,6 +209,7 @@ def _patch_worker() -> None:
         return await serve_one(self, job, *rest)
 
     def faulty_report(self: Any, message: FromWorker) -> None:  # noqa: ANN401
+        _note_starved()
         if isinstance(message, Answered):
             _act("p4")
             if _plan.phase == "p5":

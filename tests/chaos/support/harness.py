@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Self
 
 from aiohttp import (
@@ -40,6 +39,7 @@ from tests.chaos.support.processes import FaultyProxy, JobServerProcess
 from tests.chaos.support.raw import Raw, connect
 from tests.chaos.support.reply import Reply
 from tests.support.http import Answer, fetch, new_ref
+from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually
 
 __all__ = ["LAG_S", "TIMEOUT_S", "Chaos", "Reply"]
@@ -52,6 +52,8 @@ _ADD_UP_S: Final = 3.0
 #: How long the front end keeps a connection without a request.
 _IDLE_S: Final = 5.0
 _STILL_S: Final = 0.03
+#: After the promise is broken: how long an answer is waited for all the same, to say what it was.
+_IN_VAIN_S: Final = 40.0
 _PIPELINE_S: Final = 0.3
 LAG_S: Final = 0.1
 _TOKEN_CHARS: Final = 43
@@ -82,7 +84,8 @@ class Chaos:
     _log_from: int = 0
 
     async def __aenter__(self) -> Self:
-        timeout = ClientTimeout(total=self.timeout_s + 20)
+        timeout = ClientTimeout(total=self.timeout_s + _IN_VAIN_S)
+        self._fork_server_pid = self.proxy.fork_server_pid()
         self.session = ClientSession(connector=TCPConnector(force_close=True, limit=0), timeout=timeout)
         self.flock = Canaries(self._post, self.story)
         if not self.proxy.warm:  # what it opens and starts once for all is no leak
@@ -119,11 +122,11 @@ class Chaos:
         ref = str(fields.get("ref") or new_ref())
         job = {"account": ref, **fields, "ref": ref}
         while True:
-            sent_at, waited_s = time.monotonic(), self._waited_s()
+            sent_at, watch = time.monotonic(), self._stopwatch()
             with self._closed_as_idle(sent_at):
                 answer = await fetch(self.session, "POST", self.proxy.queue_job, json=job)
                 break
-        reply = Reply(ref, answer, sent_at, time.monotonic(), self._waited_s() - waited_s)
+        reply = Reply(ref, answer, sent_at, time.monotonic(), watch.starved_s + self.proxy.starved_s(ref))
         if reply.own_s >= self.timeout_s + 1:
             story = [line for line in self._log_lines() if line.get("job_id") == reply.job_id]
             raise AssertionError(f"{reply.took_s:.2f} s, {reply.own_s:.2f} of its own, for {fields}: {answer}; {story}")
@@ -144,13 +147,9 @@ class Chaos:
             if time.monotonic() - sent_at < _IDLE_S:
                 raise
 
-    def _waited_s(self) -> float:
-        """Return how long front end and test have waited for a processor so far: the machine's doing, not theirs."""
-        waited_s = 0.0
-        for pid in (self.proxy.pid, os.getpid()):
-            with contextlib.suppress(OSError):
-                waited_s += int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
-        return waited_s
+    def _stopwatch(self) -> Stopwatch:
+        """Start a stopwatch for a job; its worker is not yet known, and says for itself what it waited."""
+        return Stopwatch(self.proxy.pid, self._fork_server_pid, self.job_server.pid)
 
     async def workers(self) -> list[dict[str, Any]]:
         """Return what the admin route says about the workers, oldest first."""
@@ -189,7 +188,7 @@ class Chaos:
     async def raw(self, requests: int = 1, *, receive_bytes: int | None = None) -> Raw:
         """Return a bare connection, for so many requests whose answers the harness does not see."""
         self.unheard += requests
-        return await connect(self.proxy.url, receive_bytes=receive_bytes)
+        return await connect(self.proxy.url, self.proxy.pid, receive_bytes=receive_bytes)
 
     async def stop_a_spare_and_give_it_a_job(self) -> tuple[int, asyncio.Task[Reply]]:
         """Stop every spare, post a job, and let go on whoever did not get it; return who did, and the job's answer."""
@@ -302,9 +301,9 @@ class Chaos:
             more = self._snapshot().more_than(self._before)
             return not more
 
-        begun_s = time.monotonic() - self._waited_s()
+        watch = self.proxy.stopwatch()
         while not back():
-            assert time.monotonic() - self._waited_s() - begun_s < _LEAK_S, f"not back where it was: {more}"
+            assert watch.own_s < _LEAK_S, f"not back where it was: {more}"
             await asyncio.sleep(0.02)
 
     async def _begin_accounts(self) -> bool:
@@ -339,10 +338,10 @@ class Chaos:
         )
 
     async def _check_accounts(self) -> None:
-        until = time.monotonic() + _ADD_UP_S
+        watch = self._stopwatch()
         while differences := (await self._accounts()).differences():
             errors = [f"log: {line}" for line in self._log_lines() if line.get("level") == "error"]
-            assert time.monotonic() < until, "the accounts do not add up: " + "\n".join(differences + errors)
+            assert watch.own_s < _ADD_UP_S, "the accounts do not add up: " + "\n".join(differences + errors)
             await asyncio.sleep(_STILL_S)
 
     async def _check_secrets(self) -> None:

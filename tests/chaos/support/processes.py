@@ -14,9 +14,9 @@ from typing import Any, Protocol, Self
 import psutil
 
 from tests.chaos.support.faulty_proxy import LAG
+from tests.chaos.support.names import starved_name
 from tests.chaos.support.raw import Raw
-from tests.support.proxy_process import ROOT, ProxyProcess, environment
-from tests.support.proxy_process import _collect as collect
+from tests.support.proxy_process import ROOT, ProxyProcess, collect, environment
 
 __all__ = ["FaultyProxy", "JobServerProcess", "StartProxy"]
 
@@ -54,6 +54,13 @@ class FaultyProxy(ProxyProcess):
             return [json.loads(line) for line in (self.folder / "acts").read_text().splitlines()]
         except FileNotFoundError:
             return []
+
+    def starved_s(self, ref: str) -> float:
+        """Return how long the worker of the job `ref` had no processor; it says so with each of its reports."""
+        try:
+            return float((self.folder / starved_name(ref)).read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return 0.0
 
     def acts_of(self, ref: str) -> list[dict[str, Any]]:
         """Return everything the job `ref` had its worker do."""
@@ -135,6 +142,8 @@ class JobServerProcess:
         assert self._process.stdout is not None
         self.url: str = json.loads(self._process.stdout.readline())["listening"]
         self.base = self.url.removesuffix("/start")
+
+        self.pid = self._process.pid
 
     def __enter__(self) -> Self:
         return self

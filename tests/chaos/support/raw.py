@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
-import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from tests.support.stopwatch import Stopwatch
+from tests.support.waiting import eventually
 
 __all__ = ["Raw", "connect", "request"]
 
@@ -28,6 +31,8 @@ class Raw:
     writer: asyncio.StreamWriter
     #: This end's.
     port: int
+    #: Whose the other end is.
+    server_pid: int
 
     async def send(self, data: bytes) -> None:
         """Write."""
@@ -38,15 +43,20 @@ class Raw:
         """Post a job."""
         await self.send(request("/queueJob", json.dumps(fields).encode()))
 
-    async def until_closed(self, timeout_s: float) -> tuple[bytes, float]:
-        """Read until the other side closes; return what came, and after how many seconds it closed."""
-        begun = time.monotonic()
-        async with asyncio.timeout(timeout_s):
-            try:
-                data = await self.reader.read()
-            except ConnectionResetError:
-                data = b""
-        return data, time.monotonic() - begun
+    async def until_closed(self, limit_s: float) -> bytes:
+        """Read until the other side closes, and return what came; fail if that takes longer than `limit_s`.
+
+        Time in which this process or the server had no processor does not count.
+        """
+        watch = Stopwatch(self.server_pid)
+        reading = asyncio.ensure_future(self.reader.read())
+        try:
+            await eventually(reading.done, limit_s, watch)
+        finally:
+            reading.cancel()
+        with contextlib.suppress(ConnectionResetError):
+            return reading.result()
+        return b""
 
     def reset(self) -> None:
         """Close with a lingering time of zero: the kernel then sends RST instead of FIN."""
@@ -59,8 +69,11 @@ class Raw:
         self.writer.close()
 
 
-async def connect(url: str, *, receive_bytes: int | None = None) -> Raw:
-    """Connect to the server at `url`; `receive_bytes` makes the kernel take no more than about that, unread."""
+async def connect(url: str, server_pid: int, *, receive_bytes: int | None = None) -> Raw:
+    """Connect to the server at `url`, whose process is `server_pid`.
+
+    `receive_bytes` makes the kernel take no more than about that, unread.
+    """
     address = urlsplit(url)
     sock = socket.socket()
     sock.setblocking(False)
@@ -68,4 +81,4 @@ async def connect(url: str, *, receive_bytes: int | None = None) -> Raw:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     await asyncio.get_running_loop().sock_connect(sock, (address.hostname, address.port))
     reader, writer = await asyncio.open_connection(sock=sock, limit=4096 if receive_bytes else 65_536)
-    return Raw(reader, writer, sock.getsockname()[1])
+    return Raw(reader, writer, sock.getsockname()[1], server_pid)

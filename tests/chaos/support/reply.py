@@ -18,13 +18,17 @@ class Reply:
     answer: Answer
     sent_at: float
     answered_at: float
-    #: How much of the time between went by while front end and test had to wait for a processor.
-    waited_s: float
+    #: How much of the time between went by while those that took part in it had no processor.
+    starved_s: float
 
     @property
     def own_s(self) -> float:
         """From the request to the whole answer, less what is the machine's doing."""
-        return self.took_s - self.waited_s
+        return self.took_s - self.starved_s
+
+    def own_since_s(self, at: float) -> float:
+        """From the instant `at`, when it was under way, to the whole answer, less the same."""
+        return self.answered_at - at - self.starved_s
 
     @property
     def status(self) -> int:

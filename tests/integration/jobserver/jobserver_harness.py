@@ -16,14 +16,6 @@ from jobserver.ledger import CallbackEntry, Ledger
 from jobserver.options import Options
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    """Wait until a condition holds; fail if that takes too long."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        await asyncio.sleep(0.005)
-
-
 @dataclass
 class Receiver:
     """Takes callbacks and remembers them."""

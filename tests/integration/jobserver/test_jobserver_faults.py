@@ -9,7 +9,8 @@ from aiohttp import ClientConnectionError, ClientPayloadError
 
 from jobserver.faults import FAULTS
 from jobserver.options import Options
-from tests.integration.jobserver.jobserver_harness import MakeHarness, until
+from tests.integration.jobserver.jobserver_harness import MakeHarness
+from tests.support.waiting import IN_VAIN_S, eventually
 
 #: Faults that no test below names, of which there must be none.
 TESTED = {
@@ -36,7 +37,7 @@ async def test_late_sends_the_callback_after_its_delay(job_server: MakeHarness) 
     """The delay counts from the acceptance."""
     jobs = await job_server()
     await jobs.submit(fault="late", delay=0.2)
-    await until(lambda: jobs.callbacks)
+    await eventually(lambda: jobs.callbacks)
     assert jobs.callbacks[0].at_s - jobs.ledger.submissions[0].at_s >= 0.19
 
 
@@ -45,7 +46,7 @@ async def test_never_accepts_the_job_and_sends_nothing(job_server: MakeHarness) 
     jobs = await job_server()
     assert (await jobs.submit(fault="never", callback=jobs.receiver.url("never"))).status == 200
     await jobs.submit()
-    await until(lambda: jobs.callbacks)
+    await eventually(lambda: jobs.callbacks)
     assert jobs.ledger.counts["started"] == 2
     assert [token for token, _, _ in jobs.receiver.received] == ["job"]
 
@@ -57,7 +58,7 @@ async def test_repeated_callbacks_are_all_the_same(
     """Twice for `duplicate`, a hundred times for `many`, byte for byte."""
     jobs = await job_server()
     await jobs.submit(**fields)
-    await until(lambda: len(jobs.callbacks) == times)
+    await eventually(lambda: len(jobs.callbacks) == times)
     assert len(jobs.receiver.received) == times
     assert len({raw for _, raw, _ in jobs.receiver.received}) == 1
 
@@ -66,7 +67,7 @@ async def test_forged_calls_another_token_first(job_server: MakeHarness) -> None
     """Then the right one, with the same result."""
     jobs = await job_server()
     await jobs.submit(fault="forged", callback=jobs.receiver.url("t" * 43))
-    await until(lambda: len(jobs.callbacks) == 2)
+    await eventually(lambda: len(jobs.callbacks) == 2)
     (wrong, first, _), (right, second, _) = jobs.receiver.received
     assert (wrong != right, len(wrong), right, first == second) == (True, 43, "t" * 43, True)
     assert [entry.kind for entry in jobs.callbacks] == ["forged", "result"]
@@ -76,7 +77,7 @@ async def test_garbage_callback_sends_what_is_not_json_first(job_server: MakeHar
     """Then the result."""
     jobs = await job_server()
     await jobs.submit(fault="garbage-callback")
-    await until(lambda: len(jobs.callbacks) == 2)
+    await eventually(lambda: len(jobs.callbacks) == 2)
     (_, garbage, _), (_, result, _) = jobs.receiver.received
     with pytest.raises(ValueError, match="Expecting value"):
         json.loads(garbage)
@@ -87,7 +88,7 @@ async def test_huge_callback_exceeds_the_receivers_cap_first(job_server: MakeHar
     """A receiver with a cap of 1 MiB refuses the first and takes the second."""
     jobs = await job_server()
     await jobs.submit(fault="huge-callback")
-    await until(lambda: len(jobs.callbacks) == 2)
+    await eventually(lambda: len(jobs.callbacks) == 2)
     huge, result = jobs.callbacks
     assert huge.kind == "huge"
     assert huge.status in {413, None}
@@ -99,7 +100,7 @@ async def test_slow_callback_body_stalls_first(job_server: MakeHarness) -> None:
     """The stalled one never comes whole; the right one follows."""
     jobs = await job_server()
     await jobs.submit(fault="slow-callback-body", delay=0.1)
-    await until(lambda: len(jobs.callbacks) == 2)
+    await eventually(lambda: len(jobs.callbacks) == 2)
     stalled, result = jobs.callbacks
     assert (stalled.kind, stalled.error) == ("stalled", "timeout")
     assert (result.kind, result.status) == ("result", 200)
@@ -115,7 +116,7 @@ async def test_a_job_can_fail_in_both_forms(job_server: MakeHarness, state: str,
     if wait:
         assert (await response.json())["state"] == state
         return
-    await until(lambda: jobs.callbacks)
+    await eventually(lambda: jobs.callbacks)
     assert [document["state"] for document in jobs.receiver.documents()] == [state]
 
 
@@ -123,7 +124,7 @@ async def test_big_result_has_the_size_asked_for(job_server: MakeHarness) -> Non
     """`bytes` counts the whole body."""
     jobs = await job_server()
     await jobs.submit(fault="big-result", bytes=100_000)
-    await until(lambda: jobs.callbacks)
+    await eventually(lambda: jobs.callbacks)
     assert len(jobs.receiver.received[0][1]) == 100_000
 
 
@@ -134,7 +135,7 @@ async def test_a_refused_job_is_let_in_later(job_server: MakeHarness, fault: str
     responses = [await jobs.submit(fault=fault, times=2, retry_after=0) for _ in range(3)]
     assert [response.status for response in responses] == [status, status, 200]
     assert [response.headers.get("Retry-After") for response in responses] == ["0", "0", None]
-    await until(lambda: jobs.callbacks)
+    await eventually(lambda: jobs.callbacks)
     assert [entry.refused for entry in jobs.ledger.submissions] == [True, True, False]
     assert [entry.ran for entry in jobs.ledger.submissions] == [False, False, True]
     assert jobs.ledger.submitted_twice() == []
@@ -182,7 +183,7 @@ async def test_drop_but_run_closes_without_a_reply_and_calls_back(job_server: Ma
     """The callback is the only sign that the job runs."""
     jobs = await job_server()
     assert await jobs.raw(fault="drop-but-run") == b""
-    await until(lambda: jobs.callbacks)
+    await eventually(lambda: jobs.callbacks)
     assert len(jobs.receiver.documents()) == 1
 
 
@@ -198,7 +199,7 @@ async def test_hang_sends_nothing_until_the_client_leaves(job_server: MakeHarnes
     """Its account is free again when the connection closes."""
     jobs = await job_server()
     reader, writer = await jobs.send({"account": "a", "fault": "hang"})
-    await until(lambda: jobs.ledger.submissions)
+    await eventually(lambda: jobs.ledger.submissions)
     behind = asyncio.create_task(jobs.submit())
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.read(1), 0.1)
@@ -213,7 +214,7 @@ async def test_a_hanging_submission_can_run_all_the_same(job_server: MakeHarness
     _, writer = await jobs.send(
         {"account": "a", "wait": False, "callback": jobs.receiver.url(), "fault": "hang", "run": True}
     )
-    await until(jobs.receiver.documents)
+    await eventually(jobs.receiver.documents)
     writer.close()
 
 
@@ -223,7 +224,7 @@ async def test_slow_reply_comes_byte_by_byte_and_then_the_job_runs(job_server: M
     reply = await jobs.raw(fault="slow-reply", delay=0.0005)
     document = json.loads(reply.partition(b"\r\n\r\n")[2])
     assert document["state"] == "running"
-    await until(lambda: jobs.callbacks)
+    await eventually(lambda: jobs.callbacks)
     assert jobs.callbacks[0].at_s - jobs.ledger.submissions[0].at_s >= 0.0005 * len(reply)
 
 
@@ -236,7 +237,7 @@ async def test_a_slow_reply_that_is_not_awaited_runs_no_job(job_server: MakeHarn
     assert await reader.readexactly(4) == b"HTTP"
     writer.close()
     assert (await jobs.submit(callback=jobs.receiver.url("next"))).status == 200
-    await until(lambda: jobs.callbacks)
+    await eventually(lambda: jobs.callbacks)
     assert [entry.ran for entry in jobs.ledger.submissions] == [False, True]
 
 
@@ -320,8 +321,8 @@ async def test_a_server_that_is_closed_ends_its_hanging_jobs_at_once(job_server:
     await jobs.submit()
     _, hanging = await jobs.send({"account": "a", "fault": "hang"})
     _, waiting = await jobs.send({"account": "a", "wait": True})
-    await until(lambda: len(jobs.ledger.submissions) == 2)
-    await asyncio.wait_for(jobs.server.close(), 2)
+    await eventually(lambda: len(jobs.ledger.submissions) == 2)
+    await asyncio.wait_for(jobs.server.close(), IN_VAIN_S)
     hanging.close()
     waiting.close()
 

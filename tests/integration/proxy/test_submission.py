@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import pairwise
 
 import pytest
@@ -42,9 +41,9 @@ async def test_a_retry_after_beyond_the_deadline_is_not_waited_for(
 ) -> None:
     """The job is answered at once: another attempt could only come too late."""
     ref = new_ref()
-    answer = await asyncio.wait_for(
-        post_job(client, proxy.queue_job, ref=ref, fault="refuse-first", retry_after=3600), timeout=10
-    )
+    watch = proxy.stopwatch()
+    answer = await post_job(client, proxy.queue_job, ref=ref, fault="refuse-first", retry_after=3600)
+    assert watch.own_s < 10, "it took until the deadline"
     problem(answer, "job-rejected", 500, "no")
     assert len(job_server.submissions(ref)) == 1
 

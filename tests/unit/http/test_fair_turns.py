@@ -3,6 +3,7 @@
 import asyncio
 
 from proxy.http.fair_turns import Turns
+from tests.support.waiting import IN_VAIN_S
 
 
 async def test_a_round_has_no_more_turns_than_allowed_and_they_come_in_order() -> None:
@@ -46,5 +47,5 @@ async def test_one_that_gave_up_takes_nobody_s_turn() -> None:
     first, gone, patient = (asyncio.ensure_future(turns.take()) for _ in range(3))
     await first
     gone.cancel()
-    await asyncio.wait_for(patient, 5)
+    await asyncio.wait_for(patient, IN_VAIN_S)
     assert gone.cancelled()

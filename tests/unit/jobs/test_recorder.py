@@ -14,6 +14,7 @@ from shared.job_server.verdict import job_failed
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Succeeded
 from tests.support.records import a_record
+from tests.support.waiting import IN_VAIN_S
 
 FAILURE = Failed(code=Code.WORKER_DIED, detail="it is gone", submitted=Submitted.YES)
 
@@ -103,7 +104,7 @@ async def test_a_failure_is_answered_though_the_store_never_is_done(entry: Entry
     await entry.assign()
     disk.mood = "stuck"
 
-    await asyncio.wait_for(entry.finish(FAILURE), 5)
+    await asyncio.wait_for(entry.finish(FAILURE), IN_VAIN_S)
 
     record, kept = disk.puts[-1]
     assert (record.failure, kept) == (FAILURE, True)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobserver.accounts import AccountQueue, Connection
+from tests.support.waiting import IN_VAIN_S
 
 
 async def settle() -> None:
@@ -56,7 +57,7 @@ async def test_accounts_do_not_wait_for_each_other() -> None:
     """The rule is per account."""
     queue, first, second = AccountQueue(), connection(), connection()
     await queue.enter("a", first)
-    await asyncio.wait_for(queue.enter("b", second), 1)
+    await asyncio.wait_for(queue.enter("b", second), IN_VAIN_S)
     await close(first, second)
 
 
@@ -117,5 +118,5 @@ async def test_a_connection_that_goes_on_with_another_account_gives_up_the_first
     await queue.enter("a", first)
     await queue.enter("b", second)
     crossing = [spawn(queue.enter("b", first)), spawn(queue.enter("a", second))]
-    await asyncio.wait_for(asyncio.gather(*crossing), 1)
+    await asyncio.wait_for(asyncio.gather(*crossing), IN_VAIN_S)
     await close(first, second)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from shared.errors import MessageError
 from shared.frames import FrameReader, queue_frame
+from tests.support.waiting import IN_VAIN_S
 
 
 def frame(payload: bytes) -> bytes:
@@ -88,7 +89,7 @@ def test_a_real_queue_reads_a_frame_written_into_its_pipe(size_bytes: int) -> No
     os.write(writer.fileno(), queue_frame(payload) + queue_frame(b"next"))
     # `get` gives a slot back that no `put` has taken; worker/inbox.py sees to that, a plain queue has slots to spare.
     queue._sem.acquire()  # type: ignore[attr-defined] # noqa: SLF001 - as `put` would
-    assert queue.get(timeout=5) == payload
+    assert queue.get(timeout=IN_VAIN_S) == payload
     queue._sem.acquire()  # type: ignore[attr-defined] # noqa: SLF001 - as `put` would
-    assert queue.get(timeout=5) == b"next"
+    assert queue.get(timeout=IN_VAIN_S) == b"next"
     queue.close()

@@ -15,6 +15,7 @@ import uvloop
 from proxy.workers.worker import Worker
 from shared.lifecycle import Event
 from shared.messages import Answered, Assign, Callback, FromWorker, Log, Progress, encode
+from tests.support.waiting import IN_VAIN_S
 
 _MAX_BODY_BYTES: Final = 1_000
 
@@ -174,7 +175,7 @@ async def test_a_full_pipe_never_blocks_and_loses_nothing() -> None:
         for message in messages:
             one.worker.send(message)
         received = b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(IN_VAIN_S):
             while not received.endswith(b"last\x94."):
                 received += one.reads()
                 await asyncio.sleep(0)
