@@ -129,9 +129,8 @@ async def test_l5_http2_with_prior_knowledge_is_refused(chaos: Chaos) -> None:
     """It is told in HTTP/1.1 what is spoken here, and no job is made of its request."""
     raw = await chaos.raw()
     await raw.send(opening("/queueJob", json.dumps({"account": "l5"}).encode()))
-    answer, took_s = await raw.until_closed(_STALL_S)
+    answer = await raw.until_closed(6)
     raw.close()
-    assert took_s < 6
     assert answer.startswith(b"HTTP/1.1 505 ")
     assert b'"code": "http-version-not-supported"' in answer
 
@@ -157,14 +156,14 @@ async def test_l5_thousands_of_connections_reset_at_once(
     async with Chaos(small_proxy, job_server, canaries=False) as chaos:
         chaos.unheard = math.inf
         await _open_and_reset(chaos, _CONNECTIONS // 10)  # what it needs for so many connections is no leak
-        await eventually(lambda: _idle(chaos), TIMEOUT_S + 3)
+        await eventually(lambda: _idle(chaos), TIMEOUT_S + 3, small_proxy.stopwatch())
         before = small_proxy.memory_bytes()
         workers = []
         for _ in range(10):
             await _open_and_reset(chaos, _CONNECTIONS // 10)
             workers.append(len(await chaos.workers()))
         assert max(workers) <= 20 + 2
-        await eventually(lambda: _idle(chaos), TIMEOUT_S + 3)
+        await eventually(lambda: _idle(chaos), TIMEOUT_S + 3, small_proxy.stopwatch())
         assert (await chaos.job()).status == 200
         await eventually(lambda: small_proxy.connections() <= chaos.connections_before)
         assert small_proxy.memory_bytes() - before < 8 * 1024 * 1024
@@ -177,7 +176,7 @@ async def _open_and_reset(chaos: Chaos, count: int) -> None:
     async def open_and_reset(number: int) -> None:
         ref = new_ref()
         body = json.dumps({"account": ref, "ref": ref, "fault": "never"}).encode()
-        raw = await connect(chaos.proxy.url)
+        raw = await connect(chaos.proxy.url, chaos.proxy.pid)
         raw.writer.write(opening("/queueJob", body) if number % 2 else request("/queueJob", body))
         raw.reset()
 
