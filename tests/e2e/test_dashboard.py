@@ -113,7 +113,7 @@ def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyP
     assert "job-rejected" in entry.text
     assert "submitted: no" in entry.text
     entry.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
-    eventually_blocking(lambda: "the job server did not take it" in entry.text)
+    eventually_blocking(lambda: "refused by the job server" in entry.text)
     assert "queue" in entry.text
     assert entry.find_elements(By.CSS_SELECTOR, ".line .bar > span")
 
@@ -146,7 +146,7 @@ def test_a_job_is_stopped_by_keyboard_alone(page: Chrome, proxy: ProxyProcess) -
     ]
     button.send_keys(Keys.ENTER)
     eventually_blocking(lambda: page.find_element(By.ID, "stop-dialog").is_displayed())
-    ActionChains(page).send_keys(Keys.ENTER).perform()  # what has the focus first is "Leave it"
+    ActionChains(page).send_keys(Keys.ENTER).perform()  # what has the focus first is "Keep it running"
     eventually_blocking(lambda: not page.find_element(By.ID, "stop-dialog").is_displayed())
     assert run(page, "return document.getElementById('oldest').childElementCount") == 1
     page.find_element(By.CSS_SELECTOR, "#oldest button[aria-label^='Stop job']").send_keys(Keys.ENTER)
@@ -171,16 +171,31 @@ def test_it_follows_the_readers_colour_scheme(page: Chrome) -> None:
     brightness("light")
 
 
-def test_it_is_readable_on_a_phone(page: Chrome) -> None:
-    """Nothing sticks out of a narrow screen; what is wide scrolls within its own box."""
+def test_it_is_readable_on_a_phone(page: Chrome, proxy: ProxyProcess) -> None:
+    """Nothing sticks out of a narrow screen, and the button that stops a job is within it."""
+    job = _Later(proxy, duration=2)
     metrics = {"width": 380, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
         eventually_blocking(lambda: run(page, "return innerWidth") == 380)
         assert run(page, "return document.documentElement.scrollWidth") <= 380
         assert run(page, "return document.querySelector('.columns > section').clientWidth") > 300
+        button = "#oldest button[aria-label^='Stop job']"
+        eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, button))
+        assert run(page, f'return document.querySelector("{button}").getBoundingClientRect().right') <= 380
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert job.answer()[0] == 200
+
+
+def test_times_have_a_date_and_a_zone(page: Chrome, proxy: ProxyProcess) -> None:
+    """Whoever reads a failure the next morning, or elsewhere, knows when it was."""
+    _, document = _post(proxy, fault="reject")
+    job = f'details[data-job="{document["job_id"]}"]'
+    entry = eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, f"{job} time"))[0]
+    assert str(time.localtime().tm_year) in entry.text
+    zone = run(page, "return Intl.DateTimeFormat(undefined, {timeZoneName: 'short'}).format().split(' ').pop()")
+    assert entry.text.endswith(zone)
 
 
 def test_two_thousand_workers_do_not_freeze_it(driver: Chrome) -> None:

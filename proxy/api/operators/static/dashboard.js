@@ -48,12 +48,12 @@ function tiles(snapshot) {
   const medians = latest.filter((point) => point[0]).map((point) => point[2]).sort((a, b) => a - b);
   const failed = sum(past, 1);
   say($("in-flight"), Object.values(snapshot.in_flight).reduce((total, count) => total + count, 0));
-  say($("limit"), `of ${snapshot.limit} · ${snapshot.accepted} in all`);
+  say($("limit"), `of ${snapshot.limit} · ${snapshot.accepted} in total`);
   say($("rate"), (ended / 10).toFixed(ended < 100 ? 1 : 0));
   say($("failed"), failed);
   say($("latency"), medians.length ? duration(medians[Math.floor(medians.length / 2)]) : "–");
   say($("lag"), duration(snapshot.lag_ms[0]));
-  say($("lag-worst"), `worst ${duration(snapshot.lag_ms[1])} of 1 min`);
+  say($("lag-worst"), `worst ${duration(snapshot.lag_ms[1])} in 1 min`);
 }
 
 function draw() {
@@ -72,8 +72,8 @@ async function open(id) {
     parts.push(card(job));
     if (job.state !== "finished") parts.push(stopButton(id, open));
   } else {
-    parts.push(make("p", "", answer?.status === 404 ? "There is no such job, or it is remembered no longer."
-      : "The job could not be looked up."), make("p", "soft", id));
+    parts.push(make("p", "", answer?.status === 404 ? "There is no such job, or it is no longer remembered."
+      : "The job could not be fetched."), make("p", "soft", id));
   }
   const close = make("button", "", "Close");
   close.type = "button";

@@ -34,6 +34,13 @@ export function duration(ms) {
   return minutes < 60 ? `${minutes} min ${Math.floor((ms % 60_000) / 1000)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+const instant = new Intl.DateTimeFormat(undefined, {
+  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
+});
+
+/** A Unix time in seconds, for a person: date, time and zone. */
+export const time = (seconds) => instant.format(seconds * 1000);
+
 /** KiB, for a person. */
 export function memory(kib) {
   return kib == null ? "–" : kib < 1024 * 1024 ? `${(kib / 1024).toFixed(1)} MB` : `${(kib / 1024 / 1024).toFixed(2)} GB`;

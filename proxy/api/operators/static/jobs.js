@@ -1,15 +1,15 @@
 // Jobs: a card with the whole life of one, the list of failures, the oldest in flight, and the button that stops one.
 
-import { $, duration, make, paint, say, shares } from "./dom.js";
+import { $, duration, make, paint, say, shares, time } from "./dom.js";
 import { idButton } from "./workers.js";
 
 const MEANING = {
-  assign: "a worker took it",
+  assign: "assigned to a worker",
   connected: "connected to the job server",
-  refused: "the job server did not take it",
-  "reply-read": "the job server's reply was read",
-  callback: "the callback came",
-  finish: "over",
+  refused: "refused by the job server",
+  "reply-read": "the job server replied",
+  callback: "the callback arrived",
+  finish: "finished",
 };
 
 /** Return everything about one job. */
@@ -20,7 +20,7 @@ export function card(job) {
     submitted: job.submitted,
     worker: job.worker_pid ?? "–",
     total: duration(job.total_ms),
-    ended: job.finished_at ? new Date(job.finished_at * 1000).toLocaleString() : "in flight",
+    finished: job.finished_at ? time(job.finished_at) : "in flight",
   };
   const list = make("dl", "", ...Object.entries(facts).map(([name, value]) =>
     make("div", "", make("dt", "", name), make("dd", "", String(value)))));
@@ -66,7 +66,7 @@ export class Failures {
 
   #entry(job) {
     const summary = make("summary", "",
-      make("time", "soft", new Date(job.finished_at * 1000).toLocaleTimeString()),
+      make("time", "soft", time(job.finished_at)),
       make("span", "code", job.outcome),
       make("span", "", `submitted: ${job.submitted}`),
       make("span", "soft", duration(job.total_ms)),
