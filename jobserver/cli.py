@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from jobserver.faults import FAULTS
 from jobserver.options import Options
+from jobserver.stand_in.wishes import WISHES
 
 _ABOUT = """\
 A job server with the protocol of the real one:
@@ -57,6 +58,10 @@ class Arguments:
     fd: int | None
     #: Leave when standard input ends.
     exit_with_parent: bool
+    #: Stand in for the job server of this profile; empty: be the project's own.
+    profile: str
+    #: Where a job server calls that is told no URL with a job.
+    callback_url: str
     #: Tell a program, not a person, where the server listens.
     announce: bool
     options: Options
@@ -70,6 +75,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
         port=given.port,
         fd=given.fd,
         exit_with_parent=given.exit_with_parent,
+        profile=given.profile,
+        callback_url=given.callback_url,
         announce=given.announce,
         options=Options(
             duration_s=given.duration,
@@ -77,6 +84,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
             seed=given.seed,
             callback_retries=given.callback_retries,
         ),
+    )
+
+
+def wish_list() -> str:
+    """Return the table of wishes as text."""
+    width = max(map(len, WISHES)) + 2
+    rows = [f"  {wish:<{width}}{words}" for wish, words in WISHES.items()]
+    return "\n".join(
+        ["", "", "with --profile, a job says by stand-in=WISH, anywhere in its body, what is to happen:", *rows]
     )
 
 
@@ -99,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobserver",
         description=_ABOUT,
-        epilog=_FIELDS + fault_list(),
+        epilog=_FIELDS + fault_list() + wish_list(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -112,6 +128,18 @@ def _parser() -> argparse.ArgumentParser:
         default=_DEFAULTS.duration_s,
         metavar="SECONDS",
         help="what a job takes (%(default)s)",
+    )
+    add(
+        "--profile",
+        default="",
+        metavar="NAME",
+        help="stand in for the job server of a profile: a file's name in profiles/, or the path of a .toml file",
+    )
+    add(
+        "--callback-url",
+        default="",
+        metavar="URL",
+        help="where to call if the profile's job server has that in its configuration",
     )
     add("--seed", type=int, metavar="N", help="make ids and proofs repeat from run to run")
     add(

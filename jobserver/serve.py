@@ -32,7 +32,7 @@ async def serve(arguments: Arguments) -> NoReturn:
     _allow_many_connections()
     if arguments.exit_with_parent:
         _watch_parent()
-    runner = web.AppRunner(create_app(arguments.options), access_log=None, handler_cancellation=True)
+    runner = web.AppRunner(_app(arguments), access_log=None, handler_cancellation=True)
     await runner.setup()
     try:
         site = _site(runner, arguments)
@@ -42,10 +42,24 @@ async def serve(arguments: Arguments) -> NoReturn:
         reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else str(exc)
         raise CannotServeError(f"cannot listen on {arguments.host}:{arguments.port}: {reason}") from exc
     host, port = runner.addresses[0][:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/start"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{'' if arguments.profile else '/start'}"
     _say(listening_line(url, arguments))
     while True:
         await asyncio.get_running_loop().create_future()
+
+
+def _app(arguments: Arguments) -> web.Application:
+    if not arguments.profile:
+        return create_app(arguments.options)
+    from jobserver import stand_in  # noqa: PLC0415 - takes modules that the own protocol has no use for
+    from shared.errors import SettingsError  # noqa: PLC0415
+    from shared.job_server import loader  # noqa: PLC0415
+
+    try:
+        profile = loader.load(arguments.profile)
+    except SettingsError as exc:
+        raise CannotServeError(str(exc)) from exc
+    return stand_in.create_app(profile, duration_s=arguments.options.duration_s, fixed_url=arguments.callback_url)
 
 
 def _site(runner: web.AppRunner, arguments: Arguments) -> web.BaseSite:
@@ -59,6 +73,8 @@ def listening_line(url: str, arguments: Arguments) -> str:
     if arguments.announce:
         return json.dumps({"listening": url, "pid": os.getpid()})
     options = arguments.options
+    if arguments.profile:
+        return f"Stand-in for the job server of {arguments.profile} on {url} (a job takes {options.duration_s:g} s)"
     queue = "one connection at a time per account" if options.account_queue else "all connections at once"
     return f"Job server on {url} (a job takes {options.duration_s:g} s; {queue})"
 

@@ -41,6 +41,8 @@ def test_a_profile_is_complete(profile: Profile) -> None:
     assert {"job", "reply", "callback"} <= kinds.keys()
     for section in ("status", "result"):
         assert (getattr(profile, section) is not None) <= (section in kinds), section
+    if profile.status is not None:
+        assert {"progress", "succeeded", "failed"} <= {one.expect for one in profile.sample if one.kind == "status"}
     found = {sample.expect for sample in profile.sample}
     assert found & {"succeeded", "ready"}
     assert "failed" in found

@@ -1,0 +1,97 @@
+"""Sends callbacks, with the proof that the profile asks for."""
+
+import base64
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar
+from yarl import URL
+
+from shared.job_server.placeholders import UnfilledError, fill
+from shared.job_server.profile import Profile, Sample
+
+__all__ = ["CallbackSender", "Sent", "proof"]
+
+_TIMEOUT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A callback that was sent, and how it was answered; None: not at all."""
+
+    job: int
+    expect: str
+    status: int | None
+
+
+class CallbackSender:
+    """Sends callbacks and remembers them."""
+
+    def __init__(self, profile: Profile, fixed_url: str) -> None:
+        """`fixed_url` is where a job server calls that is told no URL with a job. An event loop must run."""
+        self._profile = profile
+        self._fixed_url = fixed_url
+        self._session = ClientSession(
+            cookie_jar=DummyCookieJar(),
+            timeout=ClientTimeout(total=_TIMEOUT_S),
+            headers={"User-Agent": "jobserver", "Accept-Encoding": "identity"},
+        )
+        self.sent: list[Sent] = []
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def send(self, job: int, sample: Sample, values: Mapping[str, str], *, forged: bool = False) -> None:
+        """Send `sample`, with a proof unless it is forged."""
+        url = values.get("callback_url", "") or self._fixed_url
+        url += f"/{sample.route}" if sample.route else ""
+        url += f"?{sample.query}" if sample.query else ""
+        body = sample.body.encode()
+        headers = {"Content-Type": "application/json"} | {name.title(): text for name, text in sample.headers.items()}
+        if not forged:
+            headers |= proof(self._profile, body, values)
+        status = None
+        try:
+            async with self._session.request(
+                sample.method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
+            ) as response:
+                status = response.status
+                await response.read()
+        except (ClientError, OSError, TimeoutError, ValueError):
+            pass  # told by the status that is missing
+        self.sent.append(Sent(job=job, expect="forged" if forged else sample.expect, status=status))
+
+
+def proof(profile: Profile, body: bytes, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that prove who sends a callback; none where a secret is not set here."""
+    verify = profile.verify
+    if verify is None:
+        return {}
+    known = {**values, **{f"env:{name}": value for name, value in os.environ.items()}}
+    try:
+        if verify.scheme == "header":
+            return {verify.header: fill(verify.value, known)}
+        secret = fill(verify.secret, known)
+    except UnfilledError:
+        return {}
+    if verify.scheme == "hmac":
+        digest = hmac.new(secret.encode(), body, getattr(hashlib, verify.hash)).digest()
+        text = digest.hex() if verify.encoding == "hex" else base64.b64encode(digest).decode()
+        return {verify.header: verify.prefix + text}
+    message_id, timestamp = f"msg_{os.urandom(8).hex()}", str(int(time.time()))
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = secret.encode()
+    signed = hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, "sha256")
+    return {
+        "Webhook-Id": message_id,
+        "Webhook-Timestamp": timestamp,
+        "Webhook-Signature": f"v1,{base64.b64encode(signed).decode()}",
+    }

@@ -1,0 +1,74 @@
+"""The messages of one job: the profile's samples, with the job's own names in the place of those of the samples."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import count
+
+from shared.job_server.profile import Profile, Sample
+from shared.job_server.samples import SAMPLE_VALUES
+
+__all__ = ["Script", "replaced"]
+
+_OFFERED = Sample(kind="reply", status=500, expect="error", body="{}")
+
+
+class Script:
+    """What a job server with this profile says."""
+
+    def __init__(self, profile: Profile, base_url: str) -> None:
+        """`base_url` is where the stand-in is reached."""
+        self._profile = profile
+        self._base_url = base_url.rstrip("/")
+        self._numbers = count(1)
+        self.outputs = next((sample.outputs for sample in self._of("reply", "running") if sample.outputs), {})
+
+    def names_for(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Return what stands for what in the samples, for a job whose placeholders have these `values`."""
+        names = {SAMPLE_VALUES[name]: value for name, value in values.items() if name in SAMPLE_VALUES}
+        if self._profile.server.url:
+            names[self._profile.server.url] = self._base_url
+        number = next(self._numbers)
+        plain = {text for text in self.outputs.values() if not text.startswith("http") and text not in names}
+        names |= {text: f"{text}{1_000 + number}" if text.isdigit() else f"{text}-{number}" for text in plain}
+        for text in self.outputs.values():
+            if text.startswith("http") and not any(known in text for known in plain):
+                names[text] = f"{replaced(text, names)}-{number}"
+        return names
+
+    def reply(self, expect: str, names: Mapping[str, str]) -> Sample:
+        """Return a reply of this kind; a bare one if the profile has no sample of it."""
+        sample = next(self._of("reply", expect), None)
+        if sample is None:
+            status = {"running": 200, "busy": 429, "refused": 400}.get(expect, 500)
+            sample = replace(_OFFERED, status=status)
+        return _for_job(sample, names)
+
+    def message(self, kind: str, expects: Iterable[str], names: Mapping[str, str]) -> Sample | None:
+        """Return the first sample of this kind that is expected to be read as one of `expects`, in their order."""
+        samples = (sample for expect in expects for sample in self._of(kind, expect))
+        sample = next(samples, None)
+        return None if sample is None else _for_job(sample, names)
+
+    def messages(self, kind: str, expect: str, names: Mapping[str, str]) -> list[Sample]:
+        """Return all of them."""
+        return [_for_job(sample, names) for sample in self._of(kind, expect)]
+
+    def _of(self, kind: str, expect: str) -> Iterator[Sample]:
+        return (sample for sample in self._profile.sample if (sample.kind, sample.expect) == (kind, expect))
+
+
+def _for_job(sample: Sample, names: Mapping[str, str]) -> Sample:
+    headers = {name: replaced(value, names) for name, value in sample.headers.items()}
+    return replace(sample, body=replaced(sample.body, names), headers=headers, query=replaced(sample.query, names))
+
+
+def replaced(text: str, names: Mapping[str, str]) -> str:
+    """Return `text` with each of the names replaced, the longest first, none of them twice."""
+    marks = {}
+    for number, name in enumerate(sorted(names, key=len, reverse=True)):
+        mark = f"\0{number}\0"
+        marks[mark] = names[name]
+        text = text.replace(name, mark)
+    for mark, value in marks.items():
+        text = text.replace(mark, value)
+    return text
