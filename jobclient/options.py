@@ -10,12 +10,12 @@ from yarl import URL
 EPILOG = """\
 exit status: 0 passed, 1 failed, 2 wrong usage, 130 interrupted
 
-A job succeeds if it is answered 200 and {"state": "completed"}. The run passes if every job succeeds, all ids
-differ, and it took less than --limit seconds.
+A job succeeds if its answer is 200 with {"state": "completed"}. The run passes if every job succeeds, all ids
+differ, and it takes less than --limit seconds.
 
-Without --idempotent, --retries sends a job again only where it certainly did not run: the connection could
-not be made, or the answer says "retry_safe": true. With --idempotent each job carries a key of its own, under
-which the proxy runs it once however often it is sent; then broken connections are retried too.
+Without --idempotent, --retries only retries jobs that certainly did not run: the connection failed, or the
+answer says "retry_safe": true. With --idempotent, each job has a key of its own, so that the proxy runs it once
+however often it is sent; then broken connections are retried, too.
 """
 
 
@@ -31,14 +31,14 @@ class Options:
     limit_s: float = 5.0
     #: How long one request may take, from connecting to the last byte.
     timeout_s: float = 60.0
-    #: Jobs under way at the same time; None: all of them.
+    #: Jobs in flight at the same time; None: all of them.
     concurrency: int | None = None
     #: Further members of the body.
     fields: dict[str, object] = field(default_factory=dict)
     api_key: str | None = None
     #: Send an `Idempotency-Key` with each job.
     idempotent: bool = False
-    #: Further attempts at a job that may be sent again.
+    #: Retries of a job that is safe to retry.
     retries: int = 0
     #: Print the report as JSON.
     json: bool = False
@@ -77,30 +77,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("url", metavar="URL", type=_url, help="where to post, for example http://127.0.0.1:3000/queueJob")
-    add("--jobs", metavar="N", type=_count, default=50, help="how many jobs (50)")
+    add("--jobs", metavar="N", type=_count, default=50, help="number of jobs (50)")
     add("--account", metavar="NAME", default="example", help="the account the jobs are for (example)")
     add(
         "--limit",
         metavar="SECONDS",
         type=_seconds,
         default=5.0,
-        help="the time the run has to stay under (5)",
+        help="the run must take less than this to pass (5)",
     )
     add(
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
         default=60.0,
-        help="the longest wait for one answer (60)",
+        help="the timeout of one request (60)",
     )
-    add("--concurrency", metavar="N", type=_count, help="jobs under way at the same time (all)")
+    add("--concurrency", metavar="N", type=_count, help="jobs in flight at the same time (all)")
     add(
         "--field",
         metavar="KEY=JSON",
         type=_field,
         action="append",
         default=[],
-        help="""one more member of each job, may be repeated, for example --field fault='"late"'""",
+        help="""add a member to each job; can be repeated, for example --field fault='"late"'""",
     )
     add("--api-key", metavar="KEY", type=_header_value, help="sent as Authorization: Bearer KEY")
     add("--idempotent", action="store_true", help="send a fresh Idempotency-Key with each job")
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         type=_whole,
         default=0,
-        help="further attempts at a job that may be sent again (0)",
+        help="retries of a job that is safe to retry (0)",
     )
     add("--json", action="store_true", help="print the report as JSON")
     return parser

@@ -14,7 +14,7 @@ _ABOUT = """\
 A job server with the protocol of the real one:
 
   POST /start {"account": "example", "wait": true}
-      keeps the connection until the job is done and answers the result
+      keeps the connection until the job is done and answers with the result
   POST /start {"account": "example", "wait": false, "callback": "http://..."}
       answers at once and later sends the result to the callback
 
@@ -26,7 +26,7 @@ A job server with the protocol of the real one:
 _FIELDS = """\
 further fields of a job:
   duration     seconds the job takes
-  fault        what is to go wrong, one of the names below
+  fault        what goes wrong: one of the names below
   ref          your own name for the job; the ledger shows it
 
 with a fault, where it says so or as given here:
@@ -34,11 +34,11 @@ with a fault, where it says so or as given here:
   times        how often
   bytes        how large
   status       which status
-  retry_after  the value of Retry-After when told to come again (0)
-  run          true or false: whether the job runs, whatever the fault says of that
+  retry_after  the value of the Retry-After header (0)
+  run          true or false: whether the job runs; overrides the fault
 
-A fault of the callback shows in a job with `"wait": false` only. A connection that hangs keeps its
-account busy: give such jobs an account of their own.
+Faults of the callback need `"wait": false`. A connection that hangs blocks its account: give such jobs
+an account of their own.
 
 faults:
 """
@@ -56,7 +56,7 @@ class Arguments:
     port: int
     #: A listening socket that is inherited; None: bind one.
     fd: int | None
-    #: Leave when standard input ends.
+    #: Exit when standard input ends.
     exit_with_parent: bool
     #: Stand in for the job server of this profile; empty: be the project's own.
     profile: str
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         type=seconds,
         default=_DEFAULTS.duration_s,
         metavar="SECONDS",
-        help="what a job takes (%(default)s)",
+        help="how long a job takes (%(default)s)",
     )
     add(
         "--profile",
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="where to call if the profile's job server has that in its configuration",
     )
-    add("--seed", type=int, metavar="N", help="make ids and proofs repeat from run to run")
+    add("--seed", type=int, metavar="N", help="make ids and proofs repeatable")
     add(
         "--no-account-queue",
         dest="account_queue",
@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         type=count,
         default=_DEFAULTS.callback_retries,
         metavar="N",
-        help="send a callback that got no 2xx again, up to N times, 0.2 s apart (%(default)s)",
+        help="retry a callback that got no 2xx up to N times, 0.2 s apart (%(default)s)",
     )
     add(
         "--fd",
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--exit-with-parent",
         action="store_true",
-        help="leave when standard input ends; it must be a pipe whose other end the parent holds",
+        help="exit when standard input ends; it must be a pipe from the parent",
     )
     add(
         "--announce",

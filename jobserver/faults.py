@@ -149,16 +149,20 @@ FAULTS: Final[dict[str, Fault]] = {
     "reset": Fault(summary="the connection is reset without a reply", reply=Reply.RESET, runs=False),
     "hang": Fault(summary="no reply, ever; the connection stays open", reply=Reply.HANG, runs=False),
     "slow-reply": Fault(
-        summary="the reply comes a byte every `delay` seconds (1); the job starts after the last byte",
+        summary="the reply is sent one byte every `delay` seconds (1); the job starts after the last byte",
         reply=Reply.SLOW,
         delay_s=1.0,
     ),
     "garbage": Fault(summary="200 with a body that is not JSON", reply=Reply.GARBAGE, runs=False),
-    "wrong-state": Fault(summary="200 with JSON that is not of the protocol", reply=Reply.WRONG_STATE, runs=False),
-    "short-body": Fault(summary="200 whose body ends before its Content-Length", reply=Reply.SHORT_BODY, runs=False),
-    "endless-body": Fault(summary="200 whose body never ends", reply=Reply.ENDLESS_BODY, runs=False),
+    "wrong-state": Fault(
+        summary="200 with JSON that does not follow the protocol", reply=Reply.WRONG_STATE, runs=False
+    ),
+    "short-body": Fault(
+        summary="200 with a body that ends before its Content-Length", reply=Reply.SHORT_BODY, runs=False
+    ),
+    "endless-body": Fault(summary="200 with a body that never ends", reply=Reply.ENDLESS_BODY, runs=False),
     "gzip-bomb": Fault(
-        summary="200 whose small gzip body inflates to `bytes` (256 MiB)",
+        summary="200 with a small gzip body that decompresses to `bytes` (256 MiB)",
         reply=Reply.GZIP_BOMB,
         runs=False,
         size_bytes=256 * _MIB,
