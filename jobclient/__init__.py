@@ -1,1 +1,1 @@
-"""The load client: sends many jobs at once to one address and says whether all of them came back in time."""
+"""The load client: sends many jobs at once to one URL and reports whether all results came back in time."""

@@ -1,1 +1,1 @@
-"""What runs inside the fork server and the worker processes; never imports Starlette, Hypercorn or the front end."""
+"""What runs in the fork server and in the workers. Never imports Starlette, Hypercorn or the front end."""

@@ -1,1 +1,1 @@
-"""The HTTP entrance: what a request means, and what it is answered."""
+"""The HTTP entrance: what a request means and how it is answered."""

@@ -1,1 +1,1 @@
-"""Bytes to ASGI and back. Knows nothing of jobs."""
+"""Bytes to ASGI and back. Knows nothing about jobs."""

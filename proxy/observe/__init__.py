@@ -1,1 +1,1 @@
-"""What the proxy says about itself. Nothing here may change an answer."""
+"""What the proxy reports about itself: metrics, history, traces. Nothing here may change an answer."""

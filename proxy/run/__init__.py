@@ -1,1 +1,1 @@
-"""From the command line to a serving process, and back down."""
+"""From the command line to a serving process, and its shutdown."""

@@ -1,1 +1,1 @@
-"""What is done to the fork server's memory before it forks."""
+"""What the fork server does once, before it forks, so that each worker is cheap."""

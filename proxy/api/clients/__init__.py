@@ -1,1 +1,1 @@
-"""The routes of those who have jobs done."""
+"""The routes for clients: post a job, ask for one, cancel one."""

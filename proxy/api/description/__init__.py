@@ -1,1 +1,1 @@
-"""The description of the routes, for people and for tools."""
+"""The API description, for people and for tools."""

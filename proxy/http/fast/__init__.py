@@ -1,1 +1,1 @@
-"""The path of plain HTTP/1.1 requests, beside Hypercorn: a folder that can be deleted."""
+"""The path for plain HTTP/1.1 requests, which bypasses Hypercorn: a folder that can be deleted."""
