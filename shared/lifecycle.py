@@ -12,12 +12,13 @@ A job moves through five states::
 * WAITING     the job server has it for certain: its reply was read, or a callback for this job was seen.
 * FINISHED    the outcome is known and never changes again.
 
-Five events move it. ``REFUSED`` is the only one that goes back: the job server said, beyond doubt, that it did not
-start the job (refused connection, 4xx, 429, 503 with Retry-After), so the job is where it was before the attempt.
+Eight events move it. Two go back. ``REFUSED``: the job server said, beyond doubt, that it did not start the job
+(refused connection, 4xx, 429, 503 with Retry-After), so the job is where it was before the attempt. ``WORKER_LOST``:
+the worker is gone and nothing had left it, so another one may have the job.
 
 Two processes report events: the worker (``CONNECTED``, ``REFUSED``, ``REPLY_READ``) and the callback route
-(``CALLBACK``). Nothing orders their messages, so a callback may be seen before the worker's earlier news is read. A
-callback is proof: from then on the job is WAITING and late news from the worker cannot lower that.
+(``PROGRESS``, ``CALLBACK``). Nothing orders their messages, so a callback may be seen before the worker's earlier news
+is read. A callback is proof: from then on the job is WAITING and late news from the worker cannot lower that.
 
 What a failure tells the caller follows from the state alone (`submitted`), which is why no other code decides it.
 
@@ -49,12 +50,16 @@ class Event(StrEnum):
 
     #: A worker was handed the job.
     ASSIGN = "assign"
+    #: That worker is gone before anything that could start the job had left it; another one may be handed the job.
+    WORKER_LOST = "worker-lost"
     #: The worker has a connection to the job server and is about to write the submission to it.
     CONNECTED = "connected"
     #: This attempt at a submission certainly started nothing.
     REFUSED = "refused"
     #: The job server's reply was read and says that the job runs.
     REPLY_READ = "reply-read"
+    #: A callback bearing this job's token arrived, and says that the job is not over.
+    PROGRESS = "progress"
     #: A callback bearing this job's token arrived.
     CALLBACK = "callback"
     #: The outcome is known.
@@ -84,13 +89,17 @@ TABLE: Final = MappingProxyType(
         State.ACCEPTED: MappingProxyType(
             {
                 Event.ASSIGN: State.ASSIGNED,
+                Event.PROGRESS: State.WAITING,
+                Event.CALLBACK: State.WAITING,
                 Event.FINISH: State.FINISHED,
             }
         ),
         State.ASSIGNED: MappingProxyType(
             {
+                Event.WORKER_LOST: State.ACCEPTED,
                 Event.CONNECTED: State.SUBMITTING,
                 Event.REFUSED: State.ASSIGNED,
+                Event.PROGRESS: State.WAITING,
                 Event.CALLBACK: State.WAITING,
                 Event.FINISH: State.FINISHED,
             }
@@ -99,6 +108,7 @@ TABLE: Final = MappingProxyType(
             {
                 Event.REFUSED: State.ASSIGNED,
                 Event.REPLY_READ: State.WAITING,
+                Event.PROGRESS: State.WAITING,
                 Event.CALLBACK: State.WAITING,
                 Event.FINISH: State.FINISHED,
             }
@@ -108,6 +118,7 @@ TABLE: Final = MappingProxyType(
                 Event.CONNECTED: State.WAITING,
                 Event.REFUSED: State.WAITING,
                 Event.REPLY_READ: State.WAITING,
+                Event.PROGRESS: State.WAITING,
                 Event.CALLBACK: State.WAITING,
                 Event.FINISH: State.FINISHED,
             }

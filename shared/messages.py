@@ -1,7 +1,7 @@
 """What the front end, the fork server and the workers say to each other, and how it looks as bytes.
 
-A message is one line of JSON, then, for messages that carry a client's or the job server's bytes, those bytes as they
-are. No message from a worker is ever unpickled: whoever reads one trusts nothing but its length, which the reader caps.
+A message is one line of JSON, then, for the one that carries a client's bytes, those bytes as they are. No message from
+a worker is ever unpickled: whoever reads one trusts nothing but its length, which the reader caps.
 
 Every message about a job carries its id, so that a worker that serves several jobs, one after the other, can never take
 a callback meant for an earlier one, and the front end never takes old news for new.
@@ -64,11 +64,9 @@ class Assign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """The job server called back."""
+    """The job server called back; what it said is recorded, and stays in the front end."""
 
     job_id: str
-    #: The callback's body, byte for byte.
-    body: bytes
 
 
 # --- worker -> front end ---------------------------------------------------------------------------------------------
@@ -84,13 +82,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """The job is over: a callback came."""
+    """The job is over: the worker was told of the callback, and has nothing left to do."""
 
     job_id: str
-    #: False where the callback says that the job failed.
-    success: bool
-    #: The callback's body, byte for byte.
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +164,7 @@ _TYPES: Final = {kind: {f.name: str(f.type) for f in fields(kind)} for kind in _
 def encode(message: ToWorker | FromWorker | FromForkServer | Fork) -> bytes:
     """Return `message` as bytes."""
     line = _ENCODER.encode(_VALUES[type(message)](message)).encode()
-    return b"%b\n%b" % (line, message.body) if isinstance(message, Assign | Callback | Answered) else line
+    return b"%b\n%b" % (line, message.body) if isinstance(message, Assign) else line
 
 
 def decode_to_worker(data: bytes) -> ToWorker:

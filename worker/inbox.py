@@ -89,14 +89,14 @@ class Post:
         self._inbox = inbox
         self._loop = asyncio.get_running_loop()
         self._assignment: asyncio.Future[Assign] = self._loop.create_future()
-        self._callback: asyncio.Future[bytes] = self._loop.create_future()
+        self._callback: asyncio.Future[None] = self._loop.create_future()
         self._job_id = ""
         self._loop.add_reader(inbox.fileno(), self._on_readable)
         # uvloop lets what it watches not block. `get` waits for the rest of a message that is larger than a pipe holds.
         os.set_blocking(inbox.fileno(), True)
 
-    async def assignment(self) -> tuple[Assign, asyncio.Future[bytes]]:
-        """Wait for a job; return it with the future of its callback's body.
+    async def assignment(self) -> tuple[Assign, asyncio.Future[None]]:
+        """Wait for a job; return it with the future of its callback.
 
         Both raise EOFError when the front end is gone.
         """
@@ -123,4 +123,4 @@ class Post:
             case Callback():
                 # A callback for a job this worker had earlier, or a second one, concerns nobody here.
                 if message.job_id == self._job_id and not self._callback.done():
-                    self._callback.set_result(message.body)
+                    self._callback.set_result(None)

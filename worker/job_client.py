@@ -21,7 +21,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 from yarl import URL
 
 from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
-from shared.job_server.callbacks import Callbacks, Received
 from shared.job_server.calls import Request
 from shared.job_server.placeholders import UnfilledError
 from shared.job_server.replies import Replies, Reply, ReplyKind
@@ -68,7 +67,6 @@ class JobClient:
         self._secrets = config.secrets
         self._submissions = Submissions(config.profile, config.job_server_url)
         self._replies = Replies(config.profile.submit)
-        self._callbacks = Callbacks(config.profile.callback)
         self._connector = _Connector(force_close=True, limit=0, use_dns_cache=False)
         self._session = aiohttp.ClientSession(
             connector=self._connector,
@@ -90,10 +88,6 @@ class JobClient:
     def lost_reply_wait_s(self) -> float:
         """How long the callback is waited for after the connection broke before the reply."""
         return self._config.lost_reply_wait_s
-
-    def says_failed(self, callback: bytes) -> bool:
-        """Return whether a callback's body says that the job failed."""
-        return self._callbacks.read(Received(body=callback)).failed
 
     async def close(self) -> None:
         """Close what is left open."""

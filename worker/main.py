@@ -66,7 +66,7 @@ class Worker:
             if done == self._max_jobs:
                 os._exit(0)  # closing the client and the loop would cost time and bring nothing
 
-    async def _serve_one(self, job: Assign, callback: asyncio.Future[bytes]) -> Answered | Failure:
+    async def _serve_one(self, job: Assign, callback: asyncio.Future[None]) -> Answered | Failure:
         submission = asyncio.ensure_future(self._client.submit(job, self._on_event))
         await asyncio.wait((submission, callback), return_when=asyncio.FIRST_COMPLETED)
         if not callback.done():
@@ -77,11 +77,11 @@ class Worker:
             if callback.exception() is not None:  # the front end is gone
                 await asyncio.wait((submission,), timeout=self._linger_s)
             await _cancel(submission)  # the callback is the answer; the reply can add nothing to it
-        body = await callback
-        return Answered(job_id=job.job_id, success=not self._client.says_failed(body), body=body)
+        await callback
+        return Answered(job_id=job.job_id)
 
     async def _read_submission(
-        self, job: Assign, submission: asyncio.Future[None], callback: asyncio.Future[bytes]
+        self, job: Assign, submission: asyncio.Future[None], callback: asyncio.Future[None]
     ) -> Failure | None:
         """Return the failure of a finished submission, or None if the callback is there or will come."""
         try:

@@ -124,7 +124,7 @@ class _Standard:
         for payload in frames:
             message = said(payload)
             if isinstance(message, Progress) and message.event == "reply-read":
-                _put(inbox, encode(Callback(job_id="j", body=_DONE)))
+                _put(inbox, encode(Callback(job_id="j")))
             if isinstance(message, Answered):
                 break
         process.join()
@@ -152,7 +152,7 @@ def _standard_worker(inbox: multiprocessing.queues.Queue[bytes], outbox: Connect
     asyncio.run(serve())
     outbox.send_bytes(b'["Progress","j","reply-read"]')
     inbox.get()
-    outbox.send_bytes(encode(Answered(job_id="j", success=True, body=_DONE)))
+    outbox.send_bytes(encode(Answered(job_id="j")))
     os._exit(0)
 
 
@@ -163,7 +163,7 @@ def _serve(write: Callable[[bytes], int], read: Callable[[], bytes]) -> None:
         for payload in reader.feed(read()):
             message = said(payload)
             if isinstance(message, Progress) and message.event == "reply-read":
-                write(queue_frame(encode(Callback(job_id="j", body=_DONE))))
+                write(queue_frame(encode(Callback(job_id="j"))))
             if isinstance(message, Answered):
                 return
 

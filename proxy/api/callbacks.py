@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.http.asgi import read_body, send_response
-from proxy.jobs.callback_intake import Kind
+from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
 from shared.errors import Code, RequestError, StrictJSONError
 from shared.job_server.callbacks import Received
@@ -19,36 +19,37 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from proxy.jobs.callback_intake import Intake
+    from proxy.jobs.callback_intake import CallbackIntake
     from shared.job_server.callbacks import Callbacks
 
 __all__ = ["CallbackRoute"]
 
 _ANSWERS: Final = {
-    Kind.ACCEPTED: b'{"status": "accepted"}',
-    Kind.DUPLICATE: b'{"status": "duplicate"}',
-    Kind.LATE: b'{"status": "late"}',
+    CallbackFate.ACCEPTED: b'{"status": "accepted"}',
+    CallbackFate.PROGRESS: b'{"status": "progress"}',
+    CallbackFate.DUPLICATE: b'{"status": "duplicate"}',
+    CallbackFate.LATE: b'{"status": "late"}',
 }
 
 
 class CallbackRoute:
     """`POST` or `PUT /callback/<token>`."""
 
-    def __init__(self, intake: Intake, callbacks: Callbacks, *, max_body_bytes: int) -> None:
+    def __init__(self, intake: CallbackIntake, callbacks: Callbacks, *, max_body_bytes: int) -> None:
         self._intake = intake
         self._callbacks = callbacks
         self._max_body_bytes = max_body_bytes
 
     @property
     def counts(self) -> Counter[str]:
-        """How many callbacks of which `Kind`."""
+        """How many callbacks of which `CallbackFate`."""
         return self._intake.counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a callback."""
         hashed = token_hash(scope["path_params"]["token"])
         if not await self._intake.is_known(hashed):
-            self.counts[Kind.UNKNOWN] += 1
+            self.counts[CallbackFate.UNKNOWN] += 1
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             body = await read_body(scope, receive, self._max_body_bytes)
@@ -62,10 +63,10 @@ class CallbackRoute:
                 )
             )
         except StrictJSONError as exc:
-            self.counts[Kind.REFUSED] += 1
+            self.counts[CallbackFate.REFUSED] += 1
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
         except RequestError:
-            self.counts[Kind.REFUSED] += 1
+            self.counts[CallbackFate.REFUSED] += 1
             raise
-        kind = await self._intake.take(hashed, body, verdict)
-        await send_response(scope, send, 200, _ANSWERS[kind], b"application/json")
+        fate = await self._intake.take(hashed, body, verdict)
+        await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.jobs.dispatcher import Dispatcher
+    from proxy.store.protocol import JobStore
     from proxy.workers.pool import Pool
 
 __all__ = ["Alive", "Ready"]
@@ -28,8 +29,9 @@ class Alive:
 class Ready:
     """`GET /readyz`: 503 while draining or unable to start workers or to record jobs."""
 
-    def __init__(self, dispatcher: Dispatcher, pool: Pool) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: JobStore, pool: Pool) -> None:
         self._dispatcher = dispatcher
+        self._store = store
         self._pool = pool
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -38,7 +40,7 @@ class Ready:
             await send_problem(scope, send, problems.make(Code.SHUTTING_DOWN, "the proxy is shutting down"))
         elif self._pool.on_hold:
             await send_problem(scope, send, problems.make(Code.NO_WORKER, self._pool.on_hold))
-        elif self._dispatcher.journal_trouble:
-            await send_problem(scope, send, problems.make(Code.JOURNAL_UNAVAILABLE, self._dispatcher.journal_trouble))
+        elif self._store.trouble:
+            await send_problem(scope, send, problems.make(Code.JOURNAL_UNAVAILABLE, self._store.trouble))
         else:
             await send_response(scope, send, 200, b'{"status": "ready"}', b"application/json")

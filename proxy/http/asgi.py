@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from proxy import log
 from proxy.http import problems
 from proxy.http.fast.exchange import EXTENSION
-from shared.errors import AdmissionError, Code, RequestError
+from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -153,22 +153,28 @@ class Guard:
                     await send_problem(scope, send, problem)
 
 
+def _no_such_route(documentation: str) -> problems.Problem:
+    if not documentation:
+        return problems.make(Code.NOT_FOUND, "there is no such route")
+    problem = problems.make(Code.NOT_FOUND, f"there is no such route; {documentation} lists the routes")
+    problem.headers.append((b"link", f'<{documentation}>; rel="service-doc"'.encode()))  # RFC 8631
+    return problem
+
+
 def _problem_of(exc: Exception, documentation: str) -> problems.Problem:
     match exc:
         case RequestError():
             return problems.make(exc.code, exc.detail)
         case AdmissionError():
             return problems.make(exc.code, exc.detail, retry_after_s=exc.retry_after_s)
+        case StoreUnavailableError():
+            return problems.make(Code.JOURNAL_UNAVAILABLE, str(exc), retry_after_s=1)
         case HTTPException(status_code=405):
             allowed = (exc.headers or {}).get("Allow", "")
             problem = problems.make(Code.METHOD_NOT_ALLOWED, f"this route takes {allowed or 'other methods'}")
             problem.headers.append((b"allow", allowed.encode()))
             return problem
-        case HTTPException() if documentation:
-            problem = problems.make(Code.NOT_FOUND, f"there is no such route; {documentation} lists the routes")
-            problem.headers.append((b"link", f'<{documentation}>; rel="service-doc"'.encode()))  # RFC 8631
-            return problem
         case HTTPException():
-            return problems.make(Code.NOT_FOUND, "there is no such route")
+            return _no_such_route(documentation)
         case _:
             return problems.make(Code.INTERNAL_ERROR, "the proxy failed in a way it does not know")

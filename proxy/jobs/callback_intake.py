@@ -1,42 +1,50 @@
 """What becomes of a callback: whose it is, whether it is the first, and when it may be answered.
 
-The first callback of a job is recorded, then given to the job, then answered. If it cannot be recorded it is given to
-the job all the same, since a client waits for it, but its sender is told that it did not arrive safely and may send it
-again. None of that hangs on the sender's connection.
+The first callback of a job is recorded, then delivered to whoever runs the job, then answered. Where the store takes
+long, or cannot record it, it is delivered all the same, since a client waits for it; but its sender is told that it did
+not arrive safely and may send it again. None of that hangs on the sender's connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from proxy import log
 from proxy.jobs import log_lines
-from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
-from shared.lifecycle import Event, State, Submitted
+from shared.errors import Code, RequestError, StoreUnavailableError
+from shared.job_server.verdict import Kind
+from shared.lifecycle import State
 
 if TYPE_CHECKING:
-    from proxy.jobs.in_flight import Registry
+    from proxy.jobs.delivery import Delivery
+    from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
-    from proxy.jobs.recorder import Entry
     from proxy.store.protocol import JobStore
+    from proxy.store.record import Record
     from shared.job_server.verdict import Verdict
 
-__all__ = ["Intake", "Kind"]
+__all__ = ["CallbackFate", "CallbackIntake"]
+
+#: How long a callback that is here waits for the store before its job gets it, recorded or not.
+_PATIENCE_S: Final = 1.0
 
 
-class Kind(StrEnum):
+class CallbackFate(StrEnum):
     """What a callback was, or that one never was."""
 
     #: The first for its job, in time.
     ACCEPTED = "accepted"
     #: Accepted before the reply to the submission had been read; counted in both.
     EARLY = "early"
-    #: Not the first for its job.
+    #: It says that the job is not over; more will follow.
+    PROGRESS = "progress"
+    #: Not the first that says that the job is over.
     DUPLICATE = "duplicate"
     #: The first for its job, after the job had ended without it. Kept, and from then on the job's outcome.
     LATE = "late"
@@ -50,61 +58,74 @@ class Kind(StrEnum):
     NEVER = "never"
 
 
-class Intake:
-    """Takes callbacks that are sound."""
+class CallbackIntake:
+    """Takes callbacks that have been read and found sound."""
 
-    def __init__(self, registry: Registry, store: JobStore) -> None:
-        self._registry = registry
+    def __init__(self, in_flight: InFlight, store: JobStore, delivery: Delivery) -> None:
+        self._in_flight = in_flight
         self._store = store
-        #: How many callbacks of which `Kind`.
+        self._delivery = delivery
+        #: How many callbacks had which `CallbackFate`.
         self.counts: Counter[str] = Counter()
-        #: One at a time for each token whose job is over.
+        #: One at a time for each token whose job is not in flight here.
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def is_known(self, hashed: bytes) -> bool:
-        """Return whether a token with this hash is or was a job's. Raises AdmissionError if that cannot be told."""
-        try:
-            return self._registry.by_token(hashed) is not None or await self._store.by_token(hashed) is not None
-        except StoreUnavailableError as exc:
-            raise self._unrecorded(exc) from exc
+        """Return whether a token with this hash is or was a job's. Raises StoreUnavailableError."""
+        if self._in_flight.by_token(hashed) is not None:
+            return True
+        with _Counted(self.counts):
+            return await self._store.by_token(hashed) is not None
 
-    async def take(self, hashed: bytes, body: bytes, verdict: Verdict) -> Kind:
+    async def take(self, hashed: bytes, body: bytes, verdict: Verdict) -> CallbackFate:
         """Take a callback, which says `verdict` and is recorded when this returns.
 
         Raises:
-            AdmissionError: it could not be recorded.
+            StoreUnavailableError: it could not be recorded.
             RequestError: the job was forgotten meanwhile.
         """
-        job = self._registry.by_token(hashed)
-        try:
-            if job is None or job.entry is None:
-                kind = await self._for_record(hashed, body, verdict)
+        job = self._in_flight.by_token(hashed)
+        with _Counted(self.counts):
+            if job is None:
+                fate = await self._for_record(hashed, body, verdict)
             else:
-                kind = await self._for_job(job, job.entry, body, verdict)
-        except StoreUnavailableError as exc:
-            raise self._unrecorded(exc) from exc
-        self.counts[kind] += 1
-        return kind
+                fate = await self._for_job(job, body, verdict)
+        self.counts[fate] += 1
+        return fate
 
-    async def _for_job(self, job: Job, entry: Entry, body: bytes, verdict: Verdict) -> Kind:
-        if entry.called_back:
-            await asyncio.shield(entry.take_duplicate())
-            return Kind.DUPLICATE
+    async def _for_job(self, job: Job, body: bytes, verdict: Verdict) -> CallbackFate:
+        recorder = job.recorder
+        if recorder.called_back:
+            await asyncio.shield(recorder.duplicate())
+            return CallbackFate.DUPLICATE
+        if verdict.kind is Kind.PROGRESS:
+            job.progress(verdict.state)
+            return CallbackFate.PROGRESS
         late = job.state is State.FINISHED
         early = job.state in {State.ASSIGNED, State.SUBMITTING} and not job.adopted
-        saved = entry.take_callback(body, says_failed=verdict.failed, early=early)
-        if saved.done():
-            _deliver(job, body)
-        else:  # before whoever awaits `saved` goes on, and also when nobody does any more
-            saved.add_done_callback(lambda _: _deliver(job, body))
-        await asyncio.shield(saved)
+        stored = recorder.callback(body, failed=verdict.failed, early=early)
+        self._deliver_when_stored(stored, recorder.record)
+        await asyncio.shield(stored)
         late = late or not job.callback.done()
         if late:
             log_lines.job_event("warning", "a late result came and is kept", job, late=True)
-        self.counts[Kind.EARLY] += early and not late
-        return Kind.LATE if late else Kind.ACCEPTED
+        self.counts[CallbackFate.EARLY] += early and not late
+        return CallbackFate.LATE if late else CallbackFate.ACCEPTED
 
-    async def _for_record(self, hashed: bytes, body: bytes, verdict: Verdict) -> Kind:
+    def _deliver_when_stored(self, stored: asyncio.Future[None], record: Record) -> None:
+        """Deliver before whoever awaits `stored` goes on, and also when nobody does any more; or when it takes long."""
+        if stored.done():
+            self._delivery.deliver(record)
+            return
+        patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._delivery.deliver, record)
+
+        def deliver(_: asyncio.Future[None]) -> None:
+            patience.cancel()
+            self._delivery.deliver(record)
+
+        stored.add_done_callback(deliver)
+
+    async def _for_record(self, hashed: bytes, body: bytes, verdict: Verdict) -> CallbackFate:
         lock = self._locks.setdefault(hashed, asyncio.Lock())
         async with lock:
             record = await self._store.by_token(hashed)
@@ -112,8 +133,21 @@ class Intake:
                 raise RequestError(Code.NOT_FOUND, "there is no such callback")
             if record.callback is not None:
                 self._store.note(replace(record, duplicates=record.duplicates + 1))
-                return Kind.DUPLICATE
-            await self._store.put(replace(record, callback=body, says_failed=verdict.failed, submitted=Submitted.YES))
+                return CallbackFate.DUPLICATE
+            if verdict.kind is Kind.PROGRESS:
+                return CallbackFate.PROGRESS
+            late = record.state is State.FINISHED
+            called_back = replace(
+                record,
+                state=State.FINISHED,
+                finished_at=record.finished_at or time.time(),
+                callback=body,
+                says_failed=verdict.failed,
+            )
+            await self._store.put(called_back)
+            self._delivery.deliver(called_back)
+            if not late:  # another process runs the job
+                return CallbackFate.ACCEPTED
             log.event(
                 "warning",
                 "a late result came and is kept",
@@ -122,14 +156,18 @@ class Intake:
                 state=State.FINISHED,
                 late=True,
             )
-            return Kind.LATE
-
-    def _unrecorded(self, exc: StoreUnavailableError) -> AdmissionError:
-        self.counts[Kind.UNRECORDED] += 1
-        return AdmissionError(Code.JOURNAL_UNAVAILABLE, str(exc))
+            return CallbackFate.LATE
 
 
-def _deliver(job: Job, body: bytes) -> None:
-    if job.state is not State.FINISHED and not job.callback.done():
-        job.advance(Event.CALLBACK)
-        job.callback.set_result(body)
+class _Counted:
+    """Counts callbacks that could not be recorded."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self._counts = counts
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, StoreUnavailableError):
+            self._counts[CallbackFate.UNRECORDED] += 1

@@ -2,6 +2,22 @@
 
 A job belongs to the front end, not to the connection that brought it: it runs in a task of its own, so a client that
 leaves changes nothing. Whatever happens, each job gets exactly one outcome and gives its place back.
+
+The way of a job, from the request to the answer::
+
+    api/clients/post_job        reads the request: who asks, the body, the key, how long the client waits
+      jobs/entrance, keys       a new job, or the one that this key has already
+        jobs/dispatcher         may it be taken (headroom)? in_flight knows it from now on
+          workers/local_runner  the `Runner`: waits for a worker (pool)
+            jobs/recorder       SUBMITTING is recorded (store/...) before the worker hears of the job
+            workers/worker      Assign, through the worker's inbox (shared/messages, frames)
+              worker/main       in the worker: takes it from its inbox,
+              worker/job_client submits it, reads the reply, and waits on its inbox
+    api/callbacks               meanwhile, in the front end: reads the callback, once
+      jobs/callback_intake      the recorder records it; the `Delivery` finds who runs the job
+          workers/local_runner  tells the worker, which says that it is done
+        jobs/dispatcher         the outcome is what was recorded; observe/observers hear of it
+    api/clients/answers         the outcome becomes the answer
 """
 
 from __future__ import annotations
@@ -9,28 +25,37 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxy import log
 from proxy.jobs import log_lines
-from proxy.jobs.callback_intake import Kind
-from proxy.jobs.job import Job
-from proxy.jobs.left_open import Adoption, adopt, never_submitted
-from proxy.jobs.recorder import Entry
-from proxy.jobs.runner import Runner
+from proxy.jobs.callback_intake import CallbackFate
+from proxy.jobs.job import Job, new_id, new_token, token_hash
+from proxy.jobs.left_open import LeftOpen, adopt, never_submitted
+from proxy.jobs.recorder import Recorder
 from proxy.store.record import Record
 from shared.errors import AdmissionError, Code
 from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from proxy.jobs.entrance import JobRequest
     from proxy.jobs.headroom import Headroom
-    from proxy.jobs.in_flight import Registry
+    from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.runner import Runner
     from proxy.store.protocol import JobStore
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "Observer"]
+
+
+class Observer(Protocol):
+    """Hears of jobs. Nothing that it does changes anything for them."""
+
+    def job_began(self, job: Job) -> None:
+        """Hear of a job that was admitted, before anything is done with it."""
+
+    def job_finished(self, job: Job, outcome: Outcome) -> None:
+        """Hear of a job that ended."""
 
 
 class Dispatcher:
@@ -41,75 +66,64 @@ class Dispatcher:
         *,
         runner: Runner,
         store: JobStore,
-        registry: Registry,
+        in_flight: InFlight,
         headroom: Headroom,
+        observer: Observer,
+        callback_counts: Counter[str],
         max_jobs: int,
         job_timeout_s: float,
-        callback_counts: Counter[str] | None = None,
-        on_finish: Callable[[Job, Outcome], None] = log_lines.job_line,
     ) -> None:
+        """`callback_counts`: how many callbacks had which fate; those that never came are counted here."""
         self._runner = runner
         self._store = store
-        self._registry = registry
+        self._in_flight = in_flight
         self._headroom = headroom
+        self._observer = observer
+        self._callback_counts = callback_counts
         self._max_jobs = max_jobs
         self._job_timeout_s = job_timeout_s
-        self._callback_counts = callback_counts if callback_counts is not None else Counter()
-        #: Hears of each admitted job before anything is done with it.
-        self.on_begin: Callable[[Job], None] | None = None
-        self._on_finish = on_finish
-        self._adoption = Adoption()
+        self._left_open = LeftOpen()
         self._tasks: set[asyncio.Task[None]] = set()
         self.draining = False
-
-    @property
-    def journal_trouble(self) -> str:
-        """Why no job can be recorded now; empty if nothing stands against it."""
-        return f"the journal cannot be written: {self._store.trouble}" if self._store.trouble else ""
 
     def check_admission(self) -> None:
         """Raise AdmissionError if a job would not be taken now."""
         if self.draining:
             raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and takes no new jobs")
-        if len(self._registry) >= self._max_jobs:
+        if len(self._in_flight) >= self._max_jobs:
             raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, and more are not taken")
-        if self.journal_trouble:
-            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, self.journal_trouble)
+        if self._store.trouble:
+            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, self._store.trouble)
         shortage = self._headroom.shortage()
         if shortage:
             raise AdmissionError(Code.OVERLOADED, f"the machine is short of {shortage}")
 
-    def submit(
-        self,
-        body: bytes,
-        *,
-        traceparent: str = "",
-        tracestate: str = "",
-        key: bytes | None = None,
-        fingerprint: bytes = b"",
-    ) -> Job:
-        """Admit a job and start it; its outcome is `job.outcome`.
+    def submit(self, request: JobRequest, fingerprint: bytes = b"") -> Job:
+        """Admit a job and start it; its outcome is `job.outcome`. `fingerprint`: what its key's body is compared by.
 
         Raises:
             AdmissionError: it is not taken; nothing was started.
         """
         self.check_admission()
-        job = Job(
-            body=body,
-            deadline=time.monotonic() + self._job_timeout_s,
-            traceparent=traceparent,
-            tracestate=tracestate,
-            key=key,
+        token, now = new_token(), time.time()
+        record = Record(
+            id=new_id(),
+            token_hash=token_hash(token),
+            key=request.key,
             fingerprint=fingerprint,
+            accepted_at=now,
+            deadline_at=now + self._job_timeout_s,
         )
-        if self.on_begin is not None:
-            self.on_begin(job)
-        job.entry = entry = Entry(self._store, self._record(job))
-        job.before_assign = entry.assign
-        job.on_event = _note_progress
+        job = Job(
+            body=request.body,
+            deadline=time.monotonic() + self._job_timeout_s,
+            recorder=Recorder(self._store, record),
+            token=token,
+            traceparent=request.traceparent,
+            tracestate=request.tracestate,
+        )
+        self._observer.job_began(job)
         self._start(job, self._runner)
-        # Not at once: where a worker is ready, the first thing recorded is that it has the job.
-        asyncio.get_running_loop().call_soon(_note_queueing, job)
         return job
 
     async def restore(self) -> None:
@@ -117,9 +131,9 @@ class Dispatcher:
         open_jobs = await self._store.unfinished()
         for record in open_jobs:
             if record.state is State.ACCEPTED:
-                await Entry(self._store, record, known=True).finish(never_submitted())
+                await Recorder(self._store, record, stored=True).finished(never_submitted())
             else:
-                self._start(adopt(self._store, record), self._adoption)
+                self._start(adopt(self._store, record), self._left_open)
         if open_jobs:
             never = sum(record.state is State.ACCEPTED for record in open_jobs)
             log.event(
@@ -131,7 +145,7 @@ class Dispatcher:
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a job in flight and return it, if there is one; it is over when it has its outcome."""
-        job = self._registry.by_id(job_id)
+        job = self._in_flight.by_id(job_id)
         if job is not None and not job.cancelled.done():
             job.cancelled.set_result(None)
         return job
@@ -143,23 +157,10 @@ class Dispatcher:
             await asyncio.wait(self._tasks)
 
     def _start(self, job: Job, runner: Runner) -> None:
-        self._registry.add(job)
+        self._in_flight.add(job)
         task = asyncio.get_running_loop().create_task(self._see_through(job, runner))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _record(self, job: Job) -> Record:
-        now = time.time()
-        return Record(
-            id=job.id,
-            token_hash=job.token_hash,
-            key=job.key,
-            fingerprint=job.fingerprint,
-            state=job.state,
-            submitted=job.submitted,
-            accepted_at=now,
-            deadline_at=now + self._job_timeout_s,
-        )
 
     async def _see_through(self, job: Job, runner: Runner) -> None:
         outcome: Outcome = Failed(code=Code.INTERNAL_ERROR, detail="the proxy failed", submitted=Submitted.UNKNOWN)
@@ -171,27 +172,15 @@ class Dispatcher:
             job.advance(Event.FINISH)
             await _record_end(job, outcome)
             # Only now: whoever asks for the job finds it here or in the store.
-            self._registry.remove(job)
+            self._in_flight.remove(job)
             if not job.callback.done() and isinstance(outcome, Failed) and outcome.submitted is not Submitted.NO:
-                self._callback_counts[Kind.NEVER] += 1
+                self._callback_counts[CallbackFate.NEVER] += 1
             job.outcome.set_result(outcome)
-            self._on_finish(job, outcome)
+            self._observer.job_finished(job, outcome)
 
 
 async def _record_end(job: Job, outcome: Outcome) -> None:
-    if job.entry is None:
-        return
     try:
-        await job.entry.finish(outcome)
+        await job.recorder.finished(outcome)
     except Exception as exc:  # noqa: BLE001 - as above: whatever it is, the client gets its answer
         log_lines.job_event("error", "a job's end could not be recorded", job, kind=type(exc).__name__)
-
-
-def _note_queueing(job: Job) -> None:
-    if job.entry is not None and job.state is State.ACCEPTED:
-        job.entry.queue()
-
-
-def _note_progress(job: Job, event: Event) -> None:
-    if job.entry is not None and event is Event.REPLY_READ:
-        job.entry.wait()

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from proxy.jobs.job import Job
     from shared.lifecycle import State
 
-__all__ = ["Registry"]
+__all__ = ["InFlight"]
 
 
-class Registry:
+class InFlight:
     """Finds a job that is in flight. Tokens are known by their hash only."""
 
     def __init__(self) -> None:

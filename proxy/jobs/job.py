@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -16,14 +15,14 @@ from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
-    from proxy.jobs.recorder import Entry
+    from proxy.jobs.recorder import Recorder
 
-__all__ = ["Job", "OnEvent", "new_id", "new_token", "token_hash"]
+__all__ = ["Job", "new_id", "new_token", "token_hash"]
 
 #: Of the events of one job so many are kept: more than any sound worker reports.
 _MAX_LIFE: Final = 500
-
-OnEvent = Callable[["Job", Event], None]
+#: Of what a job server calls a job's state so many characters are kept.
+_MAX_REMOTE_STATE: Final = 100
 
 
 def new_id() -> str:
@@ -41,10 +40,6 @@ def token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-async def _nothing() -> None:
-    """Do what has to be done where nothing has."""
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """One client request on its way to an outcome; lives in the front end until then."""
@@ -53,44 +48,52 @@ class Job:
     body: bytes
     #: The instant of the monotonic clock by which the client has its answer, in seconds.
     deadline: float
-    #: Unguessable, the client's name for the job.
-    id: str = field(default_factory=new_id)
-    #: The unguessable part of the callback URL; never logged.
-    token: str = field(default_factory=new_token, repr=False)
-    #: What the token is known by; made from it unless given.
-    token_hash: bytes = b""
-    #: What the client's idempotency key is known by (None: no key), and the hash of the body that came with it.
-    key: bytes | None = None
-    fingerprint: bytes = b""
+    #: Tells the store what happens to the job, and has the record of it.
+    recorder: Recorder
+    #: The unguessable part of the callback URL; never logged. Empty where only its hash is known.
+    token: str = field(default="", repr=False)
     #: W3C trace context from the client, passed on; empty if none.
     traceparent: str = ""
     tracestate: str = ""
     #: The job's span while it is traced (proxy/observe/tracing.py).
     span: object | None = field(default=None, repr=False)
-    #: Hears every event, once the state has changed.
-    on_event: OnEvent | None = None
-    #: What the store knows of it; None: it is not remembered.
-    entry: Entry | None = None
-    #: To be awaited before anything that could submit the job gets it. Raises AdmissionError: it must not be submitted.
-    before_assign: Callable[[], Awaitable[None]] = _nothing
     #: Left open by an earlier front end: it may have been submitted, and is not submitted again.
     adopted: bool = False
     state: State = State.ACCEPTED
+    #: The state that the job server named last, cut to a length; empty: none yet.
+    remote_state: str = ""
     #: The worker that has or had the job; 0: none yet, or not a local process.
     worker_pid: int = 0
     #: state -> when it was first reached, monotonic seconds.
     reached: dict[State, float] = field(default_factory=lambda: {State.ACCEPTED: time.monotonic()})
     #: Everything that happened, in order: when (monotonic seconds), and what.
     life: list[tuple[float, Event]] = field(default_factory=list)
-    #: Set once, with the first callback's body.
-    callback: asyncio.Future[bytes] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    #: Done when the first callback is there, which is then in the record.
+    callback: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     #: Set once, with the outcome.
     outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     #: Set when somebody cancels the job.
     cancelled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def __post_init__(self) -> None:
-        self.token_hash = self.token_hash or token_hash(self.token)
+    @property
+    def id(self) -> str:
+        """Unguessable, the client's name for the job."""
+        return self.recorder.record.id
+
+    @property
+    def token_hash(self) -> bytes:
+        """What the callback token is known by."""
+        return self.recorder.record.token_hash
+
+    @property
+    def key(self) -> bytes | None:
+        """What the client's idempotency key is known by; None: it sent none."""
+        return self.recorder.record.key
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The hash of the body that came with the key."""
+        return self.recorder.record.fingerprint
 
     @property
     def submitted(self) -> Submitted:
@@ -108,9 +111,24 @@ class Job:
         self.reached.setdefault(self.state, now)
         if len(self.life) < _MAX_LIFE:
             self.life.append((now, event))
-        if self.on_event is not None:
-            self.on_event(self, event)
 
-    def failure(self, code: Code, detail: str, *, result: bytes | None = None) -> Failed:
+    def call_back(self) -> None:
+        """Note that the callback is in the record; whoever runs the job goes on. Ignored once the job is over."""
+        if self.state is not State.FINISHED and not self.callback.done():
+            self.advance(Event.CALLBACK)
+            self.callback.set_result(None)
+
+    def progress(self, state: str) -> None:
+        """Note that the job server has the job and says that it is in `state`. Ignored once the job is over."""
+        if self.state is not State.FINISHED and not self.callback.done():
+            self.advance(Event.PROGRESS)
+            self.remote_state = state[:_MAX_REMOTE_STATE]
+            self.recorder.waiting()
+
+    def failure(self, code: Code, detail: str) -> Failed:
         """Return the failure `code` with what the state says about the job server."""
-        return Failed(code=code, detail=detail, submitted=self.submitted, result=result)
+        return Failed(code=code, detail=detail, submitted=self.submitted)
+
+    def cancellation(self) -> Failed:
+        """Return how the job ends where somebody has cancelled it."""
+        return self.failure(Code.CANCELLED, "the job was cancelled; the job server is not told, as it has no such call")

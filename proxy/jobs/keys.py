@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from proxy.jobs.job import Job
 from proxy.store.record import Record
-from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
+from shared.errors import Code, RequestError
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.jobs.in_flight import Registry
+    from proxy.jobs.in_flight import InFlight
     from proxy.store.protocol import JobStore
 
 __all__ = ["Keys"]
@@ -28,23 +28,26 @@ __all__ = ["Keys"]
 class Keys:
     """Finds the job that belongs to a key, or begins it."""
 
-    def __init__(self, registry: Registry, store: JobStore) -> None:
-        self._registry = registry
+    def __init__(self, in_flight: InFlight, store: JobStore) -> None:
+        self._in_flight = in_flight
         self._store = store
         #: Keys that somebody looks for in the store, and what tells that the search is over.
         self._searches: dict[bytes, asyncio.Event] = {}
 
-    async def job(self, key: bytes, printed: bytes, begin: Callable[[], Job]) -> tuple[Job | Record, bool]:
+    async def join_or_begin(
+        self, key: bytes, fingerprint: bytes, begin: Callable[[], Job]
+    ) -> tuple[Job | Record, bool]:
         """Return the job of this key, in flight or finished, and whether it was there before; else `begin` it.
 
         Raises:
             RequestError: the key was used with another body.
-            AdmissionError: nobody can tell now whether the key was used, or `begin` says so.
+            StoreUnavailableError: nobody can tell now whether the key was used.
+            AdmissionError: `begin` says so.
         """
         while True:
-            job = self._registry.by_key(key)
+            job = self._in_flight.by_key(key)
             if job is not None:
-                return _same(job, printed), True
+                return _same(job, fingerprint), True
             search = self._searches.get(key)
             if search is None:
                 break
@@ -52,22 +55,20 @@ class Keys:
         over = self._searches[key] = asyncio.Event()
         try:
             record = await self._store.by_key(key)
-            if record is None or _may_run_again(_same(record, printed)):
+            if record is None or _may_run_again(_same(record, fingerprint)):
                 return begin(), False
-        except StoreUnavailableError as exc:
-            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, str(exc)) from exc
         finally:
             del self._searches[key]
             over.set()
         return record, True
 
 
-def _same(known: Job | Record, printed: bytes) -> Job | Record:
-    if known.fingerprint != printed:
+def _same(found: Job | Record, fingerprint: bytes) -> Job | Record:
+    if found.fingerprint != fingerprint:
         raise RequestError(Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with another body")
-    return known
+    return found
 
 
-def _may_run_again(known: Job | Record) -> bool:
-    outcome = known.outcome
+def _may_run_again(found: Job | Record) -> bool:
+    outcome = found.outcome
     return isinstance(outcome, Failed) and outcome.submitted is Submitted.NO

@@ -1,12 +1,14 @@
 """What the store is told of one job, and when.
 
 Nothing may happen to a job that could not be told after the death of this process, so two things are awaited: before a
-worker may submit the job, it is recorded as assigned (from then on its fate is unknown to whoever reads the record);
-and before a callback is answered 2xx, its body is recorded. With that body the record is complete, and says finished:
-its outcome is the callback, whatever becomes of the worker that reports it. A failure is recorded before its client
-hears of it, but not for longer than `_PATIENCE_S`: a job in flight is answered, journal or not.
+worker gets the job, it is recorded as SUBMITTING (from then on its fate is unknown to whoever reads the record); and
+before a callback is answered 2xx, its body is recorded. With that body the record is complete, and says FINISHED: its
+outcome is the callback, and that is what the client gets. A failure is recorded before its client hears of it, but not
+for longer than `_PATIENCE_S`: a job in flight is answered, journal or not.
 
 Everything else is recorded when there is time: that a job queues, that the reply was read, that a callback came again.
+
+Whoever runs a job calls this recorder at each of these moments; nothing is recorded behind anybody's back.
 """
 
 from __future__ import annotations
@@ -16,54 +18,53 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from shared.errors import AdmissionError, Code, StoreUnavailableError
-from shared.lifecycle import State, Submitted
+from shared.errors import Code
+from shared.lifecycle import State
 from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
-__all__ = ["Entry"]
+__all__ = ["Recorder"]
 
 _PATIENCE_S: Final = 0.3
 
 
-class Entry:
-    """One job's place in the store while it is in flight."""
+class Recorder:
+    """Keeps the record of one job in flight, here and in the store."""
 
-    def __init__(self, store: JobStore, record: Record, *, known: bool = False) -> None:
-        """Begin with `record`; `known`: it is in the store already."""
+    def __init__(self, store: JobStore, record: Record, *, stored: bool = False) -> None:
+        """Begin with `record`; `stored`: it is in the store already."""
+        #: All that is known now; the store has it, or will have it soon.
         self.record = record
         #: Done when the store has the job: from then on its id may be given away.
-        self.known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if known:
-            self.known.set_result(None)
+        self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if stored:
+            self.stored.set_result(None)
         self._store = store
-        self._told = known
-        self._callback_saved: asyncio.Future[None] | None = None
+        self._put = stored
+        self._callback_stored: asyncio.Future[None] | None = None
 
-    def queue(self) -> None:
+    def queued(self) -> None:
         """Record, some time, that the job waits for a worker; unless more has been recorded already."""
-        if not self._told:
+        if not self._put:
             self._save()
 
-    async def assign(self) -> None:
-        """Record that a worker is about to have the job; it must not before this returns.
+    async def submitting(self) -> None:
+        """Record that the job may be submitted from now on; it must not before this returns.
 
         Raises:
-            AdmissionError: that cannot be recorded now.
+            StoreUnavailableError: that cannot be recorded now.
         """
-        self.record = replace(self.record, state=State.ASSIGNED, submitted=Submitted.UNKNOWN)
-        try:
+        if self.record.state is State.ACCEPTED:
+            self.record = replace(self.record, state=State.SUBMITTING)
             await self._save()
-        except StoreUnavailableError as exc:
-            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, str(exc)) from exc
 
-    def wait(self) -> None:
+    def waiting(self) -> None:
         """Record, some time, that the job server has the job."""
-        if self.record.callback is None and self.record.finished_at is None:
-            self.record = replace(self.record, state=State.WAITING, submitted=Submitted.YES)
+        if self.record.state is not State.FINISHED:
+            self.record = replace(self.record, state=State.WAITING)
             self._store.note(self.record)
 
     @property
@@ -71,62 +72,65 @@ class Entry:
         """Whether a callback came, recorded or not."""
         return self.record.callback is not None
 
-    def take_callback(self, body: bytes, *, says_failed: bool, early: bool) -> asyncio.Future[None]:
+    def callback(self, body: bytes, *, failed: bool, early: bool) -> asyncio.Future[None]:
         """Record the first callback; the future is done when that is so, or fails with StoreUnavailableError."""
         self.record = replace(
             self.record,
             state=State.FINISHED,
-            submitted=Submitted.YES,
             finished_at=self.record.finished_at or time.time(),
             callback=body,
-            says_failed=says_failed,
+            says_failed=failed,
             early=early,
         )
-        self._callback_saved = self._save()
-        return self._callback_saved
+        self._callback_stored = self._save()
+        return self._callback_stored
 
-    def take_duplicate(self) -> asyncio.Future[None]:
+    def callback_elsewhere(self, record: Record) -> None:
+        """Learn of a callback that somebody else has recorded."""
+        if not self.called_back:
+            self.record = record
+            self._callback_stored = self.stored
+
+    def duplicate(self) -> asyncio.Future[None]:
         """Record, some time, one more callback; the future is that of the first one, which is tried again if needed."""
         self.record = replace(self.record, duplicates=self.record.duplicates + 1)
-        saved = self._callback_saved
-        if saved is None or (saved.done() and saved.exception() is not None):
-            saved = self._callback_saved = self._save()
+        first = self._callback_stored
+        if first is None or (first.done() and first.exception() is not None):
+            first = self._callback_stored = self._save()
         else:
             self._store.note(self.record)
-        return saved
+        return first
 
-    async def finish(self, outcome: Outcome) -> None:
+    async def finished(self, outcome: Outcome) -> None:
         """Record how the job ended."""
         record = self.record
         failure = outcome if isinstance(outcome, Failed) and outcome.code is not Code.JOB_FAILED else None
-        if failure is None and record.callback is not None and self._is_saved():
+        if failure is None and self.called_back and self._is_callback_stored():
             return  # all of it is recorded
         body = outcome.body if isinstance(outcome, Succeeded) else outcome.result
-        if failure is None and record.callback is None and body is not None:
+        if failure is None and not self.called_back and body is not None:
             record = replace(record, callback=body, says_failed=isinstance(outcome, Failed))
-        called_back = record.callback is not None
         self.record = replace(
             record,
             state=State.FINISHED,
-            submitted=Submitted.YES if called_back or failure is None else failure.submitted,
             finished_at=record.finished_at or time.time(),
             failure=failure,
         )
         await asyncio.wait((self._save(keep=True),), timeout=_PATIENCE_S)
 
-    def _is_saved(self) -> bool:
-        saved = self._callback_saved
-        return saved is not None and saved.done() and saved.exception() is None
+    def _is_callback_stored(self) -> bool:
+        stored = self._callback_stored
+        return stored is not None and stored.done() and stored.exception() is None
 
     def _save(self, *, keep: bool = False) -> asyncio.Future[None]:
-        self._told = True
+        self._put = True
         saved = self._store.put(self.record, keep=keep)
         if saved.done():
             self._on_saved(saved)
-        elif not self.known.done():
+        elif not self.stored.done():
             saved.add_done_callback(self._on_saved)
         return saved
 
     def _on_saved(self, saved: asyncio.Future[None]) -> None:
-        if not saved.cancelled() and saved.exception() is None and not self.known.done():
-            self.known.set_result(None)
+        if not saved.cancelled() and saved.exception() is None and not self.stored.done():
+            self.stored.set_result(None)

@@ -14,9 +14,12 @@ __all__ = ["Runner"]
 class Runner(Protocol):
     """A way to run jobs. The one here hands them to worker processes; another may hand them to other machines.
 
-    `run` never raises for anything that can happen to a job, returns by the job's deadline, awaits `job.before_assign`
-    before anything can submit the job, reports what happens with `job.advance` (all but FINISH), and takes the callback
-    from `job.callback`, which the callback route sets.
+    `run` returns by the job's deadline and never raises for anything that can happen to a job. It
+
+    - calls `job.recorder`: `queued` where the job has to wait, `submitting` and waits for it before anything can submit
+      the job, `waiting` when the job server has it;
+    - reports what happens with `job.advance`, all but FINISH; CONNECTED before the first byte of the submission leaves;
+    - ends when `job.callback` is done, with the outcome that the record then has, or when `job.cancelled` is.
     """
 
     async def run(self, job: Job) -> Outcome:

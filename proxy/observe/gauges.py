@@ -10,17 +10,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from proxy import log
-from proxy.jobs.callback_intake import Kind
+from proxy.jobs.callback_intake import CallbackFate
 from proxy.observe.counters import PREFIX
-from proxy.store.journal.journal import Journal
 from shared.lifecycle import State
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from proxy.jobs.callback_intake import Intake
+    from proxy.jobs.callback_intake import CallbackIntake
     from proxy.jobs.dispatcher import Dispatcher
-    from proxy.jobs.in_flight import Registry
+    from proxy.jobs.in_flight import InFlight
     from proxy.store.protocol import JobStore
     from proxy.workers.pool import Pool
     from proxy.workers.worker import Worker
@@ -39,20 +38,20 @@ def worker_state(worker: Worker) -> str:
 
 
 class LiveMetrics(Collector):
-    """Reads the pool, the registry and the intake at each scrape."""
+    """Reads the pool, the jobs in flight and the intake at each scrape."""
 
     def __init__(
         self,
         *,
         pool: Pool,
-        registry: Registry,
+        in_flight: InFlight,
         dispatcher: Dispatcher,
-        intake: Intake,
+        intake: CallbackIntake,
         store: JobStore,
         max_jobs: int,
     ) -> None:
         self._pool = pool
-        self._registry = registry
+        self._in_flight = in_flight
         self._dispatcher = dispatcher
         self._intake = intake
         self._store = store
@@ -67,15 +66,15 @@ class LiveMetrics(Collector):
         yield from self._of_jobs()
         yield from self._of_workers()
         counts = self._intake.counts
-        kinds = {str(kind): counts[kind] for kind in Kind}
+        kinds = {str(kind): counts[kind] for kind in CallbackFate}
         yield _labelled_counter("callbacks", "Callbacks, by kind; early ones are accepted as well.", "kind", kinds)
-        yield from self._of_journal()
+        yield from self._of_store()
         lost = log.dropped_lines()
         yield _counter("log_lines_dropped", "Log lines lost because the output did not take them.", lost)
 
     def _of_jobs(self) -> Iterator[Metric]:
-        by_state, draining = self._registry.by_state(), self._dispatcher.draining
-        yield _counter("jobs_accepted", "Jobs that were admitted.", self._registry.added)
+        by_state, draining = self._in_flight.by_state(), self._dispatcher.draining
+        yield _counter("jobs_accepted", "Jobs that were admitted.", self._in_flight.added)
         values = {str(state): by_state[state] for state in _IN_FLIGHT}
         yield _labelled_gauge("jobs_in_flight", "Jobs in flight, by state.", "state", values)
         yield _gauge("jobs_limit", "MAX_JOBS: jobs in flight beyond it are refused.", self._max_jobs)
@@ -99,19 +98,10 @@ class LiveMetrics(Collector):
         restarts = max(0, counts.fork_servers - 1)
         yield _counter("fork_server_restarts", "Times the process that makes workers was replaced.", restarts)
 
-    def _of_journal(self) -> Iterator[Metric]:
-        if not isinstance(self._store, Journal):
-            return
-        stats = self._store.stats()
-        yield _gauge("journal_unavailable", "1 while the journal cannot be used.", bool(self._store.trouble))
-        yield _gauge("journal_queue", "Orders that the journal's thread has not looked at.", stats.queued)
-        yield _gauge("journal_backlog", "Jobs that wait to be recorded when that is possible again.", stats.backlog)
-        yield _gauge("journal_size_bytes", "The journal's file and its write-ahead log.", stats.size_bytes)
-        yield _counter("journal_commits", "Transactions.", stats.commits)
-        yield _counter("journal_failures", "Transactions that failed.", stats.failures)
-        yield _counter("journal_records_written", "Records written.", stats.written)
-        yield _counter("journal_records_given_up", "Records that were never written.", stats.given_up)
-        yield _counter("journal_jobs_expired", "Jobs forgotten because RESULT_TTL was over.", stats.expired)
+    def _of_store(self) -> Iterator[Metric]:
+        for reading in self._store.readings():
+            make = _counter if reading.counter else _gauge
+            yield make(reading.name, reading.help, reading.value)
 
 
 def _counter(name: str, words: str, value: float) -> CounterMetricFamily:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from shared.errors import Code
     from shared.outcome import Outcome
 
-__all__ = ["Observation"]
+__all__ = ["Observers"]
 
 
-class Observation:
+class Observers:
     """Everything that watches one front end."""
 
     def __init__(self, tracing: Tracing | None = None) -> None:

@@ -161,7 +161,7 @@ class FrontEnd:
         try:
             async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S):
                 await app.dispatcher.drain()
-                app.feed.closed.set()
+                app.snapshots.closed.set()
                 for listener in listeners.values():
                     listener.stop()
                 for listener in listeners.values():
@@ -169,7 +169,7 @@ class FrontEnd:
         except TimeoutError:
             log.event("error", "some work was still under way at the last moment and was cut off")
         await app.store.close()
-        await app.observation.close()
+        await app.observers.close()
 
     async def _leave(self, code: int) -> None:
         if self._pool is not None:

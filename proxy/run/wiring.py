@@ -16,17 +16,18 @@ from proxy.api.clients.post_job import QueueJob
 from proxy.api.description import openapi
 from proxy.api.description.docs_page import DocsPage, ProblemPage
 from proxy.api.operators import admin, dashboard
-from proxy.api.operators.snapshots import Feed
+from proxy.api.operators.snapshots import Snapshots
 from proxy.http.asgi import Guard
-from proxy.jobs.callback_intake import Intake
+from proxy.jobs.callback_intake import CallbackIntake
+from proxy.jobs.delivery import LocalDelivery
 from proxy.jobs.dispatcher import Dispatcher
+from proxy.jobs.entrance import Entrance
 from proxy.jobs.headroom import Headroom
-from proxy.jobs.in_flight import Registry
-from proxy.jobs.keys import Keys
+from proxy.jobs.in_flight import InFlight
 from proxy.observe import tracing
 from proxy.observe.gauges import LiveMetrics
-from proxy.observe.observers import Observation
-from proxy.workers.local_runner import Supervisor
+from proxy.observe.observers import Observers
+from proxy.workers.local_runner import LocalRunner
 from shared.job_server.callbacks import Callbacks
 from shared.job_server.client_jobs import ClientJobs
 
@@ -52,43 +53,41 @@ class App:
     #: For `ADMIN_PORT`.
     admin: ASGIApp
     dispatcher: Dispatcher
-    registry: Registry
+    in_flight: InFlight
     store: JobStore
     pool: Pool
     callback_route: CallbackRoute
     #: Metrics, history, event loop lag.
-    observation: Observation
+    observers: Observers
     #: The dashboard's snapshots.
-    feed: Feed
+    snapshots: Snapshots
 
 
 def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobStore, callback_url: str) -> App:
     """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route."""
-    registry = Registry()
-    observation = Observation(tracing.from_environment())
-    intake = Intake(registry, store)
+    in_flight = InFlight()
+    observers = Observers(tracing.from_environment())
+    intake = CallbackIntake(in_flight, store, LocalDelivery(in_flight))
     dispatcher = Dispatcher(
-        runner=Supervisor(pool, callback_url),
+        runner=LocalRunner(pool, callback_url),
         store=store,
-        registry=registry,
+        in_flight=in_flight,
         headroom=Headroom(),
+        observer=observers,
+        callback_counts=intake.counts,
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
-        callback_counts=intake.counts,
-        on_finish=observation.job_finished,
     )
-    dispatcher.on_begin = observation.job_began if observation.tracing else None
     authorization = Authorization(settings.api_keys)
     answers = Answers(granular_errors=settings.granular_errors)
     queue_job = QueueJob(
-        dispatcher,
+        Entrance(dispatcher, in_flight, store),
         authorization,
-        Keys(registry, store),
         answers,
         ClientJobs(profile.submit),
         max_body_bytes=settings.max_body_bytes,
     )
-    jobs = Jobs(registry, store, authorization)
+    jobs = Jobs(in_flight, store, authorization)
     callback_route = CallbackRoute(intake, Callbacks(profile.callback), max_body_bytes=settings.max_body_bytes)
     callback = Route("/callback/{token}", callback_route, methods=["POST", "PUT"])
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
@@ -99,51 +98,51 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
         Route("/jobs/{id}", JobStatus(jobs, dispatcher), methods=["GET", "DELETE"]),
         Route("/jobs/{id}/result", JobResult(jobs, answers), methods=["GET"]),
         healthz,
-        Route("/readyz", health.Ready(dispatcher, pool), methods=["GET"]),
+        Route("/readyz", health.Ready(dispatcher, store, pool), methods=["GET"]),
         Route("/problems/{code}", ProblemPage(), methods=["GET"]),
         Route("/openapi.json", description, methods=["GET"]),
         Route("/docs", DocsPage(description), methods=["GET"]),
     ]
-    observation.metrics.registry.register(
+    observers.metrics.registry.register(
         LiveMetrics(
             pool=pool,
-            registry=registry,
+            in_flight=in_flight,
             dispatcher=dispatcher,
             intake=intake,
             store=store,
             max_jobs=settings.max_jobs,
         )
     )
-    observation.loop_lag.start()
-    feed = Feed(
-        pool=pool, registry=registry, dispatcher=dispatcher, observation=observation, max_jobs=settings.max_jobs
+    observers.loop_lag.start()
+    snapshots = Snapshots(
+        pool=pool, in_flight=in_flight, dispatcher=dispatcher, observers=observers, max_jobs=settings.max_jobs
     )
-    find = dashboard.FindJob(registry, observation.history, store)
+    find = dashboard.FindJob(in_flight, observers.history, store)
     admin_routes = [
         Route("/workers", admin.Workers(pool), methods=["GET"]),
-        Route("/metrics", admin.MetricsPage(observation.metrics), methods=["GET"]),
-        *dashboard.routes(feed, find, dashboard.StopJob(dispatcher, find)),
+        Route("/metrics", admin.MetricsPage(observers.metrics), methods=["GET"]),
+        *dashboard.routes(snapshots, find, dashboard.StopJob(dispatcher, find)),
     ]
     public_routes = client_routes if settings.callback_port is not None else [callback, *client_routes]
     return App(
-        public=_app(public_routes, observation, documentation="/docs"),
-        callbacks=_app([callback, healthz], observation),
-        admin=_app(admin_routes, observation, admin_host=settings.admin_host),
+        public=_app(public_routes, observers, documentation="/docs"),
+        callbacks=_app([callback, healthz], observers),
+        admin=_app(admin_routes, observers, admin_host=settings.admin_host),
         dispatcher=dispatcher,
-        registry=registry,
+        in_flight=in_flight,
         store=store,
         pool=pool,
         callback_route=callback_route,
-        observation=observation,
-        feed=feed,
+        observers=observers,
+        snapshots=snapshots,
     )
 
 
 def _app(
-    routes: list[Route], observation: Observation, *, admin_host: str | None = None, documentation: str = ""
+    routes: list[Route], observers: Observers, *, admin_host: str | None = None, documentation: str = ""
 ) -> ASGIApp:
     # The router alone: the two layers that an application puts around it do what the guard does, a second time.
     app: ASGIApp = Router(routes, redirect_slashes=False)
     if admin_host is not None:
         app = admin.OwnNames(app, admin_host)
-    return Guard(app, observation.request_refused, documentation)
+    return Guard(app, observers.request_refused, documentation)

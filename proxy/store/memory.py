@@ -8,8 +8,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from proxy.store.protocol import Reading
     from proxy.store.record import Record
 
 __all__ = ["MemoryStore"]
@@ -34,6 +35,10 @@ class MemoryStore:
         self._finished: OrderedDict[str, tuple[float, Record]] = OrderedDict()
         self._by_token: dict[bytes, str] = {}
         self._by_key: dict[bytes, str] = {}
+
+    def readings(self) -> Iterable[Reading]:
+        """See `JobStore.readings`: nothing that anybody asks for."""
+        return ()
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`. Done at once; there is nothing to be kept for later."""

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
     from proxy.store.record import Record
 
-__all__ = ["JobStore"]
+__all__ = ["JobStore", "Reading"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A figure that a store has to tell, for the metrics."""
+
+    #: The metric's name, without the prefix that all of them have.
+    name: str
+    help: str
+    value: float
+    #: Whether it only ever grows.
+    counter: bool = False
 
 
 class JobStore(Protocol):
@@ -20,7 +34,11 @@ class JobStore(Protocol):
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be recorded now; empty if nothing stands against it."""
+        """Why nothing can be recorded now, as a sentence for a person; empty if nothing stands against it."""
+        ...
+
+    def readings(self) -> Iterable[Reading]:
+        """Return how the store does, in figures of its own."""
         ...
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from shared import lifecycle
 from shared.job_server.verdict import outcome_of
+from shared.lifecycle import State, Submitted
 
 if TYPE_CHECKING:
-    from shared.lifecycle import State, Submitted
     from shared.outcome import Failed, Outcome
 
 __all__ = ["Record"]
@@ -19,7 +20,11 @@ _OVERHEAD_BYTES: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One job, as far as it is known. Whoever learns more makes a new record with the same id."""
+    """One job, as far as it is known. Whoever learns more makes a new record with the same id.
+
+    A state means what it means in the life cycle. It is recorded before the job may reach it: a record that says
+    SUBMITTING belongs to a job that may have been submitted, one that says ACCEPTED to a job that was not.
+    """
 
     id: str
     #: SHA-256 of the callback token.
@@ -27,9 +32,8 @@ class Record:
     #: What an idempotency key is remembered by, and SHA-256 of the body that came with it.
     key: bytes | None = None
     fingerprint: bytes = b""
-    #: ACCEPTED: nothing was submitted. ASSIGNED: a worker may have it, so its fate is unknown until more is recorded.
-    state: State
-    submitted: Submitted
+    #: ACCEPTED, SUBMITTING, WAITING or FINISHED: that a worker has a job is nothing that the next process could use.
+    state: State = State.ACCEPTED
     #: Unix time in seconds; all that means the same to the next process.
     accepted_at: float
     deadline_at: float
@@ -43,6 +47,15 @@ class Record:
     early: bool = False
     #: How many callbacks came after the first.
     duplicates: int = 0
+
+    @property
+    def submitted(self) -> Submitted:
+        """Whether the job server was given the job: it follows from the state, or from how the job ended."""
+        if self.callback is not None:
+            return Submitted.YES
+        if self.state is State.FINISHED:
+            return self.failure.submitted if self.failure is not None else Submitted.YES
+        return lifecycle.submitted(self.state)
 
     @property
     def outcome(self) -> Outcome | None:

@@ -1,16 +1,21 @@
-"""The life of one job: hand it to a worker, watch, deadline, stop, outcome.
+"""The life of one job in the worker processes of this machine: hand it over, watch, deadline, stop, outcome.
 
 Theory of operation
 -------------------
-`Supervisor.run` is the `Runner` of this machine. It waits for a worker, then for the first of four things:
+`LocalRunner.run` is the `Runner` of this machine. It waits for a worker, then for the first of four things:
 
-1. the worker reports an outcome (`Answered`, `Failure`): that is the outcome;
-2. the worker ends without one, whatever ended it: `worker-died`;
+1. the worker says that it has heard of the callback (`Answered`): the outcome is what was recorded of that callback; or
+   it reports a `Failure`: that is the outcome;
+2. the worker ends without either, whatever ended it: `worker-died`;
 3. the deadline comes: `deadline-exceeded`;
 4. somebody cancels the job: `cancelled`.
 
 What the failure says about the job server (`submitted`) is read from the job's state at that moment, so all that the
 worker wrote before is read first (see proxy/workers/worker.py, invariant 2).
+
+Where a worker ends and nothing had left it that could start the job, nobody need hear of it: another worker gets the
+job, up to `_MORE_WORKERS` times, within the deadline. A worker that contradicts itself is not believed in anything, and
+its job is not given to another.
 
 Whatever happened, the worker goes back to the pool exactly once: reusable after a success, to be stopped after anything
 else, since nobody knows what a failed job left behind in it. The outcome is not kept waiting for that.
@@ -19,11 +24,11 @@ else, since nobody knows what a failed job left behind in it. The outcome is not
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
-from shared.errors import AdmissionError, Code
-from shared.job_server.verdict import job_failed
-from shared.lifecycle import Event, IllegalEventError, State
+from proxy.jobs import log_lines
+from shared.errors import AdmissionError, Code, StoreUnavailableError
+from shared.lifecycle import Event, IllegalEventError, State, Submitted
 from shared.messages import Answered, Assign, Callback, Failure, FromWorker, Log, Progress
 from shared.outcome import Failed, Outcome, Succeeded
 
@@ -32,29 +37,49 @@ if TYPE_CHECKING:
     from proxy.workers.pool import Pool
     from proxy.workers.worker import Worker
 
-__all__ = ["Supervisor"]
+__all__ = ["LocalRunner"]
+
+#: A job that has lost so many workers and one more is likely to be the reason.
+_MORE_WORKERS: Final = 2
 
 
-class Supervisor:
+class LocalRunner:
     """Runs jobs in the workers of a pool."""
 
     def __init__(self, pool: Pool, callback_url: str) -> None:
         """`callback_url` is the base address to which a job's token is appended."""
         self._pool = pool
         self._callback_url = callback_url
+        #: How often a job was given to another worker, as its first one was lost before the submission.
+        self.reassigned = 0
 
     async def run(self, job: Job) -> Outcome:
         """Run `job`; return its outcome, by its deadline."""
+        for _ in range(_MORE_WORKERS):
+            outcome = await self._run_in_one_worker(job)
+            if outcome is not None:
+                return outcome
+            job.advance(Event.WORKER_LOST)
+            self.reassigned += 1
+            log_lines.job_event("warning", "a worker was lost before the submission; another one gets the job", job)
+        return await self._run_in_one_worker(job) or job.failure(
+            Code.WORKER_DIED, f"{_MORE_WORKERS + 1} workers died, one after the other, before they submitted the job"
+        )
+
+    async def _run_in_one_worker(self, job: Job) -> Outcome | None:
+        """Return the outcome; or None where the worker was lost and nothing had left it."""
         worker: Worker | None = None
         outcome: Outcome | None = None
         try:
             async with asyncio.timeout_at(job.deadline):
                 worker = await self._worker_for(job)
-                outcome = await self._watch(job, worker) if worker is not None else _cancelled(job)
+                outcome = await self._watch(job, worker) if worker is not None else job.cancellation()
         except TimeoutError:
             outcome = _overdue(job)
         except AdmissionError as exc:
             outcome = job.failure(exc.code, exc.detail)
+        except StoreUnavailableError as exc:
+            outcome = job.failure(Code.JOURNAL_UNAVAILABLE, str(exc))
         finally:
             if worker is not None:
                 self._pool.release(worker, reusable=isinstance(outcome, Succeeded))
@@ -63,6 +88,8 @@ class Supervisor:
     async def _worker_for(self, job: Job) -> Worker | None:
         """Return a worker, or None where the job is cancelled first."""
         ticket = self._pool.request()
+        if not ticket.done():
+            job.recorder.queued()
 
         def on_cancel(_: asyncio.Future[None]) -> None:
             ticket.cancel()
@@ -78,7 +105,9 @@ class Supervisor:
         finally:
             job.cancelled.remove_done_callback(on_cancel)
 
-    async def _watch(self, job: Job, worker: Worker) -> Outcome:
+    async def _watch(self, job: Job, worker: Worker) -> Outcome | None:
+        if job.callback.done():  # a worker that was lost had the token; whatever it did, it is not done again
+            return job.recorder.record.outcome
         watch = _Watch(job, worker)
         job.worker_pid = worker.pid
         job.advance(Event.ASSIGN)
@@ -92,10 +121,10 @@ class Supervisor:
             job.cancelled.remove_done_callback(watch.on_cancel)
             job.callback.remove_done_callback(watch.on_callback)
 
-    async def _outcome(self, job: Job, worker: Worker, watch: _Watch) -> Outcome:
+    async def _outcome(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
         if worker.gone:  # it ended while the ticket was on its way, and its end was reported to nobody
             watch.on_death("it ended before it had the job")
-        await job.before_assign()
+        await job.recorder.submitting()
         if watch.outcome.done():  # cancelled, or the worker died, before it had anything to do
             return watch.outcome.result()
         worker.send(
@@ -116,7 +145,8 @@ class _Watch:
     """What one job waits for while a worker has it."""
 
     def __init__(self, job: Job, worker: Worker) -> None:
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        #: None: the worker was lost, and nothing had left it.
+        self.outcome: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._job = job
         self._worker = worker
 
@@ -129,16 +159,13 @@ class _Watch:
         return str(self._job.state)
 
     def on_message(self, message: FromWorker) -> None:
-        job = self._job
         match message:
             case Progress():
                 self._progress(message.event)
-            case Answered(success=True):
-                self._finish(Succeeded(body=message.body))
             case Answered():
-                self._finish(job_failed(message.body))
+                self._answered()
             case Failure():
-                self._finish(job.failure(message.code, message.detail))
+                self._finish(self._job.failure(message.code, message.detail))
             case Log():
                 pass
             case _:
@@ -146,29 +173,44 @@ class _Watch:
 
     def on_death(self, reason: str) -> None:
         detail = f"the worker with pid {self._worker.pid} did not finish the job: {reason}"
-        self._finish(self._job.failure(Code.WORKER_DIED, detail))
+        if self._worker.broken:
+            self._disbelieve(detail)
+        elif self._job.state is State.ASSIGNED:
+            self._finish(None)
+        else:
+            self._finish(self._job.failure(Code.WORKER_DIED, detail))
 
-    def on_callback(self, callback: asyncio.Future[bytes]) -> None:
+    def on_callback(self, callback: asyncio.Future[None]) -> None:
         if not callback.cancelled() and not self.outcome.done():
-            self._worker.send(Callback(job_id=self.job_id, body=callback.result()))
+            self._worker.send(Callback(job_id=self.job_id))
 
     def on_cancel(self, _: asyncio.Future[None]) -> None:
-        self._finish(_cancelled(self._job))
+        self._finish(self._job.cancellation())
 
     def _progress(self, event: Event) -> None:
         try:
             self._job.advance(event)
         except IllegalEventError as exc:
-            # A worker that says what cannot be is not to be believed in anything.
-            self._finish(self._job.failure(Code.WORKER_DIED, f"the worker contradicted itself: {exc}"))
+            self._disbelieve(f"the worker contradicted itself: {exc}")
+        else:
+            if event is Event.REPLY_READ:
+                self._job.recorder.waiting()
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _answered(self) -> None:
+        outcome = self._job.recorder.record.outcome if self._job.callback.done() else None
+        if outcome is None:
+            self._disbelieve("the worker contradicted itself: it has taken a callback that never came")
+        else:
+            self._finish(outcome)
+
+    def _disbelieve(self, detail: str) -> None:
+        """End the job: a worker that says what cannot be may have done what it did not say."""
+        submitted = Submitted.YES if self._job.submitted is Submitted.YES else Submitted.UNKNOWN
+        self._finish(Failed(code=Code.WORKER_DIED, detail=detail, submitted=submitted))
+
+    def _finish(self, outcome: Outcome | None) -> None:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
-
-
-def _cancelled(job: Job) -> Failed:
-    return job.failure(Code.CANCELLED, "the job was cancelled; the job server is not told, as it has no such call")
 
 
 def _overdue(job: Job) -> Failed:

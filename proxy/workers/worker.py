@@ -92,6 +92,11 @@ class Worker:
         self._loop.add_reader(outbox_fd, self._on_readable)
         self._loop.add_reader(pidfd, self.on_ended)
 
+    @property
+    def broken(self) -> bool:
+        """Whether it sent something that is no message: nothing that it said or did not say is to be believed."""
+        return bool(self._broken)
+
     # --- talking ---------------------------------------------------------------------------------------------------
 
     def send(self, message: ToWorker) -> None:

@@ -8,7 +8,7 @@ import time
 from typing import Any, Final
 
 from proxy.store.record import Record
-from shared.lifecycle import State, Submitted
+from shared.lifecycle import State
 
 __all__ = ["a_record", "finished"]
 
@@ -23,7 +23,6 @@ def a_record(**members: Any) -> Record:
         "id": f"{number:032x}",
         "token_hash": hashlib.sha256(b"token %d" % number).digest(),
         "state": State.ACCEPTED,
-        "submitted": Submitted.NO,
         "accepted_at": now,
         "deadline_at": now + 30,
     }
@@ -34,7 +33,6 @@ def finished(**members: Any) -> Record:
     """Return the record of a job whose callback has come, but for `members`."""
     usual: dict[str, Any] = {
         "state": State.FINISHED,
-        "submitted": Submitted.YES,
         "finished_at": time.time(),
         "callback": b'{"state": "completed"}',
     }

@@ -20,6 +20,7 @@ from shared.errors import Code
 from shared.lifecycle import Event, Submitted
 from shared.messages import Log
 from shared.outcome import Failed, Succeeded
+from tests.support.jobs import a_job
 
 _LIFE = (Event.ASSIGN, Event.CONNECTED, Event.REPLY_READ, Event.CALLBACK, Event.FINISH)
 _PHASES = ("queue_ms", "start_ms", "submission_ms", "job_ms", "delivery_ms")
@@ -39,7 +40,7 @@ def _written(log_format: str, output: io.StringIO | None = None, **fields: objec
 
 
 def _job(*events: Event) -> Job:
-    job = Job(body=b'{"card": "4111"}', deadline=0.0)
+    job = a_job(body=b'{"card": "4111"}')
     job.worker_pid = 77
     for event in events:
         job.advance(event)

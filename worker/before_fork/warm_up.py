@@ -77,7 +77,7 @@ async def _serve_job(inbox: Inbox, outbox_r: Connection) -> None:
     job = Assign(job_id="rehearsal", callback_url="http://localhost/", deadline=deadline, body=b'{"account":"none"}')
     os.write(inbox.writer_fileno(), queue_frame(encode(job)))
     await _received(outbox_r, 2)  # connected, reply read
-    os.write(inbox.writer_fileno(), queue_frame(encode(Callback(job_id=job.job_id, body=b'{"state":"completed"}'))))
+    os.write(inbox.writer_fileno(), queue_frame(encode(Callback(job_id=job.job_id))))
     await _received(outbox_r, 1)  # answered
 
 

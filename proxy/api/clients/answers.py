@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.http import problems
 from proxy.http.asgi import Headers, send_response
 from proxy.jobs.job import Job
-from shared.errors import AdmissionError, Code
 from shared.lifecycle import State
 from shared.outcome import Failed, Outcome, Succeeded
 
@@ -36,7 +35,7 @@ class Answers:
         self,
         scope: Scope,
         send: Send,
-        known: Job | Record,
+        found: Job | Record,
         *,
         limit_s: float | None,
         applied: bytes,
@@ -46,17 +45,17 @@ class Answers:
 
         `applied` is the client's preference that `limit_s` comes from, if any.
         """
-        outcome = await _wait(known, limit_s)
-        headers = _trace_headers(known)
+        outcome = await _wait(found, limit_s)
+        headers = _trace_headers(found)
         if replayed:
             headers.append(_REPLAYED)
         if applied:
             headers.append((b"preference-applied", applied))
         if outcome is not None:
-            await self._send_outcome(scope, send, known.id, outcome, headers)
+            await self._send_outcome(scope, send, found.id, outcome, headers)
             return
-        location = (b"location", f"/jobs/{known.id}".encode())
-        await send_status(scope, send, known, 202, [*headers, location, _RETRY_AFTER])
+        location = (b"location", f"/jobs/{found.id}".encode())
+        await send_status(scope, send, found, 202, [*headers, location, _RETRY_AFTER])
 
     async def _send_outcome(
         self, scope: Scope, send: Send, job_id: str, outcome: Outcome, headers: list[tuple[bytes, bytes]]
@@ -71,43 +70,43 @@ class Answers:
                 await send_response(scope, send, problem.status, problem.body, b"application/problem+json", fields)
 
 
-def _trace_headers(known: Job | Record) -> list[tuple[bytes, bytes]]:
+def _trace_headers(found: Job | Record) -> list[tuple[bytes, bytes]]:
     """Return where the job stands in its client's trace, as the job server was told (W3C Trace Context)."""
-    if not isinstance(known, Job) or not known.traceparent:
+    if not isinstance(found, Job) or not found.traceparent:
         return []
-    context = known.traceparent.encode()
+    context = found.traceparent.encode()
     return [(b"traceparent", context), (b"traceresponse", context)]
 
 
-async def send_status(scope: Scope, send: Send, known: Job | Record, status: int = 200, headers: Headers = ()) -> None:
+async def send_status(scope: Scope, send: Send, found: Job | Record, status: int = 200, headers: Headers = ()) -> None:
     """Answer with the job's status document."""
-    body = json.dumps(status_document(known)).encode()
-    fields = [(b"job-id", known.id.encode()), *headers]
+    body = json.dumps(status_document(found)).encode()
+    fields = [(b"job-id", found.id.encode()), *headers]
     await send_response(scope, send, status, body, b"application/json", fields)
 
 
-async def _wait(known: Job | Record, limit_s: float | None) -> Outcome | None:
+async def _wait(found: Job | Record, limit_s: float | None) -> Outcome | None:
     """Return the outcome, or None if it takes longer than `limit_s`; then the job is one that will be found again."""
-    if not isinstance(known, Job):
-        return known.outcome
+    if not isinstance(found, Job):
+        return found.outcome
     if limit_s is None:
-        return await asyncio.shield(known.outcome)  # the job is not this request's to cancel
+        return await asyncio.shield(found.outcome)  # the job is not this request's to cancel
     if limit_s:
-        await asyncio.wait((known.outcome,), timeout=limit_s)
-    if not known.outcome.done() and known.entry is not None:
-        await asyncio.wait((known.outcome, known.entry.known), return_when=asyncio.FIRST_COMPLETED)
-    return known.outcome.result() if known.outcome.done() else None
+        await asyncio.wait((found.outcome,), timeout=limit_s)
+    if not found.outcome.done():
+        await asyncio.wait((found.outcome, found.recorder.stored), return_when=asyncio.FIRST_COMPLETED)
+    return found.outcome.result() if found.outcome.done() else None
 
 
-def status_document(known: Job | Record) -> dict[str, Any]:
+def status_document(found: Job | Record) -> dict[str, Any]:
     """Return what is known of a job, for its client."""
-    record = _record_of(known)
-    running = isinstance(known, Job) and not known.outcome.done()
+    record = found.recorder.record if isinstance(found, Job) else found
+    running = isinstance(found, Job) and not found.outcome.done()
     outcome = None if running else record.outcome
     failure = outcome if isinstance(outcome, Failed) else None
     state, submitted = record.state, record.submitted
-    if isinstance(known, Job) and known.state is not State.FINISHED:
-        state, submitted = known.state, known.submitted  # the record may be behind
+    if isinstance(found, Job) and found.state is not State.FINISHED:
+        state, submitted = found.state, found.submitted  # the record may be behind
     return {
         "id": record.id,
         "state": str(state),
@@ -128,14 +127,6 @@ def status_document(known: Job | Record) -> dict[str, Any]:
         },
         "result": f"/jobs/{record.id}/result",
     }
-
-
-def _record_of(known: Job | Record) -> Record:
-    if not isinstance(known, Job):
-        return known
-    if known.entry is None:
-        raise AdmissionError(Code.INTERNAL_ERROR, "nothing is recorded of this job")
-    return known.entry.record
 
 
 def _earlier_answer(record: Record) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 
-__all__ = ["fingerprint", "key_of"]
+__all__ = ["key_of"]
 
 _MAX_CHARACTERS: Final = 255
 #: An RFC 8941 string: printable ASCII in quotes, with \" and \\ for these two.
@@ -48,8 +48,3 @@ def _parse(text: str) -> str:
     if quoted is not None:
         return _ESCAPED.sub(r"\1", quoted[1])
     return text if _BARE.fullmatch(text) else ""
-
-
-def fingerprint(body: bytes) -> bytes:
-    """Return what a job's body is compared by."""
-    return hashlib.sha256(body).digest()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy.api.clients.answers import send_status
 from proxy.api.clients.preferences import preference
-from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
+from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from proxy.api.clients.answers import Answers
     from proxy.api.clients.authorization import Authorization
     from proxy.jobs.dispatcher import Dispatcher
-    from proxy.jobs.in_flight import Registry
+    from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
@@ -29,8 +29,8 @@ __all__ = ["JobResult", "JobStatus", "Jobs"]
 class Jobs:
     """Finds a job by the id in the request's path."""
 
-    def __init__(self, registry: Registry, store: JobStore, authorization: Authorization) -> None:
-        self._registry = registry
+    def __init__(self, in_flight: InFlight, store: JobStore, authorization: Authorization) -> None:
+        self._in_flight = in_flight
         self._store = store
         self._authorization = authorization
 
@@ -39,17 +39,14 @@ class Jobs:
 
         Raises:
             RequestError: there is none with this id, or the request has no key.
-            AdmissionError: nobody can tell now.
+            StoreUnavailableError: nobody can tell now.
         """
         self._authorization.check(scope)
         job_id = scope["path_params"]["id"]
-        job = self._registry.by_id(job_id)
+        job = self._in_flight.by_id(job_id)
         if job is not None:
             return job
-        try:
-            record = await self._store.by_id(job_id)
-        except StoreUnavailableError as exc:
-            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, str(exc)) from exc
+        record = await self._store.by_id(job_id)
         if record is None:
             raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is remembered no longer")
         return record

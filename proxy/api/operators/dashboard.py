@@ -19,14 +19,14 @@ from proxy.api.clients.answers import status_document
 from proxy.http.asgi import ClientGoneError, header, send_response
 from proxy.jobs.phases import phases
 from proxy.observe.history import describe_in_flight
-from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
+from shared.errors import AdmissionError, Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from proxy.api.operators.snapshots import Feed
+    from proxy.api.operators.snapshots import Snapshots
     from proxy.jobs.dispatcher import Dispatcher
-    from proxy.jobs.in_flight import Registry
+    from proxy.jobs.in_flight import InFlight
     from proxy.observe.history import History
     from proxy.store.protocol import JobStore
 
@@ -57,7 +57,7 @@ _HEADERS: Final = (
 )
 
 
-def routes(feed: Feed, find: FindJob, stop: StopJob) -> list[Route]:
+def routes(snapshots: Snapshots, find: FindJob, stop: StopJob) -> list[Route]:
     """Return the dashboard's routes."""
     return [
         Route("/", StaticFile("index.html"), methods=["GET"]),
@@ -66,7 +66,7 @@ def routes(feed: Feed, find: FindJob, stop: StopJob) -> list[Route]:
             for path in sorted(_STATIC.iterdir())
             if path.name != "index.html"
         ),
-        Route("/events", Events(feed), methods=["GET"]),
+        Route("/events", Events(snapshots), methods=["GET"]),
         Route("/jobs/{id}", find, methods=["GET"]),
         Route("/jobs/{id}/stop", stop, methods=["POST"]),
     ]
@@ -88,30 +88,30 @@ class StaticFile:
 class Events:
     """`GET /events`: a snapshot of jobs and workers each second, as server-sent events, until the reader leaves."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
+    def __init__(self, snapshots: Snapshots) -> None:
+        self._snapshots = snapshots
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send snapshots."""
-        feed = self._feed
-        if feed.watchers >= _MAX_WATCHERS:
+        snapshots = self._snapshots
+        if snapshots.watchers >= _MAX_WATCHERS:
             raise AdmissionError(Code.OVERLOADED, f"{_MAX_WATCHERS} pages are being served already")
         if scope["method"] == "HEAD":
             await send_response(scope, send, 200, b"", b"text/event-stream", _HEADERS[1:])
             return
         headers = [(b"content-type", b"text/event-stream"), *_HEADERS[1:]]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        feed.watchers += 1
-        gone = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(feed.closed.wait())]
+        snapshots.watchers += 1
+        gone = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(snapshots.closed.wait())]
         try:
             await self._send_all(send, gone)
         finally:
-            feed.watchers -= 1
+            snapshots.watchers -= 1
             for task in gone:
                 task.cancel()
 
     async def _send_all(self, send: Send, gone: Sequence[asyncio.Future[Any]]) -> None:
-        snapshot = self._feed.first()
+        snapshot = self._snapshots.first()
         while True:
             try:
                 async with asyncio.timeout(_PATIENCE_S):
@@ -120,7 +120,7 @@ class Events:
                     )
             except TimeoutError:
                 raise ClientGoneError from None
-            coming = asyncio.ensure_future(self._feed.next())
+            coming = asyncio.ensure_future(self._snapshots.next())
             await asyncio.wait((coming, *gone), return_when=asyncio.FIRST_COMPLETED)
             if not coming.done() or any(task.done() for task in gone):
                 coming.cancel()
@@ -137,8 +137,8 @@ async def _disconnected(receive: Receive) -> None:
 class FindJob:
     """`GET /jobs/<id>`: everything that is known of a job, except its bodies."""
 
-    def __init__(self, registry: Registry, history: History, store: JobStore) -> None:
-        self._registry = registry
+    def __init__(self, in_flight: InFlight, history: History, store: JobStore) -> None:
+        self._in_flight = in_flight
         self._history = history
         self._store = store
 
@@ -149,16 +149,13 @@ class FindJob:
 
     async def find(self, job_id: str) -> dict[str, Any]:
         """Return what is known of the job. Raises RequestError if that is nothing."""
-        job = self._registry.by_id(job_id)
+        job = self._in_flight.by_id(job_id)
         if job is not None:
             return describe_in_flight(job, phases(job))
         past = self._history.by_id(job_id)
         if past is not None:
             return past.describe()
-        try:
-            record = await self._store.by_id(job_id)
-        except StoreUnavailableError as exc:
-            raise AdmissionError(Code.JOURNAL_UNAVAILABLE, str(exc)) from exc
+        record = await self._store.by_id(job_id)
         if record is None:
             raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is remembered no longer")
         status = status_document(record)

@@ -18,11 +18,11 @@ from shared.lifecycle import State
 
 if TYPE_CHECKING:
     from proxy.jobs.dispatcher import Dispatcher
-    from proxy.jobs.in_flight import Registry
-    from proxy.observe.observers import Observation
+    from proxy.jobs.in_flight import InFlight
+    from proxy.observe.observers import Observers
     from proxy.workers.pool import Pool
 
-__all__ = ["Feed"]
+__all__ = ["Snapshots"]
 
 _EVERY_S: Final = 1.0
 #: The charts' newest seconds are sent again with each snapshot, so that one that got lost leaves no gap.
@@ -32,22 +32,22 @@ _OLDEST: Final = 20
 _IN_FLIGHT: Final = tuple(state for state in State if state is not State.FINISHED)
 
 
-class Feed:
+class Snapshots:
     """Makes a snapshot each second while somebody looks."""
 
     def __init__(
         self,
         *,
         pool: Pool,
-        registry: Registry,
+        in_flight: InFlight,
         dispatcher: Dispatcher,
-        observation: Observation,
+        observers: Observers,
         max_jobs: int,
     ) -> None:
         self._pool = pool
-        self._registry = registry
+        self._in_flight = in_flight
         self._dispatcher = dispatcher
-        self._observation = observation
+        self._observers = observers
         self._max_jobs = max_jobs
         self._memory = WorkerMemory()
         self._next: asyncio.Future[bytes] | None = None
@@ -59,7 +59,7 @@ class Feed:
 
     def first(self) -> bytes:
         """Return a snapshot with the charts' past and the last failures."""
-        history = self._observation.history
+        history = self._observers.history
         return _encoded(self._snapshot() | {"past": history.seconds(), "failures": history.failures()})
 
     async def next(self) -> bytes:
@@ -75,15 +75,15 @@ class Feed:
             await asyncio.sleep(_EVERY_S)
             waiting, self._next = self._next, None
             if waiting is not None:
-                history = self._observation.history
+                history = self._observers.history
                 snapshot = self._snapshot() | {"failures": history.failures()}
                 waiting.set_result(_encoded(snapshot))
 
     def _snapshot(self) -> dict[str, Any]:
         workers = self._workers()
-        lag = self._observation.loop_lag
-        by_state = self._registry.by_state()
-        seconds = self._observation.history.seconds()
+        lag = self._observers.loop_lag
+        by_state = self._in_flight.by_state()
+        seconds = self._observers.history.seconds()
         return {
             "now": round(time.time(), 1),
             "second": int(time.monotonic()),
@@ -91,7 +91,7 @@ class Feed:
             "newest": seconds[-_NEWEST:],
             "in_flight": {str(state): by_state[state] for state in _IN_FLIGHT},
             "limit": self._max_jobs,
-            "accepted": self._registry.added,
+            "accepted": self._in_flight.added,
             "draining": self._dispatcher.draining,
             "on_hold": self._pool.on_hold,
             "lag_ms": [round(lag.last_s * 1000, 1), round(lag.worst_s * 1000, 1)],
@@ -123,7 +123,7 @@ class Feed:
 
     def _oldest(self) -> list[tuple[str, str, float]]:
         now = time.monotonic()
-        jobs = list(self._registry)[:_OLDEST]  # in the order of their acceptance
+        jobs = list(self._in_flight)[:_OLDEST]  # in the order of their acceptance
         return [(job.id, str(job.state), round(now - job.reached[State.ACCEPTED], 1)) for job in jobs]
 
 

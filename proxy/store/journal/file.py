@@ -1,4 +1,4 @@
-"""The journal's file: SQLite in WAL mode. Its table, its lock, and what is read from and written to it.
+"""The journal's file: SQLite in WAL mode. Its lock, and what is read from and written to its table (schema.py).
 
 Everything here blocks, and belongs to one thread at a time: to the one that opens the file, then to the writer. Only
 checkpoints are made beside it, over a connection of their own (proxy/store/journal/checkpoint_thread.py).
@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.store.journal.schema import prepare
 from proxy.store.record import Record
 from shared.errors import Code, SettingsError
 from shared.lifecycle import State, Submitted
@@ -29,39 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["JournalFile"]
 
-#: "jobs" in ASCII: SQLite's mark of whose file it is, and the version of the table below.
-_APPLICATION_ID: Final = 0x6A6F6273
-_VERSION: Final = 1
-
-_TABLE: Final = """
-CREATE TABLE jobs (
-    n INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    token_hash BLOB NOT NULL UNIQUE,
-    key BLOB,
-    fingerprint BLOB NOT NULL,
-    accepted_at REAL NOT NULL,
-    deadline_at REAL NOT NULL,
-    state TEXT NOT NULL,
-    submitted TEXT NOT NULL,
-    finished_at REAL,
-    code TEXT,
-    detail TEXT,
-    failure_submitted TEXT,
-    callback BLOB,
-    says_failed INTEGER NOT NULL,
-    early INTEGER NOT NULL,
-    duplicates INTEGER NOT NULL
-);
-CREATE INDEX jobs_by_key ON jobs (key) WHERE key IS NOT NULL;
-CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
-CREATE TABLE probe (n INTEGER PRIMARY KEY, times INTEGER NOT NULL);
-INSERT INTO probe VALUES (1, 0);
-"""
 #: These never change once they are there; the others are written each time.
 _FIXED: Final = ("id", "token_hash", "key", "fingerprint", "accepted_at", "deadline_at")
 _CHANGING: Final = (
-    "state", "submitted", "finished_at", "code", "detail", "failure_submitted", "callback", "says_failed", "early",
+    "state", "finished_at", "code", "detail", "failure_submitted", "callback", "says_failed", "early",
     "duplicates",
 )  # fmt: skip
 _COLUMNS: Final = ", ".join(_FIXED + _CHANGING)
@@ -76,16 +48,10 @@ _BY: Final = {
 }
 _EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)"
 
-#: A page of the smallest kind.
-_LEAST_BYTES: Final = 512
 #: Kept for reuse, or this share of the file; what is free beyond both is given back, so many pages at a time.
 _FREE_PAGES: Final = 256
 _FREE_SHARE: Final = 4
 _VACUUM_PAGES: Final = 64
-_WAL_BYTES: Final = 8 * 1024 * 1024
-#: Pages after which the writer makes a checkpoint itself, which keeps everybody waiting: not before the checkpointer
-#: (proxy/store/journal/checkpoint_thread.py) had several chances.
-_WAL_PAGES: Final = 10_000
 
 
 class JournalFile:
@@ -201,7 +167,7 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
     try:
         # Used by one thread after the other, never by two at once.
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        _prepare(db, path, synchronous)
+        prepare(db, path, synchronous)
     except sqlite3.OperationalError as exc:
         _close(db)
         raise SettingsError(f"JOURNAL: cannot use {str(path)!r}: {exc}") from exc
@@ -221,28 +187,6 @@ def _close(db: sqlite3.Connection | None) -> None:
     if db is not None:
         with contextlib.suppress(sqlite3.Error):
             db.close()
-
-
-def _prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
-    if 0 < path.stat().st_size < _LEAST_BYTES:
-        raise sqlite3.DatabaseError("file is not a database")  # SQLite would take it for an empty one
-    (owner,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables and (owner, version) != (_APPLICATION_ID, _VERSION):
-        raise SettingsError(f"JOURNAL: {str(path)!r} is not a journal of this version of the proxy; name another file")
-    if not tables:
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-    db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-    db.execute(f"PRAGMA synchronous = {synchronous}")
-    if not tables:
-        mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_VERSION};"
-        db.executescript(f"BEGIN; {_TABLE} {mark} COMMIT;")
-    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise sqlite3.DatabaseError(verdict)
 
 
 @functools.cache
@@ -265,7 +209,6 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.accepted_at,
         record.deadline_at,
         str(record.state),
-        str(record.submitted),
         record.finished_at,
         str(failure.code) if failure else None,
         failure.detail if failure else None,
@@ -279,16 +222,13 @@ def _row(record: Record) -> tuple[Any, ...]:
 
 def _record(row: Sequence[Any]) -> Record:
     fixed = dict(zip(_FIXED, row, strict=False))
-    state, submitted, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates = row[
-        len(_FIXED) :
-    ]
+    state, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates = row[len(_FIXED) :]
     failure = None
     if code is not None:
         failure = Failed(code=Code(code), detail=detail, submitted=Submitted(failure_submitted))
     return Record(
         **fixed,
         state=State(state),
-        submitted=Submitted(submitted),
         finished_at=finished_at,
         failure=failure,
         callback=callback,

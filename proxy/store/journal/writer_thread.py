@@ -2,17 +2,15 @@
 
 Theory of operation
 -------------------
-Whoever has something to record or to ask queues it and goes on. The thread has one batch at a time, and what piles up
-meanwhile is the next: one hand-over, one statement, one commit, one word back to the event loop. Each of these costs
-more than what is in it, and more still where both threads want the interpreter. So batches keep a distance that grows
-with the number of open jobs, since more of them come along meanwhile: a lone job waits for nobody, and a burst costs
-few commits. Of several records of one job in a batch only the last is written, since it says everything.
-
-Questions are answered after the writes of their batch, so that whoever put something finds it.
+The thread carries out one batch of orders after the other. Of several records of one job in a batch only the last is
+written, since it says everything. Questions are answered after the writes of their batch, so that whoever put something
+finds it.
 
 A commit that fails fails everybody in its batch. What was to be kept goes to the backlog, the newest record of each
 job, and is tried again every `_RETRY_S` until it can be written; answers to questions look there first. While
 nothing comes, one write that nobody reads shows whether the trouble is over.
+
+Nothing of this file runs on the event loop: what it has to be told is handed to `tell`, in one call for each batch.
 """
 
 from __future__ import annotations
@@ -36,11 +34,8 @@ if TYPE_CHECKING:
     from proxy.store.journal.file import JournalFile
     from proxy.store.record import Record
 
-__all__ = ["Find", "Put", "Unfinished", "Writer"]
+__all__ = ["Find", "Order", "Put", "Unfinished", "WriterThread"]
 
-#: How far apart batches begin at least: so much for each open job but one, up to so much.
-_PACE_S: Final = 0.0005
-_LONGEST_PACE_S: Final = 0.004
 _RETRY_S: Final = 0.5
 #: How much is kept for a journal that cannot be written. Beyond it the oldest go, and their number is told.
 _BACKLOG_BYTES: Final = 64 * 1024 * 1024
@@ -80,38 +75,36 @@ _T = TypeVar("_T")
 Order = Put | Find | Unfinished
 
 
-class Writer:
-    """Carries out orders on a thread of its own."""
+class WriterThread:
+    """Carries out batches of orders on a thread of its own."""
 
     def __init__(
         self,
         file: JournalFile,
+        batches: queue.SimpleQueue[list[Order] | None],
         *,
-        loop: asyncio.AbstractEventLoop,
         ttl_s: float,
+        tell: Callable[[list[Callable[[], None]], int], None],
         on_trouble: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Begin. `on_trouble` is called on the loop with what is wrong, and with nothing when it is over."""
+        """Begin with what is in `batches`; None in there is the end.
+
+        `tell` takes calls that are to be made on the event loop, and how many orders were carried out. One of these
+        calls is `on_trouble`, with what is wrong, and with nothing when it is over.
+        """
         self._file = file
-        self._loop = loop
+        self._batches = batches
         self._ttl_s = ttl_s
+        self._tell_loop = tell
         self._on_trouble = on_trouble
         self._clock = clock
         self._expire_s = max(_LEAST_EXPIRE_S, min(_EXPIRE_S, ttl_s / 4))
-        #: The jobs that are not over, by id, as far as they were put here.
-        self.open: set[str] = set()
-        #: What waits for the next batch, how many orders the thread has, and when the last batch went; the loop's.
-        self._waiting: list[Order] = []
-        self._away = 0
-        self._handed_at = 0.0
-        #: Batches; None: the end.
-        self._batches: queue.SimpleQueue[list[Order] | None] = queue.SimpleQueue()
         self._backlog: dict[str, Record] = {}
         self._backlog_bytes = 0
         self._trouble = ""
         self._damaged = False
-        self._told: list[Callable[[], None]] = []
+        self._news: list[Callable[[], None]] = []
         self.checkpointer = Checkpointer(file.path)
         #: Transactions, failed ones, records written, records given up, expired jobs; read by others, written here.
         self.commits = self.failures = self.written = self.given_up = self.expired = 0
@@ -123,48 +116,9 @@ class Writer:
         """How many jobs wait to be recorded when that is possible again."""
         return len(self._backlog)
 
-    @property
-    def queued(self) -> int:
-        """How many orders are not carried out yet."""
-        return len(self._waiting) + self._away
-
-    def order(self, order: Order) -> None:
-        """Queue an order; its future is done on the loop."""
-        self._waiting.append(order)
-        if len(self._waiting) == 1 and not self._away:
-            self._make_batch()
-
-    def close(self, timeout_s: float) -> None:
-        """Carry out what was handed over, then let go of the file. Blocks, for at most that long."""
-        self._batches.put(None)
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end, for at most that long. Blocks."""
         self._thread.join(timeout_s)
-
-    def hand_over(self) -> None:
-        """Give the thread what waits, as a batch."""
-        orders = self._waiting
-        if orders:
-            self._waiting = []
-            self._away += len(orders)
-            self._handed_at = self._loop.time()
-            self._batches.put(orders)
-
-    def _make_batch(self) -> None:
-        """Hand over soon: with what else comes in this turn of the loop, or until it is time."""
-        pace_s = min(_PACE_S * (len(self.open) - 1), _LONGEST_PACE_S)
-        wait_s = self._handed_at + pace_s - self._loop.time()
-        if wait_s > 0:
-            self._loop.call_later(wait_s, self.hand_over)
-        else:
-            self._loop.call_soon(self.hand_over)
-
-    def _on_carried_out(self, told: list[Callable[[], None]], orders: int) -> None:
-        self._away -= orders
-        for call in told:
-            call()
-        if self._waiting and not self._away:
-            self._make_batch()
-
-    # --- on the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         next_expiry = time.monotonic() + self._expire_s
@@ -223,7 +177,7 @@ class Writer:
         self._backlog.clear()
         self._backlog_bytes = 0
         self._set_trouble("")
-        self._told.append(functools.partial(_settle_puts, puts))
+        self._news.append(functools.partial(_settle_puts, puts))
 
     def _postpone(self, puts: list[Put]) -> None:
         for put in puts:
@@ -267,7 +221,7 @@ class Writer:
 
     def _set_trouble(self, trouble: str) -> None:
         if bool(trouble) is not bool(self._trouble) or (self._damaged and trouble != self._trouble):
-            self._told.append(functools.partial(self._on_trouble, trouble))
+            self._news.append(functools.partial(self._on_trouble, trouble))
         self._trouble = trouble
 
     # --- back to the loop --------------------------------------------------------------------------------------------
@@ -279,18 +233,18 @@ class Writer:
             self._note_damage(exc)
             self._fail(done, f"the journal cannot be read: {exc}")
         else:
-            self._told.append(functools.partial(_settle, done, value))
+            self._news.append(functools.partial(_settle, done, value))
 
     def _fail(self, done: asyncio.Future[_T], reason: str) -> None:
-        self._told.append(functools.partial(_settle_error, done, StoreUnavailableError(reason)))
+        self._news.append(functools.partial(_settle_error, done, StoreUnavailableError(reason)))
 
     def _tell(self, orders: int = 0) -> None:
         """Hand everything over in one call, and that so many orders are carried out: each costs the loop a wake-up."""
-        if not self._told and not orders:
+        if not self._news and not orders:
             return
-        told, self._told = self._told, []
+        news, self._news = self._news, []
         with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits any more
-            self._loop.call_soon_threadsafe(self._on_carried_out, told, orders)
+            self._tell_loop(news, orders)
 
 
 def _settle_puts(puts: list[Put]) -> None:

@@ -1,7 +1,8 @@
 # ruff: noqa: SLF001 - it has to reach into what it breaks
 """`python -m tests.chaos.support.faulty_worker FD`: the real fork server, whose workers break where a job asks them to.
 
-A job asks with its member `chaos`, as in `{"account": "x", "chaos": "sigkill@p3"}`. The phases are those of the fault
+A job asks with its member `chaos`, as in `{"account": "x", "chaos": "sigkill@p3"}`; with `sigkill@p1*2` the first two
+workers that have the job do it, and no other. The phases are those of the fault
 matrix: p1 the worker has the job, p2 the submission was sent, p3 the reply was read, p4 the callback is there, p5 half
 of the result is written, p6 all of it is. Every act is noted, with its instant, in the file CHAOS_LOG.
 """
@@ -49,6 +50,8 @@ class _Plan:
     act: str
     phase: str
     ref: str
+    #: How many workers do it, one after the other.
+    times: int = 1_000
 
 
 class _Evil:
@@ -177,8 +180,19 @@ _ACTS: Final[dict[str, Callable[[], None]]] = {
 }
 
 
+def _has_its_turn() -> bool:
+    """Return whether fewer workers than planned have done it before."""
+    if _plan.times >= 1_000:
+        return True
+    for n in range(_plan.times):
+        with contextlib.suppress(FileExistsError):
+            Path(os.environ["CHAOS_DIR"], f"did-{_plan.ref}-{n}").touch(exist_ok=False)
+            return True
+    return False
+
+
 def _act(phase: str) -> None:
-    if _plan.phase == phase:
+    if _plan.phase == phase and _has_its_turn():
         _note()
         for act in _plan.act.split("+"):
             _ACTS[act]()
@@ -191,8 +205,9 @@ def _take(job: Assign, client: Any) -> None:  # noqa: ANN401 - the worker's own
     """Read from the job what is to happen, and with which job server."""
     global _plan  # noqa: PLW0603 - a worker has one job at a time
     members = json.loads(job.body)
-    act, _, phase = str(members.get("chaos", "")).partition("@")
-    _plan = _Plan(act=act, phase=phase, ref=str(members.get("ref", "")))
+    act, _, when = str(members.get("chaos", "")).partition("@")
+    phase, _, times = when.partition("*")
+    _plan = _Plan(act=act, phase=phase, ref=str(members.get("ref", "")), times=int(times or 1_000))
     if "chaos_url" in members:
         client._url = URL(members["chaos_url"])
 

@@ -45,7 +45,7 @@ async def test_every_route_is_described_and_nothing_else() -> None:
         settings, profile = load(environ), loader.load("spreedly")
         pool = cast("Pool", SimpleNamespace(counts=Counts(), workers=[], on_hold=""))
         app = create_app(settings, profile, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback")
-        app.observation.loop_lag.stop()
+        app.observers.loop_lag.stop()
         described = _described(settings)
         assert _routes(app.public) == described
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 import re
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
-from unittest.mock import create_autospec
 
 import pytest
 
-from proxy.jobs.in_flight import Registry
+from proxy.jobs.in_flight import InFlight
 from proxy.observe.counters import PREFIX, Metrics
 from proxy.observe.gauges import LiveMetrics
-from proxy.store.journal.journal import Journal, JournalStats
+from proxy.store.journal.file import JournalFile
+from proxy.store.journal.journal import Journal
 from proxy.workers.pool import Counts, Pool
 from shared.errors import Code
 
@@ -30,23 +33,30 @@ _SELECTOR: Final = re.compile(rf"({PREFIX}_[a-z_]+)\{{([^}}]*)\}}")
 _MATCHER: Final = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
 
 
-def _journal() -> Journal:
-    stats = JournalStats(queued=0, backlog=0, commits=0, failures=0, written=0, given_up=0, expired=0, size_bytes=0)
-    journal = create_autospec(Journal, instance=True)
-    journal.stats.return_value = stats
-    return cast("Journal", journal)
-
-
+@functools.cache
 def _exported() -> dict[str, set[tuple[str, str]]]:
-    """Return each sample's name with the labels and values it is exported with."""
+    """Return each sample's name with the labels and values it is exported with, where there is a journal."""
+
+    async def collect() -> dict[str, set[tuple[str, str]]]:
+        with tempfile.TemporaryDirectory() as folder:
+            journal = Journal(JournalFile(f"{folder}/jobs.sqlite3"), ttl_s=1)
+            try:
+                return _samples(journal)
+            finally:
+                await journal.close()
+
+    return asyncio.run(collect())
+
+
+def _samples(journal: Journal) -> dict[str, set[tuple[str, str]]]:
     metrics = Metrics()
     metrics.registry.register(
         LiveMetrics(
             pool=cast("Pool", SimpleNamespace(counts=Counts(), workers=[], on_hold="")),
-            registry=Registry(),
+            in_flight=InFlight(),
             dispatcher=cast("Any", SimpleNamespace(draining=False)),
             intake=cast("Any", SimpleNamespace(counts=Counter())),
-            store=_journal(),
+            store=journal,
             max_jobs=1,
         )
     )

@@ -4,50 +4,46 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.jobs.in_flight import Registry
-from proxy.jobs.job import Job, token_hash
+from proxy.jobs.in_flight import InFlight
+from proxy.jobs.job import token_hash
 from shared.lifecycle import Event, IllegalEventError, State, Submitted
-
-
-def a_job() -> Job:
-    """A job; an event loop must run."""
-    return Job(body=b"{}", deadline=0.0)
+from tests.support.jobs import a_job
 
 
 async def test_a_job_is_found_by_its_id_and_by_its_token_until_it_is_removed() -> None:
     """And by nothing else."""
-    registry, job, other = Registry(), a_job(), a_job()
-    registry.add(job)
-    registry.add(other)
-    assert registry.by_id(job.id) is job
-    assert registry.by_token(token_hash(job.token)) is job
-    assert registry.by_token(job.token.encode()) is None
-    assert registry.by_token(token_hash(job.id)) is None
-    assert registry.by_id(job.token) is None
-    registry.remove(job)
-    assert registry.by_id(job.id) is None
-    assert registry.by_token(token_hash(job.token)) is None
-    assert list(registry) == [other]
-    assert len(registry) == 1
+    in_flight, job, other = InFlight(), a_job(), a_job()
+    in_flight.add(job)
+    in_flight.add(other)
+    assert in_flight.by_id(job.id) is job
+    assert in_flight.by_token(token_hash(job.token)) is job
+    assert in_flight.by_token(job.token.encode()) is None
+    assert in_flight.by_token(token_hash(job.id)) is None
+    assert in_flight.by_id(job.token) is None
+    in_flight.remove(job)
+    assert in_flight.by_id(job.id) is None
+    assert in_flight.by_token(token_hash(job.token)) is None
+    assert list(in_flight) == [other]
+    assert len(in_flight) == 1
 
 
 async def test_jobs_are_counted_by_state() -> None:
     """For metrics."""
-    registry, jobs = Registry(), [a_job() for _ in range(3)]
+    in_flight, jobs = InFlight(), [a_job() for _ in range(3)]
     for job in jobs:
-        registry.add(job)
+        in_flight.add(job)
     jobs[0].advance(Event.ASSIGN)
-    assert registry.by_state() == {State.ACCEPTED: 2, State.ASSIGNED: 1}
+    assert in_flight.by_state() == {State.ACCEPTED: 2, State.ASSIGNED: 1}
 
 
 async def test_jobs_can_be_removed_while_they_are_looked_through() -> None:
     """A job may end at any moment."""
-    registry = Registry()
+    in_flight = InFlight()
     for _ in range(3):
-        registry.add(a_job())
-    for job in registry:
-        registry.remove(job)
-    assert len(registry) == 0
+        in_flight.add(a_job())
+    for job in in_flight:
+        in_flight.remove(job)
+    assert len(in_flight) == 0
 
 
 async def test_ids_and_tokens_are_long_and_differ() -> None:

@@ -16,11 +16,12 @@ from proxy import log
 from proxy.jobs import log_lines
 from proxy.jobs.job import Job
 from proxy.observe import tracing
-from proxy.observe.observers import Observation
+from proxy.observe.observers import Observers
 from proxy.observe.tracing import Tracing
 from shared.errors import Code
 from shared.lifecycle import Event, Submitted
 from shared.outcome import Failed, Outcome, Succeeded
+from tests.support.jobs import a_job
 
 _CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _LIFE = (Event.ASSIGN, Event.CONNECTED, Event.REPLY_READ, Event.CALLBACK)
@@ -30,12 +31,12 @@ def _traced(outcome: Outcome, *life: Event, traceparent: str = "") -> tuple[Job,
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    observation = Observation(Tracing(provider))
-    job = Job(body=b'{"card": "4111"}', deadline=0, traceparent=traceparent)
-    observation.job_began(job)
+    observers = Observers(Tracing(provider))
+    job = a_job(body=b'{"card": "4111"}', traceparent=traceparent)
+    observers.job_began(job)
     for event in (*life, Event.FINISH):
         job.advance(event)
-    observation.job_finished(job, outcome)
+    observers.job_finished(job, outcome)
     return job, {span.name: span for span in exporter.get_finished_spans()}
 
 
@@ -91,13 +92,13 @@ async def test_a_bug_in_tracing_costs_no_job(monkeypatch: pytest.MonkeyPatch) ->
     lines: list[str] = []
     monkeypatch.setattr(log_lines, "job_event", lambda _level, what, *_, **__: lines.append(what))
     broken = SimpleNamespace(job_began=lambda _job: 1 / 0, job_finished=lambda *_: 1 / 0)
-    observation = Observation(cast("Tracing", broken))
-    job = Job(body=b"{}", deadline=0)
-    observation.job_began(job)
+    observers = Observers(cast("Tracing", broken))
+    job = a_job(body=b"{}")
+    observers.job_began(job)
     job.advance(Event.FINISH)
-    observation.job_finished(job, Succeeded(body=b"{}"))
+    observers.job_finished(job, Succeeded(body=b"{}"))
     assert lines == ["a job's beginning could not be noted", "job succeeded", "a job's end could not be noted"]
-    assert observation.history.by_id(job.id) is not None
+    assert observers.history.by_id(job.id) is not None
 
 
 def test_nothing_is_traced_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,18 +15,24 @@ from shared.lifecycle import TABLE, Event, IllegalEventError, State, Submitted, 
 #: The table once more, as a person would draw it: what is not here is illegal.
 ROWS: Final = {
     (State.ACCEPTED, Event.ASSIGN): State.ASSIGNED,
+    (State.ACCEPTED, Event.PROGRESS): State.WAITING,
+    (State.ACCEPTED, Event.CALLBACK): State.WAITING,
     (State.ACCEPTED, Event.FINISH): State.FINISHED,
     (State.ASSIGNED, Event.CONNECTED): State.SUBMITTING,
+    (State.ASSIGNED, Event.WORKER_LOST): State.ACCEPTED,
     (State.ASSIGNED, Event.REFUSED): State.ASSIGNED,
+    (State.ASSIGNED, Event.PROGRESS): State.WAITING,
     (State.ASSIGNED, Event.CALLBACK): State.WAITING,
     (State.ASSIGNED, Event.FINISH): State.FINISHED,
     (State.SUBMITTING, Event.REFUSED): State.ASSIGNED,
     (State.SUBMITTING, Event.REPLY_READ): State.WAITING,
+    (State.SUBMITTING, Event.PROGRESS): State.WAITING,
     (State.SUBMITTING, Event.CALLBACK): State.WAITING,
     (State.SUBMITTING, Event.FINISH): State.FINISHED,
     (State.WAITING, Event.CONNECTED): State.WAITING,
     (State.WAITING, Event.REFUSED): State.WAITING,
     (State.WAITING, Event.REPLY_READ): State.WAITING,
+    (State.WAITING, Event.PROGRESS): State.WAITING,
     (State.WAITING, Event.CALLBACK): State.WAITING,
     (State.WAITING, Event.FINISH): State.FINISHED,
 }
@@ -121,22 +127,30 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     @rule()
     def assign(self) -> None:
-        """A worker gets the job: once, and first."""
-        legal = not self.assigned and not self.over
+        """A worker gets the job: one at a time, and none once there is proof."""
+        legal = not self.assigned and not self.proof and not self.over
         self.take(Event.ASSIGN, legal=legal)
         self.assigned |= legal
 
     @rule()
+    def worker_lost(self) -> None:
+        """The worker is gone; another may have the job as long as nothing was sent."""
+        legal = self.assigned and not self.over and not self.sent and not self.proof
+        self.take(Event.WORKER_LOST, legal=legal)
+        if legal:
+            self.assigned = False
+
+    @rule()
     def connected(self) -> None:
         """A connection stands: news only while nothing was sent, no news once there is proof."""
-        legal = self.assigned and not self.over and (self.proof or not self.sent)
+        legal = not self.over and (self.proof or (self.assigned and not self.sent))
         self.take(Event.CONNECTED, legal=legal)
         self.sent |= legal
 
     @rule()
     def refused(self) -> None:
         """The job server certainly started nothing with this attempt."""
-        legal = self.assigned and not self.over
+        legal = (self.assigned or self.proof) and not self.over
         self.take(Event.REFUSED, legal=legal)
         if legal:
             self.sent = False
@@ -144,15 +158,22 @@ class LifeOfAJob(RuleBasedStateMachine):
     @rule()
     def reply_read(self) -> None:
         """The reply to what was sent says that the job runs."""
-        legal = self.assigned and not self.over and (self.sent or self.proof)
+        legal = not self.over and (self.sent or self.proof)
         self.take(Event.REPLY_READ, legal=legal)
         self.proof |= legal
 
     @rule()
     def callback(self) -> None:
-        """A callback comes; nobody can know the token before a worker has it."""
-        legal = self.assigned and not self.over
+        """A callback comes; before a worker has the job, from whoever learned of it from a worker that was lost."""
+        legal = not self.over
         self.take(Event.CALLBACK, legal=legal)
+        self.proof |= legal
+
+    @rule()
+    def progress(self) -> None:
+        """A callback that is not the last proves as much."""
+        legal = not self.over
+        self.take(Event.PROGRESS, legal=legal)
         self.proof |= legal
 
     @precondition(lambda self: self.assigned)

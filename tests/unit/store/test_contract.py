@@ -20,7 +20,7 @@ _FAILURE = Failed(code=Code.DEADLINE_EXCEEDED, detail="no callback came in time"
 
 RECORDS = [
     a_record(),
-    a_record(state=State.ASSIGNED, submitted=Submitted.UNKNOWN),
+    a_record(state=State.SUBMITTING),
     a_record(key=b"k" * 32, fingerprint=b"f" * 32),
     finished(),
     finished(callback=b'{"state": "failed", "n": 1e400}', says_failed=True, early=True, duplicates=3),
@@ -64,7 +64,7 @@ async def test_what_is_put_is_found_before_it_is_durable(store: JobStore) -> Non
 async def test_what_is_noted_is_found_at_once(store: JobStore) -> None:
     """It is written when there is time, and known before."""
     first = a_record()
-    later = replace(first, state=State.WAITING, submitted=Submitted.YES)
+    later = replace(first, state=State.WAITING)
     other = a_record()
     store.put(first)
 
@@ -91,9 +91,9 @@ async def test_the_last_record_of_a_job_counts(store: JobStore) -> None:
     first = a_record(key=b"k" * 32)
     records = [
         first,
-        replace(first, state=State.ASSIGNED, submitted=Submitted.UNKNOWN),
-        replace(first, state=State.WAITING, submitted=Submitted.YES),
-        replace(first, state=State.FINISHED, submitted=Submitted.YES, finished_at=first.accepted_at, callback=b"{}"),
+        replace(first, state=State.SUBMITTING),
+        replace(first, state=State.WAITING),
+        replace(first, state=State.FINISHED, finished_at=first.accepted_at, callback=b"{}"),
     ]
 
     for record in records:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 import weakref
 from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 
-from proxy.jobs.job import Job
-from proxy.workers.local_runner import Supervisor
+from proxy.workers.local_runner import LocalRunner
 from proxy.workers.pool import Pool
 from shared.errors import AdmissionError, Code
 from shared.lifecycle import Event, State, Submitted
 from shared.messages import Answered, Assign, Callback, Failure, Progress, ToWorker
 from shared.outcome import Failed, Outcome, Succeeded
+from tests.support.failing_store import FailingStore
+from tests.support.jobs import a_job
 from tests.support.waiting import eventually
 
 
@@ -30,6 +30,7 @@ class FakeWorker:
         self.sent: list[ToWorker] = []
         self.handler: Any = None
         self.gone = False
+        self.broken = False
 
     def send(self, message: ToWorker) -> None:
         """Note a message."""
@@ -37,26 +38,27 @@ class FakeWorker:
 
 
 class FakePool:
-    """Gives out one worker, when the test says so."""
+    """Gives out workers, when the test says so."""
 
     def __init__(self) -> None:
-        self.ticket: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.worker = FakeWorker()
+        self.tickets: list[asyncio.Future[Any]] = []
+        self.workers: list[FakeWorker] = []
         self.withdrawn = 0
         self.released: list[bool] = []
 
     def request(self) -> asyncio.Future[Any]:
-        """Return the one ticket."""
-        return self.ticket
+        """Return a ticket."""
+        self.tickets.append(asyncio.get_running_loop().create_future())
+        return self.tickets[-1]
 
     def withdraw(self, ticket: asyncio.Future[Any]) -> None:
         """Note it."""
-        assert ticket is self.ticket
+        assert ticket is self.tickets[-1]
         self.withdrawn += 1
 
     def release(self, worker: FakeWorker, *, reusable: bool) -> None:
         """Note it, and let the worker forget the job."""
-        assert worker is self.worker
+        assert worker is self.workers[-1]
         worker.handler = None
         self.released.append(reusable)
 
@@ -66,19 +68,32 @@ class Stage:
 
     def __init__(self, *, timeout_s: float = 10.0) -> None:
         self.pool = FakePool()
-        self.job = Job(body=b'{"a":1}', deadline=time.monotonic() + timeout_s)
-        supervisor = Supervisor(cast("Pool", self.pool), "http://proxy/callback")
-        self.run: asyncio.Task[Outcome] = asyncio.create_task(supervisor.run(self.job))
+        self.store = FailingStore()
+        self.job = a_job(body=b'{"a":1}', timeout_s=timeout_s, store=self.store)
+        self.runner = LocalRunner(cast("Pool", self.pool), "http://proxy/callback")
+        self.run: asyncio.Task[Outcome] = asyncio.create_task(self.runner.run(self.job))
 
     @property
     def worker(self) -> FakeWorker:
-        """The worker."""
-        return self.pool.worker
+        """The worker that has the job, or had it last."""
+        return self.pool.workers[-1]
+
+    async def given(self, worker: FakeWorker | None = None) -> None:
+        """Let the job have a worker."""
+        await eventually(lambda: len(self.pool.tickets) > len(self.pool.workers))
+        self.pool.workers.append(worker or FakeWorker())
+        self.pool.tickets[-1].set_result(self.worker)
 
     async def assigned(self) -> None:
-        """Let the job have its worker."""
-        self.pool.ticket.set_result(self.worker)
+        """Let the job have a worker, and that worker the job."""
+        await self.given()
         await eventually(lambda: self.worker.sent)
+
+    async def called_back(self, body: bytes = b"result") -> None:
+        """Let the callback come and be recorded."""
+        await self.job.recorder.callback(body, failed=False, early=False)
+        self.job.call_back()
+        await eventually(lambda: len(self.worker.sent) == 2)
 
     def says(self, *events: Event) -> None:
         """Let the worker report progress."""
@@ -92,7 +107,7 @@ class Stage:
         return outcome
 
 
-async def test_the_worker_is_told_everything_and_its_answer_is_the_outcome() -> None:
+async def test_the_worker_is_told_everything_and_the_outcome_is_what_was_recorded() -> None:
     """Deadline, body and callback address with the token; then the worker goes back to the pool, once."""
     stage = Stage()
     await stage.assigned()
@@ -101,10 +116,9 @@ async def test_the_worker_is_told_everything_and_its_answer_is_the_outcome() -> 
     assert (assign.job_id, assign.body, assign.deadline) == (stage.job.id, b'{"a":1}', stage.job.deadline)
     assert assign.callback_url == f"http://proxy/callback/{stage.job.token}"
     stage.says(Event.CONNECTED, Event.REPLY_READ)
-    stage.job.callback.set_result(b"result")
-    await eventually(lambda: len(stage.worker.sent) == 2)
-    assert stage.worker.sent[1] == Callback(job_id=stage.job.id, body=b"result")
-    stage.worker.handler.on_message(Answered(job_id=stage.job.id, success=True, body=b"result"))
+    await stage.called_back(b"result")
+    assert stage.worker.sent[1] == Callback(job_id=stage.job.id)
+    stage.worker.handler.on_message(Answered(job_id=stage.job.id))
     assert await stage.run == Succeeded(body=b"result")
     assert stage.pool.released == [True]
 
@@ -131,9 +145,8 @@ async def test_a_job_that_ended_holds_no_memory(end: str) -> None:
         stage.says(Event.CONNECTED, Event.REPLY_READ)
     match end:
         case "success":
-            stage.job.callback.set_result(b"result")
-            await eventually(lambda: len(stage.worker.sent) == 2)
-            stage.worker.handler.on_message(Answered(job_id=stage.job.id, success=True, body=b"result"))
+            await stage.called_back()
+            stage.worker.handler.on_message(Answered(job_id=stage.job.id))
         case "death":
             stage.worker.handler.on_death("it was ended by SIGSEGV")
         case "cancelled":
@@ -141,23 +154,30 @@ async def test_a_job_that_ended_holds_no_memory(end: str) -> None:
     await stage.run
     canary = FakeWorker()  # a job has no weak references itself
     held = weakref.ref(canary)
-    job, stage.job = stage.job, Job(body=b"{}", deadline=0.0)
+    job, stage.job = stage.job, a_job()
     job.span = canary
     del canary, job, stage.run
     await eventually(lambda: held() is None)
 
 
+STEPS = [
+    ((), Submitted.NO),
+    ((Event.CONNECTED,), Submitted.UNKNOWN),
+    ((Event.CONNECTED, Event.REFUSED), Submitted.NO),
+    ((Event.CONNECTED, Event.REFUSED, Event.CONNECTED), Submitted.UNKNOWN),
+    ((Event.CONNECTED, Event.REPLY_READ), Submitted.YES),
+]
+
+
 @pytest.mark.parametrize(
-    ("events", "submitted"),
+    ("events", "submitted", "end"),
     [
-        ((), Submitted.NO),
-        ((Event.CONNECTED,), Submitted.UNKNOWN),
-        ((Event.CONNECTED, Event.REFUSED), Submitted.NO),
-        ((Event.CONNECTED, Event.REFUSED, Event.CONNECTED), Submitted.UNKNOWN),
-        ((Event.CONNECTED, Event.REPLY_READ), Submitted.YES),
+        (*step, end)
+        for step in STEPS
+        for end in ("death", "deadline", "cancelled", "failure")
+        if (step[1], end) != (Submitted.NO, "death")  # then another worker gets the job
     ],
 )
-@pytest.mark.parametrize("end", ["death", "deadline", "cancelled", "failure"])
 async def test_a_failure_says_what_the_state_says(events: tuple[Event, ...], submitted: Submitted, end: str) -> None:
     """Each way to fail at each point: `submitted` is told from how far the job got, and the worker is not reused."""
     stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
@@ -201,28 +221,103 @@ async def test_a_job_that_is_cancelled_while_it_queues_gives_its_ticket_back() -
 async def test_a_job_for_which_no_worker_can_be_made_says_so() -> None:
     """The pool's reason is the job's."""
     stage = Stage()
-    stage.pool.ticket.set_exception(AdmissionError(Code.NO_WORKER, "no process ids"))
+    await eventually(lambda: stage.pool.tickets)
+    stage.pool.tickets[-1].set_exception(AdmissionError(Code.NO_WORKER, "no process ids"))
     outcome = await stage.failed()
     assert (outcome.code, outcome.detail, outcome.submitted) == (Code.NO_WORKER, "no process ids", Submitted.NO)
 
 
-async def test_a_worker_that_ends_before_it_has_its_job_is_told_at_once() -> None:
-    """It was reported gone while the ticket was on its way: nobody would report it again."""
+async def test_a_job_that_cannot_be_recorded_is_given_to_no_worker() -> None:
+    """Nobody could tell its fate after the death of this process."""
     stage = Stage()
-    stage.worker.gone = True
-    stage.pool.ticket.set_result(stage.worker)
+    stage.store.failing = True
+    await stage.given()
     outcome = await stage.failed()
-    assert (outcome.code, outcome.submitted) == (Code.WORKER_DIED, Submitted.NO)
+    assert (outcome.code, outcome.detail, outcome.submitted) == (
+        Code.JOURNAL_UNAVAILABLE, "the disk is full", Submitted.NO,
+    )  # fmt: skip
+    assert (stage.worker.sent, stage.pool.released) == ([], [False])
 
 
-async def test_a_worker_that_contradicts_itself_is_not_believed() -> None:
-    """An event that the table does not have ends the job; the state is what it was."""
+async def test_each_step_is_recorded_by_who_runs_the_job() -> None:
+    """Queueing, what may be submitted before it may be, and the reply."""
+    stage = Stage()
+    states = []
+    await eventually(lambda: stage.pool.tickets)
+    states.append(stage.store.states())
+    await stage.assigned()
+    states.append(stage.store.states())
+    stage.says(Event.CONNECTED, Event.REPLY_READ)
+    states.append(stage.store.states())
+    assert states == [[State.ACCEPTED], [State.SUBMITTING], [State.WAITING]]
+    stage.job.cancelled.set_result(None)
+    await stage.failed()
+
+
+@pytest.mark.parametrize("way", ["before it has the job", "with the job", "after a refusal"])
+async def test_a_worker_lost_before_the_submission_is_nobodys_loss(way: str) -> None:
+    """Nothing had left it: another worker gets the job, and nobody hears of the first."""
+    stage = Stage()
+    if way == "before it has the job":
+        gone = FakeWorker()
+        gone.gone = True
+        await stage.given(gone)
+    else:
+        await stage.assigned()
+        if way == "after a refusal":
+            stage.says(Event.CONNECTED, Event.REFUSED)
+        stage.worker.handler.on_death("it was ended by SIGKILL")
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REPLY_READ)
+    await stage.called_back()
+    stage.worker.handler.on_message(Answered(job_id=stage.job.id))
+    assert await stage.run == Succeeded(body=b"result")
+    assert stage.pool.released == [False, True]
+    assert stage.runner.reassigned == 1
+
+
+async def test_a_job_that_has_lost_three_workers_is_given_to_no_other() -> None:
+    """It is likely to be the reason. Nothing was submitted."""
+    stage = Stage()
+    for _ in range(3):
+        await stage.assigned()
+        stage.worker.handler.on_death("it was ended by SIGSEGV")
+    outcome = await stage.failed()
+    assert (outcome.code, outcome.submitted, outcome.retry_safe) == (Code.WORKER_DIED, Submitted.NO, True)
+    assert (stage.pool.released, stage.runner.reassigned) == ([False] * 3, 2)
+
+
+async def test_a_worker_lost_later_than_the_deadline_is_not_replaced() -> None:
+    """The deadline is the job's, however many workers it has."""
+    stage = Stage(timeout_s=0.1)
+    await stage.assigned()
+    stage.worker.handler.on_death("it was ended by SIGKILL")
+    outcome = await stage.failed()
+    assert (outcome.code, outcome.submitted) == (Code.DEADLINE_EXCEEDED, Submitted.NO)
+
+
+@pytest.mark.parametrize("lie", ["reply read without a connection", "callback taken where there is none"])
+async def test_a_worker_that_contradicts_itself_is_not_believed(lie: str) -> None:
+    """Its job ends, and nobody can say that it was not submitted; no other worker gets it."""
     stage = Stage()
     await stage.assigned()
-    stage.says(Event.REPLY_READ)
+    if lie == "reply read without a connection":
+        stage.says(Event.REPLY_READ)
+    else:
+        stage.worker.handler.on_message(Answered(job_id=stage.job.id))
     outcome = await stage.failed()
-    assert (outcome.code, outcome.submitted) == (Code.WORKER_DIED, Submitted.NO)
+    assert (outcome.code, outcome.submitted) == (Code.WORKER_DIED, Submitted.UNKNOWN)
     assert stage.job.state is State.ASSIGNED
+
+
+async def test_the_job_of_a_worker_that_sent_nonsense_is_given_to_no_other() -> None:
+    """What it did not say cannot be believed either."""
+    stage = Stage()
+    await stage.assigned()
+    stage.worker.broken = True
+    stage.worker.handler.on_death("it sent a message of 1000 bytes and was killed")
+    outcome = await stage.failed()
+    assert (outcome.code, outcome.submitted) == (Code.WORKER_DIED, Submitted.UNKNOWN)
 
 
 async def test_only_the_first_word_counts() -> None:
@@ -231,9 +326,10 @@ async def test_only_the_first_word_counts() -> None:
     await stage.assigned()
     stage.says(Event.CONNECTED)
     handler = stage.worker.handler
-    handler.on_message(Answered(job_id=stage.job.id, success=True, body=b"first"))
+    await stage.called_back(b"first")
+    handler.on_message(Answered(job_id=stage.job.id))
     handler.on_death("too late")
-    handler.on_message(Answered(job_id=stage.job.id, success=True, body=b"second"))
+    handler.on_message(Answered(job_id=stage.job.id))
     stage.job.cancelled.set_result(None)
     assert await stage.run == Succeeded(body=b"first")
     assert stage.pool.released == [True]

@@ -12,18 +12,19 @@ import pytest
 from starlette.types import Message
 
 from proxy.api.operators import dashboard
-from proxy.api.operators.snapshots import Feed
+from proxy.api.operators.snapshots import Snapshots
 from proxy.http.asgi import ClientGoneError
-from proxy.jobs.in_flight import Registry
+from proxy.jobs.in_flight import InFlight
 from proxy.jobs.job import Job
 from proxy.jobs.phases import phases
 from proxy.observe.history import SECONDS, History
 from proxy.observe.loop_lag import LoopLag
-from proxy.observe.observers import Observation
+from proxy.observe.observers import Observers
 from proxy.workers.memory import WorkerMemory, private_bytes
 from shared.errors import Code
 from shared.lifecycle import Event, Submitted
 from shared.outcome import Failed, Succeeded
+from tests.support.jobs import a_job
 from tests.support.waiting import eventually
 
 
@@ -39,20 +40,20 @@ class _Pool:
         return []
 
 
-def _feed() -> tuple[Feed, _Pool]:
+def _feed() -> tuple[Snapshots, _Pool]:
     pool = _Pool()
-    feed = Feed(
+    feed = Snapshots(
         pool=cast("Any", pool),
-        registry=Registry(),
+        in_flight=InFlight(),
         dispatcher=cast("Any", SimpleNamespace(draining=False)),
-        observation=Observation(),
+        observers=Observers(),
         max_jobs=1,
     )
     return feed, pool
 
 
 def _ended(history: History, *, failed: bool = False) -> Job:
-    job = Job(body=b"secret", deadline=0)
+    job = a_job(body=b"secret")
     job.advance(Event.ASSIGN)
     job.advance(Event.FINISH)
     outcome = Failed(code=Code.WORKER_DIED, detail="gone", submitted=Submitted.NO) if failed else Succeeded(body=b"{}")

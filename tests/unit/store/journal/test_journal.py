@@ -19,7 +19,7 @@ import pytest
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
 from shared.errors import SettingsError, StoreUnavailableError
-from shared.lifecycle import State, Submitted
+from shared.lifecycle import State
 from tests.support.records import a_record, finished
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import IN_VAIN_S, eventually
@@ -57,8 +57,8 @@ async def test_the_next_one_finds_what_this_one_was_told(path: Path) -> None:
     first = Journal(JournalFile(str(path)), ttl_s=3600)
     done = finished(key=b"k" * 32)
     queued = a_record()
-    fate_unknown = a_record(state=State.ASSIGNED, submitted=Submitted.UNKNOWN)
-    waiting = a_record(state=State.WAITING, submitted=Submitted.YES)
+    fate_unknown = a_record(state=State.SUBMITTING)
+    waiting = a_record(state=State.WAITING)
     for record in (done, queued, fate_unknown, waiting):
         await first.put(record)
     await first.close()
@@ -146,7 +146,7 @@ def test_somebody_elses_database_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE theirs (x)")
 
-    with pytest.raises(SettingsError, match="not a journal of this version"):
+    with pytest.raises(SettingsError, match="not a journal of this proxy"):
         JournalFile(str(path))
 
 
@@ -191,7 +191,7 @@ async def test_a_full_disk_is_trouble_until_there_is_room(journal: Journal, path
 async def test_the_newest_record_of_a_job_waits_for_room(journal: Journal, path: Path) -> None:
     """An older one that is to be kept does not come back over a newer one."""
     await journal.put(a_record())
-    older = a_record(state=State.WAITING, submitted=Submitted.YES)
+    older = a_record(state=State.WAITING)
     newer = replace(older, state=State.FINISHED, finished_at=time.time(), callback=b"{}")
 
     with full_disk(path):

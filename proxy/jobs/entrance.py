@@ -1,0 +1,58 @@
+"""What every entrance calls to have a job done, HTTP and others: submit a job, or join the one of its key."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.jobs.keys import Keys
+
+if TYPE_CHECKING:
+    from proxy.jobs.dispatcher import Dispatcher
+    from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.job import Job
+    from proxy.store.protocol import JobStore
+    from proxy.store.record import Record
+
+__all__ = ["Entrance", "JobRequest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """A job that somebody wants done, however it came."""
+
+    #: A JSON object: every member in its exact text, without those that are the proxy's to set.
+    body: bytes
+    #: What the idempotency key is known by; None: there is none, and each request is a job of its own.
+    key: bytes | None = None
+    #: W3C trace context; empty if none.
+    traceparent: str = ""
+    tracestate: str = ""
+
+
+class Entrance:
+    """Takes jobs."""
+
+    def __init__(self, dispatcher: Dispatcher, in_flight: InFlight, store: JobStore) -> None:
+        self._dispatcher = dispatcher
+        self._keys = Keys(in_flight, store)
+
+    def check_admission(self) -> None:
+        """Raise AdmissionError if a new job would not be taken now: to be told before there is a request to read."""
+        self._dispatcher.check_admission()
+
+    async def submit_or_join(self, request: JobRequest) -> tuple[Job | Record, bool]:
+        """Return the request's job, in flight or finished, and whether it was there before.
+
+        Raises:
+            AdmissionError: it is not taken; nothing was started.
+            RequestError: its key was used with another body.
+            StoreUnavailableError: nobody can tell now whether its key was used.
+        """
+        if request.key is None:
+            return self._dispatcher.submit(request), False
+        fingerprint = hashlib.sha256(request.body).digest()
+        return await self._keys.join_or_begin(
+            request.key, fingerprint, lambda: self._dispatcher.submit(request, fingerprint)
+        )

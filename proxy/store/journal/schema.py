@@ -1,0 +1,98 @@
+"""The journal's table: how it is made, and how that of an earlier version becomes today's."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["prepare"]
+
+#: "jobs" in ASCII: SQLite's mark of whose file it is, and the version of the table below.
+_APPLICATION_ID: Final = 0x6A6F6273
+_VERSION: Final = 2
+
+_JOBS: Final = """
+CREATE TABLE jobs (
+    n INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    token_hash BLOB NOT NULL UNIQUE,
+    key BLOB,
+    fingerprint BLOB NOT NULL,
+    accepted_at REAL NOT NULL,
+    deadline_at REAL NOT NULL,
+    state TEXT NOT NULL,
+    finished_at REAL,
+    code TEXT,
+    detail TEXT,
+    failure_submitted TEXT,
+    callback BLOB,
+    says_failed INTEGER NOT NULL,
+    early INTEGER NOT NULL,
+    duplicates INTEGER NOT NULL
+);
+CREATE INDEX jobs_by_key ON jobs (key) WHERE key IS NOT NULL;
+CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+"""
+_PROBE: Final = """
+CREATE TABLE probe (n INTEGER PRIMARY KEY, times INTEGER NOT NULL);
+INSERT INTO probe VALUES (1, 0);
+"""
+#: Version 1 called a job that may have been submitted `assigned`, and had `submitted` in a column of its own.
+_FROM_1: Final = f"""
+DROP INDEX jobs_by_key;
+DROP INDEX jobs_by_end;
+ALTER TABLE jobs RENAME TO jobs_of_version_1;
+{_JOBS}
+INSERT INTO jobs SELECT
+    n, id, token_hash, key, fingerprint, accepted_at, deadline_at,
+    CASE state WHEN 'assigned' THEN 'submitting' ELSE state END,
+    finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates
+FROM jobs_of_version_1;
+DROP TABLE jobs_of_version_1;
+"""  # noqa: S608 - our own names
+#: A page of the smallest kind.
+_LEAST_BYTES: Final = 512
+_WAL_BYTES: Final = 8 * 1024 * 1024
+#: Pages after which the writer makes a checkpoint itself, which keeps everybody waiting: not before the checkpointer
+#: (proxy/store/journal/checkpoint_thread.py) had several chances.
+_WAL_PAGES: Final = 10_000
+
+
+def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
+    """Make the table, or bring it up to date, and set the connection up.
+
+    Raises:
+        SettingsError: the file is something else, or a later version's.
+        sqlite3.DatabaseError: it is damaged.
+    """
+    if 0 < path.stat().st_size < _LEAST_BYTES:
+        raise sqlite3.DatabaseError("file is not a database")  # SQLite would take it for an empty one
+    (owner,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and owner == _APPLICATION_ID and version > _VERSION:
+        raise SettingsError(
+            f"JOURNAL: {str(path)!r} was written by a later version of the proxy (its table is version {version}, "
+            f"this one knows {_VERSION}); run that version, or name another file"
+        )
+    if tables and (owner != _APPLICATION_ID or not version):
+        raise SettingsError(f"JOURNAL: {str(path)!r} is not a journal of this proxy; name another file")
+    if not tables:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    db.execute(f"PRAGMA synchronous = {synchronous}")
+    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_VERSION};"
+    if not tables:
+        db.executescript(f"BEGIN; {_JOBS} {_PROBE} {mark} COMMIT;")
+    elif version < _VERSION:
+        db.executescript(f"BEGIN IMMEDIATE; {_FROM_1} {mark} COMMIT;")
