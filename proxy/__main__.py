@@ -74,9 +74,10 @@ def _serve(settings: Settings) -> int:
     import asyncio  # noqa: PLC0415
 
     from proxy.run.process import FrontEnd  # noqa: PLC0415 - a bad setting is told before anything heavy is loaded
+    from shared.settings import load  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(FrontEnd(settings).run())
+        runner.run(FrontEnd(settings, lambda: load(env_file=_ENV_FILE)).run())
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from shared import env_file as dot_env
 from shared import setting_kinds as kinds
 from shared.errors import SettingsError
+from shared.keys_file import read_keys
 from shared.setting_kinds import Kind
 from shared.spelling import nearest
 
@@ -84,6 +85,18 @@ class Settings:
         "If set, clients must send `Authorization: Bearer KEY` with one of these keys. Separate keys with commas: "
         "several at a time let you replace one without an interruption.",
         secret=True,
+    )
+    api_keys_file: str = _variable(
+        "",
+        kinds.PATH,
+        "A file with further keys, one a line, as secret stores provide it. Unlike the environment it can change: "
+        "SIGHUP reads it again.",
+    )
+    drain_delay: float = _variable(
+        "0",
+        kinds.number(0, 3_600, whole=False),
+        "Seconds from SIGTERM until new jobs are refused. In that time `/readyz` answers 503 and jobs are still "
+        "accepted, so that a balancer can stop sending them. Ctrl-C does not wait.",
     )
     job_server_url: str = _variable(
         "",
@@ -207,6 +220,11 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
     for names, check in _TOGETHER:
         if all(name in values for name in names):
             troubles += check(*(values[name] for name in names))
+    if values.get("api_keys_file") and "api_keys" in values:
+        try:
+            values["api_keys"] += read_keys(Path(values["api_keys_file"]))
+        except SettingsError as exc:
+            troubles.append(str(exc))
     if troubles:
         raise SettingsError("\n".join(troubles))
     return Settings(**values)

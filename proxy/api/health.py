@@ -27,16 +27,18 @@ class Alive:
 
 
 class Ready:
-    """`GET /readyz`: 503 while draining or unable to start workers or to record jobs."""
+    """`GET /readyz`: 503 while draining, about to, or unable to start workers or to record jobs."""
 
     def __init__(self, dispatcher: Dispatcher, store: JobStore, pool: Pool) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._pool = pool
+        #: Whether the proxy is to be sent no more jobs, although it still accepts them.
+        self.leaving = False
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer whether jobs should be sent here."""
-        if self._dispatcher.draining:
+        if self._dispatcher.draining or self.leaving:
             await send_problem(scope, send, problems.make(Code.SHUTTING_DOWN, "the proxy is shutting down"))
         elif self._pool.on_hold:
             await send_problem(scope, send, problems.make(Code.NO_WORKER, self._pool.on_hold))

@@ -23,6 +23,7 @@ from proxy.http.listening import BACKLOG
 
 if TYPE_CHECKING:
     import socket
+    from ssl import SSLContext
 
     from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
@@ -41,6 +42,13 @@ class _Config(ServerConfig):
     """A listener's configuration, with which Hypercorn makes its connections."""
 
     app: ASGIApp
+    #: What new connections speak TLS with, as long as the listener serves.
+    tls: SSLContext | None = None
+
+    def create_ssl_context(self) -> SSLContext | None:
+        """Return the context, and keep it, as its certificate may be replaced."""
+        self.tls = super().create_ssl_context()
+        return self.tls
 
 
 class _Connection(HypercornConnection):
@@ -93,8 +101,9 @@ class Listener:
         """Take over `listener`; speak TLS where there is a certificate."""
         self._listener = listener
         self._app = app
-        self._certfile = certfile
-        self._keyfile = keyfile
+        self._config = _Config()
+        self._config.certfile = certfile or None
+        self._config.keyfile = keyfile or None
         self._stop = asyncio.Event()
         self._connections = Connections()
         self._task: asyncio.Task[None] | None = None
@@ -109,6 +118,14 @@ class Listener:
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
+    def reload_certificate(self, certfile: str, keyfile: str) -> None:
+        """Let connections that are made from now on have this certificate, if the listener speaks TLS.
+
+        The files have to fit each other: a context that they do not fit is left with one of the two.
+        """
+        if self._config.tls is not None:
+            self._config.tls.load_cert_chain(certfile, keyfile)
+
     def stop(self) -> None:
         """Accept no further connection; answers under way are finished."""
         self._stop.set()
@@ -120,7 +137,7 @@ class Listener:
             await asyncio.wait((self._task,), timeout=_FINISH_S + 1)
 
     async def _serve(self) -> None:
-        config = _Config()
+        config = self._config
         config.app = self._app
         config.connections = self._connections
         config.turns = _turns
@@ -128,8 +145,6 @@ class Listener:
         config.backlog = BACKLOG
         config.graceful_timeout = _FINISH_S
         config.errorlog = _hypercorn_log()
-        config.certfile = self._certfile or None
-        config.keyfile = self._keyfile or None
         app = cast("ASGIFramework", self._app)  # the same thing, typed by another library
         await serve(app, config, shutdown_trigger=self._stop.wait, mode="asgi")
 

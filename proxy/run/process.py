@@ -3,9 +3,9 @@
 The start: sockets first, so that a port that is taken is told at once; then the processes that need time to load (job
 server, fork server); then our own heavy imports, while they load.
 
-The end, on the first SIGTERM or SIGINT: new jobs are refused; jobs in flight go on, and with them the listener that
-their callbacks need; when the last has its outcome, the listeners close, and the workers and the fork server leave. A
-second signal ends everything at once.
+The end, on the first SIGTERM or SIGINT: for DRAIN_DELAY, whoever asks for readiness is told to send no more; then new
+jobs are refused; jobs in flight go on, and with them the listener that their callbacks need; when the last has its
+outcome, the listeners close, and the workers and the fork server leave. A second signal ends everything at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import resource
 import signal
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from proxy import log
 from proxy.http.listening import address, callback_url
@@ -27,6 +27,9 @@ from proxy.run.claims import claim
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import reach, shown
 from proxy.run.preflight import no_traceback
+from proxy.run.reload import Reload
+from proxy.run.signals import Signals
+from proxy.run.stall_watch import StallWatch
 from proxy.store.journal.journal import Journal
 from proxy.store.memory import MemoryStore
 from proxy.store.protocol import JobStore
@@ -41,6 +44,7 @@ from shared.worker_config import WorkerConfig
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from proxy.http.server import Listener
     from proxy.run.wiring import App
@@ -55,8 +59,6 @@ HARD_STOP_S: Final = 4.0
 _REACH_S: Final = 5.0
 #: For a submission under way when this process is killed: well within the time in which a start begins to serve.
 _LINGER_S: Final = 1.0
-#: What a shell reports of a process that a signal ended, less the signal's number.
-_BY_SIGNAL: Final = 128
 #: New container objects until a collection of the youngest generation; CPython's own number is 700. So many that,
 #: were all of them garbage, the event loop would not be held up for long: 20,000 took up to 94 ms.
 _GC_THRESHOLD: Final = 5_000
@@ -65,8 +67,14 @@ _GC_THRESHOLD: Final = 5_000
 class FrontEnd:
     """One run of the proxy."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Make it ready to run. Raises SettingsError: the profile cannot be loaded."""
+    def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
+        """Make it ready to run; `read` returns the settings as they are when SIGHUP comes.
+
+        Raises:
+            SettingsError: the profile cannot be loaded.
+        """
+        self._given = settings
+        self._read = read
         self._profile = loader.load(settings.profile)
         self._settings = replace(settings, job_server_url=settings.job_server_url or self._profile.server.url)
         _check_served(self._profile)
@@ -75,6 +83,9 @@ class FrontEnd:
         self._pool: Pool | None = None
         self._log: log.LineWriter | None = None
         self._stopping = asyncio.Event()
+        self._stopped_by = signal.SIGTERM
+        self._stall_watch = StallWatch()
+        self._reload: Reload | None = None
 
     async def run(self) -> None:
         """Serve until a signal comes, then end the process.
@@ -87,6 +98,7 @@ class FrontEnd:
         looking = asyncio.create_task(_warn_if_unreachable(self._settings.job_server_url))
         await self._stopping.wait()
         looking.cancel()
+        await self._let_balancers_notice(app)
         await self._drain(app, listeners)
         await self._leave(0)
 
@@ -95,8 +107,9 @@ class FrontEnd:
         self._log = log.configure(settings.log_format, settings.log_level)
         _raise_descriptor_limit()
         become_subreaper()
+        Signals(self._on_stop, self._on_reload, self._exit).watch()
+        reap_orphans(asyncio.get_running_loop(), self._children)
         sockets, journal = claim(settings)
-        self._watch_signals()
         urls = {
             name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
         }
@@ -104,7 +117,9 @@ class FrontEnd:
         pool = await self._start_processes()
         store = Journal(journal, ttl_s=settings.result_ttl) if journal else MemoryStore(settings.result_ttl)
         app, listeners = await _serve(settings, self._profile, pool, store, callbacks, sockets)
+        self._reload = Reload(self._given, self._read, app.authorization, listeners.values())
         _tune_garbage_collection()
+        self._stall_watch.start()
         _warn_of_misspelt()
         _say(banner(settings, urls, self._job_server.url if self._job_server else ""))
         log.event(
@@ -134,12 +149,6 @@ class FrontEnd:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def _watch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        reap_orphans(loop, self._children)
-
     def _children(self) -> set[int]:
         """Return the processes whose ends somebody here waits for."""
         pids = {worker.pid for worker in self._pool.workers} if self._pool else set()
@@ -147,11 +156,22 @@ class FrontEnd:
         pids.add(self._job_server.pid if self._job_server else 0)
         return pids
 
-    def _on_signal(self, number: int) -> None:
-        if self._stopping.is_set():
-            self._exit(_BY_SIGNAL + number)
-        log.event("info", "told to stop; jobs in flight are finished first", signal=signal.Signals(number).name)
+    def _on_stop(self, number: signal.Signals) -> None:
+        self._stopped_by = number
         self._stopping.set()
+
+    def _on_reload(self) -> None:
+        if self._reload is not None:  # else the start is under way, and reads everything anyway
+            self._reload()
+
+    async def _let_balancers_notice(self, app: App) -> None:
+        """Be not ready for a while, and accept what is sent all the same; a person at a terminal need not wait."""
+        delay_s = self._settings.drain_delay
+        if delay_s and self._stopped_by is not signal.SIGINT:
+            app.ready.leaving = True
+            log.event("info", "shutting down soon: not ready, still accepting jobs", delay_s=delay_s)
+            await asyncio.sleep(delay_s)
+        log.event("info", "shutting down: draining jobs in flight", signal=self._stopped_by.name)
 
     async def _drain(self, app: App, listeners: dict[str, Listener]) -> None:
         """Finish the jobs in flight, then close; the public listener goes first where callbacks do not need it."""
@@ -180,8 +200,9 @@ class FrontEnd:
         log.event("info", "stopped")
         self._exit(code)
 
-    def _exit(self, code: int) -> None:
+    def _exit(self, code: int) -> NoReturn:
         """End the process; the fork server ends every worker when it sees that we are gone."""
+        self._stall_watch.stop()
         if self._log is not None:
             self._log.close(0.2)
         os._exit(code)

@@ -54,6 +54,10 @@ class App:
     admin: ASGIApp
     dispatcher: Dispatcher
     in_flight: InFlight
+    #: Who may have jobs done; its keys can be replaced.
+    authorization: Authorization
+    #: What balancers ask.
+    ready: health.Ready
     store: JobStore
     pool: Pool
     callback_route: CallbackRoute
@@ -91,6 +95,7 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
     callback_route = CallbackRoute(intake, Callbacks(profile.callback), max_body_bytes=settings.max_body_bytes)
     callback = Route("/callback/{token}", callback_route, methods=["POST", "PUT"])
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
+    ready = health.Ready(dispatcher, store, pool)
     description = openapi.Description(settings)
     client_routes = [
         Route("/queueJob", queue_job, methods=["POST"]),
@@ -98,7 +103,7 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
         Route("/jobs/{id}", JobStatus(jobs, dispatcher), methods=["GET", "DELETE"]),
         Route("/jobs/{id}/result", JobResult(jobs, answers), methods=["GET"]),
         healthz,
-        Route("/readyz", health.Ready(dispatcher, store, pool), methods=["GET"]),
+        Route("/readyz", ready, methods=["GET"]),
         Route("/problems/{code}", ProblemPage(), methods=["GET"]),
         Route("/openapi.json", description, methods=["GET"]),
         Route("/docs", DocsPage(description), methods=["GET"]),
@@ -130,6 +135,8 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
         admin=_app(admin_routes, observers, admin_host=settings.admin_host),
         dispatcher=dispatcher,
         in_flight=in_flight,
+        authorization=authorization,
+        ready=ready,
         store=store,
         pool=pool,
         callback_route=callback_route,

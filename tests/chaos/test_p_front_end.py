@@ -58,7 +58,7 @@ async def test_p1_new_jobs_while_callbacks_share_the_listener(
             jobs = [asyncio.ensure_future(chaos.job(duration=1.0, chaos="note@p3")) for _ in range(3)]
             await chaos.act_of_any(3)
             proxy.signal(signal.SIGTERM)
-            await eventually(lambda: proxy.events_of("told to stop; jobs in flight are finished first"))
+            await eventually(lambda: proxy.events_of("shutting down: draining jobs in flight"))
             assert (await chaos.job()).summary == (503, "shutting-down", "no")
             assert [reply.status for reply in await asyncio.gather(*jobs)] == [200] * 3
             await eventually(lambda: not _listens(proxy.url))
@@ -73,7 +73,7 @@ async def test_p1_second_signal_ends_at_once(own_proxy: FaultyProxy, job_server:
         await chaos.act_of_any(3)
         pids += [act["pid"] for act in own_proxy.acts()]
         own_proxy.signal(signal.SIGTERM)
-        await eventually(lambda: own_proxy.events_of("told to stop; jobs in flight are finished first"))
+        await eventually(lambda: own_proxy.events_of("shutting down: draining jobs in flight"))
         watch = own_proxy.stopwatch()
         own_proxy.signal(signal.SIGTERM)
         await eventually(lambda: own_proxy.returncode is not None, 1, watch)

@@ -77,12 +77,42 @@ async def test_an_idle_proxy_ends_at_once(proxy: ProxyProcess) -> None:
     await eventually(lambda: all_gone(processes), 2, watch_over(processes))
 
 
+async def test_with_a_drain_delay_jobs_are_accepted_while_balancers_notice(client: ClientSession) -> None:
+    """From SIGTERM on it is not ready, and what is sent all the same is served; then it drains and ends with 0."""
+    with ProxyProcess.started(DRAIN_DELAY="2") as proxy:
+        assert (await fetch(client, "GET", f"{proxy.url}/readyz")).status == 200
+        proxy.signal(signal.SIGTERM)
+        await eventually(lambda: proxy.events_of("shutting down soon: not ready, still accepting jobs"))
+        ready = await fetch(client, "GET", f"{proxy.url}/readyz")
+        assert (ready.status, ready.document["code"]) == (503, "shutting-down")
+        assert (await post_job(client, proxy.queue_job)).status == 200
+        assert not proxy.events_of("shutting down: draining jobs in flight")
+        assert await asyncio.to_thread(proxy.wait) == 0
+        assert proxy.events_of("shutting down: draining jobs in flight")
+
+
+async def test_ctrl_c_does_not_wait_for_balancers() -> None:
+    """A person at a terminal is no balancer."""
+    with ProxyProcess.started(DRAIN_DELAY="600") as proxy:
+        proxy.signal(signal.SIGINT)
+        assert await asyncio.to_thread(proxy.wait) == 0
+
+
+async def test_a_second_signal_ends_the_delay_too(client: ClientSession) -> None:
+    """At once, as it ends everything."""
+    with ProxyProcess.started(DRAIN_DELAY="600") as proxy:
+        proxy.signal(signal.SIGTERM)
+        await eventually(lambda: proxy.events_of("shutting down soon: not ready, still accepting jobs"))
+        proxy.signal(signal.SIGINT)
+        assert await asyncio.to_thread(proxy.wait) == 128 + signal.SIGINT
+
+
 async def test_a_second_signal_ends_it_at_once(client: ClientSession, proxy: ProxyProcess) -> None:
     """A job that would go on for a long time does not hold it up; the exit code is that of a signal."""
     answer = await in_flight(client, proxy, fault="never")
     processes = proxy.descendants()
     proxy.signal(signal.SIGTERM)
-    await eventually(lambda: proxy.events_of("told to stop; jobs in flight are finished first"))
+    await eventually(lambda: proxy.events_of("shutting down: draining jobs in flight"))
     watch = proxy.stopwatch()
     proxy.signal(signal.SIGTERM)
     await eventually(lambda: proxy.returncode is not None, 2, watch)

@@ -21,6 +21,10 @@ class Authorization:
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._hashes = [_hash(key) for key in keys]
 
+    def replace(self, keys: tuple[str, ...]) -> None:
+        """Let in who has one of these keys, from the next request on."""
+        self._hashes = [_hash(key) for key in keys]
+
     def check(self, scope: Scope) -> bytes:
         """Return who asks, as the hash of the key; nothing where there are no keys.
 

@@ -125,7 +125,7 @@ async def test_while_it_drains_new_jobs_are_refused_and_those_in_flight_are_answ
     running = asyncio.create_task(post_job(client, own_proxy.queue_job, ref=ref, fault="never"))
     await eventually(lambda: job_server.submissions(ref))
     own_proxy.signal(signal.SIGTERM)
-    await eventually(lambda: own_proxy.events_of("told to stop; jobs in flight are finished first"))
+    await eventually(lambda: own_proxy.events_of("shutting down: draining jobs in flight"))
 
     async def refused() -> bool:
         return (await fetch(client, "GET", f"{own_proxy.url}/readyz")).status == 503

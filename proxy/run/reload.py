@@ -1,0 +1,76 @@
+"""What SIGHUP does: certificates and keys are read again, and nothing is interrupted.
+
+Everything else takes a restart. What cannot be read, or does not fit, changes nothing and is one line of the log: a
+proxy that serves is worth more than one that obeys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from typing import TYPE_CHECKING, Final
+
+from proxy import log
+from proxy.http.listening import check_certificate
+from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from proxy.api.clients.authorization import Authorization
+    from proxy.http.server import Listener
+    from shared.settings import Settings
+
+__all__ = ["Reload"]
+
+_RELOADED: Final = frozenset({"api_keys", "api_keys_file", "tls_certfile", "tls_keyfile"})
+
+
+class Reload:
+    """Reads the settings again and puts those into effect that can be."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        read: Callable[[], Settings],
+        authorization: Authorization,
+        listeners: Collection[Listener],
+    ) -> None:
+        """`settings` are those in effect; `read` returns them as they are now, or raises SettingsError."""
+        self._settings = settings
+        self._read = read
+        self._authorization = authorization
+        self._listeners = listeners
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self) -> None:
+        """Begin to reload, unless that is under way."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            fresh = await asyncio.to_thread(self._look)
+            for listener in self._listeners:
+                listener.reload_certificate(fresh.tls_certfile, fresh.tls_keyfile)
+        except SettingsError as exc:
+            log.event("error", "not reloaded, everything stays as it was", reason="; ".join(str(exc).splitlines()))
+            return
+        self._authorization.replace(fresh.api_keys)
+        changed = [f.name for f in fields(fresh) if getattr(fresh, f.name) != getattr(self._settings, f.name)]
+        log.event(
+            "info",
+            "reloaded certificate and keys",
+            api_keys=len(fresh.api_keys),
+            tls=bool(fresh.tls_certfile),
+            needs_restart=[name.upper() for name in changed if name not in _RELOADED],
+        )
+
+    def _look(self) -> Settings:
+        """Return the settings as they are now. Raises SettingsError if they are none that a running proxy can take."""
+        fresh = self._read()
+        check_certificate(fresh)
+        if bool(fresh.tls_certfile) is not bool(self._settings.tls_certfile):
+            raise SettingsError("TLS_CERTFILE, TLS_KEYFILE: TLS cannot be switched on or off without a restart")
+        if self._settings.api_keys and not fresh.api_keys:
+            raise SettingsError("API_KEYS: the proxy cannot be opened to everybody without a restart")
+        return fresh

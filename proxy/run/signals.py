@@ -1,0 +1,52 @@
+"""The signals of the front end: SIGTERM and SIGINT end it, SIGHUP reloads what can be reloaded.
+
+The first SIGTERM or SIGINT is only noted, for the event loop to act upon; the second ends the process whatever the loop
+does. So these are handlers of Python's own and not the loop's: Python runs them between two instructions of the main
+thread, and inside of a regular expression that does not end, when the loop would not get to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, NoReturn
+
+from proxy import log
+from shared.stack import stack
+
+__all__ = ["Signals"]
+
+#: What a shell reports of a process that a signal ended, less the signal's number.
+_BY_SIGNAL: Final = 128
+
+
+class Signals:
+    """Tells the front end's signals to whoever acts upon them, in the event loop."""
+
+    def __init__(
+        self, on_stop: Callable[[signal.Signals], None], on_reload: Callable[[], None], end: Callable[[int], NoReturn]
+    ) -> None:
+        """`end` ends the process at once with an exit code."""
+        self._on_stop = on_stop
+        self._on_reload = on_reload
+        self._end = end
+        self._stopping = False
+
+    def watch(self) -> None:
+        """Hear the signals from now on; needs a running event loop."""
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            name = signal.Signals(number)
+            if self._stopping:
+                log.event("warning", "ended at once by a second signal", signal=name.name, at=stack(frame))
+                self._end(_BY_SIGNAL + number)
+            self._stopping = True
+            loop.call_soon_threadsafe(self._on_stop, name)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        # Also what a terminal sends when it is closed: nobody's job ends with a window.
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._on_reload))

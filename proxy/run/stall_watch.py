@@ -1,0 +1,70 @@
+"""Says where the event loop stands when it stands still: nothing else of the front end could say anything then.
+
+A timer of the kernel's is wound up again and again by the event loop. It runs out when the loop did not get to that
+for seconds. The handler of its signal runs in the main thread, in the midst of what keeps the loop, be it Python or a
+regular expression, and is handed the very frame. A thread could not do it: a regular expression that does not end does
+not let go of the interpreter either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from types import FrameType
+from typing import Final
+
+from proxy import log
+from shared.stack import stack
+
+__all__ = ["StallWatch"]
+
+_EVERY_S: Final = 0.5
+#: From here on it is said, and again after as long as it went on until then.
+_LIMIT_S: Final = 2.0
+#: What keeps the interpreter keeps it from the thread that writes the log as well: it gets this long to write.
+_WRITE_S: Final = 0.1
+
+
+class StallWatch:
+    """Watches the event loop from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self._wound_up = time.monotonic()
+        self._cpu_s = time.process_time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._said = False
+
+    def start(self) -> None:
+        """Begin to watch; needs a running event loop, in the main thread."""
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        self._wind_up()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wind_up(self) -> None:
+        now = time.monotonic()
+        if self._said:
+            self._said = False
+            log.event("warning", "the event loop goes on", stood_s=round(now - self._wound_up, 1))
+        self._wound_up, self._cpu_s = now, time.process_time()
+        signal.setitimer(signal.ITIMER_REAL, _LIMIT_S)
+        self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._wind_up)
+
+    def _on_alarm(self, _number: int, frame: FrameType | None) -> None:
+        stood_s = time.monotonic() - self._wound_up
+        signal.setitimer(signal.ITIMER_REAL, stood_s)
+        self._said = True
+        log.event(
+            "warning",
+            "the event loop stands still",
+            stood_s=round(stood_s, 1),
+            cpu_s=round(time.process_time() - self._cpu_s, 1),  # little: the process was stopped, or starved of CPU
+            at=stack(frame),
+        )
+        time.sleep(_WRITE_S)

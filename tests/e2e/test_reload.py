@@ -1,0 +1,158 @@
+"""SIGHUP reads certificates and keys again, without an interruption; and never ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from aiohttp import ClientSession
+
+from tests.support.http import fetch, new_ref, post_job
+from tests.support.job_server import JobServer
+from tests.support.proxy_process import ROOT, ProxyProcess, environment
+from tests.support.waiting import eventually
+
+_RELOADED = "reloaded certificate and keys"
+_NOT_RELOADED = "not reloaded, everything stays as it was"
+
+
+async def reload(proxy: ProxyProcess, event: str) -> dict[str, Any]:
+    """Send SIGHUP and return the next log line of that kind."""
+    before = len(proxy.events_of(event))
+    proxy.signal(signal.SIGHUP)
+    lines = await eventually(lambda: proxy.events_of(event)[before:])
+    return dict(lines[0])
+
+
+async def status_with(client: ClientSession, proxy: ProxyProcess, key: str) -> int:
+    """The status of a job that is sent with this key."""
+    return (await post_job(client, proxy.queue_job, headers={"Authorization": f"Bearer {key}"})).status
+
+
+async def test_keys_can_be_replaced(client: ClientSession, tmp_path: Path) -> None:
+    """A key that is gone is refused, a new one accepted, one that stays is never refused."""
+    keys = tmp_path / "keys"
+    keys.write_text("old\n", encoding="utf-8")
+    with ProxyProcess.started(API_KEYS="always", API_KEYS_FILE=str(keys)) as proxy:
+        assert [await status_with(client, proxy, key) for key in ("always", "old", "new")] == [200, 200, 401]
+        keys.write_text("new\n", encoding="utf-8")
+        line = await reload(proxy, _RELOADED)
+        assert (line["api_keys"], line["needs_restart"]) == (2, [])
+        assert [await status_with(client, proxy, key) for key in ("always", "old", "new")] == [200, 401, 200]
+        assert proxy.stop() == 0
+
+
+@pytest.mark.parametrize("text", ["", "two words\n"], ids=["no key", "no key that fits"])
+async def test_a_file_that_does_not_fit_changes_nothing(client: ClientSession, tmp_path: Path, text: str) -> None:
+    """Least of all does it open the proxy to everybody; the log says why, without a key."""
+    keys = tmp_path / "keys"
+    keys.write_text("good\n", encoding="utf-8")
+    with ProxyProcess.started(API_KEYS_FILE=str(keys)) as proxy:
+        keys.write_text(text, encoding="utf-8")
+        line = await reload(proxy, _NOT_RELOADED)
+        assert line["reason"].startswith("API_KEYS_FILE: ")
+        assert [await status_with(client, proxy, key) for key in ("good", "two words", "")] == [200, 401, 401]
+        assert proxy.stop() == 0
+
+
+async def test_a_certificate_can_be_replaced(client: ClientSession, tmp_path: Path) -> None:
+    """New connections get the new one; a pair that does not fit together changes nothing."""
+    one, other = certificate_in(tmp_path / "one"), certificate_in(tmp_path / "other")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    put(one, cert, key)
+    with ProxyProcess.started(TLS_CERTFILE=str(cert), TLS_KEYFILE=str(key)) as proxy:
+        port = int(proxy.url.rpartition(":")[2])
+        assert await presented(port) == pem(one[0])
+        put((other[0], one[1]), cert, key)
+        line = await reload(proxy, _NOT_RELOADED)
+        assert line["reason"].startswith("TLS_CERTFILE, TLS_KEYFILE: ")
+        assert await presented(port) == pem(one[0])
+        put(other, cert, key)
+        assert (await reload(proxy, _RELOADED))["tls"] is True
+        assert await presented(port) == pem(other[0])
+        trust = ssl.create_default_context(cafile=str(other[0]))
+        assert (await fetch(client, "GET", f"{proxy.url}/healthz", ssl=trust)).status == 200
+        assert proxy.stop() == 0
+
+
+async def test_jobs_in_flight_notice_nothing(client: ClientSession, job_server: JobServer) -> None:
+    """Many signals in a row, and the answer comes as ever."""
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url) as proxy:
+        ref = new_ref()
+        job = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, duration=0.5))
+        await eventually(lambda: job_server.submissions(ref))
+        for _ in range(20):
+            proxy.signal(signal.SIGHUP)
+        assert (await job).status == 200
+        assert proxy.events_of(_RELOADED)
+        assert proxy.stop() == 0
+
+
+async def test_closing_the_terminal_ends_nothing(client: ClientSession, tmp_path: Path) -> None:
+    """The session's terminal hangs up, and the proxy, which was started from it, serves on."""
+    ours, theirs = pty.openpty()
+    log = tmp_path / "log"
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", sys.executable, str(ROOT / "run.py")],
+            env=environment(),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=output,
+        )
+    os.close(theirs)
+    try:
+        line = await eventually(lambda: [it for it in log.read_text().splitlines() if '"listening"' in it], 20)
+        listening = json.loads(line[0])
+        url, pid = listening["public"], listening["pid"]
+        os.close(ours)
+        await eventually(lambda: _RELOADED in log.read_text())
+        assert (await post_job(client, f"{url}/queueJob")).status == 200
+        os.kill(pid, signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 20) == 0
+    finally:
+        for child in psutil.Process(process.pid).children() if process.poll() is None else []:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.kill()
+        process.wait()
+
+
+def certificate_in(folder: Path) -> tuple[Path, Path]:
+    """Return a new certificate for 127.0.0.1 and its key."""
+    folder.mkdir()
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=127.0.0.1"
+    extension = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [*command.split(), *extension, "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=20
+    )
+    return cert, key
+
+
+def put(pair: tuple[Path, Path], cert: Path, key: Path) -> None:
+    """Put a certificate and a key where the proxy has its own."""
+    shutil.copy(pair[0], cert)
+    shutil.copy(pair[1], key)
+
+
+def pem(cert: Path) -> str:
+    """Return a certificate's text, in one form."""
+    return ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(cert.read_text(encoding="ascii")))
+
+
+async def presented(port: int) -> str:
+    """Return the certificate that a new connection gets."""
+    return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port), timeout=5)

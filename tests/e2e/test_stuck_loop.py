@@ -1,0 +1,98 @@
+"""A front end whose event loop stands still says where, and two signals end it all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.proxy_process import ProxyProcess
+from tests.support.waiting import eventually_blocking
+
+#: Keeps the main thread of the front end on SIGUSR1: an instruction after the other, or within one that does not end.
+_STUCK = """
+import re, signal, time
+
+def count_for_ever(*_):
+    n = 0
+    while True:
+        n += 1
+
+def match_for_ever(*_):
+    re.match("(a|aa)+$", "a" * 60 + "b")
+
+def count_for_a_while(*_):
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        pass
+
+signal.signal(signal.SIGUSR1, {function})
+"""
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProxyProcess]:
+    """A proxy whose loop can be brought to stand still in one function."""
+    (tmp_path / "sitecustomize.py").write_text(_STUCK.replace("{function}", request.param), encoding="utf-8")
+    with ProxyProcess.started(PYTHONPATH=str(tmp_path)) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("proxy", ["count_for_ever", "match_for_ever"], indirect=True)
+def test_two_signals_end_it_and_the_log_says_where_it_stood(
+    proxy: ProxyProcess, request: pytest.FixtureRequest
+) -> None:
+    """While it stands, when it is ended, and the exit code is the signal's; nothing is left behind."""
+    function = request.node.callspec.params["proxy"]
+    processes = proxy.descendants()
+    proxy.signal(signal.SIGUSR1)
+    eventually_blocking(lambda: proxy.events_of("the event loop stands still"))
+    (stands,) = proxy.events_of("the event loop stands still")
+    assert f" {function} < " in stands["at"]
+    assert stands["cpu_s"] > 0
+    proxy.signal(signal.SIGTERM)
+    # Two of one number that come together are one to the kernel: the first has to be taken before the second is sent.
+    eventually_blocking(lambda: not pending(proxy.pid))
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait(5) == 128 + signal.SIGTERM
+    (ended,) = proxy.events_of("ended at once by a second signal")
+    assert f" {function} < " in ended["at"]
+    eventually_blocking(lambda: not any(runs(process) for process in processes), timeout_s=3)
+
+
+@pytest.mark.parametrize("proxy", ["count_for_a_while"], indirect=True)
+def test_a_loop_that_goes_on_is_told_too(proxy: ProxyProcess) -> None:
+    """With the time for which it stood; and then everything is as before."""
+    proxy.signal(signal.SIGUSR1)
+    eventually_blocking(lambda: proxy.events_of("the event loop goes on"))
+    (goes_on,) = proxy.events_of("the event loop goes on")
+    assert goes_on["stood_s"] >= 2
+    assert proxy.stop() == 0
+
+
+@pytest.mark.parametrize("proxy", ["count_for_a_while"], indirect=True)
+async def test_a_signal_that_comes_meanwhile_is_not_lost(proxy: ProxyProcess) -> None:
+    """One is a request to end well, which the loop gets to when it goes on."""
+    proxy.signal(signal.SIGUSR1)
+    proxy.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(proxy.wait, 20) == 0
+    assert proxy.events_of("stopped")
+
+
+def pending(pid: int) -> bool:
+    """Whether a signal has been sent to the process that it has not taken yet."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
+    return any(masks)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether the process is still there and no zombie."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
