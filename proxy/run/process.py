@@ -38,7 +38,7 @@ from proxy.workers.pool import Pool
 from shared.errors import SettingsError
 from shared.job_server import loader
 from shared.job_server.placeholders import names_in
-from shared.settings import misspelt
+from shared.settings import load, misspelt
 from shared.version import VERSION
 from shared.worker_config import WorkerConfig
 
@@ -67,7 +67,7 @@ _GC_THRESHOLD: Final = 5_000
 class FrontEnd:
     """One run of the proxy."""
 
-    def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
+    def __init__(self, settings: Settings, read: Callable[[], Settings] = load) -> None:
         """Make it ready to run; `read` returns the settings as they are when SIGHUP comes.
 
         Raises:
