@@ -92,6 +92,7 @@ LENGTH = 16_000
 #: Of the processor's time, not of the clock's. What takes linear time takes less than a fiftieth of this, what takes
 #: quadratic time several times as much, and what takes exponential time, for ever.
 LIMIT_S = 0.05
+ATTEMPTS = 3
 
 
 def modules() -> Iterator[ModuleType]:
@@ -142,10 +143,16 @@ def test_the_limit_tells_quadratic_time_from_linear() -> None:
 
 
 def spent_s(use: Callable[[Pattern, Text], None], pattern: Pattern, text: Text) -> float:
-    """Return the processor time that reading `text` took, in seconds, without what a collection of garbage took."""
-    gc.disable()
-    started = time.thread_time()
-    use(pattern, text)
-    spent = time.thread_time() - started
-    gc.enable()
-    return spent
+    """Return the processor time that reading `text` takes, in seconds, without what a collection of garbage takes.
+
+    A virtual machine counts what its host takes away as the process's own: the least of some attempts is what reading
+    takes. One that stays below the limit needs no other.
+    """
+    spent: list[float] = []
+    while len(spent) < ATTEMPTS and (not spent or spent[-1] >= LIMIT_S):
+        gc.disable()
+        started = time.thread_time()
+        use(pattern, text)
+        spent.append(time.thread_time() - started)
+        gc.enable()
+    return min(spent)
