@@ -31,8 +31,7 @@ if os.environ.get("WORKER_MAX_JOBS", "1") == "1":  # as worker/__main__.py does,
     for _module in ("ssl", "_ssl", "_hashlib"):
         sys.modules[_module] = None  # type: ignore[assignment]
 
-from yarl import URL
-
+from shared.job_server.submissions import Submissions
 from shared.lifecycle import Event
 from shared.messages import Answered, Assign, FromWorker, Progress, encode
 from tests.chaos.support.clock import follow_clock
@@ -209,7 +208,7 @@ def _take(job: Assign, client: Any) -> None:  # noqa: ANN401 - the worker's own
     phase, _, times = when.partition("*")
     _plan = _Plan(act=act, phase=phase, ref=str(members.get("ref", "")), times=int(times or 1_000))
     if "chaos_url" in members:
-        client._url = URL(members["chaos_url"])
+        client._submissions = Submissions(client._config.profile, members["chaos_url"])
 
 
 def _patch_worker() -> None:
