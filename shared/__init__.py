@@ -1,1 +1,1 @@
-"""The vocabulary that the front end and the workers have in common; standard library and decouple only."""
+"""What the front end and the workers have in common. Needs little beyond the standard library."""
