@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.jobs.dispatcher import Dispatcher
+    from proxy.jobs.headroom import Headroom
     from proxy.store.protocol import JobStore
     from proxy.workers.pool import Pool
 
@@ -27,12 +28,17 @@ class Alive:
 
 
 class Ready:
-    """`GET /readyz`: 503 while draining, about to, or unable to start workers or to record jobs."""
+    """`GET /readyz`: 503 while every job would be refused for longer than a moment, or soon will be.
 
-    def __init__(self, dispatcher: Dispatcher, store: JobStore, pool: Pool) -> None:
+    That is while draining or about to, and while no worker can be started, nothing recorded, or the machine is short of
+    something. MAX_JOBS jobs in flight are no reason: the next one that ends makes room.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, store: JobStore, pool: Pool, headroom: Headroom) -> None:
         self._dispatcher = dispatcher
         self._store = store
         self._pool = pool
+        self._headroom = headroom
         #: Whether the proxy is to be sent no more jobs, although it still accepts them.
         self.leaving = False
 
@@ -44,5 +50,7 @@ class Ready:
             await send_problem(scope, send, problems.make(Code.NO_WORKER, self._pool.on_hold))
         elif self._store.trouble:
             await send_problem(scope, send, problems.make(Code.JOURNAL_UNAVAILABLE, self._store.trouble))
+        elif shortage := self._headroom.shortage():
+            await send_problem(scope, send, problems.make(Code.OVERLOADED, f"the machine is short of {shortage}"))
         else:
             await send_response(scope, send, 200, b'{"status": "ready"}', b"application/json")

@@ -70,13 +70,14 @@ class App:
 def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobStore, callback_url: str) -> App:
     """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route."""
     in_flight = InFlight()
+    headroom = Headroom()
     observers = Observers(tracing.from_environment())
     intake = CallbackIntake(in_flight, store, LocalDelivery(in_flight))
     dispatcher = Dispatcher(
         runner=LocalRunner(pool, callback_url),
         store=store,
         in_flight=in_flight,
-        headroom=Headroom(),
+        headroom=headroom,
         observer=observers,
         callback_counts=intake.counts,
         max_jobs=settings.max_jobs,
@@ -95,7 +96,7 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
     callback_route = CallbackRoute(intake, Callbacks(profile.callback), max_body_bytes=settings.max_body_bytes)
     callback = Route("/callback/{token}", callback_route, methods=["POST", "PUT"])
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
-    ready = health.Ready(dispatcher, store, pool)
+    ready = health.Ready(dispatcher, store, pool, headroom)
     description = openapi.Description(settings)
     client_routes = [
         Route("/queueJob", queue_job, methods=["POST"]),

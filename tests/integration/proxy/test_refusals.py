@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -96,6 +97,27 @@ async def test_where_no_worker_can_be_made_jobs_are_refused_and_it_recovers_by_i
     assert (await fetch(client, "GET", f"{own_proxy.url}/readyz")).status == 200
     await fetch(client, "POST", job_server.callback_url(ref), json={"n": 1})
     assert (await running).document == {"n": 1}
+
+
+async def test_while_the_machine_is_short_of_something_the_proxy_is_not_ready(
+    client: ClientSession, own_proxy: ProxyProcess
+) -> None:
+    """Every job is refused, so balancers are told; one log line when it begins, one when it is over."""
+    ready = f"{own_proxy.url}/readyz"
+    assert (await fetch(client, "GET", ready)).status == 200
+    before = resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE)
+    used = len(list(Path(f"/proc/{own_proxy.pid}/fd").iterdir()))
+    resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE, (used + 20, before[1]))
+    for _ in range(3):
+        problem(await post_job(client, own_proxy.queue_job), "overloaded", 503, "no")
+        problem(await fetch(client, "GET", ready), "overloaded", 503)
+    await eventually(lambda: own_proxy.events_of("new jobs are refused until the machine has room"))
+    resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE, before)
+    await eventually(lambda: own_proxy.events_of("the machine has room again"))
+    (begins,) = own_proxy.events_of("new jobs are refused until the machine has room")
+    assert begins["short_of"] == "file descriptors"
+    assert (await fetch(client, "GET", ready)).status == 200
+    assert (await post_job(client, own_proxy.queue_job)).status == 200
 
 
 async def test_a_killed_fork_server_is_replaced_and_its_workers_finish(

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy import log
+from proxy.jobs import headroom
 from proxy.jobs.headroom import Headroom
+from tests.support.waiting import eventually
 
 
 class Machine:
@@ -110,3 +113,44 @@ def test_where_no_descriptor_can_be_had_there_is_no_room(machine: Machine, monke
 
     monkeypatch.setattr(os, "dup", dup)
     assert machine.shortage() == "file descriptors"
+
+
+# --- one line when it begins, one when it ends -----------------------------------------------------------------------
+
+_BEGINS = "new jobs are refused until the machine has room"
+_ENDS = "the machine has room again"
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, object]]]:
+    """What is logged: level, event and fields."""
+    found: list[tuple[str, str, dict[str, object]]] = []
+    monkeypatch.setattr(log, "event", lambda level, what, **fields: found.append((level, what, fields)))
+    return found
+
+
+async def test_a_shortage_is_one_line_and_its_end_another(
+    machine: Machine, events: list[tuple[str, str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many jobs are refused; and the end is noticed although no job comes any more."""
+    monkeypatch.setattr(headroom, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(headroom, "_FRESH_S", 0.0)
+    room = Headroom(machine.proc, machine.cgroup)
+    machine.write("cgroup/pids.max", "320")
+    assert [room.shortage() for _ in range(5)] == ["process ids"] * 5
+    assert events == [("error", _BEGINS, {"short_of": "process ids"})]
+    machine.write("cgroup/pids.max", "max")
+    await eventually(lambda: len(events) > 1)
+    assert [(level, what) for level, what, _ in events] == [("error", _BEGINS), ("info", _ENDS)]
+
+
+def test_a_shortage_is_over_when_there_is_room_to_spare(
+    machine: Machine, events: list[tuple[str, str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would begin and end with every job at the limit."""
+    monkeypatch.setattr(headroom, "_FRESH_S", 0.0)
+    room = Headroom(machine.proc, machine.cgroup)
+    for limit, shortage in ((300 + 64, ""), (300 + 63, "process ids"), (300 + 79, "process ids"), (300 + 80, "")):
+        machine.write("cgroup/pids.max", str(limit))
+        assert room.shortage() == shortage
+    assert [what for _, what, _ in events] == [_BEGINS, _ENDS]

@@ -71,3 +71,92 @@ def test_another_cgroup_counts_for_nothing(machine: tuple[Path, Path]) -> None:
     write(cgroup / "system.slice/other.service/pids.max", "10\n")
     write(cgroup / "system.slice/other.service/pids.current", "10\n")
     assert Headroom(*machine).shortage() == ""
+
+
+# --- page cache is room ----------------------------------------------------------------------------------------------
+
+V2 = {"limit": "memory.max", "used": "memory.current", "prefix": "", "mapped": "file_mapped", "line": "0::/box"}
+V1 = {
+    "limit": "memory.limit_in_bytes",
+    "used": "memory.usage_in_bytes",
+    "prefix": "total_",
+    "mapped": "mapped_file",
+    "line": "4:memory:/box",
+}
+
+
+def fill(
+    machine: tuple[Path, Path],
+    names: dict[str, str],
+    *,
+    group: str = "box",
+    limit: int = 512 * _MIB,
+    used: int,
+    **stat: int,
+) -> None:
+    """Make this process a member of a group with a limit, so much of it used."""
+    proc, cgroup = machine
+    write(proc / "self/cgroup", names["line"] + "\n")
+    folder = cgroup / ("memory" if names is V1 else "") / group
+    write(folder / names["limit"], f"{limit}\n")
+    write(folder / names["used"], f"{used}\n")
+    members = {names["mapped"] if name == "mapped" else name: value for name, value in stat.items()}
+    lines = [f"cache {used}\n", *(f"{names['prefix']}{name} {value}\n" for name, value in members.items())]
+    write(folder / "memory.stat", "".join(lines))
+
+
+@pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
+@pytest.mark.parametrize("kind", ["inactive_file", "active_file"])
+def test_page_cache_is_room(machine: tuple[Path, Path], names: dict[str, str], kind: str) -> None:
+    """A process that used 110 MiB and has read files has nearly reached the limit, and is short of nothing."""
+    inactive, active = (400, 0) if kind == "inactive_file" else (0, 400)
+    fill(machine, names, used=510 * _MIB, inactive_file=inactive * _MIB, active_file=active * _MIB)
+    assert Headroom(*machine).shortage() == ""
+
+
+@pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
+def test_what_cannot_be_taken_back_is_no_room(machine: tuple[Path, Path], names: dict[str, str]) -> None:
+    """Neither memory that is in use, nor files that are mapped, as the code that runs is."""
+    fill(machine, names, used=500 * _MIB, inactive_file=20 * _MIB, active_file=100 * _MIB, mapped=90 * _MIB)
+    assert Headroom(*machine).shortage() == "memory"
+
+
+@pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
+def test_what_a_group_above_can_take_back_counts_there(machine: tuple[Path, Path], names: dict[str, str]) -> None:
+    """Each group has its own limit, use and cache, and the tightest is what is hit."""
+    inner = names | {"line": names["line"] + "/inner"}
+    fill(machine, names, used=510 * _MIB, inactive_file=10 * _MIB)
+    folder = machine[1] / ("memory" if names is V1 else "") / "box/inner"
+    write(folder / names["limit"], f"{512 * _MIB}\n")
+    write(folder / names["used"], f"{10 * _MIB}\n")
+    write(machine[0] / "self/cgroup", inner["line"] + "\n")
+    assert Headroom(*machine).shortage() == "memory"
+
+
+def test_a_group_of_version_1_without_a_limit_has_the_largest_number(machine: tuple[Path, Path]) -> None:
+    """The kernel rounds it down to whole pages."""
+    fill(machine, V1, limit=9223372036854771712, used=7000 * _MIB)
+    assert Headroom(*machine).shortage() == ""
+
+
+def test_the_process_limit_of_version_1_counts(machine: tuple[Path, Path]) -> None:
+    """`docker run --pids-limit` on an older machine."""
+    proc, cgroup = machine
+    write(proc / "self/cgroup", "8:pids:/box\n4:memory:/box\n0::/\n")
+    write(cgroup / "pids/box/pids.max", "100\n")
+    write(cgroup / "pids/box/pids.current", "90\n")
+    assert Headroom(*machine).shortage() == "process ids"
+
+
+def test_in_a_container_of_version_1_the_mount_is_its_own(machine: tuple[Path, Path]) -> None:
+    """The name is the one that the group has outside, and only the container's own group is mounted."""
+    fill(machine, V1, group="", used=510 * _MIB)
+    write(machine[0] / "self/cgroup", "4:memory:/docker/0123456789abcdef\n")
+    assert Headroom(*machine).shortage() == "memory"
+
+
+def test_without_its_numbers_a_group_counts_as_it_says(machine: tuple[Path, Path]) -> None:
+    """No memory.stat, no cache to take back."""
+    fill(machine, V2, used=510 * _MIB)
+    (machine[1] / "box/memory.stat").unlink()
+    assert Headroom(*machine).shortage() == "memory"
