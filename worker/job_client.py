@@ -141,7 +141,7 @@ class JobClient:
         try:
             return self._submissions.compose(job.body, values)
         except UnfilledError as exc:
-            raise UnavailableError(f"the submission cannot be made: {exc}", refused=True) from exc
+            raise UnavailableError(f"the submission cannot be composed: {exc}", refused=True) from exc
 
     async def _send(self, job: Assign, request: Request) -> None:
         headers = {"traceparent": job.traceparent, "tracestate": job.tracestate, **request.headers}
@@ -233,7 +233,7 @@ _TRANSLATION: Final[tuple[tuple[type[BaseException], Callable[[BaseException], J
     ),
     (
         aiohttp.ClientSSLError,
-        lambda _: UnavailableError("no TLS connection to the job server could be made", refused=True),
+        lambda _: UnavailableError("the TLS handshake with the job server failed", refused=True),
     ),
     (
         aiohttp.ClientConnectorError,
@@ -257,11 +257,11 @@ _TRANSLATION: Final[tuple[tuple[type[BaseException], Callable[[BaseException], J
     ),
     (
         aiohttp.ClientPayloadError,
-        lambda _: BadReplyError("the job server's reply ended early or is garbled"),
+        lambda _: BadReplyError("the job server's reply was cut off or is malformed"),
     ),
     (
         aiohttp.ClientResponseError,
-        lambda _: BadReplyError("the job server's reply is not HTTP as it should be"),
+        lambda _: BadReplyError("the job server's reply is not valid HTTP"),
     ),
     (
         aiohttp.ClientConnectionError,
@@ -269,7 +269,7 @@ _TRANSLATION: Final[tuple[tuple[type[BaseException], Callable[[BaseException], J
     ),
     (
         aiohttp.ClientError,
-        lambda _: BadReplyError("the exchange with the job server failed"),
+        lambda _: BadReplyError("the communication with the job server failed"),
     ),
     (
         OSError,

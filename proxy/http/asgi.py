@@ -145,7 +145,7 @@ class Guard:
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer
             problem = _problem_of(exc, self._documentation)
             if problem.code is Code.INTERNAL_ERROR:
-                log.event("error", "a request ended in a bug of the proxy", kind=type(exc).__name__)
+                log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
             if self._on_problem is not None:
                 self._on_problem(problem.code)
             if not started:
@@ -177,4 +177,4 @@ def _problem_of(exc: Exception, documentation: str) -> problems.Problem:
         case HTTPException():
             return _no_such_route(documentation)
         case _:
-            return problems.make(Code.INTERNAL_ERROR, "the proxy failed in a way it does not know")
+            return problems.make(Code.INTERNAL_ERROR, "unhandled exception in the proxy")

@@ -92,7 +92,7 @@ class _Tasks(TaskGroup):
             try:
                 await app(scope, messages.get, send, _no_threads, _no_threads)
             except Exception as exc:  # noqa: BLE001 - the request ends, the proxy does not
-                log.event("error", "a request ended in a bug of the proxy", kind=type(exc).__name__)
+                log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
             finally:
                 messages.leave()
                 await send(None)
@@ -196,7 +196,7 @@ class _HTTP1(H11Protocol):
         head_only = request.method == b"HEAD"
         names = {name for name, _ in request.headers}
         if not request.http_version.startswith(b"1."):
-            detail = "HTTP/1.1 is what is spoken here; HTTP/2 needs a gateway in front"
+            detail = "only HTTP/1.1 is supported here; HTTP/2 needs a gateway in front"
             await self._refuse(Code.HTTP_VERSION_NOT_SUPPORTED, detail, head_only=head_only)
         elif names >= {b"content-length", b"transfer-encoding"}:
             await self._refuse(Code.MALFORMED_REQUEST, "the request has a length and chunks", head_only=head_only)

@@ -46,7 +46,7 @@ TABLE: Final = MappingProxyType(
         Code.MALFORMED_REQUEST: _entry(
             400, 400, "The request is not valid HTTP/1.1",
             "The request does not follow RFC 9112, or could be understood in two ways. The connection is closed.",
-            "Fix the client, or whatever stands between it and the proxy; `detail` says what is wrong.",
+            "Fix the client, or whatever is between it and the proxy; `detail` says what is wrong.",
         ),
         Code.UNAUTHORIZED: _entry(
             401, 401, "An API key is required",
@@ -94,7 +94,7 @@ TABLE: Final = MappingProxyType(
             431, 431, "The headers are too large",
             "The request line and the headers are larger than 16 KiB, or there are more than 100 headers. The "
             "connection is closed.",
-            "Send fewer or shorter headers: cookies, say, which the proxy does not use.",
+            "Send fewer or shorter headers: cookies, for example, which the proxy does not use.",
         ),
         Code.INTERNAL_ERROR: _entry(
             500, 500, "Internal error",
@@ -129,9 +129,9 @@ TABLE: Final = MappingProxyType(
             "Retry after `Retry-After` seconds, or at another instance.",
         ),
         Code.HTTP_VERSION_NOT_SUPPORTED: _entry(
-            505, 505, "This version of HTTP is not spoken",
-            "The proxy speaks HTTP/1.1. The connection is closed.",
-            "Use HTTP/1.1, or put a gateway in front that speaks the other version.",
+            505, 505, "This version of HTTP is not supported",
+            "The proxy supports HTTP/1.1. The connection is closed.",
+            "Use HTTP/1.1, or put a gateway in front that supports the other version.",
         ),
         Code.WORKER_DIED: _entry(
             500, 500, "The job's worker died",

@@ -91,7 +91,7 @@ def _scope(writer: asyncio.StreamWriter, scheme: str) -> dict[str, Any]:
 def _on_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what asyncio caught where nobody else could, in one line."""
     kind = type(context.get("exception")).__name__
-    log.event("error", "the event loop caught an error", caught=str(context.get("message", "")), kind=kind)
+    log.event("error", "unhandled exception in the event loop", caught=str(context.get("message", "")), kind=kind)
 
 
 class Listener:

@@ -108,7 +108,7 @@ class CallbackIntake:
         await asyncio.shield(stored)
         late = late or not job.callback.done()
         if late:
-            log_lines.job_event("warning", "a late result came and is kept", job, late=True)
+            log_lines.job_event("warning", "a late result arrived and was kept", job, late=True)
         self.counts[CallbackFate.EARLY] += early and not late
         return CallbackFate.LATE if late else CallbackFate.ACCEPTED
 
@@ -150,7 +150,7 @@ class CallbackIntake:
                 return CallbackFate.ACCEPTED
             log.event(
                 "warning",
-                "a late result came and is kept",
+                "a late result arrived and was kept",
                 job_id=record.id,
                 worker_pid=None,
                 state=State.FINISHED,

@@ -89,9 +89,9 @@ class Dispatcher:
     def check_admission(self) -> None:
         """Raise AdmissionError if a job would not be taken now."""
         if self.draining:
-            raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and takes no new jobs")
+            raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and accepts no new jobs")
         if len(self._in_flight) >= self._max_jobs:
-            raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, and more are not taken")
+            raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, which is the limit")
         if self._store.trouble:
             raise AdmissionError(Code.JOURNAL_UNAVAILABLE, self._store.trouble)
         shortage = self._headroom.shortage()
@@ -138,7 +138,7 @@ class Dispatcher:
             never = sum(record.state is State.ACCEPTED for record in open_jobs)
             log.event(
                 "warning",
-                "jobs of an earlier run were found open",
+                "open jobs of an earlier run were found",
                 never_submitted=never,
                 waiting_for_callbacks=len(open_jobs) - never,
             )
@@ -167,7 +167,7 @@ class Dispatcher:
         try:
             outcome = await runner.run(job)
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave a client without an answer
-            log_lines.job_event("error", "a job ended in a bug of the proxy", job, kind=type(exc).__name__)
+            log_lines.job_event("error", "unhandled exception in a job", job, kind=type(exc).__name__)
         finally:
             job.advance(Event.FINISH)
             await _record_end(job, outcome)
@@ -183,4 +183,4 @@ async def _record_end(job: Job, outcome: Outcome) -> None:
     try:
         await job.recorder.finished(outcome)
     except Exception as exc:  # noqa: BLE001 - as above: whatever it is, the client gets its answer
-        log_lines.job_event("error", "a job's end could not be recorded", job, kind=type(exc).__name__)
+        log_lines.job_event("error", "the outcome of a job could not be recorded", job, kind=type(exc).__name__)

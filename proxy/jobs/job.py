@@ -131,4 +131,6 @@ class Job:
 
     def cancellation(self) -> Failed:
         """Return how the job ends where somebody has cancelled it."""
-        return self.failure(Code.CANCELLED, "the job was cancelled; the job server is not told, as it has no such call")
+        return self.failure(
+            Code.CANCELLED, "the job was cancelled; the job server was not told, as it has no call for that"
+        )

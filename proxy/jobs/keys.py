@@ -65,7 +65,7 @@ class Keys:
 
 def _same(found: Job | Record, fingerprint: bytes) -> Job | Record:
     if found.fingerprint != fingerprint:
-        raise RequestError(Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with another body")
+        raise RequestError(Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with a different body")
     return found
 
 

@@ -27,7 +27,7 @@ def never_submitted() -> Failed:
     """Return how a job ended that no worker had when the front end went down."""
     return Failed(
         code=Code.INTERRUPTED,
-        detail="the proxy went down before the job was given to a worker",
+        detail="the proxy was restarted before a worker had the job",
         submitted=Submitted.NO,
     )
 
@@ -57,4 +57,4 @@ class LeftOpen:
             return outcome
         if job.cancelled.done():
             return job.cancellation()
-        return job.failure(Code.INTERRUPTED, "the proxy went down, and no callback came after it was back")
+        return job.failure(Code.INTERRUPTED, "the proxy was restarted, and no callback came afterwards")

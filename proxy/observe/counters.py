@@ -44,7 +44,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         jobs = Counter(
             "jobs",
-            "Jobs that ended, by outcome (succeeded, or the problem's code) and by what was known of the submission.",
+            "Finished jobs by outcome (succeeded, or the problem's code) and by whether they were submitted.",
             ("outcome", "submitted"),
             namespace=PREFIX,
             registry=self.registry,
@@ -57,17 +57,19 @@ class Metrics:
             if code is not Code.NO_WORKER or submitted is Submitted.NO
         }
         self._jobs = jobs
-        self._duration = self._histogram("job_duration_seconds", "From a job's acceptance to its outcome.", _COARSE_S)
+        self._duration = self._histogram(
+            "job_duration_seconds", "Time from a job's acceptance to its outcome.", _COARSE_S
+        )
         phase = Histogram(
             "job_phase_seconds",
-            "How long each phase of a job took; one that a failure cut short counts with the time it had.",
+            "Duration of each phase of a job; a phase that a failure interrupted counts as well.",
             ("phase",),
             namespace=PREFIX,
             registry=self.registry,
             buckets=_COARSE_S,
         )
         self._phases = {name: phase.labels(name) for name in PHASES}
-        self.loop_lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer.", _FINE_S)
+        self.loop_lag = self._histogram("event_loop_lag_seconds", "Delay of a timer in the event loop.", _FINE_S)
         self._admission = Counter(
             "admission_refusals",
             "Requests refused with 503 before there was a job, by code.",
@@ -77,7 +79,7 @@ class Metrics:
         )
         self._requests = Counter(
             "request_errors",
-            "Requests refused for what they were, by code; internal-error is a bug of the proxy.",
+            "Invalid requests by code; internal-error is a bug in the proxy.",
             ("code",),
             namespace=PREFIX,
             registry=self.registry,

@@ -67,36 +67,36 @@ class LiveMetrics(Collector):
         yield from self._of_workers()
         counts = self._intake.counts
         kinds = {str(kind): counts[kind] for kind in CallbackFate}
-        yield _labelled_counter("callbacks", "Callbacks, by kind; early ones are accepted as well.", "kind", kinds)
+        yield _labelled_counter("callbacks", "Callbacks by kind; early ones count as accepted, too.", "kind", kinds)
         yield from self._of_store()
         lost = log.dropped_lines()
-        yield _counter("log_lines_dropped", "Log lines lost because the output did not take them.", lost)
+        yield _counter("log_lines_dropped", "Log lines lost because their output was blocked.", lost)
 
     def _of_jobs(self) -> Iterator[Metric]:
         by_state, draining = self._in_flight.by_state(), self._dispatcher.draining
-        yield _counter("jobs_accepted", "Jobs that were admitted.", self._in_flight.added)
+        yield _counter("jobs_accepted", "Accepted jobs.", self._in_flight.added)
         values = {str(state): by_state[state] for state in _IN_FLIGHT}
-        yield _labelled_gauge("jobs_in_flight", "Jobs in flight, by state.", "state", values)
-        yield _gauge("jobs_limit", "MAX_JOBS: jobs in flight beyond it are refused.", self._max_jobs)
-        yield _gauge("draining", "1 while the proxy takes no new jobs and finishes those it has.", draining)
+        yield _labelled_gauge("jobs_in_flight", "Jobs in flight by state.", "state", values)
+        yield _gauge("jobs_limit", "The limit of jobs in flight: MAX_JOBS.", self._max_jobs)
+        yield _gauge("draining", "1 while the proxy is draining: it accepts no new jobs.", draining)
 
     def _of_workers(self) -> Iterator[Metric]:
         pool, counts = self._pool, self._pool.counts
         by_state = Counter(worker_state(worker) for worker in pool.workers)
         yield _labelled_gauge(
-            "workers", "Worker processes, by state.", "state", {state: by_state[state] for state in WORKER_STATES}
+            "workers", "Worker processes by state.", "state", {state: by_state[state] for state in WORKER_STATES}
         )
         yield _gauge(
             "workers_on_hold", "1 while no worker can be started and new jobs are refused.", bool(pool.on_hold)
         )
-        yield _counter("worker_starts", "Workers that were started.", counts.started)
-        yield _counter("worker_reuses", "Times a worker was kept for another job.", counts.reused)
-        yield _counter("worker_stops", "Workers that were stopped because their job did not succeed.", counts.stopped)
-        yield _counter("worker_spare_deaths", "Workers that ended by themselves without a job.", counts.spares_died)
+        yield _counter("worker_starts", "Started workers.", counts.started)
+        yield _counter("worker_reuses", "How often a worker was kept for another job.", counts.reused)
+        yield _counter("worker_stops", "Workers stopped because their job failed.", counts.stopped)
+        yield _counter("worker_spare_deaths", "Idle workers that died.", counts.spares_died)
         yield _counter("worker_start_failures", "Workers that could not be started.", counts.failed_forks)
-        yield _counter("worker_storms", "Times so many spares died that new jobs were refused.", counts.storms)
+        yield _counter("worker_storms", "How often so many spares died that new jobs were refused.", counts.storms)
         restarts = max(0, counts.fork_servers - 1)
-        yield _counter("fork_server_restarts", "Times the process that makes workers was replaced.", restarts)
+        yield _counter("fork_server_restarts", "How often the process that forks workers was replaced.", restarts)
 
     def _of_store(self) -> Iterator[Metric]:
         for reading in self._store.readings():

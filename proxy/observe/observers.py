@@ -45,7 +45,7 @@ class Observers:
             try:
                 self.tracing.job_began(job)
             except Exception as exc:  # noqa: BLE001 - a job runs, traced or not
-                log_lines.job_event("error", "a job's beginning could not be noted", job, kind=type(exc).__name__)
+                log_lines.job_event("error", "a new job could not be reported", job, kind=type(exc).__name__)
 
     def job_finished(self, job: Job, outcome: Outcome) -> None:
         """Note a job that ended."""
@@ -54,7 +54,7 @@ class Observers:
             try:
                 note(job, outcome, durations)
             except Exception as exc:  # noqa: BLE001 - the job has its outcome, and no other job may suffer
-                log_lines.job_event("error", "a job's end could not be noted", job, kind=type(exc).__name__)
+                log_lines.job_event("error", "a finished job could not be reported", job, kind=type(exc).__name__)
 
     async def close(self) -> None:
         """Send what is still to be sent."""

@@ -39,13 +39,13 @@ def banner(settings: Settings, urls: Mapping[str, str], embedded_url: str) -> st
 def _keys(settings: Settings) -> str:
     if settings.api_keys:
         return f"clients must send one of {len(settings.api_keys)} keys"
-    return "none are asked for; whoever reaches this address can have jobs run (set API_KEYS)"
+    return "none needed: anybody who can reach this address can run jobs (set API_KEYS)"
 
 
 def _workers(settings: Settings) -> str:
     match settings.worker_max_jobs:
         case 0:
-            how = "worker processes are used again after each success"
+            how = "worker processes are reused after each success"
         case 1:
             how = "a fresh worker process for each job"
         case times:

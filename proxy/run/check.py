@@ -116,9 +116,9 @@ class Check:
         if settings.api_keys:
             self._found(Verdict.OK, "keys", f"clients must send one of {len(settings.api_keys)} keys")
         elif is_loopback(f"http://{settings.host}/"):
-            self._found(Verdict.OK, "keys", "none are asked for, and only this machine can ask")
+            self._found(Verdict.OK, "keys", "none needed, and only this machine can connect")
         else:
-            words = "none are asked for: whoever reaches HOST, PORT can have jobs run; set API_KEYS"
+            words = "none needed: anybody who can reach HOST, PORT can run jobs; set API_KEYS"
             self._found(Verdict.WARNING, "keys", words)
 
     def _listen(self) -> None:

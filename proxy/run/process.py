@@ -187,7 +187,7 @@ class FrontEnd:
                 for listener in listeners.values():
                     await listener.stopped()
         except TimeoutError:
-            log.event("error", "some work was still under way at the last moment and was cut off")
+            log.event("error", "the drain took too long, and the remaining work was aborted")
         await app.store.close()
         await app.observers.close()
 
@@ -273,7 +273,7 @@ async def _warn_if_unreachable(job_server_url: str) -> None:
     if reason:
         log.event(
             "warning",
-            "the job server cannot be reached now; until it can, jobs fail as job-server-unavailable",
+            "the job server cannot be reached; until it can, jobs fail as job-server-unavailable",
             job_server=shown(job_server_url),
             reason=reason,
         )

@@ -53,7 +53,7 @@ class Reload:
             for listener in self._listeners:
                 listener.reload_certificate(fresh.tls_certfile, fresh.tls_keyfile)
         except SettingsError as exc:
-            log.event("error", "not reloaded, everything stays as it was", reason="; ".join(str(exc).splitlines()))
+            log.event("error", "the reload failed, and nothing was changed", reason="; ".join(str(exc).splitlines()))
             return
         self._authorization.replace(fresh.api_keys)
         changed = [f.name for f in fields(fresh) if getattr(fresh, f.name) != getattr(self._settings, f.name)]

@@ -41,7 +41,7 @@ class Signals:
         def stop(number: int, frame: FrameType | None) -> None:
             name = signal.Signals(number)
             if self._stopping:
-                log.event("warning", "ended at once by a second signal", signal=name.name, at=stack(frame))
+                log.event("warning", "stopped at once by a second signal", signal=name.name, at=stack(frame))
                 self._end(_BY_SIGNAL + number)
             self._stopping = True
             loop.call_soon_threadsafe(self._on_stop, name)

@@ -123,7 +123,7 @@ class LocalRunner:
 
     async def _outcome(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
         if worker.gone:  # it ended while the ticket was on its way, and its end was reported to nobody
-            watch.on_death("it ended before it had the job")
+            watch.on_death("it died before it had the job")
         await job.recorder.submitting()
         if watch.outcome.done():  # cancelled, or the worker died, before it had anything to do
             return watch.outcome.result()
@@ -191,7 +191,7 @@ class _Watch:
         try:
             self._job.advance(event)
         except IllegalEventError as exc:
-            self._disbelieve(f"the worker contradicted itself: {exc}")
+            self._disbelieve(f"the worker sent contradictory messages: {exc}")
         else:
             if event is Event.REPLY_READ:
                 self._job.recorder.waiting()
@@ -199,7 +199,7 @@ class _Watch:
     def _answered(self) -> None:
         outcome = self._job.recorder.record.outcome if self._job.callback.done() else None
         if outcome is None:
-            self._disbelieve("the worker contradicted itself: it has taken a callback that never came")
+            self._disbelieve("the worker sent contradictory messages: it has taken a callback that never came")
         else:
             self._finish(outcome)
 

@@ -216,7 +216,7 @@ class Pool:
         pid, self._fork_server, self._starting = self.fork_server_pid, None, 0
         if self._closing:
             return
-        log.event("error", "the fork server is gone and is being replaced", pid=pid)
+        log.event("error", "the fork server died and is being replaced", pid=pid)
         if not self._has_forked:
             self._go_on_hold("the fork server ended before it had made a worker")
         elif "lost" not in self._timers:

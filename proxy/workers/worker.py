@@ -238,10 +238,10 @@ class Worker:
         if self._broken:
             return f"{self._broken} and was killed"
         if self.status is None:
-            return "it ended and nobody could say how"
+            return "it died, and its exit status is unknown"
         if self.status < 0:
-            return f"it was ended by {_signal_name(-self.status)}"
-        return f"it ended with exit code {self.status}"
+            return f"it was killed by {_signal_name(-self.status)}"
+        return f"it exited with code {self.status}"
 
     def _close_inbox(self) -> None:
         if self._inbox_fd >= 0:

@@ -25,7 +25,7 @@ from tests.support.proxy_process import ROOT, ProxyProcess, environment
 from tests.support.waiting import eventually
 
 _RELOADED = "reloaded certificate and keys"
-_NOT_RELOADED = "not reloaded, everything stays as it was"
+_NOT_RELOADED = "the reload failed, and nothing was changed"
 
 
 async def reload(proxy: ProxyProcess, event: str) -> dict[str, Any]:

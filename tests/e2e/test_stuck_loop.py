@@ -50,8 +50,8 @@ def test_two_signals_end_it_and_the_log_says_where_it_stood(
     function = request.node.callspec.params["proxy"]
     processes = proxy.descendants()
     proxy.signal(signal.SIGUSR1)
-    eventually_blocking(lambda: proxy.events_of("the event loop stands still"))
-    (stands,) = proxy.events_of("the event loop stands still")
+    eventually_blocking(lambda: proxy.events_of("the event loop is blocked"))
+    (stands,) = proxy.events_of("the event loop is blocked")
     assert f" {function} < " in stands["at"]
     assert stands["cpu_s"] > 0
     proxy.signal(signal.SIGTERM)
@@ -59,7 +59,7 @@ def test_two_signals_end_it_and_the_log_says_where_it_stood(
     eventually_blocking(lambda: not pending(proxy.pid))
     proxy.signal(signal.SIGTERM)
     assert proxy.wait(5) == 128 + signal.SIGTERM
-    (ended,) = proxy.events_of("ended at once by a second signal")
+    (ended,) = proxy.events_of("stopped at once by a second signal")
     assert f" {function} < " in ended["at"]
     eventually_blocking(lambda: not any(runs(process) for process in processes), timeout_s=3)
 
@@ -68,8 +68,8 @@ def test_two_signals_end_it_and_the_log_says_where_it_stood(
 def test_a_loop_that_goes_on_is_told_too(proxy: ProxyProcess) -> None:
     """With the time for which it stood; and then everything is as before."""
     proxy.signal(signal.SIGUSR1)
-    eventually_blocking(lambda: proxy.events_of("the event loop goes on"))
-    (goes_on,) = proxy.events_of("the event loop goes on")
+    eventually_blocking(lambda: proxy.events_of("the event loop continues"))
+    (goes_on,) = proxy.events_of("the event loop continues")
     assert goes_on["stood_s"] >= 2
     assert proxy.stop() == 0
 

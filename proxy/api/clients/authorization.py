@@ -38,7 +38,7 @@ class Authorization:
         # All are compared, each in constant time, so that the time taken tells nothing about any.
         known = [hmac.compare_digest(given, wanted) for wanted in self._hashes]
         if scheme.lower() != "bearer" or not any(known):
-            raise RequestError(Code.UNAUTHORIZED, "send `Authorization: Bearer <key>` with a key that is known here")
+            raise RequestError(Code.UNAUTHORIZED, "send `Authorization: Bearer <key>` with a valid key")
         return given
 
 

@@ -48,7 +48,7 @@ class Jobs:
             return job
         record = await self._store.by_id(job_id)
         if record is None:
-            raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is remembered no longer")
+            raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is no longer remembered")
         return record
 
 

@@ -37,7 +37,9 @@ class OwnNames:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on. Raises RequestError where its `Host` is none of ours."""
         if scope["type"] == "http" and not self._is_ours(header(scope, b"host")):
-            raise RequestError(Code.FORBIDDEN, "the admin address answers to ADMIN_HOST, localhost and IP addresses")
+            raise RequestError(
+                Code.FORBIDDEN, "the admin address only answers under ADMIN_HOST, localhost and IP addresses"
+            )
         await self._app(scope, receive, send)
 
     def _is_ours(self, host: str) -> bool:

@@ -95,7 +95,7 @@ class Events:
         """Send snapshots."""
         snapshots = self._snapshots
         if snapshots.watchers >= _MAX_WATCHERS:
-            raise AdmissionError(Code.OVERLOADED, f"{_MAX_WATCHERS} pages are being served already")
+            raise AdmissionError(Code.OVERLOADED, f"{_MAX_WATCHERS} pages are open already, which is the limit")
         if scope["method"] == "HEAD":
             await send_response(scope, send, 200, b"", b"text/event-stream", _HEADERS[1:])
             return
@@ -157,7 +157,7 @@ class FindJob:
             return past.describe()
         record = await self._store.by_id(job_id)
         if record is None:
-            raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is remembered no longer")
+            raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is no longer remembered")
         status = status_document(record)
         return {
             "job_id": record.id,
@@ -200,4 +200,4 @@ def _check_same_origin(scope: Scope) -> None:
         and header(scope, b"sec-fetch-site") in {"", "same-origin"}
     )
     if not sound:
-        raise RequestError(Code.FORBIDDEN, "only the dashboard's own page may stop a job")
+        raise RequestError(Code.FORBIDDEN, "only the dashboard's own page can stop a job")

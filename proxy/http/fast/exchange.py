@@ -83,7 +83,7 @@ class Exchange:
         try:
             await app(scope, self.receive, self.send)
         except Exception as exc:  # noqa: BLE001 - the connection ends, the proxy does not
-            log.event("error", "a request ended in a bug of the proxy", kind=type(exc).__name__)
+            log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
         connection = self._connection
         if self._answered:
             if self.keep_alive and self._left_bytes:  # what nobody asked for is all there

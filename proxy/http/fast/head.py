@@ -85,7 +85,7 @@ def answer_head(status: int, fields: Iterable[tuple[bytes, bytes]], *, close: bo
         lines.append(b"connection: close\r\n")
     head = b"".join((_STATUS_LINES[status], *lines, _date.line(), b"\r\n"))
     if head.count(b"\n") != len(lines) + 3 or head.count(b"\r") != len(lines) + 3:
-        raise ValueError("a field of the answer has the end of a line in it")
+        raise ValueError("a header of the answer contains a line break")
     return head
 
 

@@ -85,15 +85,17 @@ class Journal:
         size = _size_bytes(self._path) + _size_bytes(f"{self._path}-wal")
         queued = len(self._waiting) + len(self._away)
         return (
-            _gauge("journal_unavailable", "1 while the journal cannot be used.", bool(self.trouble)),
+            _gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
             _gauge("journal_queue", "Orders that the journal's thread has not carried out.", queued),
-            _gauge("journal_backlog", "Jobs that wait to be recorded when that is possible again.", writer.backlog),
-            _gauge("journal_size_bytes", "The journal's file and its write-ahead log.", size),
+            _gauge(
+                "journal_backlog", "Jobs that will be recorded when the journal is available again.", writer.backlog
+            ),
+            _gauge("journal_size_bytes", "Size of the journal and its write-ahead log.", size),
             _counter("journal_commits", "Transactions.", writer.commits),
             _counter("journal_failures", "Transactions that failed.", writer.failures),
             _counter("journal_records_written", "Records written.", writer.written),
-            _counter("journal_records_given_up", "Records that were never written.", writer.given_up),
-            _counter("journal_jobs_expired", "Jobs forgotten because RESULT_TTL was over.", writer.expired),
+            _counter("journal_records_given_up", "Records dropped because the backlog was full.", writer.given_up),
+            _counter("journal_jobs_expired", "Jobs deleted after RESULT_TTL.", writer.expired),
         )
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:

@@ -442,7 +442,7 @@ async def test_an_answer_that_nobody_reads_is_given_up(server: Server, monkeypat
 
 
 async def test_a_bug_in_an_answer_splits_nothing(server: Server) -> None:
-    """A field with the end of a line in it closes the connection; none of it is sent."""
+    """A field with a line break closes the connection; none of it is sent."""
     assert await server.ask(post("/bug")) == b""
 
 

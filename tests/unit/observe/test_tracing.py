@@ -97,7 +97,7 @@ async def test_a_bug_in_tracing_costs_no_job(monkeypatch: pytest.MonkeyPatch) ->
     observers.job_began(job)
     job.advance(Event.FINISH)
     observers.job_finished(job, Succeeded(body=b"{}"))
-    assert lines == ["a job's beginning could not be noted", "job succeeded", "a job's end could not be noted"]
+    assert lines == ["a new job could not be reported", "job succeeded", "a finished job could not be reported"]
     assert observers.history.by_id(job.id) is not None
 
 

@@ -35,7 +35,7 @@ def test_what_is_switched_off_is_not_named() -> None:
     assert "nothing outlives the process" in text
 
 
-@pytest.mark.parametrize(("value", "words"), [("0", "used again after each success"), ("7", "serve 7 jobs each")])
+@pytest.mark.parametrize(("value", "words"), [("0", "reused after each success"), ("7", "serve 7 jobs each")])
 def test_it_says_how_workers_are_used(value: str, words: str) -> None:
     """As WORKER_MAX_JOBS has it."""
     assert words in banner(load({"WORKER_MAX_JOBS": value}), URLS, "")
@@ -50,7 +50,7 @@ def test_where_keys_are_asked_for_the_line_has_a_place_for_one() -> None:
 
 @pytest.mark.parametrize(
     ("keys", "words"),
-    [("", "Keys: none are asked for; whoever reaches"), ("one,two", "Keys: clients must send one of 2 keys")],
+    [("", "Keys: none needed: anybody who can reach"), ("one,two", "Keys: clients must send one of 2 keys")],
 )
 def test_it_says_whether_keys_are_asked_for(keys: str, words: str) -> None:
     """A proxy that stands open by mistake is seen at the first look."""

@@ -148,7 +148,7 @@ async def test_a_job_that_ended_holds_no_memory(end: str) -> None:
             await stage.called_back()
             stage.worker.handler.on_message(Answered(job_id=stage.job.id))
         case "death":
-            stage.worker.handler.on_death("it was ended by SIGSEGV")
+            stage.worker.handler.on_death("it was killed by SIGSEGV")
         case "cancelled":
             stage.job.cancelled.set_result(None)
     await stage.run
@@ -185,7 +185,7 @@ async def test_a_failure_says_what_the_state_says(events: tuple[Event, ...], sub
     stage.says(*events)
     match end:
         case "death":
-            stage.worker.handler.on_death("it was ended by SIGSEGV")
+            stage.worker.handler.on_death("it was killed by SIGSEGV")
             code = Code.WORKER_DIED
         case "cancelled":
             stage.job.cancelled.set_result(None)
@@ -266,7 +266,7 @@ async def test_a_worker_lost_before_the_submission_is_nobodys_loss(way: str) -> 
         await stage.assigned()
         if way == "after a refusal":
             stage.says(Event.CONNECTED, Event.REFUSED)
-        stage.worker.handler.on_death("it was ended by SIGKILL")
+        stage.worker.handler.on_death("it was killed by SIGKILL")
     await stage.assigned()
     stage.says(Event.CONNECTED, Event.REPLY_READ)
     await stage.called_back()
@@ -281,7 +281,7 @@ async def test_a_job_that_has_lost_three_workers_is_given_to_no_other() -> None:
     stage = Stage()
     for _ in range(3):
         await stage.assigned()
-        stage.worker.handler.on_death("it was ended by SIGSEGV")
+        stage.worker.handler.on_death("it was killed by SIGSEGV")
     outcome = await stage.failed()
     assert (outcome.code, outcome.submitted, outcome.retry_safe) == (Code.WORKER_DIED, Submitted.NO, True)
     assert (stage.pool.released, stage.runner.reassigned) == ([False] * 3, 2)
@@ -291,7 +291,7 @@ async def test_a_worker_lost_later_than_the_deadline_is_not_replaced() -> None:
     """The deadline is the job's, however many workers it has."""
     stage = Stage(timeout_s=0.1)
     await stage.assigned()
-    stage.worker.handler.on_death("it was ended by SIGKILL")
+    stage.worker.handler.on_death("it was killed by SIGKILL")
     outcome = await stage.failed()
     assert (outcome.code, outcome.submitted) == (Code.DEADLINE_EXCEEDED, Submitted.NO)
 

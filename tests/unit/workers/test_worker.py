@@ -113,7 +113,7 @@ def test_what_a_worker_wrote_before_its_end_is_heard_before_its_end(
             return one.handler.heard
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        assert runner.run(ended_at_once()) == [ANSWERED, "it ended with exit code 0"]
+        assert runner.run(ended_at_once()) == [ANSWERED, "it exited with code 0"]
 
 
 async def test_half_a_message_before_the_end_is_no_message() -> None:
@@ -121,7 +121,7 @@ async def test_half_a_message_before_the_end_is_no_message() -> None:
     with rig() as one:
         one.writes(frame(encode(ANSWERED))[:-1])
         one.worker.on_status(-9)
-        assert one.handler.heard == ["it was ended by SIGKILL"]
+        assert one.handler.heard == ["it was killed by SIGKILL"]
 
 
 async def test_the_end_is_reported_once() -> None:
@@ -131,7 +131,7 @@ async def test_the_end_is_reported_once() -> None:
         one.worker.on_status(1)
         one.worker.on_status(1)
         one.worker.on_ended()
-        assert one.handler.heard == ["it ended with exit code 1"]
+        assert one.handler.heard == ["it exited with code 1"]
         assert one.exits == [one.worker]
         assert one.worker.gone
 
@@ -194,4 +194,4 @@ async def test_a_worker_that_is_gone_takes_nothing() -> None:
         one.worker.stop()
         one.worker.kill()
         one.worker.retire()
-        assert one.handler.heard == ["it was ended by SIGSEGV"]
+        assert one.handler.heard == ["it was killed by SIGSEGV"]
