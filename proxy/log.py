@@ -1,12 +1,11 @@
-"""The log: structlog, one line an event; readable on a terminal, JSON elsewhere.
+"""The log: structlog, one line per event; readable on a terminal, JSON otherwise.
 
-Lines are written by a thread from a bounded queue: a reader of our output that stops reading, or a full disk, may cost
-lines (their number is counted), but never stops the event loop.
+A thread writes the lines from a bounded queue: a reader that stops reading, or a full disk, may cost lines (they are
+counted), but never blocks the event loop. This file knows nothing about jobs: what the log says about jobs and workers
+is in the files log_lines.py of their rooms.
 
-This file knows no job: what is said of jobs and of workers stands in their rooms, in the files log_lines.py.
-
-No line holds a token, a key or a body. No value can look like another line: JSON escapes what is not printable, and so
-does the console.
+No line contains a token, a key or a body. No value can look like another line: JSON escapes what is not printable, and
+so does the console format.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ import structlog
 __all__ = ["LEVELS", "LineWriter", "configure", "dropped_lines", "event"]
 
 _MAX_LINES: Final = 10_000
-#: Lines that are written at once.
+#: How many lines are written at once.
 _BATCH: Final = 500
-#: How long lines are gathered before they are written.
+#: How long lines are collected before they are written.
 _GATHER_S: Final = 0.02
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class LineWriter:
-    """Writes lines from a thread of its own; drops them while the output takes none."""
+    """Writes lines in a thread of its own; drops them while the output blocks."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        #: How many lines were lost.
+        #: How many lines were dropped.
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -63,11 +62,11 @@ class LineWriter:
                 self._write(lines)
 
     def _take(self) -> tuple[list[str], bool]:
-        """Wait for lines; return those there are, and whether they are the last."""
+        """Wait for lines; return them, and whether they are the last."""
         lines: list[str] = []
         while (line := self._lines.get()) is not None:
             if not lines:
-                time.sleep(_GATHER_S)  # a wake-up for each line would take the interpreter from the event loop
+                time.sleep(_GATHER_S)  # a wake-up for each line would take the GIL from the event loop
             lines.append(line)
             if len(lines) == _BATCH or self._lines.empty():
                 return lines, False
@@ -77,12 +76,12 @@ class LineWriter:
         try:
             self._output.write("\n".join(lines) + "\n")
             self._output.flush()
-        except (OSError, ValueError):  # nowhere to write to; the proxy goes on without a log
+        except (OSError, ValueError):  # nowhere to write to; the proxy continues without a log
             self.dropped += len(lines)
 
 
 def configure(log_format: str, level: str, output: TextIO = sys.stderr) -> LineWriter:
-    """Set the log up; return its writer, to be closed at the end."""
+    """Configure the log; return its writer, to be closed at the end."""
     console = log_format == "console" or (log_format == "auto" and output.isatty())
     renderers: list[Any] = [_escape, structlog.dev.ConsoleRenderer(colors=output.isatty())] if console else [_json]
     writer = LineWriter(output)
@@ -101,12 +100,12 @@ def configure(log_format: str, level: str, output: TextIO = sys.stderr) -> LineW
 
 
 def dropped_lines() -> int:
-    """Return how many lines were lost because the output did not take them."""
+    """Return how many lines were lost because their output was blocked."""
     return _current.writer.dropped if _current.writer is not None else 0
 
 
 class _Current:
-    """Where events go: bound once, as binding costs more than writing."""
+    """Where events go: bound once, because binding costs more than writing."""
 
     log: Any = structlog.get_logger()
     writer: LineWriter | None = None
@@ -123,7 +122,7 @@ def _json(_logger: object, _method: str, fields: structlog.typing.EventDict) -> 
 
 
 def _escape(_logger: object, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Make what could move a terminal's cursor, or look like another line, visible; JSON does that by itself."""
+    """Make visible whatever could move a terminal's cursor or look like another line; JSON does that by itself."""
     return {name: _visible(value) for name, value in fields.items()}
 
 

@@ -1,4 +1,4 @@
-"""How a callback gets to whoever waits for it."""
+"""How a callback reaches whoever waits for it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Delivery", "LocalDelivery"]
 
 
 class Delivery(Protocol):
-    """Tells whoever runs a job that its callback is there.
+    """Tells whoever runs a job that its callback has come.
 
-    Whoever that is may be another process, on another machine: a callback may arrive anywhere.
+    That can be another process on another machine: a callback may arrive anywhere.
     """
 
     def deliver(self, record: Record) -> None:
-        """Pass on a record that has a callback, to whoever runs the job. Where nobody does, nothing happens.
+        """Pass a record that has a callback to whoever runs the job. Does nothing if nobody does.
 
         Does not wait and does not fail: the callback is in the store, where it will be found.
         """
@@ -26,7 +26,7 @@ class Delivery(Protocol):
 
 
 class LocalDelivery:
-    """Every job is run by this process."""
+    """For jobs that this process runs itself."""
 
     def __init__(self, in_flight: InFlight) -> None:
         self._in_flight = in_flight

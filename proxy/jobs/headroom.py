@@ -59,7 +59,9 @@ class Headroom:
             return
         self._short_since = now
         log.event("error", "new jobs are refused until the machine has room", short_of=shortage)
-        with contextlib.suppress(RuntimeError):  # without an event loop nobody serves, and nobody waits for the end
+        with contextlib.suppress(
+            RuntimeError
+        ):  # without an event loop nothing is served, and nothing waits for the end
             asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again)
 
     def _look_again(self) -> None:

@@ -15,13 +15,13 @@ __all__ = ["InFlight"]
 
 
 class InFlight:
-    """Finds a job that is in flight. Tokens are known by their hash only."""
+    """Finds jobs in flight. Tokens are stored only as hashes."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Job] = {}
         self._by_token: dict[bytes, Job] = {}
         self._by_key: dict[bytes, Job] = {}
-        #: How many jobs were ever taken in.
+        #: How many jobs were ever added.
         self.added = 0
 
     def __len__(self) -> int:
@@ -31,7 +31,7 @@ class InFlight:
         return iter(list(self._by_id.values()))
 
     def add(self, job: Job) -> None:
-        """Take in a job."""
+        """Add a job."""
         self.added += 1
         self._by_id[job.id] = job
         self._by_token[job.token_hash] = job
@@ -52,14 +52,14 @@ class InFlight:
     def by_token(self, hashed: bytes) -> Job | None:
         """Return the job whose token has this hash, if it is in flight.
 
-        A look-up by hash tells nothing through its timing: who does not have the token cannot steer the hash.
+        The timing of a look-up by hash reveals nothing: without the token, nobody can choose the hash.
         """
         return self._by_token.get(hashed)
 
     def by_key(self, key: bytes) -> Job | None:
-        """Return the job that was begun under this idempotency key, if it is in flight."""
+        """Return the job with this idempotency key, if it is in flight."""
         return self._by_key.get(key)
 
     def by_state(self) -> Counter[State]:
-        """Return how many jobs are in which state."""
+        """Return the number of jobs in each state."""
         return Counter(job.state for job in self._by_id.values())

@@ -1,8 +1,10 @@
 """Idempotency keys: one key, one job, however often it is sent.
 
-A request under a key that is in use joins that job, or gets its outcome again. Only a job that certainly was not
-submitted may be begun anew under its key. Between the look into the store and the new job nothing else may begin under
-the same key: whoever comes second waits for the first to be through with that.
+A request whose key is in use joins that job, or gets its outcome again. Only a job that certainly was not submitted may
+be run again under its key.
+
+Between the look-up in the store and the new job, no other job may begin under the same key: the second request waits
+until the first one is done with that.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ __all__ = ["Keys"]
 
 
 class Keys:
-    """Finds the job that belongs to a key, or begins it."""
+    """Finds the job of a key, or begins it."""
 
     def __init__(self, in_flight: InFlight, store: JobStore) -> None:
         self._in_flight = in_flight
         self._store = store
-        #: Keys that somebody looks for in the store, and what tells that the search is over.
+        #: Keys that are being looked up in the store, with a future that is done when the look-up is.
         self._searches: dict[bytes, asyncio.Event] = {}
 
     async def join_or_begin(

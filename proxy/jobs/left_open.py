@@ -24,7 +24,7 @@ __all__ = ["LeftOpen", "adopt", "never_submitted"]
 
 
 def never_submitted() -> Failed:
-    """Return how a job ended that no worker had when the front end went down."""
+    """Return the outcome of a job that no worker had when the front end died."""
     return Failed(
         code=Code.INTERRUPTED,
         detail="the proxy was restarted before a worker had the job",
@@ -34,7 +34,7 @@ def never_submitted() -> Failed:
 
 def adopt(store: JobStore, record: Record) -> Job:
     """Return the job that `record` describes, to be run by `LeftOpen`."""
-    # The wall clock may have been set meanwhile: never longer than the job had from the beginning.
+    # The wall clock may have been changed: never allow more time than the job had at first.
     left_s = min(record.deadline_at - time.time(), record.deadline_at - record.accepted_at)
     return Job(
         body=b"",
@@ -46,7 +46,9 @@ def adopt(store: JobStore, record: Record) -> Job:
 
 
 class LeftOpen:
-    """A `Runner` for adopted jobs: there is no worker, only the callback, the deadline and whoever cancels."""
+    """A `Runner` for jobs of an earlier front end: there is no worker, only the callback, the deadline and
+    cancellation.
+    """
 
     async def run(self, job: Job) -> Outcome:
         """Wait for the job's callback; return its outcome, by its deadline."""

@@ -1,4 +1,4 @@
-"""What the log says of jobs."""
+"""What the log says about jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def job_event(level: str, what: str, job: Job, **fields: object) -> None:
 
 
 def job_line(job: Job, outcome: Outcome, durations: dict[str, float] | None = None) -> None:
-    """Log a job's end: one line a job, with where its time went, in milliseconds. `durations`: phases(job)."""
+    """Log the end of a job: one line with the time of each phase, in milliseconds. `durations`: phases(job)."""
     finished = job.reached.get(State.FINISHED, time.monotonic())
     spent = phases(job) if durations is None else durations
     fields: dict[str, object] = {f"{phase}_ms": round(duration_s * 1000, 1) for phase, duration_s in spent.items()}

@@ -6,8 +6,8 @@
     job         waiting   -> callback    the job server had it
     delivery    callback  -> finished    the callback went to the worker and came back as the outcome
 
-A phase that a failure cut short has the time until the end. A phase that was never reached, or that was overtaken by an
-early callback, is missing.
+A phase that a failure interrupted lasts until the end. A phase that was never reached, or that an early callback
+overtook, is missing.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def phase_starts(job: Job) -> list[tuple[str, float]]:
 
 
 def phases(job: Job) -> dict[str, float]:
-    """Return how long each phase took, in seconds, in order; the last one of a job in flight: until now.
+    """Return the duration of each phase in seconds, in order; that of a job in flight's last phase, until now.
 
-    Nothing for a job that an earlier front end began: nobody here knows.
+    Empty for a job that an earlier front end began: its times are unknown.
     """
     if job.adopted:
         return {}

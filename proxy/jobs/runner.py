@@ -1,4 +1,4 @@
-"""The protocol of whatever runs jobs."""
+"""The protocol of everything that runs jobs."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ class Runner(Protocol):
     """
 
     async def run(self, job: Job) -> Outcome:
-        """Run `job` and return how it ended."""
+        """Run `job` and return its outcome."""
         ...

@@ -1,6 +1,6 @@
-"""What is counted as it happens, and the page that shows it with everything that is read at that moment.
+"""What is counted as it happens, and the page that shows it together with what is read from live state.
 
-A finished job costs some microseconds here: the children of every label are bound once, before the first job. What can
+A finished job costs a few microseconds here: the children of every label are bound once, before the first job. What can
 be read from live state (jobs in flight, workers, the pool's own counts) is read at a scrape: proxy/observe/gauges.py.
 """
 
@@ -30,10 +30,10 @@ _FINE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 _COARSE_S: Final = (*_FINE_S, 5, 10, 30, 60)
 _ADMISSION_STATUS: Final = 503
 _FAILURE_STATUS: Final = 500
-#: How a job can end, apart from success. What refuses a request before there is a job is not among them.
+#: How a job can fail. The codes that refuse a request before there is a job are not among them.
 _FAILURES: Final = (*(code for code, entry in TABLE.items() if entry.status == _FAILURE_STATUS), Code.NO_WORKER)
 
-# The extra time series with the time of creation double what is stored, for no question that anybody asks here.
+# The extra time series with the time of creation would double what is stored, and nobody needs them here.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -94,7 +94,7 @@ class Metrics:
         return Histogram(name, words, namespace=PREFIX, registry=self.registry, buckets=buckets)
 
     def job_finished(self, job: Job, outcome: Outcome, durations: dict[str, float]) -> None:
-        """Count a job that ended, and how long each of its phases took."""
+        """Count a finished job, and the duration of each of its phases."""
         if isinstance(outcome, Failed):
             child = self._failed.get((outcome.code, outcome.submitted))
             (child or self._jobs.labels(str(outcome.code), str(outcome.submitted))).inc()
@@ -111,5 +111,5 @@ class Metrics:
         (child or self._requests.labels(str(code))).inc()
 
     def text(self) -> bytes:
-        """Return everything as Prometheus reads it."""
+        """Return everything in the text format of Prometheus."""
         return generate_latest(self.registry)

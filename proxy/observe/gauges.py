@@ -1,4 +1,4 @@
-"""The metrics that are read from live state when somebody asks, instead of being counted as things happen."""
+"""The metrics that are read from live state at a scrape, instead of being counted as things happen."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _IN_FLIGHT: Final = tuple(state for state in State if state is not State.FINISHE
 
 
 def worker_state(worker: Worker) -> str:
-    """Return the word for what a worker does now."""
+    """Return the word for what a worker is doing now."""
     if worker.stopping:
         return "stopping"
     return worker.handler.state_name if worker.handler is not None else "spare"
@@ -58,11 +58,11 @@ class LiveMetrics(Collector):
         self._max_jobs = max_jobs
 
     def describe(self) -> Iterable[Metric]:
-        """Say nothing beforehand: the state is read at a scrape only."""
+        """Return nothing: the state is read only at a scrape."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what is true now."""
+        """Yield the current values."""
         yield from self._of_jobs()
         yield from self._of_workers()
         counts = self._intake.counts

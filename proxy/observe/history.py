@@ -1,6 +1,6 @@
-"""What happened lately, for the dashboard: the last jobs and failures, and each of the last seconds in figures.
+"""What happened recently, for the dashboard: the last jobs and failures, and figures for each of the last seconds.
 
-A job that ends costs one small object and a few numbers here; nothing is computed until somebody looks.
+A finished job costs one small object and a few numbers here; nothing is computed until somebody looks.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["SECONDS", "History", "PastJob", "describe_in_flight"]
 SECONDS: Final = 300
 _FAILURES: Final = 50
 _JOBS: Final = 2_000
-#: Of the durations within one second so many are kept: enough for a percentile on a chart.
+#: How many durations are kept for each second: enough for a percentile on a chart.
 _SAMPLES: Final = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PastJob:
-    """A job that ended, without any body or token."""
+    """A finished job, without its bodies and token."""
 
     id: str
     worker_pid: int
@@ -40,14 +40,14 @@ class PastJob:
     detail: str
     #: Unix time, for people.
     finished_at: float
-    #: When it was accepted, in monotonic seconds, and all that happened after.
+    #: When it was accepted, in monotonic seconds, and every event after that.
     accepted: float
     life: list[tuple[float, Event]]
-    #: How long each phase took, in seconds.
+    #: The duration of each phase, in seconds.
     phases: dict[str, float]
 
     def describe(self) -> dict[str, Any]:
-        """Return it as the dashboard reads it: instants in milliseconds after acceptance."""
+        """Return it for the dashboard: instants in milliseconds after acceptance."""
         return {
             "job_id": self.id,
             "worker_pid": self.worker_pid or None,
@@ -62,7 +62,7 @@ class PastJob:
 
 @dataclass(slots=True, eq=False)
 class _Second:
-    """The jobs that ended within one second."""
+    """The jobs that finished within one second."""
 
     number: int
     ended: int = 0
@@ -89,7 +89,7 @@ class History:
         self._points: dict[int, tuple[float, ...]] = {}
 
     def job_finished(self, job: Job, outcome: Outcome, durations: dict[str, float]) -> None:
-        """Remember a job that ended."""
+        """Remember a finished job."""
         failed = isinstance(outcome, Failed)
         past = PastJob(
             id=job.id,
@@ -120,7 +120,7 @@ class History:
         return self._seconds[-1]
 
     def by_id(self, job_id: str) -> PastJob | None:
-        """Return a job that ended lately."""
+        """Return a recently finished job."""
         found = self._jobs.get(job_id)
         return found or next((past for past in self._failures if past.id == job_id), None)
 
@@ -143,7 +143,7 @@ class History:
 
 
 def describe_in_flight(job: Job, phases: dict[str, float]) -> dict[str, Any]:
-    """Return a job that has not ended, as the dashboard reads it."""
+    """Return a job in flight for the dashboard."""
     return {
         "job_id": job.id,
         "worker_pid": job.worker_pid or None,

@@ -1,7 +1,7 @@
-"""How late the event loop is: the one figure that says whether the front end has too much to do.
+"""The lag of the event loop: the one figure that says whether the front end is overloaded.
 
-A timer asks to be called every half second and notes how long after that it was. Two wake-ups a second cost a quiet
-proxy nothing that can be measured.
+A timer asks to be called every half second and measures how late it is called. Two wake-ups per second cost an idle
+proxy nothing measurable.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ class LoopLag:
     """Measures the event loop's lag from `start` to `stop`."""
 
     def __init__(self, on_lag: Callable[[float], None]) -> None:
-        """`on_lag` hears every lag, in seconds."""
+        """`on_lag` gets every lag, in seconds."""
         self._on_lag = on_lag
         self._recent: deque[float] = deque(maxlen=_KEPT)
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to measure; needs a running event loop."""
+        """Start measuring; needs a running event loop."""
         self._due = asyncio.get_running_loop().time() + _EVERY_S
         self._timer = asyncio.get_running_loop().call_at(self._due, self._tick)
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,6 +1,6 @@
-"""What is noted when a job ends or a request is refused: in the log, in the metrics, in the history, in traces.
+"""What happens when a job is finished or a request is refused: log, metrics, history, traces.
 
-Nothing here may change what a client gets: a bug in here is logged, and that is all.
+Nothing here may change what a client gets: an exception here is logged, and nothing else happens.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Observers:
             self._on_finish.append(tracing.job_finished)
 
     def job_began(self, job: Job) -> None:
-        """Note a job that was admitted, before anything is done with it."""
+        """Report an accepted job, before anything is done with it."""
         if self.tracing is not None:
             try:
                 self.tracing.job_began(job)
@@ -48,7 +48,7 @@ class Observers:
                 log_lines.job_event("error", "a new job could not be reported", job, kind=type(exc).__name__)
 
     def job_finished(self, job: Job, outcome: Outcome) -> None:
-        """Note a job that ended."""
+        """Report a finished job."""
         durations = phases(job)
         for note in self._on_finish:
             try:
@@ -57,11 +57,11 @@ class Observers:
                 log_lines.job_event("error", "a finished job could not be reported", job, kind=type(exc).__name__)
 
     async def close(self) -> None:
-        """Send what is still to be sent."""
+        """Send what has not been sent yet."""
         self.loop_lag.stop()
         if self.tracing is not None:
             await self.tracing.close()
 
     def request_refused(self, code: Code) -> None:
-        """Note a request that was refused before there was a job."""
+        """Report a request that was refused before there was a job."""
         self.metrics.request_refused(code)

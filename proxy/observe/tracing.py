@@ -38,7 +38,7 @@ _NAMES: Final = {"job": "wait"}
 
 
 def from_environment() -> Tracing | None:
-    """Return what makes and sends spans, if the environment asks for it and OpenTelemetry is installed."""
+    """Return what creates and sends spans, if the environment asks for it and OpenTelemetry is installed."""
     if not any(os.environ.get(name) for name in _WANTED_BY):
         return None
     try:
@@ -56,10 +56,10 @@ def from_environment() -> Tracing | None:
 
 
 class Tracing:
-    """Makes the spans of jobs."""
+    """Creates the spans of jobs."""
 
     def __init__(self, provider: TracerProvider) -> None:
-        """Make them with `provider`, which sends them."""
+        """Create them with `provider`, which sends them."""
         from opentelemetry import trace  # noqa: PLC0415 - optional
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
@@ -69,7 +69,7 @@ class Tracing:
         self._tracer = provider.get_tracer("proxy")
 
     def job_began(self, job: Job) -> None:
-        """Begin the job's span, below the client's; the job server is sent this one as its parent."""
+        """Start the job's span, as a child of the client's; the job server gets this one as its parent."""
         client = {"traceparent": job.traceparent, "tracestate": job.tracestate}
         parent = self._propagator.extract({name: value for name, value in client.items() if value})
         span = self._tracer.start_span(
@@ -85,7 +85,7 @@ class Tracing:
         job.span = span
 
     def job_finished(self, job: Job, outcome: Outcome, _durations: dict[str, float]) -> None:
-        """End the job's span, with one below it for each phase."""
+        """End the job's span, with a child for each phase."""
         span: Any = job.span
         if span is None:
             return
@@ -102,7 +102,7 @@ class Tracing:
         span.end(_wall_ns(end))
 
     async def close(self) -> None:
-        """Send what is still to be sent, for at most two seconds."""
+        """Send the remaining spans, for at most two seconds."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(self._provider.shutdown), _FLUSH_S)
 
@@ -116,5 +116,5 @@ def _attributes(job: Job, outcome: Outcome) -> dict[str, str | int]:
 
 
 def _wall_ns(monotonic_s: float) -> int:
-    """Return the Unix time in nanoseconds of an instant of the monotonic clock."""
+    """Return an instant of the monotonic clock as Unix time in nanoseconds."""
     return time.time_ns() - time.monotonic_ns() + int(monotonic_s * 1_000_000_000)

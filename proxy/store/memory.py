@@ -1,4 +1,4 @@
-"""The store that forgets with the process."""
+"""The store that forgets everything when the process ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_BYTES: Final = 64 * 1024 * 1024
 
 
 class MemoryStore:
-    """Remembers finished jobs for `ttl_s` seconds, or until `max_bytes` are full: then the oldest go first."""
+    """Remembers finished jobs for `ttl_s` seconds, or until `max_bytes` are used: then the oldest are dropped."""
 
     trouble = ""
 
@@ -31,7 +31,7 @@ class MemoryStore:
         self._clock = clock
         self._bytes = 0
         self._open: dict[str, Record] = {}
-        #: id -> when it is forgotten, and the job; in that order.
+        #: id -> when it expires, and the job; in order of expiry.
         self._finished: OrderedDict[str, tuple[float, Record]] = OrderedDict()
         self._by_token: dict[bytes, str] = {}
         self._by_key: dict[bytes, str] = {}
@@ -41,7 +41,7 @@ class MemoryStore:
         return ()
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
-        """See `JobStore.put`. Done at once; there is nothing to be kept for later."""
+        """See `JobStore.put`. Done at once."""
         del keep
         self._put(record)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -69,7 +69,7 @@ class MemoryStore:
         return await self.by_id(job_id) if job_id else None
 
     async def unfinished(self) -> list[Record]:
-        """See `JobStore.unfinished`: nobody wrote here before."""
+        """See `JobStore.unfinished`: there never is an earlier process."""
         return []
 
     async def close(self) -> None:
@@ -85,7 +85,7 @@ class MemoryStore:
             self._open[record.id] = record
             return
         self._open.pop(record.id, None)
-        # A job that is finished already keeps its place: a late result does not make it younger.
+        # A job that is already finished keeps its place: a late result does not extend its lifetime.
         expiry = entry[0] if entry else self._clock() + self._ttl_s
         self._bytes += record.size_bytes - (entry[1].size_bytes if entry else 0)
         self._finished[record.id] = (expiry, record)

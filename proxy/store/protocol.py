@@ -1,4 +1,4 @@
-"""What every store of jobs does."""
+"""What every store of jobs can do."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ __all__ = ["JobStore", "Reading"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """A figure that a store has to tell, for the metrics."""
+    """A figure of the store, for the metrics."""
 
-    #: The metric's name, without the prefix that all of them have.
+    #: The name of the metric, without the common prefix.
     name: str
     help: str
     value: float
-    #: Whether it only ever grows.
+    #: Whether it never decreases.
     counter: bool = False
 
 
 class JobStore(Protocol):
-    """A place to remember jobs. It has to be told everything about a job each time: the last record counts.
+    """A place to remember jobs. Each record is complete: the last one counts.
 
-    What was put is found by whoever asks afterwards. A finished job is forgotten when its time is over.
+    Every later request finds what was put. A finished job is forgotten after its time.
     """
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be recorded now, as a sentence for a person; empty if nothing stands against it."""
+        """Why nothing can be recorded now, as a sentence for a person; empty if all is well."""
         ...
 
     def readings(self) -> Iterable[Reading]:
-        """Return how the store does, in figures of its own."""
+        """Return the store's own figures."""
         ...
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """Remember `record`, in place of an earlier one with the same id.
 
-        The future is done when the record will be found again, whatever dies next; it fails with StoreUnavailableError
-        when that cannot be had now. With `keep`, the store goes on trying even then.
+        The future is done when the record will be found again whatever dies next; it fails with StoreUnavailableError
+        if that is impossible now. With `keep`, the store keeps trying even then.
         """
         ...
 
     def note(self, record: Record) -> None:
-        """Remember `record`, as `put` with `keep` does, but when there is time; nobody waits for it."""
+        """Remember `record` as `put` with `keep` does, but when there is time; nobody waits for it."""
         ...
 
     async def by_id(self, job_id: str) -> Record | None:
@@ -62,13 +62,13 @@ class JobStore(Protocol):
         ...
 
     async def by_key(self, key: bytes) -> Record | None:
-        """Return the last job that was begun under this key, if it is remembered. Raises StoreUnavailableError."""
+        """Return the last job that was begun with this key, if it is remembered. Raises StoreUnavailableError."""
         ...
 
     async def unfinished(self) -> list[Record]:
-        """Return the jobs that were left open by whoever wrote here before."""
+        """Return the jobs that an earlier process left open."""
         ...
 
     async def close(self) -> None:
-        """Finish what is under way."""
+        """Finish what is in progress."""
         ...

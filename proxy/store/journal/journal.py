@@ -1,13 +1,13 @@
-"""The store that outlives the process, as the event loop sees it: orders go to a thread in batches.
+"""The store that survives the process, as seen from the event loop: orders go to a thread in batches.
 
-Whoever has something to record or to ask orders it and goes on. The thread has one batch at a time, and what piles up
-meanwhile is the next: one hand-over, one statement, one commit, one word back to the event loop. Each of these costs
-more than what is in it, and more still where both threads want the interpreter. So batches keep a distance that grows
-with the number of open jobs, since more of them come along meanwhile: a lone job waits for nobody, and a burst costs
-few commits.
+Whoever has something to record or to look up queues an order and continues. The thread has one batch at a time, and
+what accumulates in the meantime is the next: one hand-over, one statement, one commit, one wake-up of the event loop.
+Each of these costs more than the contents of a batch, and even more when both threads want the GIL. So the pause
+between batches grows with the number of open jobs, since more orders accumulate then: a single job waits for nobody,
+and a burst needs few commits.
 
-A disk can hang for as long as it likes. A batch that takes longer than `_SILENT_S` is trouble: whoever waits is told,
-new jobs are refused, and what was ordered is still carried out when the disk goes on.
+A disk can hang for any time. A batch that takes longer than `_SILENT_S` is trouble: whoever waits is told, new jobs are
+refused, and the orders are still carried out when the disk responds again.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 __all__ = ["Journal"]
 
 _CLOSE_S: Final = 2.0
-#: How far apart batches begin at least: so much for each open job but one, up to so much.
+#: The least time between the start of two batches: this much for each open job but one, up to the second figure.
 _PACE_S: Final = 0.0005
 _LONGEST_PACE_S: Final = 0.004
 #: Something noted is ordered within this time, unless more is recorded of its job before: many callbacks come sooner,
 #: and then it costs nothing.
 _NOTE_S: Final = 0.1
-#: A batch that takes so long is not just slow.
+#: A batch that takes this long is not just slow.
 _SILENT_S: Final = 1.0
-#: Longer than the event loop may take to hear what the thread has said, where the process itself was stopped.
+#: Longer than the event loop may take to receive what the thread reported, in case the process itself was stopped.
 _CONFIRM_S: Final = 0.1
 
 
@@ -52,9 +52,9 @@ class Journal:
         self._path = str(file.path)
         self._trouble = ""
         self._silent = False
-        #: The jobs that are not over, by id, as far as they were put here.
+        #: Unfinished jobs by id, if they were put here.
         self._open: set[str] = set()
-        #: What is noted and not yet ordered: the newest record of each job.
+        #: Notes that have not been ordered yet: the newest record of each job.
         self._notes: dict[str, Record] = {}
         self._notes_timer: asyncio.TimerHandle | None = None
         #: What waits for the next batch, what the thread has, and when it got that.
@@ -146,7 +146,7 @@ class Journal:
     # --- orders and batches ------------------------------------------------------------------------------------------
 
     async def _find(self, column: str, value: str | bytes) -> Record | None:
-        self._order_notes()  # who asks finds what was noted before
+        self._order_notes()  # a look-up finds what was noted before
         done: asyncio.Future[Record | None] = self._loop.create_future()
         self._order(Find(column=column, value=value, done=done))
         return await done
@@ -189,7 +189,7 @@ class Journal:
     # --- what the thread says ----------------------------------------------------------------------------------------
 
     def _tell(self, news: list[Callable[[], None]], orders: int) -> None:
-        """Take news from the thread; called there. Raises RuntimeError if the loop is closed."""
+        """Receive news from the thread; called in the thread. Raises RuntimeError if the loop is closed."""
         self._loop.call_soon_threadsafe(self._on_carried_out, news, orders)
 
     def _on_carried_out(self, news: list[Callable[[], None]], orders: int) -> None:
@@ -203,7 +203,7 @@ class Journal:
             self._make_batch()
 
     def _on_trouble(self, trouble: str) -> None:
-        """Hear, on the loop, what is wrong with the file; nothing, when that is over."""
+        """Receive, on the loop, what is wrong with the file; empty when the trouble is over."""
         self._trouble = trouble
         self._say_trouble()
 
@@ -240,7 +240,7 @@ def _fail(orders: Iterable[Order], reason: str) -> None:
     for order in orders:
         if order.done is not None and not order.done.done():
             order.done.set_exception(StoreUnavailableError(reason))
-            order.done.exception()  # whoever only noted something does not come back for this
+            order.done.exception()  # nobody waits for a note
 
 
 def _gauge(name: str, words: str, value: float) -> Reading:

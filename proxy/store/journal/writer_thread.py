@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["Find", "Order", "Put", "Unfinished", "WriterThread"]
 
 _RETRY_S: Final = 0.5
-#: How much is kept for a journal that cannot be written. Beyond it the oldest go, and their number is told.
+#: How much is kept while the journal cannot be written. Beyond that, the oldest records are dropped and counted.
 _BACKLOG_BYTES: Final = 64 * 1024 * 1024
 _EXPIRE_BATCH: Final = 200
-#: How often expired jobs are looked for.
+#: How often expired jobs are deleted.
 _EXPIRE_S: Final = 5.0
 _LEAST_EXPIRE_S: Final = 0.1
 
@@ -57,7 +57,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Find:
-    """Tell what is known of one job."""
+    """Return what is known of one job."""
 
     column: str
     value: str | bytes
@@ -66,7 +66,7 @@ class Find:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
-    """Tell which jobs are open."""
+    """Return the open jobs."""
 
     done: asyncio.Future[list[Record]]
 
@@ -117,7 +117,7 @@ class WriterThread:
         return len(self._backlog)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the end, for at most that long. Blocks."""
+        """Wait for the thread to end, at most that long. Blocks."""
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
@@ -198,7 +198,7 @@ class WriterThread:
         return self._file.find(order.column, order.value, self._clock() - self._ttl_s)
 
     def _expire(self) -> bool:
-        """Forget what is too old; return whether there is more of it."""
+        """Delete expired jobs; return whether there are more."""
         try:
             if self._damaged:
                 return False
@@ -239,11 +239,11 @@ class WriterThread:
         self._news.append(functools.partial(_settle_error, done, StoreUnavailableError(reason)))
 
     def _tell(self, orders: int = 0) -> None:
-        """Hand everything over in one call, and that so many orders are carried out: each costs the loop a wake-up."""
+        """Pass everything to the loop in one call, with the number of orders done: each call costs a wake-up."""
         if not self._news and not orders:
             return
         news, self._news = self._news, []
-        with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits
             self._tell_loop(news, orders)
 
 
@@ -261,11 +261,11 @@ def _settle(done: asyncio.Future[_T], value: _T) -> None:
 def _settle_error(done: asyncio.Future[_T], error: StoreUnavailableError) -> None:
     if not done.done():
         done.set_exception(error)
-        done.exception()  # whoever only noted something does not come back for this
+        done.exception()  # nobody waits for a note
 
 
 def _is_damage(exc: Exception) -> bool:
-    """Return whether the file itself is broken: to write on would make it worse."""
+    """Return whether the file itself is damaged: writing more would make it worse."""
     code = getattr(exc, "sqlite_errorcode", 0) or 0
     return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
