@@ -1,16 +1,16 @@
 """Every way to fail has a code, and every exception of ours has one root.
 
     ProxyError
-    ├── SettingsError            a setting that does not fit; ends the start
-    ├── MessageError             bytes from the other process that are no message
+    ├── SettingsError            an invalid setting; the proxy does not start
+    ├── MessageError             bytes from another process that are not a message
     ├── StrictJSONError          bytes that are not JSON as RFC 8259 and this proxy want it
-    ├── RequestError             the client's request cannot become a job (4xx)
-    ├── AdmissionError           no job was made, a later attempt may succeed (503)
-    ├── StoreUnavailableError    what is remembered of jobs cannot be read or written now
+    ├── RequestError             the client's request is invalid (4xx)
+    ├── AdmissionError           no job was created, a later attempt may succeed (503)
+    ├── StoreUnavailableError    the store of jobs cannot be read or written now
     └── JobServerError           the submission failed; raised in a worker only
         ├── UnavailableError     it could not be reached, or the connection broke
         ├── RejectedError        it answered other than 2xx
-        └── BadReplyError        its reply was not what the protocol says
+        └── BadReplyError        its reply does not follow the protocol
 
 The table from code to HTTP is proxy/http/problems.py, and a test holds that it has every code.
 """
@@ -71,11 +71,11 @@ class ProxyError(Exception):
 
 
 class SettingsError(ProxyError):
-    """A setting that does not fit. The message is the one line a user sees: name, value, what it takes."""
+    """An invalid setting. The message is the line that a user sees: name, value, what it takes."""
 
 
 class MessageError(ProxyError):
-    """Bytes that are no message, or a message larger than allowed."""
+    """Bytes that are not a message, or a message that is too large."""
 
 
 class StrictJSONError(ProxyError):
@@ -83,7 +83,7 @@ class StrictJSONError(ProxyError):
 
 
 class RequestError(ProxyError):
-    """A request that cannot become a job, or asks for something that is not there."""
+    """An invalid request, or one for something that does not exist."""
 
     def __init__(self, code: Code, detail: str) -> None:
         super().__init__(detail)
@@ -92,7 +92,7 @@ class RequestError(ProxyError):
 
 
 class AdmissionError(ProxyError):
-    """The proxy is sound but takes no job now; nothing was submitted.
+    """The proxy accepts no job now; nothing was submitted.
 
     `retry_after_s` is when another attempt makes sense, in whole seconds.
     """
@@ -105,7 +105,7 @@ class AdmissionError(ProxyError):
 
 
 class StoreUnavailableError(ProxyError):
-    """What is remembered of jobs cannot be read or written now; the message says why."""
+    """The store of jobs cannot be read or written now; the message says why."""
 
 
 class JobServerError(ProxyError):
@@ -148,6 +148,6 @@ class RejectedError(JobServerError):
 
 
 class BadReplyError(JobServerError):
-    """The job server's reply was not what the protocol says."""
+    """The job server's reply does not follow the protocol."""
 
     code = Code.BAD_JOB_SERVER_REPLY

@@ -48,9 +48,9 @@ class State(StrEnum):
 class Event(StrEnum):
     """What can happen to a job."""
 
-    #: A worker was handed the job.
+    #: A worker got the job.
     ASSIGN = "assign"
-    #: That worker is gone before anything that could start the job had left it; another one may be handed the job.
+    #: That worker died before anything that could start the job had left it; another one may get the job.
     WORKER_LOST = "worker-lost"
     #: The worker has a connection to the job server and is about to write the submission to it.
     CONNECTED = "connected"
@@ -58,16 +58,16 @@ class Event(StrEnum):
     REFUSED = "refused"
     #: The job server's reply was read and says that the job runs.
     REPLY_READ = "reply-read"
-    #: A callback bearing this job's token arrived, and says that the job is not over.
+    #: A callback with this job's token arrived, and says that the job is not finished.
     PROGRESS = "progress"
-    #: A callback bearing this job's token arrived.
+    #: A callback with this job's token arrived.
     CALLBACK = "callback"
     #: The outcome is known.
     FINISH = "finish"
 
 
 class Submitted(StrEnum):
-    """Whether the job server was given the job: what a caller must know before it tries again."""
+    """Whether the job server was given the job: what a client must know before it retries."""
 
     NO = "no"
     UNKNOWN = "unknown"

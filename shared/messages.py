@@ -55,7 +55,7 @@ class Assign:
     callback_url: str
     #: When the answer is due: an instant of the machine's monotonic clock, in seconds.
     deadline: float
-    #: The client's W3C trace context, passed on to the job server; empty if there is none.
+    #: The client's W3C trace context, passed on to the job server; empty if none.
     traceparent: str = ""
     tracestate: str = ""
     #: The client's JSON object, every member in its exact text, without `wait` and `callback`.
@@ -64,7 +64,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """The job server called back; what it said is recorded, and stays in the front end."""
+    """The job server called back; the callback is recorded, and stays in the front end."""
 
     job_id: str
 
@@ -74,7 +74,7 @@ class Callback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """The job moved on."""
+    """The job's state changed."""
 
     job_id: str
     event: Event
@@ -82,14 +82,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """The job is over: the worker was told of the callback, and has nothing left to do."""
+    """The job is finished: the worker was told of the callback, and has nothing left to do."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The job is over: it failed before any callback."""
+    """The job is finished: it failed before any callback."""
 
     job_id: str
     code: Code
@@ -110,28 +110,30 @@ class Log:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fork:
-    """Make this many workers."""
+    """Start this many workers."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forked:
-    """Workers run; each one's pidfd, inbox's writing end and outbox's reading end come with this message, in turn."""
+    """Workers have started; the pidfd, inbox write end and outbox read end of each come with this message, in this
+    order.
+    """
 
     pids: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkFailed:
-    """A worker could not be made."""
+    """A worker could not be started."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
-    """A worker ended and was reaped: negative for a signal, else the exit code."""
+    """A worker exited and was reaped: negative for a signal, otherwise the exit code."""
 
     pid: int
     status: int
@@ -168,25 +170,25 @@ def encode(message: ToWorker | FromWorker | FromForkServer | Fork) -> bytes:
 
 
 def decode_to_worker(data: bytes) -> ToWorker:
-    """Return what the front end says to a worker. Raises MessageError if it is nothing of the kind."""
+    """Return a message from the front end to a worker. Raises MessageError if it is not one."""
     message: ToWorker = _decode(data, _TO_WORKER)
     return message
 
 
 def decode_from_worker(data: bytes) -> FromWorker:
-    """Return what a worker says. Raises MessageError if it is nothing of the kind."""
+    """Return a message from a worker. Raises MessageError if it is not one."""
     message: FromWorker = _decode(data, _FROM_WORKER)
     return message
 
 
 def decode_fork(data: bytes) -> Fork:
-    """Return what the front end says to the fork server. Raises MessageError if it is nothing of the kind."""
+    """Return a message from the front end to the fork server. Raises MessageError if it is not one."""
     message: Fork = _decode(data, _FORK)
     return message
 
 
 def decode_from_fork_server(data: bytes) -> FromForkServer:
-    """Return what the fork server says. Raises MessageError if it is nothing of the kind."""
+    """Return a message from the fork server. Raises MessageError if it is not one."""
     message: FromForkServer = _decode(data, _FROM_FORK_SERVER)
     return message
 
@@ -197,7 +199,7 @@ def _decode(data: bytes, kinds: dict[str, type[Any]]) -> Any:  # noqa: ANN401 - 
         name, *values = _DECODER.decode(line.decode())
         kind = kinds[name]
         members = _checked(kind, dict(zip(_NAMES[kind], values, strict=True)))
-        # A body where there is none, or none where there is one, is a TypeError.
+        # A body that should not be there, or one that is missing, is a TypeError.
         return kind(**members, body=body) if newline else kind(**members)
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise MessageError("bytes that are no message") from exc

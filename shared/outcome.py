@@ -12,7 +12,7 @@ __all__ = ["Failed", "Outcome", "Succeeded"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
-    """The callback came in time and does not speak of failure."""
+    """The callback came in time and does not report a failure."""
 
     #: The callback's body, byte for byte.
     body: bytes
@@ -28,12 +28,12 @@ class Failed:
     detail: str
     #: Whether the job server was given the job.
     submitted: Submitted
-    #: The callback's body, where the callback itself said that the job failed.
+    #: The callback's body, if the callback itself reported the failure.
     result: bytes | None = None
 
     @property
     def retry_safe(self) -> bool:
-        """Whether the caller may send the job again without any risk of running it twice."""
+        """Whether the caller can send the job again without any risk of running it twice."""
         return self.submitted is Submitted.NO
 
 

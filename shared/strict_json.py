@@ -1,7 +1,7 @@
-"""JSON as RFC 8259 has it: what the standard module lets through or breaks on becomes one error.
+"""JSON as RFC 8259 defines it: whatever the standard module wrongly accepts or crashes on becomes one error.
 
-The standard module takes NaN, lone surrogates and UTF-16, ends in RecursionError on deep nesting and in a bare
-ValueError on numbers of thousands of digits. Both sides read what strangers send through this file instead.
+The standard module accepts NaN, lone surrogates and UTF-16, raises RecursionError for deep nesting and a bare
+ValueError for numbers of thousands of digits. Both sides use this file instead to read what strangers send.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shared.errors import StrictJSONError
 __all__ = ["loads", "object_members"]
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
-#: An escape that may be half of a surrogate pair; only then is the costly check worth its price.
+#: An escape that may be half of a surrogate pair; only then is the expensive check needed.
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -28,10 +28,10 @@ _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def loads(data: bytes) -> Any:  # noqa: ANN401 - JSON is what it is
-    """Return the value that `data`, UTF-8 JSON, stands for.
+    """Return the value of `data`, which is UTF-8 JSON.
 
     Raises:
-        StrictJSONError: not UTF-8, not JSON, NaN or Infinity, a lone surrogate, nested too deep, or a number too long.
+        StrictJSONError: not UTF-8, not JSON, NaN or Infinity, a lone surrogate, too many levels, or too many digits.
     """
     text = _text(data)
     try:
@@ -61,7 +61,7 @@ def object_members(data: bytes) -> dict[str, str]:
 def _members(text: str) -> dict[str, str]:
     at = _skip(text, 0)
     if text[at : at + 1] != "{":
-        _DECODER.decode(text)  # says what is wrong with it, if it is not JSON at all
+        _DECODER.decode(text)  # says what is wrong if it is not JSON at all
         raise StrictJSONError("it is not a JSON object")
     members: dict[str, str] = {}
     values: list[Any] = []

@@ -1,4 +1,4 @@
-"""What the log says of workers, and what they have to say themselves."""
+"""What the log says about workers, and what workers report themselves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["worker_line"]
 
-#: Of what a worker says, at most so many characters are logged.
+#: How many characters of a worker's message are logged.
 _MAX_WORDS: Final = 1_000
 
 
 def worker_line(worker: Worker, line: Log) -> None:
-    """Log what a worker has to say."""
+    """Log a message of a worker."""
     level = line.level if line.level in log.LEVELS else "error"
     fields: dict[str, object] = {"worker_pid": worker.pid}
     if line.job_id:

@@ -1,7 +1,7 @@
-"""How much memory each worker has to itself, read only while somebody looks, a few at a time, off the event loop.
+"""The private memory of each worker, read only while somebody looks, a few workers at a time, off the event loop.
 
-The kernel counts it on request (smaps_rollup), which takes about a millisecond for each process: one that was read is
-left alone for some seconds.
+The kernel computes it on request (smaps_rollup), which takes about a millisecond per process; a process that was read
+is not read again for some seconds.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Final
 __all__ = ["WorkerMemory", "private_bytes"]
 
 _AT_ONCE: Final = 50
-#: How long a reading is good for.
+#: How long a reading is valid.
 _GOOD_S: Final = 10.0
 
 
 def private_bytes(pid: int) -> int | None:
-    """Return the memory that the process shares with nobody, in bytes; None if it is gone."""
+    """Return the private memory of the process in bytes; None if it is gone."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError:
@@ -32,7 +32,7 @@ class WorkerMemory:
     """The latest reading for each worker."""
 
     def __init__(self) -> None:
-        #: pid -> when it was read, and what; oldest first.
+        #: pid -> when it was read, and the reading; oldest first.
         self._readings: dict[int, tuple[float, int | None]] = {}
         self._reading: asyncio.Task[None] | None = None
 
@@ -42,7 +42,7 @@ class WorkerMemory:
         return reading[1] if reading else None
 
     def refresh(self, pids: Iterable[int]) -> None:
-        """Begin to read those of `pids` that were not read lately, the longest unread first; forget all others."""
+        """Start reading those of `pids` that were not read recently, the oldest reading first; forget all others."""
         wanted = set(pids)
         self._readings = {pid: reading for pid, reading in self._readings.items() if pid in wanted}
         too_old = time.monotonic() - _GOOD_S

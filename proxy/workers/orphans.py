@@ -1,4 +1,4 @@
-"""Orphans: what our descendants leave behind becomes ours to reap, also where no init does it."""
+"""Orphans: processes that our descendants leave behind become ours to reap, even if no init does it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def become_subreaper() -> None:
-    """Make this process the parent of its descendants' orphans (prctl(2)); without it they would be init's."""
+    """Make this process the parent of its descendants' orphans (prctl(2)); otherwise init would be."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_orphans(loop: asyncio.AbstractEventLoop, known: Callable[[], Collection[int]]) -> None:
-    """Reap, from now on, every child that ends and is not `known`; the known ones' owners reap them."""
+    """From now on, reap every child that exits and is not `known`; the owners of the known ones reap those."""
 
     def sweep() -> None:
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 if ended.si_pid in known():
-                    loop.call_later(0.05, sweep)  # its owner takes it; then there may be more behind it
+                    loop.call_later(0.05, sweep)  # its owner reaps it; then there may be more behind it
                     return
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
 
-    # Not the loop's own way: a loop that keeps SIGCHLD for its subprocesses, as uvloop does, would not have it.
+    # Not with the loop's own method: uvloop reserves SIGCHLD for its subprocesses and would refuse it.
     signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(sweep))

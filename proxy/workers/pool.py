@@ -1,14 +1,15 @@
-"""How many workers stand ready, who gets the next one, and how often one is reused.
+"""How many workers are ready, who gets the next one, and how often one is reused.
 
 Theory of operation
 -------------------
-A job takes a spare, or queues for the next worker there is, in arrival order. After every change `_refill` asks the
-fork server for exactly what is missing: one worker for each job that queues, and the spares. So a burst is served as
-fast as processes can be made, and a quiet proxy asks for nothing.
 
-Two things stop that. A fork that fails (no process ids, no memory, no descriptors), and spares that die by themselves
-again and again. Both put the pool on hold: queueing jobs are refused at once (`no-worker`), the log says why, and every
-`_RETRY_S` one single worker is asked for; the first that comes ends the hold.
+A job takes a spare, or queues for the next available worker, in order of arrival. After every change, `_refill` asks
+the fork server for exactly what is missing: one worker for each queued job, plus the spares. So a burst is served as
+fast as processes can be created, and an idle proxy asks for nothing.
+
+Two things interrupt this: a fork that fails (no process ids, no memory, no descriptors), and spares that keep dying.
+Both put the pool on hold: queued jobs are refused at once (`no-worker`), the log says why, and every `_RETRY_S` one
+single worker is requested; the first one that starts ends the hold.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Pool"]
 
-#: While on hold: how often one worker is tried.
+#: While on hold: how often one worker is requested.
 _RETRY_S: Final = 0.5
-#: This many spares dying by themselves within so many seconds is a storm, not an accident.
+#: If this many spares die within this many seconds, it is a storm and not an accident.
 _STORM_DEATHS: Final = 30
 _STORM_S: Final = 10.0
-#: A fork server that was lost is replaced at once, but not more often than this.
+#: A dead fork server is replaced at once, but not more often than this.
 _RESTART_S: Final = 0.5
-#: How long jobs wait for the new fork server's first worker before they are refused.
+#: How long jobs wait for the first worker of the new fork server before they are refused.
 _LOST_S: Final = 1.0
 #: A worker beyond the spares, left over from a burst of reused ones, goes when it has had no job for this long; one
 #: that never had a job, as whoever wanted it was refused in the meantime, much sooner.
@@ -93,35 +94,35 @@ class Pool:
         self._empty.set()
         self.counts = Counts()
 
-    # --- for whoever has a job ---------------------------------------------------------------------------------------
+    # --- for runners -------------------------------------------------------------------------------------------------
 
     @property
     def workers(self) -> list[Worker]:
-        """Every worker there is, oldest first."""
+        """All workers, oldest first."""
         return list(self._workers.values())
 
     @property
     def on_hold(self) -> str:
-        """Why no worker can be made now; empty if nothing stands against it."""
+        """Why no worker can be started now; empty if all is well."""
         return self._hold
 
     @property
     def fork_server_pid(self) -> int:
-        """The process that forks the workers; 0: none now."""
+        """The process that forks the workers; 0 if there is none now."""
         return self._fork_server.pid if self._fork_server else 0
 
     async def start(self) -> None:
-        """Start the fork server; the spares come in the background. Raises OSError if it cannot be started."""
+        """Start the fork server; the spares follow in the background. Raises OSError if it cannot be started."""
         await self._start_fork_server()
 
     def request(self) -> asyncio.Future[Worker]:
-        """Return a ticket that becomes a worker, yours until you `release` it; tickets are served in arrival order.
+        """Return a ticket that becomes a worker, yours until you `release` it; tickets are served in order of arrival.
 
-        The ticket ends in AdmissionError when no worker can be made now.
+        The ticket fails with AdmissionError if no worker can be started now.
         """
         ticket: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
         if self._spares and not self._queue:
-            ticket.set_result(self._spares.pop())  # the one used last: what it needs is still in the caches
+            ticket.set_result(self._spares.pop())  # the one used last: its memory is still in the CPU caches
         elif self._hold:
             ticket.set_exception(self._no_worker())
             return ticket
@@ -131,14 +132,14 @@ class Pool:
         return ticket
 
     def withdraw(self, ticket: asyncio.Future[Worker]) -> None:
-        """Give a ticket back; a worker that came in the same moment serves somebody else."""
+        """Give a ticket back; a worker that arrived at the same moment serves another job."""
         if ticket in self._queue:
             self._queue.remove(ticket)
         if not ticket.cancel() and not ticket.cancelled() and ticket.exception() is None:
             self._offer(ticket.result())
 
     def release(self, worker: Worker, *, reusable: bool) -> None:
-        """Give a worker back. One that is not `reusable` is stopped; one that has done its jobs leaves."""
+        """Give a worker back. If it is not `reusable`, it is stopped; if it has done its last job, it exits."""
         worker.handler = None
         if worker.gone:
             return
@@ -154,7 +155,7 @@ class Pool:
         self._offer(worker)
 
     async def stop(self) -> None:
-        """Refuse everything, end every worker and the fork server, and wait until they are gone."""
+        """Refuse everything, end every worker and the fork server, and wait until they have exited."""
         self._closing = True
         self._fail_queue(AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down"))
         for timer in self._timers.values():
@@ -170,10 +171,10 @@ class Pool:
         async with asyncio.timeout(2):
             await self._empty.wait()
 
-    # --- what the fork server says -----------------------------------------------------------------------------------
+    # --- reports of the fork server ----------------------------------------------------------------------------------
 
     def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
-        """Take in a new worker."""
+        """Add a new worker."""
         self._starting = max(0, self._starting - 1)
         self._has_forked = True
         if "lost" in self._timers:
@@ -200,19 +201,19 @@ class Pool:
         self._offer(worker)
 
     def on_fork_failed(self, reason: str) -> None:
-        """A worker could not be made: go on hold."""
+        """A worker could not be started: go on hold."""
         self._starting = max(0, self._starting - 1)
         self.counts.failed_forks += 1
         self._go_on_hold(f"no worker could be started: {reason}")
 
     def on_exited(self, pid: int, status: int) -> None:
-        """Pass an exit status on to the worker it belongs to."""
+        """Pass an exit status to the worker that it belongs to."""
         worker = self._workers.get(pid)
         if worker is not None:
             worker.on_status(status)
 
     def on_lost(self) -> None:
-        """The fork server is gone: replace it. Its workers go on."""
+        """The fork server died: replace it. Its workers continue."""
         pid, self._fork_server, self._starting = self.fork_server_pid, None, 0
         if self._closing:
             return
@@ -231,7 +232,7 @@ class Pool:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _offer(self, worker: Worker) -> None:
-        """Give a free worker to the first job that queues, or keep it as a spare."""
+        """Give a free worker to the first queued job, or keep it as a spare."""
         while self._queue:
             ticket = self._queue.popleft()
             if not ticket.done():
@@ -255,7 +256,7 @@ class Pool:
             self._fork_server.fork(missing)
 
     def _drop_surplus(self) -> None:
-        """Let those go that have been idle for too long."""
+        """Retire the workers that have been idle for too long."""
         del self._timers["surplus"]
         now = asyncio.get_running_loop().time()
         surplus = sorted(self._spares, key=_surplus_until)[: max(0, len(self._spares) - self._target)]
@@ -263,7 +264,7 @@ class Pool:
         if len(over) < len(surplus):
             self._later("surplus", _surplus_until(surplus[len(over)]) - now, self._drop_surplus)
         leaving = set(over)
-        # In one pass: to take them out one by one, out of thousands, would hold the event loop up.
+        # In one pass: removing them one by one, out of thousands, would block the event loop.
         self._spares = deque(worker for worker in self._spares if worker not in leaving)
         for worker in over:
             worker.retire()
@@ -280,7 +281,7 @@ class Pool:
         self._refill()
 
     def _on_spare_died(self, worker: Worker) -> None:
-        """A worker without a job died by itself; many of them mean that making more is no use."""
+        """An idle worker died by itself; if many do, starting more is useless."""
         now = asyncio.get_running_loop().time()
         self._deaths.append(now)
         self.counts.spares_died += 1
@@ -346,5 +347,5 @@ class Pool:
 
 
 def _surplus_until(worker: Worker) -> float:
-    """Return until when a worker is kept that is more than the spares."""
+    """Return until when a worker beyond the spares is kept."""
     return worker.idle_since + (_SURPLUS_S if worker.jobs_done else _UNUSED_S)

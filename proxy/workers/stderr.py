@@ -1,8 +1,8 @@
-"""What the fork server and its workers write to their stderr: it comes out through the log, like everything else.
+"""What the fork server and its workers write to stderr: it is logged, like everything else.
 
-Nothing of ours writes there. What does is the interpreter on its way down, or a library that complains. Of each piece
-the last line is logged, which says what it was, without all that could be a token; a traceback is no use to whoever
-runs the proxy.
+None of our code writes there. The interpreter does when it crashes, and libraries that complain. Only the last line of
+each piece is logged, which says what it was, without anything that could be a token; operators have no use for a
+traceback.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ __all__ = ["WorkerOutput"]
 
 _READ_BYTES: Final = 65_536
 _SHOWN: Final = 300
-#: A callback token, or anything as long of the same alphabet.
+#: A callback token, or anything as long in the same alphabet.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{40,}")
 
 
 class WorkerOutput:
-    """A pipe whose writing end is some processes' stderr; ends when the last of them has."""
+    """A pipe whose write end is the stderr of some processes; it closes when the last of them has exited."""
 
     def __init__(self) -> None:
-        """Make the pipe. Raises OSError if there are no descriptors left."""
+        """Create the pipe. Raises OSError if there are no descriptors left."""
         self._loop = asyncio.get_running_loop()
         self._read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(self.write_fd, True)  # theirs: a write that fails would be an error of its own
+        os.set_blocking(self.write_fd, True)  # for them it is blocking: a failed write would be another error
 
     def __enter__(self) -> Self:
-        """Lend the writing end to the processes that are started within the block."""
+        """Lend the write end to the processes that are started within the block."""
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Close our writing end; read until theirs are closed, unless nothing was started."""
+        """Close our write end; read until theirs are closed, unless nothing was started."""
         os.close(self.write_fd)
         if exc_info[0] is None:
             self._loop.add_reader(self._read_fd, self._on_readable)

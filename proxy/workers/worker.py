@@ -26,29 +26,29 @@ __all__ = ["GRACE_S", "JobHandler", "Worker"]
 
 #: From SIGTERM to SIGKILL, and from the end of the last job to SIGTERM.
 GRACE_S: Final = 0.5
-#: How long the fork server's word about the exit status is waited for.
+#: How long to wait for the exit status from the fork server.
 _STATUS_WAIT_S: Final = 0.25
 _READ_BYTES: Final = 262_144
-#: What a message may hold besides a body.
+#: The size of a message without its body, at most.
 _HEADER_BYTES: Final = 65_536
 
 
 class JobHandler(Protocol):
-    """Whoever has a job at this worker."""
+    """Whoever runs a job in this worker."""
 
     @property
     def job_id(self) -> str:
-        """The job."""
+        """The job's id."""
 
     @property
     def state_name(self) -> str:
-        """The state it is in."""
+        """The job's state."""
 
     def on_message(self, message: FromWorker) -> None:
-        """Hear what the worker says."""
+        """Receive a message from the worker."""
 
     def on_death(self, reason: str) -> None:
-        """Hear that the worker is gone; `reason` is for a person."""
+        """Receive that the worker is gone; `reason` is for a person."""
 
 
 class Worker:
@@ -69,11 +69,11 @@ class Worker:
         self.pid = pid
         self.jobs_done = 0
         self.born = time.monotonic()
-        #: Since when it has no job, in the event loop's time; the pool's.
+        #: When it became idle, in the event loop's time; set by the pool.
         self.idle_since = 0.0
         self.stopping = False
         self.gone = False
-        #: Negative for a signal; None while unknown.
+        #: Negative for a signal; None if unknown.
         self.status: int | None = None
         self.handler: JobHandler | None = None
         self._pidfd = pidfd
@@ -94,13 +94,13 @@ class Worker:
 
     @property
     def broken(self) -> bool:
-        """Whether it sent something that is no message: nothing that it said or did not say is to be believed."""
+        """Whether it sent an invalid message: then nothing that it sent or did not send can be trusted."""
         return bool(self._broken)
 
-    # --- talking ---------------------------------------------------------------------------------------------------
+    # --- messages ----------------------------------------------------------------------------------------------------
 
     def send(self, message: ToWorker) -> None:
-        """Send `message`; what the pipe does not take now goes when it can. A worker that is gone takes nothing."""
+        """Send `message`; what the pipe does not accept now is sent when it can be. Ignored if the worker is gone."""
         frame = queue_frame(encode(message))
         if not self._unsent:
             frame = frame[self._write(frame) :]
@@ -121,7 +121,7 @@ class Worker:
         except BlockingIOError:
             return 0
         except OSError:
-            return len(data)  # the worker is gone; its end will be noticed and is the news that counts
+            return len(data)  # the worker is gone; its exit will be noticed and is what counts
 
     def _on_readable(self) -> None:
         try:
@@ -132,7 +132,7 @@ class Worker:
             data = b""
         if not data:
             self._loop.remove_reader(self._outbox_fd)
-            self.kill()  # it cannot report any more: as good as dead, and soon dead
+            self.kill()  # it cannot report any more: it is as good as dead, and soon will be
             return
         self._hear(data)
 
@@ -152,10 +152,10 @@ class Worker:
             case _ if self.handler is not None and message.job_id == self.handler.job_id:
                 self.handler.on_message(message)
 
-    # --- ending ----------------------------------------------------------------------------------------------------
+    # --- ending ------------------------------------------------------------------------------------------------------
 
     def retire(self) -> None:
-        """Let the worker leave by itself: it has done its last job. One that does not leave is stopped."""
+        """Let the worker exit by itself after its last job. If it does not, it is stopped."""
         self.stopping = True
         if self._ended:
             return
@@ -163,7 +163,7 @@ class Worker:
         self._after(GRACE_S, self.stop)
 
     def stop(self) -> None:
-        """SIGTERM; after the grace, SIGKILL."""
+        """SIGTERM; after the grace period, SIGKILL."""
         self.stopping = True
         if self._ended:
             return
@@ -174,12 +174,12 @@ class Worker:
         """SIGKILL."""
         self.stopping = True
         if self._ended:
-            return  # the timer that runs now is the one that reports
+            return  # the timer that runs now is the one that will report
         self._cancel_timer()
         self._signal(signal.SIGKILL)
 
     def on_status(self, status: int) -> None:
-        """Hear from the fork server that the process was reaped, and how it ended."""
+        """Receive from the fork server that the process was reaped, and its exit status."""
         self.status = status
         if self._ended:
             self._report()
@@ -187,7 +187,7 @@ class Worker:
             self.on_ended()
 
     def on_ended(self) -> None:
-        """The process ended: read what it left, then report, with its exit status if that comes soon."""
+        """The process has exited: read what it left, then report, with its exit status if that arrives soon."""
         if self._ended:
             return
         self._ended = True
@@ -204,20 +204,20 @@ class Worker:
         while not self._broken:
             try:
                 data = os.read(self._outbox_fd, _READ_BYTES)
-            except OSError:  # nothing more now, and the writer is dead; a child of its own may hold the pipe open
+            except OSError:  # nothing more, and the writer is dead; a child of its own may hold the pipe open
                 return
             if not data:
                 return
             self._hear(data)
 
     def _reap_orphan(self) -> None:
-        """Reap the process where its fork server is gone and it has become our child."""
+        """Reap the process if its fork server is gone and it has become our child."""
         with contextlib.suppress(OSError):
             ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
                 return
             with contextlib.suppress(OSError):
-                os.killpg(self.pid, signal.SIGKILL)  # not yet reaped: the number is still its own
+                os.killpg(self.pid, signal.SIGKILL)  # not yet reaped: the process id is still its own
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
             self.status = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 

@@ -1,4 +1,4 @@
-"""Who may have jobs done: whoever has one of the keys."""
+"""Who may run jobs: clients with one of the API keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Authorization"]
 
 
 class Authorization:
-    """Lets in who has one of the keys; everybody, where there are none."""
+    """Admits clients with one of the keys, or everybody if there are no keys."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._hashes = [_hash(key) for key in keys]
@@ -26,16 +26,16 @@ class Authorization:
         self._hashes = [_hash(key) for key in keys]
 
     def check(self, scope: Scope) -> bytes:
-        """Return who asks, as the hash of the key; nothing where there are no keys.
+        """Return the hash of the client's key; empty if there are no keys.
 
         Raises:
-            RequestError: the request has no key that is known.
+            RequestError: the request has no known key.
         """
         if not self._hashes:
             return b""
         scheme, _, key = header(scope, b"authorization").partition(" ")
         given = _hash(key.strip())
-        # All are compared, each in constant time, so that the time taken tells nothing about any.
+        # Every key is compared, each in constant time, so that the time reveals nothing about any of them.
         known = [hmac.compare_digest(given, wanted) for wanted in self._hashes]
         if scheme.lower() != "bearer" or not any(known):
             raise RequestError(Code.UNAUTHORIZED, "send `Authorization: Bearer <key>` with a valid key")

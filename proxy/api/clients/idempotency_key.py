@@ -1,4 +1,4 @@
-"""The `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header), and what a key is remembered by."""
+"""The `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header), and the hash that a key is stored as."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["key_of"]
 _MAX_CHARACTERS: Final = 255
 #: An RFC 8941 string: printable ASCII in quotes, with \" and \\ for these two.
 _STRING: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
-#: What many clients send instead, a UUID say: no quotes, nothing that could mean something else.
+#: What many clients send instead, such as a UUID: no quotes, and no character with another meaning.
 _BARE: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~:/@=-]+")
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 
 def key_of(scope: Scope, holder: bytes) -> bytes | None:
-    """Return what the request's idempotency key is remembered by, or None if it has none.
+    """Return the hash that the request's idempotency key is stored as, or None if it has none.
 
-    Keys of one `holder` of an API key are apart from those of all others. A hash is remembered, not the key.
+    Keys of one `holder` of an API key are separate from those of all others. Only the hash is stored, not the key.
 
     Raises:
-        RequestError: the header is no idempotency key.
+        RequestError: the header is not an idempotency key.
     """
     given = [value for name, value in scope["headers"] if name == b"idempotency-key"]
     if not given:

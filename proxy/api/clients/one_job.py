@@ -1,6 +1,6 @@
-"""The routes of one job: how it stands, its result, and its cancellation.
+"""The routes of one job: its status, its result, and its cancellation.
 
-Who has a job's id may ask: ids cannot be guessed. Where API keys are in use, one of them is needed as well.
+Whoever has a job's id may ask: ids cannot be guessed. If API keys are in use, one of them is needed as well.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Jobs:
         """Return the job, in flight or remembered.
 
         Raises:
-            RequestError: there is none with this id, or the request has no key.
-            StoreUnavailableError: nobody can tell now.
+            RequestError: there is no job with this id, or the request has no key.
+            StoreUnavailableError: the store cannot be read now.
         """
         self._authorization.check(scope)
         job_id = scope["path_params"]["id"]
@@ -60,7 +60,7 @@ class JobStatus:
         self._dispatcher = dispatcher
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer how the job stands."""
+        """Answer with the status of the job."""
         known = await self._jobs.find(scope)
         if scope["method"] == "DELETE":
             job = self._dispatcher.cancel(known.id)
@@ -70,7 +70,7 @@ class JobStatus:
 
 
 class JobResult:
-    """`GET /jobs/<id>/result`: what the request that brought the job is answered; 202 while there is no answer yet."""
+    """`GET /jobs/<id>/result`: the answer to the original request; 202 until there is one."""
 
     def __init__(self, jobs: Jobs, answers: Answers) -> None:
         self._jobs = jobs

@@ -26,13 +26,13 @@ _MAX_CHARACTERS: Final = 255
 class Preference:
     """What a client prefers."""
 
-    #: Seconds after which it wants an answer, be it that there is none yet; None: when there is one.
+    #: Seconds after which the client wants an answer, even if it is only a 202; None: the final answer.
     wait_s: int | None = None
     respond_async: bool = False
 
     @property
     def limit_s(self) -> int | None:
-        """How long to wait for the outcome, in seconds; None: for as long as it takes."""
+        """How long to wait for the outcome, in seconds; None: until there is one."""
         return 0 if self.respond_async and self.wait_s is None else self.wait_s
 
     @property
@@ -45,9 +45,9 @@ class Preference:
 
 
 def preference(scope: Scope, *, asynchronous: bool = False) -> Preference:
-    """Return what the request prefers; `asynchronous`: it also asks in its body not to be kept waiting.
+    """Return what the request prefers; `asynchronous`: its body also asks not to wait.
 
-    Unknown and invalid preferences are ignored, as RFC 7240 has it. The first of each name counts.
+    Unknown and invalid preferences are ignored (RFC 7240). The first of each name counts.
     """
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
@@ -60,7 +60,7 @@ def preference(scope: Scope, *, asynchronous: bool = False) -> Preference:
 
 
 def _preferences(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each preference's name, in lower case, and its value, without quotes and without its parameters."""
+    """Yield the name of each preference, in lower case, and its value, without quotes and parameters."""
     for element in _elements(text):
         name, _, value = element.partition("=")
         if _NAME.fullmatch(name.strip()):
@@ -68,7 +68,7 @@ def _preferences(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _elements(text: str) -> Iterator[str]:
-    """Yield what stands before the first semicolon of each element of the list."""
+    """Yield the part of each list element before its first semicolon."""
     element, in_parameters = "", False
     for piece in _PIECE.findall(text):
         if piece == ",":

@@ -1,4 +1,4 @@
-"""`GET /docs`: the description of the routes as a page, and `GET /problems/<code>`: one code, explained."""
+"""`GET /docs`: the API description as a page, and `GET /problems/<code>`: one code explained."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class DocsPage:
 
     @cached_property
     def body(self) -> bytes:
-        """The page; made when it is first asked for."""
+        """The page; rendered on the first request."""
         described = self._description.document
         return page(described["info"]["title"], "".join(_document(described)))
 
 
 class ProblemPage:
-    """`GET /problems/<code>`: what a code means; HTML for whoever prefers it, else JSON."""
+    """`GET /problems/<code>`: what a code means; HTML if the client prefers it, otherwise JSON."""
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Explain a code."""

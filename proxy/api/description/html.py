@@ -1,4 +1,4 @@
-"""Pages for people: small, without scripts, without anything from another host; light or dark as the reader likes."""
+"""Pages for people: small, without scripts, nothing from other hosts; light or dark as the reader prefers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ summary { cursor: pointer; } .method { font-weight: 700; text-transform: upperca
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 """
 _HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-#: Nothing is loaded, nothing runs; the one style sheet is known by its hash.
+#: Nothing is loaded and nothing runs; the only style sheet is allowed by its hash.
 PAGE_HEADERS: Final = (
     (
         b"content-security-policy",
@@ -76,7 +76,7 @@ def prefers_html(scope: Scope) -> bool:
         kind, *parameters = (part.strip().lower() for part in item.split(";"))
         for wanted in weights:
             ranges = _ranges(wanted)
-            rank = ranges.index(kind) + 1 if kind in ranges else 0  # the more exact range counts
+            rank = ranges.index(kind) + 1 if kind in ranges else 0  # the more specific range counts
             if rank > best[wanted]:
                 best[wanted], weights[wanted] = rank, _weight(parameters)
     return weights["text/html"] > weights["application/json"]

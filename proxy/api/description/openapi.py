@@ -1,6 +1,6 @@
-"""The description of the routes on `PORT` (OpenAPI 3.1): openapi.yaml, completed for a running proxy.
+"""The API description (OpenAPI 3.1): openapi.yaml, completed for a running proxy.
 
-It is read when it is first asked for: most runs never are, and a start should not wait for it.
+It is read on the first request: most processes never get one, and the start should not wait for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROBLEM: Final = "application/problem+json"
 SOURCE: Final = Path(__file__).with_name("openapi.yaml")
 
 _ID: Final = "9f86d081884c7d659a2feaa0c55ad015"
-#: What an example of a job's problem says of the submission; of any other, that there was none.
+#: `submitted` in the example of a code; `no` for all others.
 _SUBMITTED: Final = {
     Code.WORKER_DIED: Submitted.UNKNOWN,
     Code.DEADLINE_EXCEEDED: Submitted.YES,
@@ -120,7 +120,7 @@ def _codes(response: dict[str, Any]) -> list[str]:
 
 
 def _granular(described: dict[str, Any], responses: dict[str, Any]) -> dict[str, Any]:
-    """Return the responses of an operation by the status that they have where GRANULAR_ERRORS is on."""
+    """Return an operation's responses by the status that they have if GRANULAR_ERRORS is on."""
     granular: dict[str, Any] = {}
     by_status: dict[str, list[str]] = {}
     for status, response in responses.items():
@@ -149,7 +149,7 @@ def _problem_response(codes: list[str]) -> dict[str, Any]:
 
 
 def _example(code: str, *, granular: bool = False) -> dict[str, Any]:
-    """Return an example of the problem `code`, made as a real one is."""
+    """Return an example of the problem `code`, created as a real one is."""
     entry = problems.TABLE[Code(code)]
     about_a_job = entry.status == 500  # noqa: PLR2004 - HTTP
     made = problems.make(

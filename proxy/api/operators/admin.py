@@ -1,7 +1,7 @@
-"""The admin routes: what the operator sees; on their own address only, and under its own names only.
+"""The admin routes: what operators see; only on their own address, and only under its own names.
 
-A page of a stranger can have its own domain point at this address once a browser of the operator's has it open (DNS
-rebinding); to the browser, what it then reads here is of that page's origin. The name it asks for gives it away.
+A stranger's page can make its own domain point to this address while an operator's browser has it open (DNS rebinding).
+To the browser, everything it then reads here belongs to that page. The name in `Host` reveals it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["MetricsPage", "OwnNames", "Workers"]
 
 
 class OwnNames:
-    """Lets only requests through that ask for an address, or for a name that no stranger can make point here."""
+    """Accepts only requests for an IP address, or for a name that no stranger can point here."""
 
     def __init__(self, app: ASGIApp, admin_host: str) -> None:
         """`app` has the routes; `admin_host` is the name or address that it is bound to."""
@@ -35,7 +35,7 @@ class OwnNames:
         self._admin_host = admin_host.lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on. Raises RequestError where its `Host` is none of ours."""
+        """Pass the request on. Raises RequestError if its `Host` is not one of ours."""
         if scope["type"] == "http" and not self._is_ours(header(scope, b"host")):
             raise RequestError(
                 Code.FORBIDDEN, "the admin address only answers under ADMIN_HOST, localhost and IP addresses"
@@ -44,7 +44,7 @@ class OwnNames:
 
     def _is_ours(self, host: str) -> bool:
         name = _without_port(host).lower()
-        if "." not in name or name == self._admin_host:  # a name without a dot is a local one, as localhost is
+        if "." not in name or name == self._admin_host:  # a name without a dot is local, like localhost
             return True
         try:
             ipaddress.ip_address(name)

@@ -1,8 +1,8 @@
-"""The dashboard's routes: the page, its events, the search for a job, and the one thing that it may change.
+"""The dashboard's routes: the page, its events, the search for a job, and the one thing that it can change.
 
-Stopping a job is guarded against other sites' pages, which a browser on the operator's machine would send here as
-willingly as our own: the request needs a header that only a script of this very address can add, and its origin has to
-be the address that it is sent to. That this is no stranger's domain (DNS rebinding), admin.py sees to.
+Stopping a job is protected from other sites' pages, which a browser on the operator's machine would let send requests
+here: the request needs a header that only a script of this address can add, and its origin has to be the address that
+it is sent to. admin.py makes sure that this address is not a stranger's domain (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Events", "FindJob", "StaticFile", "StopJob", "routes"]
 
 _STATIC: Final = Path(__file__).resolve().parent / "static"
 _MAX_WATCHERS: Final = 16
-#: A watcher that takes nothing for so long is let go.
+#: A page that reads nothing for this long is disconnected.
 _PATIENCE_S: Final = 10.0
 _STOP_WAIT_S: Final = 2.0
 _TYPES: Final = {
@@ -43,7 +43,7 @@ _TYPES: Final = {
     ".js": b"text/javascript; charset=utf-8",
     ".svg": b"image/svg+xml",
 }
-#: Nothing from another host, no inline script or style, and no text that becomes markup (Trusted Types).
+#: Nothing from other hosts, no inline script or style, and text never becomes markup (Trusted Types).
 _POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -148,7 +148,7 @@ class FindJob:
         await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", _HEADERS[1:])
 
     async def find(self, job_id: str) -> dict[str, Any]:
-        """Return what is known of the job. Raises RequestError if that is nothing."""
+        """Return what is known of the job. Raises RequestError if there is no such job."""
         job = self._in_flight.by_id(job_id)
         if job is not None:
             return describe_in_flight(job, phases(job))
@@ -181,7 +181,7 @@ class StopJob:
         self._find = find
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Stop the job and answer with what became of it."""
+        """Stop the job and answer with its state."""
         _check_same_origin(scope)
         job_id = scope["path_params"]["id"]
         job = self._dispatcher.cancel(job_id)

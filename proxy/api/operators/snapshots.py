@@ -1,6 +1,6 @@
-"""What the dashboard shows, once a second for as long as anybody looks; nothing is computed when nobody does.
+"""What the dashboard shows, once per second while a page is open; nothing is computed otherwise.
 
-One snapshot, a JSON object, serves everybody who looks. The first one that a page gets has the charts' past besides.
+One snapshot, a JSON object, serves all open pages. The first one that a page gets also has the past of the charts.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["Snapshots"]
 
 _EVERY_S: Final = 1.0
-#: The charts' newest seconds are sent again with each snapshot, so that one that got lost leaves no gap.
+#: The newest seconds of the charts are sent again with each snapshot, so that a lost one leaves no gap.
 _NEWEST: Final = 5
-#: Of the jobs in flight, the oldest are listed.
+#: How many of the jobs in flight are listed, the oldest first.
 _OLDEST: Final = 20
 _IN_FLIGHT: Final = tuple(state for state in State if state is not State.FINISHED)
 
 
 class Snapshots:
-    """Makes a snapshot each second while somebody looks."""
+    """Makes a snapshot each second while a page is open."""
 
     def __init__(
         self,
@@ -52,13 +52,13 @@ class Snapshots:
         self._memory = WorkerMemory()
         self._next: asyncio.Future[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
-        #: How many look.
+        #: How many pages are open.
         self.watchers = 0
-        #: Set at the end: everybody who looks is let go.
+        #: Set at the end: all pages are disconnected.
         self.closed = asyncio.Event()
 
     def first(self) -> bytes:
-        """Return a snapshot with the charts' past and the last failures."""
+        """Return a snapshot with the past of the charts and the last failures."""
         history = self._observers.history
         return _encoded(self._snapshot() | {"past": history.seconds(), "failures": history.failures()})
 
@@ -123,7 +123,7 @@ class Snapshots:
 
     def _oldest(self) -> list[tuple[str, str, float]]:
         now = time.monotonic()
-        jobs = list(self._in_flight)[:_OLDEST]  # in the order of their acceptance
+        jobs = list(self._in_flight)[:_OLDEST]  # in order of acceptance
         return [(job.id, str(job.state), round(now - job.reached[State.ACCEPTED], 1)) for job in jobs]
 
 
