@@ -1,4 +1,4 @@
-"""The progress bar: alive on a terminal, one final line elsewhere."""
+"""The progress bar: live on a terminal, one final line otherwise."""
 
 import sys
 import time
@@ -14,8 +14,8 @@ _BAR = " ="
 class Progress:
     """Counts finished jobs where a person can see it.
 
-    It draws on standard output if that is a terminal. With `quiet`, when standard output is for a program,
-    it draws on standard error if that is one, and writes no final line.
+    It draws on standard output if that is a terminal. With `quiet`, when standard output is for a program, it draws on
+    standard error if that is a terminal, and writes no final line.
     """
 
     def __init__(self, jobs: int, *, quiet: bool = False) -> None:

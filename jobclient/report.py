@@ -1,4 +1,4 @@
-"""What a run comes to: the figures, the verdict, and how both are printed."""
+"""The result of a run: the figures, the verdict, and how both are printed."""
 
 import json
 import math
@@ -17,7 +17,7 @@ class Finished:
     answer: Answer
     #: From the first attempt to the last byte of the last one.
     duration_s: float
-    #: How often it was sent after the first time.
+    #: The number of retries.
     resent: int = 0
 
 
@@ -28,7 +28,7 @@ class Group:
     code: str
     status: int | None
     count: int
-    #: The words of one of them.
+    #: The detail of one of them.
     example: str
 
 
@@ -38,7 +38,7 @@ class Report:
 
     jobs: int
     succeeded: int
-    #: How many different ids the successful jobs have.
+    #: The number of different ids among the successful jobs.
     ids: int
     #: The most frequent kind first.
     failures: tuple[Group, ...]
@@ -61,7 +61,7 @@ class Report:
 
 
 def summarize(finished: Sequence[Finished], *, total_s: float, limit_s: float) -> Report:
-    """Count what became of the jobs, of which there is at least one."""
+    """Count the results of the jobs, of which there is at least one."""
     ids: set[str] = set()
     succeeded = 0
     kinds: Counter[tuple[str, int | None]] = Counter()
@@ -101,7 +101,7 @@ def percentile(ascending: Sequence[float], percent: int) -> float:
 
 
 def as_text(report: Report) -> str:
-    """The summary for a person. Lines about what went wrong are there only if something did."""
+    """The summary for a person. Lines about failures appear only if there are any."""
     lines = [f"Succeeded: {report.succeeded}"]
     if report.failed:
         lines.append(f"Failed: {report.failed}")
@@ -121,7 +121,7 @@ def as_text(report: Report) -> str:
 def _failure_line(group: Group) -> str:
     named = group.status is None or group.code == f"status-{group.status}"
     kind = group.code if named else f"{group.status} {group.code}"
-    # What a server wrote may hold anything; a terminal has to be spared its control characters.
+    # A server may send anything; keep its control characters from the terminal.
     example = "".join(character if character.isprintable() else " " for character in group.example)
     kind = "".join(character if character.isprintable() else " " for character in kind)
     return f"  {group.count} x {kind}: {example}" if example else f"  {group.count} x {kind}"

@@ -24,8 +24,8 @@ _BACKOFF = wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)
 async def run(options: Options, *, on_finished: Callable[[], None] = lambda: None) -> Report:
     """Send all jobs, wait for all of them, and report. Calls `on_finished` after each job."""
     slots = asyncio.Semaphore(options.concurrency or options.jobs)
-    # One connection a job, as many callers of one job each would have. It also keeps a connection that the
-    # other side is just closing from being used for a job, whose fate would then be unknown.
+    # One connection per job, as if many callers sent one job each. It also means that a connection that the
+    # other side is just closing is never used for a job whose outcome would then be unknown.
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     timeout = aiohttp.ClientTimeout(total=options.timeout_s)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -103,7 +103,7 @@ async def _post(session: aiohttp.ClientSession, options: Options, body: bytes, h
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as exc:
         return _failed("connection-broken", exc, Reached.MAYBE_SENT)
     except aiohttp.ClientError as exc:
-        # It answered, but not in HTTP.
+        # It answered, but not with HTTP.
         return _failed("bad-answer", exc, Reached.ANSWERED)
 
 

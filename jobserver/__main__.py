@@ -8,7 +8,7 @@ from types import FrameType
 
 def main() -> int:
     """Run the job server; return the exit code if it could not start."""
-    # First of all, so that Ctrl-C while the rest is being loaded is as quiet as later.
+    # First, so that Ctrl-C is quiet even while the rest is being loaded.
     signal.signal(signal.SIGINT, leave_at_once)
     signal.signal(signal.SIGTERM, leave_at_once)
 
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def leave_at_once(signum: int, frame: FrameType | None) -> None:
-    """Leave without a word and with success: to be stopped is not a failure."""
+    """Exit silently with success: being stopped is not a failure."""
     del signum, frame
     os._exit(0)
 

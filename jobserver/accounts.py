@@ -1,9 +1,8 @@
-"""One connection at a time per account: the rule that makes the job server hard to talk to.
+"""One connection at a time per account: the rule that makes the job server hard to use.
 
-The first connection to send a request for an account has that account's one handler for itself,
-also while it is idle, until it closes. Further connections wait, first come, first served. A
-connection that goes on with another account gives up the former one, so that two connections can
-never wait for each other.
+The first connection that sends a request for an account has that account to itself, even while it is idle, until it
+closes. Further connections wait in order of arrival. A connection that switches to another account gives up the first
+one, so that two connections can never wait for each other.
 """
 
 import asyncio
@@ -18,17 +17,17 @@ _Line = deque[tuple[Connection, asyncio.Future[None]]]
 
 
 class AccountQueue:
-    """Hands each account to one connection at a time."""
+    """Gives each account to one connection at a time."""
 
     def __init__(self) -> None:
-        """Begin with every account free."""
-        #: The connections waiting for an account, for each account that somebody has.
+        """Start with every account free."""
+        #: The connections that wait for an account, for each account in use.
         self._lines: dict[str, _Line] = {}
         self._held: dict[Connection, str] = {}
 
     @property
     def waiting(self) -> int:
-        """How many connections are waiting now."""
+        """The number of waiting connections."""
         return sum(len(line) for line in self._lines.values())
 
     async def enter(self, account: str, connection: Connection) -> None:
@@ -51,7 +50,7 @@ class AccountQueue:
         try:
             await turn
         except asyncio.CancelledError:
-            # The turn may have come in the same instant: then it is the next one's.
+            # The turn may have come at the same instant: then it goes to the next one.
             if self._held.get(connection) == account:
                 self._release(connection)
             else:

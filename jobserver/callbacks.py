@@ -15,9 +15,9 @@ from jobserver.ledger import Ledger
 from jobserver.options import Options
 from jobserver.protocol import Submission
 
-#: One callback may take this long, whatever the receiver does.
+#: The timeout of one callback, whatever the receiver does.
 _TIMEOUT_S: Final = 30.0
-#: Callbacks under way at once.
+#: Callbacks in progress at the same time.
 _CONNECTIONS: Final = 1000
 #: Shorter than a receiver's usual 5 s, so that an idle connection is never used as it is closed: a
 #: callback lost that way would look like a fault of the receiver.
@@ -27,7 +27,7 @@ _JSON: Final = {"Content-Type": "application/json"}
 
 
 class CallbackSender:
-    """Sends callbacks over one shared pool of connections and notes each in the ledger."""
+    """Sends callbacks over one shared connection pool and records each in the ledger."""
 
     def __init__(self, options: Options, ledger: Ledger) -> None:
         """Open the pool; an event loop must be running."""
@@ -45,7 +45,7 @@ class CallbackSender:
         await self._session.close()
 
     async def send(self, job_id: str, submission: Submission, result: bytes) -> None:
-        """Send what the job's fault says; return when the last callback has ended."""
+        """Send what the job's fault requires; return when the last callback is finished."""
         url = submission.callback
         if url is None:
             return
@@ -133,7 +133,7 @@ class CallbackSender:
 
 
 def forged(url: str) -> str:
-    """Return the address with another token of the same length in the place of the last segment."""
+    """Return the address with its last segment replaced by another token of the same length."""
     base, slash, token = url.rpartition("/")
     wrong = secrets.token_urlsafe(len(token))[: len(token)]
     return f"{base}{slash}{wrong}"

@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Reply(Enum):
-    """What the client sees in place of the reply to its submission."""
+    """What the client gets instead of the reply to its submission."""
 
     NORMAL = auto()
     REFUSE_FIRST = auto()
@@ -49,7 +49,7 @@ class Calls(Enum):
 class Fault:
     """One row of the table."""
 
-    #: What a person reads in `--help`.
+    #: The text in `--help`.
     summary: str
     reply: Reply = Reply.NORMAL
     calls: Calls = Calls.ONCE
@@ -57,11 +57,11 @@ class Fault:
     runs: bool = True
     #: The `state` of the completed document.
     state: str = "completed"
-    #: The status of a reply that is no success; the job's `status` field may choose another.
+    #: The status of a reply that is not a success; the job's `status` field may choose another.
     status: int = 200
     #: Statuses the job's `status` field may choose from.
     statuses: range | tuple[int, ...] = ()
-    #: The default of the job's `bytes` field; 0: the fault has no use for it.
+    #: The default of the job's `bytes` field; 0: the fault does not use it.
     size_bytes: int = 0
     #: The default of the job's `delay` field, in seconds.
     delay_s: float = 0.0
@@ -72,7 +72,7 @@ class Fault:
 
     @property
     def replies_well(self) -> bool:
-        """Whether a submission that is let in gets the reply the protocol says."""
+        """Whether an accepted submission gets the reply of the protocol."""
         return self.reply in {Reply.NORMAL, Reply.REFUSE_FIRST}
 
     @property

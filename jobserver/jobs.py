@@ -1,4 +1,4 @@
-"""Runs jobs, each in a task of its own: a job does not care whether its connection lives on."""
+"""Runs jobs, each in a task of its own: a job does not depend on its connection."""
 
 import asyncio
 
@@ -10,10 +10,10 @@ from jobserver.protocol import Documents, Submission, timestamp
 
 
 class Jobs:
-    """The jobs that run now. Make it where an event loop runs."""
+    """The jobs that are running. Create it where an event loop runs."""
 
     def __init__(self, options: Options, ledger: Ledger, documents: Documents) -> None:
-        """Begin without jobs, and open the pool of callback connections."""
+        """Start without jobs, and open the pool of callback connections."""
         self._options = options
         self._ledger = ledger
         self._documents = documents
@@ -21,7 +21,7 @@ class Jobs:
         self._running: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """End all jobs where they are, and close the callback connections."""
+        """End all running jobs, and close the callback connections."""
         for job in self._running:
             job.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -38,7 +38,7 @@ class Jobs:
         return job
 
     async def result(self, submission: Submission, entry: SubmissionEntry) -> bytes:
-        """Be a synchronous job: return its result when it is done."""
+        """Run a synchronous job: return its result when it is done."""
         self._ledger.started(entry)
         if submission.fault.calls is Calls.NEVER:
             await asyncio.get_running_loop().create_future()

@@ -1,7 +1,7 @@
-"""What the job server was sent and what it sent, for tests and for the curious.
+"""What the job server received and sent, for tests and for curious people.
 
-A ledger is kept in memory, bounded, and cheap to write: text is decoded and fields are parsed when
-somebody reads it, not when a job comes in.
+The ledger is kept in memory, has a limit, and is cheap to write: text is decoded and fields are parsed when somebody
+reads it, not when a job comes in.
 """
 
 import json
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-#: Of a longer body only the beginning is kept.
+#: Only this much of a longer body is kept.
 BODY_LIMIT_BYTES: Final = 64 * 1024
-#: Bodies kept in all; beyond it the oldest submissions go.
+#: The total size of the bodies that are kept; beyond it, the oldest submissions are dropped.
 BODIES_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 #: The request headers that say how the client behaves.
@@ -22,7 +22,7 @@ KEPT_HEADERS: Final = ("accept-encoding", "connection", "content-type", "tracepa
 
 @dataclass(slots=True, kw_only=True)
 class SubmissionEntry:
-    """One submission as it was received, and what became of it."""
+    """One submission as it was received, and its result."""
 
     n: int
     #: Seconds since the ledger began.
@@ -36,7 +36,7 @@ class SubmissionEntry:
     fault: str | None = None
     #: The answer said for certain that the job does not run.
     refused: bool = False
-    #: The status of the reply; None: there was none, or it was no proper one.
+    #: The status of the reply; None: there was none, or it was not a valid one.
     status: int | None = None
     #: The id of the job; None: it was never accepted.
     id: str | None = None
@@ -86,7 +86,7 @@ _Entry = TypeVar("_Entry")
 
 @dataclass(slots=True)
 class Ledger:
-    """Submissions, callbacks and counts. Not for use by several threads."""
+    """Submissions, callbacks and counts. Not thread-safe."""
 
     limit: int = 100_000
     submissions: deque[SubmissionEntry] = field(default_factory=deque)
@@ -99,7 +99,7 @@ class Ledger:
     _kept_bytes: int = 0
 
     def clear(self) -> None:
-        """Forget everything and count from one again."""
+        """Forget everything and start counting from one again."""
         self.submissions.clear()
         self.callbacks.clear()
         self.counts.clear()
@@ -108,7 +108,7 @@ class Ledger:
         self._kept_bytes = 0
 
     def submission(self, raw: bytes, headers: Mapping[str, str]) -> SubmissionEntry:
-        """Note that a submission came; the caller fills in what becomes of it."""
+        """Record a submission; the caller fills in its result."""
         self.counts["submissions"] += 1
         entry = SubmissionEntry(
             n=self.counts["submissions"],
@@ -125,12 +125,12 @@ class Ledger:
         return entry
 
     def started(self, entry: SubmissionEntry) -> None:
-        """Note that the job of this submission was started."""
+        """Record that the job of this submission was started."""
         entry.ran = True
         self.counts["started"] += 1
 
     def refused(self, entry: SubmissionEntry, error: str | None = None) -> None:
-        """Note that the client was told that its job does not run."""
+        """Record that the client was told that its job does not run."""
         entry.refused = True
         entry.error = error
         self.counts["refused"] += 1
@@ -146,7 +146,7 @@ class Ledger:
         error: str | None,
         took_s: float,
     ) -> None:
-        """Note how an attempt to send a callback ended."""
+        """Record how an attempt to send a callback ended."""
         self.counts["callbacks"] += 1
         accepted = status is not None and status // 100 == 2  # noqa: PLR2004 - 2xx
         self.counts["callbacks_accepted" if accepted else "callbacks_not_accepted"] += 1
@@ -169,7 +169,7 @@ class Ledger:
     def submitted_twice(self) -> list[str]:
         """Return the jobs with more than one submission that was not refused, by `ref` or callback.
 
-        Only the submissions still kept can be counted. A job with both names counts once for each.
+        Only the submissions that are still kept can be counted. A job with both names counts once for each.
         """
         seen: Counter[str] = Counter()
         for entry in self.submissions:
@@ -198,7 +198,7 @@ class Ledger:
         }
 
     def as_json(self, last: int | None = None) -> dict[str, Any]:
-        """Return everything, or the last so many entries of each list."""
+        """Return everything, or the last entries of each list."""
         return {
             "submissions": [entry.as_json() for entry in _last(self.submissions, last)],
             "callbacks": [entry.as_json() for entry in _last(self.callbacks, last)],

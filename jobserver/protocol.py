@@ -1,4 +1,4 @@
-"""The wire contract: what a submission may say, and the two documents that answer it."""
+"""The protocol: what a submission may contain, and the two documents that answer it."""
 
 import json
 import math
@@ -11,12 +11,12 @@ from yarl import URL
 
 from jobserver.faults import FAULTS, NO_FAULT, Fault
 
-#: No job may ask for more than this, so that a typing error does not eat the machine.
+#: No job may ask for more than this, so that a typo does not exhaust the machine.
 _LARGEST_NUMBER: Final = 1 << 30
 
 
 class BadSubmissionError(ValueError):
-    """The submission is not what the protocol says; the message is for the client."""
+    """The submission does not follow the protocol; the message is for the client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +38,17 @@ class Submission:
     size_bytes: int
     status: int
     retry_after: str
-    #: Whether the job runs, against what the fault says; None: as the fault says.
+    #: Whether the job runs; overrides the fault. None: as the fault says.
     run: bool | None
 
     @property
     def runs(self) -> bool:
-        """Whether this job is to be run."""
+        """Whether this job runs."""
         return self.fault.runs if self.run is None else self.run
 
     @property
     def job_key(self) -> str:
-        """What stays the same when a client submits the same job again."""
+        """What stays the same if a client submits the same job again."""
         return self.ref or self.callback or self.account
 
 
@@ -66,7 +66,7 @@ def parse_submission(raw: bytes) -> Submission:
     if fault is None:
         raise BadSubmissionError(f"`fault` must be one of: {', '.join(FAULTS)}")
     ref = fields.get("ref")
-    # Without a fault these names may be the client's own business, and are left alone.
+    # Without a fault, these names may have a meaning of the client's own, and are ignored.
     asked = fields if fault is not NO_FAULT else {}
     return Submission(
         account=account,
@@ -156,11 +156,11 @@ def _flag(fields: dict[str, Any], name: str) -> bool | None:
 
 
 class Documents:
-    """Makes ids and the documents that carry them."""
+    """Creates ids and the documents that contain them."""
 
     def __init__(self, seed: int | None = None) -> None:
-        """Start a row of ids; the same seed makes the same row."""
-        # Ids here name jobs, they protect nothing: repeatable beats unguessable.
+        """Start a sequence of ids; the same seed gives the same sequence."""
+        # These ids name jobs and protect nothing: repeatable is better than unguessable.
         self._random = random.Random(seed)  # noqa: S311
 
     def new_id(self) -> str:
@@ -169,7 +169,7 @@ class Documents:
 
     @staticmethod
     def running(job_id: str) -> bytes:
-        """Return what an asynchronous submission is answered with."""
+        """Return the reply to an asynchronous submission."""
         return encode({"state": "running", "id": job_id})
 
     def completed(self, job_id: str, *, state: str, started_at: str, size_bytes: int = 0) -> bytes:
@@ -193,5 +193,5 @@ def encode(document: object) -> bytes:
 
 
 def timestamp() -> str:
-    """Return the present time as the protocol writes it: ISO 8601, milliseconds, Z."""
+    """Return the current time in the protocol's format: ISO 8601, milliseconds, Z."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

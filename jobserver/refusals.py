@@ -1,4 +1,4 @@
-"""Remembers how often each job has been turned away."""
+"""Remembers how often each job has been refused."""
 
 from collections import OrderedDict
 
@@ -7,7 +7,7 @@ from jobserver.protocol import Submission
 
 
 class Refusals:
-    """Decides which attempts at a submission are told to come again."""
+    """Decides which attempts at a submission are refused with Retry-After."""
 
     def __init__(self, limit: int = 100_000) -> None:
         """Remember at most `limit` jobs; the one not seen for longest is forgotten first."""
@@ -27,7 +27,7 @@ class Refusals:
     def _first(self, job_key: str, times: int) -> bool:
         refused = self._times.pop(job_key, 0)
         if refused >= times:
-            # Let in: a later job of the same name begins anew.
+            # Accepted: a later job with the same name starts from zero.
             return False
         self._times[job_key] = refused + 1
         if len(self._times) > self._limit:

@@ -22,10 +22,10 @@ _CHUNK_BYTES: Final = 64 * 1024
 
 
 class _AlreadySent(web.StreamResponse):
-    """A reply that needs no sending: it was written by hand, or there is none."""
+    """A response that aiohttp need not send: it was written directly, or there is none."""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send no header."""
+        """Send no headers."""
         del request
         return None
 
@@ -45,12 +45,12 @@ def problem(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 
 def refusal(submission: Submission) -> web.Response:
-    """Return the reply that asks the client to come again."""
+    """Return the reply that asks the client to retry later."""
     return problem(submission.status, "come again", {"Retry-After": submission.retry_after})
 
 
 def no_reply() -> web.StreamResponse:
-    """Return what makes aiohttp send nothing and close the connection."""
+    """Return the response that makes aiohttp send nothing and close the connection."""
     response = _AlreadySent()
     response.force_close()
     return response
@@ -59,9 +59,9 @@ def no_reply() -> web.StreamResponse:
 async def faulty_reply(  # noqa: C901, PLR0911, PLR0912 - one case for each row of the table
     request: web.Request, submission: Submission, body: bytes
 ) -> web.StreamResponse:
-    """Return or write the reply the fault asks for; `body` is the right one.
+    """Return or write the reply that the fault asks for; `body` is the right one.
 
-    Raises ConnectionResetError if the client has gone.
+    Raises ConnectionResetError if the client has disconnected.
     """
     match submission.fault.reply:
         case Reply.NORMAL | Reply.REFUSE_FIRST:
@@ -116,7 +116,7 @@ def _head(length_bytes: int, extra: bytes = b"") -> bytes:
 
 
 def _close(request: web.Request) -> web.StreamResponse:
-    """Close the connection once what was written has gone out."""
+    """Close the connection once everything has been sent."""
     _transport(request).close()
     return no_reply()
 
@@ -136,7 +136,7 @@ def _reset(request: web.Request) -> web.StreamResponse:
 
 
 async def _slow(request: web.Request, body: bytes, pause_s: float) -> web.StreamResponse:
-    """Send the whole reply, the status line included, a byte at a time."""
+    """Send the whole reply, including the status line, one byte at a time."""
     reply = _head(len(body)) + body
     for at in range(len(reply)):
         _transport(request).write(reply[at : at + 1])
@@ -145,13 +145,13 @@ async def _slow(request: web.Request, body: bytes, pause_s: float) -> web.Stream
 
 
 async def _endless(request: web.Request) -> web.StreamResponse:
-    """Send white space, which may stand before any JSON, until the client has had enough."""
+    """Send white space, which may precede any JSON, until the client gives up."""
     response = web.StreamResponse(headers={"Content-Type": _JSON})
     await response.prepare(request)
     chunk = b" " * _CHUNK_BYTES
     while True:
         await response.write(chunk)
-        # A write that need not wait does not yield; others want their turn.
+        # A write that does not have to wait does not yield to other tasks.
         await asyncio.sleep(0)
 
 

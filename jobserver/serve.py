@@ -1,7 +1,7 @@
-"""Listens, says so, and serves until the process is ended.
+"""Listens, reports it, and serves until the process is stopped.
 
-There is nothing to save and nobody to wait for, so whatever ends the server ends the process at
-once: `os._exit` leaves the clean-up to the kernel.
+There is nothing to save and nobody to wait for, so whatever stops the server ends the process at once: `os._exit`
+leaves the clean-up to the kernel.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class CannotServeError(Exception):
 
 
 async def serve(arguments: Arguments) -> NoReturn:
-    """Serve for ever; raise CannotServeError if that is impossible."""
+    """Serve forever; raise CannotServeError if that is impossible."""
     _allow_many_connections()
     if arguments.exit_with_parent:
         _watch_parent()
@@ -80,7 +80,7 @@ def listening_line(url: str, arguments: Arguments) -> str:
 
 
 def _say(line: str) -> None:
-    # Whoever started the server may have closed its standard output; it serves all the same.
+    # The standard output may have been closed; the server runs all the same.
     with suppress(OSError):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -89,17 +89,17 @@ def _say(line: str) -> None:
 def _allow_many_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        # Not allowed everywhere; then fewer connections have to do.
+        # Not allowed everywhere; then fewer connections are possible.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _watch_parent() -> None:
-    """Leave when standard input ends: the kernel ends it however the parent died."""
+    """Exit when standard input closes: the kernel closes it however the parent died."""
     try:
         asyncio.get_running_loop().add_reader(_STDIN, _leave_at_end_of_input)
     except OSError as exc:
-        # epoll takes no files, and no /dev/null.
+        # epoll does not accept files or /dev/null.
         raise CannotServeError("--exit-with-parent needs a pipe as standard input") from exc
 
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 _ENV_FILE: Final = Path(__file__).resolve().parent.parent / ".env"
 _IMPOSSIBLE: Final = 2
-#: As shells have it, for SIGINT and for SIGPIPE.
+#: As in shells, for SIGINT and for SIGPIPE.
 _INTERRUPTED: Final = 130
 _NOT_READ: Final = 141
 
 
 def main() -> int:
-    """Run the proxy until it is told to stop, or do what the command line says instead; return the exit code."""
+    """Run the proxy until it is stopped, or do what the command line says instead; return the exit code."""
     from proxy.run import preflight  # noqa: PLC0415 - see above
     from shared.errors import SettingsError  # noqa: PLC0415
 
@@ -82,7 +82,7 @@ def _serve(settings: Settings) -> int:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return uvloop's loop: asyncio's with the sockets in C, which spares the front end a fifth of its work."""
+    """Return uvloop's loop: asyncio's with the sockets in C, which saves the front end a fifth of its work."""
     import uvloop  # noqa: PLC0415 - loaded when the settings have been found good
 
     return uvloop.new_event_loop()

@@ -1,6 +1,6 @@
-"""`python run.py --check`: try everything that a start needs, and say line by line what was found.
+"""`python run.py --check`: try everything that a start needs, and report each result on a line.
 
-Unlike a start it does not end at the first thing that is wrong, so that all of it can be mended at once.
+Unlike a start, it does not stop at the first problem, so that all of them can be fixed at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one proxy has for itself alone: its addresses and its journal. They are claimed before anything is made."""
+"""What one proxy has exclusively: its addresses and its journal. They are claimed before anything is started."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def _addresses(settings: Settings) -> dict[str, tuple[str, str, int]]:
 
 
 def bind_all(settings: Settings) -> dict[str, socket.socket]:
-    """Return the listening sockets by name: `public`, and `callback` and `admin` where they are set.
+    """Return the listening sockets by name: `public`, and `callback` and `admin` if they are set.
 
     Raises:
-        SettingsError: some cannot be had, or the certificate they need; the message has a line for each.
+        SettingsError: some are not available, or their certificate is not; the message has a line for each.
     """
     troubles: list[str] = []
     _try(troubles, lambda: check_certificate(settings))
@@ -53,11 +53,11 @@ def bind_all(settings: Settings) -> dict[str, socket.socket]:
 
 
 def claim(settings: Settings) -> tuple[dict[str, socket.socket], JournalFile | None]:
-    """Return the listening sockets and the open journal, if there is to be one.
+    """Return the listening sockets and the open journal, if there is one.
 
     Raises:
-        SettingsError: something is taken or cannot be had; the message has a line for each, and one that says so where
-            it looks as if another proxy had it.
+        SettingsError: something is in use or not available; the message has a line for each, and another one if
+            a proxy seems to be running already.
     """
     troubles: list[str] = []
     sockets = _try(troubles, lambda: bind_all(settings))

@@ -16,26 +16,26 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 def shown(url: str) -> str:
-    """Return `url` for a person, without a user's name, a password or a query: these may be secrets."""
+    """Return `url` for a person, without a user name, a password or a query, which may be secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def is_loopback(url: str) -> bool:
-    """Return whether the address is this machine's own, as far as its text tells."""
+    """Return whether the address is this machine's own, judging by its text."""
     host = urlsplit(url).hostname or ""
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 async def reach(url: str, timeout_s: float) -> str:
-    """Connect to `url`'s host and close; return why that cannot be done, or nothing."""
+    """Connect to `url`'s host and close the connection; return why that failed, or an empty string."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     try:
         async with asyncio.timeout(timeout_s):
             context = ssl.create_default_context() if parts.scheme == "https" else None
             _, writer = await asyncio.open_connection(host, port, ssl=context)
-    except (OSError, ValueError) as exc:  # ValueError: a name that cannot be one
+    except (OSError, ValueError) as exc:  # ValueError: an impossible name
         return _reason(exc, timeout_s)
     writer.close()
     with contextlib.suppress(OSError, TimeoutError):

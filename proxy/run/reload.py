@@ -1,7 +1,7 @@
-"""What SIGHUP does: certificates and keys are read again, and nothing is interrupted.
+"""What SIGHUP does: certificates and keys are read again, without an interruption. Everything else needs a restart.
 
-Everything else takes a restart. What cannot be read, or does not fit, changes nothing and is one line of the log: a
-proxy that serves is worth more than one that obeys.
+If something cannot be read or is invalid, nothing changes and the log has a line: a proxy that serves is more important
+than one that obeys.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RELOADED: Final = frozenset({"api_keys", "api_keys_file", "tls_certfile", "tls_
 
 
 class Reload:
-    """Reads the settings again and puts those into effect that can be."""
+    """Reads the settings again and applies those that can be applied."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Reload:
         self._task: asyncio.Task[None] | None = None
 
     def __call__(self) -> None:
-        """Begin to reload, unless that is under way."""
+        """Start to reload, unless one is in progress."""
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._reload())
 

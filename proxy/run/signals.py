@@ -1,8 +1,8 @@
-"""The signals of the front end: SIGTERM and SIGINT end it, SIGHUP reloads what can be reloaded.
+"""The signals of the front end: SIGTERM and SIGINT stop it, SIGHUP reloads what can be reloaded.
 
 The first SIGTERM or SIGINT is only noted, for the event loop to act upon; the second ends the process whatever the loop
-does. So these are handlers of Python's own and not the loop's: Python runs them between two instructions of the main
-thread, and inside of a regular expression that does not end, when the loop would not get to them.
+does. So these are Python's own handlers and not the loop's: Python runs them between two instructions of the main
+thread, and within a regular expression that does not end, when the loop would not get to them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.stack import stack
 
 __all__ = ["Signals"]
 
-#: What a shell reports of a process that a signal ended, less the signal's number.
+#: What a shell reports for a process that a signal ended, minus the number of the signal.
 _BY_SIGNAL: Final = 128
 
 
@@ -35,7 +35,7 @@ class Signals:
         self._stopping = False
 
     def watch(self) -> None:
-        """Hear the signals from now on; needs a running event loop."""
+        """Start receiving the signals; needs a running event loop."""
         loop = asyncio.get_running_loop()
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -48,5 +48,5 @@ class Signals:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        # Also what a terminal sends when it is closed: nobody's job ends with a window.
+        # A terminal also sends it when it is closed: no job should end with a window.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._on_reload))

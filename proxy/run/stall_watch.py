@@ -1,9 +1,8 @@
-"""Says where the event loop stands when it stands still: nothing else of the front end could say anything then.
+"""Reports where the event loop is blocked: nothing else in the front end could report anything then.
 
-A timer of the kernel's is wound up again and again by the event loop. It runs out when the loop did not get to that
-for seconds. The handler of its signal runs in the main thread, in the midst of what keeps the loop, be it Python or a
-regular expression, and is handed the very frame. A thread could not do it: a regular expression that does not end does
-not let go of the interpreter either.
+The event loop keeps restarting a kernel timer. It expires if the loop did not get to that for seconds. The handler of
+its signal runs in the main thread, in the middle of whatever blocks the loop, Python code or a regular expression, and
+gets its frame. A thread could not do this: a regular expression that does not end does not release the GIL either.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from shared.stack import stack
 __all__ = ["StallWatch"]
 
 _EVERY_S: Final = 0.5
-#: From here on it is said, and again after as long as it went on until then.
+#: The first report comes after this time, each further one after twice the time of the one before.
 _LIMIT_S: Final = 2.0
 #: What keeps the interpreter keeps it from the thread that writes the log as well: it gets this long to write.
 _WRITE_S: Final = 0.1
@@ -36,12 +35,12 @@ class StallWatch:
         self._said = False
 
     def start(self) -> None:
-        """Begin to watch; needs a running event loop, in the main thread."""
+        """Start watching; needs a running event loop, in the main thread."""
         signal.signal(signal.SIGALRM, self._on_alarm)
         self._wind_up()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         if self._timer is not None:
             self._timer.cancel()
@@ -64,7 +63,9 @@ class StallWatch:
             "warning",
             "the event loop is blocked",
             stood_s=round(stood_s, 1),
-            cpu_s=round(time.process_time() - self._cpu_s, 1),  # little: the process was stopped, or starved of CPU
+            cpu_s=round(
+                time.process_time() - self._cpu_s, 1
+            ),  # little CPU time: the process was stopped, or starved of CPU
             at=stack(frame),
         )
         time.sleep(_WRITE_S)
