@@ -40,9 +40,10 @@ def create_app(options: Options | None = None) -> web.Application:
     app.on_shutdown.append(server.drop_connections)
     app.router.add_post("/start", server.start)
     app.router.add_route("*", "/elsewhere", server.elsewhere)
-    app.router.add_get("/ledger", show_ledger)
     app.router.add_get("/ledger/summary", show_summary)
-    app.router.add_delete("/ledger", clear_ledger)
+    if options.shows_ledger:
+        app.router.add_get("/ledger", show_ledger)
+        app.router.add_delete("/ledger", clear_ledger)
     return app
 
 

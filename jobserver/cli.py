@@ -83,6 +83,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
             account_queue=given.account_queue,
             seed=given.seed,
             callback_retries=given.callback_retries,
+            shows_ledger=not given.hide_ledger,
         ),
     )
 
@@ -154,6 +155,11 @@ def _parser() -> argparse.ArgumentParser:
         default=_DEFAULTS.callback_retries,
         metavar="N",
         help="retry a callback that got no 2xx up to N times, 0.2 s apart (%(default)s)",
+    )
+    add(
+        "--hide-ledger",
+        action="store_true",
+        help="show the ledger's counts only, and not who may be called back at which address",
     )
     add(
         "--fd",

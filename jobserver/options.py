@@ -19,3 +19,5 @@ class Options:
     callback_retry_pause_s: float = 0.2
     #: How many submissions, and how many callbacks, the ledger keeps.
     ledger_entries: int = 100_000
+    #: Whether anybody may see the ledger. It has callback addresses, and who knows one may answer for the job server.
+    shows_ledger: bool = True

@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,6 +23,8 @@ __all__ = [
     "HOST",
     "JOURNAL",
     "KEYS",
+    "NAMES",
+    "NETWORKS",
     "OPTIONAL_HOST",
     "OPTIONAL_PORT",
     "PATH",
@@ -144,6 +147,14 @@ def _journal(text: str) -> str:
     return _path(text)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(_host(name.strip()) for name in text.split(",")) if text else ()
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(network.strip()) for network in text.split(",")) if text else ()
+
+
 def _profile(text: str) -> str:
     if not text:
         raise ValueError
@@ -170,5 +181,9 @@ URL: Final = Kind(read=_url, takes="an http:// or https:// address, or nothing")
 CALLBACK_URL: Final = Kind(read=_callback_url, takes="an http:// or https:// address without a query, or nothing")
 PATH: Final = Kind(read=_path, takes="a file's path without ~ and $, or nothing")
 JOURNAL: Final = Kind(read=_journal, takes="a file's path without ~ and $, or nothing (jobs are then kept in memory)")
+NAMES: Final = Kind(read=_names, takes="host names, separated by commas, or nothing")
+NETWORKS: Final = Kind(
+    read=_networks, takes="IP addresses and networks such as 10.0.0.0/8, separated by commas, or nothing"
+)
 PROFILE: Final = Kind(read=_profile, takes="the name of a file in profiles/, or a path to a .toml file")
 KEYS: Final = Kind(read=_keys, takes="keys of printable ASCII without spaces and quotes, separated by commas")

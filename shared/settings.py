@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -61,6 +62,12 @@ class Settings:
         kinds.OPTIONAL_PORT,
         "The port for operators, never the same as `PORT`. Empty: no admin routes.",
     )
+    admin_names: tuple[str, ...] = _variable(
+        "",
+        kinds.NAMES,
+        "Host names under which operators may ask, besides IP addresses, `localhost` and `ADMIN_HOST`: a container's "
+        "name, or that of a gateway in front. Any other `Host` is answered 403: a stranger could make it point here.",
+    )
     callback_host: str = _variable(
         "",
         kinds.OPTIONAL_HOST,
@@ -79,6 +86,12 @@ class Settings:
         "does.",
     )
     tls_keyfile: str = _variable("", kinds.PATH, "The private key (PEM). Set both files or neither.")
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _variable(
+        "",
+        kinds.NETWORKS,
+        "Addresses of gateways whose `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix` are believed: links in answers "
+        "then begin with the prefix. From anybody else these headers are ignored.",
+    )
     api_keys: tuple[str, ...] = _variable(
         "",
         kinds.KEYS,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Final
 
 from proxy.http import problems
-from proxy.http.asgi import send_problem, send_response
+from proxy.http.asgi import NO_STORE, send_problem, send_response
 from shared.errors import Code
+from shared.version import VERSION
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["Alive", "Ready"]
 
 
+#: Also so that those who look see which of several instances has which version.
+_ALIVE: Final = json.dumps({"status": "ok", "version": VERSION}).encode()
+
+
 class Alive:
     """`GET /healthz`: the process serves."""
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer that the process serves."""
-        await send_response(scope, send, 200, b'{"status": "ok"}', b"application/json")
+        await send_response(scope, send, 200, _ALIVE, b"application/json", [NO_STORE])
 
 
 class Ready:
@@ -53,4 +59,4 @@ class Ready:
         elif shortage := self._headroom.shortage():
             await send_problem(scope, send, problems.make(Code.OVERLOADED, f"the machine is short of {shortage}"))
         else:
-            await send_response(scope, send, 200, b'{"status": "ready"}', b"application/json")
+            await send_response(scope, send, 200, b'{"status": "ready"}', b"application/json", [NO_STORE])

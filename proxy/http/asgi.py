@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BODY_TIMEOUT_S",
+    "NO_STORE",
     "ClientGoneError",
     "Guard",
     "header",
+    "headers_of",
     "read_body",
     "send_problem",
     "send_response",
@@ -35,6 +37,9 @@ __all__ = [
 BODY_TIMEOUT_S: Final = 9.0
 #: For an answer that the client does not read.
 _SEND_TIMEOUT_S: Final = 10.0
+
+#: For whatever may be another thing at the next look: caches keep answers that do not say otherwise, even a 404.
+NO_STORE: Final = (b"cache-control", b"no-store")
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -49,6 +54,11 @@ def header(scope: Scope, name: bytes) -> str:
         if key == name:
             return str(value, "latin-1")
     return ""
+
+
+def headers_of(scope: Scope, name: bytes) -> list[str]:
+    """Return every header called `name` (lower case), in their order."""
+    return [str(value, "latin-1") for key, value in scope["headers"] if key == name]
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
@@ -112,8 +122,10 @@ async def send_response(
 
 
 async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> None:
-    """Send a problem document (RFC 9457)."""
-    await send_response(scope, send, problem.status, problem.body, b"application/problem+json", problem.headers)
+    """Send a problem document (RFC 9457). Its `type` leads where its reader is, below a gateway's path."""
+    headers = [NO_STORE, *problem.headers]
+    body = problem.below(scope["root_path"])
+    await send_response(scope, send, problem.status, body, b"application/problem+json", headers)
 
 
 class Guard:
@@ -143,7 +155,7 @@ class Guard:
         except ClientGoneError:
             return
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer
-            problem = _problem_of(exc, self._documentation)
+            problem = _problem_of(exc, self._documentation and scope["root_path"] + self._documentation)
             if problem.code is Code.INTERNAL_ERROR:
                 log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
             if self._on_problem is not None:

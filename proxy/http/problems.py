@@ -57,8 +57,8 @@ TABLE: Final = MappingProxyType(
             403, 403, "The admin address refuses this request",
             "The request would change something and did not come from the dashboard's own page, or its `Host` is not a "
             "name of the admin address.",
-            "Use the dashboard, or send the headers that it sends; use an IP address, `localhost` or `ADMIN_HOST` in "
-            "the URL.",
+            "Use the dashboard, or send the headers that it sends; use an IP address, `localhost`, `ADMIN_HOST` "
+            "or one of `ADMIN_NAMES` in the URL.",
         ),
         Code.NOT_FOUND: _entry(
             404, 404, "Not found",
@@ -183,6 +183,10 @@ TABLE: Final = MappingProxyType(
 _DEFAULT_RETRY_AFTER_S: Final = 1
 
 
+#: What every document begins with, before the path that explains its code.
+_TYPE: Final = b'{"type": "'
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """A problem document, ready to be sent."""
@@ -191,6 +195,10 @@ class Problem:
     status: int
     body: bytes
     headers: list[tuple[bytes, bytes]]
+
+    def below(self, prefix: str) -> bytes:
+        """Return the body for a reader to whom all paths begin with `prefix`."""
+        return self.body.replace(_TYPE, _TYPE + prefix.encode(), 1) if prefix else self.body
 
 
 def make(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from proxy import log
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.observe.counters import PREFIX
 from shared.lifecycle import State
+from shared.version import VERSION
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -63,6 +65,9 @@ class LiveMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current values."""
+        build = GaugeMetricFamily(f"{PREFIX}_build_info", "1; its labels say what runs.", labels=("version", "python"))
+        build.add_metric((VERSION, platform.python_version()), 1)
+        yield build
         yield from self._of_jobs()
         yield from self._of_workers()
         counts = self._intake.counts

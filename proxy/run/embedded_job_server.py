@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.http.listening import address, bind
+from proxy.workers.environment import child_environment
 
 __all__ = ["EmbeddedJobServer"]
 
@@ -34,11 +35,13 @@ class EmbeddedJobServer:
                     "--fd",
                     str(listener.fileno()),
                     "--announce",
+                    "--hide-ledger",
                     "--exit-with-parent",
                 ],
                 cwd=_ROOT,
                 pass_fds=(listener.fileno(),),
                 stdin=subprocess.PIPE,
+                env=child_environment(),
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )

@@ -18,6 +18,7 @@ from proxy.api.description.docs_page import DocsPage, ProblemPage
 from proxy.api.operators import admin, dashboard
 from proxy.api.operators.snapshots import Snapshots
 from proxy.http.asgi import Guard
+from proxy.http.forwarded import Forwarded
 from proxy.jobs.callback_intake import CallbackIntake
 from proxy.jobs.delivery import LocalDelivery
 from proxy.jobs.dispatcher import Dispatcher
@@ -32,6 +33,8 @@ from shared.job_server.callbacks import Callbacks
 from shared.job_server.client_jobs import ClientJobs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import ASGIApp
 
     from proxy.store.protocol import JobStore
@@ -131,9 +134,9 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
     ]
     public_routes = client_routes if settings.callback_port is not None else [callback, *client_routes]
     return App(
-        public=_app(public_routes, observers, documentation="/docs"),
-        callbacks=_app([callback, healthz], observers),
-        admin=_app(admin_routes, observers, admin_host=settings.admin_host),
+        public=_app(settings, public_routes, observers, documentation="/docs"),
+        callbacks=_app(settings, [callback, healthz], observers),
+        admin=_app(settings, admin_routes, observers, names=(settings.admin_host, *settings.admin_names)),
         dispatcher=dispatcher,
         in_flight=in_flight,
         authorization=authorization,
@@ -147,10 +150,17 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
 
 
 def _app(
-    routes: list[Route], observers: Observers, *, admin_host: str | None = None, documentation: str = ""
+    settings: Settings,
+    routes: list[Route],
+    observers: Observers,
+    *,
+    names: Sequence[str] = (),
+    documentation: str = "",
 ) -> ASGIApp:
+    """Return an application with these routes; `names`: the only ones by which it may be asked."""
     # The router alone: the two layers that an application puts around it do what the guard does, a second time.
     app: ASGIApp = Router(routes, redirect_slashes=False)
-    if admin_host is not None:
-        app = admin.OwnNames(app, admin_host)
-    return Guard(app, observers.request_refused, documentation)
+    if names:
+        app = admin.OwnNames(app, names)
+    app = Guard(app, observers.request_refused, documentation)
+    return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app

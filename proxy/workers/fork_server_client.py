@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from proxy.workers.environment import child_environment
 from proxy.workers.stderr import WorkerOutput
 from shared.errors import MessageError
 from shared.messages import WORKERS_AT_ONCE, Exited, Fork, Forked, ForkFailed, decode_from_fork_server, encode
@@ -116,7 +117,8 @@ class ForkServer:
             stdin=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,
-            env=os.environ | {"LD_BIND_NOW": "1"},  # what is bound after the fork, each worker would bind for itself
+            env=child_environment()
+            | {"LD_BIND_NOW": "1"},  # what is bound after the fork, each worker would bind for itself
         )
 
     def fork(self, count: int) -> None:

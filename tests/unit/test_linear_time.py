@@ -66,6 +66,8 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.http.fast.connection._BARE_END": search,
     "proxy.http.fast.head._HEAD": fullmatch,
     "proxy.http.fast.head._LINE": lines_of_a_head,
+    "proxy.http.forwarded._HOST": fullmatch,
+    "proxy.http.forwarded._PREFIX": fullmatch,
     "proxy.workers.stderr._TOKEN": findall,
     "shared.env_file._EXPORT": match,
     "shared.env_file._WORD": findall,

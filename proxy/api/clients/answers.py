@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.http import problems
-from proxy.http.asgi import Headers, send_response
+from proxy.http.asgi import NO_STORE, Headers, send_problem, send_response
 from proxy.jobs.job import Job
 from shared.lifecycle import State
 from shared.outcome import Failed, Outcome, Succeeded
@@ -54,7 +54,7 @@ class Answers:
         if outcome is not None:
             await self._send_outcome(scope, send, found.id, outcome, headers)
             return
-        location = (b"location", f"/jobs/{found.id}".encode())
+        location = (b"location", f"{scope['root_path']}/jobs/{found.id}".encode())
         await send_status(scope, send, found, 202, [*headers, location, _RETRY_AFTER])
 
     async def _send_outcome(
@@ -62,12 +62,12 @@ class Answers:
     ) -> None:
         match outcome:
             case Succeeded():
-                fields = [(b"job-id", job_id.encode()), *headers]
+                fields = [NO_STORE, (b"job-id", job_id.encode()), *headers]
                 await send_response(scope, send, 200, outcome.body, b"application/json", fields)
             case Failed():
                 problem = problems.of_failure(outcome, job_id, granular=self._granular)
-                fields = [*problem.headers, *headers]
-                await send_response(scope, send, problem.status, problem.body, b"application/problem+json", fields)
+                problem.headers.extend(headers)
+                await send_problem(scope, send, problem)
 
 
 def _trace_headers(found: Job | Record) -> list[tuple[bytes, bytes]]:
@@ -80,8 +80,10 @@ def _trace_headers(found: Job | Record) -> list[tuple[bytes, bytes]]:
 
 async def send_status(scope: Scope, send: Send, found: Job | Record, status: int = 200, headers: Headers = ()) -> None:
     """Answer with the job's status document."""
-    body = json.dumps(status_document(found)).encode()
-    fields = [(b"job-id", found.id.encode()), *headers]
+    document = status_document(found)
+    document["result"] = scope["root_path"] + document["result"]
+    body = json.dumps(document).encode()
+    fields = [NO_STORE, (b"job-id", found.id.encode()), *headers]
     await send_response(scope, send, status, body, b"application/json", fields)
 
 

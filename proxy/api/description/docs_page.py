@@ -65,7 +65,7 @@ def _explanation(code: Code) -> bytes:
         f"{code}: {entry.title}",
         f"<h1>{escape(entry.title)}</h1><p>{code_span(str(code))} · status {status}</p>"
         f"<h2>What happened</h2><p>{words(entry.meaning)}</p><h2>What to do</h2><p>{words(entry.advice)}</p>"
-        '<p><a href="/docs">All routes and all codes</a></p>',
+        '<p><a href="../docs">All routes and all codes</a></p>',
     )
 
 
@@ -73,7 +73,7 @@ def _document(described: dict[str, Any]) -> Iterator[str]:
     info = described["info"]
     yield f"<h1>{escape(info['title'])}</h1><p>{words(info['summary'])}</p>"
     yield "".join(f"<p>{words(paragraph)}</p>" for paragraph in info["description"].split("\n"))
-    yield '<p><a href="/openapi.json">This description as OpenAPI 3.1</a></p>'
+    yield '<p><a href="openapi.json">This description as OpenAPI 3.1</a></p>'
     for tag in described["tags"]:
         yield f"<h2>{escape(tag['name'])}</h2><p>{words(tag['description'])}</p>"
         for path, item in described["paths"].items():
@@ -125,7 +125,7 @@ def _codes() -> Iterator[str]:
     rows = []
     for code, entry in problems.TABLE.items():
         status = str(entry.status) if entry.status == entry.granular else f"{entry.status} / {entry.granular}"
-        link = f'<a href="/problems/{code}">{code_span(str(code))}</a>'
+        link = f'<a href="problems/{code}">{code_span(str(code))}</a>'
         rows.append((link, status, f"{words(entry.meaning)} <span class='soft'>{words(entry.advice)}</span>"))
     yield "<p>The second status is the one where <code>GRANULAR_ERRORS</code> is on.</p>"
     yield _table(("Code", "Status", "Meaning"), rows)

@@ -15,6 +15,7 @@ from proxy.http import problems
 from proxy.http.asgi import send_response
 from shared.errors import Code
 from shared.lifecycle import Submitted
+from shared.version import VERSION
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -47,7 +48,10 @@ class Description:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the description."""
-        await send_response(scope, send, 200, self._body, b"application/json")
+        body = self._body
+        if scope["root_path"]:  # a gateway's: all paths are below it
+            body = json.dumps(self.document | {"servers": [{"url": scope["root_path"]}]}, indent=1).encode()
+        await send_response(scope, send, 200, body, b"application/json")
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -62,6 +66,7 @@ class Description:
 def document(settings: Settings) -> dict[str, Any]:
     """Return the description of the routes on `PORT` as they are under `settings`."""
     described = _read()
+    described["info"]["version"] = VERSION
     described["info"]["description"] += "\n" + _limits(settings)
     if settings.callback_port is not None:
         del described["paths"]["/callback/{token}"]

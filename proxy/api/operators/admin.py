@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from proxy.http.asgi import header, send_response
@@ -27,24 +28,28 @@ __all__ = ["MetricsPage", "OwnNames", "Workers"]
 
 
 class OwnNames:
-    """Accepts only requests for an IP address, or for a name that no stranger can point here."""
+    """Accepts only requests for an IP address, or for a name that is known to be of this address.
 
-    def __init__(self, app: ASGIApp, admin_host: str) -> None:
-        """`app` has the routes; `admin_host` is the name or address that it is bound to."""
+    A name without a dot is none: within a network, search lists and single names are anybody's to give.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        """`app` has the routes; `names` are what it may be called besides `localhost`, in lower case."""
         self._app = app
-        self._admin_host = admin_host.lower()
+        self._names = frozenset({"", "localhost", *names})  # without a Host it is no browser that asks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on. Raises RequestError if its `Host` is not one of ours."""
         if scope["type"] == "http" and not self._is_ours(header(scope, b"host")):
             raise RequestError(
-                Code.FORBIDDEN, "the admin address only answers under ADMIN_HOST, localhost and IP addresses"
+                Code.FORBIDDEN,
+                "the admin address only answers under IP addresses, localhost and its own names",
             )
         await self._app(scope, receive, send)
 
     def _is_ours(self, host: str) -> bool:
         name = _without_port(host).lower()
-        if "." not in name or name == self._admin_host:  # a name without a dot is local, like localhost
+        if name in self._names:
             return True
         try:
             ipaddress.ip_address(name)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.routing import Route
 
 from proxy.api.clients.answers import status_document
+from proxy.api.operators.watchers import Watchers
 from proxy.http.asgi import ClientGoneError, header, send_response
 from proxy.jobs.phases import phases
 from proxy.observe.history import describe_in_flight
-from shared.errors import AdmissionError, Code, RequestError
+from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Events", "FindJob", "StaticFile", "StopJob", "routes"]
 
 _STATIC: Final = Path(__file__).resolve().parent / "static"
-_MAX_WATCHERS: Final = 16
 #: A page that reads nothing for this long is disconnected.
 _PATIENCE_S: Final = 10.0
 _STOP_WAIT_S: Final = 2.0
@@ -55,6 +55,8 @@ _HEADERS: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-cache"),
 )
+#: nginx would gather events until a buffer is full.
+_EVENTS_HEADERS: Final = (*_HEADERS[1:], (b"x-accel-buffering", b"no"))
 
 
 def routes(snapshots: Snapshots, find: FindJob, stop: StopJob) -> list[Route]:
@@ -90,25 +92,25 @@ class Events:
 
     def __init__(self, snapshots: Snapshots) -> None:
         self._snapshots = snapshots
+        self._watchers = Watchers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send snapshots."""
         snapshots = self._snapshots
-        if snapshots.watchers >= _MAX_WATCHERS:
-            raise AdmissionError(Code.OVERLOADED, f"{_MAX_WATCHERS} pages are open already, which is the limit")
         if scope["method"] == "HEAD":
-            await send_response(scope, send, 200, b"", b"text/event-stream", _HEADERS[1:])
+            await send_response(scope, send, 200, b"", b"text/event-stream", _EVENTS_HEADERS)
             return
-        headers = [(b"content-type", b"text/event-stream"), *_HEADERS[1:]]
+        headers = [(b"content-type", b"text/event-stream"), *_EVENTS_HEADERS]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        snapshots.watchers += 1
-        gone = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(snapshots.closed.wait())]
-        try:
-            await self._send_all(send, gone)
-        finally:
-            snapshots.watchers -= 1
-            for task in gone:
-                task.cancel()
+        with self._watchers.admitted(scope["client"][0]) as leave:
+            snapshots.watchers += 1
+            gone = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(snapshots.closed.wait())]
+            try:
+                await self._send_all(send, [leave, *gone])
+            finally:
+                snapshots.watchers -= 1
+                for task in gone:
+                    task.cancel()
 
     async def _send_all(self, send: Send, gone: Sequence[asyncio.Future[Any]]) -> None:
         snapshot = self._snapshots.first()

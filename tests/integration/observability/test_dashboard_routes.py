@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -47,6 +48,15 @@ async def _events(client: ClientSession, proxy: ProxyProcess, count: int) -> lis
             if len(found) == count:
                 break
     return found
+
+
+async def test_many_who_look_keep_nobody_out(client: ClientSession, proxy: ProxyProcess) -> None:
+    """More pages than are served at a time: each newcomer gets its events, through nginx at once as well."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(20):
+            response = await stack.enter_async_context(client.get(f"{proxy.admin}/events"))
+            assert (response.status, response.headers["X-Accel-Buffering"]) == (200, "no")
+            assert (await response.content.readline()).startswith(b"data: ")
 
 
 @pytest.mark.parametrize("path", _ROUTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -38,6 +39,8 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "JOURNAL": ("jobs.sqlite3", "jobs.sqlite3"),
     "RESULT_TTL": ("3600", 3600.0),
     "CALLBACK_HOST": ("", ""),
+    "ADMIN_NAMES": ("", ()),
+    "TRUSTED_PROXIES": ("", ()),
     "CALLBACK_PORT": ("", None),
     "API_KEYS": ("", ()),
     "API_KEYS_FILE": ("", ""),
@@ -117,6 +120,12 @@ BAD_VALUES: Final = [
     ("API_KEYS", '"k1","k2"'),
     ("API_KEYS", "k1,'k2'"),
     ("API_KEYS", 'k"1'),
+    ("ADMIN_NAMES", "ops.example:3001"),
+    ("ADMIN_NAMES", "ops.example,,proxy"),
+    ("ADMIN_NAMES", "*"),
+    ("TRUSTED_PROXIES", "gateway"),
+    ("TRUSTED_PROXIES", "10.0.0.1/8"),
+    ("TRUSTED_PROXIES", "*"),
     ("DRAIN_DELAY", "-1"),
     ("DRAIN_DELAY", "inf"),
     ("JOURNAL", "jobs.sqlite3 # the file"),
@@ -269,6 +278,8 @@ def test_a_secret_is_never_in_the_message() -> None:
         ("JOB_SERVER_URL", "http://jobs.example.com", "http://jobs.example.com/"),
         ("JOB_SERVER_URL", "http://jobs.example.com:/start", "http://jobs.example.com/start"),
         ("CALLBACK_URL", "HTTP://Proxy.Example", "http://proxy.example"),
+        ("ADMIN_NAMES", "Ops.Example, proxy", ("ops.example", "proxy")),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
         ("HOST", "[::1]", "::1"),
         ("HOST", "LocalHost", "localhost"),
         ("HOST", "0.0.0.0", "0.0.0.0"),  # noqa: S104 - nothing is bound

@@ -65,7 +65,7 @@ function draw() {
 /** Look a job up and show all that is known of it. */
 async function open(id) {
   const box = $("found");
-  const answer = await fetch(`/jobs/${encodeURIComponent(id)}`).catch(() => null);
+  const answer = await fetch(`jobs/${encodeURIComponent(id)}`).catch(() => null);
   const parts = [make("h2", "", "Job")];
   if (answer?.ok) {
     const job = await answer.json();
@@ -84,7 +84,7 @@ async function open(id) {
 }
 
 function listen() {
-  const events = new EventSource("/events");
+  const events = new EventSource("events");
   events.onmessage = (event) => take(JSON.parse(event.data));
   events.onerror = () => {
     $("status").className = "pill trouble";

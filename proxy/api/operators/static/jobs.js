@@ -127,7 +127,7 @@ export function stopButton(id, done) {
   button.addEventListener("click", async () => {
     if (!(await confirmed(id))) return;
     button.disabled = true;
-    const path = `/jobs/${encodeURIComponent(id)}/stop`;
+    const path = `jobs/${encodeURIComponent(id)}/stop`;
     const answer = await fetch(path, { method: "POST", headers: { "X-Requested-By": "dashboard" } }).catch(() => null);
     button.disabled = false;
     if (answer?.ok || answer?.status === 404) done(id);

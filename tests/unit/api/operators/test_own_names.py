@@ -24,7 +24,7 @@ async def _asked_by(host: bytes | None, admin_host: str = "admin.example.com") -
         raise AssertionError
 
     headers = [] if host is None else [(b"host", host)]
-    await OwnNames(app, admin_host)({"type": "http", "headers": headers}, receive, send)
+    await OwnNames(app, [admin_host, "proxy"])({"type": "http", "headers": headers}, receive, send)
     return reached
 
 
@@ -46,7 +46,7 @@ async def _asked_by(host: bytes | None, admin_host: str = "admin.example.com") -
     ],
 )
 async def test_addresses_and_own_names_are_let_through(host: bytes | None) -> None:
-    """An address, ADMIN_HOST, or a name without a dot, as a container's is; whoever has no Host is no browser."""
+    """An address, ADMIN_HOST, one of ADMIN_NAMES, or localhost; whoever has no Host is no browser."""
     assert await _asked_by(host)
 
 
@@ -62,6 +62,9 @@ async def test_addresses_and_own_names_are_let_through(host: bytes | None) -> No
         b"evil.example]",
         b"[evil.example]:3001",
         b"localhost.",
+        b"intranet",
+        b"intranet:3001",
+        b"proxy.",
         b"\xff.example",
     ],
 )

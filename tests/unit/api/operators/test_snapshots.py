@@ -157,5 +157,5 @@ async def test_a_page_that_takes_nothing_is_let_go_and_is_no_bug(monkeypatch: py
         raise AssertionError
 
     with pytest.raises(ClientGoneError):
-        await dashboard.Events(feed)({"type": "http", "method": "GET"}, receive, send)
+        await dashboard.Events(feed)({"type": "http", "method": "GET", "client": ("127.0.0.1", 50_000)}, receive, send)
     assert feed.watchers == 0
