@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from proxy import log
 from proxy.http import problems
+from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import EXTENSION
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
 
@@ -78,6 +79,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             while await _read_on(receive, max_bytes, body):
                 pass
+            await turns.take_for(len(body))
             return bytes(body)
     except TimeoutError:
         raise RequestError(Code.REQUEST_TIMEOUT, f"the body was not complete after {BODY_TIMEOUT_S:g} s") from None
@@ -108,6 +110,7 @@ async def send_response(
     """
     fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
     start = {"type": "http.response.start", "status": status, "headers": fields}
+    await turns.take_for(len(body))
     rest = {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
     try:
         if EXTENSION in scope["extensions"]:

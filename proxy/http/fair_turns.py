@@ -1,16 +1,23 @@
-"""Turns: how many connections may do something in one round of the event loop.
+"""Turns: how much is done in one round of the event loop.
 
 Whatever is ready when a round begins runs before the loop looks at anything else. Five hundred requests that arrive at
 once would be one round of some hundred milliseconds, in which no deadline is kept, no callback is heard and no worker
-is read. With turns they are many short rounds, in order of arrival.
+is read. With turns they are many short rounds, in order of arrival. A request is one turn; a large body, to be read or
+to be sent, takes several, up to a whole round.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Final
 
-__all__ = ["Turns"]
+__all__ = ["SMALL_BYTES", "Turns", "turns"]
+
+#: Turns in one round; each is some tenths of a millisecond of work.
+_PER_ROUND: Final = 8
+#: What a body may have without a turn of its own, and for each turn that a larger one takes.
+SMALL_BYTES: Final = 65_536
 
 
 class Turns:
@@ -19,28 +26,38 @@ class Turns:
     def __init__(self, per_round: int) -> None:
         self._per_round = per_round
         self._left = per_round
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
         self._renewing = False
 
-    async def take(self) -> None:
-        """Return when it is the caller's turn."""
+    async def take(self, count: int = 1) -> None:
+        """Return when it is the caller's turn, which counts as `count` turns of the round, or all of it."""
+        count = min(count, self._per_round)
         if not self._renewing:
             self._renewing = True
             asyncio.get_running_loop().call_soon(self._renew)
-        if self._left and not self._waiting:
-            self._left -= 1
+        if self._left >= count and not self._waiting:
+            self._left -= count
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append((turn, count))
         await turn
+
+    async def take_for(self, size_bytes: int) -> None:
+        """Return when it is the caller's turn to work on a body of this size; at once if it is small."""
+        if size_bytes > SMALL_BYTES:
+            await self.take(size_bytes // SMALL_BYTES)
 
     def _renew(self) -> None:
         self._left = self._per_round
-        while self._waiting and self._left:
-            turn = self._waiting.popleft()
+        while self._waiting and self._left >= self._waiting[0][1]:
+            turn, count = self._waiting.popleft()
             if not turn.done():  # whoever waited may have been cancelled
                 turn.set_result(None)
-                self._left -= 1
+                self._left -= count
         self._renewing = self._left < self._per_round
         if self._renewing:
             asyncio.get_running_loop().call_soon(self._renew)
+
+
+#: Those of the front end, over all of its listeners.
+turns: Final = Turns(_PER_ROUND)

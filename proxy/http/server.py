@@ -15,7 +15,7 @@ from hypercorn.utils import parse_socket_addr
 
 from proxy import log
 from proxy.http.connections import Connections
-from proxy.http.fair_turns import Turns
+from proxy.http.fair_turns import turns
 from proxy.http.fast.connection import HTTP1
 from proxy.http.fast.exchange import EXTENSION
 from proxy.http.hypercorn_fixes import HypercornConnection, ServerConfig, install
@@ -32,10 +32,6 @@ __all__ = ["Listener"]
 
 #: How long Hypercorn may take to finish answers once a listener is told to stop.
 _FINISH_S: Final = 3.0
-#: Requests that begin in one round of the event loop, over all listeners; each is some tenths of a millisecond of work.
-_TURNS: Final = 8
-
-_turns: Final = Turns(_TURNS)
 
 
 class _Config(ServerConfig):
@@ -140,7 +136,7 @@ class Listener:
         config = self._config
         config.app = self._app
         config.connections = self._connections
-        config.turns = _turns
+        config.turns = turns
         config.bind = [f"fd://{self._listener.detach()}"]
         config.backlog = BACKLOG
         config.graceful_timeout = _FINISH_S

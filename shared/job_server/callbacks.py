@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from shared import strict_json
 from shared.job_server.documents import document_of, fields_of_query
-from shared.job_server.expressions import compile_expression, only_body, text_of
+from shared.job_server.expressions import compile_expression, only_body, plain_path, text_of
+from shared.job_server.partial_json import PartialReader
 from shared.job_server.profile import Callback
 from shared.job_server.readings import Reader
 from shared.job_server.verdict import Kind, Verdict
@@ -45,9 +46,9 @@ class Callbacks:
         self._has_state = bool(callback.state)
         self._reader = Reader(callback, callback.outputs)
         self._correlate = compile_expression(callback.correlate)
-        self._only_body = only_body(
-            callback.state, callback.result, callback.error, callback.correlate, *callback.outputs.values()
-        )
+        texts = [callback.state, callback.result, callback.error, callback.correlate, *callback.outputs.values()]
+        self._only_body = only_body(*texts)
+        self._partial = _partial_reader(texts) if self._json_only and self._only_body else None
 
     def read(self, received: Received) -> Verdict:
         """Return what a callback says.
@@ -66,6 +67,8 @@ class Callbacks:
 
     def _seen(self, received: Received) -> dict[str, Any]:
         """Return what the expressions look at; only the body where they look at nothing else."""
+        if self._partial is not None:
+            return {"body": self._partial.read(received.body)}
         if self._json_only:
             body = strict_json.loads(received.body)
         else:
@@ -80,3 +83,14 @@ class Callbacks:
             "headers": headers,
             "body": body,
         }
+
+
+def _partial_reader(texts: Iterable[str]) -> PartialReader | None:
+    """Return a reader for the members of the body in which these plain paths begin; None: one needs the whole body."""
+    names: list[str] = []
+    for text in texts:
+        path = plain_path(text) or ()
+        if len(path) == 1:
+            return None
+        names += path[1:2]
+    return PartialReader(names)

@@ -170,3 +170,22 @@ async def _waiting_job(chaos: Chaos) -> str | None:
     """Return the id of the job that has been with a worker the longest."""
     workers = [worker for worker in await chaos.workers() if worker["state"] == "waiting"]
     return max(workers, key=lambda worker: worker["age_s"])["job_id"] if workers else None
+
+
+async def test_c7_hundred_large_callbacks_hold_up_nobody(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
+    """A hundred of 1 MiB, a megabyte of small members each: the event loop is late by 20 ms once in a hundred looks."""
+    items = [{"id": n, "name": f"item {n}", "price": n * 1.5} for n in range(19_000)]
+    body = json.dumps({"state": "completed", "items": items}).encode()
+    assert 0.9 * _MIB < len(body) < _MIB
+    with start_proxy(MAX_JOBS="150", JOB_TIMEOUT="30") as proxy:
+        async with Chaos(proxy, job_server, timeout_s=30, canaries=False) as chaos:
+            refs = [new_ref() for _ in range(100)]
+            jobs = [asyncio.ensure_future(chaos.job(fault="never", ref=ref)) for ref in refs]
+            urls = [await chaos.callback_url(ref) for ref in refs]
+            proxy.reset_lag()
+            answers = await asyncio.gather(*(chaos.call_back(url, body) for url in urls))
+            replies = await asyncio.gather(*jobs)
+            looks, late = proxy.late_looks()
+    assert {answer.document["status"] for answer in answers} == {"accepted"}
+    assert all(reply.answer.body == body for reply in replies)
+    assert late <= looks / 100, f"{late} of {looks} looks"

@@ -39,6 +39,8 @@ _CHANGING: Final = (
 _COLUMNS: Final = ", ".join(_FIXED + _CHANGING)
 #: So many jobs are written by one statement: the interpreter is given up and asked for again with each.
 _ROWS: Final = 32
+#: And so many bytes of results, or one: they are copied while nobody else has the interpreter.
+_STATEMENT_BYTES: Final = 262_144
 _SELECT: Final = f"SELECT {_COLUMNS} FROM jobs WHERE"  # noqa: S608 - our own names
 _BY: Final = {
     "id": f"{_SELECT} id = ?",
@@ -80,22 +82,22 @@ class JournalFile:
 
     def write(self, records: Iterable[Record]) -> None:
         """Write all of `records`, or, if that raises, none."""
-        rows = [_row(record) for record in records]
-        if len(rows) <= _ROWS:  # one statement is a transaction by itself
-            self._put(rows)
+        statements = _statements(records)
+        if len(statements) <= 1:  # one statement is a transaction by itself
+            for rows in statements:
+                self._put(rows)
             return
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for first in range(0, len(rows), _ROWS):
-                self._put(rows[first : first + _ROWS])
+            for rows in statements:
+                self._put(rows)
             self._db.execute("COMMIT")
         except sqlite3.Error:
             self._roll_back()
             raise
 
     def _put(self, rows: list[tuple[Any, ...]]) -> None:
-        if rows:
-            self._db.execute(_put_statement(len(rows)), [value for row in rows for value in row])
+        self._db.execute(_put_statement(len(rows)), [value for row in rows for value in row])
 
     def probe(self) -> None:
         """Write something that nobody reads, to see whether that is possible. Raises OSError if the file is gone."""
@@ -187,6 +189,19 @@ def _close(db: sqlite3.Connection | None) -> None:
     if db is not None:
         with contextlib.suppress(sqlite3.Error):
             db.close()
+
+
+def _statements(records: Iterable[Record]) -> list[list[tuple[Any, ...]]]:
+    """Return the rows that each statement writes."""
+    statements: list[list[tuple[Any, ...]]] = []
+    left_bytes = 0
+    for record in records:
+        left_bytes -= record.size_bytes
+        if left_bytes < 0 or len(statements[-1]) == _ROWS:
+            statements.append([])
+            left_bytes = _STATEMENT_BYTES
+        statements[-1].append(_row(record))
+    return statements
 
 
 @functools.cache

@@ -100,8 +100,13 @@ class FaultyProxy(ProxyProcess):
 
     def lag_s(self) -> tuple[float, float]:
         """Return the event loop's longest lag since the last reset: its own doing, and in all."""
-        own_s, all_s, _ = LAG.unpack((self.folder / "lag").read_bytes())
+        own_s, all_s, _, _ = LAG.unpack((self.folder / "lag").read_bytes())
         return own_s, all_s
+
+    def late_looks(self) -> tuple[int, int]:
+        """Return how often the lag was looked at since the last reset, and how often it was more than 20 ms."""
+        _, _, looks, late = LAG.unpack((self.folder / "lag").read_bytes())
+        return looks, late
 
     def reset_lag(self) -> None:
         """Begin to measure the lag anew."""

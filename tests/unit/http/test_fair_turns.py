@@ -2,7 +2,7 @@
 
 import asyncio
 
-from proxy.http.fair_turns import Turns
+from proxy.http.fair_turns import SMALL_BYTES, Turns
 from tests.support.waiting import IN_VAIN_S
 
 
@@ -49,3 +49,33 @@ async def test_one_that_gave_up_takes_nobody_s_turn() -> None:
     gone.cancel()
     await asyncio.wait_for(patient, IN_VAIN_S)
     assert gone.cancelled()
+
+
+async def test_a_large_body_takes_a_round_for_itself() -> None:
+    """However large it is; a small one takes no turn, as its request has had one."""
+    turns = Turns(3)
+    served: list[tuple[str, int]] = []
+    rounds = 0
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        if len(served) < 9:
+            asyncio.get_running_loop().call_soon(count)
+
+    async def one(name: str, size_bytes: int) -> None:
+        await turns.take_for(size_bytes)
+        served.append((name, rounds))
+
+    asyncio.get_running_loop().call_soon(count)
+    sizes = {"huge": 1 << 30, "large": 3 * SMALL_BYTES, "two": 2 * SMALL_BYTES, "one": SMALL_BYTES + 1}
+    await asyncio.gather(
+        *(one(name, size) for name, size in sizes.items()),
+        *(one(name, size) for name, size in sizes.items()),
+        one("small", SMALL_BYTES),
+    )
+    rounds_of = {name: [at for served_name, at in served if served_name == name] for name in (*sizes, "small")}
+    assert served[0][0] in {"huge", "small"}
+    for name in ("huge", "large"):
+        assert all([at for _, at in served if at == round_] == [round_] for round_ in rounds_of[name][1:])
+    assert sorted(at for _, at in served) == [at for _, at in served]
