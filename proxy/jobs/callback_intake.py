@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -106,7 +107,7 @@ class CallbackIntake:
         stored = recorder.callback(body, failed=verdict.failed, early=early)
         self._deliver_when_stored(stored, recorder.record)
         await asyncio.shield(stored)
-        late = late or not job.callback.done()
+        late = late or (job.state is State.FINISHED and not job.callback.done())
         if late:
             log_lines.job_event("warning", "a late result arrived and was kept", job, late=True)
         self.counts[CallbackFate.EARLY] += early and not late
@@ -124,6 +125,11 @@ class CallbackIntake:
             self._delivery.deliver(record)
 
         stored.add_done_callback(deliver)
+
+    def _deliver_if_stored(self, record: Record, stored: asyncio.Future[None]) -> None:
+        """Deliver what is recorded of a job that is not in flight here, also when nobody awaits `stored` any more."""
+        if not stored.cancelled() and stored.exception() is None:
+            self._delivery.deliver(record)
 
     async def _for_record(self, hashed: bytes, body: bytes, verdict: Verdict) -> CallbackFate:
         lock = self._locks.setdefault(hashed, asyncio.Lock())
@@ -144,8 +150,9 @@ class CallbackIntake:
                 callback=body,
                 says_failed=verdict.failed,
             )
-            await self._store.put(called_back)
-            self._delivery.deliver(called_back)
+            stored = self._store.put(called_back)
+            stored.add_done_callback(partial(self._deliver_if_stored, called_back))
+            await asyncio.shield(stored)
             if not late:  # another process runs the job
                 return CallbackFate.ACCEPTED
             log.event(

@@ -169,14 +169,17 @@ class Dispatcher:
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave a client without an answer
             log_lines.job_event("error", "unhandled exception in a job", job, kind=type(exc).__name__)
         finally:
-            job.advance(Event.FINISH)
-            await _record_end(job, outcome)
-            # Only now: whoever asks for the job finds it here or in the store.
-            self._in_flight.remove(job)
-            if not job.callback.done() and isinstance(outcome, Failed) and outcome.submitted is not Submitted.NO:
-                self._callback_counts[CallbackFate.NEVER] += 1
-            job.outcome.set_result(outcome)
-            self._observer.job_finished(job, outcome)
+            if job.state is not State.FINISHED:  # else the runner has said so, which is not its business
+                job.advance(Event.FINISH)
+            try:
+                await _record_end(job, outcome)
+            finally:
+                # Only now: whoever asks for the job finds it here or in the store.
+                self._in_flight.remove(job)
+                if not job.callback.done() and isinstance(outcome, Failed) and outcome.submitted is not Submitted.NO:
+                    self._callback_counts[CallbackFate.NEVER] += 1
+                job.outcome.set_result(outcome)
+                self._observer.job_finished(job, outcome)
 
 
 async def _record_end(job: Job, outcome: Outcome) -> None:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "new_id", "new_token", "token_hash"]
 
-#: Of the events of one job so many are kept: more than any sound worker reports.
+#: Of the events of one job so many are kept, more than any sound worker reports; and always how it ended.
 _MAX_LIFE: Final = 500
+_ENDS: Final = frozenset({Event.CALLBACK, Event.FINISH})
 #: Of what a job server calls a job's state so many characters are kept.
 _MAX_REMOTE_STATE: Final = 100
 
@@ -109,7 +110,7 @@ class Job:
         self.state = lifecycle.advance(self.state, event)
         now = time.monotonic()
         self.reached.setdefault(self.state, now)
-        if len(self.life) < _MAX_LIFE:
+        if len(self.life) < _MAX_LIFE or event in _ENDS:
             self.life.append((now, event))
 
     def call_back(self) -> None:

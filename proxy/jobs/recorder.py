@@ -88,7 +88,7 @@ class Recorder:
     def callback_elsewhere(self, record: Record) -> None:
         """Learn of a callback that somebody else has recorded."""
         if not self.called_back:
-            self.record = record
+            self.record = replace(record, failure=self.record.failure)  # who told the client so is here
             self._callback_stored = self.stored
 
     def duplicate(self) -> asyncio.Future[None]:

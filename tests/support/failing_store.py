@@ -3,63 +3,144 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from proxy.store.memory import MemoryStore
+from proxy.store.protocol import JobStore, Reading
 from proxy.store.record import Record
 from shared.errors import StoreUnavailableError
 from shared.lifecycle import State
 
 __all__ = ["FailingStore"]
 
+_FULL = "the disk is full"
 
-class FailingStore(MemoryStore):
-    """Remembers what it is told, but fails, or never is done, on request."""
 
-    def __init__(self) -> None:
-        super().__init__(3600)
-        #: Nothing can be recorded or found.
-        self.failing = False
-        #: Whoever waits for something to be recorded waits for ever.
-        self.hanging = False
+class FailingStore:
+    """A `JobStore` that remembers what it is told, but fails, or takes for ever, on request."""
+
+    def __init__(self, memory: JobStore | None = None) -> None:
+        """`memory`: what really remembers; several of these may share one."""
+        self._memory = memory or MemoryStore(3600)
+        self._failing = False
+        self._answers = asyncio.Event()
+        self._answers.set()
+        #: What is to be recorded when that is possible again.
+        self._kept: list[Record] = []
+        #: What came while nothing was answered: the record, whether to keep it, and who waits.
+        self._held: list[tuple[Record, bool, asyncio.Future[None]]] = []
         #: What was put, and whether it is to be kept; what was noted.
         self.puts: list[tuple[Record, bool]] = []
         self.notes: list[Record] = []
+        #: The newest state of each job, by id.
+        self._states: dict[str, State] = {}
+
+    @property
+    def failing(self) -> bool:
+        """Whether nothing can be recorded or found. Once that is over, what was to be kept is recorded."""
+        return self._failing
+
+    @failing.setter
+    def failing(self, failing: bool) -> None:
+        self._failing = failing
+        if not failing:
+            kept, self._kept = self._kept, []
+            for record in kept:
+                self._memory.note(record)
+
+    @property
+    def hanging(self) -> bool:
+        """Whether whoever records or asks something waits. Once that is over, all of it is done in turn."""
+        return not self._answers.is_set()
+
+    @hanging.setter
+    def hanging(self, hanging: bool) -> None:
+        if hanging:
+            self._answers.clear()
+            return
+        held, self._held = self._held, []
+        for record, keep, done in held:
+            self._put(record, keep=keep, done=done)
+        self._answers.set()
+
+    def answer_once(self) -> None:
+        """Do what waits, and leave waiting what comes next."""
+        self.hanging = False
+        self.hanging = True
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, if anything is."""
+        return _FULL if self._failing else ""
 
     def states(self) -> list[State]:
-        """Return the newest state of each job that is not over."""
-        return [record.state for record in self._open.values()]
+        """Return the newest state of each job that is not over, recorded or not."""
+        return [state for state in self._states.values() if state is not State.FINISHED]
+
+    def readings(self) -> Iterable[Reading]:
+        """Return nothing."""
+        return ()
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """Record, or do as the test says."""
         self.puts.append((record, keep))
-        if not (self.failing or self.hanging):
-            return super().put(record)
+        self._states[record.id] = record.state
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self.failing:
-            done.set_exception(StoreUnavailableError("the disk is full"))
-            done.exception()
+        if self.hanging:
+            self._held.append((record, keep, done))
+        else:
+            self._put(record, keep=keep, done=done)
         return done
 
     def note(self, record: Record) -> None:
-        """Record what is noted."""
+        """Record what is noted, some time."""
         self.notes.append(record)
-        super().note(record)
+        self._states[record.id] = record.state
+        if self.hanging:
+            self._held.append((record, True, asyncio.get_running_loop().create_future()))
+        elif self._failing:
+            self._kept.append(record)
+        else:
+            self._memory.note(record)
 
     async def by_id(self, job_id: str) -> Record | None:
         """Find a job, or fail."""
-        self._check()
-        return await super().by_id(job_id)
+        await self._ask()
+        return await self._memory.by_id(job_id)
 
     async def by_token(self, hashed: bytes) -> Record | None:
         """Find a job, or fail."""
-        self._check()
-        return await super().by_token(hashed)
+        await self._ask()
+        return await self._memory.by_token(hashed)
 
     async def by_key(self, key: bytes) -> Record | None:
         """Find a job, or fail."""
-        self._check()
-        return await super().by_key(key)
+        await self._ask()
+        return await self._memory.by_key(key)
 
-    def _check(self) -> None:
-        if self.failing:
-            raise StoreUnavailableError("the disk is full")
+    async def unfinished(self) -> list[Record]:
+        """Return the jobs that were left open."""
+        await self._ask()
+        return await self._memory.unfinished()
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    async def _ask(self) -> None:
+        await asyncio.sleep(0)  # as whatever remembers: nobody has the answer at once
+        await self._answers.wait()
+        if self._failing:
+            raise StoreUnavailableError(_FULL)
+
+    def _put(self, record: Record, *, keep: bool, done: asyncio.Future[None]) -> None:
+        if not self._failing:
+            self._memory.note(record)
+        elif keep:
+            self._kept.append(record)
+        if done.done():  # nobody waits any more
+            return
+        if self._failing:
+            done.set_exception(StoreUnavailableError(_FULL))
+            done.exception()
+        else:
+            done.set_result(None)

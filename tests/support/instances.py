@@ -1,0 +1,184 @@
+"""Front ends without HTTP and processes, and several of them in one process, which share one store.
+
+A callback may arrive at any of them: the `Delivery` here passes its record on to whichever runs the job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from proxy.jobs.callback_intake import CallbackFate, CallbackIntake
+from proxy.jobs.delivery import Delivery, LocalDelivery
+from proxy.jobs.dispatcher import Dispatcher
+from proxy.jobs.entrance import Entrance
+from proxy.jobs.headroom import Headroom
+from proxy.jobs.in_flight import InFlight
+from proxy.jobs.job import Job, token_hash
+from proxy.store.memory import MemoryStore
+from proxy.store.record import Record
+from shared.job_server.verdict import Kind, Verdict
+from tests.support.failing_store import FailingStore
+from tests.support.jobs import a_request
+from tests.support.runners import SteppedRunner
+
+if TYPE_CHECKING:
+    from proxy.jobs.runner import Runner
+    from shared.outcome import Outcome
+
+__all__ = ["FAILED", "PROGRESS", "SUCCEEDED", "Cluster", "Instance", "PassedOn", "SharedStore"]
+
+SUCCEEDED = Verdict(kind=Kind.SUCCEEDED)
+FAILED = Verdict(kind=Kind.FAILED)
+PROGRESS = Verdict(kind=Kind.PROGRESS, state="running")
+
+
+class StatedHeadroom(Headroom):
+    """A machine that is short of what the test says."""
+
+    def __init__(self) -> None:
+        self.short_of = ""
+
+    def shortage(self) -> str:
+        """Return what there is too little of."""
+        return self.short_of
+
+
+class Notes:
+    """An observer that notes what it hears."""
+
+    def __init__(self) -> None:
+        self.began: list[Job] = []
+        self.finished: list[tuple[Job, Outcome]] = []
+
+    def job_began(self, job: Job) -> None:
+        """Note it."""
+        self.began.append(job)
+
+    def job_finished(self, job: Job, outcome: Outcome) -> None:
+        """Note it."""
+        self.finished.append((job, outcome))
+
+
+class Instance:
+    """The core of one front end."""
+
+    def __init__(
+        self,
+        runner: Runner | None = None,
+        store: FailingStore | None = None,
+        *,
+        delivery: Delivery | None = None,
+        max_jobs: int = 100,
+        job_timeout_s: float = 30.0,
+    ) -> None:
+        """Without a `runner`, one that the test steers; without a `store`, one of its own."""
+        self.stepped = SteppedRunner()
+        self.store = store or FailingStore()
+        self.in_flight = InFlight()
+        #: Gets a callback to the jobs of this instance.
+        self.here = LocalDelivery(self.in_flight)
+        self.intake = CallbackIntake(self.in_flight, self.store, delivery or self.here)
+        self.headroom = StatedHeadroom()
+        self.notes = Notes()
+        self.dispatcher = Dispatcher(
+            runner=runner or self.stepped,
+            store=self.store,
+            in_flight=self.in_flight,
+            headroom=self.headroom,
+            observer=self.notes,
+            callback_counts=self.intake.counts,
+            max_jobs=max_jobs,
+            job_timeout_s=job_timeout_s,
+        )
+        self.entrance = Entrance(self.dispatcher, self.in_flight, self.store)
+
+    def submit(self, body: bytes = b"{}") -> Job:
+        """Begin a job."""
+        return self.dispatcher.submit(a_request(body))
+
+    async def join(self, body: bytes = b"{}", key: str | None = "a key") -> tuple[Job | Record, bool]:
+        """Begin a job, or join the one of this key."""
+        return await self.entrance.submit_or_join(a_request(body, key))
+
+    async def call_back(
+        self, job: Job, body: bytes = b'{"state": "completed"}', verdict: Verdict = SUCCEEDED
+    ) -> CallbackFate:
+        """Take a callback for `job`, wherever that runs."""
+        return await self.intake.take(token_hash(job.token), body, verdict)
+
+
+class SharedStore(MemoryStore):
+    """A store that several instances share: what one has recorded of a job, another does not take back."""
+
+    def __init__(self) -> None:
+        super().__init__(3600)
+        #: The jobs whose instance is gone.
+        self.orphans: set[str] = set()
+
+    def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
+        """Remember `record`; the first callback of a job stays, whatever comes."""
+        return super().put(self._merged(record), keep=keep)
+
+    def note(self, record: Record) -> None:
+        """Do as `put` does."""
+        super().note(self._merged(record))
+
+    async def unfinished(self) -> list[Record]:
+        """Return the jobs whose instance is gone, to one who asks and to no other."""
+        left_open = [record for record in self._open.values() if record.id in self.orphans]
+        self.orphans.clear()
+        return left_open
+
+    def _merged(self, record: Record) -> Record:
+        entry = self._finished.get(record.id)
+        if entry is None:
+            return record
+        known = entry[1]
+        failure = known.failure or record.failure
+        if known.callback is None:
+            return replace(record, failure=failure)
+        return replace(known, failure=failure, duplicates=max(known.duplicates, record.duplicates))
+
+
+class PassedOn:
+    """A `Delivery` to whichever instance runs the job; it takes its time, as a message between machines does."""
+
+    def __init__(self, instances: list[Instance]) -> None:
+        """`instances`: those that live, now or later."""
+        self._instances = instances
+        #: How many were passed on.
+        self.count = 0
+
+    def deliver(self, record: Record) -> None:
+        """See `Delivery.deliver`."""
+        self.count += 1
+        asyncio.get_running_loop().call_soon(self._arrive, record)
+
+    def _arrive(self, record: Record) -> None:
+        for instance in self._instances:
+            instance.here.deliver(record)
+
+
+class Cluster:
+    """Several instances, each with a runner that the test steers, one store for all."""
+
+    def __init__(self, count: int = 2) -> None:
+        self.store = SharedStore()
+        self.instances: list[Instance] = []
+        self.delivery = PassedOn(self.instances)
+        for _ in range(count):
+            self.add()
+
+    def add(self) -> Instance:
+        """Start another instance."""
+        instance = Instance(store=FailingStore(self.store), delivery=self.delivery)
+        self.instances.append(instance)
+        return instance
+
+    def kill(self, instance: Instance) -> None:
+        """Have nothing of an instance reach anybody any more; its jobs are left open."""
+        self.instances.remove(instance)
+        self.store.orphans |= {job.id for job in instance.in_flight}
+        instance.store.hanging = True

@@ -1,0 +1,78 @@
+"""An event loop on which waiting takes no time: as soon as nothing can go on, its clock jumps to the next timer.
+
+So a test of a limit of seconds takes none, a busy machine cannot make it fail, and what waits for ever is noticed at
+once. `time.monotonic` and `time.time` follow the loop's clock as long as the loop is open. For code that only waits for
+itself: no sockets, threads or processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = ["JumpingLoop", "nothing_moves", "time_passes"]
+
+#: Shorter than anything that a test waits for.
+_MOMENT_S: Final = 1e-6
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop with a clock of its own."""
+
+    def __init__(self) -> None:
+        self._now_s = time.monotonic()
+        self._wall_ahead_s = time.time() - self._now_s
+        self._real: tuple[Callable[[], float], Callable[[], float]] | None = time.monotonic, time.time
+        time.monotonic = self.time
+        time.time = lambda: self._now_s + self._wall_ahead_s
+        super().__init__(_JumpingSelector(self.jump))
+
+    def time(self) -> float:
+        """Return the time, which passes only where this loop jumps."""
+        return self._now_s
+
+    def jump(self, seconds: float) -> None:
+        """Let that much time have passed."""
+        self._now_s += seconds
+
+    def set_wall_clock(self, seconds: float) -> None:
+        """Set the wall clock forward, or back; the monotonic clock does not notice."""
+        self._wall_ahead_s += seconds
+
+    def close(self) -> None:
+        """Close the loop and let the machine's clocks go on."""
+        super().close()
+        if self._real is not None:
+            time.monotonic, time.time = self._real
+            self._real = None
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Lets time pass instead of waiting."""
+
+    def __init__(self, jump: Callable[[float], None]) -> None:
+        super().__init__()
+        self._jump = jump
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what is ready now; where that is nothing, wait for no longer than a look at the clock."""
+        ready: list[Any] = super().select(0)
+        if not ready and timeout is None:
+            raise AssertionError("everything waits for something else, and no timer runs: this would never end")
+        if not ready and timeout:
+            self._jump(timeout)
+        return ready
+
+
+async def nothing_moves() -> None:
+    """Return when everything has come as far as it can without the passing of time."""
+    await asyncio.sleep(_MOMENT_S)
+
+
+async def time_passes(seconds: float) -> None:
+    """Let that much time pass, and what is due then happen."""
+    await asyncio.sleep(seconds)
+    await nothing_moves()
