@@ -1,0 +1,246 @@
+"""Submit or join, as every entrance does it: called directly, and by a queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+import pytest
+
+from proxy.jobs.job import Job
+from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
+from shared.job_server.verdict import job_failed
+from shared.lifecycle import Submitted
+from shared.outcome import Failed, Succeeded
+from tests.support.instances import FAILED, Cluster, Instance
+from tests.support.jumping_loop import nothing_moves, time_passes
+from tests.support.queue_entrance import Message, QueueEntrance
+from tests.support.runners import SUBMIT, AnsweringRunner, InProcessRunner, RefusedError
+
+DONE: Final = Succeeded(body=b'{"state": "completed"}')
+
+
+# --- called directly -------------------------------------------------------------------------------------------------
+
+
+async def test_requests_without_a_key_are_jobs_of_their_own() -> None:
+    """However alike they are."""
+    instance = Instance()
+
+    asked = [await instance.join(b"{}", None) for _ in range(3)]
+
+    assert [joined for _, joined in asked] == [False] * 3
+    assert len(instance.in_flight) == 3
+
+
+async def test_a_request_with_a_key_joins_then_is_replayed() -> None:
+    """In flight it gets the job itself, afterwards what is on record."""
+    instance = Instance()
+    job, joined = await instance.join()
+    assert isinstance(job, Job)
+    assert (joined, await instance.join()) == (False, (job, True))
+    instance.stepped.tell(job, *SUBMIT, DONE)
+    await job.outcome
+
+    found, joined = await instance.join()
+
+    assert (found.id, found.outcome, joined) == (job.id, DONE, True)
+    assert instance.stepped.submitted == {job.id: 1}
+
+
+async def test_a_body_is_compared_to_the_byte() -> None:
+    """In flight and afterwards."""
+    instance = Instance()
+    job, _ = await instance.join(b'{"a": 1}')
+    assert isinstance(job, Job)
+    with pytest.raises(RequestError):
+        await instance.join(b'{"a":1}')
+    instance.stepped.tell(job, *SUBMIT, DONE)
+    await job.outcome
+    with pytest.raises(RequestError) as refusal:
+        await instance.join(b'{"a": 1.0}')
+
+    assert refusal.value.code is Code.IDEMPOTENCY_KEY_REUSED
+
+
+async def test_a_job_that_was_not_submitted_is_begun_anew_and_leaves_the_old_one_findable() -> None:
+    """By its id, and by its token: a callback for it would be late, and would say that something was wrong."""
+    instance = Instance()
+    first, _ = await instance.join()
+    assert isinstance(first, Job)
+    instance.stepped.tell(first, Failed(code=Code.NO_WORKER, detail="none", submitted=Submitted.NO))
+    await first.outcome
+
+    second, joined = await instance.join()
+
+    assert isinstance(second, Job)
+    assert (joined, second.id != first.id, second.token != first.token) == (False, True, True)
+    assert await instance.store.by_id(first.id) is not None
+    assert await instance.store.by_token(first.token_hash) is not None
+    instance.stepped.tell(second, *SUBMIT, DONE)
+    await second.outcome
+    assert (await instance.join())[0].id == second.id
+
+
+async def test_refusals_come_before_anything_is_begun() -> None:
+    """With a key and without; the key stays free."""
+    instance = Instance(max_jobs=0)
+    for key in (None, "a key"):
+        with pytest.raises(AdmissionError):
+            await instance.join(key=key)
+    with pytest.raises(AdmissionError):
+        instance.entrance.check_admission()
+
+    instance.store.failing = True
+    with pytest.raises(StoreUnavailableError):
+        await instance.join()
+    assert (instance.notes.began, instance.store.puts) == ([], [])
+
+
+async def test_a_job_is_joined_at_an_instance_that_takes_no_new_ones() -> None:
+    """It is there already: neither draining nor a limit is a reason to refuse whoever asks for it again."""
+    instance = Instance(max_jobs=1)
+    job, _ = await instance.join()
+    assert await instance.join() == (job, True)
+    instance.dispatcher.draining = True
+    instance.headroom.short_of = "memory"
+
+    assert await instance.join() == (job, True)
+
+
+async def test_a_key_is_known_at_every_instance() -> None:
+    """Where the job does not run, its record is what there is: open first, then over."""
+    cluster = Cluster(2)
+    here, there = cluster.instances
+    job, _ = await here.join()
+    assert isinstance(job, Job)
+    here.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+
+    record, joined = await there.join()
+    assert (record.id, record.outcome, joined) == (job.id, None, True)
+    await there.call_back(job, DONE.body)
+    await job.outcome
+
+    record, joined = await there.join()
+    assert (record.outcome, joined) == (DONE, True)
+    assert there.stepped.ran == []
+
+
+# --- by a queue ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_is_a_job_and_its_outcome_the_reply() -> None:
+    """Without HTTP and without a process; the job server is a function that calls back by itself."""
+    calls: Counter[bytes] = Counter()
+
+    async def submit(body: bytes, token: str) -> None:
+        calls[body] += 1
+        (job,) = (job for job in instance.in_flight if job.token == token)
+        verdict = {"verdict": FAILED} if b"bad" in body else {}
+        callbacks.add(asyncio.create_task(instance.call_back(job, body, **verdict)))
+
+    callbacks: set[asyncio.Task[object]] = set()
+    instance = Instance(InProcessRunner(submit))
+    queue = QueueEntrance(instance.entrance)
+
+    await asyncio.gather(*(queue.take(Message(name, b'{"%s": 1}' % name.encode())) for name in ("good", "bad")))
+
+    assert queue.replies == {"good": Succeeded(body=b'{"good": 1}'), "bad": job_failed(b'{"bad": 1}')}
+    assert calls == {b'{"good": 1}': 1, b'{"bad": 1}': 1}
+
+
+async def test_a_message_that_is_delivered_fifty_times_is_one_job() -> None:
+    """At once, and again when it is over: each delivery gets the same reply."""
+    runner = AnsweringRunner(DONE)
+    queue = QueueEntrance(Instance(runner).entrance)
+
+    await asyncio.gather(*(queue.take(Message("m")) for _ in range(50)))
+    await queue.take(Message("m"))
+
+    assert (queue.replies, queue.joined) == ({"m": DONE}, 50)
+    assert runner.submitted == {b"{}": 1}
+
+
+async def test_messages_of_one_key_are_one_job() -> None:
+    """A sender that sends twice makes two messages, and means one job; with another body it is a mistake."""
+    runner = AnsweringRunner(DONE)
+    queue = QueueEntrance(Instance(runner).entrance)
+
+    for message in (Message("1", key="k"), Message("2", key="k"), Message("3", b"[]", key="k"), Message("4", b"[]")):
+        await queue.take(message)
+
+    assert queue.replies == {"1": DONE, "2": DONE, "4": DONE}
+    assert queue.dead == {"3": Code.IDEMPOTENCY_KEY_REUSED}
+    assert runner.submitted == {b"{}": 1, b"[]": 1}
+
+
+async def test_only_what_was_not_submitted_goes_back_to_the_queue() -> None:
+    """It is begun anew with the next delivery; what may have run is replied to and never repeated."""
+    refusing = True
+    submissions: Counter[bytes] = Counter()
+
+    async def submit(body: bytes, _token: str) -> None:
+        submissions[body] += 1
+        if refusing:
+            raise RefusedError
+
+    instance = Instance(InProcessRunner(submit))
+    queue = QueueEntrance(instance.entrance)
+    await queue.take(Message("m"))
+    assert (queue.given_back["m"], queue.replies) == (1, {})
+
+    refusing = False
+    await queue.take(Message("m"))
+    await queue.take(Message("m"))
+
+    reply = queue.replies["m"]
+    assert isinstance(reply, Failed)
+    assert (reply.code, reply.submitted) == (Code.DEADLINE_EXCEEDED, Submitted.YES)
+    assert (submissions, queue.given_back["m"]) == ({b"{}": 2}, 1)
+
+
+async def test_messages_wait_in_the_queue_while_there_is_no_room_or_no_store() -> None:
+    """None is lost and none is begun twice."""
+    instance = Instance(AnsweringRunner(DONE), max_jobs=2)
+    queue = QueueEntrance(instance.entrance)
+    messages = [Message(str(number)) for number in range(5)]
+    await asyncio.gather(*(queue.take(message) for message in messages))
+    assert (len(queue.replies), queue.given_back.total()) == (2, 3)
+
+    instance.store.failing = True
+    left = [message for message in messages if message.id not in queue.replies]
+    for message in left:
+        await queue.take(message)
+    assert (len(queue.replies), queue.given_back.total()) == (2, 6)
+
+    instance.store.failing = False
+    for message in left:
+        await queue.take(message)
+    assert queue.replies == {message.id: DONE for message in messages}
+
+
+async def test_a_message_of_an_instance_that_died_is_replied_to_by_another() -> None:
+    """The queue delivers it again; the job goes on where it was taken up, and is not submitted again."""
+    cluster = Cluster(2)
+    here, there = cluster.instances
+    taken = asyncio.create_task(QueueEntrance(here.entrance).take(Message("m")))
+    await nothing_moves()
+    (job,) = here.in_flight
+    here.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    cluster.kill(here)
+    queue = QueueEntrance(there.entrance)
+
+    await queue.take(Message("m"))
+    assert queue.given_back == {"m": 1}
+    await there.dispatcher.restore()
+    again = asyncio.create_task(queue.take(Message("m")))
+    await there.call_back(job, DONE.body)
+    await again
+
+    assert queue.replies == {"m": DONE}
+    assert (there.stepped.ran, here.stepped.submitted) == ([], {job.id: 1})
+    taken.cancel()
+    await time_passes(60)
