@@ -1,7 +1,7 @@
 """The file `.env`: read by decouple, after every line that decouple would skip or misread has been refused.
 
-A line that does nothing is a setting that somebody believes to have made: `API_KEY=` for `API_KEYS=` leaves the proxy
-open to everybody. So each line is a comment, empty, or one of our settings, once.
+A line without effect is a setting that somebody believes to have made: `API_KEY=` instead of `API_KEYS=` leaves the
+proxy open to everybody. So each line is a comment, empty, or one of our settings, once.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from shared.spelling import nearest
 
 __all__ = ["read"]
 
-#: The byte order mark that some editors begin a file with is not a part of the first name.
+#: The byte order mark that some editors write at the beginning is not part of the first name.
 _ENCODING: Final = "utf-8-sig"
 _EXPORT: Final = re.compile(r"\Aexport\s+")
 _WORD: Final = re.compile(r"[\w-]+")
 
 
 def read(path: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the file's settings, and what is wrong with it: one line for each trouble. No file: no settings.
+    """Return the file's settings, and what is wrong with it: one line for each problem. No file: no settings.
 
-    `known` has the names that there are. No value is in what is said: it may be a secret.
+    `known` has the known names. The lines never contain a value: it may be a secret.
     """
     if path.is_fifo():
         return {}, [f"{path.name}: it is a pipe; make it a file"]
     try:
         text = path.read_bytes().decode(_ENCODING)
-        # The file's own lines: decouple's `Config` would put the process's environment first.
+        # Only the file's lines: decouple's `Config` would prefer the process's environment.
         found = RepositoryEnv(str(path), encoding=_ENCODING).data
     except FileNotFoundError:
         return {}, []
@@ -46,7 +46,7 @@ def read(path: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]
 
 
 def _troubles(lines: Iterator[tuple[int, str]], known: Collection[str]) -> Iterator[tuple[int, str]]:
-    """Yield the number of each line that would not do what its writer wants, and the reason."""
+    """Yield the number of each line that would not do what its author wants, and the reason."""
     seen: dict[str, int] = {}
     for number, raw in lines:
         line = raw.strip()

@@ -1,8 +1,8 @@
-"""What settings take: a parser for each kind of value. Each text is read here, once, and by nobody else.
+"""What settings accept: a parser for each kind of value. Each text is parsed here, once, and nowhere else.
 
-Programs disagree on what quotes, comments and capitals in a configuration file mean. What could be meant in two ways
-is refused here, wherever it comes from. What is accepted leaves in one form: a URL's scheme and host are lower case, an
-IPv6 address has no brackets.
+Programs disagree about quotes, comments and capitals in a configuration file. What is ambiguous is refused here,
+wherever it comes from. What is accepted has one form: the scheme and host of a URL are lower case, an IPv6 address has
+no brackets.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 _MAX_PORT: Final = 65_535
 _MAX_NAME: Final = 253
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
-#: RFC 3986 has no place for these in a URL, and libraries differ in what they make of them.
+#: RFC 3986 does not allow these in a URL, and libraries treat them differently.
 _NOT_IN_A_URL: Final = frozenset(' "<>\\^`{|}')
 _COMMENT: Final = re.compile(r"\s#")
 
@@ -108,13 +108,15 @@ def _host(text: str) -> str:
     labels = name.removesuffix(".").split(".")
     if len(name) > _MAX_NAME or not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError
-    if labels[-1].isdecimal() or labels[-1].startswith("0x"):  # no name ends in a number: it is meant as an address
+    if labels[-1].isdecimal() or labels[-1].startswith("0x"):  # no name ends in a number: it must be an address
         ipaddress.IPv4Address(name)
     return name
 
 
 def _url(text: str) -> str:
-    """Return a URL as every library reads it: scheme and host lower case, no empty port, a path."""
+    """Return a URL in the form that every library reads in the same way: lower case scheme and host, no empty port, a
+    path.
+    """
     if not text:
         return ""
     parts = urlsplit(text)
@@ -136,13 +138,15 @@ def _callback_url(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    if text.startswith("~") or "$" in text:  # a shell would replace them, and a file of that name surprise somebody
+    if text.startswith("~") or "$" in text:  # a shell would replace them, and a file with that name would be a surprise
         raise ValueError
     return text
 
 
 def _journal(text: str) -> str:
-    if text.lower().startswith((":memory:", "file:")) or text.endswith("/"):  # SQLite's names for what is no file
+    if text.lower().startswith((":memory:", "file:")) or text.endswith(
+        "/"
+    ):  # SQLite's names for things that are not a file
         raise ValueError
     return _path(text)
 

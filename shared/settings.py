@@ -19,14 +19,14 @@ from shared.spelling import nearest
 
 __all__ = ["Settings", "Variable", "load", "misspelt", "variables"]
 
-#: Who may use a URL, which is nobody else's business.
+#: The user name and password in a URL, which are not shown.
 _USER: Final = re.compile(r"//[^/?#]*@")
 
 
 class Variable(NamedTuple):
     """What there is to say about a variable; the documentation is generated from it."""
 
-    #: As it stands in `.env`.
+    #: The default, as in `.env`.
     default: str
     #: The values that it takes, in words.
     takes: str

@@ -1,4 +1,4 @@
-"""Names that are nearly right: whoever wrote one of these meant another."""
+"""Names that are nearly right: whoever wrote one meant another."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 
 __all__ = ["nearest"]
 
-#: From this length on, two mistakes are more likely than two names that happen to be alike.
+#: From this length on, two mistakes are more likely than two names that are similar by accident.
 _LONG: Final = 8
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the known name that `name` is a misspelling of, or nothing.
+    """Return the known name that `name` is a misspelling of, or an empty string.
 
-    A misspelling is the same name in other letters' case or with `-` for `_`, or one with a letter too many, missing,
-    wrong, or in its neighbour's place; two of these in a long name.
+    A misspelling has other capitals or `-` for `_`, or one letter too many, missing, wrong, or swapped with its
+    neighbour; two of these in a long name.
     """
     wanted = name.upper().replace("-", "_")
     distances = {candidate: _distance(wanted, candidate) for candidate in known}
@@ -26,7 +26,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def _distance(a: str, b: str) -> int:
-    """Return how many letters to insert, drop, replace or swap with their neighbour make `b` of `a`."""
+    """Return how many letters to insert, drop, replace or swap with their neighbour to turn `a` into `b`."""
     before: list[int] = []
     row = list(range(len(b) + 1))
     for i in range(1, len(a) + 1):
