@@ -83,25 +83,30 @@ class StrictJSONError(ProxyError):
 
 
 class RequestError(ProxyError):
-    """An invalid request, or one for something that does not exist."""
+    """A request that cannot become a job, or asks for something that is not there.
 
-    def __init__(self, code: Code, detail: str) -> None:
+    `fate_known` is true when it is certain that no job was begun by an earlier request under the same key.
+    """
+
+    def __init__(self, code: Code, detail: str, *, fate_known: bool = False) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.fate_known = fate_known
 
 
 class AdmissionError(ProxyError):
-    """The proxy accepts no job now; nothing was submitted.
+    """The proxy is sound but takes no job now; nothing was submitted.
 
-    `retry_after_s` is when another attempt makes sense, in whole seconds.
+    `retry_after_s` is when another attempt makes sense, in whole seconds. `fate_known`: see RequestError.
     """
 
-    def __init__(self, code: Code, detail: str, *, retry_after_s: int = 1) -> None:
+    def __init__(self, code: Code, detail: str, *, retry_after_s: int = 1, fate_known: bool = False) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.fate_known = fate_known
 
 
 class StoreUnavailableError(ProxyError):

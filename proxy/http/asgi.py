@@ -18,6 +18,7 @@ from proxy.http import problems
 from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import EXTENSION
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
+from shared.lifecycle import Submitted
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -158,7 +159,7 @@ class Guard:
         except ClientGoneError:
             return
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer
-            problem = _problem_of(exc, self._documentation and scope["root_path"] + self._documentation)
+            problem = _problem_of(exc, scope, self._documentation and scope["root_path"] + self._documentation)
             if problem.code is Code.INTERNAL_ERROR:
                 log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
             if self._on_problem is not None:
@@ -168,28 +169,44 @@ class Guard:
                     await send_problem(scope, send, problem)
 
 
-def _no_such_route(documentation: str) -> problems.Problem:
-    if not documentation:
-        return problems.make(Code.NOT_FOUND, "there is no such route")
-    problem = problems.make(Code.NOT_FOUND, f"there is no such route; {documentation} lists the routes")
-    problem.headers.append((b"link", f'<{documentation}>; rel="service-doc"'.encode()))  # RFC 8631
-    return problem
-
-
-def _problem_of(exc: Exception, documentation: str) -> problems.Problem:
+def _problem_of(exc: Exception, scope: Scope, documentation: str) -> problems.Problem:
+    fate = _fate(exc, scope)
     match exc:
         case RequestError():
-            return problems.make(exc.code, exc.detail)
+            return problems.make(exc.code, exc.detail, submitted=fate)
         case AdmissionError():
-            return problems.make(exc.code, exc.detail, retry_after_s=exc.retry_after_s)
+            return problems.make(exc.code, exc.detail, submitted=fate, retry_after_s=exc.retry_after_s)
         case StoreUnavailableError():
-            return problems.make(Code.JOURNAL_UNAVAILABLE, str(exc), retry_after_s=1)
+            return problems.make(Code.JOURNAL_UNAVAILABLE, str(exc), submitted=fate, retry_after_s=1)
         case HTTPException(status_code=405):
             allowed = (exc.headers or {}).get("Allow", "")
-            problem = problems.make(Code.METHOD_NOT_ALLOWED, f"this route takes {allowed or 'other methods'}")
+            detail = f"this route takes {allowed or 'other methods'}"
+            problem = problems.make(Code.METHOD_NOT_ALLOWED, detail, submitted=fate)
             problem.headers.append((b"allow", allowed.encode()))
             return problem
         case HTTPException():
-            return _no_such_route(documentation)
+            return _no_such_route(documentation, fate)
         case _:
-            return problems.make(Code.INTERNAL_ERROR, "unhandled exception in the proxy")
+            return problems.make(Code.INTERNAL_ERROR, "unhandled exception in the proxy", submitted=Submitted.UNKNOWN)
+
+
+def _fate(exc: Exception, scope: Scope) -> Submitted:
+    """Return what a refused request may say of the job that it is about.
+
+    A refused request that brings a job has submitted nothing. But one that asks about a job by its id, or brings a key
+    under which an earlier request may have begun a job, is about a job whose fate nobody has looked up.
+    """
+    if "/jobs/" in scope["path"]:
+        return Submitted.UNKNOWN
+    has_key = any(name == b"idempotency-key" for name, _ in scope["headers"])
+    known = isinstance(exc, RequestError | AdmissionError) and exc.fate_known
+    return Submitted.UNKNOWN if has_key and not known else Submitted.NO
+
+
+def _no_such_route(documentation: str, fate: Submitted) -> problems.Problem:
+    if not documentation:
+        return problems.make(Code.NOT_FOUND, "there is no such route", submitted=fate)
+    detail = f"there is no such route; {documentation} lists the routes"
+    problem = problems.make(Code.NOT_FOUND, detail, submitted=fate)
+    problem.headers.append((b"link", f'<{documentation}>; rel="service-doc"'.encode()))  # RFC 8631
+    return problem

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from proxy.jobs.job import Job
 from proxy.store.record import Record
-from shared.errors import Code, RequestError
+from shared.errors import AdmissionError, Code, RequestError
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 
@@ -59,6 +59,9 @@ class Keys:
             record = await self._store.by_key(key)
             if record is None or _may_run_again(_same(record, fingerprint)):
                 return begin(), False
+        except AdmissionError as exc:
+            exc.fate_known = True  # the key was looked up: no job is, or may be, at the job server
+            raise
         finally:
             del self._searches[key]
             over.set()
@@ -67,7 +70,9 @@ class Keys:
 
 def _same(found: Job | Record, fingerprint: bytes) -> Job | Record:
     if found.fingerprint != fingerprint:
-        raise RequestError(Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with a different body")
+        raise RequestError(
+            Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with a different body", fate_known=True
+        )
     return found
 
 

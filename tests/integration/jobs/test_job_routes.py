@@ -120,7 +120,7 @@ async def test_an_unknown_id_is_404(
     """Whatever is asked of it."""
     answer = await fetch(client, method, f"{proxy.url}/jobs/{job_id}{route}")
 
-    problem(answer, "not-found", 404, "no")
+    problem(answer, "not-found", 404, "unknown")
 
 
 async def test_the_routes_of_a_job_need_a_key_where_jobs_do(
@@ -132,7 +132,7 @@ async def test_the_routes_of_a_job_need_a_key_where_jobs_do(
     job = f"{proxy.url}/jobs/{answer.headers['Job-Id']}"
 
     for method, url in (("GET", job), ("GET", f"{job}/result"), ("DELETE", job)):
-        problem(await fetch(client, method, url), "unauthorized", 401, "no")
+        problem(await fetch(client, method, url), "unauthorized", 401, "unknown")
     allowed = await fetch(client, "GET", f"{job}/result", headers={"Authorization": "Bearer first"})
     assert allowed.body == answer.body
 
