@@ -58,7 +58,7 @@ class Checkpointer:
         self._thread.join()
 
     def _run(self) -> None:
-        self._try("SELECT count(*) FROM sqlite_schema")  # a connection that has not read anything has no log
+        self._try("SELECT count(*) FROM sqlite_master")  # a connection that has not read anything has no log
         while self._due.wait() and not self._closing:
             self._due.clear()
             self._checkpoint()

@@ -1,4 +1,4 @@
-"""The journal's file: SQLite in WAL mode. Its lock, and what is read from and written to its table (schema.py).
+"""The journal's file: SQLite in WAL mode. What is read from its table (schema.py), and written to it.
 
 Everything here blocks, and belongs to one thread at a time: to the one that opens the file, then to the writer. Only
 checkpoints are made beside it, over a connection of their own (proxy/store/journal/checkpoint_thread.py).
@@ -11,37 +11,26 @@ consistent either way.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import functools
 import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.store.journal.schema import prepare
-from proxy.store.record import Record
-from shared.errors import Code, SettingsError
-from shared.lifecycle import State, Submitted
-from shared.outcome import Failed
+from proxy.store.journal.opening import check_sqlite, connect, lock
+from proxy.store.journal.rows import COLUMNS, put_statement, record_of, row_of
+from shared.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from proxy.store.record import Record
 
 __all__ = ["JournalFile"]
 
-#: These never change once they are there; the others are written each time.
-_FIXED: Final = ("id", "token_hash", "key", "fingerprint", "accepted_at", "deadline_at")
-_CHANGING: Final = (
-    "state", "finished_at", "code", "detail", "failure_submitted", "callback", "says_failed", "early",
-    "duplicates",
-)  # fmt: skip
-_COLUMNS: Final = ", ".join(_FIXED + _CHANGING)
 #: So many jobs are written by one statement: the interpreter is given up and asked for again with each.
 _ROWS: Final = 32
 #: And so many bytes of results, or one: they are copied while nobody else has the interpreter.
 _STATEMENT_BYTES: Final = 262_144
-_SELECT: Final = f"SELECT {_COLUMNS} FROM jobs WHERE"  # noqa: S608 - our own names
+_SELECT: Final = f"SELECT {COLUMNS} FROM jobs WHERE"  # noqa: S608 - our own names
 _BY: Final = {
     "id": f"{_SELECT} id = ?",
     "token_hash": f"{_SELECT} token_hash = ?",
@@ -65,11 +54,12 @@ class JournalFile:
         Raises:
             SettingsError: it cannot be opened, is damaged, is something else, or another process has it.
         """
+        check_sqlite()
         self.path = Path(path)
         self._shrunk = False
-        self._lock = _lock(self.path)
+        self._lock = lock(self.path)
         try:
-            self._db = _connect(self.path, synchronous)
+            self._db = connect(self.path, synchronous)
         except SettingsError:
             os.close(self._lock)
             raise
@@ -97,7 +87,7 @@ class JournalFile:
             raise
 
     def _put(self, rows: list[tuple[Any, ...]]) -> None:
-        self._db.execute(_put_statement(len(rows)), [value for row in rows for value in row])
+        self._db.execute(put_statement(len(rows)), [value for row in rows for value in row])
 
     def probe(self) -> None:
         """Write something that nobody reads, to see whether that is possible. Raises OSError if the file is gone."""
@@ -112,14 +102,14 @@ class JournalFile:
     def find(self, column: str, value: str | bytes, finished_after: float) -> Record | None:
         """Return the job whose `column` (id, token_hash, key) is `value`, unless it finished before that Unix time."""
         row = self._db.execute(_BY[column], (value,)).fetchone()
-        record = _record(row) if row is not None else None
+        record = record_of(row) if row is not None else None
         if record is None or (record.finished_at is not None and record.finished_at < finished_after):
             return None
         return record
 
     def unfinished(self) -> list[Record]:
         """Return every job that is open."""
-        return [_record(row) for row in self._db.execute(f"{_SELECT} finished_at IS NULL ORDER BY n")]
+        return [record_of(row) for row in self._db.execute(f"{_SELECT} finished_at IS NULL ORDER BY n")]
 
     def expire(self, finished_before: float, at_most: int) -> int:
         """Forget jobs that finished before that Unix time, the oldest first; return how many."""
@@ -144,53 +134,6 @@ class JournalFile:
                 self._db.execute("ROLLBACK")
 
 
-def _lock(path: Path) -> int:
-    """Return a descriptor of the file, locked for as long as this process lives.
-
-    flock() and not SQLite's own locks, so that others may read the journal while it is written; these two kinds do not
-    see each other. The descriptor must stay open: closing it would drop SQLite's locks on the same file as well.
-    """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise SettingsError(f"JOURNAL: cannot open {str(path)!r}: {os.strerror(exc.errno or 0)}") from exc
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        os.close(fd)
-        raise SettingsError(
-            f"JOURNAL: {str(path)!r} is in use by another proxy; give each its own file, or none with JOURNAL="
-        ) from exc
-    return fd
-
-
-def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
-    db = None
-    try:
-        # Used by one thread after the other, never by two at once.
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        prepare(db, path, synchronous)
-    except sqlite3.OperationalError as exc:
-        _close(db)
-        raise SettingsError(f"JOURNAL: cannot use {str(path)!r}: {exc}") from exc
-    except sqlite3.DatabaseError as exc:
-        _close(db)
-        raise SettingsError(
-            f"JOURNAL: {str(path)!r} is damaged ({' '.join(str(exc).split())}) and may hold jobs that are still open; "
-            "restore it, or move it away to start without what it remembers"
-        ) from exc
-    except SettingsError:
-        _close(db)
-        raise
-    return db
-
-
-def _close(db: sqlite3.Connection | None) -> None:
-    if db is not None:
-        with contextlib.suppress(sqlite3.Error):
-            db.close()
-
-
 def _statements(records: Iterable[Record]) -> list[list[tuple[Any, ...]]]:
     """Return the rows that each statement writes."""
     statements: list[list[tuple[Any, ...]]] = []
@@ -200,54 +143,5 @@ def _statements(records: Iterable[Record]) -> list[list[tuple[Any, ...]]]:
         if left_bytes < 0 or len(statements[-1]) == _ROWS:
             statements.append([])
             left_bytes = _STATEMENT_BYTES
-        statements[-1].append(_row(record))
+        statements[-1].append(row_of(record))
     return statements
-
-
-@functools.cache
-def _put_statement(rows: int) -> str:
-    row = f"({', '.join('?' * len(_FIXED + _CHANGING))})"
-    changes = ", ".join(f"{name} = excluded.{name}" for name in _CHANGING)
-    return (
-        f"INSERT INTO jobs ({_COLUMNS}) VALUES {', '.join([row] * rows)} "  # noqa: S608 - our own names
-        f"ON CONFLICT (id) DO UPDATE SET {changes}"
-    )
-
-
-def _row(record: Record) -> tuple[Any, ...]:
-    failure = record.failure
-    return (
-        record.id,
-        record.token_hash,
-        record.key,
-        record.fingerprint,
-        record.accepted_at,
-        record.deadline_at,
-        str(record.state),
-        record.finished_at,
-        str(failure.code) if failure else None,
-        failure.detail if failure else None,
-        str(failure.submitted) if failure else None,
-        record.callback,
-        record.says_failed,
-        record.early,
-        record.duplicates,
-    )
-
-
-def _record(row: Sequence[Any]) -> Record:
-    fixed = dict(zip(_FIXED, row, strict=False))
-    state, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates = row[len(_FIXED) :]
-    failure = None
-    if code is not None:
-        failure = Failed(code=Code(code), detail=detail, submitted=Submitted(failure_submitted))
-    return Record(
-        **fixed,
-        state=State(state),
-        finished_at=finished_at,
-        failure=failure,
-        callback=callback,
-        says_failed=bool(says_failed),
-        early=bool(early),
-        duplicates=duplicates,
-    )

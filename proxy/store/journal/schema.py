@@ -26,6 +26,7 @@ CREATE TABLE jobs (
     accepted_at REAL NOT NULL,
     deadline_at REAL NOT NULL,
     state TEXT NOT NULL,
+    submitted TEXT NOT NULL,
     finished_at REAL,
     code TEXT,
     detail TEXT,
@@ -42,19 +43,13 @@ _PROBE: Final = """
 CREATE TABLE probe (n INTEGER PRIMARY KEY, times INTEGER NOT NULL);
 INSERT INTO probe VALUES (1, 0);
 """
-#: Version 1 called a job that may have been submitted `assigned`, and had `submitted` in a column of its own.
-_FROM_1: Final = f"""
-DROP INDEX jobs_by_key;
-DROP INDEX jobs_by_end;
-ALTER TABLE jobs RENAME TO jobs_of_version_1;
-{_JOBS}
-INSERT INTO jobs SELECT
-    n, id, token_hash, key, fingerprint, accepted_at, deadline_at,
-    CASE state WHEN 'assigned' THEN 'submitting' ELSE state END,
-    finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates
-FROM jobs_of_version_1;
-DROP TABLE jobs_of_version_1;
-"""  # noqa: S608 - our own names
+#: Version 1 called a job that may have been submitted `assigned`. The table is the same, so that a journal of any size
+#: is brought up to date in place: to copy 600 MB took 25 s, and three times the room.
+_FROM_1: Final = """
+UPDATE jobs SET state = 'submitting' WHERE state = 'assigned';
+UPDATE jobs SET state = 'finished', submitted = 'yes', finished_at = deadline_at
+    WHERE callback IS NOT NULL AND finished_at IS NULL;
+"""
 #: A page of the smallest kind.
 _LEAST_BYTES: Final = 512
 _WAL_BYTES: Final = 8 * 1024 * 1024
@@ -84,7 +79,11 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
         raise SettingsError(f"JOURNAL: {str(path)!r} is not a journal of this proxy; name another file")
     if not tables:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    db.execute("PRAGMA journal_mode = WAL")
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise SettingsError(
+            f"JOURNAL: {str(path)!r} is where SQLite cannot have a write-ahead log; put it on a local disk"
+        )
     db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
     db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     db.execute(f"PRAGMA synchronous = {synchronous}")

@@ -113,59 +113,6 @@ async def test_others_may_read_a_journal_that_is_written(journal: Journal, path:
         JournalFile(str(path))
 
 
-# --- files that will not do ------------------------------------------------------------------------------------------
-
-
-def test_a_damaged_journal_is_refused_with_what_to_do(path: Path) -> None:
-    """It may hold jobs that are open: nobody but its owner may decide to do without."""
-    with closing(JournalFile(str(path))) as file:
-        file.write([finished() for _ in range(200)])
-    pages = bytearray(path.read_bytes())
-    pages[4096 * 3 : 4096 * 5] = os.urandom(4096 * 2)
-    path.write_bytes(pages)
-
-    with pytest.raises(SettingsError, match=r"^JOURNAL: .* is damaged .* move it away[^\n]*$"):
-        JournalFile(str(path))
-
-    assert path.read_bytes() == pages, "it was changed"
-
-
-@pytest.mark.parametrize("content", [b"not a database, but long enough to be taken for one" * 100, b"x"])
-def test_what_is_no_database_is_refused(path: Path, content: bytes) -> None:
-    """And left as it is."""
-    path.write_bytes(content)
-
-    with pytest.raises(SettingsError, match=r"^JOURNAL: [^\n]*$"):
-        JournalFile(str(path))
-
-    assert path.read_bytes() == content
-
-
-def test_somebody_elses_database_is_refused(path: Path) -> None:
-    """No table of ours is put into it."""
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("CREATE TABLE theirs (x)")
-
-    with pytest.raises(SettingsError, match="not a journal of this proxy"):
-        JournalFile(str(path))
-
-
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """By the variable's name, the file's and the reason."""
-    with pytest.raises(SettingsError, match=r"^JOURNAL: cannot open '.*missing/jobs': No such file or directory$"):
-        JournalFile(str(tmp_path / "missing" / "jobs"))
-
-
-def test_a_refused_start_lets_go_of_the_lock(path: Path) -> None:
-    """So that mending the file is enough."""
-    path.write_bytes(b"x" * 5000)
-    with pytest.raises(SettingsError):
-        JournalFile(str(path))
-    path.unlink()
-
-    JournalFile(str(path)).close()
-
-
 # --- when it cannot be written ---------------------------------------------------------------------------------------
 
 

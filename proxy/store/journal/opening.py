@@ -1,0 +1,141 @@
+"""The journal's file is locked and opened; what will not do is told in one line, and left as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Final
+
+from proxy.store.journal.schema import prepare
+from shared.errors import SettingsError
+
+__all__ = ["OLDEST_SQLITE", "check_sqlite", "connect", "lock", "words_of"]
+
+#: Has INSERT ... ON CONFLICT DO UPDATE (https://sqlite.org/lang_upsert.html); nothing newer is used.
+OLDEST_SQLITE: Final = (3, 24, 0)
+#: What SQLite cannot do on file systems without locks or shared memory, such as many network file systems.
+_NOT_LOCAL: Final = {
+    sqlite3.SQLITE_IOERR_LOCK,
+    sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_UNLOCK,
+}
+_BUSY_S: Final = 5.0
+
+
+def check_sqlite(
+    version: tuple[int, ...] = sqlite3.sqlite_version_info, thread_safety: int = sqlite3.threadsafety
+) -> None:
+    """Raise SettingsError if this interpreter's SQLite is too old, or cannot be used by several threads."""
+    if version < OLDEST_SQLITE:
+        raise SettingsError(
+            f"JOURNAL: this Python uses SQLite {_dotted(version)}, {_dotted(OLDEST_SQLITE)} or newer is needed; use "
+            "another Python, or JOURNAL= to remember jobs in memory only"
+        )
+    if not thread_safety:
+        raise SettingsError(
+            "JOURNAL: this Python's SQLite was built without threads (SQLITE_THREADSAFE=0); use another Python, or "
+            "JOURNAL= to remember jobs in memory only"
+        )
+
+
+def lock(path: Path) -> int:
+    """Return a descriptor of the file, which is made if it is not there, locked for as long as this process lives.
+
+    flock() and not SQLite's own locks, so that others may read the journal while it is written; these two kinds do not
+    see each other. The descriptor must stay open: closing it would drop SQLite's locks on the same file as well.
+    """
+    _check_kind(path)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise SettingsError(f"JOURNAL: cannot open {str(path)!r}: {os.strerror(exc.errno or 0)}") from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        if exc.errno == errno.EWOULDBLOCK:
+            raise SettingsError(
+                f"JOURNAL: {str(path)!r} is in use by another proxy; give each its own file, or none with JOURNAL="
+            ) from exc
+        raise SettingsError(
+            f"JOURNAL: cannot lock {str(path)!r}: {os.strerror(exc.errno or 0)}; put it on a local disk"
+        ) from exc
+    return fd
+
+
+def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
+    """Return a connection to the locked journal, with its table brought up to date.
+
+    Raises:
+        SettingsError: it cannot be used; the error that SQLite had, if any, is its cause.
+    """
+    db = None
+    try:
+        # By its absolute path, as SQLite takes some names for something else. The connection is used by one thread
+        # after the other, never by two at once.
+        db = sqlite3.connect(path.absolute(), isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
+        prepare(db, path, synchronous)
+    except sqlite3.OperationalError as exc:
+        _close(db)
+        raise SettingsError(f"JOURNAL: cannot use {str(path)!r}: {_reason(path, exc)}") from exc
+    except sqlite3.DatabaseError as exc:
+        _close(db)
+        raise SettingsError(
+            f"JOURNAL: {str(path)!r} is damaged ({words_of(exc)}) and may hold jobs that are still open; "
+            "restore it, or move it away to start without what it remembers"
+        ) from exc
+    except SettingsError:
+        _close(db)
+        raise
+    return db
+
+
+def words_of(exc: Exception) -> str:
+    """Return what is wrong in a line: SQLite's words, with the name of its code where the words alone say little."""
+    words = " ".join(str(exc).split())
+    name = getattr(exc, "sqlite_errorname", None)
+    return f"{words} ({name})" if name and name.startswith("SQLITE_IOERR") else words
+
+
+def _check_kind(path: Path) -> None:
+    try:
+        mode, size = path.stat().st_mode, path.stat().st_size
+    except OSError:
+        mode, size = stat.S_IFREG, 0  # it is not there, or whoever opens it is told why not
+    if not stat.S_ISREG(mode):
+        raise SettingsError(f"JOURNAL: {str(path)!r} is not a file")
+    log = Path(f"{os.path.realpath(path)}-wal")
+    with contextlib.suppress(OSError):
+        if not size and log.stat().st_size:  # SQLite would delete it, and with it the newest jobs of that journal
+            raise SettingsError(
+                f"JOURNAL: {str(log)!r} was left behind when its journal was moved; move it there as well, under the "
+                "journal's new name with -wal, or remove it"
+            )
+
+
+def _reason(path: Path, exc: sqlite3.OperationalError) -> str:
+    code = getattr(exc, "sqlite_errorcode", 0)
+    folder = path.absolute().parent
+    if code & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY} and not os.access(folder, os.W_OK):
+        return f"the folder {str(folder)!r} cannot be written, and SQLite keeps two more files beside it"
+    if code in _NOT_LOCAL:
+        return f"{words_of(exc)}; put it on a local disk"
+    return words_of(exc)
+
+
+def _close(db: sqlite3.Connection | None) -> None:
+    if db is not None:
+        with contextlib.suppress(sqlite3.Error):
+            db.close()
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in version)

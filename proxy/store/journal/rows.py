@@ -1,0 +1,89 @@
+"""A record as a row of the journal's table, and back."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.store.record import Record
+from shared.errors import Code
+from shared.lifecycle import State, Submitted
+from shared.outcome import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["COLUMNS", "put_statement", "record_of", "row_of"]
+
+#: These never change once they are there; the others are written each time.
+_FIXED: Final = ("id", "token_hash", "key", "fingerprint", "accepted_at", "deadline_at")
+_CHANGING: Final = (
+    "state", "submitted", "finished_at", "code", "detail", "failure_submitted", "callback", "says_failed", "early",
+    "duplicates",
+)  # fmt: skip
+COLUMNS: Final = ", ".join(_FIXED + _CHANGING)
+
+
+@functools.cache
+def put_statement(rows: int) -> str:
+    """Return the statement that writes so many rows, in place of earlier ones with the same ids."""
+    row = f"({', '.join('?' * len(_FIXED + _CHANGING))})"
+    changes = ", ".join(f"{name} = excluded.{name}" for name in _CHANGING)
+    return (
+        f"INSERT INTO jobs ({COLUMNS}) VALUES {', '.join([row] * rows)} "  # noqa: S608 - our own names
+        f"ON CONFLICT (id) DO UPDATE SET {changes}"
+    )
+
+
+def row_of(record: Record) -> tuple[Any, ...]:
+    """Return the values of `COLUMNS`."""
+    failure = record.failure
+    return (
+        record.id,
+        record.token_hash,
+        record.key,
+        record.fingerprint,
+        record.accepted_at,
+        record.deadline_at,
+        str(record.state),
+        str(record.submitted),  # never read back; for people and programs that look into the file
+        record.finished_at,
+        str(failure.code) if failure else None,
+        _text(failure.detail) if failure else None,
+        str(failure.submitted) if failure else None,
+        record.callback,
+        record.says_failed,
+        record.early,
+        record.duplicates,
+    )
+
+
+def record_of(row: Sequence[Any]) -> Record:
+    """Return the record that the values of `COLUMNS` are. Raises ValueError if they are none."""
+    fixed = dict(zip(_FIXED, row, strict=False))
+    state, _, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates = row[
+        len(_FIXED) :
+    ]
+    return Record(
+        **fixed,
+        state=State(state),
+        finished_at=finished_at,
+        failure=None if code is None else _failure(code, detail, failure_submitted),
+        callback=callback,
+        says_failed=bool(says_failed),
+        early=bool(early),
+        duplicates=duplicates,
+    )
+
+
+def _failure(code: str, detail: str, submitted: str) -> Failed:
+    try:
+        known = Code(code)
+    except ValueError:  # a later version has more codes; what it said of the submission still holds
+        known, detail = Code.INTERNAL_ERROR, f"{code}: {detail}"
+    return Failed(code=known, detail=detail, submitted=Submitted(submitted))
+
+
+def _text(text: str) -> str:
+    """Return `text` without lone surrogates, which SQLite cannot store."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,151 @@
+"""A journal that version 0.9.0 wrote. `data/version-1.sqlite3` was made by that version's own code."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from proxy.store.journal.file import JournalFile
+from proxy.store.record import Record
+from shared.errors import Code, SettingsError
+from shared.lifecycle import State, Submitted
+from shared.outcome import Failed, Succeeded
+from tests.support.proxy_process import ROOT
+from tests.support.records import a_record
+
+VERSION_1: Final = Path(__file__).parent / "data" / "version-1.sqlite3"
+_T: Final = 1_795_000_000.0
+
+#: Opens a journal, and is killed when SQLite has done so many steps of the migration.
+_KILLED: Final = """
+import os, signal, sqlite3, sys
+from proxy.store.journal import schema
+
+class Killed(sqlite3.Connection):
+    def executescript(self, script):
+        self.set_progress_handler(lambda: os.kill(os.getpid(), signal.SIGKILL), int(sys.argv[2]))
+        super().executescript(script)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+from pathlib import Path
+schema.prepare(sqlite3.connect(sys.argv[1], isolation_level=None, factory=Killed), Path(sys.argv[1]), "NORMAL")
+"""
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A journal of version 1."""
+    shutil.copyfile(VERSION_1, path)
+    return path
+
+
+def _by_number(path: Path, *numbers: int) -> list[Record]:
+    with closing(JournalFile(str(path))) as file:
+        found = [file.find("id", f"{number:032x}", 0) for number in numbers]
+    assert None not in found
+    return [record for record in found if record is not None]
+
+
+def test_open_jobs_of_version_1_mean_what_they_meant(old: Path) -> None:
+    """What it called `assigned` may have been submitted."""
+    accepted, assigned, waiting = _by_number(old, 1, 2, 3)
+
+    assert (accepted.state, accepted.submitted) == (State.ACCEPTED, Submitted.NO)
+    assert (assigned.state, assigned.submitted) == (State.SUBMITTING, Submitted.UNKNOWN)
+    assert (waiting.state, waiting.submitted) == (State.WAITING, Submitted.YES)
+    with closing(JournalFile(str(old))) as file:
+        assert file.unfinished() == [accepted, assigned, waiting]
+
+
+def test_finished_jobs_of_version_1_are_answered_again(old: Path) -> None:
+    """To the byte, whether they succeeded, failed, or succeeded late."""
+    done, failed, late, refused, died = _by_number(old, 4, 5, 6, 7, 8)
+
+    assert (done.outcome, done.early, done.duplicates) == (Succeeded(body=b'{"state": "completed"}'), True, 2)
+    assert isinstance(failed.outcome, Failed)
+    assert (failed.outcome.code, failed.outcome.result) == (Code.JOB_FAILED, b'{"state": "failed", "n": 1e400}')
+    assert (late.late, late.outcome) == (True, Succeeded(body=b'{"state": "completed"}'))
+    assert refused.outcome == Failed(
+        code=Code.JOB_SERVER_UNAVAILABLE, detail="connection refused", submitted=Submitted.NO
+    )
+    assert died.submitted is Submitted.UNKNOWN
+
+
+def test_a_callback_of_version_1_is_the_outcome_of_its_job(old: Path) -> None:
+    """Version 1 could have one in a job that was not over."""
+    (record,) = _by_number(old, 9)
+
+    assert (record.state, record.submitted, record.finished_at) == (State.FINISHED, Submitted.YES, _T + 9 + 30)
+    assert record.outcome == Succeeded(body=b'{"state": "completed"}')
+
+
+def test_what_version_1_began_goes_on(old: Path) -> None:
+    """Its jobs are found by their tokens, recorded again, and joined by new ones."""
+    (waiting,) = _by_number(old, 3)
+    done = replace(waiting, state=State.FINISHED, finished_at=_T + 10, callback=b"{}")
+    new = a_record(id="f" * 32, token_hash=b"t" * 32)
+
+    with closing(JournalFile(str(old))) as file:
+        file.write([done, new])
+
+    with closing(JournalFile(str(old))) as file:
+        assert file.find("token_hash", waiting.token_hash, 0) == done
+        assert file.find("id", new.id, 0) == new
+
+
+def test_a_journal_is_brought_up_to_date_in_place(path: Path) -> None:
+    """However large it is: its results are not copied."""
+    shutil.copyfile(VERSION_1, path)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(
+            "UPDATE jobs SET callback = zeroblob(20000000) WHERE finished_at IS NOT NULL AND callback IS NOT NULL"
+        )
+    before = path.stat().st_size
+
+    file = JournalFile(str(path))
+    log = Path(f"{path}-wal").stat().st_size
+    file.close()
+
+    assert log < 1_000_000
+    assert path.stat().st_size <= before
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 20, 50, 100, 200])
+def test_who_is_killed_while_bringing_it_up_to_date_leaves_it_whole(old: Path, steps: int) -> None:
+    """The next start finds the old journal or the new one, and all of it."""
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(old), str(steps)], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+
+    states = [record.state for record in _by_number(old, *range(1, 10))]
+
+    assert states == [State.ACCEPTED, State.SUBMITTING, State.WAITING, *[State.FINISHED] * 6]
+
+
+def test_a_damaged_journal_of_version_1_is_left_as_it_is(old: Path) -> None:
+    """Nothing is brought up to date that cannot be read."""
+    pages = bytearray(old.read_bytes())
+    pages[4096 * 2 : 4096 * 4] = b"\xff" * 8192
+    old.write_bytes(pages)
+
+    with pytest.raises(SettingsError, match=r"^JOURNAL: .* is damaged [^\n]*$"):
+        JournalFile(str(old))
+
+    assert old.read_bytes() == pages
+
+
+def test_a_journal_of_a_later_version_is_refused(path: Path) -> None:
+    """By the number of its table, with what to do."""
+    JournalFile(str(path)).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 3")
+
+    with pytest.raises(SettingsError, match=r"^JOURNAL: .* was written by a later version of the proxy [^\n]*$"):
+        JournalFile(str(path))

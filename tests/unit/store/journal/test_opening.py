@@ -1,0 +1,140 @@
+"""Opening the journal: what will not do is told in one line, and left as it is."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from proxy.store.journal.file import JournalFile
+from proxy.store.journal.opening import OLDEST_SQLITE, check_sqlite
+from shared.errors import SettingsError
+from tests.support.records import finished
+
+
+def test_a_damaged_journal_is_refused_with_what_to_do(path: Path) -> None:
+    """It may hold jobs that are open: nobody but its owner may decide to do without."""
+    with closing(JournalFile(str(path))) as file:
+        file.write([finished() for _ in range(200)])
+    pages = bytearray(path.read_bytes())
+    pages[4096 * 3 : 4096 * 5] = os.urandom(4096 * 2)
+    path.write_bytes(pages)
+
+    with pytest.raises(SettingsError, match=r"^JOURNAL: .* is damaged .* move it away[^\n]*$"):
+        JournalFile(str(path))
+
+    assert path.read_bytes() == pages, "it was changed"
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to be taken for one" * 100, b"x"])
+def test_what_is_no_database_is_refused(path: Path, content: bytes) -> None:
+    """And left as it is."""
+    path.write_bytes(content)
+
+    with pytest.raises(SettingsError, match=r"^JOURNAL: [^\n]*$"):
+        JournalFile(str(path))
+
+    assert path.read_bytes() == content
+
+
+def test_somebody_elses_database_is_refused(path: Path) -> None:
+    """No table of ours is put into it."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+
+    with pytest.raises(SettingsError, match="not a journal of this proxy"):
+        JournalFile(str(path))
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """By the variable's name, the file's and the reason."""
+    with pytest.raises(SettingsError, match=r"^JOURNAL: cannot open '.*missing/jobs': No such file or directory$"):
+        JournalFile(str(tmp_path / "missing" / "jobs"))
+
+
+def test_a_refused_start_lets_go_of_the_lock(path: Path) -> None:
+    """So that mending the file is enough."""
+    path.write_bytes(b"x" * 5000)
+    with pytest.raises(SettingsError):
+        JournalFile(str(path))
+    path.unlink()
+
+    JournalFile(str(path)).close()
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/proc/self", "."])
+def test_what_is_no_file_is_refused(path: str) -> None:
+    """A device or a folder remembers nothing."""
+    with pytest.raises(SettingsError, match=r"^JOURNAL: '[^']*' is not a file$"):
+        JournalFile(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """It is looked at before it is opened."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with pytest.raises(SettingsError, match="is not a file"):
+        JournalFile(str(pipe))
+
+
+def test_names_that_sqlite_takes_for_something_else_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`./:memory:` is a file, and remembers."""
+    monkeypatch.chdir(tmp_path)
+    record = finished()
+
+    with closing(JournalFile("./:memory:")) as file:
+        file.write([record])
+
+    with closing(JournalFile("./:memory:")) as file:
+        assert file.find("id", record.id, 0) == record
+
+
+def test_a_file_system_without_locks_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as NFS without its lock daemon; that is not another proxy."""
+
+    def flock(_fd: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+    with pytest.raises(SettingsError, match=r"^JOURNAL: cannot lock '.*': No locks available; put it on a local disk$"):
+        JournalFile(str(path))
+
+
+def test_a_log_that_was_left_behind_is_not_thrown_away(path: Path) -> None:
+    """Who moves a journal and forgets its log is told; SQLite would delete the log, and the newest jobs with it."""
+    log = Path(f"{path}-wal")
+    log.write_bytes(b"the newest jobs" * 1000)
+
+    with pytest.raises(SettingsError, match=r"^JOURNAL: '.*-wal' was left behind when its journal was moved[^\n]*$"):
+        JournalFile(str(path))
+
+    assert log.exists()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("version", [(3, 23, 1), (3, 7, 17)])
+def test_a_sqlite_that_is_too_old_is_told(version: tuple[int, ...]) -> None:
+    """Which it is, and which is needed."""
+    dotted = ".".join(str(number) for number in version)
+
+    with pytest.raises(SettingsError, match=rf"^JOURNAL: this Python uses SQLite {dotted}, 3\.24\.0 or newer[^\n]*$"):
+        check_sqlite(version)
+
+
+def test_the_oldest_sqlite_will_do() -> None:
+    """And any newer one."""
+    check_sqlite(OLDEST_SQLITE)
+    check_sqlite((4, 0, 0))
+
+
+def test_a_sqlite_without_threads_is_told() -> None:
+    """Two threads use the journal."""
+    with pytest.raises(SettingsError, match=r"^JOURNAL: .* built without threads[^\n]*$"):
+        check_sqlite(thread_safety=0)
