@@ -29,7 +29,7 @@ def read(path: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]
     `known` has the known names. The lines never contain a value: it may be a secret.
     """
     if path.is_fifo():
-        return {}, [f"{path.name}: it is a pipe; make it a file"]
+        return {}, [f"{path.name}: it is a pipe; use a file"]
     try:
         text = path.read_bytes().decode(_ENCODING)
         # Only the file's lines: decouple's `Config` would prefer the process's environment.
@@ -39,7 +39,7 @@ def read(path: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]
     except UnicodeDecodeError as exc:
         return {}, [f"{path.name}: it is not UTF-8 (byte {exc.start + 1}); save it as UTF-8"]
     except OSError as exc:
-        return {}, [f"{path.name}: it cannot be read: {exc.strerror}; make it a file that the proxy's user may read"]
+        return {}, [f"{path.name}: it cannot be read: {exc.strerror}; use a file that the proxy's user can read"]
     lines = enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1)
     troubles = [f"{path.name}, line {number}: {words}" for number, words in _troubles(lines, known)]
     return {_name(key): value for key, value in found.items()}, troubles
@@ -57,7 +57,7 @@ def _troubles(lines: Iterator[tuple[int, str]], known: Collection[str]) -> Itera
         if not equals or name not in known:
             yield number, _advice(name, known, is_assignment=bool(equals))
         elif name in seen:
-            yield number, f"{name} stands in line {seen[name]} already; take one of the two out"
+            yield number, f"{name} is already set in line {seen[name]}; remove one of the two"
         seen.setdefault(name, number)
 
 

@@ -19,8 +19,8 @@ BACKLOG: Final = 4096
 
 #: What to do about it, where that is plain.
 _HINTS: Final = {
-    errno.EADDRINUSE: "; choose another port, or end what listens there (`ss -ltnp` shows it)",
-    errno.EACCES: "; ports below 1024 need a privilege, choose a higher one",
+    errno.EADDRINUSE: "; choose another port, or stop the process that listens there (see `ss -ltnp`)",
+    errno.EACCES: "; ports below 1024 need privileges, choose a higher one",
     errno.EADDRNOTAVAIL: "; this machine has no such address",
 }
 

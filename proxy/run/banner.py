@@ -54,4 +54,6 @@ def _workers(settings: Settings) -> str:
 
 
 def _memory(settings: Settings) -> str:
-    return f"jobs are remembered in {settings.journal}" if settings.journal else "nothing outlives the process"
+    return (
+        f"jobs are remembered in {settings.journal}" if settings.journal else "jobs are forgotten when the process ends"
+    )

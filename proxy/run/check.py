@@ -139,9 +139,11 @@ class Check:
         """Warn where no job server can call back; that the given one can is known only once a job has run."""
         job_server_is_here = not self._settings.job_server_url or is_loopback(self._settings.job_server_url)
         if any(f"//{host}" in url for host in ("0.0.0.0", "[::]")):  # noqa: S104 - nothing is bound here
-            self._found(Verdict.WARNING, "callbacks", f"{shown(url)} is no address to call; set CALLBACK_URL")
+            self._found(
+                Verdict.WARNING, "callbacks", f"{shown(url)} is not an address that can be called; set CALLBACK_URL"
+            )
         elif is_loopback(url) and not job_server_is_here:
-            words = f"{shown(url)} can be reached from this machine only; set CALLBACK_URL"
+            words = f"{shown(url)} can only be reached from this machine; set CALLBACK_URL"
             self._found(Verdict.WARNING, "callbacks", words)
         else:
             self._found(Verdict.OK, "callbacks", f"{shown(url)}/<token>")
@@ -158,7 +160,7 @@ class Check:
             except SettingsError as exc:
                 reason = str(exc)
         elif not os.access(path.parent, os.W_OK):
-            reason = f"{path} cannot be made; set JOURNAL to a file that can"
+            reason = f"{path} cannot be created; set JOURNAL to a file that can be"
         self._found(Verdict.FAILED if reason else Verdict.OK, "journal", reason or str(path.resolve()))
 
     def _profile(self) -> Profile | None:
@@ -175,7 +177,7 @@ class Check:
         read, wrong = profile_report.sample_findings(profile, "http://job-server/start")
         for line in wrong:
             self._found(Verdict.FAILED, "samples", line)
-        self._found(Verdict.OK, "samples", f"read as they should: {read}" if read else "the profile has none")
+        self._found(Verdict.OK, "samples", f"read as expected: {read}" if read else "the profile has none")
         return profile
 
     def _descriptors(self) -> None:
@@ -219,7 +221,7 @@ class Check:
         if reason:
             self._found(Verdict.FAILED, "worker", reason)
         else:
-            self._found(Verdict.OK, "worker", f"the first was there after {_ms(started)} ms")
+            self._found(Verdict.OK, "worker", f"started in {_ms(started)} ms")
         with contextlib.suppress(TimeoutError):
             await pool.stop()
 

@@ -13,15 +13,15 @@ from shared.version import VERSION
 __all__ = ["Arguments", "parse", "settings_list"]
 
 _ABOUT: Final = """\
-The async job proxy: takes jobs over HTTP, has each run by a job server that answers by callback, and
-gives the result in the answer to the same request. SIGTERM or Ctrl-C ends it once the jobs in flight
-are done; a second one ends it at once.
+The async job proxy: accepts jobs over HTTP, has a job server run them that answers by callback, and returns
+each result in the answer to the same request. SIGTERM or Ctrl-C stops it once the jobs in flight are
+finished; a second one stops it at once.
 """
 _END: Final = """
 .env and docs/settings.md say what each of them does; change them in .env.
 
-exit status: 0 told to stop, or all is well; 1 --check found what does not work; 2 a start is impossible: a
-setting does not fit, an address or the journal is taken, or Python or the machine lacks what is needed
+exit status: 0 stopped, or everything works; 1 --check found a problem; 2 the proxy cannot start: a setting is
+invalid, an address or the journal is in use, or Python or the machine lacks something
 """
 
 
@@ -45,13 +45,13 @@ def parse(argv: Sequence[str]) -> Arguments:
         allow_abbrev=False,
         add_help=False,  # argparse prints it, and ends the process, without looking whether it could be printed
     )
-    parser.add_argument("-h", "--help", action="store_true", help="show this text and end")
-    parser.add_argument("--profiles", action="store_true", help="list what PROFILE may name, and end")
-    parser.add_argument("--version", action="store_true", help="show the version and end")
+    parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
+    parser.add_argument("--profiles", action="store_true", help="list the profiles that PROFILE can name, and exit")
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.add_argument(
         "--check",
         action="store_true",
-        help="validate the settings, bind, reach the job server, start a worker, say what was found, and end",
+        help="validate the settings, bind, connect to the job server, start a worker, report, and exit",
     )
     given = parser.parse_args(argv)
     return Arguments(check=given.check, text=_text(parser, given).rstrip("\n"))
@@ -71,6 +71,6 @@ def _text(parser: argparse.ArgumentParser, given: argparse.Namespace) -> str:
 
 def settings_list() -> str:
     """Return every setting with its default and what it takes, as text."""
-    lines = ["settings, from the environment or else from .env:"]
+    lines = ["settings, from the environment or .env:"]
     lines += [f"  {name:<16} {it.default or '(empty)':<13} {it.takes}" for name, it in variables().items()]
     return "\n".join(lines)

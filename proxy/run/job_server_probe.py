@@ -51,10 +51,10 @@ def _reason(exc: OSError | ValueError, timeout_s: float) -> str:
         case socket.gaierror() | UnicodeError():
             return "its name cannot be resolved"
         case ssl.SSLCertVerificationError():
-            return f"its certificate is not accepted: {exc.verify_message}"
+            return f"its certificate was not accepted: {exc.verify_message}"
         case ssl.SSLError():
-            return f"it does not speak TLS as it should: {exc.reason or 'no reason given'}"
+            return f"the TLS handshake failed: {exc.reason or 'no reason given'}"
         case OSError() if exc.errno:
             return os.strerror(exc.errno).lower()
         case _:
-            return "no connection can be made"
+            return "the connection failed"

@@ -46,7 +46,7 @@ _REMEDIES: Final = {
     errno.ENOMEM: "give it more memory",
     errno.ENOSYS: "the kernel is too old, or a seccomp profile forbids a system call; Linux 5.3 or newer is needed",
     errno.EPERM: "a seccomp profile or a security module forbids a system call",
-    errno.ENOSPC: "make room on the disk",
+    errno.ENOSPC: "free some disk space",
 }
 
 
@@ -126,7 +126,7 @@ def without_module(name: str) -> str:
             f"the package {root} is not installed for {sys.executable}; run `make run` once, or use the environment's "
             "own interpreter: .venv/bin/python run.py"
         )
-    library = f", or build it again with {_LIBRARIES[root]}" if root in _LIBRARIES else ""
+    library = f", or rebuild it with {_LIBRARIES[root]}" if root in _LIBRARIES else ""
     return f"the Python at {sys.executable} was built without {root}; use another (make PYTHON=python3.13 run){library}"
 
 
@@ -164,7 +164,7 @@ def start_trouble(exc: OSError | RuntimeError | MemoryError) -> str:
         case MemoryError():
             number, words = errno.ENOMEM, "out of memory"
         case RuntimeError() if "start new thread" in str(exc):
-            number, words = errno.EAGAIN, "no further thread can be started"
+            number, words = errno.EAGAIN, "no more threads can be started"
         case _:
             return ""
     remedy = _REMEDIES.get(number, "")

@@ -223,7 +223,7 @@ def _check_served(profile: Profile) -> None:
     }
     missing = ", ".join(what for what, is_needed in needed.items() if is_needed)
     if missing:
-        raise SettingsError(f"PROFILE: {profile.name} needs {missing}, which this version does not serve yet")
+        raise SettingsError(f"PROFILE: {profile.name} needs {missing}, which this version does not support yet")
 
 
 def worker_config(settings: Settings, job_server_url: str, profile: Profile) -> WorkerConfig:

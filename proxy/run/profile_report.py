@@ -21,7 +21,7 @@ __all__ = ["list_of_profiles", "missing_secret", "sample_findings", "submissions
 
 def list_of_profiles() -> str:
     """Return every shipped profile with a line on it, as text."""
-    lines = ["profiles, by the names that PROFILE takes:"]
+    lines = ["profiles that PROFILE can name:"]
     for name in loader.shipped():
         profile = loader.load(name)
         lines.append(f"  {name:<20} {profile.description} ({tried(profile)})")

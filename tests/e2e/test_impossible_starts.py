@@ -125,7 +125,7 @@ async def test_the_least_limit_of_open_files_is_enough_for_a_job(client: ClientS
 
 @both_ways
 def test_a_limit_of_processes_that_is_too_small(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """As a user's limit or a container's has it: no further thread can be started."""
+    """As a user's limit or a container's has it: no more threads can be started."""
     (tmp_path / "sitecustomize.py").write_text(
         "import threading\n"
         "def refuse(*_args, **_options):\n"

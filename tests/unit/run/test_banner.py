@@ -32,7 +32,7 @@ def test_what_is_switched_off_is_not_named() -> None:
     assert "Dashboard" not in text
     assert "Job server: http://jobs.example/start\n" in text
     assert "hidden" not in text
-    assert "nothing outlives the process" in text
+    assert "jobs are forgotten when the process ends" in text
 
 
 @pytest.mark.parametrize(("value", "words"), [("0", "reused after each success"), ("7", "serve 7 jobs each")])

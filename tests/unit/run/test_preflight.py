@@ -44,7 +44,7 @@ def test_a_python_without_a_part_of_its_library_is_named(name: str, monkeypatch:
     monkeypatch.setitem(sys.modules, name, None)
     (line,) = troubles()
     assert line.startswith(f"the Python at {sys.executable} was built without {name}; use another (")
-    assert "or build it again with lib" in line
+    assert "or rebuild it with lib" in line
 
 
 def test_sqlite_is_needed_only_for_a_journal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
         ),
         (
             RuntimeError("can't start new thread"),
-            f"cannot start: no further thread can be started; {_RAISE_PROCESSES}",
+            f"cannot start: no more threads can be started; {_RAISE_PROCESSES}",
         ),
         (MemoryError(), "cannot start: out of memory; give it more memory"),
         (

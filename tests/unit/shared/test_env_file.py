@@ -54,8 +54,8 @@ def test_what_editors_and_shells_write_is_taken(file: Path, text: str) -> None:
         ("JBO_TIMEOTU=5", "JBO_TIMEOTU is not a setting; did you mean JOB_TIMEOUT?"),
         ("set PORT=4000", "set PORT is not a setting; did you mean PORT?"),
         ("declare -x MAX_JOB=4", "declare -x MAX_JOB is not a setting; did you mean MAX_JOBS?"),
-        ("=4000", "this is not a setting, so the line would do nothing"),
-        ("OTEL_SERVICE_NAME=jobs", "OTEL_SERVICE_NAME is not a setting, so the line would do nothing"),
+        ("=4000", "this is not a setting, so the line has no effect"),
+        ("OTEL_SERVICE_NAME=jobs", "OTEL_SERVICE_NAME is not a setting, so the line has no effect"),
         ("\u200bPORT=4000", "PORT is not a setting; did you mean PORT?"),
     ],
 )
@@ -70,9 +70,9 @@ def test_a_line_that_would_do_nothing_ends_the_start(file: Path, line: str, word
 
 
 def test_a_name_that_stands_there_twice_ends_the_start(file: Path) -> None:
-    """One of the two would do nothing."""
+    """One of the two would have no effect."""
     file.write_text("PORT=4000\nHOST=localhost\nexport PORT=5000\n", encoding="utf-8")
-    with pytest.raises(SettingsError, match=r"^\.env, line 3: PORT stands in line 1 already"):
+    with pytest.raises(SettingsError, match=r"^\.env, line 3: PORT is already set in line 1"):
         load({}, file)
 
 
@@ -109,11 +109,11 @@ def test_a_file_that_is_not_utf_8_is_one_line(file: Path, encoding: str) -> None
 def test_a_folder_or_a_pipe_of_that_name_is_one_line(file: Path, tmp_path: Path) -> None:
     """A container runtime makes a folder where the file that it is to mount is missing."""
     file.mkdir()
-    with pytest.raises(SettingsError, match=r"^\.env: it cannot be read: Is a directory; make it a file"):
+    with pytest.raises(SettingsError, match=r"^\.env: it cannot be read: Is a directory; use a file"):
         load({}, file)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(SettingsError, match=r"^pipe: it is a pipe; make it a file$"):
+    with pytest.raises(SettingsError, match=r"^pipe: it is a pipe; use a file$"):
         load({}, pipe)
 
 
