@@ -74,6 +74,6 @@ def _advice(name: str, known: Collection[str], *, is_assignment: bool) -> str:
     if meant:
         return f"{' '.join(words)} is not a setting; did you mean {meant}?"
     return (
-        f"{' '.join(words) or 'this'} is not a setting, so the line would do nothing; "
-        "take it out (what other programs read belongs into the environment)"
+        f"{' '.join(words) or 'this'} is not a setting, so the line has no effect; "
+        "remove it (variables of other programs belong in the environment)"
     )
