@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from shared import strict_json
 from shared.errors import Code, RequestError, StrictJSONError
 from shared.job_server.documents import media_type_of
 from shared.job_server.exact_text import members_of, object_of, text_at
 from shared.job_server.forms import MEDIA_TYPES as FORMS
 from shared.job_server.forms import FormError, field_names
+from shared.job_server.partial_json import object_members
 from shared.job_server.profile import Submit
 
 __all__ = ["JSON_TYPE", "ClientJob", "ClientJobs"]
@@ -89,7 +89,7 @@ class ClientJobs:
 
     def _read_object(self, body: bytes) -> ClientJob:
         try:
-            members = strict_json.object_members(body)
+            members = object_members(body)
             respond_async = bool(self._respond_async) and all(
                 _text_at(members, path) == text for path, text in self._respond_async
             )

@@ -84,6 +84,8 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.setting_kinds._LABEL": fullmatch,
     "shared.settings._USER": findall,
     "shared.job_server.partial_json._HALF": search,
+    "shared.job_server.partial_json._NAME": match,
+    "shared.job_server.partial_json._NEXT": match,
     "shared.job_server.partial_json._PAIR": findall,
     "shared.strict_json._SPACE": match,
     "shared.strict_json._SURROGATE": search,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared import strict_json
 from shared.errors import StrictJSONError
-from shared.job_server.partial_json import PartialReader
+from shared.job_server.partial_json import MAX_MEMBERS, PartialReader, object_members
 from tests.support.bad_json import BAD_VALUES
 
 READER = PartialReader(["state", "data", "state"])
@@ -96,3 +97,78 @@ def test_what_is_refused_is_refused_in_a_member_that_nobody_asks_for(data: bytes
 def test_where_two_parsers_could_differ_they_do_not(text: str) -> None:
     """Surrogates, large numbers, a name that stands twice, depth."""
     assert partial(text.encode()) == whole(text.encode())
+
+
+# --- the members of a client's object --------------------------------------------------------------------------------
+
+
+def exact(read: Callable[[bytes], dict[str, str]], data: bytes) -> object:
+    """Return the members, or why there are none."""
+    try:
+        return read(data)
+    except StrictJSONError as exc:
+        return str(exc)
+
+
+_NAMES = st.sampled_from(["a", "b", "", "state", "é", '"', "\\", "\n", "😀"]) | st.text()
+
+
+@given(st.lists(st.tuples(_NAMES, _JSON), max_size=6), st.booleans(), st.sampled_from(["", " ", "\n\t"]))
+def test_members_keep_their_exact_text_and_stand_once(
+    pairs: list[tuple[str, object]], ascii_only: bool, space: str
+) -> None:
+    """As the strict reader has them, also where a name stands twice."""
+    text = ",".join(
+        f"{space}{json.dumps(name, ensure_ascii=ascii_only)}{space}:{space}{json.dumps(value)}{space}"
+        for name, value in pairs
+    )
+    data = f"{space}{{{text or space}}}{space}".encode("utf-8", "surrogatepass")
+
+    assert exact(object_members, data) == exact(strict_json.object_members, data)
+
+
+@given(_PIECES)
+def test_what_is_almost_an_object_is_judged_alike(pieces: list[str]) -> None:
+    """Accepted by both, or refused by both in the same words."""
+    data = "".join(["{", *pieces, "}"]).encode()
+
+    assert exact(object_members, data) == exact(strict_json.object_members, data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a": 1, "a": 12}',
+        b'{"a": 12, "a": 1}',
+        b'{"a": 1, "a": 1}',
+        b'{"a": 1, "\\u0061": 1}',
+        b'{"a": [1], "b": 2, "a": [1]}',
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
+    """Its readers may not agree which one counts."""
+    assert exact(object_members, data) == "a name stands twice in one object"
+
+
+def test_an_object_has_no_more_members_than_can_be_looked_at() -> None:
+    """A megabyte of short members would hold the event loop up."""
+    members = {f"n{n}": n for n in range(MAX_MEMBERS)}
+
+    assert len(object_members(json.dumps(members).encode())) == MAX_MEMBERS
+    for body in (members | {"one": 1}, {f"n{n}": 0 for n in range(100_000)}):
+        assert exact(object_members, json.dumps(body).encode()) == f"it has more than {MAX_MEMBERS} members"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'{"a": [' + b"1," * 50_000 + b"x]}", "malformed"),
+        (b'{"a": [' + b"1," * 50_000, "truncated"),
+        (b"[" + b"1," * 50_000 + b"1]", "not a JSON object"),
+        (b'{"a":' + b"[" * 100_000, "nested too deep"),
+        (b'{"a": "' + b"x" * 100_000 + b'\xff"}', "not UTF-8"),
+    ],
+)
+def test_a_large_body_is_refused_in_few_words(data: bytes, reason: str) -> None:
+    """To find better ones would take as long as to read it."""
+    assert reason in str(exact(object_members, data))
