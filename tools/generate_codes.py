@@ -22,9 +22,9 @@ _ABOUT: Final = """\
 `GRANULAR_ERRORS` is on. `GET /problems/<code>` explains a code to a browser or a program.
 
 `submitted` says whether the job server was given the job, as far as the proxy knows for certain: `no`, `unknown` or
-`yes`. `retry_safe` is true only for `no`: sending the request again cannot run the job twice. It does not say that
-sending it again helps: an invalid request stays invalid. A retry is worth it after a 408, a 503, and after
-`job-server-unavailable`.
+`yes`. `retry_safe` is true only for `no`: the request can then be sent again without running the job twice. It does not
+say that this helps: an invalid request stays invalid. A retry is worthwhile after a 408, after a 503 once `Retry-After`
+has passed, and after `job-server-unavailable` with `submitted: no`.
 
 """
 
