@@ -111,6 +111,18 @@ class Settings:
         "Seconds from SIGTERM until new jobs are refused. In that time `/readyz` answers 503 and jobs are still "
         "accepted, so that a balancer can stop sending them. Ctrl-C does not wait.",
     )
+    keep_alive_timeout: float = _variable(
+        "100",
+        kinds.number(1, 86_400, whole=False),
+        "Seconds for which a connection is kept open for the next request after an answer. Set it longer than whatever "
+        "stands in front keeps its connections; the usual gateways keep them for 60 s, Go's client for 90 s.",
+    )
+    fast_http: bool = _variable(
+        "true",
+        kinds.BOOLEAN,
+        "`true`: plain HTTP/1.1 requests are served by the proxy's own code, all others by Hypercorn. `false`: all are "
+        "served by Hypercorn, which takes more CPU.",
+    )
     job_server_url: str = _variable(
         "",
         kinds.URL,

@@ -6,7 +6,6 @@ capped and timed while it is read.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
@@ -16,7 +15,6 @@ from starlette.exceptions import HTTPException
 from proxy import log
 from proxy.http import problems
 from proxy.http.fair_turns import turns
-from proxy.http.fast.exchange import EXTENSION
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
 from shared.lifecycle import Submitted
 
@@ -24,21 +22,20 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = [
-    "BODY_TIMEOUT_S",
     "NO_STORE",
     "ClientGoneError",
     "Guard",
     "header",
     "headers_of",
     "read_body",
+    "route_of",
     "send_problem",
     "send_response",
 ]
 
-#: For the whole body, from the end of the headers on.
-BODY_TIMEOUT_S: Final = 9.0
-#: For an answer that the client does not read.
-_SEND_TIMEOUT_S: Final = 10.0
+
+#: Longer answers are sent in pieces of this size, so that no more than one is held for a client that reads slowly.
+_PIECE_BYTES: Final = 65_536
 
 #: For whatever may be another thing at the next look: caches keep answers that do not say otherwise, even a 404.
 NO_STORE: Final = (b"cache-control", b"no-store")
@@ -46,7 +43,7 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-class ClientGoneError(Exception):
+class ClientGoneError(OSError):
     """The client left before its request was complete, or does not read its answer; there is nobody to answer."""
 
 
@@ -63,38 +60,42 @@ def headers_of(scope: Scope, name: bytes) -> list[str]:
     return [str(value, "latin-1") for key, value in scope["headers"] if key == name]
 
 
+def route_of(path: str) -> str:
+    """Return what may be logged of a path: its first part, as the next may be a token."""
+    return "/" + path.lstrip("/").partition("/")[0].partition("?")[0]
+
+
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """Return the request's body.
 
     Raises:
-        RequestError: it is larger than `max_bytes`, or did not come within BODY_TIMEOUT_S.
+        RequestError: it is larger than `max_bytes`, or comes too slowly (`receive` says so).
         ClientGoneError: the client left.
     """
     announced = header(scope, b"content-length")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise _too_large(max_bytes)
-    body = bytearray()
-    if EXTENSION in scope["extensions"] and not await _read_on(receive, max_bytes, body):
-        return bytes(body)  # it came with the headers, as most do: there is nothing to be timed
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while await _read_on(receive, max_bytes, body):
-                pass
-            await turns.take_for(len(body))
-            return bytes(body)
-    except TimeoutError:
-        raise RequestError(Code.REQUEST_TIMEOUT, f"the body was not complete after {BODY_TIMEOUT_S:g} s") from None
-
-
-async def _read_on(receive: Receive, max_bytes: int, body: bytearray) -> bool:
-    """Add the next piece to `body`; return whether there are more."""
     message = await receive()
+    body = _piece(message)
+    if not message.get("more_body", False):  # the whole of it, as nearly always
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+        return body
+    pieces = bytearray(body)
+    while message.get("more_body", False):
+        message = await receive()
+        pieces += _piece(message)
+        if len(pieces) > max_bytes:
+            raise _too_large(max_bytes)
+    await turns.take_for(len(pieces))
+    return bytes(pieces)
+
+
+def _piece(message: Message) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientGoneError
-    body += message.get("body", b"")
-    if len(body) > max_bytes:
-        raise _too_large(max_bytes)
-    return bool(message.get("more_body", False))
+    body: bytes = message.get("body", b"")
+    return body
 
 
 def _too_large(max_bytes: int) -> RequestError:
@@ -110,26 +111,34 @@ async def send_response(
         ClientGoneError: the client does not read it.
     """
     fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
-    start = {"type": "http.response.start", "status": status, "headers": fields}
     await turns.take_for(len(body))
-    rest = {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    rest = b"" if scope["method"] == "HEAD" else body
+    sent = 0
     try:
-        if EXTENSION in scope["extensions"]:
-            await send(start)
-            await send(rest)
-            return
-        async with asyncio.timeout(_SEND_TIMEOUT_S):
-            await send(start)
-            await send(rest)
-    except TimeoutError:
-        raise ClientGoneError from None
+        while len(rest) - sent > _PIECE_BYTES:
+            piece = rest[sent : sent + _PIECE_BYTES]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            sent += _PIECE_BYTES
+        await send({"type": "http.response.body", "body": rest[sent:] if sent else rest})
+    except ClientGoneError:
+        log.event(
+            "warning",
+            "an answer was cut off: its client reads too slowly",
+            route=route_of(scope["path"].removeprefix(scope["root_path"])),
+            status=status,
+            job_id=next((str(value, "latin-1") for name, value in fields if name == b"job-id"), None),
+            sent_bytes=sent,
+            body_bytes=len(body),
+        )
+        raise
 
 
 async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> None:
     """Send a problem document (RFC 9457). Its `type` leads where its reader is, below a gateway's path."""
     headers = [NO_STORE, *problem.headers]
     body = problem.below(scope["root_path"])
-    await send_response(scope, send, problem.status, body, b"application/problem+json", headers)
+    await send_response(scope, send, problem.status, body, problems.CONTENT_TYPE, headers)
 
 
 class Guard:

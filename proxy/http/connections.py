@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from proxy.http.pace import Limits
 
 __all__ = ["Connection", "Connections"]
 
@@ -17,7 +20,8 @@ class Connection(Protocol):
 class Connections:
     """The connections of one listener."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         #: Whether the answers to come are the last on their connections.
         self.stopping = False
         self.open: set[Connection] = set()

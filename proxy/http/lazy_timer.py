@@ -46,8 +46,9 @@ class LazyTimer:
         self._until = None
 
     def close(self) -> None:
-        """Do not call back, and give the loop's timer up."""
+        """Do not call back, now or ever, and hold nothing: whoever is called back need not wait for the collector."""
         self._until = None
+        self._on_expiry = _nothing
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -68,3 +69,7 @@ class LazyTimer:
         else:
             self._until = None
             self._on_expiry()
+
+
+def _nothing() -> None:
+    pass

@@ -17,6 +17,10 @@ __all__ = ["BACKLOG", "address", "bind", "callback_url", "check_certificate"]
 #: Connections that the kernel keeps for us until we accept them.
 BACKLOG: Final = 4096
 
+#: What the kernel takes of an answer before the client's kernel takes it: so little that a client that does not read is
+#: noticed, and that no answer of megabytes waits there for it.
+_UNSENT_BYTES: Final = 65_536
+
 #: What to do about it, where that is plain.
 _HINTS: Final = {
     errno.EADDRINUSE: "; choose another port, or stop the process that listens there (see `ss -ltnp`)",
@@ -53,6 +57,7 @@ def bind(name: str, host: str, port: int) -> socket.socket:
 def _listen(listener: socket.socket, address: tuple[object, ...]) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)  # connections inherit it
         listener.bind(address)
         listener.listen(BACKLOG)
     except BaseException:

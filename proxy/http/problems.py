@@ -11,7 +11,7 @@ from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 
-__all__ = ["TABLE", "Entry", "Problem", "explanation", "make", "of_failure"]
+__all__ = ["CONTENT_TYPE", "TABLE", "Entry", "Problem", "explanation", "make", "of_failure", "unread"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +180,7 @@ TABLE: Final = MappingProxyType(
     }
 )  # fmt: skip
 
+CONTENT_TYPE: Final = b"application/problem+json"
 _DEFAULT_RETRY_AFTER_S: Final = 1
 
 
@@ -199,6 +200,12 @@ class Problem:
     def below(self, prefix: str) -> bytes:
         """Return the body for a reader to whom all paths begin with `prefix`."""
         return self.body.replace(_TYPE, _TYPE + prefix.encode(), 1) if prefix else self.body
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """The headers with those that describe the body: for an answer that the application has no part in."""
+        length = (b"content-length", b"%d" % len(self.body))
+        return [(b"content-type", CONTENT_TYPE), length, *self.headers]
 
 
 def make(
@@ -243,6 +250,11 @@ def explanation(code: Code) -> dict[str, Any]:
         "meaning": entry.meaning,
         "advice": entry.advice,
     }
+
+
+def unread(code: Code, detail: str) -> Problem:
+    """Return the problem `code` of a request that was refused before anybody knew which job it is about."""
+    return make(code, detail, submitted=Submitted.UNKNOWN)
 
 
 def of_failure(failure: Failed, job_id: str, *, granular: bool) -> Problem:

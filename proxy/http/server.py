@@ -11,14 +11,13 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from hypercorn.asyncio import serve
-from hypercorn.utils import parse_socket_addr
 
 from proxy import log
 from proxy.http.connections import Connections
 from proxy.http.fair_turns import turns
-from proxy.http.fast.connection import HTTP1
-from proxy.http.fast.exchange import EXTENSION
-from proxy.http.hypercorn_fixes import HypercornConnection, ServerConfig, install
+from proxy.http.fast.connection import FastConnection
+from proxy.http.hypercorn_fixes.config import ServerConfig
+from proxy.http.hypercorn_fixes.connection import HypercornConnection, install
 from proxy.http.listening import BACKLOG
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
+
+    from proxy.http.pace import Limits
 
 __all__ = ["Listener"]
 
@@ -38,6 +39,7 @@ class _Config(ServerConfig):
     """A listener's configuration, with which Hypercorn makes its connections."""
 
     app: ASGIApp
+    fast: bool
     #: What new connections speak TLS with, as long as the listener serves.
     tls: SSLContext | None = None
 
@@ -48,40 +50,25 @@ class _Config(ServerConfig):
 
 
 class _Connection(HypercornConnection):
-    """A connection, which serves plain requests until one comes that is not."""
+    """A connection; where `fast` is on, proxy/http/fast/ serves it until a request comes that is not plain."""
 
     async def run(self) -> None:
         """Serve the connection."""
         config = cast("_Config", self.config)
-        await config.turns.take()
-        tls = self.writer.get_extra_info("ssl_object")
+        await turns.take()
+        if not config.fast or await self._is_left_by_fast(config):
+            await super().run()
+
+    async def _is_left_by_fast(self, config: _Config) -> bool:
         try:
-            scope = _scope(self.writer, "http" if tls is None else "https")
+            fast = FastConnection(config.app, config.connections, self.writer)
         except OSError:  # the client has left again
             self.writer.transport.abort()
-            return
-        transport = cast("asyncio.Transport", self.writer.transport)
-        plain = HTTP1(config.app, config.connections, config.turns, transport, scope)
-        if await plain.serve(self.reader):
-            await super().run()
+            return False
+        return await fast.serve(self.reader)
 
 
 install(_Connection)
-
-
-def _scope(writer: asyncio.StreamWriter, scheme: str) -> dict[str, Any]:
-    """Return what the requests of a connection have in common, as Hypercorn has it. Raises OSError if it is gone."""
-    socket = writer.get_extra_info("socket")
-    return {
-        "type": "http",
-        "http_version": "1.1",
-        "asgi": {"spec_version": "2.1", "version": "3.0"},
-        "scheme": scheme,
-        "root_path": "",
-        "client": parse_socket_addr(socket.family, socket.getpeername()),
-        "server": parse_socket_addr(socket.family, socket.getsockname()),
-        "extensions": {EXTENSION: {}},
-    }
 
 
 def _on_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -93,15 +80,28 @@ def _on_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
 class Listener:
     """One address that is served by one application until it is told to stop."""
 
-    def __init__(self, listener: socket.socket, app: ASGIApp, *, certfile: str = "", keyfile: str = "") -> None:
-        """Take over `listener`; speak TLS where there is a certificate."""
+    def __init__(
+        self,
+        listener: socket.socket,
+        app: ASGIApp,
+        *,
+        limits: Limits,
+        fast: bool = True,
+        certfile: str = "",
+        keyfile: str = "",
+    ) -> None:
+        """Take over `listener`; speak TLS where there is a certificate.
+
+        `fast` has plain requests served without Hypercorn.
+        """
         self._listener = listener
         self._app = app
+        self._fast = fast
         self._config = _Config()
         self._config.certfile = certfile or None
         self._config.keyfile = keyfile or None
         self._stop = asyncio.Event()
-        self._connections = Connections()
+        self._connections = Connections(limits)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -135,11 +135,12 @@ class Listener:
     async def _serve(self) -> None:
         config = self._config
         config.app = self._app
+        config.fast = self._fast
         config.connections = self._connections
-        config.turns = turns
         config.bind = [f"fd://{self._listener.detach()}"]
         config.backlog = BACKLOG
         config.graceful_timeout = _FINISH_S
+        config.ssl_handshake_timeout = self._connections.limits.head_s
         config.errorlog = _hypercorn_log()
         app = cast("ASGIFramework", self._app)  # the same thing, typed by another library
         await serve(app, config, shutdown_trigger=self._stop.wait, mode="asgi")

@@ -248,18 +248,22 @@ async def _serve(
     callbacks: str,
     sockets: dict[str, socket.socket],
 ) -> tuple[App, dict[str, Listener]]:
+    from proxy.http.pace import Limits  # noqa: PLC0415
     from proxy.http.server import Listener  # noqa: PLC0415
     from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
 
     app = create_app(settings, profile, pool=pool, store=store, callback_url=callbacks)
     await app.dispatcher.restore()  # before anything is accepted: a callback must find its job
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
+    limits = Limits(keep_alive_s=settings.keep_alive_timeout)
     listeners = {}
     for name, sock in sockets.items():
         tls = name != "admin"
         listeners[name] = Listener(
             sock,
             apps[name],
+            limits=limits,
+            fast=settings.fast_http,
             certfile=settings.tls_certfile if tls else "",
             keyfile=settings.tls_keyfile if tls else "",
         )

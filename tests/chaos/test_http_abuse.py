@@ -21,6 +21,8 @@ from tests.chaos.support.raw import request
 from tests.support.waiting import eventually
 
 _FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
+#: Another transfer coding, another version: 5xx, but no failures.
+_NOT_SPOKEN = (b"HTTP/1.1 501 ", b"HTTP/1.1 505 ")
 _SEED = int(os.environ.get("FUZZ_SEED", "0")) or secrets.randbits(32)
 
 
@@ -100,7 +102,10 @@ async def test_abuse_by_huge_headers_and_broken_requests(chaos: Chaos) -> None:
 
 
 async def test_fuzz_of_the_callback_route(chaos: Chaos) -> None:
-    """Broken requests at random, for a bounded time: never a 5xx, and the job goes on waiting. FUZZ_SEED repeats it."""
+    """Broken requests at random, for a bounded time: the proxy never fails, and the job goes on waiting.
+
+    FUZZ_SEED repeats it.
+    """
     rng = random.Random(_SEED)
     chaos.timeout_s = 20
     until = time.monotonic() + _FUZZ_SECONDS
@@ -115,7 +120,8 @@ async def test_fuzz_of_the_callback_route(chaos: Chaos) -> None:
             answers = await asyncio.gather(*(_send(chaos, data) for data in batch))
             sent += len(batch)
             for data, answer in zip(batch, answers, strict=True):
-                assert not answer.startswith(b"HTTP/1.1 5"), (f"FUZZ_SEED={_SEED}", data[:300], answer[:300])
+                failed = answer.startswith(b"HTTP/1.1 5") and not answer.startswith(_NOT_SPOKEN)
+                assert not failed, (f"FUZZ_SEED={_SEED}", data[:300], answer[:300])
         if not job.done():  # none of them was JSON under the right token
             await chaos.call_back(f"{chaos.proxy.url}{path}")
         assert (await job).code in {None, "deadline-exceeded"}, f"FUZZ_SEED={_SEED}"

@@ -147,6 +147,7 @@ async def test_l5_tls_offers_http_1_alone(tls_proxy: FaultyProxy, offered: list[
     writer.write(request("/queueJob", b'{"account": "l5"}'))
     assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
     writer.close()
+    await writer.wait_closed()
 
 
 async def test_l5_thousands_of_connections_reset_at_once(

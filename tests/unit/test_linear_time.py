@@ -68,6 +68,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.http.fast.head._LINE": lines_of_a_head,
     "proxy.http.forwarded._HOST": fullmatch,
     "proxy.http.forwarded._PREFIX": fullmatch,
+    "proxy.http.hypercorn_fixes.request._HEAD_END": search,
     "proxy.workers.stderr._TOKEN": findall,
     "shared.env_file._EXPORT": match,
     "shared.env_file._WORD": findall,

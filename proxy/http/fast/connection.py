@@ -4,71 +4,74 @@ Hypercorn makes a task, a queue and a dozen event objects of every request, and 
 what the front end did. Here the application is awaited where the request was read, and its answer is one write. What is
 not plain (proxy/http/fast/head.py) is left to Hypercorn, from its first byte on, and the connection with it.
 
-The application has as long as it likes, whatever the client does. The client has `IDLE_S` from its last answer on for
-the next head, and `SEND_S` to take what it is sent. A connection has one timer for this, which is set anew at most once
-in `IDLE_S`, however many requests there are.
+The application has as long as it likes, whatever the client does. The client's time for the next head and for a body is
+kept by one timer, which is set anew at most once in a while, however many requests there are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from hypercorn.utils import parse_socket_addr
+
+from proxy.http import problems
+from proxy.http.asgi import ClientGoneError
+from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import Exchange
 from proxy.http.fast.head import answer_head, parse
+from proxy.http.lazy_timer import LazyTimer
+from proxy.http.pace import drained
+from shared.errors import Code
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from proxy.http.connections import Connections
-    from proxy.http.fair_turns import Turns
 
-__all__ = ["HTTP1", "IDLE_S"]
+__all__ = ["FastConnection"]
 
-#: A connection without a request is closed after so long; also one whose headers do not come.
-IDLE_S: Final = 5.0
-#: For an answer that the client does not read.
-SEND_S: Final = 10.0
-#: A timer that is late by so much was not heard in time, and neither was the client.
-_LATE_S: Final = 0.5
-_HEAD_BYTES: Final = 16_384
-_HEAD_LINES: Final = 100
+_CR: Final = ord("\r")
+_SPACE: Final = ord(" ")
 #: Read ahead of whoever is to use it.
 _AHEAD_BYTES: Final = 65_536
 #: More than a stream reader holds.
 _ALL_BYTES: Final = 1_048_576
 #: The end of a head by lines that end in LF alone, which h11 understands.
 _BARE_END: Final = re.compile(rb"\n\r?\n")
-_HEADERS_TOO_LARGE: Final = 431
 
 
-class HTTP1(asyncio.Protocol):
+class FastConnection(asyncio.Protocol):
     """One connection."""
 
-    def __init__(
-        self, app: ASGIApp, connections: Connections, turns: Turns, transport: asyncio.Transport, scope: dict[str, Any]
-    ) -> None:
-        """`scope` is what the requests of the connection have in common."""
+    def __init__(self, app: ASGIApp, connections: Connections, writer: asyncio.StreamWriter) -> None:
+        """Take over the connection of `writer`. Raises OSError if it is gone."""
         self._app = app
         self._connections = connections
-        self._turns = turns
-        self._transport = transport
-        self._scope = scope
-        self._streams = transport.get_protocol()
+        self._transport: asyncio.Transport = writer.transport  # type: ignore[assignment] # one that reads as well
+        self._scope = _scope(writer)
+        self._streams = self._transport.get_protocol()
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        #: When the client's time is over; None while it is the application's turn.
-        self._until: float | None = None
+        self._timer = LazyTimer(self._on_overdue)
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._held = False
+        self._taken_over = False
+        #: Whether there is no request.
+        self._waiting = True
+        #: Whether the time for the next head runs already; for the first one it does from the beginning.
+        self._head_begun = True
+        self.limits = connections.limits
         #: What came and was not used yet.
         self.buffer = b""
         #: Nothing more will come.
         self.ended = False
         #: Nobody is there any more.
         self.gone = False
+        #: The client's time is over.
+        self.overdue = False
 
     @property
     def stopping(self) -> bool:
@@ -80,32 +83,40 @@ class HTTP1(asyncio.Protocol):
         self._connections.open.add(self)
         handed_over = False
         try:
-            self._wait_until(IDLE_S)
-            if self.stopping:  # came just before the end
-                self._transport.close()
-            self.buffer = await reader.read(_ALL_BYTES)  # what comes later, comes here
-            self.ended = reader.at_eof()
-            if not self._transport.is_closing():
-                self._transport.set_protocol(self)
-                if await self._serve_all() and not self._transport.is_closing():
-                    handed_over = True
-                    self._hand_over(reader)
+            await self._take_over(reader)
+            if await self._serve_all() and not self._transport.is_closing():
+                handed_over = True
+                self._hand_over(reader)
+        except ClientGoneError:
+            pass
         finally:
             self._connections.open.discard(self)
-            if self._timer is not None:
-                self._timer.cancel()
+            self._timer.close()
             if not handed_over:
                 self._transport.abort()  # which does nothing to one that is closed
         return handed_over
 
+    async def _take_over(self, reader: asyncio.StreamReader) -> None:
+        """Wait for the first bytes, and have all that follow come here."""
+        self.time_limit(self.limits.head_s)
+        if self.stopping:  # came just before the end
+            self._transport.close()
+        with contextlib.suppress(OSError):  # what is read is an end then
+            self.buffer = await reader.read(_ALL_BYTES)
+        self.ended = reader.at_eof()
+        self.gone = self._transport.is_closing()
+        self._transport.set_protocol(self)
+        self._taken_over = True
+
     async def _serve_all(self) -> bool:
         """Serve requests as long as they are plain and more may come; return whether one came that is not."""
         while (end := await self._head_end()) > 0:
-            self._until = None
-            await self._turns.take()
+            self._waiting = False
+            self._timer.clear()
+            await turns.take()
             head, self.buffer = self.buffer[: end + 2], self.buffer[end + 4 :]
-            if head.count(b"\n") > _HEAD_LINES + 1:
-                await self.refuse(_HEADERS_TOO_LARGE)
+            if head.count(b"\n") > self.limits.headers + 1:
+                await self._refuse(Code.HEADERS_TOO_LARGE, f"the request has more than {self.limits.headers} headers")
                 return False
             request = parse(head)
             if request is None:
@@ -116,24 +127,35 @@ class HTTP1(asyncio.Protocol):
             if not exchange.keep_alive:
                 await self._close(unread=exchange.unread)
                 return False
-            self._wait_until(IDLE_S)
+            self._waiting, self._head_begun = True, False
+            self.time_limit(self.limits.keep_alive_s)
         return end < 0
 
     async def _head_end(self) -> int:
         """Return where the next head ends; 0 where none will come, -1 where what came is not for this reader."""
+        most = self.limits.head_bytes
         while True:
             data = self.buffer
-            end = data.find(b"\r\n\r\n", 0, _HEAD_BYTES)
-            if end > 0:
+            end = data.find(b"\r\n\r\n", 0, most)
+            if end > 0 and data[0] != _CR:
                 return end
-            if self.gone or self.stopping or (self.ended and not data):
+            if data.startswith(b"\r\n"):  # too much after the body before (RFC 9112, 2.2)
+                self.buffer = data[2:]
+                continue
+            if self.gone or self.stopping or (not data and (self.ended or self.overdue)):
                 await self._close(unread=False)
                 return 0
-            if len(data) >= _HEAD_BYTES:
-                await self.refuse(_HEADERS_TOO_LARGE)
+            if self.overdue:
+                await self._refuse(Code.REQUEST_TIMEOUT, "the headers did not come in time")
                 return 0
-            if data and (self.ended or data[0] <= ord(" ") or _BARE_END.search(data)):
+            if len(data) >= most:
+                await self._refuse(Code.HEADERS_TOO_LARGE, f"the headers are larger than {most} bytes")
+                return 0
+            if data and (self.ended or (data[0] <= _SPACE and data != b"\r") or _BARE_END.search(data)):
                 return -1
+            if data and not self._head_begun:
+                self._head_begun = True
+                self.time_limit(self.limits.head_s)
             await self.more()
 
     def _hand_over(self, reader: asyncio.StreamReader) -> None:
@@ -144,56 +166,60 @@ class HTTP1(asyncio.Protocol):
         if self.ended:
             reader.feed_eof()
 
-    # --- the end -----------------------------------------------------------------------------------------------------
+    # --- time and the end --------------------------------------------------------------------------------------------
+
+    def time_limit(self, seconds: float | None) -> None:
+        """Wake whoever waits for the client when so much time has passed, with `overdue`; None: there is no limit."""
+        self.overdue = False
+        if seconds is None:
+            self._timer.clear()
+        else:
+            self._timer.set(seconds)
+
+    def _on_overdue(self) -> None:
+        self.overdue = True
+        if not self._taken_over:
+            self._transport.close()  # whoever reads sees an end
+        self._wake()
 
     def stop(self) -> None:
         """Close at once where there is no request."""
-        if self._until is not None and not self.buffer:
+        if not self._taken_over:
             self._transport.close()
         self._wake()
 
-    async def refuse(self, status: int) -> None:
+    async def _refuse(self, code: Code, detail: str) -> None:
         """Answer what cannot be read, and close."""
-        await self.write(answer_head(status, [(b"content-length", b"0")], close=True))
+        problem = problems.unread(code, detail)
+        await self.write(answer_head(problem.status, problem.fields, close=True) + problem.body)
         await self._close(unread=True)
 
     async def _close(self, *, unread: bool) -> None:
         """Close so that the client can read its answer.
 
-        To close while something comes in that was not read is a reset, and a reset takes the answer from the client,
-        too. So where something may come, our half is closed first, and what comes within IDLE_S is thrown away.
+        To close while something comes that was not read is a reset, and a reset takes the answer from the client, too.
+        So our half is closed first, and what comes is thrown away until the client has closed its half or its time is
+        over. TLS has no halves: there it is done only where something is known to come.
         """
-        self._wait_until(IDLE_S)
-        if unread and not self._transport.is_closing() and self._transport.can_write_eof():
-            self._transport.write_eof()
-        while unread and not (self.ended or self.stopping):
+        transport = self._transport
+        halves = transport.can_write_eof()
+        if (halves or unread) and not transport.is_closing():
+            if halves:
+                transport.write_eof()
+            await self._throw_away()
+        transport.close()
+        await drained(transport, self._until_gone, self.limits)
+
+    async def _throw_away(self) -> None:
+        """Read to the end, which nobody needs."""
+        self.time_limit(self.limits.head_s)
+        while not (self.ended or self.stopping or self.overdue):
             self.buffer = b""
             await self.more()
-        self._transport.close()
-        self._wait_until(SEND_S)
-        while not self.gone:  # what was written goes out first
+
+    async def _until_gone(self) -> None:
+        while not self.gone:
             await self.news()
-
-    def _wait_until(self, seconds: float) -> None:
-        """Give the client so many seconds from now."""
-        self._until = self._loop.time() + seconds
-        if self._timer is None:
-            self._timer = self._loop.call_later(seconds, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        if self._until is None:
-            return
-        left_s = self._until - self._loop.time()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._on_timer)
-        elif left_s < -_LATE_S:  # this process was stopped, or busy: what came meanwhile is read first
-            self._wait_until(_LATE_S)
-        elif self._transport.is_closing():
-            self._transport.abort()
-        else:
-            self._transport.close()
-            self._wait_until(SEND_S)
 
     # --- reading and writing -----------------------------------------------------------------------------------------
 
@@ -204,12 +230,8 @@ class HTTP1(asyncio.Protocol):
             self._transport.resume_reading()
         await self.news()
 
-    async def turn(self) -> None:
-        """Return when it is this connection's turn to do something."""
-        await self._turns.take()
-
     async def news(self) -> None:
-        """Return when something came, or ended."""
+        """Return when something came, or ended, or the client's time is over."""
         if self._news is None or self._news.done():
             self._news = self._loop.create_future()
         await self._news
@@ -219,17 +241,16 @@ class HTTP1(asyncio.Protocol):
             self._news.set_result(None)
 
     async def write(self, data: bytes) -> None:
-        """Send. Raises TimeoutError, and nobody is there any more, where the client does not read."""
+        """Send. Raises ClientGoneError where the client does not read; the connection is closed then."""
         if self._transport.is_closing():
             return
         self._transport.write(data)
         if self._room is not None:
-            try:
-                async with asyncio.timeout(SEND_S):
-                    await asyncio.shield(self._room)
-            except TimeoutError:
-                self._transport.abort()
-                raise
+            await drained(self._transport, self._until_room, self.limits)
+
+    async def _until_room(self) -> None:
+        while self._room is not None:
+            await asyncio.shield(self._room)
 
     def abort(self) -> None:
         """Close at once, so that what was sent cannot be taken for a whole answer."""
@@ -265,3 +286,18 @@ class HTTP1(asyncio.Protocol):
         if self._room is not None:
             self._room.set_result(None)
         self._room = None
+
+
+def _scope(writer: asyncio.StreamWriter) -> dict[str, Any]:
+    """Return what the requests of a connection have in common, as Hypercorn has it. Raises OSError if it is gone."""
+    socket = writer.get_extra_info("socket")
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "asgi": {"spec_version": "2.1", "version": "3.0"},
+        "scheme": "http" if writer.get_extra_info("ssl_object") is None else "https",
+        "root_path": "",
+        "client": parse_socket_addr(socket.family, socket.getpeername()),
+        "server": parse_socket_addr(socket.family, socket.getsockname()),
+        "extensions": {},
+    }

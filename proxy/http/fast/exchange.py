@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote
 
 from proxy import log
+from proxy.http import problems
+from proxy.http.fair_turns import turns
 from proxy.http.fast.head import Request, answer_head
+from proxy.http.pace import Limits, Pace, body_cut_off
+from shared.errors import Code
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
 
-__all__ = ["EXTENSION", "Connection", "Exchange"]
+__all__ = ["Connection", "Exchange"]
 
-#: A key of a scope's `extensions`. Where it is, the first `receive` gives what is there without waiting, be it nothing;
-#: and `send` raises TimeoutError by itself where the client does not read.
-EXTENSION: Final = "proxy.http.fast.connection"
-_BAD_REQUEST: Final = 400
 _GONE: Final = {"type": "http.disconnect"}
 
 
 class Connection(Protocol):
     """What an exchange needs of its connection (proxy/http/fast/connection.py)."""
 
+    limits: Limits
     buffer: bytes
     ended: bool
-    gone: bool
+    overdue: bool
 
     @property
     def stopping(self) -> bool:
         """Whether this answer is to be the last."""
 
+    def time_limit(self, seconds: float | None) -> None:
+        """Wake whoever waits for the client after so much time, with `overdue`."""
+
     async def more(self) -> None:
-        """Return when there may be more in `buffer`."""
+        """Return when there may be more in `buffer`, or the time is over."""
 
     async def news(self) -> None:
         """Return when something came, or ended; do not ask for more."""
-
-    async def turn(self) -> None:
-        """Return when it is this connection's turn."""
 
     async def write(self, data: bytes) -> None:
         """Send."""
@@ -55,7 +57,9 @@ class Exchange:
         self._request = request
         #: Of the body, what the application has not had.
         self._left_bytes = request.length
-        self._asked = False
+        self._pace: Pace | None = None
+        #: Whether the application has had the last piece of the body, be it empty.
+        self._complete = False
         self._start: Message | None = None
         self._begun = False
         self._chunked = False
@@ -90,34 +94,57 @@ class Exchange:
                 connection.buffer = connection.buffer[self._left_bytes :]
             return
         self.keep_alive = False
-        if not self._begun and connection.ended:  # by half; it may still read
-            await connection.write(answer_head(_BAD_REQUEST, [(b"content-length", b"0")], close=True))
-        else:
+        if self._begun:
             connection.abort()
+        elif connection.ended:  # by half; it may still read
+            await self._refuse(Code.MALFORMED_REQUEST, "the request ended before its body was complete")
+        else:
+            await self._refuse(Code.INTERNAL_ERROR, "the request ended without an answer")
+
+    async def _refuse(self, code: Code, detail: str) -> None:
+        problem = problems.unread(code, detail)
+        body = b"" if self._request.method == "HEAD" else problem.body
+        await self._connection.write(answer_head(problem.status, problem.fields, close=True) + body)
 
     async def receive(self) -> Message:
-        """Return the next piece of the body; when it is complete, return when the client has left."""
+        """Return the next piece of the body; when it is complete, return when the client has left.
+
+        Raises:
+            RequestError: the body comes too slowly.
+        """
         connection = self._connection
-        if self._asked:
-            if self._answered:
-                return _GONE
-            if not self._left_bytes:
-                while not connection.ended:
-                    await connection.news()
-                return _GONE
-            while not (connection.buffer or connection.ended):
-                await connection.more()
-            await connection.turn()
+        if self._complete or self._answered:
+            while not (connection.ended or self._answered):
+                await connection.news()
+            return _GONE
+        if self._left_bytes and not connection.buffer:
+            await self._wait_for_more()
             if not connection.buffer:
                 return _GONE
-        self._asked = True
         body = connection.buffer[: self._left_bytes]
         connection.buffer = connection.buffer[self._left_bytes :]
         self._left_bytes -= len(body)
-        return {"type": "http.request", "body": body, "more_body": self._left_bytes > 0}
+        self._complete = not self._left_bytes
+        return {"type": "http.request", "body": body, "more_body": not self._complete}
+
+    async def _wait_for_more(self) -> None:
+        """Return when more of the body is there, or it ended."""
+        connection = self._connection
+        pace = self._pace = self._pace or Pace(connection.limits)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        connection.time_limit(pace.left_s)
+        while not (connection.buffer or connection.ended or connection.overdue):
+            await connection.more()
+        pace.step(loop.time() - began, len(connection.buffer))
+        if connection.overdue:
+            length = self._request.length
+            raise body_cut_off(str(self._request.target, "ascii"), length - self._left_bytes, length)
+        connection.time_limit(None)
+        await turns.take()
 
     async def send(self, message: Message) -> None:
-        """Send; a whole answer in one write. Raises TimeoutError where the client does not read."""
+        """Send; a whole answer in one write. Raises ClientGoneError where the client does not read."""
         if message["type"] == "http.response.start":
             self._start = message
             return
@@ -134,18 +161,12 @@ class Exchange:
 
     def _head(self, start: Message, body: bytes, *, more: bool) -> bytes:
         fields = list(start["headers"])
-        names = [name for name, _ in fields]
         connection = self._connection
-        if b"connection" in names:  # the application has only one thing to say about it
-            self.keep_alive = False
-            close = False
-        else:
-            unread = self._left_bytes > len(connection.buffer)
-            close = not self.keep_alive or unread or connection.stopping
-            self.keep_alive = not close
-        if b"content-length" not in names:
+        unread = self._left_bytes > len(connection.buffer)
+        self.keep_alive = self.keep_alive and not unread and not connection.stopping
+        if all(name != b"content-length" for name, _ in fields):
             self._chunked = more and self._request.method != "HEAD"
             fields.append((b"transfer-encoding", b"chunked") if more else (b"content-length", b"%d" % len(body)))
-        head = answer_head(start["status"], fields, close=close)
+        head = answer_head(start["status"], fields, close=not self.keep_alive)
         self._begun = True
         return head

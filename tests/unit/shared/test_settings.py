@@ -45,6 +45,8 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "API_KEYS": ("", ()),
     "API_KEYS_FILE": ("", ""),
     "DRAIN_DELAY": ("0", 0.0),
+    "KEEP_ALIVE_TIMEOUT": ("100", 100.0),
+    "FAST_HTTP": ("true", True),
     "TLS_CERTFILE": ("", ""),
     "TLS_KEYFILE": ("", ""),
     "LOG_FORMAT": ("auto", "auto"),

@@ -1,0 +1,78 @@
+"""An application that does not do what Hypercorn expects of it.
+
+- A body's pieces go to the application through a queue of ten places. Where an application answers without reading the
+  body, the next piece waits for ever, and with it the connection; or the application waits itself, to leave the message
+  that the stream is closed. messages.py is a queue whose reader may leave.
+- Hypercorn's own answer for an application that ended without one is empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, cast
+
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.protocol import events
+from hypercorn.protocol.h11 import STREAM_ID
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+
+from proxy import log
+from proxy.http import problems
+from proxy.http.asgi import ClientGoneError
+from proxy.http.hypercorn_fixes.messages import Messages
+from shared.errors import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from hypercorn.config import Config
+    from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, HTTPScope, Scope
+
+    from proxy.http.hypercorn_fixes.config import ServerConfig
+
+__all__ = ["Stream", "Tasks"]
+
+
+class Tasks(TaskGroup):
+    """The tasks of a connection."""
+
+    async def spawn_app(
+        self,
+        app: AppWrapper,
+        config: Config,
+        scope: Scope,
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        """Start the application for one request; return what puts messages for it."""
+        limits = cast("ServerConfig", config).connections.limits
+        messages = Messages(cast("HTTPScope", scope), limits)
+
+        async def run() -> None:
+            try:
+                await app(scope, messages.get, send, _no_threads, _no_threads)
+            except Exception as exc:  # noqa: BLE001 - the request ends, the proxy does not
+                log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
+            finally:
+                messages.leave()
+                with contextlib.suppress(ClientGoneError):
+                    await send(None)
+
+        self.spawn(run)
+        return messages.put
+
+
+def _no_threads(*_: object) -> None:
+    raise NotImplementedError  # for WSGI applications only
+
+
+class Stream(HTTPStream):
+    """One request and its answer."""
+
+    async def _send_error_response(self, _status_code: int) -> None:
+        """Answer for an application that ended without an answer."""
+        problem = problems.unread(Code.INTERNAL_ERROR, "the request ended without an answer")
+        await self.send(events.Response(stream_id=STREAM_ID, headers=problem.fields, status_code=problem.status))
+        if self.scope["method"] != "HEAD":
+            await self.send(events.Body(stream_id=STREAM_ID, data=problem.body))
+        await self.send(events.EndBody(stream_id=STREAM_ID))
+        self.state = ASGIHTTPState.CLOSED

@@ -1,0 +1,165 @@
+"""The time and the end of a connection.
+
+- A connection whose peer has left stays for as long as an idle one may.
+- A burst of requests keeps the event loop from everything else.
+- The time for the next request is the time for the rest of its head as well.
+- A client that does not read its answer holds its connection for ever.
+- What was sent is lost where the connection is closed with something unread: the kernel then resets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import hypercorn.asyncio.run as hypercorn_run
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from proxy.http.fair_turns import turns
+from proxy.http.hypercorn_fixes.application import Tasks
+from proxy.http.hypercorn_fixes.request import HTTP1
+from proxy.http.lazy_timer import LazyTimer
+from proxy.http.pace import drained
+
+if TYPE_CHECKING:
+    from proxy.http.hypercorn_fixes.config import ServerConfig
+    from proxy.http.pace import Limits
+
+__all__ = ["HypercornConnection", "install"]
+
+#: What is read from a connection at once.
+_READ_BYTES: Final = 16_384
+
+
+def install(connection: type[HypercornConnection]) -> None:
+    """Have Hypercorn make its connections from this class."""
+    vars(hypercorn_run)["TCPServer"] = connection
+
+
+class HypercornConnection(TCPServer):
+    """One connection, from the first byte to the last."""
+
+    config: ServerConfig
+    _http: HTTP1
+    _tasks: Tasks
+    _in_head = False
+    _ended = False
+    _closing = False
+
+    @property
+    def _limits(self) -> Limits:
+        return self.config.connections.limits
+
+    async def run(self) -> None:
+        """Serve the connection."""
+        connections = self.config.connections
+        self._timer = LazyTimer(self._expire)
+        self._timer.set(self._limits.head_s)
+        try:
+            self._tasks = Tasks(self.loop)
+            async with self._tasks:
+                self._http = self._protocol(self._tasks)
+                connections.open.add(self)
+                await self._read_data()
+        except OSError:  # the peer has left before its address was asked for
+            pass
+        finally:
+            await self._close()
+            connections.open.discard(self)
+            del self._http, self._tasks  # they lead back here: without the collector none of it would be freed
+
+    def _protocol(self, tasks: Tasks) -> HTTP1:
+        peer = self.writer.get_extra_info("socket")
+        return HTTP1(
+            self.app,
+            self.config,
+            self.context,
+            tasks,
+            ConnectionState(self.state),
+            self.writer.get_extra_info("ssl_object") is not None,
+            parse_socket_addr(peer.family, peer.getpeername()),
+            parse_socket_addr(peer.family, peer.getsockname()),
+            self.protocol_send,
+        )
+
+    async def _read_data(self) -> None:
+        while data := await self._read():
+            if not self._closing:
+                await turns.take()
+                await self._http.handle(RawData(data))
+                self._limit_head()
+        self._ended = True
+        if not self._closing:
+            await self._http.handle(RawData(b""))
+        await self._http.handle(Closed())
+
+    def _limit_head(self) -> None:
+        """Let the time for a head begin with its first byte."""
+        began, self._in_head = self._in_head, self._http.in_head
+        if self._in_head and not began:
+            self._timer.set(self._limits.head_s)
+
+    async def _read(self) -> bytes:
+        try:
+            return await self.reader.read(_READ_BYTES)
+        except OSError:
+            return b""
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send, close, or note when the connection has a request."""
+        match event:
+            case RawData():
+                await self._write(event.data)
+            case Closed():
+                self._half_close()
+            case Updated(idle=True):
+                self._timer.set(self._limits.keep_alive_s)
+            case Updated():
+                self._timer.clear()
+
+    async def _write(self, data: bytes) -> None:
+        """Send. Raises ClientGoneError where the client does not read."""
+        with contextlib.suppress(ConnectionError):
+            self.writer.write(data)
+            if self.writer.transport.get_write_buffer_size():
+                await drained(self.writer.transport, self.writer.drain, self._limits)
+
+    def _half_close(self) -> None:
+        """Send nothing more, and throw away what comes until the peer has closed as well, or its time is over."""
+        self._closing = True
+        transport = self.writer.transport
+        halves = transport.can_write_eof()  # TLS has none
+        if self._http.failed:
+            transport.abort()  # so that what was sent cannot be taken for a whole answer
+        elif self._ended or self.config.connections.stopping or not (halves or self._http.unread):
+            transport.close()
+        elif halves and not transport.is_closing():
+            transport.write_eof()
+        self._timer.set(self._limits.head_s)
+
+    def _expire(self) -> None:
+        transport = self.writer.transport
+        if self._closing or transport.is_closing():
+            transport.abort()
+        elif self._http.in_head:
+            self._tasks.spawn(self._http.refuse_late)
+        else:
+            transport.close()
+            self._timer.set(self._limits.head_s)
+
+    def stop(self) -> None:
+        """Close at once where there is no request."""
+        if not self._http.busy:
+            self.writer.transport.close()
+
+    async def _close(self) -> None:
+        self._closing = True
+        self._timer.close()
+        with contextlib.suppress(OSError):
+            self.writer.close()
+            closed = asyncio.ensure_future(self.writer.wait_closed())
+            await drained(self.writer.transport, lambda: asyncio.shield(closed), self._limits)

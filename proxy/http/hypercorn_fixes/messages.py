@@ -1,0 +1,77 @@
+"""A request's messages on their way from its connection to the application (ASGI 3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from proxy.http.pace import Limits, Pace, body_cut_off, content_length, waited
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIReceiveEvent, HTTPScope
+
+__all__ = ["Messages"]
+
+#: Messages that may wait for the application; each has a piece of a body, of up to 64 KiB.
+_MAX_WAITING: Final = 10
+
+
+class Messages:
+    """A bounded queue whose reader may leave at any time: nobody waits for one that has left."""
+
+    def __init__(self, scope: HTTPScope, limits: Limits) -> None:
+        self._scope = scope
+        self._waiting: deque[ASGIReceiveEvent] = deque()
+        self._some = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._pace = Pace(limits)
+        self._received_bytes = 0
+        #: Whether all of the body was put here.
+        self._complete = False
+        #: Whether nothing more will be put here, or nobody wants it.
+        self._over = False
+
+    async def put(self, message: ASGIReceiveEvent) -> None:
+        """Add a message, and wait while there are many; the last one, that the client is gone, waits for nobody."""
+        if self._over:
+            return
+        self._waiting.append(message)
+        self._some.set()
+        if message["type"] == "http.request":
+            self._received_bytes += len(message["body"])
+            self._complete = not message["more_body"]
+            if len(self._waiting) >= _MAX_WAITING:
+                self._room.clear()
+        else:
+            self._over = True
+            self._room.set()
+        await self._room.wait()
+
+    async def get(self) -> ASGIReceiveEvent:
+        """Return the next message; the last one again and again. Raises RequestError if the body comes too slowly."""
+        while not self._waiting:
+            self._some.clear()
+            if self._complete:
+                await self._some.wait()
+            else:
+                await self._wait_for_body()
+        if self._over and len(self._waiting) == 1:
+            return self._waiting[0]
+        self._room.set()
+        return self._waiting.popleft()
+
+    async def _wait_for_body(self) -> None:
+        before = self._received_bytes
+        try:
+            passed_s = await waited(self._some.wait, self._pace.left_s)
+        except TimeoutError:
+            raise body_cut_off(self._scope["path"], before, content_length(self._scope["headers"])) from None
+        self._pace.step(passed_s, self._received_bytes - before)
+
+    def leave(self) -> None:
+        """Take nothing any more: the application has ended."""
+        self._over = True
+        self._waiting.clear()
+        self._room.set()

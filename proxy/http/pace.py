@@ -1,0 +1,124 @@
+"""How long a client may take: what moves may take as long as it moves fast enough, what stalls is cut off.
+
+Time limits are the server's, not the application's: where a body stalls `receive` raises RequestError
+(`request-timeout`), where an answer is not read `send` raises ClientGoneError, and the application need not look at a
+clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from proxy import log
+from proxy.http.asgi import ClientGoneError, route_of
+from shared.errors import Code, RequestError
+
+__all__ = ["Limits", "Pace", "body_cut_off", "content_length", "drained", "waited"]
+
+#: How often the progress of an answer that waits for its client is looked at.
+_LOOK_S: Final = 0.5
+#: A timer that fires so late was held up, and so was what it waits for: this process was stopped, or busy.
+_LATE_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may take of a connection."""
+
+    #: Seconds for which a connection without a request stays open after an answer.
+    keep_alive_s: float = 100.0
+    #: Seconds for the first head, from the beginning of the connection on, and for each later one from its first byte
+    #: on; for a TLS handshake; and for the client to close after the last answer.
+    head_s: float = 5.0
+    #: Seconds for which a body or an answer may make no progress.
+    stall_s: float = 9.0
+    #: The least rate of a body or an answer. One that is slower is cut off once it is `stall_s` behind.
+    least_bytes_per_s: float = 1024.0
+    #: Bytes of a head: of the request line and the headers.
+    head_bytes: int = 16_384
+    #: Headers of a request.
+    headers: int = 100
+
+
+class Pace:
+    """Whether bytes move fast enough.
+
+    A transfer has `Limits.stall_s` of time. Time that passes is taken from it, each byte that moves adds to it, up to
+    where it began. So a transfer ends when it stalls, or when it is too slow for too long, however large it is and
+    however fast it was before.
+    """
+
+    __slots__ = ("_limits", "left_s")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        #: Seconds until the transfer is cut off if nothing moves. Not above zero: now.
+        self.left_s = limits.stall_s
+
+    def step(self, passed_s: float, moved_bytes: int) -> None:
+        """Account for what passed and what moved since the last step."""
+        earned_s = moved_bytes / self._limits.least_bytes_per_s
+        self.left_s = min(self.left_s - passed_s + earned_s, self._limits.stall_s)
+
+
+async def waited(wait: Callable[[], Awaitable[object]], limit_s: float) -> float:
+    """Wait; return for how many seconds, less those in which this process was stopped.
+
+    Raises:
+        TimeoutError: it took longer than `limit_s`.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        try:
+            async with asyncio.timeout(limit_s):
+                await wait()
+            return loop.time() - began
+        except TimeoutError:
+            if loop.time() - began < limit_s + _LATE_S:
+                raise
+        limit_s = _LATE_S  # what came meanwhile is read first
+
+
+async def drained(transport: asyncio.WriteTransport, drain: Callable[[], Awaitable[object]], limits: Limits) -> None:
+    """Return when `drain` does, as long as the client reads fast enough what `transport` has for it.
+
+    Raises:
+        ClientGoneError: it does not; the connection is closed, as a part of an answer must not look like a whole one.
+    """
+    pace = Pace(limits)
+    unsent = transport.get_write_buffer_size()
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await waited(drain, _LOOK_S)
+            return
+        before, unsent = unsent, transport.get_write_buffer_size()
+        pace.step(_LOOK_S, before - unsent)
+        if pace.left_s <= 0:
+            transport.abort()
+            raise ClientGoneError("the client reads too slowly")
+
+
+def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """Return the length that a request's headers announce, if any."""
+    value = next((value for name, value in headers if name == b"content-length"), b"")
+    return int(value[:20]) if value.isdigit() else None
+
+
+def body_cut_off(path: str, received_bytes: int, announced_bytes: int | None) -> RequestError:
+    """Log that a body was cut off, and return the error for its request."""
+    of_all = "" if announced_bytes is None else f" of {announced_bytes}"
+    log.event(
+        "warning",
+        "a request body was cut off: it came too slowly",
+        route=route_of(path),
+        received_bytes=received_bytes,
+        announced_bytes=announced_bytes,
+    )
+    return RequestError(
+        Code.REQUEST_TIMEOUT, f"the body came too slowly: it was cut off after {received_bytes} bytes{of_all}"
+    )

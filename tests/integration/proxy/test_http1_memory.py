@@ -1,0 +1,60 @@
+"""HTTP/1.1 on a socket: what a connection holds is free when it has ended, and does not wait for the collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from proxy.http.fast.connection import FastConnection
+from proxy.http.fast.exchange import Exchange
+from proxy.http.hypercorn_fixes.application import Stream
+from proxy.http.hypercorn_fixes.connection import HypercornConnection
+from proxy.http.hypercorn_fixes.messages import Messages
+from proxy.http.hypercorn_fixes.request import HTTP1
+from tests.support.listening import MAX_BYTES, Server, post
+from tests.support.waiting import eventually
+
+_CHUNKED: Final = b"POST /%b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+_OURS: Final = (FastConnection, Exchange, HypercornConnection, HTTP1, Stream, Messages, asyncio.StreamReader)
+
+#: What a client may send, and then close.
+_ENDS: Final = {
+    "nothing": b"",
+    "a plain request": post("/a"),
+    "chunks": _CHUNKED % b"a",
+    "a body that is not read": _CHUNKED % b"unread",
+    "a body that is too large": post("/a", b"x" * (2 * MAX_BYTES)),
+    "half a body": post("/a", b"x")[:-1],
+    "half a head": b"GET /",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "garbage": b"x\0\r\n\r\n",
+    "events": b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n",
+}
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """Let nothing be freed that is part of a cycle."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def ours() -> list[weakref.ref[Any]]:
+    """What there is of connections and requests."""
+    return [weakref.ref(found) for found in gc.get_objects() if isinstance(found, _OURS)]
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("data", _ENDS.values(), ids=_ENDS.keys())
+async def test_a_connection_that_has_ended_is_freed_at_once(server: Server, data: bytes) -> None:
+    """However it ended: so memory does not depend on when the collector comes by, which may be never."""
+    await server.ask(data)
+    server.clients.clear()
+    await eventually(lambda: not any(found() for found in ours()))

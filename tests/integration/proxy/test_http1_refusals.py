@@ -1,0 +1,148 @@
+"""HTTP/1.1 on a socket: what is refused, on the fast path and by Hypercorn, and that every refusal says why."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.http.pace import Limits
+from tests.support.listening import MAX_BYTES, Server, post, problem, serving, statuses
+from tests.support.waiting import eventually
+from tests.unit.http.fast.test_head import NOT_PLAIN
+
+
+@pytest.mark.parametrize("head", NOT_PLAIN.values(), ids=NOT_PLAIN.keys())
+async def test_what_is_not_plain_hides_no_request(server: Server, head: bytes) -> None:
+    """As the first request and as a second one: what follows it is seen by no application unless h11 says so."""
+    body = b"1\r\nZ\r\n0\r\n\r\n" if b"chunked" in head.lower() else b"ZZZZ"
+    for before in (b"", post("/first")):
+        server.echo.seen.clear()
+        data = await server.ask(before + head + b"\r\n" + body + post("/hidden"))
+        seen = server.echo.seen[1:] if before else server.echo.seen
+        if "/hidden" in seen:
+            assert len(seen) == 2, data
+            assert statuses(data).count(200) == 2 + bool(before), data
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [
+        ("length and chunks", 400, "malformed-request"),
+        ("space before the colon", 400, "malformed-request"),
+        ("space before a length's colon", 400, "malformed-request"),
+        ("two lengths", 400, "malformed-request"),
+        ("negative length", 400, "malformed-request"),
+        ("bare CR", 400, "malformed-request"),
+        ("NUL in a value", 400, "malformed-request"),
+        ("no host", 400, "malformed-request"),
+        ("TLS", 400, "malformed-request"),
+        ("another coding", 501, "not-implemented"),
+        ("HTTP/2", 505, "http-version-not-supported"),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"0\r\n\r\n"], ids=["no body", "chunk"])
+async def test_what_smuggles_is_refused(server: Server, name: str, status: int, code: str, body: bytes) -> None:
+    """Each gets one answer that says what is wrong, and a closed connection; the application sees nothing."""
+    data = await server.ask(NOT_PLAIN[name] + b"\r\n" + body + post("/hidden"), end=False)
+    assert statuses(data) == [status], data
+    assert problem(data)["code"] == code
+    assert b"connection: close" in data.lower()
+    assert not server.echo.seen
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([*NOT_PLAIN.values(), b"\r\n\r\n", b"\n"])), max_size=6),
+    st.booleans(),
+)
+def test_garbage_is_refused_and_others_are_served(pieces: list[bytes], fast: bool) -> None:
+    """Whatever comes, it ends in 4xx or nothing, at once or after a request; the next client is served."""
+
+    async def offer() -> tuple[bytes, bytes]:
+        async with serving(fast=fast) as running:
+            garbage = await running.ask(*pieces)
+            return garbage, await running.ask(post("/canary"))
+
+    garbage, canary = asyncio.run(offer())
+    assert all(status < 500 or status in {501, 505} for status in statuses(garbage)), garbage
+    assert statuses(canary) == [200]
+
+
+async def test_http2_with_prior_knowledge_is_refused(server: Server) -> None:
+    """The preface gets one answer in HTTP/1.1, which says what is spoken here; then the connection closes."""
+    settings = b"\0\0\0\4\0\0\0\0\0"
+    for before in (b"", post("/first")):
+        data = await server.ask(before + b"PRI * HTTP/2.0\r\n\r\n", b"SM\r\n\r\n", settings * 1000, end=False)
+        assert statuses(data) == [200] * bool(before) + [505]
+        assert problem(data)["code"] == "http-version-not-supported"
+    assert set(server.echo.seen) == {"/first"}
+
+
+async def test_a_body_over_the_cap_is_refused_so_that_the_client_can_read_it(server: Server) -> None:
+    """With a length and without being sent, and while it is being sent: the answer comes whole, then the end."""
+    for path in ("/", "/unread"):
+        data = await server.ask(post(path, b"x" * (4 * MAX_BYTES)))
+        assert statuses(data) == [404 if path == "/unread" else 413]
+        assert b"connection: close" in data
+    head, _, _ = post("/", b"x" * (4 * MAX_BYTES)).partition(b"\r\n\r\n")
+    assert statuses(await server.ask(head + b"\r\n\r\n", end=False)) == [413]
+
+
+@pytest.mark.parametrize("chunks", [1, 9, 40])
+async def test_a_body_that_nobody_reads_does_not_block_its_connection(chunks: int, fast: bool) -> None:
+    """However many chunks it has: the client is answered, the connection closes, and nothing stays behind."""
+    async with serving(fast=fast, limits=Limits(head_s=0.2)) as server:
+        await server.ask(post("/first"))  # the listener is there
+        before = len(asyncio.all_tasks())
+        head = b"POST /unread HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client = await server.connect()
+        data = await client.ask(head, *[b"3\r\nabc\r\n"] * chunks, b"0\r\n\r\n", post("/next"))
+        assert statuses(data) in ([404], [404, 200])
+        await eventually(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_a_body_that_nobody_reads_in_time_is_thrown_away(server: Server) -> None:
+    """The client is still sending when it is answered: it can send all of it, and then read its answer."""
+    head = b"POST /unread HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client = await server.connect()
+    client.writer.write(head)
+    await eventually(lambda: server.echo.seen)
+    data = await client.ask(*[b"ffff\r\n" + b"x" * 65_535 + b"\r\n"] * 40, b"0\r\n\r\n", end=True)
+    assert statuses(data) == [404]
+    assert b"connection: close" in data.lower()
+
+
+async def test_a_body_that_ends_too_early_is_refused(server: Server) -> None:
+    """And so is a head."""
+    data = await server.ask(post("/", b"whole")[:-1])
+    assert statuses(data) == [400]
+    assert problem(data)["code"] == "malformed-request"
+    assert statuses(await server.ask(post("/", b"whole")[:20])) in ([400], [])
+
+
+async def test_a_body_that_breaks_does_not_disturb_an_answer_under_way(server: Server) -> None:
+    """The application has answered, and goes on; a chunk that is none is not its client's answer."""
+    client = await server.connect()
+    client.writer.write(b"POST /stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await client.reader.readuntil(b"5\r\nfirst\r\n")
+    data = await client.ask(b"nonsense\r\n", end=True)
+    assert not statuses(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 17_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 17_000,
+        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 101 + b"\r\n",
+        b"GET /" + b"a" * 17_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+    ids=["bytes", "bytes without end", "fields", "target"],
+)
+async def test_a_head_has_an_upper_limit(server: Server, data: bytes) -> None:
+    """431, and the connection closes."""
+    answer = await server.ask(data, end=False)
+    assert statuses(answer) == [431]
+    assert problem(answer)["code"] == "headers-too-large"

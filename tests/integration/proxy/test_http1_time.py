@@ -1,0 +1,152 @@
+"""HTTP/1.1 on a socket: how long a client may take, on the fast path and by Hypercorn, and how connections end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import pytest
+
+from proxy.http.pace import Limits
+from tests.support.listening import Server, post, problem, serving, statuses
+from tests.support.waiting import eventually
+
+_SHORT: Final = 0.2
+_LONG: Final = 60.0
+
+
+@pytest.mark.parametrize("data", [b"", post("/first")], ids=["silent", "idle"])
+async def test_a_connection_without_a_request_is_closed(data: bytes, fast: bool) -> None:
+    """The first head has to come soon; after an answer the connection stays for the next request, for a time."""
+    limits = Limits(head_s=_LONG if data else _SHORT, keep_alive_s=_SHORT if data else _LONG)
+    async with serving(fast=fast, limits=limits) as server:
+        assert len(statuses(await server.ask(data, end=False))) == bool(data)
+
+
+@pytest.mark.parametrize("before", [b"", post("/first")], ids=["first", "second"])
+async def test_a_head_that_stalls_is_not_waited_for(before: bytes, fast: bool) -> None:
+    """Its client is told so."""
+    async with serving(fast=fast, limits=Limits(head_s=_SHORT, keep_alive_s=_LONG)) as server:
+        client = await server.connect()
+        if before:
+            client.writer.write(before)
+            await client.answer()
+        data = await client.ask(b"GET / HTTP/1.1\r\nHost")
+        assert statuses(data) == [408]
+        assert problem(data)["code"] == "request-timeout"
+
+
+async def test_a_connection_stays_for_the_next_request(fast: bool) -> None:
+    """For longer than a head may take."""
+    async with serving(fast=fast, limits=Limits(head_s=_SHORT, keep_alive_s=_LONG)) as server:
+        kept, silent = await server.connect(), await server.connect()
+        kept.writer.write(post("/first"))
+        await kept.answer()
+        assert await silent.rest() == b""  # was closed
+        kept.writer.write(post("/second"))
+        assert (await kept.answer())[0] == 200
+
+
+async def test_a_request_under_way_is_not_idle(fast: bool) -> None:
+    """The application has as long as it likes."""
+    async with serving(fast=fast, limits=Limits(head_s=_SHORT, keep_alive_s=_SHORT)) as server:
+        client, idle = await server.connect(), await server.connect()
+        client.writer.write(post("/wait"))
+        await eventually(lambda: server.echo.seen)
+        await idle.rest()  # was closed
+        server.echo.go_on.set()
+        assert (await client.answer())[0] == 200
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"], ids=["length", "chunks"])
+@pytest.mark.parametrize("begun", [b"", b"5\r\nbegun\r\n"], ids=["nothing", "a piece"])
+async def test_a_body_that_stalls_is_cut_off(framing: bytes, begun: bytes, fast: bool) -> None:
+    """Its client is told so, and can read it."""
+    async with serving(fast=fast, limits=Limits(stall_s=_SHORT)) as server:
+        data = await server.ask(b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % framing, begun, end=False)
+        assert statuses(data) == [408]
+        assert problem(data)["code"] == "request-timeout"
+        assert b"connection: close" in data.lower()
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 100000", b"Transfer-Encoding: chunked"])
+async def test_a_body_that_drips_is_cut_off(framing: bytes, fast: bool) -> None:
+    """A byte now and then is progress, but too little."""
+    async with serving(fast=fast, limits=Limits(stall_s=0.5, least_bytes_per_s=1000)) as server:
+        client = await server.connect()
+        client.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % framing)
+        answer = asyncio.ensure_future(client.rest())
+        while not answer.done():
+            with suppress(OSError):
+                client.writer.write(b"1\r\nx\r\n")
+            await asyncio.wait((answer,), timeout=0.05)
+        assert statuses(answer.result()) == [408]
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+async def test_a_body_may_take_long_if_it_keeps_coming(chunked: bool, fast: bool) -> None:
+    """Several times as long as it may stall."""
+    async with serving(fast=fast, limits=Limits(stall_s=0.6, least_bytes_per_s=1000)) as server:
+        client = await server.connect()
+        framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 20000"
+        client.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % framing)
+        for _ in range(20):
+            client.writer.write(b"3e8\r\n" * chunked + b"x" * 1000 + b"\r\n" * chunked)
+            await asyncio.sleep(0.1)
+        client.writer.write(b"0\r\n\r\n" * chunked)
+        status, _, body = await client.answer()
+        assert (status, body.count(b"x")) == (200, 20_000)
+
+
+async def test_an_answer_that_nobody_reads_is_given_up(fast: bool) -> None:
+    """Other clients do not wait for it."""
+    async with serving(fast=fast, limits=Limits(stall_s=_SHORT)) as server:
+        server.echo.large = b"x" * 20_000_000
+        client = await server.connect()
+        client.stop_reading()
+        client.writer.write(post("/large"))
+        assert statuses(await server.ask(post("/canary"))) == [200]
+        await eventually(lambda: not server.listener.connections)
+        client.writer.transport.abort()
+
+
+async def test_an_answer_may_take_long_if_it_is_read(fast: bool) -> None:
+    """Several times as long as its reader may stall; it comes whole."""
+    async with serving(fast=fast, limits=Limits(stall_s=1.0, least_bytes_per_s=1000)) as server:
+        server.echo.large = b"x" * 12_000_000
+        client = await server.connect()
+        client.writer.write(post("/large"))
+        await client.reader.readuntil(b"\r\n\r\n")
+        read = 0
+        while read < len(server.echo.large):
+            read += len(await client.reader.readexactly(300_000))
+            await asyncio.sleep(0.1)
+        assert read == 12_000_000
+
+
+async def test_a_listener_that_stops_closes_idle_connections_and_finishes_answers(server: Server) -> None:
+    """At once the one, with `connection: close` the other."""
+    idle, busy, begun = await server.connect(), await server.connect(), await server.connect()
+    idle.writer.write(post("/first"))
+    await idle.answer()
+    begun.writer.write(b"GET /")
+    busy.writer.write(post("/wait"))
+    await eventually(lambda: "/wait" in server.echo.seen)
+    server.listener.stop()
+    assert await idle.rest() == b""
+    assert await begun.rest() == b""
+    server.echo.go_on.set()
+    status, head, _ = await busy.answer()
+    assert status == 200
+    assert b"connection: close" in head
+    assert await busy.rest() == b""
+    await server.listener.stopped()
+
+
+async def test_a_tls_handshake_that_stalls_is_not_waited_for(fast: bool) -> None:
+    """Silent, or in the middle: the connection is closed."""
+    async with serving(fast=fast, limits=Limits(head_s=_SHORT), tls=True) as server:
+        for begun in (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"):
+            assert not statuses(await server.ask(begun, end=False))

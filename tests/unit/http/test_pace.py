@@ -1,0 +1,139 @@
+"""Whether bytes move fast enough."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from proxy import log
+from proxy.http import pace
+from proxy.http.asgi import ClientGoneError, route_of
+from proxy.http.pace import Limits, Pace, body_cut_off, content_length, drained, waited
+from shared.errors import Code
+
+LIMITS = Limits(stall_s=9.0, least_bytes_per_s=1000.0)
+
+
+def left_after(*steps: tuple[float, int]) -> float:
+    """What is left of a transfer's time after steps of seconds and bytes."""
+    transfer = Pace(LIMITS)
+    for passed_s, moved_bytes in steps:
+        transfer.step(passed_s, moved_bytes)
+    return transfer.left_s
+
+
+def test_a_transfer_that_stalls_ends_however_fast_it_was_before() -> None:
+    """A gigabyte in a second earns no more than the time that there was at first."""
+    assert left_after((1.0, 1_000_000_000)) == 9.0
+    assert left_after((1.0, 1_000_000_000), (9.0, 0)) <= 0
+
+
+def test_a_transfer_that_keeps_the_least_rate_never_ends() -> None:
+    """An hour of it, in small steps and in large ones."""
+    assert left_after(*[(1.0, 1000)] * 3600) == 9.0
+    assert left_after(*[(8.0, 8000)] * 450) == 9.0
+
+
+def test_a_transfer_that_drips_ends_about_as_soon_as_one_that_stalls() -> None:
+    """A byte a second."""
+    assert left_after(*[(1.0, 1)] * 9) > 0
+    assert left_after(*[(1.0, 1)] * 10) < 0
+
+
+async def test_time_in_which_this_process_was_stopped_is_not_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that fires late gives what waits another moment, in which what came meanwhile is read."""
+    now = [0.0]
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "time", lambda: now[0])
+    came = asyncio.Event()
+
+    def stopped() -> None:
+        now[0] += 30.0
+        loop.call_soon(lambda: loop.call_soon(lambda: loop.call_soon(came.set)))
+
+    loop.call_soon(stopped)
+    await waited(came.wait, 9.0)
+    came.clear()
+    loop.call_soon(lambda: now.__setitem__(0, now[0] + 9.1))
+    with pytest.raises(TimeoutError):
+        await waited(came.wait, 9.0)
+
+
+class SlowTransport(asyncio.WriteTransport):
+    """A transport whose peer takes so much each time it is looked at."""
+
+    def __init__(self, unsent: int, taken: int) -> None:
+        super().__init__()
+        self.unsent, self.taken = unsent, taken
+        self.aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        """What is unsent."""
+        self.unsent = max(0, self.unsent - self.taken)
+        return self.unsent
+
+    def abort(self) -> None:
+        """Close."""
+        self.aborted = True
+
+
+async def drain(transport: SlowTransport) -> None:
+    """Return when all is sent."""
+    while transport.unsent:
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(("taken", "whole"), [(1000, True), (10, False), (0, False)])
+async def test_an_answer_is_given_up_when_it_is_read_too_slowly(
+    taken: int, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only then, however long it takes."""
+    monkeypatch.setattr(pace, "_LOOK_S", 0.01)
+    transport = SlowTransport(20_000, taken)
+    limits = Limits(stall_s=0.05, least_bytes_per_s=50_000)
+    if whole:
+        await drained(transport, lambda: drain(transport), limits)
+    else:
+        with pytest.raises(ClientGoneError):
+            await drained(transport, lambda: drain(transport), limits)
+    assert transport.aborted is not whole
+
+
+def test_what_is_cut_off_is_logged_with_how_much_of_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without what else stands in the path, which may be a token."""
+    lines: list[dict[str, Any]] = []
+    monkeypatch.setattr(log, "event", lambda _level, _what, **fields: lines.append(fields))
+    error = body_cut_off("/callback/secret", 12, 100)
+    assert error.code is Code.REQUEST_TIMEOUT
+    assert "12 bytes of 100" in error.detail
+    assert lines == [{"route": "/callback", "received_bytes": 12, "announced_bytes": 100}]
+    assert "secret" not in json.dumps(lines) + error.detail
+
+
+def test_a_route_is_the_first_part_of_a_path() -> None:
+    """The rest may be a token."""
+    assert [route_of(path) for path in ("/", "/queueJob", "/callback/x/y", "//callback/x", "/a?b/c", "")] == [
+        "/",
+        "/queueJob",
+        "/callback",
+        "/callback",
+        "/a",
+        "/",
+    ]
+
+
+def test_the_announced_length_is_a_number_or_nothing() -> None:
+    """Whatever a header may have in it."""
+    values = [b"12", b"", b"-1", b"1_0", "٤".encode(), b"9" * 30]
+    assert [content_length([(b"x", b"5"), (b"content-length", value)]) for value in values] == [
+        12,
+        None,
+        None,
+        None,
+        None,
+        int("9" * 20),
+    ]
+    assert content_length([]) is None
