@@ -136,6 +136,12 @@ class Settings:
         "The protocol that the job server speaks: the name of a file in `profiles/`, without `.toml`, or a path to a "
         "file of your own.",
     )
+    job_server_cafile: str = _variable(
+        "",
+        kinds.PATH,
+        "A file with CA certificates (PEM) that may vouch for the job server, besides the system's: for a job server "
+        "with a certificate of your own CA, or a self-signed one.",
+    )
     callback_url: str = _variable(
         "",
         kinds.CALLBACK_URL,
@@ -280,6 +286,11 @@ def _tls(certfile: str, keyfile: str) -> Iterator[str]:
             yield f"{name}: got {path!r}, takes a file that can be read"
 
 
+def _cafile(cafile: str) -> Iterator[str]:
+    if cafile and not os.access(cafile, os.R_OK):
+        yield f"JOB_SERVER_CAFILE: got {cafile!r}, takes a file that can be read"
+
+
 def _admin_port(port: int, admin_port: int | None) -> Iterator[str]:
     if admin_port and admin_port == port:
         yield f"ADMIN_PORT: got '{admin_port}', takes a port other than PORT"
@@ -297,6 +308,7 @@ def _callback_port(port: int, admin_port: int | None, callback_port: int | None)
 
 _TOGETHER: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[str]]], ...]] = (
     (("tls_certfile", "tls_keyfile"), _tls),
+    (("job_server_cafile",), _cafile),
     (("port", "admin_port"), _admin_port),
     (("callback_host", "callback_port"), _callback_host),
     (("port", "admin_port", "callback_port"), _callback_port),

@@ -21,6 +21,8 @@ class WorkerConfig:
     profile: Profile
     #: What the profile's placeholders `{env:NAME}` stand for, by `env:NAME`.
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    #: Authorities that may vouch for the job server, besides the system's: a file. Empty: none.
+    job_server_cafile: str = ""
     #: Cap in bytes on the job server's reply.
     max_body_bytes: int
     #: Further attempts at a submission that certainly started no job.

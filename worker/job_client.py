@@ -25,6 +25,7 @@ from shared.job_server.calls import Request
 from shared.job_server.placeholders import UnfilledError
 from shared.job_server.replies import Replies, Reply, ReplyKind
 from shared.job_server.submissions import Submissions
+from shared.job_server.tls import tls_trouble, trusting
 from shared.lifecycle import Event
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class JobClient:
         self._secrets = config.secrets
         self._submissions = Submissions(config.profile, config.job_server_url)
         self._replies = Replies(config.profile.submit)
-        self._connector = _Connector(force_close=True, limit=0, use_dns_cache=False)
+        cafile = config.job_server_cafile
+        trust = trusting(cafile) if cafile else True  # aiohttp's own context has the system's authorities
+        self._connector = _Connector(force_close=True, limit=0, use_dns_cache=False, ssl=trust)
         self._session = aiohttp.ClientSession(
             connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -233,7 +236,7 @@ _TRANSLATION: Final[tuple[tuple[type[BaseException], Callable[[BaseException], J
     ),
     (
         aiohttp.ClientSSLError,
-        lambda _: UnavailableError("the TLS handshake with the job server failed", refused=True),
+        lambda exc: UnavailableError(f"no TLS connection to the job server: {tls_trouble(exc)}", refused=True),
     ),
     (
         aiohttp.ClientConnectorError,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final
 from proxy import log
 from proxy.http.listening import address, callback_url
 from proxy.run import profile_report
+from proxy.run.callback_probe import Leads, StandIn, where_it_leads
 from proxy.run.claims import bind_all
 from proxy.run.embedded_job_server import EmbeddedJobServer
-from proxy.run.job_server_probe import is_loopback, reach, shown
+from proxy.run.job_server_probe import check_trust, is_loopback, path_trouble, reach, shown
 from proxy.run.process import worker_config
 from proxy.store.journal.file import JournalFile
 from proxy.workers.pool import Pool
@@ -48,6 +49,14 @@ class Verdict(StrEnum):
     OK = "ok"
     WARNING = "warn"
     FAILED = "FAIL"
+
+
+_CALLBACK_VERDICTS: Final = {
+    Leads.TO_THE_ROUTE: Verdict.OK,
+    Leads.TO_ANOTHER_PATH: Verdict.FAILED,
+    Leads.ELSEWHERE: Verdict.WARNING,
+    Leads.NOWHERE: Verdict.WARNING,
+}
 
 
 def descriptors_needed(settings: Settings) -> int:
@@ -78,7 +87,7 @@ class Check:
         if profile is not None and not self._settings.job_server_url:
             self._settings = replace(self._settings, job_server_url=profile.server.url)
         self._keys()
-        self._listen()
+        await self._listen()
         self._journal()
         self._descriptors()
         if self._settings.job_server_url:
@@ -94,7 +103,7 @@ class Check:
         if profile is not None:
             for line in profile_report.submissions(profile, url):
                 self._found(Verdict.OK, "submission", line)
-        await self._job_server(url)
+        await self._job_server(url, is_complete=profile is None or not profile.submit.url)
         if profile is not None and not profile_report.missing_secret(profile):
             await self._worker(url, profile)
 
@@ -121,22 +130,27 @@ class Check:
             words = "none needed: anybody who can reach HOST, PORT can run jobs; set API_KEYS"
             self._found(Verdict.WARNING, "keys", words)
 
-    def _listen(self) -> None:
+    async def _listen(self) -> None:
         try:
             sockets = bind_all(self._settings)
         except SettingsError as exc:
             for line in str(exc).splitlines():
                 self._found(Verdict.FAILED, "listen", line)
+            if self._settings.callback_url:
+                await self._callbacks(self._settings.callback_url)
             return
         tls = bool(self._settings.tls_certfile)
         for name, listener in sockets.items():
             self._found(Verdict.OK, "listen", f"{address(listener, tls=tls and name != 'admin')} ({name})")
-        self._callbacks(callback_url(self._settings, sockets.get("callback", sockets["public"])))
+        for_callbacks = sockets.pop("callback" if "callback" in sockets else "public")
+        url = callback_url(self._settings, for_callbacks)
+        async with StandIn(for_callbacks, self._settings):
+            await self._callbacks(url)
         for listener in sockets.values():
             listener.close()
 
-    def _callbacks(self, url: str) -> None:
-        """Warn where no job server can call back; that the given one can is known only once a job has run."""
+    async def _callbacks(self, url: str) -> None:
+        """Say where callbacks would go; that the job server gets there as well is known only once a job has run."""
         job_server_is_here = not self._settings.job_server_url or is_loopback(self._settings.job_server_url)
         if any(f"//{host}" in url for host in ("0.0.0.0", "[::]")):  # noqa: S104 - nothing is bound here
             self._found(
@@ -146,21 +160,16 @@ class Check:
             words = f"{shown(url)} can only be reached from this machine; set CALLBACK_URL"
             self._found(Verdict.WARNING, "callbacks", words)
         else:
-            self._found(Verdict.OK, "callbacks", f"{shown(url)}/<token>")
+            leads, words = await where_it_leads(url, _TIMEOUT_S)
+            said = f"{shown(url)} {words}" if words else f"{shown(url)}/<token>"
+            self._found(_CALLBACK_VERDICTS[leads], "callbacks", said)
 
     def _journal(self) -> None:
         if not self._settings.journal:
             self._found(Verdict.OK, "journal", "none: jobs are remembered in memory only")
             return
         path = Path(self._settings.journal)
-        reason = ""
-        if path.exists():
-            try:
-                JournalFile(str(path)).close()
-            except SettingsError as exc:
-                reason = str(exc)
-        elif not os.access(path.parent, os.W_OK):
-            reason = f"{path} cannot be created; set JOURNAL to a file that can be"
+        reason = _written(path) if path.exists() else _written_beside(path)
         self._found(Verdict.FAILED if reason else Verdict.OK, "journal", reason or str(path.resolve()))
 
     def _profile(self) -> Profile | None:
@@ -192,14 +201,26 @@ class Check:
         else:
             self._found(Verdict.OK, "descriptors", f"the limit is {limit}, {needed} may be needed")
 
-    async def _job_server(self, url: str) -> None:
-        started = time.monotonic()
-        reason = await reach(url, _TIMEOUT_S)
+    async def _job_server(self, url: str, *, is_complete: bool) -> None:
+        """Look for the job server; and, if `url` is the complete one that jobs are submitted to, for that."""
         which = shown(url) if self._settings.job_server_url else f"embedded, {url}"
+        cafile = self._settings.job_server_cafile
+        try:
+            if cafile:
+                check_trust(cafile)
+        except SettingsError as exc:
+            self._found(Verdict.FAILED, "job server", str(exc))
+            return
+        started = time.monotonic()
+        reason = await reach(url, _TIMEOUT_S, cafile)
+        took_ms = _ms(started)
+        doubt = await path_trouble(url, _TIMEOUT_S, cafile) if is_complete and not reason else ""
         if reason:
             self._found(Verdict.FAILED, "job server", f"{which}: {reason}")
+        elif doubt:
+            self._found(Verdict.WARNING, "job server", f"{which} {doubt}")
         else:
-            self._found(Verdict.OK, "job server", f"{which}: connected in {_ms(started)} ms")
+            self._found(Verdict.OK, "job server", f"{which}: connected in {took_ms} ms")
 
     async def _worker(self, url: str, profile: Profile) -> None:
         settings = self._settings
@@ -224,6 +245,30 @@ class Check:
             self._found(Verdict.OK, "worker", f"started in {_ms(started)} ms")
         with contextlib.suppress(TimeoutError):
             await pool.stop()
+
+
+def _written(path: Path) -> str:
+    """Open a journal, write to it, and return why that cannot be done; empty if it can."""
+    try:
+        journal = JournalFile(str(path))
+        try:
+            journal.probe()
+        finally:
+            journal.close()
+    except SettingsError as exc:
+        return str(exc)
+    except (sqlite3.Error, OSError) as exc:
+        return f"JOURNAL: {str(path)!r} cannot be written: {exc}"
+    return ""
+
+
+def _written_beside(path: Path) -> str:
+    """Do the same with another file in the same folder: what a check makes, a start should not find."""
+    stand_in = path.with_name(f"{path.name}.check")
+    reason = _written(stand_in)
+    for suffix in ("", "-wal", "-shm"):
+        stand_in.with_name(stand_in.name + suffix).unlink(missing_ok=True)
+    return reason.replace(repr(str(stand_in)), repr(str(path)))
 
 
 def _ms(started: float) -> int:

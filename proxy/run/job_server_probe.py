@@ -10,8 +10,13 @@ import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["is_loopback", "reach", "shown"]
+from proxy.run.http_probe import probe
+from shared.errors import SettingsError
+from shared.job_server.tls import tls_trouble, trusting
 
+__all__ = ["check_trust", "is_loopback", "path_trouble", "reach", "reason_of", "shown"]
+
+_NOTHING_THERE: Final = frozenset({404, 410})
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -27,16 +32,19 @@ def is_loopback(url: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
-async def reach(url: str, timeout_s: float) -> str:
-    """Connect to `url`'s host and close the connection; return why that failed, or an empty string."""
+async def reach(url: str, timeout_s: float, cafile: str = "") -> str:
+    """Connect to `url`'s host and close the connection; return why that failed, or an empty string.
+
+    With https, the TLS handshake is a part of it; `cafile` has authorities to trust besides the system's.
+    """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     try:
         async with asyncio.timeout(timeout_s):
-            context = ssl.create_default_context() if parts.scheme == "https" else None
+            context = trusting(cafile) if parts.scheme == "https" else None
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except (OSError, ValueError) as exc:  # ValueError: an impossible name
-        return _reason(exc, timeout_s)
+        return reason_of(exc, timeout_s)
     writer.close()
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(timeout_s):
@@ -44,17 +52,39 @@ async def reach(url: str, timeout_s: float) -> str:
     return ""
 
 
-def _reason(exc: OSError | ValueError, timeout_s: float) -> str:
+async def path_trouble(url: str, timeout_s: float, cafile: str = "") -> str:
+    """Ask what there is at `url` (OPTIONS, which submits nothing); return what speaks against it, or nothing."""
+    try:
+        answer = await probe("OPTIONS", url, timeout_s, trusting(cafile) if url.startswith("https:") else None)
+    except OSError:
+        return ""  # it may well take nothing but submissions
+    if answer.status in _NOTHING_THERE:
+        return f"answers {answer.status} at this path, as if there were nothing; is JOB_SERVER_URL complete?"
+    return ""
+
+
+def check_trust(cafile: str) -> None:
+    """Read the file of JOB_SERVER_CAFILE.
+
+    Raises:
+        SettingsError: there are no certificates in it.
+    """
+    try:
+        trusting(cafile)
+    except OSError as exc:
+        raise SettingsError(f"JOB_SERVER_CAFILE: got {cafile!r}, takes a file with CA certificates, PEM") from exc
+
+
+def reason_of(exc: OSError | ValueError, timeout_s: float) -> str:
+    """Return why there is no connection, in words."""
     match exc:
         case TimeoutError():
             return f"no connection within {timeout_s:g} s"
         case socket.gaierror() | UnicodeError():
             return "its name cannot be resolved"
-        case ssl.SSLCertVerificationError():
-            return f"its certificate was not accepted: {exc.verify_message}"
         case ssl.SSLError():
-            return f"the TLS handshake failed: {exc.reason or 'no reason given'}"
+            return tls_trouble(exc)
         case OSError() if exc.errno:
             return os.strerror(exc.errno).lower()
         case _:
-            return "the connection failed"
+            return str(exc) or "the connection failed"

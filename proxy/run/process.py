@@ -25,7 +25,7 @@ from proxy.http.listening import address, callback_url
 from proxy.run.banner import banner
 from proxy.run.claims import claim
 from proxy.run.embedded_job_server import EmbeddedJobServer
-from proxy.run.job_server_probe import reach, shown
+from proxy.run.job_server_probe import check_trust, reach, shown
 from proxy.run.preflight import no_traceback
 from proxy.run.reload import Reload
 from proxy.run.signals import Signals
@@ -79,6 +79,8 @@ class FrontEnd:
         self._settings = replace(settings, job_server_url=settings.job_server_url or self._profile.server.url)
         _check_served(self._profile)
         loader.secrets_of(self._profile)  # a secret that is missing is told before anything is started
+        if settings.job_server_cafile:
+            check_trust(settings.job_server_cafile)
         self._job_server: EmbeddedJobServer | None = None
         self._pool: Pool | None = None
         self._log: log.LineWriter | None = None
@@ -95,7 +97,7 @@ class FrontEnd:
         """
         with no_traceback():
             app, listeners = await self._start()
-        looking = asyncio.create_task(_warn_if_unreachable(self._settings.job_server_url))
+        looking = asyncio.create_task(_look_around(self._settings))
         await self._stopping.wait()
         looking.cancel()
         await self._let_balancers_notice(app)
@@ -230,6 +232,7 @@ def worker_config(settings: Settings, job_server_url: str, profile: Profile) -> 
     """Return what the workers need to know of the settings."""
     return WorkerConfig(
         job_server_url=job_server_url,
+        job_server_cafile=settings.job_server_cafile if job_server_url.startswith("https:") else "",
         profile=profile,
         secrets=loader.secrets_of(profile),
         max_body_bytes=settings.max_body_bytes,
@@ -271,9 +274,29 @@ async def _serve(
     return app, listeners
 
 
-async def _warn_if_unreachable(job_server_url: str) -> None:
-    """Look once for a job server that was configured; one that is not there may come later, so the proxy goes on."""
-    reason = await reach(job_server_url, _REACH_S) if job_server_url else ""
+async def _look_around(settings: Settings) -> None:
+    """Look once for what was configured and is not here. It may come later, so the proxy goes on."""
+    if settings.callback_url:
+        await _warn_if_callbacks_go_elsewhere(settings.callback_url)
+    if settings.job_server_url:
+        await _warn_if_unreachable(settings.job_server_url, settings.job_server_cafile)
+
+
+async def _warn_if_callbacks_go_elsewhere(url: str) -> None:
+    from proxy.run.callback_probe import Leads, where_it_leads  # noqa: PLC0415 - seldom needed, and after the start
+
+    leads, reason = await where_it_leads(url, _REACH_S)
+    if leads in {Leads.TO_ANOTHER_PATH, Leads.ELSEWHERE}:  # from the job server's side it may well be reached
+        log.event(
+            "warning",
+            "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded",
+            callback_url=shown(url),
+            reason=reason,
+        )
+
+
+async def _warn_if_unreachable(job_server_url: str, cafile: str) -> None:
+    reason = await reach(job_server_url, _REACH_S, cafile)
     if reason:
         log.event(
             "warning",

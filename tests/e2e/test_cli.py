@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
+import resource
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +18,9 @@ import pytest
 from shared.job_server.loader import shipped
 from shared.settings import variables
 from shared.version import VERSION
+from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
-from tests.support.waiting import eventually_blocking
+from tests.support.waiting import eventually, eventually_blocking
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -51,6 +56,26 @@ def dead_port() -> Iterator[int]:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         yield other.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port that nobody else is given: bound all the time, and listened on by whoever is started."""
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        yield reservation.getsockname()[1]
+
+
+@contextlib.contextmanager
+def limited_file_size() -> Iterator[None]:
+    """Let no file of a process that is started meanwhile grow beyond 4 KiB, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # --- help ------------------------------------------------------------------------------------------------------------
@@ -228,6 +253,71 @@ def test_a_setting_that_does_not_fit_is_one_line_and_2(arguments: tuple[str, ...
     assert ended.stdout == ""
 
 
+async def test_check_doubts_a_path_at_which_the_job_server_has_nothing(job_server: JobServer) -> None:
+    """One that answers there at all is asked what there is, and nothing is submitted."""
+    ended = await asyncio.to_thread(run, "--check", JOB_SERVER_URL=job_server.url + "t")
+    verdict, words = lines_of(ended.stdout)["job server"]
+    assert (ended.returncode, verdict) == (0, "warn")
+    assert "answers 404 at this path" in words
+    ended = await asyncio.to_thread(run, "--check", JOB_SERVER_URL=job_server.url)
+    assert lines_of(ended.stdout)["job server"][0] == "ok"
+    assert not job_server.ledger.submissions
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict", "words"),
+    [
+        ("/callback", "ok", "/callback/<token>"),
+        ("", "FAIL", "leads to the proxy but not to its callback route: the path must end in /callback"),
+        ("/callbacks", "FAIL", "leads to the proxy but not to its callback route"),
+    ],
+)
+def test_check_follows_callback_url(free_port: int, path: str, verdict: str, words: str) -> None:
+    """It is called, while the check listens there, to see where it leads."""
+    ended = run("--check", PORT=str(free_port), CALLBACK_URL=f"http://localhost:{free_port}{path}")
+    said = lines_of(ended.stdout)["callbacks"]
+    assert said[0] == verdict
+    assert words in said[1]
+
+
+def test_check_follows_callback_url_to_a_proxy_that_runs() -> None:
+    """What is checked beside a running proxy, as before an upgrade, may have its callbacks there."""
+    with ProxyProcess.started(CALLBACK_PORT="0") as proxy:
+        ended = run("--check", CALLBACK_URL=f"{proxy.callback}/callback")
+        assert lines_of(ended.stdout)["callbacks"] == ("ok", f"{proxy.callback}/callback/<token>")
+        ended = run("--check", CALLBACK_URL=f"{proxy.url}/callback")
+        assert lines_of(ended.stdout)["callbacks"][0] == "FAIL"
+
+
+async def test_check_warns_of_a_callback_url_that_leads_elsewhere(job_server: JobServer) -> None:
+    """Another server, or nobody: seen from the job server it may be otherwise."""
+    url = job_server.url.replace("/start", "/callback")
+    ended = await asyncio.to_thread(run, "--check", CALLBACK_URL=url)
+    verdict, words = lines_of(ended.stdout)["callbacks"]
+    assert (verdict, words) == ("warn", f"{url} answers 404, and not as the callback route does")
+
+
+def test_check_finds_a_full_disk(tmp_path: Path) -> None:
+    """A journal that can be opened and not written would end in 503 for every job."""
+    with limited_file_size():
+        ended = run("--check", JOURNAL=str(tmp_path / "jobs.sqlite3"))
+    verdict, words = lines_of(ended.stdout)["journal"]
+    assert (ended.returncode, verdict) == (1, "FAIL")
+    assert words.startswith("JOURNAL: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_says_why_tls_to_the_job_server_fails(free_port: int, tmp_path: Path) -> None:
+    """And that a file with authorities has none in it."""
+    nothing = tmp_path / "empty.pem"
+    nothing.touch()
+    ended = run("--check", JOB_SERVER_URL=f"https://127.0.0.1:{free_port}/start", JOB_SERVER_CAFILE=str(nothing))
+    assert lines_of(ended.stdout)["job server"] == (
+        "FAIL",
+        f"JOB_SERVER_CAFILE: got '{nothing}', takes a file with CA certificates, PEM",
+    )
+
+
 # --- a start that cannot be ------------------------------------------------------------------------------------------
 
 
@@ -274,5 +364,22 @@ def test_a_job_server_that_is_not_there_is_one_warning_and_the_proxy_starts(dead
 def test_a_job_server_that_is_there_is_no_warning(taken_port: int) -> None:
     """Nothing is sent to it either: the other side accepts a connection and reads its end."""
     with ProxyProcess.started(JOB_SERVER_URL=f"http://127.0.0.1:{taken_port}/start") as proxy:
+        assert proxy.stop() == 0
+        assert all(line["level"] == "info" for line in proxy.events)
+
+
+async def test_a_callback_url_that_leads_elsewhere_is_one_warning(job_server: JobServer) -> None:
+    """Every job would fail at its deadline; from the job server's side it may be otherwise, so the proxy starts."""
+    text = "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded"
+    with ProxyProcess.started(CALLBACK_URL=job_server.url.replace("/start", "/callback")) as proxy:
+        (line,) = await eventually(lambda: proxy.events_of(text))
+        assert line["reason"] == "answers 404, and not as the callback route does"
+
+
+def test_a_callback_url_that_leads_to_the_route_is_no_warning_and_no_callback(free_port: int) -> None:
+    """What is asked there counts as nothing."""
+    with ProxyProcess.started(PORT=str(free_port), CALLBACK_URL=f"http://localhost:{free_port}/callback") as proxy:
+        with urllib.request.urlopen(f"{proxy.admin}/metrics", timeout=10) as answer:  # noqa: S310 - ours
+            assert b'callbacks_total{kind="unknown"} 0.0' in answer.read()
         assert proxy.stop() == 0
         assert all(line["level"] == "info" for line in proxy.events)

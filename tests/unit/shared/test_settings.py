@@ -25,6 +25,7 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "ADMIN_HOST": ("127.0.0.1", "127.0.0.1"),
     "ADMIN_PORT": ("3001", 3001),
     "JOB_SERVER_URL": ("", ""),
+    "JOB_SERVER_CAFILE": ("", ""),
     "PROFILE": ("spreedly", "spreedly"),
     # The contract's http://127.0.0.1:3000/callback is what an empty value becomes with the default listener.
     "CALLBACK_URL": ("", ""),

@@ -1,0 +1,93 @@
+"""Whether CALLBACK_URL leads to the callback route: a wrong path, or a gateway without that route, fails every job.
+
+The route takes POST and PUT only. So a GET is answered 405 by it, and by nobody else in the same words; it counts as no
+callback, and no token is needed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from starlette.routing import Route, Router
+
+from proxy.http.asgi import Guard
+from proxy.http.pace import Limits
+from proxy.http.server import Listener
+from proxy.run.http_probe import probe
+from proxy.run.job_server_probe import reason_of
+from shared.errors import Code, RequestError
+
+if TYPE_CHECKING:
+    import socket
+
+    from starlette.types import Receive, Scope, Send
+
+    from shared.settings import Settings
+
+__all__ = ["Leads", "StandIn", "where_it_leads"]
+
+_NOT_ALLOWED: Final = 405
+_NOT_FOUND: Final = 404
+
+
+class Leads(Enum):
+    """Where a callback address leads."""
+
+    #: To the callback route of a proxy.
+    TO_THE_ROUTE = auto()
+    #: To a proxy, and to no route of it.
+    TO_ANOTHER_PATH = auto()
+    #: To something else, which may pass on what a job server sends and not what we do.
+    ELSEWHERE = auto()
+    #: Nowhere, seen from here.
+    NOWHERE = auto()
+
+
+class StandIn:
+    """Serves the callback route's address, as long as nobody else does, to be found there."""
+
+    def __init__(self, listener: socket.socket, settings: Settings) -> None:
+        route = Route("/callback/{token}", _Refusal(), methods=["POST", "PUT"])
+        app = Guard(Router([route], redirect_slashes=False))
+        self._listener = Listener(
+            listener, app, limits=Limits(), certfile=settings.tls_certfile, keyfile=settings.tls_keyfile
+        )
+
+    async def __aenter__(self) -> None:
+        self._listener.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.stop()
+        await self._listener.stopped()
+
+
+class _Refusal:
+    """Never asked by a GET, and there is no job to be called back for."""
+
+    async def __call__(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise RequestError(Code.NOT_FOUND, "no job runs here")
+
+
+async def where_it_leads(url: str, timeout_s: float) -> tuple[Leads, str]:
+    """Return where `url`, a callback base address, leads, and what to say about it."""
+    try:
+        answer = await probe("GET", f"{url}/{secrets.token_urlsafe(32)}", timeout_s, _anybody())
+    except OSError as exc:
+        return Leads.NOWHERE, f"cannot be reached from this machine: {reason_of(exc, timeout_s)}"
+    code = answer.problem.get("code")
+    if answer.status == _NOT_ALLOWED and code == Code.METHOD_NOT_ALLOWED and "PUT" in answer.allow:
+        return Leads.TO_THE_ROUTE, ""
+    if answer.status == _NOT_FOUND and code == Code.NOT_FOUND and "job_id" in answer.problem:
+        return Leads.TO_ANOTHER_PATH, "leads to the proxy but not to its callback route: the path must end in /callback"
+    return Leads.ELSEWHERE, f"answers {answer.status}, and not as the callback route does"
+
+
+def _anybody() -> ssl.SSLContext:
+    """Return what accepts any certificate: nothing is told to whoever answers, and the job server has to trust it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,60 @@
+"""TLS to the job server: whom to trust, and why a handshake failed, in words.
+
+`ssl` is loaded when it is needed only: workers that speak plain HTTP do without it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+__all__ = ["tls_trouble", "trusting"]
+
+#: OpenSSL's numbers for a certificate whose issuer is not known: self-signed, or signed by an authority of one's own.
+_UNKNOWN_ISSUER: Final = frozenset({18, 19, 20, 21})
+#: OpenSSL's names for what a server sends that does not speak TLS, or not the kind that is wanted.
+_REASONS: Final = {
+    "WRONG_VERSION_NUMBER": "it does not speak TLS; is it http:// rather than https://?",
+    "HTTP_REQUEST": "it does not speak TLS; is it http:// rather than https://?",
+    "UNEXPECTED_EOF_WHILE_READING": "it closed the connection during the TLS handshake",
+    "UNSUPPORTED_PROTOCOL": "it speaks no version of TLS that is accepted here",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks no version of TLS that is accepted here",
+}
+
+
+@functools.cache  # some 50 ms of reading the system's certificates
+def trusting(cafile: str) -> SSLContext:
+    """Return what checks a server's certificate: against the system's authorities and those in `cafile`, if any.
+
+    Raises:
+        OSError: the file cannot be read or has no certificate in it.
+    """
+    import ssl  # noqa: PLC0415 - see above
+
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if cafile:
+        context.load_verify_locations(cafile)
+    return context
+
+
+def tls_trouble(exc: BaseException) -> str:
+    """Return why a TLS handshake failed, in words that are OpenSSL's or ours and never the server's."""
+    for error in (exc, getattr(exc, "certificate_error", None), getattr(exc, "os_error", None), exc.__cause__):
+        message = getattr(error, "verify_message", None)
+        if message:
+            hint = "; JOB_SERVER_CAFILE can name a file with its CA" if _code_of(error) in _UNKNOWN_ISSUER else ""
+            return f"its certificate is not accepted: {str(message).rstrip('.')}{hint}"
+    for error in (exc, getattr(exc, "os_error", None), exc.__cause__):
+        reason = getattr(error, "reason", None)
+        if isinstance(reason, str) and reason:
+            return _REASONS.get(reason, f"the TLS handshake failed: {reason.lower().replace('_', ' ')}")
+    return "the TLS handshake failed"
+
+
+def _code_of(error: BaseException | None) -> int:
+    code = getattr(error, "verify_code", 0)
+    return code if isinstance(code, int) else 0

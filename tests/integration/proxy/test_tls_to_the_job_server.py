@@ -1,0 +1,81 @@
+"""TLS between a worker and the job server: whom it trusts, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+from aiohttp import ClientSession
+from pytest_aiohttp import AiohttpServer
+
+from jobserver.app import create_app
+from jobserver.options import Options
+from tests.support.http import post_job, problem
+from tests.support.proxy_process import ProxyProcess
+from tests.support.waiting import eventually
+
+_TLS: Final = Path(__file__).parents[2] / "support" / "tls"
+_TRUSTED: Final = str(_TLS / "cert.pem")
+
+Serve = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def serve(aiohttp_server: AiohttpServer) -> Serve:
+    """What starts a job server with TLS, or without, and returns its https:// address."""
+
+    async def start(certificate: str = "cert.pem", *, host: str = "127.0.0.1", tls: bool = True) -> str:
+        context = None
+        if tls:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(_TLS / certificate, _TLS / "key.pem")
+        server = await aiohttp_server(create_app(Options(duration_s=0)), ssl=context, host="0.0.0.0")  # noqa: S104 - a test's
+        return f"https://{host}:{server.port}/start"
+
+    return start
+
+
+@pytest.mark.parametrize("reuse", ["1", "0"], ids=["fresh", "reused"])
+@pytest.mark.parametrize("by", ["JOB_SERVER_CAFILE", "SSL_CERT_FILE"])
+async def test_an_authority_of_ones_own_can_be_trusted(
+    client: ClientSession, serve: Serve, by: str, reuse: str
+) -> None:
+    """By the setting, and by the variable that OpenSSL itself knows; in both ways of using workers."""
+    settings = {"JOB_SERVER_URL": await serve(), by: _TRUSTED, "WORKER_MAX_JOBS": reuse, "WORKER_SPARES": "1"}
+    with ProxyProcess.started(**settings) as proxy:
+        assert [(await post_job(client, proxy.queue_job)).status for _ in range(2)] == [200, 200]
+        assert all(line["level"] == "info" for line in proxy.events)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "self-signed certificate; JOB_SERVER_CAFILE can name a file with its CA"),
+        ({"certificate": "expired.pem"}, "certificate has expired"),
+        ({"host": "127.0.0.2"}, "IP address mismatch, certificate is not valid for '127.0.0.2'"),
+        ({"tls": False}, "it does not speak TLS; is it http:// rather than https://?"),
+    ],
+    ids=["unknown issuer", "expired", "wrong host", "no TLS"],
+)
+async def test_the_reason_is_in_the_answer_and_in_the_log(
+    client: ClientSession, serve: Serve, options: dict[str, str], words: str
+) -> None:
+    """With the code that says that nothing was submitted; the log has it from the start on."""
+    trust = {} if "JOB_SERVER_CAFILE" in words else {"JOB_SERVER_CAFILE": _trusted(options)}
+    with ProxyProcess.started(JOB_SERVER_URL=await serve(**options), WORKER_SPARES="1", **trust) as proxy:
+        answer = problem(await post_job(client, proxy.queue_job), "job-server-unavailable", 500, "no")
+        assert answer["detail"].startswith("no TLS connection to the job server: ")
+        assert words in answer["detail"]
+
+        def warned() -> bool:
+            return any(words in line.get("reason", "") for line in proxy.events if line["level"] == "warning")
+
+        await eventually(warned)
+
+
+def _trusted(options: dict[str, str]) -> str:
+    """Return the file with the certificate that is served: only what is wrong with it is to be found."""
+    return str(_TLS / options.get("certificate", "cert.pem"))
