@@ -1,0 +1,103 @@
+"""A whole front end without sockets and processes: its routes through plain ASGI, its jobs run as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, Final, cast
+
+import pytest
+
+from proxy.jobs.job import Job
+from proxy.run.wiring import create_app
+from shared import settings
+from shared.job_server.loader import load
+from tests.support.asgi import ask
+from tests.support.failing_store import FailingStore
+from tests.support.http import Answer
+from tests.support.instances import StatedHeadroom
+from tests.support.jumping_loop import nothing_moves
+from tests.support.runners import SUBMIT, Step, SteppedRunner
+
+__all__ = ["DONE", "JSON_TYPE", "WholeApp"]
+
+JSON_TYPE: Final = {"Content-Type": "application/json"}
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
+#: A callback that says that its job succeeded.
+DONE: Final = b'{"state": "completed", "cost": 1.10}'
+
+
+class WholeApp:
+    """What `create_app` makes, with a second `Runner` and a store that fails on request."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, store: FailingStore | None = None, **variables: str) -> None:
+        """`variables`: settings, as the environment has them."""
+        self.stepped = SteppedRunner()
+        self.headroom = StatedHeadroom()
+        self.store = store or FailingStore()
+        self.pool = SimpleNamespace(on_hold="", workers=[], counts={})
+        patch.setattr("proxy.run.wiring.LocalRunner", lambda *_: self.stepped)
+        patch.setattr("proxy.run.wiring.Headroom", lambda: self.headroom)
+        self.parts = create_app(
+            settings.load(variables),
+            load("spreedly"),
+            pool=cast("Any", self.pool),
+            store=self.store,
+            callback_url="http://proxy/callback",
+        )
+        self.parts.observers.loop_lag.stop()  # the clock jumps
+
+    async def close(self) -> None:
+        """End what the front end has started."""
+        for job in self.parts.in_flight:
+            self.parts.dispatcher.cancel(job.id)
+        self.store.hanging = False
+        await self.parts.dispatcher.drain()
+        await self.parts.observers.close()
+
+    @property
+    def job(self) -> Job:
+        """The only job in flight."""
+        (job,) = self.parts.in_flight
+        return job
+
+    async def ask(self, method: str, path: str, **members: Any) -> Answer:
+        """Return the answer of a route for clients, or of the callback route."""
+        return await ask(self.parts.public, method, path, **members)
+
+    async def post(self, body: bytes = b"{}", headers: Mapping[str, str] = NONE, path: str = "/queueJob") -> Answer:
+        """Post a job and return its answer."""
+        return await self.ask("POST", path, body=body, headers={**JSON_TYPE, **headers})
+
+    def posting(self, body: bytes = b"{}", headers: Mapping[str, str] = NONE) -> asyncio.Task[Answer]:
+        """Post a job in the background."""
+        return asyncio.create_task(self.post(body, headers))
+
+    async def begun(self, *steps: Step, body: bytes = b"{}", headers: Mapping[str, str] = NONE) -> Job:
+        """Return a job that was posted with `Prefer: respond-async`, and that has come so far."""
+        before = set(self.parts.in_flight)
+        posting = self.posting(body, {"Prefer": "respond-async", **headers})
+        await nothing_moves()
+        (job,) = set(self.parts.in_flight) - before
+        self.stepped.tell(job, *(steps or [Step.QUEUE]))
+        answer = await posting
+        assert (answer.status, answer.headers["Job-Id"]) == (202, job.id)
+        await nothing_moves()
+        return job
+
+    async def waiting(self, headers: Mapping[str, str] = NONE) -> Job:
+        """Return a job that the job server has."""
+        return await self.begun(*SUBMIT, headers=headers)
+
+    async def call_back(self, job: Job, body: bytes = DONE, method: str = "POST") -> Answer:
+        """Have the job server call back."""
+        return await self.ask(method, f"/callback/{job.token}", body=body, headers=JSON_TYPE)
+
+    async def status(self, job: Job) -> dict[str, Any]:
+        """Return the job's status document."""
+        answer = await self.ask("GET", f"/jobs/{job.id}")
+        assert answer.status == 200, answer
+        document: dict[str, Any] = json.loads(answer.body)
+        return document

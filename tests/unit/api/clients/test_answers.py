@@ -1,0 +1,314 @@
+"""How a job looks to its client: the outcome, that there is none yet, and the status document."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pytest
+
+from proxy.api.clients.answers import Answers, status_document
+from proxy.jobs.job import Job
+from proxy.store.record import Record
+from shared.errors import Code
+from shared.job_server.verdict import job_failed
+from shared.lifecycle import Event, State, Submitted
+from shared.outcome import Failed, Outcome, Succeeded
+from tests.support.asgi import ask
+from tests.support.failing_store import FailingStore
+from tests.support.http import Answer, problem
+from tests.support.jobs import a_job
+from tests.support.jumping_loop import nothing_moves
+from tests.support.records import a_record, finished
+
+DONE: Final = Succeeded(body=b'{"cost": 1.10}')
+OVERDUE: Final = Failed(code=Code.DEADLINE_EXCEEDED, detail="too late", submitted=Submitted.YES)
+TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def answered(
+    found: Job | Record,
+    *,
+    limit_s: float | None = None,
+    applied: bytes = b"",
+    replayed: bool = False,
+    granular: bool = False,
+    root_path: str = "",
+) -> Answer:
+    """Return the answer about a job."""
+    answers = Answers(granular_errors=granular)
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI has them so
+        await answers.of_job(scope, send, found, limit_s=limit_s, applied=applied, replayed=replayed)
+
+    return await ask(app, "POST", "/queueJob", root_path=root_path)
+
+
+async def over(outcome: Outcome, **members: Any) -> Job:
+    """Return a job that has just ended."""
+    job = a_job(**members)
+    job.advance(Event.FINISH)
+    await job.recorder.finished(outcome)
+    job.outcome.set_result(outcome)
+    return job
+
+
+# --- the outcome -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_success_is_the_callbacks_body_byte_for_byte() -> None:
+    """As JSON, with the job's id, and kept by no cache."""
+    job = await over(DONE)
+    answer = await answered(job)
+
+    assert (answer.status, answer.body) == (200, b'{"cost": 1.10}')
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Job-Id"] == job.id
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert {"Location", "Preference-Applied", "Idempotent-Replayed", "Traceparent"}.isdisjoint(answer.headers)
+
+
+@pytest.mark.parametrize(("granular", "status"), [(False, 500), (True, 504)])
+async def test_a_failure_is_a_problem_with_what_is_known_of_the_submission(*, granular: bool, status: int) -> None:
+    """Its status is one for all, or that of its code."""
+    job = await over(OVERDUE)
+    answer = await answered(job, granular=granular)
+
+    document = problem(answer, "deadline-exceeded", status, submitted="yes")
+    assert (document["job_id"], document["detail"]) == (job.id, "too late")
+
+
+async def test_the_result_of_a_job_that_failed_is_in_the_problem() -> None:
+    """As it came."""
+    answer = await answered(await over(job_failed(b'{"state": "failed", "n": 1.0}')))
+
+    assert problem(answer, "job-failed", 500)["result"] == {"state": "failed", "n": 1.0}
+    assert b'"n": 1.0}' in answer.body
+
+
+@pytest.mark.parametrize("outcome", [DONE, OVERDUE, job_failed(b"{}")])
+@pytest.mark.parametrize("replayed", [False, True])
+async def test_what_is_remembered_is_answered_as_it_was(outcome: Outcome, *, replayed: bool) -> None:
+    """To the byte; a header says whether it is a replay."""
+    job = await over(outcome)
+    first, again = await answered(job), await answered(job.recorder.record, replayed=replayed)
+
+    assert (again.status, again.body) == (first.status, first.body)
+    assert again.headers.get("Idempotent-Replayed") == ("true" if replayed else None)
+
+
+async def test_a_client_waits_for_as_long_as_it_takes_where_it_prefers_nothing() -> None:
+    """And hears the outcome in the moment in which there is one."""
+    job = a_job()
+    answering = asyncio.create_task(answered(job))
+    await asyncio.sleep(1_000)
+    assert not answering.done()
+
+    job.outcome.set_result(DONE)
+
+    assert (await answering).body == DONE.body
+
+
+async def test_a_client_that_leaves_takes_its_job_with_it_nowhere() -> None:
+    """The job is not its request's to cancel; others may wait for it too."""
+    job = a_job()
+    leaving, staying = (asyncio.create_task(answered(job)) for _ in range(2))
+    await nothing_moves()
+    leaving.cancel()
+    await nothing_moves()
+    assert not job.outcome.done()
+
+    job.outcome.set_result(DONE)
+    assert (await staying).status == 200
+
+
+# --- not yet ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_takes_longer_than_its_client_waits_is_a_202() -> None:
+    """With where to ask again, and when; the body is the status document."""
+    job = a_job()
+    job.recorder.queued()
+    begun = time.monotonic()
+    answer = await answered(job, limit_s=5, applied=b"wait=5")
+
+    assert answer.status == 202
+    assert time.monotonic() - begun == pytest.approx(5)
+    assert answer.headers["Location"] == f"/jobs/{job.id}"
+    assert answer.headers["Preference-Applied"] == "wait=5"
+    assert (answer.headers["Retry-After"], answer.headers["Job-Id"]) == ("1", job.id)
+    assert answer.document == status_document(job)
+
+
+async def test_a_job_that_is_over_in_time_is_answered_at_once() -> None:
+    """Its client's limit is a limit, not a delay; that it was heeded is said all the same."""
+    job = a_job()
+    job.recorder.queued()
+    begun = time.monotonic()
+    asyncio.get_running_loop().call_later(2, job.outcome.set_result, DONE)
+    answer = await answered(job, limit_s=5, applied=b"wait=5")
+
+    assert answer.status == 200
+    assert time.monotonic() - begun == pytest.approx(2)
+    assert answer.headers["Preference-Applied"] == "wait=5"
+
+
+async def test_no_id_is_given_away_before_it_will_be_found_again() -> None:
+    """A 202 waits for the store: what it promises must outlive this process."""
+    store = FailingStore()
+    store.hanging = True
+    job = a_job(store=store)
+    job.recorder.queued()
+    answering = asyncio.create_task(answered(job, limit_s=0, applied=b"respond-async"))
+    await asyncio.sleep(60)
+    assert not answering.done()
+
+    store.hanging = False
+
+    answer = await answering
+    assert answer.status == 202
+    assert await store.by_id(job.id) is not None
+
+
+async def test_a_job_that_ends_before_it_is_on_record_is_answered_with_its_outcome() -> None:
+    """Nothing is promised then."""
+    store = FailingStore()
+    store.hanging = True
+    job = a_job(store=store)
+    job.recorder.queued()
+    asyncio.get_running_loop().call_later(2, job.outcome.set_result, OVERDUE)
+
+    assert (await answered(job, limit_s=0)).status == 500
+
+
+async def test_a_record_without_an_outcome_is_a_202() -> None:
+    """The job runs at another instance."""
+    record = a_record(state=State.WAITING)
+    answer = await answered(record, replayed=True)
+
+    assert (answer.status, answer.headers["Location"]) == (202, f"/jobs/{record.id}")
+    assert (answer.headers["Idempotent-Replayed"], answer.document["submitted"]) == ("true", "yes")
+
+
+async def test_addresses_are_below_the_path_of_a_gateway() -> None:
+    """Where a client finds them."""
+    job = a_job()
+    job.recorder.queued()
+    answer = await answered(job, limit_s=0, root_path="/gateway")
+
+    assert answer.headers["Location"] == f"/gateway/jobs/{job.id}"
+    assert answer.document["result"] == f"/gateway/jobs/{job.id}/result"
+
+
+@pytest.mark.parametrize("outcome", [DONE, OVERDUE, None])
+async def test_a_traced_job_says_where_it_stands_in_its_clients_trace(outcome: Outcome | None) -> None:
+    """In every answer about it, as the job server was told."""
+    job = a_job(traceparent=TRACE) if outcome is None else await over(outcome, traceparent=TRACE)
+    job.recorder.queued()
+    answer = await answered(job, limit_s=0)
+
+    assert (answer.headers["Traceparent"], answer.headers["Traceresponse"]) == (TRACE, TRACE)
+
+
+# --- the status document ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("events", "state", "submitted"),
+    [
+        ((), "accepted", "no"),
+        ((Event.ASSIGN,), "assigned", "no"),
+        ((Event.ASSIGN, Event.CONNECTED), "submitting", "unknown"),
+        ((Event.ASSIGN, Event.CONNECTED, Event.REFUSED), "assigned", "no"),
+        ((Event.ASSIGN, Event.CONNECTED, Event.REPLY_READ), "waiting", "yes"),
+        ((Event.CALLBACK,), "waiting", "yes"),
+    ],
+)
+async def test_a_job_in_flight_says_where_it_is(events: tuple[Event, ...], state: str, submitted: str) -> None:
+    """By its own state, as its record may be behind; nothing is said of an outcome."""
+    job = a_job()
+    for event in events:
+        job.advance(event)
+    document = status_document(job)
+
+    assert (document["id"], document["state"], document["submitted"]) == (job.id, state, submitted)
+    assert {document[member] for member in ("finished_at", "outcome", "code", "detail", "earlier_answer")} == {None}
+    assert (document["late"], document["result"]) == (False, f"/jobs/{job.id}/result")
+    assert document["callbacks"] == {"accepted": 0, "early": 0, "late": 0, "duplicate": 0}
+
+
+async def test_a_job_whose_callback_is_here_is_not_over_until_its_outcome_is() -> None:
+    """Whoever reads `outcome` can fetch it."""
+    job = a_job()
+    await job.recorder.callback(DONE.body, failed=False, early=True)
+    job.call_back()
+    document = status_document(job)
+
+    assert (document["state"], document["outcome"], document["finished_at"]) == ("waiting", None, None)
+    assert document["callbacks"] == {"accepted": 1, "early": 1, "late": 0, "duplicate": 0}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (DONE, ("succeeded", None, None, "yes")),
+        (OVERDUE, ("failed", "deadline-exceeded", "too late", "yes")),
+        (job_failed(b"{}"), ("failed", "job-failed", job_failed(b"{}").detail, "yes")),
+        (Failed(code=Code.NO_WORKER, detail="none", submitted=Submitted.NO), ("failed", "no-worker", "none", "no")),
+    ],
+)
+async def test_a_job_that_is_over_says_how_it_ended(outcome: Outcome, expected: tuple[str | None, ...]) -> None:
+    """The same in the moment of its end and from the store."""
+    job = await over(outcome)
+    document = status_document(job)
+
+    assert tuple(document[member] for member in ("outcome", "code", "detail", "submitted")) == expected
+    assert (document["state"], document["late"], document["earlier_answer"]) == ("finished", False, None)
+    assert document["finished_at"] is not None
+    assert document == status_document(job.recorder.record)
+
+
+async def test_a_job_whose_end_is_being_recorded_is_still_running() -> None:
+    """Nobody hears of an outcome before whoever waits for it does."""
+    store = FailingStore()
+    job = a_job(store=store)
+    store.hanging = True
+    job.advance(Event.FINISH)
+    recording = asyncio.create_task(job.recorder.finished(OVERDUE))
+    await asyncio.sleep(0)
+
+    document = status_document(job)
+
+    assert (document["state"], document["outcome"], document["submitted"]) == ("finished", None, "yes")
+    await recording
+
+
+async def test_a_late_result_is_the_outcome_and_keeps_what_the_client_was_told() -> None:
+    """Both are in the document."""
+    document = status_document(finished(callback=DONE.body, failure=OVERDUE, duplicates=2))
+
+    assert (document["outcome"], document["code"], document["late"]) == ("succeeded", None, True)
+    assert document["earlier_answer"] == {"code": "deadline-exceeded", "detail": "too late", "submitted": "yes"}
+    assert document["callbacks"] == {"accepted": 1, "early": 0, "late": 1, "duplicate": 2}
+    assert document["submitted"] == "yes"
+
+
+async def test_a_late_result_proves_a_submission_that_nobody_knew_of() -> None:
+    """Whatever the earlier answer said."""
+    told = Failed(code=Code.WORKER_DIED, detail="gone", submitted=Submitted.UNKNOWN)
+    document = status_document(finished(callback=b"{}", says_failed=True, failure=told))
+
+    assert (document["submitted"], document["code"]) == ("yes", "job-failed")
+    assert document["earlier_answer"]["submitted"] == "unknown"
+
+
+async def test_times_are_rfc_3339_in_utc() -> None:
+    """To the millisecond."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC).timestamp()
+    document = status_document(finished(accepted_at=moment, deadline_at=moment + 30, finished_at=moment + 0.5))
+
+    assert document["accepted_at"] == "2026-01-02T03:04:05.678Z"
+    assert document["deadline_at"] == "2026-01-02T03:04:35.678Z"
+    assert document["finished_at"] == "2026-01-02T03:04:06.178Z"

@@ -1,0 +1,200 @@
+"""The callback route: who may call, what is read, and what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import pytest
+
+from proxy.jobs.callback_intake import CallbackFate
+from proxy.jobs.job import Job, new_token
+from shared.errors import Code
+from tests.support.asgi import ask, request_scope, sent_by
+from tests.support.bad_json import BAD_VALUES
+from tests.support.http import Answer, problem
+from tests.support.jumping_loop import nothing_moves, time_passes
+from tests.support.whole_app import DONE, JSON_TYPE, WholeApp
+
+PROGRESS: Final = b'{"state": "running"}'
+
+
+@pytest.fixture
+async def job(app: WholeApp) -> Job:
+    """A job that the job server has."""
+    return await app.waiting()
+
+
+def said(answer: Answer) -> str:
+    """Return what a callback's sender was told."""
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    assert answer.document.keys() == {"status"}
+    return str(answer.document["status"])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_the_sender_hears_what_its_callback_was(app: WholeApp, job: Job, method: str) -> None:
+    """By either method, with one word for each fate."""
+    words = [said(await app.call_back(job, body, method)) for body in (PROGRESS, DONE, DONE, PROGRESS)]
+    await job.outcome
+    words.append(said(await app.call_back(job, DONE, method)))
+
+    assert words == ["progress", "accepted", "duplicate", "duplicate", "duplicate"]
+
+
+async def test_a_sender_that_comes_too_late_hears_so_once(app: WholeApp, job: Job) -> None:
+    """What it sends is kept."""
+    await job.outcome
+
+    assert [said(await app.call_back(job)) for _ in range(2)] == ["late", "duplicate"]
+    assert (await app.ask("GET", f"/jobs/{job.id}/result")).body == DONE
+
+
+@pytest.mark.parametrize("state", ["failed", "error"])
+async def test_a_callback_that_names_a_failure_is_one(app: WholeApp, job: Job, state: str) -> None:
+    """Whether it does is the profile's to say."""
+    assert said(await app.call_back(job, b'{"state": "%s"}' % state.encode())) == "accepted"
+    await job.outcome
+    assert (await app.status(job))["code"] == "job-failed"
+
+
+async def test_every_other_token_gets_the_same_answer_to_the_byte_and_nothing_of_it_is_read(
+    app: WholeApp, job: Job
+) -> None:
+    """Nothing tells a near miss from nonsense, nor a job's id from either."""
+    others = [new_token(), job.id, job.token[:-1], job.token + "x", job.token.swapcase(), "x", "\udcff", "%2e%2e"]
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("something of the body was read")
+
+    answers = []
+    for token in others:
+        sent: list[Any] = []
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:  # noqa: ANN401 - ASGI has it so
+            sent.append(message)
+
+        scope = request_scope("POST", "/callback/x", headers=JSON_TYPE)
+        scope["path"] = f"/callback/{token}"
+        await app.parts.public(scope, receive, send)
+        answers.append(sent)
+
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0][0]["status"] == 404
+    assert app.parts.callback_route.counts[CallbackFate.UNKNOWN] == len(others)
+    assert not job.callback.done()
+
+
+@pytest.mark.parametrize("kind", BAD_VALUES)
+async def test_a_callback_that_is_no_json_leaves_its_job_waiting(app: WholeApp, job: Job, kind: str) -> None:
+    """Its sender hears what is wrong; another one may follow."""
+    body, word = BAD_VALUES[kind]
+    answer = await app.call_back(job, body)
+
+    assert word in problem(answer, "invalid-request", 400)["detail"]
+    assert (app.parts.callback_route.counts[CallbackFate.REFUSED], job.callback.done()) == (1, False)
+    assert said(await app.call_back(job)) == "accepted"
+
+
+@pytest.mark.parametrize("announced", [False, True])
+async def test_a_callback_that_is_too_large_leaves_its_job_waiting(app: WholeApp, job: Job, *, announced: bool) -> None:
+    """Before it is read, where it says how large it is."""
+    headers = JSON_TYPE | ({"Content-Length": "1048577"} if announced else {})
+    body = b"{}" if announced else b'"%s"' % (b"x" * 1_048_576)
+    answer = await app.ask("POST", f"/callback/{job.token}", body=body, headers=headers)
+
+    problem(answer, "payload-too-large", 413)
+    assert (app.parts.callback_route.counts[CallbackFate.REFUSED], job.callback.done()) == (1, False)
+    assert said(await app.call_back(job)) == "accepted"
+
+
+async def test_a_callback_whose_sender_leaves_halfway_is_none(app: WholeApp, job: Job) -> None:
+    """Nobody is answered; it may come again."""
+    pieces: list[dict[str, Any]] = [
+        {"type": "http.request", "body": DONE[:5], "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return pieces.pop(0)
+
+    async def send(message: Any) -> None:  # noqa: ANN401 - ASGI has it so
+        sent.append(message)
+
+    await app.parts.public(request_scope("POST", f"/callback/{job.token}", headers=JSON_TYPE), receive, send)
+
+    assert (sent, job.callback.done()) == ([], False)
+    assert said(await app.call_back(job)) == "accepted"
+
+
+async def test_a_callback_that_cannot_be_recorded_is_asked_for_again(app: WholeApp, job: Job) -> None:
+    """And is not lost for the client that waits; while the store fails, no token is called unknown."""
+    app.store.failing = True
+    answer = await app.call_back(job)
+    problem(answer, "journal-unavailable", 503)
+    assert answer.headers["Retry-After"] == "1"
+    assert job.callback.done()
+    answer = await app.ask("POST", f"/callback/{new_token()}", body=DONE, headers=JSON_TYPE)
+    problem(answer, "journal-unavailable", 503)
+
+    app.store.failing = False
+    assert said(await app.call_back(job)) == "duplicate"
+    assert app.parts.callback_route.counts[CallbackFate.UNRECORDED] == 2
+
+
+async def test_two_callbacks_at_once_while_the_store_hangs_are_answered_together(app: WholeApp, job: Job) -> None:
+    """None before it is safe; the client has its answer after a moment."""
+    app.store.hanging = True
+    calling = [asyncio.create_task(app.call_back(job)) for _ in range(2)]
+    await time_passes(1.1)
+    assert (job.callback.done(), any(call.done() for call in calling)) == (True, False)
+
+    app.store.hanging = False
+
+    assert sorted(map(said, await asyncio.gather(*calling))) == ["accepted", "duplicate"]
+
+
+async def test_a_token_opens_nothing_but_its_callback(app: WholeApp, job: Job) -> None:
+    """Other methods, and paths below it."""
+    problem(await app.ask("GET", f"/callback/{job.token}"), "method-not-allowed", 405)
+    problem(await app.ask("POST", f"/callback/{job.token}/more", body=DONE), "not-found", 404)
+    problem(await app.ask("POST", "/callback/", body=DONE), "not-found", 404)
+    assert not job.callback.done()
+
+
+async def test_callbacks_have_a_listener_of_their_own_where_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are then to be had there only."""
+    app = WholeApp(monkeypatch, CALLBACK_PORT="3002", CALLBACK_URL="http://127.0.0.1:3002/callback")
+    job = await app.waiting()
+    problem(await app.call_back(job), "not-found", 404)
+
+    answer = await ask(app.parts.callbacks, "POST", f"/callback/{job.token}", body=DONE, headers=JSON_TYPE)
+
+    assert said(answer) == "accepted"
+    for method, path in (("POST", "/queueJob"), ("GET", f"/jobs/{job.id}"), ("GET", "/docs")):
+        assert (await ask(app.parts.callbacks, method, path)).status == 404
+    await app.close()
+
+
+async def test_a_bug_while_a_callback_is_taken_is_a_500(
+    app: WholeApp, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender sends it again."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.recorder, "callback", broken)
+        problem(await app.call_back(job), Code.INTERNAL_ERROR, 500)
+
+    assert said(await app.call_back(job)) == "accepted"
+
+
+async def test_an_answer_of_a_head_request_is_none_of_ours(app: WholeApp, job: Job) -> None:
+    """HEAD is not a method of this route either."""
+    first, _ = await sent_by(app.parts.public, request_scope("HEAD", f"/callback/{job.token}"))
+
+    assert first["status"] == 405
+    await nothing_moves()

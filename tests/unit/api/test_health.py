@@ -1,0 +1,98 @@
+"""Health: whether the process serves, and whether it should be given jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from shared.errors import Code
+from tests.support.asgi import ask
+from tests.support.http import problem
+from tests.support.jumping_loop import nothing_moves
+from tests.support.whole_app import WholeApp
+
+
+def leaving(app: WholeApp) -> None:
+    """The proxy is about to shut down."""
+    app.parts.ready.leaving = True
+
+
+def draining(app: WholeApp) -> None:
+    """It takes no jobs any more."""
+    app.parts.dispatcher.draining = True
+
+
+def on_hold(app: WholeApp) -> None:
+    """No worker can be started."""
+    app.pool.on_hold = "no process ids"
+
+
+def store_fails(app: WholeApp) -> None:
+    """Nothing can be recorded."""
+    app.store.failing = True
+
+
+def short_of_memory(app: WholeApp) -> None:
+    """The machine has no room."""
+    app.headroom.short_of = "memory"
+
+
+REASONS = [
+    (leaving, Code.SHUTTING_DOWN, "shutting down"),
+    (draining, Code.SHUTTING_DOWN, "shutting down"),
+    (on_hold, Code.NO_WORKER, "no process ids"),
+    (store_fails, Code.JOURNAL_UNAVAILABLE, "the disk is full"),
+    (short_of_memory, Code.OVERLOADED, "memory"),
+]
+
+
+async def test_a_proxy_that_is_well_is_ready(app: WholeApp) -> None:
+    """No cache keeps that."""
+    answer = await app.ask("GET", "/readyz")
+
+    assert (answer.status, answer.document) == (200, {"status": "ready"})
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(("worsen", "code", "word"), REASONS)
+async def test_a_proxy_that_would_refuse_every_job_is_not_ready_and_says_why(
+    app: WholeApp, worsen: Callable[[WholeApp], None], code: Code, word: str
+) -> None:
+    """But alive: a restart would not help."""
+    worsen(app)
+    answer = await app.ask("GET", "/readyz")
+
+    assert word in problem(answer, code, 503)["detail"]
+    for listener in (app.parts.public, app.parts.callbacks):
+        alive = await ask(listener, "GET", "/healthz")
+        assert alive.status == 200
+        assert alive.document["status"] == "ok"
+
+
+async def test_it_is_ready_again_when_that_is_over(app: WholeApp) -> None:
+    """Without a restart."""
+    for worsen in (on_hold, store_fails, short_of_memory):
+        worsen(app)
+    app.pool.on_hold = app.headroom.short_of = ""
+    assert (await app.ask("GET", "/readyz")).status == 503
+    app.store.failing = False
+
+    assert (await app.ask("GET", "/readyz")).status == 200
+
+
+async def test_a_proxy_that_is_about_to_leave_still_takes_jobs(app: WholeApp) -> None:
+    """Until balancers have noticed."""
+    leaving(app)
+
+    assert await app.waiting() in app.parts.in_flight
+
+
+async def test_a_proxy_that_is_full_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next job that ends makes room."""
+    app = WholeApp(monkeypatch, MAX_JOBS="1")
+    await app.waiting()
+
+    assert (await app.ask("GET", "/readyz")).status == 200
+    await app.close()
+    await nothing_moves()
