@@ -239,3 +239,17 @@ def test_nginx_waits_longer_than_the_proxy() -> None:
     """The time limit in the file is above JOB_TIMEOUT's default and the second that the answer may take."""
     (read_timeout_s,) = re.findall(r"^    proxy_read_timeout +(\d+)s;", SITE.read_text(encoding="utf-8"), re.MULTILINE)
     assert int(read_timeout_s) > load({}).job_timeout + 1
+
+
+async def test_what_nginx_refuses_by_itself_is_a_problem_document(outside: ClientSession, nginx: Nginx) -> None:
+    """A body or headers too large for it, and a route that is not there: none of it has reached the proxy."""
+    body = b'{"account": "' + b"x" * 3_000_000 + b'"}'
+    json = {"Content-Type": "application/json"}
+    headers = json | {f"X-Large-{n}": "x" * 7_000 for n in range(6)}
+
+    large = await fetch(outside, "POST", f"{nginx.url}/queueJob", data=io.BytesIO(body), headers=json)
+    many = await fetch(outside, "POST", f"{nginx.url}/queueJob", data=b"{}", headers=headers)
+
+    problem(large, "payload-too-large", 413, "no")
+    problem(many, "headers-too-large", 431, "no")
+    problem(await fetch(outside, "GET", f"{nginx.url}/nothing"), "not-found", 404, "no")

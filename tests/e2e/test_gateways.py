@@ -1,0 +1,139 @@
+"""Gateways that other people write, with the configurations of deploy/, keep their connections and lose no request."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+
+from tests.support.http import fetch, new_ref, post_job, problem
+from tests.support.job_server import JobServer
+from tests.support.proxy_process import ROOT, ProxyProcess
+from tests.support.real_clients import CLIENTS, post_with
+from tests.support.waiting import IN_VAIN_S, eventually_blocking
+
+#: The idle times of the files, made shorter: how long the gateway, and how long the proxy, keeps a connection.
+GATEWAY_IDLE_S = 1
+PROXY_IDLE_S = 2
+#: Pauses at, shortly before and shortly after both.
+PAUSES_S = [around + n / 50 for around in (GATEWAY_IDLE_S, PROXY_IDLE_S) for n in range(-2, 3)]
+
+_NGINX = """\
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/main.log;
+{user}
+events {{ worker_connections 512; }}
+http {{
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    include {folder}/site.conf;
+}}
+"""
+
+
+@pytest.fixture
+def gateway_port() -> Iterator[int]:
+    """A port that nobody else is given: bound all the time, and listened on by the gateway."""
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        yield reservation.getsockname()[1]
+
+
+@pytest.fixture
+def kept(job_server: JobServer) -> Iterator[ProxyProcess]:
+    """A proxy that keeps connections longer than the gateways do."""
+    settings = {"KEEP_ALIVE_TIMEOUT": str(PROXY_IDLE_S), "MAX_JOBS": "400", "WORKER_MAX_JOBS": "0"}
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, **settings) as proxy:
+        yield proxy
+
+
+@pytest.fixture(params=["nginx", "haproxy"])
+def gateway(request: pytest.FixtureRequest, kept: ProxyProcess, gateway_port: int, tmp_path: Path) -> Iterator[str]:
+    """The address of a gateway in front of it."""
+    behind = kept.url.removeprefix("http://")
+    make = _nginx if request.param == "nginx" else _haproxy
+    process = subprocess.Popen(make(tmp_path, gateway_port, behind), stdout=subprocess.DEVNULL)
+    try:
+        eventually_blocking(lambda: process.poll() is not None or accepts(gateway_port))
+        assert process.poll() is None
+        yield f"http://127.0.0.1:{gateway_port}"
+    finally:
+        process.terminate()
+        process.wait(IN_VAIN_S)
+
+
+def accepts(port: int) -> bool:
+    """Whether a connection is accepted there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _nginx(folder: Path, port: int, behind: str) -> list[str]:
+    site = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
+    site = _replaced(site, r"listen 443 ssl;", f"listen 127.0.0.1:{port};")
+    site = _replaced(site, r"ssl_certificate.*\n|ssl_protocols.*\n", "")
+    site = _replaced(site, r"server 127\.0\.0\.1:3000;", f"server {behind};")
+    site = _replaced(site, r"keepalive_timeout  60s;", f"keepalive_timeout {GATEWAY_IDLE_S}s;")
+    site = _replaced(site, "/var/log/nginx/", f"{folder}/")
+    (folder / "site.conf").write_text(site, encoding="utf-8")
+    user = "user root;" if os.geteuid() == 0 else ""
+    (folder / "main.conf").write_text(_NGINX.format(folder=folder, user=user), encoding="utf-8")
+    return ["nginx", "-e", str(folder / "main.log"), "-p", str(folder), "-c", str(folder / "main.conf")]
+
+
+def _haproxy(folder: Path, port: int, behind: str) -> list[str]:
+    text = (ROOT / "deploy" / "haproxy.cfg").read_text(encoding="utf-8")
+    text = _replaced(text, r"bind :443 .*", f"bind 127.0.0.1:{port}")
+    text = _replaced(text, r"127\.0\.0\.1:3000", behind)
+    text = _replaced(text, r"pool-purge-delay 5s", f"pool-purge-delay {GATEWAY_IDLE_S}s")
+    (folder / "haproxy.cfg").write_text(text, encoding="utf-8")
+    return ["haproxy", "-f", str(folder / "haproxy.cfg")]
+
+
+def _replaced(text: str, pattern: str, by: str) -> str:
+    changed, times = re.subn(pattern, lambda _: by, text)
+    assert times, pattern
+    return changed
+
+
+async def test_no_request_meets_a_connection_that_is_being_closed(gateway: str, kept: ProxyProcess) -> None:
+    """Five hundred requests with pauses around every idle time."""
+    connector = TCPConnector(limit=0, keepalive_timeout=60)
+    async with ClientSession(connector=connector, timeout=ClientTimeout(total=40)) as session:
+
+        async def client(number: int) -> list[int]:
+            statuses = []
+            for n in range(10):
+                await asyncio.sleep(PAUSES_S[(number + n) % len(PAUSES_S)])
+                statuses.append((await post_job(session, f"{gateway}/queueJob", ref=new_ref())).status)
+            return statuses
+
+        statuses = await asyncio.gather(*(client(number) for number in range(50)))
+
+    assert [status for each in statuses for status in each] == [200] * 500
+
+
+async def test_what_a_gateway_refuses_by_itself_is_a_problem_document(client: ClientSession, gateway: str) -> None:
+    """A route that is not there never reaches the proxy."""
+    problem(await fetch(client, "GET", f"{gateway}/nothing"), "not-found", 404, "no")
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+async def test_clients_as_they_come_pass_a_gateway(name: str, gateway: str, job_server: JobServer) -> None:
+    """With pauses around the gateway's idle time."""
+    ref = new_ref()
+
+    replies = await post_with(name, f"{gateway}/queueJob", {"account": ref, "ref": ref}, [0, 950, 1000, 1050])
+
+    assert [reply.status for reply in replies] == [200] * 4
+    assert len(job_server.submissions(ref)) == 4

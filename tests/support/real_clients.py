@@ -1,0 +1,71 @@
+"""HTTP clients that other people write, as they come: each posts the same job again and again, with pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.support.proxy_process import ROOT
+
+__all__ = ["CLIENTS", "Reply", "post_with"]
+
+_FOLDER: Final = ROOT / "tests" / "e2e" / "clients"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a client got."""
+
+    status: int
+    version: str
+    document: Any
+
+
+def _script(*command: str) -> Callable[[str, str, Sequence[int]], list[str]]:
+    def call(url: str, body: str, pauses_ms: Sequence[int]) -> list[str]:
+        return [*command, url, body, ",".join(map(str, pauses_ms))]
+
+    return call
+
+
+def _curl(url: str, body: str, pauses_ms: Sequence[int]) -> list[str]:
+    """Return one curl for all requests: it keeps its connection. It cannot pause; so many requests have to do."""
+    one = ["-s", "-d", body, "-H", "Content-Type: application/json", "-w", "\n%{http_code} %{http_version}\n", url]
+    command = ["curl"]
+    for n in range(len(pauses_ms)):
+        command += ["--next"] * bool(n) + one
+    return command
+
+
+#: Name -> the program it needs, and how it is called.
+CLIENTS: Final[dict[str, tuple[str, Callable[[str, str, Sequence[int]], list[str]]]]] = {
+    "curl": ("curl", _curl),
+    "Java HttpClient": ("java", _script("java", str(_FOLDER / "Client.java"))),
+    "Node agent": ("node", _script("node", str(_FOLDER / "node_agent.mjs"))),
+    "Node fetch": ("node", _script("node", str(_FOLDER / "node_fetch.mjs"))),
+    "requests": (sys.executable, _script(sys.executable, str(_FOLDER / "python_requests.py"))),
+    "httpx": (sys.executable, _script(sys.executable, str(_FOLDER / "python_httpx.py"))),
+}
+
+
+async def post_with(name: str, url: str, job: dict[str, object], pauses_ms: Sequence[int]) -> list[Reply]:
+    """Post `job` once after each pause; return the replies. Fails where the client does."""
+    program, call = CLIENTS[name]
+    assert shutil.which(program) or Path(program).exists(), f"{program} is not installed (.ci/run installs it)"
+    process = await asyncio.create_subprocess_exec(
+        *call(url, json.dumps(job), pauses_ms), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    lines = output.decode().splitlines()
+    if name == "curl":
+        pairs = [(*told.split(), body) for body, told in zip(lines[::2], lines[1::2], strict=True)]
+    else:
+        pairs = [tuple(line.split(" ", 2)) for line in lines]
+    return [Reply(status=int(status), version=version, document=json.loads(body)) for status, version, body in pairs]
