@@ -1,6 +1,6 @@
 """What the front end, the fork server and the workers say to each other, and how it looks as bytes.
 
-A message is one line of JSON, then, for the one that carries a client's bytes, those bytes as they are. No message from
+A message is one line of JSON, then, for the two that carry others' bytes, those bytes as they are. No message from
 a worker is ever unpickled: whoever reads one trusts nothing but its length, which the reader caps.
 
 Every message about a job carries its id, so that a worker that serves several jobs, one after the other, can never take
@@ -20,6 +20,7 @@ from shared.lifecycle import Event
 __all__ = [
     "WORKERS_AT_ONCE",
     "Answered",
+    "Ask",
     "Assign",
     "Callback",
     "Exited",
@@ -30,8 +31,10 @@ __all__ = [
     "FromForkServer",
     "FromWorker",
     "Log",
+    "Outputs",
     "Progress",
     "ToWorker",
+    "Told",
     "decode_fork",
     "decode_from_fork_server",
     "decode_from_worker",
@@ -58,8 +61,29 @@ class Assign:
     #: The client's W3C trace context, passed on to the job server; empty if none.
     traceparent: str = ""
     tracestate: str = ""
-    #: The client's JSON object, every member in its exact text, without `wait` and `callback`.
+    #: The job server's profile; empty: the first one.
+    profile: str = ""
+    #: What the client's path has beyond the route.
+    path: str = ""
+    #: The media type of the body; empty: JSON.
+    content_type: str = ""
+    #: The client's job. A JSON object has every member in its exact text, without those that the profile overwrites.
     body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Make a call to the job server about a job, which need not be this worker's own, and tell what it answered."""
+
+    job_id: str
+    #: As in `Assign`.
+    profile: str
+    #: `outcome`: whether the job is over, and its result; `status`: only the former; `cancel`: end it.
+    call: str
+    #: What the profile's placeholders stand for in this job, less the secrets: a JSON object.
+    values: str
+    #: As in `Assign`.
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +102,33 @@ class Progress:
 
     job_id: str
     event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """The job server's reply to the submission named what later calls need."""
+
+    job_id: str
+    #: By the profile's names: a JSON object.
+    values: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What the job server answered to a call; or its reply to the submission, where that says that the job is over."""
+
+    job_id: str
+    #: As in `Ask`; `submit`: the reply.
+    call: str
+    #: A verdict's kind (shared/job_server/verdict.py); `cancelled`; or `unavailable`: there is no sound answer.
+    kind: str
+    #: What the answer names as the job's state.
+    state: str = ""
+    #: The reason of a failure, or why there is no answer.
+    error: str = ""
+    #: What the client gets; empty: JSON.
+    content_type: str = ""
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +190,8 @@ class Exited:
     status: int
 
 
-ToWorker = Assign | Callback
-FromWorker = Progress | Answered | Failure | Log
+ToWorker = Assign | Ask | Callback
+FromWorker = Progress | Outputs | Told | Answered | Failure | Log
 FromForkServer = Forked | ForkFailed | Exited
 
 
@@ -148,8 +199,8 @@ def _by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
     return {kind.__name__: kind for kind in kinds}
 
 
-_TO_WORKER: Final = _by_name(Assign, Callback)
-_FROM_WORKER: Final = _by_name(Progress, Answered, Failure, Log)
+_TO_WORKER: Final = _by_name(Assign, Ask, Callback)
+_FROM_WORKER: Final = _by_name(Progress, Outputs, Told, Answered, Failure, Log)
 _FORK: Final = _by_name(Fork)
 _FROM_FORK_SERVER: Final = _by_name(Forked, ForkFailed, Exited)
 _KINDS: Final = _TO_WORKER | _FROM_WORKER | _FORK | _FROM_FORK_SERVER
@@ -166,7 +217,7 @@ _TYPES: Final = {kind: {f.name: str(f.type) for f in fields(kind)} for kind in _
 def encode(message: ToWorker | FromWorker | FromForkServer | Fork) -> bytes:
     """Return `message` as bytes."""
     line = _ENCODER.encode(_VALUES[type(message)](message)).encode()
-    return b"%b\n%b" % (line, message.body) if isinstance(message, Assign) else line
+    return b"%b\n%b" % (line, message.body) if isinstance(message, Assign | Told) else line
 
 
 def decode_to_worker(data: bytes) -> ToWorker:

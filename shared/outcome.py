@@ -14,8 +14,10 @@ __all__ = ["Failed", "Outcome", "Succeeded"]
 class Succeeded:
     """The callback came in time and does not report a failure."""
 
-    #: The callback's body, byte for byte.
+    #: The callback's body, byte for byte, or the part of it that is the result.
     body: bytes
+    #: Its media type; empty: JSON.
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class Failed:
     detail: str
     #: Whether the job server was given the job.
     submitted: Submitted
-    #: The callback's body, if the callback itself reported the failure.
+    #: The callback's body, if the callback itself reported the failure; as JSON, whatever it was.
     result: bytes | None = None
 
     @property

@@ -8,19 +8,25 @@ from typing import Any
 
 from shared.job_server.profile import Profile
 
-__all__ = ["WorkerConfig"]
+__all__ = ["JobServer", "WorkerConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobServer:
+    """A job server: where it is, and what is known of its protocol."""
+
+    url: str
+    profile: Profile
+    #: What the profile's placeholders `{env:NAME}` stand for, by `env:NAME`.
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
     """The part of the settings that reaches the workers."""
 
-    #: Where jobs are submitted.
-    job_server_url: str
-    #: What is known of the job server's protocol.
-    profile: Profile
-    #: What the profile's placeholders `{env:NAME}` stand for, by `env:NAME`.
-    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    #: Where jobs are submitted; the first one is that of jobs which name none.
+    job_servers: tuple[JobServer, ...]
     #: Authorities that may vouch for the job server, besides the system's: a file. Empty: none.
     job_server_cafile: str = ""
     #: Cap in bytes on the job server's reply.
@@ -38,10 +44,17 @@ class WorkerConfig:
     def encode(self) -> bytes:
         """Return the configuration as bytes."""
         members: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return json.dumps(members | {"profile": self.profile.as_json()}).encode()
+        members["job_servers"] = [
+            {"url": one.url, "profile": one.profile.as_json(), "secrets": one.secrets} for one in self.job_servers
+        ]
+        return json.dumps(members).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> WorkerConfig:
         """Return the configuration that `encode` wrote."""
         members = json.loads(data)
-        return cls(**members | {"profile": Profile.from_json(members["profile"])})
+        job_servers = tuple(
+            JobServer(url=one["url"], profile=Profile.from_json(one["profile"]), secrets=one["secrets"])
+            for one in members["job_servers"]
+        )
+        return cls(**members | {"job_servers": job_servers})

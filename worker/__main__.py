@@ -29,7 +29,7 @@ def lighten(config: WorkerConfig) -> None:
     """
     os.register_at_fork = _forget
     unwanted = ["_lzma", "_bz2", "_uuid", "grp"]  # a fork copies, for each library, five mappings
-    if config.max_jobs == 1 and not config.job_server_url.startswith("https:"):
+    if config.max_jobs == 1 and not any(one.url.startswith("https:") for one in config.job_servers):
         # Nobody speaks TLS here, and nobody uses uvloop, which loads these modules. Without them each worker is smaller
         # by some 3 MB that a fork would have to map, and the start spares the 90 ms that aiohttp takes to load the
         # system's certificates.

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.messages import WORKERS_AT_ONCE, Exited, Forked, ForkFailed, decode_fork, encode
 from worker.before_fork.warm_up import rehearse
-from worker.job_client import JobClient
+from worker.job_servers import JobServers
 from worker.loop import ForkableLoop
 from worker.main import Worker, run
 from worker.process import WorkerProcess
@@ -159,7 +159,7 @@ class ForkServer:
 
     async def _make_worker(self) -> Worker:
         config = self._config
-        return Worker(JobClient(config), self._process.outbox, config.max_jobs, config.linger_s)
+        return Worker(JobServers(config), self._process.outbox, config.max_jobs, config.linger_s)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -16,9 +16,10 @@ import multiprocessing.context
 import multiprocessing.queues
 import os
 import pickle
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from shared.messages import Assign, Callback, decode_to_worker
+from shared.messages import Ask, Assign, Callback, decode_to_worker
 
 __all__ = ["Inbox", "Post"]
 
@@ -85,8 +86,10 @@ class Inbox(_Queue):
 class Post:
     """Sorts what arrives in the inbox: one assignment at a time, and the callback for that very job."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, on_ask: Callable[[Ask], None]) -> None:
+        """`on_ask` hears of calls that are to be made beside that."""
         self._inbox = inbox
+        self._on_ask = on_ask
         self._loop = asyncio.get_running_loop()
         self._assignment: asyncio.Future[Assign] = self._loop.create_future()
         self._callback: asyncio.Future[None] = self._loop.create_future()
@@ -120,6 +123,8 @@ class Post:
                 self._job_id = message.job_id
                 self._callback = self._loop.create_future()
                 self._assignment.set_result(message)
+            case Ask():
+                self._on_ask(message)
             case Callback():
                 # A callback for a job this worker had earlier, or a second one, concerns nobody here.
                 if message.job_id == self._job_id and not self._callback.done():

@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import os
 from typing import TYPE_CHECKING, NoReturn
 
 from shared.errors import Code, JobServerError
 from shared.lifecycle import Event
-from shared.messages import Answered, Assign, Failure, FromWorker, Log, Progress, encode
+from shared.messages import Answered, Ask, Assign, Failure, FromWorker, Log, Outputs, Progress, Told, encode
 from worker.inbox import Inbox, Post
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from worker.job_client import JobClient
+    from shared.job_server.replies import Reply
+    from worker.job_servers import JobServers
 
 __all__ = ["Worker", "run"]
 
@@ -41,12 +43,13 @@ def run(loop: asyncio.AbstractEventLoop, worker: Worker, inbox: Inbox) -> NoRetu
 class Worker:
     """Serves one job after the other."""
 
-    def __init__(self, client: JobClient, outbox: Connection, max_jobs: int, linger_s: float = 0.0) -> None:
+    def __init__(self, job_servers: JobServers, outbox: Connection, max_jobs: int, linger_s: float = 0.0) -> None:
         """Serve `max_jobs` jobs (0: no limit).
 
         A submission under way when the inbox ends gets `linger_s` more seconds.
         """
-        self._client = client
+        self._job_servers = job_servers
+        self._asking: set[asyncio.Task[None]] = set()
         self._outbox = outbox
         self._max_jobs = max_jobs
         self._linger_s = linger_s
@@ -56,7 +59,7 @@ class Worker:
         """Serve jobs. Raises EOFError when the front end is gone."""
         if self._max_jobs != 1:
             gc.enable()  # a process for one job ends before its garbage matters; a reused one must collect it
-        post = Post(inbox)
+        post = Post(inbox, self._ask)
         done = 0
         while True:
             job, callback = await post.assignment()
@@ -67,7 +70,7 @@ class Worker:
                 os._exit(0)  # closing the client and the loop would cost time and bring nothing
 
     async def _serve_one(self, job: Assign, callback: asyncio.Future[None]) -> Answered | Failure:
-        submission = asyncio.ensure_future(self._client.submit(job, self._on_event))
+        submission = asyncio.ensure_future(self._job_servers.client(job.profile).submit(job, self._on_event))
         await asyncio.wait((submission, callback), return_when=asyncio.FIRST_COMPLETED)
         if not callback.done():
             failure = await self._read_submission(job, submission, callback)
@@ -81,27 +84,60 @@ class Worker:
         return Answered(job_id=job.job_id)
 
     async def _read_submission(
-        self, job: Assign, submission: asyncio.Future[None], callback: asyncio.Future[None]
+        self, job: Assign, submission: asyncio.Future[Reply], callback: asyncio.Future[None]
     ) -> Failure | None:
         """Return the failure of a finished submission, or None if the callback is there or will come."""
         try:
-            submission.result()
+            reply = submission.result()
         except TimeoutError:
             return Failure(
                 job_id=job.job_id, code=Code.DEADLINE_EXCEEDED, detail="the job server did not reply in time"
             )
         except JobServerError as exc:
+            if exc.lost_reply and self._job_servers.finds_lost_jobs(job.profile):
+                return None  # the front end asks for it
             if exc.lost_reply:
-                await asyncio.wait((callback,), timeout=self._client.lost_reply_wait_s)
+                await asyncio.wait((callback,), timeout=self._job_servers.lost_reply_wait_s)
             if callback.done():
                 return None
             return Failure(job_id=job.job_id, code=exc.code, detail=exc.detail)
-        self._on_event(Event.REPLY_READ)
+        self._report_reply(job, reply)
         return None
 
+    def _report_reply(self, job: Assign, reply: Reply) -> None:
+        if reply.outputs:
+            self._tell(Outputs(job_id=job.job_id, values=json.dumps(dict(reply.outputs))))
+        self._on_event(Event.REPLY_READ)
+        verdict = reply.verdict
+        if verdict is not None:  # the job is over; the front end records that, and says so as of a callback
+            self._tell(
+                Told(
+                    job_id=job.job_id,
+                    call="submit",
+                    kind=verdict.kind,
+                    state=verdict.state,
+                    error=verdict.error,
+                    content_type=reply.content_type if verdict.result is None else "",
+                    body=reply.body if verdict.result is None else verdict.result,
+                )
+            )
+
+    def _ask(self, ask: Ask) -> None:
+        """Make a call beside whatever else this worker does, and tell what came of it."""
+
+        async def make() -> None:
+            self._tell(await self._job_servers.asker(ask.profile).tell(ask))
+
+        task = asyncio.ensure_future(make())
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
     def _on_event(self, event: Event) -> None:
+        self._tell(Progress(job_id=self._job_id, event=event))
+
+    def _tell(self, message: FromWorker) -> None:
         try:
-            self._report(Progress(job_id=self._job_id, event=event))
+            self._report(message)
         except BrokenPipeError:
             if not self._linger_s:
                 raise
@@ -116,7 +152,7 @@ class Worker:
             self._report(Log(level="error", event=f"worker ended by {type(exc).__name__}", job_id=self._job_id))
 
 
-async def _cancel(future: asyncio.Future[None]) -> None:
+async def _cancel(future: asyncio.Future[Reply]) -> None:
     future.cancel()
     with contextlib.suppress(asyncio.CancelledError, JobServerError, TimeoutError):
         await future

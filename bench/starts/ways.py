@@ -23,7 +23,7 @@ from shared.job_server import loader
 from shared.messages import Answered, Assign, Callback, Fork, Forked, Progress, encode
 from shared.messages import decode_from_fork_server as heard
 from shared.messages import decode_from_worker as said
-from shared.worker_config import WorkerConfig
+from shared.worker_config import JobServer, WorkerConfig
 
 __all__ = ["answer_for_ever", "main"]
 
@@ -75,8 +75,7 @@ def _time(name: str, start: Callable[[], None], left_out: int, jobs: int = _JOBS
 
 def _config(url: str) -> WorkerConfig:
     return WorkerConfig(
-        job_server_url=url,
-        profile=loader.load("spreedly"),
+        job_servers=(JobServer(url=url, profile=loader.load("spreedly")),),
         max_body_bytes=1 << 20,
         submit_retries=0,
         lost_reply_wait_s=1,
@@ -139,13 +138,13 @@ def _put(inbox: multiprocessing.queues.Queue[bytes], data: bytes) -> None:
 
 
 def _standard_worker(inbox: multiprocessing.queues.Queue[bytes], outbox: Connection, url: str) -> None:
-    from worker.job_client import JobClient  # noqa: PLC0415
+    from worker.job_servers import JobServers  # noqa: PLC0415
 
     config = _config(url)
     inbox.get()
 
     async def serve() -> None:
-        client = JobClient(config)
+        client = JobServers(config).client("")
         await client.submit(_assign(), lambda event: outbox.send_bytes(encode(Progress(job_id="j", event=event))))
         await client.close()
 

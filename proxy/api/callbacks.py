@@ -1,11 +1,16 @@
-"""The callback route: where the job server says that a job is done.
+"""The callback routes: where a job server says how a job is doing.
 
-Who may call is told by the token alone, so every token that is not one of ours gets the same answer to the byte, before
-anything of the body is read.
+Who may call is told by the token, so every token that is not one of ours gets the same answer to the byte, before
+anything of the body is read. A profile may ask for a proof besides. Where a job server knows one URL for all jobs, that
+proof is all there is.
+
+Whatever is taken is answered 200 with a small body: some job servers take nothing else for a success, and some give up
+a URL that answers otherwise.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.http.asgi import read_body, send_response
@@ -13,6 +18,8 @@ from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
 from shared.errors import Code, RequestError, StrictJSONError
 from shared.job_server.callbacks import Received
+from shared.job_server.documents import TooLargeError, inflate, kept_content_type
+from shared.job_server.verdict import Kind
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -20,7 +27,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.jobs.callback_intake import CallbackIntake
-    from shared.job_server.callbacks import Callbacks
+    from proxy.jobs.job_server import ServedJobServer, ServedJobServers
+    from shared.job_server.verdict import Verdict
 
 __all__ = ["CallbackRoute"]
 
@@ -30,15 +38,24 @@ _ANSWERS: Final = {
     CallbackFate.DUPLICATE: b'{"status": "duplicate"}',
     CallbackFate.LATE: b'{"status": "late"}',
 }
+#: To whoever only looks whether there is something.
+_HERE: Final = b'{"status": "here"}'
+#: At a URL that is told of all jobs of a job server, also of those that are not ours.
+_NOBODYS: Final = b'{"status": "unknown"}'
+_GZIP: Final = b"\x1f\x8b"
 
 
 class CallbackRoute:
-    """`POST` or `PUT /callback/<token>`."""
+    """`POST` or `PUT /callback/<token>`, also with a name after that, and the fixed URLs of profiles."""
 
-    def __init__(self, intake: CallbackIntake, callbacks: Callbacks, *, max_body_bytes: int) -> None:
+    def __init__(self, intake: CallbackIntake, job_servers: ServedJobServers, *, max_body_bytes: int) -> None:
         self._intake = intake
-        self._callbacks = callbacks
+        self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
+        #: By the last part of their paths.
+        self._fixed = {
+            one.profile.callback.path.rpartition("/")[2]: one for one in job_servers if one.profile.callback.path
+        }
 
     @property
     def counts(self) -> Counter[str]:
@@ -46,27 +63,89 @@ class CallbackRoute:
         return self._intake.counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take a callback."""
-        hashed = token_hash(scope["path_params"]["token"])
-        if not await self._intake.is_known(hashed):
+        """Take a callback; to whoever only looks, say that callbacks are taken here, and nothing of the token."""
+        if scope["method"] in {"GET", "HEAD"}:
+            await send_response(scope, send, 200, _HERE, b"application/json")
+            return
+        token = scope["path_params"]["token"]
+        server = self._fixed.get(token)
+        if server is not None:
+            await self._fixed_url(scope, receive, send, server)
+            return
+        hashed = token_hash(token)
+        found = await self._intake.find(hashed)
+        server = None if found is None else self._job_servers.of(found.profile)
+        if found is None or server is None or scope["path_params"].get("route", "") not in server.routes:
             self.counts[CallbackFate.UNKNOWN] += 1
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
+        received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
+        fate = await self._intake.take(hashed, *self._read(server, received))
+        await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")
+
+    async def _fixed_url(self, scope: Scope, receive: Receive, send: Send, server: ServedJobServer) -> None:
+        """Take a callback that says itself which job it is for."""
+        received = await self._receive(scope, receive, server, {})
+        hashed = await self._hash_of_job(server, server.callbacks.correlation(received))
+        if hashed is None:
+            self.counts[CallbackFate.UNKNOWN] += 1
+            answer = _NOBODYS
+        else:
+            answer = _ANSWERS[await self._intake.take(hashed, *self._read(server, received))]
+        await send_response(scope, send, 200, answer, b"application/json")
+
+    async def _hash_of_job(self, server: ServedJobServer, name: str) -> bytes | None:
+        """Return what the token of the job is known by that a callback names, if it is one of ours."""
+        output = server.profile.callback.correlate_with
+        if not name:
+            return None
+        if output == "callback_token":
+            hashed = token_hash(name)
+            return hashed if await self._intake.find(hashed) is not None else None
+        job = self._intake.find_named(server.name, output, name)
+        return None if job is None else job.token_hash
+
+    async def _receive(
+        self, scope: Scope, receive: Receive, server: ServedJobServer, values: dict[str, str]
+    ) -> Received:
+        """Return the callback, inflated if it was gzip, and proven if the profile wants that. Raises RequestError."""
         try:
-            body = await read_body(scope, receive, self._max_body_bytes)
-            verdict = self._callbacks.read(
-                Received(
-                    method=scope["method"],
-                    route=scope["path_params"].get("route", ""),
-                    query=scope["query_string"].decode("latin-1"),
-                    headers=scope["headers"],
-                    body=body,
-                )
-            )
-        except StrictJSONError as exc:
+            raw = await read_body(scope, receive, self._max_body_bytes)
+            body = self._inflated(scope, raw)
+        except TooLargeError as exc:
             self.counts[CallbackFate.REFUSED] += 1
-            raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
+            raise RequestError(Code.PAYLOAD_TOO_LARGE, f"the callback is too large: {exc}") from exc
         except RequestError:
             self.counts[CallbackFate.REFUSED] += 1
             raise
-        fate = await self._intake.take(hashed, body, verdict)
-        await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")
+        received = Received(
+            method=scope["method"],
+            route=scope["path_params"].get("route", ""),
+            query=scope["query_string"].decode("latin-1"),
+            headers=scope["headers"],
+            body=body,
+        )
+        verifier = server.verifier
+        if verifier is not None and not verifier.is_genuine(received, raw, server.secrets | values, time.time()):
+            self.counts[CallbackFate.FORGED] += 1
+            raise RequestError(Code.UNAUTHORIZED, "the callback does not prove that it is the job server's")
+        return received
+
+    def _inflated(self, scope: Scope, raw: bytes) -> bytes:
+        if not raw.startswith(_GZIP) and all(name != b"content-encoding" for name, _ in scope["headers"]):
+            return raw
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        return inflate(raw, headers, self._max_body_bytes)
+
+    def _read(self, server: ServedJobServer, received: Received) -> tuple[bytes, Verdict, str]:
+        """Return what the client gets of a callback, what that says, and its media type."""
+        try:
+            verdict = server.callbacks.read(received)
+        except StrictJSONError as exc:
+            self.counts[CallbackFate.REFUSED] += 1
+            raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
+        if verdict.result is not None:
+            return verdict.result, verdict, ""
+        content_type = ""
+        if verdict.kind is Kind.SUCCEEDED and not server.profile.callback.json_only:
+            content_type = kept_content_type(received.header(b"content-type"))
+        return received.body, verdict, content_type

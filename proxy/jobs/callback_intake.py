@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from proxy import log
 from proxy.jobs import log_lines
+from proxy.jobs.early import EarlyNames
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.job_server.verdict import Kind
 from shared.lifecycle import State
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from proxy.jobs.delivery import Delivery
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
+    from proxy.jobs.polling import Poller
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
     from shared.job_server.verdict import Verdict
 
 __all__ = ["CallbackFate", "CallbackIntake"]
 
+_NOT_FINAL: Final = frozenset({Kind.PROGRESS, Kind.NOTIFICATION})
 #: How long a callback that is here waits for the store before its job gets it, recorded or not.
 _PATIENCE_S: Final = 1.0
 
@@ -53,59 +56,102 @@ class CallbackFate(StrEnum):
     UNKNOWN = "unknown"
     #: Too large, too slow, or not JSON; another one may follow.
     REFUSED = "refused"
+    #: It does not prove who sent it, as the profile wants it.
+    FORGED = "forged"
     #: It could not be recorded; its sender was told so.
     UNRECORDED = "unrecorded"
     #: A job ended without any, though it was or may have been submitted. It may still come late.
     NEVER = "never"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Called:
+    verdict: Verdict
+    body: bytes
+    content_type: str
+
+
 class CallbackIntake:
     """Takes callbacks that have been read and found sound."""
 
-    def __init__(self, in_flight: InFlight, store: JobStore, delivery: Delivery) -> None:
+    def __init__(self, in_flight: InFlight, store: JobStore, delivery: Delivery, poller: Poller) -> None:
         self._in_flight = in_flight
         self._store = store
         self._delivery = delivery
+        self._poller = poller
+        self._early = EarlyNames()
+        self._looking: set[asyncio.Task[None]] = set()
         #: How many callbacks had which `CallbackFate`.
         self.counts: Counter[str] = Counter()
         #: One at a time for each token whose job is not in flight here.
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
-    async def is_known(self, hashed: bytes) -> bool:
-        """Return whether a token with this hash is or was a job's. Raises StoreUnavailableError."""
-        if self._in_flight.by_token(hashed) is not None:
-            return True
+    async def find(self, hashed: bytes) -> Job | Record | None:
+        """Return the job that a token with this hash is or was for. Raises StoreUnavailableError."""
+        job = self._in_flight.by_token(hashed)
+        if job is not None:
+            return job
         with _Counted(self.counts):
-            return await self._store.by_token(hashed) is not None
+            return await self._store.by_token(hashed)
 
-    async def take(self, hashed: bytes, body: bytes, verdict: Verdict) -> CallbackFate:
+    def find_named(self, profile: str, output: str, name: str) -> Job | None:
+        """Return the job in flight that the job server calls `name`; if there is none, it may be one that comes yet."""
+        if output in {"job_id", "job_uuid"}:
+            return self._in_flight.by_id(name.replace("-", ""))
+        for job in self._in_flight:
+            if job.profile == profile and job.recorder.record.outputs.get(output) == name:
+                return job
+        self._early.keep(profile, name)
+        return None
+
+    def note_name(self, profile: str, name: str) -> bool:
+        """Return whether a callback came for this name before its job had it."""
+        return self._early.pop(profile, name)
+
+    async def take(self, hashed: bytes, body: bytes, verdict: Verdict, content_type: str = "") -> CallbackFate:
         """Take a callback, which says `verdict` and is recorded when this returns.
+
+        `body` is what the client gets of it, or is shown of it; `content_type` its media type, empty for JSON.
 
         Raises:
             StoreUnavailableError: it could not be recorded.
             RequestError: the job was forgotten meanwhile.
         """
+        called = _Called(verdict=verdict, body=body, content_type=content_type)
         job = self._in_flight.by_token(hashed)
         with _Counted(self.counts):
             if job is None:
-                fate = await self._for_record(hashed, body, verdict)
+                fate = await self._for_record(hashed, called)
             else:
-                fate = await self._for_job(job, body, verdict)
+                fate = await self._for_job(job, called)
         self.counts[fate] += 1
         return fate
 
-    async def _for_job(self, job: Job, body: bytes, verdict: Verdict) -> CallbackFate:
-        recorder = job.recorder
+    async def _for_job(self, job: Job, called: _Called) -> CallbackFate:
+        recorder, verdict = job.recorder, called.verdict
+        if verdict.kind in _NOT_FINAL:
+            job.progress(verdict.state, called.body, verdict.outputs)
+            if verdict.kind is Kind.NOTIFICATION:
+                job.notify()
+            return CallbackFate.PROGRESS
         if recorder.called_back:
             await asyncio.shield(recorder.duplicate())
             return CallbackFate.DUPLICATE
-        if verdict.kind is Kind.PROGRESS:
-            job.progress(verdict.state)
-            return CallbackFate.PROGRESS
         late = job.state is State.FINISHED
         early = job.state in {State.ASSIGNED, State.SUBMITTING} and not job.adopted
-        stored = recorder.callback(body, failed=verdict.failed, early=early)
-        self._deliver_when_stored(stored, recorder.record)
+        job.learn(verdict.outputs, from_reply=False)
+        stored = recorder.callback(
+            called.body,
+            failed=verdict.failed,
+            early=early,
+            content_type=called.content_type,
+            error=verdict.error,
+        )
+        asks_why = verdict.failed and not verdict.error and not late and self._poller.can_find_reason(job)
+        if asks_why:
+            self._deliver_with_reason(job)
+        else:
+            self._deliver_when_stored(stored, recorder.record)
         await asyncio.shield(stored)
         late = late or (job.state is State.FINISHED and not job.callback.done())
         if late:
@@ -131,24 +177,40 @@ class CallbackIntake:
         if not stored.cancelled() and stored.exception() is None:
             self._delivery.deliver(record)
 
-    async def _for_record(self, hashed: bytes, body: bytes, verdict: Verdict) -> CallbackFate:
+    def _deliver_with_reason(self, job: Job) -> None:
+        """Deliver once the job server was asked why; its callback did not say."""
+
+        async def look() -> None:
+            try:
+                await self._poller.find_reason(job)
+            finally:
+                self._delivery.deliver(job.recorder.record)
+
+        task = asyncio.get_running_loop().create_task(look())
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _for_record(self, hashed: bytes, called: _Called) -> CallbackFate:
+        verdict = called.verdict
         lock = self._locks.setdefault(hashed, asyncio.Lock())
         async with lock:
             record = await self._store.by_token(hashed)
             if record is None:
                 raise RequestError(Code.NOT_FOUND, "there is no such callback")
+            if verdict.kind in _NOT_FINAL:
+                return CallbackFate.PROGRESS
             if record.callback is not None:
                 self._store.note(replace(record, duplicates=record.duplicates + 1))
                 return CallbackFate.DUPLICATE
-            if verdict.kind is Kind.PROGRESS:
-                return CallbackFate.PROGRESS
             late = record.state is State.FINISHED
             called_back = replace(
                 record,
                 state=State.FINISHED,
                 finished_at=record.finished_at or time.time(),
-                callback=body,
+                callback=called.body,
                 says_failed=verdict.failed,
+                content_type=called.content_type,
+                error=verdict.error,
             )
             stored = self._store.put(called_back)
             stored.add_done_callback(partial(self._deliver_if_stored, called_back))

@@ -39,9 +39,12 @@ from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from proxy.jobs.entrance import JobRequest
     from proxy.jobs.headroom import Headroom
     from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.polling import Poller
     from proxy.jobs.runner import Runner
     from proxy.store.protocol import JobStore
 
@@ -61,7 +64,7 @@ class Observer(Protocol):
 class Dispatcher:
     """Admits jobs and sees them through."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it brings together
         self,
         *,
         runner: Runner,
@@ -69,6 +72,7 @@ class Dispatcher:
         in_flight: InFlight,
         headroom: Headroom,
         observer: Observer,
+        poller: Poller,
         callback_counts: Counter[str],
         max_jobs: int,
         job_timeout_s: float,
@@ -79,6 +83,7 @@ class Dispatcher:
         self._in_flight = in_flight
         self._headroom = headroom
         self._observer = observer
+        self._poller = poller
         self._callback_counts = callback_counts
         self._max_jobs = max_jobs
         self._job_timeout_s = job_timeout_s
@@ -113,9 +118,12 @@ class Dispatcher:
             fingerprint=fingerprint,
             accepted_at=now,
             deadline_at=now + self._job_timeout_s,
+            profile=request.profile,
+            outputs={"path": request.path} if request.path else {},
         )
         job = Job(
             body=request.body,
+            content_type=request.content_type,
             deadline=time.monotonic() + self._job_timeout_s,
             recorder=Recorder(self._store, record),
             token=token,
@@ -147,6 +155,7 @@ class Dispatcher:
         """Cancel a job in flight and return it, if there is one; it is over when it has its outcome."""
         job = self._in_flight.by_id(job_id)
         if job is not None and not job.cancelled.done():
+            job.is_cancellable = self._poller.can_cancel(job)
             job.cancelled.set_result(None)
         return job
 
@@ -158,12 +167,17 @@ class Dispatcher:
 
     def _start(self, job: Job, runner: Runner) -> None:
         self._in_flight.add(job)
-        task = asyncio.get_running_loop().create_task(self._see_through(job, runner))
+        self._run(self._see_through(job, runner))
+
+    def _run(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _see_through(self, job: Job, runner: Runner) -> None:
         outcome: Outcome = Failed(code=Code.INTERNAL_ERROR, detail="the proxy failed", submitted=Submitted.UNKNOWN)
+        following = self._run(self._follow(job)) if self._poller.wants_to_follow(job) else None
         try:
             outcome = await runner.run(job)
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave a client without an answer
@@ -180,6 +194,22 @@ class Dispatcher:
                     self._callback_counts[CallbackFate.NEVER] += 1
                 job.outcome.set_result(outcome)
                 self._observer.job_finished(job, outcome)
+                if following is not None:
+                    following.cancel()
+                if _is_given_up(outcome) and self._poller.can_cancel(job):
+                    self._run(self._poller.cancel(job))
+
+    async def _follow(self, job: Job) -> None:
+        try:
+            await self._poller.follow(job)
+        except Exception as exc:  # noqa: BLE001 - the callback may still come
+            log_lines.job_event("error", "a job could not be followed", job, kind=type(exc).__name__)
+
+
+def _is_given_up(outcome: Outcome) -> bool:
+    """Return whether the job may run at the job server with nobody to wait for it."""
+    codes = {Code.CANCELLED, Code.DEADLINE_EXCEEDED}
+    return isinstance(outcome, Failed) and outcome.code in codes and outcome.submitted is not Submitted.NO
 
 
 async def _record_end(job: Job, outcome: Outcome) -> None:

@@ -22,8 +22,14 @@ __all__ = ["Entrance", "JobRequest"]
 class JobRequest:
     """A job that somebody wants done, however it came."""
 
-    #: A JSON object: every member in its exact text, without those that are the proxy's to set.
+    #: The name of the profile of the job server that is to have it; empty: the first one.
+    profile: str = ""
+    #: A JSON object has every member in its exact text, without those that are the proxy's to set.
     body: bytes
+    #: The media type of the body; empty: JSON.
+    content_type: str = ""
+    #: What the request's path has beyond the route.
+    path: str = ""
     #: What the idempotency key is known by; None: there is none, and each request is a job of its own.
     key: bytes | None = None
     #: W3C trace context; empty if none.
@@ -52,7 +58,10 @@ class Entrance:
         """
         if request.key is None:
             return self._dispatcher.submit(request), False
-        fingerprint = hashlib.sha256(request.body).digest()
+        printed = request.body
+        if request.path or request.content_type:
+            printed = b"\0".join((request.path.encode(), request.content_type.encode(), request.body))
+        fingerprint = hashlib.sha256(printed).digest()
         return await self._keys.join_or_begin(
             request.key, fingerprint, lambda: self._dispatcher.submit(request, fingerprint)
         )

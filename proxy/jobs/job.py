@@ -6,22 +6,28 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from shared import lifecycle
 from shared.errors import Code
+from shared.job_server.documents import kept_content_type
+from shared.job_server.verdict import Kind
 from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
     from proxy.jobs.recorder import Recorder
+    from shared.messages import Told
 
 __all__ = ["Job", "new_id", "new_token", "token_hash"]
 
 #: Of the events of one job so many are kept, more than any sound worker reports; and always how it ended.
 _MAX_LIFE: Final = 500
 _ENDS: Final = frozenset({Event.CALLBACK, Event.FINISH})
+#: What a job server says of a job that is not over is kept up to this length.
+_MAX_PROGRESS_BYTES: Final = 16_384
 #: Of what a job server calls a job's state so many characters are kept.
 _MAX_REMOTE_STATE: Final = 100
 
@@ -45,8 +51,10 @@ def token_hash(token: str) -> bytes:
 class Job:
     """One client request on its way to an outcome; lives in the front end until then."""
 
-    #: The client's JSON object: every member in its exact text, without `wait` and `callback`.
+    #: The client's job: a JSON object has every member in its exact text, without those that the profile overwrites.
     body: bytes
+    #: The media type of the body; empty: JSON.
+    content_type: str = ""
     #: The instant of the monotonic clock by which the client has its answer, in seconds.
     deadline: float
     #: Tells the store what happens to the job, and has the record of it.
@@ -58,11 +66,20 @@ class Job:
     tracestate: str = ""
     #: The job's span while it is traced (proxy/observe/tracing.py).
     span: object | None = field(default=None, repr=False)
+    #: The job server can be told to end the job, as far as is known now.
+    is_cancellable: bool = False
     #: Left open by an earlier front end: it may have been submitted, and is not submitted again.
     adopted: bool = False
     state: State = State.ACCEPTED
     #: The state that the job server named last, cut to a length; empty: none yet.
     remote_state: str = ""
+    #: The last thing that it said before the end, if that is short, and how often it said anything.
+    last_progress: bytes = b""
+    progress_count: int = 0
+    #: The job server has said that there is something to ask for.
+    notified: bool = False
+    #: Set with everything that happens.
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     #: The worker that has or had the job; 0: none yet, or not a local process.
     worker_pid: int = 0
     #: state -> when it was first reached, monotonic seconds.
@@ -97,6 +114,11 @@ class Job:
         return self.recorder.record.fingerprint
 
     @property
+    def profile(self) -> str:
+        """The name of the job server's profile."""
+        return self.recorder.record.profile
+
+    @property
     def submitted(self) -> Submitted:
         """Whether the job server has the job, as far as is known now; not for a finished job."""
         return lifecycle.submitted(self.state)
@@ -112,6 +134,7 @@ class Job:
         self.reached.setdefault(self.state, now)
         if len(self.life) < _MAX_LIFE or event in _ENDS:
             self.life.append((now, event))
+        self.changed.set()
 
     def call_back(self) -> None:
         """Note that the callback is in the record; whoever runs the job goes on. Ignored once the job is over."""
@@ -119,12 +142,49 @@ class Job:
             self.advance(Event.CALLBACK)
             self.callback.set_result(None)
 
-    def progress(self, state: str) -> None:
+    def progress(self, state: str, body: bytes = b"", outputs: Mapping[str, str] | None = None) -> None:
         """Note that the job server has the job and says that it is in `state`. Ignored once the job is over."""
-        if self.state is not State.FINISHED and not self.callback.done():
-            self.advance(Event.PROGRESS)
-            self.remote_state = state[:_MAX_REMOTE_STATE]
+        if self.state is State.FINISHED or self.callback.done():
+            return
+        was = self.state
+        self.advance(Event.PROGRESS)
+        self.remote_state = state[:_MAX_REMOTE_STATE]
+        self.progress_count += 1
+        if body:
+            self.last_progress = body if len(body) <= _MAX_PROGRESS_BYTES else b""
+        self.learn(outputs or {}, from_reply=False)
+        if was is not State.WAITING:  # said once: what more of it comes, however often, costs the store nothing
             self.recorder.waiting()
+
+    def learn(self, outputs: Mapping[str, str], *, from_reply: bool) -> None:
+        """Take what the job server names; what its reply named counts for more than what a callback does."""
+        if outputs:
+            known = self.recorder.record.outputs
+            self.recorder.outputs({**known, **outputs} if from_reply else {**outputs, **known})
+            self.changed.set()
+
+    def notify(self) -> None:
+        """Note that the job server has said that there is something to ask for."""
+        self.notified = True
+        self.changed.set()
+
+    def ended_by_answer(self, told: Told) -> bool:
+        """Take an answer that says how the job ended, as if it were the callback; return whether it does.
+
+        The first that says so counts.
+        """
+        if told.kind not in {Kind.SUCCEEDED, Kind.FAILED}:
+            return False
+        if not self.callback.done() and self.state is not State.FINISHED and not self.recorder.called_back:
+            self.recorder.callback(
+                told.body,
+                failed=told.kind == Kind.FAILED,
+                early=False,
+                content_type=kept_content_type(told.content_type),
+                error=told.error,
+            )
+            self.call_back()
+        return True
 
     def failure(self, code: Code, detail: str) -> Failed:
         """Return the failure `code` with what the state says about the job server."""
@@ -132,6 +192,5 @@ class Job:
 
     def cancellation(self) -> Failed:
         """Return how the job ends where somebody has cancelled it."""
-        return self.failure(
-            Code.CANCELLED, "the job was cancelled; the job server was not told, as it has no call for that"
-        )
+        told = "is told" if self.is_cancellable else "was not told, as it has no call for that"
+        return self.failure(Code.CANCELLED, f"the job was cancelled; the job server {told}")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -72,7 +73,19 @@ class Recorder:
         """Whether a callback came, recorded or not."""
         return self.record.callback is not None
 
-    def callback(self, body: bytes, *, failed: bool, early: bool) -> asyncio.Future[None]:
+    def outputs(self, outputs: Mapping[str, str]) -> None:
+        """Record, some time, what the job server has named."""
+        self.record = replace(self.record, outputs=outputs)
+        self._store.note(self.record)
+
+    def reason(self, error: str) -> None:
+        """Record, some time, the reason of the failure that a callback told without one."""
+        self.record = replace(self.record, error=error)
+        self._store.note(self.record)
+
+    def callback(
+        self, body: bytes, *, failed: bool, early: bool, content_type: str = "", error: str = ""
+    ) -> asyncio.Future[None]:
         """Record the first callback; the future is done when that is so, or fails with StoreUnavailableError."""
         self.record = replace(
             self.record,
@@ -81,6 +94,8 @@ class Recorder:
             callback=body,
             says_failed=failed,
             early=early,
+            content_type=content_type,
+            error=error,
         )
         self._callback_stored = self._save()
         return self._callback_stored
@@ -109,7 +124,8 @@ class Recorder:
             return  # all of it is recorded
         body = outcome.body if isinstance(outcome, Succeeded) else outcome.result
         if failure is None and not self.called_back and body is not None:
-            record = replace(record, callback=body, says_failed=isinstance(outcome, Failed))
+            content_type = outcome.content_type if isinstance(outcome, Succeeded) else ""
+            record = replace(record, callback=body, says_failed=isinstance(outcome, Failed), content_type=content_type)
         self.record = replace(
             record,
             state=State.FINISHED,

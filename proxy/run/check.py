@@ -29,6 +29,7 @@ from proxy.workers.pool import Pool
 from shared.errors import SettingsError
 from shared.job_server import loader
 from shared.settings import load, misspelt
+from shared.worker_config import JobServer
 
 if TYPE_CHECKING:
     from shared.job_server.profile import Profile
@@ -225,7 +226,7 @@ class Check:
     async def _worker(self, url: str, profile: Profile) -> None:
         settings = self._settings
         pool = Pool(
-            config=worker_config(settings, url, profile).encode(),
+            config=worker_config(settings, (JobServer(url=url, profile=profile),)).encode(),
             spares=1,
             max_jobs=settings.worker_max_jobs,
             max_body_bytes=settings.max_body_bytes,

@@ -37,10 +37,9 @@ from proxy.workers.orphans import become_subreaper, reap_orphans
 from proxy.workers.pool import Pool
 from shared.errors import SettingsError
 from shared.job_server import loader
-from shared.job_server.placeholders import names_in
 from shared.settings import load, misspelt
 from shared.version import VERSION
-from shared.worker_config import WorkerConfig
+from shared.worker_config import JobServer, WorkerConfig
 
 if TYPE_CHECKING:
     import socket
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
     from proxy.http.server import Listener
     from proxy.run.wiring import App
-    from shared.job_server.profile import Profile
     from shared.settings import Settings
 
 __all__ = ["HARD_STOP_S", "FrontEnd", "worker_config"]
@@ -75,10 +73,8 @@ class FrontEnd:
         """
         self._given = settings
         self._read = read
-        self._profile = loader.load(settings.profile)
-        self._settings = replace(settings, job_server_url=settings.job_server_url or self._profile.server.url)
-        _check_served(self._profile)
-        loader.secrets_of(self._profile)  # a secret that is missing is told before anything is started
+        self._job_servers = job_servers_of(settings)
+        self._settings = replace(settings, job_server_url=self._job_servers[0].url)
         if settings.job_server_cafile:
             check_trust(settings.job_server_cafile)
         self._job_server: EmbeddedJobServer | None = None
@@ -118,7 +114,7 @@ class FrontEnd:
         callbacks = callback_url(settings, sockets.get("callback", sockets["public"]))
         pool = await self._start_processes()
         store = Journal(journal, ttl_s=settings.result_ttl) if journal else MemoryStore(settings.result_ttl)
-        app, listeners = await _serve(settings, self._profile, pool, store, callbacks, sockets)
+        app, listeners = await _serve(settings, self._job_servers, pool, store, callbacks, sockets)
         self._reload = Reload(self._given, self._read, app.authorization, listeners.values())
         _tune_garbage_collection()
         self._stall_watch.start()
@@ -139,9 +135,10 @@ class FrontEnd:
         settings = self._settings
         if not settings.job_server_url:
             self._job_server = EmbeddedJobServer()
-        url = self._job_server.url if self._job_server else settings.job_server_url
+            first = replace(self._job_servers[0], url=self._job_server.url)
+            self._job_servers = (first, *self._job_servers[1:])
         self._pool = Pool(
-            config=worker_config(settings, url, self._profile).encode(),
+            config=worker_config(settings, self._job_servers).encode(),
             spares=settings.worker_spares,
             max_jobs=settings.worker_max_jobs,
             max_body_bytes=settings.max_body_bytes,
@@ -210,31 +207,32 @@ class FrontEnd:
         os._exit(code)
 
 
-def _check_served(profile: Profile) -> None:
-    """Raise SettingsError if `profile` needs what is read and checked but not carried out yet."""
-    needed = {
-        "[verify]": profile.verify,
-        "[status]": profile.status,
-        "[result]": profile.result,
-        "[submit] form": profile.submit.form,
-        "[submit] succeeded": profile.submit.succeeded,
-        "[callback] notification_only": profile.callback.notification_only,
-        "[callback] path": profile.callback.path,
-        "{path}": any(name == "path" for name in names_in([profile.submit.url, profile.submit.query])),
-        "a body that is not JSON": not profile.submit.body,
-    }
-    missing = ", ".join(what for what, is_needed in needed.items() if is_needed)
-    if missing:
-        raise SettingsError(f"PROFILE: {profile.name} needs {missing}, which this version does not support yet")
+def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
+    """Return the job servers that PROFILE names. JOB_SERVER_URL is the first one's; empty: it is to be embedded.
+
+    Raises:
+        SettingsError: a profile cannot be loaded, a secret is not set, or one of the others has no address.
+    """
+    servers: list[JobServer] = []
+    for name in settings.profile.split(","):
+        profile = loader.load(name.strip())
+        url = profile.server.url if servers else settings.job_server_url or profile.server.url
+        if servers and not url:
+            raise SettingsError(
+                f"PROFILE: {profile.name} has no [server] url, and only the first one takes JOB_SERVER_URL"
+            )
+        if any(one.profile.name == profile.name for one in servers):
+            raise SettingsError(f"PROFILE: {profile.name} is named twice")
+        servers.append(JobServer(url=url, profile=profile, secrets=loader.secrets_of(profile)))
+    return tuple(servers)
 
 
-def worker_config(settings: Settings, job_server_url: str, profile: Profile) -> WorkerConfig:
+def worker_config(settings: Settings, job_servers: tuple[JobServer, ...]) -> WorkerConfig:
     """Return what the workers need to know of the settings."""
+    speaks_tls = any(one.url.startswith("https:") for one in job_servers)
     return WorkerConfig(
-        job_server_url=job_server_url,
-        job_server_cafile=settings.job_server_cafile if job_server_url.startswith("https:") else "",
-        profile=profile,
-        secrets=loader.secrets_of(profile),
+        job_servers=job_servers,
+        job_server_cafile=settings.job_server_cafile if speaks_tls else "",
         max_body_bytes=settings.max_body_bytes,
         submit_retries=settings.submit_retries,
         lost_reply_wait_s=settings.lost_reply_wait,
@@ -245,7 +243,7 @@ def worker_config(settings: Settings, job_server_url: str, profile: Profile) -> 
 
 async def _serve(
     settings: Settings,
-    profile: Profile,
+    job_servers: tuple[JobServer, ...],
     pool: Pool,
     store: JobStore,
     callbacks: str,
@@ -255,7 +253,7 @@ async def _serve(
     from proxy.http.server import Listener  # noqa: PLC0415
     from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
 
-    app = create_app(settings, profile, pool=pool, store=store, callback_url=callbacks)
+    app = create_app(settings, job_servers, pool=pool, store=store, callback_url=callbacks)
     await app.dispatcher.restore()  # before anything is accepted: a callback must find its job
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
     limits = Limits(keep_alive_s=settings.keep_alive_timeout)

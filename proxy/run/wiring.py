@@ -25,12 +25,12 @@ from proxy.jobs.dispatcher import Dispatcher
 from proxy.jobs.entrance import Entrance
 from proxy.jobs.headroom import Headroom
 from proxy.jobs.in_flight import InFlight
+from proxy.jobs.job_server import ServedJobServers
+from proxy.jobs.polling import Poller
 from proxy.observe import tracing
 from proxy.observe.gauges import LiveMetrics
 from proxy.observe.observers import Observers
 from proxy.workers.local_runner import LocalRunner
-from shared.job_server.callbacks import Callbacks
-from shared.job_server.client_jobs import ClientJobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from proxy.store.protocol import JobStore
     from proxy.workers.pool import Pool
-    from shared.job_server.profile import Profile
     from shared.settings import Settings
+    from shared.worker_config import JobServer
 
 __all__ = ["App", "create_app"]
 
@@ -70,14 +70,21 @@ class App:
     snapshots: Snapshots
 
 
-def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobStore, callback_url: str) -> App:
+def create_app(
+    settings: Settings, job_servers: Sequence[JobServer], *, pool: Pool, store: JobStore, callback_url: str
+) -> App:
     """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route."""
     in_flight = InFlight()
     headroom = Headroom()
     observers = Observers(tracing.from_environment())
-    intake = CallbackIntake(in_flight, store, LocalDelivery(in_flight))
+    served = ServedJobServers(job_servers)
+    runner = LocalRunner(pool, callback_url)
+    poller = Poller(served, runner)
+    intake = CallbackIntake(in_flight, store, LocalDelivery(in_flight), poller)
+    poller.was_called = intake.note_name
     dispatcher = Dispatcher(
-        runner=LocalRunner(pool, callback_url),
+        runner=runner,
+        poller=poller,
         store=store,
         in_flight=in_flight,
         headroom=headroom,
@@ -92,17 +99,23 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
         Entrance(dispatcher, in_flight, store),
         authorization,
         answers,
-        ClientJobs(profile.submit),
+        served,
         max_body_bytes=settings.max_body_bytes,
     )
     jobs = Jobs(in_flight, store, authorization)
-    callback_route = CallbackRoute(intake, Callbacks(profile.callback), max_body_bytes=settings.max_body_bytes)
-    callback = Route("/callback/{token}", callback_route, methods=["POST", "PUT"])
+    callback_route = CallbackRoute(intake, served, max_body_bytes=settings.max_body_bytes)
+    called = ["POST", "PUT", "GET"]
+    callbacks = [
+        Route("/callback/{token}", callback_route, methods=called),
+        Route("/callback/{token}/{route:path}", callback_route, methods=called),
+    ]
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
     ready = health.Ready(dispatcher, store, pool, headroom)
     description = openapi.Description(settings)
     client_routes = [
         Route("/queueJob", queue_job, methods=["POST"]),
+        Route("/queueJob/{profile}", queue_job, methods=["POST"]),
+        Route("/queueJob/{profile}/{path:path}", queue_job, methods=["POST"]),
         Route("/start", queue_job, methods=["POST"]),
         Route("/jobs/{id}", JobStatus(jobs, dispatcher), methods=["GET", "DELETE"]),
         Route("/jobs/{id}/result", JobResult(jobs, answers), methods=["GET"]),
@@ -132,10 +145,10 @@ def create_app(settings: Settings, profile: Profile, *, pool: Pool, store: JobSt
         Route("/metrics", admin.MetricsPage(observers.metrics), methods=["GET"]),
         *dashboard.routes(snapshots, find, dashboard.StopJob(dispatcher, find)),
     ]
-    public_routes = client_routes if settings.callback_port is not None else [callback, *client_routes]
+    public_routes = client_routes if settings.callback_port is not None else [*callbacks, *client_routes]
     return App(
         public=_app(settings, public_routes, observers, documentation="/docs"),
-        callbacks=_app(settings, [callback, healthz], observers),
+        callbacks=_app(settings, [*callbacks, healthz], observers),
         admin=_app(settings, admin_routes, observers, names=(settings.admin_host, *settings.admin_names)),
         dispatcher=dispatcher,
         in_flight=in_flight,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from shared import lifecycle
@@ -47,6 +48,12 @@ class Record:
     early: bool = False
     #: How many callbacks came after the first.
     duplicates: int = 0
+    #: The job server's profile, and what later calls about the job need: what its reply named, and the client's path.
+    profile: str = ""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    #: The media type of the result in `callback` (empty: JSON), and the job server's reason of a failure.
+    content_type: str = ""
+    error: str = ""
 
     @property
     def submitted(self) -> Submitted:
@@ -61,7 +68,7 @@ class Record:
     def outcome(self) -> Outcome | None:
         """How the job ended, or None while that is open. A callback counts whenever it comes."""
         if self.callback is not None:
-            return outcome_of(self.callback, failed=self.says_failed)
+            return outcome_of(self.callback, failed=self.says_failed, content_type=self.content_type, error=self.error)
         return self.failure
 
     @property

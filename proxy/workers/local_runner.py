@@ -24,12 +24,14 @@ else, since nobody knows what a failed job left behind in it. The outcome is not
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Final, assert_never
+from uuid import UUID
 
 from proxy.jobs import log_lines
 from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, IllegalEventError, State, Submitted
-from shared.messages import Answered, Assign, Callback, Failure, FromWorker, Log, Progress
+from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, Outputs, Progress, Told
 from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ __all__ = ["LocalRunner"]
 
 #: A job that has lost so many workers and one more is likely to be the reason.
 _MORE_WORKERS: Final = 2
+#: So many workers make calls about jobs that have none, at the same time.
+_BORROWED: Final = 4
+#: How long after its deadline the answer to a call is waited for.
+_ANSWER_S: Final = 1.0
 
 
 class LocalRunner:
@@ -50,6 +56,10 @@ class LocalRunner:
         """`callback_url` is the base address to which a job's token is appended."""
         self._pool = pool
         self._callback_url = callback_url
+        #: Of the jobs that a worker has now, by their ids.
+        self._watches: dict[str, _Watch] = {}
+        #: Workers that are borrowed for a call leave the others to new jobs.
+        self._borrowed = asyncio.Semaphore(_BORROWED)
         #: How often a job was given to another worker, as its first one was lost before the submission.
         self.reassigned = 0
 
@@ -65,6 +75,42 @@ class LocalRunner:
         return await self._run_in_one_worker(job) or job.failure(
             Code.WORKER_DIED, f"{_MORE_WORKERS + 1} workers died, one after the other, before they submitted the job"
         )
+
+    async def ask(self, job: Job, call: str, deadline: float) -> Told:
+        """Have a worker make a call about `job`: its own, if one has it, else one that is borrowed. See `Asker`."""
+        ask = Ask(job_id=job.id, profile=job.profile, call=call, values=json.dumps(_values(job)), deadline=deadline)
+        try:
+            async with asyncio.timeout_at(deadline + _ANSWER_S):
+                watch = self._watches.get(job.id)
+                if watch is not None and watch.call.is_free:
+                    return await watch.ask(ask)
+                async with self._borrowed:
+                    return await self._ask_by_another(ask)
+        except TimeoutError:
+            reason = "no worker told of the answer in time"
+        except (AdmissionError, _LostError) as exc:
+            reason = str(exc)
+        return Told(job_id=job.id, call=call, kind="unavailable", error=reason, body=b"")
+
+    async def _ask_by_another(self, ask: Ask) -> Told:
+        ticket = self._pool.request()
+        try:
+            worker = await ticket
+        except asyncio.CancelledError:
+            self._pool.withdraw(ticket)
+            raise
+        told = None
+        errand = _Errand(ask.job_id)
+        try:
+            worker.handler = errand
+            if worker.gone:
+                errand.on_death("it ended before it had the call")
+            answer = errand.call.begin()
+            worker.send(ask)
+            told = await answer
+        finally:
+            self._pool.release(worker, reusable=told is not None)
+        return told
 
     async def _run_in_one_worker(self, job: Job) -> Outcome | None:
         """Return the outcome; or None where the worker was lost and nothing had left it."""
@@ -112,6 +158,7 @@ class LocalRunner:
         job.worker_pid = worker.pid
         job.advance(Event.ASSIGN)
         worker.handler = watch
+        self._watches[job.id] = watch
         job.cancelled.add_done_callback(watch.on_cancel)
         try:
             return await self._outcome(job, worker, watch)
@@ -120,6 +167,8 @@ class LocalRunner:
             # jobs to free, with the event loop waiting.
             job.cancelled.remove_done_callback(watch.on_cancel)
             job.callback.remove_done_callback(watch.on_callback)
+            del self._watches[job.id]
+            watch.call.leave()
 
     async def _outcome(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
         if worker.gone:  # it ended while the ticket was on its way, and its end was reported to nobody
@@ -134,11 +183,62 @@ class LocalRunner:
                 deadline=job.deadline,
                 traceparent=job.traceparent,
                 tracestate=job.tracestate,
+                profile=job.profile,
+                path=job.recorder.record.outputs.get("path", ""),
+                content_type=job.content_type,
                 body=job.body,
             )
         )
         job.callback.add_done_callback(watch.on_callback)
         return await watch.outcome
+
+
+class _LostError(Exception):
+    """The worker that was to make a call is gone, or has something else to do."""
+
+
+class _Call:
+    """A call under way."""
+
+    def __init__(self) -> None:
+        self._answer: asyncio.Future[Told] | None = None
+        self._lost = ""
+
+    @property
+    def is_free(self) -> bool:
+        return not self._lost and (self._answer is None or self._answer.done())
+
+    def begin(self) -> asyncio.Future[Told]:
+        self._answer = asyncio.get_running_loop().create_future()
+        if self._lost:
+            self._answer.set_exception(_LostError(self._lost))
+        return self._answer
+
+    def end(self, told: Told) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(told)
+
+    def leave(self, reason: str = "the worker is done with the job") -> None:
+        self._lost = reason
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(_LostError(reason))
+
+
+class _Errand:
+    """What a borrowed worker does: one call."""
+
+    state_name = "asking"
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        self.call = _Call()
+
+    def on_message(self, message: FromWorker) -> None:
+        if isinstance(message, Told):
+            self.call.end(message)
+
+    def on_death(self, reason: str) -> None:
+        self.call.leave(f"the worker did not make the call: {reason}")
 
 
 class _Watch:
@@ -149,6 +249,12 @@ class _Watch:
         self.outcome: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._job = job
         self._worker = worker
+        self.call = _Call()
+
+    def ask(self, ask: Ask) -> asyncio.Future[Told]:
+        """Let the job's own worker make a call; one at a time."""
+        self._worker.send(ask)
+        return self.call.begin()
 
     @property
     def job_id(self) -> str:
@@ -162,6 +268,12 @@ class _Watch:
         match message:
             case Progress():
                 self._progress(message.event)
+            case Outputs():
+                self._job.learn(_outputs(message), from_reply=True)
+            case Told(call="submit"):
+                self._job.ended_by_answer(message)
+            case Told():
+                self.call.end(message)
             case Answered():
                 self._answered()
             case Failure():
@@ -211,6 +323,23 @@ class _Watch:
     def _finish(self, outcome: Outcome | None) -> None:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
+
+
+def _values(job: Job) -> dict[str, str]:
+    """Return what the profile's placeholders stand for in this job, less the secrets."""
+    values = {"job_id": job.id, "job_uuid": str(UUID(job.id)), **job.recorder.record.outputs}
+    return values | {"callback_token": job.token} if job.token else values
+
+
+def _outputs(message: Outputs) -> dict[str, str]:
+    """Return what a worker says that the job server named; nothing of it is believed but that it is text."""
+    try:
+        values = json.loads(message.values)
+    except ValueError:
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {name: value for name, value in values.items() if isinstance(value, str)}
 
 
 def _overdue(job: Job) -> Failed:

@@ -31,7 +31,8 @@ class ClientJob:
 
     #: A JSON object: its members in their exact text, less those that the profile overwrites. Else byte for byte.
     body: bytes
-    content_type: str = JSON_TYPE
+    #: Empty: a JSON object.
+    content_type: str = ""
     #: Whether the client asks not to be kept waiting.
     respond_async: bool
 

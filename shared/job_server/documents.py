@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from shared import strict_json
 from shared.errors import ProxyError, StrictJSONError
 
-__all__ = ["TooLargeError", "document_of", "fields_of_query", "inflate", "media_type_of"]
+__all__ = ["TooLargeError", "document_of", "fields_of_query", "inflate", "kept_content_type", "media_type_of"]
 
 _GZIP: Final = b"\x1f\x8b"
 #: zlib's way to ask for gzip's format.
@@ -18,6 +18,7 @@ _GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
 #: Media types of files that are gzip for themselves, not on their way only.
 _GZIP_FILES: Final = frozenset({"application/gzip", "application/x-gzip", "application/octet-stream"})
 _MAX_FIELDS: Final = 1_000
+_MAX_TYPE_CHARACTERS: Final = 200
 
 
 class TooLargeError(ProxyError):
@@ -27,6 +28,14 @@ class TooLargeError(ProxyError):
 def media_type_of(content_type: str) -> str:
     """Return the media type that a Content-Type names, in lower case and without parameters."""
     return content_type.partition(";")[0].strip().lower()
+
+
+def kept_content_type(content_type: str) -> str:
+    """Return what is remembered of a result's Content-Type: empty for JSON, and for what cannot be a header."""
+    is_sound = content_type.isascii() and content_type.isprintable() and len(content_type) <= _MAX_TYPE_CHARACTERS
+    if not is_sound or "/" not in content_type:
+        return "application/octet-stream" if content_type else ""
+    return "" if media_type_of(content_type) == "application/json" else content_type
 
 
 def document_of(body: bytes, content_type: str = "") -> Any:  # noqa: ANN401 - JSON is what it is

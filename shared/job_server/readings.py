@@ -11,11 +11,12 @@ from shared.job_server.expressions import compile_expression, plain_path, text_o
 from shared.job_server.profile import Reading
 from shared.job_server.verdict import Kind, Verdict
 
-__all__ = ["Outputs", "Part", "Reader", "error_text"]
+__all__ = ["Outputs", "Part", "Reader", "error_text", "text_as_json"]
 
 #: A reason and an output that are longer are cut, or none: they go into logs, records and URLs.
 _MAX_ERROR_CHARACTERS: Final = 500
 _MAX_OUTPUT_CHARACTERS: Final = 2_000
+_MAX_TEXT_BYTES: Final = 10_000
 
 
 class Reader:
@@ -37,7 +38,8 @@ class Reader:
             return Verdict(kind=Kind.SUCCEEDED, state=state, result=self._result.of(seen, body), outputs=outputs)
         if state in self._failed:
             error = error_text(self._error(seen)) if self._error is not None else ""
-            return Verdict(kind=Kind.FAILED, state=state, error=error, outputs=outputs)
+            result = text_as_json(body) if seen["body"] is None else None
+            return Verdict(kind=Kind.FAILED, state=state, result=result, error=error, outputs=outputs)
         return Verdict(kind=Kind.PROGRESS, state=state, outputs=outputs)
 
 
@@ -80,6 +82,11 @@ def error_text(value: object) -> str:
     """Return a reason as one text for a person: a string as it is, anything else but null as JSON."""
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
     return text if len(text) <= _MAX_ERROR_CHARACTERS else f"{text[:_MAX_ERROR_CHARACTERS]}…"
+
+
+def text_as_json(body: bytes) -> bytes:
+    """Return a body that is not JSON as a JSON string, cut where it is long: it stands in a problem document."""
+    return json.dumps(body[:_MAX_TEXT_BYTES].decode("utf-8", "replace")).encode()
 
 
 def _json(value: object) -> bytes:

@@ -46,8 +46,10 @@ class Reply:
     detail: str = ""
     #: What later calls about the job need, by the profile's names.
     outputs: Mapping[str, str] = field(default_factory=dict)
-    #: FINAL: how the job ended.
+    #: FINAL: how the job ended, and what the reply holds.
     verdict: Verdict | None = None
+    content_type: str = ""
+    body: bytes = b""
 
 
 _RUNNING: Final = Reply(kind=ReplyKind.RUNNING)
@@ -103,7 +105,10 @@ class Replies:
             return Reply(kind=ReplyKind.REFUSED, detail="the job server's reply says that the job was refused")
         verdict = self._reader.read(seen, body)
         if verdict.kind is not Kind.PROGRESS:
-            return Reply(kind=ReplyKind.FINAL, outputs=verdict.outputs, verdict=verdict)
+            content_type = headers.get("content-type") or headers.get("Content-Type", "")
+            return Reply(
+                kind=ReplyKind.FINAL, outputs=verdict.outputs, verdict=verdict, content_type=content_type, body=body
+            )
         if self._running and verdict.state not in self._running:
             is_object = isinstance(document, dict)
             return _bad("does not say that the job is running" if is_object else "is not a JSON object")

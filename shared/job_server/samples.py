@@ -41,7 +41,7 @@ def described_submission(
         values["path"] = sample.path
     request = Submissions(profile, server_url).compose(job.body, values, job.content_type)
     text = request.body.decode("utf-8", "replace")
-    headers = {"Content-Type": job.content_type, **request.headers} if text else request.headers
+    headers = {"Content-Type": JSON_TYPE, **request.headers} if text else request.headers
     return {
         "method": request.method,
         "url": request.url,

@@ -20,7 +20,6 @@ __all__ = ["Submissions"]
 #: Makes a member's text.
 _Make = Callable[[Mapping[str, str]], str]
 _Members = dict[str, str]
-_JSON_TYPE = "application/json"
 
 
 class Submissions:
@@ -37,8 +36,10 @@ class Submissions:
         is_fixed = not has_placeholders([submit.url, submit.query])
         self._url = address(server_url, submit.url, {}, submit.query) if is_fixed else None
 
-    def compose(self, body: bytes, values: Mapping[str, str], content_type: str = _JSON_TYPE) -> Request:
+    def compose(self, body: bytes, values: Mapping[str, str], content_type: str = "") -> Request:
         """Return the submission of a client's job, as `ClientJobs` left it, with the placeholders' `values`.
+
+        `content_type` is empty for a JSON object.
 
         Raises:
             UnfilledError: a placeholder has no value, or one that cannot stand where it is.
@@ -46,12 +47,12 @@ class Submissions:
         submit = self._submit
         url = self._url or address(self._server_url, submit.url, values, submit.query)
         headers = headers_of(self._headers, values) if self._headers else {}
-        if content_type != _JSON_TYPE:
+        if content_type:
             headers["Content-Type"] = content_type
         return Request(method=submit.method, url=url, headers=headers, body=self._body(body, content_type, values))
 
     def _body(self, body: bytes, content_type: str, values: Mapping[str, str]) -> bytes:
-        if self._submit.form and content_type != _JSON_TYPE:
+        if self._submit.form and content_type:
             from shared.job_server.forms import with_fields  # noqa: PLC0415 - few profiles have forms
 
             return with_fields(

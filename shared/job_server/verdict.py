@@ -31,7 +31,7 @@ class Verdict:
     kind: Kind
     #: The state that it names, as text; empty where it names none.
     state: str = ""
-    #: After a success, what the client gets, as JSON; None: the whole body.
+    #: What the client gets, as JSON; None: the whole body.
     result: bytes | None = None
     #: After a failure, the job server's reason; empty where it gives none.
     error: str = ""
@@ -44,16 +44,19 @@ class Verdict:
         return self.kind is Kind.FAILED
 
 
-def job_failed(callback: bytes) -> Failed:
-    """Return the failure of a job whose callback says that it failed; the same words whoever asks, and whenever."""
+def job_failed(callback: bytes, error: str = "") -> Failed:
+    """Return the failure of a job whose callback says that it failed; the same words whoever asks, and whenever.
+
+    `error` is the job server's reason, if it gave one.
+    """
     return Failed(
         code=Code.JOB_FAILED,
-        detail="the job server's callback says that the job failed",
+        detail="the job server's callback says that the job failed" + (f": {error}" if error else ""),
         submitted=Submitted.YES,
         result=callback,
     )
 
 
-def outcome_of(callback: bytes, *, failed: bool) -> Outcome:
+def outcome_of(callback: bytes, *, failed: bool, content_type: str = "", error: str = "") -> Outcome:
     """Return the outcome that a final callback's body stands for; `failed` is what its verdict says."""
-    return job_failed(callback) if failed else Succeeded(body=callback)
+    return job_failed(callback, error) if failed else Succeeded(body=callback, content_type=content_type)

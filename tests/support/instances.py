@@ -16,9 +16,14 @@ from proxy.jobs.entrance import Entrance
 from proxy.jobs.headroom import Headroom
 from proxy.jobs.in_flight import InFlight
 from proxy.jobs.job import Job, token_hash
+from proxy.jobs.job_server import ServedJobServers
+from proxy.jobs.polling import Poller
 from proxy.store.memory import MemoryStore
 from proxy.store.record import Record
+from shared.job_server import loader
 from shared.job_server.verdict import Kind, Verdict
+from shared.messages import Told
+from shared.worker_config import JobServer
 from tests.support.failing_store import FailingStore
 from tests.support.jobs import a_request
 from tests.support.runners import SteppedRunner
@@ -61,6 +66,31 @@ class Notes:
         self.finished.append((job, outcome))
 
 
+class StatedAsker:
+    """Makes calls to a job server that answers what a test says, and nothing of use by default."""
+
+    def __init__(self) -> None:
+        #: Every call: which job, what, and by when.
+        self.asked: list[tuple[Job, str, float]] = []
+        #: What is answered, in turn; the last one again and again.
+        self.answers: list[Told] = []
+
+    async def ask(self, job: Job, call: str, deadline: float) -> Told:
+        """Note the call, and answer as stated."""
+        self.asked.append((job, call, deadline))
+        if not self.answers:
+            return Told(job_id=job.id, call=call, kind="unavailable", error="nothing is stated", body=b"")
+        told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return replace(told, job_id=job.id, call=call)
+
+
+def a_job_server(profile: str) -> JobServer:
+    """Return a job server that nobody calls."""
+    loaded = loader.load(profile)
+    secrets = dict.fromkeys(loader.secret_names(loaded), "secret")
+    return JobServer(url="http://job-server", profile=loaded, secrets=secrets)
+
+
 class Instance:
     """The core of one front end."""
 
@@ -70,6 +100,7 @@ class Instance:
         store: FailingStore | None = None,
         *,
         delivery: Delivery | None = None,
+        profile: str = "spreedly",
         max_jobs: int = 100,
         job_timeout_s: float = 30.0,
     ) -> None:
@@ -79,7 +110,10 @@ class Instance:
         self.in_flight = InFlight()
         #: Gets a callback to the jobs of this instance.
         self.here = LocalDelivery(self.in_flight)
-        self.intake = CallbackIntake(self.in_flight, self.store, delivery or self.here)
+        self.asker = StatedAsker()
+        self.poller = Poller(ServedJobServers([a_job_server(profile)]), self.asker)
+        self.intake = CallbackIntake(self.in_flight, self.store, delivery or self.here, self.poller)
+        self.poller.was_called = self.intake.note_name
         self.headroom = StatedHeadroom()
         self.notes = Notes()
         self.dispatcher = Dispatcher(
@@ -88,6 +122,7 @@ class Instance:
             in_flight=self.in_flight,
             headroom=self.headroom,
             observer=self.notes,
+            poller=self.poller,
             callback_counts=self.intake.counts,
             max_jobs=max_jobs,
             job_timeout_s=job_timeout_s,

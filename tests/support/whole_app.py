@@ -14,6 +14,7 @@ from proxy.jobs.job import Job
 from proxy.run.wiring import create_app
 from shared import settings
 from shared.job_server.loader import load
+from shared.worker_config import JobServer
 from tests.support.asgi import ask
 from tests.support.failing_store import FailingStore
 from tests.support.http import Answer
@@ -42,7 +43,7 @@ class WholeApp:
         patch.setattr("proxy.run.wiring.Headroom", lambda: self.headroom)
         self.parts = create_app(
             settings.load(variables),
-            load("spreedly"),
+            [JobServer(url="http://job-server/start", profile=load("spreedly"))],
             pool=cast("Any", self.pool),
             store=self.store,
             callback_url="http://proxy/callback",

@@ -20,8 +20,9 @@ from shared.frames import queue_frame
 from shared.job_server.profile import Callback as CallbackRules
 from shared.job_server.profile import Profile, Submit
 from shared.messages import Assign, Callback, encode
+from shared.worker_config import JobServer
 from worker.inbox import Inbox
-from worker.job_client import JobClient
+from worker.job_servers import JobServers
 from worker.main import Worker
 
 if TYPE_CHECKING:
@@ -57,14 +58,15 @@ async def _rehearse(config: WorkerConfig, jobs: int) -> None:
     outbox_r, outbox_w = multiprocessing.Pipe(duplex=False)
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    client = JobClient(replace(config, job_server_url=f"http://{host}:{port}/start", profile=_PROFILE, secrets={}))
-    life = asyncio.ensure_future(Worker(client, outbox_w, 0).serve(inbox))
+    rehearsal = JobServer(url=f"http://{host}:{port}/start", profile=_PROFILE)
+    job_servers = JobServers(replace(config, job_servers=(rehearsal,)))
+    life = asyncio.ensure_future(Worker(job_servers, outbox_w, 0).serve(inbox))
     for _ in range(jobs):
         await _serve_job(inbox, outbox_r)
     inbox.close_writer()
     with contextlib.suppress(EOFError):
         await life
-    await client.close()
+    await job_servers.close()
     server.close()
     await server.wait_closed()
     for end in (outbox_r, outbox_w):

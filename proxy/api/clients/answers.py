@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.http import problems
 from proxy.http.asgi import NO_STORE, Headers, send_problem, send_response
 from proxy.jobs.job import Job
+from shared.job_server.documents import document_of
 from shared.lifecycle import State
 from shared.outcome import Failed, Outcome, Succeeded
 
@@ -63,7 +64,11 @@ class Answers:
         match outcome:
             case Succeeded():
                 fields = [NO_STORE, (b"job-id", job_id.encode()), *headers]
-                await send_response(scope, send, 200, outcome.body, b"application/json", fields)
+                content_type = b"application/json"
+                if outcome.content_type:  # the job server's word: no reader is to guess anything else
+                    content_type = outcome.content_type.encode()
+                    fields.append((b"x-content-type-options", b"nosniff"))
+                await send_response(scope, send, 200, outcome.body, content_type, fields)
             case Failed():
                 problem = problems.of_failure(outcome, job_id, granular=self._granular)
                 problem.headers.extend(headers)
@@ -127,8 +132,18 @@ def status_document(found: Job | Record) -> dict[str, Any]:
             "late": int(record.late),
             "duplicate": record.duplicates,
         },
+        "profile": record.profile,
+        "progress": _progress(found),
         "result": f"/jobs/{record.id}/result",
     }
+
+
+def _progress(found: Job | Record) -> dict[str, Any] | None:
+    """Return what the job server said last of a job that is not over; as long as this process knows it."""
+    if not isinstance(found, Job) or not found.progress_count:
+        return None
+    body = document_of(found.last_progress) if found.last_progress else None
+    return {"state": found.remote_state, "count": found.progress_count, "body": body}
 
 
 def _earlier_answer(record: Record) -> dict[str, Any] | None:

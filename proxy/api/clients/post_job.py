@@ -9,6 +9,7 @@ from proxy.api.clients.idempotency_key import key_of
 from proxy.api.clients.preferences import preference
 from proxy.http.asgi import header, read_body
 from proxy.jobs.entrance import JobRequest
+from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from proxy.api.clients.answers import Answers
     from proxy.api.clients.authorization import Authorization
     from proxy.jobs.entrance import Entrance
-    from shared.job_server.client_jobs import ClientJobs
+    from proxy.jobs.job_server import ServedJobServer, ServedJobServers
 
 __all__ = ["QueueJob"]
 
@@ -26,37 +27,62 @@ _TRACESTATE_BYTES: Final = 512
 
 
 class QueueJob:
-    """`POST /queueJob` and `POST /start`."""
+    """`POST /queueJob` and `POST /start`; also `/queueJob/<profile>` and `/queueJob/<profile>/<path>`."""
 
     def __init__(
         self,
         entrance: Entrance,
         authorization: Authorization,
         answers: Answers,
-        client_jobs: ClientJobs,
+        job_servers: ServedJobServers,
         *,
         max_body_bytes: int,
     ) -> None:
         self._entrance = entrance
         self._authorization = authorization
         self._answers = answers
-        self._client_jobs = client_jobs
+        self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a job, wait for its outcome as long as the client prefers, answer with it."""
         holder = self._authorization.check(scope)
         content_type = header(scope, b"content-type")
-        self._client_jobs.check_media_type(content_type)
+        server, path = self._addressed(scope)
+        server.client_jobs.check_media_type(content_type)
         key = key_of(scope, holder)
         if key is None:  # one with a key may ask for a job that is here already
             self._entrance.check_admission()  # before the body is read: an overload is answered at once
-        job = self._client_jobs.read(await read_body(scope, receive, self._max_body_bytes), content_type)
+        job = server.client_jobs.read(await read_body(scope, receive, self._max_body_bytes), content_type)
         wish = preference(scope, asynchronous=job.respond_async)
         traceparent, tracestate = _trace_context(scope)
-        request = JobRequest(body=job.body, key=key, traceparent=traceparent, tracestate=tracestate)
+        request = JobRequest(
+            profile=server.name,
+            body=job.body,
+            content_type=job.content_type,
+            path=path,
+            key=key,
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
         found, replayed = await self._entrance.submit_or_join(request)
         await self._answers.of_job(scope, send, found, limit_s=wish.limit_s, applied=wish.applied, replayed=replayed)
+
+    def _addressed(self, scope: Scope) -> tuple[ServedJobServer, str]:
+        """Return the job server that a request's path names, and what the path has beyond that. Raises RequestError."""
+        params = scope["path_params"]
+        name, path = params.get("profile"), params.get("path", "")
+        server = self._job_servers.first if name is None else self._job_servers.by_name(name)
+        if server is None:
+            raise RequestError(Code.NOT_FOUND, f"no job server is served under this name; PROFILE names {self._names}")
+        if server.needs_path is not bool(path):
+            wanted = "a path after the profile's name" if server.needs_path else "nothing after the profile's name"
+            raise RequestError(Code.NOT_FOUND, f"the profile {server.name} takes {wanted}")
+        return server, path
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(one.name for one in self._job_servers)
 
 
 def _trace_context(scope: Scope) -> tuple[str, str]:

@@ -69,7 +69,8 @@ def document(settings: Settings) -> dict[str, Any]:
     described["info"]["version"] = VERSION
     described["info"]["description"] += "\n" + _limits(settings)
     if settings.callback_port is not None:
-        del described["paths"]["/callback/{token}"]
+        for path in [path for path in described["paths"] if path.startswith("/callback/")]:
+            del described["paths"][path]
     for response in described["components"]["responses"].values():
         if PROBLEM in response["content"]:
             response["content"][PROBLEM]["examples"] = {code: _example(code) for code in _codes(response)}

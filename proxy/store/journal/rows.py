@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.store.record import Record
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "put_statement", "record_of", "row_of"]
 
 #: These never change once they are there; the others are written each time.
-_FIXED: Final = ("id", "token_hash", "key", "fingerprint", "accepted_at", "deadline_at")
+_FIXED: Final = ("id", "token_hash", "key", "fingerprint", "accepted_at", "deadline_at", "profile")
 _CHANGING: Final = (
     "state", "submitted", "finished_at", "code", "detail", "failure_submitted", "callback", "says_failed", "early",
-    "duplicates",
+    "duplicates", "remote",
 )  # fmt: skip
 COLUMNS: Final = ", ".join(_FIXED + _CHANGING)
 
@@ -45,6 +46,7 @@ def row_of(record: Record) -> tuple[Any, ...]:
         record.fingerprint,
         record.accepted_at,
         record.deadline_at,
+        record.profile,
         str(record.state),
         str(record.submitted),  # never read back; for people and programs that look into the file
         record.finished_at,
@@ -55,15 +57,17 @@ def row_of(record: Record) -> tuple[Any, ...]:
         record.says_failed,
         record.early,
         record.duplicates,
+        _remote(record),
     )
 
 
 def record_of(row: Sequence[Any]) -> Record:
     """Return the record that the values of `COLUMNS` are. Raises ValueError if they are none."""
     fixed = dict(zip(_FIXED, row, strict=False))
-    state, _, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates = row[
+    state, _, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates, remote = row[
         len(_FIXED) :
     ]
+    outputs, content_type, error = json.loads(remote) if remote else ({}, "", "")
     return Record(
         **fixed,
         state=State(state),
@@ -73,7 +77,17 @@ def record_of(row: Sequence[Any]) -> Record:
         says_failed=bool(says_failed),
         early=bool(early),
         duplicates=duplicates,
+        outputs=outputs,
+        content_type=content_type,
+        error=error,
     )
+
+
+def _remote(record: Record) -> str | None:
+    """Return what the job server named, in one column: few jobs have any of it."""
+    if not (record.outputs or record.content_type or record.error):
+        return None
+    return json.dumps([dict(record.outputs), record.content_type, record.error])
 
 
 def _failure(code: str, detail: str, submitted: str) -> Failed:

@@ -14,7 +14,7 @@ __all__ = ["prepare"]
 
 #: "jobs" in ASCII: SQLite's mark of whose file it is, and the version of the table below.
 _APPLICATION_ID: Final = 0x6A6F6273
-_VERSION: Final = 2
+_VERSION: Final = 3
 
 _JOBS: Final = """
 CREATE TABLE jobs (
@@ -34,7 +34,9 @@ CREATE TABLE jobs (
     callback BLOB,
     says_failed INTEGER NOT NULL,
     early INTEGER NOT NULL,
-    duplicates INTEGER NOT NULL
+    duplicates INTEGER NOT NULL,
+    profile TEXT NOT NULL DEFAULT '',
+    remote TEXT
 );
 CREATE INDEX jobs_by_key ON jobs (key) WHERE key IS NOT NULL;
 CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
@@ -50,6 +52,13 @@ UPDATE jobs SET state = 'submitting' WHERE state = 'assigned';
 UPDATE jobs SET state = 'finished', submitted = 'yes', finished_at = deadline_at
     WHERE callback IS NOT NULL AND finished_at IS NULL;
 """
+#: Version 2 knew one job server, and nothing that it had named.
+_FROM_2: Final = """
+ALTER TABLE jobs ADD COLUMN profile TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN remote TEXT;
+"""
+#: By the version that a file has: what brings it up to date.
+_UPGRADES: Final = {1: _FROM_1 + _FROM_2, 2: _FROM_2}
 #: A page of the smallest kind.
 _LEAST_BYTES: Final = 512
 _WAL_BYTES: Final = 8 * 1024 * 1024
@@ -94,4 +103,4 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
     if not tables:
         db.executescript(f"BEGIN; {_JOBS} {_PROBE} {mark} COMMIT;")
     elif version < _VERSION:
-        db.executescript(f"BEGIN IMMEDIATE; {_FROM_1} {mark} COMMIT;")
+        db.executescript(f"BEGIN IMMEDIATE; {_UPGRADES[version]} {mark} COMMIT;")

@@ -29,7 +29,7 @@ async def test_a_late_result_becomes_the_outcome(
     job = f"{proxy.url}/jobs/{answer.headers['Job-Id']}"
 
     late = await fetch(client, "POST", job_server.callback_url(ref), data=RESULT)
-    again = await fetch(client, "POST", job_server.callback_url(ref), data=b'{"state": "another"}')
+    again = await fetch(client, "POST", job_server.callback_url(ref), data=b'{"state": "failed"}')
 
     assert (late.status, late.document) == (200, {"status": "late"})
     assert (again.status, again.document) == (200, {"status": "duplicate"})

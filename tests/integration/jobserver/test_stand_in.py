@@ -61,7 +61,7 @@ class Bench:
         self.values |= {"path": sample.path} if sample.path else {}
         made = Submissions(self.profile, self.url).compose(job.body, self.values, job.content_type)
         if "Content-Type" not in made.headers:
-            made = dataclasses.replace(made, headers={**made.headers, "Content-Type": job.content_type})
+            made = dataclasses.replace(made, headers={**made.headers, "Content-Type": "application/json"})
         status, headers, body = await self.call(made)
         replies = Replies(self.profile.submit)
         reply = replies.read_status(status, retry_after="Retry-After" in headers) or replies.read(status, headers, body)

@@ -16,6 +16,7 @@ from proxy.api.description.openapi import document
 from proxy.run.wiring import create_app
 from proxy.store.memory import MemoryStore
 from proxy.workers.pool import Counts, Pool
+from shared import worker_config
 from shared.errors import Code
 from shared.job_server import loader
 from shared.settings import Settings, load
@@ -36,15 +37,18 @@ _WORKERS = "1"
 
 def _routes(guard: object) -> set[tuple[str, str]]:
     router = vars(guard)["_app"]
-    return {(route.path, method) for route in router.routes for method in route.methods - {"HEAD"}}
+    return {(route.path.replace(":path", ""), method) for route in router.routes for method in route.methods - {"HEAD"}}
 
 
 async def test_every_route_is_described_and_nothing_else() -> None:
     """The paths and methods of the description are those of the application, with and without a callback listener."""
     for environ in ({}, {"CALLBACK_PORT": "0"}):
-        settings, profile = load(environ), loader.load("spreedly")
+        settings = load(environ)
+        job_servers = [worker_config.JobServer(url="http://127.0.0.1:9/", profile=loader.load("spreedly"))]
         pool = cast("Pool", SimpleNamespace(counts=Counts(), workers=[], on_hold=""))
-        app = create_app(settings, profile, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback")
+        app = create_app(
+            settings, job_servers, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback"
+        )
         app.observers.loop_lag.stop()
         described = _described(settings)
         assert _routes(app.public) == described

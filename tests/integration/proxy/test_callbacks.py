@@ -174,7 +174,20 @@ async def test_the_job_servers_own_mischief_ends_in_the_right_answer(
     assert (answer.status, answer.document["id"]) == (200, job_server.submission(ref).id)
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_whoever_only_looks_is_told_nothing_of_the_token(
+    client: ClientSession, start: Start, method: str
+) -> None:
+    """Some job servers try a URL before they use it; that ends no job."""
+    job = await start()
+    right = await fetch(client, method, job.callback)
+    wrong = await fetch(client, method, job.callback[:-4] + "AAAA")
+    assert (right.status, right.body) == (wrong.status, wrong.body)
+    assert right.status == 200
+    assert not job.answer.done()
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PATCH", "OPTIONS"])
 async def test_another_method_is_no_callback(client: ClientSession, start: Start, method: str) -> None:
     """Also with the right token; and the answer does not tell that it was right."""
     job = await start()

@@ -14,12 +14,11 @@ import pytest
 from proxy.workers.fork_server_client import WORKER_COMMAND, ForkServer
 from shared.job_server import loader
 from shared.messages import WORKERS_AT_ONCE
-from shared.worker_config import WorkerConfig
+from shared.worker_config import JobServer, WorkerConfig
 from tests.support.waiting import eventually
 
 _CONFIG = WorkerConfig(
-    job_server_url="http://127.0.0.1:9/start",
-    profile=loader.load("spreedly"),
+    job_servers=(JobServer(url="http://127.0.0.1:9/start", profile=loader.load("spreedly")),),
     max_body_bytes=1 << 20,
     submit_retries=0,
     lost_reply_wait_s=1,

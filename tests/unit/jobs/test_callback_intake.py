@@ -76,12 +76,24 @@ async def test_a_callback_that_comes_again_changes_nothing(instance: Instance, j
     await instance.call_back(job, BODY)
     fates = [await instance.call_back(job, OTHER)]
     await job.outcome
-    fates += [await instance.call_back(job, OTHER, FAILED), await instance.call_back(job, BODY, PROGRESS)]
+    fates += [await instance.call_back(job, OTHER, FAILED)]
 
-    assert fates == [CallbackFate.DUPLICATE] * 3
+    assert fates == [CallbackFate.DUPLICATE] * 2
     record = await on_record(instance, job)
-    assert (record.outcome, record.duplicates, record.late) == (Succeeded(body=BODY), 3, False)
-    assert instance.intake.counts == Counter({CallbackFate.ACCEPTED: 1, CallbackFate.DUPLICATE: 3})
+    assert (record.outcome, record.duplicates, record.late) == (Succeeded(body=BODY), 2, False)
+    assert instance.intake.counts == Counter({CallbackFate.ACCEPTED: 1, CallbackFate.DUPLICATE: 2})
+
+
+async def test_progress_after_the_end_costs_nothing(instance: Instance, job: Job) -> None:
+    """However often it comes, nothing is written for it."""
+    await instance.call_back(job, BODY)
+    fates = [await instance.call_back(job, OTHER, PROGRESS)]
+    await job.outcome
+    before = await on_record(instance, job)
+    fates += [await instance.call_back(job, OTHER, PROGRESS) for _ in range(100)]
+
+    assert fates == [CallbackFate.PROGRESS] * 101
+    assert await on_record(instance, job) is before
 
 
 @pytest.mark.parametrize("over", [False, True])
@@ -122,13 +134,13 @@ async def test_a_callback_before_the_reply_was_read_is_early_and_proof(
 async def test_a_token_that_is_nobodys_is_known_to_be(instance: Instance, job: Job) -> None:
     """That of a job is known in flight and afterwards; the job's id is no token."""
     hashed = token_hash(job.token)
-    assert await instance.intake.is_known(hashed)
+    assert await instance.intake.find(hashed) is not None
     await instance.call_back(job)
     await job.outcome
-    assert await instance.intake.is_known(hashed)
+    assert await instance.intake.find(hashed) is not None
 
     for stranger in (token_hash(new_token()), token_hash(job.id), job.token.encode()):
-        assert not await instance.intake.is_known(stranger)
+        assert await instance.intake.find(stranger) is None
         with pytest.raises(RequestError) as refusal:
             await instance.intake.take(stranger, BODY, SUCCEEDED)
         assert refusal.value.code is Code.NOT_FOUND
@@ -256,9 +268,9 @@ async def test_nobody_is_told_that_a_token_is_unknown_while_the_store_cannot_tel
     """That of a job in flight is known without it."""
     instance.store.failing = True
 
-    assert await instance.intake.is_known(token_hash(job.token))
+    assert await instance.intake.find(token_hash(job.token)) is job
     with pytest.raises(StoreUnavailableError):
-        await instance.intake.is_known(token_hash(new_token()))
+        await instance.intake.find(token_hash(new_token()))
 
 
 async def test_a_late_callback_that_cannot_be_recorded_is_none(instance: Instance, job: Job) -> None:

@@ -29,6 +29,9 @@ RECORDS = [
     finished(callback=b"x" * 1_048_576),
     finished(callback=None, failure=_FAILURE),
     finished(failure=_FAILURE),
+    a_record(profile="cog", outputs={"id": "7", "path": "a/b", "q": "\"'\n"}),
+    finished(profile="gotenberg", callback=b"%PDF", content_type="application/pdf"),
+    finished(callback=b"{}", says_failed=True, error="out of m\u00e9mory"),
 ]
 
 

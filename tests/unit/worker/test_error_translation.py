@@ -13,7 +13,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
 from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
-from worker.job_client import translate
+from worker.foreign_errors import translate
 
 _KEY: Final = ConnectionKey("jobs.example", 80, False, True, None, None, None)
 _OS_ERROR: Final = ConnectionRefusedError(111, "Connection refused by 10.1.2.3")

@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.job_server import loader
-from shared.worker_config import WorkerConfig
+from shared.worker_config import JobServer, WorkerConfig
 
 SOUND = """
 name = "sound"
@@ -114,9 +114,7 @@ def test_a_profile_reaches_a_worker_as_it_is() -> None:
     """Nothing is lost on the way, and no list stays a list that was a tuple."""
     profile = loader.load("spreedly")
     config = WorkerConfig(
-        job_server_url="http://a/",
-        profile=replace(profile, sample=()),
-        secrets={"env:A": "b"},
+        job_servers=(JobServer(url="http://a/", profile=replace(profile, sample=()), secrets={"env:A": "b"}),),
         max_body_bytes=1,
         submit_retries=1,
         lost_reply_wait_s=1,

@@ -141,11 +141,28 @@ def test_a_damaged_journal_of_version_1_is_left_as_it_is(old: Path) -> None:
     assert old.read_bytes() == pages
 
 
+def test_a_journal_of_version_2_knows_one_job_server(path: Path) -> None:
+    """It has no columns for others, and for what they name."""
+    record = a_record()
+    with closing(JournalFile(str(path))) as file:
+        file.write([record])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE jobs DROP COLUMN profile")
+        db.execute("ALTER TABLE jobs DROP COLUMN remote")
+        db.execute("PRAGMA user_version = 2")
+
+    with closing(JournalFile(str(path))) as file:
+        assert file.find("id", record.id, 0) == record
+        named = replace(record, outputs={"id": "7"})
+        file.write([named])
+        assert file.find("id", record.id, 0) == named
+
+
 def test_a_journal_of_a_later_version_is_refused(path: Path) -> None:
     """By the number of its table, with what to do."""
     JournalFile(str(path)).close()
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = 3")
+        db.execute("PRAGMA user_version = 4")
 
     with pytest.raises(SettingsError, match=r"^JOURNAL: .* was written by a later version of the proxy [^\n]*$"):
         JournalFile(str(path))

@@ -1,0 +1,78 @@
+"""A job server as the front end knows it: the rules of its profile, ready to be used, by the profile's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from shared.job_server.callbacks import Callbacks
+from shared.job_server.calls import Call
+from shared.job_server.client_jobs import ClientJobs
+from shared.job_server.placeholders import names_in
+from shared.job_server.verification import Verifier
+
+if TYPE_CHECKING:
+    from proxy.jobs.job import Job
+    from shared.worker_config import JobServer
+
+__all__ = ["ServedJobServer", "ServedJobServers"]
+
+
+class ServedJobServer:
+    """One job server."""
+
+    def __init__(self, job_server: JobServer) -> None:
+        profile = job_server.profile
+        self.name = profile.name
+        self.profile = profile
+        self.secrets = job_server.secrets
+        self.client_jobs = ClientJobs(profile.submit)
+        self.callbacks = Callbacks(profile.callback)
+        self.verifier = None if profile.verify is None else Verifier(profile.verify)
+        #: What a callback URL may have after the token: the names of `{callback_url/NAME}`, or nothing.
+        self.routes = {"", *(name.partition("/")[2] for name in names_in(asdict(profile.submit)))}
+        #: Whether a job says where to submit it, by what its path has beyond the route.
+        self.needs_path = "path" in names_in([profile.submit.url, profile.submit.query, profile.submit.headers])
+        sections = {"status": profile.status, "result": profile.result, "cancel": profile.cancel}
+        #: What each call needs that only the job server can name.
+        self._needs = {
+            call: Call(job_server.url, profile.server, section).needs
+            for call, section in sections.items()
+            if section is not None
+        }
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether there is a call that tells how a job ended."""
+        return "status" in self._needs or "result" in self._needs
+
+    def can_ask(self, job: Job) -> bool:
+        """Return whether how this job ended can be asked for now."""
+        calls = [call for call in ("status", "result") if call in self._needs]
+        return bool(calls) and all(self._needs[call] <= job.recorder.record.outputs.keys() for call in calls)
+
+    def can_cancel(self, job: Job) -> bool:
+        """Return whether the job server can be told now to end this job."""
+        needs = self._needs.get("cancel")
+        return needs is not None and needs <= job.recorder.record.outputs.keys()
+
+
+class ServedJobServers:
+    """All job servers that are served, at least one; the first is that of requests which name none."""
+
+    def __init__(self, job_servers: Sequence[JobServer]) -> None:
+        self._all = [ServedJobServer(one) for one in job_servers]
+        self._by_name = {one.name: one for one in self._all}
+        self.first = self._all[0]
+
+    def __iter__(self) -> Iterator[ServedJobServer]:
+        return iter(self._all)
+
+    def by_name(self, name: str) -> ServedJobServer | None:
+        """Return the job server of the profile with this name."""
+        return self._by_name.get(name)
+
+    def of(self, profile: str) -> ServedJobServer:
+        """Return the job server of a job that was given to the profile with this name; the first, if it is gone."""
+        return self._by_name.get(profile, self.first)

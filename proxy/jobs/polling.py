@@ -1,0 +1,198 @@
+"""Asking the job server about jobs: the remedy for callbacks and replies that are lost, and for those that say little.
+
+Theory of operation
+-------------------
+A `Poller` follows each job whose profile has a call that tells how it ended, beside whoever runs the job. It asks
+
+- `after` seconds after the submission, then every `every` seconds, give or take a fifth, and a last time a second
+  before the deadline: a callback that is lost is found that way, and after a lost reply the job itself, where the call
+  needs only names that are ours;
+- as soon as the job server has said that there is something to ask for (`notification_only`), then again after pauses
+  that grow, since what was announced may not be there yet.
+
+There is one call at a time for a job, and none is cut off to begin another. An answer that says how the job ended is
+recorded as the callback would have been; the first that says so counts, whichever way it came. An answer that is no
+sound one says nothing.
+
+Whoever makes the calls is behind the `Asker` seam: on this machine a worker does, so that what a job server answers is
+read where it can do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from proxy.jobs import log_lines
+from shared.job_server.verdict import Kind
+from shared.lifecycle import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.jobs.job import Job
+    from proxy.jobs.job_server import ServedJobServer, ServedJobServers
+    from shared.messages import Told
+
+__all__ = ["Asker", "Poller", "Schedule"]
+
+#: When only [result] is there to be asked.
+_AFTER_S: Final = 30.0
+_EVERY_S: Final = 10.0
+#: So much of a pause is left to chance, either way: jobs that began together do not ask together.
+_JITTER: Final = 0.2
+#: Before the deadline, so that the answer is there in time.
+_LAST_S: Final = 1.0
+#: After a notification: the first pause, and by what each further one is longer.
+_SOON_S: Final = 0.1
+_GROWTH: Final = 2.0
+#: How long the reason of a failure is looked for, while the client waits.
+_REASON_S: Final = 2.0
+#: How long the job server is told to end a job that nobody waits for any more.
+_CANCEL_S: Final = 10.0
+
+
+class Asker(Protocol):
+    """Makes calls to job servers."""
+
+    async def ask(self, job: Job, call: str, deadline: float) -> Told:
+        """Make `call` (shared/messages.py, `Ask`) about `job`, by `deadline` (monotonic seconds). Never raises."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Schedule:
+    """When a job is asked for next. Pure; all times in seconds of one clock."""
+
+    after_s: float
+    every_s: float
+    deadline: float
+    #: A number from 0 to 1.
+    chance: Callable[[], float] = field(default=random.random)
+    _asked_at: float | None = None
+    _pause_s: float = _SOON_S
+    _is_last: bool = False
+
+    def next_at(self, now: float, submitted_at: float | None, *, notified: bool) -> float | None:
+        """Return when to ask next; None: not as things stand."""
+        if self._is_last:
+            return None
+        last = max(now, self.deadline - _LAST_S)
+        if notified:
+            return min(last, now if self._asked_at is None else self._asked_at + self._pause_s)
+        if submitted_at is None:
+            return None
+        if self._asked_at is None:
+            return min(last, submitted_at + self.after_s)
+        return min(last, self._asked_at + self.every_s * (1 + _JITTER * (2 * self.chance() - 1)))
+
+    def asked(self, now: float, *, notified: bool) -> None:
+        """Note that an answer is there."""
+        self._asked_at = now
+        self._is_last = now >= self.deadline - _LAST_S
+        if notified:
+            self._pause_s = min(self._pause_s * _GROWTH, max(_SOON_S, self.every_s))
+
+
+class Poller:
+    """Asks about jobs."""
+
+    def __init__(self, job_servers: ServedJobServers, asker: Asker) -> None:
+        self._job_servers = job_servers
+        self._asker = asker
+        #: Says whether a callback came for a name before its job had it, and forgets that.
+        self.was_called: Callable[[str, str], bool] = lambda _profile, _name: False
+
+    def wants_to_follow(self, job: Job) -> bool:
+        """Return whether there is anything to ask about this job."""
+        return self._job_servers.of(job.profile).can_be_asked
+
+    async def follow(self, job: Job) -> None:
+        """Ask about `job` until how it ended is on record; to be cancelled when it is over otherwise."""
+        server = self._job_servers.of(job.profile)
+        status = server.profile.status
+        schedule = Schedule(
+            after_s=_AFTER_S if status is None else status.after,
+            every_s=_EVERY_S if status is None else status.every,
+            deadline=job.deadline,
+        )
+        if job.adopted:  # with many others, and nobody knows how long each of them had waited
+            await asyncio.sleep(random.random() * min(schedule.every_s, schedule.after_s))  # noqa: S311 - jitter
+        while not job.callback.done():
+            notified = job.notified or self._was_notified_early(job, server)
+            now = time.monotonic()
+            due = schedule.next_at(now, _submitted_at(job), notified=notified)
+            if due is None or due > now or not server.can_ask(job):
+                wait_s = None if due is None else max(0.0, due - now) if due > now else _SOON_S
+                await _changed(job, wait_s)
+                continue
+            told = await self._asker.ask(job, "outcome", job.deadline)
+            schedule.asked(time.monotonic(), notified=notified)
+            self._take(job, told)
+
+    def _was_notified_early(self, job: Job, server: ServedJobServer) -> bool:
+        output = server.profile.callback.correlate_with
+        name = job.recorder.record.outputs.get(output, "")
+        if name and self.was_called(server.name, name):
+            job.notify()
+        return job.notified
+
+    async def find_reason(self, job: Job) -> None:
+        """Ask why a job failed whose callback says only that it did, and may be here before the names that takes."""
+        until = time.monotonic() + _REASON_S
+        server = self._job_servers.of(job.profile)
+        while not server.can_ask(job):
+            left_s = until - time.monotonic()
+            if left_s <= 0 or job.state is State.FINISHED:
+                return
+            await _changed(job, left_s)
+        told = await self._asker.ask(job, "status", until)
+        if told.kind == Kind.FAILED and told.error:
+            job.recorder.reason(told.error)
+
+    def can_find_reason(self, job: Job) -> bool:
+        """Return whether there is a call that may tell why."""
+        return self._job_servers.of(job.profile).profile.status is not None
+
+    def can_cancel(self, job: Job) -> bool:
+        """Return whether the job server can be told to end `job`."""
+        return self.server_of(job).can_cancel(job)
+
+    async def cancel(self, job: Job) -> None:
+        """Tell the job server to end `job`: as well as that can be done, and nobody waits for it."""
+        told = await self._asker.ask(job, "cancel", time.monotonic() + _CANCEL_S)
+        if told.kind == "cancelled":
+            log_lines.job_event("info", "the job server was told to cancel a job", job)
+        else:
+            log_lines.job_event("warning", "the job server could not be told to cancel a job", job, reason=told.error)
+
+    def server_of(self, job: Job) -> ServedJobServer:
+        """Return the job server of `job`."""
+        return self._job_servers.of(job.profile)
+
+    @staticmethod
+    def _take(job: Job, told: Told) -> None:
+        if job.ended_by_answer(told):
+            log_lines.job_event("info", "the job server was asked and told how a job ended", job, answer=told.kind)
+        elif told.kind == Kind.PROGRESS and told.state:
+            job.progress(told.state)
+        elif told.kind == "unavailable":
+            log_lines.job_event("warning", "the job server was asked about a job in vain", job, reason=told.error)
+
+
+def _submitted_at(job: Job) -> float | None:
+    """Return since when the job server may have the job."""
+    if job.adopted:
+        return job.reached[State.ACCEPTED]
+    return job.reached.get(State.WAITING, job.reached.get(State.SUBMITTING))
+
+
+async def _changed(job: Job, timeout_s: float | None) -> None:
+    job.changed.clear()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await job.changed.wait()

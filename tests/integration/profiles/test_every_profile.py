@@ -1,0 +1,135 @@
+"""Every shipped profile through the real proxy, before a stand-in for its job server: the promises hold for each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shared.job_server import loader
+from tests.support.http import fetch
+from tests.support.waiting import eventually
+
+Make = Callable[..., Any]
+NAMES = loader.shipped()
+PROFILES = {name: loader.load(name) for name in NAMES}
+WITH_STATUS = [name for name, one in PROFILES.items() if one.status is not None]
+WITH_CANCEL = [name for name, one in PROFILES.items() if one.cancel is not None]
+WITH_PROOF = [name for name, one in PROFILES.items() if one.verify is not None]
+FOUND_WITHOUT_REPLY = ["langgraph"]
+pytestmark = pytest.mark.xdist_group("profiles")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_job_that_succeeds(make_bench: Make, name: str) -> None:
+    """Its client gets what the job server says is the result, with its media type."""
+    bench = await make_bench(name)
+    answer = await bench.post()
+    assert answer.status == 200, answer.body
+    ready = [*bench.samples("result", "ready"), *bench.samples("status", "succeeded")]
+    final = [*bench.samples("callback", "succeeded"), *(ready if bench.profile.callback.notification_only else [])]
+    results = {sample.body if sample.result is None else sample.result for sample in [*final, *ready]}
+    assert any(answer.body.decode().startswith(result[:8]) for result in results), answer.body
+    assert len(bench.stand_in.jobs) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_job_that_fails(make_bench: Make, name: str) -> None:
+    """`job-failed`, with the job server's reason where it has one."""
+    bench = await make_bench(name)
+    wish = (
+        "failed" if bench.samples("callback", "failed") or bench.profile.callback.notification_only else "lost-failed"
+    )
+    document = (await bench.post(wish)).document
+    assert (document["code"], document["submitted"]) == ("job-failed", "yes")
+    reasons = [one.error for one in bench.profile.sample if one.expect == "failed" and one.error]
+    assert not reasons or any(reason in document["detail"] for reason in reasons), document["detail"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_refusal_and_a_job_server_that_is_busy(make_bench: Make, name: str) -> None:
+    """A refusal was not submitted, wherever it says so; a busy one is asked again."""
+    bench = await make_bench(name)
+    refused = (await bench.post("refused")).document
+    assert (refused["code"], refused["submitted"]) == ("job-rejected", "no")
+    assert (await bench.post("busy")).status == 200
+    assert (len(bench.stand_in.submissions), len(bench.stand_in.jobs)) == (3, 1)
+    error = (await bench.post("error")).document
+    assert (error["code"], error["submitted"]) == ("job-rejected", "unknown")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_callback_before_the_reply_and_one_that_comes_twice(make_bench: Make, name: str) -> None:
+    """The first that is final counts, and the job is submitted once."""
+    bench = await make_bench(name)
+    assert (await bench.post("early")).status == 200
+    assert (await bench.post("twice")).status == 200
+    assert len(bench.stand_in.submissions) == 2
+    await eventually(lambda: len(bench.stand_in.sender.sent) == 3)
+    assert {sent.status for sent in bench.stand_in.sender.sent} == {200}
+
+
+@pytest.mark.parametrize("name", WITH_STATUS)
+async def test_a_callback_that_is_lost_is_found_by_asking(make_bench: Make, name: str) -> None:
+    """A success and a failure; and nothing is asked of a job whose callback comes in time."""
+    bench = await make_bench(name)
+    assert (await bench.post("lost")).status == 200
+    assert bench.stand_in.jobs[0].calls["status"] >= 1
+    assert (await bench.post("lost-failed")).document["code"] == "job-failed"
+    if not bench.profile.callback.notification_only:
+        await bench.post("succeeded")
+        assert bench.stand_in.jobs[2].calls["status"] == 0
+
+
+@pytest.mark.parametrize("name", FOUND_WITHOUT_REPLY)
+async def test_a_reply_that_is_lost_is_made_up_for_by_asking(make_bench: Make, name: str) -> None:
+    """Where the call needs only names that are ours."""
+    bench = await make_bench(name)
+    bench.stand_in.jobs.clear()
+    answer = await bench.post("lost-reply")
+    assert answer.status == 200
+    assert len(bench.stand_in.submissions) == 1
+
+
+@pytest.mark.parametrize("name", WITH_CANCEL)
+async def test_a_job_that_is_cancelled_is_cancelled_at_the_job_server(make_bench: Make, name: str) -> None:
+    """The client is answered at once."""
+    bench = await make_bench(name)
+    waiting = asyncio.ensure_future(bench.post("never"))
+    accepted = await bench.post("never", Prefer="respond-async")
+    await eventually(lambda: len(bench.stand_in.jobs) == 2)
+    url = f"{bench.proxy.url}/jobs/{accepted.headers['Job-Id']}"
+
+    async def is_waiting() -> bool:
+        return bool((await fetch(bench.session, "GET", url)).document["state"] == "waiting")
+
+    while not await is_waiting():
+        await asyncio.sleep(0.01)
+    document = (await fetch(bench.session, "DELETE", url)).document
+    assert document["code"] == "cancelled"
+    assert "the job server is told" in document["detail"]
+    await eventually(lambda: sum(job.calls["cancel"] for job in bench.stand_in.jobs) == 1)
+    overdue = (await waiting).document  # the deadline cancels as well
+    assert overdue["code"] == "deadline-exceeded"
+    await eventually(lambda: [job.calls["cancel"] for job in bench.stand_in.jobs] == [1, 1])
+
+
+@pytest.mark.parametrize("name", WITH_PROOF)
+async def test_a_callback_without_its_proof_changes_nothing(make_bench: Make, name: str) -> None:
+    """It is answered 401, and the one with the proof counts."""
+    bench = await make_bench(name)
+    assert (await bench.post("forged")).status == 200
+    await eventually(lambda: len(bench.stand_in.sender.sent) == 2)
+    assert [sent.status for sent in bench.stand_in.sender.sent] == [401, 200]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "spreedly"])
+async def test_progress_is_kept_and_shown(make_bench: Make, name: str) -> None:
+    """The last of it, for as long as the job goes on; a job that makes some ends as any other."""
+    bench = await make_bench(name)
+    count = len(bench.samples("callback", "progress"))
+    assert (await bench.post("progress")).status == 200
+    assert len([sent for sent in bench.stand_in.sender.sent if sent.expect == "progress"]) == count
+    assert {sent.status for sent in bench.stand_in.sender.sent} == {200}

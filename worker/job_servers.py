@@ -1,0 +1,59 @@
+"""The job servers that a worker can speak with, by their profiles' names. Most have one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worker.job_client import JobClient
+
+if TYPE_CHECKING:
+    from shared.worker_config import WorkerConfig
+    from worker.asking import Asker
+
+__all__ = ["JobServers"]
+
+
+class JobServers:
+    """What is needed to speak with each of them; made when it is first needed, but for the first."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        """Must run inside an event loop."""
+        self._config = config
+        self._clients: dict[str, JobClient] = {}
+        self._askers: dict[str, Asker] = {}
+        self.client("")
+
+    @property
+    def lost_reply_wait_s(self) -> float:
+        """How long the callback is waited for after the connection broke before the reply."""
+        return self._config.lost_reply_wait_s
+
+    def client(self, profile: str) -> JobClient:
+        """Return what submits to the job server of this profile; empty: to the first one."""
+        client = self._clients.get(profile)
+        if client is None:
+            servers = self._config.job_servers
+            named = next((one for one in servers if one.profile.name == profile), servers[0])
+            client = self._clients[profile] = JobClient(self._config, named)
+        return client
+
+    def asker(self, profile: str) -> Asker:
+        """Return what asks the job server of this profile."""
+        from worker.asking import Asker  # noqa: PLC0415 - jobs that get their callback need none
+
+        if profile not in self._askers:
+            self._askers[profile] = Asker(self.client(profile))
+        return self._askers[profile]
+
+    def finds_lost_jobs(self, profile: str) -> bool:
+        """Return whether a job whose reply was lost can be asked for by names that are ours."""
+        from shared.job_server.calls import Call  # noqa: PLC0415 - after a lost reply only
+
+        server = self.client(profile).job_server
+        status = server.profile.status
+        return status is not None and not Call(server.url, server.profile.server, status).needs
+
+    async def close(self) -> None:
+        """Close what is left open."""
+        for client in self._clients.values():
+            await client.close()
