@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from jobserver.options import Options
 from tests.support.http import fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
+from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually
 
 
@@ -70,6 +72,44 @@ async def test_a_full_disk_costs_no_job_in_flight_its_answer(
         assert (await post_job(client, proxy.queue_job)).status == 200
         result = await fetch(client, "GET", f"{proxy.url}/jobs/{answer.headers['Job-Id']}/result")
         assert result.body == answer.body
+
+
+async def test_a_disk_that_does_not_answer_costs_no_job_in_flight_its_answer(
+    client: ClientSession, job_server_here: JobServer, tmp_path: Path
+) -> None:
+    """The result is given away after a moment, whoever asks for a key is told, and a balancer is as well.
+
+    A disk is hard to stop; a process that has locked the journal keeps the proxy waiting in the same way.
+    """
+    journal = tmp_path / "jobs.sqlite3"
+    ref = new_ref()
+    with ProxyProcess.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=str(journal)) as proxy:
+        waiting = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
+        await eventually(lambda: job_server_here.submissions(ref))
+
+        with closing(sqlite3.connect(journal, isolation_level=None)) as blocker:
+            blocker.execute("BEGIN IMMEDIATE")
+            watch = Stopwatch(proxy.pid)
+            callback, answer, keyed = await asyncio.gather(
+                fetch(client, "POST", job_server_here.callback_url(ref), data=b'{"state": "completed"}'),
+                waiting,
+                post_job(client, proxy.queue_job, headers={"Idempotency-Key": "k1"}),
+            )
+            assert watch.own_s < 4, "the disk was waited for"
+            ready = await fetch(client, "GET", f"{proxy.url}/readyz")
+            blocker.execute("ROLLBACK")
+        problem(callback, "journal-unavailable", 503)
+        assert (answer.status, answer.body) == (200, b'{"state": "completed"}')
+        problem(keyed, "journal-unavailable", 503)
+        problem(ready, "journal-unavailable", 503)
+
+        await eventually(lambda: proxy.events_of("the journal can be written again"))
+        assert len(proxy.events_of("new jobs are refused until the journal can be written")) == 1
+        again = await fetch(client, "POST", job_server_here.callback_url(ref), data=b'{"state": "completed"}')
+        assert again.document == {"status": "duplicate"}
+        result = await fetch(client, "GET", f"{proxy.url}/jobs/{answer.headers['Job-Id']}/result")
+        assert result.body == answer.body
+        assert (await post_job(client, proxy.queue_job, headers={"Idempotency-Key": "k1"})).status == 200
 
 
 async def test_a_second_front_end_on_the_same_journal_is_refused(

@@ -82,7 +82,7 @@ class JournalFile:
             for rows in statements:
                 self._put(rows)
             self._db.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:
             self._roll_back()
             raise
 

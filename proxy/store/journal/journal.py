@@ -6,21 +6,24 @@ Each of these costs more than the contents of a batch, and even more when both t
 between batches grows with the number of open jobs, since more orders accumulate then: a single job waits for nobody,
 and a burst needs few commits.
 
-A disk can hang for any time. A batch that takes longer than `_SILENT_S` is trouble: whoever waits is told, new jobs are
-refused, and the orders are still carried out when the disk responds again.
+A disk can hang for any time. If the thread has been silent for a second (silence.py), whoever waits is told, and new
+jobs are refused. What was ordered is still carried out when the disk responds again. What comes meanwhile is noted, the
+newest record of each job, so that it takes no more memory than these jobs do; look-ups fail at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import queue
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
+from proxy.store.journal.silence import LIMIT_S, Silence
 from proxy.store.journal.writer_thread import Find, Order, Put, Unfinished, WriterThread
 from proxy.store.protocol import Reading
-from shared.errors import StoreUnavailableError
+from shared.errors import SettingsError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,10 +40,6 @@ _LONGEST_PACE_S: Final = 0.004
 #: Something noted is ordered within this time, unless more is recorded of its job before: many callbacks come sooner,
 #: and then it costs nothing.
 _NOTE_S: Final = 0.1
-#: A batch that takes this long is not just slow.
-_SILENT_S: Final = 1.0
-#: Longer than the event loop may take to receive what the thread reported, in case the process itself was stopped.
-_CONFIRM_S: Final = 0.1
 
 
 class Journal:
@@ -51,7 +50,9 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._path = str(file.path)
         self._trouble = ""
-        self._silent = False
+        #: Whether the log has it that there is trouble.
+        self._announced = False
+        self._silence = Silence()
         #: Unfinished jobs by id, if they were put here.
         self._open: set[str] = set()
         #: Notes that have not been ordered yet: the newest record of each job.
@@ -61,7 +62,6 @@ class Journal:
         self._waiting: list[Order] = []
         self._away: list[Order] = []
         self._handed_at = 0.0
-        self._silence_timer: asyncio.TimerHandle | None = None
         #: Batches; None: the end.
         self._batches: queue.SimpleQueue[list[Order] | None] = queue.SimpleQueue()
         self.writer = WriterThread(
@@ -71,19 +71,20 @@ class Journal:
             tell=self._tell,
             on_trouble=self._on_trouble,
         )
+        self._silence_timer = self._loop.call_later(LIMIT_S, self._look)
 
     @property
     def trouble(self) -> str:
         """See `JobStore.trouble`."""
-        if self._silent:
-            return f"the journal cannot be written: its disk has not answered for {_SILENT_S:g} s"
+        if self._silence.now:
+            return f"the journal cannot be written: its disk has not answered for {LIMIT_S:g} s"
         return f"the journal cannot be written: {self._trouble}" if self._trouble else ""
 
     def readings(self) -> Iterable[Reading]:
         """See `JobStore.readings`."""
         writer = self.writer
         size = _size_bytes(self._path) + _size_bytes(f"{self._path}-wal")
-        queued = len(self._waiting) + len(self._away)
+        queued = len(self._waiting) + len(self._away) + len(self._notes)
         return (
             _gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
             _gauge("journal_queue", "Orders that the journal's thread has not carried out.", queued),
@@ -99,21 +100,25 @@ class Journal:
         )
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
-        """See `JobStore.put`."""
-        noted = self._notes.pop(record.id, None)
+        """See `JobStore.put`. Where it fails because the disk does not answer, it may be carried out later."""
         if record.finished_at is None:
             self._open.add(record.id)
         else:
             self._open.discard(record.id)
         done: asyncio.Future[None] = self._loop.create_future()
-        self._order(Put(record=record, keep=keep or noted is not None, done=done))
+        if self._silence.now:
+            self._notes[record.id] = record
+            _fail(done, self.trouble)
+        else:
+            noted = self._notes.pop(record.id, None)
+            self._order(Put(record=record, keep=keep or noted is not None, done=done))
         return done
 
     def note(self, record: Record) -> None:
         """See `JobStore.note`."""
         self._notes[record.id] = record
         if self._notes_timer is None:
-            self._notes_timer = self._loop.call_later(_NOTE_S, self._order_notes)
+            self._notes_timer = self._loop.call_later(_NOTE_S, self._on_notes_due)
 
     async def by_id(self, job_id: str) -> Record | None:
         """See `JobStore.by_id`."""
@@ -128,28 +133,47 @@ class Journal:
         return await self._find("key", key)
 
     async def unfinished(self) -> list[Record]:
-        """See `JobStore.unfinished`."""
+        """See `JobStore.unfinished`. Waits as long as it takes.
+
+        Raises:
+            SettingsError: the journal cannot be read.
+        """
         self._order_notes()
         done: asyncio.Future[list[Record]] = self._loop.create_future()
         self._order(Unfinished(done=done))
-        return await done
+        try:
+            return await done
+        except StoreUnavailableError as exc:
+            raise SettingsError(f"JOURNAL: cannot use {self._path!r}: {exc}") from exc
 
     async def close(self) -> None:
-        """See `JobStore.close`. Waits for at most `_CLOSE_S`."""
+        """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not recorded then is lost, and told."""
         self._order_notes()
-        self._hand_over()
+        left, self._waiting = self._waiting, []
+        self._away += left
+        self._batches.put(left)
         self._batches.put(None)
         await asyncio.to_thread(self.writer.join, _CLOSE_S)
-        if self._silence_timer is not None:
-            self._silence_timer.cancel()
+        self._silence_timer.cancel()
+        away = {order.record.id for order in self._away if isinstance(order, Put)} if self.writer.is_alive else set()
+        if away or self.writer.backlog:
+            jobs = len(away) + self.writer.backlog
+            log.event("error", "some jobs could not be recorded before the end", file=self._path, jobs=jobs)
 
     # --- orders and batches ------------------------------------------------------------------------------------------
 
     async def _find(self, column: str, value: str | bytes) -> Record | None:
-        self._order_notes()  # a look-up finds what was noted before
+        if self._silence.now:
+            raise StoreUnavailableError(self.trouble)
+        self._order_notes()  # whoever asks finds what was noted before
         done: asyncio.Future[Record | None] = self._loop.create_future()
         self._order(Find(column=column, value=value, done=done))
         return await done
+
+    def _on_notes_due(self) -> None:
+        self._notes_timer = None
+        if not self._silence.now:
+            self._order_notes()
 
     def _order_notes(self) -> None:
         if self._notes_timer is not None:
@@ -162,8 +186,6 @@ class Journal:
     def _order(self, order: Order) -> None:
         """Queue an order for the next batch; its future is done on the loop."""
         self._waiting.append(order)
-        if self._silent:
-            _fail([order], self.trouble)
         if len(self._waiting) == 1 and not self._away:
             self._make_batch()
 
@@ -178,54 +200,65 @@ class Journal:
 
     def _hand_over(self) -> None:
         """Give the thread what waits, as a batch."""
-        if self._waiting:
-            self._away += self._waiting
-            self._batches.put(self._waiting)
-            self._waiting = []
-            self._handed_at = self._loop.time()
-            if self._silence_timer is None:
-                self._silence_timer = self._loop.call_later(_SILENT_S, self._look, self._handed_at)
+        if self._waiting and not self._away:
+            self._away, self._waiting = self._waiting, []
+            self._batches.put(list(self._away))
+            self._handed_at = time.monotonic()
 
-    # --- what the thread says ----------------------------------------------------------------------------------------
+    # --- what the thread says, or does not ---------------------------------------------------------------------------
 
     def _tell(self, news: list[Callable[[], None]], orders: int) -> None:
-        """Receive news from the thread; called in the thread. Raises RuntimeError if the loop is closed."""
+        """Take news from the thread; called there. Raises RuntimeError if the loop is closed."""
         self._loop.call_soon_threadsafe(self._on_carried_out, news, orders)
 
     def _on_carried_out(self, news: list[Callable[[], None]], orders: int) -> None:
         del self._away[:orders]
-        if orders and self._silent:
-            self._silent = False
-            self._say_trouble()
         for settle in news:
             settle()
+        if self._silence.now:
+            self._look()
+        self._say_trouble()
         if self._waiting and not self._away:
             self._make_batch()
 
     def _on_trouble(self, trouble: str) -> None:
-        """Receive, on the loop, what is wrong with the file; empty when the trouble is over."""
+        """Hear, on the loop, what is wrong with the file; nothing, when that is over."""
         self._trouble = trouble
+
+    def _look(self) -> None:
+        """See whether the thread is silent; look again for as long as there is a journal."""
+        self._silence_timer.cancel()
+        was_silent = self._silence.now
+        busy_since = self.writer.busy_since
+        since = min(([self._handed_at] if self._away else []) + ([busy_since] if busy_since else []), default=None)
+        again_s = self._silence.look(time.monotonic(), since)
+        self._silence_timer = self._loop.call_later(again_s, self._look)
+        if self._silence.now and not was_silent:
+            self._give_up_waiting()
+        elif was_silent and not self._silence.now:
+            self._order_notes()
         self._say_trouble()
 
-    def _look(self, handed_at: float) -> None:
-        """See whether the batch that was handed over at that time is done; look again as long as there are any."""
-        self._silence_timer = None
-        if not self._away:
-            return
-        if handed_at == self._handed_at:
-            self._silence_timer = self._loop.call_later(_CONFIRM_S, self._confirm, handed_at)
-        else:
-            left_s = max(0.0, self._handed_at + _SILENT_S - self._loop.time())
-            self._silence_timer = self._loop.call_later(left_s, self._look, self._handed_at)
-
-    def _confirm(self, handed_at: float) -> None:
-        self._silence_timer = None
-        if self._away and handed_at == self._handed_at and not self._silent:
-            self._silent = True
-            self._say_trouble()
-            _fail([*self._away, *self._waiting], self.trouble)
+    def _give_up_waiting(self) -> None:
+        """Tell whoever waits that it may take long. What the thread has stays there; what waits for it is noted."""
+        puts: dict[str, Record] = {}
+        stay: list[Order] = []
+        for order in self._waiting:
+            if isinstance(order, Put):
+                puts[order.record.id] = order.record
+            elif isinstance(order, Unfinished):
+                stay.append(order)
+        for order in self._away + self._waiting:
+            if not isinstance(order, Unfinished) and order.done is not None:
+                _fail(order.done, self.trouble)
+        self._notes = puts | self._notes  # of one job, what was noted came later
+        self._waiting = stay
 
     def _say_trouble(self) -> None:
+        """Log that trouble begins, or that it is over."""
+        if bool(self.trouble) is self._announced:
+            return
+        self._announced = not self._announced
         if self.trouble:
             log.event(
                 "error", "new jobs are refused until the journal can be written", file=self._path, reason=self.trouble
@@ -235,12 +268,10 @@ class Journal:
             log.event("info", "the journal can be written again", file=self._path, jobs_not_recorded=lost)
 
 
-def _fail(orders: Iterable[Order], reason: str) -> None:
-    """Tell whoever waits that it may take long; the orders stay."""
-    for order in orders:
-        if order.done is not None and not order.done.done():
-            order.done.set_exception(StoreUnavailableError(reason))
-            order.done.exception()  # nobody waits for a note
+def _fail(done: asyncio.Future[Any], reason: str) -> None:
+    if not done.done():
+        done.set_exception(StoreUnavailableError(reason))
+        done.exception()  # whoever only noted something does not come back for this
 
 
 def _gauge(name: str, words: str, value: float) -> Reading:

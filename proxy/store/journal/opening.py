@@ -100,7 +100,7 @@ def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
 
 def words_of(exc: Exception) -> str:
     """Return what is wrong in a line: SQLite's words, with the name of its code where the words alone say little."""
-    words = " ".join(str(exc).split())
+    words = " ".join(str(exc).split()) or type(exc).__name__
     name = getattr(exc, "sqlite_errorname", None)
     return f"{words} ({name})" if name and name.startswith("SQLITE_IOERR") else words
 

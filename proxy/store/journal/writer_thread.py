@@ -10,6 +10,9 @@ A commit that fails fails everybody in its batch. What was to be kept goes to th
 job, and is tried again every `_RETRY_S` until it can be written; answers to questions look there first. While
 nothing comes, one write that nobody reads shows whether the trouble is over.
 
+A record that SQLite cannot take, such as one that is too large, is given up alone, and told. So is a bug of ours: it
+fails the orders of its batch, and the thread goes on.
+
 Nothing of this file runs on the event loop: what it has to be told is handed to `tell`, in one call for each batch.
 """
 
@@ -23,9 +26,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from proxy import log
+from proxy.store.journal.backlog import Backlog
 from proxy.store.journal.checkpoint_thread import Checkpointer
+from proxy.store.journal.opening import words_of
 from shared.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -37,12 +43,19 @@ if TYPE_CHECKING:
 __all__ = ["Find", "Order", "Put", "Unfinished", "WriterThread"]
 
 _RETRY_S: Final = 0.5
-#: How much is kept while the journal cannot be written. Beyond that, the oldest records are dropped and counted.
-_BACKLOG_BYTES: Final = 64 * 1024 * 1024
 _EXPIRE_BATCH: Final = 200
 #: How often expired jobs are deleted.
 _EXPIRE_S: Final = 5.0
 _LEAST_EXPIRE_S: Final = 0.1
+#: What SQLite and its module raise because of a record; anything else is the disk's or ours.
+_UNFIT: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +113,15 @@ class WriterThread:
         self._on_trouble = on_trouble
         self._clock = clock
         self._expire_s = max(_LEAST_EXPIRE_S, min(_EXPIRE_S, ttl_s / 4))
-        self._backlog: dict[str, Record] = {}
-        self._backlog_bytes = 0
+        self._backlog = Backlog()
         self._trouble = ""
         self._damaged = False
         self._news: list[Callable[[], None]] = []
         self.checkpointer = Checkpointer(file.path)
-        #: Transactions, failed ones, records written, records given up, expired jobs; read by others, written here.
-        self.commits = self.failures = self.written = self.given_up = self.expired = 0
+        #: Transactions, failed ones, records written, those that cannot be, expired jobs; read by others, written here.
+        self.commits = self.failures = self.written = self.unfit = self.expired = 0
+        #: When it began what it is at, by the monotonic clock; 0: nothing.
+        self.busy_since = 0.0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -115,6 +129,16 @@ class WriterThread:
     def backlog(self) -> int:
         """How many jobs wait to be recorded when that is possible again."""
         return len(self._backlog)
+
+    @property
+    def given_up(self) -> int:
+        """How many records were never written."""
+        return self._backlog.given_up + self.unfit
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the end has not come yet."""
+        return self._thread.is_alive()
 
     def join(self, timeout_s: float) -> None:
         """Wait for the thread to end, at most that long. Blocks."""
@@ -126,10 +150,12 @@ class WriterThread:
         while orders is not None:
             wait_s = next_expiry - time.monotonic()
             orders = self._take(min(wait_s, _RETRY_S) if self._trouble else wait_s)
-            self._carry_out(orders if orders is not None else [])
+            self.busy_since = time.monotonic()
+            self._carry_out_safely(orders if orders is not None else [])
             if time.monotonic() >= next_expiry:
                 more = self._expire()
                 next_expiry = time.monotonic() + (0.0 if more else self._expire_s)
+            self.busy_since = 0.0
         self.checkpointer.close()
         self._file.close()
 
@@ -139,6 +165,19 @@ class WriterThread:
             return self._batches.get(timeout=max(0.0, wait_s))
         except queue.Empty:
             return []
+
+    def _carry_out_safely(self, orders: list[Order]) -> None:
+        try:
+            self._carry_out(orders)
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave everybody waiting for ever
+            kind = type(exc).__name__
+            log.event("error", "unhandled exception in the journal", kind=kind)
+            self.unfit += sum(isinstance(order, Put) for order in orders)
+            self._news = []
+            for order in orders:
+                if order.done is not None:
+                    self._fail(order.done, f"unhandled exception in the journal: {kind}")
+            self._tell(len(orders))
 
     def _carry_out(self, orders: list[Order]) -> None:
         puts = [order for order in orders if isinstance(order, Put)]
@@ -155,16 +194,17 @@ class WriterThread:
         self._tell(len(orders))
 
     def _write(self, puts: list[Put]) -> None:
-        batch = self._backlog | {put.record.id: put.record for put in puts}
+        batch = self._backlog.records() | {put.record.id: put.record for put in puts}
         try:
             if self._damaged:
                 raise sqlite3.DatabaseError(self._trouble)
             if self._trouble:
                 self._file.probe()
-            self._file.write(batch.values())
-        except (sqlite3.Error, OSError) as exc:
+            unfit = self._write_fit(batch)
+        except (sqlite3.Error, OSError, MemoryError) as exc:
             self.failures += 1
-            self._postpone(puts)
+            for put in puts:
+                self._backlog.add(put.record, keep=put.keep)
             self._set_trouble(_reason(exc))
             self._note_damage(exc)
             for put in puts:
@@ -172,30 +212,33 @@ class WriterThread:
                     self._fail(put.done, f"the journal cannot be written: {self._trouble}")
             return
         self.commits += 1
-        self.written += len(batch)
+        self.written += len(batch) - len(unfit)
         self.checkpointer.wrote(len(batch), sum(len(record.callback or b"") for record in batch.values()))
         self._backlog.clear()
-        self._backlog_bytes = 0
         self._set_trouble("")
+        for put in puts:
+            if put.record.id in unfit and put.done is not None:
+                self._fail(put.done, f"the job cannot be recorded: {unfit[put.record.id]}")
         self._news.append(functools.partial(_settle_puts, puts))
 
-    def _postpone(self, puts: list[Put]) -> None:
-        for put in puts:
-            # A job that is in the backlog already goes on from there, or the older record would come back.
-            old = self._backlog.pop(put.record.id, None)
-            if old is not None or put.keep:
-                self._backlog[put.record.id] = put.record
-                self._backlog_bytes += put.record.size_bytes - (old.size_bytes if old else 0)
-        while self._backlog_bytes > _BACKLOG_BYTES:
-            dropped = self._backlog.pop(next(iter(self._backlog)))
-            self._backlog_bytes -= dropped.size_bytes
-            self.given_up += 1
+    def _write_fit(self, batch: dict[str, Record]) -> dict[str, str]:
+        """Write what can be written; return the ids of the others, with the reasons."""
+        try:
+            self._file.write(batch.values())
+        except _UNFIT as exc:
+            if len(batch) > 1:
+                unfit = [self._write_fit({job_id: record}) for job_id, record in batch.items()]
+                return {job_id: reason for each in unfit for job_id, reason in each.items()}
+            (job_id,) = batch
+            reason = _reason(exc)
+            self.unfit += 1
+            log.event("error", "a job cannot be recorded", job_id=job_id, reason=reason)
+            return {job_id: reason}
+        return {}
 
     def _find(self, order: Find) -> Record | None:
-        for record in reversed(self._backlog.values()):
-            if getattr(record, order.column) == order.value:
-                return record
-        return self._file.find(order.column, order.value, self._clock() - self._ttl_s)
+        record = self._backlog.find(order.column, order.value)
+        return record or self._file.find(order.column, order.value, self._clock() - self._ttl_s)
 
     def _expire(self) -> bool:
         """Delete expired jobs; return whether there are more."""
@@ -229,13 +272,13 @@ class WriterThread:
     def _answer(self, done: asyncio.Future[_T], ask: Callable[[], _T]) -> None:
         try:
             value = ask()
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, ValueError) as exc:
             self._note_damage(exc)
-            self._fail(done, f"the journal cannot be read: {exc}")
+            self._fail(done, f"the journal cannot be read: {_reason(exc)}")
         else:
             self._news.append(functools.partial(_settle, done, value))
 
-    def _fail(self, done: asyncio.Future[_T], reason: str) -> None:
+    def _fail(self, done: asyncio.Future[Any], reason: str) -> None:
         self._news.append(functools.partial(_settle_error, done, StoreUnavailableError(reason)))
 
     def _tell(self, orders: int = 0) -> None:
@@ -258,7 +301,7 @@ def _settle(done: asyncio.Future[_T], value: _T) -> None:
         done.set_result(value)
 
 
-def _settle_error(done: asyncio.Future[_T], error: StoreUnavailableError) -> None:
+def _settle_error(done: asyncio.Future[Any], error: StoreUnavailableError) -> None:
     if not done.done():
         done.set_exception(error)
         done.exception()  # nobody waits for a note
@@ -271,4 +314,4 @@ def _is_damage(exc: Exception) -> bool:
 
 
 def _reason(exc: Exception) -> str:
-    return "the file was moved or removed" if isinstance(exc, FileNotFoundError) else " ".join(str(exc).split())
+    return "the file was moved or removed" if isinstance(exc, FileNotFoundError) else words_of(exc)

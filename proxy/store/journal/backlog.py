@@ -1,0 +1,63 @@
+"""What could not be written and is to be kept until it can be: the newest record of each job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from proxy.store.record import Record
+
+__all__ = ["Backlog"]
+
+#: How much is kept. Beyond it the oldest go, and their number is told.
+_BYTES: Final = 64 * 1024 * 1024
+
+
+class Backlog:
+    """Records that wait to be written, in the order in which their jobs were last heard of."""
+
+    def __init__(self, max_bytes: int = _BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._records: dict[str, Record] = {}
+        #: How many records were dropped.
+        self.given_up = 0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def records(self) -> dict[str, Record]:
+        """Return all of it, by job id."""
+        return dict(self._records)
+
+    def find(self, column: str, value: str | bytes) -> Record | None:
+        """Return the record whose member `column` is `value`, if there is one; the newest if there are several."""
+        for record in reversed(self._records.values()):
+            if getattr(record, column) == value:
+                return record
+        return None
+
+    def add(self, record: Record, *, keep: bool) -> None:
+        """Take a record that could not be written.
+
+        One that need not be kept is dropped, unless an earlier one of the same job is here: that would come back.
+        """
+        old = self._records.pop(record.id, None)
+        if old is None and not keep:
+            return
+        self._records[record.id] = record
+        self._bytes += record.size_bytes - (old.size_bytes if old else 0)
+        while self._bytes > self._max_bytes:
+            self.drop(next(iter(self._records)))
+
+    def drop(self, job_id: str) -> None:
+        """Give one up."""
+        record = self._records.pop(job_id, None)
+        if record is not None:
+            self._bytes -= record.size_bytes
+            self.given_up += 1
+
+    def clear(self) -> None:
+        """Forget all of it: it is written."""
+        self._records.clear()
+        self._bytes = 0

@@ -1,0 +1,37 @@
+"""When a thread that waits for a disk has been silent for so long that nobody should go on waiting for it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["LIMIT_S", "Silence"]
+
+#: What takes this long is not just slow.
+LIMIT_S: Final = 1.0
+#: Longer than the event loop may take to receive what the thread reported, in case the process itself was stopped.
+_CONFIRM_S: Final = 0.1
+#: How often to look while nothing is under way.
+_IDLE_S: Final = 0.5
+
+
+class Silence:
+    """Says whether the thread is silent. Knows no clock: whoever looks brings the time."""
+
+    def __init__(self) -> None:
+        #: Whether it was silent at the last look.
+        self.now = False
+        self._suspected: float | None = None
+
+    def look(self, now: float, since: float | None) -> float:
+        """Look at the instant `now`; `since` is when what is under way began, if anything is.
+
+        Returns after how many seconds to look again.
+        """
+        if since is None or now - since < LIMIT_S:
+            self.now = False
+            self._suspected = None
+            return _IDLE_S if since is None else LIMIT_S - (now - since)
+        # A process that was stopped, or starved, wakes up to an old hour; what the thread has said is on its way then.
+        self.now = self.now or since == self._suspected
+        self._suspected = since
+        return _CONFIRM_S

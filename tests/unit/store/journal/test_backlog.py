@@ -1,0 +1,105 @@
+"""What waits to be written until that is possible again, and records that never can be."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from proxy.store.journal.backlog import Backlog
+from proxy.store.journal.file import JournalFile
+from proxy.store.journal.journal import Journal
+from proxy.store.record import Record
+from shared.errors import StoreUnavailableError
+from tests.support.records import a_record, finished
+
+
+def test_beyond_its_bytes_the_oldest_are_given_up() -> None:
+    """And counted."""
+    backlog = Backlog(max_bytes=50_000)
+    records = [finished(callback=b"x" * 10_000) for _ in range(10)]
+
+    for record in records:
+        backlog.add(record, keep=True)
+
+    assert [backlog.find("id", record.id) for record in records] == [None] * 6 + records[6:]
+    assert backlog.given_up == 6
+
+
+def test_what_need_not_be_kept_is_not() -> None:
+    """Unless an older record of the same job would come back."""
+    backlog = Backlog()
+    kept, dropped = a_record(), a_record()
+    newer = finished(id=kept.id, token_hash=kept.token_hash)
+    backlog.add(dropped, keep=False)
+    backlog.add(kept, keep=True)
+
+    backlog.add(newer, keep=False)
+
+    assert backlog.records() == {kept.id: newer}
+
+
+class _Picky(JournalFile):
+    """Takes no record with a certain callback, as SQLite takes none above a gigabyte."""
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write, unless there is one of those."""
+        batch = list(records)
+        if any(record.callback == b"too much" for record in batch):
+            raise sqlite3.DataError("string or blob too big")
+        super().write(batch)
+
+
+async def test_a_record_that_cannot_be_written_does_not_keep_others_from_it(path: Path) -> None:
+    """It is given up alone, and whoever waits for it is told."""
+    journal = Journal(_Picky(str(path)), ttl_s=3600)
+    before, too_much, after = finished(), finished(callback=b"too much"), finished()
+    puts = [journal.put(record, keep=True) for record in (before, too_much, after)]
+
+    await puts[0]
+    with pytest.raises(StoreUnavailableError, match="cannot be recorded: string or blob too big"):
+        await puts[1]
+    await puts[2]
+
+    assert journal.trouble == ""
+    assert [await journal.by_id(record.id) for record in (before, too_much, after)] == [before, None, after]
+    assert journal.writer.given_up == 1
+    await journal.close()
+
+
+class _Buggy(JournalFile):
+    """Has a bug."""
+
+    def find(self, column: str, value: str | bytes, finished_after: float) -> Record | None:
+        """Fail as no disk does."""
+        raise KeyError(column)
+
+
+async def test_a_bug_fails_the_batch_and_not_the_thread(path: Path) -> None:
+    """Nobody waits for ever."""
+    journal = Journal(_Buggy(str(path)), ttl_s=3600)
+
+    with pytest.raises(StoreUnavailableError, match="KeyError"):
+        await journal.by_id("f" * 32)
+    await journal.put(a_record())
+
+    assert journal.writer.commits == 1
+    await journal.close()
+
+
+async def test_a_row_that_cannot_be_read_is_told(path: Path) -> None:
+    """Somebody wrote a state there that there is not."""
+    record = a_record()
+    journal = Journal(JournalFile(str(path)), ttl_s=3600)
+    await journal.put(record)
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE jobs SET state = 'lost'")
+    db.close()
+
+    with pytest.raises(StoreUnavailableError, match="cannot be read"):
+        await journal.by_id(record.id)
+    await journal.put(a_record())
+    await journal.close()
