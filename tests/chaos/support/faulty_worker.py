@@ -208,7 +208,7 @@ def _take(job: Assign, client: Any) -> None:  # noqa: ANN401 - the worker's own
     phase, _, times = when.partition("*")
     _plan = _Plan(act=act, phase=phase, ref=str(members.get("ref", "")), times=int(times or 1_000))
     if "chaos_url" in members:
-        client._submissions = Submissions(client._config.profile, members["chaos_url"])
+        client._submissions = Submissions(client.job_server.profile, members["chaos_url"])
 
 
 def _patch_worker() -> None:
@@ -218,7 +218,7 @@ def _patch_worker() -> None:
     async def faulty_serve_one(self: Any, job: Assign, *rest: Any) -> Any:  # noqa: ANN401
         global _worker  # noqa: PLW0603 - the one of this process
         _worker = self
-        _take(job, self._client)
+        _take(job, self._job_servers.client(job.profile))
         _act("p1")
         return await serve_one(self, job, *rest)
 
