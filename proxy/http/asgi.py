@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from proxy import log
 from proxy.http import problems
 from proxy.http.fair_turns import turns
+from proxy.http.refusals import Refusals
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
 from shared.lifecycle import Submitted
 
@@ -149,6 +150,7 @@ class Guard:
         self._app = app
         self._on_problem = on_problem
         self._documentation = documentation
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and answer for what comes back as an exception."""
@@ -171,6 +173,13 @@ class Guard:
             problem = _problem_of(exc, scope, self._documentation and scope["root_path"] + self._documentation)
             if problem.code is Code.INTERNAL_ERROR:
                 log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
+            else:
+                self._refusals.note(
+                    problem,
+                    method=scope["method"],
+                    route=route_of(scope["path"].removeprefix(scope["root_path"])),
+                    peer=(scope.get("client") or ("",))[0],
+                )
             if self._on_problem is not None:
                 self._on_problem(problem.code)
             if not started:

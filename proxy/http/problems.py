@@ -194,6 +194,7 @@ class Problem:
 
     code: Code
     status: int
+    detail: str
     body: bytes
     headers: list[tuple[bytes, bytes]]
 
@@ -236,7 +237,7 @@ def make(
         headers.append((b"retry-after", b"%d" % (retry_after_s or _DEFAULT_RETRY_AFTER_S)))
     if code is Code.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
-    return Problem(code=code, status=status, body=_document(document, result), headers=headers)
+    return Problem(code=code, status=status, detail=detail, body=_document(document, result), headers=headers)
 
 
 def explanation(code: Code) -> dict[str, Any]:
