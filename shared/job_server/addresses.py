@@ -1,7 +1,7 @@
 """Where a call goes: the job server's address, a profile's template, and what the job server itself named.
 
-What comes from the job server's messages is not trusted with more than a place on that very server: a call that would
-leave it is not made, as it would carry credentials.
+What comes in the job server's messages may only name a place on that same server: a call to another server is not made,
+as it would carry credentials.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _PORTS: Final = {"http": 80, "https": 443}
 def address(server_url: str, template: str, values: Mapping[str, str], query: Mapping[str, str] | None = None) -> str:
     """Return the URL of a call.
 
-    A template that begins with a placeholder whose value is a URL, or a path from the root, begins with just that.
+    A template that begins with a placeholder whose value is a URL, or a path from the root, begins with exactly that.
 
     Raises:
-        UnfilledError: a name has no value, or the URL is not one of the job server's.
+        UnfilledError: a name has no value, or the URL is not on the job server.
     """
     found = _target(server_url, template, values) if template else server_url
     if query:
@@ -47,7 +47,7 @@ def _target(server_url: str, template: str, values: Mapping[str, str]) -> str:
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of `url` (RFC 6454, section 4); nothing that equals a URL's if it is none."""
+    """Return scheme, host and port of `url` (RFC 6454, section 4); equal to no URL's if it is not a URL."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
@@ -56,7 +56,7 @@ def origin(url: str) -> tuple[str, str, int]:
 
 
 def _first_placeholder(template: str) -> tuple[str, str]:
-    """Return the placeholder that `template` begins with, if it does, and the rest."""
+    """Return the placeholder at the beginning of `template`, if there is one, and the rest."""
     end = template.find("}") + 1
     first = template[:end]
     return (first, template[end:]) if first.startswith("{") and has_placeholders(first) else ("", template)

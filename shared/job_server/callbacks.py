@@ -1,4 +1,4 @@
-"""What a callback says of its job: the one place where a callback is read for its meaning, in one parse of its body."""
+"""What a callback says about its job: the one place where callbacks are interpreted, with one parse of the body."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TERMINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A callback as it came, inflated where it was gzip."""
+    """A callback as it came, decompressed if it was gzip."""
 
     method: str = "POST"
     #: What the URL has after the token: the NAME of `{callback_url/NAME}`.
@@ -40,7 +40,7 @@ class Callbacks:
     """Reads callbacks."""
 
     def __init__(self, callback: Callback) -> None:
-        """Read them as `callback` says."""
+        """Read them as `callback` describes."""
         self._json_only = callback.json_only
         self._notification_only = callback.notification_only
         self._has_state = bool(callback.state)
@@ -54,7 +54,7 @@ class Callbacks:
         """Return what a callback says.
 
         Raises:
-            StrictJSONError: it is not JSON, and the profile knows no others.
+            StrictJSONError: it is not JSON, and the profile knows no other kind.
         """
         verdict = self._reader.read(self._seen(received), received.body)
         if self._notification_only and (verdict.kind in _TERMINAL or not self._has_state):
@@ -62,11 +62,11 @@ class Callbacks:
         return verdict
 
     def correlation(self, received: Received) -> str:
-        """Return what says which job a callback at a fixed URL is for; empty where nothing does."""
+        """Return what identifies the job of a callback at a fixed URL; empty if nothing does."""
         return text_of(self._correlate(self._seen(received)))
 
     def _seen(self, received: Received) -> dict[str, Any]:
-        """Return what the expressions look at; only the body where they look at nothing else."""
+        """Return what the expressions look at; only the body if they look at nothing else."""
         if self._partial is not None:
             return {"body": self._partial.read(received.body)}
         if self._json_only:

@@ -1,4 +1,4 @@
-"""The calls to a job server about a job that it has: how it is doing, its result, and that it is to be cancelled."""
+"""The calls to a job server about a job that it has: its status, its result, and its cancellation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Request:
 
     method: str
     url: str
-    #: May hold secrets.
+    #: May contain secrets.
     headers: dict[str, str] = field(repr=False)
     body: bytes = b""
 
 
 class Call:
-    """Makes the requests of one section of a profile."""
+    """Composes the requests of one section of a profile."""
 
     def __init__(self, server_url: str, server: Server, section: Status | Result | Cancel) -> None:
         self._server_url = server_url
@@ -58,7 +58,7 @@ def headers_of(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[
     """Return headers with their placeholders filled in.
 
     Raises:
-        UnfilledError: a name has no value, or what was filled in cannot stand in a header.
+        UnfilledError: a name has no value, or its value is not valid in a header.
     """
     filled = {name: fill(value, values) for name, value in templates.items()}
     for name, value in filled.items():
@@ -68,5 +68,5 @@ def headers_of(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[
 
 
 def masked(values: Mapping[str, str]) -> dict[str, str]:
-    """Return `values` with dots in the place of what is secret, to be shown to a person."""
+    """Return `values` with dots instead of secrets, to be shown to a person."""
     return {name: "•••" if name.startswith("env:") else value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""What has to fit in a profile beyond the types of its values."""
+"""What must be right in a profile beyond the types of its values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEEDS: Final = {"header": ("header", "value"), "hmac": ("header", "secret"), "s
 
 
 def check(profile: Profile) -> None:
-    """Raise ValueError if something in `profile` does not fit; the message says what, and where."""
+    """Raise ValueError if something in `profile` is wrong; the message says what, and where."""
     for place, text, known in _expressions(profile):
         if text:
             try:
@@ -38,7 +38,7 @@ def check(profile: Profile) -> None:
 
 
 def _expressions(profile: Profile) -> Iterator[tuple[str, str, frozenset[str]]]:
-    """Yield each expression with its place and the names that it may look at."""
+    """Yield each expression with its place and the names that it can use."""
     readings: list[tuple[str, Reading, frozenset[str]]] = [
         ("submit", profile.submit, _ANSWER),
         ("callback", profile.callback, _CALLBACK),

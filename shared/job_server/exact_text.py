@@ -1,4 +1,4 @@
-"""JSON objects as the exact texts of their members: reading and writing them would change numbers."""
+"""JSON objects as the exact texts of their members: parsing and writing them again would change numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def members_of(text: str) -> dict[str, str]:
 
 
 def object_of(members: Mapping[str, str]) -> str:
-    """Return the JSON object that has these members."""
+    """Return the JSON object with these members."""
     return "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in members.items()) + "}"
 
 
@@ -30,5 +30,5 @@ def text_at(text: str, path: tuple[str, ...]) -> str | None:
                 return None
             text = members[name]
     except StrictJSONError:
-        return None  # not an object, or one in which a name stands twice
+        return None  # not an object, or one with a duplicate name
     return text

@@ -1,7 +1,7 @@
 """Expressions over what a job server sent: JMESPath, with a short cut for plain paths.
 
-A worker is forked from a process that should be small, and reads a reply in each job. So a path of member names, which
-is what most profiles need, is looked up directly: jmespath takes 30 times as long and some 0.5 MB, and is loaded only
+A worker is forked from a process that should be small, and reads a reply for each job. So a path of member names, which
+is what most profiles need, is looked up directly: jmespath takes 30 times as long and about 0.5 MB, and is loaded only
 by a profile that uses more of the language.
 """
 
@@ -13,10 +13,10 @@ from typing import Any, Final
 
 __all__ = ["Expression", "compile_expression", "is_true", "only_body", "plain_path", "text_of"]
 
-#: Reads one object; null where it finds nothing. Never raises.
+#: Reads one object; null if it finds nothing. Never raises.
 Expression = Callable[[Any], Any]
 
-#: A step of a plain path: a name, in quotes where it holds anything but letters, digits and underscores.
+#: A step of a plain path: a name, in quotes if it has other characters than letters, digits and underscores.
 _STEP: Final = r'(?:[A-Za-z_][A-Za-z0-9_]*|"[^"\\]+")'
 _PLAIN: Final = re.compile(rf"{_STEP}(?:\.{_STEP})*")
 _STEPS: Final = re.compile(_STEP)
@@ -35,22 +35,22 @@ def compile_expression(text: str) -> Expression:
 
 
 def plain_path(text: str) -> tuple[str, ...] | None:
-    """Return the names that `text` consists of if it is a plain path, else None."""
+    """Return the names in `text` if it is a plain path, otherwise None."""
     if not _PLAIN.fullmatch(text):
         return None
     return tuple(step.strip('"') for step in _STEPS.findall(text))
 
 
 def only_body(*texts: str) -> bool:
-    """Return whether these expressions are plain paths into `body`, so that nothing else need be made for them."""
+    """Return whether these expressions are plain paths into `body`, so that nothing else has to be prepared."""
     paths = [plain_path(text) for text in texts if text]
     return all(path is not None and path[0] == "body" for path in paths)
 
 
 def text_of(value: object) -> str:
-    """Return what is compared with the words of a list: a string as it is, a boolean or a number as JSON writes it.
+    """Return what is compared with the words of a list: a string as it is, a boolean or a number as in JSON.
 
-    Anything else, null among it, has no text.
+    Anything else, including null, has no text.
     """
     match value:
         case str():
@@ -64,7 +64,7 @@ def text_of(value: object) -> str:
 
 
 def is_true(value: object) -> bool:
-    """Return whether JMESPath counts `value` as true: a number always, a text, a list or an object unless empty."""
+    """Return whether JMESPath considers `value` true: a number always; a string, a list or an object unless empty."""
     return bool(value) or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
@@ -96,6 +96,6 @@ def _jmespath(text: str) -> Expression:
         try:
             return parsed.search(value)
         except (JMESPathError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
-            return None  # a function that was given what it does not take
+            return None  # a function with an argument of the wrong type
 
     return search

@@ -1,4 +1,4 @@
-"""Forms: the names of their fields, and fields added to them; what is there keeps its bytes."""
+"""Forms: the names of their fields, and adding fields; what is there keeps its bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME: Final = re.compile(rb'[;\s]name="?([^";\r\n]*)')
 
 
 class FormError(ValueError):
-    """A body that is not the form that its media type says; the message may be shown to the sender."""
+    """A body that is not the kind of form that its media type says; the message may be shown to the sender."""
 
 
 def field_names(body: bytes, content_type: str) -> set[str]:
@@ -32,7 +32,7 @@ def field_names(body: bytes, content_type: str) -> set[str]:
 
 
 def with_fields(body: bytes, content_type: str, fields: Mapping[str, str]) -> bytes:
-    """Return the form with `fields` more. Raises FormError."""
+    """Return the form with `fields` added. Raises FormError."""
     if media_type_of(content_type) == _URLENCODED:
         return body + (b"&" if body else b"") + urlencode(fields).encode()
     delimiter = _delimiter(body, content_type)
@@ -44,7 +44,7 @@ def with_fields(body: bytes, content_type: str, fields: Mapping[str, str]) -> by
 
 
 def _delimiter(body: bytes, content_type: str) -> bytes:
-    """Return what stands between a multipart form's parts (RFC 2046, section 5.1.1)."""
+    """Return the delimiter between the parts of a multipart form (RFC 2046, section 5.1.1)."""
     from email.message import Message  # noqa: PLC0415 - few profiles have forms
 
     message = Message()

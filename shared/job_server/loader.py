@@ -1,6 +1,6 @@
-"""Loads profiles: TOML, checked against the dataclasses of profile.py, and for what they cannot say.
+"""Loads profiles: TOML, checked against the dataclasses of profile.py and the rules that these cannot express.
 
-For the front end only: what this needs (tomllib, msgspec) no worker should carry.
+For the front end only: workers should not load what this needs (tomllib, msgspec).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from shared.spelling import nearest
 
 __all__ = ["FOLDER", "load", "parse", "path_of", "secret_names", "secrets_of", "shipped"]
 
-#: Where the profiles are that a bare name means.
+#: The folder of the profiles that are given by a name alone.
 FOLDER: Final = Path(__file__).resolve().parents[2] / "profiles"
 
 
 def path_of(name: str) -> Path:
-    """Return the file that `name` means: a path where it has a slash or ends in .toml, else a file of `FOLDER`."""
+    """Return the file of `name`: a path if it has a slash or ends in .toml, otherwise a file in `FOLDER`."""
     return Path(name) if "/" in name or name.endswith(".toml") else FOLDER / f"{name}.toml"
 
 
@@ -41,7 +41,7 @@ def load(name: str) -> Profile:
     """Return the profile `name`.
 
     Raises:
-        SettingsError: there is none, or something in it is wrong; the message says what, and where.
+        SettingsError: there is no such profile, or it is invalid; the message says what is wrong, and where.
     """
     path = path_of(name)
     try:
@@ -76,10 +76,10 @@ def secrets_of(profile: Profile, environ: Mapping[str, str] = os.environ) -> dic
 
 
 def parse(text: str) -> Profile:
-    """Return the profile that `text` is.
+    """Return the profile in `text`.
 
     Raises:
-        ValueError: something in it is wrong; the message says what, and where.
+        ValueError: it is invalid; the message says what is wrong, and where.
     """
     document = tomllib.loads(text)  # TOMLDecodeError is a ValueError
     _check_keys(document, Profile, "")
@@ -95,7 +95,7 @@ def parse(text: str) -> Profile:
 
 
 def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN401 - whatever the file holds
-    """Refuse the first key that `kind`, a dataclass, does not have; a wrong type is msgspec's to refuse."""
+    """Refuse the first key that `kind`, a dataclass, does not have; msgspec refuses wrong types."""
     if not isinstance(table, dict):
         return
     hints = get_type_hints(kind)
@@ -111,7 +111,7 @@ def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN40
 
 
 def _dataclass_in(hint: Any) -> type[Any] | None:  # noqa: ANN401 - a type hint
-    """Return the dataclass that a hint is, or is optionally, or is a tuple of."""
+    """Return the dataclass in a type hint: itself, optional, or in a tuple."""
     if get_origin(hint) in {types.UnionType, tuple}:
         return next((one for one in get_args(hint) if is_dataclass(one) and isinstance(one, type)), None)
     return hint if isinstance(hint, type) and is_dataclass(hint) else None

@@ -1,11 +1,11 @@
-"""Partial reading of JSON: all of a document is checked, and only the members that somebody asks for are made.
+"""Partial reading of JSON: the whole document is validated, but only the requested members are created.
 
-A job or a callback may be a megabyte. To read it with the standard module takes from 10 ms to a second, in which the
-event loop does nothing else; nearly all of that goes into objects that nobody looks at. msgspec passes over what it is
-not asked for, and checks it on the way: 1 to 4 ms. It is not quite as strict as this project is, so whatever it might
-let through goes to strict_json, which decides. What msgspec refuses does so too, if it is small, for the better words.
+A job or a callback may have a megabyte. The standard module takes from 10 ms to a second to read it, in which the event
+loop does nothing else; nearly all of that creates objects that nobody uses. msgspec skips what is not requested, and
+validates it on the way: 1 to 4 ms. It is not quite as strict as this project, so strict_json decides about whatever it
+might accept wrongly. What msgspec refuses goes there as well, if it is small, for the better error message.
 
-The front end's alone: a worker would carry the library for nothing.
+For the front end only: workers would load the library for nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["MAX_MEMBERS", "PartialReader", "object_members"]
 
 _T = TypeVar("_T")
 
-#: An escape that is half of a surrogate pair, and two that are a whole one, in a text without escaped backslashes.
+#: An escape that is half of a surrogate pair, and two that are a complete one, in a text without escaped backslashes.
 _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _ESCAPED_BACKSLASH: Final = b"\\\\u"
-#: More digits in a row than Python makes a number of; digits are zeros here, and all else is a space.
+#: More digits in a row than Python converts to a number; here digits are zeros, and everything else is a space.
 _DIGITS: Final = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
 _TOO_MANY_DIGITS: Final = b"0" * 4301
 
@@ -46,7 +46,7 @@ class PartialReader:
     """Reads some members of an object."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        """Read the members called `names`, each as a whole, and make nothing else of the document."""
+        """Read the members called `names` completely, and create nothing else of the document."""
         self._names = {f"f{n}": name for n, name in enumerate(dict.fromkeys(names))}
         fields = [(field, Any, None) for field in self._names]
         self._object = msgspec.json.Decoder(msgspec.defstruct("Seen", fields, rename=self._names, gc=False))
@@ -73,7 +73,7 @@ class PartialReader:
 
 
 def _may_be_lax(data: bytes) -> bool:
-    """Return whether the document holds something that msgspec passes over where this project does not."""
+    """Return whether the document contains something that msgspec accepts and this project does not."""
     if _TOO_MANY_DIGITS in data.translate(_DIGITS):
         return True
     if _HALF.search(data) is None:

@@ -1,6 +1,6 @@
-"""Placeholders in a profile's values: `{callback_url}` and the like, filled in for each job.
+"""Placeholders in a profile's values, such as `{callback_url}`, filled in for each job.
 
-Only names that are known are placeholders: other braces, as in a header that holds JSON, are what they are.
+Only known names are placeholders: other braces, as in a header that contains JSON, stay as they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from shared.errors import ProxyError
 
 __all__ = ["OURS", "UnfilledError", "fill", "fill_quoted", "has_placeholders", "json_text", "names_in"]
 
-#: The names that are known of each job, whatever the job server says.
+#: The names that every job has, whatever the job server says.
 OURS: Final = frozenset({"callback_url", "callback_token", "job_id", "job_uuid", "path"})
 
 #: `{name}`, `{callback_url/ROUTE}`, `{env:NAME}`.
@@ -23,7 +23,7 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*(?:/[A-Za-z0-9_-]+)?|env:[A
 
 
 class UnfilledError(ProxyError):
-    """A value of the profile needs a name that has no value for this job, or one that must not stand there."""
+    """A value of the profile needs a name that has no value for this job, or an invalid one."""
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

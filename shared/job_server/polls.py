@@ -1,4 +1,4 @@
-"""What the answers to the calls about a job say: how it is doing, and its result."""
+"""What the answers to the calls about a job say: its status, and its result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Statuses:
         self._reader = Reader(status, {})
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
-        """Return what an answer says. One that is not 2xx says nothing, whatever its body does."""
+        """Return what an answer says. One that is not 2xx says nothing, whatever its body says."""
         if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own
             return Verdict(kind=Kind.PROGRESS)
         document = document_of(body, headers.get("content-type", ""))
@@ -43,10 +43,10 @@ class FetchedKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """An answer to a result call that was read."""
+    """An answer to a result call, interpreted."""
 
     kind: FetchedKind
-    #: READY: the part that the profile names, as JSON; None: the whole body.
+    #: READY: the part that the profile selects, as JSON; None: the whole body.
     result: bytes | None = None
 
 

@@ -1,4 +1,4 @@
-"""What the job server's reply to a submission says: whether the job runs, and if not, whether it is certain."""
+"""What the job server's reply to a submission says: whether the job runs, and if not, whether that is certain."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class ReplyKind(StrEnum):
 
     #: The job server has the job.
     RUNNING = "running"
-    #: It has the job, which is over already.
+    #: It has the job, which is already finished.
     FINAL = "final"
-    #: It did not take the job, and will not.
+    #: It did not accept the job, and will not.
     REFUSED = "refused"
-    #: It did not take the job now; the same submission may be sent again.
+    #: It did not accept the job now; the same submission may be sent again.
     BUSY = "busy"
-    #: It answered with an error; nobody can tell whether the job runs.
+    #: It answered with an error; it is unknown whether the job runs.
     ERROR = "error"
-    #: It answered what the protocol does not know; nobody can tell whether the job runs.
+    #: Its answer does not follow the protocol; it is unknown whether the job runs.
     BAD = "bad"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A reply that was read."""
+    """A reply, interpreted."""
 
     kind: ReplyKind
-    #: What is wrong with it, for a person; empty where nothing is.
+    #: What is wrong with it, for a person; empty if nothing is.
     detail: str = ""
     #: What later calls about the job need, by the profile's names.
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Replies:
     """Reads replies."""
 
     def __init__(self, submit: Submit) -> None:
-        """Read them as `submit` says."""
+        """Read them as `submit` describes."""
         self._accepted = frozenset(submit.accepted)
         self._busy = None if submit.busy is None else frozenset(submit.busy)
         self._rejected = compile_expression(submit.rejected) if submit.rejected else None

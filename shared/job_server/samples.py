@@ -17,7 +17,7 @@ from shared.job_server.verdict import Kind, Verdict
 
 __all__ = ["SAMPLE_VALUES", "SampleError", "described_submission", "found_in", "problems_with"]
 
-#: What placeholders stand for in samples.
+#: The values of placeholders in samples.
 SAMPLE_VALUES: Final[Mapping[str, str]] = {
     "callback_url": "https://proxy.example/callback/TOKEN",
     "callback_token": "TOKEN",
@@ -33,7 +33,7 @@ class SampleError(ProxyError):
 def described_submission(
     profile: Profile, sample: Sample, server_url: str, secrets: Mapping[str, str] = {}
 ) -> dict[str, object]:
-    """Return what is sent for the `job` of a sample, secrets masked, as JSON can hold it. Raises ProxyError."""
+    """Return what is sent for the `job` of a sample, with secrets masked, as JSON. Raises ProxyError."""
     content_type = sample.headers.get("content-type", JSON_TYPE)
     job = ClientJobs(profile.submit).read(sample.body.encode(), content_type)
     values = {**dict.fromkeys(secrets, "•••"), **SAMPLE_VALUES}
@@ -77,7 +77,7 @@ def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
 
 
 def problems_with(profile: Profile, sample: Sample, server_url: str, secrets: Mapping[str, str] = {}) -> Iterator[str]:
-    """Yield what a sample says that the profile does not make of it."""
+    """Yield the differences between what a sample expects and what the profile makes of it."""
     try:
         if sample.kind == "job":
             sent = described_submission(profile, sample, server_url, secrets)

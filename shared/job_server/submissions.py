@@ -1,6 +1,6 @@
-"""The submission that is made of a client's job: the profile's address, headers, members and fields, filled in.
+"""The submission for a client's job: the profile's address, headers, members and fields, filled in.
 
-For the workers. The client's own values keep their exact text, as reading and writing JSON again changes numbers.
+For the workers. The client's own values keep their exact text, because parsing and writing JSON again changes numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Submissions:
     """Composes submissions."""
 
     def __init__(self, profile: Profile, server_url: str) -> None:
-        """Compose them as `profile` says, for the job server at `server_url`."""
+        """Compose them as `profile` describes, for the job server at `server_url`."""
         submit = profile.submit
         self._submit = submit
         self._server_url = server_url
@@ -62,7 +62,7 @@ class Submissions:
             return body
         if not self._is_flat:
             return _merged(members_of(body.decode()), self._patch, values).encode()
-        # No member of the client's bears one of these names, so that theirs need not be read.
+        # None of the client's members has one of these names, so they need not be parsed.
         ours = ",".join(f"{json.dumps(name)}:{make(values)}" for name, make in self._patch.items())
         theirs = body.strip()[1:-1].strip()
         return b"{" + theirs + (b"," if theirs else b"") + ours.encode() + b"}"

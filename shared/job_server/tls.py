@@ -47,7 +47,7 @@ def tls_trouble(exc: BaseException) -> str:
         message = getattr(error, "verify_message", None)
         if message:
             hint = "; JOB_SERVER_CAFILE can name a file with its CA" if _code_of(error) in _UNKNOWN_ISSUER else ""
-            return f"its certificate is not accepted: {str(message).rstrip('.')}{hint}"
+            return f"its certificate was not accepted: {str(message).rstrip('.')}{hint}"
     for error in (exc, getattr(exc, "os_error", None), exc.__cause__):
         reason = getattr(error, "reason", None)
         if isinstance(reason, str) and reason:

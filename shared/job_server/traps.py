@@ -1,4 +1,4 @@
-"""Mistakes in expressions that JMESPath itself does not mind, or says little about."""
+"""Mistakes in expressions that JMESPath itself accepts, or explains badly."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Whether a callback comes from the job server: a header that holds what it was told, or a signature of the body.
+"""Whether a callback comes from the job server: a header with an agreed value, or a signature of the body.
 
-All comparisons take the same time whatever is compared, and all signatures are of the bytes as they came.
+All comparisons take constant time, and all signatures are of the bytes as they came.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Verifier:
                 case never:
                     assert_never(never)
         except UnfilledError:
-            return False  # nobody can prove to know what is not known
+            return False  # without a secret, nothing can be verified
 
     def _has_header(self, received: Received, values: Mapping[str, str]) -> bool:
         wanted = fill(self._verify.value, values)

@@ -183,7 +183,7 @@ async def test_a_client_that_resets_takes_nothing_with_it(server: Server) -> Non
 
 
 async def test_a_bug_in_an_answer_splits_nothing(server: Server) -> None:
-    """Of a field with the end of a line in it nothing is sent; the client gets a problem document."""
+    """Of a field with a line break nothing is sent; the client gets a problem document."""
     data = await server.ask(post("/bug"))
     assert statuses(data) == [500]
     assert problem(data)["code"] == "internal-error"

@@ -34,16 +34,16 @@ def failed(reason: str) -> ssl.SSLError:
     [
         (
             unverified(18, "self-signed certificate"),
-            f"its certificate is not accepted: self-signed certificate{_HINT}",
+            f"its certificate was not accepted: self-signed certificate{_HINT}",
         ),
         (
             unverified(20, "unable to get local issuer certificate"),
-            f"its certificate is not accepted: unable to get local issuer certificate{_HINT}",
+            f"its certificate was not accepted: unable to get local issuer certificate{_HINT}",
         ),
-        (unverified(10, "certificate has expired"), "its certificate is not accepted: certificate has expired"),
+        (unverified(10, "certificate has expired"), "its certificate was not accepted: certificate has expired"),
         (
             unverified(62, "Hostname mismatch, certificate is not valid for 'jobs.example'."),
-            "its certificate is not accepted: Hostname mismatch, certificate is not valid for 'jobs.example'",
+            "its certificate was not accepted: Hostname mismatch, certificate is not valid for 'jobs.example'",
         ),
         (failed("WRONG_VERSION_NUMBER"), "it does not speak TLS; is it http:// rather than https://?"),
         (failed("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "the TLS handshake failed: tlsv13 alert certificate required"),
