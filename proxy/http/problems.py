@@ -141,7 +141,7 @@ TABLE: Final = MappingProxyType(
         ),
         Code.DEADLINE_EXCEEDED: _entry(
             500, 504, "The deadline passed",
-            "No callback came within `JOB_TIMEOUT`. The job server was not told: it has no call to cancel a job.",
+            "No callback came within `JOB_TIMEOUT`. The job server is told only if its profile has a call for it.",
             _MAY_HAVE_RUN,
         ),
         Code.JOB_SERVER_UNAVAILABLE: _entry(
@@ -169,7 +169,7 @@ TABLE: Final = MappingProxyType(
         ),
         Code.CANCELLED: _entry(
             500, 500, "The job was cancelled",
-            "A client or an operator cancelled the job. The job server was not told: it has no call for that.",
+            "A client or an operator cancelled it. The job server is told only if its profile has a call for it.",
             _MAY_HAVE_RUN,
         ),
         Code.INTERRUPTED: _entry(

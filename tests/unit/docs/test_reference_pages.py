@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from decouple import RepositoryEnv
 
+from proxy.api.clients.answers import status_document
 from proxy.http import problems
 from shared.errors import Code
 from shared.settings import load, variables
+from tests.support.records import finished
 from tools import generate_codes, generate_routes, generate_settings
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -85,6 +88,13 @@ def test_every_code_has_a_row_with_its_statuses(code: Code) -> None:
 def test_the_page_has_no_other_codes() -> None:
     """A code that is gone leaves the table too."""
     assert set(rows(generate_codes.page())) == set(Code)
+
+
+def test_the_status_document_of_the_page_of_jobs_has_the_members_of_a_real_one() -> None:
+    """In the same order."""
+    page = (_ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^    (\{\"id\".+?\}$)", page, re.MULTILINE | re.DOTALL)
+    assert list(json.loads(shown)) == list(status_document(finished()))
 
 
 def test_every_route_stands_in_the_page_of_routes() -> None:
