@@ -79,6 +79,9 @@ class Exchange:
             skip_auto_headers=("User-Agent", "Accept"),
             headers=headers if keep_alive else {**headers, "Connection": "close"},
         )
+        # After a connection that breaks, aiohttp sends again what HTTP calls idempotent: PUT, by which some job servers
+        # are given their jobs. There is no public switch.
+        self._session._retry_connection = False  # noqa: SLF001
 
     async def close(self) -> None:
         """Close what is left open."""

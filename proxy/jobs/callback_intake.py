@@ -99,7 +99,7 @@ class CallbackIntake:
         if output in {"job_id", "job_uuid"}:
             return self._in_flight.by_id(name.replace("-", ""))
         for job in self._in_flight:
-            if job.profile == profile and job.recorder.record.outputs.get(output) == name:
+            if self._poller.server_of(job).name == profile and job.recorder.record.outputs.get(output) == name:
                 return job
         self._early.keep(profile, name)
         return None

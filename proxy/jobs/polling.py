@@ -4,9 +4,9 @@ Theory of operation
 -------------------
 A `Poller` follows each job whose profile has a call that tells how it ended, beside whoever runs the job. It asks
 
-- `after` seconds after the submission, then every `every` seconds, give or take a fifth, and a last time a second
-  before the deadline: a callback that is lost is found that way, and after a lost reply the job itself, where the call
-  needs only names that are ours;
+- `after` seconds after the submission (after a restart: sooner, but not all jobs at once), then every `every` seconds,
+  give or take a fifth, and a last time a second before the deadline. A callback that is lost is found that way; after a
+  lost reply the job itself is, if the call needs only names that are ours;
 - as soon as the job server has said that there is something to ask for (`notification_only`), then again after pauses
   that grow, since what was announced may not be there yet.
 
@@ -74,7 +74,7 @@ class Schedule:
     #: A number from 0 to 1.
     chance: Callable[[], float] = field(default=random.random)
     _asked_at: float | None = None
-    _pause_s: float = _SOON_S
+    _pause_s: float = 0.0
     _is_last: bool = False
 
     def next_at(self, now: float, submitted_at: float | None, *, notified: bool) -> float | None:
@@ -95,7 +95,7 @@ class Schedule:
         self._asked_at = now
         self._is_last = now >= self.deadline - _LAST_S
         if notified:
-            self._pause_s = min(self._pause_s * _GROWTH, max(_SOON_S, self.every_s))
+            self._pause_s = max(_SOON_S, min(self._pause_s * _GROWTH, self.every_s))
 
 
 class Poller:
@@ -115,13 +115,11 @@ class Poller:
         """Ask about `job` until how it ended is on record; to be cancelled when it is over otherwise."""
         server = self._job_servers.of(job.profile)
         status = server.profile.status
-        schedule = Schedule(
-            after_s=_AFTER_S if status is None else status.after,
-            every_s=_EVERY_S if status is None else status.every,
-            deadline=job.deadline,
-        )
-        if job.adopted:  # with many others, and nobody knows how long each of them had waited
-            await asyncio.sleep(random.random() * min(schedule.every_s, schedule.after_s))  # noqa: S311 - jitter
+        after_s = _AFTER_S if status is None else status.after
+        every_s = _EVERY_S if status is None else status.every
+        if job.adopted:  # with many others at once; and its callback may have come while nobody was here
+            after_s = random.random() * every_s  # noqa: S311 - jitter
+        schedule = Schedule(after_s=after_s, every_s=every_s, deadline=job.deadline)
         while not job.callback.done():
             notified = job.notified or self._was_notified_early(job, server)
             now = time.monotonic()

@@ -72,12 +72,15 @@ class StatedAsker:
     def __init__(self) -> None:
         #: Every call: which job, what, and by when.
         self.asked: list[tuple[Job, str, float]] = []
+        #: And when, by the event loop's clock.
+        self.at: list[float] = []
         #: What is answered, in turn; the last one again and again.
         self.answers: list[Told] = []
 
     async def ask(self, job: Job, call: str, deadline: float) -> Told:
         """Note the call, and answer as stated."""
         self.asked.append((job, call, deadline))
+        self.at.append(asyncio.get_running_loop().time())
         if not self.answers:
             return Told(job_id=job.id, call=call, kind="unavailable", error="nothing is stated", body=b"")
         told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

@@ -18,7 +18,7 @@ PROFILES = {name: loader.load(name) for name in NAMES}
 WITH_STATUS = [name for name, one in PROFILES.items() if one.status is not None]
 WITH_CANCEL = [name for name, one in PROFILES.items() if one.cancel is not None]
 WITH_PROOF = [name for name, one in PROFILES.items() if one.verify is not None]
-FOUND_WITHOUT_REPLY = ["langgraph"]
+FOUND_WITHOUT_REPLY = ["langgraph", "nodeodm"]
 pytestmark = pytest.mark.xdist_group("profiles")
 
 
@@ -90,6 +90,18 @@ async def test_a_reply_that_is_lost_is_made_up_for_by_asking(make_bench: Make, n
     bench.stand_in.jobs.clear()
     answer = await bench.post("lost-reply")
     assert answer.status == 200
+    assert len(bench.stand_in.submissions) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in FOUND_WITHOUT_REPLY])
+async def test_a_reply_that_is_lost_is_never_followed_by_another_submission(make_bench: Make, name: str) -> None:
+    """Whatever the method: aiohttp would send a PUT again."""
+    bench = await make_bench(name)
+    answer = await bench.post("lost-reply")
+    if bench.profile.callback.correlate_with in bench.profile.submit.outputs:  # only the reply names the job
+        assert (answer.document["code"], answer.document["submitted"]) == ("deadline-exceeded", "unknown")
+    else:
+        assert answer.status == 200, answer.body  # the callback comes
     assert len(bench.stand_in.submissions) == 1
 
 

@@ -1,0 +1,232 @@
+"""Calls about a job: whatever a job server answers, or does not, there is an answer to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+from pytest_aiohttp import AiohttpServer
+
+from shared.job_server import loader
+from shared.messages import Ask, Told
+from shared.worker_config import JobServer, WorkerConfig
+from worker.job_servers import JobServers
+
+PROFILE = """
+name = "asked"
+
+[server]
+headers = { Authorization = "Bearer {env:KEY}" }
+
+[submit]
+body = { hook = "{callback_url}" }
+outputs = { id = "body.id" }
+
+[callback]
+state = "body.state"
+succeeded = ["done"]
+failed = ["broken"]
+error = "body.why"
+
+[status]
+url = "/jobs/{id}"
+
+[cancel]
+url = "/jobs/{id}/cancel"
+body = { id = "{id}" }
+"""
+WITH_RESULT = PROFILE + '\n[result]\nurl = "/jobs/{id}/result"\nresult = "body.data"\n'
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Bench:
+    """A job server that answers what a test says, and what asks it."""
+
+    def __init__(self, aiohttp_server: AiohttpServer) -> None:
+        self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.answers: dict[str, Handler] = {}
+        self._aiohttp_server = aiohttp_server
+        self._open: list[JobServers] = []
+
+    async def start(self, profile: str = PROFILE) -> None:
+        """Serve."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._serve)
+        server = await self._aiohttp_server(app)
+        job_server = JobServer(
+            url=str(server.make_url("/")), profile=loader.parse(profile), secrets={"env:KEY": "secret"}
+        )
+        self.servers = JobServers(
+            WorkerConfig(
+                job_servers=(job_server,), max_body_bytes=10_000, submit_retries=0, lost_reply_wait_s=0, max_jobs=0
+            )
+        )
+        self._open.append(self.servers)
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        for servers in self._open:
+            await servers.close()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.seen.append((request.method, request.path, headers, await request.read()))
+        return await self.answers[request.path](request)
+
+    def answer(self, path: str, document: object, status: int = 200) -> None:
+        """Answer with JSON."""
+
+        async def handle(_: web.Request) -> web.Response:
+            return web.json_response(document, status=status)
+
+        self.answers[path] = handle
+
+    async def ask(self, call: str = "outcome", timeout_s: float = 5.0, **values: str) -> Told:
+        """Ask about the job that the job server calls 7."""
+        ask = Ask(
+            job_id="j",
+            profile="",
+            call=call,
+            values=json.dumps(values or {"id": "7"}),
+            deadline=time.monotonic() + timeout_s,
+        )
+        return await self.servers.asker("").tell(ask)
+
+
+@pytest.fixture
+async def bench(aiohttp_server: AiohttpServer) -> AsyncIterator[Bench]:
+    """A bench that is not serving yet."""
+    bench = Bench(aiohttp_server)
+    yield bench
+    await bench.close()
+
+
+async def test_a_job_that_is_over_is_told_with_its_body(bench: Bench) -> None:
+    """And with the credentials of the profile."""
+    await bench.start()
+    bench.answer("/jobs/7", {"state": "done", "n": 1})
+    told = await bench.ask()
+    assert (told.kind, told.state, told.body) == ("succeeded", "done", b'{"state": "done", "n": 1}')
+    bench.answer("/jobs/7", {"state": "broken", "why": "so"})
+    assert (await bench.ask()).error == "so"
+    bench.answer("/jobs/7", {"state": "half"})
+    told = await bench.ask()
+    assert (told.kind, told.state, told.body) == ("progress", "half", b"")
+    assert {seen[2]["authorization"] for seen in bench.seen} == {"Bearer secret"}
+
+
+async def test_a_result_of_its_own_is_fetched_once_the_job_is_over(bench: Bench) -> None:
+    """A job whose result is not there yet is not over; one without any has failed."""
+    await bench.start(WITH_RESULT)
+    bench.answer("/jobs/7", {"state": "done"})
+    bench.answer("/jobs/7/result", {"data": [1]})
+    told = await bench.ask()
+    assert (told.kind, told.body) == ("succeeded", b"[1]")
+    bench.answer("/jobs/7/result", {}, status=404)
+    assert (await bench.ask()).kind == "progress"
+    bench.answer("/jobs/7/result", {"a": 1}, status=410)
+    told = await bench.ask()
+    assert (told.kind, told.body) == ("failed", b'{"a": 1}')
+    assert (await bench.ask("status")).kind == "succeeded"
+    bench.answer("/jobs/7", {"state": "half"})
+    asked = len(bench.seen)
+    assert (await bench.ask()).kind == "progress"
+    assert len(bench.seen) == asked + 1
+
+
+async def test_a_job_is_cancelled_with_what_the_profile_sends(bench: Bench) -> None:
+    """Whether that worked is told."""
+    await bench.start()
+    bench.answer("/jobs/7/cancel", {})
+    assert (await bench.ask("cancel")).kind == "cancelled"
+    assert bench.seen[0][0::3] == ("POST", b'{"id": "7"}')
+    bench.answer("/jobs/7/cancel", {}, status=500)
+    told = await bench.ask("cancel")
+    assert (told.kind, told.error) == ("unavailable", "the job server answered 500")
+
+
+async def hang(_: web.Request) -> web.StreamResponse:
+    """Never answer."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError
+
+
+async def html(_: web.Request) -> web.Response:
+    """Answer with what people read."""
+    return web.Response(text="<html>It works!</html>", content_type="text/html")
+
+
+async def huge(_: web.Request) -> web.Response:
+    """Answer with more than is read."""
+    return web.Response(body=b'{"state": "done", "x": "' + b"x" * 20_000 + b'"}')
+
+
+async def cut(request: web.Request) -> web.StreamResponse:
+    """Cut the connection."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def elsewhere(_: web.Request) -> web.Response:
+    """Send whoever asks away."""
+    return web.Response(status=302, headers={"Location": "/elsewhere"})
+
+
+async def deep(_: web.Request) -> web.Response:
+    """Answer with JSON that is nested too deep."""
+    return web.Response(body=b"[" * 5_000 + b"]" * 5_000)
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind", "error"),
+    [
+        (hang, "unavailable", "the job server did not answer in time"),
+        (html, "progress", ""),
+        (deep, "progress", ""),
+        (huge, "unavailable", "the job server's reply is larger than 10000 bytes"),
+        (cut, "unavailable", "the job server closed the connection before its reply"),
+        (elsewhere, "progress", ""),
+    ],
+)
+@pytest.mark.parametrize("call", ["outcome", "status"])
+async def test_what_is_no_sound_answer_says_nothing_of_the_job(
+    bench: Bench, handler: Handler, kind: str, error: str, call: str
+) -> None:
+    """It hangs, it is HTML, it is too large, it breaks off, it points elsewhere: the job may go on."""
+    await bench.start()
+    bench.answers["/jobs/7"] = handler
+    told = await bench.ask(call, timeout_s=0.3)
+    assert (told.kind, told.state, told.error, told.body) == (kind, "", error, b"")
+    assert [path for _, path, *_ in bench.seen] == ["/jobs/7"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("x", "1"), ("id", "..")])
+@pytest.mark.parametrize("call", ["outcome", "status", "cancel"])
+async def test_a_call_that_cannot_be_made_is_told(bench: Bench, call: str, name: str, value: str) -> None:
+    """A name is missing, or would lead out of its place."""
+    await bench.start()
+    told = await bench.ask(call, 5.0, **{name: value})
+    assert told.kind == "unavailable"
+    assert told.error.startswith("the call cannot be made: ")
+    assert bench.seen == []
+
+
+async def test_a_job_server_that_is_not_there_is_told(bench: Bench) -> None:
+    """As anything else that goes wrong."""
+    await bench.start()
+    server = JobServer(url="http://127.0.0.1:9/", profile=loader.parse(PROFILE), secrets={"env:KEY": "secret"})
+    config = WorkerConfig(
+        job_servers=(server,), max_body_bytes=10_000, submit_retries=0, lost_reply_wait_s=0, max_jobs=0
+    )
+    servers = JobServers(config)
+    ask = Ask(job_id="j", profile="", call="outcome", values='{"id": "7"}', deadline=time.monotonic() + 5)
+    told = await servers.asker("").tell(ask)
+    await servers.close()
+    assert told.kind == "unavailable"
+    assert told.error.startswith("no connection to the job server")

@@ -1,0 +1,357 @@
+"""Asking the job server about jobs: when, how often, and what its answers change."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from proxy.jobs.callback_intake import CallbackFate
+from proxy.jobs.job import Job
+from proxy.jobs.polling import Schedule
+from shared.errors import Code
+from shared.job_server.verdict import Kind, Verdict
+from shared.lifecycle import State, Submitted
+from shared.messages import Told
+from shared.outcome import Failed, Succeeded
+from tests.support.failing_store import FailingStore
+from tests.support.instances import FAILED, PROGRESS, SUCCEEDED, Instance, SharedStore
+from tests.support.jumping_loop import nothing_moves, time_passes
+from tests.support.records import a_record
+from tests.support.runners import SUBMIT
+
+NOTIFICATION = Verdict(kind=Kind.NOTIFICATION, state="done")
+RESULT = b'{"n": 1.50}'
+
+
+def told(kind: str, body: bytes = b"", **more: str) -> Told:
+    """Return an answer."""
+    return Told(job_id="", call="", kind=kind, body=body, **more)
+
+
+async def waiting(instance: Instance, **outputs: str) -> Job:
+    """Return a job that the job server has, and whose reply named `outputs`."""
+    job = instance.submit()
+    instance.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    job.learn(outputs, from_reply=True)
+    await nothing_moves()
+    return job
+
+
+def now() -> float:
+    """Return the time."""
+    return asyncio.get_running_loop().time()
+
+
+def asked_at(instance: Instance, since: float) -> list[float]:
+    """Return when the job server was asked, in seconds."""
+    return [round(at - since, 1) for at in instance.asker.at]
+
+
+# --- the schedule ----------------------------------------------------------------------------------------------------
+
+
+def a_schedule(chance: float = 0.5) -> Schedule:
+    """Return one that begins at 0 and ends at 100."""
+    return Schedule(after_s=30, every_s=10, deadline=100, chance=lambda: chance)
+
+
+def moments(schedule: Schedule, submitted_at: float | None = 0, *, notified: bool = False) -> list[float]:
+    """Return when is asked, if each answer takes no time."""
+    found: list[float] = []
+    moment = 0.0
+    for _ in range(1_000):
+        at = schedule.next_at(moment, submitted_at, notified=notified)
+        if at is None:
+            return found
+        moment = max(moment, at)
+        found.append(round(moment, 1))
+        schedule.asked(moment, notified=notified)
+    raise AssertionError("it would never end")
+
+
+def test_a_job_is_asked_for_after_a_while_then_again_and_again_and_last_before_the_deadline() -> None:
+    """A second before it."""
+    assert moments(a_schedule()) == [30, 40, 50, 60, 70, 80, 90, 99]
+
+
+@pytest.mark.parametrize(("chance", "second"), [(0, 38), (1, 42)])
+def test_chance_keeps_jobs_from_asking_together(chance: float, second: float) -> None:
+    """By a fifth, either way."""
+    assert moments(a_schedule(chance))[:2] == [30, second]
+
+
+def test_a_job_that_was_not_submitted_is_not_asked_for() -> None:
+    """As nobody has it."""
+    assert moments(a_schedule(), None) == []
+
+
+def test_after_a_notification_is_asked_at_once_and_then_after_pauses_that_grow() -> None:
+    """Up to those of any other job."""
+    found = moments(a_schedule(), notified=True)
+    assert found[:9] == [0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 12.7, 22.7]
+    assert found[-1] == 99
+
+
+def test_the_last_moment_is_never_later_than_the_deadline_allows() -> None:
+    """A job with less time than `after` is asked for all the same."""
+    assert moments(Schedule(after_s=30, every_s=10, deadline=5)) == [4]
+    assert moments(Schedule(after_s=30, every_s=10, deadline=0.5)) == [0]
+
+
+# --- what is done ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_server_that_cannot_be_asked_is_not_followed() -> None:
+    """It costs such a job nothing."""
+    instance = Instance()
+    job = await waiting(instance)
+    assert not instance.poller.wants_to_follow(job)
+    await job.outcome
+    assert instance.asker.asked == []
+
+
+async def test_a_lost_callback_is_made_up_for() -> None:
+    """What the answer says is recorded, and becomes the outcome, as if it were the callback."""
+    instance = Instance(profile="replicate", job_timeout_s=100)
+    since = now()
+    instance.asker.answers = [
+        told("unavailable", error="no"),
+        told(Kind.PROGRESS, state="processing"),
+        told(Kind.SUCCEEDED, RESULT),
+    ]
+    job = await waiting(instance, status_url="http://job-server/1")
+
+    assert await job.outcome == Succeeded(body=RESULT)
+
+    assert [call for _, call, _ in instance.asker.asked] == ["outcome"] * 3
+    assert asked_at(instance, since)[0] == 30
+    assert job.remote_state == "processing"
+    record = await instance.store.by_id(job.id)
+    assert record is not None
+    assert (record.outcome, record.state) == (Succeeded(body=RESULT), State.FINISHED)
+    assert await instance.call_back(job, b"late") is CallbackFate.DUPLICATE
+
+
+async def test_a_failure_that_was_asked_for_has_its_reason_and_a_result_its_media_type() -> None:
+    """As those of callbacks."""
+    instance = Instance(profile="replicate")
+    instance.asker.answers = [told(Kind.FAILED, b'{"a": 1}', error="out of memory")]
+    failed = await (await waiting(instance, status_url="/1")).outcome
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.result, failed.submitted) == (Code.JOB_FAILED, b'{"a": 1}', Submitted.YES)
+    assert failed.detail.endswith(": out of memory")
+
+    instance.asker.answers = [told(Kind.SUCCEEDED, b"%PDF", content_type="application/pdf")]
+    job = await waiting(instance, status_url="/1")
+    assert await job.outcome == Succeeded(body=b"%PDF", content_type="application/pdf")
+
+
+async def test_nothing_is_asked_of_a_job_whose_callback_comes() -> None:
+    """However long the others of its kind take."""
+    instance = Instance(profile="replicate")
+    job = await waiting(instance, status_url="/1")
+    await time_passes(20)
+    await instance.call_back(job, RESULT)
+    await job.outcome
+    await time_passes(100)
+    assert instance.asker.asked == []
+
+
+async def test_nothing_is_asked_before_the_names_are_there() -> None:
+    """They come with the reply, or with a callback."""
+    instance = Instance(profile="replicate", job_timeout_s=100)
+    since = now()
+    instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
+    job = await waiting(instance)
+    await time_passes(50)
+    assert instance.asker.asked == []
+    await instance.call_back(job, b"{}", Verdict(kind=Kind.PROGRESS, state="x", outputs={"status_url": "/1"}))
+    await job.outcome
+    assert asked_at(instance, since) == [50]
+
+
+async def test_what_the_reply_named_counts_for_more_than_what_a_callback_does() -> None:
+    """A callback fills in what the reply did not give."""
+    instance = Instance(profile="replicate")
+    job = await waiting(instance, id="reply")
+    await instance.call_back(job, b"{}", Verdict(kind=Kind.PROGRESS, outputs={"id": "callback", "status_url": "/1"}))
+    assert job.recorder.record.outputs == {"id": "reply", "status_url": "/1"}
+    job.learn({"status_url": "/2"}, from_reply=True)
+    assert job.recorder.record.outputs == {"id": "reply", "status_url": "/2"}
+
+
+async def test_a_lost_reply_is_made_up_for_where_only_our_names_are_needed() -> None:
+    """Also what is not over proves that the job server has the job."""
+    instance = Instance(profile="langgraph")
+    instance.asker.answers = [told(Kind.PROGRESS, state="busy"), told("unavailable", error="no")]
+    job = instance.submit()
+    instance.stepped.tell(job, *SUBMIT[:3])
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.submitted) == (Code.DEADLINE_EXCEEDED, Submitted.YES)
+
+
+async def test_an_answer_without_a_state_proves_nothing() -> None:
+    """It may be anybody's: HTML, an error, a lie."""
+    instance = Instance(profile="langgraph")
+    instance.asker.answers = [told(Kind.PROGRESS)]
+    job = instance.submit()
+    instance.stepped.tell(job, *SUBMIT[:3])
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.submitted) == (Code.DEADLINE_EXCEEDED, Submitted.UNKNOWN)
+
+
+async def test_a_notification_is_followed_by_a_question() -> None:
+    """At once, and soon again while there is no answer."""
+    instance = Instance(profile="docling-serve")
+    since = now()
+    instance.asker.answers = [told(Kind.PROGRESS), told(Kind.PROGRESS), told(Kind.SUCCEEDED, RESULT)]
+    job = await waiting(instance, id="7")
+    assert await instance.call_back(job, b"{}", NOTIFICATION) is CallbackFate.PROGRESS
+    assert await job.outcome == Succeeded(body=RESULT)
+    assert asked_at(instance, since) == [0, 0.1, 0.3]
+
+
+async def test_a_notification_before_the_reply_waits_for_the_names() -> None:
+    """As there is nobody to ask for."""
+    instance = Instance(profile="docling-serve")
+    instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
+    job = await waiting(instance)
+    await instance.call_back(job, b"{}", NOTIFICATION)
+    await time_passes(5)
+    assert instance.asker.asked == []
+    job.learn({"id": "7"}, from_reply=True)
+    assert await job.outcome == Succeeded(body=RESULT)
+
+
+async def test_a_notification_at_a_fixed_url_may_come_before_its_job_has_the_name() -> None:
+    """The name is kept for it, for a while."""
+    instance = Instance(profile="openai-background")
+    instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
+    job = await waiting(instance)
+    assert instance.intake.find_named("openai-background", "id", "resp_1") is None
+    job.learn({"id": "resp_1"}, from_reply=True)
+    assert await job.outcome == Succeeded(body=RESULT)
+    assert instance.asker.asked
+    again = await waiting(instance, id="resp_2")
+    assert instance.intake.find_named("openai-background", "id", "resp_2") is again
+    assert instance.intake.find_named("openai-background", "job_uuid", again.id) is again
+
+
+async def test_the_reason_of_a_failure_is_asked_for_where_the_callback_has_none() -> None:
+    """Its sender does not wait for that, its client a little."""
+    instance = Instance(profile="ogc-processes")
+    instance.asker.answers = [told(Kind.FAILED, error="no such input")]
+    job = await waiting(instance, status_url="/jobs/1")
+    assert await instance.call_back(job, b"{}", FAILED) is CallbackFate.ACCEPTED
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert outcome.detail.endswith(": no such input")
+    assert [call for _, call, _ in instance.asker.asked] == ["status"]
+    record = await instance.store.by_id(job.id)
+    assert record is not None
+    assert record.outcome == outcome
+
+
+async def test_a_reason_that_cannot_be_had_keeps_a_client_for_two_seconds() -> None:
+    """And is then left out."""
+    instance = Instance(profile="ogc-processes")
+    job = await waiting(instance)
+    since = now()
+    await instance.call_back(job, b"{}", FAILED)
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert outcome.code is Code.JOB_FAILED
+    assert round(now() - since, 1) == 2
+
+
+@pytest.mark.parametrize("how", ["cancelled", "overdue"])
+async def test_a_job_that_is_given_up_is_cancelled_at_the_job_server(how: str) -> None:
+    """Its client does not wait for that; draining does."""
+    instance = Instance(profile="cog")
+    instance.asker.answers = [told("cancelled")]
+    job = await waiting(instance, id="1")
+    if how == "cancelled":
+        instance.dispatcher.cancel(job.id)
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert instance.asker.asked == []
+    assert (how == "cancelled") is ("the job server is told" in outcome.detail)
+    await instance.dispatcher.drain()
+    assert [call for _, call, _ in instance.asker.asked] == ["cancel"]
+
+
+async def test_a_job_that_was_not_submitted_is_not_cancelled_there() -> None:
+    """Nor one that cannot be named."""
+    instance = Instance(profile="replicate")
+    unsubmitted, unnamed = instance.submit(), await waiting(instance)
+    for job in (unsubmitted, unnamed):
+        instance.dispatcher.cancel(job.id)
+        await job.outcome
+    await instance.dispatcher.drain()
+    assert instance.asker.asked == []
+
+
+async def test_a_job_that_ended_otherwise_is_not_cancelled() -> None:
+    """By its callback, or by a worker that died with it."""
+    instance = Instance(profile="cog")
+    job = await waiting(instance, id="1")
+    await instance.call_back(job)
+    await job.outcome
+    died = await waiting(instance, id="2")
+    instance.stepped.tell(died, died.failure(Code.WORKER_DIED, "it died"))
+    await died.outcome
+    await instance.dispatcher.drain()
+    assert instance.asker.asked == []
+
+
+async def test_after_a_restart_jobs_are_asked_for_but_not_all_at_once() -> None:
+    """By the names that are on record; a thousand of them spread over the time that a poll may take."""
+    memory = SharedStore()
+    for _ in range(1_000):
+        record = a_record(state=State.WAITING, profile="replicate", outputs={"status_url": "http://job-server/1"})
+        memory.note(record)
+        memory.orphans.add(record.id)
+    instance = Instance(store=FailingStore(memory), profile="replicate", max_jobs=2_000)
+    instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
+    await instance.dispatcher.restore()
+    await time_passes(100)
+
+    assert len(instance.asker.asked) == 1_000
+    assert len(instance.in_flight) == 0
+    in_each_second = [len(list(group)) for _, group in itertools.groupby(sorted(map(int, instance.asker.at)))]
+    assert max(in_each_second) < 200
+
+
+async def test_a_flood_of_progress_is_shown_and_costs_nothing_that_grows() -> None:
+    """Ten thousand callbacks: one line in the store, and the last body, if it is not long."""
+    instance = Instance(profile="replicate")
+    job = await waiting(instance, status_url="/1")
+    before = len(instance.store.puts), len(instance.store.notes)
+    for number in range(10_000):
+        await instance.call_back(job, b'{"n": %d}' % number, PROGRESS)
+    assert (len(instance.store.puts), len(instance.store.notes)) == before
+    assert (job.progress_count, job.last_progress, job.remote_state) == (10_000, b'{"n": 9999}', "running")
+    await instance.call_back(job, b"x" * 20_000, PROGRESS)
+    assert job.last_progress == b""
+    await instance.call_back(job)
+    assert await job.outcome == Succeeded(body=b'{"state": "completed"}')
+    assert len(job.life) < 600
+
+
+async def test_a_bug_in_asking_does_not_end_a_job() -> None:
+    """Its callback still counts."""
+    instance = Instance(profile="replicate")
+
+    async def broken(*_: object) -> Told:
+        raise ZeroDivisionError
+
+    instance.asker.ask = broken  # type: ignore[assignment,method-assign] # that is the point
+    job = await waiting(instance, status_url="/1")
+    await time_passes(29.5)
+    await instance.call_back(job, RESULT, SUCCEEDED)
+    assert await job.outcome == Succeeded(body=RESULT)
