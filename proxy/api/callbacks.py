@@ -38,9 +38,9 @@ _ANSWERS: Final = {
     CallbackFate.DUPLICATE: b'{"status": "duplicate"}',
     CallbackFate.LATE: b'{"status": "late"}',
 }
-#: To whoever only looks whether there is something.
+#: The answer to a request that only checks whether the route exists.
 _HERE: Final = b'{"status": "here"}'
-#: At a URL that is told of all jobs of a job server, also of those that are not ours.
+#: The answer at a URL that gets the callbacks of all jobs of a job server, including those that are not ours.
 _NOBODYS: Final = b'{"status": "unknown"}'
 _GZIP: Final = b"\x1f\x8b"
 

@@ -1,7 +1,7 @@
-"""Reading a request and writing an answer: what every route here does the same way.
+"""Reading a request and sending an answer: what every route here does in the same way.
 
-Plain ASGI, without Request and Response objects: these two run for every job and every callback, and the body has to be
-capped and timed while it is read.
+Plain ASGI, without Request and Response objects: these two run for every job and every callback, and the size and time
+of the body have to be limited while it is read.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ __all__ = [
 ]
 
 
-#: Longer answers are sent in pieces of this size, so that no more than one is held for a client that reads slowly.
+#: Longer answers are sent in pieces of this size, so that only one is buffered for a client that reads slowly.
 _PIECE_BYTES: Final = 65_536
 
-#: For whatever may be another thing at the next look: caches keep answers that do not say otherwise, even a 404.
+#: For everything that may change: caches keep answers that do not forbid it, even a 404.
 NO_STORE: Final = (b"cache-control", b"no-store")
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 class ClientGoneError(OSError):
-    """The client left before its request was complete, or does not read its answer; there is nobody to answer."""
+    """The client left before its request was complete, or does not read its answer; nobody is there to be answered."""
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """Return the first header called `name` (lower case), or nothing."""
+    """Return the first header called `name` (lower case), or an empty string."""
     for key, value in scope["headers"]:
         if key == name:
             return str(value, "latin-1")
@@ -57,12 +57,12 @@ def header(scope: Scope, name: bytes) -> str:
 
 
 def headers_of(scope: Scope, name: bytes) -> list[str]:
-    """Return every header called `name` (lower case), in their order."""
+    """Return every header called `name` (lower case), in order."""
     return [str(value, "latin-1") for key, value in scope["headers"] if key == name]
 
 
 def route_of(path: str) -> str:
-    """Return what may be logged of a path: its first part, as the next may be a token."""
+    """Return the part of a path that may be logged: the first segment, as the next may be a token."""
     return "/" + path.lstrip("/").partition("/")[0].partition("?")[0]
 
 
@@ -78,7 +78,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         raise _too_large(max_bytes)
     message = await receive()
     body = _piece(message)
-    if not message.get("more_body", False):  # the whole of it, as nearly always
+    if not message.get("more_body", False):  # all of it, as nearly always
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
         return body
@@ -106,7 +106,7 @@ def _too_large(max_bytes: int) -> RequestError:
 async def send_response(
     scope: Scope, send: Send, status: int, body: bytes, content_type: bytes, headers: Headers = ()
 ) -> None:
-    """Send a whole answer.
+    """Send a complete answer.
 
     Raises:
         ClientGoneError: the client does not read it.
@@ -136,7 +136,7 @@ async def send_response(
 
 
 async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> None:
-    """Send a problem document (RFC 9457). Its `type` leads where its reader is, below a gateway's path."""
+    """Send a problem document (RFC 9457). Its `type` is a path that its reader can use, below a gateway's prefix."""
     headers = [NO_STORE, *problem.headers]
     body = problem.below(scope["root_path"])
     await send_response(scope, send, problem.status, body, problems.CONTENT_TYPE, headers)
@@ -153,11 +153,11 @@ class Guard:
         self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and answer for what comes back as an exception."""
+        """Pass a request on, and answer if an exception comes back."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["app"] = self._app  # lets the router raise what it refuses, instead of answering in plain text
+        scope["app"] = self._app  # makes the router raise its refusals instead of answering in plain text
         started = False
 
         async def watched_send(message: Message) -> None:

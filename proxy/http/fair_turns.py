@@ -1,9 +1,10 @@
-"""Turns: how much is done in one round of the event loop.
+"""Turns: how much is done in one iteration of the event loop.
 
-Whatever is ready when a round begins runs before the loop looks at anything else. Five hundred requests that arrive at
-once would be one round of some hundred milliseconds, in which no deadline is kept, no callback is heard and no worker
-is read. With turns they are many short rounds, in order of arrival. A request is one turn; a large body, to be read or
-to be sent, takes several, up to a whole round.
+Everything that is ready when an iteration begins runs before the loop looks at anything else. Five hundred requests
+that arrive at once would be one iteration of several hundred milliseconds, in which no deadline is checked, no callback
+is received and no worker is read. With turns they are many short iterations, in order of arrival.
+
+A request is one turn; a large body, to be read or sent, takes several, up to a whole iteration.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Final
 
 __all__ = ["SMALL_BYTES", "Turns", "turns"]
 
-#: Turns in one round; each is some tenths of a millisecond of work.
+#: Turns in one iteration; each is a few tenths of a millisecond of work.
 _PER_ROUND: Final = 8
-#: What a body may have without a turn of its own, and for each turn that a larger one takes.
+#: The size of a body that needs no turn of its own; a larger one takes a turn for each such part.
 SMALL_BYTES: Final = 65_536
 
 
 class Turns:
-    """Hands out at most `per_round` turns in each round of the loop, first come, first served."""
+    """Gives out at most `per_round` turns in each iteration of the loop, in order of arrival."""
 
     def __init__(self, per_round: int) -> None:
         self._per_round = per_round
@@ -30,7 +31,7 @@ class Turns:
         self._renewing = False
 
     async def take(self, count: int = 1) -> None:
-        """Return when it is the caller's turn, which counts as `count` turns of the round, or all of it."""
+        """Return when it is the caller's turn, which counts as `count` turns of the iteration, or as all of it."""
         count = min(count, self._per_round)
         if not self._renewing:
             self._renewing = True
@@ -51,7 +52,7 @@ class Turns:
         self._left = self._per_round
         while self._waiting and self._left >= self._waiting[0][1]:
             turn, count = self._waiting.popleft()
-            if not turn.done():  # whoever waited may have been cancelled
+            if not turn.done():  # the waiting task may have been cancelled
                 turn.set_result(None)
                 self._left -= count
         self._renewing = self._left < self._per_round
@@ -59,5 +60,5 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._renew)
 
 
-#: Those of the front end, over all of its listeners.
+#: The turns of the front end, for all of its listeners.
 turns: Final = Turns(_PER_ROUND)

@@ -1,7 +1,7 @@
-"""What a gateway says of the request that it passes on: who asked, for which host, by which scheme, below which path.
+"""What a gateway says about a request that it passes on: the client's address, the host, the scheme, the path prefix.
 
-Anybody can write these headers. So they are heeded only from peers that TRUSTED_PROXIES names, and of several values
-only the last, which that peer has added itself.
+Anybody can send these headers. So they count only from peers in TRUSTED_PROXIES, and of several values only the last,
+which that peer has added itself.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Forwarded"]
 
-#: A path below the host, without what could lead to another one or mean something in JSON or HTML.
+#: A path prefix, without anything that could lead elsewhere or has a meaning in JSON or HTML.
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::[0-9]+)?|\[[0-9A-Fa-f:.]+\](?::[0-9]+)?")
 _PREFIX_BYTES: Final = 256
 
 
 class Forwarded:
-    """Lets an application see a request as its client sent it, where a trusted gateway says how that was."""
+    """Lets an application see a request as its client sent it, if a trusted gateway describes it."""
 
     def __init__(self, app: ASGIApp, trusted: Collection[IPv4Network | IPv6Network]) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Listening sockets: made before anything else, so that a port that is taken is told at once."""
+"""Listening sockets: created before anything else, so that a port in use is reported at once."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKLOG", "address", "bind", "callback_url", "check_certificate"]
 
-#: Connections that the kernel keeps for us until we accept them.
+#: Connections that the kernel queues until we accept them.
 BACKLOG: Final = 4096
 
 #: What the kernel takes of an answer before the client's kernel takes it: so little that a client that does not read is
 #: noticed, and that no answer of megabytes waits there for it.
 _UNSENT_BYTES: Final = 65_536
 
-#: What to do about it, where that is plain.
+#: What to do about an error, if that is clear.
 _HINTS: Final = {
     errno.EADDRINUSE: "; choose another port, or stop the process that listens there (see `ss -ltnp`)",
     errno.EACCES: "; ports below 1024 need privileges, choose a higher one",
     errno.EADDRNOTAVAIL: "; this machine has no such address",
 }
 
-#: One address of a name may be had although another is not: `localhost` often has an IPv6 one where there is no IPv6.
+#: A name may have a usable address and one that is not: `localhost` often has an IPv6 address without IPv6.
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 def bind(name: str, host: str, port: int) -> socket.socket:
-    """Return a listening socket, at the first of the addresses of `host` that can be had.
+    """Return a listening socket, at the first available address of `host`.
 
     Raises:
-        SettingsError: none can be had; the message names the variables that say where.
+        SettingsError: none is available; the message names the variables that set it.
     """
     reason: Exception | None = None
     try:
@@ -47,7 +47,7 @@ def bind(name: str, host: str, port: int) -> socket.socket:
                 if exc.errno not in _NOT_HERE:
                     raise
                 reason = exc
-    except (OSError, UnicodeError) as exc:  # UnicodeError: a name that cannot be one
+    except (OSError, UnicodeError) as exc:  # UnicodeError: an impossible name
         reason = exc
     number = getattr(reason, "errno", None) or 0
     words = getattr(reason, "strerror", None) or "the name cannot be resolved"
@@ -83,7 +83,7 @@ def check_certificate(settings: Settings) -> None:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # A key with a passphrase ends here, too; otherwise OpenSSL would ask for it on the terminal.
+        # A key with a passphrase fails here, too; otherwise OpenSSL would ask for it on the terminal.
         context.load_cert_chain(settings.tls_certfile, settings.tls_keyfile, password=lambda: "")
     except (ssl.SSLError, OSError, ValueError) as exc:
         given = f"{settings.tls_certfile!r} and {settings.tls_keyfile!r}"
@@ -92,5 +92,5 @@ def check_certificate(settings: Settings) -> None:
 
 
 def callback_url(settings: Settings, listener: socket.socket) -> str:
-    """Return the callback route's base address: the configured one, else the listener's."""
+    """Return the callback route's base URL: the configured one, otherwise the listener's."""
     return settings.callback_url or f"{address(listener, tls=bool(settings.tls_certfile))}/callback"

@@ -1,8 +1,7 @@
-"""How long a client may take: what moves may take as long as it moves fast enough, what stalls is cut off.
+"""How long a client may take: a transfer that is fast enough may take any time, one that stalls is cut off.
 
-Time limits are the server's, not the application's: where a body stalls `receive` raises RequestError
-(`request-timeout`), where an answer is not read `send` raises ClientGoneError, and the application need not look at a
-clock.
+The server keeps the time limits, not the application: if a body stalls, `receive` raises RequestError
+(`request-timeout`); if an answer is not read, `send` raises ClientGoneError. The application need not look at a clock.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from shared.errors import Code, RequestError
 
 __all__ = ["Limits", "Pace", "body_cut_off", "content_length", "drained", "waited"]
 
-#: How often the progress of an answer that waits for its client is looked at.
+#: How often the progress of an answer that waits for its client is checked.
 _LOOK_S: Final = 0.5
-#: A timer that fires so late was held up, and so was what it waits for: this process was stopped, or busy.
+#: A timer that fires this late was delayed, and so was what it waits for: this process was stopped, or busy.
 _LATE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may take of a connection."""
+    """Limits for the clients of a connection."""
 
     #: Seconds for which a connection without a request stays open after an answer.
     keep_alive_s: float = 100.0
@@ -36,7 +35,7 @@ class Limits:
     head_s: float = 5.0
     #: Seconds for which a body or an answer may make no progress.
     stall_s: float = 9.0
-    #: The least rate of a body or an answer. One that is slower is cut off once it is `stall_s` behind.
+    #: The minimum rate of a body or an answer. A slower one is cut off once it is `stall_s` behind.
     least_bytes_per_s: float = 1024.0
     #: Bytes of a head: of the request line and the headers.
     head_bytes: int = 16_384
@@ -47,9 +46,9 @@ class Limits:
 class Pace:
     """Whether bytes move fast enough.
 
-    A transfer has `Limits.stall_s` of time. Time that passes is taken from it, each byte that moves adds to it, up to
-    where it began. So a transfer ends when it stalls, or when it is too slow for too long, however large it is and
-    however fast it was before.
+    A transfer has a budget of `Limits.stall_s`. Time that passes is taken from it, each transferred byte adds to it, up
+    to the initial value. So a transfer ends when it stalls, or when it is too slow for too long, however large it is
+    and however fast it was before.
     """
 
     __slots__ = ("_limits", "left_s")
@@ -60,7 +59,7 @@ class Pace:
         self.left_s = limits.stall_s
 
     def step(self, passed_s: float, moved_bytes: int) -> None:
-        """Account for what passed and what moved since the last step."""
+        """Account for the time that passed and the bytes that moved since the last step."""
         earned_s = moved_bytes / self._limits.least_bytes_per_s
         self.left_s = min(self.left_s - passed_s + earned_s, self._limits.stall_s)
 
@@ -81,14 +80,14 @@ async def waited(wait: Callable[[], Awaitable[object]], limit_s: float) -> float
         except TimeoutError:
             if loop.time() - began < limit_s + _LATE_S:
                 raise
-        limit_s = _LATE_S  # what came meanwhile is read first
+        limit_s = _LATE_S  # what arrived in the meantime is read first
 
 
 async def drained(transport: asyncio.WriteTransport, drain: Callable[[], Awaitable[object]], limits: Limits) -> None:
-    """Return when `drain` does, as long as the client reads fast enough what `transport` has for it.
+    """Return when `drain` does, as long as the client reads fast enough what `transport` has buffered for it.
 
     Raises:
-        ClientGoneError: it does not; the connection is closed, as a part of an answer must not look like a whole one.
+        ClientGoneError: it does not; the connection is closed, as a part of an answer must not look complete.
     """
     pace = Pace(limits)
     unsent = transport.get_write_buffer_size()

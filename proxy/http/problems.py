@@ -1,4 +1,4 @@
-"""The one table from error to HTTP (RFC 9457), and the pages that explain each code."""
+"""The one table from error to HTTP (RFC 9457), and the explanation of each code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Entry:
     status: int
     #: The status where GRANULAR_ERRORS is on.
     granular: int
-    #: A short name of the problem, the same for every occurrence.
+    #: A short title, the same for every occurrence.
     title: str
     #: What happened, for a person.
     meaning: str
@@ -190,7 +190,7 @@ _TYPE: Final = b'{"type": "'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A problem document, ready to be sent."""
+    """A problem document, ready to send."""
 
     code: Code
     status: int
@@ -241,7 +241,7 @@ def make(
 
 
 def explanation(code: Code) -> dict[str, Any]:
-    """Return what `/problems/<code>` says to a program."""
+    """Return what `/problems/<code>` answers to a program."""
     entry = TABLE[code]
     return {
         "code": str(code),

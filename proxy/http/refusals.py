@@ -1,4 +1,4 @@
-"""The log's lines about requests that were refused: who, what, and why, for as many as anybody could read."""
+"""Log lines for refused requests: who, what and why, as many as anybody could read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusals"]
 
-#: Lines within one second; of those beyond it only the number is told.
+#: Lines within one second; further ones are only counted.
 _LINES: Final = 20
 
 
@@ -27,7 +27,7 @@ class Refusals:
         self._unsaid = 0
 
     def note(self, problem: Problem, *, method: str, route: str, peer: str) -> None:
-        """Log a refused request, or count it; `route` is what may be logged of its path."""
+        """Log a refused request, or count it; `route` is the part of its path that may be logged."""
         second = int(self._clock())
         if second != self._second:
             self._second, self._lines = second, 0

@@ -55,10 +55,10 @@ class Exchange:
     def __init__(self, connection: Connection, request: Request) -> None:
         self._connection = connection
         self._request = request
-        #: Of the body, what the application has not had.
+        #: The part of the body that the application has not received yet.
         self._left_bytes = request.length
         self._pace: Pace | None = None
-        #: Whether the application has had the last piece of the body, be it empty.
+        #: Whether the application has received the last piece of the body, even if empty.
         self._complete = False
         self._start: Message | None = None
         self._begun = False
@@ -73,7 +73,7 @@ class Exchange:
         return self._left_bytes > 0
 
     async def run(self, app: ASGIApp, common: dict[str, Any]) -> None:
-        """Have the application answer; `common` is what all of the connection's scopes have."""
+        """Let the application answer; `common` is what all scopes of the connection have."""
         path, _, query = self._request.target.partition(b"?")
         scope = {
             **common,
@@ -90,13 +90,13 @@ class Exchange:
             log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
         connection = self._connection
         if self._answered:
-            if self.keep_alive and self._left_bytes:  # what nobody asked for is all there
+            if self.keep_alive and self._left_bytes:  # the unread rest is complete
                 connection.buffer = connection.buffer[self._left_bytes :]
             return
         self.keep_alive = False
         if self._begun:
             connection.abort()
-        elif connection.ended:  # by half; it may still read
+        elif connection.ended:  # half-closed; it may still read
             await self._refuse(Code.MALFORMED_REQUEST, "the request ended before its body was complete")
         else:
             await self._refuse(Code.INTERNAL_ERROR, "the request ended without an answer")
@@ -144,7 +144,7 @@ class Exchange:
         await turns.take()
 
     async def send(self, message: Message) -> None:
-        """Send; a whole answer in one write. Raises ClientGoneError where the client does not read."""
+        """Send; a complete answer in one write. Raises ClientGoneError if the client does not read."""
         if message["type"] == "http.response.start":
             self._start = message
             return

@@ -1,10 +1,9 @@
-"""The head of an HTTP/1.1 request, where it is a plain one; and the head of an answer.
+"""The head of a plain HTTP/1.1 request, and the head of an answer.
 
 Plain is what nearly every client and job server sends: origin form, one `Host`, at most one `Content-Length`, lines
-that end in CRLF, nothing that wants more than an answer. Whatever else there is to HTTP/1.1, sound or not, is not
-judged here: it goes to Hypercorn, byte for byte. So nothing is understood that h11 would refuse or would understand in
-another way, and nothing can be smuggled past this reader that could not be before;
-tests/unit/http/fast/test_head.py holds the two against each other.
+that end in CRLF, nothing that needs more than an answer. Everything else in HTTP/1.1, valid or not, is not judged here:
+it goes to Hypercorn, byte for byte. So nothing is accepted that h11 would refuse or understand differently, and nothing
+can be smuggled past this parser that could not be before; tests/unit/http/fast/test_head.py compares the two.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "answer_head", "parse"]
 
-# RFC 9110, 5.5 and 5.6.2. Quantifiers are possessive: a head that does not fit is found out in one pass.
+# RFC 9110, 5.5 and 5.6.2. Quantifiers are possessive: a head that does not match fails in one pass.
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 _LINE: Final = re.compile(rb"(%b):(%b)\r\n" % (_TOKEN, _VALUE))
 _HEAD: Final = re.compile(rb"([A-Z]++) (/[\x21-\x7e]*+) HTTP/1\.1\r\n((?:%b:%b\r\n)++)" % (_TOKEN, _VALUE))
-#: Bodies in chunks, questions before the body, and other protocols are Hypercorn's.
+#: Hypercorn handles chunked bodies, `Expect`, and other protocols.
 _OTHERS: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 #: Longer lengths are for Hypercorn to refuse.
 _LENGTH_DIGITS: Final = 18
@@ -35,7 +34,7 @@ _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\
 
 @dataclass(slots=True)
 class Request:
-    """What a plain head says."""
+    """A plain head, parsed."""
 
     method: str
     target: bytes
@@ -48,7 +47,7 @@ class Request:
 
 
 def parse(head: bytes) -> Request | None:
-    """Return what a head, without the empty line at its end, says; None where it is not a plain one."""
+    """Return what a head, without the empty line at its end, says; None if it is not plain."""
     match = _HEAD.fullmatch(head)
     if match is None:
         return None
@@ -75,10 +74,10 @@ def parse(head: bytes) -> Request | None:
 
 
 def answer_head(status: int, fields: Iterable[tuple[bytes, bytes]], *, close: bool) -> bytes:
-    """Return an answer's head, with the date, and with `connection: close` where that is so.
+    """Return the head of an answer, with the date, and with `connection: close` if the connection will close.
 
     Raises:
-        ValueError: a field would end its line, and begin another.
+        ValueError: a header contains a line break, and would begin another one.
     """
     lines = [b"%b: %b\r\n" % field for field in fields]
     if close:
@@ -90,14 +89,14 @@ def answer_head(status: int, fields: Iterable[tuple[bytes, bytes]], *, close: bo
 
 
 class _Date:
-    """The line that tells the time, made once a second."""
+    """The date line, created once per second."""
 
     def __init__(self) -> None:
         self._second = 0
         self._line = b""
 
     def line(self) -> bytes:
-        now = int(time.time())  # the wall clock is what it is to tell (RFC 9110, 6.6.1)
+        now = int(time.time())  # it reports the wall clock (RFC 9110, 6.6.1)
         if now != self._second:
             self._second = now
             self._line = f"date: {formatdate(now, usegmt=True)}\r\n".encode()

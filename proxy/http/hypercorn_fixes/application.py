@@ -43,7 +43,7 @@ class Tasks(TaskGroup):
         scope: Scope,
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
-        """Start the application for one request; return what puts messages for it."""
+        """Start the application for one request; return what puts messages into its queue."""
         limits = cast("ServerConfig", config).connections.limits
         messages = Messages(cast("HTTPScope", scope), limits)
 

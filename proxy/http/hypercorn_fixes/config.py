@@ -13,9 +13,9 @@ __all__ = ["ServerConfig"]
 
 
 class ServerConfig(Config):
-    """The configuration of a listener, which Hypercorn hands to each of its connections."""
+    """The configuration of a listener, which Hypercorn passes to each of its connections."""
 
-    # HTTP/1.1 is all that is offered, and all that is spoken.
+    # Only HTTP/1.1 is offered and supported.
     alpn_protocols = ["http/1.1"]  # noqa: RUF012 - a list, as Hypercorn has it
     include_server_header = False
     accesslog = None

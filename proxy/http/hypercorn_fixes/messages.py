@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Messages"]
 
-#: Messages that may wait for the application; each has a piece of a body, of up to 64 KiB.
+#: Messages that may be queued for the application; each has a piece of a body, of up to 64 KiB.
 _MAX_WAITING: Final = 10
 
 
 class Messages:
-    """A bounded queue whose reader may leave at any time: nobody waits for one that has left."""
+    """A bounded queue whose reader may leave at any time: then nobody waits for it."""
 
     def __init__(self, scope: HTTPScope, limits: Limits) -> None:
         self._scope = scope
@@ -71,7 +71,7 @@ class Messages:
         self._pace.step(passed_s, self._received_bytes - before)
 
     def leave(self) -> None:
-        """Take nothing any more: the application has ended."""
+        """Accept no more messages: the application has ended."""
         self._over = True
         self._waiting.clear()
         self._room.set()
