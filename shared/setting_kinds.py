@@ -155,6 +155,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(_host(name.strip()) for name in text.split(",")) if text else ()
 
 
+def _members(text: str) -> tuple[str, ...]:
+    members = tuple(name.strip() for name in text.split(",")) if text else ()
+    if any(not name or not name.isprintable() for name in members):
+        raise ValueError
+    return members
+
+
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ipaddress.ip_network(network.strip()) for network in text.split(",")) if text else ()
 
@@ -186,6 +193,7 @@ CALLBACK_URL: Final = Kind(read=_callback_url, takes="an http:// or https:// add
 PATH: Final = Kind(read=_path, takes="a file's path without ~ and $, or nothing")
 JOURNAL: Final = Kind(read=_journal, takes="a file's path without ~ and $, or nothing (jobs are then kept in memory)")
 NAMES: Final = Kind(read=_names, takes="host names, separated by commas, or nothing")
+MEMBERS: Final = Kind(read=_members, takes="names of members, separated by commas, or nothing")
 NETWORKS: Final = Kind(
     read=_networks, takes="IP addresses and networks such as 10.0.0.0/8, separated by commas, or nothing"
 )

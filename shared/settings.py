@@ -123,6 +123,12 @@ class Settings:
         "`true`: plain HTTP/1.1 requests are served by the proxy's own code, all others by Hypercorn. `false`: all are "
         "served by Hypercorn, which takes more CPU.",
     )
+    label_members: tuple[str, ...] = _variable(
+        "account",
+        kinds.MEMBERS,
+        "Members of a job's JSON object by which people recognise it, separated by commas: they are recorded, logged "
+        "and shown. Values are cut, and not shown if they look like secrets. Empty: none.",
+    )
     job_server_url: str = _variable(
         "",
         kinds.URL,

@@ -6,6 +6,7 @@ ValueError for numbers of thousands of digits. Both sides use this file instead 
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined] # public by name, missing in typeshed
@@ -96,6 +97,8 @@ def _member(text: str, at: int, members: dict[str, str], values: list[Any]) -> i
 
 
 def _text(data: bytes) -> str:
+    if data.startswith(codecs.BOM_UTF8):
+        raise StrictJSONError("it begins with a byte order mark")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:

@@ -78,13 +78,22 @@ class CallbackRoute:
         if found is None or server is None or scope["path_params"].get("route", "") not in server.routes:
             self.counts[CallbackFate.UNKNOWN] += 1
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
-        received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
-        fate = await self._intake.take(hashed, *self._read(server, received))
+        try:
+            received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
+            callback = self._read(server, received)
+        except RequestError as exc:
+            self._intake.refuse(found, exc.detail)
+            raise
+        fate = await self._intake.take(hashed, *callback)
         await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")
 
     async def _fixed_url(self, scope: Scope, receive: Receive, send: Send, server: ServedJobServer) -> None:
         """Take a callback that says itself which job it is for."""
-        received = await self._receive(scope, receive, server, {})
+        try:
+            received = await self._receive(scope, receive, server, {})
+        except RequestError:
+            self.counts[CallbackFate.REFUSED] += 1
+            raise
         hashed = await self._hash_of_job(server, server.callbacks.correlation(received))
         if hashed is None:
             self.counts[CallbackFate.UNKNOWN] += 1
@@ -112,11 +121,7 @@ class CallbackRoute:
             raw = await read_body(scope, receive, self._max_body_bytes)
             body = self._inflated(scope, raw)
         except TooLargeError as exc:
-            self.counts[CallbackFate.REFUSED] += 1
             raise RequestError(Code.PAYLOAD_TOO_LARGE, f"the callback is too large: {exc}") from exc
-        except RequestError:
-            self.counts[CallbackFate.REFUSED] += 1
-            raise
         received = Received(
             method=scope["method"],
             route=scope["path_params"].get("route", ""),
@@ -141,7 +146,6 @@ class CallbackRoute:
         try:
             verdict = server.callbacks.read(received)
         except StrictJSONError as exc:
-            self.counts[CallbackFate.REFUSED] += 1
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
         if verdict.result is not None:
             return verdict.result, verdict, ""

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from proxy import log
 from proxy.jobs import log_lines
 from proxy.jobs.early import EarlyNames
+from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.job_server.verdict import Kind
 from shared.lifecycle import State
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from proxy.jobs.job import Job
     from proxy.jobs.polling import Poller
     from proxy.store.protocol import JobStore
-    from proxy.store.record import Record
     from shared.job_server.verdict import Verdict
 
 __all__ = ["CallbackFate", "CallbackIntake"]
@@ -93,6 +93,16 @@ class CallbackIntake:
             return job
         with _Counted(self.counts):
             return await self._store.by_token(hashed)
+
+    def refuse(self, found: Job | Record, reason: str) -> None:
+        """Note that a callback for this job was refused: whoever waits for it can find out, and why."""
+        self.counts[CallbackFate.REFUSED] += 1
+        record = found if isinstance(found, Record) else found.recorder.record
+        if isinstance(found, Record):
+            self._store.note(replace(found, refused=found.refused + 1, refusal=reason))
+        else:
+            found.recorder.refused(reason)
+        log.event("warning", "a callback was refused", job_id=record.id, reason=reason, refused=record.refused + 1)
 
     def find_named(self, profile: str, output: str, name: str) -> Job | None:
         """Return the job in flight that the job server calls `name`; if there is none, it may be one that comes yet."""

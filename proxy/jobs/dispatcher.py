@@ -119,6 +119,7 @@ class Dispatcher:
             accepted_at=now,
             deadline_at=now + self._job_timeout_s,
             profile=request.profile,
+            labels=request.labels,
             outputs={"path": request.path} if request.path else {},
         )
         job = Job(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proxy.jobs.keys import Keys
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
@@ -32,6 +34,8 @@ class JobRequest:
     path: str = ""
     #: What the idempotency key is known by; None: there is none, and each request is a job of its own.
     key: bytes | None = None
+    #: What people recognise it by: names and values that may be shown.
+    labels: Mapping[str, str] = field(default_factory=dict)
     #: W3C trace context; empty if none.
     traceparent: str = ""
     tracestate: str = ""

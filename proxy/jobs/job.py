@@ -158,9 +158,10 @@ class Job:
 
     def learn(self, outputs: Mapping[str, str], *, from_reply: bool) -> None:
         """Take what the job server names; what its reply named counts for more than what a callback does."""
-        if outputs:
-            known = self.recorder.record.outputs
-            self.recorder.outputs({**known, **outputs} if from_reply else {**outputs, **known})
+        known = self.recorder.record.outputs
+        merged = {**known, **outputs} if from_reply else {**outputs, **known}
+        if merged != known:
+            self.recorder.outputs(merged)
             self.changed.set()
 
     def notify(self) -> None:

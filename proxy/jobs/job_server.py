@@ -22,12 +22,13 @@ __all__ = ["ServedJobServer", "ServedJobServers"]
 class ServedJobServer:
     """One job server."""
 
-    def __init__(self, job_server: JobServer) -> None:
+    def __init__(self, job_server: JobServer, labels: Sequence[str] = ()) -> None:
+        """`labels`: the members by which people recognise a job."""
         profile = job_server.profile
         self.name = profile.name
         self.profile = profile
         self.secrets = job_server.secrets
-        self.client_jobs = ClientJobs(profile.submit)
+        self.client_jobs = ClientJobs(profile.submit, labels)
         self.callbacks = Callbacks(profile.callback)
         self.verifier = None if profile.verify is None else Verifier(profile.verify)
         #: What a callback URL may have after the token: the names of `{callback_url/NAME}`, or nothing.
@@ -61,8 +62,9 @@ class ServedJobServer:
 class ServedJobServers:
     """All job servers that are served, at least one; the first is that of requests which name none."""
 
-    def __init__(self, job_servers: Sequence[JobServer]) -> None:
-        self._all = [ServedJobServer(one) for one in job_servers]
+    def __init__(self, job_servers: Sequence[JobServer], labels: Sequence[str] = ()) -> None:
+        """`labels`: the members by which people recognise a job."""
+        self._all = [ServedJobServer(one, labels) for one in job_servers]
         self._by_name = {one.name: one for one in self._all}
         self.first = self._all[0]
 

@@ -30,6 +30,11 @@ def job_line(job: Job, outcome: Outcome, durations: dict[str, float] | None = No
         fields["adopted"] = True
     else:
         fields["total_ms"] = round((finished - job.reached[State.ACCEPTED]) * 1000, 1)
+    record = job.recorder.record
+    if record.labels:
+        fields["labels"] = dict(record.labels)
+    if record.outputs.get("id"):
+        fields["remote_id"] = record.outputs["id"]
     refusals = sum(1 for _, what in job.life if what is Event.REFUSED)
     if refusals:
         fields["refusals"] = refusals

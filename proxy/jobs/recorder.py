@@ -106,6 +106,11 @@ class Recorder:
             self.record = replace(record, failure=self.record.failure)  # who told the client so is here
             self._callback_stored = self.stored
 
+    def refused(self, reason: str) -> None:
+        """Record, some time, that a callback was refused, and why."""
+        self.record = replace(self.record, refused=self.record.refused + 1, refusal=reason)
+        self._store.note(self.record)
+
     def duplicate(self) -> asyncio.Future[None]:
         """Record, some time, one more callback; the future is that of the first one, which is tried again if needed."""
         self.record = replace(self.record, duplicates=self.record.duplicates + 1)

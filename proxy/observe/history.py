@@ -14,7 +14,7 @@ from shared.lifecycle import Event, State
 from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from proxy.jobs.job import Job
 
@@ -45,6 +45,9 @@ class PastJob:
     life: list[tuple[float, Event]]
     #: The duration of each phase, in seconds.
     phases: dict[str, float]
+    #: What people recognise it by, and what the job server calls it.
+    labels: Mapping[str, str]
+    remote_id: str
 
     def describe(self) -> dict[str, Any]:
         """Return it for the dashboard: instants in milliseconds after acceptance."""
@@ -56,6 +59,8 @@ class PastJob:
             "submitted": self.submitted,
             "detail": self.detail,
             "finished_at": round(self.finished_at, 3),
+            "labels": dict(self.labels),
+            "remote_id": self.remote_id or None,
             **_time_line(self.accepted, self.life, self.phases),
         }
 
@@ -101,6 +106,8 @@ class History:
             accepted=job.reached[State.ACCEPTED],
             life=job.life,
             phases=durations,
+            labels=job.recorder.record.labels,
+            remote_id=job.recorder.record.outputs.get("id", ""),
         )
         self._jobs[job.id] = past
         if len(self._jobs) > _JOBS:
@@ -152,6 +159,8 @@ def describe_in_flight(job: Job, phases: dict[str, float]) -> dict[str, Any]:
         "submitted": str(job.submitted),
         "detail": "",
         "finished_at": None,
+        "labels": dict(job.recorder.record.labels),
+        "remote_id": job.recorder.record.outputs.get("id"),
         **_time_line(job.reached[State.ACCEPTED], job.life, phases),
     }
 

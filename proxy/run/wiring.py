@@ -77,7 +77,7 @@ def create_app(
     in_flight = InFlight()
     headroom = Headroom()
     observers = Observers(tracing.from_environment())
-    served = ServedJobServers(job_servers)
+    served = ServedJobServers(job_servers, settings.label_members)
     runner = LocalRunner(pool, callback_url)
     poller = Poller(served, runner)
     intake = CallbackIntake(in_flight, store, LocalDelivery(in_flight), poller)

@@ -51,6 +51,11 @@ class Record:
     #: The job server's profile, and what later calls about the job need: what its reply named, and the client's path.
     profile: str = ""
     outputs: Mapping[str, str] = field(default_factory=dict)
+    #: What people recognise the job by: names and values that may be shown.
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: How many callbacks were refused, and why the last one was.
+    refused: int = 0
+    refusal: str = ""
     #: The media type of the result in `callback` (empty: JSON), and the job server's reason of a failure.
     content_type: str = ""
     error: str = ""

@@ -6,8 +6,8 @@ For the front end; the submission itself is made by a worker (submissions.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from shared.errors import Code, RequestError, StrictJSONError
@@ -15,6 +15,7 @@ from shared.job_server.documents import media_type_of
 from shared.job_server.exact_text import members_of, object_of, text_at
 from shared.job_server.forms import MEDIA_TYPES as FORMS
 from shared.job_server.forms import FormError, field_names
+from shared.job_server.labels import Labels
 from shared.job_server.partial_json import object_members
 from shared.job_server.profile import Submit
 
@@ -35,13 +36,16 @@ class ClientJob:
     content_type: str = ""
     #: Whether the client asks not to be kept waiting.
     respond_async: bool
+    #: What people recognise it by.
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class ClientJobs:
     """Checks what clients send."""
 
-    def __init__(self, submit: Submit) -> None:
-        """Check for what `submit` sets itself."""
+    def __init__(self, submit: Submit, labels: Sequence[str] = ()) -> None:
+        """Check for what `submit` sets itself; `labels` are the members by which people recognise a job."""
+        self._labels = Labels(labels)
         self._patch = submit.body
         self._fields = frozenset(submit.form)
         self._overwrites = frozenset(submit.overwrites)
@@ -97,7 +101,7 @@ class ClientJobs:
             text = self._without_overwritten(members, self._patch, "")
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the body is not a job: {exc}") from exc
-        return ClientJob(body=text.encode(), respond_async=respond_async)
+        return ClientJob(body=text.encode(), respond_async=respond_async, labels=self._labels.of(members))
 
     def _without_overwritten(self, members: _Members, patch: Mapping[str, Any], prefix: str) -> str:
         kept = dict(members)

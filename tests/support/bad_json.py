@@ -21,7 +21,7 @@ BAD_VALUES: Final = {
     "a comment": (b"{} // comment", "Extra data"),
     "UTF-16": ('{"a": 1}'.encode("utf-16"), "UTF-8"),
     "UTF-16 without a mark": ('{"a": 1}'.encode("utf-16-le"), "character"),
-    "a byte order mark": (b"\xef\xbb\xbf{}", "character 0"),
+    "a byte order mark": (b"\xef\xbb\xbf{}", "byte order mark"),
     "Latin-1": ('{"a": "é"}'.encode("latin-1"), "UTF-8"),
     "a surrogate in UTF-8": (b'{"a": "\xed\xa0\x80"}', "UTF-8"),
     "a lone surrogate": (b'{"a": "\\ud800"}', "surrogate"),

@@ -61,6 +61,7 @@ class QueueJob:
             body=job.body,
             content_type=job.content_type,
             path=path,
+            labels=job.labels,
             key=key,
             traceparent=traceparent,
             tracestate=tracestate,

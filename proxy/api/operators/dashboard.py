@@ -170,6 +170,8 @@ class FindJob:
             "detail": status["detail"] or "",
             "finished_at": record.finished_at,
             "total_ms": None,
+            "labels": status["labels"],
+            "remote_id": record.outputs.get("id"),
             "phases": [],
             "events": [],
         }

@@ -22,6 +22,8 @@ _CHANGING: Final = (
     "state", "submitted", "finished_at", "code", "detail", "failure_submitted", "callback", "says_failed", "early",
     "duplicates", "remote",
 )  # fmt: skip
+#: What the column `remote` holds, as far as it is not there.
+_REMOTE: Final[tuple[Any, ...]] = ({}, "", "", {}, 0, "")
 COLUMNS: Final = ", ".join(_FIXED + _CHANGING)
 
 
@@ -67,7 +69,8 @@ def record_of(row: Sequence[Any]) -> Record:
     state, _, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates, remote = row[
         len(_FIXED) :
     ]
-    outputs, content_type, error = json.loads(remote) if remote else ({}, "", "")
+    rest: list[Any] = json.loads(remote) if remote else []
+    outputs, content_type, error, labels, refused, refusal = [*rest, *_REMOTE[len(rest) :]]
     return Record(
         **fixed,
         state=State(state),
@@ -80,14 +83,18 @@ def record_of(row: Sequence[Any]) -> Record:
         outputs=outputs,
         content_type=content_type,
         error=error,
+        labels=labels,
+        refused=refused,
+        refusal=refusal,
     )
 
 
 def _remote(record: Record) -> str | None:
-    """Return what the job server named, in one column: few jobs have any of it."""
-    if not (record.outputs or record.content_type or record.error):
-        return None
-    return json.dumps([dict(record.outputs), record.content_type, record.error])
+    """Return what the job server named, and what people know a job by, in one column: few jobs have all of it."""
+    values = [
+        dict(record.outputs), record.content_type, record.error, dict(record.labels), record.refused, record.refusal
+    ]  # fmt: skip
+    return json.dumps(values) if any(values) else None
 
 
 def _failure(code: str, detail: str, submitted: str) -> Failed:

@@ -204,3 +204,45 @@ async def test_a_callback_needs_no_media_type(client: ClientSession, start: Star
     headers = {"Content-Type": "text/plain; charset=latin-1"}
     assert (await fetch(client, "POST", job.callback, data=b"[]", headers=headers)).document == _ACCEPTED
     assert (await job.answer).body == b"[]"
+
+
+async def test_a_job_knows_which_callbacks_were_refused_and_why(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """Its status says so at once, the log does, and so does its failure where nothing better came."""
+    proxy = proxies.get(JOB_TIMEOUT="3")
+    ref = new_ref()
+    answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
+    await eventually(lambda: job_server.submissions(ref))
+    url = job_server.callback_url(ref)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    for body in (b"state=completed", b"\xef\xbb\xbf{}"):
+        refused = await fetch(client, "POST", url, data=body, headers=form)
+        problem(refused, "invalid-request", 400)
+
+    failed = problem(await answer, "deadline-exceeded", 500, "yes")
+    status = (await fetch(client, "GET", f"{proxy.url}/jobs/{failed['job_id']}")).document
+    reason = "the callback is not JSON: it begins with a byte order mark"
+    assert failed["detail"] == f"no callback came in time; 2 were refused, the last one because {reason}"
+    assert status["refused_callbacks"] == {"count": 2, "last": reason}
+    lines = [line for line in proxy.events_of("a callback was refused") if line["job_id"] == failed["job_id"]]
+    assert [line["refused"] for line in lines] == [1, 2]
+
+
+async def test_people_can_tell_which_job_it_is(
+    client: ClientSession, proxy: ProxyProcess, job_server: JobServer
+) -> None:
+    """By its account and by the job server's own id: in the status, in the log, and for operators."""
+    ref = new_ref()
+
+    answer = await post_job(client, proxy.queue_job, ref=ref)
+
+    job_id, remote_id = answer.headers["Job-Id"], job_server.submission(ref).id
+    status = (await fetch(client, "GET", f"{proxy.url}/jobs/{job_id}")).document
+    seen = (await fetch(client, "GET", f"{proxy.admin}/jobs/{job_id}")).document
+    assert (status["labels"], status["remote"]) == ({"account": ref}, {"id": remote_id})
+    assert (seen["labels"], seen["remote_id"]) == ({"account": ref}, remote_id)
+    await eventually(lambda: [line for line in proxy.events_of("job succeeded") if line["job_id"] == job_id])
+    (line,) = (line for line in proxy.events_of("job succeeded") if line["job_id"] == job_id)
+    assert (line["labels"], line["remote_id"]) == ({"account": ref}, remote_id)
