@@ -85,7 +85,7 @@ class StrictJSONError(ProxyError):
 class RequestError(ProxyError):
     """A request that cannot become a job, or asks for something that is not there.
 
-    `fate_known` is true when it is certain that no job was begun by an earlier request under the same key.
+    `fate_known` is true when it is certain that no earlier request has begun this very job under the same key.
     """
 
     def __init__(self, code: Code, detail: str, *, fate_known: bool = False) -> None:

@@ -211,10 +211,10 @@ def _problem_of(exc: Exception, scope: Scope, documentation: str) -> problems.Pr
 def _fate(exc: Exception, scope: Scope) -> Submitted:
     """Return what a refused request may say of the job that it is about.
 
-    A refused request that brings a job has submitted nothing. But one that asks about a job by its id, or brings a key
-    under which an earlier request may have begun a job, is about a job whose fate nobody has looked up.
+    A refused request that brings a job has submitted nothing. But one that names a job by its id or its callback token,
+    or brings a key under which an earlier request may have begun a job, is about a job whose fate nobody has looked up.
     """
-    if "/jobs/" in scope["path"]:
+    if "/jobs/" in scope["path"] or "/callback/" in scope["path"]:
         return Submitted.UNKNOWN
     has_key = any(name == b"idempotency-key" for name, _ in scope["headers"])
     known = isinstance(exc, RequestError | AdmissionError) and exc.fate_known

@@ -120,7 +120,9 @@ class Job:
 
     @property
     def submitted(self) -> Submitted:
-        """Whether the job server has the job, as far as is known now; not for a finished job."""
+        """Whether the job server has the job, as far as is known now."""
+        if self.recorder.called_back or self.state is State.FINISHED:  # a callback is proof before it is on record
+            return self.recorder.record.submitted
         return lifecycle.submitted(self.state)
 
     def advance(self, event: Event) -> None:

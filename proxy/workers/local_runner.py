@@ -287,7 +287,7 @@ class _Watch:
         detail = f"the worker with pid {self._worker.pid} did not finish the job: {reason}"
         if self._worker.broken:
             self._disbelieve(detail)
-        elif self._job.state is State.ASSIGNED:
+        elif self._job.submitted is Submitted.NO:
             self._finish(None)
         else:
             self._finish(self._job.failure(Code.WORKER_DIED, detail))

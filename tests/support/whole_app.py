@@ -9,6 +9,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
+from starlette.routing import Route, Router
 
 from proxy.jobs.job import Job
 from proxy.run.wiring import create_app
@@ -39,6 +40,13 @@ class WholeApp:
         self.headroom = StatedHeadroom()
         self.store = store or FailingStore()
         self.pool = SimpleNamespace(on_hold="", workers=[], counts={})
+        tables: list[list[Route]] = []
+
+        def router(routes: list[Route], **options: Any) -> Router:
+            tables.append(routes)
+            return Router(routes, **options)
+
+        patch.setattr("proxy.run.wiring.Router", router)
         patch.setattr("proxy.run.wiring.LocalRunner", lambda *_: self.stepped)
         patch.setattr("proxy.run.wiring.Headroom", lambda: self.headroom)
         self.parts = create_app(
@@ -49,6 +57,9 @@ class WholeApp:
             callback_url="http://proxy/callback",
         )
         self.parts.observers.loop_lag.stop()  # the clock jumps
+        listeners = (self.parts.public, self.parts.callbacks, self.parts.admin)
+        #: Every route of each listener.
+        self.routes = list(zip(listeners, tables, strict=True))
 
     async def close(self) -> None:
         """End what the front end has started."""

@@ -11,7 +11,6 @@ from proxy.http import problems
 from proxy.http.asgi import NO_STORE, Headers, send_problem, send_response
 from proxy.jobs.job import Job
 from shared.job_server.documents import document_of
-from shared.lifecycle import State
 from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
@@ -111,13 +110,10 @@ def status_document(found: Job | Record) -> dict[str, Any]:
     running = isinstance(found, Job) and not found.outcome.done()
     outcome = None if running else record.outcome
     failure = outcome if isinstance(outcome, Failed) else None
-    state, submitted = record.state, record.submitted
-    if isinstance(found, Job) and found.state is not State.FINISHED:
-        state, submitted = found.state, found.submitted  # the record may be behind
     return {
         "id": record.id,
-        "state": str(state),
-        "submitted": str(submitted),
+        "state": str(found.state),  # a record may be behind its job
+        "submitted": str(found.submitted),
         "accepted_at": _timestamp(record.accepted_at),
         "deadline_at": _timestamp(record.deadline_at),
         "finished_at": None if running else _timestamp(record.finished_at),

@@ -20,7 +20,8 @@ from proxy.api.operators.watchers import Watchers
 from proxy.http.asgi import ClientGoneError, header, send_response
 from proxy.jobs.phases import phases
 from proxy.observe.history import describe_in_flight
-from shared.errors import Code, RequestError
+from shared.errors import Code, RequestError, StoreUnavailableError
+from shared.lifecycle import Submitted
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -156,7 +157,8 @@ class FindJob:
             return describe_in_flight(job, phases(job))
         past = self._history.by_id(job_id)
         if past is not None:
-            return past.describe()
+            shown = past.describe()
+            return shown if shown["submitted"] != Submitted.NO else shown | await self._since(job_id)
         record = await self._store.by_id(job_id)
         if record is None:
             raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is no longer remembered")
@@ -175,6 +177,14 @@ class FindJob:
             "phases": [],
             "events": [],
         }
+
+    async def _since(self, job_id: str) -> dict[str, Any]:
+        """Return what a late result says of a job that seemed not to have been submitted when it ended."""
+        try:
+            record = await self._store.by_id(job_id)
+        except StoreUnavailableError:
+            return {"submitted": Submitted.UNKNOWN}
+        return {"submitted": record.submitted} if record is not None else {}
 
 
 class StopJob:

@@ -230,6 +230,28 @@ async def test_a_callback_is_delivered_after_a_moment_though_the_store_hangs(ins
     assert (await on_record(instance, job)).outcome == Succeeded(body=BODY)
 
 
+@pytest.mark.parametrize("steps", [(), SUBMIT[:1], SUBMIT[:2], SUBMIT[:3], (*SUBMIT[:3], Step.REFUSE)])
+async def test_a_callback_is_proof_of_the_submission_before_it_is_on_record(
+    instance: Instance, steps: tuple[Step, ...]
+) -> None:
+    """A job that is cancelled just then was submitted, whatever its runner has reported."""
+    job = instance.submit()
+    instance.stepped.tell(job, *steps)
+    await nothing_moves()
+    instance.store.hanging = True
+    taken = asyncio.create_task(instance.call_back(job, BODY))
+    await nothing_moves()
+    instance.dispatcher.cancel(job.id)
+
+    outcome = await job.outcome
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.submitted) == (Code.CANCELLED, Submitted.YES)
+    instance.store.hanging = False
+    assert await taken is CallbackFate.LATE
+    assert (await on_record(instance, job)).outcome == Succeeded(body=BODY)
+
+
 async def test_callbacks_that_come_while_the_first_is_being_recorded_wait_for_that(
     instance: Instance, job: Job
 ) -> None:

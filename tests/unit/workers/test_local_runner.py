@@ -276,6 +276,17 @@ async def test_a_worker_lost_before_the_submission_is_nobodys_loss(way: str) -> 
     assert stage.runner.reassigned == 1
 
 
+async def test_a_job_whose_callback_is_being_recorded_is_given_to_no_other_worker() -> None:
+    """Whatever the lost one had reported: the job runs."""
+    stage = Stage()
+    await stage.assigned()
+    stage.store.hanging = True
+    stage.job.recorder.callback(b"result", failed=False, early=True)
+    stage.worker.handler.on_death("it was killed by SIGKILL")
+    outcome = await stage.failed()
+    assert (outcome.code, outcome.submitted, len(stage.pool.tickets)) == (Code.WORKER_DIED, Submitted.YES, 1)
+
+
 async def test_a_job_that_has_lost_three_workers_is_given_to_no_other() -> None:
     """It is likely to be the reason. Nothing was submitted."""
     stage = Stage()

@@ -1,0 +1,342 @@
+"""No answer ever says `submitted: no` of a job that was or may have been submitted.
+
+A client that reads `no` sends its job again, and it runs twice. So this goes through every route, with everything that
+can be asked about a job there, in every moment of the job's life and beyond, whatever else is wrong just then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+from starlette.types import ASGIApp
+
+from proxy.jobs.job import Job, new_id, new_token
+from proxy.store.memory import MemoryStore
+from shared.errors import Code
+from shared.lifecycle import Submitted
+from shared.outcome import Failed
+from tests.support.asgi import request_scope, sent_by
+from tests.support.failing_store import FailingStore
+from tests.support.jumping_loop import nothing_moves, time_passes
+from tests.support.runners import SUBMIT, Step
+from tests.support.whole_app import JSON_TYPE, WholeApp
+
+API_KEY: Final = {"Authorization": "Bearer secret"}
+#: What the dashboard sends as well, which no other route minds.
+HEADERS: Final = API_KEY | {"X-Requested-By": "dashboard", "Origin": "http://127.0.0.1", "Host": "127.0.0.1"}
+
+
+class BrokenStore(FailingStore):
+    """A store with a bug that shows when the test says so."""
+
+    broken = False
+
+    async def _ask(self) -> None:
+        if self.broken:
+            raise TypeError
+        await super()._ask()
+
+
+class App(WholeApp):
+    """A front end that asks for API keys, and begins each job under a key of its own."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.memory = MemoryStore(3600)
+        self.broken_store = BrokenStore(self.memory)
+        settings = {"API_KEYS": "secret", "MAX_JOBS": "10000", "MAX_BODY_BYTES": "1024"}
+        super().__init__(patch, self.broken_store, **settings)
+        #: Another instance, which shares what is remembered.
+        self.other = WholeApp(patch, FailingStore(self.memory), **settings)
+        self._numbers = itertools.count()
+        #: The idempotency key of the newest job, as a header.
+        self.key: dict[str, str] = {}
+
+    async def close(self) -> None:
+        """End both."""
+        await super().close()
+        await self.other.close()
+
+    async def begin(self, *steps: Step, other: bool = False) -> Job:
+        """Begin a job, here or at the other instance, and let it come so far."""
+        self.key = {"Idempotency-Key": f"key-{next(self._numbers)}"}
+        return await (self.other if other else self).begun(*steps, headers=self.key | API_KEY)
+
+    async def failed(self, job: Job, code: Code, submitted: Submitted) -> Job:
+        """Let the runner say how a job ended."""
+        self.stepped.tell(job, Failed(code=code, detail="because", submitted=submitted))
+        await job.outcome
+        return job
+
+
+@pytest.fixture
+async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
+    """Two instances, one of which is asked."""
+    app = App(monkeypatch)
+    yield app
+    await app.close()
+
+
+# --- moments: each is one of a job that was submitted, or may have been ----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a job was known by."""
+
+    id: str
+    token: str
+
+
+async def under_way(app: App) -> Job:
+    """The submission is on its way."""
+    return await app.begin(*SUBMIT[:3])
+
+
+async def waiting(app: App) -> Job:
+    """The job server has it."""
+    return await app.begin(*SUBMIT)
+
+
+async def called_back(app: App) -> Job:
+    """The callback is here before anything else is known; the store takes its time to record it."""
+    job = await app.begin(*SUBMIT[:2])
+    app.store.hanging = True
+    calling = asyncio.create_task(app.call_back(job))
+    await nothing_moves()
+    assert not calling.done()
+    return job
+
+
+async def ending(app: App) -> Job:
+    """Its end is being recorded."""
+    job = await app.begin(*SUBMIT)
+    app.store.hanging = True
+    app.parts.dispatcher.cancel(job.id)
+    await nothing_moves()
+    return job
+
+
+async def succeeded(app: App) -> Job:
+    """It is over."""
+    job = await app.begin(*SUBMIT)
+    await app.call_back(job)
+    await job.outcome
+    return job
+
+
+async def failed(app: App) -> Job:
+    """It is over, and its callback said that it failed."""
+    job = await app.begin(*SUBMIT)
+    await app.call_back(job, b'{"state": "failed"}')
+    await job.outcome
+    return job
+
+
+async def overdue(app: App) -> Job:
+    """Its deadline has passed."""
+    job = await app.begin(*SUBMIT)
+    await job.outcome
+    return job
+
+
+async def lost(app: App) -> Job:
+    """Its worker died, and nobody knows when exactly."""
+    return await app.failed(await app.begin(*SUBMIT[:3]), Code.WORKER_DIED, Submitted.UNKNOWN)
+
+
+async def refused_and_run(app: App) -> Job:
+    """The job server refused it, and calls back all the same."""
+    job = await app.failed(await app.begin(*SUBMIT[:3], Step.REFUSE), Code.JOB_REJECTED, Submitted.NO)
+    await app.call_back(job)
+    return job
+
+
+async def a_bug(app: App) -> Job:
+    """The runner failed in a way that nobody foresaw."""
+    job = await app.begin(*SUBMIT[:3])
+    app.stepped.tell(job, ZeroDivisionError())
+    await job.outcome
+    return job
+
+
+async def elsewhere(app: App) -> Job:
+    """It runs at another instance: here is only its record."""
+    return await app.begin(*SUBMIT, other=True)
+
+
+async def elsewhere_under_way(app: App) -> Job:
+    """The same, and its fate is unknown."""
+    return await app.begin(*SUBMIT[:3], other=True)
+
+
+async def forgotten(app: App) -> Forgotten:
+    """RESULT_TTL is over, or an older journal was restored. Its key is as free as if it had never been used."""
+    app.key = {}
+    return Forgotten(new_id(), new_token())
+
+
+MOMENTS: Final = (
+    under_way, waiting, called_back, ending, succeeded, failed, overdue, lost, refused_and_run, a_bug, elsewhere,
+    elsewhere_under_way, forgotten,
+)  # fmt: skip
+
+
+# --- circumstances ---------------------------------------------------------------------------------------------------
+
+
+def all_is_well(app: App) -> None:
+    """Nothing else is wrong."""
+    app.parts.dispatcher.draining = False
+    app.headroom.short_of = ""
+    app.store.failing = app.store.hanging = app.broken_store.broken = False
+    app.parts.authorization.replace(("secret",))
+
+
+def shutting_down(app: App) -> None:
+    """The proxy drains."""
+    app.parts.dispatcher.draining = True
+
+
+def short_of_memory(app: App) -> None:
+    """The machine has no room."""
+    app.headroom.short_of = "memory"
+
+
+def the_store_fails(app: App) -> None:
+    """Nothing can be recorded or found."""
+    app.store.hanging = False
+    app.store.failing = True
+
+
+def the_store_has_a_bug(app: App) -> None:
+    """Whatever it is asked, it fails in a way that nobody foresaw."""
+    app.store.hanging = False
+    app.broken_store.broken = True
+
+
+def the_api_key_has_changed(app: App) -> None:
+    """The client's is no longer known."""
+    app.parts.authorization.replace(("another",))
+
+
+CIRCUMSTANCES: Final = (
+    all_is_well, shutting_down, short_of_memory, the_store_fails, the_store_has_a_bug, the_api_key_has_changed,
+)  # fmt: skip
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+#: What may come with a request: headers, and a body.
+WITHOUT_BODY: Final[tuple[tuple[Mapping[str, str], bytes], ...]] = (({}, b""), ({"Prefer": "wait=0"}, b""))
+WITH_BODY: Final[tuple[tuple[Mapping[str, str], bytes], ...]] = (
+    *WITHOUT_BODY,
+    (JSON_TYPE, b"{}"),
+    (JSON_TYPE | {"Prefer": "wait=0"}, b"{}"),
+    (JSON_TYPE, b'{"state": "running"}'),
+    (JSON_TYPE, b"{"),
+    (JSON_TYPE | {"Content-Length": "2000"}, b"{}"),
+    (JSON_TYPE, b" " * 2_000),
+    ({"Content-Type": "text/plain"}, b"{}"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request that is about a job: by an id or a token in its path, or by an idempotency key."""
+
+    app: ASGIApp
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether only the key says which job it is about."""
+        return not names_a_job(self.path)
+
+
+def names_a_job(path: str) -> bool:
+    """Return whether a route's path has what a job is known by."""
+    return "{id}" in path or "{token}" in path
+
+
+def requests_about_a_job(app: App) -> Iterator[Request]:
+    """Yield all of them, for every route of every listener."""
+    for listener, routes in app.routes:
+        for route, method in itertools.product(routes, METHODS):
+            if not names_a_job(route.path) and method != "POST":
+                continue
+            takes_body = method in {"POST", "PUT"} and method in (route.methods or ())
+            for headers, body in WITH_BODY if takes_body else WITHOUT_BODY:
+                yield Request(app=listener, method=method, path=route.path, headers=HEADERS | dict(headers), body=body)
+    for path in ("/jobs/{id}/nowhere", "/callback/{token}/nowhere"):
+        yield Request(app=app.parts.public, method="GET", path=path, headers=HEADERS, body=b"")
+
+
+async def document_of(app: App, request: Request, job: Job | Forgotten) -> dict[str, Any]:
+    """Return the document that answers a request about `job`. A store that hangs goes on after a while."""
+    path = request.path.replace("{id}", job.id).replace("{token}", job.token)
+    headers = {**request.headers, **(app.key if request.needs_key else {})}
+    sending = asyncio.create_task(
+        sent_by(request.app, request_scope(request.method, path, headers=headers), request.body)
+    )
+    await time_passes(2)
+    app.store.hanging = False
+    _, *rest = await sending
+    try:
+        document = json.loads(b"".join(message["body"] for message in rest))
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def says_no(document: Mapping[str, Any]) -> bool:
+    """Return whether a client that reads this would send its job again."""
+    if document.get("code") == "idempotency-key-reused":
+        return False  # it is about another body, and of the job with that one it is true
+    return document.get("submitted") == "no" or document.get("retry_safe") is True
+
+
+@pytest.mark.parametrize("circumstance", CIRCUMSTANCES, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda function: function.__name__)
+async def test_no_answer_says_no_of_a_job_that_may_have_been_submitted(
+    app: App, moment: Callable[[App], Awaitable[Job | Forgotten]], circumstance: Callable[[App], None]
+) -> None:
+    """Each request meets a job of its own in that moment."""
+    asked, wrong = 0, []
+    for request in requests_about_a_job(app):
+        job = await moment(app)
+        if request.needs_key and not app.key:
+            continue
+        circumstance(app)
+        document = await document_of(app, request, job)
+        bug = document.get("code") == "internal-error" and circumstance is not the_store_has_a_bug
+        if says_no(document) or (bug and moment is not a_bug):
+            wrong.append((request.method, request.path, dict(request.headers), request.body[:20], document))
+        all_is_well(app)
+        asked += 1
+    assert asked > 50
+    assert not wrong
+
+
+async def test_an_answer_says_no_of_a_job_that_was_certainly_not_submitted(app: App) -> None:
+    """Else what is held above would be held by saying nothing at all."""
+    job = await app.begin()
+    documents = []
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/result")):
+        answer = await app.ask(method, f"/jobs/{job.id}{path}", headers=API_KEY)
+        documents.append(answer.document)
+    for refused in (shutting_down, the_store_fails):
+        refused(app)
+        documents.append((await app.post(headers=API_KEY)).document)
+        all_is_well(app)
+
+    assert [says_no(document) for document in documents] == [True] * 5
