@@ -152,12 +152,12 @@ class Dispatcher:
                 waiting_for_callbacks=len(open_jobs) - never,
             )
 
-    def cancel(self, job_id: str) -> Job | None:
-        """Cancel a job in flight and return it, if there is one; it is over when it has its outcome."""
+    def cancel(self, job_id: str, *, by: str = "its client") -> Job | None:
+        """Cancel a job in flight and return it, if there is one; it is over when it has its outcome. `by`: who does."""
         job = self._in_flight.by_id(job_id)
         if job is not None and not job.cancelled.done():
             job.is_cancellable = self._poller.can_cancel(job)
-            job.cancelled.set_result(None)
+            job.cancelled.set_result(by)
         return job
 
     async def drain(self) -> None:

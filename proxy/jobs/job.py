@@ -90,8 +90,8 @@ class Job:
     callback: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     #: Set once, with the outcome.
     outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    #: Set when somebody cancels the job.
-    cancelled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    #: Set when somebody cancels the job, with who did.
+    cancelled: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def id(self) -> str:
@@ -196,4 +196,6 @@ class Job:
     def cancellation(self) -> Failed:
         """Return how the job ends where somebody has cancelled it."""
         told = "is told" if self.is_cancellable else "was not told, as it has no call for that"
-        return self.failure(Code.CANCELLED, f"the job was cancelled; the job server {told}")
+        return self.failure(
+            Code.CANCELLED, f"the job was cancelled by {self.cancelled.result()}; the job server {told}"
+        )

@@ -137,7 +137,7 @@ class LocalRunner:
         if not ticket.done():
             job.recorder.queued()
 
-        def on_cancel(_: asyncio.Future[None]) -> None:
+        def on_cancel(_: asyncio.Future[str]) -> None:
             ticket.cancel()
 
         job.cancelled.add_done_callback(on_cancel)
@@ -296,7 +296,7 @@ class _Watch:
         if not callback.cancelled() and not self.outcome.done():
             self._worker.send(Callback(job_id=self.job_id))
 
-    def on_cancel(self, _: asyncio.Future[None]) -> None:
+    def on_cancel(self, _: asyncio.Future[str]) -> None:
         self._finish(self._job.cancellation())
 
     def _progress(self, event: Event) -> None:
@@ -306,6 +306,7 @@ class _Watch:
             self._disbelieve(f"the worker sent contradictory messages: {exc}")
         else:
             if event is Event.REPLY_READ:
+                self._job.body = b""  # it is not submitted again
                 self._job.recorder.waiting()
 
     def _answered(self) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.http import problems
 from proxy.http.asgi import NO_STORE, Headers, send_problem, send_response
+from proxy.http.fair_turns import turns
 from proxy.jobs.job import Job
+from shared.errors import AdmissionError, Code
 from shared.job_server.documents import document_of
 from shared.outcome import Failed, Outcome, Succeeded
 
@@ -22,6 +24,8 @@ __all__ = ["Answers", "send_status", "status_document"]
 
 #: When to ask again for a job that is not done.
 _RETRY_AFTER: Final = (b"retry-after", b"1")
+#: Requests that wait for a job that they did not bring; each holds a connection.
+_MAX_WAITS: Final = 1_000
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
 
 
@@ -30,6 +34,8 @@ class Answers:
 
     def __init__(self, *, granular_errors: bool) -> None:
         self._granular = granular_errors
+        #: How many requests wait for a job that they did not bring.
+        self._waits = 0
 
     async def of_job(
         self,
@@ -40,12 +46,14 @@ class Answers:
         limit_s: float | None,
         applied: bytes,
         replayed: bool = False,
+        joined: bool = False,
     ) -> None:
         """Answer with the job's outcome; or, if that takes longer than `limit_s`, with its status.
 
-        `applied` is the client's preference that `limit_s` comes from, if any.
+        `applied` is the client's preference that `limit_s` comes from, if any; `replayed`: a key led to a job that was
+        there before; `joined`: the request is only about the job.
         """
-        outcome = await _wait(found, limit_s)
+        outcome = await self._wait(found, limit_s, joined=joined or replayed)
         headers = _trace_headers(found)
         if replayed:
             headers.append(_REPLAYED)
@@ -56,6 +64,28 @@ class Answers:
             return
         location = (b"location", f"{scope['root_path']}/jobs/{found.id}".encode())
         await send_status(scope, send, found, 202, [*headers, location, _RETRY_AFTER])
+
+    async def _wait(self, found: Job | Record, limit_s: float | None, *, joined: bool) -> Outcome | None:
+        """Return the outcome, or None if it takes longer than `limit_s`; then the job is one that will be found again.
+
+        `joined`: the request did not bring the job, or need not wait for it. Of these only so many wait at a time.
+
+        Raises:
+            AdmissionError: too many wait, and this one cannot be told anything else.
+        """
+        if not isinstance(found, Job):
+            return found.outcome
+        if joined and limit_s != 0 and not found.outcome.done():
+            if self._waits >= _MAX_WAITS:
+                if limit_s is None:
+                    raise AdmissionError(Code.OVERLOADED, f"{_MAX_WAITS} requests wait for jobs of others already")
+                limit_s = 0
+            self._waits += 1
+            try:
+                return await _outcome_within(found, limit_s)
+            finally:
+                self._waits -= 1
+        return await _outcome_within(found, limit_s)
 
     async def _send_outcome(
         self, scope: Scope, send: Send, job_id: str, outcome: Outcome, headers: list[tuple[bytes, bytes]]
@@ -74,6 +104,19 @@ class Answers:
                 await send_problem(scope, send, problem)
 
 
+async def _outcome_within(found: Job, limit_s: float | None) -> Outcome | None:
+    """Return the outcome, or None if it takes longer than `limit_s`."""
+    if limit_s is None:
+        outcome = await asyncio.shield(found.outcome)  # the job is not this request's to cancel
+        await turns.take()  # hundreds may wait for one job
+        return outcome
+    if limit_s:
+        await asyncio.wait((found.outcome,), timeout=limit_s)
+    if not found.outcome.done():
+        await asyncio.wait((found.outcome, found.recorder.stored), return_when=asyncio.FIRST_COMPLETED)
+    return found.outcome.result() if found.outcome.done() else None
+
+
 def _trace_headers(found: Job | Record) -> list[tuple[bytes, bytes]]:
     """Return where the job stands in its client's trace, as the job server was told (W3C Trace Context)."""
     if not isinstance(found, Job) or not found.traceparent:
@@ -89,19 +132,6 @@ async def send_status(scope: Scope, send: Send, found: Job | Record, status: int
     body = json.dumps(document).encode()
     fields = [NO_STORE, (b"job-id", found.id.encode()), *headers]
     await send_response(scope, send, status, body, b"application/json", fields)
-
-
-async def _wait(found: Job | Record, limit_s: float | None) -> Outcome | None:
-    """Return the outcome, or None if it takes longer than `limit_s`; then the job is one that will be found again."""
-    if not isinstance(found, Job):
-        return found.outcome
-    if limit_s is None:
-        return await asyncio.shield(found.outcome)  # the job is not this request's to cancel
-    if limit_s:
-        await asyncio.wait((found.outcome,), timeout=limit_s)
-    if not found.outcome.done():
-        await asyncio.wait((found.outcome, found.recorder.stored), return_when=asyncio.FIRST_COMPLETED)
-    return found.outcome.result() if found.outcome.done() else None
 
 
 def status_document(found: Job | Record) -> dict[str, Any]:

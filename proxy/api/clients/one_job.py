@@ -63,7 +63,7 @@ class JobStatus:
         """Answer with the status of the job."""
         known = await self._jobs.find(scope)
         if scope["method"] == "DELETE":
-            job = self._dispatcher.cancel(known.id)
+            job = self._dispatcher.cancel(known.id, by="its client")
             if job is not None:
                 await asyncio.wait((job.outcome,))
         await send_status(scope, send, known)
@@ -81,4 +81,4 @@ class JobResult:
         known = await self._jobs.find(scope)
         wish = preference(scope)
         # Who only asks is not kept waiting: without a wish the answer is what there is.
-        await self._answers.of_job(scope, send, known, limit_s=wish.wait_s or 0, applied=wish.applied)
+        await self._answers.of_job(scope, send, known, limit_s=wish.wait_s or 0, applied=wish.applied, joined=True)

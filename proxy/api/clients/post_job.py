@@ -67,6 +67,7 @@ class QueueJob:
             tracestate=tracestate,
         )
         found, replayed = await self._entrance.submit_or_join(request)
+        del job, request  # a job keeps its body, and who joins one needs none while it waits
         await self._answers.of_job(scope, send, found, limit_s=wish.limit_s, applied=wish.applied, replayed=replayed)
 
     def _addressed(self, scope: Scope) -> tuple[ServedJobServer, str]:

@@ -198,7 +198,7 @@ class StopJob:
         """Stop the job and answer with its state."""
         _check_same_origin(scope)
         job_id = scope["path_params"]["id"]
-        job = self._dispatcher.cancel(job_id)
+        job = self._dispatcher.cancel(job_id, by="an operator")
         if job is None:
             raise RequestError(Code.NOT_FOUND, "there is no such job in flight")
         await asyncio.wait((job.outcome,), timeout=_STOP_WAIT_S)

@@ -139,7 +139,7 @@ async def test_a_job_that_ended_holds_no_memory(end: str) -> None:
     """It is freed with its last user, whatever happened: thousands left to one collection would block the loop."""
     stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
     if end == "cancelled before":
-        stage.job.cancelled.set_result(None)
+        stage.job.cancelled.set_result("its client")
     else:
         await stage.assigned()
         stage.says(Event.CONNECTED, Event.REPLY_READ)
@@ -150,7 +150,7 @@ async def test_a_job_that_ended_holds_no_memory(end: str) -> None:
         case "death":
             stage.worker.handler.on_death("it was killed by SIGSEGV")
         case "cancelled":
-            stage.job.cancelled.set_result(None)
+            stage.job.cancelled.set_result("its client")
     await stage.run
     canary = FakeWorker()  # a job has no weak references itself
     held = weakref.ref(canary)
@@ -188,7 +188,7 @@ async def test_a_failure_says_what_the_state_says(events: tuple[Event, ...], sub
             stage.worker.handler.on_death("it was killed by SIGSEGV")
             code = Code.WORKER_DIED
         case "cancelled":
-            stage.job.cancelled.set_result(None)
+            stage.job.cancelled.set_result("its client")
             code = Code.CANCELLED
         case "failure":
             stage.worker.handler.on_message(Failure(job_id=stage.job.id, code=Code.JOB_REJECTED, detail="no"))
@@ -212,7 +212,7 @@ async def test_a_job_that_is_cancelled_while_it_queues_gives_its_ticket_back() -
     """Nothing was submitted."""
     stage = Stage()
     await asyncio.sleep(0)
-    stage.job.cancelled.set_result(None)
+    stage.job.cancelled.set_result("its client")
     outcome = await stage.failed()
     assert (outcome.code, outcome.submitted) == (Code.CANCELLED, Submitted.NO)
     assert (stage.pool.withdrawn, stage.pool.released) == (1, [])
@@ -250,7 +250,7 @@ async def test_each_step_is_recorded_by_who_runs_the_job() -> None:
     stage.says(Event.CONNECTED, Event.REPLY_READ)
     states.append(stage.store.states())
     assert states == [[State.ACCEPTED], [State.SUBMITTING], [State.WAITING]]
-    stage.job.cancelled.set_result(None)
+    stage.job.cancelled.set_result("its client")
     await stage.failed()
 
 
@@ -341,6 +341,6 @@ async def test_only_the_first_word_counts() -> None:
     handler.on_message(Answered(job_id=stage.job.id))
     handler.on_death("too late")
     handler.on_message(Answered(job_id=stage.job.id))
-    stage.job.cancelled.set_result(None)
+    stage.job.cancelled.set_result("its client")
     assert await stage.run == Succeeded(body=b"first")
     assert stage.pool.released == [True]

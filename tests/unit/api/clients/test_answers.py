@@ -12,7 +12,7 @@ import pytest
 from proxy.api.clients.answers import Answers, status_document
 from proxy.jobs.job import Job
 from proxy.store.record import Record
-from shared.errors import Code
+from shared.errors import AdmissionError, Code
 from shared.job_server.verdict import job_failed
 from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome, Succeeded
@@ -22,6 +22,7 @@ from tests.support.http import Answer, problem
 from tests.support.jobs import a_job
 from tests.support.jumping_loop import nothing_moves
 from tests.support.records import a_record, finished
+from tests.support.waiting import eventually
 
 DONE: Final = Succeeded(body=b'{"cost": 1.10}')
 OVERDUE: Final = Failed(code=Code.DEADLINE_EXCEEDED, detail="too late", submitted=Submitted.YES)
@@ -312,3 +313,22 @@ async def test_times_are_rfc_3339_in_utc() -> None:
     assert document["accepted_at"] == "2026-01-02T03:04:05.678Z"
     assert document["deadline_at"] == "2026-01-02T03:04:35.678Z"
     assert document["finished_at"] == "2026-01-02T03:04:06.178Z"
+
+
+async def test_only_so_many_requests_wait_for_jobs_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever only prefers to wait is told at once how the job stands; whoever joins a job is refused."""
+    monkeypatch.setattr("proxy.api.clients.answers._MAX_WAITS", 3)
+    answers, job = Answers(granular_errors=False), a_job()
+    job.recorder.stored.set_result(None)
+    waiting = [asyncio.create_task(answers._wait(job, None, joined=True)) for _ in range(3)]  # noqa: SLF001
+    await eventually(lambda: answers._waits == 3)  # noqa: SLF001
+
+    assert await answers._wait(job, 30, joined=True) is None  # noqa: SLF001
+    with pytest.raises(AdmissionError) as refused:
+        await answers._wait(job, None, joined=True)  # noqa: SLF001
+    job.outcome.set_result(Succeeded(body=b"{}"))
+
+    assert (refused.value.code, refused.value.fate_known) == (Code.OVERLOADED, False)
+    assert await asyncio.gather(*waiting) == [Succeeded(body=b"{}")] * 3
+    assert await answers._wait(job, None, joined=True) == Succeeded(body=b"{}")  # noqa: SLF001
+    assert answers._waits == 0  # noqa: SLF001
