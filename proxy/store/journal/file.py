@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,7 +43,7 @@ _EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finishe
 #: Kept for reuse, or this share of the file; what is free beyond both is given back, so many pages at a time.
 _FREE_PAGES: Final = 256
 _FREE_SHARE: Final = 4
-_VACUUM_PAGES: Final = 64
+_VACUUM_PAGES: Final = 32
 
 
 class JournalFile:
@@ -56,7 +57,8 @@ class JournalFile:
         """
         check_sqlite()
         self.path = Path(path)
-        self._shrunk = False
+        #: Held during each transaction here, and by whoever must not meet one.
+        self.committing = threading.Lock()
         self._lock = lock(self.path)
         try:
             self._db = connect(self.path, synchronous)
@@ -73,26 +75,15 @@ class JournalFile:
     def write(self, records: Iterable[Record]) -> None:
         """Write all of `records`, or, if that raises, none."""
         statements = _statements(records)
-        if len(statements) <= 1:  # one statement is a transaction by itself
+        with self._transaction(explicit=len(statements) > 1):  # one statement is a transaction by itself
             for rows in statements:
-                self._put(rows)
-            return
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for rows in statements:
-                self._put(rows)
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
-
-    def _put(self, rows: list[tuple[Any, ...]]) -> None:
-        self._db.execute(put_statement(len(rows)), [value for row in rows for value in row])
+                self._db.execute(put_statement(len(rows)), [value for row in rows for value in row])
 
     def probe(self) -> None:
         """Write something that nobody reads, to see whether that is possible. Raises OSError if the file is gone."""
         self.check_place()
-        self._db.execute("UPDATE probe SET times = times + 1")
+        with self._transaction():
+            self._db.execute("UPDATE probe SET times = times + 1")
 
     def check_place(self) -> None:
         """Raise OSError if the file is no longer where it was: what is written to it would not be found again."""
@@ -113,25 +104,37 @@ class JournalFile:
 
     def expire(self, finished_before: float, at_most: int) -> int:
         """Forget jobs that finished before that Unix time, the oldest first; return how many."""
-        return self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
+        with self._transaction():
+            return self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
 
     def shrink(self) -> bool:
-        """Give a little of the free space back, if there is much; return whether that was so."""
+        """Give a little of the free space back, if there is much; return whether that was so.
+
+        The file itself becomes smaller with the next checkpoint.
+        """
         (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
         (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-        if free > max(_FREE_PAGES, pages // _FREE_SHARE):
-            self._db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
-            self._shrunk = True
-            return True
-        if self._shrunk:  # the file itself is cut when the WAL is written back
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            self._shrunk = False
-        return False
+        if free <= max(_FREE_PAGES, pages // _FREE_SHARE):
+            return False
+        with self._transaction():
+            # A step of the statement frees one page, and only a script goes through all of them.
+            self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+        return True
 
-    def _roll_back(self) -> None:
-        if self._db.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
+    @contextlib.contextmanager
+    def _transaction(self, *, explicit: bool = False) -> Iterator[None]:
+        with self.committing:
+            if explicit:
+                self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                if explicit:
+                    self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._db.execute("ROLLBACK")
+                raise
 
 
 def _statements(records: Iterable[Record]) -> list[list[tuple[Any, ...]]]:

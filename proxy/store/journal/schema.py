@@ -62,9 +62,6 @@ _UPGRADES: Final = {1: _FROM_1 + _FROM_2, 2: _FROM_2}
 #: A page of the smallest kind.
 _LEAST_BYTES: Final = 512
 _WAL_BYTES: Final = 8 * 1024 * 1024
-#: Pages after which the writer makes a checkpoint itself, which keeps everybody waiting: not before the checkpointer
-#: (proxy/store/journal/checkpoint_thread.py) had several chances.
-_WAL_PAGES: Final = 10_000
 
 
 def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
@@ -94,7 +91,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
             f"JOURNAL: {str(path)!r} is where SQLite cannot have a write-ahead log; put it on a local disk"
         )
     db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-    db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    db.execute("PRAGMA wal_autocheckpoint = 0")  # see proxy/store/journal/checkpoint_thread.py
     db.execute(f"PRAGMA synchronous = {synchronous}")
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":

@@ -116,8 +116,9 @@ class WriterThread:
         self._backlog = Backlog()
         self._trouble = ""
         self._damaged = False
+        self._shrunk = False
         self._news: list[Callable[[], None]] = []
-        self.checkpointer = Checkpointer(file.path)
+        self.checkpointer = Checkpointer(file)
         #: Transactions, failed ones, records written, those that cannot be, expired jobs; read by others, written here.
         self.commits = self.failures = self.written = self.unfit = self.expired = 0
         #: When it began what it is at, by the monotonic clock; 0: nothing.
@@ -255,6 +256,9 @@ class WriterThread:
             return False
         self.expired += expired
         self.checkpointer.wrote(expired)
+        if self._shrunk and not shrunk:
+            self.checkpointer.make()  # which makes the file itself smaller
+        self._shrunk = shrunk
         return expired == _EXPIRE_BATCH or shrunk
 
     def _note_damage(self, exc: Exception) -> None:

@@ -7,7 +7,6 @@ import functools
 import os
 import resource
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -232,44 +231,3 @@ async def test_room_that_a_burst_took_is_given_back(path: Path) -> None:
     await eventually(lambda: journal.writer.expired == 1000 and path.stat().st_size < 1_500_000)
 
     await journal.close()
-
-
-# --- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-async def _write_much(journal: Journal) -> None:
-    """Some 12 MB in all."""
-    for _ in range(15):
-        await asyncio.gather(*(journal.put(finished(callback=b"x" * 4000)) for _ in range(100)))
-
-
-async def test_the_log_begins_anew_while_records_are_written(journal: Journal, path: Path) -> None:
-    """Checkpoints are made beside the writer, which comes to none of its own."""
-    for _ in range(3):
-        await _write_much(journal)
-
-    await eventually(lambda: journal.writer.checkpointer.done >= 2)
-    assert Path(f"{path}-wal").stat().st_size < 30_000_000, "36 MB were written"
-
-
-async def test_who_reads_the_file_for_long_holds_up_nobody(journal: Journal, path: Path) -> None:
-    """The log grows meanwhile, and begins anew afterwards."""
-    await journal.put(finished())
-    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        seen = reader.execute("SELECT count(*) FROM jobs").fetchone()
-        await _write_much(journal)
-        assert reader.execute("SELECT count(*) FROM jobs").fetchone() == seen
-        assert journal.writer.checkpointer.done == 0
-
-    await _write_much(journal)
-    await eventually(lambda: journal.writer.checkpointer.done > 0)
-
-
-async def test_a_journal_that_is_closed_has_no_threads(path: Path) -> None:
-    """Neither the writer nor the one that makes checkpoints."""
-    journal = Journal(JournalFile(str(path)), ttl_s=3600)
-    await _write_much(journal)
-    await journal.close()
-    assert not [thread for thread in threading.enumerate() if thread.name in {"journal", "checkpoint"}]
-    assert not Path(f"{path}-wal").exists(), "all is in the file itself"

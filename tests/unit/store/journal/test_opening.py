@@ -119,12 +119,12 @@ def test_a_log_that_was_left_behind_is_not_thrown_away(path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("version", [(3, 23, 1), (3, 7, 17)])
+@pytest.mark.parametrize("version", [(3, 24, 0), (3, 7, 17)])
 def test_a_sqlite_that_is_too_old_is_told(version: tuple[int, ...]) -> None:
     """Which it is, and which is needed."""
     dotted = ".".join(str(number) for number in version)
 
-    with pytest.raises(SettingsError, match=rf"^JOURNAL: this Python uses SQLite {dotted}, 3\.24\.0 or newer[^\n]*$"):
+    with pytest.raises(SettingsError, match=rf"^JOURNAL: this Python uses SQLite {dotted}, 3\.26\.0 or newer[^\n]*$"):
         check_sqlite(version)
 
 
