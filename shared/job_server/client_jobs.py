@@ -22,7 +22,7 @@ from shared.job_server.profile import Submit
 __all__ = ["JSON_TYPE", "ClientJob", "ClientJobs"]
 
 JSON_TYPE: Final = "application/json"
-_UTF8: Final = frozenset({"", "utf-8", "utf8"})
+_UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _Members = dict[str, str]
 
 
@@ -123,8 +123,12 @@ def _refuse_ours(name: str) -> NoReturn:
 
 
 def _is_utf8(content_type: str) -> bool:
-    parameters = content_type.partition(";")[2]
-    return parameters.strip().lower().removeprefix("charset=").strip('"') in _UTF8
+    """Return whether what is declared is UTF-8 or a part of it; JSON has no other parameter that means anything."""
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in _UTF8:
+            return False
+    return True
 
 
 def _text_at(members: _Members, path: tuple[str, ...]) -> str | None:

@@ -10,6 +10,7 @@ from proxy.api.clients.preferences import preference
 from proxy.http.asgi import header, read_body
 from proxy.jobs.entrance import JobRequest
 from shared.errors import Code, RequestError
+from shared.job_server.documents import TooLargeError, inflate
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -53,7 +54,9 @@ class QueueJob:
         key = key_of(scope, holder)
         if key is None:  # one with a key may ask for a job that is here already
             self._entrance.check_admission()  # before the body is read: an overload is answered at once
-        job = server.client_jobs.read(await read_body(scope, receive, self._max_body_bytes), content_type)
+        body = await read_body(scope, receive, self._max_body_bytes)
+        job = server.client_jobs.read(self._decoded(scope, body), content_type)
+        del body
         wish = preference(scope, asynchronous=job.respond_async)
         traceparent, tracestate = _trace_context(scope)
         request = JobRequest(
@@ -69,6 +72,18 @@ class QueueJob:
         found, replayed = await self._entrance.submit_or_join(request)
         del job, request  # a job keeps its body, and who joins one needs none while it waits
         await self._answers.of_job(scope, send, found, limit_s=wish.limit_s, applied=wish.applied, replayed=replayed)
+
+    def _decoded(self, scope: Scope, body: bytes) -> bytes:
+        """Return the body without its content coding, which may be gzip. Raises RequestError."""
+        coding = header(scope, b"content-encoding").strip().lower()
+        if coding in {"", "identity"}:
+            return body
+        if coding not in {"gzip", "x-gzip"}:
+            raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "the job's `Content-Encoding` is neither gzip nor identity")
+        try:
+            return inflate(body, {"content-encoding": coding}, self._max_body_bytes)
+        except TooLargeError as exc:
+            raise RequestError(Code.PAYLOAD_TOO_LARGE, f"the body is too large: {exc}") from exc
 
     def _addressed(self, scope: Scope) -> tuple[ServedJobServer, str]:
         """Return the job server that a request's path names, and what the path has beyond that. Raises RequestError."""
