@@ -14,20 +14,24 @@ from typing import Final
 
 from shared.errors import MessageError
 
-__all__ = ["FrameReader", "queue_frame"]
+__all__ = ["FrameReader", "frame", "queue_frame"]
 
 #: CPython's `Connection._send_bytes`: a signed length in network order, for payloads below 2 GiB.
 _LENGTH: Final = struct.Struct("!i")
 
 
+def frame(payload: bytes) -> bytes:
+    """Return what `Connection.send_bytes(payload)` would write into its pipe."""
+    return _LENGTH.pack(len(payload)) + payload
+
+
 def queue_frame(payload: bytes) -> bytes:
     """Return what `multiprocessing.Queue.put(payload)` would write into the queue's pipe."""
-    pickled = pickle.dumps(payload, protocol=pickle.HIGHEST_PROTOCOL)
-    return _LENGTH.pack(len(pickled)) + pickled
+    return frame(pickle.dumps(payload, protocol=pickle.HIGHEST_PROTOCOL))
 
 
 class FrameReader:
-    """Cuts a stream of bytes into the payloads that `Connection.send_bytes` wrote."""
+    """Cuts a stream of bytes into the payloads of its frames."""
 
     def __init__(self, max_bytes: int) -> None:
         """Refuse payloads over `max_bytes`."""

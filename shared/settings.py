@@ -188,6 +188,12 @@ class Settings:
         "Jobs that a worker process runs, one after the other, before it is replaced. 1: a fresh process for each "
         "job; 0: no limit. A worker whose job failed is never used again.",
     )
+    immortal_objects: str = _variable(
+        "auto",
+        kinds.one_of("auto", "off"),
+        "`auto`: with Python 3.12 and 3.13, objects that are loaded before the first fork are made immortal "
+        "(PEP 683), which halves a worker's memory. `off`: never.",
+    )
     max_body_bytes: int = _variable(
         "1048576",
         kinds.number(1_024, 1_073_741_824, whole=True),

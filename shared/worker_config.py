@@ -40,6 +40,8 @@ class WorkerConfig:
     #: Seconds that a worker may go on with a submission when the front end is gone. Worth it where somebody will know
     #: the job again: a submission that is cut off has an unknown fate, one that is finished gets its callback.
     linger_s: float = 0.0
+    #: Whether what the fork server has loaded is made immortal, where that is possible.
+    immortal_objects: bool = True
 
     def encode(self) -> bytes:
         """Return the configuration as bytes."""

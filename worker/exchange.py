@@ -1,30 +1,37 @@
-"""One exchange with a job server: a connection, a request, the whole of its answer; foreign errors end here.
+"""Exchanges with job servers: a request, the whole of its answer, and the connections in between.
 
-The job server may be hostile or broken: redirects are not followed, compressed answers not asked for and not inflated,
-and the answer is capped. How long it may take is up to the caller.
+Redirects are not followed and compressed answers not asked for. How long an exchange may take is up to the caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from yarl import URL
 
-from shared.errors import BadReplyError
 from shared.job_server.tls import trusting
-from worker.foreign_errors import translate
+from worker.connection import Address, Connection
 
 if TYPE_CHECKING:
-    from aiohttp.connector import Connection
-
     from shared.job_server.calls import Request
 
 __all__ = ["Answer", "Exchange"]
 
 CheckStatus = Callable[[int, Mapping[str, str]], None]
+
+#: Sent where a request has no such header.
+_HEADERS: Final = {
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": "async-job-proxy",
+}
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+#: A profile has no more fixed URLs than that; others are different for every job.
+_MOST_ROUTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,56 +43,45 @@ class Answer:
     body: bytes
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Says when a connection stands, before anything is written to it."""
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What requests to one URL need, whatever is in them."""
 
-    on_connected: Callable[[], None] = staticmethod(lambda: None)
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's
-    ) -> Connection:
-        connection = await super().connect(req, traces, timeout)
-        self.on_connected()
-        return connection
+    address: Address
+    line: bytes
+    headers: Mapping[str, str]
 
 
 class Exchange:
-    """Makes requests, one at a time, or several where nobody needs to know when one is connected."""
+    """Makes requests, one at a time or several at once."""
 
     def __init__(self, *, keep_alive: bool, max_body_bytes: int, cafile: str = "") -> None:
-        """Make the client; must run inside an event loop.
+        """With `keep_alive` a connection is used again; else it ends with its answer.
 
-        With `keep_alive` a connection is used again; else it ends with the answer, as a job server may serve one at a
-        time. `cafile` has authorities that may vouch for it, besides the system's.
+        `cafile` has authorities that may vouch for a job server, besides the system's.
         """
+        self._keep_alive = keep_alive
         self._max_body_bytes = max_body_bytes
-        trust = trusting(cafile) if cafile else True  # aiohttp's own context has the system's authorities
-        self._connector = _Connector(force_close=not keep_alive, limit=0, use_dns_cache=False, ssl=trust)
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "async-job-proxy",
-        }
-        self._session = aiohttp.ClientSession(
-            connector=self._connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
-            auto_decompress=False,
-            trust_env=False,
-            skip_auto_headers=("User-Agent", "Accept"),
-            headers=headers if keep_alive else {**headers, "Connection": "close"},
-        )
-        # After a connection that breaks, aiohttp sends again what HTTP calls idempotent: PUT, by which some job servers
-        # are given their jobs. There is no public switch.
-        self._session._retry_connection = False  # noqa: SLF001
+        self._cafile = cafile
+        self._headers = _HEADERS if keep_alive else {**_HEADERS, "Connection": "close"}
+        self._addresses: dict[str, Address] = {}
+        self._routes: dict[str, _Route] = {}
+        self._idle: dict[Address, list[Connection]] = {}
 
-    async def close(self) -> None:
-        """Close what is left open."""
-        await self._session.close()
+    def close(self) -> None:
+        """Close the connections that were kept."""
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().close()
+
+    def prepare(self, method: str, url: str) -> _Route:
+        """Return what requests to `url` need; what was prepared before the fork costs no worker."""
+        route = self._routes.get(method + url)
+        if route is None:
+            route = self._route(method, URL(url))
+            if len(self._routes) < _MOST_ROUTES:
+                self._routes[method + url] = route
+        return route
 
     async def make(
         self,
@@ -95,37 +91,61 @@ class Exchange:
         on_connected: Callable[[], None] | None = None,
         check_status: CheckStatus | None = None,
     ) -> Answer:
-        """Make `request`, with `headers` more; return the answer.
+        """Make `request`, with `headers` more; return the answer. Nothing is ever sent a second time.
 
         `on_connected` is called before the first byte leaves. `check_status` may raise before the body is read.
 
         Raises:
             JobServerError: there is no sound answer.
-            TimeoutError: the caller's time is over.
         """
-        if on_connected is not None:
-            self._connector.on_connected = on_connected
+        route = self.prepare(request.method, request.url)
+        data = b"%b%b\r\n%b" % (route.line, _fields(request, route.headers, headers or {}), request.body)
+        connection = self._take(route.address) or await route.address.connect()
         try:
-            async with self._session.request(
-                request.method,
-                URL(request.url),
-                data=request.body,
-                headers={**headers, **request.headers} if headers else request.headers,
-                allow_redirects=False,
-            ) as response:
-                if check_status is not None:
-                    check_status(response.status, response.headers)
-                return Answer(status=response.status, headers=response.headers, body=await self._read(response))
-        except (aiohttp.ClientError, OSError, ValueError) as exc:
-            if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ClientError):
-                raise
-            raise translate(exc) from exc
+            if on_connected is not None:
+                on_connected()
+            status, received = await connection.request(data)
+            if check_status is not None:
+                check_status(status, received)
+            return Answer(status=status, headers=received, body=await connection.read())
+        finally:
+            if self._keep_alive and connection.is_reusable:
+                self._idle.setdefault(route.address, []).append(connection)
+            else:
+                connection.close()
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        cap_bytes = self._max_body_bytes
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > cap_bytes:
-                raise BadReplyError(f"the job server's reply is larger than {cap_bytes} bytes")
-        return bytes(body)
+    def _take(self, address: Address) -> Connection | None:
+        """Return a connection that was kept and still stands."""
+        idle = self._idle.get(address, ())
+        while idle:
+            connection = idle.pop()
+            if connection.is_reusable:
+                return connection
+            connection.close()
+        return None
+
+    def _route(self, method: str, url: URL) -> _Route:
+        origin = str(url.origin())
+        address = self._addresses.get(origin)
+        if address is None:
+            tls = trusting(self._cafile) if url.scheme == "https" else None
+            address = Address(url.raw_host or "", url.port or 0, tls=tls, cap_bytes=self._max_body_bytes)
+            self._addresses[origin] = address
+        headers = {"Host": url.host_port_subcomponent or "", **self._headers}
+        user = aiohttp.BasicAuth.from_url(url)
+        if user is not None:
+            headers["Authorization"] = user.encode()
+        return _Route(address, f"{method} {url.raw_path_qs} HTTP/1.1\r\n".encode(), headers)
+
+
+def _fields(request: Request, usual: Mapping[str, str], more: Mapping[str, str]) -> bytes:
+    """Return the header fields as they are sent; a request's own come before the usual ones."""
+    given = {**more, **request.headers}
+    if request.body or request.method not in _WITHOUT_BODY:
+        given["Content-Length"] = str(len(request.body))
+    names = {name.lower() for name in given}
+    lines = [f"{name}: {value}\r\n" for name, value in usual.items() if name.lower() not in names]
+    lines += [f"{name}: {value}\r\n" for name, value in given.items()]
+    if not all(line[:-2].isprintable() for line in lines):
+        raise ValueError("a header field that could be read as more than one")
+    return "".join(lines).encode()

@@ -24,11 +24,12 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 
 from shared.messages import WORKERS_AT_ONCE, Exited, Forked, ForkFailed, decode_fork, encode
+from worker.before_fork.holes import fill_holes
+from worker.before_fork.immortal import make_immortal
 from worker.before_fork.warm_up import rehearse
 from worker.job_servers import JobServers
 from worker.loop import ForkableLoop
@@ -44,27 +45,18 @@ if TYPE_CHECKING:
 __all__ = ["ForkServer", "main"]
 
 _REQUEST_BYTES: Final = 65_536
-#: Workers are what the kernel should kill first when memory runs out, never the front end.
-_OOM_SCORE: Final = "500"
-#: CPython specialises code after some runs of it; what is not specialised before the fork, each child does for itself.
-_REHEARSALS: Final = 20
 
 
 def main(channel: socket.socket, config: WorkerConfig) -> None:
     """Serve the front end at the other end of `channel` until it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
-        file.write(_OOM_SCORE)
     loop = ForkableLoop()
-    rehearse(loop, config, _REHEARSALS)
     fork_server = ForkServer(channel, loop, config)
-    gc.collect()
-    if sys.version_info >= (3, 12):  # before, no object is immortal, and what looks for one would only take room
-        from worker.before_fork.immortal import make_immortal  # noqa: PLC0415
-
+    rehearse(loop, config)
+    if config.immortal_objects:
         make_immortal()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object
-    gc.disable()
+    fill_holes()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         fork_server.serve()
     os._exit(0)  # nothing to tidy, and signals of dying workers must not meet a half-closed interpreter
@@ -76,12 +68,12 @@ class ForkServer:
     def __init__(self, channel: socket.socket, loop: ForkableLoop, config: WorkerConfig) -> None:
         """`loop` is what workers for one job go on with."""
         self._channel = channel
-        self._config = config
+        self._linger_s = config.linger_s
         self._wakeup_r, self._wakeup_w = socket.socketpair()
         self._not_the_childs = [end.fileno() for end in (channel, self._wakeup_r, self._wakeup_w)]
         self._process = WorkerProcess(self._in_child)
         self._loop = loop
-        self._worker = loop.run_until_complete(self._make_worker())
+        self._worker = Worker(JobServers(config), self._process.outbox, config.max_jobs, config.linger_s)
         self._faster_loop = _faster_loop() if config.max_jobs != 1 else None
         self._poll = select.poll()
         self._children: set[int] = set()
@@ -154,12 +146,7 @@ class ForkServer:
         if self._faster_loop is None:
             self._loop.after_fork_in_child()
             run(self._loop, self._worker, self._process.inbox)
-        loop = self._faster_loop()
-        run(loop, loop.run_until_complete(self._make_worker()), self._process.inbox)
-
-    async def _make_worker(self) -> Worker:
-        config = self._config
-        return Worker(JobServers(config), self._process.outbox, config.max_jobs, config.linger_s)
+        run(self._faster_loop(), self._worker, self._process.inbox)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -179,7 +166,7 @@ class ForkServer:
     def _let_finish(self) -> None:
         """Wait for workers that finish a submission; all others leave at once, as their inbox ends."""
         self._poll.unregister(self._channel.fileno())
-        end = time.monotonic() + self._config.linger_s
+        end = time.monotonic() + self._linger_s
         while self._children and (left_s := end - time.monotonic()) > 0:
             if self._poll.poll(left_s * 1000):
                 self._reap()

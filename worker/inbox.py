@@ -30,27 +30,14 @@ else:  # generic for the type checker only, before Python 3.12
     _Queue = multiprocessing.queues.Queue
 
 
-class _NoLock:
-    """Stands for a lock that nobody else could hold."""
-
-    def __enter__(self) -> None:
-        """Go on."""
-
-    def __exit__(self, *_: object) -> None:
-        """Go on."""
-
-    def release(self) -> None:
-        """Go on."""
-
-
 class _NoLocks(multiprocessing.context.ForkContext):
-    """What a queue makes its locks with."""
+    """What a queue makes its locks with; it has no use for them, as nobody puts and `get` is below."""
 
     def Lock(self) -> Any:  # noqa: ANN401, N802 - as in BaseContext
-        return _NoLock()
+        return None
 
     def BoundedSemaphore(self, value: int = 1) -> Any:  # noqa: ANN401, ARG002, N802 - as in BaseContext
-        return _NoLock()
+        return None
 
 
 class Inbox(_Queue):
@@ -61,6 +48,7 @@ class Inbox(_Queue):
 
     def __init__(self) -> None:
         super().__init__(ctx=_NoLocks())
+        self._fd: int = self._reader.fileno()
 
     def get(self, block: bool = True, timeout: float | None = None) -> bytes:  # noqa: ARG002, FBT001, FBT002 - as in Queue
         """Return the next message's bytes; wait for it. Raises EOFError when the front end is gone."""
@@ -70,8 +58,7 @@ class Inbox(_Queue):
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when a message comes."""
-        fd: int = self._reader.fileno()
-        return fd
+        return self._fd
 
     def writer_fileno(self) -> int:
         """Return the descriptor of the writing end."""

@@ -7,14 +7,13 @@ job's deadline.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, assert_never
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
 from shared.job_server.placeholders import UnfilledError
@@ -28,20 +27,23 @@ if TYPE_CHECKING:
     from shared.messages import Assign
     from shared.worker_config import JobServer, WorkerConfig
 
-__all__ = ["JobClient"]
+__all__ = ["JobClient", "retry_after_s"]
 
 OnEvent = Callable[[Event], None]
 
 #: Seconds: the first pause is up to _PAUSE_S, each further one up to twice as long, none over _MAX_PAUSE_S.
 _PAUSE_S: Final = 0.1
 _MAX_PAUSE_S: Final = 5.0
+_DOUBLINGS: Final = 10
+_DAY_S: Final = 86_400.0
+#: The ordinary generator was forked with the same numbers to come for every worker.
+_random: Final = random.SystemRandom()
 
 
 class JobClient:
     """Submits jobs to one job server, one at a time."""
 
     def __init__(self, config: WorkerConfig, job_server: JobServer) -> None:
-        """Make the client; must run inside an event loop."""
         profile = job_server.profile
         self.job_server = job_server
         #: A worker for one job has no use for a connection after that.
@@ -52,17 +54,15 @@ class JobClient:
         self._config = config
         self._submissions = Submissions(profile, job_server.url)
         self._replies = Replies(profile.submit)
+        self.exchange.prepare(profile.submit.method, self._submissions.url or job_server.url)
         #: A profile that says by what its job server is busy means a job server that often is.
         self._waits_while_busy = profile.submit.busy is not None
-
-    async def close(self) -> None:
-        """Close what is left open."""
-        await self.exchange.close()
 
     async def submit(self, job: Assign, on_event: OnEvent) -> Reply:
         """Submit `job`; return the job server's reply, which says that the job runs or ran.
 
-        `on_event` hears CONNECTED before the first byte leaves and REFUSED when an attempt certainly started nothing.
+        `on_event` hears CONNECTED before the first byte leaves and REFUSED when an attempt certainly started nothing;
+        only then is there another one.
 
         Raises:
             JobServerError: the submission failed, after any retries.
@@ -70,36 +70,17 @@ class JobClient:
         """
         request = self._request(job)
         async with asyncio.timeout(job.deadline - time.monotonic()):
-            try:
-                return await self._attempt(job, request, on_event)
-            except JobServerError as exc:
-                if not _retryable(exc) or not self._may_retry(exc, 1):
-                    raise
-                return await self._retry(exc, job, request, on_event)
-
-    async def _retry(self, first: JobServerError, job: Assign, request: Request, on_event: OnEvent) -> Reply:
-        """Go on after a first attempt that ended in `first`: pause, try again, and so on."""
-        random.seed()  # every worker was forked with the same numbers to come, and they are to pause differently
-        failed: list[JobServerError] = [first]
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(_retryable),
-            wait=_pause,
-            stop=lambda state: self._exhausted(state, job.deadline),
-            reraise=True,
-        ):
-            with attempt:
-                if failed:
-                    raise failed.pop()  # the first attempt is over; it only sets the first pause
-                return await self._attempt(job, request, on_event)
+            for retries in itertools.count():
+                try:
+                    return await self._attempt(job, request, on_event)
+                except JobServerError as exc:
+                    if exc.refused:
+                        on_event(Event.REFUSED)
+                    pause_s = _pause_s(exc, retries)
+                    if not self._may_retry(exc, retries) or time.monotonic() + pause_s >= job.deadline:
+                        raise
+                await asyncio.sleep(pause_s)
         raise AssertionError  # the last attempt has returned or raised
-
-    async def _attempt(self, job: Assign, request: Request, on_event: OnEvent) -> Reply:
-        try:
-            return await self._send(job, request, on_event)
-        except JobServerError as exc:
-            if exc.refused:
-                on_event(Event.REFUSED)
-            raise
 
     def _request(self, job: Assign) -> Request:
         values = self.job_server.secrets | {
@@ -115,11 +96,12 @@ class JobClient:
         except UnfilledError as exc:
             raise UnavailableError(f"the submission cannot be composed: {exc}", refused=True) from exc
 
-    async def _send(self, job: Assign, request: Request, on_event: OnEvent) -> Reply:
+    async def _attempt(self, job: Assign, request: Request, on_event: OnEvent) -> Reply:
         trace = {"traceparent": job.traceparent, "tracestate": job.tracestate}
         answer = await self.exchange.make(
             request,
-            headers={name: value for name, value in trace.items() if value},
+            # What cannot be a trace context is not passed on (W3C Trace Context, 3.2.2).
+            headers={name: value for name, value in trace.items() if value and value.isprintable()},
             on_connected=lambda: on_event(Event.CONNECTED),
             check_status=self._check_status,
         )
@@ -128,20 +110,17 @@ class JobClient:
         return reply
 
     def _check_status(self, status: int, headers: Mapping[str, str]) -> None:
-        pause_s = _retry_after_s(headers.get("Retry-After"))
+        asked = headers.get("Retry-After")
+        pause_s = retry_after_s(asked) if asked is not None else None
         reply = self._replies.read_status(status, retry_after=pause_s is not None)
         if reply is not None:
             _check(reply, pause_s)
 
-    def _may_retry(self, error: BaseException | None, attempts: int) -> bool:
-        is_busy = isinstance(error, RejectedError) and self._waits_while_busy
-        return is_busy or attempts <= self._config.submit_retries
-
-    def _exhausted(self, state: RetryCallState, deadline: float) -> bool:
-        """Stop after the configured retries, and where the pause would outlast the deadline."""
-        error = state.outcome.exception() if state.outcome else None
-        past_deadline = time.monotonic() + state.upcoming_sleep >= deadline
-        return past_deadline or not self._may_retry(error, state.attempt_number)
+    def _may_retry(self, exc: JobServerError, retries: int) -> bool:
+        if not exc.refused or not exc.retryable:
+            return False
+        is_busy = isinstance(exc, RejectedError) and self._waits_while_busy
+        return is_busy or retries < self._config.submit_retries
 
 
 def _uuid(job_id: str) -> str:
@@ -166,27 +145,23 @@ def _check(reply: Reply, pause_s: float | None = None) -> None:
             assert_never(reply.kind)
 
 
-def _retry_after_s(value: str | None) -> float | None:
-    """Return the pause that a Retry-After header asks for (RFC 9110, 10.2.3), in seconds."""
-    if value is None:
-        return None
+def retry_after_s(value: str) -> float | None:
+    """Return the pause that a Retry-After header asks for (RFC 9110, 10.2.3), in seconds; None if it asks for none.
+
+    At most a day: no job lasts longer.
+    """
     if value.strip().isdecimal():
-        return min(float(value), 86_400.0)
+        return min(float(value), _DAY_S)
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    if when.tzinfo is None:  # `-0000`: no word about the place it comes from
+        when = when.replace(tzinfo=UTC)
+    return min(max(0.0, when.timestamp() - time.time()), _DAY_S)
 
 
-_jitter: Final = wait_random_exponential(multiplier=_PAUSE_S, max=_MAX_PAUSE_S)
-
-
-def _pause(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked_s = error.retry_after_s if isinstance(error, JobServerError) else None
-    return max(_jitter(state), asked_s or 0.0)
-
-
-def _retryable(error: BaseException) -> bool:
-    return isinstance(error, JobServerError) and error.refused and error.retryable
+def _pause_s(exc: JobServerError, retries: int) -> float:
+    """Return how long to wait before the next attempt: twice as long each time, with jitter; longer where asked for."""
+    jitter_s = _random.uniform(0, min(_PAUSE_S * 2 ** min(retries, _DOUBLINGS), _MAX_PAUSE_S))
+    return max(jitter_s, exc.retry_after_s or 0.0)

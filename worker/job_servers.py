@@ -17,7 +17,6 @@ class JobServers:
     """What is needed to speak with each of them; made when it is first needed, but for the first."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        """Must run inside an event loop."""
         self._config = config
         self._clients: dict[str, JobClient] = {}
         self._askers: dict[str, Asker] = {}
@@ -53,7 +52,7 @@ class JobServers:
         status = server.profile.status
         return status is not None and not Call(server.url, server.profile.server, status).needs
 
-    async def close(self) -> None:
-        """Close what is left open."""
+    def close(self) -> None:
+        """Close the connections that were kept."""
         for client in self._clients.values():
-            await client.close()
+            client.exchange.close()

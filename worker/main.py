@@ -20,10 +20,9 @@ from shared.messages import Answered, Ask, Assign, Failure, FromWorker, Log, Out
 from worker.inbox import Inbox, Post
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from shared.job_server.replies import Reply
     from worker.job_servers import JobServers
+    from worker.outbox import Outbox
 
 __all__ = ["Worker", "run"]
 
@@ -43,7 +42,7 @@ def run(loop: asyncio.AbstractEventLoop, worker: Worker, inbox: Inbox) -> NoRetu
 class Worker:
     """Serves one job after the other."""
 
-    def __init__(self, job_servers: JobServers, outbox: Connection, max_jobs: int, linger_s: float = 0.0) -> None:
+    def __init__(self, job_servers: JobServers, outbox: Outbox, max_jobs: int, linger_s: float = 0.0) -> None:
         """Serve `max_jobs` jobs (0: no limit).
 
         A submission under way when the inbox ends gets `linger_s` more seconds.

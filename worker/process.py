@@ -6,20 +6,18 @@ each child goes on with these objects. Only the kernel's part of them has to be 
 before the fork, and what the loop waits with. `dup2` puts them under the descriptors that the objects know already, so
 that no object changes and none is made.
 
-Left out, against an ordinary `multiprocessing` process, is what nobody here needs: a look at every living sibling at
-each start (quadratic: 2,000 workers, 2,000 system calls each), two pipes that tell parent and child of each other's end
-(a worker has its inbox for that, and its parent a pidfd), and the opening of /dev/null, as the fork server's standard
-input is that already.
+It is no `multiprocessing.Process`: that looks at every living sibling at each start (quadratic: 2,000 workers, 2,000
+system calls each), makes two pipes that tell parent and child of each other's end (a worker has its inbox for that, and
+its parent a pidfd), and opens /dev/null, which the fork server's standard input is already.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from multiprocessing.context import ForkProcess
 from typing import TYPE_CHECKING, NoReturn
 
 from worker.inbox import Inbox
+from worker.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,17 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["WorkerProcess"]
 
 
-class WorkerProcess(ForkProcess):
+class WorkerProcess:
     """What every worker is forked from."""
 
     def __init__(self, main: Callable[[], object]) -> None:
         """`main` is what a child runs; it ends with it."""
-        super().__init__(name="worker")
         self._main = main
         self.inbox = Inbox()
         self.inbox.close_writer()
-        reader, self.outbox = multiprocessing.Pipe(duplex=False)
-        reader.close()  # these two are nobody's: each child has its own pipes
+        reader, writer = os.pipe()
+        os.close(reader)
+        self.outbox = Outbox(writer)  # these two pipes are nobody's: each child has its own
 
     def fork(self, not_ours: Iterable[int]) -> tuple[int, int, int]:
         """Fork; return the child's pid, the writing end of its inbox and the reading end of its outbox.

@@ -238,6 +238,7 @@ def worker_config(settings: Settings, job_servers: tuple[JobServer, ...]) -> Wor
         lost_reply_wait_s=settings.lost_reply_wait,
         max_jobs=settings.worker_max_jobs,
         linger_s=_LINGER_S if settings.journal else 0.0,
+        immortal_objects=settings.immortal_objects == "auto",
     )
 
 

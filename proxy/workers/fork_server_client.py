@@ -29,19 +29,6 @@ WORKER_COMMAND: Final = (sys.executable, "-m", "worker")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _MESSAGE_BYTES: Final = 65_536
 _FDS: Final = 3
-#: Becomes the program in its arguments, which the kernel wakes (SIGCONT) when the front end dies (prctl(2),
-#: PR_SET_PDEATHSIG): a fork server that somebody has stopped would not see that its channel has ended, and it is the
-#: one that ends workers then. What ctypes maps is gone with the exec. The signal also comes when only the thread ends
-#: that did this, and does nothing to a process that runs.
-_WOKEN: Final = """
-import os, sys
-try:
-    import ctypes
-    ctypes.CDLL(None).prctl(1, 18)
-except (ImportError, OSError, AttributeError):
-    pass
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 #: Messages that are taken before other work has its turn.
 _MESSAGES_AT_ONCE: Final = 16
 #: How often a fork server that owes an answer is looked at, and at how many looks in a row it may owe one: some 10 s,
@@ -111,7 +98,7 @@ class ForkServer:
     def _spawn(self, fd: int, stderr: int) -> subprocess.Popen[bytes]:
         # A session of its own: a signal to the front end's group must not reach workers that have jobs to finish.
         return subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-I", "-S", "-c", _WOKEN, *self._command, str(fd)],
+            [*self._command, str(fd)],
             cwd=_ROOT,
             pass_fds=(fd,),
             stdin=subprocess.DEVNULL,

@@ -34,7 +34,8 @@ class Submissions:
         self._patch = _compiled(submit.body)
         self._is_flat = not any(isinstance(value, dict) for value in self._patch.values())
         is_fixed = not has_placeholders([submit.url, submit.query])
-        self._url = address(server_url, submit.url, {}, submit.query) if is_fixed else None
+        #: Where they go, if that is the same for every job.
+        self.url = address(server_url, submit.url, {}, submit.query) if is_fixed else None
 
     def compose(self, body: bytes, values: Mapping[str, str], content_type: str = "") -> Request:
         """Return the submission of a client's job, as `ClientJobs` left it, with the placeholders' `values`.
@@ -45,7 +46,7 @@ class Submissions:
             UnfilledError: a placeholder has no value, or one that cannot stand where it is.
         """
         submit = self._submit
-        url = self._url or address(self._server_url, submit.url, values, submit.query)
+        url = self.url or address(self._server_url, submit.url, values, submit.query)
         headers = headers_of(self._headers, values) if self._headers else {}
         if content_type:
             headers["Content-Type"] = content_type

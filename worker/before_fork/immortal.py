@@ -3,8 +3,12 @@
 CPython counts references in the object itself. A worker that only looks at an object so writes to it, and the kernel
 copies the page that it lies on: more than half of the pages that a worker has for itself. Since Python 3.12 an object
 whose count has a certain value is not counted any more (PEP 683, which names forked workers as a reason), but Python
-has no call that gives an object this value. `None` has it, so it is read from there; where `None` is counted as
-everything else (3.11), or an object does not look as expected (debug builds, builds without the GIL), nothing is done.
+has no call that gives an object this value. `None` has it, so it is read from there. Nothing is done with a version of
+Python that the tests did not run on (`VERSIONS`), where an object does not look as expected (debug builds, builds
+without the GIL), and where the setting IMMORTAL_OBJECTS is off.
+
+Strings are left alone: in CPython a string that is immortal is one that is interned for ever, and whoever makes one so
+has to say that in the string itself (CPython's InternalDocs/string_interning.md).
 """
 
 from __future__ import annotations
@@ -16,7 +20,10 @@ import sysconfig
 import types
 from typing import Final
 
-__all__ = ["make_immortal"]
+__all__ = ["VERSIONS", "is_possible", "make_immortal"]
+
+#: The versions of CPython that this was tested with: tests/integration/worker/test_before_the_fork.py.
+VERSIONS: Final = ((3, 12), (3, 13))
 
 #: A count from here on is that of an immortal object; CPython's own test is the sign of the lower half.
 _LEAST: Final = 2**31
@@ -24,20 +31,33 @@ _LEAST: Final = 2**31
 _MEMORY_WORDS: Final = 2**57 // 4
 #: Objects that are followed together: a call for each takes longer, and all at once more memory.
 _AT_ONCE: Final = 200
-#: What runs or may run again; it is gone through by whoever finishes it.
-_NOT: Final = (types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
+#: Strings, and what runs or may run again, and so refers to what will be let go.
+_NOT: Final = (str, types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
 
 
 def make_immortal() -> int:
-    """Make every object immortal that the garbage collector can reach; return how many, 0 where that cannot be done."""
-    count = _count(None)
-    if count < _LEAST or not _is_laid_out_as_expected():
+    """Make every object immortal that the garbage collector can reach, but for strings.
+
+    Return how many; 0 where that cannot be done.
+    """
+    if not is_possible():
         return 0
+    count = _count(None)
     memory = (ctypes.c_uint32 * _MEMORY_WORDS).from_address(0)  # one view for all counts
     found = _reachable()
     for address in found:
         memory[address // 4] = count
     return len(found)
+
+
+def is_possible() -> bool:
+    """Return whether this is an interpreter whose objects can be made immortal."""
+    return (
+        sys.implementation.name == "cpython"
+        and sys.version_info[:2] in VERSIONS
+        and _count(None) >= _LEAST
+        and _is_laid_out_as_expected()
+    )
 
 
 def _count(thing: object) -> int:
@@ -58,11 +78,11 @@ def _is_laid_out_as_expected() -> bool:
 def _reachable() -> set[int]:
     """Return where the objects are that are alive, less those made here."""
     todo = [thing for thing in gc.get_objects() if not isinstance(thing, _NOT)]
-    seen = set(map(id, todo))
+    found = set(map(id, todo))
     while todo:
         some, todo[-_AT_ONCE:] = todo[-_AT_ONCE:], []
         for thing in gc.get_referents(*some):
-            if id(thing) not in seen and not isinstance(thing, _NOT):
-                seen.add(id(thing))
+            if id(thing) not in found and not isinstance(thing, _NOT):
+                found.add(id(thing))
                 todo.append(thing)
-    return seen
+    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
 import os
 import sys
 import time
@@ -19,20 +18,23 @@ from shared.errors import ProxyError
 from shared.frames import queue_frame
 from shared.job_server.profile import Callback as CallbackRules
 from shared.job_server.profile import Profile, Submit
-from shared.messages import Assign, Callback, encode
+from shared.lifecycle import Event
+from shared.messages import Answered, Assign, Callback, encode
 from shared.worker_config import JobServer
 from worker.inbox import Inbox
 from worker.job_servers import JobServers
 from worker.main import Worker
+from worker.outbox import Outbox
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from shared.worker_config import WorkerConfig
 
 __all__ = ["rehearse"]
 
+#: CPython specialises code after some runs of it; what is not specialised before the fork, each child does for itself.
+_JOBS: Final = 20
 _TIMEOUT_S: Final = 5.0
+_READ_BYTES: Final = 65_536
 #: What the listener speaks; the code that runs is the same for every profile.
 _PROFILE: Final = Profile(
     name="rehearsal",
@@ -45,50 +47,57 @@ _REPLY: Final = (
 )
 
 
-def rehearse(loop: asyncio.AbstractEventLoop, config: WorkerConfig, jobs: int) -> None:
-    """Serve `jobs` jobs on `loop`; a failure costs speed, not service, and is only reported."""
+def rehearse(loop: asyncio.AbstractEventLoop, config: WorkerConfig) -> None:
+    """Serve throw-away jobs on `loop`; a failure costs speed, not service, and is only reported."""
     try:
-        loop.run_until_complete(asyncio.wait_for(_rehearse(config, jobs), _TIMEOUT_S))
+        loop.run_until_complete(asyncio.wait_for(_rehearse(config), _TIMEOUT_S))
     except (OSError, TimeoutError, ProxyError) as exc:
         sys.stderr.write(f"the fork server could not warm up: {type(exc).__name__}\n")
 
 
-async def _rehearse(config: WorkerConfig, jobs: int) -> None:
+async def _rehearse(config: WorkerConfig) -> None:
     inbox = Inbox()
-    outbox_r, outbox_w = multiprocessing.Pipe(duplex=False)
+    reports, outbox = os.pipe()
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     rehearsal = JobServer(url=f"http://{host}:{port}/start", profile=_PROFILE)
     job_servers = JobServers(replace(config, job_servers=(rehearsal,)))
-    life = asyncio.ensure_future(Worker(job_servers, outbox_w, 0).serve(inbox))
-    for _ in range(jobs):
-        await _serve_job(inbox, outbox_r)
-    inbox.close_writer()
-    with contextlib.suppress(EOFError):
-        await life
-    await job_servers.close()
-    server.close()
-    await server.wait_closed()
-    for end in (outbox_r, outbox_w):
-        end.close()
-    inbox.close()
+    life = asyncio.ensure_future(Worker(job_servers, Outbox(outbox), 0).serve(inbox))
+    try:
+        for _ in range(_JOBS):
+            await _serve_job(inbox.writer_fileno(), reports)
+    finally:
+        inbox.close_writer()  # ends the worker
+        with contextlib.suppress(EOFError):
+            await life
+        server.close()
+        await server.wait_closed()
+        os.close(reports)
+        os.close(outbox)
+        inbox.close()
 
 
-async def _serve_job(inbox: Inbox, outbox_r: Connection) -> None:
+async def _serve_job(inbox: int, reports: int) -> None:
     deadline = time.monotonic() + _TIMEOUT_S
     job = Assign(job_id="rehearsal", callback_url="http://localhost/", deadline=deadline, body=b'{"account":"none"}')
-    os.write(inbox.writer_fileno(), queue_frame(encode(job)))
-    await _received(outbox_r, 2)  # connected, reply read
-    os.write(inbox.writer_fileno(), queue_frame(encode(Callback(job_id=job.job_id))))
-    await _received(outbox_r, 1)  # answered
+    os.write(inbox, queue_frame(encode(job)))
+    await _until(reports, Event.REPLY_READ.encode())
+    os.write(inbox, queue_frame(encode(Callback(job_id=job.job_id))))
+    await _until(reports, Answered.__name__.encode())
 
 
-async def _received(outbox: Connection, count: int) -> None:
-    """Read `count` messages without a thread: a process that forks must not have any."""
-    for _ in range(count):
-        while not outbox.poll():  # noqa: ASYNC110 - a pipe, not an event of ours
-            await asyncio.sleep(0.001)
-        outbox.recv_bytes()
+async def _until(reports: int, word: bytes) -> None:
+    """Read what the worker reports until it has said `word`."""
+    loop = asyncio.get_running_loop()
+    said = b""
+    while word not in said:
+        readable = asyncio.Event()
+        loop.add_reader(reports, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(reports)
+        said += os.read(reports, _READ_BYTES)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

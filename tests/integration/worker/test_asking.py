@@ -71,7 +71,7 @@ class Bench:
     async def close(self) -> None:
         """Close what was opened."""
         for servers in self._open:
-            await servers.close()
+            servers.close()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -227,6 +227,6 @@ async def test_a_job_server_that_is_not_there_is_told(bench: Bench) -> None:
     servers = JobServers(config)
     ask = Ask(job_id="j", profile="", call="outcome", values='{"id": "7"}', deadline=time.monotonic() + 5)
     told = await servers.asker("").tell(ask)
-    await servers.close()
+    servers.close()
     assert told.kind == "unavailable"
     assert told.error.startswith("no connection to the job server")

@@ -1,53 +1,145 @@
-"""What the fork server does to its own memory before the first fork, each in an interpreter of its own."""
+"""What the fork server does to itself before the first fork, each in an interpreter of its own."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
 from shared import strict_json
+from worker.before_fork import immortal
 
-_CAN_BE_IMMORTAL = sys.version_info >= (3, 12)
+_ROOT = Path(__file__).parents[3]
+_CAN_BE_IMMORTAL = sys.version_info[:2] in immortal.VERSIONS
 
 
-def _run(code: str) -> object:
+def _run(code: str, python: str = sys.executable, environment: dict[str, str] | None = None) -> object:
     """Run `code` and return what it printed, as JSON."""
-    done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        [python, "-c", dedent(code)],
+        capture_output=True,
+        timeout=30,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(_ROOT)} | (environment or {}),
+    )
     assert done.returncode == 0, done.stderr.decode()
     return strict_json.loads(done.stdout)
 
 
+_IMMORTAL = """
+    import gc, sys
+    from worker.before_fork.immortal import make_immortal
+
+    class Old: pass
+    old, words = Old(), "".join(["a string ", "that is not interned"])
+    held = [words]
+    made = make_immortal()
+    def counts(): return sys.getrefcount(old), sys.getrefcount(Old), sys.getrefcount(sys), sys.getrefcount(held)
+    before = counts()
+    more = [old, Old, sys, held] * 10
+    after = counts()
+    one = Old()
+    new, text = sys.getrefcount(one), sys.getrefcount(words)
+    several = [one, words] * 10
+    print(__import__("json").dumps(
+        [made > 1000, before == after, sys.getrefcount(one) - new, sys.getrefcount(words) - text]
+    ))
+    """
+
+
 def test_an_object_that_was_there_is_not_counted_any_more() -> None:
-    """A reference more changes nothing in it, from Python 3.12 on; objects that come later are counted as ever."""
-    assert _run(
-        """
-        import sys
-        from worker.before_fork.immortal import make_immortal
-
-        class Old: pass
-        old = Old()
-        made = make_immortal()
-        before = sys.getrefcount(old), sys.getrefcount(Old), sys.getrefcount(sys)
-        more = [old, Old, sys] * 10
-        after = sys.getrefcount(old), sys.getrefcount(Old), sys.getrefcount(sys)
-        one = Old()
-        new = sys.getrefcount(one)
-        several = [one] * 10
-        print(__import__("json").dumps([made > 1000, before == after, sys.getrefcount(one) - new]))
-        """
-    ) == [_CAN_BE_IMMORTAL, _CAN_BE_IMMORTAL, 10]
+    """A reference more changes nothing in it; strings, and objects that come later, are counted as ever."""
+    assert _run(_IMMORTAL) == [_CAN_BE_IMMORTAL, _CAN_BE_IMMORTAL, 10, 10]
 
 
-def test_where_objects_are_always_counted_nothing_is_done() -> None:
-    """An interpreter whose None is counted has no immortal objects; there, nothing is written anywhere."""
+@pytest.mark.parametrize("version", immortal.VERSIONS, ids=str)
+def test_every_version_that_makes_objects_immortal_is_tried(version: tuple[int, int]) -> None:
+    """Whichever of them is on this machine: the list holds nothing that was not run."""
+    number = "{}.{}".format(*version)
+    environment = {"PYENV_VERSION": number}  # pyenv's python3.12 runs only where that is what is asked for
+    python = shutil.which(f"python{number}")
+    if python is None or subprocess.run([python, "-V"], check=False, env=os.environ | environment).returncode:
+        pytest.skip("not on this machine")
+    assert _run(_IMMORTAL, python, environment) == [True, True, 10, 10]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["immortal._count = lambda thing: 1234", "immortal.VERSIONS = ((3, 10),)", "sys.implementation.name = 'pypy'"],
+)
+def test_where_an_interpreter_is_not_known_nothing_is_done(changed: str) -> None:
+    """One whose None is counted, a version that nobody tried, another kind: there, nothing is written anywhere."""
     assert (
         _run(
-            """
+            f"""
+            import sys
             from worker.before_fork import immortal
-            immortal._count = lambda thing: 1234
+            {changed}
             print(immortal.make_immortal())
             """
         )
         == 0
     )
+
+
+def test_modules_of_the_standard_library_run_nothing_after_a_fork() -> None:
+    """Those that are loaded for it; what others register is run, and a child's threads work all the same."""
+    assert _run(
+        """
+        import json, os, sys
+        from worker.before_fork.loading import load_without_fork_handlers
+
+        registered, register = [], os.register_at_fork
+        os.register_at_fork = lambda **_: registered.append(sys._getframe(1).f_globals["__name__"])
+        load_without_fork_handlers()
+        os.register_at_fork()
+        os.register_at_fork = register
+        import threading
+        pid = os.fork()
+        if pid == 0:
+            done = []
+            thread = threading.Thread(target=done.append, args=(1,))
+            thread.start()
+            thread.join()
+            os._exit(len(done))
+        print(json.dumps([registered, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
+        """
+    ) == [["__main__"], 1]
+
+
+def test_new_objects_lie_together_whatever_was_freed_before() -> None:
+    """A hundred objects of many sizes touch few pages, though loading left holes everywhere."""
+    assert _run(
+        """
+        from worker.before_fork.holes import fill_holes
+
+        def pages(): return len({id(thing) >> 12 for thing in [bytes(30 * n % 400) for n in range(100)]})
+        loaded = [bytes(30 * n % 400) for n in range(6_000)]
+        del loaded[::7]
+        with_holes = pages()
+        fill_holes()
+        print(int(with_holes > 45 and pages() < 35))
+        """
+    )
+
+
+def test_the_kernel_wakes_the_fork_server_and_gives_it_no_huge_pages() -> None:
+    """What was asked for is what the kernel says."""
+    assert _run(
+        """
+        import ctypes, json, signal
+        from worker.kernel import ask_kernel
+
+        ask_kernel()
+        number = ctypes.c_int()
+        ctypes.CDLL(None).prctl(2, ctypes.byref(number))
+        status = open("/proc/self/status").read()
+        score = int(open("/proc/self/oom_score_adj").read())
+        print(json.dumps([number.value == signal.SIGCONT, "THP_enabled:\\t0" in status, score]))
+        """
+    ) == [True, True, 500]

@@ -1,0 +1,244 @@
+"""A submission's retries, and what a job server may say of when to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any, Final, cast
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from shared.errors import JobServerError, RejectedError, UnavailableError
+from shared.job_server import loader
+from shared.job_server.profile import Profile
+from shared.lifecycle import Event
+from shared.messages import Assign
+from shared.worker_config import JobServer, WorkerConfig
+from worker import job_client
+from worker.connection import Address, Connection
+from worker.job_client import JobClient, retry_after_s
+
+_RUNNING: Final = b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"state":"running"}'
+_BUSY: Final = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
+_DAY_S: Final = 86_400
+
+
+class _Server:
+    """Answers attempt after attempt with what the test says: bytes, or an error instead of a connection."""
+
+    def __init__(self, replies: Sequence[bytes | JobServerError]) -> None:
+        self._replies = iter(replies)
+        self.requests: list[bytes] = []
+
+    async def connect(self) -> Connection:
+        """Connect, or fail."""
+        reply = next(self._replies)
+        if isinstance(reply, JobServerError):
+            raise reply
+        connection = Connection(asyncio.get_running_loop(), 1_000)
+        connection.connection_made(_Transport(connection, reply, self.requests.append))
+        return connection
+
+
+class _Transport(asyncio.Transport):
+    """Answers what is written."""
+
+    def __init__(self, connection: Connection, reply: bytes, hear: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._connection = connection
+        self._reply = reply
+        self._hear = hear
+
+    def write(self, data: Any) -> None:  # noqa: ANN401 - as in asyncio
+        """Hear a request and answer it."""
+        self._hear(data)
+        self._connection.data_received(self._reply)
+        self._connection.connection_lost(None)
+
+    def abort(self) -> None:
+        """Be gone."""
+
+
+def _client(
+    replies: Sequence[bytes | JobServerError], *, retries: int, profile: Profile | None = None
+) -> tuple[JobClient, _Server]:
+    job_server = JobServer(url="http://127.0.0.1:9/start", profile=profile or loader.load("spreedly"))
+    config = WorkerConfig(
+        job_servers=(job_server,), max_body_bytes=1_000, submit_retries=retries, lost_reply_wait_s=0, max_jobs=1
+    )
+    client = JobClient(config, job_server)
+    server = _Server(replies)
+    route = client.exchange.prepare("POST", job_server.url)
+    object.__setattr__(route, "address", cast("Address", server))  # the one thing that is not real here
+    return client, server
+
+
+def _job(**named: Any) -> Assign:
+    fields = {"job_id": "j", "callback_url": "http://x/t", "body": b'{"account":"x"}'} | named
+    return Assign(deadline=time.monotonic() + 20, **fields)
+
+
+def _refused() -> UnavailableError:
+    return UnavailableError("nobody there", refused=True, retryable=True)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_client, "_PAUSE_S", 0.0)
+
+
+async def test_what_certainly_started_nothing_is_sent_again() -> None:
+    """Each attempt and each refusal is reported, in order."""
+    client, server = _client([_refused(), _BUSY, _RUNNING], retries=3)
+    events: list[Event] = []
+    await client.submit(_job(), events.append)
+    assert events == [Event.REFUSED, Event.CONNECTED, Event.REFUSED, Event.CONNECTED]
+    assert server.requests[0] == server.requests[1]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+async def test_there_are_no_more_retries_than_allowed(retries: int) -> None:
+    """Then the last error counts."""
+    client, _ = _client([_refused()] * 5, retries=retries)
+    events: list[Event] = []
+    with pytest.raises(UnavailableError, match="nobody there"):
+        await client.submit(_job(), events.append)
+    assert events == [Event.REFUSED] * (retries + 1)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        UnavailableError("the connection broke", lost_reply=True),
+        UnavailableError("no TLS", refused=True),
+        b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    ],
+    ids=repr,
+)
+async def test_nothing_else_is_sent_again(reply: bytes | JobServerError) -> None:
+    """Another attempt might start a second job, or change nothing."""
+    client, _ = _client([reply, _RUNNING], retries=3)
+    with pytest.raises(JobServerError):
+        await client.submit(_job(), lambda _: None)
+
+
+async def test_a_job_server_that_is_often_busy_is_asked_until_the_deadline() -> None:
+    """Where the profile says by what it is busy, the limit of retries is not for that."""
+    spreedly = loader.load("spreedly")
+    profile = replace(spreedly, submit=replace(spreedly.submit, busy=(429,)))
+    client, server = _client([*[_BUSY] * 50, _RUNNING], retries=1, profile=profile)
+    await client.submit(_job(), lambda _: None)
+    assert len(server.requests) == 51
+
+
+async def test_nothing_is_waited_for_beyond_the_deadline() -> None:
+    """A job server that asks for an hour is not asked again: its refusal is the answer at once."""
+    later = b"HTTP/1.1 503 Later\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n"
+    client, _ = _client([later, _RUNNING], retries=3)
+    with pytest.raises(RejectedError) as caught:
+        await client.submit(_job(), lambda _: None)
+    assert caught.value.retry_after_s == 3600
+
+
+async def test_a_trace_context_is_passed_on_where_it_can_be_one() -> None:
+    """What would be a header of its own is left out, and the job goes on."""
+    trace = {"traceparent": "00-abc-def-01", "tracestate": "a=b\r\nX-Evil: 1"}
+    client, server = _client([_RUNNING], retries=0)
+    await client.submit(_job(**trace), lambda _: None)
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert b"traceparent: 00-abc-def-01" in head.splitlines()
+    assert b"evil" not in head.lower()
+    assert f"Content-Length: {len(body)}".encode() in head.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("value", "pause_s"),
+    [
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("1.5", None),
+        ("7", 7),
+        (" 120 ", 120),
+        ("9" * 400, _DAY_S),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", _DAY_S),
+        ("Fri, 31 Dec 9999 23:59:59 -2300", _DAY_S),
+        ("Mon, 01 Jan 0001 00:00:00 +2300", 0),
+        ("Mon, 01 Jan 0001 00:00:00 -0000", 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", None),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 +9999999999999999999", None),
+    ],
+)
+def test_a_pause_is_asked_for_in_seconds_or_by_a_date(value: str, pause_s: float | None) -> None:
+    """At most a day, never below nothing; what is neither asks for nothing."""
+    assert retry_after_s(value) == pause_s
+
+
+def test_a_date_to_come_is_a_pause_until_then() -> None:
+    """To the second, which is what a date says."""
+    pause_s = retry_after_s(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
+    assert pause_s is not None
+    assert 55 < pause_s <= 60
+
+
+_DATE_PARTS: Final = st.sampled_from(
+    ["Mon", ",", " ", "1", "31", "Feb", "Dec", "0", "9999", "10000", ":", "23", "59", "-"]
+)
+
+
+@given(st.text() | st.lists(_DATE_PARTS, max_size=20).map("".join) | st.datetimes().map(format_datetime))
+@example("Fri, 31 Dec 9999 23:59:59 GMT")
+def test_any_retry_after_is_a_pause_or_none(value: str) -> None:
+    """A header that nobody foresaw ends no worker."""
+    pause_s = retry_after_s(value)
+    assert pause_s is None or 0 <= pause_s <= _DAY_S
+
+
+_LINES: Final = st.sampled_from(["Retry-After", "Content-Type", "Location", "Set-Cookie", "X"]).flatmap(
+    lambda name: st.text(st.characters(exclude_characters="\r\n\x00", max_codepoint=255), max_size=30).map(
+        lambda value: f"{name}: {value}\r\n".encode("latin-1")
+    )
+)
+_BODIES: Final = (
+    st.binary(max_size=60)
+    | st.sampled_from([b'{"state":"running"}', b"[" * 2_000, b'{"state":1e999}', b'"\\ud800"', b"\xef\xbb\xbf{}"])
+    | st.recursive(
+        st.sampled_from(["null", "1", '"running"', "NaN", "-0", "1e400"]),
+        lambda inner: st.lists(inner, max_size=3).map(lambda items: '{"state":[' + ",".join(items) + "]}"),
+        max_leaves=4,
+    ).map(str.encode)
+)
+
+
+@given(st.integers(100, 999), st.lists(_LINES, max_size=4), _BODIES)
+def test_whatever_a_job_server_answers_is_a_job_that_runs_or_an_error_of_ours(
+    status: int, lines: list[bytes], body: bytes
+) -> None:
+    """Any status, any headers, any body: a client always gets an answer, and one that is true to the facts."""
+    head = f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\n".encode()
+    error = asyncio.run(_submission(head + b"".join(lines) + b"\r\n" + body))
+    if error is None:
+        assert 200 <= status < 300
+        assert b"running" in body
+    elif error.refused:
+        assert 400 <= status < 500 or status == 503
+
+
+async def _submission(reply: bytes) -> JobServerError | None:
+    client, _ = _client([reply], retries=0)
+    try:
+        await client.submit(_job(), lambda _: None)
+    except JobServerError as exc:
+        return exc
+    return None

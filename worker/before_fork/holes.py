@@ -1,0 +1,45 @@
+"""Lets what a worker makes lie in fresh memory, side by side.
+
+Loading leaves holes: CPython has pools for small objects of each size, and in hundreds of them some places are free. A
+worker's objects would lie in these, one here and one there, and for each the kernel would copy a page. So the free
+places are taken before the fork, by objects that stay.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+__all__ = ["fill_holes"]
+
+#: CPython's pools: for each size, in steps of 16 bytes; what comes first in one is this far inside.
+_SIZES: Final = range(16, 513, 16)
+_POOL_BYTES: Final = 16 << 10
+_POOL_HEAD_BYTES: Final = 48
+_BYTES_HEAD_BYTES: Final = sys.getsizeof(b"")
+#: Where pools look otherwise, no more than this is taken for a size.
+_MOST_BYTES: Final = 4 * _POOL_BYTES
+_filling: Final[list[object]] = []
+
+
+def fill_holes() -> None:
+    """Take the free places of each size until a new pool is begun."""
+    for size in _SIZES:
+        before = 0
+        for _ in range(_MOST_BYTES // size):
+            thing = _thing(size)
+            _filling.append(thing)
+            if before % _POOL_BYTES == _POOL_HEAD_BYTES and id(thing) == before + size:
+                break  # the first two of a pool
+            before = id(thing)
+
+
+def _thing(size: int) -> object:
+    """Return a new object that takes `size` bytes."""
+    match size:
+        case 16:
+            return object()
+        case 32:
+            return float(len(_filling))
+        case _:
+            return bytes(size - _BYTES_HEAD_BYTES)

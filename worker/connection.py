@@ -1,0 +1,247 @@
+"""A connection to a job server, and the requests on it, one after the other; foreign errors end here.
+
+Replies are read by aiohttp's parser, without aiohttp's session. A session serves any number of hosts, with redirects,
+cookies and proxies: none of that is wanted here, and a fresh worker pays for all the code that it runs, as it writes to
+the memory in which that code lies (docs/decisions/0010).
+
+What is on the other side may be hostile or broken: compressed replies are not inflated, and a reply is capped. How long
+it may take is the caller's to say.
+
+What an error says about a submission depends on when it came. Before there is a connection, nothing was submitted
+(`refused`). After that, the request may have been heard, until a reply says otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import aiohappyeyeballs
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpResponseParser
+
+from shared.errors import BadReplyError, JobServerError, UnavailableError
+from shared.job_server.tls import tls_trouble
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from aiohttp import StreamReader
+    from aiohttp.http import RawResponseMessage
+    from multidict import CIMultiDictProxy
+
+__all__ = ["Address", "Connection"]
+
+#: How long an address of a name that has several may take until the next one is tried beside it (RFC 8305, 5).
+_NEXT_ADDRESS_S: Final = 0.25
+_SWITCHING: Final = 101
+_OK: Final = 200
+
+_Found = Sequence[tuple[int, int, int, str, Any]]
+
+
+class Address:
+    """Where connections are made to."""
+
+    def __init__(self, host: str, port: int, *, tls: SSLContext | None, cap_bytes: int) -> None:
+        """`host` is a name or an IP address; a reply's body may have `cap_bytes`."""
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._cap_bytes = cap_bytes
+        self._found = _without_look_up(host, port)
+
+    async def connect(self) -> Connection:
+        """Return a connection to which nothing was written yet.
+
+        Raises:
+            UnavailableError: there is none.
+        """
+        loop = asyncio.get_running_loop()
+        found = self._found or await self._look_up()
+        try:
+            connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop)
+            _, connection = await loop.create_connection(
+                lambda: Connection(loop, self._cap_bytes),
+                sock=connected,
+                ssl=self._tls,
+                server_hostname=self._host.rstrip(".") if self._tls else None,
+            )
+        except (OSError, RuntimeError) as exc:  # uvloop raises the latter as well
+            if type(exc).__module__ == "ssl":  # which may not be to be had
+                detail = f"no TLS connection to the job server: {tls_trouble(exc)}"
+                raise UnavailableError(detail, refused=True) from exc
+            detail = f"no connection to the job server: {_reason(exc)}"
+            raise UnavailableError(detail, refused=True, retryable=True) from exc
+        return connection
+
+    async def _look_up(self) -> _Found:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        except (OSError, UnicodeError) as exc:
+            detail = "the job server's name could not be resolved"
+            raise UnavailableError(detail, refused=True, retryable=True) from exc
+
+
+class Connection(BaseProtocol):
+    """A connection: for each request first `request`, then `read`."""
+
+    __slots__ = ("_cap_bytes", "_failure", "_has_more", "_message", "_payload", "_reader", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, cap_bytes: int) -> None:
+        """Made by `Address.connect`. More than `cap_bytes` of body are refused."""
+        super().__init__(loop)
+        self._cap_bytes = cap_bytes
+        self._failure: JobServerError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        #: Whether something came that nobody has asked for.
+        self._has_more = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._reader = HttpResponseParser(self, self._loop, self._cap_bytes, read_until_eof=True, auto_decompress=False)
+        self._parser = self._reader
+        self._message: RawResponseMessage | None = None
+        self._payload: StreamReader | None = None
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another request can be made: the last reply is whole, and neither side wants to end it."""
+        return (
+            self.transport is not None
+            and self._failure is None
+            and not self._has_more
+            and self._message is not None
+            and not self._message.should_close
+            and self._is_whole()
+        )
+
+    async def request(self, data: bytes) -> tuple[int, CIMultiDictProxy[str]]:
+        """Send a whole request; return the reply's status and headers once they are there.
+
+        Raises:
+            JobServerError: none came, or what came is no HTTP.
+        """
+        if self._message is not None:
+            self._begin()
+        if self.transport is not None:
+            self.transport.write(data)
+        while self._message is None:
+            await self._news()
+        return self._message.code, self._message.headers
+
+    async def read(self) -> bytes:
+        """Return the reply's body.
+
+        Raises:
+            BadReplyError: it did not come as a whole, or is too large.
+        """
+        while self._failure is not None or self._payload is None or not self._payload.is_eof():
+            await self._news()
+        return self._payload.read_nowait()
+
+    def close(self) -> None:
+        """Close it, whatever is still under way."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def _news(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    # --- what the event loop says --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin. Event loops set TCP_NODELAY by themselves, which is what the method that this replaces does."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def pause_reading(self) -> None:
+        """No-op: what is buffered is bounded by the cap."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - as in aiohttp
+        """No-op: it was not paused."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        if self._is_whole():
+            self._has_more = True
+        elif self._failure is None:
+            try:
+                self._take(data)
+            except Exception as exc:  # noqa: BLE001 - whatever a parser thinks of it
+                self._fail(BadReplyError("the job server's reply is not valid HTTP"), exc)
+        self._wake()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take what is there for the whole, if it can be."""
+        self.transport = None
+        if self._is_whole():
+            return
+        if self._message is None:
+            detail = f"the connection to the job server broke: {_reason(exc)}"
+            if exc is None:
+                detail = "the job server closed the connection before its reply"
+            self._fail(UnavailableError(detail, lost_reply=True), exc)
+        elif exc is None:
+            self._end()
+        else:
+            self._fail(_malformed(), exc)
+        self._wake()
+
+    def _take(self, data: bytes) -> None:
+        messages, _, _ = self._reader.feed_data(data)
+        for message, payload in messages:
+            # Others than the final one announce it only (RFC 9110, 15.2); what comes after it is nobody's.
+            if self._message is None and (message.code >= _OK or message.code == _SWITCHING):
+                self._message, self._payload = message, payload
+            elif self._message is not None:
+                self._has_more = True
+        if self._payload is None:
+            return
+        if self._payload.exception() is not None:
+            self._fail(_malformed(), self._payload.exception())
+        elif self._payload.total_bytes > self._cap_bytes:
+            self._fail(BadReplyError(f"the job server's reply is larger than {self._cap_bytes} bytes"))
+
+    def _is_whole(self) -> bool:
+        return self._payload is not None and self._payload.is_eof()
+
+    def _end(self) -> None:
+        """End the body: that of a reply which says no length is as long as the connection stands."""
+        try:
+            self._reader.feed_eof()
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._fail(_malformed(), exc)
+
+    def _fail(self, failure: JobServerError, cause: BaseException | None = None) -> None:
+        if self._failure is None:
+            failure.__cause__ = cause
+            self._failure = failure
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _without_look_up(host: str, port: int) -> _Found | None:
+    """Return the address that `host` is, or None where it is a name."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except OSError:
+        return None
+
+
+def _malformed() -> BadReplyError:
+    return BadReplyError("the job server's reply was cut off or is malformed")
+
+
+def _reason(exc: BaseException | None) -> str:
+    """Return an OSError's reason without addresses or names."""
+    number = getattr(exc, "errno", None)
+    return os.strerror(number).lower() if isinstance(number, int) and number > 0 else "unknown reason"
