@@ -1,8 +1,8 @@
-"""What becomes of a callback: whose it is, whether it is the first, and when it may be answered.
+"""What happens to a callback: which job it is for, whether it is the first, and when it may be answered.
 
-The first callback of a job is recorded, then delivered to whoever runs the job, then answered. Where the store takes
-long, or cannot record it, it is delivered all the same, since a client waits for it; but its sender is told that it did
-not arrive safely and may send it again. None of that hangs on the sender's connection.
+The first callback of a job is recorded, then delivered to whoever runs the job, then answered. If the store takes long,
+or cannot record it, it is delivered all the same, since a client waits for it; but its sender is told that it was not
+stored, and can send it again. None of this depends on the sender's connection.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["CallbackFate", "CallbackIntake"]
 
 _NOT_FINAL: Final = frozenset({Kind.PROGRESS, Kind.NOTIFICATION})
-#: How long a callback that is here waits for the store before its job gets it, recorded or not.
+#: How long a callback waits for the store before its job gets it, recorded or not.
 _PATIENCE_S: Final = 1.0
 
 
@@ -46,21 +46,21 @@ class CallbackFate(StrEnum):
     ACCEPTED = "accepted"
     #: Accepted before the reply to the submission had been read; counted in both.
     EARLY = "early"
-    #: It says that the job is not over; more will follow.
+    #: It says that the job is not finished; more will follow.
     PROGRESS = "progress"
-    #: Not the first that says that the job is over.
+    #: Not the first that says that the job is finished.
     DUPLICATE = "duplicate"
-    #: The first for its job, after the job had ended without it. Kept, and from then on the job's outcome.
+    #: The first for its job, after the job had been finished without it. Kept, and from then on the job's outcome.
     LATE = "late"
-    #: With a token that is nobody's.
+    #: With an unknown token.
     UNKNOWN = "unknown"
     #: Too large, too slow, or not JSON; another one may follow.
     REFUSED = "refused"
-    #: It does not prove who sent it, as the profile wants it.
+    #: It does not prove who sent it, as the profile requires.
     FORGED = "forged"
-    #: It could not be recorded; its sender was told so.
+    #: It could not be recorded, and its sender was told so.
     UNRECORDED = "unrecorded"
-    #: A job ended without any, though it was or may have been submitted. It may still come late.
+    #: A job was finished without any, although it was or may have been submitted. It may still come late.
     NEVER = "never"
 
 
@@ -72,7 +72,7 @@ class _Called:
 
 
 class CallbackIntake:
-    """Takes callbacks that have been read and found sound."""
+    """Handles callbacks that have been read and validated."""
 
     def __init__(self, in_flight: InFlight, store: JobStore, delivery: Delivery, poller: Poller) -> None:
         self._in_flight = in_flight
@@ -81,13 +81,13 @@ class CallbackIntake:
         self._poller = poller
         self._early = EarlyNames()
         self._looking: set[asyncio.Task[None]] = set()
-        #: How many callbacks had which `CallbackFate`.
+        #: The number of callbacks for each `CallbackFate`.
         self.counts: Counter[str] = Counter()
         #: One at a time for each token whose job is not in flight here.
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, hashed: bytes) -> Job | Record | None:
-        """Return the job that a token with this hash is or was for. Raises StoreUnavailableError."""
+        """Return the job that a token with this hash belongs to. Raises StoreUnavailableError."""
         job = self._in_flight.by_token(hashed)
         if job is not None:
             return job

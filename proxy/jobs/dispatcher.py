@@ -52,17 +52,17 @@ __all__ = ["Dispatcher", "Observer"]
 
 
 class Observer(Protocol):
-    """Hears of jobs. Nothing that it does changes anything for them."""
+    """Is told about jobs. Nothing that it does can affect them."""
 
     def job_began(self, job: Job) -> None:
-        """Hear of a job that was admitted, before anything is done with it."""
+        """Called for an accepted job, before anything is done with it."""
 
     def job_finished(self, job: Job, outcome: Outcome) -> None:
-        """Hear of a job that ended."""
+        """Called for a finished job."""
 
 
 class Dispatcher:
-    """Admits jobs and sees them through."""
+    """Accepts jobs and sees them through to their end."""
 
     def __init__(  # noqa: PLR0913 - the parts that it brings together
         self,
@@ -92,7 +92,7 @@ class Dispatcher:
         self.draining = False
 
     def check_admission(self) -> None:
-        """Raise AdmissionError if a job would not be taken now."""
+        """Raise AdmissionError if a job would not be accepted now."""
         if self.draining:
             raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and accepts no new jobs")
         if len(self._in_flight) >= self._max_jobs:
@@ -136,7 +136,7 @@ class Dispatcher:
         return job
 
     async def restore(self) -> None:
-        """Take up the jobs that an earlier front end left open. To be called before anything is served."""
+        """Take over the jobs that an earlier front end left open. To be called before anything is served."""
         open_jobs = await self._store.unfinished()
         for record in open_jobs:
             if record.state is State.ACCEPTED:
@@ -161,7 +161,7 @@ class Dispatcher:
         return job
 
     async def drain(self) -> None:
-        """Take no more jobs and wait until those in flight have their outcome."""
+        """Accept no more jobs and wait until those in flight have their outcome."""
         self.draining = True
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -189,7 +189,7 @@ class Dispatcher:
             try:
                 await _record_end(job, outcome)
             finally:
-                # Only now: whoever asks for the job finds it here or in the store.
+                # Only now: a request for the job finds it here or in the store.
                 self._in_flight.remove(job)
                 if not job.callback.done() and isinstance(outcome, Failed) and outcome.submitted is not Submitted.NO:
                     self._callback_counts[CallbackFate.NEVER] += 1

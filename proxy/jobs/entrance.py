@@ -1,4 +1,4 @@
-"""What every entrance calls to have a job done, HTTP and others: submit a job, or join the one of its key."""
+"""What every entrance calls to run a job, HTTP or another: submit a job, or join the one with the same key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Entrance", "JobRequest"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
-    """A job that somebody wants done, however it came."""
+    """A request to run a job, however it came."""
 
     #: The name of the profile of the job server that is to have it; empty: the first one.
     profile: str = ""
@@ -32,7 +32,7 @@ class JobRequest:
     content_type: str = ""
     #: What the request's path has beyond the route.
     path: str = ""
-    #: What the idempotency key is known by; None: there is none, and each request is a job of its own.
+    #: The hash of the idempotency key; None: there is none, and each request is a new job.
     key: bytes | None = None
     #: What people recognise it by: names and values that may be shown.
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class JobRequest:
 
 
 class Entrance:
-    """Takes jobs."""
+    """Accepts jobs."""
 
     def __init__(self, dispatcher: Dispatcher, in_flight: InFlight, store: JobStore) -> None:
         self._dispatcher = dispatcher

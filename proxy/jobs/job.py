@@ -28,12 +28,12 @@ _MAX_LIFE: Final = 500
 _ENDS: Final = frozenset({Event.CALLBACK, Event.FINISH})
 #: What a job server says of a job that is not over is kept up to this length.
 _MAX_PROGRESS_BYTES: Final = 16_384
-#: Of what a job server calls a job's state so many characters are kept.
+#: How many characters of the job server's name for a state are kept.
 _MAX_REMOTE_STATE: Final = 100
 
 
 def new_id() -> str:
-    """Return a job id that nobody can guess: 128 bits, hexadecimal."""
+    """Return an unguessable job id: 128 bits, hexadecimal."""
     return secrets.token_hex(16)
 
 
@@ -43,23 +43,25 @@ def new_token() -> str:
 
 
 def token_hash(token: str) -> bytes:
-    """Return what is stored and looked up instead of a token: no stored value opens a callback route."""
+    """Return the hash that is stored and looked up instead of a token: no stored value gives access to a callback
+    route.
+    """
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """One client request on its way to an outcome; lives in the front end until then."""
+    """One client request until it has an outcome; lives in the front end."""
 
     #: The client's job: a JSON object has every member in its exact text, without those that the profile overwrites.
     body: bytes
     #: The media type of the body; empty: JSON.
     content_type: str = ""
-    #: The instant of the monotonic clock by which the client has its answer, in seconds.
+    #: When the client must have its answer, in seconds of the monotonic clock.
     deadline: float
-    #: Tells the store what happens to the job, and has the record of it.
+    #: Records what happens to the job, and has its record.
     recorder: Recorder
-    #: The unguessable part of the callback URL; never logged. Empty where only its hash is known.
+    #: The unguessable part of the callback URL; never logged. Empty if only its hash is known.
     token: str = field(default="", repr=False)
     #: W3C trace context from the client, passed on; empty if none.
     traceparent: str = ""
@@ -95,17 +97,17 @@ class Job:
 
     @property
     def id(self) -> str:
-        """Unguessable, the client's name for the job."""
+        """The client's name for the job; unguessable."""
         return self.recorder.record.id
 
     @property
     def token_hash(self) -> bytes:
-        """What the callback token is known by."""
+        """The hash of the callback token."""
         return self.recorder.record.token_hash
 
     @property
     def key(self) -> bytes | None:
-        """What the client's idempotency key is known by; None: it sent none."""
+        """The hash of the client's idempotency key; None if it sent none."""
         return self.recorder.record.key
 
     @property
@@ -126,7 +128,7 @@ class Job:
         return lifecycle.submitted(self.state)
 
     def advance(self, event: Event) -> None:
-        """Take `event`; this is the one place where a job's state changes.
+        """Apply `event`; this is the only place where a job's state changes.
 
         Raises:
             IllegalEventError: the table has no such event for the state; nothing changed.
@@ -139,7 +141,7 @@ class Job:
         self.changed.set()
 
     def call_back(self) -> None:
-        """Note that the callback is in the record; whoever runs the job goes on. Ignored once the job is over."""
+        """Note that the callback is in the record; whoever runs the job continues. Ignored once the job is finished."""
         if self.state is not State.FINISHED and not self.callback.done():
             self.advance(Event.CALLBACK)
             self.callback.set_result(None)
@@ -194,7 +196,7 @@ class Job:
         return Failed(code=code, detail=detail, submitted=self.submitted)
 
     def cancellation(self) -> Failed:
-        """Return how the job ends where somebody has cancelled it."""
+        """Return the outcome of the job if it is cancelled."""
         told = "is told" if self.is_cancellable else "was not told, as it has no call for that"
         return self.failure(
             Code.CANCELLED, f"the job was cancelled by {self.cancelled.result()}; the job server {told}"

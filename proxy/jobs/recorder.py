@@ -1,14 +1,15 @@
-"""What the store is told of one job, and when.
+"""What the store is told about one job, and when.
 
-Nothing may happen to a job that could not be told after the death of this process, so two things are awaited: before a
-worker gets the job, it is recorded as SUBMITTING (from then on its fate is unknown to whoever reads the record); and
+Whatever happens to a job must be known after the death of this process. So two things are awaited: before a worker gets
+the job, it is recorded as SUBMITTING (from then on, readers of the record cannot know whether it was submitted); and
 before a callback is answered 2xx, its body is recorded. With that body the record is complete, and says FINISHED: its
-outcome is the callback, and that is what the client gets. A failure is recorded before its client hears of it, but not
-for longer than `_PATIENCE_S`: a job in flight is answered, journal or not.
+outcome is the callback, and that is what the client gets. A failure is recorded before its client is told, but for no
+longer than `_PATIENCE_S`: a job in flight is answered, journal or not.
 
-Everything else is recorded when there is time: that a job queues, that the reply was read, that a callback came again.
+Everything else is recorded when there is time: that a job waits for a worker, that the reply was read, that a callback
+came again.
 
-Whoever runs a job calls this recorder at each of these moments; nothing is recorded behind anybody's back.
+Whoever runs a job calls this recorder at each of these moments; nothing is recorded behind the scenes.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Recorder:
     """Keeps the record of one job in flight, here and in the store."""
 
     def __init__(self, store: JobStore, record: Record, *, stored: bool = False) -> None:
-        """Begin with `record`; `stored`: it is in the store already."""
-        #: All that is known now; the store has it, or will have it soon.
+        """Start with `record`; `stored`: it is already in the store."""
+        #: The current record; the store has it, or will have it soon.
         self.record = record
-        #: Done when the store has the job: from then on its id may be given away.
+        #: Done when the store has the job: from then on its id may be sent in an answer.
         self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if stored:
             self.stored.set_result(None)
@@ -48,22 +49,22 @@ class Recorder:
         self._callback_stored: asyncio.Future[None] | None = None
 
     def queued(self) -> None:
-        """Record, some time, that the job waits for a worker; unless more has been recorded already."""
+        """Record soon that the job waits for a worker, unless more has been recorded already."""
         if not self._put:
             self._save()
 
     async def submitting(self) -> None:
-        """Record that the job may be submitted from now on; it must not before this returns.
+        """Record that the job may be submitted from now on; it must not be before this returns.
 
         Raises:
-            StoreUnavailableError: that cannot be recorded now.
+            StoreUnavailableError: it cannot be recorded now.
         """
         if self.record.state is State.ACCEPTED:
             self.record = replace(self.record, state=State.SUBMITTING)
             await self._save()
 
     def waiting(self) -> None:
-        """Record, some time, that the job server has the job."""
+        """Record soon that the job server has the job."""
         if self.record.state is not State.FINISHED:
             self.record = replace(self.record, state=State.WAITING)
             self._store.note(self.record)
@@ -86,7 +87,7 @@ class Recorder:
     def callback(
         self, body: bytes, *, failed: bool, early: bool, content_type: str = "", error: str = ""
     ) -> asyncio.Future[None]:
-        """Record the first callback; the future is done when that is so, or fails with StoreUnavailableError."""
+        """Record the first callback; the future is done when it is recorded, or fails with StoreUnavailableError."""
         self.record = replace(
             self.record,
             state=State.FINISHED,
@@ -101,7 +102,7 @@ class Recorder:
         return self._callback_stored
 
     def callback_elsewhere(self, record: Record) -> None:
-        """Learn of a callback that somebody else has recorded."""
+        """Learn of a callback that another part or process has recorded."""
         if not self.called_back:
             self.record = replace(record, failure=self.record.failure)  # who told the client so is here
             self._callback_stored = self.stored
@@ -122,11 +123,11 @@ class Recorder:
         return first
 
     async def finished(self, outcome: Outcome) -> None:
-        """Record how the job ended."""
+        """Record the outcome of the job."""
         record = self.record
         failure = outcome if isinstance(outcome, Failed) and outcome.code is not Code.JOB_FAILED else None
         if failure is None and self.called_back and self._is_callback_stored():
-            return  # all of it is recorded
+            return  # everything is recorded
         body = outcome.body if isinstance(outcome, Succeeded) else outcome.result
         if failure is None and not self.called_back and body is not None:
             content_type = outcome.content_type if isinstance(outcome, Succeeded) else ""

@@ -1,4 +1,4 @@
-"""The command line of the proxy. It has few options: what can be set is set by variables, and `--help` lists them."""
+"""The command line of the proxy. It has few options: variables are for settings, and `--help` lists them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ invalid, an address or the journal is in use, or Python or the machine lacks som
 class Arguments:
     """What the command line says."""
 
-    #: Try what a start needs, say what was found, and end.
+    #: Try everything that a start needs, report, and exit.
     check: bool
-    #: What to print instead of doing anything; empty: nothing.
+    #: What to print instead of running; empty: nothing.
     text: str
 
 
@@ -43,7 +43,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         epilog=settings_list() + "\n" + _END,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        add_help=False,  # argparse prints it, and ends the process, without looking whether it could be printed
+        add_help=False,  # argparse would print it and exit without checking whether that worked
     )
     parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
     parser.add_argument("--profiles", action="store_true", help="list the profiles that PROFILE can name, and exit")
@@ -70,7 +70,7 @@ def _text(parser: argparse.ArgumentParser, given: argparse.Namespace) -> str:
 
 
 def settings_list() -> str:
-    """Return every setting with its default and what it takes, as text."""
+    """Return every setting with its default and its values, as text."""
     lines = ["settings, from the environment or .env:"]
     lines += [f"  {name:<16} {it.default or '(empty)':<13} {it.takes}" for name, it in variables().items()]
     return "\n".join(lines)

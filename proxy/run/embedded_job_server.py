@@ -1,4 +1,4 @@
-"""The embedded job server: a process of its own, for whoever has no job server at hand."""
+"""The embedded job server: a process of its own, for those who have no job server at hand."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LEAVE_S: Final = 1.0
 
 
 class EmbeddedJobServer:
-    """Starts `python -m jobserver`; it leaves when the pipe that is its standard input ends, whatever ends it."""
+    """Starts `python -m jobserver`; it exits when its standard input, a pipe from here, closes for any reason."""
 
     def __init__(self) -> None:
-        """Start the process. It inherits its listening socket: its address is known before it has loaded."""
+        """Start the process. It inherits its listening socket, so its address is known before it has loaded."""
         with bind("JOB_SERVER_URL", "127.0.0.1", 0) as listener:
             self.url = f"{address(listener)}/start"
             self._process = subprocess.Popen(  # noqa: S603 - our own module
@@ -52,7 +52,7 @@ class EmbeddedJobServer:
         return self._process.pid
 
     async def stop(self) -> None:
-        """Let it leave, and see that it does."""
+        """Let it exit, and make sure that it does."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

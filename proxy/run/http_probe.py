@@ -1,4 +1,4 @@
-"""One request to find out what answers at an address, for a person who configures it."""
+"""One request that finds out what answers at a URL, for a person who configures it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Probed:
 
     @property
     def problem(self) -> dict[str, Any]:
-        """The problem document in it; empty if it is none."""
+        """The problem document in it; empty if there is none."""
         try:
             document = json.loads(self.body)
         except ValueError:

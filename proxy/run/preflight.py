@@ -1,6 +1,6 @@
-"""What a start needs of Python, the kernel and the machine: looked at before anything that needs it is loaded.
+"""What a start needs from Python, the kernel and the machine: checked before anything that needs it is loaded.
 
-Each trouble is one line that names the cause and the remedy. `--check` looks at the same things.
+Each problem is one line that names the cause and the fix. `--check` checks the same things.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _REMEDIES: Final = {
 
 
 class Preflight:
-    """Looks at what a start needs."""
+    """Checks what a start needs."""
 
     def __init__(self, *, proc: Path = Path("/proc"), journal: bool) -> None:
         """`journal`: whether jobs are to be remembered in a file."""
@@ -59,7 +59,7 @@ class Preflight:
         self._journal = journal
 
     def check(self) -> None:
-        """Raise SettingsError, with a line for each trouble, if a start is impossible."""
+        """Raise SettingsError, with a line for each problem, if a start is impossible."""
         troubles = [*self._platform(), *self._modules(), *self._proc_mounted(), *_pidfds(), *_descriptors()]
         if troubles:
             raise SettingsError("\n".join(troubles))
@@ -115,7 +115,9 @@ def open_standard_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
         with contextlib.suppress(AttributeError):
-            getattr(sys, name).reconfigure(errors="backslashreplace")  # a path may have letters that it has not
+            getattr(sys, name).reconfigure(
+                errors="backslashreplace"
+            )  # a path may have characters that its encoding lacks
 
 
 def without_module(name: str) -> str:
@@ -135,7 +137,7 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)  # noqa: T201 - this is what a command line program has to say
     except OSError as exc:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's own end would fail once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise the interpreter would fail again at exit
         if isinstance(exc, BrokenPipeError):
             raise
         raise SettingsError(f"stdout cannot be written: {exc.strerror}") from exc

@@ -1,11 +1,11 @@
-"""The front end process from its start to its end: what is started in which order, signals, draining.
+"""The front end process from start to end: order of the start, signals, draining.
 
-The start: sockets first, so that a port that is taken is told at once; then the processes that need time to load (job
-server, fork server); then our own heavy imports, while they load.
+The start: sockets first, so that a port in use is reported at once; then the processes that take time to load (job
+server, fork server); then our own heavy imports, while those load.
 
-The end, on the first SIGTERM or SIGINT: for DRAIN_DELAY, whoever asks for readiness is told to send no more; then new
-jobs are refused; jobs in flight go on, and with them the listener that their callbacks need; when the last has its
-outcome, the listeners close, and the workers and the fork server leave. A second signal ends everything at once.
+The end, on the first SIGTERM or SIGINT: for DRAIN_DELAY, the proxy is not ready but still accepts jobs; then new jobs
+are refused. Jobs in flight continue, and so does the listener that their callbacks need; when the last one has its
+outcome, the listeners close, and the workers and the fork server exit. A second signal ends everything at once.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HARD_STOP_S", "FrontEnd", "worker_config"]
 
-#: After the job timeout: how long until the process ends whatever is still under way.
+#: How long after the job timeout the process aborts whatever is still in progress.
 HARD_STOP_S: Final = 4.0
-#: How long the job server is looked for at the start, beside serving.
+#: The timeout of the search for the job server at start, while the proxy already serves.
 _REACH_S: Final = 5.0
-#: For a submission under way when this process is killed: well within the time in which a start begins to serve.
+#: For a submission in progress when this process is killed: much less than the time until a new start serves.
 _LINGER_S: Final = 1.0
 #: New container objects until a collection of the youngest generation; CPython's own number is 700. So many that,
 #: were all of them garbage, the event loop would not be held up for long: 20,000 took up to 94 ms.
@@ -173,7 +173,7 @@ class FrontEnd:
         log.event("info", "shutting down: draining jobs in flight", signal=self._stopped_by.name)
 
     async def _drain(self, app: App, listeners: dict[str, Listener]) -> None:
-        """Finish the jobs in flight, then close; the public listener goes first where callbacks do not need it."""
+        """Finish the jobs in flight, then close; the public listener closes first if callbacks do not need it."""
         app.dispatcher.draining = True
         if "callback" in listeners:
             listeners["public"].stop()
@@ -255,7 +255,7 @@ async def _serve(
     from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
 
     app = create_app(settings, job_servers, pool=pool, store=store, callback_url=callbacks)
-    await app.dispatcher.restore()  # before anything is accepted: a callback must find its job
+    await app.dispatcher.restore()  # before anything is accepted: a callback has to find its job
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
     limits = Limits(keep_alive_s=settings.keep_alive_timeout)
     listeners = {}
@@ -318,7 +318,7 @@ def _say(text: str) -> None:
 
 
 def _tune_garbage_collection() -> None:
-    """Leave what was loaded out of every collection, and collect less often: a job leaves no cycles behind."""
+    """Exclude what was loaded from every collection, and collect less often: jobs leave no cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)

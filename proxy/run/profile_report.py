@@ -1,4 +1,4 @@
-"""What `--check` and `--profiles` say of profiles."""
+"""What `--check` and `--profiles` say about profiles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def list_of_profiles() -> str:
 
 
 def tried(profile: Profile) -> str:
-    """Return with what a profile was tried, in words."""
+    """Return what a profile was tried with, in words."""
     return f"tried with {profile.tried_with}" if profile.tried_with else "tried with its samples only"
 
 

@@ -47,7 +47,7 @@ __all__ = ["App", "create_app"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """The front end's parts that others need."""
+    """The parts of the front end that others need."""
 
     #: For `PORT`: clients, health, and the callbacks unless they have a listener of their own.
     public: ASGIApp
@@ -57,9 +57,9 @@ class App:
     admin: ASGIApp
     dispatcher: Dispatcher
     in_flight: InFlight
-    #: Who may have jobs done; its keys can be replaced.
+    #: Who may run jobs; its keys can be replaced.
     authorization: Authorization
-    #: What balancers ask.
+    #: What load balancers ask.
     ready: health.Ready
     store: JobStore
     pool: Pool
@@ -171,7 +171,7 @@ def _app(
     documentation: str = "",
 ) -> ASGIApp:
     """Return an application with these routes; `names`: the only ones by which it may be asked."""
-    # The router alone: the two layers that an application puts around it do what the guard does, a second time.
+    # Only the router: the two layers of a Starlette application would do what the guard does a second time.
     app: ASGIApp = Router(routes, redirect_slashes=False)
     if names:
         app = admin.OwnNames(app, names)
