@@ -19,7 +19,7 @@ PACKAGES = jobclient jobserver proxy shared worker
 SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit integration chaos e2e soak lint types check imports coverage bench format docs clean
+.PHONY: servers help run test unit integration chaos e2e soak lint types check imports coverage bench format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -65,6 +65,14 @@ e2e: $(VENV)/.dev-stamp ## tests that start the proxy as a user does
 
 soak: $(VENV)/.dev-stamp ## the seeded kill loop for SECONDS=600
 	@SOAK_SECONDS=$(SECONDS) $(PY) -m pytest tests/chaos -m soak --timeout=0 --capture=no $(ARGS)
+
+servers: $(patsubst tests/servers/requirements/%.txt,.servers/%/.stamp,$(wildcard tests/servers/requirements/*.txt)) ## install real job servers for the tests
+
+.servers/%/.stamp: tests/servers/requirements/%.txt
+	@echo "Installing $< into .servers/$*" >&2
+	@$(PYTHON) -m venv --clear .servers/$*
+	@.servers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 check: lint types imports coverage ## ruff, mypy, import-linter, coverage
 

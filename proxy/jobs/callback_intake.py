@@ -140,7 +140,7 @@ class CallbackIntake:
     async def _for_job(self, job: Job, called: _Called) -> CallbackFate:
         recorder, verdict = job.recorder, called.verdict
         if verdict.kind in _NOT_FINAL:
-            job.progress(verdict.state, called.body, verdict.outputs)
+            job.progress(verdict.state, job.without_token(called.body), verdict.outputs)
             if verdict.kind is Kind.NOTIFICATION:
                 job.notify()
             return CallbackFate.PROGRESS
@@ -151,7 +151,7 @@ class CallbackIntake:
         early = job.state in {State.ASSIGNED, State.SUBMITTING} and not job.adopted
         job.learn(verdict.outputs, from_reply=False)
         stored = recorder.callback(
-            called.body,
+            job.without_token(called.body) if verdict.failed else called.body,
             failed=verdict.failed,
             early=early,
             content_type=called.content_type,

@@ -343,6 +343,22 @@ async def test_a_flood_of_progress_is_shown_and_costs_nothing_that_grows() -> No
     assert len(job.life) < 600
 
 
+async def test_the_token_is_not_shown_where_the_job_server_repeats_it() -> None:
+    """A result stays as it is, byte for byte."""
+    instance = Instance(profile="replicate")
+    job = await waiting(instance)
+    body = b'{"webhook": "http://proxy/callback/%b"}' % job.token.encode()
+    await instance.call_back(job, body, PROGRESS)
+    assert job.last_progress == b'{"webhook": "http://proxy/callback/***"}'
+    failing = await waiting(instance, status_url="/1")
+    await instance.call_back(failing, b'{"a": "%b"}' % failing.token.encode(), Verdict(kind=Kind.FAILED, error="so"))
+    failed = await failing.outcome
+    assert isinstance(failed, Failed)
+    assert failed.result == b'{"a": "***"}'
+    await instance.call_back(job, body)
+    assert await job.outcome == Succeeded(body=body)
+
+
 async def test_a_bug_in_asking_does_not_end_a_job() -> None:
     """Its callback still counts."""
     instance = Instance(profile="replicate")

@@ -1,0 +1,159 @@
+"""Real job servers, as pip installs them: each a process in an environment of its own (`make servers`)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from shared.job_server import loader
+from tests.support.proxy_process import ROOT, ProxyProcess
+from tests.support.waiting import eventually_blocking
+
+PROGRAMS: Final = Path(__file__).parent / "programs"
+_START_S: Final = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    """How a job server is started."""
+
+    #: The profile that speaks its protocol.
+    profile: str
+    arguments: tuple[str, ...]
+    #: What is asked until it is there, and what its answer then holds.
+    probe: str
+    ready: bytes = b""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+SERVERS: Final = {
+    "cog": RealServer(
+        "cog",
+        ("-m", "cog.server.http", "--host", "127.0.0.1"),
+        "/health-check",
+        b'"READY"',
+        {"COG_PREDICT_TYPE_STUB": f"{PROGRAMS / 'predict.py'}:Predictor"},
+    ),
+    "ckan": RealServer("ckanserviceprovider", (str(PROGRAMS / "ckan_service.py"),), "/status"),
+    "runpod": RealServer(
+        "runpod-local",
+        (
+            str(PROGRAMS / "runpod_handler.py"),
+            "--rp_serve_api",
+            "--rp_api_host",
+            "127.0.0.1",
+            "--rp_api_port",
+            "{port}",
+        ),
+        "/openapi.json",
+    ),
+    "a2a": RealServer("a2a", (str(PROGRAMS / "a2a_agent.py"),), "/tasks/none"),
+}
+
+
+def _answers(url: str, ready: bytes) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own address
+            return ready in response.read()
+    except urllib.error.HTTPError:
+        return not ready
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """Start a job server, once for all tests, and return its address."""
+    urls: dict[str, str] = {}
+    with ExitStack() as stack:
+
+        def start(name: str) -> str:
+            if name not in urls:
+                urls[name] = stack.enter_context(_running(name, tmp_path_factory.mktemp(name)))
+            return urls[name]
+
+        yield start
+
+
+class _running:  # noqa: N801 - used as a function
+    def __init__(self, name: str, folder: Path) -> None:
+        self._server, self._folder = SERVERS[name], folder
+        self._python = ROOT / ".servers" / name / "bin" / "python"
+
+    def __enter__(self) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = {
+            **os.environ,
+            **self._server.environment,
+            "PORT": str(port),
+            "PATH": f"{self._python.parent}:{os.environ['PATH']}",
+            "DATABASE_URL": f"sqlite:///{self._folder / 'jobs.db'}",
+        }
+        arguments = [argument.replace("{port}", str(port)) for argument in self._server.arguments]
+        self._output = (self._folder / "output").open("wb")
+        self._process = subprocess.Popen(
+            [self._python, *arguments],
+            env=environment,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        url = f"http://127.0.0.1:{port}"
+
+        def is_there() -> bool:
+            assert self._process.poll() is None, (self._folder / "output").read_text(encoding="utf-8")
+            return _answers(url + self._server.probe, self._server.ready)
+
+        eventually_blocking(is_there, _START_S)
+        return url
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, 9)
+        self._process.wait()
+        self._output.close()
+
+
+@pytest.fixture
+def settings_for(start_server: Callable[[str], str], tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Return the settings of a proxy for a real job server; `changes` are made to the text of its profile."""
+
+    def settings(name: str, **changes: str) -> dict[str, str]:
+        if not (ROOT / ".servers" / name / ".stamp").exists():
+            pytest.skip(f"{name} is not installed: make servers")
+        profile = SERVERS[name].profile
+        text = loader.path_of(profile).read_text(encoding="utf-8")
+        for key, value in changes.items():
+            lines = [f"{key} = {value}" if line.startswith(f"{key} = ") else line for line in text.splitlines()]
+            text = "\n".join(lines)
+        file = tmp_path / f"{profile}.toml"
+        file.write_text(text, encoding="utf-8")
+        return {
+            "PROFILE": str(file),
+            "JOB_SERVER_URL": start_server(name),
+            "JOURNAL": str(tmp_path / "jobs.sqlite3"),
+            "WORKER_SPARES": "2",
+        }
+
+    return settings
+
+
+@pytest.fixture
+def start_proxy() -> Iterator[Callable[..., ProxyProcess]]:
+    """Start a proxy that ends with the test."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(ProxyProcess.started(**settings))

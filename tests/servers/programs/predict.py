@@ -1,0 +1,18 @@
+"""A model for Cog: says what it was told, fails or takes its time on request."""
+
+import time
+
+from cog import BasePredictor
+
+
+class Predictor(BasePredictor):
+    """The model."""
+
+    def predict(self, text: str, seconds: float = 0.0, fail: bool = False) -> str:
+        """Return `text`."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            time.sleep(0.02)
+        if fail:
+            raise ValueError("told to fail")
+        return f"done: {text}"

@@ -1,0 +1,146 @@
+"""Shipped profiles before real servers: Cog, CKAN Service Provider, RunPod's development server, the A2A SDK's."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from tests.support.http import Answer, fetch
+from tests.support.proxy_process import ProxyProcess
+from tests.support.waiting import eventually
+
+Settings = Callable[..., dict[str, str]]
+Start = Callable[..., ProxyProcess]
+pytestmark = [pytest.mark.xdist_group("servers"), pytest.mark.timeout(120)]
+NAMES = ["cog", "ckan", "runpod", "a2a"]
+_numbers = itertools.count(1)
+
+
+def job(name: str, text: str = "hi", *, seconds: float = 0, fail: bool = False) -> dict[str, Any]:
+    """Return a job for a server's program."""
+    if name == "a2a":
+        words = " ".join([text, *(["slow"] if seconds else []), *(["fail"] if fail else [])])
+        return {"message": {"messageId": str(next(_numbers)), "role": "ROLE_USER", "parts": [{"text": words}]}}
+    if name == "ckan":  # of jobs that are over before it has recorded them, it says for ever that they are pending
+        seconds = max(seconds, 0.3)
+    data = {"text": text, "seconds": seconds, "fail": fail}
+    return {"job_type": "background", "data": data} if name == "ckan" else {"input": data}
+
+
+def text_of(name: str, document: Any) -> str:  # noqa: ANN401 - as many as servers
+    """Return what a server's program says in a result."""
+    match name:
+        case "cog":
+            return str(document["output"])
+        case "a2a":
+            return str(document[0]["parts"][0]["text"])
+        case _:
+            return f"done: {document['done']}"
+
+
+def has_names(journal: str) -> bool:
+    """Return whether it is on record what the job server calls the job."""
+    with closing(sqlite3.connect(journal)) as db:
+        (count,) = db.execute("SELECT count(*) FROM jobs WHERE remote IS NOT NULL").fetchone()
+    return bool(count)
+
+
+async def post(session: ClientSession, proxy: ProxyProcess, document: dict[str, Any], **headers: str) -> Answer:
+    """Post a job."""
+    return await fetch(session, "POST", proxy.queue_job, json=document, headers=headers)
+
+
+@pytest.mark.parametrize("workers", ["1", "0"], ids=["fresh", "reused"])
+@pytest.mark.parametrize("name", NAMES)
+async def test_results_and_failures(
+    client: ClientSession, settings_for: Settings, start_proxy: Start, name: str, workers: str
+) -> None:
+    """Several in turn, each its own; a failure comes with the reason that the server gives."""
+    proxy = start_proxy(**settings_for(name), WORKER_MAX_JOBS=workers)
+    for text in ("one", "two", "three"):
+        answer = await post(client, proxy, job(name, text))
+        assert answer.status == 200, answer.body
+        assert text_of(name, answer.document) == f"done: {text}"
+    failed = (await post(client, proxy, job(name, fail=True))).document
+    assert (failed["code"], failed["submitted"]) == ("job-failed", "yes")
+    assert "told to fail" in failed["detail"] or name == "a2a"
+
+
+@pytest.mark.parametrize("name", ["ckan", "runpod", "a2a"])
+async def test_a_lost_callback_is_found_by_asking(
+    client: ClientSession, settings_for: Settings, start_proxy: Start, name: str
+) -> None:
+    """The server calls an address where nobody is."""
+    settings = settings_for(name, after="0.5")
+    proxy = start_proxy(**settings, CALLBACK_URL="http://127.0.0.1:9/callback")
+    answer = await post(client, proxy, job(name))
+    assert answer.status == 200, answer.body
+    assert text_of(name, answer.document) == "done: hi"
+    failed = (await post(client, proxy, job(name, fail=True))).document
+    assert (failed["code"], failed["submitted"]) == ("job-failed", "yes")
+
+
+@pytest.mark.parametrize("name", ["cog", "a2a"])
+async def test_a_cancel_reaches_the_server(
+    client: ClientSession, settings_for: Settings, start_proxy: Start, name: str
+) -> None:
+    """The job ends there: Cog has room for the next one at once."""
+    proxy = start_proxy(**settings_for(name))
+    accepted = await post(client, proxy, job(name, "long", seconds=25), Prefer="respond-async")
+    url = f"{proxy.url}/jobs/{accepted.headers['Job-Id']}"
+    while (await fetch(client, "GET", url)).document["state"] != "waiting":
+        await asyncio.sleep(0.02)
+    assert (await fetch(client, "DELETE", url)).document["code"] == "cancelled"
+    await eventually(lambda: bool(proxy.events_of("the job server was told to cancel a job")))
+    began = time.monotonic()
+    assert (await post(client, proxy, job(name, "next"))).status == 200
+    assert time.monotonic() - began < 20
+
+
+async def test_cog_is_waited_for_while_it_is_busy(
+    client: ClientSession, settings_for: Settings, start_proxy: Start
+) -> None:
+    """It has one slot, and says 409 without a Retry-After."""
+    proxy = start_proxy(**settings_for("cog"), SUBMIT_RETRIES="0")
+    answers = await asyncio.gather(*(post(client, proxy, job("cog", str(n), seconds=0.3)) for n in range(3)))
+    assert [answer.status for answer in answers] == [200] * 3
+    assert sorted(answer.document["output"] for answer in answers) == ["done: 0", "done: 1", "done: 2"]
+
+
+async def test_a_job_that_is_finished_in_the_reply(
+    client: ClientSession, settings_for: Settings, start_proxy: Start
+) -> None:
+    """CKAN Service Provider has job types that are; that the callback comes as well changes nothing."""
+    proxy = start_proxy(**settings_for("ckan"))
+    at_once = {"job_type": "at_once", "data": {"text": "hi"}}
+    answer = await post(client, proxy, at_once)
+    assert (answer.status, answer.document) == (200, {"done": "hi"})
+    unknown = (await post(client, proxy, {"job_type": "none", "data": {}})).document
+    assert (unknown["code"], unknown["submitted"]) == ("job-rejected", "no")
+
+
+@pytest.mark.parametrize("name", ["ckan", "a2a"])
+async def test_a_front_end_that_was_killed_finds_the_job_again(
+    client: ClientSession, settings_for: Settings, start_proxy: Start, name: str
+) -> None:
+    """Its callback came while nobody was there; the next one asks."""
+    settings = settings_for(name, after="0.5")
+    first = start_proxy(**settings)
+    document = job(name, "survivor") if name == "a2a" else job(name, "survivor", seconds=1)
+    accepted = await post(client, first, document, Prefer="respond-async")
+    job_id = accepted.headers["Job-Id"]
+    await eventually(lambda: has_names(settings["JOURNAL"]))  # they are recorded when there is time
+    first.kill()
+    await asyncio.sleep(2)  # the job ends meanwhile, on a server that cannot be asked without ending the test
+    second = start_proxy(**settings)
+    answer = await fetch(client, "GET", f"{second.url}/jobs/{job_id}/result", headers={"Prefer": "wait=25"})
+    assert answer.status == 200, answer.body
+    assert text_of(name, answer.document) == "done: survivor"
