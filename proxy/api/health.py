@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.http import problems
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.headroom import Headroom
     from proxy.store.protocol import JobStore
-    from proxy.workers.pool import Pool
 
 __all__ = ["Alive", "Ready"]
 
@@ -40,10 +40,11 @@ class Ready:
     something. MAX_JOBS jobs in flight are no reason: the next one that ends makes room.
     """
 
-    def __init__(self, dispatcher: Dispatcher, store: JobStore, pool: Pool, headroom: Headroom) -> None:
+    def __init__(self, dispatcher: Dispatcher, store: JobStore, on_hold: Callable[[], str], headroom: Headroom) -> None:
+        """`on_hold` returns why no worker can be started now; nothing if all is well."""
         self._dispatcher = dispatcher
         self._store = store
-        self._pool = pool
+        self._on_hold = on_hold
         self._headroom = headroom
         #: Whether the proxy is to be sent no more jobs, although it still accepts them.
         self.leaving = False
@@ -52,8 +53,8 @@ class Ready:
         """Answer whether jobs should be sent here."""
         if self._dispatcher.draining or self.leaving:
             await send_problem(scope, send, problems.make(Code.SHUTTING_DOWN, "the proxy is shutting down"))
-        elif self._pool.on_hold:
-            await send_problem(scope, send, problems.make(Code.NO_WORKER, self._pool.on_hold))
+        elif on_hold := self._on_hold():
+            await send_problem(scope, send, problems.make(Code.NO_WORKER, on_hold))
         elif self._store.trouble:
             await send_problem(scope, send, problems.make(Code.JOURNAL_UNAVAILABLE, self._store.trouble))
         elif shortage := self._headroom.shortage():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -23,20 +22,11 @@ if TYPE_CHECKING:
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.in_flight import InFlight
     from proxy.store.protocol import JobStore
-    from proxy.workers.pool import Pool
-    from proxy.workers.worker import Worker
+    from proxy.workers.status import PoolStatus
 
-__all__ = ["WORKER_STATES", "LiveMetrics", "worker_state"]
+__all__ = ["LiveMetrics"]
 
-WORKER_STATES: Final = ("spare", "assigned", "submitting", "waiting", "stopping")
 _IN_FLIGHT: Final = tuple(state for state in State if state is not State.FINISHED)
-
-
-def worker_state(worker: Worker) -> str:
-    """Return the word for what a worker is doing now."""
-    if worker.stopping:
-        return "stopping"
-    return worker.handler.state_name if worker.handler is not None else "spare"
 
 
 class LiveMetrics(Collector):
@@ -45,14 +35,14 @@ class LiveMetrics(Collector):
     def __init__(
         self,
         *,
-        pool: Pool,
+        pool_status: Callable[[], PoolStatus],
         in_flight: InFlight,
         dispatcher: Dispatcher,
         intake: CallbackIntake,
         store: JobStore,
         max_jobs: int,
     ) -> None:
-        self._pool = pool
+        self._pool_status = pool_status
         self._in_flight = in_flight
         self._dispatcher = dispatcher
         self._intake = intake
@@ -86,11 +76,9 @@ class LiveMetrics(Collector):
         yield _gauge("draining", "1 while the proxy is draining: it accepts no new jobs.", draining)
 
     def _of_workers(self) -> Iterator[Metric]:
-        pool, counts = self._pool, self._pool.counts
-        by_state = Counter(worker_state(worker) for worker in pool.workers)
-        yield _labelled_gauge(
-            "workers", "Worker processes by state.", "state", {state: by_state[state] for state in WORKER_STATES}
-        )
+        pool = self._pool_status()
+        counts = pool.counts
+        yield _labelled_gauge("workers", "Worker processes by state.", "state", pool.by_state)
         yield _gauge(
             "workers_on_hold", "1 while no worker can be started and new jobs are refused.", bool(pool.on_hold)
         )

@@ -235,7 +235,7 @@ class Check:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await pool.start()
-                while not pool.workers and not pool.on_hold:  # noqa: ASYNC110 - a look at the pool, once, by a person
+                while not pool.status().workers and not pool.on_hold:  # noqa: ASYNC110 - a look at the pool, once, by a person
                     await asyncio.sleep(_LOOK_S)
             reason = pool.on_hold
         except (OSError, TimeoutError) as exc:

@@ -150,8 +150,7 @@ class FrontEnd:
 
     def _children(self) -> set[int]:
         """Return the processes whose ends somebody here waits for."""
-        pids = {worker.pid for worker in self._pool.workers} if self._pool else set()
-        pids.add(self._pool.fork_server_pid if self._pool else 0)
+        pids = self._pool.pids if self._pool else set()
         pids.add(self._job_server.pid if self._job_server else 0)
         return pids
 

@@ -110,7 +110,7 @@ def create_app(
         Route("/callback/{token}/{route:path}", callback_route, methods=called),
     ]
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
-    ready = health.Ready(dispatcher, store, pool, headroom)
+    ready = health.Ready(dispatcher, store, lambda: pool.on_hold, headroom)
     description = openapi.Description(settings)
     client_routes = [
         Route("/queueJob", queue_job, methods=["POST"]),
@@ -127,7 +127,7 @@ def create_app(
     ]
     observers.metrics.registry.register(
         LiveMetrics(
-            pool=pool,
+            pool_status=pool.status,
             in_flight=in_flight,
             dispatcher=dispatcher,
             intake=intake,
@@ -137,11 +137,15 @@ def create_app(
     )
     observers.loop_lag.start()
     snapshots = Snapshots(
-        pool=pool, in_flight=in_flight, dispatcher=dispatcher, observers=observers, max_jobs=settings.max_jobs
+        pool_status=pool.status,
+        in_flight=in_flight,
+        dispatcher=dispatcher,
+        observers=observers,
+        max_jobs=settings.max_jobs,
     )
     find = dashboard.FindJob(in_flight, observers.history, store)
     admin_routes = [
-        Route("/workers", admin.Workers(pool), methods=["GET"]),
+        Route("/workers", admin.Workers(pool.status), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observers.metrics), methods=["GET"]),
         *dashboard.routes(snapshots, find, dashboard.StopJob(dispatcher, find)),
     ]

@@ -13,6 +13,7 @@ from starlette.routing import Route, Router
 
 from proxy.jobs.job import Job
 from proxy.run.wiring import create_app
+from proxy.workers.status import PoolStatus
 from shared import settings
 from shared.job_server.loader import load
 from shared.worker_config import JobServer
@@ -39,7 +40,7 @@ class WholeApp:
         self.stepped = SteppedRunner()
         self.headroom = StatedHeadroom()
         self.store = store or FailingStore()
-        self.pool = SimpleNamespace(on_hold="", workers=[], counts={})
+        self.pool = SimpleNamespace(on_hold="", status=PoolStatus)
         tables: list[list[Route]] = []
 
         def router(routes: list[Route], **options: Any) -> Router:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from proxy.http.asgi import header, send_response
 from proxy.observe.counters import CONTENT_TYPE
-from proxy.observe.gauges import worker_state
 from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from proxy.observe.counters import Metrics
-    from proxy.workers.pool import Pool
-    from proxy.workers.worker import Worker
+    from proxy.workers.status import PoolStatus, WorkerStatus
 
 __all__ = ["MetricsPage", "OwnNames", "Workers"]
 
@@ -61,13 +58,12 @@ class OwnNames:
 class Workers:
     """`GET /workers`: every worker process, with its pid, state, job, age and number of finished jobs."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool_status: Callable[[], PoolStatus]) -> None:
+        self._pool_status = pool_status
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with a list of every worker."""
-        now = time.monotonic()
-        body = json.dumps([_describe(worker, now) for worker in self._pool.workers]).encode()
+        body = json.dumps([_describe(worker) for worker in self._pool_status().workers]).encode()
         await send_response(scope, send, 200, body, b"application/json")
 
 
@@ -82,13 +78,12 @@ class MetricsPage:
         await send_response(scope, send, 200, self._metrics.text(), CONTENT_TYPE)
 
 
-def _describe(worker: Worker, now: float) -> dict[str, Any]:
-    handler = worker.handler
+def _describe(worker: WorkerStatus) -> dict[str, Any]:
     return {
         "pid": worker.pid,
-        "state": worker_state(worker),
-        "job_id": handler.job_id if handler is not None else None,
-        "age_s": round(now - worker.born, 3),
+        "state": worker.state,
+        "job_id": worker.job_id,
+        "age_s": round(worker.age_s, 3),
         "jobs_done": worker.jobs_done,
     }
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.observe.gauges import WORKER_STATES, worker_state
 from proxy.observe.history import SECONDS
 from proxy.workers.memory import WorkerMemory
+from proxy.workers.status import WORKER_STATES
 from shared.lifecycle import State
 
 if TYPE_CHECKING:
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.in_flight import InFlight
     from proxy.observe.observers import Observers
-    from proxy.workers.pool import Pool
+    from proxy.workers.status import PoolStatus, WorkerStatus
 
 __all__ = ["Snapshots"]
 
@@ -38,13 +38,13 @@ class Snapshots:
     def __init__(
         self,
         *,
-        pool: Pool,
+        pool_status: Callable[[], PoolStatus],
         in_flight: InFlight,
         dispatcher: Dispatcher,
         observers: Observers,
         max_jobs: int,
     ) -> None:
-        self._pool = pool
+        self._pool_status = pool_status
         self._in_flight = in_flight
         self._dispatcher = dispatcher
         self._observers = observers
@@ -80,7 +80,7 @@ class Snapshots:
                 waiting.set_result(_encoded(snapshot))
 
     def _snapshot(self) -> dict[str, Any]:
-        workers = self._workers()
+        pool = self._pool_status()
         lag = self._observers.loop_lag
         by_state = self._in_flight.by_state()
         seconds = self._observers.history.seconds()
@@ -93,18 +93,17 @@ class Snapshots:
             "limit": self._max_jobs,
             "accepted": self._in_flight.added,
             "draining": self._dispatcher.draining,
-            "on_hold": self._pool.on_hold,
+            "on_hold": pool.on_hold,
             "lag_ms": [round(lag.last_s * 1000, 1), round(lag.worst_s * 1000, 1)],
             "worker_states": WORKER_STATES,
-            "workers": workers,
-            "workers_by_state": Counter(WORKER_STATES[worker[1]] for worker in workers),
+            "workers": self._rows(pool.workers),
+            "workers_by_state": {state: count for state, count in pool.by_state.items() if count},
             "oldest": self._oldest(),
         }
 
-    def _workers(self) -> list[tuple[Any, ...]]:
+    def _rows(self, workers: Sequence[WorkerStatus]) -> list[tuple[Any, ...]]:
         """Return pid, state, age in seconds, jobs done, memory in KiB and job of each worker, in that order."""
-        now, memory = time.monotonic(), self._memory
-        workers = self._pool.workers
+        memory = self._memory
         memory.refresh(worker.pid for worker in workers)
         rows = []
         for worker in workers:
@@ -112,11 +111,11 @@ class Snapshots:
             rows.append(
                 (
                     worker.pid,
-                    WORKER_STATES.index(worker_state(worker)),
-                    round(now - worker.born, 1),
+                    WORKER_STATES.index(worker.state),
+                    round(worker.age_s, 1),
                     worker.jobs_done,
                     None if held is None else held // 1024,
-                    worker.handler.job_id if worker.handler is not None else None,
+                    worker.job_id,
                 )
             )
         return rows

@@ -15,7 +15,8 @@ from aiohttp import ClientSession
 from proxy.api.description.openapi import document
 from proxy.run.wiring import create_app
 from proxy.store.memory import MemoryStore
-from proxy.workers.pool import Counts, Pool
+from proxy.workers.pool import Pool
+from proxy.workers.status import PoolStatus
 from shared import worker_config
 from shared.errors import Code
 from shared.job_server import loader
@@ -45,7 +46,7 @@ async def test_every_route_is_described_and_nothing_else() -> None:
     for environ in ({}, {"CALLBACK_PORT": "0"}):
         settings = load(environ)
         job_servers = [worker_config.JobServer(url="http://127.0.0.1:9/", profile=loader.load("spreedly"))]
-        pool = cast("Pool", SimpleNamespace(counts=Counts(), workers=[], on_hold=""))
+        pool = cast("Pool", SimpleNamespace(status=PoolStatus, on_hold=""))
         app = create_app(
             settings, job_servers, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback"
         )

@@ -21,7 +21,7 @@ from proxy.observe.counters import PREFIX, Metrics
 from proxy.observe.gauges import LiveMetrics
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
-from proxy.workers.pool import Counts, Pool
+from proxy.workers.status import PoolStatus
 from shared.errors import Code
 
 _ROOT: Final = Path(__file__).resolve().parents[3]
@@ -52,7 +52,7 @@ def _samples(journal: Journal) -> dict[str, set[tuple[str, str]]]:
     metrics = Metrics()
     metrics.registry.register(
         LiveMetrics(
-            pool=cast("Pool", SimpleNamespace(counts=Counts(), workers=[], on_hold="")),
+            pool_status=PoolStatus,
             in_flight=InFlight(),
             dispatcher=cast("Any", SimpleNamespace(draining=False)),
             intake=cast("Any", SimpleNamespace(counts=Counter())),

@@ -3,79 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import os
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 import proxy.workers.pool
-from proxy.workers.fork_server_client import Listener
+import proxy.workers.supply
 from proxy.workers.pool import Pool
 from proxy.workers.worker import Worker
 from shared.errors import AdmissionError, Code
+from tests.support.fork_server import FakeForkServer
 from tests.support.waiting import eventually
-
-
-class FakeForkServer:
-    """Makes workers out of pipes, when the test says so."""
-
-    made: list[FakeForkServer]
-    start_error: OSError | None = None
-
-    def __init__(self, _config: bytes, listener: Listener, _command: object) -> None:
-        self.listener = listener
-        self.pid = 1_000_000 + len(self.made)
-        self.asked = 0
-        self.requests: list[int] = []
-        self.alive: dict[int, list[int]] = {}
-        self.stopped = False
-        self._pids = itertools.count(2_000_000 + 1_000 * len(self.made))
-        self.made.append(self)
-
-    async def start(self) -> None:
-        """Start, or fail as the test wants."""
-        if self.start_error is not None:
-            raise self.start_error
-
-    def fork(self, count: int) -> None:
-        """Note what is asked for."""
-        self.asked += count
-        self.requests.append(count)
-
-    async def stop(self) -> None:
-        """End, with every worker."""
-        self.stopped = True
-        for pid in list(self.alive):
-            self.ends(pid, -9)
-
-    # --- what the test says ------------------------------------------------------------------------------------------
-
-    def answers(self, count: int | None = None) -> None:
-        """Make `count` of the workers that were asked for; None: all."""
-        for _ in range(self.asked if count is None else count):
-            assert self.asked > 0
-            self.asked -= 1
-            pid = next(self._pids)
-            pidfd, alive_w = os.pipe()
-            inbox_r, inbox_w = os.pipe()
-            outbox_r, outbox_w = os.pipe()
-            self.alive[pid] = [alive_w, inbox_r, outbox_w]
-            self.listener.on_forked(pid, pidfd, inbox_w, outbox_r)
-
-    def fails(self) -> None:
-        """Say that the oldest request could not be met."""
-        self.asked -= 1
-        self.listener.on_fork_failed("out of cheese")
-
-    def ends(self, pid: int, status: int = 1) -> None:
-        """Let a worker end."""
-        for fd in self.alive.pop(pid):
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self.listener.on_exited(pid, status)
 
 
 class Stage:
@@ -104,7 +42,7 @@ async def stages(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     async def make(*, spares: int = 0, max_jobs: int = 1) -> Stage:
         servers: list[FakeForkServer] = []
         kind = type("Fake", (FakeForkServer,), {"made": servers})
-        monkeypatch.setattr(proxy.workers.pool, "ForkServer", kind)
+        monkeypatch.setattr(proxy.workers.supply, "ForkServer", kind)
         pool = Pool(config=b"", spares=spares, max_jobs=max_jobs, max_body_bytes=1_000)
         await pool.start()
         made.append(Stage(pool, servers))
@@ -129,8 +67,7 @@ async def test_the_spares_are_asked_for_at_the_start_and_kept(stages: Make) -> N
     stage.pool.release(taken, reusable=True)  # its only job: it leaves, and nobody takes its place
     stage.server.ends(taken.pid, 0)
     assert stage.server.requests == [3, 1]
-    spare = next(worker for worker in stage.pool.workers)
-    stage.server.ends(spare.pid)
+    stage.server.ends(stage.pool.status().workers[0].pid)
     assert stage.server.requests == [3, 1, 1]
 
 
@@ -147,7 +84,7 @@ async def test_a_burst_is_served_in_arrival_order(stages: Make) -> None:
     assert len({ticket.result().pid for ticket in tickets}) == 6
     stage.server.answers()
     assert stage.server.asked == 0
-    assert len(stage.pool.workers) == 8
+    assert len(stage.pool.status().workers) == 8
 
 
 async def test_nobody_overtakes_a_job_that_queues(stages: Make) -> None:
@@ -223,12 +160,11 @@ async def test_a_fork_that_fails_refuses_whoever_queues_and_one_that_works_ends_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`no-worker` at once; while on hold one worker is tried now and then; then everything goes on by itself."""
-    monkeypatch.setattr(proxy.workers.pool, "_RETRY_S", 0.01)
+    monkeypatch.setattr(proxy.workers.supply, "_RETRY_S", 0.01)
     stage = await stages(spares=1)
     stage.server.answers()
-    spare = stage.pool.workers[0]
     taken, queued = stage.pool.request(), stage.pool.request()
-    assert taken.result() is spare
+    assert taken.done()
     stage.server.fails()
     for ticket in (queued, stage.pool.request()):
         with pytest.raises(AdmissionError, match="out of cheese") as caught:
@@ -237,7 +173,7 @@ async def test_a_fork_that_fails_refuses_whoever_queues_and_one_that_works_ends_
     assert "out of cheese" in stage.pool.on_hold
     before = len(stage.server.requests)
     stage.server.asked = 0
-    stage.pool._starting = 0  # noqa: SLF001 - what else was asked for is taken as failed too
+    stage.pool._supply._starting = 0  # noqa: SLF001 - what else was asked for is taken as failed too
     await eventually(lambda: len(stage.server.requests) > before)
     assert stage.server.requests[before:] == [1]
     stage.server.answers(1)
@@ -245,25 +181,16 @@ async def test_a_fork_that_fails_refuses_whoever_queues_and_one_that_works_ends_
     assert stage.pool.request().done()
 
 
-async def test_many_spares_that_die_by_themselves_are_a_storm(
-    stages: Make,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """After so many within so many seconds new jobs are refused, and workers are no longer made without end."""
-    monkeypatch.setattr(proxy.workers.pool, "_STORM_DEATHS", 5)
-    monkeypatch.setattr(proxy.workers.pool, "_RETRY_S", 0.01)
+async def test_a_spare_that_dies_is_told_to_the_supply(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many of them are a storm (test_supply.py); each is replaced."""
+    monkeypatch.setattr(proxy.workers.supply, "_RETRY_S", 0.01)
     stage = await stages(spares=2)
-    stage.pool._deaths = deque(maxlen=5)  # noqa: SLF001 - as patched
-    for death in range(1, 6):
+    for death in range(30):
         assert not stage.pool.on_hold, death
         stage.server.answers()
         stage.server.ends(next(iter(stage.server.alive)))
-    assert "5 spare workers died" in stage.pool.on_hold
-    assert stage.pool.counts.storms == 1
-    asked = sum(stage.server.requests)
-    await eventually(lambda: sum(stage.server.requests) == asked + 1)
-    stage.server.answers(1)
-    assert not stage.pool.on_hold
+    assert "30 spare workers died" in stage.pool.on_hold
+    assert stage.pool.status().counts.spares_died == 30
 
 
 async def test_a_worker_that_dies_at_its_job_is_no_storm(stages: Make) -> None:
@@ -275,7 +202,7 @@ async def test_a_worker_that_dies_at_its_job_is_no_storm(stages: Make) -> None:
         ticket.result().handler = _Deaf()
         stage.server.ends(ticket.result().pid, -11)
     assert not stage.pool.on_hold
-    assert stage.pool.counts.spares_died == 0
+    assert stage.pool.status().counts.spares_died == 0
 
 
 async def test_a_lost_fork_server_is_replaced_and_its_workers_live_on(
@@ -283,35 +210,17 @@ async def test_a_lost_fork_server_is_replaced_and_its_workers_live_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The queue waits for the new one; the workers of the old one are used."""
-    monkeypatch.setattr(proxy.workers.pool, "_RESTART_S", 0.01)
+    monkeypatch.setattr(proxy.workers.supply, "_RESTART_S", 0.01)
     stage = await stages(max_jobs=0)
     first = stage.pool.request()
     stage.server.answers(1)
     queued = stage.pool.request()
     stage.server.listener.on_lost()
-    assert stage.pool.fork_server_pid == 0
+    assert 0 in stage.pool.pids
     await eventually(lambda: len(stage.servers) == 2)
     await eventually(lambda: stage.server.asked == 1)
     stage.pool.release(first.result(), reusable=True)
     assert queued.result() is first.result()
-
-
-async def test_a_fork_server_that_cannot_be_started_is_tried_again(
-    stages: Make,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Meanwhile jobs are refused."""
-    monkeypatch.setattr(proxy.workers.pool, "_RESTART_S", 0.01)
-    stage = await stages()
-    monkeypatch.setattr(FakeForkServer, "start_error", OSError(11, "Resource temporarily unavailable"))
-    stage.server.listener.on_lost()
-    await eventually(lambda: stage.pool.on_hold)
-    with pytest.raises(AdmissionError):
-        stage.pool.request().result()
-    monkeypatch.setattr(FakeForkServer, "start_error", None)
-    await eventually(lambda: stage.server.asked > 0)
-    stage.server.answers(1)
-    assert not stage.pool.on_hold
 
 
 async def test_surplus_workers_go_after_a_while(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,17 +231,17 @@ async def test_surplus_workers_go_after_a_while(stages: Make, monkeypatch: pytes
     stage.server.answers()
     for ticket in tickets:
         stage.pool.release(ticket.result(), reusable=True)
-    last = tickets[-1].result()
+    last = tickets[-1].result().pid
 
-    def staying() -> list[Worker]:
+    def staying() -> list[int]:
         again = [stage.pool.request() for _ in range(2)]
         for ticket in reversed(again):
             stage.pool.release(ticket.result(), reusable=True)
-        return [worker for worker in stage.pool.workers if not worker.stopping]
+        return _staying(stage)
 
     await eventually(lambda: len(staying()) == 2)
     assert last in staying()
-    await eventually(lambda: sum(not worker.stopping for worker in stage.pool.workers) == 1)
+    await eventually(lambda: len(_staying(stage)) == 1)
 
 
 async def test_surplus_workers_without_a_job_go_soon(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +252,7 @@ async def test_surplus_workers_without_a_job_go_soon(stages: Make, monkeypatch: 
     stage.server.answers()
     for ticket in used:
         stage.pool.release(ticket.result(), reusable=True)
-    busy = [stage.pool.request() for _ in stage.pool.workers]
+    busy = [stage.pool.request() for _ in stage.pool.status().workers]
     unwanted = [stage.pool.request() for _ in range(4)]
     for ticket in unwanted:
         stage.pool.withdraw(ticket)
@@ -351,12 +260,27 @@ async def test_surplus_workers_without_a_job_go_soon(stages: Make, monkeypatch: 
     for ticket in busy:
         stage.pool.release(ticket.result(), reusable=True)
 
-    def staying() -> list[Worker]:
-        return [worker for worker in stage.pool.workers if not worker.stopping]
+    assert len(_staying(stage)) > len(busy)
+    await eventually(lambda: len(_staying(stage)) == len(busy))
+    assert {ticket.result().pid for ticket in busy} == set(_staying(stage))
 
-    assert len(staying()) > len(busy)
-    await eventually(lambda: len(staying()) == len(busy))
-    assert {ticket.result() for ticket in busy} == set(staying())
+
+async def test_the_status_says_what_each_worker_does(stages: Make) -> None:
+    """Who has a job, and which; the numbers of each state, and what happened so far."""
+    stage = await stages(spares=2, max_jobs=0)
+    stage.server.answers()
+    ticket = stage.pool.request()
+    ticket.result().handler = _Deaf()
+    status = stage.pool.status()
+    assert {worker.pid: (worker.state, worker.job_id) for worker in status.workers} == {
+        pid: ("waiting", "job") if pid == ticket.result().pid else ("spare", None) for pid in stage.server.alive
+    }
+    assert status.by_state == {"spare": 1, "assigned": 0, "submitting": 0, "waiting": 1, "stopping": 0}
+    stage.pool.release(ticket.result(), reusable=True)
+    assert (status.counts.started, status.counts.reused) == (2, 0)
+    assert stage.pool.status().counts.reused == 1
+    stage.pool.release(stage.pool.request().result(), reusable=False)
+    assert stage.pool.status().by_state["stopping"] == 1
 
 
 async def test_a_pool_that_stops_refuses_who_queues_and_waits_for_its_workers(stages: Make) -> None:
@@ -368,10 +292,15 @@ async def test_a_pool_that_stops_refuses_who_queues_and_waits_for_its_workers(st
     with pytest.raises(AdmissionError) as caught:
         tickets[2].result()
     assert caught.value.code is Code.SHUTTING_DOWN
-    assert stage.pool.workers == []
+    assert stage.pool.status().workers == ()
     assert stage.server.stopped
     stage.server.answers(1)
-    assert stage.pool.workers[0].stopping
+    assert stage.pool.status().workers[0].state == "stopping"
+
+
+def _staying(stage: Stage) -> list[int]:
+    """The workers that have not been told to leave."""
+    return [worker.pid for worker in stage.pool.status().workers if worker.state != "stopping"]
 
 
 class _Deaf:

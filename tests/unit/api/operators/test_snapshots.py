@@ -21,6 +21,7 @@ from proxy.observe.history import SECONDS, History
 from proxy.observe.loop_lag import LoopLag
 from proxy.observe.observers import Observers
 from proxy.workers.memory import WorkerMemory, private_bytes
+from proxy.workers.status import PoolStatus
 from shared.errors import Code
 from shared.lifecycle import Event, Submitted
 from shared.outcome import Failed, Succeeded
@@ -29,21 +30,18 @@ from tests.support.waiting import eventually
 
 
 class _Pool:
-    on_hold = ""
-
     def __init__(self) -> None:
         self.asked = 0
 
-    @property
-    def workers(self) -> list[Any]:
+    def status(self) -> PoolStatus:
         self.asked += 1
-        return []
+        return PoolStatus()
 
 
 def _feed() -> tuple[Snapshots, _Pool]:
     pool = _Pool()
     feed = Snapshots(
-        pool=cast("Any", pool),
+        pool_status=pool.status,
         in_flight=InFlight(),
         dispatcher=cast("Any", SimpleNamespace(draining=False)),
         observers=Observers(),

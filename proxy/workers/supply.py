@@ -1,0 +1,202 @@
+"""How workers are made: by a fork server, which is replaced when it dies; and when making them is paused.
+
+Theory of operation
+-------------------
+
+`Supply.request` says how many workers are wanted beyond those there are. The fork server is asked for what is missing,
+and each worker is handed over as it starts.
+
+Two things interrupt this: a fork that fails (no process ids, no memory, no descriptors), and idle workers that keep
+dying. Both put the supply on hold: whoever wants workers is told so, the log says why, and every `_RETRY_S` one single
+worker is requested; the first one that starts ends the hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from proxy import log
+from proxy.workers.fork_server_client import ForkServer
+from proxy.workers.status import Counts
+
+__all__ = ["Supply", "Wanting"]
+
+#: While on hold: how often one worker is requested.
+_RETRY_S: Final = 0.5
+#: If this many spares die within this many seconds, it is a storm and not an accident.
+_STORM_DEATHS: Final = 30
+_STORM_S: Final = 10.0
+#: A dead fork server is replaced at once, but not more often than this.
+_RESTART_S: Final = 0.5
+#: How long jobs wait for the first worker of the new fork server before they are refused.
+_LOST_S: Final = 1.0
+
+
+class Wanting(Protocol):
+    """Whoever wants workers."""
+
+    def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
+        """Take over the descriptors of a new worker."""
+
+    def on_exited(self, pid: int, status: int) -> None:
+        """Receive the exit status of a worker."""
+
+    def on_hold_begun(self) -> None:
+        """Receive that no worker can be started now; `Supply.on_hold` says why."""
+
+    def on_ready(self) -> None:
+        """Receive that workers can be requested (again); earlier requests may be lost."""
+
+
+class Supply:
+    """Makes workers for one who wants them."""
+
+    def __init__(self, config: bytes, command: Sequence[str], wanting: Wanting, counts: Counts) -> None:
+        """`config` and `command` are those of `ForkServer`."""
+        self._config = config
+        self._command = command
+        self._wanting = wanting
+        self._counts = counts
+        self._fork_server: ForkServer | None = None
+        #: Workers that were requested and have not started.
+        self._starting = 0
+        self._last_start = float("-inf")
+        self._has_forked = False
+        self._deaths: deque[float] = deque(maxlen=_STORM_DEATHS)
+        self._closing = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Why no worker can be started now; empty if all is well.
+        self.on_hold = ""
+
+    @property
+    def fork_server_pid(self) -> int:
+        """The process that forks the workers; 0 if there is none now."""
+        return self._fork_server.pid if self._fork_server else 0
+
+    async def start(self) -> None:
+        """Start the fork server. Raises OSError if it cannot be started."""
+        await self._start_fork_server()
+
+    def request(self, wanted: int) -> None:
+        """See to it that `wanted` workers are on their way; no-op while on hold."""
+        missing = wanted - self._starting
+        if missing > 0 and self._fork_server is not None and not self.on_hold and not self._closing:
+            self._starting += missing
+            self._fork_server.fork(missing)
+
+    def close(self) -> None:
+        """Request no more workers, whatever happens."""
+        self._closing = True
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """End the fork server and, with it, every worker that it still has."""
+        self.close()
+        if self._fork_server is not None:
+            await self._fork_server.stop()
+
+    def note_death(self) -> None:
+        """Note that an idle worker died by itself; if many do, starting more is useless."""
+        now = asyncio.get_running_loop().time()
+        self._deaths.append(now)
+        self._counts.spares_died += 1
+        if len(self._deaths) == _STORM_DEATHS and now - self._deaths[0] < _STORM_S:
+            self._counts.storms += 1
+            self._go_on_hold(f"{_STORM_DEATHS} spare workers died within {now - self._deaths[0]:.1f} s")
+
+    # --- reports of the fork server ----------------------------------------------------------------------------------
+
+    def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
+        """Hand over a new worker; it ends a hold."""
+        self._starting = max(0, self._starting - 1)
+        self._has_forked = True
+        if "lost" in self._timers:
+            self._timers.pop("lost").cancel()
+        self._counts.started += 1
+        if self.on_hold and not self._closing:
+            self.on_hold = ""
+            self._deaths.clear()
+            log.event("info", "workers can be started again")
+        self._wanting.on_forked(pid, pidfd, inbox_fd, outbox_fd)
+
+    def on_fork_failed(self, reason: str) -> None:
+        """A worker could not be started: go on hold."""
+        self._starting = max(0, self._starting - 1)
+        self._counts.failed_forks += 1
+        self._go_on_hold(f"no worker could be started: {reason}")
+
+    def on_exited(self, pid: int, status: int) -> None:
+        """Pass an exit status on."""
+        self._wanting.on_exited(pid, status)
+
+    def on_lost(self) -> None:
+        """The fork server died: replace it. Its workers continue."""
+        pid, self._fork_server, self._starting = self.fork_server_pid, None, 0
+        if self._closing:
+            return
+        log.event("error", "the fork server died and is being replaced", pid=pid)
+        if not self._has_forked:
+            self._go_on_hold("the fork server ended before it had made a worker")
+        elif "lost" not in self._timers:
+            self._later("lost", _LOST_S, self._on_lost_for_long)
+        now = asyncio.get_running_loop().time()
+        self._later("restart", max(0.0, self._last_start + _RESTART_S - now), self._restart)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _on_lost_for_long(self) -> None:
+        del self._timers["lost"]
+        self._go_on_hold(f"no worker was made within {_LOST_S:g} s after the fork server was lost")
+
+    def _go_on_hold(self, reason: str) -> None:
+        if self._closing:
+            return
+        if not self.on_hold:
+            log.event("error", "new jobs are refused until a worker can be started", reason=reason)
+        self.on_hold = reason
+        self._wanting.on_hold_begun()
+        self._later("retry", _RETRY_S, self._try_one)
+
+    def _try_one(self) -> None:
+        if not self.on_hold or self._closing:
+            return
+        if self._fork_server is not None and not self._starting:
+            self._starting += 1
+            self._fork_server.fork(1)
+        self._later("retry", _RETRY_S, self._try_one)
+
+    def _restart(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._restart_fork_server())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _restart_fork_server(self) -> None:
+        try:
+            await self._start_fork_server()
+        except OSError as exc:
+            self._go_on_hold(f"the fork server could not be started: {exc.strerror}")
+            self._later("restart", _RESTART_S, self._restart)
+
+    async def _start_fork_server(self) -> None:
+        self._last_start = asyncio.get_running_loop().time()
+        self._counts.fork_servers += 1
+        self._has_forked = False
+        fork_server = ForkServer(self._config, self, self._command)
+        await fork_server.start()
+        if self._closing:
+            await fork_server.stop()
+            return
+        self._fork_server = fork_server
+        self._wanting.on_ready()
+
+    def _later(self, name: str, delay_s: float, call: Callable[[], None]) -> None:
+        if name in self._timers:
+            self._timers[name].cancel()
+        self._timers[name] = asyncio.get_running_loop().call_later(delay_s, call)

@@ -1,0 +1,189 @@
+"""How workers are made, with a fork server that makes pipes in the place of processes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from proxy.workers import supply
+from proxy.workers.status import Counts
+from proxy.workers.supply import Supply
+from tests.support.fork_server import FakeForkServer
+from tests.support.waiting import eventually
+
+
+class _Shop:
+    """Wants workers, and closes what it gets of them."""
+
+    def __init__(self, servers: list[FakeForkServer]) -> None:
+        self.servers = servers
+        self.counts = Counts()
+        self.supply = Supply(b"", (), self, self.counts)
+        self.got: list[int] = []
+        self.exited: list[tuple[int, int]] = []
+        self.holds: list[str] = []
+        self.ready = 0
+
+    @property
+    def server(self) -> FakeForkServer:
+        """The fork server of now."""
+        return self.servers[-1]
+
+    def on_forked(self, pid: int, *fds: int) -> None:
+        """Note a worker."""
+        self.got.append(pid)
+        for fd in fds:
+            os.close(fd)
+
+    def on_exited(self, pid: int, status: int) -> None:
+        """Note an end."""
+        self.exited.append((pid, status))
+
+    def on_hold_begun(self) -> None:
+        """Note that nothing can be had."""
+        self.holds.append(self.supply.on_hold)
+
+    def on_ready(self) -> None:
+        """Note that something can be had."""
+        self.ready += 1
+
+
+@pytest.fixture
+async def shop(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[_Shop]:
+    """A shop whose supply has been started, and soon tries again."""
+    for name in ("_RETRY_S", "_RESTART_S"):
+        monkeypatch.setattr(supply, name, 0.01)
+    servers: list[FakeForkServer] = []
+    monkeypatch.setattr(supply, "ForkServer", type("Fake", (FakeForkServer,), {"made": servers}))
+    made = _Shop(servers)
+    await made.supply.start()
+    yield made
+    for server in servers:
+        for pid in list(server.alive):
+            server.ends(pid, 0)
+    await made.supply.stop()
+
+
+async def test_only_what_is_not_on_its_way_is_requested(shop: _Shop) -> None:
+    """A wish that grows asks for the difference; one that shrinks asks for nothing."""
+    for wanted in (3, 3, 5, 1, 0):
+        shop.supply.request(wanted)
+    assert shop.server.requests == [3, 2]
+    shop.server.answers(2)
+    assert len(shop.got) == 2
+    shop.supply.request(4)
+    assert shop.server.requests == [3, 2, 1]
+
+
+async def test_an_exit_status_is_passed_on(shop: _Shop) -> None:
+    """To whoever has the worker."""
+    shop.supply.request(1)
+    shop.server.answers()
+    shop.server.ends(shop.got[0], -9)
+    assert shop.exited == [(shop.got[0], -9)]
+
+
+async def test_a_fork_that_fails_begins_a_hold_and_one_that_works_ends_it(shop: _Shop) -> None:
+    """Meanwhile one worker is tried now and then, and nothing else is requested."""
+    shop.supply.request(1)
+    shop.server.fails()
+    assert shop.holds == ["no worker could be started: out of cheese"]
+    shop.supply.request(7)
+    await eventually(lambda: len(shop.server.requests) == 2)
+    assert shop.server.requests[1:] == [1]
+    shop.server.answers(1)
+    assert not shop.supply.on_hold
+    shop.supply.request(7)
+    assert shop.server.requests[2:] == [7]
+    assert (shop.counts.failed_forks, shop.counts.started) == (1, 1)
+
+
+async def test_many_idle_workers_that_die_are_a_storm(shop: _Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many within so many seconds workers are no longer made without end."""
+    monkeypatch.setattr(supply, "_STORM_DEATHS", 5)
+    shop.supply._deaths = deque(maxlen=5)  # noqa: SLF001 - as patched
+    for death in range(5):
+        assert not shop.holds, death
+        shop.supply.note_death()
+    assert "5 spare workers died" in shop.holds[0]
+    assert (shop.counts.storms, shop.counts.spares_died) == (1, 5)
+    await eventually(lambda: shop.server.requests == [1])
+    shop.server.answers(1)
+    shop.supply.note_death()
+    assert not shop.supply.on_hold
+
+
+async def test_deaths_far_apart_are_no_storm(shop: _Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are accidents."""
+    monkeypatch.setattr(supply, "_STORM_DEATHS", 5)
+    monkeypatch.setattr(supply, "_STORM_S", 0.0)
+    shop.supply._deaths = deque(maxlen=5)  # noqa: SLF001 - as patched
+    for _ in range(20):
+        shop.supply.note_death()
+    assert not shop.holds
+
+
+async def test_a_fork_server_that_dies_is_replaced(shop: _Shop) -> None:
+    """Who wants workers hears of the new one, since what was requested from the old one is lost."""
+    shop.supply.request(2)
+    shop.server.answers(1)
+    shop.server.listener.on_lost()
+    assert shop.supply.fork_server_pid == 0
+    await eventually(lambda: shop.ready == 2)
+    shop.supply.request(1)
+    assert [server.requests for server in shop.servers] == [[2], [1]]
+    assert shop.counts.fork_servers == 2
+
+
+async def test_one_that_dies_before_its_first_worker_is_a_hold_at_once(shop: _Shop) -> None:
+    """As it is likely that the next one will, too; the first worker ends it."""
+    shop.server.listener.on_lost()
+    assert shop.holds == ["the fork server ended before it had made a worker"]
+    await eventually(lambda: shop.servers[1:] and shop.server.requests == [1])
+    shop.server.answers(1)
+    assert not shop.supply.on_hold
+
+
+async def test_a_new_fork_server_without_a_worker_for_long_is_a_hold(
+    shop: _Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs do not wait for ever."""
+    monkeypatch.setattr(supply, "_LOST_S", 0.01)
+    shop.supply.request(1)
+    shop.server.answers()
+    shop.server.listener.on_lost()
+    await eventually(lambda: shop.holds)
+    assert "after the fork server was lost" in shop.holds[0]
+
+
+async def test_a_fork_server_that_cannot_be_started_is_tried_again(
+    shop: _Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile there is a hold that says why."""
+    shop.supply.request(1)
+    shop.server.answers()
+    monkeypatch.setattr(FakeForkServer, "start_error", OSError(11, "Resource temporarily unavailable"))
+    shop.server.listener.on_lost()
+    await eventually(lambda: any("Resource temporarily unavailable" in hold for hold in shop.holds))
+    monkeypatch.setattr(FakeForkServer, "start_error", None)
+    await eventually(lambda: shop.ready == 2)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda shop: shop.server.listener.on_lost(),
+        lambda shop: shop.server.listener.on_fork_failed("too late"),
+        lambda shop: shop.supply.request(5),
+    ],
+)
+async def test_a_supply_that_is_closed_does_nothing_any_more(shop: _Shop, happens: Callable[[_Shop], None]) -> None:
+    """Whatever comes."""
+    shop.supply.close()
+    happens(shop)
+    assert shop.holds == []
+    assert shop.servers[0].requests == []
+    assert len(shop.servers) == 1
