@@ -12,7 +12,8 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpServer
 
 from shared.job_server import loader
-from shared.messages import Ask, Told
+from shared.lifecycle import Event
+from shared.messages import Ask, Assign, Told
 from shared.worker_config import JobServer, WorkerConfig
 from worker.job_servers import JobServers
 
@@ -230,3 +231,20 @@ async def test_a_job_server_that_is_not_there_is_told(bench: Bench) -> None:
     servers.close()
     assert told.kind == "unavailable"
     assert told.error.startswith("no connection to the job server")
+
+
+async def test_a_call_beside_a_submission_does_not_say_that_the_submission_is_connected(bench: Bench) -> None:
+    """The two share a client, and what is said of the one must not be taken for news of the other."""
+    await bench.start()
+    bench.answers["/"] = hang
+    bench.answer("/jobs/7", {"state": "half"})
+    events: list[Event] = []
+    job = Assign(job_id="0" * 32, callback_url="http://proxy/t", deadline=time.monotonic() + 5, body=b"{}")
+    submission = asyncio.create_task(bench.servers.client("").submit(job, events.append))
+    while not bench.seen:
+        await asyncio.sleep(0.01)
+    assert (await bench.ask()).state == "half"
+    assert events == [Event.CONNECTED]
+    submission.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await submission
