@@ -11,31 +11,36 @@ Theory of operation
 4. somebody cancels the job: `cancelled`.
 
 What the failure says about the job server (`submitted`) is read from the job's state at that moment, so all that the
-worker wrote before is read first (see proxy/workers/worker.py, invariant 2).
+worker wrote before is read first (see proxy/workers/worker.py, invariant 2). Where the deadline or whoever cancels is
+first, the worker still runs, and may be about to submit the job: as long as nothing is known to have left it, it is
+killed, and `no` is said only once it has exited.
 
 Where a worker ends and nothing had left it that could start the job, nobody need hear of it: another worker gets the
 job, up to `_MORE_WORKERS` times, within the deadline. A worker that contradicts itself is not believed in anything, and
 its job is not given to another.
 
 Whatever happened, the worker goes back to the pool exactly once: reusable after a success, to be stopped after anything
-else, since nobody knows what a failed job left behind in it. The outcome is not kept waiting for that.
+else, since nobody knows what a failed job left behind in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
 from uuid import UUID
 
 from proxy.jobs import log_lines
+from proxy.jobs.job import Job
 from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, IllegalEventError, State, Submitted
 from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, Outputs, Progress, Told
 from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
-    from proxy.jobs.job import Job
+    from collections.abc import Callable
+
     from proxy.workers.pool import Pool
     from proxy.workers.worker import Worker
 
@@ -43,6 +48,8 @@ __all__ = ["LocalRunner"]
 
 #: A job that has lost so many workers and one more is likely to be the reason.
 _MORE_WORKERS: Final = 2
+#: How long a worker that was killed is waited for, before the fate of its job is called unknown.
+_EXIT_S: Final = 0.5
 #: So many workers make calls about jobs that have none, at the same time.
 _BORROWED: Final = 4
 #: How long after its deadline the answer to a call is waited for.
@@ -114,21 +121,20 @@ class LocalRunner:
 
     async def _run_in_one_worker(self, job: Job) -> Outcome | None:
         """Return the outcome; or None where the worker was lost and nothing had left it."""
-        worker: Worker | None = None
-        outcome: Outcome | None = None
         try:
             async with asyncio.timeout_at(job.deadline):
                 worker = await self._worker_for(job)
-                outcome = await self._watch(job, worker) if worker is not None else job.cancellation()
         except TimeoutError:
-            outcome = _overdue(job)
+            return _overdue(job)
         except AdmissionError as exc:
-            outcome = job.failure(exc.code, exc.detail)
-        except StoreUnavailableError as exc:
-            outcome = job.failure(Code.JOURNAL_UNAVAILABLE, str(exc))
+            return job.failure(exc.code, exc.detail)
+        if worker is None:
+            return job.cancellation()
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._watch(job, worker)
         finally:
-            if worker is not None:
-                self._pool.release(worker, reusable=isinstance(outcome, Succeeded))
+            self._pool.release(worker, reusable=isinstance(outcome, Succeeded))
         return outcome
 
     async def _worker_for(self, job: Job) -> Worker | None:
@@ -171,11 +177,24 @@ class LocalRunner:
             watch.call.leave()
 
     async def _outcome(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
+        try:
+            async with asyncio.timeout_at(job.deadline):
+                outcome = await self._hand_over(job, worker, watch)
+        except TimeoutError:
+            return await self._given_up(job, worker, watch, _overdue)
+        except StoreUnavailableError as exc:
+            return job.failure(Code.JOURNAL_UNAVAILABLE, str(exc))
+        if isinstance(outcome, Failed) and outcome.code is Code.CANCELLED:
+            return await self._given_up(job, worker, watch, Job.cancellation)
+        return outcome
+
+    async def _hand_over(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
         if worker.gone:  # it ended while the ticket was on its way, and its end was reported to nobody
             watch.on_death("it died before it had the job")
         await job.recorder.submitting()
         if watch.outcome.done():  # cancelled, or the worker died, before it had anything to do
             return watch.outcome.result()
+        watch.has_job = True
         worker.send(
             Assign(
                 job_id=job.id,
@@ -191,6 +210,15 @@ class LocalRunner:
         )
         job.callback.add_done_callback(watch.on_callback)
         return await watch.outcome
+
+    async def _given_up(self, job: Job, worker: Worker, watch: _Watch, failure: Callable[[Job], Failed]) -> Failed:
+        """Return the failure of a job whose worker still has it, and may just now submit it."""
+        if watch.has_job and job.submitted is Submitted.NO:
+            self._pool.kill(worker)
+            await asyncio.wait((watch.exited,), timeout=_EXIT_S)
+            if not watch.exited.done() or watch.contradicted:
+                return replace(failure(job), submitted=Submitted.UNKNOWN)
+        return failure(job)
 
 
 class _LostError(Exception):
@@ -247,6 +275,12 @@ class _Watch:
     def __init__(self, job: Job, worker: Worker) -> None:
         #: None: the worker was lost, and nothing had left it.
         self.outcome: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        #: Whether the worker was sent the job: from then on it may submit it.
+        self.has_job = False
+        #: Done when the worker has exited, and all that it wrote is read.
+        self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        #: Whether the worker said what cannot be.
+        self.contradicted = False
         self._job = job
         self._worker = worker
         self.call = _Call()
@@ -284,6 +318,8 @@ class _Watch:
                 assert_never(message)
 
     def on_death(self, reason: str) -> None:
+        if not self.exited.done():
+            self.exited.set_result(None)
         detail = f"the worker with pid {self._worker.pid} did not finish the job: {reason}"
         if self._worker.broken:
             self._disbelieve(detail)
@@ -318,6 +354,7 @@ class _Watch:
 
     def _disbelieve(self, detail: str) -> None:
         """End the job: a worker that says what cannot be may have done what it did not say."""
+        self.contradicted = True
         submitted = Submitted.YES if self._job.submitted is Submitted.YES else Submitted.UNKNOWN
         self._finish(Failed(code=Code.WORKER_DIED, detail=detail, submitted=submitted))
 

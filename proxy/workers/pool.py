@@ -119,7 +119,7 @@ class Pool:
         if worker.gone:
             return
         if not reusable:
-            self._counts.stopped += 1
+            self._counts.stopped += not worker.stopping
             worker.stop()
             return
         worker.jobs_done += 1
@@ -128,6 +128,11 @@ class Pool:
             return
         self._counts.reused += 1
         self._offer(worker)
+
+    def kill(self, worker: Worker) -> None:
+        """End a worker at once; it is still to be given back."""
+        self._counts.stopped += 1
+        worker.kill()
 
     async def stop(self) -> None:
         """Refuse everything, end every worker and the fork server, and wait until they have exited."""

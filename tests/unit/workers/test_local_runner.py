@@ -31,10 +31,21 @@ class FakeWorker:
         self.handler: Any = None
         self.gone = False
         self.broken = False
+        #: What it has written that nobody has read yet; and whether it does not even end when it is killed.
+        self.unread: list[Event] = []
+        self.stuck = False
+        self.killed = False
 
     def send(self, message: ToWorker) -> None:
         """Note a message."""
         self.sent.append(message)
+
+    def die(self) -> None:
+        """End; what was written is read first."""
+        handler, self.handler, self.gone = self.handler, None, True
+        for event in self.unread:
+            handler.on_message(Progress(job_id=handler.job_id, event=event))
+        handler.on_death("it was killed by SIGKILL")
 
 
 class FakePool:
@@ -55,6 +66,12 @@ class FakePool:
         """Note it."""
         assert ticket is self.tickets[-1]
         self.withdrawn += 1
+
+    def kill(self, worker: FakeWorker) -> None:
+        """Have the worker end, in a later round."""
+        worker.killed = True
+        if not worker.stuck:
+            asyncio.get_running_loop().call_soon(worker.die)
 
     def release(self, worker: FakeWorker, *, reusable: bool) -> None:
         """Note it, and let the worker forget the job."""
@@ -198,6 +215,48 @@ async def test_a_failure_says_what_the_state_says(events: tuple[Event, ...], sub
     outcome = await stage.failed()
     assert (outcome.code, outcome.submitted) == (code, submitted)
     assert stage.pool.released == [False]
+
+
+@pytest.mark.parametrize("end", ["deadline", "cancelled"])
+@pytest.mark.parametrize(("unread", "submitted"), [*STEPS, ((Event.REPLY_READ,), Submitted.UNKNOWN)])
+async def test_what_a_worker_has_done_in_the_last_moment_counts(
+    unread: tuple[Event, ...], submitted: Submitted, end: str
+) -> None:
+    """It may have submitted the job before anybody has read that: it is killed and heard before `no` is said.
+
+    One that says what cannot be is not believed.
+    """
+    stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
+    await stage.assigned()
+    stage.worker.unread = list(unread)
+    if end == "cancelled":
+        stage.job.cancelled.set_result("its client")
+    outcome = await stage.failed()
+    assert (outcome.submitted, stage.worker.killed, stage.pool.released) == (submitted, True, [False])
+
+
+@pytest.mark.parametrize("end", ["deadline", "cancelled"])
+async def test_a_worker_that_cannot_be_killed_may_have_submitted_its_job(end: str) -> None:
+    """Nobody is kept waiting for it, and nothing is known of the job."""
+    stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
+    await stage.assigned()
+    stage.worker.stuck = True
+    if end == "cancelled":
+        stage.job.cancelled.set_result("its client")
+    outcome = await stage.failed()
+    assert (outcome.submitted, stage.pool.released) == (Submitted.UNKNOWN, [False])
+
+
+async def test_a_worker_that_has_not_been_given_the_job_is_not_killed() -> None:
+    """It cannot have done anything."""
+    stage = Stage()
+    stage.store.hanging = True
+    await stage.given()
+    await eventually(lambda: len(stage.store.puts) == 2)
+    stage.job.cancelled.set_result("its client")
+    stage.store.hanging = False
+    outcome = await stage.failed()
+    assert (outcome.submitted, stage.worker.killed, stage.worker.sent) == (Submitted.NO, False, [])
 
 
 async def test_a_job_that_gets_no_worker_in_time_was_not_submitted() -> None:
