@@ -27,22 +27,44 @@ help: ## this list
 	@echo '  ARGS="..."           is handed on, e.g. make test ARGS="-k callback"'
 	@echo '  PYTHON=python3.13    uses another interpreter, in an environment of its own beside the first'
 
-# The virtual environment. A stamp is as old as the last installation, so that new pins are installed by themselves.
+# The virtual environment. A stamp is as old as the last installation, so that new pins are installed by themselves. One
+# that was left half made, as by Debian's python3 without python3-venv, has no pip; it is made again, as is one whose
+# interpreter is gone.
+
+# What a stamp says of an environment without an interpreter is void.
+$(shell test -x $(PY) || rm -f $(VENV)/.run-stamp $(VENV)/.dev-stamp)
+
+MAKE_VENV = rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check -r
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1 | head -n 1). Try: make PYTHON=python3.13" >&2; \
 		exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(CAN_MAKE_VENV)
+	@$(MAKE_VENV) || { rm -rf $(VENV); exit 1; }
+
+define CAN_MAKE_VENV
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo "$(PYTHON) cannot make virtual environments. Debian, Ubuntu: apt install python3-venv. Then run make again." >&2; \
+	exit 1; }
+endef
+
+define SEE_TO_PIP
+$(PY) -c 'import pip' 2>/dev/null || { \
+	echo "$(VENV) has no pip; making it again" >&2; { $(CAN_MAKE_VENV); } && $(MAKE_VENV) || exit 1; }
+endef
 
 $(VENV)/.run-stamp: requirements.txt | $(VENV)/bin/python
+	@$(SEE_TO_PIP)
 	@echo "Installing requirements.txt into $(VENV)" >&2
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(INSTALL) requirements.txt
 	@touch $@
 
 $(VENV)/.dev-stamp: requirements.txt requirements-dev.txt requirements-otel.txt | $(VENV)/bin/python
+	@$(SEE_TO_PIP)
 	@echo "Installing requirements-dev.txt into $(VENV)" >&2
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(INSTALL) requirements-dev.txt
 	@touch $(VENV)/.run-stamp $@
 
 run: $(VENV)/.run-stamp ## start the proxy, and a job server if none is configured

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from proxy.jobs.job_server import ServedJobServer, ServedJobServers
     from shared.job_server.verdict import Verdict
 
-__all__ = ["CallbackRoute"]
+__all__ = ["HERE", "CallbackRoute"]
 
 _ANSWERS: Final = {
     CallbackFate.ACCEPTED: b'{"status": "accepted"}',
@@ -39,7 +39,7 @@ _ANSWERS: Final = {
     CallbackFate.LATE: b'{"status": "late"}',
 }
 #: The answer to a request that only checks whether the route exists.
-_HERE: Final = b'{"status": "here"}'
+HERE: Final = b'{"status": "here"}'
 #: The answer at a URL that gets the callbacks of all jobs of a job server, including those that are not ours.
 _NOBODYS: Final = b'{"status": "unknown"}'
 _GZIP: Final = b"\x1f\x8b"
@@ -52,6 +52,8 @@ class CallbackRoute:
         self._intake = intake
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
+        #: What may come after a token, with any job server.
+        self._routes = {""}.union(*(one.routes for one in job_servers))
         #: By the last part of their paths.
         self._fixed = {
             one.profile.callback.path.rpartition("/")[2]: one for one in job_servers if one.profile.callback.path
@@ -65,7 +67,9 @@ class CallbackRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a callback; to whoever only looks, say that callbacks are taken here, and nothing of the token."""
         if scope["method"] in {"GET", "HEAD"}:
-            await send_response(scope, send, 200, _HERE, b"application/json")
+            if scope["path_params"].get("route", "") not in self._routes:
+                raise RequestError(Code.NOT_FOUND, "there is no such callback")
+            await send_response(scope, send, 200, HERE, b"application/json")
             return
         token = scope["path_params"]["token"]
         server = self._fixed.get(token)

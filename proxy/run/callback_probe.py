@@ -1,7 +1,6 @@
 """Whether CALLBACK_URL leads to the callback route: a wrong path, or a gateway without that route, fails every job.
 
-The route takes POST and PUT only. So a GET is answered 405 by it, and by nobody else in the same words; it counts as no
-callback, and no token is needed.
+A GET is answered by that route in words that are nobody else's. It counts as no callback, and no token is needed.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route, Router
 
-from proxy.http.asgi import Guard
+from proxy.api.callbacks import HERE
+from proxy.http.asgi import Guard, send_response
 from proxy.http.pace import Limits
 from proxy.http.server import Listener
 from proxy.run.http_probe import probe
 from proxy.run.job_server_probe import reason_of
-from shared.errors import Code, RequestError
+from shared.errors import Code
 
 if TYPE_CHECKING:
     import socket
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Leads", "StandIn", "where_it_leads"]
 
-_NOT_ALLOWED: Final = 405
 _NOT_FOUND: Final = 404
 
 
@@ -50,7 +49,7 @@ class StandIn:
     """Serves the callback route's address, as long as nobody else does, to be found there."""
 
     def __init__(self, listener: socket.socket, settings: Settings) -> None:
-        route = Route("/callback/{token}", _Refusal(), methods=["POST", "PUT"])
+        route = Route("/callback/{token}", _Here(), methods=["GET"])
         app = Guard(Router([route], redirect_slashes=False))
         self._listener = Listener(
             listener, app, limits=Limits(), certfile=settings.tls_certfile, keyfile=settings.tls_keyfile
@@ -64,11 +63,11 @@ class StandIn:
         await self._listener.stopped()
 
 
-class _Refusal:
-    """Never asked by a GET, and there is no job to be called back for."""
+class _Here:
+    """Answers as the callback route does when it is looked at."""
 
-    async def __call__(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
-        raise RequestError(Code.NOT_FOUND, "no job runs here")
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_response(scope, send, 200, HERE, b"application/json")
 
 
 async def where_it_leads(url: str, timeout_s: float) -> tuple[Leads, str]:
@@ -78,7 +77,7 @@ async def where_it_leads(url: str, timeout_s: float) -> tuple[Leads, str]:
     except OSError as exc:
         return Leads.NOWHERE, f"cannot be reached from this machine: {reason_of(exc, timeout_s)}"
     code = answer.problem.get("code")
-    if answer.status == _NOT_ALLOWED and code == Code.METHOD_NOT_ALLOWED and "PUT" in answer.allow:
+    if answer.body == HERE:
         return Leads.TO_THE_ROUTE, ""
     if answer.status == _NOT_FOUND and code == Code.NOT_FOUND and "job_id" in answer.problem:
         return Leads.TO_ANOTHER_PATH, "leads to the proxy but not to its callback route: the path must end in /callback"

@@ -20,8 +20,6 @@ class Probed:
     """An answer."""
 
     status: int
-    #: `Allow`: the methods that there are.
-    allow: str
     body: bytes
 
     @property
@@ -59,6 +57,6 @@ def _exchange(method: str, url: str, timeout_s: float, trust: ssl.SSLContext | N
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request(method, target, headers={"User-Agent": "async-job-proxy", "Connection": "close"})
         response = connection.getresponse()
-        return Probed(status=response.status, allow=response.headers.get("Allow", ""), body=response.read(_BODY_BYTES))
+        return Probed(status=response.status, body=response.read(_BODY_BYTES))
     finally:
         connection.close()

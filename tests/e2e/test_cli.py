@@ -270,6 +270,7 @@ async def test_check_doubts_a_path_at_which_the_job_server_has_nothing(job_serve
         ("/callback", "ok", "/callback/<token>"),
         ("", "FAIL", "leads to the proxy but not to its callback route: the path must end in /callback"),
         ("/callbacks", "FAIL", "leads to the proxy but not to its callback route"),
+        ("/callback/v1", "FAIL", "leads to the proxy but not to its callback route"),
     ],
 )
 def test_check_follows_callback_url(free_port: int, path: str, verdict: str, words: str) -> None:
@@ -285,8 +286,8 @@ def test_check_follows_callback_url_to_a_proxy_that_runs() -> None:
     with ProxyProcess.started(CALLBACK_PORT="0") as proxy:
         ended = run("--check", CALLBACK_URL=f"{proxy.callback}/callback")
         assert lines_of(ended.stdout)["callbacks"] == ("ok", f"{proxy.callback}/callback/<token>")
-        ended = run("--check", CALLBACK_URL=f"{proxy.url}/callback")
-        assert lines_of(ended.stdout)["callbacks"][0] == "FAIL"
+        for url in (f"{proxy.url}/callback", f"{proxy.callback}/callback/v1"):
+            assert lines_of(run("--check", CALLBACK_URL=url).stdout)["callbacks"][0] == "FAIL"
 
 
 async def test_check_warns_of_a_callback_url_that_leads_elsewhere(job_server: JobServer) -> None:

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
+from tests.support.gateways import Times, running
 from tests.support.http import fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
-from tests.support.proxy_process import ROOT, ProxyProcess
+from tests.support.proxy_process import ProxyProcess
 from tests.support.real_clients import CLIENTS, post_with
-from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
 #: The idle times of the files, made shorter: how long the gateway, and how long the proxy, keeps a connection.
 GATEWAY_IDLE_S = 1
 PROXY_IDLE_S = 2
 #: Pauses at, shortly before and shortly after both.
 PAUSES_S = [around + n / 50 for around in (GATEWAY_IDLE_S, PROXY_IDLE_S) for n in range(-2, 3)]
-
-_NGINX = """\
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/main.log;
-{user}
-events {{ worker_connections 512; }}
-http {{
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    include {folder}/site.conf;
-}}
-"""
 
 
 @pytest.fixture
@@ -60,50 +43,9 @@ def kept(job_server: JobServer) -> Iterator[ProxyProcess]:
 @pytest.fixture(params=["nginx", "haproxy"])
 def gateway(request: pytest.FixtureRequest, kept: ProxyProcess, gateway_port: int, tmp_path: Path) -> Iterator[str]:
     """The address of a gateway in front of it."""
-    behind = kept.url.removeprefix("http://")
-    make = _nginx if request.param == "nginx" else _haproxy
-    process = subprocess.Popen(make(tmp_path, gateway_port, behind), stdout=subprocess.DEVNULL)
-    try:
-        eventually_blocking(lambda: process.poll() is not None or accepts(gateway_port))
-        assert process.poll() is None
-        yield f"http://127.0.0.1:{gateway_port}"
-    finally:
-        process.terminate()
-        process.wait(IN_VAIN_S)
-
-
-def accepts(port: int) -> bool:
-    """Whether a connection is accepted there."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _nginx(folder: Path, port: int, behind: str) -> list[str]:
-    site = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
-    site = _replaced(site, r"listen 443 ssl;", f"listen 127.0.0.1:{port};")
-    site = _replaced(site, r"ssl_certificate.*\n|ssl_protocols.*\n", "")
-    site = _replaced(site, r"server 127\.0\.0\.1:3000;", f"server {behind};")
-    site = _replaced(site, r"keepalive_timeout  60s;", f"keepalive_timeout {GATEWAY_IDLE_S}s;")
-    site = _replaced(site, "/var/log/nginx/", f"{folder}/")
-    (folder / "site.conf").write_text(site, encoding="utf-8")
-    user = "user root;" if os.geteuid() == 0 else ""
-    (folder / "main.conf").write_text(_NGINX.format(folder=folder, user=user), encoding="utf-8")
-    return ["nginx", "-e", str(folder / "main.log"), "-p", str(folder), "-c", str(folder / "main.conf")]
-
-
-def _haproxy(folder: Path, port: int, behind: str) -> list[str]:
-    text = (ROOT / "deploy" / "haproxy.cfg").read_text(encoding="utf-8")
-    text = _replaced(text, r"bind :443 .*", f"bind 127.0.0.1:{port}")
-    text = _replaced(text, r"127\.0\.0\.1:3000", behind)
-    text = _replaced(text, r"pool-purge-delay 5s", f"pool-purge-delay {GATEWAY_IDLE_S}s")
-    (folder / "haproxy.cfg").write_text(text, encoding="utf-8")
-    return ["haproxy", "-f", str(folder / "haproxy.cfg")]
-
-
-def _replaced(text: str, pattern: str, by: str) -> str:
-    changed, times = re.subn(pattern, lambda _: by, text)
-    assert times, pattern
-    return changed
+    times = Times(idle=f"{GATEWAY_IDLE_S}s")
+    with running(request.param, gateway_port, kept.url, tmp_path, times, tls=False) as gateway:
+        yield gateway.url
 
 
 async def test_no_request_meets_a_connection_that_is_being_closed(gateway: str, kept: ProxyProcess) -> None:
@@ -125,7 +67,7 @@ async def test_no_request_meets_a_connection_that_is_being_closed(gateway: str, 
 
 async def test_what_a_gateway_refuses_by_itself_is_a_problem_document(client: ClientSession, gateway: str) -> None:
     """A route that is not there never reaches the proxy."""
-    problem(await fetch(client, "GET", f"{gateway}/nothing"), "not-found", 404, "no")
+    problem(await fetch(client, "GET", f"{gateway}/nothing"), "not-found", 404, "unknown")
 
 
 @pytest.mark.parametrize("name", CLIENTS)

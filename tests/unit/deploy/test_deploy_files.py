@@ -126,6 +126,16 @@ def test_promtool_accepts_the_alerts() -> None:
 
 
 @_needs_promtool
+def test_promtool_accepts_the_scrape_configuration() -> None:
+    """With the rules that it names, which are beside it; the job has the name that the rules ask for."""
+    config = _ALERTS.with_name("prometheus.yml")
+    done = subprocess.run(["promtool", "check", "config", config], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (job,) = re.findall(r"job_name: (\S+)", config.read_text())
+    assert set(re.findall(r'up\{job="([^"]+)"\}', _ALERTS.read_text())) == {job}
+
+
+@_needs_promtool
 def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
     """`promtool test rules`: each alert is silent on a sound proxy and fires on the trouble it is for."""
     cases = Path(__file__).with_name("alerts_test.yml").read_text().replace("RULES", str(_ALERTS))

@@ -1,0 +1,93 @@
+"""`make run` on a machine that lacks something says so in one line, and works once it is there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.proxy_process import ROOT
+
+#: Debian's python3 without the package python3-venv: it makes half of an environment, and fails.
+_WITHOUT_VENV = """\
+#!/bin/sh
+for argument in "$@"; do
+    case "$argument" in
+    *ensurepip*) exit 1 ;;
+    venv)
+        for folder in "$@"; do :; done
+        mkdir -p "$folder/bin" && ln -s {python} "$folder/bin/python"
+        exit 1 ;;
+    esac
+done
+exec {python} "$@"
+"""
+
+
+@pytest.fixture
+def half_a_python(tmp_path: Path) -> Path:
+    """An interpreter that cannot make environments."""
+    python = tmp_path / "python3"
+    python.write_text(_WITHOUT_VENV.replace("{python}", sys.executable), encoding="utf-8")
+    python.chmod(0o755)
+    return python
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`make`, without what would be downloaded."""
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments, "INSTALL=:"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_a_python_that_cannot_make_environments_is_one_line(half_a_python: Path, tmp_path: Path) -> None:
+    """It names the package; nothing is left behind that would be in the way later."""
+    venv = tmp_path / "venv"
+    ended = make(f"PYTHON={half_a_python}", f"VENV={venv}", f"{venv}/.run-stamp")
+    assert ended.returncode == 2
+    said = [line for line in ended.stderr.splitlines() if not line.startswith("make")]
+    words = "cannot make virtual environments. Debian, Ubuntu: apt install python3-venv. Then run make again."
+    assert said == [f"{half_a_python} {words}"]
+    assert not venv.exists()
+
+
+@pytest.mark.parametrize("stamp", [".run-stamp", ".dev-stamp"])
+def test_half_an_environment_is_made_again(tmp_path: Path, stamp: str) -> None:
+    """What an earlier attempt has left, before the package was installed: an interpreter, and no pip."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    ended = make(f"PYTHON={sys.executable}", f"VENV={venv}", f"{venv}/{stamp}")
+    assert ended.returncode == 0, ended.stderr
+    assert f"{venv} has no pip; making it again" in ended.stderr
+    assert subprocess.run([venv / "bin" / "python", "-c", "import pip"], check=False).returncode == 0
+    assert (venv / stamp).exists()
+
+
+def test_an_environment_whose_interpreter_is_gone_is_made_again(tmp_path: Path) -> None:
+    """As when the system's Python was replaced by a newer one. What was installed goes with it."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(tmp_path / "gone")
+    (venv / ".run-stamp").touch()
+    ended = make(f"PYTHON={sys.executable}", f"VENV={venv}", f"{venv}/.run-stamp")
+    assert ended.returncode == 0, ended.stderr
+    assert subprocess.run([venv / "bin" / "python", "-c", "import pip"], check=False).returncode == 0
+    assert "Installing requirements.txt" in ended.stderr
+
+
+def test_an_environment_that_is_well_is_left_alone(tmp_path: Path) -> None:
+    """Nothing is installed twice."""
+    venv = tmp_path / "venv"
+    arguments = (f"PYTHON={sys.executable}", f"VENV={venv}", f"{venv}/.run-stamp")
+    assert make(*arguments).returncode == 0
+    again = make(*arguments)
+    assert again.returncode == 0
+    assert "Installing" not in again.stderr
