@@ -33,6 +33,7 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "MAX_JOBS": ("256", 256),
     "WORKER_SPARES": ("8", 8),
     "WORKER_MAX_JOBS": ("1", 1),
+    "IMMORTAL_OBJECTS": ("auto", "auto"),
     "MAX_BODY_BYTES": ("1048576", 1_048_576),
     "SUBMIT_RETRIES": ("3", 3),
     "LOST_REPLY_WAIT": ("5", 5.0),
