@@ -19,7 +19,9 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-__all__ = ["LEVELS", "LineWriter", "configure", "dropped_lines", "event"]
+from shared.stack import origin
+
+__all__ = ["LEVELS", "LineWriter", "configure", "dropped_lines", "event", "exception_fields", "on_thread_error"]
 
 _MAX_LINES: Final = 10_000
 #: How many lines are written at once.
@@ -133,6 +135,17 @@ def _visible(value: object) -> object:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def exception_fields(exc: BaseException | None) -> dict[str, str]:
+    """Return what a line says of an unexpected exception: its type, and where it came from; never its words."""
+    return {"kind": type(exc).__qualname__} | ({"at": origin(exc)} if exc is not None else {})
+
+
+def on_thread_error(args: threading.ExceptHookArgs) -> None:
+    """Log what would otherwise be a traceback on stderr, with the exception's words."""
+    thread = args.thread.name if args.thread is not None else ""
+    event("error", "unhandled exception in a thread", thread=thread, **exception_fields(args.exc_value))
 
 
 def event(level: str, what: str, **fields: object) -> None:

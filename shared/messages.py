@@ -154,6 +154,8 @@ class Log:
     level: str
     event: str
     job_id: str = ""
+    #: Where in the code, if it is about an exception.
+    at: str = ""
 
 
 # --- front end -> fork server -> front end ---------------------------------------------------------------------------

@@ -1,23 +1,67 @@
-"""Where code stands: file, line and function of each frame. These are code and never data, so they may be logged."""
+"""Where code is, and where an exception came from: file, line and function of each frame, and types.
+
+These are code and never data, so they may be logged. The words of an exception and the values of variables may hold a
+token or a body: they are never part of it.
+"""
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Final
 
-__all__ = ["stack"]
+__all__ = ["origin", "stack"]
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 #: Frames that are told; those further out are the same in nearly every case.
 _FRAMES: Final = 8
+#: Exceptions that are told of those that led to one.
+_CHAIN: Final = 4
 
 
 def stack(frame: FrameType | None) -> str:
     """Return where `frame` stands and who called it, the innermost first: `file:line function < file:line function`."""
-    found = traceback.walk_stack(frame)
-    steps = [f"{_short(code.f_code.co_filename)}:{line} {code.f_code.co_name}" for code, line in found]
+    return _steps((where.f_code, line) for where, line in traceback.walk_stack(frame))
+
+
+def origin(exc: BaseException) -> str:
+    """Return where `exc` was raised, in the form of `stack`; then the type and the place of what led to it.
+
+    For example `worker/a.py:3 f < worker/b.py:7 g; caused by KeyError at worker/a.py:2 f`.
+    """
+    return "; ".join([_place(exc), *_led_to(exc)])
+
+
+def _led_to(exc: BaseException) -> Iterator[str]:
+    """Yield the causes, contexts and parts of `exc`, the nearest first."""
+    todo = _reasons(exc)
+    seen = {id(exc)}
+    while todo and len(seen) <= _CHAIN:
+        how, reason = todo.pop(0)
+        if id(reason) not in seen:
+            seen.add(id(reason))
+            yield f"{how} {type(reason).__qualname__} at {_place(reason)}"
+            todo += _reasons(reason)
+
+
+def _reasons(exc: BaseException) -> list[tuple[str, BaseException]]:
+    found = [("with", part) for part in exc.exceptions] if isinstance(exc, BaseExceptionGroup) else []
+    if exc.__cause__ is not None:
+        found.append(("caused by", exc.__cause__))
+    elif exc.__context__ is not None and not exc.__suppress_context__:
+        found.append(("while handling", exc.__context__))
+    return found
+
+
+def _place(exc: BaseException) -> str:
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(exc.__traceback__)]
+    return _steps(reversed(frames)) or "nowhere"
+
+
+def _steps(frames: Iterable[tuple[CodeType, int]]) -> str:
+    steps = [f"{_short(code.co_filename)}:{line} {code.co_name}" for code, line in frames]
     return " < ".join(steps[:_FRAMES])
 
 

@@ -15,6 +15,7 @@ _CONFIG_BYTES = 65_536
 def main(fd: int) -> None:
     """Serve the front end at the other end of the socket `fd`."""
     gc.disable()  # what it frees would leave holes, in which a worker's objects would lie (worker/before_fork/holes.py)
+    sys.excepthook = _say
     ask_kernel()
     load_without_fork_handlers()
     from shared.worker_config import WorkerConfig  # noqa: PLC0415
@@ -29,6 +30,13 @@ def main(fd: int) -> None:
     from worker.fork_server import main as serve  # noqa: PLC0415 - loads what is left
 
     serve(channel, config)
+
+
+def _say(kind: type[BaseException], exc: BaseException, _traceback: object) -> None:
+    """Say in one line, without its words, what ends this process: it is logged (proxy/workers/stderr.py)."""
+    from shared.stack import origin  # noqa: PLC0415 - the end of it all
+
+    sys.stderr.write(f"the fork server ended by {kind.__qualname__} at {origin(exc)}\n")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ class ForkServer:
         self._process = WorkerProcess(self._in_child)
         self._loop = loop
         self._worker = Worker(JobServers(config), self._process.outbox, config.max_jobs, config.linger_s)
+        loop.set_exception_handler(self._worker.on_loop_error)
         self._faster_loop = _faster_loop() if config.max_jobs != 1 else None
         self._poll = select.poll()
         self._children: set[int] = set()
@@ -146,7 +147,9 @@ class ForkServer:
         if self._faster_loop is None:
             self._loop.after_fork_in_child()
             run(self._loop, self._worker, self._process.inbox)
-        run(self._faster_loop(), self._worker, self._process.inbox)
+        loop = self._faster_loop()
+        loop.set_exception_handler(self._worker.on_loop_error)
+        run(loop, self._worker, self._process.inbox)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):

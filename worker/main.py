@@ -12,11 +12,12 @@ import contextlib
 import gc
 import json
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shared.errors import Code, JobServerError
 from shared.lifecycle import Event
 from shared.messages import Answered, Ask, Assign, Failure, FromWorker, Log, Outputs, Progress, Told, encode
+from shared.stack import origin
 from worker.inbox import Inbox, Post
 
 if TYPE_CHECKING:
@@ -63,7 +64,14 @@ class Worker:
         while True:
             job, callback = await post.assignment()
             self._job_id = job.job_id
-            self._report(await self._serve_one(job, callback))
+            try:
+                answer = await self._serve_one(job, callback)
+            except (EOFError, BrokenPipeError):  # the front end is gone
+                raise
+            except Exception as exc:  # a bug of ours: the job is answered, by what its state says
+                self._report(_unhandled(job, exc))
+                raise
+            self._report(answer)
             done += 1
             if done == self._max_jobs:
                 os._exit(0)  # closing the client and the loop would cost time and bring nothing
@@ -78,9 +86,18 @@ class Worker:
         else:
             if callback.exception() is not None:  # the front end is gone
                 await asyncio.wait((submission,), timeout=self._linger_s)
-            await _cancel(submission)  # the callback is the answer; the reply can add nothing to it
+            await self._cancel(submission)  # the callback is the answer; the reply can add nothing to it
         await callback
         return Answered(job_id=job.job_id)
+
+    async def _cancel(self, submission: asyncio.Future[Reply]) -> None:
+        submission.cancel()
+        try:
+            await submission
+        except (asyncio.CancelledError, JobServerError, TimeoutError):
+            pass
+        except Exception as exc:  # noqa: BLE001 - a bug of ours; the job has its answer
+            self._report_exception("unhandled exception in a worker", exc)
 
     async def _read_submission(
         self, job: Assign, submission: asyncio.Future[Reply], callback: asyncio.Future[None]
@@ -125,7 +142,12 @@ class Worker:
         """Make a call beside whatever else this worker does, and tell what came of it."""
 
         async def make() -> None:
-            self._tell(await self._job_servers.asker(ask.profile).tell(ask))
+            try:
+                told = await self._job_servers.asker(ask.profile).tell(ask)
+            except Exception as exc:  # noqa: BLE001 - a bug of ours: whoever asks waits for an answer
+                self._report_exception("unhandled exception in a worker", exc)
+                told = Told(job_id=ask.job_id, call=ask.call, kind="unavailable", error=_words(exc), body=b"")
+            self._tell(told)
 
         task = asyncio.ensure_future(make())
         self._asking.add(task)
@@ -146,12 +168,22 @@ class Worker:
         self._outbox.send_bytes(encode(message))
 
     def report_crash(self, exc: BaseException) -> None:
-        """Tell the front end's log what ended this worker: the kind of error only, as its text may hold a secret."""
+        """Tell the front end's log what ended this worker: the type of the exception and its place, never its words."""
+        self._report_exception(f"worker ended by {type(exc).__qualname__}", exc)
+
+    def on_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Tell the front end's log what asyncio caught where nobody else could."""
+        self._report_exception("unhandled exception in a worker", context.get("exception"))
+
+    def _report_exception(self, event: str, exc: BaseException | None) -> None:
+        at = origin(exc) if exc is not None else ""
         with contextlib.suppress(OSError):
-            self._report(Log(level="error", event=f"worker ended by {type(exc).__name__}", job_id=self._job_id))
+            self._report(Log(level="error", event=event, job_id=self._job_id, at=at))
 
 
-async def _cancel(future: asyncio.Future[Reply]) -> None:
-    future.cancel()
-    with contextlib.suppress(asyncio.CancelledError, JobServerError, TimeoutError):
-        await future
+def _unhandled(job: Assign, exc: Exception) -> Failure:
+    return Failure(job_id=job.job_id, code=Code.INTERNAL_ERROR, detail=_words(exc))
+
+
+def _words(exc: Exception) -> str:
+    return f"unhandled exception in a worker: {type(exc).__qualname__}"

@@ -14,8 +14,10 @@ its parent a pidfd), and opens /dev/null, which the fork server's standard input
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from shared.stack import origin
 from worker.inbox import Inbox
 from worker.outbox import Outbox
 
@@ -68,5 +70,7 @@ class WorkerProcess:
                 os.close(fd)
             self._main()
             code = 0
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, there is nobody above to hear of it
+            sys.stderr.write(f"a new worker ended by {type(exc).__qualname__} at {origin(exc)}\n")
         finally:
             os._exit(code)

@@ -172,7 +172,7 @@ class Guard:
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer
             problem = _problem_of(exc, scope, self._documentation and scope["root_path"] + self._documentation)
             if problem.code is Code.INTERNAL_ERROR:
-                log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
+                log.event("error", "unhandled exception in a request", **log.exception_fields(exc))
             else:
                 self._refusals.note(
                     problem,

@@ -73,8 +73,8 @@ install(_Connection)
 
 def _on_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what asyncio caught where nobody else could, in one line."""
-    kind = type(context.get("exception")).__name__
-    log.event("error", "unhandled exception in the event loop", caught=str(context.get("message", "")), kind=kind)
+    fields = log.exception_fields(context.get("exception"))
+    log.event("error", "unhandled exception in the event loop", caught=str(context.get("message", "")), **fields)
 
 
 class Listener:

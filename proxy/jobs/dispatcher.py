@@ -182,7 +182,7 @@ class Dispatcher:
         try:
             outcome = await runner.run(job)
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave a client without an answer
-            log_lines.job_event("error", "unhandled exception in a job", job, kind=type(exc).__name__)
+            log_lines.job_event("error", "unhandled exception in a job", job, **log.exception_fields(exc))
         finally:
             if job.state is not State.FINISHED:  # else the runner has said so, which is not its business
                 job.advance(Event.FINISH)
@@ -204,7 +204,7 @@ class Dispatcher:
         try:
             await self._poller.follow(job)
         except Exception as exc:  # noqa: BLE001 - the callback may still come
-            log_lines.job_event("error", "a job could not be followed", job, kind=type(exc).__name__)
+            log_lines.job_event("error", "a job could not be followed", job, **log.exception_fields(exc))
 
 
 def _is_given_up(outcome: Outcome) -> bool:
@@ -217,4 +217,4 @@ async def _record_end(job: Job, outcome: Outcome) -> None:
     try:
         await job.recorder.finished(outcome)
     except Exception as exc:  # noqa: BLE001 - as above: whatever it is, the client gets its answer
-        log_lines.job_event("error", "the outcome of a job could not be recorded", job, kind=type(exc).__name__)
+        log_lines.job_event("error", "the outcome of a job could not be recorded", job, **log.exception_fields(exc))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from proxy import log
 from proxy.jobs import log_lines
 from proxy.jobs.phases import phases
 from proxy.observe.counters import Metrics
@@ -45,7 +46,7 @@ class Observers:
             try:
                 self.tracing.job_began(job)
             except Exception as exc:  # noqa: BLE001 - a job runs, traced or not
-                log_lines.job_event("error", "a new job could not be reported", job, kind=type(exc).__name__)
+                log_lines.job_event("error", "a new job could not be reported", job, **log.exception_fields(exc))
 
     def job_finished(self, job: Job, outcome: Outcome) -> None:
         """Report a finished job."""
@@ -54,7 +55,7 @@ class Observers:
             try:
                 note(job, outcome, durations)
             except Exception as exc:  # noqa: BLE001 - the job has its outcome, and no other job may suffer
-                log_lines.job_event("error", "a finished job could not be reported", job, kind=type(exc).__name__)
+                log_lines.job_event("error", "a finished job could not be reported", job, **log.exception_fields(exc))
 
     async def close(self) -> None:
         """Send what has not been sent yet."""

@@ -17,6 +17,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -103,6 +104,7 @@ class FrontEnd:
     async def _start(self) -> tuple[App, dict[str, Listener]]:
         settings = self._settings
         self._log = log.configure(settings.log_format, settings.log_level)
+        threading.excepthook = log.on_thread_error
         _raise_descriptor_limit()
         become_subreaper()
         Signals(self._on_stop, self._on_reload, self._exit).watch()

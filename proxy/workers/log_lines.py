@@ -25,4 +25,6 @@ def worker_line(worker: Worker, line: Log) -> None:
         handler = worker.handler
         at_it = handler is not None and handler.job_id == line.job_id
         fields |= {"job_id": line.job_id, "state": handler.state_name if handler and at_it else str(State.FINISHED)}
+    if line.at:
+        fields["at"] = line.at[:_MAX_WORDS]
     log.event(level, line.event[:_MAX_WORDS], source="worker", **fields)

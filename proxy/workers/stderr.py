@@ -17,7 +17,7 @@ from proxy import log
 __all__ = ["WorkerOutput"]
 
 _READ_BYTES: Final = 65_536
-_SHOWN: Final = 300
+_SHOWN: Final = 1_000
 #: A callback token, or anything as long in the same alphabet.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{40,}")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import threading
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -150,3 +152,52 @@ def test_a_reader_that_stopped_reading_blocks_nobody() -> None:
     assert writer.dropped >= 30_000 - 10_000 - 1_000
     go_on.set()
     writer.close()
+
+
+def _stumble() -> None:
+    token = "a-secret-token"
+    raise OverflowError(token)
+
+
+def test_an_exception_is_logged_by_its_type_and_place_and_never_by_its_words() -> None:
+    """File, line and function are code; what an exception says may be a secret."""
+    with pytest.raises(OverflowError) as caught:
+        _stumble()
+    fields: dict[str, Any] = {**log.exception_fields(caught.value)}
+    line = _written("json", **fields)
+    assert json.loads(line)["kind"] == "OverflowError"
+    assert json.loads(line)["at"].startswith("tests/unit/test_log.py:")
+    assert " _stumble < tests/unit/test_log.py:" in line
+    assert "secret" not in line
+
+
+def test_the_exception_of_a_thread_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be a traceback on stderr otherwise, with its words."""
+    output = io.StringIO()
+    writer = log.configure("json", "info", output)
+    monkeypatch.setattr(threading, "excepthook", log.on_thread_error)
+    thread = threading.Thread(target=_stumble, name="one")
+    thread.start()
+    thread.join()
+    writer.close()
+    line = json.loads(output.getvalue())
+    assert (line["event"], line["thread"], line["kind"]) == ("unhandled exception in a thread", "one", "OverflowError")
+
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    "path", [*(_ROOT / "proxy").rglob("*.py"), *(_ROOT / "worker").rglob("*.py")], ids=lambda path: str(path.name)
+)
+def test_whoever_logs_an_exception_that_nobody_expected_says_where_it_came_from(path: Path) -> None:
+    """A handler for any exception that logs at all, logs `exception_fields`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.ExceptHandler)
+            and isinstance(node.type, ast.Name)
+            and node.type.id.endswith("Exception")
+        ):
+            calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+            names = {ast.unparse(call.func).rpartition(".")[2] for call in calls}
+            assert not names & {"event", "job_event"} or "exception_fields" in names, ast.unparse(node)

@@ -14,12 +14,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from shared.errors import ProxyError
 from shared.frames import queue_frame
 from shared.job_server.profile import Callback as CallbackRules
 from shared.job_server.profile import Profile, Submit
 from shared.lifecycle import Event
 from shared.messages import Answered, Assign, Callback, encode
+from shared.stack import origin
 from shared.worker_config import JobServer
 from worker.inbox import Inbox
 from worker.job_servers import JobServers
@@ -51,8 +51,8 @@ def rehearse(loop: asyncio.AbstractEventLoop, config: WorkerConfig) -> None:
     """Serve throw-away jobs on `loop`; a failure costs speed, not service, and is only reported."""
     try:
         loop.run_until_complete(asyncio.wait_for(_rehearse(config), _TIMEOUT_S))
-    except (OSError, TimeoutError, ProxyError) as exc:
-        sys.stderr.write(f"the fork server could not warm up: {type(exc).__name__}\n")
+    except Exception as exc:  # noqa: BLE001 - as said
+        sys.stderr.write(f"the fork server could not warm up: {type(exc).__qualname__} at {origin(exc)}\n")
 
 
 async def _rehearse(config: WorkerConfig) -> None:

@@ -87,7 +87,7 @@ class Exchange:
         try:
             await app(scope, self.receive, self.send)
         except Exception as exc:  # noqa: BLE001 - the connection ends, the proxy does not
-            log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
+            log.event("error", "unhandled exception in a request", **log.exception_fields(exc))
         connection = self._connection
         if self._answered:
             if self.keep_alive and self._left_bytes:  # the unread rest is complete

@@ -51,7 +51,7 @@ class Tasks(TaskGroup):
             try:
                 await app(scope, messages.get, send, _no_threads, _no_threads)
             except Exception as exc:  # noqa: BLE001 - the request ends, the proxy does not
-                log.event("error", "unhandled exception in a request", kind=type(exc).__name__)
+                log.event("error", "unhandled exception in a request", **log.exception_fields(exc))
             finally:
                 messages.leave()
                 with contextlib.suppress(ClientGoneError):

@@ -172,7 +172,7 @@ class WriterThread:
             self._carry_out(orders)
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave everybody waiting for ever
             kind = type(exc).__name__
-            log.event("error", "unhandled exception in the journal", kind=kind)
+            log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
             self.unfit += sum(isinstance(order, Put) for order in orders)
             self._news = []
             for order in orders:

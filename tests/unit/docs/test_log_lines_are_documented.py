@@ -8,8 +8,8 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[3]
 _LOGGING = {"event", "job_event"}
-#: Not constants in the code: `worker ended by <kind of error>`.
-_COMPOSED = {"worker ended by …": "error"}
+#: What workers say, which is no constant in the front end.
+_COMPOSED = {"worker ended by …": "error", "unhandled exception in a worker": "error"}
 
 
 def logged() -> dict[str, str]:

@@ -87,7 +87,7 @@ _KINDS: Final[dict[type[Any], tuple[Decoder, st.SearchStrategy[Any]]]] = {
     Progress: (decode_from_worker, st.builds(Progress, job_id=_TEXT, event=st.sampled_from(Event))),
     Answered: (decode_from_worker, st.builds(Answered, job_id=_TEXT)),
     Failure: (decode_from_worker, st.builds(Failure, job_id=_TEXT, code=st.sampled_from(Code), detail=_TEXT)),
-    Log: (decode_from_worker, st.builds(Log, level=_TEXT, event=_TEXT, job_id=_TEXT)),
+    Log: (decode_from_worker, st.builds(Log, level=_TEXT, event=_TEXT, job_id=_TEXT, at=_TEXT)),
     Fork: (decode_fork, st.builds(Fork, count=st.integers())),
     Forked: (decode_from_fork_server, st.builds(Forked, pids=st.lists(st.integers()))),
     ForkFailed: (decode_from_fork_server, st.builds(ForkFailed, reason=_TEXT)),

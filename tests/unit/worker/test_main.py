@@ -1,0 +1,144 @@
+"""A worker's outermost layer: whatever a bug of ours raises, the job is answered and the log says where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import pytest
+
+from shared.errors import Code
+from shared.frames import FrameReader, queue_frame
+from shared.lifecycle import Event
+from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, Told, decode_from_worker, encode
+from worker.inbox import Inbox
+from worker.job_servers import JobServers
+from worker.main import Worker
+from worker.outbox import Outbox
+
+
+class _Client:
+    """Submits as the test says."""
+
+    def __init__(self, submit: Callable[[Callable[[Event], None]], Any]) -> None:
+        self._submit = submit
+
+    async def submit(self, _job: Assign, on_event: Callable[[Event], None]) -> Any:  # noqa: ANN401 - whatever it is
+        """Submit."""
+        return await self._submit(on_event)
+
+
+class _Stage:
+    """A worker and both ends of what it is connected with."""
+
+    def __init__(self) -> None:
+        self._inbox = Inbox()
+        self._reports, self._outbox = os.pipe()
+        os.set_blocking(self._reports, False)
+        self._frames = FrameReader(100_000)
+        self.heard: list[FromWorker] = []
+        self._life: asyncio.Task[None] | None = None
+
+    def start(self, submit: Callable[[Callable[[Event], None]], Any]) -> asyncio.Task[None]:
+        """Let a worker live whose client submits by `submit`, and whose calls all fail."""
+        servers = type("Servers", (), {"client": lambda *_: _Client(submit), "asker": _bug, "lost_reply_wait_s": 0})()
+        worker = Worker(cast("JobServers", servers), Outbox(self._outbox), 0)
+        self._life = asyncio.ensure_future(worker.serve(self._inbox))
+        return self._life
+
+    def tell(self, message: Assign | Callback | Ask) -> None:
+        """Say something to the worker."""
+        os.write(self._inbox.writer_fileno(), queue_frame(encode(message)))
+
+    async def hear(self, kind: type[Any]) -> Any:  # noqa: ANN401 - one of `kind`
+        """Wait for the worker's next message of this kind."""
+        while True:
+            for at, message in enumerate(self.heard):
+                if isinstance(message, kind):
+                    return self.heard.pop(at)
+            try:
+                self.heard += [decode_from_worker(one) for one in self._frames.feed(os.read(self._reports, 65_536))]
+            except BlockingIOError:
+                await asyncio.sleep(0.001)
+
+    async def close(self) -> None:
+        """End it all."""
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.gather(self._life, return_exceptions=True)
+            asyncio.get_running_loop().remove_reader(self._inbox.fileno())
+        self._inbox.close_writer()
+        self._inbox.close()
+        os.close(self._reports)
+        os.close(self._outbox)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[_Stage]:
+    """A stage that is closed with the test."""
+    made = _Stage()
+    yield made
+    await made.close()
+
+
+def _bug(*_: object) -> Any:  # noqa: ANN401 - it returns nothing
+    token = "a-secret-token"
+    raise OverflowError(token)
+
+
+def _job() -> Assign:
+    return Assign(job_id="j", callback_url="http://x/t", deadline=time.monotonic() + 20, body=b"{}")
+
+
+async def test_an_unforeseen_exception_becomes_an_outcome_and_ends_the_worker(stage: _Stage) -> None:
+    """The front end adds what the job's state says; nobody knows what the exception left behind in the worker."""
+
+    async def submit(on_event: Callable[[Event], None]) -> None:
+        on_event(Event.CONNECTED)
+        _bug()
+
+    life = stage.start(submit)
+    stage.tell(_job())
+    failure = await stage.hear(Failure)
+    assert (failure.job_id, failure.code) == ("j", Code.INTERNAL_ERROR)
+    assert failure.detail == "unhandled exception in a worker: OverflowError"
+    with pytest.raises(OverflowError):
+        await life
+
+
+async def test_a_callback_outweighs_an_exception_of_the_submission(stage: _Stage) -> None:
+    """The job has its answer; the log has the exception."""
+    called = asyncio.Event()
+
+    async def submit(_: Callable[[Event], None]) -> None:
+        try:
+            await called.wait()
+        finally:
+            _bug()
+
+    stage.start(submit)
+    stage.tell(_job())
+    stage.tell(Callback(job_id="j"))
+    assert (await stage.hear(Answered)).job_id == "j"
+    line = await stage.hear(Log)
+    assert line.event == "unhandled exception in a worker"
+
+
+async def test_a_call_that_raises_is_answered(stage: _Stage) -> None:
+    """Whoever asks does not wait for ever, and the log says where it was, without the exception's words."""
+
+    async def submit(_: Callable[[Event], None]) -> None:
+        await asyncio.Event().wait()
+
+    stage.start(submit)
+    stage.tell(Ask(job_id="j", profile="", call="status", values="{}", deadline=time.monotonic() + 20))
+    told = await stage.hear(Told)
+    assert (told.kind, told.error) == ("unavailable", "unhandled exception in a worker: OverflowError")
+    line = await stage.hear(Log)
+    assert (line.level, line.event) == ("error", "unhandled exception in a worker")
+    assert line.at.startswith("tests/unit/worker/test_main.py:")
+    assert " _bug < worker/main.py:" in line.at
+    assert "secret" not in line.at + line.event
