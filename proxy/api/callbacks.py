@@ -10,13 +10,14 @@ a URL that answers otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.http.asgi import read_body, send_response
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
-from shared.errors import Code, RequestError, StrictJSONError
+from shared.errors import Code, RequestError, StoreUnavailableError, StrictJSONError
 from shared.job_server.callbacks import Received
 from shared.job_server.documents import TooLargeError, inflate, kept_content_type
 from shared.job_server.verdict import Kind
@@ -86,7 +87,8 @@ class CallbackRoute:
             received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
             callback = self._read(server, received)
         except RequestError as exc:
-            self._intake.refuse(found, exc.detail)
+            with contextlib.suppress(StoreUnavailableError):  # the sender hears what is wrong all the same
+                await self._intake.refuse(hashed, exc.detail)
             raise
         fate = await self._intake.take(hashed, *callback)
         await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")

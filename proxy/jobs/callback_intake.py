@@ -94,15 +94,24 @@ class CallbackIntake:
         with _Counted(self.counts):
             return await self._store.by_token(hashed)
 
-    def refuse(self, found: Job | Record, reason: str) -> None:
-        """Note that a callback for this job was refused: whoever waits for it can find out, and why."""
+    async def refuse(self, hashed: bytes, reason: str) -> None:
+        """Note that a callback for the job of this token was refused: whoever waits for it can find out, and why."""
         self.counts[CallbackFate.REFUSED] += 1
-        record = found if isinstance(found, Record) else found.recorder.record
-        if isinstance(found, Record):
-            self._store.note(replace(found, refused=found.refused + 1, refusal=reason))
-        else:
-            found.recorder.refused(reason)
-        log.event("warning", "a callback was refused", job_id=record.id, reason=reason, refused=record.refused + 1)
+        job = self._in_flight.by_token(hashed)
+        if job is not None:
+            job.recorder.refused(reason)
+            record: Record | None = job.recorder.record
+        else:  # looked up only now: another callback may have been recorded while this one was read
+            async with self._lock(hashed):
+                record = await self._store.by_token(hashed)
+                if record is not None:
+                    record = replace(record, refused=record.refused + 1, refusal=reason)
+                    self._store.note(record)
+        if record is not None:
+            log.event("warning", "a callback was refused", job_id=record.id, reason=reason, refused=record.refused)
+
+    def _lock(self, hashed: bytes) -> asyncio.Lock:
+        return self._locks.setdefault(hashed, asyncio.Lock())
 
     def find_named(self, profile: str, output: str, name: str) -> Job | None:
         """Return the job in flight that the job server calls `name`; if there is none, it may be one that comes yet."""
@@ -202,8 +211,7 @@ class CallbackIntake:
 
     async def _for_record(self, hashed: bytes, called: _Called) -> CallbackFate:
         verdict = called.verdict
-        lock = self._locks.setdefault(hashed, asyncio.Lock())
-        async with lock:
+        async with self._lock(hashed):
             record = await self._store.by_token(hashed)
             if record is None:
                 raise RequestError(Code.NOT_FOUND, "there is no such callback")

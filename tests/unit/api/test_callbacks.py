@@ -128,6 +128,39 @@ async def test_a_callback_whose_sender_leaves_halfway_is_none(app: WholeApp, job
     assert said(await app.call_back(job)) == "accepted"
 
 
+@pytest.mark.parametrize("over", [False, True])
+async def test_a_callback_that_is_refused_takes_no_other_back(app: WholeApp, job: Job, *, over: bool) -> None:
+    """It was so slow that the job ended, and another callback came and was kept, before it turned out to be none."""
+    if over:
+        await job.outcome
+    begun, rest = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if not begun.is_set():
+            begun.set()
+            return {"type": "http.request", "body": b"no JSON", "more_body": True}
+        await rest.wait()
+        return {"type": "http.request", "body": b"at all"}
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:  # noqa: ANN401 - ASGI has it so
+        sent.append(message)
+
+    scope = request_scope("POST", f"/callback/{job.token}", headers=JSON_TYPE)
+    slow = asyncio.ensure_future(app.parts.public(scope, receive, send))
+    await begun.wait()
+    await job.outcome
+    assert said(await app.call_back(job)) == "late"
+    rest.set()
+    await slow
+
+    assert sent[0]["status"] == 400
+    status = await app.status(job)
+    assert (status["outcome"], status["late"], status["refused_callbacks"]["count"]) == ("succeeded", True, 1)
+    assert (await app.ask("GET", f"/jobs/{job.id}/result")).body == DONE
+
+
 async def test_a_callback_that_cannot_be_recorded_is_asked_for_again(app: WholeApp, job: Job) -> None:
     """And is not lost for the client that waits; while the store fails, no token is called unknown."""
     app.store.failing = True
