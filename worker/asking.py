@@ -1,4 +1,4 @@
-"""Calls to the job server about a job: whether it is over, its result, that it is to end. Each is answered, somehow."""
+"""Calls to the job server about a job: its status, its result, its cancellation. Each of them gets an answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Asker"]
 
 
 class Asker:
-    """Asks one job server about jobs. All of it has to be done by the deadline of what asks."""
+    """Asks one job server about jobs. Everything has to be done by the deadline of the request."""
 
     def __init__(self, client: JobClient) -> None:
         profile, url, server = client.job_server.profile, client.job_server.url, client.job_server.profile.server
@@ -37,7 +37,7 @@ class Asker:
         self._results = None if profile.result is None else Results(profile.result)
 
     async def tell(self, ask: Ask) -> Told:
-        """Make the call, or the calls, and return what came of it. Never raises."""
+        """Make the call, or the calls, and return the result. Never raises."""
         values = self._client.job_server.secrets | json.loads(ask.values)
         try:
             async with asyncio.timeout(ask.deadline - time.monotonic()):

@@ -2,7 +2,7 @@
 
 Replies are read by aiohttp's parser, without aiohttp's session. A session serves any number of hosts, with redirects,
 cookies and proxies: none of that is wanted here, and a fresh worker pays for all the code that it runs, as it writes to
-the memory in which that code lies (docs/decisions/0010).
+the memory in which that code lies (docs/decisions/0011).
 
 What is on the other side may be hostile or broken: compressed replies are not inflated, and a reply is capped. How long
 it may take is the caller's to say.

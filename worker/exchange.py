@@ -1,6 +1,6 @@
-"""Exchanges with job servers: a request, the whole of its answer, and the connections in between.
+"""Exchanges with job servers: a request, its complete answer, and the connections in between.
 
-Redirects are not followed and compressed answers not asked for. How long an exchange may take is up to the caller.
+Redirects are not followed and compressed answers not requested. The caller limits how long an exchange may take.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Answer", "Exchange"]
 
 CheckStatus = Callable[[int, Mapping[str, str]], None]
 
-#: Sent where a request has no such header.
+#: Sent if a request has no such header.
 _HEADERS: Final = {
     "Content-Type": "application/json",
     "Accept": "application/json",
@@ -30,13 +30,13 @@ _HEADERS: Final = {
     "User-Agent": "async-job-proxy",
 }
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
-#: A profile has no more fixed URLs than that; others are different for every job.
+#: A profile has no more fixed URLs than this; others are different for every job.
 _MOST_ROUTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer that was read to its end."""
+    """A complete answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -69,7 +69,7 @@ class Exchange:
         self._idle: dict[Address, list[Connection]] = {}
 
     def close(self) -> None:
-        """Close the connections that were kept."""
+        """Close the connections that were kept open."""
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()

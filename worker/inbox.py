@@ -1,12 +1,12 @@
 """A worker's inbox: a `multiprocessing.Queue` of its own, whose other end is the front end's event loop.
 
-`Queue.put` starts a feeder thread in the process that calls it: one thread for each worker, and one that hangs for
-ever where the worker is stopped and the message larger than the pipe. So the front end writes the queue's own frames
-into its pipe itself, without blocking (shared/frames.py), and the worker gets them from the queue as from any other.
+`Queue.put` starts a feeder thread in the calling process: one thread for each worker, and one that hangs for ever if
+the worker is stopped and the message is larger than the pipe. So the front end writes the queue's own frames into its
+pipe itself, without blocking (shared/frames.py), and the worker gets them from the queue as from any other.
 
 A queue has three semaphores, for several readers, several writers and a limit. This one has one reader, one writer and
-no limit, so it goes without: a lock is a name in /dev/shm for a moment, a mapping in every worker, and, in a queue that
-is made before the fork, one that all workers would share.
+no limit, so it needs none: a lock is a name in /dev/shm for a moment, a mapping in every worker, and, in a queue that
+is created before the fork, shared by all workers.
 """
 
 from __future__ import annotations
@@ -52,26 +52,26 @@ class Inbox(_Queue):
 
     def get(self, block: bool = True, timeout: float | None = None) -> bytes:  # noqa: ARG002, FBT001, FBT002 - as in Queue
         """Return the next message's bytes; wait for it. Raises EOFError when the front end is gone."""
-        # What Queue.get does between its locks.
+        # The part of Queue.get between its locks.
         message: bytes = pickle.loads(self._reader.recv_bytes())  # noqa: S301 - from the front end
         return message
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when a message comes."""
+        """Return the descriptor that becomes readable when a message arrives."""
         return self._fd
 
     def writer_fileno(self) -> int:
-        """Return the descriptor of the writing end."""
+        """Return the descriptor of the write end."""
         fd: int = self._writer.fileno()
         return fd
 
     def close_writer(self) -> None:
-        """Close the writing end, so that the reader sees the end when whoever else has it is gone."""
+        """Close the write end, so that the reader sees EOF when the other holder of it is gone."""
         self._writer.close()
 
 
 class Post:
-    """Sorts what arrives in the inbox: one assignment at a time, and the callback for that very job."""
+    """Sorts what arrives in the inbox: one assignment at a time, and the callback for that same job."""
 
     def __init__(self, inbox: Inbox, on_ask: Callable[[Ask], None]) -> None:
         """`on_ask` hears of calls that are to be made beside that."""
@@ -102,7 +102,7 @@ class Post:
             for future in (self._assignment, self._callback):
                 if not future.done():
                     future.set_exception(EOFError("the front end is gone"))
-                    future.exception()  # one of the two is awaited; the other's is not an error
+                    future.exception()  # one of the two is awaited; the other one's exception is expected
             del exc
             return
         match message:
@@ -113,6 +113,6 @@ class Post:
             case Ask():
                 self._on_ask(message)
             case Callback():
-                # A callback for a job this worker had earlier, or a second one, concerns nobody here.
+                # A callback for an earlier job of this worker, or a second one, is ignored.
                 if message.job_id == self._job_id and not self._callback.done():
                     self._callback.set_result(None)

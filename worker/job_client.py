@@ -1,7 +1,7 @@
 """The submission of jobs: composed by the job server's profile, its retries, its reply.
 
-A submission is sent again only where it is certain that nothing was started, and the whole of it has to be done by the
-job's deadline.
+A submission is sent again only if it is certain that nothing was started, and everything has to be done by the job's
+deadline.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PAUSE_S: Final = 0.1
 _MAX_PAUSE_S: Final = 5.0
 _DOUBLINGS: Final = 10
 _DAY_S: Final = 86_400.0
-#: The ordinary generator was forked with the same numbers to come for every worker.
+#: Not the default generator: after the fork, it gives every worker the same numbers.
 _random: Final = random.SystemRandom()
 
 

@@ -1,4 +1,4 @@
-"""The job servers that a worker can speak with, by their profiles' names. Most have one."""
+"""The job servers that a worker can talk to, by the names of their profiles. Most workers have one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["JobServers"]
 
 
 class JobServers:
-    """What is needed to speak with each of them; made when it is first needed, but for the first."""
+    """What is needed to talk to each of them; created on first use, except for the first one."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
@@ -53,6 +53,6 @@ class JobServers:
         return status is not None and not Call(server.url, server.profile.server, status).needs
 
     def close(self) -> None:
-        """Close the connections that were kept."""
+        """Close the connections that were kept open."""
         for client in self._clients.values():
             client.exchange.close()

@@ -1,9 +1,9 @@
-"""An event loop that is made before the fork and used after it.
+"""An event loop that is created before the fork and used after it.
 
-Making an event loop costs a fresh process a tenth of all it does, most of it for memory that is written to and so has
-to be copied. The fork server makes one. What must not be shared with the parent and with every sibling are the two
-kernel objects inside it: what it waits with, and the socket that wakes it up from another thread. A child replaces the
-first before it runs; the second when it starts a thread, which only the look-up of a name does.
+Creating an event loop costs a fresh process a tenth of its work, most of it for memory that is written to and so has to
+be copied. So the fork server creates one. Two kernel objects inside it must not be shared with the parent and the
+siblings: the one that it waits with, and the socket that wakes it up from another thread. A child replaces the first
+before it runs, and the second when it starts a thread, which only a name look-up does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["ForkableLoop"]
 
 
 class ForkableLoop(asyncio.SelectorEventLoop):
-    """A loop that can go on in a child."""
+    """A loop that can continue in a child."""
 
     _selector: selectors.EpollSelector
 
@@ -31,9 +31,10 @@ class ForkableLoop(asyncio.SelectorEventLoop):
         self._is_woken_by_parent = False
 
     def after_fork_in_child(self) -> None:
-        """Let go of the parent's kernel objects; to be called before the loop runs in the child.
+        """Replace the parent's kernel objects; to be called before the loop runs in the child.
 
-        Nothing may be registered but the loop's own wake-up socket: the new epoll object knows nothing of the old one.
+        Nothing may be registered except the loop's own wake-up socket: the new epoll object does not know what the old
+        one had.
         """
         fresh = select.epoll()
         os.dup2(fresh.fileno(), self._selector.fileno(), inheritable=False)

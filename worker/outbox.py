@@ -10,17 +10,17 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """The writing end of a pipe."""
+    """The write end of a pipe."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def fileno(self) -> int:
-        """Return the descriptor that is written to."""
+        """Return the descriptor of the write end."""
         return self._fd
 
     def send_bytes(self, payload: bytes) -> None:
-        """Write one message; wait where the pipe is full. Raises BrokenPipeError when the front end is gone."""
+        """Write one message; wait if the pipe is full. Raises BrokenPipeError if the front end is gone."""
         data = frame(payload)
         while data:
             data = data[os.write(self._fd, data) :]

@@ -1,7 +1,7 @@
-"""The front end's end of the fork server: start it, ask it for workers, hear what it says, replace it when it is gone.
+"""The front end's side of the fork server: start it, ask it for workers, receive its reports, replace it when it dies.
 
-The fork server can be killed, terminated or stopped by anybody. Its end is seen as EOF on the socket; a fork server
-that is stopped, or answers nothing for long, is killed, which is seen the same way. Workers it made live on.
+Anybody can kill, terminate or stop the fork server. Its death is seen as EOF on the socket; a fork server that is
+stopped, or does not answer for long, is killed, which is seen in the same way. Its workers live on.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ WORKER_COMMAND: Final = (sys.executable, "-m", "worker")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _MESSAGE_BYTES: Final = 65_536
 _FDS: Final = 3
-#: Messages that are taken before other work has its turn.
+#: How many messages are read before other work has its turn.
 _MESSAGES_AT_ONCE: Final = 16
 #: How often a fork server that owes an answer is looked at, and at how many looks in a row it may owe one: some 10 s,
 #: but none of the time in which this process was stopped itself.
 _LOOK_S: Final = 0.25
 _PATIENCE_LOOKS: Final = 40
-#: How long it may take to leave when asked to.
+#: How long it may take to exit when asked to.
 _LEAVE_S: Final = 1.0
 
 
 class Listener(Protocol):
-    """Whoever wants the workers."""
+    """Whoever wants workers."""
 
     def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
         """Take over a new worker's descriptors."""
 
     def on_fork_failed(self, reason: str) -> None:
-        """Hear that a worker could not be made."""
+        """A worker could not be started."""
 
     def on_exited(self, pid: int, status: int) -> None:
-        """Hear that a worker was reaped."""
+        """A worker was reaped."""
 
     def on_lost(self) -> None:
-        """Hear that the fork server is gone; the workers are not."""
+        """The fork server died; the workers did not."""
 
 
 class ForkServer:
@@ -96,7 +96,7 @@ class ForkServer:
         self._loop.add_reader(self._pidfd, self._on_ended)
 
     def _spawn(self, fd: int, stderr: int) -> subprocess.Popen[bytes]:
-        # A session of its own: a signal to the front end's group must not reach workers that have jobs to finish.
+        # A session of its own: a signal to the front end's group must not reach workers with jobs to finish.
         return subprocess.Popen(  # noqa: S603 - our own module
             [*self._command, str(fd)],
             cwd=_ROOT,
@@ -105,7 +105,7 @@ class ForkServer:
             stderr=stderr,
             start_new_session=True,
             env=child_environment()
-            | {"LD_BIND_NOW": "1"},  # what is bound after the fork, each worker would bind for itself
+            | {"LD_BIND_NOW": "1"},  # whatever is bound after the fork, each worker would have to bind for itself
         )
 
     def fork(self, count: int) -> None:
@@ -114,11 +114,11 @@ class ForkServer:
             return
         self._owe(count)
         if not self._unasked:
-            self._loop.call_soon(self._ask)  # a burst of wishes becomes one message
+            self._loop.call_soon(self._ask)  # a burst of requests becomes one message
         self._unasked += count
 
     def _ask(self) -> None:
-        """Pass the wishes on; what the socket does not take now goes when it can."""
+        """Send the requests; what the socket does not accept now is sent when it can be."""
         if self._channel is None or not self._unasked:
             return
         try:
@@ -127,7 +127,7 @@ class ForkServer:
             self._loop.add_writer(self._channel, self._ask)
             return
         except OSError:
-            return  # gone: EOF decides
+            return  # it is gone: EOF will tell
         self._unasked = 0
         self._loop.remove_writer(self._channel)
 
@@ -195,12 +195,12 @@ class ForkServer:
                 self._listener.on_exited(message.pid, message.status)
 
     def _hand_over(self, pids: list[int], fds: list[int]) -> None:
-        """Pass on the workers whose descriptors all arrived: the kernel leaves out what there is no room for here."""
+        """Pass on the workers whose descriptors all arrived: the kernel drops those that there is no room for."""
         self._owe(-len(pids))
         whole = min(len(pids), len(fds) // _FDS)
         for i in range(whole):
             self._listener.on_forked(pids[i], *fds[i * _FDS : (i + 1) * _FDS])
-        _close(fds[whole * _FDS :])  # a worker of which an end is missing sees its inbox end, and leaves
+        _close(fds[whole * _FDS :])  # a worker whose descriptors are incomplete sees its inbox close, and exits
         for _ in pids[whole:]:
             self._listener.on_fork_failed(os.strerror(errno.EMFILE))
 
@@ -226,13 +226,13 @@ class ForkServer:
         self._timer = self._loop.call_later(_LOOK_S, self._look)
 
     def _on_ended(self) -> None:
-        """The process ended: take what it left in the socket, reap it, report."""
+        """The process has exited: read what it left in the socket, reap it, report."""
         self._loop.remove_reader(self._pidfd)
         while self._read_one():
             pass
         self._close_channel()
         if self._process is not None:
-            self._process.wait()  # ended: does not block
+            self._process.wait()  # it has exited: this does not block
         os.close(self._pidfd)
         self._pidfd = -1
         if self._timer is not None:

@@ -1,8 +1,8 @@
-"""Lets what a worker makes lie in fresh memory, side by side.
+"""Makes workers allocate in fresh memory, side by side.
 
-Loading leaves holes: CPython has pools for small objects of each size, and in hundreds of them some places are free. A
-worker's objects would lie in these, one here and one there, and for each the kernel would copy a page. So the free
-places are taken before the fork, by objects that stay.
+Loading leaves gaps: CPython has pools for small objects of each size, and hundreds of them have some free places. A
+worker's objects would use these, scattered over many pages, and the kernel would copy a page for each. So the free
+places are filled before the fork, by objects that stay.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _SIZES: Final = range(16, 513, 16)
 _POOL_BYTES: Final = 16 << 10
 _POOL_HEAD_BYTES: Final = 48
 _BYTES_HEAD_BYTES: Final = sys.getsizeof(b"")
-#: Where pools look otherwise, no more than this is taken for a size.
+#: If pools are laid out differently, no more than this is allocated for a size.
 _MOST_BYTES: Final = 4 * _POOL_BYTES
 _filling: Final[list[object]] = []
 
 
 def fill_holes() -> None:
-    """Take the free places of each size until a new pool is begun."""
+    """Fill the free places of each size until a new pool is started."""
     for size in _SIZES:
         before = 0
         for _ in range(_MOST_BYTES // size):
@@ -35,7 +35,7 @@ def fill_holes() -> None:
 
 
 def _thing(size: int) -> object:
-    """Return a new object that takes `size` bytes."""
+    """Return a new object of `size` bytes."""
     match size:
         case 16:
             return object()

@@ -27,7 +27,7 @@ VERSIONS: Final = ((3, 12), (3, 13))
 
 #: A count from here on is that of an immortal object; CPython's own test is the sign of the lower half.
 _LEAST: Final = 2**31
-#: All that a process may address, whatever the processor.
+#: The whole address space, on any processor.
 _MEMORY_WORDS: Final = 2**57 // 4
 #: Objects that are followed together: a call for each takes longer, and all at once more memory.
 _AT_ONCE: Final = 200
@@ -61,7 +61,7 @@ def is_possible() -> bool:
 
 
 def _count(thing: object) -> int:
-    """Return the lower half of an object's reference count, which is the first thing in it."""
+    """Return the lower half of an object's reference count, which is its first field."""
     value: int = ctypes.c_uint32.from_address(id(thing)).value
     return value
 
@@ -76,7 +76,7 @@ def _is_laid_out_as_expected() -> bool:
 
 
 def _reachable() -> set[int]:
-    """Return where the objects are that are alive, less those made here."""
+    """Return the addresses of the objects that are alive, except those created here."""
     todo = [thing for thing in gc.get_objects() if not isinstance(thing, _NOT)]
     found = set(map(id, todo))
     while todo:

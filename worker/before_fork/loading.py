@@ -1,4 +1,4 @@
-"""What the fork server loads less than an ordinary program would."""
+"""What the fork server loads less than an ordinary program."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ def load_without_fork_handlers() -> None:
 
 
 def _ignore(**_: object) -> None:
-    """Stand for os.register_at_fork."""
+    """A stand-in for os.register_at_fork."""

@@ -1,4 +1,4 @@
-"""Throw-away jobs, served in the fork server before it forks.
+"""Throw-away jobs, run in the fork server before it forks.
 
 Every child then finds its code specialised, its caches filled and its memory touched, which would cost each of them
 milliseconds. The job server is a listener of our own; nothing leaves the machine.
@@ -48,7 +48,7 @@ _REPLY: Final = (
 
 
 def rehearse(loop: asyncio.AbstractEventLoop, config: WorkerConfig) -> None:
-    """Serve throw-away jobs on `loop`; a failure costs speed, not service, and is only reported."""
+    """Run throw-away jobs on `loop`; a failure only costs speed, and is reported."""
     try:
         loop.run_until_complete(asyncio.wait_for(_rehearse(config), _TIMEOUT_S))
     except Exception as exc:  # noqa: BLE001 - as said
