@@ -27,23 +27,25 @@ def summary(job_server: JobServerProcess) -> dict[str, Any]:
     return counts
 
 
-@pytest.mark.parametrize(("what", "count"), [("started", 50), ("callbacks", 10)])
-def test_50_jobs_survive_a_front_end_that_is_killed(tmp_path: Path, what: str, count: int) -> None:
+@pytest.mark.parametrize("results", [0, 10])
+def test_50_jobs_survive_a_front_end_that_is_killed(tmp_path: Path, results: int) -> None:
     """While all of them run, or while their results come in: 50 of 50, with 50 submissions."""
     with (
-        JobServerProcess("--duration", "0.5", "--callback-retries", "100") as job_server,
+        JobServerProcess("--duration", "1", "--callback-retries", "100") as job_server,
         Restarts(tmp_path, JOB_SERVER_URL=job_server.url) as restarts,
     ):
         command = [sys.executable, "-m", "jobclient", restarts.queue_job, "--idempotent", "--retries", "30"]
         client = subprocess.Popen([*command, "--limit", "60", "--json"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        eventually_blocking(lambda: summary(job_server)[what] >= count)
+        # A submission that the kill cuts off is one whose fate nobody knows: its job would not be sent again.
+        eventually_blocking(lambda: summary(job_server)["started"] == 50)
+        eventually_blocking(lambda: summary(job_server)["callbacks"] >= results)
 
         restarts.restart()
         output, _ = client.communicate(timeout=60 + IN_VAIN_S)
 
         report = json.loads(output)
         counts = summary(job_server)
-        assert (report["succeeded"], report["ids"], client.returncode) == (50, 50, 0), report
+        assert (report["succeeded"], report["ids"], client.returncode) == (50, 50, 0), (report, counts)
         assert report["resent"] > 0
         assert (counts["started"], counts["submitted_twice"]) == (50, 0)
         assert restarts.leftovers() == []
