@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
@@ -13,8 +14,10 @@ from pytest_aiohttp import AiohttpServer
 
 from jobserver.app import create_app
 from jobserver.options import Options
+from tests.support.coverage import measured
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
+from tests.support.quarantine import hold_back
 from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import IN_VAIN_S
 
@@ -27,6 +30,22 @@ settings.load_profile("proxy")
 # first does not end the worker, and the second lets it go on.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+#: What their tests reach is what the coverage counts.
+MEASURED = ("unit", "integration")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests in quarantine."""
+    hold_back(config, items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where coverage is measured: only in the folders that count, and in the processes that their tests start."""
+    with measured(counts=item.path.relative_to(Path(__file__).parent).parts[0] in MEASURED):
+        return (yield)
 
 
 @pytest.fixture

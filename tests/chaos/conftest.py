@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import pytest
 
 from proxy.workers.orphans import become_subreaper
-from tests.chaos.support.harness import TIMEOUT_S, Chaos
+from tests.chaos.support.harness import HASTY, PATIENT, Chaos
 from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
 
 
@@ -28,15 +28,13 @@ def job_server() -> Iterator[JobServerProcess]:
 def start_proxy(job_server: JobServerProcess, tmp_path_factory: pytest.TempPathFactory) -> StartProxy:
     """Start a proxy whose workers break where a job asks them to; who starts it ends it."""
 
-    def start(*, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str) -> FaultyProxy:
+    def start(
+        *, hasty: bool = False, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str
+    ) -> FaultyProxy:
         folder = tmp_path_factory.mktemp("proxy")
-        defaults = {
-            "JOB_SERVER_URL": job_server.url,
-            "JOB_TIMEOUT": str(TIMEOUT_S),
-            "LOST_REPLY_WAIT": "0.5",
-            "JOURNAL": str(folder / "journal"),
-        }
-        proxy = FaultyProxy(folder, prefix=prefix, stdout=stdout, **(defaults | settings))
+        usual = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(folder / "journal")}
+        usual |= HASTY if hasty else PATIENT
+        proxy = FaultyProxy(folder, prefix=prefix, stdout=stdout, **(usual | settings))
         try:
             proxy.wait_until_listening()
         except BaseException:
@@ -48,16 +46,25 @@ def start_proxy(job_server: JobServerProcess, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def default_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+def patient_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     """The proxy of all tests that leave it as it was."""
     with start_proxy() as proxy:
         yield proxy
 
 
-@pytest.fixture(scope="module")
-def faulty_proxy(default_proxy: FaultyProxy) -> FaultyProxy:
-    """The proxy of the module's tests; a module may have one of its own."""
-    return default_proxy
+@pytest.fixture(scope="session")
+def hasty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+    """The same for tests with the mark `hasty`."""
+    with start_proxy(hasty=True) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def faulty_proxy(request: pytest.FixtureRequest) -> FaultyProxy:
+    """The test's proxy; a module may have one of its own."""
+    name = "hasty_proxy" if request.node.get_closest_marker("hasty") else "patient_proxy"
+    proxy: FaultyProxy = request.getfixturevalue(name)
+    return proxy
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ async def test_c1_callback_before_the_reply_to_the_submission(chaos: Chaos) -> N
     assert [reply.status for reply in replies] == [200] * 5
 
 
+@pytest.mark.hasty
 async def test_c2_callback_after_the_deadline(chaos: Chaos) -> None:
     """It is taken (2xx) and told to be late; no other job sees it."""
     late = await chaos.job(fault="never")
@@ -146,7 +147,7 @@ async def test_c5_callback_that_is_not_json(chaos: Chaos) -> None:
 
 async def test_c7_large_callback_for_a_stopped_worker(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
     """The callback is answered within a second, the job ends at its deadline, and the front end leaves cleanly."""
-    with start_proxy() as proxy:
+    with start_proxy(hasty=True) as proxy:
         async with Chaos(proxy, job_server) as chaos:
             jobs = [
                 asyncio.ensure_future(chaos.job(chaos="sigstop@p3", fault="never", ref=f"c7-{n}")) for n in range(3)

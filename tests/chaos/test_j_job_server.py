@@ -62,6 +62,7 @@ async def test_j1_job_server_that_cannot_be_reached(chaos: Chaos, refusing_url: 
         assert reply.own_s < 2
 
 
+@pytest.mark.hasty
 async def test_j1_connection_that_is_reset_after_sending(chaos: Chaos, wire: FaultProxy) -> None:
     """Nobody knows whether the submission arrived: `unknown`, within 2 s (and LOST_REPLY_WAIT is 0.5 s here)."""
     cases: dict[str, Fields] = {
@@ -87,6 +88,7 @@ async def test_j1_callback_after_a_lost_reply_is_the_answer(chaos: Chaos, wire: 
         assert reply.status == 200, case
 
 
+@pytest.mark.hasty
 async def test_j2_job_server_that_does_not_answer(chaos: Chaos, wire: FaultProxy, deaf_url: str) -> None:
     """A look-up that hangs, a black hole, silence, a byte a second: the deadline ends each, and the worker goes."""
     cases: dict[str, tuple[Fields, str]] = {

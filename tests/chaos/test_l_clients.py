@@ -81,6 +81,7 @@ async def test_l3_client_that_pipelines_and_closes(chaos: Chaos) -> None:
     await chaos.forget_abandoned(len(refs))
 
 
+@pytest.mark.hasty
 async def test_l4_and_c6_headers_and_bodies_that_stall(chaos: Chaos) -> None:
     """Headers that do not come: closed within 6 s. A body that stalls, of a job or of a callback: 408 within 10 s."""
     job = asyncio.ensure_future(chaos.job(fault="never", ref="c6"))
@@ -121,7 +122,7 @@ def tls_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
 @pytest.fixture
 def small_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     """A proxy that admits few jobs."""
-    with start_proxy(MAX_JOBS="20", WORKER_SPARES="2") as proxy:
+    with start_proxy(MAX_JOBS="20", WORKER_SPARES="2", hasty=True) as proxy:
         yield proxy
 
 

@@ -26,7 +26,7 @@ _IDLE_S = 5.0
 @pytest.fixture
 def own_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     """A proxy for one test: it does not outlive it. Callbacks have a listener of their own."""
-    with start_proxy(WORKER_SPARES="4", CALLBACK_PORT="0") as proxy:
+    with start_proxy(WORKER_SPARES="4", CALLBACK_PORT="0", hasty=True) as proxy:
         yield proxy
 
 

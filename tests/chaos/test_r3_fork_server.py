@@ -14,6 +14,9 @@ from tests.chaos.support.harness import Chaos
 from tests.chaos.support.processes import FaultyProxy, StartProxy
 from tests.support.waiting import eventually
 
+#: They share a proxy of their own, which would be started once for each process that runs one of them.
+pytestmark = pytest.mark.xdist_group("r3")
+
 
 @pytest.fixture(scope="module")
 def faulty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:

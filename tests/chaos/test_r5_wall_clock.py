@@ -13,6 +13,7 @@ from tests.chaos.support.harness import TIMEOUT_S, Chaos
 
 
 @pytest.mark.parametrize("shift_s", [3600, -3600])
+@pytest.mark.hasty
 async def test_r5_wall_clock_moves_by_an_hour(chaos: Chaos, shift_s: int) -> None:
     """Deadlines and pauses keep to the monotonic clock: within a second of what they should be."""
     clock = chaos.proxy.folder / "clock"

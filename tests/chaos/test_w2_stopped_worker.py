@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.support.harness import TIMEOUT_S, Chaos, Reply
 from tests.support.waiting import eventually
 
@@ -17,6 +19,7 @@ PHASES: dict[str, tuple[dict[str, object], str]] = {
 }
 
 
+@pytest.mark.hasty
 async def test_w2_worker_that_is_stopped_in_p1_to_p5(chaos: Chaos) -> None:
     """Its job ends at the deadline, and a second later the worker is killed and reaped."""
 
@@ -29,6 +32,7 @@ async def test_w2_worker_that_is_stopped_in_p1_to_p5(chaos: Chaos) -> None:
     await asyncio.gather(*map(case, PHASES))
 
 
+@pytest.mark.hasty
 async def test_w2_worker_that_is_stopped_in_p0(chaos: Chaos) -> None:
     """A spare that was stopped before it got its job: the job server has nothing, and the worker goes."""
     spare, job = await chaos.stop_a_spare_and_give_it_a_job()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.support.harness import TIMEOUT_S, Chaos
 from tests.support.waiting import eventually
 
 
+@pytest.mark.hasty
 async def test_w5_worker_that_ignores_sigterm_and_worker_with_a_child(chaos: Chaos) -> None:
     """At the deadline and a second later nothing of either is left: worker, child, the whole group."""
     watch = chaos.proxy.stopwatch()

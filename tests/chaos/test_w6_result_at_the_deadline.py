@@ -20,6 +20,7 @@ _FLYING = 3
 
 
 @pytest.mark.timeout(300)  # a thousand jobs, each to its deadline
+@pytest.mark.hasty
 async def test_w6_result_within_5_ms_of_the_deadline_a_thousand_times(chaos: Chaos) -> None:
     """Each client gets exactly one answer: the result, or `deadline-exceeded` with `yes`."""
     rng = random.Random(6)

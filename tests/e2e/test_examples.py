@@ -19,7 +19,10 @@ from tests.support.proxy_process import ROOT, ProxyProcess
 _PAGES: Final = (ROOT / "README.md", ROOT / "docs" / "tour.md")
 _JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the examples use curl")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("curl") is None, reason="the examples use curl"),
+    pytest.mark.xdist_group("examples"),  # they share a proxy
+]
 
 
 class Example(NamedTuple):

@@ -16,6 +16,9 @@ import pytest
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
+#: They share a proxy of their own, which would be started once for each process that runs one of them.
+pytestmark = pytest.mark.xdist_group("first run")
+
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[ProxyProcess]:

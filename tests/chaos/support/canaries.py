@@ -1,4 +1,7 @@
-"""Canaries: a plain job every 100 ms beside whatever a test does; each is to get 200."""
+"""Canaries: a plain job every 100 ms beside whatever a test does; each is to get 200.
+
+One that met its deadline because nobody had a processor says nothing about the proxy.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,18 @@ class Canaries:
     """The canaries of one test."""
 
     def __init__(
-        self, post: Callable[[dict[str, object]], Awaitable[Reply]], story: Callable[[str], Awaitable[Any]]
+        self,
+        post: Callable[[dict[str, object]], Awaitable[Reply]],
+        story: Callable[[str], Awaitable[Any]],
+        timeout_s: float,
     ) -> None:
-        """`post` sends a job; `story` tells what the job server knows of one, for whoever reads a failure."""
+        """Fly before a proxy whose jobs have `timeout_s` or more.
+
+        `post` sends a job; `story` tells what the job server knows of one, for whoever reads a failure.
+        """
         self._post = post
         self._story = story
+        self._timeout_s = timeout_s
         self._numbers = itertools.count()
         self._allowed = {200}
         self._paused = False
@@ -93,7 +103,8 @@ class Canaries:
             reply = await self._post({"account": f"canary-{next(self._numbers)}"})
         finally:
             self.flying -= 1
-        if reply.status not in allowed | self._allowed:
+        starved = reply.code == "deadline-exceeded" and reply.own_s < self._timeout_s / 2
+        if reply.status not in allowed | self._allowed and not starved:
             raise AssertionError(
                 f"a canary got {reply.answer} after {reply.took_s:.2f} s: {await self._story(reply.ref)}"
             )

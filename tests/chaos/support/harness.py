@@ -42,10 +42,13 @@ from tests.support.http import Answer, fetch, new_ref
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually
 
-__all__ = ["LAG_S", "TIMEOUT_S", "Chaos", "Reply"]
+__all__ = ["HASTY", "LAG_S", "PATIENT", "TIMEOUT_S", "Chaos", "Reply"]
 
-#: The job timeout of every proxy here, D in the matrix.
+#: D in the matrix: the job timeout of proxies whose tests wait for the deadline.
 TIMEOUT_S: Final = 2.0
+#: The settings of those, and of all others: there a busy machine may take its time, and no answer changes for it.
+HASTY: Final = {"JOB_TIMEOUT": str(TIMEOUT_S), "LOST_REPLY_WAIT": "0.5"}
+PATIENT: Final = {"JOB_TIMEOUT": "30", "LOST_REPLY_WAIT": "5"}
 _LEAK_S: Final = 2.0
 #: For what is counted a moment after it was seen: the log's thread, a callback's entry in the ledger.
 _ADD_UP_S: Final = 3.0
@@ -66,6 +69,7 @@ class Chaos:
 
     proxy: FaultyProxy
     job_server: JobServerProcess
+    #: Within this and a second a job is answered, whatever the proxy's own limit is.
     timeout_s: float = TIMEOUT_S
     #: Whether canaries fly.
     canaries: bool = True
@@ -87,7 +91,7 @@ class Chaos:
         timeout = ClientTimeout(total=self.timeout_s + _IN_VAIN_S)
         self._fork_server_pid = self.proxy.fork_server_pid()
         self.session = ClientSession(connector=TCPConnector(force_close=True, limit=0), timeout=timeout)
-        self.flock = Canaries(self._post, self.story)
+        self.flock = Canaries(self._post, self.story, TIMEOUT_S)
         if not self.proxy.warm:  # what it opens and starts once for all is no leak
             await asyncio.gather(*(self._post({}) for _ in range(8)))
             await eventually(lambda: len(self.ended()) >= 8)

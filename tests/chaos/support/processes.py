@@ -124,8 +124,10 @@ def _leads_a_session(pid: int) -> bool:
 class StartProxy(Protocol):
     """What the fixture `start_proxy` is."""
 
-    def __call__(self, *, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str) -> FaultyProxy:
-        """Start a proxy and wait until it listens."""
+    def __call__(
+        self, *, hasty: bool = False, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str
+    ) -> FaultyProxy:
+        """Start a proxy and wait until it listens; `hasty` where the test waits for deadlines."""
 
 
 class JobServerProcess:
