@@ -13,8 +13,9 @@ endif
 PY := $(VENV)/bin/python
 ARGS ?=
 SECONDS ?= 600
-WORKERS ?= logical
-PYTEST = $(PY) -m pytest -n $(WORKERS) --maxprocesses=4 --dist=loadgroup
+# Tests wait more than they compute: four processes keep two cores busy.
+WORKERS ?= 4
+PYTEST = $(PY) -m pytest -n $(WORKERS) --dist=loadgroup
 PACKAGES = jobclient jobserver proxy shared worker
 SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
 

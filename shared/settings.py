@@ -140,7 +140,7 @@ class Settings:
         "spreedly",
         kinds.PROFILE,
         "The protocol that the job server speaks: the name of a file in `profiles/`, without `.toml`, or a path to a "
-        "file of your own.",
+        "file of your own (see docs/profiles.md). Several, separated by commas: `POST /queueJob/NAME` chooses one.",
     )
     job_server_cafile: str = _variable(
         "",

@@ -84,29 +84,39 @@ class Check:
 
     async def _check_all(self) -> None:
         self._settings_fit()
-        profile = self._profile()
-        if profile is not None and not self._settings.job_server_url:
-            self._settings = replace(self._settings, job_server_url=profile.server.url)
+        profiles = [profile for name in self._settings.profile.split(",") if (profile := self._profile(name.strip()))]
+        if profiles and not self._settings.job_server_url:
+            self._settings = replace(self._settings, job_server_url=profiles[0].server.url)
         self._keys()
         await self._listen()
         self._journal()
         self._descriptors()
         if self._settings.job_server_url:
-            await self._submit(self._settings.job_server_url, profile)
+            await self._submit(self._settings.job_server_url, profiles)
         else:
             embedded = EmbeddedJobServer()
             try:
-                await self._submit(embedded.url, profile)
+                await self._submit(embedded.url, profiles)
             finally:
                 await embedded.stop()
 
-    async def _submit(self, url: str, profile: Profile | None) -> None:
-        if profile is not None:
-            for line in profile_report.submissions(profile, url):
+    async def _submit(self, url: str, profiles: list[Profile]) -> None:
+        """Say what would be sent, and look for who would get it: at `url` the first one."""
+        if not profiles:
+            await self._job_server(url, is_complete=False)
+        servers: list[JobServer] = []
+        for profile in profiles:
+            at = profile.server.url if servers else url
+            servers.append(JobServer(url=at, profile=profile))
+            if not at:
+                words = f"{profile.name} has no [server] url, and JOB_SERVER_URL is the first profile's"
+                self._found(Verdict.FAILED, "job server", words)
+                continue
+            for line in profile_report.submissions(profile, at):
                 self._found(Verdict.OK, "submission", line)
-        await self._job_server(url, is_complete=profile is None or not profile.submit.url)
-        if profile is not None and not profile_report.missing_secret(profile):
-            await self._worker(url, profile)
+            await self._job_server(at, is_complete=not profile.submit.url)
+        if profiles and not any(map(profile_report.missing_secret, profiles)):
+            await self._worker(tuple(servers))
 
     def _found(self, verdict: Verdict, what: str, words: str) -> None:
         self._failed = self._failed or verdict is Verdict.FAILED
@@ -173,9 +183,9 @@ class Check:
         reason = _written(path) if path.exists() else _written_beside(path)
         self._found(Verdict.FAILED if reason else Verdict.OK, "journal", reason or str(path.resolve()))
 
-    def _profile(self) -> Profile | None:
+    def _profile(self, name: str) -> Profile | None:
         try:
-            profile = loader.load(self._settings.profile)
+            profile = loader.load(name)
         except SettingsError as exc:
             self._found(Verdict.FAILED, "profile", str(exc))
             return None
@@ -223,10 +233,10 @@ class Check:
         else:
             self._found(Verdict.OK, "job server", f"{which}: connected in {took_ms} ms")
 
-    async def _worker(self, url: str, profile: Profile) -> None:
+    async def _worker(self, job_servers: tuple[JobServer, ...]) -> None:
         settings = self._settings
         pool = Pool(
-            config=worker_config(settings, (JobServer(url=url, profile=profile),)).encode(),
+            config=worker_config(settings, job_servers).encode(),
             spares=1,
             max_jobs=settings.worker_max_jobs,
             max_body_bytes=settings.max_body_bytes,

@@ -148,6 +148,21 @@ def test_check_shows_what_would_be_sent_but_no_secret() -> None:
     assert "hush" not in ended.stdout + ended.stderr
 
 
+def test_check_looks_at_each_of_several_profiles() -> None:
+    """The first is at JOB_SERVER_URL, each other where its file says."""
+    ended = run("--check", PROFILE="cog, runpod-local,spreedly", JOB_SERVER_URL="http://127.0.0.1:9")
+    lines = ended.stdout.splitlines()
+    assert ended.returncode == 1
+    names = [line.split()[2].strip(":") for line in lines if line[5:12] == "profile"]
+    assert names == ["cog", "runpod-local", "spreedly"]
+    sent = [line.split()[2:4] for line in lines if line[5:15] == "submission"]
+    assert [" ".join(words).partition("/0123")[0] for words in sent] == [
+        "PUT http://127.0.0.1:9/predictions",
+        "POST http://127.0.0.1:8000/run",
+    ]
+    assert "FAIL job server   spreedly has no [server] url, and JOB_SERVER_URL is the first profile's" in lines
+
+
 def test_check_names_a_secret_that_is_not_set() -> None:
     """As a start would."""
     ended = run("--check", PROFILE="replicate", JOB_SERVER_URL="http://127.0.0.1:9")
