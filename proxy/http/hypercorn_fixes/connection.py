@@ -123,6 +123,8 @@ class HypercornConnection(TCPServer):
 
     async def _write(self, data: bytes) -> None:
         """Send. Raises ClientGoneError where the client does not read."""
+        if self.writer.transport.is_closing():  # uvloop takes what is written to a closed one for a bug
+            return
         with contextlib.suppress(ConnectionError):
             self.writer.write(data)
             if self.writer.transport.get_write_buffer_size():
