@@ -66,7 +66,7 @@ class Worker:
             self._job_id = job.job_id
             try:
                 answer = await self._serve_one(job, callback)
-            except (EOFError, BrokenPipeError):  # the front end is gone
+            except (EOFError, BrokenPipeError, MemoryError):  # the front end is gone; or nothing here is sure any more
                 raise
             except Exception as exc:  # a bug of ours: the job is answered, by what its state says
                 self._report(_unhandled(job, exc))
