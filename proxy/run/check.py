@@ -25,6 +25,7 @@ from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import check_trust, is_loopback, path_trouble, reach, shown
 from proxy.run.process import worker_config
 from proxy.store.journal.file import JournalFile
+from proxy.store.journal.schema import VERSION
 from proxy.workers.pool import Pool
 from shared.errors import SettingsError
 from shared.job_server import loader
@@ -180,8 +181,16 @@ class Check:
             self._found(Verdict.OK, "journal", "none: jobs are remembered in memory only")
             return
         path = Path(self._settings.journal)
-        reason = _written(path) if path.exists() else _written_beside(path)
-        self._found(Verdict.FAILED if reason else Verdict.OK, "journal", reason or str(path.resolve()))
+        try:
+            version = _written(path) if path.exists() else _written_beside(path)
+        except SettingsError as exc:
+            self._found(Verdict.FAILED, "journal", str(exc))
+            return
+        if version < VERSION:
+            words = f"{path.resolve()} has the table of version {version}: a start upgrades it, for good; keep a copy"
+            self._found(Verdict.WARNING, "journal", words)
+        else:
+            self._found(Verdict.OK, "journal", str(path.resolve()))
 
     def _profile(self, name: str) -> Profile | None:
         try:
@@ -258,28 +267,33 @@ class Check:
             await pool.stop()
 
 
-def _written(path: Path) -> str:
-    """Open a journal, write to it, and return why that cannot be done; empty if it can."""
+def _written(path: Path) -> int:
+    """Open a journal as it is, write to it, and return its table's version.
+
+    Raises:
+        SettingsError: that cannot be done.
+    """
     try:
-        journal = JournalFile(str(path))
+        journal = JournalFile(str(path), upgrade=False)
         try:
             journal.probe()
         finally:
             journal.close()
-    except SettingsError as exc:
-        return str(exc)
     except (sqlite3.Error, OSError) as exc:
-        return f"JOURNAL: {str(path)!r} cannot be written: {exc}"
-    return ""
+        raise SettingsError(f"JOURNAL: {str(path)!r} cannot be written: {exc}") from exc
+    return journal.version
 
 
-def _written_beside(path: Path) -> str:
+def _written_beside(path: Path) -> int:
     """Do the same with another file in the same folder: what a check makes, a start should not find."""
     stand_in = path.with_name(f"{path.name}.check")
-    reason = _written(stand_in)
-    for suffix in ("", "-wal", "-shm"):
-        stand_in.with_name(stand_in.name + suffix).unlink(missing_ok=True)
-    return reason.replace(repr(str(stand_in)), repr(str(path)))
+    try:
+        return _written(stand_in)
+    except SettingsError as exc:
+        raise SettingsError(str(exc).replace(repr(str(stand_in)), repr(str(path)))) from exc
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            stand_in.with_name(stand_in.name + suffix).unlink(missing_ok=True)
 
 
 def _ms(started: float) -> int:

@@ -49,8 +49,8 @@ _VACUUM_PAGES: Final = 32
 class JournalFile:
     """An open journal. Raises sqlite3.Error where the file cannot be read or written."""
 
-    def __init__(self, path: str, *, synchronous: str = "NORMAL") -> None:
-        """Open the file, or make it.
+    def __init__(self, path: str, *, synchronous: str = "NORMAL", upgrade: bool = True) -> None:
+        """Open the file, or make it; `upgrade`: bring the table of an earlier version up to date.
 
         Raises:
             SettingsError: it cannot be opened, is damaged, is something else, or another process has it.
@@ -61,7 +61,8 @@ class JournalFile:
         self.committing = threading.Lock()
         self._lock = lock(self.path)
         try:
-            self._db = connect(self.path, synchronous)
+            #: The version of the table, as it was found.
+            self._db, self.version = connect(self.path, synchronous, upgrade=upgrade)
         except SettingsError:
             os.close(self._lock)
             raise

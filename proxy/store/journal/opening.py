@@ -72,8 +72,8 @@ def lock(path: Path) -> int:
     return fd
 
 
-def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
-    """Return a connection to the locked journal, with its table brought up to date.
+def connect(path: Path, synchronous: str = "NORMAL", *, upgrade: bool = True) -> tuple[sqlite3.Connection, int]:
+    """Return a connection to the locked journal, its table brought up to date if `upgrade`, and the version it had.
 
     Raises:
         SettingsError: it cannot be used; the error that SQLite had, if any, is its cause.
@@ -83,7 +83,7 @@ def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
         # By its absolute path, as SQLite takes some names for something else. The connection is used by one thread
         # after the other, never by two at once.
         db = sqlite3.connect(path.absolute(), isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
-        prepare(db, path, synchronous)
+        version = prepare(db, path, synchronous, upgrade=upgrade)
     except sqlite3.OperationalError as exc:
         _close(db)
         raise SettingsError(f"JOURNAL: cannot use {str(path)!r}: {_reason(path, exc)}") from exc
@@ -96,7 +96,7 @@ def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
     except SettingsError:
         _close(db)
         raise
-    return db
+    return db, version
 
 
 def words_of(exc: Exception) -> str:

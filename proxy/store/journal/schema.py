@@ -10,11 +10,11 @@ from shared.errors import SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["prepare"]
+__all__ = ["VERSION", "prepare"]
 
 #: "jobs" in ASCII: SQLite's mark of whose file it is, and the version of the table below.
 _APPLICATION_ID: Final = 0x6A6F6273
-_VERSION: Final = 3
+VERSION: Final = 3
 
 _JOBS: Final = """
 CREATE TABLE jobs (
@@ -64,8 +64,8 @@ _LEAST_BYTES: Final = 512
 _WAL_BYTES: Final = 8 * 1024 * 1024
 
 
-def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
-    """Make the table, or bring it up to date, and set the connection up.
+def prepare(db: sqlite3.Connection, path: Path, synchronous: str, *, upgrade: bool = True) -> int:
+    """Make the table, or bring it up to date if `upgrade`; set the connection up. Return the version that was found.
 
     Raises:
         SettingsError: the file is something else, or a later version's.
@@ -76,10 +76,10 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
     (owner,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and owner == _APPLICATION_ID and version > _VERSION:
+    if tables and owner == _APPLICATION_ID and version > VERSION:
         raise SettingsError(
             f"JOURNAL: {str(path)!r} was written by a later version of the proxy (its table is version {version}, "
-            f"this one knows {_VERSION}); run that version, or name another file"
+            f"this one knows {VERSION}); run that version, or name another file"
         )
     if tables and (owner != _APPLICATION_ID or not version):
         raise SettingsError(f"JOURNAL: {str(path)!r} is not a journal of this proxy; name another file")
@@ -96,8 +96,10 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
-    mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_VERSION};"
+    mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {VERSION};"
     if not tables:
         db.executescript(f"BEGIN; {_JOBS} {_PROBE} {mark} COMMIT;")
-    elif version < _VERSION:
+        return VERSION
+    if upgrade and version < VERSION:
         db.executescript(f"BEGIN IMMEDIATE; {_UPGRADES[version]} {mark} COMMIT;")
+    return int(version)

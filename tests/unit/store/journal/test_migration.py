@@ -163,3 +163,14 @@ def test_a_journal_of_a_later_version_is_refused(path: Path) -> None:
 
     with pytest.raises(SettingsError, match=r"^JOURNAL: .* was written by a later version of the proxy [^\n]*$"):
         JournalFile(str(path))
+
+
+def test_who_only_looks_leaves_an_old_journal_as_it_is(old: Path) -> None:
+    """The version that wrote it can read it still."""
+    with closing(JournalFile(str(old), upgrade=False)) as file:
+        file.probe()
+        assert file.version == 1
+
+    with closing(sqlite3.connect(old)) as reader:
+        assert reader.execute("PRAGMA user_version").fetchone() == (1,)
+        assert "profile" not in {row[1] for row in reader.execute("PRAGMA table_info(jobs)")}
