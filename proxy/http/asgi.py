@@ -7,6 +7,7 @@ of the body have to be limited while it is read.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,9 @@ __all__ = [
 #: Longer answers are sent in pieces of this size, so that only one is buffered for a client that reads slowly.
 _PIECE_BYTES: Final = 65_536
 
+#: A route's first segment: a word. No token is one: it has 43 characters, digits among them.
+_ROUTE: Final = re.compile(r"[A-Za-z]{1,16}(?:\.json)?")
+
 #: For everything that may change: caches keep answers that do not forbid it, even a 404.
 NO_STORE: Final = (b"cache-control", b"no-store")
 
@@ -62,8 +66,12 @@ def headers_of(scope: Scope, name: bytes) -> list[str]:
 
 
 def route_of(path: str) -> str:
-    """Return the part of a path that may be logged: the first segment, as the next may be a token."""
-    return "/" + path.lstrip("/").partition("/")[0].partition("?")[0]
+    """Return the part of a path that may be logged: the first segment, if it looks like one of a route.
+
+    The next one may be a token; and so may the first, where a callback URL is set up wrongly or the request is garbled.
+    """
+    segment = path.lstrip("/").partition("/")[0].partition("?")[0]
+    return f"/{segment}" if not segment or _ROUTE.fullmatch(segment) else "/..."
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:

@@ -119,7 +119,11 @@ async def test_the_log_names_the_job_and_no_token(
     job = post_job(outside, f"{gateway.url}/queueJob", ref=ref, fault="never")
     answer, url = await asyncio.gather(job, called_back(outside, job_server, ref))
     await eventually(lambda: f"job={answer.headers['Job-Id']}" in gateway.log and "/callback/... 200" in gateway.log)
-    assert url.rpartition("/")[2] not in gateway.log
+    token = url.rpartition("/")[2]
+    for path in (token, f"callback{token}", f"{token}/x", f"nothing/{token}"):
+        await fetch(outside, "GET", f"{gateway.url}/{path}")
+    await eventually(lambda: gateway.log.count("/... 404") >= 4)
+    assert token not in gateway.log
 
 
 async def test_large_bodies_pass(gateway: Gateway, outside: ClientSession, job_server: JobServer) -> None:

@@ -63,6 +63,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.api.clients.post_job._TRACEPARENT": fullmatch,
     "proxy.api.clients.preferences._NAME": fullmatch,
     "proxy.api.clients.preferences._PIECE": findall,
+    "proxy.http.asgi._ROUTE": fullmatch,
     "proxy.http.fast.connection._BARE_END": search,
     "proxy.http.fast.head._HEAD": fullmatch,
     "proxy.http.fast.head._LINE": lines_of_a_head,

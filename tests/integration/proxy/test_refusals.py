@@ -160,3 +160,19 @@ async def test_while_it_drains_new_jobs_are_refused_and_those_in_flight_are_answ
     assert await asyncio.to_thread(own_proxy.wait) == 0
     with pytest.raises(ClientConnectionError):
         await fetch(client, "GET", f"{own_proxy.url}/healthz")
+
+
+async def test_a_refused_request_leaves_a_line_and_no_token(
+    client: ClientSession, proxy: ProxyProcess, job_server: JobServer
+) -> None:
+    """Who, what and why; but a callback that comes to a wrong path has its token there."""
+    token = new_ref() + "Zq0yJv0m4n3sS1c2k9Qh7bqVvF1WJm8e"
+
+    for path in (token, f"callback{token}", f"callback/{token}", f"{token}/callback", f"nothing/{token}"):
+        await fetch(client, "POST", f"{proxy.url}/{path}", json={"state": "completed"})
+    await fetch(client, "PATCH", f"{proxy.url}/docs?{token}")
+
+    await eventually(lambda: [line for line in proxy.events_of("request refused") if line["method"] == "PATCH"])
+    routes = [line["route"] for line in proxy.events_of("request refused")][-6:]
+    assert routes == ["/...", "/...", "/callback", "/...", "/nothing", "/docs"]
+    assert not any(token in line for line in proxy.stderr)
