@@ -17,11 +17,12 @@ from shared.job_server.callbacks import Callbacks, Received
 from shared.job_server.calls import Call, Request
 from shared.job_server.client_jobs import ClientJobs
 from shared.job_server.polls import FetchedKind, Results, Statuses
-from shared.job_server.profile import Profile, Sample
+from shared.job_server.profile import Profile
 from shared.job_server.replies import Replies, Reply, ReplyKind
 from shared.job_server.submissions import Submissions
 from shared.job_server.verdict import Kind
 from shared.job_server.verification import Verifier
+from tests.support.samples import with_wish
 from tests.support.waiting import eventually
 
 PROFILES = [loader.load(name) for name in loader.shipped()]
@@ -57,7 +58,7 @@ class Bench:
         """Submit the job of the first sample that is one; return what its reply says."""
         sample = next(sample for sample in self.profile.sample if sample.kind == "job")
         content_type = sample.headers.get("content-type", "application/json")
-        job = ClientJobs(self.profile.submit).read(_with_wish(sample, wish, content_type), content_type)
+        job = ClientJobs(self.profile.submit).read(with_wish(sample, wish, content_type), content_type)
         self.values |= {"path": sample.path} if sample.path else {}
         made = Submissions(self.profile, self.url).compose(job.body, self.values, job.content_type)
         if "Content-Type" not in made.headers:
@@ -101,16 +102,6 @@ async def received(request: web.Request) -> Received:
         headers=[(name.lower(), value) for name, value in request.raw_headers],
         body=await request.read(),
     )
-
-
-def _with_wish(sample: Sample, wish: str, content_type: str) -> bytes:
-    text = f"stand-in={wish}"
-    if content_type == "application/json":
-        return sample.body.replace("{", f'{{"wish": "{text}", ', 1).encode()
-    if content_type.startswith("multipart/"):
-        part = f'--b\r\nContent-Disposition: form-data; name="wish"\r\n\r\n{text}\r\n'
-        return (part + sample.body).encode()
-    return f"{text} {sample.body}".encode()
 
 
 @pytest.fixture

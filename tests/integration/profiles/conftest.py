@@ -18,6 +18,7 @@ from shared.job_server import loader
 from shared.job_server.profile import Profile, Sample
 from tests.support.http import Answer, fetch
 from tests.support.proxy_process import ProxyProcess
+from tests.support.samples import with_wish
 
 SECRET = "whsec_c2VjcmV0"
 #: Of the profiles' own, which are for people; and how long a job may take.
@@ -107,17 +108,6 @@ class Bench:
     def samples(self, kind: str, expect: str) -> list[Sample]:
         """Return the profile's samples of a kind."""
         return [one for one in self.profile.sample if (one.kind, one.expect) == (kind, expect)]
-
-
-def with_wish(sample: Sample, wish: str, content_type: str) -> bytes:
-    """Return a sample's job that wishes for something, wherever a job of its type can."""
-    text = f"stand-in={wish}"
-    if content_type == "application/json":
-        return sample.body.replace("{", f'{{"wish": "{text}", ', 1).encode()
-    if content_type.startswith("multipart/"):
-        part = f'--b\r\nContent-Disposition: form-data; name="wish"\r\n\r\n{text}\r\n'
-        return (part + sample.body).encode()
-    return f"{text} {sample.body}".encode()
 
 
 @pytest.fixture
