@@ -16,7 +16,7 @@ SECONDS ?= 600
 # Tests wait more than they compute: four processes keep two cores busy.
 WORKERS ?= 4
 PYTEST = $(PY) -m pytest -n $(WORKERS) --dist=loadgroup
-PACKAGES = jobclient jobserver proxy shared worker
+PACKAGES = cluster jobclient jobserver proxy shared worker
 SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
 
 .DEFAULT_GOAL := help

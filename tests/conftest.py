@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import socket
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -12,10 +13,12 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 from hypothesis import HealthCheck, settings
 from pytest_aiohttp import AiohttpServer
 
+from cluster.postgresql import PostgreSQL
 from jobserver.app import create_app
 from jobserver.options import Options
 from tests.support.coverage import measured
 from tests.support.job_server import JobServer
+from tests.support.places import shared_memory
 from tests.support.proxy_process import ProxyProcess
 from tests.support.quarantine import hold_back
 from tests.support.shared_proxies import SharedProxies
@@ -34,6 +37,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 #: What their tests reach is what the coverage counts.
 MEASURED = ("unit", "integration")
+
+_numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -83,3 +88,27 @@ def proxies(job_server_port: int) -> Iterator[SharedProxies]:
 def proxy(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
     """A shared proxy with plain settings, before a fresh job server."""
     return proxies.get()
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql() -> Iterator[PostgreSQL]:
+    """One server for all tests of this process; without PostgreSQL on this machine they fail (.ci/run installs it)."""
+    with PostgreSQL(parent=shared_memory()) as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql(shared_postgresql: PostgreSQL) -> Iterator[PostgreSQL]:
+    """That server, up and running whatever the test before did to it, or this one does."""
+    yield shared_postgresql
+    shared_postgresql.resume()
+    if not shared_postgresql.pids:
+        shared_postgresql.start()
+
+
+@pytest.fixture
+def database(postgresql: PostgreSQL) -> str:
+    """The URL of an empty database of the test's own."""
+    name = f"test_{next(_numbers)}"
+    postgresql.sql(f"CREATE DATABASE {name}")
+    return postgresql.url(name)

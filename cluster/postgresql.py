@@ -1,0 +1,245 @@
+"""A PostgreSQL of its own: made in a folder of its own, started, stopped, killed, paused.
+
+It listens on 127.0.0.1 only and lets everybody on this machine in as `postgres`; it holds nothing that should last.
+Its commits are as durable as those of any other (`fsync=on`). PostgreSQL refuses to run as root: started by root, it
+runs as the user `postgres`, or `nobody` if there is none.
+
+Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+__all__ = ["PostgreSQL", "PostgreSQLError", "binaries"]
+
+#: Where distributions keep the programs of each version: Debian and Ubuntu, Fedora and RHEL.
+_FOLDERS: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
+_START_S: Final = 30.0
+_LOOK_S: Final = 0.01
+#: Small, as several may run beside other things; durable, as the proxy accepts no other.
+_CONFIGURATION: Final = """\
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+max_connections = 200
+shared_buffers = 64MB
+max_wal_size = 256MB
+logging_collector = off
+"""
+
+
+class PostgreSQLError(Exception):
+    """There is no PostgreSQL on this machine, or it did not start; the message says why."""
+
+
+def binaries() -> Path:
+    """Return the folder with the programs of the newest PostgreSQL. Raises PostgreSQLError if there is none."""
+    folders = [folder for pattern in _FOLDERS for folder in Path("/").glob(pattern[1:])]
+    on_path = shutil.which("postgres")
+    folders += [Path(on_path).resolve().parent] if on_path else []
+    found = [folder for folder in folders if (folder / "postgres").exists() and (folder / "initdb").exists()]
+    if not found:
+        raise PostgreSQLError("PostgreSQL is not installed. Debian, Ubuntu: apt install postgresql")
+    return max(found, key=_version)
+
+
+class PostgreSQL:
+    """One server. As a context manager it runs within the block, and leaves nothing behind."""
+
+    def __init__(self, *, port: int = 0, configuration: str = "", parent: Path | None = None) -> None:
+        """Make its folder, with an empty database; `configuration`: further lines for postgresql.conf.
+
+        `port` 0: any free one, which stays the same whenever the server is started again. `parent`: where the folder is
+        made, and who it runs as must be able to go there; None: where temporary files are.
+
+        Raises:
+            PostgreSQLError: there is no PostgreSQL on this machine, or it cannot be used.
+        """
+        self._bin = binaries()
+        user = _user()
+        #: What its programs are started with (util-linux, in every distribution).
+        self._as_user = ["setpriv", *_options(user)]
+        self.folder = Path(tempfile.mkdtemp(prefix="proxy-postgresql-", dir=parent))
+        self.data = self.folder / "data"
+        # Bound and never listened on: nobody else is given this port while the server is down.
+        self._reservation = socket.socket()
+        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._reservation.bind(("127.0.0.1", port))
+            self.port: int = self._reservation.getsockname()[1]
+            if user is not None:
+                os.chown(self.folder, user.pw_uid, user.pw_gid)
+            self._make(configuration)
+        except (OSError, PostgreSQLError):
+            self.remove()
+            raise
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        try:
+            self.start()
+        except PostgreSQLError:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End it and remove everything."""
+        self.remove()
+
+    @property
+    def log(self) -> str:
+        """What the server has written so far."""
+        path = self.folder / "log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes of the server, the one that all others are children of first; none if it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            return []
+        pid = self._process.pid
+        with contextlib.suppress(OSError):
+            return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split())]
+        return []
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        """Return what `JOURNAL` is to be set to for one of its databases."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start it, and return when it accepts connections. Raises PostgreSQLError."""
+        # If we are killed, the kernel ends it, and it ends all its children.
+        program = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
+        command = [*self._as_user, "--pdeathsig", "QUIT", *program]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own arguments
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=_environment(),
+                start_new_session=True,
+            )
+        end = time.monotonic() + _START_S
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise PostgreSQLError(f"PostgreSQL did not start; its last words: {self.log.strip()[-500:]}")
+            time.sleep(_LOOK_S)
+
+    def stop(self) -> None:
+        """End it in an orderly way: connections are closed, everything is written."""
+        if self._process is not None:
+            self._signal([self._process.pid], signal.SIGINT)
+            self._process.wait()
+            self._process = None
+
+    def kill(self) -> None:
+        """Kill all its processes at once, as a crash of the server would, and wait until they are gone."""
+        pids = self.pids
+        self._signal(pids, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        while any(_is_running(pid) for pid in pids):
+            time.sleep(_LOOK_S)
+
+    def pause(self) -> None:
+        """Stop all its processes, as a machine that hangs would: connections stay, nothing is answered."""
+        self._signal(self.pids, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        self._signal(self.pids, signal.SIGCONT)
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """Return what a statement answers: a line for each row, columns separated by `|`. Raises PostgreSQLError."""
+        command = [str(self._bin / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.url(database)]
+        ended = subprocess.run(  # noqa: S603 - our own arguments
+            [*command, "-c", statement], capture_output=True, text=True, check=False, env=_environment()
+        )
+        if ended.returncode:
+            raise PostgreSQLError(ended.stderr.strip())
+        return ended.stdout.strip()
+
+    def remove(self) -> None:
+        """Kill it, and remove all it has written."""
+        self.kill()
+        self._reservation.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _make(self, configuration: str) -> None:
+        program = [str(self._bin / "initdb"), "-D", str(self.data), "--no-sync", "--no-instructions"]
+        command = [*self._as_user, *program, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"]
+        ended = subprocess.run(  # noqa: S603 - our own arguments
+            command, capture_output=True, text=True, check=False, cwd=self.folder, env=_environment()
+        )
+        if ended.returncode:
+            raise PostgreSQLError(f"initdb failed: {ended.stderr.strip()}")
+        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write(f"{_CONFIGURATION}{configuration}\n")
+
+    def _is_ready(self) -> bool:
+        """Whether it accepts connections: it says so in the last line of its lock file."""
+        with contextlib.suppress(OSError):
+            lines = (self.data / "postmaster.pid").read_text(encoding="ascii").splitlines()
+            return self._process is not None and lines[0] == str(self._process.pid) and lines[-1].strip() == "ready"
+        return False
+
+    @staticmethod
+    def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def _user() -> pwd.struct_passwd | None:
+    """Return as whom it has to run, if that is somebody else."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise PostgreSQLError("PostgreSQL does not run as root, and there is no user 'postgres' or 'nobody'")
+
+
+def _options(user: pwd.struct_passwd | None) -> list[str]:
+    return [] if user is None else [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+def _environment() -> dict[str, str]:
+    """Return ours without what would lead its programs elsewhere (PGHOST, PGDATA), and in English."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", str(folder)))
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process exists and is more than what init has not yet taken note of."""
+    with contextlib.suppress(OSError):
+        return not _stat(pid).startswith("Z")
+    return False
+
+
+def _stat(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2]

@@ -1,0 +1,99 @@
+"""A PostgreSQL of one's own does what it is told, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.postgresql import PostgreSQL, PostgreSQLError, binaries
+from tests.support.places import shared_memory
+from tests.support.proxy_process import ROOT
+from tests.support.waiting import eventually_blocking
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process; one that has ended counts until its parent knows."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_what_was_committed_outlives_a_kill_and_a_stop(postgresql: PostgreSQL, database: str) -> None:
+    """The port stays the same, so that clients find it again."""
+    name = database.rpartition("/")[2]
+    port = postgresql.port
+    postgresql.sql("CREATE TABLE t (n int)", name)
+    for end in (postgresql.kill, postgresql.stop):
+        postgresql.sql("INSERT INTO t VALUES (1)", name)
+        end()
+        assert postgresql.pids == []
+        with pytest.raises(PostgreSQLError, match="Connection refused"):
+            postgresql.sql("SELECT 1")
+        postgresql.start()
+    assert postgresql.port == port
+    assert postgresql.sql("SELECT count(*) FROM t", name) == "2"
+
+
+def test_a_paused_one_answers_nobody_until_it_is_resumed(postgresql: PostgreSQL) -> None:
+    """Connections are accepted by the kernel all the same."""
+    postgresql.pause()
+    with socket.create_connection(("127.0.0.1", postgresql.port)) as connection:
+        connection.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")  # may this be TLS?
+        connection.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        postgresql.resume()
+        connection.settimeout(30)
+        assert connection.recv(1) == b"N"
+
+
+def test_it_is_durable_and_alone() -> None:
+    """As the proxy wants it; what is given is added to its configuration."""
+    with PostgreSQL(parent=shared_memory(), configuration="work_mem = '5MB'") as server:
+        pids = server.pids
+        assert server.sql("SHOW fsync") == "on"
+        assert server.sql("SHOW listen_addresses") == "127.0.0.1"
+        assert server.sql("SHOW work_mem") == "5MB"
+        assert Path(f"/proc/{pids[0]}").stat().st_uid != 0
+    eventually_blocking(lambda: not any(map(is_running, pids)))
+    assert not server.folder.exists()
+
+
+def test_what_cannot_be_started_says_why_and_leaves_nothing() -> None:
+    """The server's own words."""
+    server = PostgreSQL(parent=shared_memory(), configuration="no_such_setting = 1")
+    with pytest.raises(PostgreSQLError, match="no_such_setting"), server:
+        pytest.fail("it started")
+    assert not server.folder.exists()
+
+
+def test_it_ends_with_whoever_started_it() -> None:
+    """However that came to its end."""
+    program = """
+import sys
+from cluster.postgresql import PostgreSQL
+server = PostgreSQL()
+server.start()
+print(server.folder, *server.pids, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        folder, *pids = owner.stdout.readline().split()
+        assert len(pids) > 1
+        owner.kill()
+        owner.wait()
+    eventually_blocking(lambda: not any(is_running(int(pid)) for pid in pids))
+    subprocess.run(["rm", "-r", folder], check=True)
+
+
+def test_a_machine_without_it_is_told_which_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made before."""
+    monkeypatch.setattr("cluster.postgresql._FOLDERS", ())
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(PostgreSQLError, match="apt install postgresql"):
+        binaries()
