@@ -7,6 +7,7 @@
     ├── RequestError             the client's request is invalid (4xx)
     ├── AdmissionError           no job was created, a later attempt may succeed (503)
     ├── StoreUnavailableError    the store of jobs cannot be read or written now
+    ├── TakenError               what a store has excludes what was to be recorded (proxy/store/protocol.py)
     └── JobServerError           the submission failed; raised in a worker only
         ├── UnavailableError     it could not be reached, or the connection broke
         ├── RejectedError        it answered other than 2xx

@@ -7,6 +7,8 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from proxy.store.polled import polled_end
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -67,6 +69,10 @@ class MemoryStore:
         """See `JobStore.by_key`."""
         job_id = self._by_key.get(key)
         return await self.by_id(job_id) if job_id else None
+
+    async def ended(self, job_id: str) -> Record:
+        """See `JobStore.ended`."""
+        return await polled_end(self.by_id, job_id)
 
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`: there never is an earlier process."""

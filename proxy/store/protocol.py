@@ -1,17 +1,48 @@
-"""What every store of jobs can do."""
+"""What every store of jobs can do, and what one can do besides that several instances share.
+
+A record of a store that is shared is written by conditions, each of which is one statement there. Which one it is
+follows from the record that is put, and from whether this instance sees to the job (`Record.owner`):
+
+================================  ===================================================================================
+what is put                       is excluded unless
+================================  ===================================================================================
+an open record, `owner` is me     it is new, as is its key; or what the store has is open, ACCEPTED, and mine
+a record with a `callback`        what the store has is without one; a `failure` that the store has stays
+a `failure`, `owner` is me        what the store has is open and mine
+a `failure`, `owner` is another   what the store has is open; this is a cancellation, and its `submitted` is written as
+                                  the store's own state has it then, which may be ahead of the record that is put
+================================  ===================================================================================
+
+A key is free again once its job has ended with `submitted: no` and without a callback. Each put may be carried out
+twice without harm, in case the first answer was lost: what is there already is no reason for exclusion.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from shared.errors import ProxyError
+
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from proxy.store.record import Record
 
-__all__ = ["JobStore", "Reading"]
+__all__ = ["JobStore", "Peers", "Reading", "TakenError"]
+
+
+class TakenError(ProxyError):
+    """What the store has excludes what was put, and nothing was written; raised by stores that are shared.
+
+    Another job has the key, another instance sees to the job now, or it has ended otherwise.
+    """
+
+    def __init__(self, record: Record) -> None:
+        """`record` is what holds: of this job, or of the one that has its key. It may still be open."""
+        super().__init__(f"another record holds: {record.id}")
+        self.record = record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +76,17 @@ class JobStore(Protocol):
         """Remember `record`, in place of an earlier one with the same id.
 
         The future is done when the record will be found again whatever dies next; it fails with StoreUnavailableError
-        if that is impossible now. With `keep`, the store keeps trying even then.
+        if that is impossible now. With `keep`, the store keeps trying even then. It fails with TakenError if what the
+        store has excludes this record.
         """
         ...
 
     def note(self, record: Record) -> None:
-        """Remember `record` as `put` with `keep` does, but when there is time; nobody waits for it."""
+        """Remember `record` as `put` with `keep` does, but when there is time; nobody waits for it.
+
+        Of a job that another instance sees to, or that has ended, only what adds to the record counts: callbacks that
+        came again or were refused, outputs, the reason of a failure, and that an open job is WAITING.
+        """
         ...
 
     async def by_id(self, job_id: str) -> Record | None:
@@ -65,10 +101,50 @@ class JobStore(Protocol):
         """Return the last job that was begun with this key, if it is remembered. Raises StoreUnavailableError."""
         ...
 
+    async def ended(self, job_id: str) -> Record:
+        """Return the job once its end is on record, whoever recorded it; half a second later at most.
+
+        Waits for as long as it takes, also while the store is unavailable, and for ever if the job is not remembered:
+        who has waited long enough cancels this.
+        """
+        ...
+
     async def unfinished(self) -> list[Record]:
-        """Return the jobs that an earlier process left open."""
+        """Return the jobs that an earlier process left open; none where instances take over from one another."""
         ...
 
     async def close(self) -> None:
         """Finish what is in progress."""
+        ...
+
+
+class Peers(Protocol):
+    """The other instances that share a store with this one, which that store knows."""
+
+    @property
+    def instance(self) -> str:
+        """The id of this instance: `Record.owner` of what it sees to. A new one at each start of the process."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What people call this instance."""
+        ...
+
+    def watch(self, *, on_changed: Callable[[Record], None], on_taken_over: Callable[[Sequence[Record]], None]) -> None:
+        """Have these called from now on, on the event loop. Nothing is taken over before.
+
+        `on_changed`: another instance has told of a job (`tell`) that is owned or was accepted here; with the record as
+        the store has it now. It may be missed: what counts is found by `JobStore.ended`.
+
+        `on_taken_over`: these jobs of instances that are gone are this one's now, each once. Those that were ACCEPTED
+        have been finished by the same statement, as `interrupted` and `no`. The others are open.
+        """
+        ...
+
+    def tell(self, record: Record) -> None:
+        """Let the instances that own and that accepted a job know that something was recorded of it; not this one.
+
+        Does not wait and does not fail.
+        """
         ...

@@ -59,6 +59,11 @@ class Record:
     #: The media type of the result in `callback` (empty: JSON), and the job server's reason of a failure.
     content_type: str = ""
     error: str = ""
+    #: Where several instances share a store: the one that sees to the job, and the one that accepted it, whose client
+    #: waits there. The second never changes. Empty where there is one instance only. An instance has a new id at each
+    #: start of its process, so what an earlier one of the same name wrote is not its own.
+    owner: str = ""
+    origin: str = ""
 
     @property
     def submitted(self) -> Submitted:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from proxy.store.memory import MemoryStore
+from proxy.store.polled import polled_end
 from proxy.store.protocol import JobStore, Reading
 from proxy.store.record import Record
 from shared.errors import StoreUnavailableError
@@ -117,6 +118,10 @@ class FailingStore:
         """Find a job, or fail."""
         await self._ask()
         return await self._memory.by_key(key)
+
+    async def ended(self, job_id: str) -> Record:
+        """Wait for the end of a job, for as long as nothing can be found as well."""
+        return await polled_end(self.by_id, job_id)
 
     async def unfinished(self) -> list[Record]:
         """Return the jobs that were left open."""

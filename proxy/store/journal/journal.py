@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy import log
 from proxy.store.journal.silence import LIMIT_S, Silence
 from proxy.store.journal.writer_thread import Find, Order, Put, Unfinished, WriterThread
+from proxy.store.polled import polled_end
 from proxy.store.protocol import Reading
 from shared.errors import SettingsError, StoreUnavailableError
 
@@ -131,6 +132,10 @@ class Journal:
     async def by_key(self, key: bytes) -> Record | None:
         """See `JobStore.by_key`."""
         return await self._find("key", key)
+
+    async def ended(self, job_id: str) -> Record:
+        """See `JobStore.ended`."""
+        return await polled_end(self.by_id, job_id)
 
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`. Waits as long as it takes.

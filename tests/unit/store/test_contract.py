@@ -106,6 +106,21 @@ async def test_the_last_record_of_a_job_counts(store: JobStore) -> None:
     assert await store.by_key(b"k" * 32) == records[-1]
 
 
+async def test_the_end_of_a_job_is_waited_for(store: JobStore) -> None:
+    """Whoever records it; and one that is over need not be waited for."""
+    first = a_record(state=State.SUBMITTING)
+    over = replace(first, state=State.FINISHED, finished_at=first.accepted_at, callback=b"{}")
+    await store.put(first)
+    waiting = asyncio.create_task(store.ended(first.id))
+    await store.by_id(first.id)
+    assert not waiting.done()
+
+    await store.put(over)
+
+    assert await waiting == over
+    assert await store.ended(first.id) == over
+
+
 async def test_the_last_job_begun_under_a_key_holds_it(store: JobStore) -> None:
     """Also when the earlier one is heard of again; and that one is found by its id still."""
     earlier = finished(key=b"k" * 32, callback=None, failure=replace(_FAILURE, submitted=Submitted.NO))
