@@ -1,17 +1,33 @@
-"""The open connections of a listener, whoever serves them."""
+"""The open connections of a listener, whoever serves them, and how many there may be."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import heapq
+import resource
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from proxy import log
 
 if TYPE_CHECKING:
     from proxy.http.pace import Limits
 
-__all__ = ["Connection", "Connections"]
+__all__ = ["Connection", "Connections", "Room"]
+
+#: Connections beyond which idle ones are closed even if there are descriptors for more: each takes some 10 kB.
+_MANY: Final = 10_000
+#: Of the idle connections, how many are closed at once: to look for them takes a millisecond for each few thousand.
+_PART: Final = 16
+#: How often it is logged that connections are being closed.
+_TELL_S: Final = 60.0
 
 
 class Connection(Protocol):
     """An open connection."""
+
+    @property
+    def idle_until(self) -> float | None:
+        """When it will be closed for want of a request, on the event loop's clock; None: it has one, or is closing."""
 
     def stop(self) -> None:
         """Close at once if there is no request, else after the answer."""
@@ -20,14 +36,55 @@ class Connection(Protocol):
 class Connections:
     """The connections of one listener."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, room: Room) -> None:
         self.limits = limits
+        self.room = room
         #: Whether the answers to come are the last on their connections.
         self.stopping = False
         self.open: set[Connection] = set()
+        room.listeners.append(self)
 
     def stop(self) -> None:
         """Close the connections that have no request; the others close after their answer."""
         self.stopping = True
         for connection in tuple(self.open):
             connection.stop()
+
+
+class Room:
+    """Keeps descriptors and memory free, by closing idle connections of any listener.
+
+    There may be connections for half of the descriptors; the others are for workers and files. For each further one, idle
+    ones are closed: those that would be closed the soonest anyway. These are the ones that never sent a request, then
+    those that have been idle for the longest.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        """`most` is how many connections there may be; by default what the limit of descriptors allows."""
+        self._given = most
+        self._tell_from = 0.0
+        #: The connections of each listener.
+        self.listeners: list[Connections] = []
+
+    def make(self) -> None:
+        """Make room for a connection that was accepted."""
+        open_now = sum(len(listener.open) for listener in self.listeners)
+        if open_now < self._most():
+            return
+        idle = [
+            (until, id(connection), connection)
+            for listener in self.listeners
+            for connection in listener.open
+            if (until := connection.idle_until) is not None
+        ]
+        if time.monotonic() >= self._tell_from:
+            self._tell_from = time.monotonic() + _TELL_S
+            log.event("warning", "closing idle connections to make room for others", open=open_now, idle=len(idle))
+        for _, _, connection in heapq.nsmallest(max(1, len(idle) // _PART), idle):
+            connection.stop()
+
+    def _most(self) -> int:
+        if self._given is not None:
+            return self._given
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return _MANY if limit == resource.RLIM_INFINITY else min(_MANY, limit // 2)

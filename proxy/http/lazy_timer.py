@@ -18,23 +18,19 @@ class LazyTimer:
     To set a later time is an assignment: the loop's timer is left to fire early, and is then made anew.
     """
 
-    __slots__ = ("_fires_at", "_handle", "_loop", "_on_expiry", "_until")
+    __slots__ = ("_fires_at", "_handle", "_loop", "_on_expiry", "until")
 
     def __init__(self, on_expiry: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_expiry = on_expiry
-        self._until: float | None = None
+        #: When it calls back, on the loop's clock; None: not at all.
+        self.until: float | None = None
         self._handle: asyncio.TimerHandle | None = None
         self._fires_at = 0.0
 
-    @property
-    def running(self) -> bool:
-        """Whether a time is set."""
-        return self._until is not None
-
     def set(self, seconds: float) -> None:
         """Call back `seconds` from now, and not at the time set before."""
-        until = self._until = self._loop.time() + seconds
+        until = self.until = self._loop.time() + seconds
         if self._handle is not None and until < self._fires_at:
             self._handle.cancel()
             self._handle = None
@@ -43,11 +39,11 @@ class LazyTimer:
 
     def clear(self) -> None:
         """Do not call back."""
-        self._until = None
+        self.until = None
 
     def close(self) -> None:
         """Do not call back, now or ever, and hold nothing: whoever is called back need not wait for the collector."""
-        self._until = None
+        self.until = None
         self._on_expiry = _nothing
         if self._handle is not None:
             self._handle.cancel()
@@ -59,15 +55,15 @@ class LazyTimer:
 
     def _fire(self) -> None:
         self._handle = None
-        if self._until is None:
+        if self.until is None:
             return
-        late_s = self._loop.time() - self._until
+        late_s = self._loop.time() - self.until
         if late_s < 0:
-            self._arm(self._until)
+            self._arm(self.until)
         elif late_s > _LATE_S:  # what came meanwhile is read first
             self.set(_LATE_S)
         else:
-            self._until = None
+            self.until = None
             self._on_expiry()
 
 

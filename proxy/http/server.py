@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from hypercorn.asyncio import serve
 
 from proxy import log
-from proxy.http.connections import Connections
+from proxy.http.connections import Connections, Room
 from proxy.http.fair_turns import turns
 from proxy.http.fast.connection import FastConnection
 from proxy.http.hypercorn_fixes.config import ServerConfig
@@ -55,6 +55,7 @@ class _Connection(HypercornConnection):
     async def run(self) -> None:
         """Serve the connection."""
         config = cast("_Config", self.config)
+        config.connections.room.make()
         await turns.take()
         if not config.fast or await self._is_left_by_fast(config):
             await super().run()
@@ -86,13 +87,14 @@ class Listener:
         app: ASGIApp,
         *,
         limits: Limits,
+        room: Room | None = None,
         fast: bool = True,
         certfile: str = "",
         keyfile: str = "",
     ) -> None:
         """Take over `listener`; speak TLS where there is a certificate.
 
-        `fast` has plain requests served without Hypercorn.
+        `room` is shared by all listeners of the process. `fast` has plain requests served without Hypercorn.
         """
         self._listener = listener
         self._app = app
@@ -101,7 +103,7 @@ class Listener:
         self._config.certfile = certfile or None
         self._config.keyfile = keyfile or None
         self._stop = asyncio.Event()
-        self._connections = Connections(limits)
+        self._connections = Connections(limits, room or Room())
         self._task: asyncio.Task[None] | None = None
 
     @property

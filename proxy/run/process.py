@@ -251,6 +251,7 @@ async def _serve(
     callbacks: str,
     sockets: dict[str, socket.socket],
 ) -> tuple[App, dict[str, Listener]]:
+    from proxy.http.connections import Room  # noqa: PLC0415
     from proxy.http.pace import Limits  # noqa: PLC0415
     from proxy.http.server import Listener  # noqa: PLC0415
     from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
@@ -258,7 +259,7 @@ async def _serve(
     app = create_app(settings, job_servers, pool=pool, store=store, callback_url=callbacks)
     await app.dispatcher.restore()  # before anything is accepted: a callback has to find its job
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
-    limits = Limits(keep_alive_s=settings.keep_alive_timeout)
+    limits, room = Limits(keep_alive_s=settings.keep_alive_timeout), Room()
     listeners = {}
     for name, sock in sockets.items():
         tls = name != "admin"
@@ -266,6 +267,7 @@ async def _serve(
             sock,
             apps[name],
             limits=limits,
+            room=room,
             fast=settings.fast_http,
             certfile=settings.tls_certfile if tls else "",
             keyfile=settings.tls_keyfile if tls else "",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.http.asgi import Guard, read_body, send_response
+from proxy.http.connections import Room
 from proxy.http.fast.exchange import Exchange
 from proxy.http.listening import bind
 from proxy.http.pace import Limits
@@ -151,14 +152,16 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(*, fast: bool, limits: Limits | None = None, tls: bool = False) -> AsyncIterator[Server]:
+async def serving(
+    *, fast: bool, limits: Limits | None = None, room: Room | None = None, tls: bool = False
+) -> AsyncIterator[Server]:
     """Serve the echo while the body runs."""
     sock = bind("HOST, PORT", "127.0.0.1", 0)
     sock.setblocking(False)
     port = sock.getsockname()[1]
     echo = Echo()
     certificate = {"certfile": str(_TLS / "cert.pem"), "keyfile": str(_TLS / "key.pem")} if tls else {}
-    listener = Listener(sock, Guard(echo), limits=limits or Limits(), fast=fast, **certificate)
+    listener = Listener(sock, Guard(echo), limits=limits or Limits(), room=room, fast=fast, **certificate)
     listener.start()
     try:
         server = Server(port, echo, listener, fast)

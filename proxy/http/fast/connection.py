@@ -55,6 +55,7 @@ class FastConnection(asyncio.Protocol):
         self._streams = self._transport.get_protocol()
         self._loop = asyncio.get_running_loop()
         self._timer = LazyTimer(self._on_overdue)
+        self._stopped = False
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._held = False
@@ -75,8 +76,14 @@ class FastConnection(asyncio.Protocol):
 
     @property
     def stopping(self) -> bool:
-        """Whether the listener closes its connections."""
-        return self._connections.stopping
+        """Whether the next answer is the last."""
+        return self._stopped or self._connections.stopping
+
+    @property
+    def idle_until(self) -> float | None:
+        """When it will be closed for want of a request; None: it has one, or is being closed."""
+        is_idle = self._waiting and not self.buffer and not self._stopped
+        return self._timer.until if is_idle else None
 
     async def serve(self, reader: asyncio.StreamReader) -> bool:
         """Serve the connection to its end; or return True where it is Hypercorn's to go on, with all that came."""
@@ -183,7 +190,8 @@ class FastConnection(asyncio.Protocol):
         self._wake()
 
     def stop(self) -> None:
-        """Close at once where there is no request."""
+        """Close at once where there is no request, else after the answer."""
+        self._stopped = True
         if not self._taken_over:
             self._transport.close()
         self._wake()

@@ -153,8 +153,15 @@ class HypercornConnection(TCPServer):
             transport.close()
             self._timer.set(self._limits.head_s)
 
+    @property
+    def idle_until(self) -> float | None:
+        """When it will be closed for want of a request; None: it has one, or is being closed."""
+        http = self._http
+        return None if http.busy or http.in_head or http.last or self._closing else self._timer.until
+
     def stop(self) -> None:
-        """Close at once where there is no request."""
+        """Close at once where there is no request, else after the answer."""
+        self._http.last = True
         if not self._http.busy:
             self.writer.transport.close()
 

@@ -7,6 +7,7 @@
 - What is read at once is worked off at once, however many chunks it has, and each chunk costs 75 us.
 - A client that waits to be asked for the body (RFC 9110, 10.1.1) is asked before the application wants it.
 - A request that is refused before the application sees it gets an empty answer.
+- A target in absolute form is taken for a path.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from proxy.http import problems
 from proxy.http.asgi import ClientGoneError
 from proxy.http.fair_turns import turns
 from proxy.http.hypercorn_fixes.application import Stream
+from proxy.http.target import in_origin_form
 from shared.errors import Code
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class HTTP1(H11Protocol):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._body = bytearray()
+        #: Whether the next answer is the last.
+        self.last = False
 
     @property
     def _limits(self) -> Limits:
@@ -161,30 +165,37 @@ class HTTP1(H11Protocol):
         return None
 
     async def _create_stream(self, request: h11.Request) -> None:
+        head_only = request.method == b"HEAD"
         if refusal := self._refusal(request):
-            await self._refuse(*refusal, head_only=request.method == b"HEAD")
-        else:
-            self.stream = Stream(
-                self._app,
-                self.config,
-                self.context,
-                self.task_group,
-                self.ssl,
-                self.client,
-                self.server,
-                self.stream_send,
-                STREAM_ID,
+            await self._refuse(*refusal, head_only=head_only)
+            return
+        located = in_origin_form(request.target, request.headers)
+        if located is None:
+            detail = "the target is not an http or https URL with a host"
+            await self._refuse(Code.MALFORMED_REQUEST, detail, head_only=head_only)
+            return
+        target, headers = located
+        self.stream = Stream(
+            self._app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        await self.stream.handle(
+            events.Request(
+                stream_id=STREAM_ID,
+                headers=headers,
+                http_version=request.http_version.decode("ascii"),
+                method=request.method.decode("ascii").upper(),
+                raw_path=target,
+                state=self.connection_state,
             )
-            await self.stream.handle(
-                events.Request(
-                    stream_id=STREAM_ID,
-                    headers=list(request.headers),
-                    http_version=request.http_version.decode("ascii"),
-                    method=request.method.decode("ascii").upper(),
-                    raw_path=request.target,
-                    state=self.connection_state,
-                )
-            )
+        )
 
     async def _app(
         self,
@@ -205,7 +216,7 @@ class HTTP1(H11Protocol):
 
     async def stream_send(self, event: events.Event) -> None:
         """Send; where a request may still come that is not to be answered, say that this answer is the last."""
-        if isinstance(event, events.Response) and (self.unread or self.config.connections.stopping):
+        if isinstance(event, events.Response) and (self.unread or self.last or self.config.connections.stopping):
             event = dataclasses.replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
 

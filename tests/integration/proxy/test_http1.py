@@ -124,6 +124,15 @@ async def test_other_ways_to_ask(server: Server, head: bytes, closes: bool) -> N
     assert (b"connection: close" in data.lower()) == closes
 
 
+async def test_a_target_with_a_host_in_it_is_served(server: Server) -> None:
+    """As clients send it that take this server for a proxy; the host counts that is in the target."""
+    head = b"POST http://other:80/a?b=c HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+    data = await server.ask(head, end=False)
+    assert statuses(data) == [200]
+    said = json.loads(data.partition(b"\r\n\r\n")[2])
+    assert said == {"path": "/a", "query": "b=c", "body": "ok", "hosts": ["other:80"]}
+
+
 async def test_an_empty_line_before_a_request_is_ignored(server: Server) -> None:
     """As some clients send one after a body (RFC 9112, 2.2)."""
     data = await server.ask(b"\r\n" + post("/a", b"b") + b"\r\n", post("/c"))

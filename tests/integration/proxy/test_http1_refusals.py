@@ -38,6 +38,7 @@ async def test_what_is_not_plain_hides_no_request(server: Server, head: bytes) -
         ("bare CR", 400, "malformed-request"),
         ("NUL in a value", 400, "malformed-request"),
         ("no host", 400, "malformed-request"),
+        ("a user in the target", 400, "malformed-request"),
         ("TLS", 400, "malformed-request"),
         ("another coding", 501, "not-implemented"),
         ("HTTP/2", 505, "http-version-not-supported"),

@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from proxy.http.connections import Room
 from proxy.http.pace import Limits
 from tests.support.listening import Server, post, problem, serving, statuses
 from tests.support.waiting import eventually
@@ -143,6 +144,26 @@ async def test_a_listener_that_stops_closes_idle_connections_and_finishes_answer
     assert b"connection: close" in head
     assert await busy.rest() == b""
     await server.listener.stopped()
+
+
+async def test_idle_connections_make_room_for_new_ones(fast: bool) -> None:
+    """Those that never sent a request first, then those that have been idle for the longest; a busy one stays."""
+    async with serving(fast=fast, room=Room(most=20)) as server:
+        busy, used = await server.connect(), await server.connect()
+        busy.writer.write(post("/wait"))
+        used.writer.write(post("/first"))
+        await used.answer()
+        await eventually(lambda: "/wait" in server.echo.seen)
+        silent = [await server.connect() for _ in range(60)]
+        await eventually(lambda: server.listener.connections <= 20)
+        for client in silent[-5:]:
+            client.writer.write(post("/late"))
+            assert (await client.answer())[0] == 200
+        assert await silent[0].rest() == b""
+        used.writer.write(post("/again"))
+        assert (await used.answer())[0] == 200
+        server.echo.go_on.set()
+        assert (await busy.answer())[0] == 200
 
 
 async def test_a_tls_handshake_that_stalls_is_not_waited_for(fast: bool) -> None:

@@ -28,7 +28,7 @@ async def test_it_expires_once_at_the_time_that_was_set_last() -> None:
         expiries.timer.set(last_s)
         await eventually(lambda: expiries.at)  # noqa: B023 - read at once
         assert expiries.at[0] - begun >= last_s
-        assert not expiries.timer.running
+        assert expiries.timer.until is None
         await asyncio.sleep(0)
         assert len(expiries.at) == 1
 

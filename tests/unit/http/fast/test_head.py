@@ -55,6 +55,7 @@ NOT_PLAIN = {
     "space in the target": b"POST /a b HTTP/1.1\r\nHost: a\r\n",
     "target beyond ASCII": b"POST /\xff HTTP/1.1\r\nHost: a\r\n",
     "absolute target": b"POST http://b/ HTTP/1.1\r\nHost: a\r\n",
+    "a user in the target": b"POST http://a@b/ HTTP/1.1\r\nHost: a\r\n",
     "target for a proxy": b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n",
     "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n",
     "lower-case method": b"post / HTTP/1.1\r\nHost: a\r\n",

@@ -1,0 +1,27 @@
+"""A request's target in absolute form, as a client sends it that takes this server for a proxy (RFC 9112, 3.2.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+__all__ = ["in_origin_form"]
+
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*+)([^#]*+)")
+#: A host and a port, without a user: RFC 9110, 4.2.4 has that treated as an error.
+_AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]*+)?")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def in_origin_form(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, Headers] | None:
+    """Return a target without a host, and the headers with the host that was in it; None: the target is no good."""
+    given = list(headers)
+    if target.startswith(b"/") or b"://" not in target:
+        return target, given
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None or not _AUTHORITY.fullmatch(absolute[1]):
+        return None
+    path = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+    return path, [(b"host", absolute[1]), *(field for field in given if field[0] != b"host")]

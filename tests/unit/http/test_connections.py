@@ -1,0 +1,82 @@
+"""Which idle connections are closed when descriptors run short."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+
+import pytest
+
+from proxy import log
+from proxy.http.connections import Connections, Room
+from proxy.http.pace import Limits
+
+
+@dataclass(eq=False)
+class Fake:
+    """A connection."""
+
+    idle_until: float | None
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """Remember it."""
+        self.stopped = True
+
+
+def listener(room: Room, *times: float | None) -> list[Fake]:
+    """Return the connections of one more listener, idle until these times."""
+    made = [Fake(until) for until in times]
+    Connections(Limits(), room).open.update(made)
+    return made
+
+
+def test_nothing_is_closed_while_there_is_room() -> None:
+    """There may be one more."""
+    room = Room(most=3)
+    idle = listener(room, 1.0, 2.0)
+    room.make()
+    assert not any(connection.stopped for connection in idle)
+
+
+def test_the_one_that_would_be_closed_the_soonest_is_closed() -> None:
+    """Of any listener; one that has a request is left alone."""
+    room = Room(most=5)
+    public, callbacks = listener(room, 9.0, None, 5.0), listener(room, 1.0, None)
+    room.make()
+    assert [connection.stopped for connection in public + callbacks] == [False, False, False, True, False]
+
+
+def test_where_none_is_idle_none_is_closed() -> None:
+    """Whoever waits for an answer gets it."""
+    room = Room(most=2)
+    busy = listener(room, None, None)
+    room.make()
+    assert not any(connection.stopped for connection in busy)
+
+
+def test_of_many_several_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look for them costs as much for one as for all; it is logged, but not each time."""
+    lines: list[object] = []
+    monkeypatch.setattr(log, "event", lambda *_, **fields: lines.append(fields))
+    room = Room(most=320)
+    idle = listener(room, *(float(number) for number in range(320)))
+    room.make()
+    assert [connection.stopped for connection in idle] == [True] * 20 + [False] * 300
+    room.make()
+    assert lines == [{"open": 320, "idle": 320}]
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"), [(1024, 512), (1_048_576, 10_000), (resource.RLIM_INFINITY, 10_000)], ids=str
+)
+def test_connections_have_half_of_the_descriptors(limit: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never more than memory is meant for."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    room = Room()
+    idle = listener(room, *(float(number) for number in range(most - 1)))
+    room.make()
+    assert not any(connection.stopped for connection in idle)
+    idle += listener(room, 0.5)
+    room.make()
+    assert any(connection.stopped for connection in idle)
