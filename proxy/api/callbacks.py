@@ -14,7 +14,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
-from proxy.http.asgi import read_body, send_response
+from proxy.http.asgi import send_response
+from proxy.http.bodies import Bodies
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
 from shared.errors import Code, RequestError, StoreUnavailableError, StrictJSONError
@@ -53,6 +54,7 @@ class CallbackRoute:
         self._intake = intake
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
+        self._bodies = Bodies(max_body_bytes)
         #: What may come after a token, with any job server.
         self._routes = {""}.union(*(one.routes for one in job_servers))
         #: By the last part of their paths.
@@ -124,7 +126,7 @@ class CallbackRoute:
     ) -> Received:
         """Return the callback, inflated if it was gzip, and proven if the profile wants that. Raises RequestError."""
         try:
-            raw = await read_body(scope, receive, self._max_body_bytes)
+            raw = await self._bodies.read(scope, receive)
             body = self._inflated(scope, raw)
         except TooLargeError as exc:
             raise RequestError(Code.PAYLOAD_TOO_LARGE, f"the callback is too large: {exc}") from exc

@@ -29,7 +29,6 @@ __all__ = [
     "Guard",
     "header",
     "headers_of",
-    "read_body",
     "route_of",
     "send_problem",
     "send_response",
@@ -72,43 +71,6 @@ def route_of(path: str) -> str:
     """
     segment = path.lstrip("/").partition("/")[0].partition("?")[0]
     return f"/{segment}" if not segment or _ROUTE.fullmatch(segment) else "/..."
-
-
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """Return the request's body.
-
-    Raises:
-        RequestError: it is larger than `max_bytes`, or comes too slowly (`receive` says so).
-        ClientGoneError: the client left.
-    """
-    announced = header(scope, b"content-length")
-    if announced.isdecimal() and int(announced[:20]) > max_bytes:
-        raise _too_large(max_bytes)
-    message = await receive()
-    body = _piece(message)
-    if not message.get("more_body", False):  # all of it, as nearly always
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        return body
-    pieces = bytearray(body)
-    while message.get("more_body", False):
-        message = await receive()
-        pieces += _piece(message)
-        if len(pieces) > max_bytes:
-            raise _too_large(max_bytes)
-    await turns.take_for(len(pieces))
-    return bytes(pieces)
-
-
-def _piece(message: Message) -> bytes:
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    body: bytes = message.get("body", b"")
-    return body
-
-
-def _too_large(max_bytes: int) -> RequestError:
-    return RequestError(Code.PAYLOAD_TOO_LARGE, f"the body is larger than {max_bytes} bytes")
 
 
 async def send_response(

@@ -5,12 +5,17 @@ from __future__ import annotations
 import heapq
 import resource
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy import log
+from proxy.http.refusals import Refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from proxy.http.pace import Limits
+    from proxy.http.problems import Problem
+    from shared.errors import Code
 
 __all__ = ["Connection", "Connections", "Room"]
 
@@ -36,9 +41,12 @@ class Connection(Protocol):
 class Connections:
     """The connections of one listener."""
 
-    def __init__(self, limits: Limits, room: Room) -> None:
+    def __init__(self, limits: Limits, room: Room, on_refused: Callable[[Code], None] | None = None) -> None:
+        """`on_refused` hears the code of each request that is refused before the application sees it."""
         self.limits = limits
         self.room = room
+        self._on_refused = on_refused
+        self._refusals = Refusals()
         #: Whether the answers to come are the last on their connections.
         self.stopping = False
         self.open: set[Connection] = set()
@@ -50,13 +58,19 @@ class Connections:
         for connection in tuple(self.open):
             connection.stop()
 
+    def refused(self, problem: Problem, client: Sequence[Any] | None) -> None:
+        """Let operators know of a request that the application has not seen; `client` is its address."""
+        self._refusals.note(problem, method="", route="", peer=client[0] if client else "")
+        if self._on_refused is not None:
+            self._on_refused(problem.code)
+
 
 class Room:
     """Keeps descriptors and memory free, by closing idle connections of any listener.
 
-    There may be connections for half of the descriptors; the others are for workers and files. For each further one, idle
-    ones are closed: those that would be closed the soonest anyway. These are the ones that never sent a request, then
-    those that have been idle for the longest.
+    There may be connections for half of the descriptors; the others are for workers and files. For each further one,
+    idle ones are closed: those that would be closed the soonest anyway. These are the ones that never sent a request,
+    then those that have been idle for the longest.
     """
 
     def __init__(self, most: int | None = None) -> None:

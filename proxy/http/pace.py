@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy import log
-from proxy.http.asgi import ClientGoneError, route_of
+from proxy.http.asgi import ClientGoneError
 from shared.errors import Code, RequestError
 
 __all__ = ["Limits", "Pace", "body_cut_off", "content_length", "drained", "waited"]
@@ -108,16 +107,8 @@ def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     return int(value[:20]) if value.isdigit() else None
 
 
-def body_cut_off(path: str, received_bytes: int, announced_bytes: int | None) -> RequestError:
-    """Log that a body was cut off, and return the error for its request."""
+def body_cut_off(received_bytes: int, announced_bytes: int | None) -> RequestError:
+    """Return the error for a request whose body came too slowly."""
     of_all = "" if announced_bytes is None else f" of {announced_bytes}"
-    log.event(
-        "warning",
-        "a request body was cut off: it came too slowly",
-        route=route_of(path),
-        received_bytes=received_bytes,
-        announced_bytes=announced_bytes,
-    )
-    return RequestError(
-        Code.REQUEST_TIMEOUT, f"the body came too slowly: it was cut off after {received_bytes} bytes{of_all}"
-    )
+    detail = f"the body came too slowly: it was cut off after {received_bytes}{of_all} bytes"
+    return RequestError(Code.REQUEST_TIMEOUT, detail)

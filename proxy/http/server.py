@@ -1,7 +1,7 @@
 """Hypercorn: serve an application on a socket until told to stop.
 
-Plain HTTP/1.1 requests are served by proxy/http/fast/, all else by Hypercorn, with what proxy/http/hypercorn_fixes.py
-puts right.
+Plain HTTP/1.1 requests are served by proxy/http/fast/, all else by Hypercorn, with the fixes of
+proxy/http/hypercorn_fixes/.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from proxy.http.listening import BACKLOG
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from ssl import SSLContext
 
     from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
 
     from proxy.http.pace import Limits
+    from shared.errors import Code
 
 __all__ = ["Listener"]
 
@@ -55,9 +57,14 @@ class _Connection(HypercornConnection):
     async def run(self) -> None:
         """Serve the connection."""
         config = cast("_Config", self.config)
+        transport = cast("asyncio.Transport", self.writer.transport)
+        if not transport.is_closing():
+            transport.pause_reading()  # what comes waits in the kernel, where it is bounded, until it can be used
         config.connections.room.make()
         await turns.take()
         if not config.fast or await self._is_left_by_fast(config):
+            if not transport.is_closing():
+                transport.resume_reading()
             await super().run()
 
     async def _is_left_by_fast(self, config: _Config) -> bool:
@@ -88,13 +95,15 @@ class Listener:
         *,
         limits: Limits,
         room: Room | None = None,
+        on_refused: Callable[[Code], None] | None = None,
         fast: bool = True,
         certfile: str = "",
         keyfile: str = "",
     ) -> None:
         """Take over `listener`; speak TLS where there is a certificate.
 
-        `room` is shared by all listeners of the process. `fast` has plain requests served without Hypercorn.
+        `room` is shared by all listeners of the process. `on_refused` hears the code of each request that is refused
+        before `app` sees it. `fast` has plain requests served without Hypercorn.
         """
         self._listener = listener
         self._app = app
@@ -103,7 +112,7 @@ class Listener:
         self._config.certfile = certfile or None
         self._config.keyfile = keyfile or None
         self._stop = asyncio.Event()
-        self._connections = Connections(limits, room or Room())
+        self._connections = Connections(limits, room or Room(), on_refused)
         self._task: asyncio.Task[None] | None = None
 
     @property

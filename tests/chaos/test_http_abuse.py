@@ -12,15 +12,21 @@ import random
 import secrets
 import shutil
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.support.harness import Chaos
-from tests.chaos.support.raw import request
+from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
+from tests.chaos.support.raw import connect, request
 from tests.support.waiting import eventually
 
 _FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
+_DESCRIPTORS = 500
+#: What incomplete bodies may have together.
+_BODIES_BYTES = 64 * 1024 * 1024
 #: Another transfer coding, another version: 5xx, but no failures.
 _NOT_SPOKEN = (b"HTTP/1.1 501 ", b"HTTP/1.1 505 ")
 _SEED = int(os.environ.get("FUZZ_SEED", "0")) or secrets.randbits(32)
@@ -63,6 +69,50 @@ async def test_abuse_by_wrk(chaos: Chaos, tmp_path: Path) -> None:
     chaos.lag_s = 0.5  # two cores are busy with nothing else
     output = await run(chaos, "wrk", "-t1", "-c8", "-d2s", "-s", str(script), chaos.proxy.queue_job)
     assert "Non-2xx" in output, output
+
+
+@pytest.fixture
+def few_descriptors(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+    """A proxy that may have few descriptors."""
+    with start_proxy(prefix=["prlimit", f"--nofile={_DESCRIPTORS}:{_DESCRIPTORS}"]) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["silent", "used"])
+async def test_abuse_by_idle_connections(
+    few_descriptors: FaultyProxy, job_server: JobServerProcess, data: bytes
+) -> None:
+    """More than there are descriptors: jobs and their callbacks are served, and the connections let go."""
+    async with Chaos(few_descriptors, job_server) as chaos:
+        chaos.unheard = math.inf
+        idle = []
+        for _ in range(2 * _DESCRIPTORS):
+            idle.append(await connect(few_descriptors.url, few_descriptors.pid))
+            idle[-1].writer.write(data)
+        assert [reply.status for reply in await asyncio.gather(*(chaos.job() for _ in range(10)))] == [200] * 10
+        await eventually(lambda: few_descriptors.connections() <= _DESCRIPTORS // 2 + chaos.connections_before)
+        for raw in idle:
+            raw.reset()
+        await eventually(lambda: few_descriptors.connections() <= chaos.connections_before + 3)
+
+
+async def test_abuse_by_unfinished_bodies(chaos: Chaos) -> None:
+    """Hundreds of bodies that are nearly complete: they are bounded together, and others are served meanwhile."""
+    chaos.unheard = math.inf
+    chaos.lag_s = 0.2  # what sends all this takes a core for itself
+    before = chaos.proxy.memory_bytes()
+    unfinished = [await connect(chaos.proxy.url, chaos.proxy.pid) for _ in range(200)]
+    body = b'{"account": "' + b"x" * 900_000
+    sending = [asyncio.ensure_future(raw.send(request("/queueJob", body, length=1_000_000))) for raw in unfinished]
+    await asyncio.wait(sending)
+    assert (await chaos.job()).status == 200
+    assert chaos.proxy.memory_bytes() - before < 2 * _BODIES_BYTES
+    answers = await asyncio.gather(*(raw.until_closed(15) for raw in unfinished))
+    statuses = Counter(answer[9:12] for answer in answers)
+    assert set(statuses) <= {b"503", b"408"}
+    assert statuses[b"408"] * len(body) <= _BODIES_BYTES
+    for raw in unfinished:
+        raw.close()
 
 
 async def test_abuse_by_huge_headers_and_broken_requests(chaos: Chaos) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.http.asgi import Guard, read_body, send_response
+from proxy.http.asgi import Guard, send_response
+from proxy.http.bodies import Bodies
 from proxy.http.connections import Room
 from proxy.http.fast.exchange import Exchange
 from proxy.http.listening import bind
@@ -21,6 +22,8 @@ from proxy.http.server import Listener
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
+
+    from shared.errors import Code
 
 __all__ = ["MAX_BYTES", "Client", "Echo", "Server", "post", "problem", "serving", "statuses", "tls_context"]
 
@@ -38,6 +41,8 @@ class Echo:
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     #: What `/large` is answered with.
     large: bytes = b""
+    #: What reads the requests' bodies.
+    bodies: Bodies = field(default_factory=lambda: Bodies(MAX_BYTES))
     #: Requests that were not Hypercorn's.
     fast: int = 0
 
@@ -67,7 +72,7 @@ class Echo:
                 await self._echo(scope, receive, send)
 
     async def _echo(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(scope, receive, MAX_BYTES)
+        body = await self.bodies.read(scope, receive)
         if scope["path"] == "/wait":
             await self.go_on.wait()
         hosts = [str(value, "latin-1") for name, value in scope["headers"] if name == b"host"]
@@ -134,6 +139,8 @@ class Server:
     listener: Listener
     #: Whether requests may be served without Hypercorn.
     fast: bool
+    #: The codes of requests that the application did not see, or did not answer.
+    refused: list[Code]
     clients: list[Client] = field(default_factory=list)
 
     async def connect(self, context: ssl.SSLContext | None = None) -> Client:
@@ -160,11 +167,20 @@ async def serving(
     sock.setblocking(False)
     port = sock.getsockname()[1]
     echo = Echo()
-    certificate = {"certfile": str(_TLS / "cert.pem"), "keyfile": str(_TLS / "key.pem")} if tls else {}
-    listener = Listener(sock, Guard(echo), limits=limits or Limits(), room=room, fast=fast, **certificate)
+    refused: list[Code] = []
+    listener = Listener(
+        sock,
+        Guard(echo),
+        limits=limits or Limits(),
+        room=room,
+        on_refused=refused.append,
+        fast=fast,
+        certfile=str(_TLS / "cert.pem") if tls else "",
+        keyfile=str(_TLS / "key.pem") if tls else "",
+    )
     listener.start()
     try:
-        server = Server(port, echo, listener, fast)
+        server = Server(port, echo, listener, fast, refused)
         yield server
         for client in server.clients:
             client.writer.transport.abort()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.api.clients.idempotency_key import key_of
 from proxy.api.clients.preferences import preference
-from proxy.http.asgi import header, read_body
+from proxy.http.asgi import header
+from proxy.http.bodies import Bodies
 from proxy.jobs.entrance import JobRequest
 from shared.errors import Code, RequestError
 from shared.job_server.documents import TooLargeError, inflate
@@ -44,6 +45,7 @@ class QueueJob:
         self._answers = answers
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
+        self._bodies = Bodies(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a job, wait for its outcome as long as the client prefers, answer with it."""
@@ -54,7 +56,7 @@ class QueueJob:
         key = key_of(scope, holder)
         if key is None:  # one with a key may ask for a job that is here already
             self._entrance.check_admission()  # before the body is read: an overload is answered at once
-        body = await read_body(scope, receive, self._max_body_bytes)
+        body = await self._bodies.read(scope, receive)
         job = server.client_jobs.read(self._decoded(scope, body), content_type)
         del body
         wish = preference(scope, asynchronous=job.respond_async)

@@ -47,7 +47,7 @@ class FastConnection(asyncio.Protocol):
     """One connection."""
 
     def __init__(self, app: ASGIApp, connections: Connections, writer: asyncio.StreamWriter) -> None:
-        """Take over the connection of `writer`. Raises OSError if it is gone."""
+        """Take over the connection of `writer`, which does not read at the moment. Raises OSError if it is gone."""
         self._app = app
         self._connections = connections
         self._transport: asyncio.Transport = writer.transport  # type: ignore[assignment] # one that reads as well
@@ -59,7 +59,6 @@ class FastConnection(asyncio.Protocol):
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._held = False
-        self._taken_over = False
         #: Whether there is no request.
         self._waiting = True
         #: Whether the time for the next head runs already; for the first one it does from the beginning.
@@ -104,16 +103,16 @@ class FastConnection(asyncio.Protocol):
         return handed_over
 
     async def _take_over(self, reader: asyncio.StreamReader) -> None:
-        """Wait for the first bytes, and have all that follow come here."""
+        """Have all that comes from now on come here, after what has come so far."""
         self.time_limit(self.limits.head_s)
-        if self.stopping:  # came just before the end
-            self._transport.close()
-        with contextlib.suppress(OSError):  # what is read is an end then
-            self.buffer = await reader.read(_ALL_BYTES)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(0):
+                self.buffer = await reader.read(_ALL_BYTES)
         self.ended = reader.at_eof()
         self.gone = self._transport.is_closing()
         self._transport.set_protocol(self)
-        self._taken_over = True
+        if not self.gone:
+            self._transport.resume_reading()
 
     async def _serve_all(self) -> bool:
         """Serve requests as long as they are plain and more may come; return whether one came that is not."""
@@ -185,22 +184,23 @@ class FastConnection(asyncio.Protocol):
 
     def _on_overdue(self) -> None:
         self.overdue = True
-        if not self._taken_over:
-            self._transport.close()  # whoever reads sees an end
         self._wake()
 
     def stop(self) -> None:
         """Close at once where there is no request, else after the answer."""
         self._stopped = True
-        if not self._taken_over:
-            self._transport.close()
         self._wake()
 
     async def _refuse(self, code: Code, detail: str) -> None:
         """Answer what cannot be read, and close."""
         problem = problems.unread(code, detail)
+        self.refused(problem)
         await self.write(answer_head(problem.status, problem.fields, close=True) + problem.body)
         await self._close(unread=True)
+
+    def refused(self, problem: problems.Problem) -> None:
+        """Let operators know of a request that the application has not seen, or not answered."""
+        self._connections.refused(problem, self._scope["client"])
 
     async def _close(self, *, unread: bool) -> None:
         """Close so that the client can read its answer.

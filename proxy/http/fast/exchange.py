@@ -45,6 +45,9 @@ class Connection(Protocol):
     async def write(self, data: bytes) -> None:
         """Send."""
 
+    def refused(self, problem: problems.Problem) -> None:
+        """Let operators know of an answer that is not the application's."""
+
     def abort(self) -> None:
         """Close at once."""
 
@@ -103,6 +106,7 @@ class Exchange:
 
     async def _refuse(self, code: Code, detail: str) -> None:
         problem = problems.unread(code, detail)
+        self._connection.refused(problem)
         body = b"" if self._request.method == "HEAD" else problem.body
         await self._connection.write(answer_head(problem.status, problem.fields, close=True) + body)
 
@@ -139,7 +143,7 @@ class Exchange:
         pace.step(loop.time() - began, len(connection.buffer))
         if connection.overdue:
             length = self._request.length
-            raise body_cut_off(str(self._request.target, "ascii"), length - self._left_bytes, length)
+            raise body_cut_off(length - self._left_bytes, length)
         connection.time_limit(None)
         await turns.take()
 

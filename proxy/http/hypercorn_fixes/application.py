@@ -71,6 +71,7 @@ class Stream(HTTPStream):
     async def _send_error_response(self, _status_code: int) -> None:
         """Answer for an application that ended without an answer."""
         problem = problems.unread(Code.INTERNAL_ERROR, "the request ended without an answer")
+        cast("ServerConfig", self.config).connections.refused(problem, self.client)
         await self.send(events.Response(stream_id=STREAM_ID, headers=problem.fields, status_code=problem.status))
         if self.scope["method"] != "HEAD":
             await self.send(events.Body(stream_id=STREAM_ID, data=problem.body))

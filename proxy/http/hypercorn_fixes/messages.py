@@ -67,7 +67,7 @@ class Messages:
         try:
             passed_s = await waited(self._some.wait, self._pace.left_s)
         except TimeoutError:
-            raise body_cut_off(self._scope["path"], before, content_length(self._scope["headers"])) from None
+            raise body_cut_off(before, content_length(self._scope["headers"])) from None
         self._pace.step(passed_s, self._received_bytes - before)
 
     def leave(self) -> None:

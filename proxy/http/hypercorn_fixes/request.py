@@ -230,6 +230,7 @@ class HTTP1(H11Protocol):
             return
         await self._close_stream()
         problem = problems.unread(code, detail)
+        self.config.connections.refused(problem, self.client)
         fields = [*problem.fields, *self.config.response_headers("h11"), (b"connection", b"close")]
         with contextlib.suppress(ClientGoneError):
             await self._send_h11_event(h11.Response(headers=fields, status_code=problem.status))

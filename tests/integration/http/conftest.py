@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
+import uvloop
 
 from tests.support.listening import Server, serving
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run these tests on the front end's event loop: it refuses what asyncio's own lets pass."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(params=[True, False], ids=["fast", "hypercorn"])

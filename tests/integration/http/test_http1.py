@@ -9,6 +9,7 @@ import ssl
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,7 +72,7 @@ def test_it_does_not_matter_how_requests_are_cut_up(cuts: list[int], fast: bool)
         async with serving(fast=fast) as running:
             return await running.ask(*(data[a:b] for a, b in zip([0, *cuts], ends, strict=True) if a < b))
 
-    answers = asyncio.run(cut_up())
+    answers = uvloop.run(cut_up())
     assert statuses(answers) == [200] * 4
     bodies = [json.loads(part.partition(b"\r\n\r\n")[2]) for part in answers.split(b"HTTP/1.1 ")[1:]]
     assert [body["path"] for body in bodies] == ["/a", "/b", "/c", "/d"]
@@ -204,6 +205,7 @@ async def test_a_request_without_an_answer_gets_one(server: Server) -> None:
     data = await server.ask(post("/nothing"))
     assert statuses(data) == [500]
     assert problem(data)["code"] == "internal-error"
+    assert server.refused == ["internal-error"]
 
 
 async def test_half_an_answer_is_not_taken_for_a_whole_one(server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,7 @@ async def test_what_smuggles_is_refused(server: Server, name: str, status: int, 
     assert problem(data)["code"] == code
     assert b"connection: close" in data.lower()
     assert not server.echo.seen
+    assert server.refused == [code]
 
 
 @given(
@@ -66,7 +68,7 @@ def test_garbage_is_refused_and_others_are_served(pieces: list[bytes], fast: boo
             garbage = await running.ask(*pieces)
             return garbage, await running.ask(post("/canary"))
 
-    garbage, canary = asyncio.run(offer())
+    garbage, canary = uvloop.run(offer())
     assert all(status < 500 or status in {501, 505} for status in statuses(garbage)), garbage
     assert statuses(canary) == [200]
 
@@ -94,7 +96,7 @@ async def test_a_body_over_the_cap_is_refused_so_that_the_client_can_read_it(ser
 @pytest.mark.parametrize("chunks", [1, 9, 40])
 async def test_a_body_that_nobody_reads_does_not_block_its_connection(chunks: int, fast: bool) -> None:
     """However many chunks it has: the client is answered, the connection closes, and nothing stays behind."""
-    async with serving(fast=fast, limits=Limits(head_s=0.2)) as server:
+    async with serving(fast=fast, limits=Limits(head_s=0.2, keep_alive_s=0.2)) as server:
         await server.ask(post("/first"))  # the listener is there
         before = len(asyncio.all_tasks())
         head = b"POST /unread HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

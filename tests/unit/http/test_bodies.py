@@ -1,0 +1,120 @@
+"""Request bodies: each within its limit, and all together within theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from proxy.http.asgi import ClientGoneError
+from proxy.http.bodies import Bodies
+from shared.errors import AdmissionError, Code, RequestError
+
+
+def scope(length: str | None = None) -> dict[str, Any]:
+    """A request's scope."""
+    return {"headers": [] if length is None else [(b"content-length", length.encode())]}
+
+
+def piece(body: bytes, *, more: bool = False) -> dict[str, Any]:
+    """A message with a part of a body."""
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+class Sender:
+    """A client that sends pieces when it is told to."""
+
+    def __init__(self, *pieces: dict[str, Any]) -> None:
+        self.pieces: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        for one in pieces:
+            self.pieces.put_nowait(one)
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next piece."""
+        return await self.pieces.get()
+
+
+async def read(bodies: Bodies, *pieces: dict[str, Any], length: str | None = None) -> bytes:
+    """Read a body that comes in these pieces."""
+    return await bodies.read(scope(length), Sender(*pieces).receive)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [piece(b"whole")],
+        [piece(b"wh", more=True), piece(b"ole")],
+        [piece(b"", more=True), piece(b"whole", more=True), piece(b"")],
+    ],
+)
+async def test_a_body_is_read_whole(pieces: Sequence[dict[str, Any]]) -> None:
+    """In however many pieces it comes."""
+    assert await read(Bodies(5), *pieces) == b"whole"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "length"),
+    [
+        ([piece(b"123456")], None),
+        ([piece(b"123", more=True), piece(b"456", more=True)], None),
+        ([], "6"),
+        ([], "9" * 40),
+    ],
+    ids=["at once", "in pieces", "announced", "announced beyond measure"],
+)
+async def test_a_body_that_is_too_large_is_refused_as_soon_as_that_is_known(
+    pieces: Sequence[dict[str, Any]], length: str | None
+) -> None:
+    """Before it is read, where its length says so."""
+    with pytest.raises(RequestError) as raised:
+        await read(Bodies(5), *pieces, length=length)
+    assert raised.value.code is Code.PAYLOAD_TOO_LARGE
+
+
+@pytest.mark.parametrize("before", [[], [piece(b"1", more=True)]])
+async def test_a_client_that_leaves_has_no_body(before: Sequence[dict[str, Any]]) -> None:
+    """Before anything came, or in the middle."""
+    with pytest.raises(ClientGoneError):
+        await read(Bodies(5), *before, {"type": "http.disconnect"})
+
+
+@pytest.fixture
+async def half_sent() -> AsyncIterator[tuple[Bodies, list[Sender], list[asyncio.Task[bytes]]]]:
+    """Two bodies of which 400 bytes have come, where all together may have 1,000."""
+    bodies = Bodies(800, together_bytes=1000)
+    senders = [Sender(piece(b"x" * 400, more=True)) for _ in range(2)]
+    reading = [asyncio.create_task(bodies.read(scope(), sender.receive)) for sender in senders]
+    await asyncio.sleep(0)
+    yield bodies, senders, reading
+    for task in reading:
+        task.cancel()
+
+
+HalfSent = tuple[Bodies, list[Sender], list[asyncio.Task[bytes]]]
+
+
+async def test_bodies_that_do_not_end_are_bounded_together(half_sent: HalfSent) -> None:
+    """The one that would be too much is refused, to be sent again; one that comes at once is no burden."""
+    bodies, _, _ = half_sent
+    with pytest.raises(AdmissionError) as raised:
+        await read(bodies, piece(b"x" * 300, more=True), piece(b"x" * 10, more=True))
+    assert raised.value.code is Code.OVERLOADED
+    assert await read(bodies, piece(b"x" * 800)) == b"x" * 800
+
+
+async def test_a_body_that_ends_makes_room(half_sent: HalfSent) -> None:
+    """Whether it is read to its end or given up."""
+    bodies, senders, reading = half_sent
+    senders[0].pieces.put_nowait(piece(b"x" * 400))  # the last piece is taken: it frees more than it needs
+    assert len(await reading[0]) == 800
+    reading[1].cancel()
+    await asyncio.wait(reading)
+    assert len(await read(bodies, piece(b"x" * 400, more=True), piece(b"x" * 300, more=True), piece(b""))) == 700
+
+
+def test_there_is_room_for_several_of_the_largest() -> None:
+    """However large they may be."""
+    assert vars(Bodies(1_000))["_free_bytes"] == 64 * 1024 * 1024
+    assert vars(Bodies(1_000_000_000))["_free_bytes"] == 4_000_000_000
