@@ -25,13 +25,6 @@ _TLS = Path(__file__).parents[1] / "support" / "tls"
 _HEAD = b"POST /queueJob HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["fast", "hypercorn"])
-def faulty_proxy(start_proxy: StartProxy, request: pytest.FixtureRequest) -> Iterator[FaultyProxy]:
-    """One whose clients are served on the fast path, then one whose clients are Hypercorn's."""
-    with start_proxy(FAST_HTTP=str(request.param)) as proxy:
-        yield proxy
-
-
 @pytest.mark.parametrize("way", ["reset", "close"])
 async def test_l1_client_that_leaves_while_it_waits(chaos: Chaos, way: str) -> None:
     """Its job runs to its end all the same, and its place is free again."""
@@ -126,10 +119,10 @@ def tls_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-@pytest.fixture(params=["true", "false"], ids=["fast", "hypercorn"])
-def small_proxy(start_proxy: StartProxy, request: pytest.FixtureRequest) -> Iterator[FaultyProxy]:
+@pytest.fixture
+def small_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     """A proxy that admits few jobs."""
-    with start_proxy(MAX_JOBS="20", WORKER_SPARES="2", FAST_HTTP=str(request.param), hasty=True) as proxy:
+    with start_proxy(MAX_JOBS="20", WORKER_SPARES="2", hasty=True) as proxy:
         yield proxy
 
 

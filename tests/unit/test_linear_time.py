@@ -70,6 +70,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.http.forwarded._HOST": fullmatch,
     "proxy.http.forwarded._PREFIX": fullmatch,
     "proxy.http.hypercorn_fixes.request._HEAD_END": search,
+    "proxy.http.hypercorn_fixes.request._QUOTATION": search,
     "proxy.http.target._ABSOLUTE": fullmatch,
     "proxy.http.target._AUTHORITY": fullmatch,
     "proxy.workers.stderr._TOKEN": findall,

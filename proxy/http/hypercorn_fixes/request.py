@@ -43,6 +43,8 @@ __all__ = ["HTTP1"]
 #: Events that are read in one turn: a chunk of a body may be one byte long.
 _EVENTS_A_TURN: Final = 64
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
+#: Where h11 quotes what came, which may hold a callback token: its words are logged.
+_QUOTATION: Final = re.compile(r":? (?:bytearray\(|b['\"])")
 #: States in which a side has nothing more to say that the other should hear.
 _SILENT: Final = frozenset({h11.MUST_CLOSE, h11.CLOSED, h11.ERROR})
 
@@ -132,7 +134,7 @@ class HTTP1(H11Protocol):
         except h11.RemoteProtocolError as error:
             error.__traceback__ = None  # it leads back to the error: without the collector neither would be freed
             code = _CODES.get(error.error_status_hint, Code.MALFORMED_REQUEST)
-            await self._refuse(code, f"this is not HTTP/1.1: {error}")
+            await self._refuse(code, f"this is not HTTP/1.1: {_QUOTATION.split(str(error), maxsplit=1)[0]}")
             return h11.NEED_DATA
 
     async def _hand_on_body(self) -> None:
@@ -149,7 +151,8 @@ class HTTP1(H11Protocol):
         if data.startswith(b"\r\n"):  # too much after the body before (RFC 9112, 2.2)
             data = data.lstrip(b"\r\n")
             self.connection = h11.Connection(h11.SERVER, self.config.h11_max_incomplete_size)
-            self.connection.receive_data(data)
+            if data:  # none at all would be an end to h11
+                self.connection.receive_data(data)
             if ended:
                 self.connection.receive_data(b"")
         end = _HEAD_END.search(data)

@@ -140,6 +140,14 @@ async def test_an_empty_line_before_a_request_is_ignored(server: Server) -> None
     assert statuses(data) == [200, 200]
 
 
+async def test_an_empty_line_after_a_request_is_no_end(server: Server) -> None:
+    """The next request may come later."""
+    client = await server.connect()
+    for path in ("/a", "/b"):
+        client.writer.write(post(path) + b"\r\n")
+        assert (await client.answer())[0] == 200
+
+
 @pytest.mark.parametrize("stray", [b"x", b"\r\n", post("/hidden")], ids=["a byte", "a line", "a request"])
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_what_comes_after_the_last_request_changes_nothing(server: Server, version: bytes, stray: bytes) -> None:

@@ -56,6 +56,25 @@ async def test_what_smuggles_is_refused(server: Server, name: str, status: int, 
     assert server.refused == [code]
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /call\x12back/secret HTTP/1.1\r\nHost: a\r\n",
+        b"POST /callback/secret H_TP/1.1\r\nHost: a\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nX : secret\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nX: \x00secret\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nZsecret\r\n",
+    ],
+    ids=["target", "version", "name", "value", "chunk", "footer"],
+)
+async def test_what_is_refused_is_not_quoted(server: Server, head: bytes) -> None:
+    """It may hold the token of a callback, and the detail of a refusal is logged."""
+    data = await server.ask(head + b"\r\n", end=False)
+    assert problem(data)["code"] == "malformed-request"
+    assert b"secret" not in data
+
+
 @given(
     st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([*NOT_PLAIN.values(), b"\r\n\r\n", b"\n"])), max_size=6),
     st.booleans(),
