@@ -35,7 +35,7 @@ def main() -> int:
     except SettingsError as exc:
         return _impossible(str(exc))
     except ImportError as exc:
-        return _impossible(preflight.without_module(exc.name or str(exc)))
+        return _impossible(preflight.import_trouble(exc))
     except BrokenPipeError:
         return _NOT_READ
     except KeyboardInterrupt:

@@ -49,7 +49,8 @@ _REQUEST_BYTES: Final = 65_536
 
 def main(channel: socket.socket, config: WorkerConfig) -> None:
     """Serve the front end at the other end of `channel` until it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's business
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and reloading are the front end's business
+        signal.signal(number, signal.SIG_IGN)
     loop = ForkableLoop()
     fork_server = ForkServer(channel, loop, config)
     rehearse(loop, config)

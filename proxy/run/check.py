@@ -23,6 +23,7 @@ from proxy.run.callback_probe import Leads, StandIn, where_it_leads
 from proxy.run.claims import bind_all
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import check_trust, is_loopback, path_trouble, reach, shown
+from proxy.run.look_around import callback_doubt
 from proxy.run.process import worker_config
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.schema import VERSION
@@ -163,14 +164,10 @@ class Check:
 
     async def _callbacks(self, url: str) -> None:
         """Say where callbacks would go; that the job server gets there as well is known only once a job has run."""
-        job_server_is_here = not self._settings.job_server_url or is_loopback(self._settings.job_server_url)
-        if any(f"//{host}" in url for host in ("0.0.0.0", "[::]")):  # noqa: S104 - nothing is bound here
-            self._found(
-                Verdict.WARNING, "callbacks", f"{shown(url)} is not an address that can be called; set CALLBACK_URL"
-            )
-        elif is_loopback(url) and not job_server_is_here:
-            words = f"{shown(url)} can only be reached from this machine; set CALLBACK_URL"
-            self._found(Verdict.WARNING, "callbacks", words)
+        configured = [self._settings.job_server_url] if self._settings.job_server_url else []
+        doubt = callback_doubt(url, configured)
+        if doubt:
+            self._found(Verdict.WARNING, "callbacks", f"{shown(url)} {doubt}; set CALLBACK_URL")
         else:
             leads, words = await where_it_leads(url, _TIMEOUT_S)
             said = f"{shown(url)} {words}" if words else f"{shown(url)}/<token>"

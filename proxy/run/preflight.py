@@ -21,11 +21,11 @@ from shared.errors import SettingsError
 __all__ = [
     "LEAST_DESCRIPTORS",
     "Preflight",
+    "import_trouble",
     "no_traceback",
     "open_standard_streams",
     "say",
     "start_trouble",
-    "without_module",
 ]
 
 #: What the front end needs to serve one job: its own, those that must stay free, and the job's.
@@ -73,8 +73,8 @@ class Preflight:
         for name in [*_NEEDED, *(["_sqlite3"] if self._journal else [])]:
             try:
                 importlib.import_module(name)
-            except ImportError:
-                yield without_module(name)
+            except ImportError as exc:
+                yield import_trouble(exc)
 
     def _proc_mounted(self) -> Iterator[str]:
         if not (self._proc / "self" / "stat").exists():
@@ -120,14 +120,16 @@ def open_standard_streams() -> None:
             )  # a path may have characters that its encoding lacks
 
 
-def without_module(name: str) -> str:
+def import_trouble(exc: ImportError) -> str:
     """Return the line for a module that cannot be imported."""
-    root = name.partition(".")[0]
+    root = (exc.name or str(exc)).partition(".")[0]
     if root not in sys.stdlib_module_names:
         return (
             f"the package {root} is not installed for {sys.executable}; run `make run` once, or use the environment's "
             "own interpreter: .venv/bin/python run.py"
         )
+    if not isinstance(exc, ModuleNotFoundError):  # it is there; a library that it needs is not, or memory
+        return f"the Python at {sys.executable} cannot load {root}: {' '.join(str(exc).split())}"
     library = f", or rebuild it with {_LIBRARIES[root]}" if root in _LIBRARIES else ""
     return f"the Python at {sys.executable} was built without {root}; use another (make PYTHON=python3.13 run){library}"
 

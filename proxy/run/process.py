@@ -26,7 +26,7 @@ from proxy.http.listening import address, callback_url
 from proxy.run.banner import banner
 from proxy.run.claims import claim
 from proxy.run.embedded_job_server import EmbeddedJobServer
-from proxy.run.job_server_probe import check_trust, reach, shown
+from proxy.run.job_server_probe import check_trust, shown
 from proxy.run.preflight import no_traceback
 from proxy.run.reload import Reload
 from proxy.run.signals import Signals
@@ -36,6 +36,7 @@ from proxy.store.memory import MemoryStore
 from proxy.store.protocol import JobStore
 from proxy.workers.orphans import become_subreaper, reap_orphans
 from proxy.workers.pool import Pool
+from shared import setting_kinds as kinds
 from shared.errors import SettingsError
 from shared.job_server import loader
 from shared.settings import load, misspelt
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from proxy.http.server import Listener
     from proxy.run.wiring import App
+    from shared.job_server.profile import Profile
     from shared.settings import Settings
 
 __all__ = ["HARD_STOP_S", "FrontEnd", "worker_config"]
@@ -81,6 +83,7 @@ class FrontEnd:
         self._job_server: EmbeddedJobServer | None = None
         self._pool: Pool | None = None
         self._log: log.LineWriter | None = None
+        self._callbacks = ""
         self._stopping = asyncio.Event()
         self._stopped_by = signal.SIGTERM
         self._stall_watch = StallWatch()
@@ -94,12 +97,19 @@ class FrontEnd:
         """
         with no_traceback():
             app, listeners = await self._start()
-        looking = asyncio.create_task(_look_around(self._settings))
+        looking = asyncio.create_task(self._look_around())
         await self._stopping.wait()
         looking.cancel()
         await self._let_balancers_notice(app)
         await self._drain(app, listeners)
         await self._leave(0)
+
+    async def _look_around(self) -> None:
+        from proxy.run.look_around import look_around  # noqa: PLC0415 - when everything serves
+
+        configured = [one.url for one in self._job_servers if not self._job_server or one.url != self._job_server.url]
+        if configured or self._settings.callback_url:
+            await look_around(self._callbacks, configured, self._settings.job_server_cafile)
 
     async def _start(self) -> tuple[App, dict[str, Listener]]:
         settings = self._settings
@@ -113,10 +123,10 @@ class FrontEnd:
         urls = {
             name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
         }
-        callbacks = callback_url(settings, sockets.get("callback", sockets["public"]))
+        self._callbacks = callback_url(settings, sockets.get("callback", sockets["public"]))
         pool = await self._start_processes()
         store = Journal(journal, ttl_s=settings.result_ttl) if journal else MemoryStore(settings.result_ttl)
-        app, listeners = await _serve(settings, self._job_servers, pool, store, callbacks, sockets)
+        app, listeners = await _serve(settings, self._job_servers, pool, store, self._callbacks, sockets)
         self._reload = Reload(self._given, self._read, app.authorization, listeners.values())
         _tune_garbage_collection()
         self._stall_watch.start()
@@ -217,7 +227,7 @@ def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
     servers: list[JobServer] = []
     for name in settings.profile.split(","):
         profile = loader.load(name.strip())
-        url = profile.server.url if servers else settings.job_server_url or profile.server.url
+        url = _normal(profile) if servers else settings.job_server_url or _normal(profile)
         if servers and not url:
             raise SettingsError(
                 f"PROFILE: {profile.name} has no [server] url, and only the first one takes JOB_SERVER_URL"
@@ -226,6 +236,16 @@ def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
             raise SettingsError(f"PROFILE: {profile.name} is named twice")
         servers.append(JobServer(url=url, profile=profile, secrets=loader.secrets_of(profile)))
     return tuple(servers)
+
+
+def _normal(profile: Profile) -> str:
+    """Return the profile's own address, read as JOB_SERVER_URL is. Raises SettingsError if it is none."""
+    try:
+        return str(kinds.URL.parse(profile.server.url))
+    except ValueError:
+        raise SettingsError(
+            f"PROFILE: {profile.name}: [server] url is {profile.server.url!r}, takes {kinds.URL.takes}"
+        ) from None
 
 
 def worker_config(settings: Settings, job_servers: tuple[JobServer, ...]) -> WorkerConfig:
@@ -275,38 +295,6 @@ async def _serve(
         )
         listeners[name].start()
     return app, listeners
-
-
-async def _look_around(settings: Settings) -> None:
-    """Look once for what was configured and is not here. It may come later, so the proxy goes on."""
-    if settings.callback_url:
-        await _warn_if_callbacks_go_elsewhere(settings.callback_url)
-    if settings.job_server_url:
-        await _warn_if_unreachable(settings.job_server_url, settings.job_server_cafile)
-
-
-async def _warn_if_callbacks_go_elsewhere(url: str) -> None:
-    from proxy.run.callback_probe import Leads, where_it_leads  # noqa: PLC0415 - seldom needed, and after the start
-
-    leads, reason = await where_it_leads(url, _REACH_S)
-    if leads in {Leads.TO_ANOTHER_PATH, Leads.ELSEWHERE}:  # from the job server's side it may well be reached
-        log.event(
-            "warning",
-            "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded",
-            callback_url=shown(url),
-            reason=reason,
-        )
-
-
-async def _warn_if_unreachable(job_server_url: str, cafile: str) -> None:
-    reason = await reach(job_server_url, _REACH_S, cafile)
-    if reason:
-        log.event(
-            "warning",
-            "the job server cannot be reached; until it can, jobs fail as job-server-unavailable",
-            job_server=shown(job_server_url),
-            reason=reason,
-        )
 
 
 def _warn_of_misspelt() -> None:

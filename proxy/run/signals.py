@@ -1,8 +1,9 @@
-"""The signals of the front end: SIGTERM and SIGINT stop it, SIGHUP reloads what can be reloaded.
+"""The signals of the front end: SIGTERM, SIGINT and SIGQUIT stop it, SIGHUP reloads what can be reloaded.
 
-The first SIGTERM or SIGINT is only noted, for the event loop to act upon; the second ends the process whatever the loop
-does. So these are Python's own handlers and not the loop's: Python runs them between two instructions of the main
-thread, and within a regular expression that does not end, when the loop would not get to them.
+SIGUSR1 and SIGUSR2 mean nothing here, and would end the process without a word; they are only logged. The first signal
+that stops it is only noted, for the event loop to act upon; the second ends the process whatever the loop does. These
+are Python's own handlers and not the loop's: Python runs them between two instructions of the main thread, and within a
+regular expression that does not end, when the loop would not get to them.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ class Signals:
             self._stopping = True
             loop.call_soon_threadsafe(self._on_stop, name)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        def ignore(number: int, _frame: FrameType | None) -> None:
+            log.event("warning", "a signal without a meaning is ignored", signal=signal.Signals(number).name)
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, stop)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, ignore)
         # A terminal also sends it when it is closed: no job should end with a window.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._on_reload))

@@ -399,3 +399,11 @@ def test_a_callback_url_that_leads_to_the_route_is_no_warning_and_no_callback(fr
             assert b'callbacks_total{kind="unknown"} 0.0' in answer.read()
         assert proxy.stop() == 0
         assert all(line["level"] == "info" for line in proxy.events)
+
+
+async def test_a_callback_address_that_nobody_can_call_is_one_warning(dead_port: int) -> None:
+    """Listening everywhere, and no CALLBACK_URL: what jobs would be sent with is no address."""
+    text = "no job server can call back; set CALLBACK_URL, or jobs fail as deadline-exceeded"
+    with ProxyProcess.started(HOST="0.0.0.0", JOB_SERVER_URL=f"http://127.0.0.1:{dead_port}/start") as proxy:  # noqa: S104 - a test's
+        (line,) = await eventually(lambda: proxy.events_of(text))
+        assert line["reason"] == "is not an address that can be called"

@@ -13,7 +13,7 @@ import pytest
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually_blocking
 
-#: Keeps the main thread of the front end on SIGUSR1: an instruction after the other, or within one that does not end.
+#: Keeps the main thread of the front end, on a signal of its own, for ever: in many instructions, or within one.
 _STUCK = """
 import re, signal, time
 
@@ -30,7 +30,7 @@ def count_for_a_while(*_):
     while time.monotonic() < until:
         pass
 
-signal.signal(signal.SIGUSR1, {function})
+signal.signal(signal.SIGRTMIN, {function})
 """
 
 
@@ -49,7 +49,7 @@ def test_two_signals_end_it_and_the_log_says_where_it_stood(
     """While it stands, when it is ended, and the exit code is the signal's; nothing is left behind."""
     function = request.node.callspec.params["proxy"]
     processes = proxy.descendants()
-    proxy.signal(signal.SIGUSR1)
+    proxy.signal(signal.SIGRTMIN)
     eventually_blocking(lambda: proxy.events_of("the event loop is blocked"))
     (stands,) = proxy.events_of("the event loop is blocked")
     assert f" {function} < " in stands["at"]
@@ -67,7 +67,7 @@ def test_two_signals_end_it_and_the_log_says_where_it_stood(
 @pytest.mark.parametrize("proxy", ["count_for_a_while"], indirect=True)
 def test_a_loop_that_goes_on_is_told_too(proxy: ProxyProcess) -> None:
     """With the time for which it stood; and then everything is as before."""
-    proxy.signal(signal.SIGUSR1)
+    proxy.signal(signal.SIGRTMIN)
     eventually_blocking(lambda: proxy.events_of("the event loop continues"))
     (goes_on,) = proxy.events_of("the event loop continues")
     assert goes_on["stood_s"] >= 2
@@ -77,7 +77,7 @@ def test_a_loop_that_goes_on_is_told_too(proxy: ProxyProcess) -> None:
 @pytest.mark.parametrize("proxy", ["count_for_a_while"], indirect=True)
 async def test_a_signal_that_comes_meanwhile_is_not_lost(proxy: ProxyProcess) -> None:
     """One is a request to end well, which the loop gets to when it goes on."""
-    proxy.signal(signal.SIGUSR1)
+    proxy.signal(signal.SIGRTMIN)
     proxy.signal(signal.SIGTERM)
     assert await asyncio.to_thread(proxy.wait, 20) == 0
     assert proxy.events_of("stopped")

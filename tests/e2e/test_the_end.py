@@ -47,7 +47,7 @@ def watch_over(processes: list[psutil.Process]) -> Stopwatch:
     return Stopwatch(*(process.pid for process in processes))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
 @pytest.mark.parametrize("whole_group", [False, True], ids=["the process", "its group"])
 async def test_a_signal_lets_jobs_in_flight_finish(
     client: ClientSession, proxy: ProxyProcess, number: int, whole_group: bool
@@ -89,6 +89,15 @@ async def test_with_a_drain_delay_jobs_are_accepted_while_balancers_notice(clien
         assert not proxy.events_of("shutting down: draining jobs in flight")
         assert await asyncio.to_thread(proxy.wait) == 0
         assert proxy.events_of("shutting down: draining jobs in flight")
+
+
+async def test_signals_without_a_meaning_end_nothing(client: ClientSession, proxy: ProxyProcess) -> None:
+    """Log rotation and the like send them; the default would be to end at once, without a word."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        proxy.signal(number)
+    lines = await eventually(lambda: proxy.events_of("a signal without a meaning is ignored")[1:])
+    assert lines[0]["signal"] in {"SIGUSR1", "SIGUSR2"}
+    assert (await post_job(client, proxy.queue_job)).status == 200
 
 
 async def test_ctrl_c_does_not_wait_for_balancers() -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from proxy.run.preflight import LEAST_DESCRIPTORS, Preflight, start_trouble, without_module
+from proxy.run.preflight import LEAST_DESCRIPTORS, Preflight, import_trouble, start_trouble
 from shared.errors import SettingsError
 
 _RAISE_FILES: Final = "raise the limit of open files (ulimit -n, LimitNOFILE=, --ulimit nofile=)"
@@ -55,10 +55,16 @@ def test_sqlite_is_needed_only_for_a_journal(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_package_that_is_not_installed_is_named_with_the_way_to_install_it() -> None:
     """Most often it is the wrong interpreter."""
-    assert without_module("structlog.processors") == (
+    assert import_trouble(ModuleNotFoundError("words", name="structlog.processors")) == (
         f"the package structlog is not installed for {sys.executable}; run `make run` once, or use the environment's "
         "own interpreter: .venv/bin/python run.py"
     )
+
+
+def test_a_module_that_is_there_and_cannot_be_loaded_is_told_with_the_reason() -> None:
+    """A library of the system's is missing, or the memory for it."""
+    reason = "libffi.so.8: cannot open shared object file: No such file or directory"
+    assert import_trouble(ImportError(reason, name="_ctypes")).endswith(f"cannot load _ctypes: {reason}")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])

@@ -1,0 +1,61 @@
+"""What is looked at once, when the proxy serves: whether callbacks can arrive, and whether the job servers are there.
+
+All of it may be right later, or seen from elsewhere, so the proxy goes on. `--check` says the same, before a start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from proxy import log
+from proxy.run.callback_probe import Leads, where_it_leads
+from proxy.run.job_server_probe import is_loopback, reach, shown
+
+__all__ = ["callback_doubt", "look_around"]
+
+_TIMEOUT_S: Final = 5.0
+_EVERY_ADDRESS: Final = ("//0.0.0.0", "//[::]")
+
+
+def callback_doubt(url: str, job_server_urls: Sequence[str]) -> str:
+    """Return why no job server can call back to `url`, as far as its text tells; empty if one may."""
+    if any(host in url for host in _EVERY_ADDRESS):
+        return "is not an address that can be called"
+    if is_loopback(url) and not all(is_loopback(one) for one in job_server_urls):
+        return "can only be reached from this machine"
+    return ""
+
+
+async def look_around(callbacks: str, job_server_urls: Sequence[str], cafile: str) -> None:
+    """Log a warning for each thing that is not as it should be; `callbacks` is the base URL of the callback route."""
+    doubt = callback_doubt(callbacks, job_server_urls)
+    if doubt:
+        log.event(
+            "warning",
+            "no job server can call back; set CALLBACK_URL, or jobs fail as deadline-exceeded",
+            callback_url=shown(callbacks),
+            reason=doubt,
+        )
+    else:
+        await _follow(callbacks)
+    for url in job_server_urls:
+        reason = await reach(url, _TIMEOUT_S, cafile)
+        if reason:
+            log.event(
+                "warning",
+                "the job server cannot be reached; until it can, jobs fail as job-server-unavailable",
+                job_server=shown(url),
+                reason=reason,
+            )
+
+
+async def _follow(callbacks: str) -> None:
+    leads, reason = await where_it_leads(callbacks, _TIMEOUT_S)
+    if leads in {Leads.TO_ANOTHER_PATH, Leads.ELSEWHERE}:  # from a job server's side it may well be reached
+        log.event(
+            "warning",
+            "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded",
+            callback_url=shown(callbacks),
+            reason=reason,
+        )
