@@ -14,9 +14,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from proxy.http.asgi import ClientGoneError, Guard, send_response
 from proxy.http.problems import TABLE
+from proxy.store.protocol import TakenError
 from shared.errors import AdmissionError, Code, ProxyError, RequestError, StoreUnavailableError
 from tests.support.asgi import ask, request_scope, sent_by
 from tests.support.http import Answer, problem
+from tests.support.records import a_record
 
 SECRET: Final = "a token, say"
 
@@ -102,7 +104,12 @@ def errors(root: type[ProxyError]) -> Iterator[type[ProxyError]]:
 @pytest.mark.parametrize("kind", [ProxyError, *errors(ProxyError)])
 async def test_every_exception_of_the_project_becomes_a_problem(kind: type[ProxyError]) -> None:
     """Those that have no business in a request as well."""
-    exception = kind(Code.OVERLOADED, "full") if kind in {RequestError, AdmissionError} else kind("full")
+    made_of: tuple[object, ...] = ("full",)
+    if kind in {RequestError, AdmissionError}:
+        made_of = (Code.OVERLOADED, "full")
+    elif kind is TakenError:
+        made_of = (a_record(),)
+    exception = kind(*made_of)
 
     answer, (code,) = await refused(exception)
 
