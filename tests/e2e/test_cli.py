@@ -20,7 +20,7 @@ from shared.settings import variables
 from shared.version import VERSION
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
-from tests.support.waiting import eventually, eventually_blocking
+from tests.support.waiting import IN_VAIN_S, eventually, eventually_blocking
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +30,7 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         env=environment(**settings),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=IN_VAIN_S,
         check=False,
     )
 
@@ -395,7 +395,7 @@ async def test_a_callback_url_that_leads_elsewhere_is_one_warning(job_server: Jo
 def test_a_callback_url_that_leads_to_the_route_is_no_warning_and_no_callback(free_port: int) -> None:
     """What is asked there counts as nothing."""
     with ProxyProcess.started(PORT=str(free_port), CALLBACK_URL=f"http://localhost:{free_port}/callback") as proxy:
-        with urllib.request.urlopen(f"{proxy.admin}/metrics", timeout=10) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(f"{proxy.admin}/metrics", timeout=IN_VAIN_S) as answer:  # noqa: S310 - ours
             assert b'callbacks_total{kind="unknown"} 0.0' in answer.read()
         assert proxy.stop() == 0
         assert all(line["level"] == "info" for line in proxy.events)

@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 
 from tests.support.browser import BROWSER, DRIVER, browser, errors_in_console, run
 from tests.support.proxy_process import ROOT, ProxyProcess
-from tests.support.waiting import eventually_blocking
+from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
 pytestmark = [
     pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Debian's packages chromium and chromium-driver"),
@@ -61,7 +61,7 @@ def _post(proxy: ProxyProcess, **job: object) -> tuple[int, dict[str, Any]]:
     body = json.dumps({"account": f"dashboard-{time.monotonic_ns()}", **job}).encode()
     request = urllib.request.Request(proxy.queue_job, body, {"Content-Type": "application/json"})  # noqa: S310 - http
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - http
+        with urllib.request.urlopen(request, timeout=IN_VAIN_S) as answer:  # noqa: S310 - http
             return answer.status, {"job_id": answer.headers["Job-Id"], **json.load(answer)}
     except urllib.error.HTTPError as exc:
         with exc:

@@ -13,6 +13,7 @@ from proxy.run.check import descriptors_needed
 from proxy.run.process import HARD_STOP_S
 from shared.settings import load
 from tests.support.proxy_process import ROOT
+from tests.support.waiting import IN_VAIN_S
 
 UNIT = ROOT / "deploy" / "async-job-proxy.service"
 INSTALLED = "/opt/async-job-proxy"
@@ -32,7 +33,7 @@ def here(tmp_path: Path) -> Path:
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run systemd-analyze. It needs no running systemd for this."""
     command = ["systemd-analyze", "--no-pager", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=IN_VAIN_S, check=False)
 
 
 def value(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.proxy_process import ProxyProcess
-from tests.support.waiting import eventually_blocking
+from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
 
 def test_no_process_below_the_front_end_has_the_keys() -> None:
@@ -29,10 +29,10 @@ def test_the_embedded_job_server_shows_no_callback_address() -> None:
         eventually_blocking(lambda: any("Embedded job server" in line for line in proxy.stdout))
         (line,) = (line for line in proxy.stdout if "Embedded job server" in line)
         url = next(word for word in line.split() if word.startswith("http")).removesuffix("/start")
-        with urllib.request.urlopen(f"{url}/ledger/summary", timeout=10) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(f"{url}/ledger/summary", timeout=IN_VAIN_S) as answer:  # noqa: S310 - ours
             assert answer.status == 200
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"{url}/ledger", timeout=10)  # noqa: S310 - ours
+            urllib.request.urlopen(f"{url}/ledger", timeout=IN_VAIN_S)  # noqa: S310 - ours
         assert caught.value.code == 404
         caught.value.close()
         assert proxy.stop() == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.proxy_process import ROOT
+from tests.support.waiting import IN_VAIN_S
 
 #: Debian's python3 without the package python3-venv: it makes half of an environment, and fails.
 _WITHOUT_VENV = """\
@@ -42,7 +43,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * IN_VAIN_S,
         check=False,
         stdin=subprocess.DEVNULL,
     )

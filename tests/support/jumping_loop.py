@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-__all__ = ["JumpingLoop", "nothing_moves", "time_passes"]
+import pytest
+
+__all__ = ["JumpingLoop", "jumping_loops", "nothing_moves", "time_passes"]
 
 #: Shorter than anything that a test waits for.
 _MOMENT_S: Final = 1e-6
@@ -65,6 +67,11 @@ class _JumpingSelector(selectors.DefaultSelector):
         if not ready and timeout:
             self._jump(timeout)
         return ready
+
+
+def jumping_loops(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run each test of a folder on such a loop: `pytest_asyncio_loop_factories = jumping_loops` in its conftest.py."""
+    return {"jumping": JumpingLoop}
 
 
 async def nothing_moves() -> None:

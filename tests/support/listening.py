@@ -19,6 +19,7 @@ from proxy.http.fast.exchange import Exchange
 from proxy.http.listening import bind
 from proxy.http.pace import Limits
 from proxy.http.server import Listener
+from tests.support.waiting import IN_VAIN_S
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -101,7 +102,7 @@ class Client:
 
     async def answer(self) -> tuple[int, bytes, bytes]:
         """Read one answer that has a length; return its status, head and body."""
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 15)
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), IN_VAIN_S)
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         return int(head.split(b" ")[1]), head.lower(), await self.reader.readexactly(length)
 
@@ -109,7 +110,7 @@ class Client:
         """Read until the other side closes."""
         data = b""
         with suppress(ConnectionError):
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(IN_VAIN_S):
                 while more := await self.reader.read(65_536):
                     data += more
         return data

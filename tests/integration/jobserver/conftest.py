@@ -9,6 +9,7 @@ from pytest_aiohttp import AiohttpServer
 from jobserver.app import create_app
 from jobserver.options import Options
 from tests.integration.jobserver.jobserver_harness import Harness, MakeHarness, Receiver
+from tests.support.waiting import IN_VAIN_S
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ async def job_server(aiohttp_server: AiohttpServer, receiver: Receiver) -> Async
     """Starts a job server whose jobs take no time, unless told otherwise."""
     connector = TCPConnector(force_close=True, limit=0)
     made: list[Harness] = []
-    async with ClientSession(connector=connector, timeout=ClientTimeout(total=10)) as client:
+    async with ClientSession(connector=connector, timeout=ClientTimeout(total=IN_VAIN_S)) as client:
 
         async def make(options: Options | None = None) -> Harness:
             server = await aiohttp_server(create_app(options or Options(duration_s=0)))

@@ -13,8 +13,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.http import fetch, post_job
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
+from tests.support.shared_proxies import SharedProxies
+
+#: On one proxy, which no other test has: whatever is counted there was done here.
+pytestmark = pytest.mark.xdist_group("metrics")
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture
+def proxy(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
+    """A proxy of these tests' own."""
+    return proxies.get(WORKER_SPARES="3")
 
 
 async def _scrape(client: ClientSession, proxy: ProxyProcess) -> str:

@@ -117,8 +117,7 @@ async def test_a_job_that_is_cancelled_is_cancelled_at_the_job_server(make_bench
     async def is_waiting() -> bool:
         return bool((await fetch(bench.session, "GET", url)).document["state"] == "waiting")
 
-    while not await is_waiting():
-        await asyncio.sleep(0.01)
+    await eventually(is_waiting)
     document = (await fetch(bench.session, "DELETE", url)).document
     assert document["code"] == "cancelled"
     assert "the job server is told" in document["detail"]

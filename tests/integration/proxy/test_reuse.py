@@ -17,16 +17,16 @@ from tests.support.waiting import eventually
 async def pid_of(client: ClientSession, proxy: ProxyProcess, job_server: JobServer, **fields: Any) -> int:
     """Run a job to its end, called back by the test; return the process id of its worker."""
     ref = new_ref()
-    answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
-    await eventually(lambda: job_server.submissions(ref))
+    accepted = await post_job(client, proxy.queue_job, ref=ref, fault="never", headers={"Prefer": "respond-async"})
+    ours = (accepted.headers["Job-Id"], "waiting")
 
     async def at_work() -> int | None:
         workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
-        return next((worker["pid"] for worker in workers if worker["state"] == "waiting"), None)
+        return next((worker["pid"] for worker in workers if (worker["job_id"], worker["state"]) == ours), None)
 
     pid = await eventually(at_work)
     await fetch(client, "POST", job_server.callback_url(ref), json=fields or {"state": "completed"})
-    await answer
+    await fetch(client, "GET", f"{proxy.url}/jobs/{ours[0]}/result", headers={"Prefer": "wait=30"})
     return int(pid)
 
 

@@ -15,6 +15,7 @@ from shared.job_server import loader
 from shared.lifecycle import Event
 from shared.messages import Ask, Assign, Told
 from shared.worker_config import JobServer, WorkerConfig
+from tests.support.waiting import IN_VAIN_S, eventually
 from worker.job_servers import JobServers
 
 PROFILE = """
@@ -87,7 +88,7 @@ class Bench:
 
         self.answers[path] = handle
 
-    async def ask(self, call: str = "outcome", timeout_s: float = 5.0, **values: str) -> Told:
+    async def ask(self, call: str = "outcome", timeout_s: float = IN_VAIN_S, **values: str) -> Told:
         """Ask about the job that the job server calls 7."""
         ask = Ask(
             job_id="j",
@@ -202,7 +203,7 @@ async def test_what_is_no_sound_answer_says_nothing_of_the_job(
     """It hangs, it is HTML, it is too large, it breaks off, it points elsewhere: the job may go on."""
     await bench.start()
     bench.answers["/jobs/7"] = handler
-    told = await bench.ask(call, timeout_s=0.3)
+    told = await bench.ask(call, timeout_s=0.3 if handler is hang else IN_VAIN_S)
     assert (told.kind, told.state, told.error, told.body) == (kind, "", error, b"")
     assert [path for _, path, *_ in bench.seen] == ["/jobs/7"]
 
@@ -212,7 +213,7 @@ async def test_what_is_no_sound_answer_says_nothing_of_the_job(
 async def test_a_call_that_cannot_be_made_is_told(bench: Bench, call: str, name: str, value: str) -> None:
     """A name is missing, or would lead out of its place."""
     await bench.start()
-    told = await bench.ask(call, 5.0, **{name: value})
+    told = await bench.ask(call, IN_VAIN_S, **{name: value})
     assert told.kind == "unavailable"
     assert told.error.startswith("the call cannot be made: ")
     assert bench.seen == []
@@ -226,7 +227,7 @@ async def test_a_job_server_that_is_not_there_is_told(bench: Bench) -> None:
         job_servers=(server,), max_body_bytes=10_000, submit_retries=0, lost_reply_wait_s=0, max_jobs=0
     )
     servers = JobServers(config)
-    ask = Ask(job_id="j", profile="", call="outcome", values='{"id": "7"}', deadline=time.monotonic() + 5)
+    ask = Ask(job_id="j", profile="", call="outcome", values='{"id": "7"}', deadline=time.monotonic() + IN_VAIN_S)
     told = await servers.asker("").tell(ask)
     servers.close()
     assert told.kind == "unavailable"
@@ -239,10 +240,9 @@ async def test_a_call_beside_a_submission_does_not_say_that_the_submission_is_co
     bench.answers["/"] = hang
     bench.answer("/jobs/7", {"state": "half"})
     events: list[Event] = []
-    job = Assign(job_id="0" * 32, callback_url="http://proxy/t", deadline=time.monotonic() + 5, body=b"{}")
+    job = Assign(job_id="0" * 32, callback_url="http://proxy/t", deadline=time.monotonic() + IN_VAIN_S, body=b"{}")
     submission = asyncio.create_task(bench.servers.client("").submit(job, events.append))
-    while not bench.seen:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: bench.seen)
     assert (await bench.ask()).state == "half"
     assert events == [Event.CONNECTED]
     submission.cancel()

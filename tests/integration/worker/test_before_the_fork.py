@@ -12,6 +12,7 @@ from textwrap import dedent
 import pytest
 
 from shared import strict_json
+from tests.support.waiting import IN_VAIN_S
 from worker.before_fork import immortal
 
 _ROOT = Path(__file__).parents[3]
@@ -23,7 +24,7 @@ def _run(code: str, python: str = sys.executable, environment: dict[str, str] | 
     done = subprocess.run(
         [python, "-c", dedent(code)],
         capture_output=True,
-        timeout=30,
+        timeout=IN_VAIN_S,
         check=False,
         env=os.environ | {"PYTHONPATH": str(_ROOT)} | (environment or {}),
     )

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
-from tests.support.jumping_loop import JumpingLoop
+from tests.support.jumping_loop import jumping_loops
 from tests.support.whole_app import WholeApp
 
 
@@ -17,7 +17,7 @@ def pytest_asyncio_loop_factories(
     """Run each test on a loop of its own that jumps; but for those of what measures the machine's time."""
     if "operators" in item.path.parts:
         return {"usual": asyncio.new_event_loop}
-    return {"jumping": JumpingLoop}
+    return jumping_loops(config, item)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from multidict import CIMultiDictProxy
 
 from shared.errors import BadReplyError, JobServerError, UnavailableError
 from shared.job_server.calls import Request
-from tests.support.waiting import eventually
+from tests.support.waiting import IN_VAIN_S, eventually
 from worker.connection import Address, Connection
 from worker.exchange import Exchange
 
@@ -57,7 +57,7 @@ async def _fed(pieces: Sequence[bytes], end: BaseException | bool | None = None)
     if not isinstance(end, bool):
         connection.connection_lost(end)
     try:
-        return await asyncio.wait_for(reading, 5)
+        return await asyncio.wait_for(reading, IN_VAIN_S)
     finally:
         connection.close()
 

@@ -18,7 +18,7 @@ from shared.messages import Answered, Assign, Callback, Failure, Progress, ToWor
 from shared.outcome import Failed, Outcome, Succeeded
 from tests.support.failing_store import FailingStore
 from tests.support.jobs import a_job
-from tests.support.waiting import eventually
+from tests.support.waiting import IN_VAIN_S, eventually
 
 
 class FakeWorker:
@@ -119,7 +119,7 @@ class Stage:
 
     async def failed(self) -> Failed:
         """The outcome, which is a failure."""
-        outcome = await asyncio.wait_for(self.run, 5)
+        outcome = await asyncio.wait_for(self.run, IN_VAIN_S)
         assert isinstance(outcome, Failed)
         return outcome
 

@@ -13,7 +13,7 @@ from proxy.workers.pool import Pool
 from proxy.workers.worker import Worker
 from shared.errors import AdmissionError, Code
 from tests.support.fork_server import FakeForkServer
-from tests.support.waiting import eventually
+from tests.support.waiting import IN_VAIN_S, eventually
 
 
 class Stage:
@@ -288,7 +288,7 @@ async def test_a_pool_that_stops_refuses_who_queues_and_waits_for_its_workers(st
     stage = await stages(spares=2)
     stage.server.answers()
     tickets = [stage.pool.request() for _ in range(3)]
-    await asyncio.wait_for(stage.pool.stop(), 3)
+    await asyncio.wait_for(stage.pool.stop(), IN_VAIN_S)
     with pytest.raises(AdmissionError) as caught:
         tickets[2].result()
     assert caught.value.code is Code.SHUTTING_DOWN
