@@ -87,6 +87,8 @@ def _jmespath(text: str) -> Expression:
     import jmespath  # noqa: PLC0415 - costs memory and time that most profiles need not pay
     from jmespath.exceptions import JMESPathError  # noqa: PLC0415
 
+    from shared.job_server.functions import OPTIONS  # noqa: PLC0415
+
     try:
         parsed = jmespath.compile(text)
     except JMESPathError as exc:
@@ -94,7 +96,7 @@ def _jmespath(text: str) -> Expression:
 
     def search(value: Any) -> Any:  # noqa: ANN401 - JSON is what it is
         try:
-            return parsed.search(value)
+            return parsed.search(value, OPTIONS)
         except (JMESPathError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
             return None  # a function with an argument of the wrong type
 

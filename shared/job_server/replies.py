@@ -11,7 +11,7 @@ from shared import strict_json
 from shared.errors import StrictJSONError
 from shared.job_server.expressions import compile_expression, is_true, only_body
 from shared.job_server.profile import Submit
-from shared.job_server.readings import Reader
+from shared.job_server.readings import Reader, error_text
 from shared.job_server.verdict import Kind, Verdict
 
 __all__ = ["Replies", "Reply", "ReplyKind"]
@@ -63,6 +63,7 @@ class Replies:
         self._accepted = frozenset(submit.accepted)
         self._busy = None if submit.busy is None else frozenset(submit.busy)
         self._rejected = compile_expression(submit.rejected) if submit.rejected else None
+        self._error = compile_expression(submit.error)
         self._running = frozenset(submit.running)
         self._reader = Reader(submit, submit.outputs)
         self._only_body = only_body(
@@ -102,7 +103,7 @@ class Replies:
         if not self._only_body:
             seen["headers"] = {name.lower(): value for name, value in headers.items()}
         if self._rejected is not None and is_true(self._rejected(seen)):
-            return Reply(kind=ReplyKind.REFUSED, detail="the job server's reply says that the job was refused")
+            return Reply(kind=ReplyKind.REFUSED, detail=_refusal(status, error_text(self._error(seen))))
         verdict = self._reader.read(seen, body)
         if verdict.kind is not Kind.PROGRESS:
             content_type = headers.get("content-type") or headers.get("Content-Type", "")
@@ -118,6 +119,12 @@ class Replies:
         if self._busy is not None:
             return status in self._busy
         return status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and retry_after)
+
+
+def _refusal(status: int, reason: str) -> str:
+    is_success = 200 <= status < 300  # noqa: PLR2004 - HTTP's own
+    said = "the job server's reply says that the job was refused" if is_success else f"the job server answered {status}"
+    return f"{said}: {reason}" if reason else said
 
 
 def _bad(what: str) -> Reply:

@@ -9,6 +9,9 @@ from typing import Any, Final
 import jmespath
 from jmespath.exceptions import JMESPathError
 
+from shared.job_server.functions import NAMES
+from shared.spelling import nearest
+
 __all__ = ["check_expression"]
 
 _NOT_A_MEMBER: Final = re.compile(r"!\s*[A-Za-z_\"][A-Za-z0-9_\"-]*\.")
@@ -28,6 +31,11 @@ def check_expression(text: str, known: frozenset[str]) -> None:
         raise ValueError(f"{text!r} is no expression: {str(exc).splitlines()[0]}{_hint(text)}") from exc
     if _NOT_A_MEMBER.search(text):
         raise ValueError(f"{text!r}: `!a.b` means `(!a).b`; write `!(a.b)`")
+    for name in _functions(parsed):
+        if name not in NAMES:
+            near = nearest(name.upper(), [known.upper() for known in NAMES]).lower()
+            meant = f"; did you mean {near}()?" if near else f"; there are {', '.join(sorted(NAMES))}"
+            raise ValueError(f"{text!r}: there is no function {name}(){meant}")
     for name in _roots(parsed):
         if name not in known:
             raise ValueError(f"{text!r}: there is no `{name}` to look at; there are {', '.join(sorted(known))}")
@@ -49,3 +57,12 @@ def _roots(node: dict[str, Any]) -> Iterator[str]:
     for child in children[:1] if node["type"] in _CHAINS else children:
         if child["type"] != "expref":
             yield from _roots(child)
+
+
+def _functions(node: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of the functions that an expression calls."""
+    if node["type"] == "function_expression":
+        yield node["value"]
+    for child in node["children"]:
+        if isinstance(child, dict):
+            yield from _functions(child)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from shared.job_server import loader
 from tests.support.proxy_process import ROOT, ProxyProcess
@@ -58,7 +61,23 @@ SERVERS: Final = {
         "/openapi.json",
     ),
     "a2a": RealServer("a2a", (str(PROGRAMS / "a2a_agent.py"),), "/tasks/none"),
+    "pygeoapi": RealServer("ogc-processes", (str(PROGRAMS / "pygeoapi_server.py"),), "/processes?f=json"),
+    "langgraph": RealServer("langgraph", (str(PROGRAMS / "langgraph_server.py"),), "/ok"),
+    "buildbot": RealServer("buildbot", (str(PROGRAMS / "buildbot_master.py"),), "/api/v2/builders", b'"builder"'),
 }
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def callback_port() -> int:
+    """The port of the proxy that a job server calls which is told so once for all, in its configuration."""
+    return _free_port()
 
 
 def _answers(url: str, ready: bytes) -> bool:
@@ -72,32 +91,32 @@ def _answers(url: str, ready: bytes) -> bool:
 
 
 @pytest.fixture(scope="session")
-def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+def start_server(tmp_path_factory: pytest.TempPathFactory, callback_port: int) -> Iterator[Callable[[str], str]]:
     """Start a job server, once for all tests, and return its address."""
     urls: dict[str, str] = {}
     with ExitStack() as stack:
 
         def start(name: str) -> str:
             if name not in urls:
-                urls[name] = stack.enter_context(_running(name, tmp_path_factory.mktemp(name)))
+                urls[name] = stack.enter_context(_running(name, tmp_path_factory.mktemp(name), callback_port))
             return urls[name]
 
         yield start
 
 
 class _running:  # noqa: N801 - used as a function
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, callback_port: int) -> None:
         self._server, self._folder = SERVERS[name], folder
+        self._callback = f"http://127.0.0.1:{callback_port}{loader.load(self._server.profile).callback.path}"
         self._python = ROOT / ".servers" / name / "bin" / "python"
 
     def __enter__(self) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = _free_port()
         environment = {
             **os.environ,
             **self._server.environment,
             "PORT": str(port),
+            "CALLBACK": self._callback,
             "PATH": f"{self._python.parent}:{os.environ['PATH']}",
             "DATABASE_URL": f"sqlite:///{self._folder / 'jobs.db'}",
         }
@@ -129,20 +148,23 @@ class _running:  # noqa: N801 - used as a function
 
 
 @pytest.fixture
-def settings_for(start_server: Callable[[str], str], tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """Return the settings of a proxy for a real job server; `changes` are made to the text of its profile."""
+def settings_for(
+    start_server: Callable[[str], str], tmp_path: Path, callback_port: int
+) -> Callable[..., dict[str, str]]:
+    """Return the settings of a proxy for a real job server; `asks_soon`, one that asks about jobs twice a second."""
 
-    def settings(name: str, **changes: str) -> dict[str, str]:
+    def settings(name: str, *, asks_soon: bool = False) -> dict[str, str]:
         if not (ROOT / ".servers" / name / ".stamp").exists():
             pytest.skip(f"{name} is not installed: make servers")
         profile = SERVERS[name].profile
         text = loader.path_of(profile).read_text(encoding="utf-8")
-        for key, value in changes.items():
-            lines = [f"{key} = {value}" if line.startswith(f"{key} = ") else line for line in text.splitlines()]
-            text = "\n".join(lines)
+        if asks_soon:
+            text = re.sub(r"(?m)^(after|every) = .*\n", "", text)
+            text = re.sub(r"(?m)^\[status\].*$", "[status]\nafter = 0.5\nevery = 0.5", text)
         file = tmp_path / f"{profile}.toml"
         file.write_text(text, encoding="utf-8")
-        return {
+        fixed = {"PORT": str(callback_port)} if loader.parse(text).callback.path else {}
+        return fixed | {
             "PROFILE": str(file),
             "JOB_SERVER_URL": start_server(name),
             "JOURNAL": str(tmp_path / "jobs.sqlite3"),
@@ -150,6 +172,19 @@ def settings_for(start_server: Callable[[str], str], tmp_path: Path) -> Callable
         }
 
     return settings
+
+
+@pytest.fixture
+async def deaf(aiohttp_server: Callable[..., Awaitable[TestServer]]) -> str:
+    """An address that takes every callback and does nothing with it."""
+
+    async def take(_: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", take)
+    server = await aiohttp_server(app)
+    return str(server.make_url("/callback"))
 
 
 @pytest.fixture

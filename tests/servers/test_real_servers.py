@@ -1,9 +1,10 @@
-"""Shipped profiles before real servers: Cog, CKAN Service Provider, RunPod's development server, the A2A SDK's."""
+"""Shipped profiles before real job servers, each with a program that does what a job says."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -19,7 +20,7 @@ from tests.support.waiting import eventually
 Settings = Callable[..., dict[str, str]]
 Start = Callable[..., ProxyProcess]
 pytestmark = [pytest.mark.xdist_group("servers"), pytest.mark.timeout(120)]
-NAMES = ["cog", "ckan", "runpod", "a2a"]
+NAMES = ["cog", "ckan", "runpod", "a2a", "pygeoapi", "langgraph", "buildbot"]
 _numbers = itertools.count(1)
 
 
@@ -31,7 +32,17 @@ def job(name: str, text: str = "hi", *, seconds: float = 0, fail: bool = False) 
     if name == "ckan":  # of jobs that are over before it has recorded them, it says for ever that they are pending
         seconds = max(seconds, 0.3)
     data = {"text": text, "seconds": seconds, "fail": fail}
-    return {"job_type": "background", "data": data} if name == "ckan" else {"input": data}
+    match name:
+        case "ckan":
+            return {"job_type": "background", "data": data}
+        case "pygeoapi":
+            return {"inputs": data}
+        case "langgraph":
+            return {"assistant_id": "agent", "input": data}
+        case "buildbot":
+            return {"params": {"text": text, "seconds": str(seconds), "fail": "yes" if fail else "no"}}
+        case _:
+            return {"input": data}
 
 
 def text_of(name: str, document: Any) -> str:  # noqa: ANN401 - as many as servers
@@ -41,6 +52,8 @@ def text_of(name: str, document: Any) -> str:  # noqa: ANN401 - as many as serve
             return str(document["output"])
         case "a2a":
             return str(document[0]["parts"][0]["text"])
+        case "buildbot":
+            return str(document)
         case _:
             return f"done: {document['done']}"
 
@@ -48,13 +61,16 @@ def text_of(name: str, document: Any) -> str:  # noqa: ANN401 - as many as serve
 def has_names(journal: str) -> bool:
     """Return whether it is on record what the job server calls the job."""
     with closing(sqlite3.connect(journal)) as db:
-        (count,) = db.execute("SELECT count(*) FROM jobs WHERE remote IS NOT NULL").fetchone()
-    return bool(count)
+        (remote,) = db.execute("SELECT remote FROM jobs").fetchone()
+    return bool(remote) and bool(json.loads(remote)[0].keys() - {"path"})
 
 
-async def post(session: ClientSession, proxy: ProxyProcess, document: dict[str, Any], **headers: str) -> Answer:
-    """Post a job."""
-    return await fetch(session, "POST", proxy.queue_job, json=document, headers=headers)
+async def post(
+    session: ClientSession, proxy: ProxyProcess, document: dict[str, Any], path: str = "worker", **headers: str
+) -> Answer:
+    """Post a job; `path`, to where it goes on a server that has many processes."""
+    url = f"{proxy.queue_job}/ogc-processes/{path}" if "inputs" in document else proxy.queue_job
+    return await fetch(session, "POST", url, json=document, headers=headers)
 
 
 @pytest.mark.parametrize("workers", ["1", "0"], ids=["fresh", "reused"])
@@ -70,16 +86,16 @@ async def test_results_and_failures(
         assert text_of(name, answer.document) == f"done: {text}"
     failed = (await post(client, proxy, job(name, fail=True))).document
     assert (failed["code"], failed["submitted"]) == ("job-failed", "yes")
-    assert "told to fail" in failed["detail"] or name == "a2a"
+    assert "told to fail" in failed["detail"] or name in {"a2a", "buildbot"}
 
 
-@pytest.mark.parametrize("name", ["ckan", "runpod", "a2a"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cog"])
 async def test_a_lost_callback_is_found_by_asking(
-    client: ClientSession, settings_for: Settings, start_proxy: Start, name: str
+    client: ClientSession, settings_for: Settings, start_proxy: Start, deaf: str, name: str
 ) -> None:
-    """The server calls an address where nobody is."""
-    settings = settings_for(name, after="0.5")
-    proxy = start_proxy(**settings, CALLBACK_URL="http://127.0.0.1:9/callback")
+    """The server calls an address where nobody keeps it."""
+    settings = settings_for(name, asks_soon=True) | {"PORT": "0", "CALLBACK_URL": deaf}
+    proxy = start_proxy(**settings)
     answer = await post(client, proxy, job(name))
     assert answer.status == 200, answer.body
     assert text_of(name, answer.document) == "done: hi"
@@ -87,7 +103,7 @@ async def test_a_lost_callback_is_found_by_asking(
     assert (failed["code"], failed["submitted"]) == ("job-failed", "yes")
 
 
-@pytest.mark.parametrize("name", ["cog", "a2a"])
+@pytest.mark.parametrize("name", ["cog", "a2a", "pygeoapi", "langgraph", "buildbot"])
 async def test_a_cancel_reaches_the_server(
     client: ClientSession, settings_for: Settings, start_proxy: Start, name: str
 ) -> None:
@@ -129,12 +145,12 @@ async def test_a_job_that_is_finished_in_the_reply(
     assert (unknown["code"], unknown["submitted"]) == ("job-rejected", "no")
 
 
-@pytest.mark.parametrize("name", ["ckan", "a2a"])
+@pytest.mark.parametrize("name", ["ckan", "a2a", "pygeoapi", "langgraph", "buildbot"])
 async def test_a_front_end_that_was_killed_finds_the_job_again(
-    client: ClientSession, settings_for: Settings, start_proxy: Start, name: str
+    client: ClientSession, settings_for: Settings, start_proxy: Start, deaf: str, name: str
 ) -> None:
     """Its callback came while nobody was there; the next one asks."""
-    settings = settings_for(name, after="0.5")
+    settings = settings_for(name, asks_soon=True) | {"PORT": "0", "CALLBACK_URL": deaf}
     first = start_proxy(**settings)
     document = job(name, "survivor") if name == "a2a" else job(name, "survivor", seconds=1)
     accepted = await post(client, first, document, Prefer="respond-async")
@@ -146,3 +162,35 @@ async def test_a_front_end_that_was_killed_finds_the_job_again(
     answer = await fetch(client, "GET", f"{second.url}/jobs/{job_id}/result", headers={"Prefer": "wait=25"})
     assert answer.status == 200, answer.body
     assert text_of(name, answer.document) == "done: survivor"
+
+
+async def test_pygeoapis_own_example_and_a_process_that_cannot_run_in_the_background(
+    client: ClientSession, settings_for: Settings, start_proxy: Start
+) -> None:
+    """What has run at once has run, also where pygeoapi says with a 400 that it failed; what is refused has not."""
+    proxy = start_proxy(**settings_for("pygeoapi"))
+    hello = await post(client, proxy, {"inputs": {"name": "Alice"}}, "hello-world")
+    assert (hello.status, hello.document) == (200, {"id": "echo", "value": "Hello Alice!"})
+    at_once = await post(client, proxy, job("pygeoapi", "hi"), "at-once")
+    assert (at_once.status, at_once.document) == (200, {"done": "hi"})
+    failed = (await post(client, proxy, job("pygeoapi", fail=True), "at-once")).document
+    assert (failed["code"], failed["submitted"]) == ("job-failed", "yes")
+    unknown = (await post(client, proxy, job("pygeoapi"), "none")).document
+    assert (unknown["code"], unknown["submitted"]) == ("job-rejected", "no")
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "why"),
+    [
+        ("langgraph", {"assistant_id": "none", "input": {}}, "Invalid assistant"),
+        ("buildbot", {"params": {"builderid": "none"}}, ""),
+    ],
+)
+async def test_a_refusal_says_why(
+    client: ClientSession, settings_for: Settings, start_proxy: Start, name: str, document: dict[str, Any], why: str
+) -> None:
+    """In the server's words, and nothing has been submitted, unless the server itself does not know."""
+    refused = (await post(client, start_proxy(**settings_for(name)), document)).document
+    assert refused["code"] == "job-rejected"
+    assert why in refused["detail"]
+    assert refused["submitted"] == ("no" if why else "unknown")

@@ -42,6 +42,24 @@ def test_a_number_that_is_no_number_is_null() -> None:
     assert compile_expression("ceil(body)")({"body": float("inf")}) is None
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://localhost:5000/jobs/9a-1", "9a-1"),
+        ("/jobs/9a%201/?f=json#x", "9a 1"),
+        ("9a", "9a"),
+        ("http://jobs", None),
+        ("http://[::1/jobs/1", None),
+        ("", None),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_a_location_can_count_by_its_last_segment(url: object, name: str | None) -> None:
+    """For job servers that name an address at which only they know themselves."""
+    assert compile_expression("basename(headers.location)")({"headers": {"location": url}}) == name
+
+
 @pytest.mark.parametrize("text", ["a.", "a b", "a[", "'a", "no_such_function(a)+", '"', "a == "])
 def test_what_is_no_expression_is_refused(text: str) -> None:
     """With jmespath's reason, in one line."""

@@ -44,6 +44,12 @@ WRONG = {
     f'{HEAD}{SUBMIT}outputs = {{ id = "headers.x-id" }}\n{CALLBACK}': (
         "submit.outputs.id: 'headers.x-id' is no expression: ... a name with a hyphen needs quotes: headers.\"x-name\""
     ),
+    f'{HEAD}{SUBMIT}outputs = {{ id = "basenam(headers.location)" }}\n{CALLBACK}': (
+        "submit.outputs.id: 'basenam(headers.location)': there is no function basenam(); did you mean basename()?"
+    ),
+    f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]\nstate = "not_null(body.*.a[?zzz(@)])"': (
+        "callback.state: 'not_null(body.*.a[?zzz(@)])': there is no function zzz(); there are abs, avg, basename, "
+    ),
     f'{HEAD}{SUBMIT}[callback]\nstate = "status"\nsucceeded = ["a"]': (
         "callback.state: 'status': there is no `status` to look at; there are body, headers, method, query, route"
     ),

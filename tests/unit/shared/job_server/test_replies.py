@@ -97,6 +97,25 @@ def test_a_2xx_can_be_a_refusal(body: bytes, kind: ReplyKind) -> None:
     assert by_body(Submit(rejected="body.error || body.result == `null`"), body).kind is kind
 
 
+def test_a_refusal_says_why_and_a_4xx_need_not_be_one() -> None:
+    """A job server that runs a job at once may say with a 400 that it failed."""
+    submit = Submit(
+        accepted=(200, 400),
+        rejected="status == `400` && !(headers.ran)",
+        state="status",
+        succeeded=("200",),
+        failed=("400",),
+        error="body.why",
+    )
+    read = Replies(submit).read
+    assert read(400, {}, b'{"why": "no such thing"}').detail == "the job server answered 400: no such thing"
+    ran = read(400, {"Ran": "yes"}, b'{"why": "broken"}').verdict
+    assert ran == Verdict(kind=Kind.FAILED, state="400", error="broken")
+    in_a_200 = Replies(Submit(rejected="body.error", error="body.error.message"))
+    detail = in_a_200.read(200, {}, b'{"error": {"message": "no"}}').detail
+    assert detail == "the job server's reply says that the job was refused: no"
+
+
 @given(st.integers(100, 599), st.booleans(), st.binary(max_size=30))
 def test_every_reply_says_something(status: int, retry_after: bool, body: bytes) -> None:
     """Nothing raises, and what is not a success has a reason."""

@@ -1,0 +1,23 @@
+"""The functions of expressions: JMESPath's own, and what the messages of job servers need besides."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from jmespath import Options, functions
+
+__all__ = ["NAMES", "OPTIONS"]
+
+
+class _Functions(functions.Functions):
+    @functions.signature({"types": ["string"]})
+    def _func_basename(self, url: str) -> str | None:
+        """Return the last segment of a URL's path: the id in a `Location`. Null where the path has none."""
+        segment = urlsplit(url).path.rstrip("/").rpartition("/")[2]
+        return unquote(segment) or None
+
+
+OPTIONS: Final = Options(custom_functions=_Functions())
+#: What can be called in an expression.
+NAMES: Final[frozenset[str]] = frozenset(_Functions.FUNCTION_TABLE)
