@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from proxy import log
 from proxy.jobs import log_lines
 from proxy.jobs.early import EarlyNames
+from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.job_server.verdict import Kind
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
     from proxy.jobs.polling import Poller
+    from proxy.jobs.recorder import Recorder
     from proxy.store.protocol import JobStore
     from shared.job_server.verdict import Verdict
 
@@ -80,7 +82,6 @@ class CallbackIntake:
         self._delivery = delivery
         self._poller = poller
         self._early = EarlyNames()
-        self._looking: set[asyncio.Task[None]] = set()
         #: The number of callbacks for each `CallbackFate`.
         self.counts: Counter[str] = Counter()
         #: One at a time for each token whose job is not in flight here.
@@ -107,6 +108,7 @@ class CallbackIntake:
                 if record is not None:
                     record = replace(record, refused=record.refused + 1, refusal=reason)
                     self._store.note(record)
+                    self._tell_of_open(record)
         if record is not None:
             log.event("warning", "a callback was refused", job_id=record.id, reason=reason, refused=record.refused)
 
@@ -168,46 +170,40 @@ class CallbackIntake:
         )
         asks_why = verdict.failed and not verdict.error and not late and self._poller.can_find_reason(job)
         if asks_why:
-            self._deliver_with_reason(job)
+            self._poller.find_reason_before(job, lambda: self._delivery.deliver(recorder.record))
         else:
-            self._deliver_when_stored(stored, recorder.record)
-        await asyncio.shield(stored)
+            self._deliver_when_stored(stored, recorder)
+        try:
+            await asyncio.shield(stored)
+        except TakenError as exc:  # another instance was faster
+            self._store.note(replace(exc.record, duplicates=exc.record.duplicates + 1))
+            return CallbackFate.DUPLICATE
         late = late or (job.state is State.FINISHED and not job.callback.done())
         if late:
             log_lines.job_event("warning", "a late result arrived and was kept", job, late=True)
         self.counts[CallbackFate.EARLY] += early and not late
         return CallbackFate.LATE if late else CallbackFate.ACCEPTED
 
-    def _deliver_when_stored(self, stored: asyncio.Future[None], record: Record) -> None:
-        """Deliver before whoever awaits `stored` goes on, and also when nobody does any more; or when it takes long."""
+    def _deliver_when_stored(self, stored: asyncio.Future[None], recorder: Recorder) -> None:
+        """Deliver before whoever awaits `stored` goes on, and also when nobody does any more; or when it takes long.
+
+        That is the callback that is on record by then, which may be one that came to another instance.
+        """
         if stored.done():
-            self._delivery.deliver(record)
+            self._delivery.deliver(recorder.record)
             return
-        patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._delivery.deliver, record)
 
-        def deliver(_: asyncio.Future[None]) -> None:
+        def deliver(_: asyncio.Future[None] | None = None) -> None:
             patience.cancel()
-            self._delivery.deliver(record)
+            self._delivery.deliver(recorder.record)
 
+        patience = asyncio.get_running_loop().call_later(_PATIENCE_S, deliver)
         stored.add_done_callback(deliver)
 
     def _deliver_if_stored(self, record: Record, stored: asyncio.Future[None]) -> None:
         """Deliver what is recorded of a job that is not in flight here, also when nobody awaits `stored` any more."""
         if not stored.cancelled() and stored.exception() is None:
             self._delivery.deliver(record)
-
-    def _deliver_with_reason(self, job: Job) -> None:
-        """Deliver once the job server was asked why; its callback did not say."""
-
-        async def look() -> None:
-            try:
-                await self._poller.find_reason(job)
-            finally:
-                self._delivery.deliver(job.recorder.record)
-
-        task = asyncio.get_running_loop().create_task(look())
-        self._looking.add(task)
-        task.add_done_callback(self._looking.discard)
 
     async def _for_record(self, hashed: bytes, called: _Called) -> CallbackFate:
         verdict = called.verdict
@@ -216,6 +212,7 @@ class CallbackIntake:
             if record is None:
                 raise RequestError(Code.NOT_FOUND, "there is no such callback")
             if verdict.kind in _NOT_FINAL:
+                self._progress_elsewhere(record, verdict)
                 return CallbackFate.PROGRESS
             if record.callback is not None:
                 self._store.note(replace(record, duplicates=record.duplicates + 1))
@@ -232,8 +229,12 @@ class CallbackIntake:
             )
             stored = self._store.put(called_back)
             stored.add_done_callback(partial(self._deliver_if_stored, called_back))
-            await asyncio.shield(stored)
-            if not late:  # another process runs the job
+            try:
+                await asyncio.shield(stored)
+            except TakenError as exc:  # another instance was faster
+                self._store.note(replace(exc.record, duplicates=exc.record.duplicates + 1))
+                return CallbackFate.DUPLICATE
+            if not late:  # another instance runs the job
                 return CallbackFate.ACCEPTED
             log.event(
                 "warning",
@@ -244,6 +245,18 @@ class CallbackIntake:
                 late=True,
             )
             return CallbackFate.LATE
+
+    def _progress_elsewhere(self, record: Record, verdict: Verdict) -> None:
+        """Pass on that the job server has a job, and that there may be something to ask for."""
+        if record.owner and record.state is not State.FINISHED:
+            outputs = {**verdict.outputs, **record.outputs}
+            self._store.note(replace(record, state=State.WAITING, outputs=outputs))
+            self._tell_of_open(record)
+
+    def _tell_of_open(self, record: Record) -> None:
+        """Let the instance that runs a job know that something was noted of it here."""
+        if record.owner and record.state is not State.FINISHED:
+            self._delivery.deliver(record)
 
 
 class _Counted:

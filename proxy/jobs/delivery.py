@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from proxy.jobs.in_flight import InFlight
+    from proxy.store.protocol import Peers
     from proxy.store.record import Record
 
-__all__ = ["Delivery", "LocalDelivery"]
+__all__ = ["Delivery", "LocalDelivery", "SharedDelivery"]
 
 
 class Delivery(Protocol):
-    """Tells whoever runs a job that its callback has come.
+    """Tells whoever runs a job that its callback has come, or what else was recorded of it without them.
 
     That can be another process on another machine: a callback may arrive anywhere.
     """
 
     def deliver(self, record: Record) -> None:
-        """Pass a record that has a callback to whoever runs the job. Does nothing if nobody does.
+        """Pass a record to whoever runs the job. Does nothing if nobody does.
 
         Does not wait and does not fail: the callback is in the store, where it will be found.
         """
@@ -35,5 +36,18 @@ class LocalDelivery:
         """See `Delivery.deliver`."""
         job = self._in_flight.by_id(record.id)
         if job is not None:
-            job.recorder.callback_elsewhere(record)
-            job.call_back()
+            job.hear(record)
+
+
+class SharedDelivery:
+    """For jobs that this instance runs, or another one that shares its store."""
+
+    def __init__(self, here: LocalDelivery, peers: Peers) -> None:
+        self._here = here
+        self._peers = peers
+
+    def deliver(self, record: Record) -> None:
+        """See `Delivery.deliver`. Another instance that hears nothing finds the record all the same."""
+        self._here.deliver(record)
+        if {record.owner, record.origin} - {self._peers.instance, ""}:
+            self._peers.tell(record)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from proxy import log
 from proxy.jobs import log_lines
@@ -33,14 +33,16 @@ from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_id, new_token, token_hash
 from proxy.jobs.left_open import LeftOpen, adopt, never_submitted
 from proxy.jobs.recorder import Recorder
+from proxy.store.protocol import TakenError
 from proxy.store.record import Record
-from shared.errors import AdmissionError, Code
+from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
+    from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.entrance import JobRequest
     from proxy.jobs.headroom import Headroom
     from proxy.jobs.in_flight import InFlight
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from proxy.store.protocol import JobStore
 
 __all__ = ["Dispatcher", "Observer"]
+
+T = TypeVar("T")
 
 
 class Observer(Protocol):
@@ -73,6 +77,7 @@ class Dispatcher:
         headroom: Headroom,
         observer: Observer,
         poller: Poller,
+        elsewhere: Elsewhere,
         callback_counts: Counter[str],
         max_jobs: int,
         job_timeout_s: float,
@@ -84,18 +89,23 @@ class Dispatcher:
         self._headroom = headroom
         self._observer = observer
         self._poller = poller
+        self._elsewhere = elsewhere
         self._callback_counts = callback_counts
         self._max_jobs = max_jobs
         self._job_timeout_s = job_timeout_s
         self._left_open = LeftOpen()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        #: Jobs whose keys are being claimed: they are in flight soon.
+        self._claiming = 0
         self.draining = False
+        #: Jobs of other instances that are gone.
+        self.taken_over = 0
 
     def check_admission(self) -> None:
         """Raise AdmissionError if a job would not be accepted now."""
         if self.draining:
             raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and accepts no new jobs")
-        if len(self._in_flight) >= self._max_jobs:
+        if len(self._in_flight) + self._claiming >= self._max_jobs:
             raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, which is the limit")
         if self._store.trouble:
             raise AdmissionError(Code.JOURNAL_UNAVAILABLE, self._store.trouble)
@@ -110,6 +120,42 @@ class Dispatcher:
             AdmissionError: it is not taken; nothing was started.
         """
         self.check_admission()
+        job = self._new_job(request, fingerprint)
+        self._begin(job)
+        return job
+
+    async def submit_under_key(self, request: JobRequest, fingerprint: bytes) -> Job:
+        """Do as `submit`. Where there may be other instances, the job is on record with its key before it is started.
+
+        Raises:
+            AdmissionError: it is not taken; nothing was started.
+            TakenError: another instance has begun a job under this key meanwhile.
+            StoreUnavailableError: nobody can tell now whether that is so; nothing was started.
+        """
+        if not self._elsewhere.instance:
+            return self.submit(request, fingerprint)
+        self.check_admission()
+        job = self._new_job(request, fingerprint)
+        return await asyncio.shield(self._run(self._claim(job)))  # a request that is given up leaves no key behind
+
+    async def _claim(self, job: Job) -> Job:
+        self._claiming += 1
+        try:
+            await job.recorder.claim()
+        except StoreUnavailableError as exc:
+            # It may be on record all the same, with a key that then belongs to a job which nobody runs.
+            await _recorded_end(job, job.failure(Code.JOURNAL_UNAVAILABLE, str(exc)))
+            raise
+        finally:
+            self._claiming -= 1
+        self._begin(job)
+        return job
+
+    def _begin(self, job: Job) -> None:
+        self._observer.job_began(job)
+        self._start(job, self._runner)
+
+    def _new_job(self, request: JobRequest, fingerprint: bytes) -> Job:
         token, now = new_token(), time.time()
         record = Record(
             id=new_id(),
@@ -121,8 +167,10 @@ class Dispatcher:
             profile=request.profile,
             labels=request.labels,
             outputs={"path": request.path} if request.path else {},
+            owner=self._elsewhere.instance,
+            origin=self._elsewhere.instance,
         )
-        job = Job(
+        return Job(
             body=request.body,
             content_type=request.content_type,
             deadline=time.monotonic() + self._job_timeout_s,
@@ -131,9 +179,6 @@ class Dispatcher:
             traceparent=request.traceparent,
             tracestate=request.tracestate,
         )
-        self._observer.job_began(job)
-        self._start(job, self._runner)
-        return job
 
     async def restore(self) -> None:
         """Take over the jobs that an earlier front end left open. To be called before anything is served."""
@@ -151,6 +196,23 @@ class Dispatcher:
                 never_submitted=never,
                 waiting_for_callbacks=len(open_jobs) - never,
             )
+
+    def take_over(self, records: Sequence[Record]) -> None:
+        """See to jobs whose instance is gone. The store has ended those that certainly were not submitted."""
+        for record in records:
+            job = self._in_flight.by_id(record.id)
+            if job is not None:  # it was begun here, and taken over from here before
+                job.hear(record)
+            elif record.state is not State.FINISHED:
+                self._start(adopt(self._store, record), self._left_open)
+        never = sum(record.state is State.FINISHED for record in records)
+        self.taken_over += len(records)
+        log.event(
+            "warning",
+            "jobs of an instance that is gone were taken over",
+            never_submitted=never,
+            waiting_for_callbacks=len(records) - never,
+        )
 
     def cancel(self, job_id: str, *, by: str = "its client") -> Job | None:
         """Cancel a job in flight and return it, if there is one; it is over when it has its outcome. `by`: who does."""
@@ -170,7 +232,7 @@ class Dispatcher:
         self._in_flight.add(job)
         self._run(self._see_through(job, runner))
 
-    def _run(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -178,16 +240,19 @@ class Dispatcher:
 
     async def _see_through(self, job: Job, runner: Runner) -> None:
         outcome: Outcome = Failed(code=Code.INTERNAL_ERROR, detail="the proxy failed", submitted=Submitted.UNKNOWN)
-        following = self._run(self._follow(job)) if self._poller.wants_to_follow(job) else None
+        following = [self._run(self._follow(job, follower.follow)) for follower in self._followers(job)]
         try:
-            outcome = await runner.run(job)
+            try:
+                outcome = await runner.run(job)
+            except TakenError as exc:
+                outcome = await self._fenced(job, exc.record)
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave a client without an answer
             log_lines.job_event("error", "unhandled exception in a job", job, **log.exception_fields(exc))
         finally:
             if job.state is not State.FINISHED:  # else the runner has said so, which is not its business
                 job.advance(Event.FINISH)
             try:
-                await _record_end(job, outcome)
+                outcome = await self._record_end(job, outcome)
             finally:
                 # Only now: a request for the job finds it here or in the store.
                 self._in_flight.remove(job)
@@ -195,16 +260,45 @@ class Dispatcher:
                     self._callback_counts[CallbackFate.NEVER] += 1
                 job.outcome.set_result(outcome)
                 self._observer.job_finished(job, outcome)
-                if following is not None:
-                    following.cancel()
+                for task in following:
+                    task.cancel()
                 if _is_given_up(outcome) and self._poller.can_cancel(job):
                     self._run(self._poller.cancel(job))
 
-    async def _follow(self, job: Job) -> None:
+    def _followers(self, job: Job) -> list[Poller | Elsewhere]:
+        """Return who looks for the end of a job, beside whoever runs it."""
+        followers: list[Poller | Elsewhere] = [self._poller] if self._poller.wants_to_follow(job) else []
+        return [*followers, self._elsewhere] if self._elsewhere.instance else followers
+
+    async def _follow(self, job: Job, follow: Callable[[Job], Awaitable[None]]) -> None:
         try:
-            await self._poller.follow(job)
+            await follow(job)
         except Exception as exc:  # noqa: BLE001 - the callback may still come
             log_lines.job_event("error", "a job could not be followed", job, **log.exception_fields(exc))
+
+    async def _fenced(self, job: Job, held: Record) -> Outcome:
+        """Return the outcome of a job that was not submitted from here, as `held` says otherwise, and is not to be."""
+        self._elsewhere.note_fenced(job, held)
+        if held.id != job.id:
+            return job.failure(Code.INTERRUPTED, "another instance has begun a job under its key")
+        job.hear(held)
+        return await self._left_open.run(job)
+
+    async def _record_end(self, job: Job, outcome: Outcome) -> Outcome:
+        """Record how a job ended; return what its client is told."""
+        was_taken = job.recorder.is_taken
+        try:
+            return await _recorded_end(job, outcome)
+        except TakenError as exc:
+            held = exc.record
+        if not was_taken:
+            self._elsewhere.note_fenced(job, held)
+        if isinstance(outcome, Failed):
+            try:
+                return await self._elsewhere.settle(job, held, outcome)
+            except StoreUnavailableError as exc:
+                log_lines.job_event("warning", "what is on record of a job cannot be known", job, reason=str(exc))
+        return held.outcome or outcome
 
 
 def _is_given_up(outcome: Outcome) -> bool:
@@ -213,8 +307,11 @@ def _is_given_up(outcome: Outcome) -> bool:
     return isinstance(outcome, Failed) and outcome.code in codes and outcome.submitted is not Submitted.NO
 
 
-async def _record_end(job: Job, outcome: Outcome) -> None:
+async def _recorded_end(job: Job, outcome: Outcome) -> Outcome:
     try:
-        await job.recorder.finished(outcome)
+        return await job.recorder.finished(outcome)
+    except TakenError:
+        raise
     except Exception as exc:  # noqa: BLE001 - as above: whatever it is, the client gets its answer
         log_lines.job_event("error", "the outcome of a job could not be recorded", job, **log.exception_fields(exc))
+        return outcome

@@ -53,7 +53,9 @@ class Entrance:
         self._dispatcher.check_admission()
 
     async def submit_or_join(self, request: JobRequest) -> tuple[Job | Record, bool]:
-        """Return the request's job, in flight or finished, and whether it was there before.
+        """Return the request's job, and whether it was there before.
+
+        A record is that of a job that has ended, or of one at another instance: `Elsewhere.end_of` waits for its end.
 
         Raises:
             AdmissionError: it is not taken; nothing was started.
@@ -67,5 +69,5 @@ class Entrance:
             printed = b"\0".join((request.path.encode(), request.content_type.encode(), request.body))
         fingerprint = hashlib.sha256(printed).digest()
         return await self._keys.join_or_begin(
-            request.key, fingerprint, lambda: self._dispatcher.submit(request, fingerprint)
+            request.key, fingerprint, lambda: self._dispatcher.submit_under_key(request, fingerprint)
         )

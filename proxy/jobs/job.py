@@ -19,6 +19,7 @@ from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
     from proxy.jobs.recorder import Recorder
+    from proxy.store.record import Record
     from shared.messages import Told
 
 __all__ = ["Job", "new_id", "new_token", "token_hash"]
@@ -92,7 +93,7 @@ class Job:
     callback: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     #: Set once, with the outcome.
     outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    #: Set when somebody cancels the job, with who did.
+    #: Set when the job is to end at once: somebody cancels it, with who did, or its end is on record elsewhere.
     cancelled: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -145,6 +146,20 @@ class Job:
         if self.state is not State.FINISHED and not self.callback.done():
             self.advance(Event.CALLBACK)
             self.callback.set_result(None)
+
+    def hear(self, record: Record) -> None:
+        """Take what is on record of the job, whoever has recorded it: a callback, another end, or that it goes on."""
+        if record.callback is not None:
+            self.recorder.callback_elsewhere(record)
+            self.call_back()
+        elif record.state is State.FINISHED:
+            self.recorder.ended_elsewhere(record)
+            if self.state is not State.FINISHED and not self.cancelled.done():
+                self.cancelled.set_result("another instance")
+        else:
+            self.recorder.waits_elsewhere(record)
+            if record.state is State.WAITING and self.state in {State.ASSIGNED, State.SUBMITTING}:
+                self.advance(Event.PROGRESS)
 
     def progress(self, state: str, body: bytes = b"", outputs: Mapping[str, str] | None = None) -> None:
         """Note that the job server has the job and says that it is in `state`. Ignored once the job is over."""

@@ -4,22 +4,25 @@ A request whose key is in use joins that job, or gets its outcome again. Only a 
 be run again under its key.
 
 Between the look-up in the store and the new job, no other job may begin under the same key: the second request waits
-until the first one is done with that.
+until the first one is done with that. Where several instances share a store, the new job claims its key there, and the
+store refuses it to all but one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from proxy.jobs.job import Job
+from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import AdmissionError, Code, RequestError
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from proxy.jobs.in_flight import InFlight
     from proxy.store.protocol import JobStore
@@ -37,9 +40,11 @@ class Keys:
         self._searches: dict[bytes, asyncio.Event] = {}
 
     async def join_or_begin(
-        self, key: bytes, fingerprint: bytes, begin: Callable[[], Job]
+        self, key: bytes, fingerprint: bytes, begin: Callable[[], Awaitable[Job]]
     ) -> tuple[Job | Record, bool]:
-        """Return the job of this key, in flight or finished, and whether it was there before; else `begin` it.
+        """Return the job of this key, here or on record, and whether it was there before; else `begin` it.
+
+        `begin` may raise TakenError, where another instance is faster.
 
         Raises:
             RequestError: the key was used with another body.
@@ -56,16 +61,18 @@ class Keys:
             await search.wait()
         over = self._searches[key] = asyncio.Event()
         try:
-            record = await self._store.by_key(key)
-            if record is None or _may_run_again(_same(record, fingerprint)):
-                return begin(), False
+            while True:
+                record = await self._store.by_key(key)
+                if record is not None and not _may_run_again(_same(record, fingerprint)):
+                    return record, True
+                with contextlib.suppress(TakenError):
+                    return await begin(), False
         except AdmissionError as exc:
             exc.fate_known = True  # the key was looked up: no job is, or may be, at the job server
             raise
         finally:
             del self._searches[key]
             over.set()
-        return record, True
 
 
 def _same(found: Job | Record, fingerprint: bytes) -> Job | Record:

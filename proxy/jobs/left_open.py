@@ -1,4 +1,4 @@
-"""Jobs that an earlier front end left open in the store: who goes on with them, and how they end.
+"""Jobs that are only waited for: an earlier front end has left them open, or another instance sees to them, or did.
 
 The record says all that is known. A job that is ACCEPTED was not submitted. Any other may run at the job server, and
 nothing is sent again: it stays open until its deadline for the callback that may come.
@@ -34,11 +34,9 @@ def never_submitted() -> Failed:
 
 def adopt(store: JobStore, record: Record) -> Job:
     """Return the job that `record` describes, to be run by `LeftOpen`."""
-    # The wall clock may have been changed: never allow more time than the job had at first.
-    left_s = min(record.deadline_at - time.time(), record.deadline_at - record.accepted_at)
     return Job(
         body=b"",
-        deadline=time.monotonic() + left_s,
+        deadline=time.monotonic() + record.left_s(time.time()),
         recorder=Recorder(store, record, stored=True),
         state=record.state,
         adopted=True,
@@ -46,7 +44,7 @@ def adopt(store: JobStore, record: Record) -> Job:
 
 
 class LeftOpen:
-    """A `Runner` for jobs of an earlier front end: there is no worker, only the callback, the deadline and
+    """A `Runner` for jobs that nobody here submits: there is no worker, only the callback, the deadline and
     cancellation.
     """
 
@@ -59,4 +57,12 @@ class LeftOpen:
             return outcome
         if job.cancelled.done():
             return job.cancellation()
-        return job.failure(Code.INTERRUPTED, "the proxy was restarted, and no callback came afterwards")
+        return job.failure(Code.INTERRUPTED, f"{_what_happened(job)}, and no callback came afterwards")
+
+
+def _what_happened(job: Job) -> str:
+    if not job.recorder.record.owner:
+        return "the proxy was restarted"
+    if job.adopted:
+        return "the instance that had the job is gone"
+    return "another instance took the job over"

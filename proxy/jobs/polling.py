@@ -104,6 +104,7 @@ class Poller:
     def __init__(self, job_servers: ServedJobServers, asker: Asker) -> None:
         self._job_servers = job_servers
         self._asker = asker
+        self._looking: set[asyncio.Task[None]] = set()
         #: Says whether a callback came for a name before its job had it, and forgets that.
         self.was_called: Callable[[str, str], bool] = lambda _profile, _name: False
 
@@ -151,6 +152,23 @@ class Poller:
         told = await self._asker.ask(job, "status", until)
         if told.kind == Kind.FAILED and told.error:
             job.recorder.reason(told.error)
+
+    def find_reason_before(self, job: Job, then: Callable[[], None]) -> None:
+        """Do `then` once the job server was asked why `job` failed, as its callback did not say."""
+
+        async def look() -> None:
+            try:
+                await self.find_reason(job)
+            finally:
+                then()
+
+        task = asyncio.get_running_loop().create_task(look())
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    def waits_for_notifications(self, job: Job) -> bool:
+        """Return whether callbacks about `job` say no more than that there is something to ask for."""
+        return self.server_of(job).profile.callback.notification_only
 
     def can_find_reason(self, job: Job) -> bool:
         """Return whether there is a call that may tell why."""

@@ -9,6 +9,10 @@ longer than `_PATIENCE_S`: a job in flight is answered, journal or not.
 Everything else is recorded when there is time: that a job waits for a worker, that the reply was read, that a callback
 came again.
 
+Where several instances share a store, it may refuse what is put (`TakenError`): another instance sees to the job now,
+or has recorded its end. What the store has then holds, and is the record here from then on. Nothing but a callback is
+put of such a job any more.
+
 Whoever runs a job calls this recorder at each of these moments; nothing is recorded behind the scenes.
 """
 
@@ -20,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from proxy.store.protocol import TakenError
 from shared.errors import Code
 from shared.lifecycle import State
 from shared.outcome import Failed, Outcome, Succeeded
@@ -45,8 +50,19 @@ class Recorder:
         if stored:
             self.stored.set_result(None)
         self._store = store
+        self._owner = record.owner
         self._put = stored
         self._callback_stored: asyncio.Future[None] | None = None
+        self._ended_elsewhere = False
+
+    async def claim(self) -> None:
+        """Record the job before anything is done with it: from then on no other instance begins one under its key.
+
+        Raises:
+            TakenError: another job has the key.
+            StoreUnavailableError: it cannot be recorded now, or nobody knows whether it was.
+        """
+        await self._save()
 
     def queued(self) -> None:
         """Record soon that the job waits for a worker, unless more has been recorded already."""
@@ -58,7 +74,10 @@ class Recorder:
 
         Raises:
             StoreUnavailableError: it cannot be recorded now.
+            TakenError: another instance sees to the job, or it has ended; it must not be submitted by this one.
         """
+        if self.is_taken:
+            raise TakenError(self.record)
         if self.record.state is State.ACCEPTED:
             self.record = replace(self.record, state=State.SUBMITTING)
             await self._save()
@@ -68,6 +87,11 @@ class Recorder:
         if self.record.state is not State.FINISHED:
             self.record = replace(self.record, state=State.WAITING)
             self._store.note(self.record)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another instance sees to the job, or has recorded its end."""
+        return self.record.owner != self._owner or self._ended_elsewhere
 
     @property
     def called_back(self) -> bool:
@@ -102,10 +126,31 @@ class Recorder:
         return self._callback_stored
 
     def callback_elsewhere(self, record: Record) -> None:
-        """Learn of a callback that another part or process has recorded."""
+        """Learn of a callback that another part or instance has recorded."""
         if not self.called_back:
-            self.record = replace(record, failure=self.record.failure)  # who told the client so is here
+            told = self.record.failure  # who told the client so is here
+            self.record = replace(record, failure=told or record.failure)
             self._callback_stored = self.stored
+
+    def ended_elsewhere(self, record: Record) -> None:
+        """Learn that another instance has recorded an end without a callback."""
+        if self.record.state is not State.FINISHED:
+            self.record = record
+            self._ended_elsewhere = True
+
+    def waits_elsewhere(self, record: Record) -> None:
+        """Learn who sees to the job now, and what has been heard of it; it is open."""
+        if self.record.state is not State.FINISHED:
+            state = record.state if record.state is State.WAITING else self.record.state
+            refused = max((self.record, record), key=lambda each: each.refused)
+            self.record = replace(
+                self.record,
+                owner=record.owner,
+                state=state,
+                outputs={**record.outputs, **self.record.outputs},
+                refused=refused.refused,
+                refusal=refused.refusal,
+            )
 
     def refused(self, reason: str) -> None:
         """Record, some time, that a callback was refused, and why."""
@@ -122,12 +167,24 @@ class Recorder:
             self._store.note(self.record)
         return first
 
-    async def finished(self, outcome: Outcome) -> None:
-        """Record the outcome of the job."""
-        record = self.record
+    async def finished(self, outcome: Outcome) -> Outcome:
+        """Record how the job ended, and return what its client is told.
+
+        That is `outcome`, but where instances share a store, a callback counts whatever else has happened meanwhile.
+
+        Raises:
+            TakenError: another instance sees to the job, or has recorded its end.
+        """
+        if self.record.owner and self.called_back:
+            if not self._is_callback_stored():
+                await asyncio.wait((self._save(keep=True),), timeout=_PATIENCE_S)
+            return self.record.outcome or outcome
+        if self.is_taken:
+            raise TakenError(self.record)
         failure = outcome if isinstance(outcome, Failed) and outcome.code is not Code.JOB_FAILED else None
         if failure is None and self.called_back and self._is_callback_stored():
-            return  # everything is recorded
+            return outcome  # everything is recorded
+        record = self.record
         body = outcome.body if isinstance(outcome, Succeeded) else outcome.result
         if failure is None and not self.called_back and body is not None:
             content_type = outcome.content_type if isinstance(outcome, Succeeded) else ""
@@ -138,7 +195,11 @@ class Recorder:
             finished_at=record.finished_at or time.time(),
             failure=failure,
         )
-        await asyncio.wait((self._save(keep=True),), timeout=_PATIENCE_S)
+        saved = self._save(keep=True)
+        await asyncio.wait((saved,), timeout=_PATIENCE_S)
+        if saved.done() and isinstance(exc := saved.exception(), TakenError):
+            raise exc
+        return outcome
 
     def _is_callback_stored(self) -> bool:
         stored = self._callback_stored
@@ -149,10 +210,21 @@ class Recorder:
         saved = self._store.put(self.record, keep=keep)
         if saved.done():
             self._on_saved(saved)
-        elif not self.stored.done():
+        elif self.record.owner or not self.stored.done():
             saved.add_done_callback(self._on_saved)
         return saved
 
     def _on_saved(self, saved: asyncio.Future[None]) -> None:
-        if not saved.cancelled() and saved.exception() is None and not self.stored.done():
+        exc = None if saved.cancelled() else saved.exception()
+        if isinstance(exc, TakenError):
+            self._refused(exc.record)
+        elif not saved.cancelled() and exc is None and not self.stored.done():
             self.stored.set_result(None)
+
+    def _refused(self, held: Record) -> None:
+        """Take up what the store has instead of what was put."""
+        if held.id == self.record.id:
+            self.record = held
+            self._ended_elsewhere = held.state is State.FINISHED
+            if held.callback is not None:
+                self._callback_stored = self.stored

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from proxy.jobs.callback_intake import CallbackIntake
     from proxy.jobs.dispatcher import Dispatcher
+    from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.in_flight import InFlight
     from proxy.store.protocol import JobStore
     from proxy.workers.status import PoolStatus
@@ -39,6 +40,7 @@ class LiveMetrics(Collector):
         in_flight: InFlight,
         dispatcher: Dispatcher,
         intake: CallbackIntake,
+        elsewhere: Elsewhere,
         store: JobStore,
         max_jobs: int,
     ) -> None:
@@ -46,6 +48,7 @@ class LiveMetrics(Collector):
         self._in_flight = in_flight
         self._dispatcher = dispatcher
         self._intake = intake
+        self._elsewhere = elsewhere
         self._store = store
         self._max_jobs = max_jobs
 
@@ -63,6 +66,7 @@ class LiveMetrics(Collector):
         counts = self._intake.counts
         kinds = {str(kind): counts[kind] for kind in CallbackFate}
         yield _labelled_counter("callbacks", "Callbacks by kind; early ones count as accepted, too.", "kind", kinds)
+        yield from self._of_instances()
         yield from self._of_store()
         lost = log.dropped_lines()
         yield _counter("log_lines_dropped", "Log lines lost because their output was blocked.", lost)
@@ -90,6 +94,18 @@ class LiveMetrics(Collector):
         yield _counter("worker_storms", "How often so many spares died that new jobs were refused.", counts.storms)
         restarts = max(0, counts.fork_servers - 1)
         yield _counter("fork_server_restarts", "How often the process that forks workers was replaced.", restarts)
+
+    def _of_instances(self) -> Iterator[Metric]:
+        taken_over, elsewhere = self._dispatcher.taken_over, self._elsewhere
+        yield _counter(
+            "jobs_taken_over", "Jobs of instances that were gone, which this one has taken over.", taken_over
+        )
+        yield _counter(
+            "callbacks_elsewhere", "Callbacks of this instance's jobs that another one recorded.", elsewhere.callbacks
+        )
+        yield _counter(
+            "writes_fenced", "Writes that the store refused: another instance had the job.", elsewhere.fenced
+        )
 
     def _of_store(self) -> Iterator[Metric]:
         for reading in self._store.readings():

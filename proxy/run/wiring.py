@@ -20,8 +20,9 @@ from proxy.api.operators.snapshots import Snapshots
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded
 from proxy.jobs.callback_intake import CallbackIntake
-from proxy.jobs.delivery import LocalDelivery
+from proxy.jobs.delivery import LocalDelivery, SharedDelivery
 from proxy.jobs.dispatcher import Dispatcher
+from proxy.jobs.elsewhere import Elsewhere
 from proxy.jobs.entrance import Entrance
 from proxy.jobs.headroom import Headroom
 from proxy.jobs.in_flight import InFlight
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from proxy.store.protocol import JobStore
+    from proxy.store.protocol import JobStore, Peers
     from proxy.workers.pool import Pool
     from shared.settings import Settings
     from shared.worker_config import JobServer
@@ -71,17 +72,29 @@ class App:
 
 
 def create_app(
-    settings: Settings, job_servers: Sequence[JobServer], *, pool: Pool, store: JobStore, callback_url: str
+    settings: Settings,
+    job_servers: Sequence[JobServer],
+    *,
+    pool: Pool,
+    store: JobStore,
+    callback_url: str,
+    peers: Peers | None = None,
 ) -> App:
-    """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route."""
+    """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route.
+
+    `peers`: the other instances that share `store`; None: there can be none.
+    """
     in_flight = InFlight()
     headroom = Headroom()
     observers = Observers(tracing.from_environment())
     served = ServedJobServers(job_servers, settings.label_members)
     runner = LocalRunner(pool, callback_url)
     poller = Poller(served, runner)
-    intake = CallbackIntake(in_flight, store, LocalDelivery(in_flight), poller)
+    here = LocalDelivery(in_flight)
+    delivery = here if peers is None else SharedDelivery(here, peers)
+    intake = CallbackIntake(in_flight, store, delivery, poller)
     poller.was_called = intake.note_name
+    elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
     dispatcher = Dispatcher(
         runner=runner,
         poller=poller,
@@ -89,12 +102,15 @@ def create_app(
         in_flight=in_flight,
         headroom=headroom,
         observer=observers,
+        elsewhere=elsewhere,
         callback_counts=intake.counts,
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
     )
     authorization = Authorization(settings.api_keys)
-    answers = Answers(granular_errors=settings.granular_errors)
+    if peers is not None:
+        peers.watch(on_changed=elsewhere.hear, on_taken_over=dispatcher.take_over)
+    answers = Answers(elsewhere, granular_errors=settings.granular_errors)
     queue_job = QueueJob(
         Entrance(dispatcher, in_flight, store),
         authorization,
@@ -117,7 +133,7 @@ def create_app(
         Route("/queueJob/{profile}", queue_job, methods=["POST"]),
         Route("/queueJob/{profile}/{path:path}", queue_job, methods=["POST"]),
         Route("/start", queue_job, methods=["POST"]),
-        Route("/jobs/{id}", JobStatus(jobs, dispatcher), methods=["GET", "DELETE"]),
+        Route("/jobs/{id}", JobStatus(jobs, dispatcher, elsewhere), methods=["GET", "DELETE"]),
         Route("/jobs/{id}/result", JobResult(jobs, answers), methods=["GET"]),
         healthz,
         Route("/readyz", ready, methods=["GET"]),
@@ -131,6 +147,7 @@ def create_app(
             in_flight=in_flight,
             dispatcher=dispatcher,
             intake=intake,
+            elsewhere=elsewhere,
             store=store,
             max_jobs=settings.max_jobs,
         )
@@ -142,6 +159,7 @@ def create_app(
         dispatcher=dispatcher,
         observers=observers,
         max_jobs=settings.max_jobs,
+        instance=elsewhere.name,
     )
     find = dashboard.FindJob(in_flight, observers.history, store)
     admin_routes = [

@@ -145,6 +145,6 @@ class Peers(Protocol):
     def tell(self, record: Record) -> None:
         """Let the instances that own and that accepted a job know that something was recorded of it; not this one.
 
-        Does not wait and does not fail.
+        They find what was noted before as well. Does not wait and does not fail.
         """
         ...

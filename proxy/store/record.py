@@ -81,6 +81,13 @@ class Record:
             return outcome_of(self.callback, failed=self.says_failed, content_type=self.content_type, error=self.error)
         return self.failure
 
+    def left_s(self, now: float) -> float:
+        """Return how many seconds are left until the deadline at `now`, in Unix time; negative once it is over.
+
+        The wall clock may have been changed: never more time than the job had at first.
+        """
+        return min(self.deadline_at - now, self.deadline_at - self.accepted_at)
+
     @property
     def late(self) -> bool:
         """Whether the result came after the client had been told that there is none."""

@@ -26,6 +26,8 @@ class FailingStore:
         self._failing = False
         self._answers = asyncio.Event()
         self._answers.set()
+        #: Whether what is put is recorded, and whoever waits is told that it could not be.
+        self.loses_answers = False
         #: What is to be recorded when that is possible again.
         self._kept: list[Record] = []
         #: What came while nothing was answered: the record, whether to keep it, and who waits.
@@ -47,7 +49,7 @@ class FailingStore:
         if not failing:
             kept, self._kept = self._kept, []
             for record in kept:
-                self._memory.note(record)
+                self._memory.put(record, keep=True)
 
     @property
     def hanging(self) -> bool:
@@ -138,14 +140,17 @@ class FailingStore:
             raise StoreUnavailableError(_FULL)
 
     def _put(self, record: Record, *, keep: bool, done: asyncio.Future[None]) -> None:
-        if not self._failing:
-            self._memory.note(record)
+        refusal: BaseException | None = StoreUnavailableError(_FULL)
+        if self.loses_answers:
+            self._memory.put(record, keep=keep)
+        elif not self._failing:
+            refusal = self._memory.put(record, keep=keep).exception()  # what remembers does it at once
         elif keep:
             self._kept.append(record)
         if done.done():  # nobody waits any more
             return
-        if self._failing:
-            done.set_exception(StoreUnavailableError(_FULL))
-            done.exception()
-        else:
+        if refusal is None:
             done.set_result(None)
+        else:
+            done.set_exception(refusal)
+            done.exception()

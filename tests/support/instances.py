@@ -1,24 +1,21 @@
-"""Front ends without HTTP and processes, and several of them in one process, which share one store.
-
-A callback may arrive at any of them: the `Delivery` here passes its record on to whichever runs the job.
-"""
+"""Front ends without HTTP and processes, and several of them in one process, which share one store."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.jobs.callback_intake import CallbackFate, CallbackIntake
-from proxy.jobs.delivery import Delivery, LocalDelivery
+from proxy.jobs.delivery import Delivery, LocalDelivery, SharedDelivery
 from proxy.jobs.dispatcher import Dispatcher
+from proxy.jobs.elsewhere import Elsewhere
 from proxy.jobs.entrance import Entrance
 from proxy.jobs.headroom import Headroom
 from proxy.jobs.in_flight import InFlight
 from proxy.jobs.job import Job, token_hash
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.polling import Poller
-from proxy.store.memory import MemoryStore
 from proxy.store.record import Record
 from shared.job_server import loader
 from shared.job_server.verdict import Kind, Verdict
@@ -27,12 +24,14 @@ from shared.worker_config import JobServer
 from tests.support.failing_store import FailingStore
 from tests.support.jobs import a_request
 from tests.support.runners import SteppedRunner
+from tests.support.shared_store import Member, SharedStore
 
 if TYPE_CHECKING:
     from proxy.jobs.runner import Runner
+    from proxy.store.protocol import Peers
     from shared.outcome import Outcome
 
-__all__ = ["FAILED", "PROGRESS", "SUCCEEDED", "Cluster", "Instance", "PassedOn", "SharedStore"]
+__all__ = ["FAILED", "PROGRESS", "SUCCEEDED", "Cluster", "Instance"]
 
 SUCCEEDED = Verdict(kind=Kind.SUCCEEDED)
 FAILED = Verdict(kind=Kind.FAILED)
@@ -102,12 +101,12 @@ class Instance:
         runner: Runner | None = None,
         store: FailingStore | None = None,
         *,
-        delivery: Delivery | None = None,
+        peers: Peers | None = None,
         profile: str = "spreedly",
         max_jobs: int = 100,
         job_timeout_s: float = 30.0,
     ) -> None:
-        """Without a `runner`, one that the test steers; without a `store`, one of its own."""
+        """Without a `runner`, one that the test steers; without a `store`, one of its own; without `peers`, alone."""
         self.stepped = SteppedRunner()
         self.store = store or FailingStore()
         self.in_flight = InFlight()
@@ -115,7 +114,11 @@ class Instance:
         self.here = LocalDelivery(self.in_flight)
         self.asker = StatedAsker()
         self.poller = Poller(ServedJobServers([a_job_server(profile)]), self.asker)
-        self.intake = CallbackIntake(self.in_flight, self.store, delivery or self.here, self.poller)
+        delivery: Delivery = self.here if peers is None else SharedDelivery(self.here, peers)
+        self.intake = CallbackIntake(self.in_flight, self.store, delivery, self.poller)
+        self.elsewhere = Elsewhere(
+            in_flight=self.in_flight, store=self.store, delivery=delivery, poller=self.poller, peers=peers
+        )
         self.poller.was_called = self.intake.note_name
         self.headroom = StatedHeadroom()
         self.notes = Notes()
@@ -126,11 +129,14 @@ class Instance:
             headroom=self.headroom,
             observer=self.notes,
             poller=self.poller,
+            elsewhere=self.elsewhere,
             callback_counts=self.intake.counts,
             max_jobs=max_jobs,
             job_timeout_s=job_timeout_s,
         )
         self.entrance = Entrance(self.dispatcher, self.in_flight, self.store)
+        if peers is not None:
+            peers.watch(on_changed=self.elsewhere.hear, on_taken_over=self.dispatcher.take_over)
 
     def submit(self, body: bytes = b"{}") -> Job:
         """Begin a job."""
@@ -147,76 +153,47 @@ class Instance:
         return await self.intake.take(token_hash(job.token), body, verdict)
 
 
-class SharedStore(MemoryStore):
-    """A store that several instances share: what one has recorded of a job, another does not take back."""
-
-    def __init__(self) -> None:
-        super().__init__(3600)
-        #: The jobs whose instance is gone.
-        self.orphans: set[str] = set()
-
-    def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
-        """Remember `record`; the first callback of a job stays, whatever comes."""
-        return super().put(self._merged(record), keep=keep)
-
-    def note(self, record: Record) -> None:
-        """Do as `put` does."""
-        super().note(self._merged(record))
-
-    async def unfinished(self) -> list[Record]:
-        """Return the jobs whose instance is gone, to one who asks and to no other."""
-        left_open = [record for record in self._open.values() if record.id in self.orphans]
-        self.orphans.clear()
-        return left_open
-
-    def _merged(self, record: Record) -> Record:
-        entry = self._finished.get(record.id)
-        if entry is None:
-            return record
-        known = entry[1]
-        failure = known.failure or record.failure
-        if known.callback is None:
-            return replace(record, failure=failure)
-        return replace(known, failure=failure, duplicates=max(known.duplicates, record.duplicates))
-
-
-class PassedOn:
-    """A `Delivery` to whichever instance runs the job; it takes its time, as a message between machines does."""
-
-    def __init__(self, instances: list[Instance]) -> None:
-        """`instances`: those that live, now or later."""
-        self._instances = instances
-        #: How many were passed on.
-        self.count = 0
-
-    def deliver(self, record: Record) -> None:
-        """See `Delivery.deliver`."""
-        self.count += 1
-        asyncio.get_running_loop().call_soon(self._arrive, record)
-
-    def _arrive(self, record: Record) -> None:
-        for instance in self._instances:
-            instance.here.deliver(record)
-
-
 class Cluster:
     """Several instances, each with a runner that the test steers, one store for all."""
 
-    def __init__(self, count: int = 2) -> None:
+    def __init__(self, count: int = 2, **members: Any) -> None:
+        """`members`: of each `Instance`."""
         self.store = SharedStore()
         self.instances: list[Instance] = []
-        self.delivery = PassedOn(self.instances)
+        #: What each instance, also one that is gone, has of the store.
+        self.members: dict[Instance, Member] = {}
+        self._options = members
         for _ in range(count):
             self.add()
 
     def add(self) -> Instance:
         """Start another instance."""
-        instance = Instance(store=FailingStore(self.store), delivery=self.delivery)
+        member = Member(self.store, f"instance {len(self.members) + 1}")
+        instance = Instance(store=FailingStore(member), peers=member, **self._options)
+        self.members[instance] = member
         self.instances.append(instance)
         return instance
 
     def kill(self, instance: Instance) -> None:
         """Have nothing of an instance reach anybody any more; its jobs are left open."""
         self.instances.remove(instance)
-        self.store.orphans |= {job.id for job in instance.in_flight}
+        self.pause(instance)
+
+    def pause(self, instance: Instance) -> None:
+        """Have nothing reach the store from an instance, and nothing reach it, until it wakes up."""
+        self.members[instance].cut_off = True
         instance.store.hanging = True
+
+    def wake(self, instance: Instance) -> None:
+        """Let an instance that was paused go on with what it was about to do."""
+        self.members[instance].cut_off = False
+        instance.store.hanging = False
+
+    def cut_off(self, instance: Instance, *, on: bool = True) -> None:
+        """Have nothing of the store reach an instance; it notices."""
+        self.members[instance].cut_off = on
+        instance.store.failing = on
+
+    def take_over(self, heir: Instance, *gone: Instance) -> None:
+        """Let an instance find that these have not been heard of for too long."""
+        self.members[heir].take_over({self.members[instance].instance for instance in gone})

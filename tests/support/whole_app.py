@@ -13,6 +13,7 @@ from starlette.routing import Route, Router
 
 from proxy.jobs.job import Job
 from proxy.run.wiring import create_app
+from proxy.store.protocol import Peers
 from proxy.workers.status import PoolStatus
 from shared import settings
 from shared.job_server.loader import load
@@ -35,8 +36,10 @@ DONE: Final = b'{"state": "completed", "cost": 1.10}'
 class WholeApp:
     """What `create_app` makes, with a second `Runner` and a store that fails on request."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, store: FailingStore | None = None, **variables: str) -> None:
-        """`variables`: settings, as the environment has them."""
+    def __init__(
+        self, patch: pytest.MonkeyPatch, store: FailingStore | None = None, peers: Peers | None = None, **variables: str
+    ) -> None:
+        """`variables`: settings, as the environment has them; `peers`: those that share the store."""
         self.stepped = SteppedRunner()
         self.headroom = StatedHeadroom()
         self.store = store or FailingStore()
@@ -56,6 +59,7 @@ class WholeApp:
             pool=cast("Any", self.pool),
             store=self.store,
             callback_url="http://proxy/callback",
+            peers=peers,
         )
         self.parts.observers.loop_lag.stop()  # the clock jumps
         listeners = (self.parts.public, self.parts.callbacks, self.parts.admin)

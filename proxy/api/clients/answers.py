@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +20,7 @@ from shared.outcome import Failed, Outcome, Succeeded
 if TYPE_CHECKING:
     from starlette.types import Scope, Send
 
+    from proxy.jobs.elsewhere import Elsewhere
     from proxy.store.record import Record
 
 __all__ = ["Answers", "send_status", "status_document"]
@@ -32,7 +35,8 @@ _REPLAYED: Final = (b"idempotent-replayed", b"true")
 class Answers:
     """Answers about jobs."""
 
-    def __init__(self, *, granular_errors: bool) -> None:
+    def __init__(self, elsewhere: Elsewhere, *, granular_errors: bool) -> None:
+        self._elsewhere = elsewhere
         self._granular = granular_errors
         #: How many requests wait for a job that they did not bring.
         self._waits = 0
@@ -53,7 +57,11 @@ class Answers:
         `applied` is the client's preference that `limit_s` comes from, if any; `replayed`: a key led to a job that was
         there before; `joined`: the request is only about the job.
         """
-        outcome = await self._wait(found, limit_s, joined=joined or replayed)
+        if isinstance(found, Job):
+            outcome = await self._wait(found, limit_s, joined=joined or replayed)
+        else:
+            found = await self._wait_elsewhere(found, limit_s)
+            outcome = found.outcome
         headers = _trace_headers(found)
         if replayed:
             headers.append(_REPLAYED)
@@ -65,7 +73,7 @@ class Answers:
         location = (b"location", f"{scope['root_path']}/jobs/{found.id}".encode())
         await send_status(scope, send, found, 202, [*headers, location, _RETRY_AFTER])
 
-    async def _wait(self, found: Job | Record, limit_s: float | None, *, joined: bool) -> Outcome | None:
+    async def _wait(self, found: Job, limit_s: float | None, *, joined: bool) -> Outcome | None:
         """Return the outcome, or None if it takes longer than `limit_s`; then the job is one that will be found again.
 
         `joined`: the request did not bring the job, or need not wait for it. Of these only so many wait at a time.
@@ -73,19 +81,35 @@ class Answers:
         Raises:
             AdmissionError: too many wait, and this one cannot be told anything else.
         """
-        if not isinstance(found, Job):
-            return found.outcome
         if joined and limit_s != 0 and not found.outcome.done():
-            if self._waits >= _MAX_WAITS:
-                if limit_s is None:
-                    raise AdmissionError(Code.OVERLOADED, f"{_MAX_WAITS} requests wait for jobs of others already")
-                limit_s = 0
-            self._waits += 1
-            try:
-                return await _outcome_within(found, limit_s)
-            finally:
-                self._waits -= 1
+            with self._one_wait(limit_s) as admitted_s:
+                return await _outcome_within(found, admitted_s)
         return await _outcome_within(found, limit_s)
+
+    async def _wait_elsewhere(self, found: Record, limit_s: float | None) -> Record:
+        """Return the record with its job's end, or as it is if that takes longer than `limit_s`.
+
+        Raises:
+            AdmissionError: too many wait, and this one cannot be told anything else.
+            StoreUnavailableError: the job must have ended, and nobody can tell how.
+        """
+        if found.outcome is not None or limit_s == 0 or not found.owner:
+            return found
+        with self._one_wait(limit_s) as admitted_s:
+            return await self._elsewhere.end_of(found, admitted_s)
+
+    @contextlib.contextmanager
+    def _one_wait(self, limit_s: float | None) -> Iterator[float | None]:
+        """Count a request that waits for a job that it did not bring; yield how long it may. Raises AdmissionError."""
+        if self._waits >= _MAX_WAITS:
+            if limit_s is None:
+                raise AdmissionError(Code.OVERLOADED, f"{_MAX_WAITS} requests wait for jobs of others already")
+            limit_s = 0
+        self._waits += 1
+        try:
+            yield limit_s
+        finally:
+            self._waits -= 1
 
     async def _send_outcome(
         self, scope: Scope, send: Send, job_id: str, outcome: Outcome, headers: list[tuple[bytes, bytes]]

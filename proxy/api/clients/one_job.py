@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy.api.clients.answers import send_status
 from proxy.api.clients.preferences import preference
+from proxy.store.record import Record
 from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from proxy.api.clients.answers import Answers
     from proxy.api.clients.authorization import Authorization
     from proxy.jobs.dispatcher import Dispatcher
+    from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
     from proxy.store.protocol import JobStore
-    from proxy.store.record import Record
 
 __all__ = ["JobResult", "JobStatus", "Jobs"]
 
@@ -35,7 +36,7 @@ class Jobs:
         self._authorization = authorization
 
     async def find(self, scope: Scope) -> Job | Record:
-        """Return the job, in flight or remembered.
+        """Return the job: in flight here, or as it is on record.
 
         Raises:
             RequestError: there is no job with this id, or the request has no key.
@@ -55,9 +56,10 @@ class Jobs:
 class JobStatus:
     """`GET /jobs/<id>`: the status document. `DELETE /jobs/<id>`: cancel the job, then the same."""
 
-    def __init__(self, jobs: Jobs, dispatcher: Dispatcher) -> None:
+    def __init__(self, jobs: Jobs, dispatcher: Dispatcher, elsewhere: Elsewhere) -> None:
         self._jobs = jobs
         self._dispatcher = dispatcher
+        self._elsewhere = elsewhere
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the status of the job."""
@@ -66,6 +68,8 @@ class JobStatus:
             job = self._dispatcher.cancel(known.id, by="its client")
             if job is not None:
                 await asyncio.wait((job.outcome,))
+            elif isinstance(known, Record) and known.owner:
+                known = await self._elsewhere.cancel(known, by="its client")
         await send_status(scope, send, known)
 
 

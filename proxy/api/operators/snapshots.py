@@ -43,12 +43,15 @@ class Snapshots:
         dispatcher: Dispatcher,
         observers: Observers,
         max_jobs: int,
+        instance: str = "",
     ) -> None:
+        """`instance`: what people call this one, where there may be others."""
         self._pool_status = pool_status
         self._in_flight = in_flight
         self._dispatcher = dispatcher
         self._observers = observers
         self._max_jobs = max_jobs
+        self._instance = instance
         self._memory = WorkerMemory()
         self._next: asyncio.Future[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -85,6 +88,7 @@ class Snapshots:
         by_state = self._in_flight.by_state()
         seconds = self._observers.history.seconds()
         return {
+            "instance": self._instance,
             "now": round(time.time(), 1),
             "second": int(time.monotonic()),
             "seconds": SECONDS,

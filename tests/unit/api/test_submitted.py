@@ -49,7 +49,7 @@ class App(WholeApp):
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.memory = MemoryStore(3600)
         self.broken_store = BrokenStore(self.memory)
-        settings = {"API_KEYS": "secret", "MAX_JOBS": "10000", "MAX_BODY_BYTES": "1024"}
+        settings: dict[str, Any] = {"API_KEYS": "secret", "MAX_JOBS": "10000", "MAX_BODY_BYTES": "1024"}
         super().__init__(patch, self.broken_store, **settings)
         #: Another instance, which shares what is remembered.
         self.other = WholeApp(patch, FailingStore(self.memory), **settings)

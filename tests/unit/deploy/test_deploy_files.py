@@ -54,8 +54,9 @@ def _samples(journal: Journal) -> dict[str, set[tuple[str, str]]]:
         LiveMetrics(
             pool_status=PoolStatus,
             in_flight=InFlight(),
-            dispatcher=cast("Any", SimpleNamespace(draining=False)),
+            dispatcher=cast("Any", SimpleNamespace(draining=False, taken_over=0)),
             intake=cast("Any", SimpleNamespace(counts=Counter())),
+            elsewhere=cast("Any", SimpleNamespace(callbacks=0, fenced=0)),
             store=journal,
             max_jobs=1,
         )

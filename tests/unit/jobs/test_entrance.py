@@ -235,7 +235,7 @@ async def test_a_message_of_an_instance_that_died_is_replied_to_by_another() -> 
 
     await queue.take(Message("m"))
     assert queue.given_back == {"m": 1}
-    await there.dispatcher.restore()
+    cluster.take_over(there, here)
     again = asyncio.create_task(queue.take(Message("m")))
     await there.call_back(job, DONE.body)
     await again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import pytest
@@ -38,10 +38,10 @@ class Stage:
         self.begun: Counter[bytes] = Counter()
         self.refusal: AdmissionError | None = None
 
-    def begin(self, key: bytes) -> Callable[[], Job]:
+    def begin(self, key: bytes) -> Callable[[], Awaitable[Job]]:
         """Return what begins a job under `key`."""
 
-        def begin() -> Job:
+        async def begin() -> Job:
             if self.refusal is not None:
                 raise self.refusal
             job = a_job(store=self.store, key=key)

@@ -16,8 +16,9 @@ from shared.job_server.verdict import Kind, Verdict
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Succeeded
 from tests.support.failing_store import FailingStore
-from tests.support.instances import PROGRESS, SUCCEEDED, Cluster, Instance, SharedStore
+from tests.support.instances import PROGRESS, SUCCEEDED, Cluster, Instance
 from tests.support.jumping_loop import JumpingLoop, nothing_moves, time_passes
+from tests.support.left_open_store import LeftOpenStore
 from tests.support.records import a_record, finished
 from tests.support.runners import SUBMIT
 
@@ -26,11 +27,7 @@ BODY: Final = b'{"state": "completed"}'
 
 async def restored(*records: Record) -> Instance:
     """Return a front end that has found these jobs open."""
-    memory = SharedStore()
-    for record in records:
-        memory.note(record)
-        memory.orphans.add(record.id)
-    instance = Instance(store=FailingStore(memory))
+    instance = Instance(store=FailingStore(LeftOpenStore(*records)))
     await instance.dispatcher.restore()
     return instance
 
@@ -167,7 +164,7 @@ async def test_a_key_joins_the_job_that_was_taken_up() -> None:
     here.stepped.tell(lost, *SUBMIT)
     await nothing_moves()
     cluster.kill(here)
-    await there.dispatcher.restore()
+    cluster.take_over(there, here)
 
     found, joined = await there.join()
 
@@ -197,10 +194,7 @@ async def test_each_of_many_jobs_is_taken_up_once_and_draining_waits_for_them() 
 async def test_a_job_that_was_never_submitted_ends_though_the_store_hangs() -> None:
     """A front end that has to serve does not wait for its disk; the end is recorded when it goes on."""
     record = a_record(state=State.ACCEPTED)
-    memory = SharedStore()
-    memory.note(record)
-    memory.orphans.add(record.id)
-    instance = Instance(store=FailingStore(memory))
+    instance = Instance(store=FailingStore(LeftOpenStore(record)))
     instance.store.hanging = True
     restore = asyncio.create_task(instance.dispatcher.restore())
     await nothing_moves()

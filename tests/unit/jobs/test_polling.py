@@ -16,8 +16,9 @@ from shared.lifecycle import State, Submitted
 from shared.messages import Told
 from shared.outcome import Failed, Succeeded
 from tests.support.failing_store import FailingStore
-from tests.support.instances import FAILED, PROGRESS, SUCCEEDED, Instance, SharedStore
+from tests.support.instances import FAILED, PROGRESS, SUCCEEDED, Instance
 from tests.support.jumping_loop import nothing_moves, time_passes
+from tests.support.left_open_store import LeftOpenStore
 from tests.support.records import a_record
 from tests.support.runners import SUBMIT
 
@@ -311,12 +312,9 @@ async def test_a_job_that_ended_otherwise_is_not_cancelled() -> None:
 
 async def test_after_a_restart_jobs_are_asked_for_but_not_all_at_once() -> None:
     """By the names that are on record; a thousand of them spread over the time that a poll may take."""
-    memory = SharedStore()
-    for _ in range(1_000):
-        record = a_record(state=State.WAITING, profile="replicate", outputs={"status_url": "http://job-server/1"})
-        memory.note(record)
-        memory.orphans.add(record.id)
-    instance = Instance(store=FailingStore(memory), profile="replicate", max_jobs=2_000)
+    members = {"profile": "replicate", "outputs": {"status_url": "http://job-server/1"}}
+    left_open = LeftOpenStore(*(a_record(state=State.WAITING, **members) for _ in range(1_000)))
+    instance = Instance(store=FailingStore(left_open), profile="replicate", max_jobs=2_000)
     instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
     await instance.dispatcher.restore()
     await time_passes(100)

@@ -39,7 +39,7 @@ function status(snapshot) {
   const [kind, text] = snapshot.draining ? ["draining", "draining"]
     : snapshot.on_hold ? ["trouble", `no workers: ${snapshot.on_hold}`] : ["live", "live"];
   $("status").className = `pill ${kind}`;
-  say($("status"), text);
+  say($("status"), snapshot.instance ? `${snapshot.instance}: ${text}` : text);
 }
 
 function tiles(snapshot) {

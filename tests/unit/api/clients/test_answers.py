@@ -19,6 +19,7 @@ from shared.outcome import Failed, Outcome, Succeeded
 from tests.support.asgi import ask
 from tests.support.failing_store import FailingStore
 from tests.support.http import Answer, problem
+from tests.support.instances import Instance
 from tests.support.jobs import a_job
 from tests.support.jumping_loop import nothing_moves
 from tests.support.records import a_record, finished
@@ -39,7 +40,7 @@ async def answered(
     root_path: str = "",
 ) -> Answer:
     """Return the answer about a job."""
-    answers = Answers(granular_errors=granular)
+    answers = Answers(Instance().elsewhere, granular_errors=granular)
 
     async def app(scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI has them so
         await answers.of_job(scope, send, found, limit_s=limit_s, applied=applied, replayed=replayed)
@@ -318,7 +319,7 @@ async def test_times_are_rfc_3339_in_utc() -> None:
 async def test_only_so_many_requests_wait_for_jobs_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever only prefers to wait is told at once how the job stands; whoever joins a job is refused."""
     monkeypatch.setattr("proxy.api.clients.answers._MAX_WAITS", 3)
-    answers, job = Answers(granular_errors=False), a_job()
+    answers, job = Answers(Instance().elsewhere, granular_errors=False), a_job()
     job.recorder.stored.set_result(None)
     waiting = [asyncio.create_task(answers._wait(job, None, joined=True)) for _ in range(3)]  # noqa: SLF001
     await eventually(lambda: answers._waits == 3)  # noqa: SLF001

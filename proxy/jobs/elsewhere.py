@@ -1,0 +1,157 @@
+"""Jobs and the other instances that share the store: what they do about ours, and what this one does about theirs.
+
+Theory of operation
+-------------------
+A job belongs to the instance that owns its record. Only that one may submit it or record how it failed: anything else
+is refused by the store (`TakenError`), whatever an instance that was paused or cut off believes. A callback and a
+cancellation may be recorded by any instance.
+
+Whoever records one of these tells the owner, and the instance at which the client waits. That is a hint, and may be
+lost. So each job in flight here is also waited for in the store, which finds what was recorded at most half a second
+later.
+
+An owner that is gone does not end its jobs. Another instance takes them over; what certainly was not submitted has
+ended by then, and all else is waited for. Nothing is submitted by an instance that has not accepted it.
+
+An instance without others has none of this, and nothing is asked of its store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from proxy import log
+from proxy.jobs import log_lines
+from proxy.store.protocol import TakenError
+from shared.errors import Code, StoreUnavailableError
+from shared.lifecycle import State, Submitted
+from shared.outcome import Failed, Outcome
+
+if TYPE_CHECKING:
+    from proxy.jobs.delivery import Delivery
+    from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.job import Job
+    from proxy.jobs.polling import Poller
+    from proxy.store.protocol import JobStore, Peers
+    from proxy.store.record import Record
+
+__all__ = ["Elsewhere"]
+
+#: How long after its deadline the end of a job is waited for: its owner may have to be found dead before.
+_GRACE_S: Final = 5.0
+#: How long what is on record is waited for after the deadline, by a client that waits here.
+_PATIENCE_S: Final = 0.5
+
+
+class Elsewhere:
+    """What happens to jobs at other instances."""
+
+    def __init__(
+        self, *, in_flight: InFlight, store: JobStore, delivery: Delivery, poller: Poller, peers: Peers | None
+    ) -> None:
+        """`peers`: the other instances; None: there can be none."""
+        self._in_flight = in_flight
+        self._store = store
+        self._delivery = delivery
+        self._poller = poller
+        #: The id of this instance, and what people call it; empty where there can be no others.
+        self.instance = peers.instance if peers is not None else ""
+        self.name = peers.name if peers is not None else ""
+        #: Callbacks of jobs that are here, which another instance has recorded.
+        self.callbacks = 0
+        #: What was to be done with a job here, and the store refused.
+        self.fenced = 0
+
+    # --- jobs that are here ------------------------------------------------------------------------------------------
+
+    async def follow(self, job: Job) -> None:
+        """Hear of the end of a job that is here when it is on record; to be cancelled when the job has its outcome."""
+        self.hear(await self._store.ended(job.id))
+
+    def hear(self, record: Record) -> None:
+        """Hear of what another instance has recorded of a job, which may be here."""
+        job = self._in_flight.by_id(record.id)
+        if job is None or job.recorder.called_back:  # if it was recorded here, it is on its way already
+            return
+        if record.callback is None:
+            job.hear(record)
+            if record.state is not State.FINISHED and self._poller.waits_for_notifications(job):
+                job.notify()
+            return
+        self.callbacks += 1
+        log_lines.job_event("info", "another instance recorded the callback of a job", job)
+        if record.says_failed and not record.error and self._poller.can_find_reason(job):
+            job.recorder.callback_elsewhere(record)
+            self._poller.find_reason_before(job, job.call_back)
+        else:
+            job.hear(record)
+
+    def note_fenced(self, job: Job, held: Record) -> None:
+        """Note that the store refused what was to be done with a job, since `held` holds."""
+        self.fenced += 1
+        log_lines.job_event("warning", "another instance has the job, or has ended it", job, recorded=held.state)
+
+    async def settle(self, job: Job, held: Record, failure: Failed) -> Outcome:
+        """Return what the client of a job is told whose `failure` the store refused, since `held` holds.
+
+        What is on record, if the job ends by its deadline; else the failure, with nothing in it that `held` denies.
+
+        Raises:
+            StoreUnavailableError: nobody can know now what is on record.
+        """
+        if failure.code is Code.CANCELLED and job.cancelled.done():
+            held = await self.cancel(held, job.cancelled.result())
+        if held.state is not State.FINISHED:
+            held = await self._end_within(held, max(_PATIENCE_S, job.deadline - time.monotonic()))
+        if held.outcome is not None:
+            return held.outcome
+        return replace(failure, submitted=held.submitted) if failure.submitted is Submitted.NO else failure
+
+    # --- jobs of others ----------------------------------------------------------------------------------------------
+
+    async def end_of(self, record: Record, limit_s: float | None) -> Record:
+        """Return the record once the job has ended; as it is then, if that takes longer than `limit_s`.
+
+        Raises:
+            StoreUnavailableError: the job must have ended, and the store does not tell how.
+        """
+        if record.state is State.FINISHED or limit_s == 0:
+            return record
+        left_s = max(0.0, record.left_s(time.time())) + _GRACE_S
+        found = await self._end_within(record, left_s if limit_s is None else min(limit_s, left_s))
+        if found.state is not State.FINISHED and limit_s is None:
+            raise StoreUnavailableError(self._store.trouble or "the end of the job is not on record yet")
+        return found
+
+    async def cancel(self, record: Record, by: str) -> Record:
+        """Record that `by` cancels a job of another instance, unless it has ended; return what holds then.
+
+        The store says what that means for `submitted`.
+
+        Raises:
+            StoreUnavailableError: it could not be recorded, or nobody knows whether it was.
+        """
+        if record.state is State.FINISHED:
+            return record
+        detail = f"the job was cancelled by {by}; the job server is told, if it has a call for that"
+        failure = Failed(code=Code.CANCELLED, detail=detail, submitted=record.submitted)
+        cancelled = replace(record, state=State.FINISHED, finished_at=time.time(), failure=failure)
+        try:
+            await asyncio.shield(self._store.put(cancelled))
+        except TakenError as exc:
+            return exc.record
+        self._delivery.deliver(cancelled)
+        log.event("info", "a job of another instance was cancelled", job_id=record.id)
+        return await self._store.by_id(record.id) or cancelled
+
+    async def _end_within(self, record: Record, limit_s: float) -> Record:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                return await self._store.ended(record.id)
+        with contextlib.suppress(StoreUnavailableError):
+            return await self._store.by_id(record.id) or record
+        return record

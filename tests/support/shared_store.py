@@ -1,0 +1,200 @@
+"""A store that several instances share, in memory, with the conditions that proxy/store/protocol.py names."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from proxy.store.memory import MemoryStore
+from proxy.store.polled import polled_end
+from proxy.store.protocol import Reading, TakenError
+from proxy.store.record import Record
+from shared.errors import Code
+from shared.lifecycle import State, Submitted
+from shared.outcome import Failed
+
+__all__ = ["Member", "SharedStore"]
+
+
+class SharedStore(MemoryStore):
+    """What all instances have in common."""
+
+    def __init__(self) -> None:
+        super().__init__(3600)
+        self.members: list[Member] = []
+        #: Every record that was refused, and by whom it was put.
+        self.refused: list[tuple[str, Record]] = []
+        #: Whether nobody hears of what is told.
+        self.deaf = False
+
+    def newest(self, job_id: str) -> Record | None:
+        """Return what is known of a job now."""
+        entry = self._finished.get(job_id)
+        return entry[1] if entry else self._open.get(job_id)
+
+    def offer(self, me: str, record: Record) -> None:
+        """Write `record`, which the instance `me` puts. Raises TakenError where what is known excludes it."""
+        known = self.newest(record.id)
+        try:
+            self._put(self._begun(record) if known is None else _written(me, known, record))
+        except TakenError:
+            self.refused.append((me, record))
+            raise
+
+    def mention(self, me: str, record: Record) -> None:
+        """Write what a note adds."""
+        known = self.newest(record.id)
+        if known is None:
+            self._put(record)
+            return
+        added: dict[str, Any] = {
+            "duplicates": max(known.duplicates, record.duplicates),
+            "outputs": {**record.outputs, **known.outputs},
+            "error": known.error or record.error,
+        }
+        if record.refused > known.refused:
+            added |= {"refused": record.refused, "refusal": record.refusal}
+        if known.state is not State.FINISHED and record.state is State.WAITING:
+            added |= {"state": State.WAITING}
+        if known.owner == me:
+            added |= {"outputs": {**known.outputs, **record.outputs}}
+        self._put(replace(known, **added))
+
+    def take_over(self, me: str, gone: set[str]) -> list[Record]:
+        """Give `me` what is open and belongs to one of `gone`; end what certainly was not submitted."""
+        taken = []
+        for record in [record for record in self._open.values() if record.owner in gone]:
+            mine = replace(record, owner=me)
+            if record.state is State.ACCEPTED:
+                failure = Failed(code=Code.INTERRUPTED, detail="its instance is gone", submitted=Submitted.NO)
+                mine = replace(mine, state=State.FINISHED, finished_at=time.time(), failure=failure)
+            self._put(mine)
+            taken.append(mine)
+        return taken
+
+    def end_overdue(self) -> None:
+        """End what should have ended two seconds ago, whoever owns it."""
+        for record in [record for record in self._open.values() if record.deadline_at < time.time() - 2]:
+            failure = Failed(code=Code.INTERRUPTED, detail="nobody sees to it", submitted=record.submitted)
+            self._put(replace(record, state=State.FINISHED, finished_at=time.time(), failure=failure))
+
+    def _begun(self, record: Record) -> Record:
+        holder = self.newest(self._by_key.get(record.key, "")) if record.key is not None else None
+        if holder is None:
+            return record
+        outcome = holder.outcome
+        if holder.callback is None and isinstance(outcome, Failed) and outcome.submitted is Submitted.NO:
+            return record  # which has the key from now on
+        raise TakenError(holder)
+
+
+def _written(me: str, known: Record, record: Record) -> Record:
+    """Return what is written where `known` is on record and `me` puts `record`. Raises TakenError."""
+    is_open = known.state is not State.FINISHED
+    if record.callback is not None:
+        if known.callback is None:
+            failure = known.failure or record.failure
+            kept = replace(record, owner=known.owner, failure=failure, refused=known.refused, refusal=known.refusal)
+            return replace(kept, finished_at=known.finished_at or record.finished_at)
+        if known.callback != record.callback:
+            raise TakenError(known)
+        return known
+    if record.failure is not None:
+        if record.failure == known.failure and known.callback is None:
+            return known
+        if not is_open or (record.owner == me != known.owner):
+            raise TakenError(known)
+        said = record.failure.submitted if record.owner == me else known.submitted
+        failure = replace(record.failure, submitted=said)
+        return replace(known, state=State.FINISHED, finished_at=record.finished_at, failure=failure)
+    if not is_open or known.owner != me or known.state not in {State.ACCEPTED, record.state}:
+        raise TakenError(known)
+    return replace(record, refused=known.refused, refusal=known.refusal)
+
+
+class Member:
+    """The store and its other instances, as one instance has them: a `JobStore` and its `Peers`."""
+
+    trouble = ""
+
+    def __init__(self, shared: SharedStore, instance: str) -> None:
+        self.instance = self.name = instance
+        #: Whether this one hears nothing, and nobody hears it.
+        self.cut_off = False
+        self._shared = shared
+        self._on_changed: Callable[[Record], None] | None = None
+        self._on_taken_over: Callable[[Sequence[Record]], None] | None = None
+        #: How often it has told others.
+        self.told = 0
+        shared.members.append(self)
+
+    def readings(self) -> Iterable[Reading]:
+        """Return nothing."""
+        return ()
+
+    def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
+        """See `JobStore.put`. Done at once."""
+        del keep
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            self._shared.offer(self.instance, record)
+        except TakenError as exc:
+            done.set_exception(exc)
+            done.exception()
+        else:
+            done.set_result(None)
+        return done
+
+    def note(self, record: Record) -> None:
+        """See `JobStore.note`."""
+        self._shared.mention(self.instance, record)
+
+    async def by_id(self, job_id: str) -> Record | None:
+        """See `JobStore.by_id`."""
+        return await self._shared.by_id(job_id)
+
+    async def by_token(self, hashed: bytes) -> Record | None:
+        """See `JobStore.by_token`."""
+        return await self._shared.by_token(hashed)
+
+    async def by_key(self, key: bytes) -> Record | None:
+        """See `JobStore.by_key`."""
+        return await self._shared.by_key(key)
+
+    async def ended(self, job_id: str) -> Record:
+        """See `JobStore.ended`."""
+        return await polled_end(self.by_id, job_id)
+
+    async def unfinished(self) -> list[Record]:
+        """See `JobStore.unfinished`: what is left open is taken over by those who live."""
+        return []
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def watch(self, *, on_changed: Callable[[Record], None], on_taken_over: Callable[[Sequence[Record]], None]) -> None:
+        """See `Peers.watch`."""
+        self._on_changed, self._on_taken_over = on_changed, on_taken_over
+
+    def tell(self, record: Record) -> None:
+        """See `Peers.tell`; it takes its time, as a message between machines does."""
+        self.told += 1
+        if not self.cut_off and not self._shared.deaf:
+            for member in self._shared.members:
+                if member is not self and member.instance in {record.owner, record.origin}:
+                    asyncio.get_running_loop().call_soon(member.hear, record.id)
+
+    def hear(self, job_id: str) -> None:
+        """Hear that something was recorded of a job."""
+        record = self._shared.newest(job_id)
+        if record is not None and self._on_changed is not None and not self.cut_off:
+            self._on_changed(record)
+
+    def take_over(self, gone: set[str]) -> None:
+        """Take over the jobs of the instances that are gone."""
+        records = self._shared.take_over(self.instance, gone)
+        if records and self._on_taken_over is not None:
+            self._on_taken_over(records)
