@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -52,6 +53,8 @@ _SOON_S: Final = 0.1
 _GROWTH: Final = 2.0
 #: How long the reason of a failure is looked for, while the client waits.
 _REASON_S: Final = 2.0
+#: What a call can come to.
+_OUTCOMES: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.PROGRESS, "cancelled", "unavailable"})
 #: How long the job server is told to end a job that nobody waits for any more.
 _CANCEL_S: Final = 10.0
 
@@ -105,6 +108,8 @@ class Poller:
         self._job_servers = job_servers
         self._asker = asker
         self._looking: set[asyncio.Task[None]] = set()
+        #: The number of calls, by profile, call and outcome (the kind in `Told`).
+        self.counts: Counter[tuple[str, str, str]] = Counter()
         #: Says whether a callback came for a name before its job had it, and forgets that.
         self.was_called: Callable[[str, str], bool] = lambda _profile, _name: False
 
@@ -129,7 +134,7 @@ class Poller:
                 wait_s = None if due is None else max(0.0, due - now) if due > now else _SOON_S
                 await _changed(job, wait_s)
                 continue
-            told = await self._asker.ask(job, "outcome", job.deadline)
+            told = await self._ask(job, "outcome", job.deadline)
             schedule.asked(time.monotonic(), notified=notified)
             self._take(job, told)
 
@@ -149,7 +154,7 @@ class Poller:
             if left_s <= 0 or job.state is State.FINISHED:
                 return
             await _changed(job, left_s)
-        told = await self._asker.ask(job, "status", until)
+        told = await self._ask(job, "status", until)
         if told.kind == Kind.FAILED and told.error:
             job.recorder.reason(told.error)
 
@@ -180,11 +185,17 @@ class Poller:
 
     async def cancel(self, job: Job) -> None:
         """Tell the job server to end `job`: as well as that can be done, and nobody waits for it."""
-        told = await self._asker.ask(job, "cancel", time.monotonic() + _CANCEL_S)
+        told = await self._ask(job, "cancel", time.monotonic() + _CANCEL_S)
         if told.kind == "cancelled":
             log_lines.job_event("info", "the job server was told to cancel a job", job)
         else:
             log_lines.job_event("warning", "the job server could not be told to cancel a job", job, reason=told.error)
+
+    async def _ask(self, job: Job, call: str, deadline: float) -> Told:
+        told = await self._asker.ask(job, call, deadline)
+        outcome = str(told.kind) if told.kind in _OUTCOMES else "unavailable"
+        self.counts[self.server_of(job).name, call, outcome] += 1
+        return told
 
     def server_of(self, job: Job) -> ServedJobServer:
         """Return the job server of `job`."""

@@ -6,6 +6,8 @@ be read from live state (jobs in flight, workers, the pool's own counts) is read
 
 from __future__ import annotations
 
+from collections import Counter as Tally
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
@@ -15,7 +17,7 @@ from prometheus_client.exposition import generate_latest
 from proxy.http.problems import TABLE
 from proxy.jobs.phases import PHASES
 from shared.errors import Code
-from shared.lifecycle import State, Submitted
+from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ _FAILURE_STATUS: Final = 500
 #: How a job can fail. The codes that refuse a request before there is a job are not among them.
 _FAILURES: Final = (*(code for code, entry in TABLE.items() if entry.status == _FAILURE_STATUS), Code.NO_WORKER)
 
+#: The label of jobs whose profile is served no longer: a journal can hold them.
+_OTHER: Final = "other"
+
 # The extra time series with the time of creation would double what is stored, and nobody needs them here.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -40,23 +45,28 @@ prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 class Metrics:
     """The counters and histograms of one application, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, profiles: Iterable[str] = ()) -> None:
+        """`profiles`: the names of those that are served; no other gets a label of its own."""
         self.registry = CollectorRegistry()
         jobs = Counter(
             "jobs",
-            "Finished jobs by outcome (succeeded, or the problem's code) and by whether they were submitted.",
-            ("outcome", "submitted"),
+            "Finished jobs by profile, outcome (succeeded, or the problem's code), and whether they were submitted.",
+            ("profile", "outcome", "submitted"),
             namespace=PREFIX,
             registry=self.registry,
         )
-        self._succeeded = jobs.labels("succeeded", str(Submitted.YES))
+        self._profiles = frozenset(profiles)
+        self._succeeded = {name: jobs.labels(name, "succeeded", str(Submitted.YES)) for name in self._profiles}
         self._failed = {
-            (code, submitted): jobs.labels(str(code), str(submitted))
+            (name, code, submitted): jobs.labels(name, str(code), str(submitted))
+            for name in self._profiles
             for code in _FAILURES
             for submitted in Submitted
             if code is not Code.NO_WORKER or submitted is Submitted.NO
         }
         self._jobs = jobs
+        #: The submissions of finished jobs, by profile, call (`submit`) and outcome.
+        self.submissions: Tally[tuple[str, str, str]] = Tally()
         self._duration = self._histogram(
             "job_duration_seconds", "Time from a job's acceptance to its outcome.", _COARSE_S
         )
@@ -95,15 +105,36 @@ class Metrics:
 
     def job_finished(self, job: Job, outcome: Outcome, durations: dict[str, float]) -> None:
         """Count a finished job, and the duration of each of its phases."""
+        name = job.profile if job.profile in self._profiles else _OTHER
         if isinstance(outcome, Failed):
-            child = self._failed.get((outcome.code, outcome.submitted))
-            (child or self._jobs.labels(str(outcome.code), str(outcome.submitted))).inc()
+            child = self._failed.get((name, outcome.code, outcome.submitted))
+            (child or self._jobs.labels(name, str(outcome.code), str(outcome.submitted))).inc()
         else:
-            self._succeeded.inc()
+            child = self._succeeded.get(name)
+            (child or self._jobs.labels(name, "succeeded", str(Submitted.YES))).inc()
+        self._count_submissions(name, job)
         for phase, duration_s in durations.items():
             self._phases[phase].observe(duration_s)
         if durations:
             self._duration.observe(job.reached[State.FINISHED] - job.reached[State.ACCEPTED])
+
+    def _count_submissions(self, name: str, job: Job) -> None:
+        """Count each attempt to submit `job`. One without a reply was accepted all the same if a callback came."""
+        is_open = False
+        for _, event in job.life:
+            match event:
+                case Event.CONNECTED:
+                    is_open = True
+                case Event.REPLY_READ:
+                    is_open = False
+                    self.submissions[name, "submit", "accepted"] += 1
+                case Event.REFUSED:
+                    is_open = False
+                    self.submissions[name, "submit", "refused"] += 1
+                case _:
+                    pass
+        if is_open:
+            self.submissions[name, "submit", "accepted" if job.recorder.called_back else "no-reply"] += 1
 
     def request_refused(self, code: Code) -> None:
         """Count a request that was refused before there was a job."""

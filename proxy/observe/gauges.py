@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -41,6 +41,7 @@ class LiveMetrics(Collector):
         dispatcher: Dispatcher,
         intake: CallbackIntake,
         elsewhere: Elsewhere,
+        calls: Sequence[Mapping[tuple[str, str, str], int]],
         store: JobStore,
         max_jobs: int,
     ) -> None:
@@ -49,6 +50,8 @@ class LiveMetrics(Collector):
         self._dispatcher = dispatcher
         self._intake = intake
         self._elsewhere = elsewhere
+        #: The number of calls to job servers, by profile, call and outcome, from each who counts some.
+        self._calls = calls
         self._store = store
         self._max_jobs = max_jobs
 
@@ -67,6 +70,7 @@ class LiveMetrics(Collector):
         kinds = {str(kind): counts[kind] for kind in CallbackFate}
         yield _labelled_counter("callbacks", "Callbacks by kind; early ones count as accepted, too.", "kind", kinds)
         yield from self._of_instances()
+        yield self._of_calls()
         yield from self._of_store()
         lost = log.dropped_lines()
         yield _counter("log_lines_dropped", "Log lines lost because their output was blocked.", lost)
@@ -78,6 +82,17 @@ class LiveMetrics(Collector):
         yield _labelled_gauge("jobs_in_flight", "Jobs in flight by state.", "state", values)
         yield _gauge("jobs_limit", "The limit of jobs in flight: MAX_JOBS.", self._max_jobs)
         yield _gauge("draining", "1 while the proxy is draining: it accepts no new jobs.", draining)
+
+    def _of_calls(self) -> Metric:
+        calls = CounterMetricFamily(
+            f"{PREFIX}_job_server_calls",
+            "Calls to job servers by profile, call and outcome; submissions count when their job is finished.",
+            labels=("profile", "call", "outcome"),
+        )
+        for counts in self._calls:
+            for labels, count in counts.items():
+                calls.add_metric(labels, count)
+        return calls
 
     def _of_workers(self) -> Iterator[Metric]:
         pool = self._pool_status()

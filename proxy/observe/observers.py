@@ -5,7 +5,7 @@ Nothing here may change what a client gets: an exception here is logged, and not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from proxy import log
@@ -27,9 +27,10 @@ __all__ = ["Observers"]
 class Observers:
     """Everything that watches one front end."""
 
-    def __init__(self, tracing: Tracing | None = None) -> None:
+    def __init__(self, tracing: Tracing | None = None, profiles: Iterable[str] = ()) -> None:
+        """`profiles`: the names of those that are served."""
         self.tracing = tracing
-        self.metrics = Metrics()
+        self.metrics = Metrics(profiles)
         self.history = History()
         self.loop_lag = LoopLag(self.metrics.loop_lag.observe)
         self._on_finish: list[Callable[[Job, Outcome, dict[str, float]], None]] = [

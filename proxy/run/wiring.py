@@ -86,7 +86,7 @@ def create_app(
     """
     in_flight = InFlight()
     headroom = Headroom()
-    observers = Observers(tracing.from_environment())
+    observers = Observers(tracing.from_environment(), [one.profile.name for one in job_servers])
     served = ServedJobServers(job_servers, settings.label_members)
     runner = LocalRunner(pool, callback_url)
     poller = Poller(served, runner)
@@ -148,6 +148,7 @@ def create_app(
             dispatcher=dispatcher,
             intake=intake,
             elsewhere=elsewhere,
+            calls=(observers.metrics.submissions, poller.counts),
             store=store,
             max_jobs=settings.max_jobs,
         )

@@ -21,11 +21,10 @@ class Figures:
 
     def by(self, name: str, *labels: str) -> Counter[tuple[str, ...]]:
         """Return the metric `name` by the values of its `labels`; values of zero are left out."""
-        found = {
-            tuple(sample.labels[label] for label in labels): int(sample.value)
-            for sample in self._samples
-            if sample.name == _PREFIX + name
-        }
+        found: Counter[tuple[str, ...]] = Counter()
+        for sample in self._samples:
+            if sample.name == _PREFIX + name:
+                found[tuple(sample.labels[label] for label in labels)] += int(sample.value)
         return Counter({values: count for values, count in found.items() if count})
 
     def value(self, name: str) -> int:

@@ -48,7 +48,7 @@ async def _read(client: ClientSession, proxy: ProxyProcess) -> Samples:
 
 def _grown(after: Samples, before: Samples, name: str, **labels: str) -> float:
     key = (f"async_job_proxy_{name}", tuple(sorted(labels.items())))
-    return after[key] - before[key]
+    return after[key] - before.get(key, 0)
 
 
 async def test_a_success_is_counted_with_all_its_phases(
@@ -58,7 +58,8 @@ async def test_a_success_is_counted_with_all_its_phases(
     before = await _read(client, proxy)
     assert (await post_job(client, proxy.queue_job)).status == 200
     after = await _read(client, proxy)
-    assert _grown(after, before, "jobs_total", outcome="succeeded", submitted="yes") == 1
+    assert _grown(after, before, "jobs_total", profile="spreedly", outcome="succeeded", submitted="yes") == 1
+    assert _grown(after, before, "job_server_calls_total", profile="spreedly", call="submit", outcome="accepted") == 1
     assert _grown(after, before, "jobs_accepted_total") == 1
     assert _grown(after, before, "callbacks_total", kind="accepted") == 1
     assert _grown(after, before, "job_duration_seconds_count") == 1
@@ -73,7 +74,8 @@ async def test_a_failure_is_counted_by_its_code(
     before = await _read(client, proxy)
     assert (await post_job(client, proxy.queue_job, fault="refuse")).status == 500
     after = await _read(client, proxy)
-    assert _grown(after, before, "jobs_total", outcome="job-rejected", submitted="no") == 1
+    assert _grown(after, before, "jobs_total", profile="spreedly", outcome="job-rejected", submitted="no") == 1
+    assert _grown(after, before, "job_server_calls_total", profile="spreedly", call="submit", outcome="refused") == 4
     assert _grown(after, before, "job_phase_seconds_count", phase="job") == 0
     assert _grown(after, before, "worker_stops_total") == 1
 

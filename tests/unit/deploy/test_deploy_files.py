@@ -49,7 +49,7 @@ def _exported() -> dict[str, set[tuple[str, str]]]:
 
 
 def _samples(journal: Journal) -> dict[str, set[tuple[str, str]]]:
-    metrics = Metrics()
+    metrics = Metrics(["spreedly"])
     metrics.registry.register(
         LiveMetrics(
             pool_status=PoolStatus,
@@ -57,6 +57,7 @@ def _samples(journal: Journal) -> dict[str, set[tuple[str, str]]]:
             dispatcher=cast("Any", SimpleNamespace(draining=False, taken_over=0)),
             intake=cast("Any", SimpleNamespace(counts=Counter())),
             elsewhere=cast("Any", SimpleNamespace(callbacks=0, fenced=0)),
+            calls=[{("cog", "submit", "refused"): 1}],
             store=journal,
             max_jobs=1,
         )

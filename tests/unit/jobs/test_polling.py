@@ -253,6 +253,7 @@ async def test_the_reason_of_a_failure_is_asked_for_where_the_callback_has_none(
     assert isinstance(outcome, Failed)
     assert outcome.detail.endswith(": no such input")
     assert [call for _, call, _ in instance.asker.asked] == ["status"]
+    assert instance.poller.counts == {("ogc-processes", "status", "failed"): 1}
     record = await instance.store.by_id(job.id)
     assert record is not None
     assert record.outcome == outcome

@@ -1,0 +1,57 @@
+"""What is counted of a finished job, and by which names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from proxy.observe.counters import Metrics
+from shared.errors import Code
+from shared.lifecycle import Event, Submitted
+from shared.outcome import Failed, Outcome, Succeeded
+
+if TYPE_CHECKING:
+    from proxy.jobs.job import Job
+
+FAILED = Failed(code=Code.JOB_REJECTED, detail="", submitted=Submitted.NO)
+
+
+def a_job(profile: str, *events: Event, called_back: bool = False) -> Job:
+    """Return as much of a finished job as is counted."""
+    life = [(0.0, event) for event in events]
+    return cast("Job", SimpleNamespace(profile=profile, life=life, recorder=SimpleNamespace(called_back=called_back)))
+
+
+@pytest.mark.parametrize("outcome", [Succeeded(body=b""), FAILED])
+def test_only_profiles_that_are_served_have_a_label_of_their_own(outcome: Outcome) -> None:
+    """A journal may hold jobs of any."""
+    metrics = Metrics(["cog", "a2a"])
+    for profile in ("cog", "gone", "gone too"):
+        metrics.job_finished(a_job(profile), outcome, {})
+    lines = metrics.text().decode().splitlines()
+    counted = [line for line in lines if line.startswith("async_job_proxy_jobs_total") and not line.endswith(" 0.0")]
+    found = {line.partition('profile="')[2].partition('"')[0]: line.rpartition(" ")[2] for line in counted}
+    assert found == {"cog": "1.0", "other": "2.0"}
+
+
+@pytest.mark.parametrize(
+    ("events", "called_back", "expected"),
+    [
+        ((Event.CONNECTED, Event.REPLY_READ), True, {"accepted": 1}),
+        ((Event.REFUSED, Event.CONNECTED, Event.REFUSED, Event.CONNECTED, Event.REPLY_READ), False, None),
+        ((Event.CONNECTED,), False, {"no-reply": 1}),
+        ((Event.CONNECTED, Event.CALLBACK), True, {"accepted": 1}),
+        ((Event.ASSIGN, Event.FINISH), False, {}),
+    ],
+)
+def test_each_attempt_to_submit_a_job_counts(
+    events: tuple[Event, ...], called_back: bool, expected: dict[str, int] | None
+) -> None:
+    """By what came of it."""
+    metrics = Metrics(["cog"])
+    metrics.job_finished(a_job("cog", *events, called_back=called_back), FAILED, {})
+    expected = {"refused": 2, "accepted": 1} if expected is None else expected
+    assert metrics.submissions == Counter({("cog", "submit", outcome): count for outcome, count in expected.items()})
