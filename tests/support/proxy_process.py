@@ -15,6 +15,7 @@ from typing import IO, Any, Final, Self
 
 import psutil
 
+from cluster.processes import with_us
 from shared.settings import variables
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually_blocking
@@ -27,8 +28,6 @@ _START_S: Final = 30.0
 _NOTICE_S: Final = 3.0
 #: How long its output is waited for where others still hold the pipe.
 _HELD_S: Final = 10.0
-#: Becomes the program in its arguments; the kernel kills it when the process that runs the tests dies (prctl(2)).
-_WITH_US: Final = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -50,7 +49,7 @@ class ProxyProcess:
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _WITH_US, sys.executable, str(ROOT / "run.py"), *arguments],
+            with_us([sys.executable, str(ROOT / "run.py"), *arguments]),
             env=environment(**settings),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
