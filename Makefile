@@ -20,10 +20,10 @@ PACKAGES = cluster jobclient jobserver proxy shared worker
 SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
 
 .DEFAULT_GOAL := help
-.PHONY: servers help run test unit integration chaos e2e soak lint types check imports coverage bench format docs clean
+.PHONY: servers help run cluster test unit integration chaos e2e soak soak-cluster lint types check imports coverage bench format docs clean
 
 help: ## this list
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  ARGS="..."           is handed on, e.g. make test ARGS="-k callback"'
 	@echo '  PYTHON=python3.13    uses another interpreter, in an environment of its own beside the first'
@@ -71,6 +71,9 @@ $(VENV)/.dev-stamp: requirements.txt requirements-dev.txt requirements-otel.txt 
 run: $(VENV)/.run-stamp ## start the proxy, and a job server if none is configured
 	@$(PY) run.py $(ARGS)
 
+cluster: $(VENV)/.run-stamp ## several instances on one PostgreSQL, behind an nginx
+	@$(PY) -m cluster $(ARGS)
+
 test: $(VENV)/.dev-stamp ## all tests
 	@$(PYTEST) $(ARGS)
 
@@ -88,6 +91,9 @@ e2e: $(VENV)/.dev-stamp ## tests that start the proxy as a user does
 
 soak: $(VENV)/.dev-stamp ## the seeded kill loop for SECONDS=600
 	@SOAK_SECONDS=$(SECONDS) $(PY) -m pytest tests/chaos -m soak --timeout=0 --capture=no $(ARGS)
+
+soak-cluster: $(VENV)/.dev-stamp ## the same for several instances, their database and their network
+	@SOAK_SECONDS=$(SECONDS) $(PY) -m pytest tests/chaos -m soak_cluster --timeout=0 --capture=no $(ARGS)
 
 servers: $(patsubst tests/servers/requirements/%.txt,.servers/%/.stamp,$(wildcard tests/servers/requirements/*.txt)) ## install real job servers for the tests
 

@@ -21,6 +21,8 @@ _TEMPORARY = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
+#: A problem of this type says no more than its status does (RFC 9457, 4.2.1): a gateway's, for all it knows of jobs.
+_NO_TYPE = "about:blank"
 _EXAMPLE_CHARACTERS = 200
 
 
@@ -74,7 +76,7 @@ def classify(*, status: int, body: bytes, retry_after: str | None = None) -> Ans
             detail=str(detail)[:_EXAMPLE_CHARACTERS],
             reached=Reached.ANSWERED,
             status=status,
-            is_problem=True,
+            is_problem=document.get("type") != _NO_TYPE,
             retry_safe=document.get("retry_safe") is True,
             retry_after_s=seconds_to_wait(retry_after),
         )

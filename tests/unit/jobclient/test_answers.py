@@ -159,6 +159,17 @@ def test_an_answer_without_a_code_is_tried_again_only_under_a_key(status: int, w
     assert may_send_again(failed, idempotent=True) is with_key
 
 
+def test_a_gateways_own_problem_is_tried_again_only_under_a_key() -> None:
+    """deploy/ has its gateways answer in problem documents; they know no more of a job than any other gateway."""
+    body = b'{"type": "about:blank", "code": "gateway-timeout", "submitted": "unknown", "retry_safe": false}'
+    failed = classify(status=504, body=body)
+
+    assert isinstance(failed, Failed)
+    assert failed.code == "gateway-timeout"
+    assert not may_send_again(failed, idempotent=False)
+    assert may_send_again(failed, idempotent=True)
+
+
 @pytest.mark.parametrize(
     ("header", "expected_s"),
     [

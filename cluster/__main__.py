@@ -1,0 +1,74 @@
+"""`python -m cluster`: several instances on one PostgreSQL, on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from cluster.members import ClusterError
+from cluster.options import parse
+from cluster.running import Cluster
+
+__all__ = ["main"]
+
+CANNOT_START = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a cluster and return the exit status: 0 once it was told to end, 2 if it cannot run."""
+    options = parse(argv)
+    # A shell starts what it runs in the background with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        with Cluster(options) as cluster:
+            _say(_banner(cluster))
+            try:
+                cluster.watch(_say)
+            except KeyboardInterrupt:
+                _say("\nThe jobs in flight are finished first; Ctrl-C again ends everything at once.")
+                cluster.drain()
+    except KeyboardInterrupt:
+        pass
+    except ClusterError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return CANNOT_START
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _banner(cluster: Cluster) -> str:
+    post = f"{cluster.url}/queueJob"
+    python = os.path.relpath(sys.executable)
+    lines = [
+        f"entry       {cluster.url}  (nginx; callbacks come in here, too)",
+        *(
+            f"{instance.name:<12}{instance.url}  dashboard {instance.admin}/  pid {instance.pid}"
+            for instance in cluster.instances
+        ),
+        f"job server  {cluster.job_server.url}/start  ledger {cluster.job_server.url}/ledger/summary",
+        f"database    {cluster.database.url()}",
+        f"logs        {cluster.folder}",
+        "",
+        f"    curl -d '{{\"account\": \"example\"}}' -H 'Content-Type: application/json' {post}",
+        f"    {python} -m jobclient {post} --idempotent --retries 30 --limit 60",
+        f"    kill -9 {cluster.instances[-1].pid}",
+        "",
+        "Ctrl-C ends it.",
+    ]
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
