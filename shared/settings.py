@@ -216,6 +216,12 @@ class Settings:
         kinds.number(1, 31_536_000, whole=False),
         "Seconds for which a finished job is remembered: its status, its result and its idempotency key.",
     )
+    journal_max_bytes: int = _variable(
+        "1073741824",
+        kinds.number(8_388_608, 1_099_511_627_776, whole=True),
+        "How large the journal may grow, in bytes: beyond that, or beyond half of the room on its disk, the oldest "
+        "finished jobs are forgotten before `RESULT_TTL`.",
+    )
     log_format: str = _variable(
         "auto",
         kinds.one_of("auto", "console", "json"),

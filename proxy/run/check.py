@@ -26,6 +26,7 @@ from proxy.run.job_server_probe import check_trust, is_loopback, path_trouble, r
 from proxy.run.look_around import callback_doubt
 from proxy.run.process import worker_config
 from proxy.store.journal.file import JournalFile
+from proxy.store.journal.reserve import Reserve
 from proxy.store.journal.schema import VERSION
 from proxy.workers.pool import Pool
 from shared.errors import SettingsError
@@ -183,7 +184,11 @@ class Check:
         except SettingsError as exc:
             self._found(Verdict.FAILED, "journal", str(exc))
             return
-        if version < VERSION:
+        missing = Reserve(path).missing_bytes()
+        if missing:
+            words = f"{path.resolve()}: the disk is full, jobs would be refused; {missing} bytes more are needed"
+            self._found(Verdict.FAILED, "journal", words)
+        elif version < VERSION:
             words = f"{path.resolve()} has the table of version {version}: a start upgrades it, for good; keep a copy"
             self._found(Verdict.WARNING, "journal", words)
         else:

@@ -125,7 +125,11 @@ class FrontEnd:
         }
         self._callbacks = callback_url(settings, sockets.get("callback", sockets["public"]))
         pool = await self._start_processes()
-        store = Journal(journal, ttl_s=settings.result_ttl) if journal else MemoryStore(settings.result_ttl)
+        store = (
+            Journal(journal, ttl_s=settings.result_ttl, max_bytes=settings.journal_max_bytes)
+            if journal
+            else MemoryStore(settings.result_ttl)
+        )
         app, listeners = await _serve(settings, self._job_servers, pool, store, self._callbacks, sockets)
         self._reload = Reload(self._given, self._read, app.authorization, listeners.values())
         _tune_garbage_collection()

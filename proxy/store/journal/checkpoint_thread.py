@@ -49,8 +49,12 @@ class Checkpointer:
         self._closing = False
         #: What `PRAGMA data_version` said when the last checkpoint ended: each commit that adds to the log changes it.
         self._seen: tuple[int, ...] | None = None
-        #: How often the log could begin anew; read by others, written here.
+        #: How often the log could begin anew; whether it could the last time, and none is under way; whether somebody
+        #: who reads was in the way. Read by others, written here.
         self.done = 0
+        self.settled = False
+        self.blocked = False
+        self._truncate = False
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self._thread.start()
 
@@ -60,9 +64,10 @@ class Checkpointer:
         if self._written_bytes >= _DUE_BYTES:
             self.make()
 
-    def make(self) -> None:
-        """Make a checkpoint soon."""
+    def make(self, *, truncate: bool = False) -> None:
+        """Make a checkpoint soon. With `truncate` the log gives its room back, and does not keep it for itself."""
         self._written_bytes = 0
+        self._truncate = self._truncate or truncate
         self._due.set()
 
     def close(self) -> None:
@@ -75,22 +80,28 @@ class Checkpointer:
         self._try("SELECT count(*) FROM sqlite_master")  # a connection that has not read anything has no log
         while self._due.wait() and not self._closing:
             self._due.clear()
-            self._checkpoint()
+            self.settled = False
+            self.settled = self._checkpoint()
         self._db.close()
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self) -> bool:
+        """Make one; return whether all of the log was moved."""
+        mode = "TRUNCATE" if self._truncate else "RESTART"
+        self._truncate = False
         with self._file.committing:
             version = self._try(_VERSION)
         if None not in {version, self._seen} and version != self._seen:
             self._try("PRAGMA wal_checkpoint(PASSIVE)")
         for _ in range(_TRIES):
             with self._file.committing:
-                busy, _, _ = self._try("PRAGMA wal_checkpoint(RESTART)") or (True, 0, 0)
+                result = self._try(f"PRAGMA wal_checkpoint({mode})")
                 self._seen = self._try(_VERSION)
-            if not busy:
+            self.blocked = result is not None and bool(result[0])
+            if result is not None and not self.blocked:
                 self.done += 1
-                return
+                return True
             time.sleep(_AGAIN_S)
+        return False
 
     def _try(self, statement: str) -> tuple[int, ...] | None:
         """Return the only row, or None: the writer meets, and tells, whatever is wrong with the file."""

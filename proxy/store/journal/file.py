@@ -18,7 +18,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.store.journal.opening import check_sqlite, connect, lock
+from proxy.store.journal.opening import check_sqlite, connect, is_no_room, lock, words_of
+from proxy.store.journal.origin import is_copy, leave_mark
+from proxy.store.journal.place import Place
+from proxy.store.journal.reserve import Reserve
 from proxy.store.journal.rows import COLUMNS, put_statement, record_of, row_of
 from shared.errors import SettingsError
 
@@ -57,21 +60,73 @@ class JournalFile:
         """
         check_sqlite()
         self.path = Path(path)
+        self._synchronous = synchronous
         #: Held during each transaction here, and by whoever must not meet one.
         self.committing = threading.Lock()
         self._lock = lock(self.path)
         try:
             #: The version of the table, as it was found.
-            self._db, self.version = connect(self.path, synchronous, upgrade=upgrade)
+            self._db, self.version = self._open(upgrade=upgrade)
         except SettingsError:
             os.close(self._lock)
             raise
+        self.is_open = True
+        #: Whether it is an earlier copy of what was written last.
+        self.is_copy = False
+        self._keeps_mark = upgrade
+        if upgrade:
+            self._look_at_origin()
+        #: Where it is, to be looked at.
+        self.place = Place(self.path, self._lock)
+        self.place.opened()
 
     def close(self) -> None:
         """Write everything to where it belongs and let go of the file."""
+        if self._keeps_mark and self.is_open:
+            leave_mark(self._db, self.path)
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
         os.close(self._lock)
+
+    def _look_at_origin(self) -> None:
+        try:
+            self.is_copy = is_copy(self._db, self.path)
+        except sqlite3.Error as exc:
+            self._db.close()
+            os.close(self._lock)
+            raise SettingsError(f"JOURNAL: cannot use {str(self.path)!r}: {words_of(exc)}") from exc
+        leave_mark(self._db, self.path)
+
+    def empty_log(self) -> bool:
+        """Move everything from the log into the file; return whether that was possible. A checkpointer must not run."""
+        with self.committing:
+            left: tuple[int, int, int] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return left == (0, 0, 0)
+
+    def reopen(self) -> None:
+        """Open the file anew, as if it had never been open. Nobody else may have a connection to it.
+
+        Raises:
+            OSError: that cannot be done now; the file is closed.
+        """
+        self.is_open = False
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        try:
+            self._db, _ = connect(self.path, self._synchronous)
+        except SettingsError as exc:
+            raise OSError(str(exc)) from exc
+        self.place.opened()
+        self.is_open = True
+
+    def _open(self, *, upgrade: bool) -> tuple[sqlite3.Connection, int]:
+        try:
+            return connect(self.path, self._synchronous, upgrade=upgrade)
+        except SettingsError as exc:
+            # Where the disk is full, a last bit of it may be ours.
+            if is_no_room(exc.__cause__) and Reserve(self.path).give_up_all():
+                return connect(self.path, self._synchronous, upgrade=upgrade)
+            raise
 
     def write(self, records: Iterable[Record]) -> None:
         """Write all of `records`, or, if that raises, none."""
@@ -81,15 +136,19 @@ class JournalFile:
                 self._db.execute(put_statement(len(rows)), [value for row in rows for value in row])
 
     def probe(self) -> None:
-        """Write something that nobody reads, to see whether that is possible. Raises OSError if the file is gone."""
-        self.check_place()
+        """Write something that nobody reads, to see whether that is possible."""
         with self._transaction():
             self._db.execute("UPDATE probe SET times = times + 1")
 
-    def check_place(self) -> None:
-        """Raise OSError if the file is no longer where it was: what is written to it would not be found again."""
-        if not os.path.samestat(self.path.stat(), os.fstat(self._lock)):
-            raise FileNotFoundError(self.path)
+    def used_bytes(self) -> int:
+        """Return how much of the file holds something."""
+        pages, free = self._pages()
+        return (pages - free) * self._page_bytes()
+
+    def growth_bytes(self) -> int:
+        """Return how much larger the file becomes with the next checkpoint."""
+        pages, _ = self._pages()
+        return pages * self._page_bytes() - self.place.size_bytes
 
     def find(self, column: str, value: str | bytes, finished_after: float) -> Record | None:
         """Return the job whose `column` (id, token_hash, key) is `value`, unless it finished before that Unix time."""
@@ -108,19 +167,28 @@ class JournalFile:
         with self._transaction():
             return self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
 
-    def shrink(self) -> bool:
-        """Give a little of the free space back, if there is much; return whether that was so.
+    def shrink(self, *, all_of_it: bool = False) -> bool:
+        """Give a little of the free space back, if there is much, or any; return whether that was so.
 
         The file itself becomes smaller with the next checkpoint.
         """
-        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
-        if free <= max(_FREE_PAGES, pages // _FREE_SHARE):
+        pages, free = self._pages()
+        if free <= (0 if all_of_it else max(_FREE_PAGES, pages // _FREE_SHARE)):
             return False
         with self._transaction():
             # A step of the statement frees one page, and only a script goes through all of them.
             self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
         return True
+
+    def _pages(self) -> tuple[int, int]:
+        """Return how many pages the file has, and how many of them are free."""
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return pages, free
+
+    def _page_bytes(self) -> int:
+        size: int = self._db.execute("PRAGMA page_size").fetchone()[0]
+        return size
 
     @contextlib.contextmanager
     def _transaction(self, *, explicit: bool = False) -> Iterator[None]:

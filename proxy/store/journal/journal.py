@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal"]
 
+_MAX_BYTES: Final = 1024**3
 _CLOSE_S: Final = 2.0
 #: The least time between the start of two batches: this much for each open job but one, up to the second figure.
 _PACE_S: Final = 0.0005
@@ -46,8 +46,11 @@ _NOTE_S: Final = 0.1
 class Journal:
     """A `JobStore` on a file. Nothing here blocks: the thread in writer_thread.py reads and writes."""
 
-    def __init__(self, file: JournalFile, *, ttl_s: float) -> None:
-        """Take over an open file; must run inside an event loop."""
+    def __init__(self, file: JournalFile, *, ttl_s: float, max_bytes: int = _MAX_BYTES) -> None:
+        """Take over an open file; must run inside an event loop.
+
+        A finished job is remembered for `ttl_s` seconds, unless the file grows beyond `max_bytes`: then the oldest go.
+        """
         self._loop = asyncio.get_running_loop()
         self._path = str(file.path)
         self._trouble = ""
@@ -69,10 +72,15 @@ class Journal:
             file,
             self._batches,
             ttl_s=ttl_s,
+            max_bytes=max_bytes,
             tell=self._tell,
             on_trouble=self._on_trouble,
         )
         self._silence_timer = self._loop.call_later(LIMIT_S, self._look)
+        if file.is_copy:
+            log.event(
+                "warning", "the journal is an earlier copy; its open jobs may have been submitted", file=self._path
+            )
 
     @property
     def trouble(self) -> str:
@@ -84,7 +92,7 @@ class Journal:
     def readings(self) -> Iterable[Reading]:
         """See `JobStore.readings`."""
         writer = self.writer
-        size = _size_bytes(self._path) + _size_bytes(f"{self._path}-wal")
+        upkeep = writer.upkeep
         queued = len(self._waiting) + len(self._away) + len(self._notes)
         return (
             _gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
@@ -92,12 +100,22 @@ class Journal:
             _gauge(
                 "journal_backlog", "Jobs that will be recorded when the journal is available again.", writer.backlog
             ),
-            _gauge("journal_size_bytes", "Size of the journal and its write-ahead log.", size),
+            _gauge(
+                "journal_size_bytes",
+                "Size of the journal and its write-ahead log.",
+                upkeep.size_bytes + upkeep.log_bytes,
+            ),
+            _gauge("journal_limit_bytes", "How large the journal may grow.", upkeep.limit_bytes),
             _counter("journal_commits", "Transactions.", writer.commits),
             _counter("journal_failures", "Transactions that failed.", writer.failures),
             _counter("journal_records_written", "Records written.", writer.written),
             _counter("journal_records_given_up", "Records dropped because the backlog was full.", writer.given_up),
-            _counter("journal_jobs_expired", "Jobs deleted after RESULT_TTL.", writer.expired),
+            _counter("journal_jobs_expired", "Jobs deleted after RESULT_TTL.", upkeep.expired),
+            _counter(
+                "journal_jobs_evicted",
+                "Jobs deleted before RESULT_TTL, as the journal had grown to its limit.",
+                upkeep.evicted,
+            ),
         )
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
@@ -285,10 +303,3 @@ def _gauge(name: str, words: str, value: float) -> Reading:
 
 def _counter(name: str, words: str, value: float) -> Reading:
     return Reading(name=name, help=words, value=value, counter=True)
-
-
-def _size_bytes(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return 0

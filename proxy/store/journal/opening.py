@@ -14,7 +14,7 @@ from typing import Final
 from proxy.store.journal.schema import prepare
 from shared.errors import SettingsError
 
-__all__ = ["OLDEST_SQLITE", "check_sqlite", "connect", "lock", "words_of"]
+__all__ = ["OLDEST_SQLITE", "check_sqlite", "connect", "is_no_room", "lock", "words_of"]
 
 #: The first with INSERT ... ON CONFLICT DO UPDATE for a table that has another unique column; nothing newer is used.
 #: 3.24.0 fails at it, 3.26.0 (RHEL 8), 3.31.1 (Ubuntu 20.04) and 3.40.1 (Debian 12) pass all tests of the journal.
@@ -27,6 +27,14 @@ _NOT_LOCAL: Final = {
     sqlite3.SQLITE_IOERR_SHMMAP,
     sqlite3.SQLITE_IOERR_SHMOPEN,
     sqlite3.SQLITE_IOERR_UNLOCK,
+}
+#: What a write meets on a full disk, or beyond a quota.
+_NO_ROOM: Final = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_WRITE,
 }
 _BUSY_S: Final = 5.0
 
@@ -97,6 +105,11 @@ def connect(path: Path, synchronous: str = "NORMAL", *, upgrade: bool = True) ->
         _close(db)
         raise
     return db, version
+
+
+def is_no_room(exc: BaseException | None) -> bool:
+    """Return whether this is what happens when the disk is full, or a quota is."""
+    return getattr(exc, "sqlite_errorcode", 0) in _NO_ROOM
 
 
 def words_of(exc: Exception) -> str:

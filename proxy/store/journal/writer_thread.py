@@ -7,8 +7,8 @@ written, since it says everything. Questions are answered after the writes of th
 finds it.
 
 A commit that fails fails everybody in its batch. What was to be kept goes to the backlog, the newest record of each
-job, and is tried again every `_RETRY_S` until it can be written; answers to questions look there first. While
-nothing comes, one write that nobody reads shows whether the trouble is over.
+job, and is tried again every `_RETRY_S` until it can be written; answers to questions look there first. What can be
+done against the trouble is done before, and one write that nobody reads shows whether it is over (upkeep.py).
 
 A record that SQLite cannot take, such as one that is too large, is given up alone, and told. So is a bug of ours: it
 fails the orders of its batch, and the thread goes on.
@@ -31,7 +31,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from proxy import log
 from proxy.store.journal.backlog import Backlog
 from proxy.store.journal.checkpoint_thread import Checkpointer
-from proxy.store.journal.opening import words_of
+from proxy.store.journal.opening import is_no_room, words_of
+from proxy.store.journal.place import LogGoneError, ReplacedError
+from proxy.store.journal.upkeep import Upkeep
 from shared.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -43,10 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Find", "Order", "Put", "Unfinished", "WriterThread"]
 
 _RETRY_S: Final = 0.5
-_EXPIRE_BATCH: Final = 200
-#: How often expired jobs are deleted.
-_EXPIRE_S: Final = 5.0
-_LEAST_EXPIRE_S: Final = 0.1
 #: What SQLite and its module raise because of a record; anything else is the disk's or ours.
 _UNFIT: Final = (
     sqlite3.DataError,
@@ -97,6 +95,7 @@ class WriterThread:
         batches: queue.SimpleQueue[list[Order] | None],
         *,
         ttl_s: float,
+        max_bytes: int,
         tell: Callable[[list[Callable[[], None]], int], None],
         on_trouble: Callable[[str], None],
         clock: Callable[[], float] = time.time,
@@ -107,20 +106,21 @@ class WriterThread:
         calls is `on_trouble`, with what is wrong, and with nothing when it is over.
         """
         self._file = file
+        self._path = str(file.path)
         self._batches = batches
         self._ttl_s = ttl_s
         self._tell_loop = tell
         self._on_trouble = on_trouble
         self._clock = clock
-        self._expire_s = max(_LEAST_EXPIRE_S, min(_EXPIRE_S, ttl_s / 4))
         self._backlog = Backlog()
         self._trouble = ""
         self._damaged = False
-        self._shrunk = False
+        self._retry_at = 0.0
         self._news: list[Callable[[], None]] = []
         self.checkpointer = Checkpointer(file)
-        #: Transactions, failed ones, records written, those that cannot be, expired jobs; read by others, written here.
-        self.commits = self.failures = self.written = self.unfit = self.expired = 0
+        self.upkeep = Upkeep(file, self.checkpointer, ttl_s=ttl_s, max_bytes=max_bytes, clock=clock)
+        #: Transactions, failed ones, records written, those that cannot be; read by others, written here.
+        self.commits = self.failures = self.written = self.unfit = 0
         #: When it began what it is at, by the monotonic clock; 0: nothing.
         self.busy_since = 0.0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -146,16 +146,17 @@ class WriterThread:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        next_expiry = time.monotonic() + self._expire_s
+        self._look_after(self.upkeep.start)
+        next_step = time.monotonic() + self.upkeep.every_s
         orders: list[Order] | None = []
         while orders is not None:
-            wait_s = next_expiry - time.monotonic()
-            orders = self._take(min(wait_s, _RETRY_S) if self._trouble else wait_s)
+            wait_s = next_step - time.monotonic()
+            orders = self._take(_RETRY_S if self._trouble else wait_s)
             self.busy_since = time.monotonic()
             self._carry_out_safely(orders if orders is not None else [])
-            if time.monotonic() >= next_expiry:
-                more = self._expire()
-                next_expiry = time.monotonic() + (0.0 if more else self._expire_s)
+            if time.monotonic() >= next_step:
+                more = not self._trouble and self._look_after(self.upkeep.step)
+                next_step = time.monotonic() + (0.0 if more else self.upkeep.every_s)
             self.busy_since = 0.0
         self.checkpointer.close()
         self._file.close()
@@ -197,24 +198,23 @@ class WriterThread:
     def _write(self, puts: list[Put]) -> None:
         batch = self._backlog.records() | {put.record.id: put.record for put in puts}
         try:
-            if self._damaged:
-                raise sqlite3.DatabaseError(self._trouble)
             if self._trouble:
-                self._file.probe()
+                self._recover()
+            results_bytes = sum(len(record.callback or b"") for record in batch.values())
+            self.upkeep.check_room(results_bytes)
             unfit = self._write_fit(batch)
         except (sqlite3.Error, OSError, MemoryError) as exc:
             self.failures += 1
             for put in puts:
                 self._backlog.add(put.record, keep=put.keep)
-            self._set_trouble(_reason(exc))
-            self._note_damage(exc)
+            self._meet(exc)
             for put in puts:
                 if put.done is not None:
                     self._fail(put.done, f"the journal cannot be written: {self._trouble}")
             return
         self.commits += 1
         self.written += len(batch) - len(unfit)
-        self.checkpointer.wrote(len(batch), sum(len(record.callback or b"") for record in batch.values()))
+        self.checkpointer.wrote(len(batch), results_bytes)
         self._backlog.clear()
         self._set_trouble("")
         for put in puts:
@@ -241,25 +241,54 @@ class WriterThread:
         record = self._backlog.find(order.column, order.value)
         return record or self._file.find(order.column, order.value, self._clock() - self._ttl_s)
 
-    def _expire(self) -> bool:
-        """Delete expired jobs; return whether there are more."""
+    # --- trouble -----------------------------------------------------------------------------------------------------
+
+    def _look_after(self, upkeep: Callable[[], _T]) -> _T | None:
         try:
-            if self._damaged:
-                return False
-            self._file.check_place()
-            expired = self._file.expire(self._clock() - self._ttl_s, _EXPIRE_BATCH)
-            shrunk = self._file.shrink()
-        except (sqlite3.Error, OSError) as exc:
-            self._set_trouble(_reason(exc))
-            self._note_damage(exc)
-            self._tell()
-            return False
-        self.expired += expired
-        self.checkpointer.wrote(expired)
-        if self._shrunk and not shrunk:
-            self.checkpointer.make()  # which makes the file itself smaller
-        self._shrunk = shrunk
-        return expired == _EXPIRE_BATCH or shrunk
+            return upkeep()
+        except (sqlite3.Error, OSError, MemoryError) as exc:
+            self._meet(exc)
+        except Exception as exc:  # noqa: BLE001 - as above
+            log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
+        self._tell()
+        return None
+
+    def _recover(self) -> None:
+        """Do what can be done; raise what still stands against writing."""
+        now = time.monotonic()
+        if self._damaged or now < self._retry_at:
+            raise OSError(self._trouble)
+        self._retry_at = now + _RETRY_S
+        if not self._file.is_open:
+            self._open_anew()
+        try:
+            self.upkeep.recover()
+        except LogGoneError:
+            self._save_log()
+            self.upkeep.recover()
+
+    def _save_log(self) -> None:
+        """Move what a removed log holds into the file while we have it open, and begin a new one."""
+        self.checkpointer.close()
+        if not self._file.empty_log():
+            self._begin_checkpoints()
+            raise OSError("its write-ahead log was removed, and cannot be saved as long as another process reads it")
+        self._open_anew()
+        log.event("warning", "the journal's write-ahead log was removed; it was saved and begun anew", file=self._path)
+
+    def _open_anew(self) -> None:
+        self._file.reopen()
+        self._begin_checkpoints()
+
+    def _begin_checkpoints(self) -> None:
+        self.checkpointer = self.upkeep.checkpointer = Checkpointer(self._file)
+
+    def _meet(self, exc: Exception) -> None:
+        """Take note of what stands against writing, and do at once what can be done against it."""
+        if is_no_room(exc):
+            self.upkeep.make_room()
+        self._set_trouble(_reason(exc))
+        self._note_damage(exc)
 
     def _note_damage(self, exc: Exception) -> None:
         if _is_damage(exc) and not self._damaged:
@@ -267,7 +296,7 @@ class WriterThread:
             self._set_trouble(f"the file is damaged ({exc}); restore it or move it away, then start the proxy again")
 
     def _set_trouble(self, trouble: str) -> None:
-        if bool(trouble) is not bool(self._trouble) or (self._damaged and trouble != self._trouble):
+        if trouble != self._trouble:
             self._news.append(functools.partial(self._on_trouble, trouble))
         self._trouble = trouble
 
@@ -314,8 +343,8 @@ def _settle_error(done: asyncio.Future[Any], error: StoreUnavailableError) -> No
 def _is_damage(exc: Exception) -> bool:
     """Return whether the file itself is damaged: writing more would make it worse."""
     code = getattr(exc, "sqlite_errorcode", 0) or 0
-    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    return isinstance(exc, ReplacedError) or code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def _reason(exc: Exception) -> str:
-    return "the file was moved or removed" if isinstance(exc, FileNotFoundError) else words_of(exc)
+    return exc.strerror if isinstance(exc, OSError) and exc.strerror else words_of(exc)

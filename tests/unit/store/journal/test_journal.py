@@ -37,7 +37,7 @@ def full_disk(path: Path) -> Iterator[None]:
 
 
 def _has_expired(journal: Journal, count: int) -> bool:
-    return journal.writer.expired == count
+    return journal.writer.upkeep.expired == count
 
 
 async def test_what_is_noted_is_written_when_nothing_else_is(journal: Journal, path: Path) -> None:
@@ -228,6 +228,6 @@ async def test_room_that_a_burst_took_is_given_back(path: Path) -> None:
     journal = Journal(JournalFile(str(path)), ttl_s=0.2)
     await asyncio.gather(*(journal.put(finished(callback=b"x" * 4000)) for _ in range(1000)))
 
-    await eventually(lambda: journal.writer.expired == 1000 and path.stat().st_size < 1_500_000)
+    await eventually(lambda: journal.writer.upkeep.expired == 1000 and path.stat().st_size < 1_500_000)
 
     await journal.close()

@@ -1,0 +1,58 @@
+"""Whether the journal is the one that was written last, or an earlier copy that was put in its place.
+
+A copy says of a job that waits for a worker that it was not submitted, which may be long untrue. So at each start and
+at each orderly end a new mark is written into the journal and into a file beside it. Where the two differ, the journal
+is a copy, and what it does not know for certain is unknown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+__all__ = ["is_copy", "leave_mark"]
+
+#: In the table `probe`, beside the row that is written to see whether that is possible.
+_ROW: Final = 2
+_MARK_BITS: Final = 62
+_UNCERTAIN: Final = (
+    "UPDATE jobs SET state = 'submitting', submitted = 'unknown' WHERE state IN ('accepted', 'assigned')"
+)
+
+
+def is_copy(db: sqlite3.Connection, path: Path) -> bool:
+    """Return whether the journal is a copy; what it says of jobs that may have been submitted since is made unknown.
+
+    Raises:
+        sqlite3.Error: that cannot be written.
+    """
+    row = db.execute("SELECT times FROM probe WHERE n = ?", (_ROW,)).fetchone()
+    if row is None:  # new, or of an earlier version
+        return False
+    try:
+        beside = _beside(path).read_text("ascii", "replace")
+    except OSError:
+        beside = ""
+    if beside == str(row[0]):
+        return False
+    db.execute(_UNCERTAIN)
+    return True
+
+
+def leave_mark(db: sqlite3.Connection, path: Path) -> None:
+    """Tell this moment from all that copies may have been made of. Where that fails, a copy may not be noticed."""
+    mark = secrets.randbits(_MARK_BITS)
+    with contextlib.suppress(sqlite3.Error, OSError):
+        db.execute("INSERT OR REPLACE INTO probe VALUES (?, ?)", (_ROW, mark))
+        # From here on, a death before the end makes a copy of it: jobs are then unknown that were not submitted.
+        fd = os.open(_beside(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            file.write(str(mark))
+
+
+def _beside(path: Path) -> Path:
+    return Path(f"{os.path.realpath(path)}-mark")

@@ -1,0 +1,129 @@
+"""Whether the journal's files are still where they were, and what they were.
+
+SQLite has them open and would not notice: what it writes to a file that was removed or replaced is found by nobody. So
+their names are looked at now and then, and so is the head of the file: how long it says that the file is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+__all__ = ["LogGoneError", "Place", "ReplacedError"]
+
+#: The head of the file (https://sqlite.org/fileformat.html#the_database_header).
+_HEAD_BYTES: Final = 100
+_MAGIC: Final = b"SQLite format 3\0"
+_PAGE_SIZE: Final = slice(16, 18)
+_PAGES: Final = slice(28, 32)
+#: How the largest page size, which does not fit, is written.
+_LARGEST_PAGE: Final = (1, 65536)
+
+
+class LogGoneError(OSError):
+    """The write-ahead log, or its index, was removed. What was in it is still known to those who have it open."""
+
+
+class ReplacedError(sqlite3.DatabaseError):
+    """The file is not what it was: it was cut off, or something else was written over it."""
+
+
+class Place:
+    """Looks at the files of one journal. Blocks."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        """`fd` is an open descriptor of the journal."""
+        self._path = path
+        self._fd = fd
+        real = os.path.realpath(path)
+        self._log = Path(f"{real}-wal")
+        #: The log's index, where SQLite's locks are.
+        self.index = Path(f"{real}-shm")
+        self._numbers = {self._log: 0, self.index: 0}
+        self._suspected: tuple[int, int] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the journal's file."""
+        return os.fstat(self._fd).st_size
+
+    @property
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log."""
+        try:
+            return self._log.stat().st_size
+        except OSError:
+            return 0
+
+    @property
+    def free_bytes(self) -> int:
+        """How much room the disk has for us."""
+        disk = os.fstatvfs(self._fd)
+        return disk.f_bavail * disk.f_frsize
+
+    def opened(self) -> None:
+        """Learn what stands beside the journal now that it is open."""
+        for path in self._numbers:
+            self._numbers[path] = _number_of(path)
+
+    def check(self) -> None:
+        """Look at the journal's own name.
+
+        Raises:
+            OSError: there is nothing of that name, or another file.
+        """
+        try:
+            here = os.path.samestat(self._path.stat(), os.fstat(self._fd))
+        except FileNotFoundError:
+            here = False
+        if not here:
+            raise FileNotFoundError(errno.ENOENT, "the file was moved or removed")
+
+    def check_all(self, *, settled: bool) -> None:
+        """Look at everything; `settled`: the last checkpoint was complete, and none is under way.
+
+        Raises:
+            OSError: see `check`.
+            LogGoneError: the log or its index was removed.
+            ReplacedError: the file itself was changed by somebody else.
+        """
+        self.check()
+        for path, number in self._numbers.items():
+            if number and _number_of(path) != number:
+                self._check_absent(path)
+        if settled:
+            self._check_head()
+        else:
+            self._suspected = None
+
+    def _check_absent(self, path: Path) -> None:
+        size = path.stat().st_size if path.exists() else 0
+        if size and path == self._log:
+            raise OSError(f"{str(path)!r} was replaced by another file; remove it")
+        raise LogGoneError(f"{str(path)!r} was removed")
+
+    def _check_head(self) -> None:
+        size = self.size_bytes
+        head = os.pread(self._fd, _HEAD_BYTES, 0)
+        if not head.startswith(_MAGIC):
+            raise ReplacedError("something else was written over it")
+        page_size = int.from_bytes(head[_PAGE_SIZE], "big")
+        if page_size == _LARGEST_PAGE[0]:
+            page_size = _LARGEST_PAGE[1]
+        found = (size, int.from_bytes(head[_PAGES], "big") * page_size)
+        short = found[0] < found[1]
+        # Twice, as somebody else may have made a checkpoint between the two looks above.
+        if short and found == self._suspected:
+            raise ReplacedError(f"it was cut off: it has {found[0]} bytes instead of {found[1]}")
+        self._suspected = found if short else None
+
+
+def _number_of(path: Path) -> int:
+    """Return what tells a file from others; 0: there is none."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0

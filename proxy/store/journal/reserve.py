@@ -1,0 +1,99 @@
+"""Room on the disk that the journal holds for the moment when there is no more: deleting needs some as well.
+
+SQLite writes to its log whatever it changes, deletions too, and what stands in the log needs room in the file before
+the log can be started anew. So a journal on a full disk could not even forget. The reserve is a file beside it. It is
+given up when a write finds no room, and jobs are recorded again once it can be had again: room that the next few
+results would take is none.
+
+A last bit of it stays, so that the journal can be opened on a disk that is still full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+__all__ = ["Reserve"]
+
+#: Twice what usually stands in the log; but no more than this share of a small file system.
+_BYTES: Final = 8 * 1024 * 1024
+_SHARE: Final = 16
+#: What opening a journal takes, several times.
+_LAST_BYTES: Final = 256 * 1024
+_ZEROS: Final = bytes(256 * 1024)
+
+
+class Reserve:
+    """The reserve of one journal. Blocks."""
+
+    def __init__(self, journal: Path) -> None:
+        self.path = Path(f"{os.path.realpath(journal)}-reserve")
+        self.held = False
+        #: How much it holds.
+        self.size_bytes = _BYTES
+
+    def take(self) -> bool:
+        """Take it, if as much is left besides; return whether it is held."""
+        if not self.held:
+            with contextlib.suppress(OSError):
+                self.held = self._take()
+        return self.held
+
+    def missing_bytes(self) -> int:
+        """Return how much more room the disk needs for it to be taken; 0: there is enough."""
+        disk = os.statvfs(self.path.parent)
+        size = _size_on(disk)
+        try:
+            has = self.path.stat().st_size
+        except OSError:
+            has = 0
+        return max(0, 2 * size - has - disk.f_bavail * disk.f_frsize) if has < size else 0
+
+    def give_up(self) -> None:
+        """Make room, but for the last bit."""
+        self.held = False
+        with contextlib.suppress(OSError):
+            os.truncate(self.path, min(_LAST_BYTES, self.path.stat().st_size))
+
+    def give_up_all(self) -> bool:
+        """Make room with the last bit as well; return whether there was any."""
+        self.held = False
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+            return True
+        return False
+
+    def _take(self) -> bool:
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            disk = os.fstatvfs(fd)
+            size = self.size_bytes = _size_on(disk)
+            has = os.fstat(fd).st_size
+            if has < size:
+                if disk.f_bavail * disk.f_frsize < 2 * size - has:
+                    return False
+                _allocate(fd, size, has)
+            return True
+        finally:
+            os.close(fd)
+
+
+def _size_on(disk: os.statvfs_result) -> int:
+    return max(_LAST_BYTES, min(_BYTES, disk.f_blocks * disk.f_frsize // _SHARE))
+
+
+def _allocate(fd: int, size: int, has: int) -> None:
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as exc:
+        try:
+            if exc.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
+                raise
+            for start in range(has, size, len(_ZEROS)):  # this file system has no other way
+                os.pwrite(fd, _ZEROS[: size - start], start)
+        except OSError:
+            os.ftruncate(fd, min(has, _LAST_BYTES))
+            raise

@@ -1,0 +1,85 @@
+"""An earlier copy of a journal that is put in its place: it is noticed, and says nothing that may be untrue."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from proxy.store.journal.file import JournalFile
+from proxy.store.record import Record
+from shared.lifecycle import State
+from tests.support.records import a_record, finished
+
+
+def open_jobs(path: Path) -> tuple[bool, list[Record]]:
+    """Start on a journal; return whether it is a copy, and its open jobs."""
+    with closing(JournalFile(str(path))) as file:
+        return file.is_copy, file.unfinished()
+
+
+@pytest.fixture
+def queued(path: Path) -> Record:
+    """A job that nobody has begun, in a journal whose process is dead."""
+    record = a_record()
+    file = JournalFile(str(path))
+    file.write([record, finished()])
+    crash(file)
+    return record
+
+
+def crash(file: JournalFile) -> None:
+    """Let go of a file as a process that is killed does."""
+    file._keeps_mark = False  # noqa: SLF001 - an orderly end would leave one
+    file.close()
+
+
+def test_the_journal_itself_is_believed(path: Path, queued: Record) -> None:
+    """After a crash, after an end, and after it was moved together with what stands beside it."""
+    assert open_jobs(path) == (False, [queued])
+    assert open_jobs(path) == (False, [queued])
+    moved = path.with_name("moved")
+    path.rename(moved)
+    Path(f"{path}-mark").rename(f"{moved}-mark")
+    assert open_jobs(moved) == (False, [queued])
+
+
+@pytest.mark.parametrize("how", ["cp", "backup", "vacuum"])
+@pytest.mark.parametrize("since", ["a start", "an end"])
+def test_of_a_copy_nothing_is_said_not_to_be_submitted(path: Path, queued: Record, how: str, since: str) -> None:
+    """However it was made, and though the file that it is written over is the same."""
+    copy = path.with_name("copy")
+    running = JournalFile(str(path)) if since == "an end" else None
+    if how == "cp" and running is None:
+        shutil.copy(path, copy)
+    else:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            if how == "vacuum":
+                source.execute("VACUUM INTO ?", (f"{copy}2",))
+                Path(f"{copy}2").rename(copy)
+            else:
+                source.backup(target)
+    if running is None:
+        running = JournalFile(str(path))
+        crash(running)
+    else:
+        running.close()
+    path.write_bytes(copy.read_bytes())
+
+    is_copy, (job,) = open_jobs(path)
+
+    assert is_copy
+    assert job.id == queued.id
+    assert job.state is State.SUBMITTING
+    assert open_jobs(path) == (False, [job]), "it is the journal now"
+
+
+def test_one_whose_mark_is_gone_is_a_copy(path: Path, queued: Record) -> None:
+    """As on another machine."""
+    Path(f"{path}-mark").unlink()
+    is_copy, (job,) = open_jobs(path)
+    assert is_copy
+    assert (job.id, job.state) == (queued.id, State.SUBMITTING)

@@ -1,0 +1,183 @@
+"""The journal's upkeep: how large it grows, what happens on a full disk, and to files that others lay hands on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy import log
+from proxy.store.journal import upkeep
+from proxy.store.journal.file import JournalFile
+from proxy.store.journal.journal import Journal
+from proxy.store.journal.place import Place
+from proxy.store.journal.reserve import Reserve
+from shared.errors import StoreUnavailableError
+from tests.support.records import a_record, finished
+from tests.support.waiting import eventually
+
+_MIB = 1024 * 1024
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What is logged."""
+    said: list[dict[str, Any]] = []
+    monkeypatch.setattr(log, "event", lambda _, what, **fields: said.append({"what": what, **fields}))
+    return said
+
+
+def said(lines: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
+    """Return the lines that begin so."""
+    return [line for line in lines if line["what"].startswith(what)]
+
+
+# --- a limit in bytes ------------------------------------------------------------------------------------------------
+
+
+async def test_at_its_limit_the_oldest_finished_jobs_are_forgotten(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Long before their time; open ones stay, and so do the newest."""
+    journal = Journal(JournalFile(str(path)), ttl_s=3600, max_bytes=_MIB)
+    still_open, begun = a_record(), time.time() - 1000
+    await journal.put(still_open)
+    records = [finished(callback=b"x" * 4000, finished_at=begun + n) for n in range(1000)]
+    for begin in range(0, 1000, 100):
+        await asyncio.gather(*(journal.put(record) for record in records[begin : begin + 100]))
+
+    keeper = journal.writer.upkeep
+    await eventually(lambda: keeper.evicted and keeper.evicted == 1000 - _finished_in(path))
+    await eventually(lambda: journal.writer.upkeep.size_bytes < 3 * _MIB)
+    assert await journal.by_id(records[0].id) is None
+    assert await journal.by_id(records[-1].id) == records[-1]
+    assert await journal.by_id(still_open.id) == still_open
+    assert said(lines, "finished jobs were forgotten before RESULT_TTL")
+    await journal.close()
+
+
+def _finished_in(path: Path) -> int:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
+        count: int = reader.execute("SELECT count(*) FROM jobs WHERE finished_at IS NOT NULL").fetchone()[0]
+        return count
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------
+
+
+async def test_before_the_disk_is_full_nothing_is_recorded_and_with_room_all_is_well(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to start anything again."""
+    journal = Journal(JournalFile(str(path)), ttl_s=3600)
+    await journal.put(a_record())
+    monkeypatch.setattr(Place, "free_bytes", property(lambda _: 4096))
+
+    with pytest.raises(StoreUnavailableError, match="the disk is full"):
+        await journal.put(a_record())
+    kept = finished()
+    with pytest.raises(StoreUnavailableError):
+        await journal.put(kept, keep=True)
+    assert await journal.by_id(kept.id) == kept
+
+    monkeypatch.undo()
+    await eventually(lambda: not journal.trouble)
+    await journal.put(a_record())
+    await journal.close()
+    with closing(JournalFile(str(path))) as file:
+        assert file.find("id", kept.id, 0) == kept
+
+
+def test_the_reserve_is_given_up_but_for_a_last_bit_and_taken_again(tmp_path: Path) -> None:
+    """The last bit is for a start on a disk that is still full."""
+    reserve = Reserve(tmp_path / "jobs")
+    assert reserve.missing_bytes() == 0
+    assert reserve.take()
+    full = reserve.path.stat()
+    assert full.st_size == reserve.size_bytes
+    assert full.st_blocks * 512 >= reserve.size_bytes
+    assert full.st_mode & 0o077 == 0
+
+    reserve.give_up()
+    assert 0 < reserve.path.stat().st_size < reserve.size_bytes
+    assert not reserve.held
+    assert reserve.take()
+    assert reserve.give_up_all()
+    assert not reserve.path.exists()
+    assert not reserve.give_up_all()
+
+
+def test_a_reserve_for_which_there_is_no_room_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is known how much is missing."""
+    reserve = Reserve(tmp_path / "jobs")
+    disk = os.statvfs(tmp_path)
+    fields = list(disk)
+    fields[4] = 10  # f_bavail
+    nearly_full = os.statvfs_result(fields)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: nearly_full)
+    monkeypatch.setattr(os, "statvfs", lambda _: nearly_full)
+    assert not reserve.take()
+    assert reserve.missing_bytes() == 2 * reserve.size_bytes - 10 * disk.f_frsize
+
+
+# --- files that others lay hands on ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffixes", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
+async def test_a_log_that_was_removed_is_saved_and_begun_anew(
+    path: Path, suffixes: list[str], lines: list[dict[str, Any]]
+) -> None:
+    """What was in it is not lost, nor what comes after."""
+    journal = Journal(JournalFile(str(path)), ttl_s=1_000_000)
+    before = [finished() for _ in range(50)]
+    await asyncio.gather(*(journal.put(record) for record in before))
+    for suffix in suffixes:
+        Path(f"{path}{suffix}").unlink()
+
+    await eventually(lambda: said(lines, "the journal's write-ahead log was removed"))
+    await eventually(lambda: not journal.trouble)
+    after = finished()
+    await journal.put(after)
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:  # others find all of it
+        assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (51,)
+    await journal.close()
+
+
+@pytest.mark.parametrize("left_bytes", [0, 50, 8192], ids=["empty", "half a head", "two pages"])
+async def test_a_journal_that_was_cut_off_is_not_written_any_more(path: Path, left_bytes: int) -> None:
+    """Nor is it called well: new jobs are refused."""
+    journal = Journal(JournalFile(str(path)), ttl_s=3600)
+    await asyncio.gather(*(journal.put(finished(callback=b"x" * 4000)) for _ in range(50)))
+    journal.writer.checkpointer.make()
+    await eventually(lambda: journal.writer.checkpointer.settled)
+    os.truncate(path, left_bytes)
+
+    await eventually(lambda: journal.trouble)
+    assert "damaged" in journal.trouble
+    with pytest.raises(StoreUnavailableError):
+        await journal.put(a_record())
+    await journal.close()
+
+
+async def test_a_log_that_grows_because_of_a_reader_is_told_and_bounded(
+    path: Path, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New jobs are refused before it fills the disk; without the reader all is well again."""
+    monkeypatch.setattr(upkeep, "_LONG_LOG_BYTES", _MIB)
+    journal = Journal(JournalFile(str(path)), ttl_s=3600, max_bytes=4 * _MIB)
+    await journal.put(finished())
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM jobs").fetchone()
+        for _ in range(6):
+            await asyncio.gather(*(journal.put(finished(callback=b"x" * 10_000)) for _ in range(100)))
+        await eventually(lambda: said(lines, "the journal's write-ahead log grows"))
+        await eventually(lambda: "write-ahead log" in journal.trouble)
+    await eventually(lambda: not journal.trouble)
+    await journal.put(a_record())
+    await eventually(lambda: said(lines, "the journal's write-ahead log can be started anew again"))
+    await journal.close()
