@@ -22,13 +22,14 @@ from tests.support.gateways import FILES, Gateway, Times, accepts, running
 from tests.support.http import fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
+from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import eventually
 
 #: What every answer of a gateway's own says, so that nobody sends a job again on its word.
 _MEMBERS: Final = {"type", "title", "status", "detail", "code", "job_id", "submitted", "retry_safe"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gateway_port() -> Iterator[int]:
     """A port that nobody else is given: bound all the time, and listened on by the gateway."""
     with socket.socket() as reservation:
@@ -44,16 +45,10 @@ def settings() -> dict[str, str]:
 
 
 @pytest.fixture
-def behind(job_server: JobServer, gateway_port: int, settings: dict[str, str]) -> Iterator[ProxyProcess]:
+def behind(proxies: SharedProxies, job_server: JobServer, gateway_port: int, settings: dict[str, str]) -> ProxyProcess:
     """A proxy that tells the job server to call back through the gateway, and believes it."""
-    ours = {
-        "JOB_SERVER_URL": job_server.url,
-        "CALLBACK_URL": f"https://127.0.0.1:{gateway_port}/callback",
-        "TRUSTED_PROXIES": "127.0.0.1",
-        "WORKER_SPARES": "2",
-    }
-    with ProxyProcess.started(**ours | settings) as proxy:
-        yield proxy
+    ours = {"CALLBACK_URL": f"https://127.0.0.1:{gateway_port}/callback", "TRUSTED_PROXIES": "127.0.0.1"}
+    return proxies.get(**ours, **settings)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
@@ -13,8 +12,8 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 from tests.support.gateways import Times, running
 from tests.support.http import fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
-from tests.support.proxy_process import ProxyProcess
 from tests.support.real_clients import CLIENTS, post_with
+from tests.support.shared_proxies import SharedProxies
 
 #: The idle times of the files, made shorter: how long the gateway, and how long the proxy, keeps a connection.
 GATEWAY_IDLE_S = 1
@@ -23,32 +22,31 @@ PROXY_IDLE_S = 2
 PAUSES_S = [around + n / 50 for around in (GATEWAY_IDLE_S, PROXY_IDLE_S) for n in range(-2, 3)]
 
 
-@pytest.fixture
-def gateway_port() -> Iterator[int]:
-    """A port that nobody else is given: bound all the time, and listened on by the gateway."""
-    with socket.socket() as reservation:
+@pytest.fixture(scope="session", params=["nginx", "haproxy"])
+def running_gateway(
+    request: pytest.FixtureRequest, proxies: SharedProxies, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a gateway in front of a proxy that keeps connections longer."""
+    kept = proxies.get(KEEP_ALIVE_TIMEOUT=str(PROXY_IDLE_S), MAX_JOBS="400")
+    with socket.socket() as reservation:  # bound all the time, and listened on by the gateway
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))
-        yield reservation.getsockname()[1]
+        port, folder, times = (
+            reservation.getsockname()[1],
+            tmp_path_factory.mktemp("gateway"),
+            Times(idle=f"{GATEWAY_IDLE_S}s"),
+        )
+        with running(request.param, port, kept.url, folder, times, tls=False) as gateway:
+            yield gateway.url
 
 
 @pytest.fixture
-def kept(job_server: JobServer) -> Iterator[ProxyProcess]:
-    """A proxy that keeps connections longer than the gateways do."""
-    settings = {"KEEP_ALIVE_TIMEOUT": str(PROXY_IDLE_S), "MAX_JOBS": "400", "WORKER_MAX_JOBS": "0"}
-    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, **settings) as proxy:
-        yield proxy
+def gateway(running_gateway: str, job_server: JobServer) -> str:
+    """The address of a gateway; the proxy behind it is before a fresh job server."""
+    return running_gateway
 
 
-@pytest.fixture(params=["nginx", "haproxy"])
-def gateway(request: pytest.FixtureRequest, kept: ProxyProcess, gateway_port: int, tmp_path: Path) -> Iterator[str]:
-    """The address of a gateway in front of it."""
-    times = Times(idle=f"{GATEWAY_IDLE_S}s")
-    with running(request.param, gateway_port, kept.url, tmp_path, times, tls=False) as gateway:
-        yield gateway.url
-
-
-async def test_no_request_meets_a_connection_that_is_being_closed(gateway: str, kept: ProxyProcess) -> None:
+async def test_no_request_meets_a_connection_that_is_being_closed(gateway: str) -> None:
     """Five hundred requests with pauses around every idle time."""
     connector = TCPConnector(limit=0, keepalive_timeout=60)
     async with ClientSession(connector=connector, timeout=ClientTimeout(total=40)) as session:
@@ -77,5 +75,5 @@ async def test_clients_as_they_come_pass_a_gateway(name: str, gateway: str, job_
 
     replies = await post_with(name, f"{gateway}/queueJob", {"account": ref, "ref": ref}, [0, 950, 1000, 1050])
 
-    assert [reply.status for reply in replies] == [200] * 4
+    assert [reply.status for reply in replies] == [200] * 4, replies
     assert len(job_server.submissions(ref)) == 4

@@ -26,9 +26,9 @@ class SharedProxies:
         self._proxies: dict[frozenset[tuple[str, str]], ProxyProcess] = {}
 
     def get(self, **settings: str) -> ProxyProcess:
-        """Return the proxy that has these settings."""
+        """Return the proxy that has these settings; another one where a test has ended that."""
         key = frozenset(settings.items())
-        if key not in self._proxies:
+        if key not in self._proxies or self._proxies[key].returncode is not None:
             defaults = {"JOB_SERVER_URL": self._job_server_url, "WORKER_SPARES": "4"}
             self._proxies[key] = ProxyProcess.started(**(defaults | settings))
         return self._proxies[key]

@@ -102,7 +102,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
 CHARACTERS = ["a", "0", " ", ";", ",", "=", '"', "\\", "-", ":", "\r\n", "\\u"]
 BEFORE = ["", '"', "a;", "GET / HTTP/1.1\r\na:"]
 AFTER = ["", "(", '"', "\\", "\r\n", "\x00"]
-LENGTH = 16_000
+LENGTH = 8_000
 #: Of the processor's time, not of the clock's. What takes linear time takes less than a fiftieth of this, what takes
 #: quadratic time several times as much, and what takes exponential time, for ever.
 LIMIT_S = 0.05

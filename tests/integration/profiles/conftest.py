@@ -57,19 +57,24 @@ def profiles(ports: Mapping[str, int], tmp_path_factory: pytest.TempPathFactory)
     return found
 
 
-@pytest.fixture(scope="session", params=["1", "0"], ids=["fresh", "reused"])
-def all_profiles(profiles: Mapping[str, Path], request: pytest.FixtureRequest) -> Iterator[ProxyProcess]:
-    """A proxy that serves all of them, with fresh or with reused workers."""
+@pytest.fixture(scope="session")
+def all_profiles(profiles: Mapping[str, Path]) -> Iterator[list[ProxyProcess]]:
+    """Two proxies that serve all of them, with fresh workers and with reused ones."""
     names = {name for path in profiles for name in loader.secret_names(loader.load(path))}
     secrets = {name.removeprefix("env:"): SECRET for name in names}
-    with ProxyProcess.started(
-        PROFILE=",".join(map(str, profiles.values())),
-        JOB_TIMEOUT=str(JOB_TIMEOUT_S),
-        WORKER_MAX_JOBS=request.param,
-        WORKER_SPARES="4",
-        **secrets,
-    ) as proxy:
-        yield proxy
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                ProxyProcess.started(
+                    PROFILE=",".join(map(str, profiles.values())),
+                    JOB_TIMEOUT=str(JOB_TIMEOUT_S),
+                    WORKER_MAX_JOBS=max_jobs,
+                    WORKER_SPARES="4",
+                    **secrets,
+                )
+            )
+            for max_jobs in ("1", "0")
+        ]
 
 
 class Bench:
@@ -112,21 +117,25 @@ class Bench:
 
 @pytest.fixture
 async def make_bench(
-    all_profiles: ProxyProcess,
+    all_profiles: list[ProxyProcess],
     profiles: Mapping[str, Path],
     ports: Mapping[str, int],
     client: ClientSession,
     aiohttp_server: AiohttpServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Any]:
-    """Start the stand-in for a profile's job server, whose jobs take so many seconds."""
+    """Start the stand-in for a profile's job server, whose jobs take so many seconds.
+
+    Every other profile is tried with reused workers: what a worker keeps does not depend on the profile.
+    """
 
     async def make(name: str, duration_s: float = 0) -> Bench:
         profile = loader.load(str(profiles[name]))
         for secret in loader.secret_names(profile):
             monkeypatch.setenv(secret.removeprefix("env:"), SECRET)
-        app = create_app(profile, duration_s=duration_s, fixed_url=all_profiles.callback + profile.callback.path)
+        proxy = all_profiles[list(profiles).index(name) % len(all_profiles)]
+        app = create_app(profile, duration_s=duration_s, fixed_url=proxy.callback + profile.callback.path)
         await aiohttp_server(app, port=ports[name])
-        return Bench(all_profiles, profile, app[STAND_IN], client)
+        return Bench(proxy, profile, app[STAND_IN], client)
 
     return make

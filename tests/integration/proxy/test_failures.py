@@ -17,6 +17,9 @@ from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import eventually
 
+#: In one process of pytest-xdist, so that its two proxies are started once.
+pytestmark = pytest.mark.xdist_group("failures")
+
 _BRIEF: Final = {"JOB_TIMEOUT": "2", "LOST_REPLY_WAIT": "0.2", "SUBMIT_RETRIES": "1"}
 _STATUSES: Final = {
     "deadline-exceeded": (500, 504),
