@@ -8,6 +8,7 @@
     ├── AdmissionError           no job was created, a later attempt may succeed (503)
     ├── StoreUnavailableError    the store of jobs cannot be read or written now
     ├── TakenError               what a store has excludes what was to be recorded (proxy/store/protocol.py)
+    ├── QueueError               the queue service did not do what it was asked
     └── JobServerError           the submission failed; raised in a worker only
         ├── UnavailableError     it could not be reached, or the connection broke
         ├── RejectedError        it answered other than 2xx
@@ -27,6 +28,7 @@ __all__ = [
     "JobServerError",
     "MessageError",
     "ProxyError",
+    "QueueError",
     "RejectedError",
     "RequestError",
     "SettingsError",
@@ -112,6 +114,18 @@ class AdmissionError(ProxyError):
 
 class StoreUnavailableError(ProxyError):
     """The store of jobs cannot be read or written now; the message says why."""
+
+
+class QueueError(ProxyError):
+    """The queue service did not do what it was asked; the message says why and holds no secret.
+
+    `code` is the service's name for it; empty if it did not answer. `refused` is true when asking again is no use.
+    """
+
+    def __init__(self, detail: str, *, code: str = "", refused: bool = False) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.refused = refused
 
 
 class JobServerError(ProxyError):

@@ -28,8 +28,9 @@ __all__ = [
     "OPTIONAL_HOST",
     "OPTIONAL_PORT",
     "PATH",
-    "PORT",
     "PROFILE",
+    "QUEUE_URL",
+    "QUEUE_URLS",
     "URL",
     "Kind",
     "number",
@@ -137,6 +138,20 @@ def _callback_url(text: str) -> str:
     return _url(text).rstrip("/")
 
 
+def _queue_url(text: str) -> str:
+    """Return the address of a queue as the service has it: /ACCOUNT/NAME."""
+    if "?" in text or "@" in text or (text and len(urlsplit(text).path.strip("/").split("/")) < 2):  # noqa: PLR2004
+        raise ValueError
+    return _url(text)
+
+
+def _queue_urls(text: str) -> tuple[str, ...]:
+    urls = tuple(_queue_url(url.strip()) for url in text.split(",")) if text else ()
+    if not all(urls):
+        raise ValueError
+    return urls
+
+
 def _path(text: str) -> str:
     if text.startswith("~") or "$" in text:  # a shell would replace them, and a file with that name would be a surprise
         raise ValueError
@@ -183,13 +198,16 @@ HOST: Final = Kind(read=_host, takes="a host name or an IP address")
 OPTIONAL_HOST: Final = Kind(
     read=lambda text: _host(text) if text else "", takes="a host name, an IP address, or nothing"
 )
-PORT: Final = Kind(read=_port, takes="a port from 0 to 65535 (0: any free one)")
 OPTIONAL_PORT: Final = Kind(
     read=lambda text: _port(text) if text else None, takes="a port from 0 to 65535 (0: any free one), or nothing"
 )
 BOOLEAN: Final = Kind(read=lambda text: bool(strtobool(text)), takes="true or false")
 URL: Final = Kind(read=_url, takes="an http:// or https:// address, or nothing")
 CALLBACK_URL: Final = Kind(read=_callback_url, takes="an http:// or https:// address without a query, or nothing")
+QUEUE_URL: Final = Kind(
+    read=_queue_url, takes="the http:// or https:// address of a queue, with account and name, or nothing"
+)
+QUEUE_URLS: Final = Kind(read=_queue_urls, takes="addresses of queues, separated by commas, or nothing")
 PATH: Final = Kind(read=_path, takes="a file's path without ~ and $, or nothing")
 JOURNAL: Final = Kind(read=_journal, takes="a file's path without ~ and $, or nothing (jobs are then kept in memory)")
 NAMES: Final = Kind(read=_names, takes="host names, separated by commas, or nothing")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from shared import env_file as dot_env
 from shared import setting_kinds as kinds
@@ -19,6 +20,8 @@ from shared.spelling import nearest
 
 __all__ = ["Settings", "Variable", "load", "misspelt", "variables"]
 
+#: SQS hides a message for at most 12 hours, and it is hidden for 15 s longer than its job may take.
+_LONGEST_SQS_JOB_S: Final = 43_180
 #: The user name and password in a URL, which are not shown.
 _USER: Final = re.compile(r"//[^/?#]*@")
 
@@ -51,7 +54,12 @@ class Settings:
         "The address to listen on for clients and, unless `CALLBACK_PORT` is set, for the job server's callbacks.",
         section="Listening",
     )
-    port: int = _variable("3000", kinds.PORT, "The port for clients. 0: any free one.")
+    port: int | None = _variable(
+        "3000",
+        kinds.OPTIONAL_PORT,
+        "The port for clients. 0: any free one. Empty: jobs come from the queue only (`SQS_QUEUE_URL`), and callbacks "
+        "need `CALLBACK_PORT`.",
+    )
     admin_host: str = _variable(
         "127.0.0.1",
         kinds.HOST,
@@ -222,6 +230,25 @@ class Settings:
         "How large the journal may grow, in bytes: beyond that, or beyond half of the room on its disk, the oldest "
         "finished jobs are forgotten before `RESULT_TTL`.",
     )
+    sqs_queue_url: str = _variable(
+        "",
+        kinds.QUEUE_URL,
+        "The address of an Amazon SQS queue. If set, its messages are jobs, beside those that come over HTTP "
+        "(docs/queue.md). Credentials, region and endpoint are the AWS SDK's own: `AWS_ACCESS_KEY_ID`, "
+        "`AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL` in the environment, a role, `~/.aws`.",
+        section="Queue",
+    )
+    sqs_reply_queue_url: str = _variable(
+        "",
+        kinds.QUEUE_URL,
+        "The queue that replies are sent to, unless a message names another one. Empty: no replies.",
+    )
+    sqs_reply_to: tuple[str, ...] = _variable(
+        "",
+        kinds.QUEUE_URLS,
+        "Queues that a message may name in its attribute `ReplyTo`, separated by commas. A message that names any "
+        "other goes to the dead letters.",
+    )
     log_format: str = _variable(
         "auto",
         kinds.one_of("auto", "console", "json"),
@@ -309,7 +336,31 @@ def _cafile(cafile: str) -> Iterator[str]:
         yield f"JOB_SERVER_CAFILE: got {cafile!r}, takes a file that can be read"
 
 
-def _admin_port(port: int, admin_port: int | None) -> Iterator[str]:
+def _queues(queue: str, reply_queue: str, reply_to: tuple[str, ...], journal: str, job_timeout: float) -> Iterator[str]:
+    if not queue:
+        if reply_queue or reply_to:
+            yield "SQS_REPLY_QUEUE_URL, SQS_REPLY_TO: got a queue, takes effect only with SQS_QUEUE_URL"
+        return
+    hosts = {urlsplit(url).netloc for url in (queue, reply_queue, *reply_to) if url}
+    if len(hosts) > 1:
+        yield f"SQS_QUEUE_URL, SQS_REPLY_QUEUE_URL, SQS_REPLY_TO: got {', '.join(sorted(hosts))}, takes one host"
+    if not journal:
+        yield "JOURNAL: got nothing, takes one with SQS_QUEUE_URL: messages outlive the process, and so must their jobs"
+    if job_timeout > _LONGEST_SQS_JOB_S:
+        yield (
+            f"JOB_TIMEOUT: got '{job_timeout:.10g}', takes at most {_LONGEST_SQS_JOB_S} with SQS_QUEUE_URL, which can "
+            "hide a message for 12 hours"
+        )
+
+
+def _no_port(port: int | None, callback_port: int | None, queue: str) -> Iterator[str]:
+    if port is None and not queue:
+        yield "PORT: got nothing, takes a port unless jobs come from a queue (SQS_QUEUE_URL)"
+    if port is None and callback_port is None:
+        yield "CALLBACK_PORT: got nothing, takes a port where PORT is empty"
+
+
+def _admin_port(port: int | None, admin_port: int | None) -> Iterator[str]:
     if admin_port and admin_port == port:
         yield f"ADMIN_PORT: got '{admin_port}', takes a port other than PORT"
 
@@ -319,7 +370,7 @@ def _callback_host(callback_host: str, callback_port: int | None) -> Iterator[st
         yield f"CALLBACK_HOST: got {callback_host!r}, takes effect only with CALLBACK_PORT"
 
 
-def _callback_port(port: int, admin_port: int | None, callback_port: int | None) -> Iterator[str]:
+def _callback_port(port: int | None, admin_port: int | None, callback_port: int | None) -> Iterator[str]:
     if callback_port and callback_port in {port, admin_port}:
         yield f"CALLBACK_PORT: got '{callback_port}', takes a port other than PORT and ADMIN_PORT"
 
@@ -327,6 +378,8 @@ def _callback_port(port: int, admin_port: int | None, callback_port: int | None)
 _TOGETHER: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[str]]], ...]] = (
     (("tls_certfile", "tls_keyfile"), _tls),
     (("job_server_cafile",), _cafile),
+    (("sqs_queue_url", "sqs_reply_queue_url", "sqs_reply_to", "journal", "job_timeout"), _queues),
+    (("port", "callback_port", "sqs_queue_url"), _no_port),
     (("port", "admin_port"), _admin_port),
     (("callback_host", "callback_port"), _callback_host),
     (("port", "admin_port", "callback_port"), _callback_port),

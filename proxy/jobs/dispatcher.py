@@ -113,6 +113,14 @@ class Dispatcher:
         if shortage:
             raise AdmissionError(Code.OVERLOADED, f"the machine is short of {shortage}")
 
+    def room(self) -> int:
+        """Return how many jobs would be accepted now."""
+        try:
+            self.check_admission()
+        except AdmissionError:
+            return 0
+        return self._max_jobs - len(self._in_flight)
+
     def submit(self, request: JobRequest, fingerprint: bytes = b"") -> Job:
         """Admit a job and start it; its outcome is `job.outcome`. `fingerprint`: what its key's body is compared by.
 

@@ -52,6 +52,14 @@ class Entrance:
         """Raise AdmissionError if a new job would not be taken now: to be told before there is a request to read."""
         self._dispatcher.check_admission()
 
+    def room(self) -> int:
+        """Return how many new jobs would be taken now: to be asked by who fetches jobs, before it does."""
+        return self._dispatcher.room()
+
+    async def find(self, key: bytes) -> Job | Record | None:
+        """Return the job of this key, in flight or remembered, if there is one. Raises StoreUnavailableError."""
+        return await self._keys.find(key)
+
     async def submit_or_join(self, request: JobRequest) -> tuple[Job | Record, bool]:
         """Return the request's job, and whether it was there before.
 

@@ -39,6 +39,10 @@ class Keys:
         #: Keys that are being looked up in the store, with a future that is done when the look-up is.
         self._searches: dict[bytes, asyncio.Event] = {}
 
+    async def find(self, key: bytes) -> Job | Record | None:
+        """Return the job of this key, in flight or remembered, if there is one. Raises StoreUnavailableError."""
+        return self._in_flight.by_key(key) or await self._store.by_key(key)
+
     async def join_or_begin(
         self, key: bytes, fingerprint: bytes, begin: Callable[[], Awaitable[Job]]
     ) -> tuple[Job | Record, bool]:

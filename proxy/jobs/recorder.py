@@ -53,6 +53,7 @@ class Recorder:
         self._owner = record.owner
         self._put = stored
         self._callback_stored: asyncio.Future[None] | None = None
+        self._end_stored: asyncio.Future[None] | None = None
         self._ended_elsewhere = False
 
     async def claim(self) -> None:
@@ -195,11 +196,21 @@ class Recorder:
             finished_at=record.finished_at or time.time(),
             failure=failure,
         )
-        saved = self._save(keep=True)
+        saved = self._end_stored = self._save(keep=True)
         await asyncio.wait((saved,), timeout=_PATIENCE_S)
         if saved.done() and isinstance(exc := saved.exception(), TakenError):
             raise exc
         return outcome
+
+    async def outcome_stored(self) -> bool:
+        """Wait until the store has said of the outcome, which there is, whether it has it; return that.
+
+        If not, it has it as soon as it is out of trouble.
+        """
+        if self._end_stored is None:
+            return True
+        await asyncio.wait((self._end_stored,))
+        return self._end_stored.exception() is None
 
     def _is_callback_stored(self) -> bool:
         stored = self._callback_stored

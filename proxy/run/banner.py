@@ -19,7 +19,11 @@ _JOB: Final = '{"account": "example"}'
 
 def banner(settings: Settings, urls: Mapping[str, str], embedded_url: str) -> str:
     """Return the text. `urls`: listeners' addresses by name; `embedded_url`: the embedded job server's, or nothing."""
-    lines = [f"The async job proxy {VERSION} listens on {urls['public']} (described at {urls['public']}/docs)"]
+    public = urls.get("public", "")
+    listens = f"listens on {public} (described at {public}/docs)" if public else "takes jobs from a queue only"
+    lines = [f"The async job proxy {VERSION} {listens}"]
+    if settings.sqs_queue_url:
+        lines.append(f"Queue: {settings.sqs_queue_url}")
     if "callback" in urls:
         lines.append(f"Callbacks: {urls['callback']}")
     if "admin" in urls:
@@ -28,11 +32,13 @@ def banner(settings: Settings, urls: Mapping[str, str], embedded_url: str) -> st
         lines.append(f"Embedded job server: {embedded_url} (set JOB_SERVER_URL to use your own)")
     else:
         lines.append(f"Job server: {shown(settings.job_server_url)}")
-    lines.append(f"Keys: {_keys(settings)}")
+    if public:
+        lines.append(f"Keys: {_keys(settings)}")
     lines.append(f"Mode: {_workers(settings)}; {_memory(settings)}")
     key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_keys else ""
-    curl = f"curl -d '{_JOB}' -H 'Content-Type: application/json'{key} {urls['public']}/queueJob"
-    lines.append(f"Try it:\n\n  {curl}\n")
+    curl = f"curl -d '{_JOB}' -H 'Content-Type: application/json'{key} {public}/queueJob"
+    if public:
+        lines.append(f"Try it:\n\n  {curl}\n")
     return "\n".join(lines)
 
 

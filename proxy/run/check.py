@@ -25,11 +25,13 @@ from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import check_trust, is_loopback, path_trouble, reach, shown
 from proxy.run.look_around import callback_doubt
 from proxy.run.process import worker_config
+from proxy.sqs.queues import doubts, look_up
+from proxy.sqs.service import connect
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.reserve import Reserve
 from proxy.store.journal.schema import VERSION
 from proxy.workers.pool import Pool
-from shared.errors import SettingsError
+from shared.errors import QueueError, SettingsError
 from shared.job_server import loader
 from shared.settings import load, misspelt
 from shared.worker_config import JobServer
@@ -92,6 +94,7 @@ class Check:
             self._settings = replace(self._settings, job_server_url=profiles[0].server.url)
         self._keys()
         await self._listen()
+        await self._queue()
         self._journal()
         self._descriptors()
         if self._settings.job_server_url:
@@ -173,6 +176,26 @@ class Check:
             leads, words = await where_it_leads(url, _TIMEOUT_S)
             said = f"{shown(url)} {words}" if words else f"{shown(url)}/<token>"
             self._found(_CALLBACK_VERDICTS[leads], "callbacks", said)
+
+    async def _queue(self) -> None:
+        """Look for the queues that the settings name."""
+        settings = self._settings
+        if not settings.sqs_queue_url:
+            return
+        try:
+            async with connect(settings.sqs_queue_url) as service:
+                queues = await look_up(service, settings)
+        except QueueError as exc:
+            self._found(Verdict.FAILED, "queue", str(exc))
+            return
+        self._found(Verdict.OK, "queue", settings.sqs_queue_url)
+        if queues.dead is not None:
+            words = f"after {queues.jobs.max_receives} deliveries: {queues.dead.url}"
+            self._found(Verdict.OK, "dead letters", words)
+        for queue in queues.allowed.values():
+            self._found(Verdict.OK, "replies", queue.url)
+        for words in doubts(queues, settings):
+            self._found(Verdict.WARNING, "queue", words)
 
     def _journal(self) -> None:
         if not self._settings.journal:

@@ -27,7 +27,9 @@ _ANOTHER: Final = (
 
 def _addresses(settings: Settings) -> dict[str, tuple[str, str, int]]:
     """Return the listeners' names, each with its variables, host and port."""
-    found = {"public": ("HOST, PORT", settings.host, settings.port)}
+    found = {}
+    if settings.port is not None:
+        found["public"] = ("HOST, PORT", settings.host, settings.port)
     if settings.callback_port is not None:
         host = settings.callback_host or settings.host
         found["callback"] = ("CALLBACK_HOST, CALLBACK_PORT", host, settings.callback_port)
@@ -37,7 +39,7 @@ def _addresses(settings: Settings) -> dict[str, tuple[str, str, int]]:
 
 
 def bind_all(settings: Settings) -> dict[str, socket.socket]:
-    """Return the listening sockets by name: `public`, and `callback` and `admin` if they are set.
+    """Return the listening sockets by name, those that are set: `public`, `callback` and `admin`.
 
     Raises:
         SettingsError: some are not available, or their certificate is not; the message has a line for each.

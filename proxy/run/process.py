@@ -28,6 +28,7 @@ from proxy.run.claims import claim
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import check_trust, shown
 from proxy.run.preflight import no_traceback
+from proxy.run.queue_entrance import POLL_S, QueueEntrance
 from proxy.run.reload import Reload
 from proxy.run.signals import Signals
 from proxy.run.stall_watch import StallWatch
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from proxy.http.server import Listener
     from proxy.run.wiring import App
+    from proxy.sqs.service import QueueService
     from shared.job_server.profile import Profile
     from shared.settings import Settings
 
@@ -81,6 +83,7 @@ class FrontEnd:
         if settings.job_server_cafile:
             check_trust(settings.job_server_cafile)
         self._job_server: EmbeddedJobServer | None = None
+        self._queue = QueueEntrance(settings) if settings.sqs_queue_url else None
         self._pool: Pool | None = None
         self._log: log.LineWriter | None = None
         self._callbacks = ""
@@ -123,14 +126,15 @@ class FrontEnd:
         urls = {
             name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
         }
-        self._callbacks = callback_url(settings, sockets.get("callback", sockets["public"]))
+        self._callbacks = callback_url(settings, sockets["callback" if "callback" in sockets else "public"])
+        queue_service = await self._queue.open() if self._queue else None
         pool = await self._start_processes()
         store = (
             Journal(journal, ttl_s=settings.result_ttl, max_bytes=settings.journal_max_bytes)
             if journal
             else MemoryStore(settings.result_ttl)
         )
-        app, listeners = await _serve(settings, self._job_servers, pool, store, self._callbacks, sockets)
+        app, listeners = await _serve(settings, self._job_servers, pool, store, self._callbacks, sockets, queue_service)
         self._reload = Reload(self._given, self._read, app.authorization, listeners.values())
         _tune_garbage_collection()
         self._stall_watch.start()
@@ -145,6 +149,8 @@ class FrontEnd:
             version=VERSION,
             pid=os.getpid(),
         )
+        if self._queue is not None:
+            self._queue.start(app.consumer)
         return app, listeners
 
     async def _start_processes(self) -> Pool:
@@ -180,6 +186,8 @@ class FrontEnd:
 
     async def _let_balancers_notice(self, app: App) -> None:
         """Be not ready for a while, and accept what is sent all the same; a person at a terminal need not wait."""
+        if app.consumer is not None:
+            app.consumer.stop()  # no balancer sends what it takes
         delay_s = self._settings.drain_delay
         if delay_s and self._stopped_by is not signal.SIGINT:
             app.ready.leaving = True
@@ -190,11 +198,14 @@ class FrontEnd:
     async def _drain(self, app: App, listeners: dict[str, Listener]) -> None:
         """Finish the jobs in flight, then close; the public listener closes first if callbacks do not need it."""
         app.dispatcher.draining = True
-        if "callback" in listeners:
+        if "callback" in listeners and "public" in listeners:
             listeners["public"].stop()
+        poll_s = POLL_S if app.consumer is not None else 0
         try:
-            async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S):
+            async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S + poll_s):
                 await app.dispatcher.drain()
+                if app.consumer is not None:
+                    await app.consumer.ended()
                 app.snapshots.closed.set()
                 for listener in listeners.values():
                     listener.stop()
@@ -206,6 +217,8 @@ class FrontEnd:
         await app.observers.close()
 
     async def _leave(self, code: int) -> None:
+        if self._queue is not None:
+            await self._queue.close()
         if self._pool is not None:
             with contextlib.suppress(TimeoutError):
                 await self._pool.stop()
@@ -274,13 +287,14 @@ async def _serve(
     store: JobStore,
     callbacks: str,
     sockets: dict[str, socket.socket],
+    queue_service: QueueService | None,
 ) -> tuple[App, dict[str, Listener]]:
     from proxy.http.connections import Room  # noqa: PLC0415
     from proxy.http.pace import Limits  # noqa: PLC0415
     from proxy.http.server import Listener  # noqa: PLC0415
     from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
 
-    app = create_app(settings, job_servers, pool=pool, store=store, callback_url=callbacks)
+    app = create_app(settings, job_servers, pool=pool, store=store, callback_url=callbacks, queue_service=queue_service)
     await app.dispatcher.restore()  # before anything is accepted: a callback has to find its job
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
     limits, room = Limits(keep_alive_s=settings.keep_alive_timeout), Room()

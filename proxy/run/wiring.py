@@ -11,7 +11,7 @@ from proxy.api import health
 from proxy.api.callbacks import CallbackRoute
 from proxy.api.clients.answers import Answers
 from proxy.api.clients.authorization import Authorization
-from proxy.api.clients.one_job import JobResult, Jobs, JobStatus
+from proxy.api.clients.one_job import JobOfMessage, JobResult, Jobs, JobStatus
 from proxy.api.clients.post_job import QueueJob
 from proxy.api.description import openapi
 from proxy.api.description.docs_page import DocsPage, ProblemPage
@@ -28,9 +28,13 @@ from proxy.jobs.headroom import Headroom
 from proxy.jobs.in_flight import InFlight
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.polling import Poller
+from proxy.jobs.reading import JobReader
 from proxy.observe import tracing
 from proxy.observe.gauges import LiveMetrics
 from proxy.observe.observers import Observers
+from proxy.sqs.consumer import Consumer
+from proxy.sqs.message_jobs import MessageJobs
+from proxy.sqs.metrics import QueueMetrics
 from proxy.workers.local_runner import LocalRunner
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from proxy.sqs.service import QueueService
     from proxy.store.protocol import JobStore, Peers
     from proxy.workers.pool import Pool
     from shared.settings import Settings
@@ -69,6 +74,8 @@ class App:
     observers: Observers
     #: The dashboard's snapshots.
     snapshots: Snapshots
+    #: The queue entrance, if there is one.
+    consumer: Consumer | None
 
 
 def create_app(
@@ -79,10 +86,12 @@ def create_app(
     store: JobStore,
     callback_url: str,
     peers: Peers | None = None,
+    queue_service: QueueService | None = None,
 ) -> App:
     """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route.
 
-    `peers`: the other instances that share `store`; None: there can be none.
+    `peers`: the other instances that share `store`; None: there can be none. `queue_service` has the queue that jobs
+    come from besides; None: there is none.
     """
     in_flight = InFlight()
     headroom = Headroom()
@@ -111,14 +120,24 @@ def create_app(
     if peers is not None:
         peers.watch(on_changed=elsewhere.hear, on_taken_over=dispatcher.take_over)
     answers = Answers(elsewhere, granular_errors=settings.granular_errors)
-    queue_job = QueueJob(
-        Entrance(dispatcher, in_flight, store),
-        authorization,
-        answers,
-        served,
-        max_body_bytes=settings.max_body_bytes,
-    )
+    entrance = Entrance(dispatcher, in_flight, store)
+    reader = JobReader(served, max_body_bytes=settings.max_body_bytes)
+    queue_job = QueueJob(entrance, authorization, answers, reader, max_body_bytes=settings.max_body_bytes)
     jobs = Jobs(in_flight, store, authorization)
+    message_jobs: MessageJobs | None = None
+    consumer: Consumer | None = None
+    if queue_service is not None:
+        message_jobs = MessageJobs(
+            queue_service,
+            entrance,
+            reader,
+            store,
+            queue_url=settings.sqs_queue_url,
+            result_ttl_s=settings.result_ttl,
+            granular_errors=settings.granular_errors,
+        )
+        consumer = Consumer(queue_service, settings, entrance, message_jobs, lambda: pool.on_hold)
+        observers.metrics.registry.register(QueueMetrics(consumer.counts))
     callback_route = CallbackRoute(intake, served, max_body_bytes=settings.max_body_bytes)
     called = ["POST", "PUT", "GET"]
     callbacks = [
@@ -127,6 +146,7 @@ def create_app(
     ]
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
     ready = health.Ready(dispatcher, store, lambda: pool.on_hold, headroom)
+    health_routes = [healthz, Route("/readyz", ready, methods=["GET"])]
     description = openapi.Description(settings)
     client_routes = [
         Route("/queueJob", queue_job, methods=["POST"]),
@@ -134,9 +154,10 @@ def create_app(
         Route("/queueJob/{profile}/{path:path}", queue_job, methods=["POST"]),
         Route("/start", queue_job, methods=["POST"]),
         Route("/jobs/{id}", JobStatus(jobs, dispatcher, elsewhere), methods=["GET", "DELETE"]),
+        Route("/jobs", JobOfMessage(jobs, message_jobs.find if message_jobs else None), methods=["GET"]),
+        Route("/jobs/{id}", JobStatus(jobs, dispatcher), methods=["GET", "DELETE"]),
         Route("/jobs/{id}/result", JobResult(jobs, answers), methods=["GET"]),
-        healthz,
-        Route("/readyz", ready, methods=["GET"]),
+        *health_routes,
         Route("/problems/{code}", ProblemPage(), methods=["GET"]),
         Route("/openapi.json", description, methods=["GET"]),
         Route("/docs", DocsPage(description), methods=["GET"]),
@@ -161,6 +182,7 @@ def create_app(
         observers=observers,
         max_jobs=settings.max_jobs,
         instance=elsewhere.name,
+        queue=consumer.counts.shown if consumer else None,
     )
     find = dashboard.FindJob(in_flight, observers.history, store)
     admin_routes = [
@@ -171,7 +193,7 @@ def create_app(
     public_routes = client_routes if settings.callback_port is not None else [*callbacks, *client_routes]
     return App(
         public=_app(settings, public_routes, observers, documentation="/docs"),
-        callbacks=_app(settings, [*callbacks, healthz], observers),
+        callbacks=_app(settings, [*callbacks, *(health_routes if settings.port is None else [healthz])], observers),
         admin=_app(settings, admin_routes, observers, names=(settings.admin_host, *settings.admin_names)),
         dispatcher=dispatcher,
         in_flight=in_flight,
@@ -182,6 +204,7 @@ def create_app(
         callback_route=callback_route,
         observers=observers,
         snapshots=snapshots,
+        consumer=consumer,
     )
 
 

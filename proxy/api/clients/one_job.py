@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 from proxy.api.clients.answers import send_status
 from proxy.api.clients.preferences import preference
@@ -14,6 +15,8 @@ from proxy.store.record import Record
 from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from starlette.types import Receive, Scope, Send
 
     from proxy.api.clients.answers import Answers
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from proxy.jobs.job import Job
     from proxy.store.protocol import JobStore
 
-__all__ = ["JobResult", "JobStatus", "Jobs"]
+__all__ = ["JobOfMessage", "JobResult", "JobStatus", "Jobs"]
 
 
 class Jobs:
@@ -35,6 +38,10 @@ class Jobs:
         self._store = store
         self._authorization = authorization
 
+    def check(self, scope: Scope) -> None:
+        """Raise RequestError if the request has no key."""
+        self._authorization.check(scope)
+
     async def find(self, scope: Scope) -> Job | Record:
         """Return the job: in flight here, or as it is on record.
 
@@ -42,7 +49,7 @@ class Jobs:
             RequestError: there is no job with this id, or the request has no key.
             StoreUnavailableError: the store cannot be read now.
         """
-        self._authorization.check(scope)
+        self.check(scope)
         job_id = scope["path_params"]["id"]
         job = self._in_flight.by_id(job_id)
         if job is not None:
@@ -51,6 +58,29 @@ class Jobs:
         if record is None:
             raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is no longer remembered")
         return record
+
+
+class JobOfMessage:
+    """`GET /jobs?message=<MessageId>`: the status document of the job that came in this message of the queue."""
+
+    def __init__(self, jobs: Jobs, find: Callable[[str], Awaitable[Job | Record | None]] | None) -> None:
+        """`find` returns the job of a message; None: jobs come from no queue."""
+        self._jobs = jobs
+        self._find = find
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with the status of the job."""
+        self._jobs.check(scope)
+        ids = parse_qs(scope["query_string"].decode("latin-1")).get("message", [])
+        if len(ids) != 1:
+            raise RequestError(Code.NOT_FOUND, "jobs are not listed; `GET /jobs?message=<MessageId>` finds one")
+        found = await self._find(ids[0]) if self._find is not None else None
+        if found is None:
+            raise RequestError(
+                Code.NOT_FOUND,
+                "no job came in this message so far, or it is no longer remembered",
+            )
+        await send_status(scope, send, found)
 
 
 class JobStatus:

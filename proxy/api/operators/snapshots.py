@@ -44,8 +44,13 @@ class Snapshots:
         observers: Observers,
         max_jobs: int,
         instance: str = "",
+        queue: Callable[[], dict[str, object]] | None = None,
     ) -> None:
-        """`instance`: what people call this one, where there may be others."""
+        """`instance`: what people call this one, where there may be others.
+
+        `queue` returns the figures of the queue entrance; None: there is none.
+        """
+        self._queue = queue
         self._pool_status = pool_status
         self._in_flight = in_flight
         self._dispatcher = dispatcher
@@ -103,6 +108,7 @@ class Snapshots:
             "workers": self._rows(pool.workers),
             "workers_by_state": {state: count for state, count in pool.by_state.items() if count},
             "oldest": self._oldest(),
+            "queue": None if self._queue is None else self._queue(),
         }
 
     def _rows(self, workers: Sequence[WorkerStatus]) -> list[tuple[Any, ...]]:

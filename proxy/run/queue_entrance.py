@@ -1,0 +1,69 @@
+"""The queue entrance at start and end: what is wrong for good ends the start, what may pass is waited for."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from proxy import log
+from proxy.sqs.consumer import POLL_S
+from proxy.sqs.queues import Queues, look_up
+from proxy.sqs.service import connect
+from shared.errors import QueueError, SettingsError
+
+if TYPE_CHECKING:
+    from proxy.sqs.consumer import Consumer
+    from proxy.sqs.service import QueueService
+    from shared.settings import Settings
+
+__all__ = ["POLL_S", "QueueEntrance"]
+
+
+class QueueEntrance:
+    """The connection to the queue service, and what was found there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._queues: Queues | None = None
+
+    async def open(self) -> QueueService:
+        """Return the service.
+
+        Raises:
+            SettingsError: a queue does not exist, or may not be used, or there are no credentials.
+        """
+        try:
+            service = await self._stack.enter_async_context(connect(self._settings.sqs_queue_url))
+        except QueueError as exc:
+            raise SettingsError(f"SQS_QUEUE_URL: {exc}") from exc
+        try:
+            self._queues = await look_up(service, self._settings)
+        except QueueError as exc:
+            if exc.refused:
+                await self.close()
+                raise SettingsError(str(exc)) from exc
+            log.event("warning", "the queue cannot be reached; jobs come from it as soon as it can", reason=str(exc))
+        return service
+
+    def start(self, consumer: Consumer | None) -> None:
+        """Take messages from now on."""
+        if consumer is None:
+            return
+        consumer.start(self._queues)
+        # That others take from the queue cannot be seen from here; that they must not, can.
+        log.event(
+            "info",
+            "jobs come from the queue",
+            queue=self._settings.sqs_queue_url,
+            replies=self._settings.sqs_reply_queue_url or None,
+            instances="one only: its journal is not shared" if not _is_shared(self._settings) else "any number",
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._stack.aclose()
+
+
+def _is_shared(settings: Settings) -> bool:
+    return "://" in settings.journal

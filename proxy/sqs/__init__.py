@@ -1,0 +1,1 @@
+"""The queue entrance: jobs from Amazon SQS, and the replies to them."""

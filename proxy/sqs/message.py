@@ -1,0 +1,121 @@
+"""A message as it comes from the queue, and as it is sent to one: no decisions, and no SDK."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from shared.errors import Code, RequestError
+
+__all__ = ["Attribute", "Message", "Outgoing", "key_of_message", "text_attributes"]
+
+#: An attribute as the API has it: `DataType`, and `StringValue` or `BinaryValue`.
+Attribute = Mapping[str, Any]
+
+_KEY: Final = "Idempotency-Key"
+_MAX_KEY_CHARACTERS: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One delivery of a message."""
+
+    #: The same with each delivery.
+    id: str
+    #: What names this delivery.
+    handle: str
+    body: str
+    attributes: Mapping[str, Attribute]
+    #: How often it was delivered, this time included; approximate, as everything that SQS counts.
+    receives: int
+    #: When it was sent, in Unix seconds, by the clock of the service.
+    sent_at: float
+    #: In a FIFO queue; else empty.
+    group: str = ""
+    deduplication_id: str = ""
+
+    @classmethod
+    def from_api(cls, given: Mapping[str, Any]) -> Message:
+        """Return what ReceiveMessage answers, with all system attributes, as a message."""
+        system = given.get("Attributes", {})
+        return cls(
+            id=given["MessageId"],
+            handle=given["ReceiptHandle"],
+            body=given.get("Body", ""),
+            attributes=given.get("MessageAttributes", {}),
+            receives=int(system.get("ApproximateReceiveCount", 1)),
+            sent_at=int(system.get("SentTimestamp", 0)) / 1000,
+            group=system.get("MessageGroupId", ""),
+            deduplication_id=system.get("MessageDeduplicationId", ""),
+        )
+
+    def text(self, name: str) -> str:
+        """Return the attribute `name`; empty if there is none. Raises RequestError if it is not a text."""
+        attribute = self.attributes.get(name)
+        if attribute is None:
+            return ""
+        text = attribute.get("StringValue")
+        if not isinstance(text, str):
+            raise RequestError(Code.INVALID_REQUEST, f"the attribute `{name}` is not a String")
+        return text
+
+    def key(self, queue_url: str) -> bytes:
+        """Return the hash of what the message's job is known by.
+
+        That is its attribute `Idempotency-Key`, else its deduplication id, else its own id. Raises RequestError.
+        """
+        own = self.text(_KEY)
+        if len(own) > _MAX_KEY_CHARACTERS:
+            raise RequestError(
+                Code.INVALID_REQUEST, f"the attribute `{_KEY}` has more than {_MAX_KEY_CHARACTERS} characters"
+            )
+        if own:
+            return _key(queue_url, _KEY, own)
+        if self.deduplication_id:
+            return _key(queue_url, "MessageDeduplicationId", self.deduplication_id)
+        return key_of_message(queue_url, self.id)
+
+    @property
+    def has_name(self) -> bool:
+        """Whether its job is known by something else than the message's id."""
+        return _KEY in self.attributes or bool(self.deduplication_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message to be sent."""
+
+    body: str
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    #: For a FIFO queue; else ignored.
+    group: str
+    deduplication_id: str
+
+    @property
+    def size_bytes(self) -> int:
+        """What counts towards the limit of a message: the body, and names, types and values of the attributes."""
+        size = len(self.body) if self.body.isascii() else len(self.body.encode())
+        for name, attribute in self.attributes.items():
+            value = attribute.get("StringValue")
+            value_bytes = value.encode() if isinstance(value, str) else attribute.get("BinaryValue", b"")
+            size += len(name.encode()) + len(attribute.get("DataType", "")) + len(value_bytes)
+        return size
+
+
+def text_attributes(texts: Mapping[str, str]) -> dict[str, Attribute]:
+    """Return attributes of type String, without those that are empty: SQS takes none."""
+    return {name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text}
+
+
+def key_of_message(queue_url: str, message_id: str) -> bytes:
+    """Return the hash of what the job of a message without a name of its own is known by."""
+    return _key(queue_url, "MessageId", message_id)
+
+
+def _key(queue_url: str, kind: str, name: str) -> bytes:
+    # Account and name of the queue: it has several host names, and instances that use different ones are to agree.
+    queue = urlsplit(queue_url).path
+    return hashlib.sha256(f"sqs\0{queue}\0{kind}\0{name}".encode("utf-8", "surrogatepass")).digest()

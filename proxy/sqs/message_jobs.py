@@ -1,0 +1,354 @@
+"""What becomes of one delivery of a message.
+
+::
+
+    read             what cannot be a job goes to the dead letters, with the reason
+      begin or join  its job is known by a key that is made from the message; what cannot be begun now is given back
+        outcome      recorded
+          reply      `submitted: no` is given back instead, with a pause that doubles; the queue's own redrive ends that
+            delete
+
+A message that is not deleted is delivered again when its time is over, to this instance or another: whatever is lost on
+the way, even this process, costs no more than that. The second delivery joins the job, or gets its outcome again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import random
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from proxy import log
+from proxy.http.fair_turns import turns
+from proxy.jobs.job import Job
+from proxy.jobs.reading import Sent
+from proxy.sqs import replies
+from proxy.sqs.batches import Batches
+from proxy.sqs.counts import Counts, Fate
+from proxy.sqs.message import Outgoing, key_of_message
+from shared.errors import AdmissionError, Code, QueueError, RequestError, StoreUnavailableError
+from shared.lifecycle import Submitted
+from shared.outcome import Failed, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from proxy.jobs.entrance import Entrance, JobRequest
+    from proxy.jobs.reading import JobReader
+    from proxy.sqs.message import Message
+    from proxy.sqs.queues import Queue, Queues
+    from proxy.sqs.service import QueueService
+    from proxy.store.protocol import JobStore
+    from proxy.store.record import Record
+
+__all__ = ["MessageJobs"]
+
+#: The longest pause before something is delivered again, in seconds.
+_LONGEST_PAUSE_S: Final = 900
+#: A message that is older than its job would be remembered, less this much, may have been a job that is forgotten.
+_FORGOTTEN_MARGIN_S: Final = 60.0
+#: How long a message waits here for room that somebody else took.
+_ROOM_S: Final = 5.0
+_LOOK_S: Final = 0.1
+_PAUSES_S: Final = (0.2, 5.0)
+#: Nobody waits for a deletion: others come meanwhile.
+_DELETE_GATHER_S: Final = 0.1
+#: Half a turn of the loop for a lone reply, and what fifty that come at once need to be five calls.
+_SEND_GATHER_S: Final = 0.005
+#: What messages of a group of their own are found by, besides the store: the newest.
+_MAX_NAMED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    request: JobRequest
+    reply_to: Queue | None
+
+
+class MessageJobs:
+    """Deals with messages."""
+
+    def __init__(
+        self,
+        service: QueueService,
+        entrance: Entrance,
+        reader: JobReader,
+        store: JobStore,
+        *,
+        queue_url: str,
+        result_ttl_s: float,
+        granular_errors: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` returns Unix seconds, as the service's clock does."""
+        self._service = service
+        self._entrance = entrance
+        self._reader = reader
+        self._store = store
+        self._queue_url = queue_url
+        self._result_ttl_s = result_ttl_s
+        self._granular = granular_errors
+        self._clock = clock
+        self._queues: Queues | None = None
+        self._senders: dict[str, Batches[Outgoing]] = {}
+        self._deletions: Batches[str] | None = None
+        self._pauses: Batches[tuple[str, int]] | None = None
+        self._named: dict[str, bytes] = {}
+        self.counts = Counts()
+
+    def use(self, queues: Queues) -> None:
+        """Work with these queues from now on."""
+        url = queues.jobs.url
+        self._queues = queues
+        self._deletions = Batches(lambda handles: self._service.delete(url, handles), gather_s=_DELETE_GATHER_S)
+        self._pauses = Batches(lambda pauses: self._service.hide(url, pauses))
+        for queue in (queues.dead, *queues.allowed.values()):
+            if queue is not None:
+                self._senders[queue.url] = self._sender(queue)
+
+    def _sender(self, queue: Queue) -> Batches[Outgoing]:
+        return Batches(
+            lambda messages: self._service.send(queue.url, messages, fifo=queue.fifo),
+            gather_s=_SEND_GATHER_S,
+            size_of=lambda outgoing: outgoing.size_bytes,
+            max_bytes=queue.max_bytes,
+        )
+
+    async def find(self, message_id: str) -> Job | Record | None:
+        """Return the job of the message with this id, in flight or remembered, if there is one.
+
+        That of a message with a name of its own is found only if it came lately, and here: names can be guessed, ids
+        cannot. Raises StoreUnavailableError.
+        """
+        key = self._named.get(message_id) or key_of_message(self._queue_url, message_id)
+        return await self._entrance.find(key)
+
+    async def deal_with(self, message: Message, until: float, on_begun: Callable[[], None]) -> None:
+        """See one delivery through; `until` is when it will be delivered again, in monotonic seconds.
+
+        `on_begun` is called when its job is in flight, or when it is clear that it will not be.
+        """
+        async with self._told(message):
+            await self._deal_with(message, until, on_begun)
+
+    async def return_at_once(self, message: Message, until: float) -> None:
+        """Let others have a message that came too late to be begun here."""
+        async with self._told(message):
+            await self._give_back(message, 0, until, reason=str(Code.SHUTTING_DOWN))
+
+    @asynccontextmanager
+    async def _told(self, message: Message) -> AsyncIterator[None]:
+        try:
+            yield
+        except QueueError as exc:
+            self.counts.by_fate[Fate.OVERDUE] += 1
+            log.event(
+                "warning",
+                "a message was not finished and is delivered again",
+                message=message.id,
+                reason=str(exc),
+            )
+        except Exception as exc:  # noqa: BLE001 - a bug of ours: the message is delivered again by itself
+            self.counts.by_fate[Fate.OVERDUE] += 1
+            log.event("error", "unhandled exception about a message", message=message.id, **log.exception_fields(exc))
+
+    async def _deal_with(self, message: Message, until: float, on_begun: Callable[[], None]) -> None:
+        await turns.take_for(len(message.body))
+        try:
+            read = self._read(message)
+            found = await self._begin(message, read.request, until)
+            on_begun()
+        except RequestError as exc:
+            await self._refuse(message, exc.code, exc.detail, Submitted.NO, until)
+            return
+        except AdmissionError as exc:
+            at_once = exc.code is Code.SHUTTING_DOWN
+            await self._give_back(message, 0 if at_once else _pause_s(message), until, reason=str(exc.code))
+            return
+        except StoreUnavailableError:
+            await self._give_back(message, _pause_s(message), until, reason=str(Code.JOURNAL_UNAVAILABLE))
+            return
+        if found is None:
+            words = "an earlier delivery may have run, and its job is no longer remembered"
+            await self._refuse(message, Code.INTERRUPTED, words, Submitted.UNKNOWN, until)
+            return
+        outcome = await self._outcome(found, until)
+        if isinstance(outcome, Failed) and outcome.submitted is Submitted.NO and outcome.code is not Code.CANCELLED:
+            await self._give_back(message, _pause_s(message), until, reason=str(outcome.code))
+            return
+        if read.reply_to is not None:
+            await self._reply(message, found.id, outcome, read.reply_to, until)
+        await self._delete(message, until)
+
+    # --- its job -----------------------------------------------------------------------------------------------------
+
+    def _read(self, message: Message) -> _Read:
+        """Return what the message asks for. Raises RequestError if it cannot be a job."""
+        queues = self._their_queues
+        reply_to = queues.replies
+        wanted = message.text("ReplyTo")
+        if wanted:
+            reply_to = queues.allowed.get(wanted)
+            if reply_to is None:
+                raise RequestError(Code.FORBIDDEN, "the attribute `ReplyTo` is not a queue that SQS_REPLY_TO names")
+        path = message.text("Path")
+        request, _ = self._reader.read(
+            Sent(
+                server=self._reader.addressed(message.text("Profile") or None, path),
+                path=path,
+                body=_body(message),
+                content_type=message.text("Content-Type") or "application/json",
+                content_encoding=message.text("Content-Encoding"),
+                key=message.key(self._queue_url),
+                traceparent=message.text("traceparent"),
+                tracestate=message.text("tracestate"),
+            )
+        )
+        labelled = replace(request, labels={**request.labels, "message": message.id})
+        return _Read(request=labelled, reply_to=reply_to)
+
+    async def _begin(self, message: Message, request: JobRequest, until: float) -> Job | Record | None:
+        """Begin or join the job; return None if it may have run and been forgotten.
+
+        Raises:
+            AdmissionError, StoreUnavailableError: it cannot be begun now.
+            RequestError: its key was used with another body.
+        """
+        if await self._may_be_forgotten(message, request):
+            return None
+        give_up = min(time.monotonic() + _ROOM_S, until)
+        found, joined = await self._when_there_is_room(request, give_up)
+        self.counts.by_fate[Fate.JOINED if joined else Fate.BEGUN] += 1
+        if message.has_name and request.key is not None:
+            self._named[message.id] = request.key
+            if len(self._named) > _MAX_NAMED:
+                del self._named[next(iter(self._named))]
+        return found
+
+    async def _when_there_is_room(self, request: JobRequest, give_up: float) -> tuple[Job | Record, bool]:
+        """Begin or join the job; clients of HTTP may have taken the room that this message was taken for."""
+        while True:
+            try:
+                return await self._entrance.submit_or_join(request)
+            except AdmissionError as exc:
+                if exc.code is not Code.OVERLOADED or time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(_LOOK_S)
+
+    async def _may_be_forgotten(self, message: Message, request: JobRequest) -> bool:
+        age_s = self._clock() - message.sent_at
+        if message.receives <= 1 or age_s <= self._result_ttl_s - _FORGOTTEN_MARGIN_S or request.key is None:
+            return False
+        found = await self._entrance.find(request.key)
+        if found is None:
+            return True
+        if isinstance(found, Job) or found.finished_at is None or found.submitted is Submitted.NO:
+            return False
+        return self._clock() > found.finished_at + self._result_ttl_s - _ROOM_S  # it may be forgotten before it is read
+
+    async def _outcome(self, found: Job | Record, until: float) -> Outcome:
+        """Return the outcome once it is recorded. Raises QueueError if there is none in time."""
+        try:
+            async with asyncio.timeout_at(_loop_time(until)):
+                if isinstance(found, Job):
+                    outcome: Outcome | None = await asyncio.shield(found.outcome)
+                    if not await found.recorder.outcome_stored():
+                        outcome = (await self._store.ended(found.id)).outcome
+                else:
+                    outcome = found.outcome or (await self._store.ended(found.id)).outcome
+        except TimeoutError:
+            raise QueueError("its job has no outcome on record yet") from None
+        if outcome is None:
+            raise QueueError("its job has no outcome on record")
+        return outcome
+
+    # --- what it gets ------------------------------------------------------------------------------------------------
+
+    async def _give_back(self, message: Message, pause_s: int, until: float, *, reason: str) -> None:
+        """Have the message delivered again, to anybody, after `pause_s`. Raises QueueError."""
+        pauses = self._pauses
+        if pauses is None:
+            raise AssertionError("nothing is received before the queues are known")
+        self.counts.by_fate[Fate.GIVEN_BACK] += 1
+        log.event("info", "a message was given back", message=message.id, pause_s=pause_s, reason=reason)
+        await _until(until, lambda: pauses.add((message.handle, pause_s)))
+
+    async def _refuse(self, message: Message, code: Code, detail: str, submitted: Submitted, until: float) -> None:
+        """Put the message among the dead letters; without these reply to it; with no queue for that either, keep it."""
+        queues = self._their_queues
+        log.event(
+            "warning", "a message cannot be a job", message=message.id, code=code, submitted=submitted, reason=detail
+        )
+        if queues.dead is not None:
+            letter = replies.dead_letter(message, code, detail, submitted, max_bytes=queues.dead.max_bytes)
+            await self._send(queues.dead, letter, until)
+            self.counts.by_fate[Fate.DEAD] += 1
+        elif queues.replies is not None:
+            await self._send(queues.replies, replies.refusal(message, code, detail, submitted), until)
+            self.counts.by_fate[Fate.REPLIED] += 1
+        else:
+            await self._give_back(message, _LONGEST_PAUSE_S, until, reason="there is no queue for dead letters")
+            return
+        await self._delete(message, until)
+
+    async def _reply(self, message: Message, job_id: str, outcome: Outcome, queue: Queue, until: float) -> None:
+        outgoing = replies.reply(message, job_id, outcome, max_bytes=queue.max_bytes, granular=self._granular)
+        await self._send(queue, outgoing, until)
+        self.counts.by_fate[Fate.REPLIED] += 1
+
+    async def _send(self, queue: Queue, outgoing: Outgoing, until: float) -> None:
+        await _until(until, lambda: self._senders[queue.url].add(outgoing))
+
+    async def _delete(self, message: Message, until: float) -> None:
+        deletions = self._deletions
+        if deletions is None:
+            raise AssertionError("nothing is received before the queues are known")
+        await _until(until, lambda: deletions.add(message.handle))
+        self.counts.by_fate[Fate.DELETED] += 1
+
+    @property
+    def _their_queues(self) -> Queues:
+        if self._queues is None:
+            raise AssertionError("nothing is received before the queues are known")
+        return self._queues
+
+
+def _pause_s(message: Message) -> int:
+    """Return how long to wait before a message is tried again: it doubles with each delivery."""
+    return int(min(_LONGEST_PAUSE_S, 2.0 ** min(message.receives, 10)))
+
+
+def _body(message: Message) -> bytes:
+    encoding = message.text("Content-Transfer-Encoding").lower()
+    if not encoding:
+        return message.body.encode("utf-8", "surrogatepass")
+    if encoding != "base64":
+        raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "the attribute `Content-Transfer-Encoding` is not base64")
+    try:
+        return base64.b64decode(message.body, validate=True)
+    except binascii.Error as exc:
+        raise RequestError(Code.INVALID_REQUEST, "the body is not Base64, as it says it were") from exc
+
+
+def _loop_time(monotonic: float) -> float:
+    return asyncio.get_running_loop().time() + max(0.0, monotonic - time.monotonic())
+
+
+async def _until(until: float, attempt: Callable[[], Awaitable[None]]) -> None:
+    """Do it, again and again if need be, until it is too late. Raises QueueError."""
+    pause_s, longest_s = _PAUSES_S
+    while True:
+        try:
+            await attempt()
+        except QueueError as exc:
+            if exc.refused or time.monotonic() + pause_s > until:
+                raise
+        else:
+            return
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
+        pause_s = min(pause_s * 2, longest_s)

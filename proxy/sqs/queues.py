@@ -1,0 +1,129 @@
+"""The queues that the settings name, as they are: looked up at the start, with what there is to say about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from shared.errors import QueueError
+
+if TYPE_CHECKING:
+    from proxy.sqs.service import QueueService
+    from shared.settings import Settings
+
+__all__ = ["SLACK_S", "Queue", "Queues", "doubts", "look_up", "visibility_s"]
+
+#: How much longer than a job may take its message is hidden: for what comes before it, and for the reply.
+SLACK_S: Final = 15
+_MAX_BYTES: Final = 1_048_576
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A queue, as far as it matters here."""
+
+    url: str
+    fifo: bool = False
+    #: The largest message, attributes included.
+    max_bytes: int = _MAX_BYTES
+    #: How long a message is kept, in seconds.
+    retention_s: int = 345_600
+    #: Where messages go that were received too often, and how often that is; empty: they are delivered for ever.
+    dead_letter_arn: str = ""
+    max_receives: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queues:
+    """Where jobs come from, and where what becomes of them goes."""
+
+    jobs: Queue
+    #: The dead-letter queue of that queue.
+    dead: Queue | None = None
+    #: Where replies go, unless a message says otherwise.
+    replies: Queue | None = None
+    #: Where a message may have its reply sent, by address.
+    allowed: Mapping[str, Queue] = field(default_factory=dict)
+
+
+def visibility_s(job_timeout_s: float) -> int:
+    """Return for how long a message is hidden from others once it is received."""
+    return int(job_timeout_s) + SLACK_S
+
+
+async def look_up(service: QueueService, settings: Settings) -> Queues:
+    """Return the queues that the settings name.
+
+    Raises:
+        QueueError: one cannot be used; the message names the setting.
+    """
+    jobs = await _look_up(service, "SQS_QUEUE_URL", settings.sqs_queue_url)
+    dead = None
+    if jobs.dead_letter_arn:
+        dead = await _dead_letters(service, jobs.dead_letter_arn)
+    replies = None
+    if settings.sqs_reply_queue_url:
+        replies = await _look_up(service, "SQS_REPLY_QUEUE_URL", settings.sqs_reply_queue_url)
+    allowed = {url: await _look_up(service, "SQS_REPLY_TO", url) for url in settings.sqs_reply_to}
+    if replies is not None:
+        allowed[replies.url] = replies
+    return Queues(jobs=jobs, dead=dead, replies=replies, allowed=allowed)
+
+
+async def _dead_letters(service: QueueService, arn: str) -> Queue:
+    try:
+        url = await service.url_of(arn)
+    except QueueError as exc:
+        words = f"SQS_QUEUE_URL: its dead-letter queue {arn} cannot be found: {exc}"
+        raise QueueError(words, code=exc.code, refused=exc.refused) from exc
+    return await _look_up(service, "SQS_QUEUE_URL, its dead-letter queue", url)
+
+
+async def _look_up(service: QueueService, name: str, url: str) -> Queue:
+    try:
+        found = await service.attributes(url)
+    except QueueError as exc:
+        raise QueueError(f"{name}: {url} cannot be used: {exc}", code=exc.code, refused=exc.refused) from exc
+    arn, receives = _redrive(found.get("RedrivePolicy", ""))
+    return Queue(
+        url=url,
+        fifo=url.endswith(".fifo"),
+        max_bytes=int(found.get("MaximumMessageSize", _MAX_BYTES)),
+        retention_s=int(found.get("MessageRetentionPeriod", 345_600)),
+        dead_letter_arn=arn,
+        max_receives=receives,
+    )
+
+
+def _redrive(policy: str) -> tuple[str, int]:
+    try:
+        document = json.loads(policy or "{}")
+        return str(document.get("deadLetterTargetArn", "")), int(document.get("maxReceiveCount", 0))
+    except (ValueError, AttributeError, TypeError):
+        return "", 0
+
+
+def doubts(queues: Queues, settings: Settings) -> Iterator[str]:
+    """Yield what can be used and is hardly meant, one sentence each."""
+    if queues.dead is None:
+        yield (
+            "SQS_QUEUE_URL: the queue has no dead-letter queue: what is never submitted is tried until its retention "
+            "ends, and what cannot be a job is replied to"
+        )
+    elif queues.jobs.max_receives == 1:
+        yield "SQS_QUEUE_URL: the queue's maxReceiveCount is 1: nothing is ever tried again; take 5 or more"
+    if queues.dead is not None and queues.dead.retention_s < queues.jobs.retention_s:
+        yield (
+            "SQS_QUEUE_URL: the dead-letter queue keeps messages for less time than the queue, and their age counts "
+            "from when they were first sent"
+        )
+    if settings.result_ttl < queues.jobs.retention_s:
+        yield (
+            f"RESULT_TTL: jobs are remembered for {settings.result_ttl:.10g} s and the queue keeps messages for "
+            f"{queues.jobs.retention_s} s: what is delivered again after its job was forgotten goes to the dead "
+            "letters, as nobody can tell whether it ran"
+        )
+    if queues.replies is None and not queues.allowed:
+        yield "SQS_REPLY_QUEUE_URL: there is none, so nobody is sent a reply; `GET /jobs?message=ID` finds the job"

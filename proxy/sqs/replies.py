@@ -1,0 +1,112 @@
+"""What is sent to whom: the reply to a message, and the letter that goes to the dead.
+
+A result is sent byte for byte. A message of SQS is a text, so a result that is none is sent as Base64, and its
+attribute `Content-Transfer-Encoding` says so. What no message can hold, as it is too large or empty, is named by the
+attribute `Location` instead.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Final
+
+from proxy.http import problems
+from proxy.sqs.message import Attribute, Outgoing, text_attributes
+from shared.errors import Code
+from shared.lifecycle import Submitted
+from shared.outcome import Outcome, Succeeded
+
+if TYPE_CHECKING:
+    from proxy.sqs.message import Message
+
+__all__ = ["dead_letter", "refusal", "reply"]
+
+_JSON: Final = "application/json"
+#: The control characters that SQS takes, and the rest of ASCII.
+_PLAIN: Final = bytes([9, 10, 13, *range(32, 128)])
+_MAX_ATTRIBUTES: Final = 10
+_MAX_DETAIL: Final = 500
+
+
+def reply(message: Message, job_id: str, outcome: Outcome, *, max_bytes: int, granular: bool) -> Outgoing:
+    """Return the reply to a message whose job is over; `max_bytes` is the limit of the queue that it goes to."""
+    texts = {"Job-Id": job_id, "Message-Id": message.id}
+    if isinstance(outcome, Succeeded):
+        body = outcome.body
+        texts |= {
+            "Outcome": "succeeded",
+            "Submitted": str(Submitted.YES),
+            "Content-Type": outcome.content_type or _JSON,
+        }
+    else:
+        body = problems.of_failure(outcome, job_id, granular=granular).body
+        texts |= _failed(outcome.code, outcome.submitted)
+    return _that_fits(message, job_id, body, texts, max_bytes)
+
+
+def refusal(message: Message, code: Code, detail: str, submitted: Submitted) -> Outgoing:
+    """Return the reply to a message that cannot be a job."""
+    problem = problems.make(code, detail, submitted=submitted)
+    texts = {"Message-Id": message.id, **_failed(code, submitted)}
+    return _outgoing(message, message.id, problem.body.decode(), text_attributes(texts))
+
+
+def dead_letter(message: Message, code: Code, detail: str, submitted: Submitted, *, max_bytes: int) -> Outgoing:
+    """Return the message as it goes to the dead letters: with the reason, and its attributes if there is room."""
+    reason = text_attributes({"Code": str(code), "Submitted": str(submitted), "Message-Id": message.id})
+    full = {**reason, **text_attributes({"Detail": _printable(detail)})}
+    others = [(name, it) for name, it in message.attributes.items() if name not in full]
+    with_others = {**full, **dict(others[: _MAX_ATTRIBUTES - len(full)])}
+    letter = _outgoing(message, message.id, message.body, {})
+    for attributes in (with_others, full, reason):
+        candidate = _outgoing(message, message.id, message.body, attributes)
+        if candidate.size_bytes <= max_bytes:
+            return candidate
+    return letter
+
+
+def _failed(code: Code, submitted: Submitted) -> dict[str, str]:
+    return {
+        "Outcome": "failed",
+        "Code": str(code),
+        "Submitted": str(submitted),
+        "Content-Type": problems.CONTENT_TYPE.decode(),
+    }
+
+
+def _that_fits(message: Message, job_id: str, body: bytes, texts: dict[str, str], max_bytes: int) -> Outgoing:
+    text = _as_text(body)
+    if text is None:
+        texts["Content-Transfer-Encoding"] = "base64"
+        text = base64.b64encode(body).decode()
+    whole = _outgoing(message, job_id, text, text_attributes(texts))
+    if text and whole.size_bytes <= max_bytes:
+        return whole
+    location = f"/jobs/{job_id}/result"
+    texts.pop("Content-Transfer-Encoding", None)
+    pointer = json.dumps({"job_id": job_id, "result": location, "size": len(body)})
+    return _outgoing(message, job_id, pointer, text_attributes({**texts, "Location": location}))
+
+
+def _as_text(body: bytes) -> str | None:
+    """Return what a message may hold as it is, or None."""
+    rest = body.translate(None, _PLAIN)
+    if not rest:
+        return body.decode("ascii")
+    if min(rest) < 128:  # noqa: PLR2004 - a control character
+        return None
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\ufffe" in text or "\uffff" in text else text
+
+
+def _outgoing(message: Message, group: str, body: str, attributes: dict[str, Attribute]) -> Outgoing:
+    # Two messages may have one job, and each is replied to: so the message, and not its job, is what is there once.
+    return Outgoing(body=body, attributes=attributes, group=group, deduplication_id=message.id)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)[:_MAX_DETAIL]

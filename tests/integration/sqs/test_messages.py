@@ -1,0 +1,118 @@
+"""What becomes of a message, at a stand-in for Amazon SQS that is a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+    from tests.support.job_server import JobServer
+    from tests.support.proxy_process import ProxyProcess
+    from tests.support.queues import SomeQueues
+
+
+async def test_a_message_is_a_job_its_result_is_the_reply_and_it_is_deleted(
+    queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer, client: ClientSession
+) -> None:
+    """The body is the callback's, byte for byte; the attributes say which job and which message it was."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    message = await queues.send('{"account": "example", "ref": "one", "cost": 1.10}', {"traceparent": trace})
+
+    reply = await queues.reply(message)
+
+    assert reply.document["state"] == "completed"
+    assert reply.body == job_server.callbacks("one")[0].body
+    job_id = reply.attributes.pop("Job-Id")
+    assert reply.attributes == {
+        "Message-Id": message,
+        "Outcome": "succeeded",
+        "Submitted": "yes",
+        "Content-Type": "application/json",
+    }
+    assert b'"cost": 1.10' in job_server.submission("one").raw
+    await queues.empty()
+    async with client.get(f"{proxy.url}/jobs", params={"message": message}) as answer:
+        status = await answer.json()
+    assert (status["id"], status["labels"]) == (job_id, {"account": "example", "message": message})
+
+
+async def test_a_failed_job_is_replied_to_with_the_problem_and_never_repeated(
+    queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer
+) -> None:
+    """It ran, so it is over."""
+    message = await queues.send('{"account": "x", "ref": "bad", "fault": "failed"}')
+
+    reply = await queues.reply(message)
+
+    assert reply.attributes["Outcome"] == "failed"
+    assert (reply.attributes["Code"], reply.attributes["Submitted"]) == ("job-failed", "yes")
+    assert reply.document["code"] == "job-failed"
+    await queues.empty()
+    assert len(job_server.submissions("bad")) == 1
+
+
+async def test_what_cannot_be_a_job_goes_to_the_dead_letters_with_the_reason(
+    queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer
+) -> None:
+    """Nothing of it reaches the job server."""
+    first = await queues.send('{"ref": "k"}', {"Idempotency-Key": "k"})
+    await queues.reply(first)
+    wrong = {
+        await queues.send("no JSON"): "invalid-request",
+        await queues.send('{"callback": "http://elsewhere/"}'): "invalid-request",
+        await queues.send("{}", {"Profile": "nobody"}): "not-found",
+        await queues.send("{}", {"Content-Type": "text/plain"}): "unsupported-media-type",
+        await queues.send("{}", {"ReplyTo": queues.dead}): "forbidden",
+        await queues.send('{"ref": "other"}', {"Idempotency-Key": "k"}): "idempotency-key-reused",
+    }
+
+    for message, code in wrong.items():
+        letter = await queues.dead_letter(message)
+        assert (letter.attributes["Code"], letter.attributes["Submitted"]) == (code, "no"), letter
+        assert letter.attributes["Detail"]
+
+    await queues.empty()
+    assert [entry.ref for entry in job_server.ledger.submissions] == ["k"]
+
+
+async def test_messages_of_one_key_are_one_job_and_each_is_replied_to(
+    queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer
+) -> None:
+    """Whoever sends twice means one job."""
+    body, key = '{"ref": "twice", "duration": 0.3}', {"Idempotency-Key": "twice"}
+    messages = [await queues.send(body, key) for _ in range(3)]
+
+    replies = [await queues.reply(message) for message in messages]
+
+    assert len({reply.attributes["Job-Id"] for reply in replies}) == 1
+    assert len({reply.body for reply in replies}) == 1
+    assert len(job_server.started("twice")) == 1
+
+
+async def test_a_hundred_messages_are_a_hundred_jobs(
+    queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer, client: ClientSession
+) -> None:
+    """And the metrics add up."""
+    messages = [await queues.send(json.dumps({"ref": f"many-{number}"})) for number in range(100)]
+
+    await asyncio.gather(*(queues.reply(message) for message in messages[:1]))
+    for message in messages:
+        await queues.reply(message)
+
+    await queues.empty()
+    assert all(len(job_server.started(f"many-{number}")) == 1 for number in range(100))
+
+    async def counted() -> bool:
+        async with client.get(f"{proxy.admin}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        wanted = {"received": 100, "begun": 100, "replied": 100, "deleted": 100, "dead": 0, "overdue": 0}
+        return all(
+            f'async_job_proxy_queue_messages_total{{fate="{fate}"}} {n}.0' in lines for fate, n in wanted.items()
+        )
+
+    await eventually(counted)

@@ -1,0 +1,138 @@
+"""Queues at a stand-in for Amazon SQS, as a sender of jobs and a reader of replies use them: with the SDK alone."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+from aiobotocore.session import get_session
+
+from cluster.sqs import CREDENTIALS, SqsStandIn
+from tests.support.waiting import eventually
+
+__all__ = ["Reply", "SomeQueues"]
+
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A message that was found in a queue."""
+
+    body: str
+    attributes: dict[str, str]
+    group: str = ""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The body, parsed."""
+        document: dict[str, Any] = json.loads(self.body)
+        return document
+
+
+@dataclass
+class SomeQueues:
+    """A queue of jobs with its dead letters, and one for replies; the names are nobody else's."""
+
+    sqs: SqsStandIn
+    client: Any
+    jobs: str
+    dead: str
+    replies: str
+    #: Everything that was read from the queues of replies and dead letters so far.
+    read: dict[str, list[Reply]] = field(default_factory=dict)
+
+    @classmethod
+    @asynccontextmanager
+    async def made(
+        cls, sqs: SqsStandIn, *, fifo: bool = False, max_receives: int = 5, redrive: bool = True
+    ) -> AsyncIterator[Self]:
+        """Make the queues; `redrive`: whether there are dead letters."""
+        opening = get_session().create_client(
+            "sqs",
+            endpoint_url=sqs.url,
+            region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+            aws_access_key_id="x",
+            aws_secret_access_key="x",
+        )
+        async with opening as client:
+            mark, suffix = uuid.uuid4().hex[:8], ".fifo" if fifo else ""
+            attributes = {"FifoQueue": "true"} if fifo else {}
+            urls = []
+            for kind in ("dead", "replies"):
+                made = await client.create_queue(QueueName=f"{kind}-{mark}{suffix}", Attributes=attributes)
+                urls.append(made["QueueUrl"])
+            if redrive:
+                found = await client.get_queue_attributes(QueueUrl=urls[0], AttributeNames=["QueueArn"])
+                arn = found["Attributes"]["QueueArn"]
+                policy = {"deadLetterTargetArn": arn, "maxReceiveCount": max_receives}
+                attributes = attributes | {"RedrivePolicy": json.dumps(policy)}
+            jobs = await client.create_queue(QueueName=f"jobs-{mark}{suffix}", Attributes=attributes)
+            yield cls(sqs, client, jobs["QueueUrl"], *urls)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a proxy needs to take jobs from there."""
+        return {**CREDENTIALS, "SQS_QUEUE_URL": self.jobs, "SQS_REPLY_QUEUE_URL": self.replies}
+
+    async def send(self, body: str, attributes: Mapping[str, str] = NONE, **members: Any) -> str:
+        """Send a message and return its id."""
+        sent = await self.client.send_message(
+            QueueUrl=self.jobs,
+            MessageBody=body,
+            MessageAttributes={
+                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+            },
+            **members,
+        )
+        return str(sent["MessageId"])
+
+    async def messages(self, url: str) -> list[Reply]:
+        """Return everything that was ever found in a queue; what is new is deleted there."""
+        kept = self.read.setdefault(url, [])
+        answer = await self.client.receive_message(
+            QueueUrl=url,
+            MaxNumberOfMessages=10,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["All"],
+            WaitTimeSeconds=0,
+        )
+        for message in answer.get("Messages", ()):
+            attributes = {name: it["StringValue"] for name, it in message.get("MessageAttributes", {}).items()}
+            kept.append(Reply(message["Body"], attributes, message.get("Attributes", {}).get("MessageGroupId", "")))
+            await self.client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return kept
+
+    async def reply(self, message_id: str, url: str = "") -> Reply:
+        """Wait for the reply to a message."""
+
+        async def look() -> Reply | None:
+            found = await self.messages(url or self.replies)
+            return next((one for one in found if one.attributes["Message-Id"] == message_id), None)
+
+        found: Reply = await eventually(look)
+        return found
+
+    async def dead_letter(self, message_id: str) -> Reply:
+        """Wait for a message to be among the dead letters, with a reason."""
+        return await self.reply(message_id, self.dead)
+
+    async def left(self, url: str = "") -> tuple[int, int]:
+        """Return how many messages wait in a queue, and how many are in somebody's hands."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = await self.client.get_queue_attributes(QueueUrl=url or self.jobs, AttributeNames=names)
+        visible, hidden = (int(found["Attributes"][name]) for name in names)
+        return visible, hidden
+
+    async def empty(self) -> None:
+        """Wait until no message is left in the queue of jobs."""
+
+        async def look() -> bool:
+            return await self.left() == (0, 0)
+
+        await eventually(look)
