@@ -1,4 +1,4 @@
-"""A stand-in for Amazon SQS on this machine: moto's server, as a process of its own. It forgets everything when it ends.
+"""A stand-in for Amazon SQS on this machine: moto's server, as a process of its own. Its end is that of its messages.
 
 Everything here blocks.
 """
@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from types import TracebackType
 from typing import Final, Self
 
 __all__ = ["ACCOUNT", "CREDENTIALS", "SqsStandIn", "SqsStandInError"]
@@ -79,9 +78,7 @@ class SqsStandIn:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _wait(self) -> None:

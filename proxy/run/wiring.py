@@ -155,7 +155,6 @@ def create_app(
         Route("/start", queue_job, methods=["POST"]),
         Route("/jobs/{id}", JobStatus(jobs, dispatcher, elsewhere), methods=["GET", "DELETE"]),
         Route("/jobs", JobOfMessage(jobs, message_jobs.find if message_jobs else None), methods=["GET"]),
-        Route("/jobs/{id}", JobStatus(jobs, dispatcher), methods=["GET", "DELETE"]),
         Route("/jobs/{id}/result", JobResult(jobs, answers), methods=["GET"]),
         *health_routes,
         Route("/problems/{code}", ProblemPage(), methods=["GET"]),

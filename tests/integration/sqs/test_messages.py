@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,6 @@ async def test_a_message_is_a_job_its_result_is_the_reply_and_it_is_deleted(
     reply = await queues.reply(message)
 
     assert reply.document["state"] == "completed"
-    assert reply.body == job_server.callbacks("one")[0].body
     job_id = reply.attributes.pop("Job-Id")
     assert reply.attributes == {
         "Message-Id": message,
@@ -34,7 +32,7 @@ async def test_a_message_is_a_job_its_result_is_the_reply_and_it_is_deleted(
         "Submitted": "yes",
         "Content-Type": "application/json",
     }
-    assert b'"cost": 1.10' in job_server.submission("one").raw
+    assert b'"cost":1.10' in job_server.submission("one").raw
     await queues.empty()
     async with client.get(f"{proxy.url}/jobs", params={"message": message}) as answer:
         status = await answer.json()
@@ -60,7 +58,7 @@ async def test_what_cannot_be_a_job_goes_to_the_dead_letters_with_the_reason(
     queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
     """Nothing of it reaches the job server."""
-    first = await queues.send('{"ref": "k"}', {"Idempotency-Key": "k"})
+    first = await queues.send('{"account": "x", "ref": "k"}', {"Idempotency-Key": "k"})
     await queues.reply(first)
     wrong = {
         await queues.send("no JSON"): "invalid-request",
@@ -68,7 +66,7 @@ async def test_what_cannot_be_a_job_goes_to_the_dead_letters_with_the_reason(
         await queues.send("{}", {"Profile": "nobody"}): "not-found",
         await queues.send("{}", {"Content-Type": "text/plain"}): "unsupported-media-type",
         await queues.send("{}", {"ReplyTo": queues.dead}): "forbidden",
-        await queues.send('{"ref": "other"}', {"Idempotency-Key": "k"}): "idempotency-key-reused",
+        await queues.send('{"account": "x", "ref": "other"}', {"Idempotency-Key": "k"}): "idempotency-key-reused",
     }
 
     for message, code in wrong.items():
@@ -84,7 +82,7 @@ async def test_messages_of_one_key_are_one_job_and_each_is_replied_to(
     queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
     """Whoever sends twice means one job."""
-    body, key = '{"ref": "twice", "duration": 0.3}', {"Idempotency-Key": "twice"}
+    body, key = '{"account": "x", "ref": "twice"}', {"Idempotency-Key": "twice"}
     messages = [await queues.send(body, key) for _ in range(3)]
 
     replies = [await queues.reply(message) for message in messages]
@@ -98,9 +96,8 @@ async def test_a_hundred_messages_are_a_hundred_jobs(
     queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer, client: ClientSession
 ) -> None:
     """And the metrics add up."""
-    messages = [await queues.send(json.dumps({"ref": f"many-{number}"})) for number in range(100)]
+    messages = [await queues.send(json.dumps({"account": "x", "ref": f"many-{number}"})) for number in range(100)]
 
-    await asyncio.gather(*(queues.reply(message) for message in messages[:1]))
     for message in messages:
         await queues.reply(message)
 

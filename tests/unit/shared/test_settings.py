@@ -53,6 +53,9 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "FAST_HTTP": ("true", True),
     "TLS_CERTFILE": ("", ""),
     "TLS_KEYFILE": ("", ""),
+    "SQS_QUEUE_URL": ("", ""),
+    "SQS_REPLY_QUEUE_URL": ("", ""),
+    "SQS_REPLY_TO": ("", ()),
     "LOG_FORMAT": ("auto", "auto"),
     "LOG_LEVEL": ("info", "info"),
 }
@@ -68,7 +71,6 @@ BAD_VALUES: Final = [
     ("HOST", "300.0.0.1"),
     ("HOST", "[::1"),
     ("HOST", "::1::"),
-    ("PORT", ""),
     ("PORT", "http"),
     ("PORT", "-1"),
     ("PORT", "65536"),
@@ -148,6 +150,10 @@ BAD_VALUES: Final = [
     ("JOURNAL", "jobs\x00.sqlite3"),
     ("TLS_CERTFILE", '"cert.pem"'),
     ("MAX_JOBS", "7 # enough"),
+    ("SQS_QUEUE_URL", "jobs"),
+    ("SQS_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/jobs"),
+    ("SQS_REPLY_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs?a=b"),
+    ("SQS_REPLY_TO", "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs,"),
     ("LOG_FORMAT", "xml"),
     ("LOG_LEVEL", "INFO!"),
     ("LOG_LEVEL", ""),
@@ -157,6 +163,14 @@ TOGETHER: Final[dict[str, dict[str, str]]] = {
     "TLS_CERTFILE, TLS_KEYFILE": {"TLS_CERTFILE": "/dev/null"},
     "TLS_CERTFILE": {"TLS_CERTFILE": "/nowhere/cert.pem", "TLS_KEYFILE": "/dev/null"},
     "TLS_KEYFILE": {"TLS_CERTFILE": "/dev/null", "TLS_KEYFILE": "/nowhere/key.pem"},
+    "PORT": {"PORT": "", "CALLBACK_PORT": "3005"},
+    "SQS_REPLY_QUEUE_URL, SQS_REPLY_TO": {"SQS_REPLY_TO": "http://queues/1/jobs"},
+    "SQS_QUEUE_URL, SQS_REPLY_QUEUE_URL, SQS_REPLY_TO": {
+        "SQS_QUEUE_URL": "http://queues/1/jobs",
+        "SQS_REPLY_TO": "http://others/1/replies",
+    },
+    "JOURNAL": {"SQS_QUEUE_URL": "http://queues/1/jobs", "JOURNAL": ""},
+    "JOB_TIMEOUT": {"SQS_QUEUE_URL": "http://queues/1/jobs", "JOB_TIMEOUT": "43181"},
     "ADMIN_PORT": {"ADMIN_PORT": "3000"},
     "CALLBACK_HOST": {"CALLBACK_HOST": "127.0.0.1"},
     "CALLBACK_PORT": {"CALLBACK_PORT": "3000"},
@@ -189,6 +203,14 @@ def test_a_bad_value_gives_one_line_that_names_the_variable(name: str, value: st
     assert ", takes " in line
     assert variables()[name].takes in line
     assert (repr(value) in line) is (name != "API_KEYS")
+
+
+def test_without_a_port_callbacks_need_one_of_their_own() -> None:
+    """And jobs a queue."""
+    queue = {"PORT": "", "SQS_QUEUE_URL": "http://queues/1/jobs"}
+    with pytest.raises(SettingsError, match=r"^CALLBACK_PORT: got nothing, takes a port where PORT is empty$"):
+        load(queue)
+    assert load(queue | {"CALLBACK_PORT": "3005"}).port is None
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:

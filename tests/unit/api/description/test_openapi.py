@@ -178,7 +178,16 @@ def test_keys_are_asked_for_where_they_are_used() -> None:
     plain, keyed = document(load({})), document(load({"API_KEYS": "secret-key"}))
     assert not any("security" in operation for operation in operations(plain))
     secured = {operation["operationId"] for operation in operations(keyed) if "security" in operation}
-    assert secured == {"queueJob", "queueJobAt", "queueJobAtPath", "start", "getJob", "cancelJob", "getResult"}
+    assert secured == {
+        "queueJob",
+        "queueJobAt",
+        "queueJobAtPath",
+        "start",
+        "getJob",
+        "getJobOfMessage",
+        "cancelJob",
+        "getResult",
+    }
     assert "secret-key" not in json.dumps(keyed)
 
 
