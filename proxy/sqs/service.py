@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -25,8 +24,7 @@ _CONNECT_S: Final = 5.0
 _READ_S: Final = 10.0
 #: Calls under way at a time: a poll, and two batches of each kind for each queue.
 _CONNECTIONS: Final = 32
-_REGION: Final = re.compile(r"(?:sqs|queue)\.([a-z0-9-]+)\.|([a-z]{2}-[a-z0-9-]+-\d)\.queue\.")
-_AWS: Final = re.compile(r"\.(?:amazonaws\.com|amazonaws\.com\.cn|api\.aws)$")
+_AWS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 #: What no second attempt mends: the message is not there any more, or can never be what was asked for.
 _REFUSALS: Final = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "AccessDenied"})
 
@@ -148,6 +146,13 @@ class Sqs:
         return answer
 
 
+def _region_of(host: str) -> str | None:
+    """Return the region that a service's host names: `sqs.eu-west-1.amazonaws.com`."""
+    _, _, after = f".{host}".partition(".sqs.")
+    label = after.partition(".")[0]
+    return label if label.count("-") > 1 else None
+
+
 def _is_refusal(code: str) -> bool:
     return code in _REFUSALS or code.startswith(("AccessDenied", "InvalidClientTokenId", "SignatureDoesNotMatch"))
 
@@ -166,8 +171,8 @@ async def connect(queue_url: str) -> AsyncIterator[Sqs]:
     from aiobotocore.session import get_session  # noqa: PLC0415
 
     parts = urlsplit(queue_url)
-    region = _REGION.search(parts.hostname or "")
-    is_elsewhere = not _AWS.search(parts.hostname or "") and not any(
+    host = parts.hostname or ""
+    is_elsewhere = not host.endswith(_AWS) and not any(
         os.environ.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS")
     )
     config = AioConfig(
@@ -181,7 +186,7 @@ async def connect(queue_url: str) -> AsyncIterator[Sqs]:
     try:
         opening = get_session().create_client(
             "sqs",
-            region_name=(region[1] or region[2]) if region else None,
+            region_name=_region_of(host),
             endpoint_url=f"{parts.scheme}://{parts.netloc}" if is_elsewhere else None,
             config=config,
         )
