@@ -49,6 +49,10 @@ class InFlight:
         """Return the job with this id, if it is in flight."""
         return self._by_id.get(job_id)
 
+    def by_remote_id(self, remote_id: str) -> Job | None:
+        """Return the job that its job server calls so. Looks at each: for people who ask, not for each callback."""
+        return next((job for job in self._by_id.values() if job.recorder.record.outputs.get("id") == remote_id), None)
+
     def by_token(self, hashed: bytes) -> Job | None:
         """Return the job whose token has this hash, if it is in flight.
 

@@ -48,6 +48,10 @@ class PastJob:
     #: What people recognise it by, and what the job server calls it.
     labels: Mapping[str, str]
     remote_id: str
+    #: Whose protocol its job server speaks, the state that it named last, and how often it said anything.
+    profile: str
+    remote_state: str
+    progress_count: int
 
     def describe(self) -> dict[str, Any]:
         """Return it for the dashboard: instants in milliseconds after acceptance."""
@@ -60,7 +64,7 @@ class PastJob:
             "detail": self.detail,
             "finished_at": round(self.finished_at, 3),
             "labels": dict(self.labels),
-            "remote_id": self.remote_id or None,
+            **_at_the_job_server(self.profile, self.remote_id, self.remote_state, self.progress_count),
             **_time_line(self.accepted, self.life, self.phases),
         }
 
@@ -108,6 +112,9 @@ class History:
             phases=durations,
             labels=job.recorder.record.labels,
             remote_id=job.recorder.record.outputs.get("id", ""),
+            profile=job.profile,
+            remote_state=job.remote_state,
+            progress_count=job.progress_count,
         )
         self._jobs[job.id] = past
         if len(self._jobs) > _JOBS:
@@ -127,9 +134,10 @@ class History:
         return self._seconds[-1]
 
     def by_id(self, job_id: str) -> PastJob | None:
-        """Return a recently finished job."""
+        """Return a recently finished job; also by the id that its job server gave it."""
         found = self._jobs.get(job_id)
-        return found or next((past for past in self._failures if past.id == job_id), None)
+        recent = (*reversed(self._failures), *reversed(self._jobs.values()))
+        return found or next((past for past in recent if job_id in {past.id, past.remote_id}), None)
 
     def failures(self) -> list[dict[str, Any]]:
         """Return the last failures, newest first."""
@@ -160,9 +168,17 @@ def describe_in_flight(job: Job, phases: dict[str, float]) -> dict[str, Any]:
         "detail": "",
         "finished_at": None,
         "labels": dict(job.recorder.record.labels),
-        "remote_id": job.recorder.record.outputs.get("id"),
+        **_at_the_job_server(
+            job.profile, job.recorder.record.outputs.get("id", ""), job.remote_state, job.progress_count
+        ),
         **_time_line(job.reached[State.ACCEPTED], job.life, phases),
     }
+
+
+def _at_the_job_server(profile: str, remote_id: str, state: str, count: int) -> dict[str, Any]:
+    """Return what the job server calls a job, and what it said of it before the end."""
+    progress = {"state": state or None, "count": count} if count else None
+    return {"profile": profile, "remote_id": remote_id or None, "progress": progress}
 
 
 def _time_line(accepted: float, life: list[tuple[float, Event]], phases: dict[str, float]) -> dict[str, Any]:

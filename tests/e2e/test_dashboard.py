@@ -124,6 +124,7 @@ def test_a_job_is_found_by_its_id(page: Chrome, proxy: ProxyProcess) -> None:
     shown = _find(page, answer["job_id"])
     assert "succeeded" in shown
     assert all(phase in shown for phase in ("queue", "start", "submission", "job", "delivery"))
+    assert "spreedly" in shown
     assert "There is no such job" in _find(page, "0123456789abcdef")
 
 

@@ -151,12 +151,17 @@ class FindJob:
         await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", _HEADERS[1:])
 
     async def find(self, job_id: str) -> dict[str, Any]:
-        """Return what is known of the job. Raises RequestError if there is no such job."""
-        job = self._in_flight.by_id(job_id)
+        """Return what is known of the job; a recent one is found by the job server's id as well.
+
+        Raises:
+            RequestError: there is no such job.
+        """
+        job = self._in_flight.by_id(job_id) or self._in_flight.by_remote_id(job_id)
         if job is not None:
             return describe_in_flight(job, phases(job))
         past = self._history.by_id(job_id)
         if past is not None:
+            job_id = past.id
             shown = past.describe()
             return shown if shown["submitted"] != Submitted.NO else shown | await self._since(job_id)
         record = await self._store.by_id(job_id)
@@ -173,7 +178,9 @@ class FindJob:
             "finished_at": record.finished_at,
             "total_ms": None,
             "labels": status["labels"],
+            "profile": record.profile,
             "remote_id": record.outputs.get("id"),
+            "progress": None,
             "phases": [],
             "events": [],
         }

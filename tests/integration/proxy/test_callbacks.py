@@ -244,6 +244,8 @@ async def test_people_can_tell_which_job_it_is(
     seen = (await fetch(client, "GET", f"{proxy.admin}/jobs/{job_id}")).document
     assert (status["labels"], status["remote"]) == ({"account": ref}, {"id": remote_id})
     assert (seen["labels"], seen["remote_id"]) == ({"account": ref}, remote_id)
+    assert (seen["profile"], seen["progress"]) == ("spreedly", None)
+    assert (await fetch(client, "GET", f"{proxy.admin}/jobs/{remote_id}")).document == seen
     await eventually(lambda: [line for line in proxy.events_of("job succeeded") if line["job_id"] == job_id])
     (line,) = (line for line in proxy.events_of("job succeeded") if line["job_id"] == job_id)
     assert (line["labels"], line["remote_id"]) == ({"account": ref}, remote_id)

@@ -247,7 +247,7 @@ async def test_the_reason_of_a_failure_is_asked_for_where_the_callback_has_none(
     """Its sender does not wait for that, its client a little."""
     instance = Instance(profile="ogc-processes")
     instance.asker.answers = [told(Kind.FAILED, error="no such input")]
-    job = await waiting(instance, job="1")
+    job = await waiting(instance, id="1")
     assert await instance.call_back(job, b"{}", FAILED) is CallbackFate.ACCEPTED
     outcome = await job.outcome
     assert isinstance(outcome, Failed)

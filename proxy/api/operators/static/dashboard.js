@@ -70,7 +70,7 @@ async function open(id) {
   if (answer?.ok) {
     const job = await answer.json();
     parts.push(card(job));
-    if (job.state !== "finished") parts.push(stopButton(id, open));
+    if (job.state !== "finished") parts.push(stopButton(job.job_id, open));
   } else {
     parts.push(make("p", "", answer?.status === 404 ? "There is no such job, or it is no longer remembered."
       : "The job could not be fetched."), make("p", "soft", id));

@@ -8,6 +8,7 @@ const MEANING = {
   connected: "connected to the job server",
   refused: "refused by the job server",
   "reply-read": "the job server replied",
+  progress: "the job server said how far it is",
   callback: "the callback arrived",
   finish: "finished",
 };
@@ -21,6 +22,9 @@ export function card(job) {
     worker: job.worker_pid ?? "–",
     total: duration(job.total_ms),
     finished: job.finished_at ? time(job.finished_at) : "in flight",
+    profile: job.profile,
+    "job server's id": job.remote_id ?? "–",
+    progress: job.progress ? `${job.progress.state ?? "unnamed"}, ${job.progress.count} in all` : "–",
   };
   const list = make("dl", "", ...Object.entries(facts).map(([name, value]) =>
     make("div", "", make("dt", "", name), make("dd", "", String(value)))));
