@@ -25,6 +25,7 @@ from bench.session import Session, open_session
 from bench.startup import run_idle, run_startup
 from bench.tables import sections
 from bench.throughput import run_rounds
+from bench.tls import run_tls
 
 _DOCUMENT = ROOT / "docs" / "performance.md"
 _CHART = ROOT / "docs" / "performance.svg"
@@ -80,6 +81,8 @@ async def _measure_one(
         results.lone = await run_lone(session, quick_ones, jobs=options.lone_jobs, durations_s=(0.0, 0.1))
     elif ours is None:
         print("  needs this project's proxy")
+    elif name == "tls":
+        results.tls = await run_tls(session, [one for one in quick_ones if one.ours])
     elif name == "lag":
         results.lag = await run_lag(session, ours, jobs=500, times=options.times)
     elif name == "in-flight":

@@ -3,7 +3,8 @@
 It speaks the asynchronous form of the protocol only. A job is `{"callback": URL, "duration": seconds}`, 0 s if it does
 not say; with `"hold": true` it runs until somebody says `POST /release`. The result says how long the job really took,
 from the submission's last byte to the callback's first, as `took_ms`, and the monotonic instant of that last byte, as
-`submitted_at`. `GET /held` tells how many are held.
+`submitted_at`. `GET /held` tells how many are held. `GET /tls` tells the port where the same is served over TLS, and
+how many connections there have been on it.
 
 Callbacks go out over connections that are kept where the callee keeps them, at most `_CONNECTIONS` at a time.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,9 +22,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from bench.processes import ROOT
 from bench.wire import Message, MessageReader, request, response
 
 _CONNECTIONS: Final = 64
+#: A certificate for 127.0.0.1 that is its own authority, and its key.
+TLS: Final = ROOT / "tests" / "support" / "tls"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,8 @@ class JobServer:
         self._ids = itertools.count(1)
         self._held: list[Job] = []
         self._callees: dict[str, Callee] = {}
+        #: Where TLS is served, and the connections there so far.
+        self.tls = {"port": 0, "opened": 0}
 
     def answer(self, message: Message) -> bytes:
         """Return the response to a request."""
@@ -54,6 +61,8 @@ class JobServer:
                 return response("200 OK", {"released": len(held)}, close=message.close)
             case b"GET /held":
                 return response("200 OK", {"held": len(self._held)}, close=message.close)
+            case b"GET /tls":
+                return response("200 OK", self.tls, close=message.close)
             case _:
                 return response("404 Not Found", {}, close=True)
 
@@ -178,6 +187,7 @@ class Connection(asyncio.Protocol):
         """Be ready."""
         if isinstance(transport, asyncio.Transport):
             self._transport = transport
+        self._server.tls["opened"] += transport.get_extra_info("ssl_object") is not None
 
     def data_received(self, data: bytes) -> None:
         """Answer what came."""
@@ -192,6 +202,10 @@ async def _serve() -> None:
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(lambda: Connection(server), "127.0.0.1", 0, backlog=4096)
     port = listener.sockets[0].getsockname()[1]
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(TLS / "cert.pem", TLS / "key.pem")
+    over_tls = await loop.create_server(lambda: Connection(server), "127.0.0.1", 0, backlog=4096, ssl=context)
+    server.tls["port"] = over_tls.sockets[0].getsockname()[1]
     print(f"listening on http://127.0.0.1:{port}", flush=True)
     await listener.serve_forever()
 

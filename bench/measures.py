@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Fifty", "Idle", "InFlight", "Lag", "Lone", "Results", "Round", "Spread", "percentile", "spread"]
+__all__ = ["Fifty", "Idle", "InFlight", "Lag", "Lone", "Results", "Round", "Spread", "Tls", "percentile", "spread"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,21 @@ class Lone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """One job at a time, and TLS to the job server."""
+
+    contender: str
+    #: Whether a worker that is used again keeps its connection.
+    keep_alive: bool
+    jobs: int
+    #: Connections, each with its handshake, for these jobs.
+    handshakes: int
+    p50_ms: float
+    p99_ms: float
+    cpu_ms_per_job: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lag:
     """How late the event loop is while many jobs arrive at once, once."""
 
@@ -102,6 +117,7 @@ class Results:
     fifty: list[Fifty] = field(default_factory=list)
     in_flight: list[InFlight] = field(default_factory=list)
     lone: list[Lone] = field(default_factory=list)
+    tls: list[Tls] = field(default_factory=list)
     lag: list[Lag] = field(default_factory=list)
     startup_s: list[float] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)

@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["MEASUREMENTS", "Options", "parse"]
 
 #: The parts of the benchmark, in the order in which they run.
-MEASUREMENTS = ("throughput", "fifty", "lone", "lag", "in-flight", "startup", "idle")
+MEASUREMENTS = ("throughput", "fifty", "lone", "tls", "lag", "in-flight", "startup", "idle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

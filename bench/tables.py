@@ -22,6 +22,7 @@ def sections(results: Results) -> dict[str, str]:
         "ratios": _ratios(results),
         "fifty": _fifty(results),
         "lone": _lone(results),
+        "tls": _tls(results),
         "lag": _lag(results),
         "in-flight": _in_flight(results),
         "startup": _startup(results),
@@ -138,6 +139,23 @@ def _lone(results: Results) -> str:
         for one in results.lone
     ]
     return table(["", "the job takes, s", "jobs", "added, p50 ms", "added, p99 ms"], rows)
+
+
+def _tls(results: Results) -> str:
+    rows = [
+        [
+            title_of(one.contender),
+            "yes" if one.keep_alive else "no",
+            str(one.jobs),
+            str(one.handshakes),
+            f"{one.p50_ms:.1f}",
+            f"{one.p99_ms:.1f}",
+            f"{one.cpu_ms_per_job:.1f}",
+        ]
+        for one in results.tls
+    ]
+    head = ["", "`keep_alive`", "jobs", "connections and handshakes", "added, p50 ms", "added, p99 ms", "CPU ms/job"]
+    return table(head, rows)
 
 
 def _lag(results: Results) -> str:

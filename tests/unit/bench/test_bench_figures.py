@@ -10,7 +10,7 @@ import pytest
 from bench.chart import draw
 from bench.contenders.table import CONTENDERS, available
 from bench.document import fill
-from bench.measures import Fifty, InFlight, Results, Round, percentile, spread
+from bench.measures import Fifty, InFlight, Results, Round, Tls, percentile, spread
 from bench.options import parse
 from bench.tables import sections
 from bench.targets import TARGETS, Verdict, ratios, reached
@@ -120,6 +120,13 @@ def test_a_way_without_a_time_of_submission_has_an_empty_cell() -> None:
     assert "0.680 (0.660 to 0.700) | 0.160 (0.150 to 0.170)" in fresh
     assert "0.750" in job_client
     assert job_client.endswith("|  |")
+
+
+def test_what_tls_costs_stands_beside_its_handshakes() -> None:
+    """With and without connections that are kept."""
+    one = Tls(contender="reused", keep_alive=True, jobs=150, handshakes=2, p50_ms=2.4, p99_ms=16, cpu_ms_per_job=2.2)
+    text = sections(Results(tls=[one]))["tls"]
+    assert "| this proxy, reused workers | yes | 150 | 2 | 2.4 | 16.0 | 2.2 |" in text
 
 
 def test_another_checkout_stands_beside_this_one() -> None:

@@ -6,8 +6,9 @@ import asyncio
 import json
 import time
 from typing import Any
+from unittest.mock import Mock
 
-from bench.job_server import JobServer
+from bench.job_server import Connection, JobServer
 from bench.wire import MessageReader, request, response
 
 
@@ -52,6 +53,16 @@ async def test_a_result_says_when_its_job_was_submitted() -> None:
         _ask(JobServer(), "POST", "/start", {"callback": f"http://{host}:{port}/callback/x"})
         after = time.monotonic()
         assert before <= json.loads(await called)["submitted_at"] <= after
+
+
+async def test_connections_over_tls_are_counted() -> None:
+    """Each has a handshake; the measurement of TLS wants to know how many there were."""
+    server = JobServer()
+    transport = Mock(asyncio.Transport)
+    for ssl_object in (None, object()):
+        transport.get_extra_info.return_value = ssl_object
+        Connection(server).connection_made(transport)
+    assert _ask(server, "GET", "/tls") == (200, {"port": 0, "opened": 1})
 
 
 async def test_an_unknown_route_is_not_found() -> None:
