@@ -67,9 +67,9 @@ async def test_an_idle_worker_keeps_no_account_from_another(
         await fetch(client, "POST", job_server.callback_url(ref), json={"state": "completed"})
         assert (await answer).status == 200
 
-    answer = await post_job(client, proxy.queue_job, account=refs[0])  # goes to the worker that was used last
+    third = await post_job(client, proxy.queue_job, account=refs[0])  # goes to the worker that was used last
 
-    assert answer.status == 200, answer.document
+    assert third.status == 200, third.document
 
 
 async def test_messages_larger_than_a_pipe_reach_a_worker_that_is_used_again(
