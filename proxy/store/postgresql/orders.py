@@ -133,6 +133,7 @@ class Lane(Generic[T]):
                 self._idle.set()
                 self._wake.clear()
                 await self._wake.wait()
+                continue
             began = time.monotonic()
             self._away = self._take()
             try:

@@ -25,6 +25,7 @@ __all__ = ["ANSWER_S", "GoneError", "Session", "UnfitError", "reason_of"]
 #: A server that has not answered for so long is hung up on; this much longer for each megabyte that it is sent.
 ANSWER_S: Final = 2.0
 _PER_MEGABYTE_S: Final = 0.2
+_CONFIRM_S: Final = 0.1
 #: What connecting may take in all, beside the time-out of each host: names have to be resolved.
 _CONNECT_S: Final = 5.0
 #: Every statement here finds its rows by an index. A plan that was made while the table was small must not say else.
@@ -159,8 +160,16 @@ class Session:
     async def _ask(
         self, connection: AsyncConnection[tuple[Any, ...]], sql: str, params: tuple[Any, ...], limit_s: float
     ) -> Sequence[tuple[Any, ...]]:
-        timer = asyncio.get_running_loop().call_later(limit_s, self.hang_up)
+        loop = asyncio.get_running_loop()
         began = time.monotonic()
+
+        timers: list[asyncio.TimerHandle] = []
+
+        def confirm() -> None:
+            # A process that was stopped, or starved, wakes up to an old hour; the answer may be there already.
+            timers.append(loop.call_later(_CONFIRM_S, self.hang_up))
+
+        timers.append(loop.call_later(limit_s, confirm))
         try:
             cursor = connection.cursor(binary=bool(params))
             await cursor.execute(sql, params or None)
@@ -169,9 +178,10 @@ class Session:
             self._drop()
             raise
         except (psycopg.Error, OSError) as exc:
-            raise self._meaning(exc, time.monotonic() - began >= limit_s, limit_s) from exc
+            raise self._meaning(exc, time.monotonic() - began >= limit_s + _CONFIRM_S, limit_s) from exc
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
 
     def _meaning(self, exc: psycopg.Error | OSError, is_late: bool, limit_s: float) -> GoneError | UnfitError:  # noqa: FBT001 - private
         """Return what to raise for an error; a connection that is of no use any more is dropped."""
