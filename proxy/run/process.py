@@ -293,7 +293,7 @@ async def _open_store(settings: Settings, journal: JournalFile | None) -> tuple[
             settings.journal,
             ttl_s=settings.result_ttl,
             name=settings.instance_name or socket.gethostname(),
-            warn=lambda doubt: log.event("warning", doubt),
+            warn=lambda doubt: log.event("warning", "the database may lose jobs", reason=doubt),
         )
         return shared, shared
     if journal is None:

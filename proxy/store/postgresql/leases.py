@@ -107,7 +107,7 @@ class Leases:
                 self._health.failed(str(exc), began)
                 pause_s = min(pause_s, _AGAIN_S)
             except Exception as exc:  # noqa: BLE001 - a bug of ours must not end the beats
-                log.event("error", "unhandled exception in the store", **log.exception_fields(exc))
+                log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
             await pause(self._leaving, pause_s)
 
     async def _beat(self) -> None:

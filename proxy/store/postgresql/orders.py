@@ -145,8 +145,8 @@ class Lane(Generic[T]):
                 left = [order for order in self._away if id(order) not in self._given_up]
                 self._waiting = left + self._waiting
             except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave everybody waiting for ever
-                log.event("error", "unhandled exception in the store", **log.exception_fields(exc))
-                error = StoreUnavailableError(f"unhandled exception in the store: {type(exc).__name__}")
+                log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
+                error = StoreUnavailableError(f"unhandled exception in the journal: {type(exc).__name__}")
                 for order in self._away:
                     self._ways.give_up(order, error)
                 again_s = 0.0
