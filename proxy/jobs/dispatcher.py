@@ -6,7 +6,7 @@ leaves changes nothing. Whatever happens, each job gets exactly one outcome and 
 The way of a job, from the request to the answer::
 
     api/clients/post_job        reads the request: who asks, the body, the key, how long the client waits
-      jobs/entrance, keys       a new job, or the one that this key has already
+      jobs/entrance, keys       a new job, or the one that this key has already, here or at another instance
         jobs/dispatcher         may it be taken (headroom)? in_flight knows it from now on
           workers/local_runner  the `Runner`: waits for a worker (pool)
             jobs/recorder       SUBMITTING is recorded (store/...) before the worker hears of the job
@@ -16,6 +16,7 @@ The way of a job, from the request to the answer::
     api/callbacks               meanwhile, in the front end: reads the callback, once
       jobs/callback_intake      the recorder records it; the `Delivery` finds who runs the job
           workers/local_runner  tells the worker, which says that it is done
+        jobs/elsewhere          or another instance records it: then this one hears of it, or finds it in the store
         jobs/dispatcher         the outcome is what was recorded; observe/observers hear of it
     api/clients/answers         the outcome becomes the answer
 """

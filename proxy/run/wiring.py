@@ -187,7 +187,7 @@ def create_app(
     admin_routes = [
         Route("/workers", admin.Workers(pool.status), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observers.metrics), methods=["GET"]),
-        *dashboard.routes(snapshots, find, dashboard.StopJob(dispatcher, find)),
+        *dashboard.routes(snapshots, find, dashboard.StopJob(dispatcher, elsewhere, find)),
     ]
     public_routes = client_routes if settings.callback_port is not None else [*callbacks, *client_routes]
     return App(

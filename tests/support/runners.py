@@ -85,6 +85,8 @@ class Step(Enum):
     REPLY = auto()
 
 
+Order = Step | Code | Outcome | Exception
+
 #: All that happens to a job until the job server has it.
 SUBMIT: Final = (Step.ASSIGN, Step.RECORD, Step.CONNECT, Step.REPLY)
 
@@ -93,14 +95,17 @@ class SteppedRunner:
     """Goes on with a job only as the test says."""
 
     def __init__(self) -> None:
-        self._orders: dict[str, asyncio.Queue[Step | Outcome | Exception]] = {}
+        self._orders: dict[str, asyncio.Queue[Order]] = {}
         #: The ids of the jobs that were run, in order.
         self.ran: list[str] = []
         #: How many submissions left, by the job's id. Those that were refused count as well.
         self.submitted: Counter[str] = Counter()
 
-    def tell(self, job: Job, *orders: Step | Outcome | Exception) -> None:
-        """Have these steps done with `job`, one after the other; an outcome or an exception is how it ends."""
+    def tell(self, job: Job, *orders: Order) -> None:
+        """Have these steps done with `job`, one after the other; anything else is how it ends.
+
+        A code is a failure that says of the submission what is known by then.
+        """
         queue = self._orders.setdefault(job.id, asyncio.Queue())
         for order in orders:
             queue.put_nowait(order)
@@ -116,6 +121,8 @@ class SteppedRunner:
             order = await queue.get()
             if isinstance(order, Step):
                 await self._do(job, order)
+            elif isinstance(order, Code):
+                return job.failure(order, "because")
             elif isinstance(order, Exception):
                 raise order
             else:

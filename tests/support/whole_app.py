@@ -84,6 +84,10 @@ class WholeApp:
         """Return the answer of a route for clients, or of the callback route."""
         return await ask(self.parts.public, method, path, **members)
 
+    async def ask_admin(self, method: str, path: str, **members: Any) -> Answer:
+        """Return the answer of a route for operators."""
+        return await ask(self.parts.admin, method, path, **members)
+
     async def post(self, body: bytes = b"{}", headers: Mapping[str, str] = NONE, path: str = "/queueJob") -> Answer:
         """Post a job and return its answer."""
         return await self.ask("POST", path, body=body, headers={**JSON_TYPE, **headers})

@@ -21,16 +21,18 @@ from proxy.http.asgi import ClientGoneError, header, send_response
 from proxy.jobs.phases import phases
 from proxy.observe.history import describe_in_flight
 from shared.errors import Code, RequestError, StoreUnavailableError
-from shared.lifecycle import Submitted
+from shared.lifecycle import State, Submitted
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.api.operators.snapshots import Snapshots
     from proxy.jobs.dispatcher import Dispatcher
+    from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.in_flight import InFlight
     from proxy.observe.history import History
     from proxy.store.protocol import JobStore
+    from proxy.store.record import Record
 
 __all__ = ["Events", "FindJob", "StaticFile", "StopJob", "routes"]
 
@@ -164,7 +166,7 @@ class FindJob:
             job_id = past.id
             shown = past.describe()
             return shown if shown["submitted"] != Submitted.NO else shown | await self._since(job_id)
-        record = await self._store.by_id(job_id)
+        record = await self.record(job_id)
         if record is None:
             raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is no longer remembered")
         status = status_document(record)
@@ -185,6 +187,10 @@ class FindJob:
             "events": [],
         }
 
+    async def record(self, job_id: str) -> Record | None:
+        """Return what the store has of a job. Raises StoreUnavailableError."""
+        return await self._store.by_id(job_id)
+
     async def _since(self, job_id: str) -> dict[str, Any]:
         """Return what a late result says of a job that seemed not to have been submitted when it ended."""
         try:
@@ -197,8 +203,9 @@ class FindJob:
 class StopJob:
     """`POST /jobs/<id>/stop`: cancel a job; accepted from the dashboard's own page only."""
 
-    def __init__(self, dispatcher: Dispatcher, find: FindJob) -> None:
+    def __init__(self, dispatcher: Dispatcher, elsewhere: Elsewhere, find: FindJob) -> None:
         self._dispatcher = dispatcher
+        self._elsewhere = elsewhere
         self._find = find
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -207,10 +214,17 @@ class StopJob:
         job_id = scope["path_params"]["id"]
         job = self._dispatcher.cancel(job_id, by="an operator")
         if job is None:
-            raise RequestError(Code.NOT_FOUND, "there is no such job in flight")
-        await asyncio.wait((job.outcome,), timeout=_STOP_WAIT_S)
+            await self._stop_elsewhere(job_id)
+        else:
+            await asyncio.wait((job.outcome,), timeout=_STOP_WAIT_S)
         found = await self._find.find(job_id)
         await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", _HEADERS[1:])
+
+    async def _stop_elsewhere(self, job_id: str) -> None:
+        record = await self._find.record(job_id)
+        if record is None or not record.owner or record.state is State.FINISHED:
+            raise RequestError(Code.NOT_FOUND, "there is no such job in flight")
+        await self._elsewhere.cancel(record, by="an operator")
 
 
 def _check_same_origin(scope: Scope) -> None:

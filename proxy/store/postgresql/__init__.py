@@ -1,1 +1,0 @@
-"""The store that many instances share: a PostgreSQL database, asked on the event loop, in batches."""

@@ -1,0 +1,215 @@
+"""What a client gets at an instance that does not run its job."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Final
+
+import pytest
+
+from proxy.api.clients import answers
+from tests.support.failing_store import FailingStore
+from tests.support.jumping_loop import nothing_moves, time_passes
+from tests.support.runners import SUBMIT, Step
+from tests.support.shared_store import Member, SharedStore
+from tests.support.whole_app import DONE, WholeApp
+
+KEY: Final = {"Idempotency-Key": '"a"'}
+
+
+@pytest.fixture
+async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[WholeApp]]:
+    """Two instances that share a store."""
+    shared = SharedStore()
+    apps = []
+    for name in ("east", "west"):
+        member = Member(shared, name)
+        apps.append(WholeApp(monkeypatch, FailingStore(member), peers=member))
+    yield apps
+    for app in apps:
+        await app.close()
+
+
+async def test_the_status_of_a_job_is_known_everywhere(pair: list[WholeApp]) -> None:
+    """With its state, and what that says of the submission."""
+    here, there = pair
+    job = await here.begun(Step.QUEUE)
+    seen = [await there.status(job)]
+    here.stepped.tell(job, *SUBMIT[:3])
+    await nothing_moves()
+    seen.append(await there.status(job))
+    here.stepped.tell(job, *SUBMIT[3:])
+    await nothing_moves()
+    seen.append(await there.status(job))
+    await there.call_back(job)
+    await nothing_moves()
+    seen.append(await there.status(job))
+
+    assert [(each["state"], each["submitted"], each["outcome"]) for each in seen] == [
+        ("accepted", "no", None),
+        ("submitting", "unknown", None),
+        ("waiting", "yes", None),
+        ("finished", "yes", "succeeded"),
+    ]
+
+
+async def test_the_result_of_a_job_is_waited_for_everywhere(pair: list[WholeApp]) -> None:
+    """202 until there is one; with `Prefer: wait`, as soon as it is there, and with the newest state until then."""
+    here, there = pair
+    job = await here.waiting()
+    path = f"/jobs/{job.id}/result"
+    at_once = await there.ask("GET", path)
+    in_vain = await there.ask("GET", path, headers={"Prefer": "wait=2"})
+    waiting = asyncio.create_task(there.ask("GET", path, headers={"Prefer": "wait=20"}))
+    await nothing_moves()
+    await here.call_back(job)
+
+    answer = await waiting
+
+    assert [(each.status, each.document["state"]) for each in (at_once, in_vain)] == [(202, "waiting")] * 2
+    assert (answer.status, answer.body, answer.headers["Job-Id"]) == (200, DONE, job.id)
+    assert answer.headers["Preference-Applied"] == "wait=20"
+
+
+async def test_a_key_joins_the_job_of_another_instance(pair: list[WholeApp]) -> None:
+    """The same answer, of the same job, and it says so; nothing is submitted a second time."""
+    here, there = pair
+    job = await here.waiting(KEY)
+    asynchronous = await there.post(headers={**KEY, "Prefer": "respond-async"})
+    joining = there.posting(headers=KEY)
+    await nothing_moves()
+    await there.call_back(job)
+
+    answer = await joining
+    again = await there.post(headers=KEY)
+    refused = await there.post(b'{"other": 1}', headers=KEY)
+
+    assert (asynchronous.status, asynchronous.headers["Location"]) == (202, f"/jobs/{job.id}")
+    for each in (answer, again):
+        assert (each.status, each.body, each.headers["Job-Id"]) == (200, DONE, job.id)
+        assert each.headers["Idempotent-Replayed"] == "true"
+    assert (refused.status, refused.document["submitted"]) == (422, "no")
+    assert there.stepped.ran == []
+
+
+async def test_two_instances_that_are_posted_one_key_at_once_give_one_answer(pair: list[WholeApp]) -> None:
+    """The client that retried somewhere else gets the job of its first request."""
+    posting = [app.posting(headers=KEY) for app in pair]
+    await nothing_moves()
+    (job,) = [job for app in pair for job in app.parts.in_flight]
+    owner = next(app for app in pair if app.parts.in_flight)
+    owner.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    await owner.call_back(job)
+
+    both = [await each for each in posting]
+
+    assert {(each.status, each.body, each.headers["Job-Id"]) for each in both} == {(200, DONE, job.id)}
+    assert sorted(each.headers.get("Idempotent-Replayed", "") for each in both) == ["", "true"]
+
+
+async def test_a_job_is_cancelled_everywhere(pair: list[WholeApp]) -> None:
+    """The one who asked sees it ended; the one who waits is told; a second time changes nothing."""
+    here, there = pair
+    posting = here.posting()
+    await nothing_moves()
+    job = here.job
+    here.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+
+    ended = [await there.ask("DELETE", f"/jobs/{job.id}") for _ in range(2)]
+    answer = await posting
+
+    documents = [each.document for each in ended]
+    assert [(each["state"], each["code"], each["submitted"]) for each in documents] == [
+        ("finished", "cancelled", "yes")
+    ] * 2
+    assert (answer.status, answer.document["code"], answer.document["submitted"]) == (500, "cancelled", "yes")
+    assert answer.document["detail"] == documents[0]["detail"]
+
+
+async def test_an_operator_stops_a_job_at_any_instance(pair: list[WholeApp]) -> None:
+    """And one that is over, or is none, at none."""
+    here, there = pair
+    job = await here.waiting()
+    headers = {"Host": "127.0.0.1", "Origin": "http://127.0.0.1", "X-Requested-By": "dashboard"}
+
+    stopped = await there.ask_admin("POST", f"/jobs/{job.id}/stop", headers=headers)
+    await nothing_moves()
+    again = await there.ask_admin("POST", f"/jobs/{job.id}/stop", headers=headers)
+
+    assert (stopped.status, stopped.document["outcome"]) == (200, "cancelled")
+    assert again.status == 404
+    assert not here.parts.in_flight
+
+
+async def test_only_so_many_wait_for_jobs_elsewhere(pair: list[WholeApp], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are told what there is; or, where nothing else can be told, to come again."""
+    here, there = pair
+    monkeypatch.setattr(answers, "_MAX_WAITS", 1)
+    job = await here.waiting(KEY)
+    joining = there.posting(headers=KEY)
+    await nothing_moves()
+
+    refused = await there.post(headers=KEY)
+    told = await there.ask("GET", f"/jobs/{job.id}/result", headers={"Prefer": "wait=20"})
+
+    assert (refused.status, refused.document["code"]) == (503, "overloaded")
+    assert told.status == 202
+    await here.call_back(job)
+    assert (await joining).status == 200
+
+
+async def test_a_client_that_leaves_ends_its_wait_and_nothing_else(pair: list[WholeApp]) -> None:
+    """The job goes on."""
+    here, there = pair
+    job = await here.waiting(KEY)
+    joining = there.posting(headers=KEY)
+    await nothing_moves()
+    joining.cancel()
+    await time_passes(1)
+
+    assert joining.cancelled()
+    await there.call_back(job)
+    assert (await there.post(headers=KEY)).status == 200
+
+
+async def test_without_the_store_nobody_knows_of_jobs_elsewhere(pair: list[WholeApp]) -> None:
+    """Nor of their callbacks; whoever asks is to come again, and learns nothing that could be wrong."""
+    here, there = pair
+    job = await here.waiting(KEY)
+    there.store.failing = True
+
+    asked = [
+        await there.ask("GET", f"/jobs/{job.id}"),
+        await there.ask("DELETE", f"/jobs/{job.id}"),
+        await there.post(headers=KEY),
+        await there.call_back(job),
+    ]
+
+    assert [(each.status, each.document["code"], each.document["submitted"]) for each in asked] == [
+        (503, "journal-unavailable", "unknown")
+    ] * 4
+    there.store.failing = False
+
+
+async def test_the_dashboard_says_which_instance_it_shows(pair: list[WholeApp]) -> None:
+    """There are several tabs open."""
+    names = [json.loads(app.parts.snapshots.first())["instance"] for app in pair]
+
+    assert names == ["east", "west"]
+
+
+async def test_what_happened_elsewhere_is_in_the_metrics(pair: list[WholeApp]) -> None:
+    """For whoever operates several."""
+    here, there = pair
+    job = await here.waiting()
+    await there.call_back(job)
+    await nothing_moves()
+
+    text = (await here.ask_admin("GET", "/metrics", headers={"Host": "127.0.0.1"})).body.decode()
+
+    assert "async_job_proxy_callbacks_elsewhere_total 1.0" in text
+    assert "async_job_proxy_jobs_taken_over_total 0.0" in text
