@@ -11,10 +11,12 @@ from types import FrameType
 from cluster.members import ClusterError
 from cluster.options import parse
 from cluster.running import Cluster
+from cluster.sqs import QUEUE, REPLIES
 
 __all__ = ["main"]
 
 CANNOT_START = 2
+_THROUGH_IT = f"sqs://{QUEUE} --reply-queue {REPLIES} --limit 60"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,9 +58,11 @@ def _banner(cluster: Cluster) -> str:
         f"job server  {cluster.job_server.url}/start  ledger {cluster.job_server.url}/ledger/summary",
         f"database    {cluster.database.url()}",
         f"logs        {cluster.folder}",
+        *([] if cluster.sqs is None else [f"queue       {cluster.sqs.queue_url(QUEUE)}  replies in {REPLIES}"]),
         "",
         f"    curl -d '{{\"account\": \"example\"}}' -H 'Content-Type: application/json' {post}",
         f"    {python} -m jobclient {post} --idempotent --retries 30 --limit 60",
+        *([] if cluster.sqs is None else [f"    {cluster.sqs.variables} {python} -m jobclient {_THROUGH_IT}"]),
         f"    kill -9 {cluster.instances[-1].pid}",
         "",
         "Ctrl-C ends it.",

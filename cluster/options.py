@@ -28,6 +28,8 @@ class Options:
     port: int = 3000
     #: Seconds that a job takes at the job server.
     duration_s: float = 0.5
+    #: Whether the instances take jobs from a queue as well.
+    queue: bool = False
 
 
 _DEFAULTS = Options()
@@ -56,8 +58,9 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         metavar="SECONDS",
         help="how long the job server takes for a job (%(default)s)",
     )
+    add("--queue", action="store_true", help="take jobs from a queue as well, at a stand-in for Amazon SQS")
     given = parser.parse_args(argv)
-    return Options(instances=given.instances, port=given.port, duration_s=given.duration)
+    return Options(instances=given.instances, port=given.port, duration_s=given.duration, queue=given.queue)
 
 
 def _instances(text: str) -> int:

@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -78,6 +79,8 @@ class PostgreSQL:
         self._reservation = socket.socket()
         self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._process: subprocess.Popen[bytes] | None = None
+        # The kernel takes the end of the thread that started it for our own.
+        self._starter = ThreadPoolExecutor(1, "postgresql")
         try:
             self._reservation.bind(("127.0.0.1", port))
             self.port: int = self._reservation.getsockname()[1]
@@ -129,7 +132,8 @@ class PostgreSQL:
         program = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
         command = [*self._as_user, "--pdeathsig", "QUIT", *program]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own arguments
+            self._process = self._starter.submit(
+                subprocess.Popen,
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -137,7 +141,7 @@ class PostgreSQL:
                 cwd=self.folder,
                 env=_environment(),
                 start_new_session=True,
-            )
+            ).result()
         end = time.monotonic() + _START_S
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > end:
@@ -183,6 +187,7 @@ class PostgreSQL:
     def remove(self) -> None:
         """Kill it, and remove all it has written."""
         self.kill()
+        self._starter.shutdown()
         self._reservation.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

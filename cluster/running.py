@@ -16,6 +16,7 @@ from cluster.members import ClusterError, Instance, Member
 from cluster.options import Options
 from cluster.postgresql import PostgreSQL, PostgreSQLError
 from cluster.processes import reserve
+from cluster.sqs import SqsStandIn, SqsStandInError
 
 __all__ = ["Cluster"]
 
@@ -37,11 +38,16 @@ class Cluster:
             raise ClusterError(str(exc)) from exc
         self.folder = Path(tempfile.mkdtemp(prefix="proxy-cluster-"))
         self.instances: list[Instance] = []
+        #: The stand-in for Amazon SQS, if there is one.
+        self.sqs: SqsStandIn | None = None
         self._members: list[Member] = []
         #: When those that have ended are started again, by the monotonic clock.
         self._again: dict[Member, float] = {}
         try:
             self._make(options)
+        except SqsStandInError as exc:
+            self.close()
+            raise ClusterError(str(exc)) from exc
         except OSError as exc:
             self.close()
             raise ClusterError(f"a port is taken: {exc}; --port chooses others") from exc
@@ -58,6 +64,9 @@ class Cluster:
             "CALLBACK_URL": f"{self.url}/callback",
             "TRUSTED_PROXIES": "127.0.0.1",
         }
+        if options.queue:
+            self.sqs = SqsStandIn()
+            settings |= self.sqs.make_queues()
         for number in range(1, options.instances + 1):
             at = base and base + 10 * number
             self.instances.append(Instance(number, self.folder, settings, port=at, admin=at and at + 1))
@@ -119,6 +128,8 @@ class Cluster:
         for member in reversed(self._members):
             member.close()
         self._members.clear()
+        if self.sqs is not None:
+            self.sqs.close()
         self.database.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -6,6 +6,7 @@ Everything here blocks.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,8 +14,9 @@ import subprocess
 import sys
 import time
 from typing import Final, Self
+from urllib.request import Request, urlopen
 
-__all__ = ["ACCOUNT", "CREDENTIALS", "SqsStandIn", "SqsStandInError"]
+__all__ = ["ACCOUNT", "CREDENTIALS", "QUEUE", "REPLIES", "SqsStandIn", "SqsStandInError"]
 
 #: What an SDK needs to talk to it: any key will do.
 CREDENTIALS: Final = {
@@ -24,6 +26,11 @@ CREDENTIALS: Final = {
 }
 #: Whose queues these are.
 ACCOUNT: Final = "123456789012"
+#: The queues of a cluster.
+QUEUE: Final = "jobs"
+REPLIES: Final = "replies"
+_DEAD: Final = "dead-letters"
+_MAX_RECEIVES: Final = 15
 _START_S: Final = 30.0
 _LOOK_S: Final = 0.02
 
@@ -61,6 +68,35 @@ class SqsStandIn:
     def queue_url(self, name: str) -> str:
         """Return the address of a queue, whether it exists or not."""
         return f"{self.url}/{ACCOUNT}/{name}"
+
+    @property
+    def variables(self) -> str:
+        """What a shell needs to let an SDK talk to it."""
+        return " ".join(f"{name}={value}" for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": self.url}.items())
+
+    def make_queues(self) -> dict[str, str]:
+        """Make a queue for jobs, its dead letters, and one for replies; return what an instance needs to use them."""
+        arn = f"arn:aws:sqs:{CREDENTIALS['AWS_DEFAULT_REGION']}:{ACCOUNT}:{_DEAD}"
+        redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": _MAX_RECEIVES})
+        for name, attributes in ((_DEAD, {}), (REPLIES, {}), (QUEUE, {"RedrivePolicy": redrive})):
+            self._ask("CreateQueue", {"QueueName": name, "Attributes": attributes})
+        return {
+            **CREDENTIALS,
+            "SQS_QUEUE_URL": self.queue_url(QUEUE),
+            "SQS_REPLY_QUEUE_URL": self.queue_url(REPLIES),
+        }
+
+    def _ask(self, action: str, parameters: dict[str, object]) -> None:
+        """Make a call as an SDK does; the signature is not looked at, but for the region in it."""
+        scope = f"anybody/20260101/{CREDENTIALS['AWS_DEFAULT_REGION']}/sqs/aws4_request"
+        headers = {
+            "Content-Type": "application/x-amz-json-1.0",
+            "X-Amz-Target": f"AmazonSQS.{action}",
+            "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none",
+        }
+        request = Request(self.url, json.dumps(parameters).encode(), headers)  # noqa: S310 - our own address
+        with urlopen(request, timeout=_START_S):  # noqa: S310 - as above
+            pass
 
     def pause(self) -> None:
         """Let it answer nobody; connections are accepted and stay silent."""

@@ -5,10 +5,10 @@ import resource
 import sys
 from collections.abc import Sequence
 
+from jobclient import queue, sending
 from jobclient.options import parse
 from jobclient.progress import Progress
 from jobclient.report import as_json, as_text
-from jobclient.sending import run
 
 PASSED = 0
 FAILED = 1
@@ -22,7 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     progress = Progress(options.jobs, quiet=options.json)
     try:
         with progress:
-            report = asyncio.run(run(options, on_finished=progress.advance))
+            send = queue.run if options.queue else sending.run
+            report = asyncio.run(send(options, on_finished=progress.advance))
+    except queue.QueueUnusableError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print(f"Interrupted: {progress.finished} of {options.jobs} jobs were answered.", file=sys.stderr)
         return INTERRUPTED

@@ -2,11 +2,15 @@
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from yarl import URL
 
+_SQS = "sqs://"
+#: What SQS takes as a name.
+_QUEUE = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}[.]fifo")
 EPILOG = """\
 exit status: 0 passed, 1 failed, 2 wrong usage, 130 interrupted
 
@@ -16,6 +20,10 @@ differ, and it takes less than --limit seconds.
 Without --idempotent, --retries only retries jobs that certainly did not run: the connection failed, or the
 answer says "retry_safe": true. With --idempotent, each job has a key of its own, so that the proxy runs it once
 however often it is sent; then broken connections are retried, too.
+
+With sqs://NAME, the jobs go through the queue NAME of Amazon SQS and their replies are taken from --reply-queue.
+Credentials, region and endpoint are the AWS SDK's: AWS_ACCESS_KEY_ID, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL. Each
+message has a key of its own; --concurrency, --api-key, --idempotent and --retries mean nothing there.
 """
 
 
@@ -25,6 +33,9 @@ class Options:
 
     #: Where each job is posted, character for character as given.
     url: URL
+    #: The queue to send through instead, and the one with the replies; empty: none.
+    queue: str = ""
+    reply_queue: str = ""
     jobs: int = 50
     account: str = "example"
     #: The run has to take less than this to pass.
@@ -51,9 +62,15 @@ class Options:
 
 def parse(argv: Sequence[str] | None = None) -> Options:
     """Read the command line; a wrong one ends the process with status 2 and a line that says why."""
-    given = _parser().parse_args(argv)
+    parser = _parser()
+    given = parser.parse_args(argv)
+    queue = given.url.removeprefix(_SQS) if isinstance(given.url, str) else ""
+    if bool(queue) is not bool(given.reply_queue):
+        parser.error("sqs://NAME and --reply-queue NAME go together")
     return Options(
-        url=given.url,
+        url=URL() if queue else given.url,
+        queue=queue,
+        reply_queue=given.reply_queue,
         jobs=given.jobs,
         account=given.account,
         limit_s=given.limit,
@@ -77,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("url", metavar="URL", type=_url, help="where to post, for example http://127.0.0.1:3000/queueJob")
+    add("--reply-queue", metavar="NAME", default="", help="with sqs://NAME: the queue that the replies are sent to")
     add("--jobs", metavar="N", type=_count, default=50, help="number of jobs (50)")
     add("--account", metavar="NAME", default="example", help="the account the jobs are for (example)")
     add(
@@ -115,7 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _url(text: str) -> URL:
+def _url(text: str) -> URL | str:
+    """Return the address; that of a queue as it is, since names have capitals."""
+    if text.startswith(_SQS):
+        if not _QUEUE.fullmatch(text.removeprefix(_SQS)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not sqs:// and the name of a queue")
+        return text
     try:
         # Only to see that it is an address: this form is normalised, which is not what the user typed.
         checked = URL(text)

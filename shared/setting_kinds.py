@@ -17,12 +17,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 from decouple import strtobool
 
+from shared.database_url import is_database, shown
+
 __all__ = [
     "BOOLEAN",
     "CALLBACK_URL",
     "HOST",
     "JOURNAL",
     "KEYS",
+    "NAME",
     "NAMES",
     "NETWORKS",
     "OPTIONAL_HOST",
@@ -159,8 +162,12 @@ def _path(text: str) -> str:
 
 
 def _journal(text: str) -> str:
-    if text.lower().startswith((":memory:", "file:")) or text.endswith(
-        "/"
+    if is_database(text):
+        if not text.isascii() or set(' <>"\\^`{|}') & set(text) or shown(text).endswith("//"):
+            raise ValueError
+        return text
+    if (
+        "://" in text or text.lower().startswith((":memory:", "file:")) or text.endswith("/")
     ):  # SQLite's names for things that are not a file
         raise ValueError
     return _path(text)
@@ -194,6 +201,12 @@ def _keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _name(text: str) -> str:
+    if len(text) > _MAX_NAME or any(c.isspace() for c in text):
+        raise ValueError
+    return text
+
+
 HOST: Final = Kind(read=_host, takes="a host name or an IP address")
 OPTIONAL_HOST: Final = Kind(
     read=lambda text: _host(text) if text else "", takes="a host name, an IP address, or nothing"
@@ -209,7 +222,12 @@ QUEUE_URL: Final = Kind(
 )
 QUEUE_URLS: Final = Kind(read=_queue_urls, takes="addresses of queues, separated by commas, or nothing")
 PATH: Final = Kind(read=_path, takes="a file's path without ~ and $, or nothing")
-JOURNAL: Final = Kind(read=_journal, takes="a file's path without ~ and $, or nothing (jobs are then kept in memory)")
+JOURNAL: Final = Kind(
+    read=_journal,
+    takes="a file's path without ~ and $, postgresql://user@host:5432/database, or nothing (jobs are then kept in "
+    "memory)",
+)
+NAME: Final = Kind(read=_name, takes="a name without spaces, or nothing")
 NAMES: Final = Kind(read=_names, takes="host names, separated by commas, or nothing")
 MEMBERS: Final = Kind(read=_members, takes="names of members, separated by commas, or nothing")
 NETWORKS: Final = Kind(

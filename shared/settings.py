@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from shared import database_url
 from shared import env_file as dot_env
 from shared import setting_kinds as kinds
 from shared.errors import SettingsError
@@ -216,8 +217,14 @@ class Settings:
     journal: str = _variable(
         "jobs.sqlite3",
         kinds.JOURNAL,
-        "The SQLite file that remembers jobs, so that they survive a restart. Empty: jobs are remembered in memory "
-        "only.",
+        "What remembers jobs, so that they survive a restart: a SQLite file, or a PostgreSQL database that several "
+        "instances of the proxy share, such as `postgresql://user@host1,host2:5432/database` (any address that libpq "
+        "takes, with its parameters; see docs/operations.md). Empty: jobs are remembered in memory only.",
+    )
+    instance_name: str = _variable(
+        "",
+        kinds.NAME,
+        "What people call this instance, where several share a database. Empty: the machine's host name.",
     )
     result_ttl: float = _variable(
         "3600",
@@ -315,7 +322,8 @@ def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def _unfit(name: str, text: str, metadata: Mapping[str, Any], reason: str) -> str:
-    shown = "a value (not shown)" if metadata["secret"] else repr(_USER.sub("//...@", text))
+    text = database_url.shown(text) if database_url.is_database(text) else _USER.sub("//...@", text)
+    shown = "a value (not shown)" if metadata["secret"] else repr(text)
     return f"{name}: got {shown}, takes {metadata['kind'].takes}" + (f"; {reason}" if reason else "")
 
 

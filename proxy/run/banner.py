@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.run.job_server_probe import shown
+from shared.database_url import is_database
+from shared.database_url import shown as database_url
 from shared.version import VERSION
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def _workers(settings: Settings) -> str:
 
 
 def _memory(settings: Settings) -> str:
-    return (
-        f"jobs are remembered in {settings.journal}" if settings.journal else "jobs are forgotten when the process ends"
-    )
+    if not settings.journal:
+        return "jobs are forgotten when the process ends"
+    where = database_url(settings.journal) if is_database(settings.journal) else settings.journal
+    return f"jobs are remembered in {where}"

@@ -31,6 +31,8 @@ from proxy.store.journal.file import JournalFile
 from proxy.store.journal.reserve import Reserve
 from proxy.store.journal.schema import VERSION
 from proxy.workers.pool import Pool
+from shared.database_url import is_database
+from shared.database_url import shown as database_url
 from shared.errors import QueueError, SettingsError
 from shared.job_server import loader
 from shared.settings import load, misspelt
@@ -95,7 +97,10 @@ class Check:
         self._keys()
         await self._listen()
         await self._queue()
-        self._journal()
+        if is_database(self._settings.journal):
+            await self._database(self._settings.journal)
+        else:
+            self._journal()
         self._descriptors()
         if self._settings.job_server_url:
             await self._submit(self._settings.job_server_url, profiles)
@@ -196,6 +201,26 @@ class Check:
             self._found(Verdict.OK, "replies", queue.url)
         for words in doubts(queues, settings):
             self._found(Verdict.WARNING, "queue", words)
+
+    async def _database(self, url: str) -> None:
+        try:
+            from proxy.store.postgresql.opening import probe  # noqa: PLC0415 - with its driver; only for who uses it
+            from proxy.store.postgresql.schema import VERSION as TABLES  # noqa: PLC0415 - the same
+
+            found = await probe(url)
+        except SettingsError as exc:
+            self._found(Verdict.FAILED, "journal", str(exc))
+            return
+        place = f"{database_url(url)} (PostgreSQL {found.server})"
+        if found.doubt:
+            self._found(Verdict.WARNING, "journal", found.doubt)
+        if found.tables is None:
+            self._found(Verdict.OK, "journal", f"{place}, without tables: a start makes them")
+        elif found.tables < TABLES:
+            words = f"{place} has tables of version {found.tables}: a start upgrades them, and old instances go on"
+            self._found(Verdict.WARNING, "journal", words)
+        else:
+            self._found(Verdict.OK, "journal", place)
 
     def _journal(self) -> None:
         if not self._settings.journal:

@@ -1,4 +1,4 @@
-"""What one proxy has exclusively: its addresses and its journal. They are claimed before anything is started."""
+"""What one proxy has exclusively: its addresses, and a journal that is a file. Claimed before anything is started."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from proxy.http.listening import bind, check_certificate
 from proxy.store.journal.file import JournalFile
+from shared.database_url import is_database
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def bind_all(settings: Settings) -> dict[str, socket.socket]:
 
 
 def claim(settings: Settings) -> tuple[dict[str, socket.socket], JournalFile | None]:
-    """Return the listening sockets and the open journal, if there is one.
+    """Return the listening sockets and the open journal, if there is one that is a file.
 
     Raises:
         SettingsError: something is in use or not available; the message has a line for each, and another one if
@@ -63,7 +64,8 @@ def claim(settings: Settings) -> tuple[dict[str, socket.socket], JournalFile | N
     """
     troubles: list[str] = []
     sockets = _try(troubles, lambda: bind_all(settings))
-    journal = _try(troubles, lambda: JournalFile(settings.journal)) if settings.journal else None
+    is_file = settings.journal and not is_database(settings.journal)
+    journal = _try(troubles, lambda: JournalFile(settings.journal)) if is_file else None
     if troubles:
         _close(sockets or {})
         if journal is not None:

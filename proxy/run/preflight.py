@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from shared.database_url import is_database
 from shared.errors import SettingsError
 
 __all__ = [
@@ -53,8 +54,8 @@ _REMEDIES: Final = {
 class Preflight:
     """Checks what a start needs."""
 
-    def __init__(self, *, proc: Path = Path("/proc"), journal: bool) -> None:
-        """`journal`: whether jobs are to be remembered in a file."""
+    def __init__(self, *, proc: Path = Path("/proc"), journal: str) -> None:
+        """`journal`: what is to remember jobs."""
         self._proc = proc
         self._journal = journal
 
@@ -70,7 +71,8 @@ class Preflight:
             yield f"the proxy runs on Linux only; this is {system}"
 
     def _modules(self) -> Iterator[str]:
-        for name in [*_NEEDED, *(["_sqlite3"] if self._journal else [])]:
+        driver = "psycopg" if is_database(self._journal) else "_sqlite3"
+        for name in [*_NEEDED, *([driver] if self._journal else [])]:
             try:
                 importlib.import_module(name)
             except ImportError as exc:

@@ -16,6 +16,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 from dataclasses import replace
@@ -34,10 +35,11 @@ from proxy.run.signals import Signals
 from proxy.run.stall_watch import StallWatch
 from proxy.store.journal.journal import Journal
 from proxy.store.memory import MemoryStore
-from proxy.store.protocol import JobStore
+from proxy.store.protocol import JobStore, Peers
 from proxy.workers.orphans import become_subreaper, reap_orphans
 from proxy.workers.pool import Pool
 from shared import setting_kinds as kinds
+from shared.database_url import is_database
 from shared.errors import SettingsError
 from shared.job_server import loader
 from shared.settings import load, misspelt
@@ -45,12 +47,12 @@ from shared.version import VERSION
 from shared.worker_config import JobServer, WorkerConfig
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from proxy.http.server import Listener
     from proxy.run.wiring import App
     from proxy.sqs.service import QueueService
+    from proxy.store.journal.file import JournalFile
     from shared.job_server.profile import Profile
     from shared.settings import Settings
 
@@ -128,13 +130,11 @@ class FrontEnd:
         }
         self._callbacks = callback_url(settings, sockets["callback" if "callback" in sockets else "public"])
         queue_service = await self._queue.open() if self._queue else None
+        store, peers = await _open_store(settings, journal)
         pool = await self._start_processes()
-        store = (
-            Journal(journal, ttl_s=settings.result_ttl, max_bytes=settings.journal_max_bytes)
-            if journal
-            else MemoryStore(settings.result_ttl)
+        app, listeners = await _serve(
+            settings, self._job_servers, pool, store, peers, self._callbacks, sockets, queue_service
         )
-        app, listeners = await _serve(settings, self._job_servers, pool, store, self._callbacks, sockets, queue_service)
         self._reload = Reload(self._given, self._read, app.authorization, listeners.values())
         _tune_garbage_collection()
         self._stall_watch.start()
@@ -280,11 +280,33 @@ def worker_config(settings: Settings, job_servers: tuple[JobServer, ...]) -> Wor
     )
 
 
+async def _open_store(settings: Settings, journal: JournalFile | None) -> tuple[JobStore, Peers | None]:
+    """Return what remembers jobs, and what is known of the other instances if there may be any.
+
+    Raises:
+        SettingsError: the database cannot be used.
+    """
+    if is_database(settings.journal):
+        from proxy.store.postgresql.opening import open_store  # noqa: PLC0415 - with its driver; only for who uses it
+
+        shared = await open_store(
+            settings.journal,
+            ttl_s=settings.result_ttl,
+            name=settings.instance_name or socket.gethostname(),
+            warn=lambda doubt: log.event("warning", "the database may lose jobs", reason=doubt),
+        )
+        return shared, shared
+    if journal is None:
+        return MemoryStore(settings.result_ttl), None
+    return Journal(journal, ttl_s=settings.result_ttl, max_bytes=settings.journal_max_bytes), None
+
+
 async def _serve(
     settings: Settings,
     job_servers: tuple[JobServer, ...],
     pool: Pool,
     store: JobStore,
+    peers: Peers | None,
     callbacks: str,
     sockets: dict[str, socket.socket],
     queue_service: QueueService | None,
@@ -294,7 +316,15 @@ async def _serve(
     from proxy.http.server import Listener  # noqa: PLC0415
     from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
 
-    app = create_app(settings, job_servers, pool=pool, store=store, callback_url=callbacks, queue_service=queue_service)
+    app = create_app(
+        settings,
+        job_servers,
+        pool=pool,
+        store=store,
+        callback_url=callbacks,
+        peers=peers,
+        queue_service=queue_service,
+    )
     await app.dispatcher.restore()  # before anything is accepted: a callback has to find its job
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
     limits, room = Limits(keep_alive_s=settings.keep_alive_timeout), Room()

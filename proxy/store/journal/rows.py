@@ -6,10 +6,9 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.store.fields import failure_of, storable
 from proxy.store.record import Record
-from shared.errors import Code
-from shared.lifecycle import State, Submitted
-from shared.outcome import Failed
+from shared.lifecycle import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +52,7 @@ def row_of(record: Record) -> tuple[Any, ...]:
         str(record.submitted),  # never read back; for people and programs that look into the file
         record.finished_at,
         str(failure.code) if failure else None,
-        _text(failure.detail) if failure else None,
+        storable(failure.detail) if failure else None,
         str(failure.submitted) if failure else None,
         record.callback,
         record.says_failed,
@@ -75,7 +74,7 @@ def record_of(row: Sequence[Any]) -> Record:
         **fixed,
         state=State(state),
         finished_at=finished_at,
-        failure=None if code is None else _failure(code, detail, failure_submitted),
+        failure=failure_of(code, detail, failure_submitted),
         callback=callback,
         says_failed=bool(says_failed),
         early=bool(early),
@@ -95,16 +94,3 @@ def _remote(record: Record) -> str | None:
         dict(record.outputs), record.content_type, record.error, dict(record.labels), record.refused, record.refusal
     ]  # fmt: skip
     return json.dumps(values) if any(values) else None
-
-
-def _failure(code: str, detail: str, submitted: str) -> Failed:
-    try:
-        known = Code(code)
-    except ValueError:  # a later version has more codes; what it said of the submission still holds
-        known, detail = Code.INTERNAL_ERROR, f"{code}: {detail}"
-    return Failed(code=known, detail=detail, submitted=Submitted(submitted))
-
-
-def _text(text: str) -> str:
-    """Return `text` without lone surrogates, which SQLite cannot store."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy import log
-from proxy.store.journal.backlog import Backlog
+from proxy.store.backlog import Backlog
 from proxy.store.journal.checkpoint_thread import Checkpointer
 from proxy.store.journal.opening import is_no_room, words_of
 from proxy.store.journal.place import LogGoneError, ReplacedError

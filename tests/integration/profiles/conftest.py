@@ -47,7 +47,9 @@ def profiles(ports: Mapping[str, int], tmp_path_factory: pytest.TempPathFactory)
         text = loader.path_of(name).read_text(encoding="utf-8")
         url = f"http://127.0.0.1:{ports[name]}"
         own = loader.load(name).server.url
-        text = text.replace(own, url) if own else text.replace("[submit]", f'[server]\nurl = "{url}"\n\n[submit]', 1)
+        if "[server]" not in text:
+            text = text.replace("[submit]", "[server]\n\n[submit]", 1)
+        text = text.replace(own, url) if own else text.replace("[server]", f'[server]\nurl = "{url}"', 1)
         text = re.sub(r"^after = .*$", f"after = {AFTER_S}\nevery = {EVERY_S}", text, flags=re.MULTILINE)
         text = re.sub(r"^every = .*\n(?=.*\n?every = )", "", text, flags=re.MULTILINE)
         text = re.sub(rf"^every = {EVERY_S}\nevery = .*$", f"every = {EVERY_S}", text, flags=re.MULTILINE)

@@ -55,6 +55,23 @@ async def test_without_a_limit_a_worker_is_used_again_and_again(
     assert len({await pid_of(client, proxy, job_server) for _ in range(4)}) == 1
 
 
+async def test_an_idle_worker_keeps_no_account_from_another(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """The job server serves one connection at a time for each account, also one over which nothing is sent."""
+    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="2", JOB_TIMEOUT="10")
+    refs = [new_ref(), new_ref()]
+    both = [asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never")) for ref in refs]
+    await eventually(lambda: all(job_server.submissions(ref) for ref in refs))
+    for ref, answer in zip(refs, both, strict=True):
+        await fetch(client, "POST", job_server.callback_url(ref), json={"state": "completed"})
+        assert (await answer).status == 200
+
+    third = await post_job(client, proxy.queue_job, account=refs[0])  # goes to the worker that was used last
+
+    assert third.status == 200, third.document
+
+
 async def test_messages_larger_than_a_pipe_reach_a_worker_that_is_used_again(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:

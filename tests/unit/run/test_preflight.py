@@ -18,7 +18,7 @@ _RAISE_FILES: Final = "raise the limit of open files (ulimit -n, LimitNOFILE=, -
 _RAISE_PROCESSES: Final = "raise the limit of processes (ulimit -u, TasksMax=, --pids-limit)"
 
 
-def troubles(proc: Path = Path("/proc"), *, journal: bool = True) -> list[str]:
+def troubles(proc: Path = Path("/proc"), *, journal: str = "jobs.sqlite3") -> list[str]:
     """The lines that a start would end with."""
     try:
         Preflight(proc=proc, journal=journal).check()
@@ -50,7 +50,7 @@ def test_a_python_without_a_part_of_its_library_is_named(name: str, monkeypatch:
 def test_sqlite_is_needed_only_for_a_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one, nobody asks for it."""
     monkeypatch.setitem(sys.modules, "_sqlite3", None)
-    assert troubles(journal=False) == []
+    assert troubles(journal="") == []
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_way_to_install_it() -> None:
@@ -135,3 +135,11 @@ def test_what_stands_against_a_start_is_one_line_with_the_remedy(
 ) -> None:
     """A bug of ours is none: its traceback is of use."""
     assert start_trouble(exc) == line
+
+
+def test_the_driver_is_needed_only_for_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And then it is named, before anything else is loaded."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    assert troubles() == []
+    (line,) = troubles(journal="postgresql://h/db")
+    assert line.startswith(f"the package psycopg is not installed for {sys.executable}; run `make run` once")

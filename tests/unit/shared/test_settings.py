@@ -39,6 +39,7 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "LOST_REPLY_WAIT": ("5", 5.0),
     "GRANULAR_ERRORS": ("false", False),
     "JOURNAL": ("jobs.sqlite3", "jobs.sqlite3"),
+    "INSTANCE_NAME": ("", ""),
     "RESULT_TTL": ("3600", 3600.0),
     "JOURNAL_MAX_BYTES": ("1073741824", 1_073_741_824),
     "CALLBACK_HOST": ("", ""),
@@ -148,6 +149,10 @@ BAD_VALUES: Final = [
     ("JOURNAL", "file:jobs.sqlite3?mode=memory"),
     ("JOURNAL", "/var/lib/jobs/"),
     ("JOURNAL", "jobs\x00.sqlite3"),
+    ("JOURNAL", "mysql://db.example.com/jobs"),
+    ("JOURNAL", "postgresql://"),
+    ("JOURNAL", "postgresql://db.example.com/jobs;{}"),
+    ("INSTANCE_NAME", "the first"),
     ("TLS_CERTFILE", '"cert.pem"'),
     ("MAX_JOBS", "7 # enough"),
     ("SQS_QUEUE_URL", "jobs"),
@@ -319,6 +324,8 @@ def test_a_secret_is_never_in_the_message() -> None:
         ("API_KEYS", "one, two", ("one", "two")),
         ("API_KEYS", "a=b#c", ("a=b#c",)),
         ("JOURNAL", "", ""),
+        ("JOURNAL", "postgresql://u:p%40@one,two:5433/jobs", "postgresql://u:p%40@one,two:5433/jobs"),
+        ("JOURNAL", "postgres:///jobs?service=jobs", "postgres:///jobs?service=jobs"),
     ],
 )
 def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:

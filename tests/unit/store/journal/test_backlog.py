@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.store.journal.backlog import Backlog
+from proxy.store.backlog import Backlog
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
 from proxy.store.record import Record

@@ -1,9 +1,8 @@
-"""What every place to remember jobs has to do."""
+"""What every place to remember jobs has to do: memory, a file, a database."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from shared.errors import Code
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Succeeded
 from tests.support.records import a_record, finished
+from tests.support.stores import MakeStore, alike, of
 from tests.support.waiting import eventually
 
 _FAILURE = Failed(code=Code.DEADLINE_EXCEEDED, detail="no callback came in time", submitted=Submitted.YES)
@@ -38,17 +38,18 @@ RECORDS = [
 @pytest.mark.parametrize("record", RECORDS)
 async def test_a_record_comes_back_as_it_was(store: JobStore, record: Record) -> None:
     """Every member, to the byte, whichever way it is looked for."""
+    record = of(store, record)
     await store.put(record)
 
-    assert await store.by_id(record.id) == record
-    assert await store.by_token(record.token_hash) == record
+    assert alike(await store.by_id(record.id), record)
+    assert alike(await store.by_token(record.token_hash), record)
     if record.key is not None:
-        assert await store.by_key(record.key) == record
+        assert alike(await store.by_key(record.key), record)
 
 
 async def test_what_was_never_put_is_not_found(store: JobStore) -> None:
     """By no name."""
-    await store.put(a_record())
+    await store.put(of(store, a_record()))
 
     assert await store.by_id("f" * 32) is None
     assert await store.by_token(b"t" * 32) is None
@@ -57,41 +58,41 @@ async def test_what_was_never_put_is_not_found(store: JobStore) -> None:
 
 async def test_what_is_put_is_found_before_it_is_durable(store: JobStore) -> None:
     """Who asks after a put finds what was put, though nobody has waited for it."""
-    record = finished()
+    record = of(store, finished())
 
     store.put(record)
 
-    assert await store.by_id(record.id) == record
+    assert alike(await store.by_id(record.id), record)
 
 
 async def test_what_is_noted_is_found_at_once(store: JobStore) -> None:
     """It is written when there is time, and known before."""
-    first = a_record()
+    first = of(store, a_record())
     later = replace(first, state=State.WAITING)
-    other = a_record()
+    other = of(store, a_record())
     store.put(first)
 
     store.note(first)
     store.note(later)
     store.note(other)
 
-    assert await store.by_id(first.id) == later
-    assert await store.by_token(other.token_hash) == other
+    assert alike(await store.by_id(first.id), later)
+    assert alike(await store.by_token(other.token_hash), other)
 
 
 async def test_an_earlier_note_does_not_come_back_over_a_later_record(store: JobStore) -> None:
     """What is put counts, whatever was noted of the same job before."""
-    first = a_record()
+    first = of(store, a_record())
     store.note(first)
 
     await store.put(replace(first, duplicates=1))
 
-    assert await store.by_id(first.id) == replace(first, duplicates=1)
+    assert alike(await store.by_id(first.id), replace(first, duplicates=1))
 
 
 async def test_the_last_record_of_a_job_counts(store: JobStore) -> None:
     """Each record says everything that is known."""
-    first = a_record(key=b"k" * 32)
+    first = of(store, a_record(key=b"k" * 32))
     records = [
         first,
         replace(first, state=State.SUBMITTING),
@@ -102,13 +103,13 @@ async def test_the_last_record_of_a_job_counts(store: JobStore) -> None:
     for record in records:
         store.put(record)
 
-    assert await store.by_id(first.id) == records[-1]
-    assert await store.by_key(b"k" * 32) == records[-1]
+    assert alike(await store.by_id(first.id), records[-1])
+    assert alike(await store.by_key(b"k" * 32), records[-1])
 
 
 async def test_the_end_of_a_job_is_waited_for(store: JobStore) -> None:
     """Whoever records it; and one that is over need not be waited for."""
-    first = a_record(state=State.SUBMITTING)
+    first = of(store, a_record(state=State.SUBMITTING))
     over = replace(first, state=State.FINISHED, finished_at=first.accepted_at, callback=b"{}")
     await store.put(first)
     waiting = asyncio.create_task(store.ended(first.id))
@@ -117,36 +118,37 @@ async def test_the_end_of_a_job_is_waited_for(store: JobStore) -> None:
 
     await store.put(over)
 
-    assert await waiting == over
-    assert await store.ended(first.id) == over
+    assert alike(await waiting, over)
+    assert alike(await store.ended(first.id), over)
 
 
 async def test_the_last_job_begun_under_a_key_holds_it(store: JobStore) -> None:
     """Also when the earlier one is heard of again; and that one is found by its id still."""
-    earlier = finished(key=b"k" * 32, callback=None, failure=replace(_FAILURE, submitted=Submitted.NO))
-    later = a_record(key=b"k" * 32)
+    earlier = of(store, finished(key=b"k" * 32, callback=None, failure=replace(_FAILURE, submitted=Submitted.NO)))
+    later = of(store, a_record(key=b"k" * 32))
 
     await store.put(earlier)
     await store.put(later)
     await store.put(replace(earlier, duplicates=1))
 
-    assert await store.by_key(b"k" * 32) == later
-    assert await store.by_id(earlier.id) == replace(earlier, duplicates=1)
+    assert alike(await store.by_key(b"k" * 32), later)
+    assert alike(await store.by_id(earlier.id), replace(earlier, duplicates=1))
 
 
 async def test_many_jobs_at_once_are_all_remembered(store: JobStore) -> None:
     """Each under its own names."""
-    records = [finished(callback=b"%d" % number) for number in range(1500)]
+    records = [of(store, finished(callback=b"%d" % number)) for number in range(1500)]
 
     await asyncio.gather(*(store.put(record) for record in records))
 
-    assert [await store.by_id(record.id) for record in records] == records
+    for record in records:
+        assert alike(await store.by_id(record.id), record)
 
 
-async def test_a_finished_job_is_forgotten_when_its_time_is_over(make_store: Callable[[float], JobStore]) -> None:
+async def test_a_finished_job_is_forgotten_when_its_time_is_over(make_store: MakeStore) -> None:
     """By every name."""
-    store = make_store(0.2)
-    record = finished(key=b"k" * 32)
+    store = await make_store(0.2)
+    record = of(store, finished(key=b"k" * 32))
 
     await store.put(record)
     await eventually(lambda: _is_none(store, record))
@@ -155,22 +157,22 @@ async def test_a_finished_job_is_forgotten_when_its_time_is_over(make_store: Cal
     assert await store.by_key(b"k" * 32) is None
 
 
-async def test_an_open_job_is_never_forgotten(make_store: Callable[[float], JobStore]) -> None:
+async def test_an_open_job_is_never_forgotten(make_store: MakeStore) -> None:
     """However long it takes: only what is finished has an end."""
-    store = make_store(0.2)
-    open_job, done = a_record(accepted_at=1.0, deadline_at=2.0), finished()
+    store = await make_store(0.2)
+    open_job, done = of(store, a_record(accepted_at=1.0)), of(store, finished())
 
     await store.put(open_job)
     await store.put(done)
     await eventually(lambda: _is_none(store, done))
 
-    assert await store.by_id(open_job.id) == open_job
+    assert alike(await store.by_id(open_job.id), open_job)
 
 
-async def test_a_late_result_does_not_make_a_job_younger(make_store: Callable[[float], JobStore]) -> None:
+async def test_a_late_result_does_not_make_a_job_younger(make_store: MakeStore) -> None:
     """Its time counts from its end."""
-    store = make_store(0.3)
-    record = finished(callback=None, failure=_FAILURE)
+    store = await make_store(0.3)
+    record = of(store, finished(callback=None, failure=_FAILURE))
 
     await store.put(record)
     await store.put(replace(record, callback=b"{}"))
@@ -180,7 +182,7 @@ async def test_a_late_result_does_not_make_a_job_younger(make_store: Callable[[f
 
 async def test_a_store_without_trouble_says_so(store: JobStore) -> None:
     """Empty: jobs may come."""
-    await store.put(a_record())
+    await store.put(of(store, a_record()))
 
     assert store.trouble == ""
 

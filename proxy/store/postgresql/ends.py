@@ -1,0 +1,29 @@
+"""How what goes on for ever comes to its end: it is asked to, since nothing that was sent may be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Final
+
+__all__ = ["finish", "pause"]
+
+#: An answer of the server, or that there is none, is waited for for so long.
+_ANSWER_S: Final = 2.5
+
+
+async def pause(end: asyncio.Event, seconds: float) -> None:
+    """Wait that long, or until `end` is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await end.wait()
+
+
+async def finish(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait for tasks that were asked to end; one that does not is cancelled."""
+    left = set(tasks)
+    if left:
+        _, left = await asyncio.wait(left, timeout=_ANSWER_S)
+    for task in left:
+        task.cancel()

@@ -1,0 +1,155 @@
+"""Which instances live, by the database's clock: beats, and what is done about those that beat no more.
+
+A lease decides only how soon something happens, never whether it is right: whoever has lost a job cannot write it any
+more, whatever it believes. Nobody calls another dead before its own beats went through for a whole lease without a gap,
+or all would be dead after an outage of the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from proxy import log
+from proxy.store.postgresql.ends import finish, pause
+from proxy.store.postgresql.health import Health
+from proxy.store.postgresql.rows import record_of
+from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from proxy.store.postgresql.statements import BEAT, CLUSTER, EXPIRE, FORGET_INSTANCES, LEAVE, OVERDUE, TAKE_OVER
+from proxy.store.record import Record
+
+__all__ = ["Leases", "Times"]
+
+_NEVER_SUBMITTED: Final = "the instance that had accepted the job is gone; it was not submitted"
+_NOBODY: Final = "the instance that saw to the job is gone, and no callback came by its deadline"
+#: While the database is away.
+_AGAIN_S: Final = 0.5
+_EXPIRE_BATCH: Final = 500
+_EXPIRE_S: Final = 5.0
+_LEAST_EXPIRE_S: Final = 0.1
+#: Instances that are gone and left nothing open are forgotten after so many leases.
+_FORGOTTEN_LEASES: Final = 360
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How often what is done, in seconds."""
+
+    lease_s: float = 10.0
+    beat_s: float = 1.5
+    #: How often the end of the jobs that somebody here waits for is looked for.
+    poll_s: float = 0.4
+
+
+class Leases:
+    """Keeps this instance's lease, and sees to what others have left."""
+
+    def __init__(
+        self, session: Session, health: Health, *, instance: str, name: str, ttl_s: float, times: Times
+    ) -> None:
+        self._session = session
+        self._health = health
+        self._instance = instance
+        self._name = name
+        self._ttl_s = ttl_s
+        self._times = times
+        self._tasks: list[asyncio.Task[None]] = []
+        self._leaving = asyncio.Event()
+        self._on_taken_over: Callable[[Sequence[Record]], None] | None = None
+        self._on_ended: Callable[[Record], None] = lambda _: None
+        #: Since when beats have gone through without a gap, and when the last one did; by the monotonic clock.
+        self._healthy_since: float | None = None
+        self._last_beat = time.monotonic()
+        #: Instances with a lease; the age of the oldest beat among those that have one or should see to a job.
+        self.instances = 0
+        self.slowest_s = 0.0
+        #: Jobs taken over, ended because nobody did, forgotten.
+        self.taken_over = self.overdue = self.expired = 0
+
+    @property
+    def beat_age_s(self) -> float:
+        """How long ago the last beat went through."""
+        return time.monotonic() - self._last_beat
+
+    async def begin(self, on_ended: Callable[[Record], None]) -> None:
+        """Enter this instance, and go on from there; `on_ended` is told of jobs that were ended for others.
+
+        Raises:
+            GoneError, UnfitError: it cannot be entered.
+        """
+        self._on_ended = on_ended
+        await self._beat()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._beats()), loop.create_task(self._expire())]
+
+    def take_over(self, on_taken_over: Callable[[Sequence[Record]], None]) -> None:
+        """Take over from instances that are gone, from now on."""
+        self._on_taken_over = on_taken_over
+
+    async def leave(self) -> None:
+        """Stop; what is left open is the others' from now on."""
+        self._leaving.set()
+        await finish(self._tasks)
+        await self._session.run(LEAVE, self._instance)
+
+    async def _beats(self) -> None:
+        while not self._leaving.is_set():
+            began = time.monotonic()
+            pause_s = self._times.beat_s
+            try:
+                await self._beat()
+                await self._see_to_others()
+            except (GoneError, UnfitError) as exc:
+                self._healthy_since = None
+                self._health.failed(str(exc), began)
+                pause_s = min(pause_s, _AGAIN_S)
+            except Exception as exc:  # noqa: BLE001 - a bug of ours must not end the beats
+                log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
+            await pause(self._leaving, pause_s)
+
+    async def _beat(self) -> None:
+        await self._session.run(BEAT, self._instance, self._name)
+        now = time.monotonic()
+        if self._healthy_since is None or now - self._last_beat > self._times.lease_s / 2:
+            self._healthy_since = now
+        self._last_beat = now
+        self._health.worked()
+
+    async def _see_to_others(self) -> None:
+        lease_s = self._times.lease_s
+        overdue = [record_of(row) for row in await self._session.run(OVERDUE, _NOBODY)]
+        self.overdue += len(overdue)
+        for record in overdue:
+            log.event("warning", "a job was ended that nobody saw to", job_id=record.id, owner=record.owner)
+            self._on_ended(record)
+        healthy_s = time.monotonic() - (self._healthy_since or time.monotonic())
+        if self._on_taken_over is not None and healthy_s >= lease_s:
+            rows = await self._session.run(TAKE_OVER, self._instance, lease_s, _NEVER_SUBMITTED, lease_s / 2)
+            self._took_over(rows)
+        ((self.instances, self.slowest_s),) = await self._session.run(CLUSTER, lease_s)
+        await self._session.run(FORGET_INSTANCES, lease_s * _FORGOTTEN_LEASES)
+
+    def _took_over(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows or self._on_taken_over is None:
+            return
+        records = [record_of(row) for row in rows]
+        self.taken_over += len(records)
+        self._on_taken_over(records)
+        for record in records:
+            if record.finished_at is not None:
+                self._on_ended(record)
+
+    async def _expire(self) -> None:
+        """Delete finished jobs whose time is over, a few at a time."""
+        every_s = max(_LEAST_EXPIRE_S, min(_EXPIRE_S, self._ttl_s / 4))
+        while not self._leaving.is_set():
+            expired = 0
+            try:
+                expired = len(await self._session.run(EXPIRE, self._ttl_s, _EXPIRE_BATCH))
+            except (GoneError, UnfitError) as exc:
+                self._health.failed(str(exc), time.monotonic())
+            self.expired += expired
+            await pause(self._leaving, _LEAST_EXPIRE_S if expired == _EXPIRE_BATCH else every_s)

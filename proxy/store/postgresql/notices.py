@@ -1,0 +1,77 @@
+"""What instances tell one another: NOTIFY to the instance's own channel, with a job's id.
+
+A notice says that it is worth looking; what there is to know is in the table. It may be lost, and costs whoever waits
+half a second then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+
+from proxy.store.postgresql.session import GoneError, Session
+from proxy.store.postgresql.statements import NOTIFY
+
+__all__ = ["Listener", "Tell", "tell_all"]
+
+_AGAIN_S: Final = 0.2
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Tell:
+    """Tell an instance that something was recorded of a job."""
+
+    instance: str
+    job_id: str
+    #: By the monotonic clock.
+    until: float
+    size_bytes: int = 100
+
+
+async def tell_all(session: Session, tells: list[Tell]) -> None:
+    """Tell what is to be told, each once."""
+    once = sorted({(tell.instance, tell.job_id) for tell in tells})
+    await session.run(NOTIFY, [instance for instance, _ in once], [job_id for _, job_id in once])
+
+
+class Listener:
+    """Hears what this instance is told, for as long as there is a connection; makes it again."""
+
+    def __init__(
+        self, session: Session, instance: str, *, on_notice: Callable[[str], None], on_gap: Callable[[], None]
+    ) -> None:
+        """`on_notice` is given the job's id; `on_gap` is called when something may have been missed."""
+        self._session = session
+        self._instance = instance
+        self._on_notice = on_notice
+        self._on_gap = on_gap
+        self._closing = False
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        #: How many notices came.
+        self.heard = 0
+
+    async def close(self) -> None:
+        """Hear no more."""
+        self._closing = True
+        self._session.hang_up()
+        self._session.close()
+        self._task.cancel()
+        await asyncio.wait((self._task,), timeout=1.0)
+
+    async def _run(self) -> None:
+        while not self._closing:
+            began = time.monotonic()
+            try:
+                connection = await self._session.connect()
+                await connection.execute(f'LISTEN "proxy_{self._instance}"'.encode())
+                self._on_gap()
+                async for notice in connection.notifies():
+                    self.heard += 1
+                    self._on_notice(notice.payload)
+            except (GoneError, psycopg.Error, OSError):
+                await asyncio.sleep(max(0.0, began + _AGAIN_S - time.monotonic()))

@@ -1,0 +1,174 @@
+"""The database is looked at before it is used; what will not do is told in one line, with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from proxy.store.postgresql.leases import Times
+from proxy.store.postgresql.schema import prepare
+from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from proxy.store.postgresql.store import PostgreSQLStore
+from shared.database_url import shown, without_secrets
+from shared.errors import SettingsError
+
+__all__ = ["OLDEST_SERVER", "Found", "open_store", "probe"]
+
+#: The oldest that its makers still maintained when this was written is 14; nothing newer than 13 is used.
+OLDEST_SERVER: Final = 13
+#: Added to what the URL says, unless it says otherwise. A host that does not answer is given up after the first; an
+#: established connection after the others, though the server may be asked in vain for less long (session.py).
+_DEFAULTS: Final = {
+    "connect_timeout": "2",
+    "target_session_attrs": "read-write",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+#: Making or changing tables may have to wait for another instance that does.
+_PREPARE_S: Final = 60.0
+_LOOK: Final = """
+SELECT current_setting('server_version_num')::int / 10000, current_setting('fsync') = 'on', pg_is_in_recovery(),
+    current_setting('transaction_read_only') = 'on', current_setting('synchronous_standby_names') <> '',
+    (SELECT count(*) FROM pg_stat_replication)::int, current_database()::text,
+    has_schema_privilege(current_schema(), 'CREATE')
+"""
+#: Whether what is done later is allowed, done to nothing.
+_RIGHTS: Final = """
+WITH d AS (DELETE FROM proxy_jobs WHERE false), u AS (UPDATE proxy_jobs SET owner = '' WHERE false),
+    i AS (INSERT INTO proxy_jobs OVERRIDING SYSTEM VALUE SELECT * FROM proxy_jobs WHERE false),
+    b AS (DELETE FROM proxy_instances WHERE false), c AS (UPDATE proxy_instances SET beat_at = now() WHERE false),
+    e AS (INSERT INTO proxy_instances SELECT * FROM proxy_instances WHERE false)
+SELECT FROM proxy_jobs, proxy_instances WHERE false
+"""
+#: What a login that was refused says (SQLSTATE class 28), and a database that is not there.
+_NO_LOGIN: Final = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "role")
+_MISSING: Final = "does not exist"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A database that can be used."""
+
+    server: int
+    #: The version of its tables; None: there are none yet.
+    tables: int | None
+    #: What may lose jobs though it works; empty: nothing.
+    doubt: str
+
+
+async def probe(url: str) -> Found:
+    """Look at the database, and leave it as it is. Raises SettingsError: it cannot be used."""
+    session = Session(_conninfo(url, "check"), hosts=_hosts(url))
+    try:
+        return await _look(session, url, upgrade=False)
+    finally:
+        session.close()
+
+
+async def open_store(
+    url: str, *, ttl_s: float, name: str, warn: Callable[[str], None], times: Times | None = None
+) -> PostgreSQLStore:
+    """Return the store in this database, of which this process is an instance from now on; `warn` is told of doubts.
+
+    Raises:
+        SettingsError: the database cannot be used.
+    """
+    conninfo, hosts = _conninfo(url, name), _hosts(url)
+    session = Session(conninfo, hosts=hosts)
+    try:
+        found = await _look(session, url, upgrade=True)
+    finally:
+        session.close()
+    if found.doubt:
+        warn(found.doubt)
+    store = PostgreSQLStore(conninfo, place=shown(url), name=name, ttl_s=ttl_s, hosts=hosts, times=times)
+    try:
+        await store.begin()
+    except (GoneError, UnfitError) as exc:
+        await store.close()
+        raise _unusable(url, exc) from exc
+    return store
+
+
+async def _look(session: Session, url: str, *, upgrade: bool) -> Found:
+    async def ask(sql: str) -> Sequence[tuple[Any, ...]]:
+        return await session.run(sql, patience_s=_PREPARE_S)
+
+    place = shown(url)
+    try:
+        ((version, fsync, in_recovery, read_only, has_sync, replicas, database, may_create),) = await session.run(_LOOK)
+        if version < OLDEST_SERVER:
+            raise SettingsError(
+                f"JOURNAL: {place} is PostgreSQL {version}, {OLDEST_SERVER} or newer is needed; upgrade the server"
+            )
+        if in_recovery or read_only:
+            raise SettingsError(f"JOURNAL: {place} is a read-only replica; name the primary, or several hosts")
+        if not fsync:
+            raise SettingsError(
+                f"JOURNAL: {place} has fsync=off and would lose jobs with its power; set fsync=on in postgresql.conf"
+            )
+        tables = await prepare(ask, upgrade=upgrade)
+        if tables is None and not upgrade and not may_create:
+            raise SettingsError(f"JOURNAL: {place}: {_no_rights(database)}")
+        if tables is not None or upgrade:
+            await session.run(_RIGHTS)
+    except (GoneError, UnfitError) as exc:
+        raise _unusable(url, exc) from exc
+    doubt = ""
+    if replicas and not has_sync:
+        doubt = (
+            f"{place} has replicas, and none of them is synchronous: a failover may lose the newest jobs; set "
+            "synchronous_standby_names"
+        )
+    return Found(server=version, tables=tables, doubt=doubt)
+
+
+def _unusable(url: str, exc: GoneError | UnfitError) -> SettingsError:
+    """Return the line for an error of the server or of the connection."""
+    cause = exc.__cause__
+    code = (getattr(cause, "sqlstate", None) or "") if cause is not None else ""
+    words = without_secrets(url, str(exc))
+    if code == "42501":
+        return SettingsError(f"JOURNAL: {shown(url)}: {words}; {_grant()}")
+    if code.startswith("28") or any(said in words for said in _NO_LOGIN):
+        remedy = "check the user, the password (or PGPASSWORD, PGPASSFILE) and the server's pg_hba.conf"
+    elif _MISSING in words:
+        remedy = "create it (createdb)"
+    elif "read-only" in words:
+        remedy = "name the primary, or several hosts"
+    else:
+        remedy = "is the server running, and does it accept connections from here?"
+    return SettingsError(f"JOURNAL: cannot use {shown(url)}: {words}; {remedy}")
+
+
+def _no_rights(database: object) -> str:
+    return f"the tables are not there and this user may not create them in {database}; {_grant()}"
+
+
+def _grant() -> str:
+    return "grant CREATE on the schema (GRANT CREATE, USAGE ON SCHEMA public TO ...), or make it the database's owner"
+
+
+def _conninfo(url: str, name: str) -> str:
+    """Return what libpq is to be given. Raises SettingsError: it is not as libpq has it."""
+    given = _parsed(url)
+    defaults = _DEFAULTS | {"application_name": f"async-job-proxy {name}"[:60]}
+    return make_conninfo(url, **{key: value for key, value in defaults.items() if key not in given})
+
+
+def _hosts(url: str) -> int:
+    return len(str(_parsed(url).get("host", "")).split(","))
+
+
+def _parsed(url: str) -> dict[str, object]:
+    try:
+        return dict(conninfo_to_dict(url))
+    except psycopg.ProgrammingError as exc:
+        words = without_secrets(url, " ".join(str(exc).split()))
+        raise SettingsError(f"JOURNAL: {shown(url)} is no address of a database: {words}") from None

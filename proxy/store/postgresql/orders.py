@@ -1,0 +1,196 @@
+"""What the store is asked for, on its way to the database: orders, and the lane in which they wait for their turn.
+
+A lane has one batch under way at a time, and what accumulates in the meantime is the next: one statement and one commit
+for all of it. If the database is away, the batch is tried again for as long as somebody waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from proxy import log
+from proxy.store.postgresql.health import Health
+from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from shared.errors import StoreUnavailableError
+
+__all__ = ["Lane", "Order", "fail", "settle"]
+
+#: The most of a batch. What is larger than the bytes goes alone.
+_ORDERS: Final = 256
+_BYTES: Final = 4 * 1024 * 1024
+#: Between two attempts at a database that is away.
+_AGAIN_S: Final = 0.1
+
+
+class Order(Protocol):
+    """What can wait in a lane."""
+
+    @property
+    def until(self) -> float:
+        """When to give it up, by the monotonic clock."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much is sent for it."""
+        ...
+
+
+T = TypeVar("T", bound=Order)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ways(Generic[T]):
+    """What a lane does with its orders."""
+
+    carry_out: Callable[[list[T]], Awaitable[None]]
+    give_up: Callable[[T, Exception], None]
+    pace_s: Callable[[], float]
+    proves: bool
+
+
+class Lane(Generic[T]):
+    """Orders of one kind, over one session."""
+
+    def __init__(
+        self,
+        session: Session,
+        health: Health,
+        *,
+        carry_out: Callable[[list[T]], Awaitable[None]],
+        give_up: Callable[[T, Exception], None],
+        pace_s: Callable[[], float] = lambda: 0.0,
+        proves: bool = False,
+    ) -> None:
+        """Begin; must run inside an event loop.
+
+        `carry_out` does a batch and settles its orders; it may be called again with the same ones after a GoneError.
+        `give_up` is called instead, with the reason, for an order whose time is over and for one that is unfit.
+        `pace_s`: the least time between the start of two batches. `proves`: whether a batch that was carried out shows
+        that the database can record something.
+        """
+        self._session = session
+        self._health = health
+        self._ways = _Ways(carry_out=carry_out, give_up=give_up, pace_s=pace_s, proves=proves)
+        self._waiting: list[T] = []
+        self._away: list[T] = []
+        #: Those of `_away` that were given up meanwhile; they may still be carried out.
+        self._given_up: set[int] = set()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+        self.batches = 0
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def __len__(self) -> int:
+        """How many orders are not done."""
+        return len(self._waiting) + len(self._away) - len(self._given_up)
+
+    def add(self, order: T) -> None:
+        """Queue an order."""
+        self._waiting.append(order)
+        self._idle.clear()
+        self._wake.set()
+
+    def pending(self) -> list[T]:
+        """Return the orders that are not done, the oldest first."""
+        return [order for order in self._away if id(order) not in self._given_up] + self._waiting
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until nothing is left to do, at most that long."""
+        await asyncio.wait((asyncio.ensure_future(self._idle.wait()),), timeout=timeout_s)
+
+    async def close(self) -> None:
+        """End it; what is left is given up."""
+        self._closing = True
+        self._session.close()
+        self._wake.set()
+        await asyncio.wait((self._task,), timeout=1.0)
+        self._task.cancel()
+        for order in self.pending():
+            self._ways.give_up(order, StoreUnavailableError("the proxy is ending"))
+
+    def look(self, now: float, reason: str) -> None:
+        """Give up what nobody waits for any more."""
+        late = [order for order in self.pending() if order.until <= now]
+        if not late:
+            return
+        late_ids = set(map(id, late))
+        self._given_up |= {id(order) for order in self._away if id(order) in late_ids}
+        self._waiting = [order for order in self._waiting if id(order) not in late_ids]
+        for order in late:
+            self._ways.give_up(order, StoreUnavailableError(reason))
+
+    async def _run(self) -> None:
+        in_a_row = 0
+        while not self._closing:
+            if not self._waiting:
+                self._idle.set()
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            began = time.monotonic()
+            self._away = self._take()
+            try:
+                await self._carry_out(self._away)
+            except GoneError as exc:
+                self._health.failed(str(exc), began)
+                # The first time it may be a connection that broke while nobody used it.
+                again_s, in_a_row = (_AGAIN_S if in_a_row else 0.0), in_a_row + 1
+                left = [order for order in self._away if id(order) not in self._given_up]
+                self._waiting = left + self._waiting
+            except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave everybody waiting for ever
+                log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
+                error = StoreUnavailableError(f"unhandled exception in the journal: {type(exc).__name__}")
+                for order in self._away:
+                    self._ways.give_up(order, error)
+                again_s = 0.0
+            else:
+                self.batches += 1
+                in_a_row = 0
+                if self._ways.proves:
+                    self._health.worked()
+                again_s = began + self._ways.pace_s() - time.monotonic()
+            self._away = []
+            self._given_up.clear()
+            if again_s > 0:
+                await asyncio.sleep(again_s)
+
+    def _take(self) -> list[T]:
+        size, end = 0, 0
+        for order in self._waiting[:_ORDERS]:
+            size += order.size_bytes
+            if size > _BYTES and end:
+                break
+            end += 1
+        batch, self._waiting = self._waiting[:end], self._waiting[end:]
+        return batch
+
+    async def _carry_out(self, batch: list[T]) -> None:
+        """Carry out what the database takes; the others are given up alone."""
+        try:
+            await self._ways.carry_out(batch)
+        except UnfitError as exc:
+            if len(batch) > 1:
+                for order in batch:
+                    await self._carry_out([order])
+            else:
+                self._ways.give_up(batch[0], exc)
+
+
+def settle(done: asyncio.Future[Any], value: Any = None) -> None:  # noqa: ANN401 - as many types as orders
+    """Say that an order is done, unless nobody waits."""
+    if not done.done():
+        done.set_result(value)
+
+
+def fail(done: asyncio.Future[Any], error: Exception) -> None:
+    """Say that an order cannot be done, unless nobody waits."""
+    if not done.done():
+        done.set_exception(error)
+        done.exception()  # whoever only noted something does not come back for this

@@ -1,0 +1,113 @@
+"""The tables: how they are made, and how those of an earlier version become today's, while other instances go on.
+
+Instances of several versions may share the tables, so that they can be upgraded one after the other. So columns are
+only ever added, with a default that means what their absence meant, and `proxy_meta` says which version of the tables
+there is, and which one a proxy has to know at least to write to them. Whoever changes them holds a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from shared.errors import SettingsError
+
+__all__ = ["LOCK", "VERSION", "prepare"]
+
+#: What this version of the proxy knows. An upgrade adds one; `_OLDEST_WRITER` follows where old ones would do harm.
+VERSION: Final = 1
+_OLDEST_WRITER: Final = 1
+#: "jobs" in ASCII: the advisory lock of whoever makes or changes the tables.
+LOCK: Final = 0x6A6F6273
+_DDL: Final = """
+CREATE TABLE IF NOT EXISTS proxy_meta (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    version integer NOT NULL,
+    oldest_writer integer NOT NULL
+);
+CREATE TABLE IF NOT EXISTS proxy_instances (
+    id text PRIMARY KEY,
+    name text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    beat_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE IF NOT EXISTS proxy_jobs (
+    n bigint GENERATED ALWAYS AS IDENTITY,
+    id text COLLATE "C" PRIMARY KEY,
+    token_hash bytea NOT NULL UNIQUE,
+    key bytea,
+    key_held boolean NOT NULL,
+    fingerprint bytea NOT NULL,
+    origin text NOT NULL,
+    owner text NOT NULL,
+    profile text NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    submitted text NOT NULL,
+    accepted_at timestamptz NOT NULL,
+    deadline_at timestamptz NOT NULL,
+    finished_at timestamptz,
+    code text,
+    detail text NOT NULL,
+    failure_submitted text,
+    callback bytea,
+    says_failed boolean NOT NULL,
+    early boolean NOT NULL,
+    duplicates integer NOT NULL,
+    outputs text NOT NULL,
+    labels text NOT NULL,
+    refused integer NOT NULL,
+    refusal text NOT NULL,
+    content_type text NOT NULL,
+    error text NOT NULL
+) WITH (fillfactor = 70);
+ALTER TABLE proxy_jobs ALTER COLUMN callback SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX IF NOT EXISTS proxy_jobs_held ON proxy_jobs (key) WHERE key_held;
+CREATE INDEX IF NOT EXISTS proxy_jobs_by_key ON proxy_jobs (key) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS proxy_jobs_open ON proxy_jobs (owner) WHERE finished_at IS NULL;
+CREATE INDEX IF NOT EXISTS proxy_jobs_by_end ON proxy_jobs (finished_at) WHERE finished_at IS NOT NULL;
+"""
+#: By the version that there is: what makes the next one of it. Each may be done twice (IF NOT EXISTS).
+_UPGRADES: Final[dict[int, str]] = {}
+
+Ask = Callable[[str], Awaitable[Sequence[tuple[Any, ...]]]]
+
+
+async def prepare(ask: Ask, *, upgrade: bool = True) -> int | None:
+    """Make the tables, or bring them up to date, if `upgrade`. Return the version that was found; None: no tables.
+
+    `ask` carries a statement out. All of it is one transaction of one statement, so a death in the middle leaves what
+    was there.
+
+    Raises:
+        SettingsError: a later version of the proxy has made tables that this one would damage.
+    """
+    version = await _version(ask)
+    if upgrade and (version is None or version < VERSION):
+        await ask(f"BEGIN; SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({LOCK}); {_steps(version)} COMMIT;")
+    return version
+
+
+async def _version(ask: Ask) -> int | None:
+    ((there,),) = await ask("SELECT to_regclass('proxy_meta') IS NOT NULL")
+    if not there:
+        return None
+    rows = await ask("SELECT version, oldest_writer FROM proxy_meta")
+    if not rows:
+        return None
+    ((version, oldest_writer),) = rows
+    if oldest_writer > VERSION:
+        raise SettingsError(
+            f"JOURNAL: the tables in this database are a later version of the proxy's (version {version}, this one "
+            f"knows {VERSION} and may not write to them); run that version, or name another database"
+        )
+    return int(version)
+
+
+def _steps(version: int | None) -> str:
+    """Return what is to be done; another instance may have done it before the lock was ours."""
+    if version is None:
+        meta = f"INSERT INTO proxy_meta (version, oldest_writer) VALUES ({VERSION}, {_OLDEST_WRITER})"  # noqa: S608
+        return f"{_DDL} {meta} ON CONFLICT DO NOTHING;"
+    steps = " ".join(_UPGRADES[step] for step in range(version, VERSION))
+    changed = f"version = greatest(version, {VERSION}), oldest_writer = greatest(oldest_writer, {_OLDEST_WRITER})"
+    return f"{steps} UPDATE proxy_meta SET {changed};"  # noqa: S608 - our own numbers

@@ -1,0 +1,401 @@
+"""The store that instances share, as seen from the event loop: orders wait in lanes, and each lane has one connection.
+
+What is put and what is noted becomes rows (writes.py); look-ups are answered after what was put before. A notice of
+another instance lets this one look at a job; that the end of every job is found that somebody here waits for does not
+depend on it, as they are all looked for by one query several times a second.
+
+If the database is away, orders are tried again for `PATIENCE_S`, callbacks for longer: their senders may not try again.
+After that, whoever waits is told, new jobs are refused, and what is to be kept goes to the backlog, until the beats of
+this instance go through again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from proxy import log
+from proxy.store.backlog import Backlog
+from proxy.store.postgresql.ends import finish, pause
+from proxy.store.postgresql.health import PATIENCE_S, Health
+from proxy.store.postgresql.leases import Leases, Times
+from proxy.store.postgresql.notices import Listener, Tell, tell_all
+from proxy.store.postgresql.orders import Lane, fail, settle
+from proxy.store.postgresql.rows import record_of
+from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from proxy.store.postgresql.statements import ENDED, FIND
+from proxy.store.postgresql.writes import Put, Writer
+from proxy.store.protocol import Reading, TakenError
+from proxy.store.record import Record
+from shared.errors import StoreUnavailableError
+from shared.lifecycle import State
+
+__all__ = ["PostgreSQLStore"]
+
+#: For so long a callback is tried to be recorded, or its job to be found.
+_CALLBACK_PATIENCE_S: Final = 8.0
+#: And longer for each megabyte of a result.
+_PER_MEGABYTE_S: Final = 0.5
+#: The least time between the start of two batches: this much for each open job but one, up to the second figure.
+_PACE_S: Final = 0.00025
+_LONGEST_PACE_S: Final = 0.002
+#: Something noted is recorded within this time, unless more is recorded of its job before.
+_NOTE_S: Final = 0.1
+#: How often it is seen to whether somebody has waited long enough.
+_LOOK_S: Final = 0.25
+_CLOSE_S: Final = 2.0
+#: So many jobs are looked for by one query.
+_POLLED: Final = 1_000
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Find:
+    column: str
+    value: str | bytes
+    until: float
+    done: asyncio.Future[Record | None]
+    size_bytes: int = 100
+
+
+class PostgreSQLStore:
+    """A `JobStore` that several instances share, and what this one knows of the others (`Peers`)."""
+
+    def __init__(
+        self, conninfo: str, *, place: str, name: str, ttl_s: float, hosts: int = 1, times: Times | None = None
+    ) -> None:
+        """Use the tables in a database, which are there; must run inside an event loop.
+
+        `place`: how people call the database; `hosts`: how many may have to be tried; `ttl_s`: for how many seconds a
+        finished job is remembered. Nothing is done before `begin`.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._place = place
+        self._name = name
+        self._ttl_s = ttl_s
+        self._times = times or Times()
+        self._instance = uuid.uuid4().hex
+        self._writing, self._reading, self._listening = (Session(conninfo, hosts=hosts) for _ in range(3))
+        self._beside = Session(conninfo, durable=False, hosts=hosts)
+        self._backlog = Backlog()
+        self._unfit = 0
+        self._notes: dict[str, Record] = {}
+        self._notes_timer: asyncio.TimerHandle | None = None
+        #: Who waits for the end of which job.
+        self._waiting: dict[str, list[asyncio.Future[Record]]] = {}
+        self._on_changed: Callable[[Record], None] = lambda _: None
+        #: Ends that were found by looking, though another instance had recorded them.
+        self._lost_notices = 0
+        sessions = (self._writing, self._reading)
+        self._health = Health(place, sessions, lambda: self._given_up)
+        self._writer = Writer(self._instance, ttl_s)
+        self._leases = Leases(
+            self._reading, self._health, instance=self._instance, name=name, ttl_s=ttl_s, times=self._times
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._poll_now = asyncio.Event()
+        self._closing = asyncio.Event()
+
+    async def begin(self) -> None:
+        """Enter this instance, and begin. Raises GoneError, UnfitError."""
+        self._puts: Lane[Put] = Lane(
+            self._writing, self._health, carry_out=self._write, give_up=self._give_up, pace_s=self._pace_s, proves=True
+        )
+        self._noted: Lane[Put] = Lane(self._beside, self._health, carry_out=self._write_beside, give_up=self._give_up)
+        self._finds: Lane[_Find] = Lane(self._reading, self._health, carry_out=self._look_up, give_up=_give_up_find)
+        self._tells: Lane[Tell] = Lane(self._beside, self._health, carry_out=self._tell_all, give_up=_forget)
+        await self._leases.begin(self.tell)
+        self._listener = Listener(self._listening, self._instance, on_notice=self._on_notice, on_gap=self._poll_now.set)
+        self._tasks = [self._loop.create_task(self._poll()), self._loop.create_task(self._look())]
+
+    # --- peers -------------------------------------------------------------------------------------------------------
+
+    @property
+    def instance(self) -> str:
+        """See `Peers.instance`."""
+        return self._instance
+
+    @property
+    def name(self) -> str:
+        """See `Peers.name`."""
+        return self._name
+
+    def watch(self, *, on_changed: Callable[[Record], None], on_taken_over: Callable[[Sequence[Record]], None]) -> None:
+        """See `Peers.watch`."""
+        self._on_changed = on_changed
+        self._leases.take_over(on_taken_over)
+
+    def tell(self, record: Record) -> None:
+        """See `Peers.tell`."""
+        instances = {record.owner, record.origin} - {self._instance, ""}
+        if not instances:
+            return
+        if record.id in self._notes:
+            self._order_notes()
+        noted = [put.done for put in self._noted.pending() if put.record.id == record.id]
+        if noted:
+            noted[-1].add_done_callback(lambda _: self._tell(instances, record.id))
+        else:
+            self._tell(instances, record.id)
+
+    def _tell(self, instances: Iterable[str], job_id: str) -> None:
+        until = self._loop.time() + PATIENCE_S
+        for instance in instances:
+            self._tells.add(Tell(instance=instance, job_id=job_id, until=until))
+
+    # --- the store ---------------------------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str:
+        """See `JobStore.trouble`."""
+        return self._health.trouble
+
+    def readings(self) -> Iterable[Reading]:
+        """See `JobStore.readings`."""
+        sessions = (self._writing, self._reading, self._beside, self._listening)
+        connected = sum(session.is_connected for session in sessions)
+        batches = self._puts.batches + self._noted.batches
+        queued = len(self._puts) + len(self._noted) + len(self._finds) + len(self._notes)
+        leases = self._leases
+        return (
+            _gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
+            _gauge("journal_queue", "Orders that the journal has not carried out.", queued),
+            _gauge(
+                "journal_backlog", "Jobs that will be recorded when the journal is available again.", len(self._backlog)
+            ),
+            _counter("journal_commits", "Batches of records that were committed.", batches),
+            _counter("journal_failures", "Statements that failed or were not answered.", self._health.failures),
+            _counter("journal_records_written", "Records written.", self._writer.written),
+            _counter("journal_records_given_up", "Records dropped because the backlog was full.", self._given_up),
+            _counter("journal_jobs_expired", "Jobs deleted after RESULT_TTL.", leases.expired),
+            _gauge("journal_connections", "Connections to the database.", connected),
+            _gauge("cluster_instances", "Instances whose lease is valid.", leases.instances),
+            _gauge("cluster_beat_age_seconds", "Since this instance's lease was last renewed.", leases.beat_age_s),
+            _gauge("cluster_slowest_lease_seconds", "The oldest lease of all instances.", leases.slowest_s),
+            _counter("cluster_jobs_overdue", "Jobs ended because nobody saw to them.", leases.overdue),
+            _counter("cluster_notices_heard", "Notices from other instances.", self._listener.heard),
+            _counter("cluster_notices_lost", "Ends found without a notice.", self._lost_notices),
+        )
+
+    def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
+        """See `JobStore.put`. Where it fails because the database is away, it may be carried out all the same."""
+        noted = self._notes.pop(record.id, None)
+        put = self._order(record, keep=keep or noted is not None)
+        if self.trouble and record.callback is None:
+            self._give_up(put, StoreUnavailableError(self.trouble))
+        else:
+            self._puts.add(put)
+        return put.done
+
+    def note(self, record: Record) -> None:
+        """See `JobStore.note`."""
+        self._notes[record.id] = record
+        if self._notes_timer is None:
+            self._notes_timer = self._loop.call_later(_NOTE_S, self._order_notes)
+
+    async def by_id(self, job_id: str) -> Record | None:
+        """See `JobStore.by_id`."""
+        return await self._find("id", job_id, PATIENCE_S)
+
+    async def by_token(self, hashed: bytes) -> Record | None:
+        """See `JobStore.by_token`."""
+        return await self._find("token_hash", hashed, _CALLBACK_PATIENCE_S)
+
+    async def by_key(self, key: bytes) -> Record | None:
+        """See `JobStore.by_key`."""
+        return await self._find("key", key, PATIENCE_S)
+
+    async def ended(self, job_id: str) -> Record:
+        """See `JobStore.ended`."""
+        done: asyncio.Future[Record] = self._loop.create_future()
+        self._waiting.setdefault(job_id, []).append(done)
+        try:
+            return await done
+        finally:
+            left = [other for other in self._waiting.pop(job_id, ()) if other is not done]
+            if left:
+                self._waiting[job_id] = left
+
+    async def unfinished(self) -> list[Record]:
+        """See `JobStore.unfinished`: what is left open is taken over after a lease."""
+        return []
+
+    async def close(self) -> None:
+        """See `JobStore.close`. The last that is done is to leave the other instances."""
+        self._order_notes()
+        self._closing.set()
+        self._poll_now.set()
+        end = self._loop.time() + _CLOSE_S
+        for lane in (self._puts, self._noted, self._tells):
+            await lane.flush(max(0.0, end - self._loop.time()))
+        left = len(self._puts) + len(self._noted) + len(self._backlog)
+        if left:
+            log.event("error", "some jobs could not be recorded before the end", database=self._place, jobs=left)
+        await finish(self._tasks)
+        try:
+            await self._leases.leave()
+        except (GoneError, UnfitError) as exc:
+            log.event("warning", "the other instances could not be told of the end", reason=str(exc))
+        await self._listener.close()
+        for closing in (self._puts, self._noted, self._tells, self._finds):
+            await closing.close()
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _given_up(self) -> int:
+        return self._backlog.given_up + self._unfit
+
+    def _order(self, record: Record, *, keep: bool, is_note: bool = False) -> Put:
+        patience_s = PATIENCE_S if record.callback is None else _CALLBACK_PATIENCE_S
+        until = self._loop.time() + patience_s + _PER_MEGABYTE_S * record.size_bytes / 1e6
+        return Put(record=record, is_note=is_note, keep=keep, until=until, done=self._loop.create_future())
+
+    def _order_notes(self) -> None:
+        if self._notes_timer is not None:
+            self._notes_timer.cancel()
+            self._notes_timer = None
+        notes, self._notes = self._notes, {}
+        for record in notes.values():
+            self._noted.add(self._order(record, keep=True, is_note=True))
+
+    def _pace_s(self) -> float:
+        """What is put becomes more in a while; with many jobs, that saves more than it costs."""
+        return min(_PACE_S * (len(self._writer.known) - 1), _LONGEST_PACE_S)
+
+    async def _write(self, puts: list[Put]) -> None:
+        await self._write_over(self._writing, puts)
+
+    async def _write_beside(self, puts: list[Put]) -> None:
+        await self._write_over(self._beside, puts)
+
+    async def _write_over(self, session: Session, puts: list[Put]) -> None:
+        await self._writer.write(session, puts)
+        for put in puts:
+            if put.record.state is State.FINISHED and put.record.id in self._waiting:
+                self._look_at(put.record.id)
+
+    def _give_up(self, put: Put, error: Exception) -> None:
+        """Tell whoever waits; keep what is to be kept."""
+        if isinstance(error, UnfitError):
+            self._unfit += 1
+            log.event("error", "a job cannot be recorded", job_id=put.record.id, reason=str(error))
+            fail(put.done, StoreUnavailableError(f"the job cannot be recorded: {error}"))
+            return
+        self._backlog.add(put.record, keep=put.keep)
+        fail(put.done, error)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _find(self, column: str, value: str | bytes, patience_s: float) -> Record | None:
+        kept = self._backlog.find(column, value)
+        if kept is not None:
+            return kept
+        if any(getattr(record, column) == value for record in self._notes.values()):
+            self._order_notes()  # whoever asks finds what was noted before
+        for put in self._noted.pending() + self._puts.pending():
+            if getattr(put.record, column) == value:
+                await _settled(put.done)
+        return await self._order_find(column, value, patience_s)
+
+    def _order_find(self, column: str, value: str | bytes, patience_s: float) -> asyncio.Future[Record | None]:
+        done: asyncio.Future[Record | None] = self._loop.create_future()
+        self._finds.add(_Find(column=column, value=value, until=self._loop.time() + patience_s, done=done))
+        return done
+
+    async def _look_up(self, finds: list[_Find]) -> None:
+        for column, statement in FIND.items():
+            wanted = {find.value for find in finds if find.column == column}
+            if not wanted:
+                continue
+            records = [record_of(row) for row in await self._reading.run(statement, sorted(wanted), self._ttl_s)]
+            found = {getattr(record, column): record for record in records}
+            for find in finds:
+                if find.column == column:
+                    settle(find.done, found.get(find.value))
+
+    # --- what others have done ---------------------------------------------------------------------------------------
+
+    async def _tell_all(self, tells: list[Tell]) -> None:
+        await tell_all(self._beside, tells)
+
+    def _on_notice(self, job_id: str) -> None:
+        self._look_at(job_id, noticed=True)
+
+    def _look_at(self, job_id: str, *, noticed: bool = False) -> None:
+        """Look at a job soon, and tell whoever is concerned."""
+
+        def tell(done: asyncio.Future[Record | None]) -> None:
+            if done.cancelled() or done.exception() is not None:
+                return
+            record = done.result()
+            if record is not None and record.state is State.FINISHED:
+                self._resolve(record)
+            if record is not None and noticed:
+                self._on_changed(record)
+
+        self._order_find("id", job_id, PATIENCE_S).add_done_callback(tell)
+
+    def _resolve(self, record: Record) -> None:
+        for done in self._waiting.get(record.id, ()):
+            settle(done, record)
+
+    async def _poll(self) -> None:
+        """Find the end of every job that somebody here waits for."""
+        while not self._closing.is_set():
+            self._poll_now.clear()
+            for job_ids in _chunks(list(self._waiting), _POLLED):
+                try:
+                    rows = await self._reading.run(ENDED, job_ids)
+                except (GoneError, UnfitError) as exc:
+                    self._health.failed(str(exc), time.monotonic())
+                    break
+                for record in map(record_of, rows):
+                    self._lost_notices += any(not done.done() for done in self._waiting.get(record.id, ()))
+                    self._resolve(record)
+            await pause(self._poll_now, self._times.poll_s)
+
+    async def _look(self) -> None:
+        """Give up what nobody waits for any more; write what was kept when that is possible again."""
+        while not self._closing.is_set():
+            await pause(self._closing, _LOOK_S)
+            now, reason = self._loop.time(), self.trouble or "the database has not answered in time"
+            for lane in (self._puts, self._noted, self._finds, self._tells):
+                lane.look(now, reason)
+            self._health.say()
+            if len(self._backlog) and self._health.is_well:
+                kept = self._backlog.records()
+                self._backlog.clear()
+                for record in kept.values():
+                    self._puts.add(self._order(record, keep=True))
+
+
+async def _settled(done: asyncio.Future[None]) -> None:
+    """Wait for what was ordered before; what excluded it is found. Raises StoreUnavailableError."""
+    await asyncio.wait((done,))
+    error = done.exception()
+    if error is not None and not isinstance(error, TakenError):
+        raise error
+
+
+def _forget(tell: Tell, error: Exception) -> None:
+    """A notice that cannot be sent is one that is lost."""
+
+
+def _give_up_find(find: _Find, error: Exception) -> None:
+    fail(find.done, StoreUnavailableError(str(error)) if isinstance(error, UnfitError) else error)
+
+
+def _chunks(values: list[str], size: int) -> Iterable[list[str]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _gauge(name: str, words: str, value: float) -> Reading:
+    return Reading(name=name, help=words, value=value)
+
+
+def _counter(name: str, words: str, value: float) -> Reading:
+    return Reading(name=name, help=words, value=value, counter=True)

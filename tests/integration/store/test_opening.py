@@ -1,0 +1,165 @@
+"""A database that will not do is refused in one line that names the cause and the remedy, and no secret."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cluster.postgresql import PostgreSQL
+from proxy.store.postgresql import opening, schema
+from proxy.store.postgresql.opening import open_store, probe
+from shared.errors import SettingsError
+from tests.support.places import shared_memory
+from tests.support.records import a_record
+from tests.support.stores import of, on_database
+
+
+async def refusal(url: str) -> str:
+    """What a start and a check say; both are the same line."""
+    said = []
+    for attempt in (probe(url), open_store(url, ttl_s=60, name="a", warn=lambda _: None)):
+        with pytest.raises(SettingsError) as error:
+            await attempt
+        said.append(str(error.value))
+    assert said[0] == said[1]
+    assert "\n" not in said[0]
+    return said[0]
+
+
+async def test_a_check_leaves_an_empty_database_as_it_is(database: str) -> None:
+    """And tells that there are no tables."""
+    found = await probe(database)
+
+    assert (found.tables, found.doubt) == (None, "")
+    assert (await probe(database)).tables is None
+
+
+async def test_nobody_is_there(postgresql: PostgreSQL, database: str) -> None:
+    """The address is named, without its password."""
+    postgresql.kill()
+    line = await refusal(database.replace("postgres@", "postgres:geheim@"))
+    assert line.startswith(f"JOURNAL: cannot use {database}: ")
+    assert "Connection refused" in line
+    assert "geheim" not in line
+
+
+async def test_a_wrong_password_is_named_as_such(database: str) -> None:
+    """The server is asked with a password and refuses it; it is not shown."""
+    with PostgreSQL(parent=shared_memory()) as server:
+        server.sql("CREATE ROLE u LOGIN PASSWORD 'right'")
+        rules = server.data / "pg_hba.conf"
+        rules.write_text("host all u 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n", encoding="ascii")
+        server.sql("SELECT pg_reload_conf()")
+        url = server.url(user="u")
+        line = await refusal(url.replace("u@", "u:gehe%69m@"))
+        assert "password authentication failed" in line
+        assert "PGPASSFILE" in line
+        assert "gehe" not in line
+        line = await refusal(url + "?password=geheim")
+        assert "password authentication failed" in line
+        assert "geheim" not in line
+        assert "no password supplied" in await refusal(url)
+        server.sql("GRANT CREATE ON SCHEMA public TO u")
+        store = await on_database(url.replace("u@", "u:right@"))
+        await store.close()
+
+
+async def test_rights_that_lack_are_named_with_what_grants_them(postgresql: PostgreSQL, database: str) -> None:
+    """Those to make the tables, and those to use them."""
+    name = database.rpartition("/")[2]
+    postgresql.sql(f"CREATE ROLE r_{name} LOGIN")
+    url = postgresql.url(name, f"r_{name}")
+    for attempt in (probe(url), open_store(url, ttl_s=60, name="a", warn=lambda _: None)):
+        with pytest.raises(SettingsError, match="GRANT CREATE, USAGE ON SCHEMA public"):
+            await attempt
+    await (await on_database(database)).close()
+    assert "permission denied for table proxy_" in await refusal(url)
+
+
+async def test_a_server_that_would_lose_jobs_is_refused() -> None:
+    """It says so itself."""
+    with PostgreSQL(parent=shared_memory(), configuration="fsync = off") as server:
+        line = await refusal(server.url())
+    assert line == (
+        f"JOURNAL: {server.url()} has fsync=off and would lose jobs with its power; set fsync=on in postgresql.conf"
+    )
+
+
+async def test_a_replica_is_refused_and_one_that_is_not_synchronous_is_a_doubt() -> None:
+    """A failover to it may lose the newest jobs."""
+    with PostgreSQL(parent=shared_memory()) as server:
+        (server.data / "standby.signal").touch()
+        server.stop()
+        (server.data / "standby.signal").chmod(0o644)
+        server.start()
+        line = await refusal(server.url())
+        assert "read-only" in line
+        assert "name the primary, or several hosts" in line
+
+
+async def test_a_server_that_is_too_old_is_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the version that is needed."""
+    monkeypatch.setattr(opening, "OLDEST_SERVER", 99)
+    assert "99 or newer is needed; upgrade the server" in await refusal(database)
+
+
+async def test_tables_of_a_later_version_are_left_alone(postgresql: PostgreSQL, database: str) -> None:
+    """If they say that this version would do harm; else it works with them."""
+    name = database.rpartition("/")[2]
+    await (await on_database(database)).close()
+    postgresql.sql("UPDATE proxy_meta SET version = 7", name)
+    store = await on_database(database)
+    await store.put(of(store, a_record()))
+    await store.close()
+    assert postgresql.sql("SELECT version FROM proxy_meta", name) == "7"
+    postgresql.sql("UPDATE proxy_meta SET oldest_writer = 7", name)
+    assert "(version 7, this one knows 1 and may not write to them)" in await refusal(database)
+
+
+async def test_tables_are_brought_up_to_date_while_an_old_instance_goes_on(
+    postgresql: PostgreSQL, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column more, by one of two instances that start at once; the old one writes and reads as before."""
+    old = await on_database(database, name="old")
+    monkeypatch.setattr(schema, "VERSION", 2)
+    step = "ALTER TABLE proxy_jobs ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue';"
+    monkeypatch.setattr(schema, "_UPGRADES", {1: step})
+
+    new = await asyncio.gather(*(on_database(database, name=name) for name in ("new", "newer")))
+
+    records = [of(store, a_record()) for store in (old, *new)]
+    await asyncio.gather(*(store.put(record) for store, record in zip((old, *new), records, strict=True)))
+    name = database.rpartition("/")[2]
+    assert postgresql.sql("SELECT version, oldest_writer FROM proxy_meta", name) == "2|1"
+    assert postgresql.sql("SELECT count(*) FROM proxy_jobs WHERE colour = 'blue'", name) == "3"
+    assert await old.by_id(records[1].id) is not None
+    for store in (old, *new):
+        await store.close()
+
+
+async def test_instances_that_start_at_once_make_the_tables_once(database: str) -> None:
+    """On an empty database."""
+    stores = await asyncio.gather(*(on_database(database, name=str(number)) for number in range(6)))
+    records = [of(store, a_record()) for store in stores]
+    await asyncio.gather(*(store.put(record) for store, record in zip(stores, records, strict=True)))
+    assert all([await stores[0].by_id(record.id) for record in records])
+    for store in stores:
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "secret"),
+    [
+        ("postgresql://u:ge/heim@127.0.0.1/x", "heim"),
+        ("postgresql://u:ge?heim@127.0.0.1/x", "heim"),
+        ("postgresql://u:ge%zzheim@127.0.0.1/x", "heim"),
+        ("postgresql://u@127.0.0.1:1/x?password=geheim&bogus=1", "geheim"),
+        ("postgresql://u:geheim@127.0.0.1:1/x?connect_timeout=geheim", "geheim"),
+    ],
+)
+async def test_what_is_wrong_in_an_address_is_told_without_its_password(url: str, secret: str) -> None:
+    """However badly it is written."""
+    line = await refusal(url)
+    assert line.startswith("JOURNAL: ")
+    assert secret not in line

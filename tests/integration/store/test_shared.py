@@ -1,0 +1,304 @@
+"""What instances that share a database may write, and what they learn from one another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from cluster.postgresql import PostgreSQL
+from proxy.store.postgresql.store import PostgreSQLStore
+from proxy.store.protocol import TakenError
+from proxy.store.record import Record
+from shared.errors import Code
+from shared.lifecycle import State, Submitted
+from shared.outcome import Failed
+from tests.support.records import a_record
+from tests.support.stores import BRISK, Heard, alike, of
+from tests.support.waiting import eventually
+
+MakeInstance = Callable[..., Awaitable[PostgreSQLStore]]
+
+
+def failed(record: Record, code: Code, submitted: Submitted) -> Record:
+    """The record of a job that has ended like this."""
+    failure = Failed(code=code, detail="so it is", submitted=submitted)
+    return replace(record, state=State.FINISHED, finished_at=time.time(), failure=failure)
+
+
+def called_back(record: Record, body: bytes = b"{}") -> Record:
+    """The record of a job whose callback came."""
+    return replace(record, state=State.FINISHED, finished_at=time.time(), callback=body)
+
+
+async def test_one_of_two_instances_begins_the_job_of_a_key(instance: MakeInstance) -> None:
+    """However close the race: the other is told which job has the key."""
+    a, b = await instance("a"), await instance("b")
+    for number in range(20):
+        key = number.to_bytes(32)
+        records = [of(store, a_record(state=State.SUBMITTING, key=key)) for store in (a, b)]
+
+        results = await asyncio.gather(a.put(records[0]), b.put(records[1]), return_exceptions=True)
+
+        (won,) = (i for i, result in enumerate(results) if result is None)
+        lost = results[1 - won]
+        assert isinstance(lost, TakenError)
+        assert alike(lost.record, records[won])
+        assert await b.by_id(records[1 - won].id) is None
+
+
+async def test_a_key_is_free_again_once_its_job_was_certainly_not_submitted(instance: MakeInstance) -> None:
+    """And at once, at any instance; whatever else became of it, the key stays."""
+    a, b = await instance("a"), await instance("b")
+    for submitted in Submitted:
+        key = submitted.value.encode().ljust(32)
+        first = of(a, a_record(state=State.SUBMITTING, key=key))
+        await a.put(first)
+        await a.put(failed(first, Code.JOB_SERVER_UNAVAILABLE, submitted))
+        second = of(b, a_record(state=State.SUBMITTING, key=key))
+
+        (result,) = await asyncio.gather(b.put(second), return_exceptions=True)
+
+        assert (result is None) is (submitted is Submitted.NO)
+        holder = await a.by_key(key)
+        assert holder is not None
+        assert holder.id == (second.id if result is None else first.id)
+
+
+async def test_the_owner_alone_goes_on_with_a_job_and_ends_it(instance: MakeInstance) -> None:
+    """Others may cancel it, and then `submitted` is what was recorded, not what they believe."""
+    a, b = await instance("a"), await instance("b")
+    record = of(a, a_record())
+    await a.put(record)
+    with pytest.raises(TakenError):
+        await b.put(replace(record, owner=b.instance, state=State.SUBMITTING))
+    with pytest.raises(TakenError):
+        await b.put(failed(replace(record, owner=b.instance), Code.INTERRUPTED, Submitted.NO))
+    await a.put(replace(record, state=State.SUBMITTING))
+
+    await b.put(failed(record, Code.CANCELLED, Submitted.NO))
+
+    found = await a.by_id(record.id)
+    assert found is not None
+    assert found.failure is not None
+    assert (found.failure.code, found.submitted) == (Code.CANCELLED, Submitted.UNKNOWN)
+    with pytest.raises(TakenError) as taken:
+        await a.put(failed(record, Code.DEADLINE_EXCEEDED, Submitted.NO))
+    assert alike(taken.value.record, found)
+
+
+async def test_the_first_callback_counts_wherever_it_comes(instance: MakeInstance) -> None:
+    """Also over a failure, which stays; a second one is told what the first was."""
+    a, b = await instance("a"), await instance("b")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    seen = await b.by_token(record.token_hash)
+    assert seen is not None
+    ended = failed(record, Code.DEADLINE_EXCEEDED, Submitted.UNKNOWN)
+    await a.put(ended)
+
+    await b.put(called_back(seen))
+
+    found = await a.by_id(record.id)
+    assert found is not None
+    assert (found.callback, found.failure, found.late, found.owner) == (b"{}", ended.failure, True, a.instance)
+    with pytest.raises(TakenError) as taken:
+        await a.put(called_back(ended, b'{"n": 2}'))
+    assert alike(taken.value.record, found)
+    await b.put(called_back(seen))  # the same again: an earlier try whose answer was lost
+
+
+async def test_two_callbacks_of_one_job_in_a_batch_are_one(instance: MakeInstance) -> None:
+    """From two instances at once, and from one."""
+    a, b = await instance("a"), await instance("b")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+
+    results = await asyncio.gather(
+        *(store.put(called_back(record, body)) for store, body in ((a, b"1"), (b, b"2"), (b, b"3"))),
+        return_exceptions=True,
+    )
+
+    found = await a.by_id(record.id)
+    assert found is not None
+    assert {None if result is None else type(result) for result in results} <= {None, TakenError}
+    won = [body for body, result in zip((b"1", b"2", b"3"), results, strict=True) if result is None]
+    assert found.callback in won
+
+
+async def test_batches_of_two_instances_that_lock_the_same_jobs_never_wait_for_one_another(
+    instance: MakeInstance, postgresql: PostgreSQL
+) -> None:
+    """Each has its callbacks in another order, many times."""
+    a, b = await instance("a"), await instance("b")
+    for _ in range(5):
+        records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(100)]
+        await asyncio.gather(*(a.put(record) for record in records))
+        puts = [a.put(called_back(record, b"a")) for record in records]
+        puts += [b.put(called_back(record, b"b")) for record in reversed(records)]
+
+        results = await asyncio.gather(*puts, return_exceptions=True)
+
+        assert sum(result is None for result in results) == len(records)
+        assert sum(isinstance(result, TakenError) for result in results) == len(records)
+    assert "deadlock" not in postgresql.log
+
+
+async def test_the_owner_hears_of_what_another_recorded(instance: MakeInstance) -> None:
+    """Who waits for the end has it, and the notes that came before."""
+    heard = Heard()
+    a, b = await instance("a", heard), await instance("b")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    waiting = asyncio.create_task(a.ended(record.id))
+    b.note(replace(record, refused=1, refusal="no JSON"))
+    b.tell(record)
+    await eventually(lambda: [(it.refused, it.refusal) for it in heard.changed] == [(1, "no JSON")])
+
+    await b.put(called_back(record))
+    b.tell(record)
+
+    assert (await waiting).callback == b"{}"
+    await eventually(lambda: [it.callback for it in heard.changed] == [None, b"{}"])
+
+
+async def test_the_end_is_found_though_the_notice_is_lost(instance: MakeInstance) -> None:
+    """Nobody told: it is looked for."""
+    a, b = await instance("a"), await instance("b")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    waiting = asyncio.create_task(a.ended(record.id))
+
+    await b.put(called_back(record))
+
+    assert (await waiting).callback == b"{}"
+    assert reading(a, "cluster_notices_lost") == 1
+
+
+async def test_what_an_instance_leaves_open_is_taken_over(instance: MakeInstance) -> None:
+    """What certainly was not submitted has ended, and its key is free; the rest is waited for. The first is fenced."""
+    heard = Heard()
+    a = await instance("a", Heard())
+    b = await instance("b", heard)
+    queued = of(a, a_record(key=b"k" * 32))
+    begun = of(a, a_record(state=State.SUBMITTING))
+    await asyncio.gather(a.put(queued), a.put(begun))
+    await b.put(of(b, a_record(state=State.SUBMITTING)))
+
+    await stop_beats(a)  # as when the process is stopped
+
+    await eventually(lambda: len(heard.taken_over) == 2)
+    by_id = {record.id: record for record in heard.taken_over}
+    assert by_id[queued.id].failure is not None
+    assert (by_id[queued.id].state, by_id[queued.id].submitted) == (State.FINISHED, Submitted.NO)
+    assert (by_id[begun.id].state, by_id[begun.id].owner) == (State.SUBMITTING, b.instance)
+    assert by_id[begun.id].origin == a.instance
+    for record in (replace(queued, state=State.SUBMITTING), failed(begun, Code.WORKER_DIED, Submitted.UNKNOWN)):
+        with pytest.raises(TakenError):
+            await a.put(record)
+    await b.put(of(b, a_record(state=State.SUBMITTING, key=b"k" * 32)))
+
+
+async def test_an_instance_that_drained_leaves_at_once(instance: MakeInstance) -> None:
+    """Nobody waits for its lease to end."""
+    a, b = await instance("a"), await instance("b")
+    await eventually(lambda: reading(b, "cluster_instances") == 2)
+
+    await a.close()
+
+    await eventually(lambda: reading(b, "cluster_instances") == 1, timeout_s=BRISK.lease_s)
+
+
+async def test_a_job_that_nobody_sees_to_ends_after_its_deadline(instance: MakeInstance) -> None:
+    """Whatever the leases say; the record says what is known of its submission."""
+    a = await instance("a")
+    record = of(a, a_record(state=State.SUBMITTING, deadline_at=time.time() - 1))
+    await a.put(record)
+
+    found = await a.ended(record.id)
+
+    assert found.failure is not None
+    assert (found.failure.code, found.submitted) == (Code.INTERRUPTED, Submitted.UNKNOWN)
+
+
+async def test_the_hours_of_two_machines_do_not_matter(instance: MakeInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is recorded with one wall clock is read with another one: as many seconds are left."""
+    a = await instance("a")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    real = time.time
+
+    monkeypatch.setattr(time, "time", lambda: real() + 3_600)
+
+    found = await a.by_id(record.id)
+    assert found is not None
+    assert 20 < found.deadline_at - time.time() < 31
+    assert -1 < time.time() - found.accepted_at < 10
+
+
+async def test_what_a_later_version_calls_a_failure_is_understood(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """Old and new instances run side by side."""
+    a = await instance("a")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    name = database.rpartition("/")[2]
+    postgresql.sql(
+        "UPDATE proxy_jobs SET state = 'finished', finished_at = now(), code = 'of-the-future', detail = 'x', "
+        "failure_submitted = 'yes'",
+        name,
+    )
+
+    found = await a.by_id(record.id)
+
+    assert found is not None
+    assert found.failure is not None
+    assert (found.failure.code, found.failure.detail) == (Code.INTERNAL_ERROR, "of-the-future: x")
+
+
+async def test_expired_jobs_are_deleted_a_few_at_a_time_and_free_their_keys(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """More than one batch."""
+    a = await instance("a")
+    name = database.rpartition("/")[2]
+    records = [of(a, called_back(a_record(key=number.to_bytes(32)))) for number in range(1_200)]
+    await asyncio.gather(*(a.put(record) for record in records))
+    postgresql.sql("UPDATE proxy_jobs SET finished_at = now() - interval '2 hours'", name)
+
+    assert await a.by_key((7).to_bytes(32)) is None
+    again = of(a, a_record(state=State.SUBMITTING, key=(7).to_bytes(32)))
+    await a.put(again)
+
+    await eventually(lambda: postgresql.sql("SELECT count(*) FROM proxy_jobs", name) == "1")
+    assert alike(await a.by_key((7).to_bytes(32)), again)
+
+
+async def test_a_large_result_comes_back(instance: MakeInstance) -> None:
+    """64 MiB: a column takes a gigabyte."""
+    a = await instance("a")
+    body = bytes(range(256)) * (64 * 4_096)
+    record = called_back(of(a, a_record()), body)
+
+    await a.put(record)
+
+    found = await a.by_id(record.id)
+    assert found is not None
+    assert found.callback == body
+
+
+def reading(store: PostgreSQLStore, name: str) -> float:
+    """One of the store's figures."""
+    (value,) = (reading.value for reading in store.readings() if reading.name == name)
+    return value
+
+
+async def stop_beats(store: PostgreSQLStore) -> None:
+    """Let a store beat no more, and go on with everything else."""
+    for task in store._leases._tasks:  # noqa: SLF001 - what a stopped process does not do
+        task.cancel()
+    await asyncio.sleep(0)

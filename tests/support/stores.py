@@ -1,0 +1,64 @@
+"""Stores to be tested, and what their records look like to whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from proxy.store.postgresql.leases import Times
+from proxy.store.postgresql.opening import open_store
+from proxy.store.postgresql.store import PostgreSQLStore
+from proxy.store.protocol import JobStore
+from proxy.store.record import Record
+
+__all__ = ["BRISK", "Heard", "MakeStore", "alike", "of", "on_database"]
+
+MakeStore = Callable[[float], Awaitable[JobStore]]
+#: A lease that a test can wait for; beats and polls as much shorter.
+BRISK: Final = Times(lease_s=1.5, beat_s=0.2, poll_s=0.1)
+#: What reading the clock of the database, and one's own, may differ by on a machine that is busy.
+_CLOCKS_S: Final = 5.0
+
+
+@dataclass(eq=False)
+class Heard:
+    """What an instance was told by its store."""
+
+    changed: list[Record] = field(default_factory=list)
+    taken_over: list[Record] = field(default_factory=list)
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Note jobs that were taken over."""
+        self.taken_over += records
+
+
+async def on_database(
+    url: str, *, ttl_s: float = 3600, name: str = "a", times: Times = BRISK, heard: Heard | None = None
+) -> PostgreSQLStore:
+    """Return the store of an instance that shares a database; with `heard`, it takes over from others."""
+    doubts: list[str] = []
+    store = await open_store(url, ttl_s=ttl_s, name=name, warn=doubts.append, times=times)
+    if heard is not None:
+        store.watch(on_changed=heard.changed.append, on_taken_over=heard.take)
+    return store
+
+
+def of(store: JobStore, record: Record) -> Record:
+    """Return the record as the instance with this store would have made it."""
+    instance = store.instance if isinstance(store, PostgreSQLStore) else ""
+    return replace(record, owner=instance, origin=instance)
+
+
+def alike(found: Record | None, expected: Record) -> bool:
+    """Whether this is the record, but for what its times lose on the way to another machine's clock and back."""
+    if found is None:
+        return False
+    times = [(found.accepted_at, expected.accepted_at), (found.deadline_at, expected.deadline_at)]
+    if found.finished_at is None or expected.finished_at is None:
+        times.append((found.finished_at or 0.0, expected.finished_at or 0.0))
+    else:
+        times.append((found.finished_at, expected.finished_at))
+    near = all(abs(one - other) < _CLOCKS_S for one, other in times)
+    same_times = {"accepted_at": 0.0, "deadline_at": 0.0, "finished_at": None}
+    return near and replace(found, **same_times) == replace(expected, **same_times)  # type: ignore[arg-type]

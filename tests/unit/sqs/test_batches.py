@@ -1,0 +1,58 @@
+"""Calls for single messages, made ten at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from proxy.sqs.batches import Batches
+from shared.errors import QueueError
+
+
+async def test_what_comes_together_goes_together() -> None:
+    """Ten at most, and nothing is left."""
+    calls: list[list[int]] = []
+
+    async def do(items: Sequence[int]) -> list[QueueError | None]:
+        calls.append(list(items))
+        await asyncio.sleep(0)
+        return [None] * len(items)
+
+    batches = Batches(do)
+    await asyncio.gather(*(batches.add(number) for number in range(45)))
+
+    assert sorted(number for call in calls for number in call) == list(range(45))
+    assert len(calls) <= 6
+    assert max(len(call) for call in calls) == 10
+
+
+async def test_each_hears_of_its_own_error() -> None:
+    """One that fails fails nobody else's; a call that fails fails all of it, and the next one is made all the same."""
+    broken = True
+
+    async def do(items: Sequence[int]) -> list[QueueError | None]:
+        if broken:
+            raise QueueError("away")
+        return [QueueError("odd") if number % 2 else None for number in items]
+
+    batches = Batches(do)
+    with pytest.raises(QueueError, match="away"):
+        await batches.add(2)
+    broken = False
+    found = await asyncio.gather(*(batches.add(number) for number in range(4)), return_exceptions=True)
+    assert [str(one) if one else "" for one in found] == ["", "odd", "", "odd"]
+
+
+async def test_a_call_is_no_larger_than_it_may_be() -> None:
+    """But for one that is too large alone, which the service refuses."""
+    calls: list[list[int]] = []
+
+    async def do(items: Sequence[int]) -> list[QueueError | None]:
+        calls.append(list(items))
+        return [None] * len(items)
+
+    batches = Batches(do, size_of=lambda item: item, max_bytes=10)
+    await asyncio.gather(*(batches.add(size) for size in (6, 4, 1, 12, 3)))
+    assert calls == [[6, 4], [1], [12], [3]]
