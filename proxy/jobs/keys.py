@@ -81,9 +81,8 @@ class Keys:
 
 def _same(found: Job | Record, fingerprint: bytes) -> Job | Record:
     if found.fingerprint != fingerprint:
-        raise RequestError(
-            Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with a different body", fate_known=True
-        )
+        # Its fate is not called known: `no` would be said of this body, and read as if it were of the key's job.
+        raise RequestError(Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with a different body")
     return found
 
 

@@ -300,8 +300,6 @@ async def document_of(app: App, request: Request, job: Job | Forgotten) -> dict[
 
 def says_no(document: Mapping[str, Any]) -> bool:
     """Return whether a client that reads this would send its job again."""
-    if document.get("code") == "idempotency-key-reused":
-        return False  # it is about another body, and of the job with that one it is true
     return document.get("submitted") == "no" or document.get("retry_safe") is True
 
 

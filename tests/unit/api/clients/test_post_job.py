@@ -195,7 +195,7 @@ async def test_a_key_with_another_body_is_refused(app: WholeApp) -> None:
     """And changes nothing for the job that it belongs to."""
     job = await app.waiting(KEY)
 
-    problem(await app.post(b'{"a": 1}', KEY), "idempotency-key-reused", 422)
+    problem(await app.post(b'{"a": 1}', KEY), "idempotency-key-reused", 422, "unknown")
     assert job in app.parts.in_flight
 
 
