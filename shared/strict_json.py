@@ -119,7 +119,7 @@ def _reason(exc: ValueError | RecursionError) -> str:
     if isinstance(exc, RecursionError):
         return "it is nested too deep"
     if isinstance(exc, json.JSONDecodeError):
-        return f"{exc.msg} at character {exc.pos}"
+        return f"{exc.msg} at character {exc.pos}" if exc.doc.strip() else "it is empty"
     if isinstance(exc, UnicodeEncodeError):
         return "it holds a lone surrogate"
     return "a number has too many digits"

@@ -87,8 +87,8 @@ TABLE: Final = MappingProxyType(
         ),
         Code.IDEMPOTENCY_KEY_REUSED: _entry(
             422, 422, "The idempotency key belongs to another request",
-            "The key was used with another body. Nothing was submitted for this request, but the key's job may have run: "
-            "`submitted` is `unknown`.",
+            "The key was used with another body. Nothing was submitted for this request, but the job that has the key "
+            "may have run: `submitted` is `unknown`.",
             "Use one key for one job, and a new key for a new job.",
         ),
         Code.HEADERS_TOO_LARGE: _entry(

@@ -8,13 +8,17 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from shared import strict_json
-from shared.errors import ProxyError, StrictJSONError
+from shared.errors import Code, ProxyError, RequestError, StrictJSONError
 
 __all__ = ["TooLargeError", "document_of", "fields_of_query", "inflate", "kept_content_type", "media_type_of"]
 
 _GZIP: Final = b"\x1f\x8b"
 #: zlib's way to ask for gzip's format.
 _GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
+#: A gzip file may consist of several; each costs a copy of the rest.
+_MAX_MEMBERS: Final = 16
+#: The codings that are registered with IANA beside gzip. What else is said there is no coding, and means nothing.
+_OTHER_CODINGS: Final = frozenset({"br", "compress", "dcb", "dcz", "deflate", "x-compress", "zstd"})
 #: Media types of files that are gzip for themselves, not on their way only.
 _GZIP_FILES: Final = frozenset({"application/gzip", "application/x-gzip", "application/octet-stream"})
 _MAX_FIELDS: Final = 1_000
@@ -63,19 +67,40 @@ def inflate(body: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
 
     Raises:
         TooLargeError: it would be larger than `max_bytes`.
+        RequestError: it is compressed in another way, or only the beginning of what was compressed is there.
     """
-    encoding = headers.get("content-encoding", "").strip().lower()
-    is_file = media_type_of(headers.get("content-type", "")) in _GZIP_FILES
-    if encoding not in {"gzip", "x-gzip"} and (encoding or is_file or not body.startswith(_GZIP)):
+    codings = [coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")]
+    codings = [coding for coding in codings if coding not in {"", "identity"}]
+    if not _OTHER_CODINGS.isdisjoint(codings) or len(codings) > 1:
+        raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "the `Content-Encoding` is neither gzip nor identity")
+    is_declared = codings in (["gzip"], ["x-gzip"])
+    is_meant = is_declared or not (
+        headers.get("content-encoding") or media_type_of(headers.get("content-type", "")) in _GZIP_FILES
+    )
+    if not is_meant or not body.startswith(_GZIP):
         return body
-    inflater = zlib.decompressobj(_GZIP_WBITS)
     try:
-        inflated = inflater.decompress(body, max_bytes + 1)
-    except zlib.error:
+        return _inflate_members(body, max_bytes)
+    except (zlib.error, EOFError):
+        if is_declared:
+            raise RequestError(Code.INVALID_REQUEST, "the body is damaged, or incomplete: it is not gzip") from None
         return body  # it only looked like it; whoever reads it finds nothing
-    if len(inflated) > max_bytes:
-        raise TooLargeError(f"inflated, it is larger than {max_bytes} bytes")
-    return inflated
+
+
+def _inflate_members(body: bytes, max_bytes: int) -> bytes:
+    """Inflate the members of a gzip file (RFC 1952, 2.2); zeros may follow. Raises zlib.error, EOFError."""
+    inflated = b""
+    for _ in range(_MAX_MEMBERS):
+        inflater = zlib.decompressobj(_GZIP_WBITS)
+        inflated += inflater.decompress(body, max_bytes + 1 - len(inflated))
+        if len(inflated) > max_bytes:
+            raise TooLargeError(f"inflated, it is larger than {max_bytes} bytes")
+        if not inflater.eof:
+            raise EOFError
+        body = inflater.unused_data
+        if not body.rstrip(b"\0"):
+            return inflated
+    raise EOFError
 
 
 def _json_or_null(body: bytes) -> Any:  # noqa: ANN401 - JSON is what it is

@@ -8,8 +8,8 @@ __all__ = ["BAD_VALUES", "NO_OBJECTS"]
 
 #: Kind -> the body, and a word of the reason that the strict reader gives.
 BAD_VALUES: Final = {
-    "nothing": (b"", "character 0"),
-    "only space": (b" \n", "character"),
+    "nothing": (b"", "it is empty"),
+    "only space": (b" \n", "it is empty"),
     "a word": (b"hello", "character 0"),
     "NaN": (b"NaN", "NaN"),
     "NaN inside": (b'{"a": [NaN]}', "NaN"),
