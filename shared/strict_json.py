@@ -9,12 +9,13 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Mapping
 from json.decoder import scanstring  # type: ignore[attr-defined] # public by name, missing in typeshed
 from typing import Any, Final, NoReturn
 
 from shared.errors import StrictJSONError
 
-__all__ = ["loads", "object_members"]
+__all__ = ["loads", "members_of", "object_members", "object_of", "text_at"]
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 #: An escape that may be half of a surrogate pair; only then is the expensive check needed.
@@ -123,3 +124,29 @@ def _reason(exc: ValueError | RecursionError) -> str:
     if isinstance(exc, UnicodeEncodeError):
         return "it holds a lone surrogate"
     return "a number has too many digits"
+
+
+# --- objects as the exact texts of their members: parsing and writing them again would change numbers -----------------
+
+
+def members_of(text: str) -> dict[str, str]:
+    """Return the members of the JSON object `text`, each with the exact text of its value. Raises StrictJSONError."""
+    return object_members(text.encode())
+
+
+def object_of(members: Mapping[str, str]) -> str:
+    """Return the JSON object with these members."""
+    return "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in members.items()) + "}"
+
+
+def text_at(text: str, path: tuple[str, ...]) -> str | None:
+    """Return the text of the member at `path` in the JSON object `text`, or None if there is none."""
+    try:
+        for name in path:
+            members = members_of(text)
+            if name not in members:
+                return None
+            text = members[name]
+    except StrictJSONError:
+        return None  # not an object, or one with a duplicate name
+    return text

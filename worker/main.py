@@ -18,12 +18,12 @@ from shared.errors import Code, JobServerError
 from shared.lifecycle import Event
 from shared.messages import Answered, Ask, Assign, Failure, FromWorker, Log, Outputs, Progress, Told, encode
 from shared.stack import origin
-from worker.inbox import Inbox, Post
+from worker.pipes import Inbox, Post
 
 if TYPE_CHECKING:
     from shared.job_server.replies import Reply
     from worker.job_servers import JobServers
-    from worker.outbox import Outbox
+    from worker.pipes import Outbox
 
 __all__ = ["Worker", "run"]
 

@@ -18,8 +18,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from shared.stack import origin
-from worker.inbox import Inbox
-from worker.outbox import Outbox
+from worker.pipes import Inbox, Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

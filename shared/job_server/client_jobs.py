@@ -12,12 +12,12 @@ from typing import Any, Final, NoReturn
 
 from shared.errors import Code, RequestError, StrictJSONError
 from shared.job_server.documents import media_type_of
-from shared.job_server.exact_text import members_of, object_of, text_at
 from shared.job_server.forms import MEDIA_TYPES as FORMS
 from shared.job_server.forms import FormError, field_names
 from shared.job_server.labels import Labels
 from shared.job_server.partial_json import object_members
 from shared.job_server.profile import Submit
+from shared.strict_json import members_of, object_of, text_at
 
 __all__ = ["JSON_TYPE", "ClientJob", "ClientJobs"]
 

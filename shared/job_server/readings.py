@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shared.job_server.exact_text import text_at
 from shared.job_server.expressions import compile_expression, plain_path, text_of
 from shared.job_server.profile import Reading
 from shared.job_server.verdict import Kind, Verdict
+from shared.strict_json import text_at
 
 __all__ = ["Outputs", "Part", "Reader", "error_text", "text_as_json"]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from shared.job_server.addresses import address
 from shared.job_server.calls import Request, headers_of
-from shared.job_server.exact_text import members_of, object_of
 from shared.job_server.placeholders import fill, has_placeholders, json_text
 from shared.job_server.profile import Profile
+from shared.strict_json import members_of, object_of
 
 __all__ = ["Submissions"]
 

@@ -21,10 +21,9 @@ from shared.lifecycle import Event
 from shared.messages import Answered, Assign, Callback, encode
 from shared.stack import origin
 from shared.worker_config import JobServer
-from worker.inbox import Inbox
 from worker.job_servers import JobServers
 from worker.main import Worker
-from worker.outbox import Outbox
+from worker.pipes import Inbox, Outbox
 
 if TYPE_CHECKING:
     from shared.worker_config import WorkerConfig

@@ -87,7 +87,7 @@ def test_a_real_queue_reads_a_frame_written_into_its_pipe(size_bytes: int) -> No
     queue = multiprocessing.get_context("fork").Queue()
     writer: Connection = queue._writer  # type: ignore[attr-defined] # noqa: SLF001 - the pipe is what this is about
     os.write(writer.fileno(), queue_frame(payload) + queue_frame(b"next"))
-    # `get` gives a slot back that no `put` has taken; worker/inbox.py sees to that, a plain queue has slots to spare.
+    # `get` gives a slot back that no `put` has taken; worker/pipes.py sees to that, a plain queue has slots to spare.
     queue._sem.acquire()  # type: ignore[attr-defined] # noqa: SLF001 - as `put` would
     assert queue.get(timeout=IN_VAIN_S) == payload
     queue._sem.acquire()  # type: ignore[attr-defined] # noqa: SLF001 - as `put` would

@@ -14,10 +14,9 @@ from shared.errors import Code
 from shared.frames import FrameReader, queue_frame
 from shared.lifecycle import Event
 from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, Told, decode_from_worker, encode
-from worker.inbox import Inbox
 from worker.job_servers import JobServers
 from worker.main import Worker
-from worker.outbox import Outbox
+from worker.pipes import Inbox, Outbox
 
 
 class _Client:

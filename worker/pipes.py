@@ -1,4 +1,6 @@
-"""A worker's inbox: a `multiprocessing.Queue` of its own, whose other end is the front end's event loop.
+"""A worker's two pipes: the inbox, from which it gets its jobs, and the outbox, through which it reports.
+
+The inbox is a `multiprocessing.Queue` of its own, whose other end is the front end's event loop.
 
 `Queue.put` starts a feeder thread in the calling process: one thread for each worker, and one that hangs for ever if
 the worker is stopped and the message is larger than the pipe. So the front end writes the queue's own frames into its
@@ -19,9 +21,10 @@ import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from shared.frames import frame
 from shared.messages import Ask, Assign, Callback, decode_to_worker
 
-__all__ = ["Inbox", "Post"]
+__all__ = ["Inbox", "Outbox", "Post"]
 
 
 if TYPE_CHECKING:
@@ -68,6 +71,23 @@ class Inbox(_Queue):
     def close_writer(self) -> None:
         """Close the write end, so that the reader sees EOF when the other holder of it is gone."""
         self._writer.close()
+
+
+class Outbox:
+    """The write end of a pipe that the front end reads."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """Return the descriptor of the write end."""
+        return self._fd
+
+    def send_bytes(self, payload: bytes) -> None:
+        """Write one message; wait if the pipe is full. Raises BrokenPipeError if the front end is gone."""
+        data = frame(payload)
+        while data:
+            data = data[os.write(self._fd, data) :]
 
 
 class Post:
