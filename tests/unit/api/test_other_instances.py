@@ -90,7 +90,7 @@ async def test_a_key_joins_the_job_of_another_instance(pair: list[WholeApp]) -> 
     for each in (answer, again):
         assert (each.status, each.body, each.headers["Job-Id"]) == (200, DONE, job.id)
         assert each.headers["Idempotent-Replayed"] == "true"
-    assert (refused.status, refused.document["submitted"]) == (422, "no")
+    assert (refused.status, refused.document["submitted"]) == (422, "unknown")
     assert there.stepped.ran == []
 
 
