@@ -49,23 +49,24 @@ class Health:
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be recorded, as a sentence; empty while that is not so, or may soon be over."""
+        """That nothing can be recorded, as a sentence; empty while that is not so, or may soon be over.
+
+        Clients read it, so that it names no address; the log says more.
+        """
         now = time.monotonic()
         oldest = min((session.busy_since for session in self._sessions if session.busy_since), default=now)
         since = min(self._since or now, oldest)
-        if now - since < PATIENCE_S:
-            return ""
-        return f"the database cannot be used: {self._reason or 'it does not answer'}"
+        return "" if now - since < PATIENCE_S else "the database cannot be used for now"
 
     def say(self) -> None:
         """Log that trouble begins, or that it is over."""
-        trouble = self.trouble
-        if bool(trouble) is self._announced:
+        if bool(self.trouble) is self._announced:
             return
         self._announced = not self._announced
-        if trouble:
+        if self._announced:
+            reason = self._reason or "it does not answer"
             log.event(
-                "error", "new jobs are refused until the database can be used", database=self._place, reason=trouble
+                "error", "new jobs are refused until the database can be used", database=self._place, reason=reason
             )
         else:
             log.event("info", "the database can be used again", database=self._place, jobs_not_recorded=self._lost())
