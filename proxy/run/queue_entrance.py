@@ -36,7 +36,7 @@ class QueueEntrance:
         try:
             service = await self._stack.enter_async_context(connect(self._settings.sqs_queue_url))
         except QueueError as exc:
-            raise SettingsError(f"SQS_QUEUE_URL: {exc}") from exc
+            raise SettingsError(str(exc)) from exc
         try:
             self._queues = await look_up(service, self._settings)
         except QueueError as exc:

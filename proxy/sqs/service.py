@@ -193,10 +193,14 @@ async def connect(queue_url: str) -> AsyncIterator[Sqs]:
         client = await opening.__aenter__()
     except botocore.exceptions.NoRegionError as exc:
         raise QueueError(
-            "no region is known: set AWS_DEFAULT_REGION in the environment", code="NoRegion", refused=True
+            "SQS_QUEUE_URL: no region is known: set AWS_DEFAULT_REGION in the environment",
+            code="NoRegion",
+            refused=True,
         ) from exc
     except (botocore.exceptions.BotoCoreError, ValueError) as exc:
-        raise QueueError(f"the AWS SDK cannot be set up: {exc}", code=type(exc).__name__, refused=True) from exc
+        raise QueueError(
+            f"SQS_QUEUE_URL: the AWS SDK cannot be set up: {exc}", code=type(exc).__name__, refused=True
+        ) from exc
     try:
         yield Sqs(client)
     finally:

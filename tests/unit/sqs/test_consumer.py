@@ -1,0 +1,168 @@
+"""How many messages are taken, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from proxy.jobs.job_server import ServedJobServers
+from proxy.jobs.reading import JobReader
+from proxy.sqs.consumer import Consumer
+from proxy.sqs.message_jobs import MessageJobs
+from proxy.sqs.queues import Queue, Queues
+from shared import settings
+from shared.errors import QueueError
+from shared.outcome import Succeeded
+from tests.support.instances import Instance, a_job_server
+from tests.support.jumping_loop import nothing_moves, time_passes
+from tests.support.runners import SUBMIT
+from tests.support.stated_queue import StatedQueue, a_message
+
+JOBS = "http://queues/1/jobs"
+
+
+class Consumed:
+    """A front end's core, and what takes messages for it."""
+
+    def __init__(self, *, max_jobs: int = 100) -> None:
+        self.instance = Instance(max_jobs=max_jobs)
+        self.queue = StatedQueue()
+        self.on_hold = ""
+        reader = JobReader(ServedJobServers([a_job_server("spreedly")]), max_body_bytes=1_000)
+        message_jobs = MessageJobs(
+            self.queue,
+            self.instance.entrance,
+            reader,
+            self.instance.store,
+            queue_url=JOBS,
+            result_ttl_s=3_600.0,
+            granular_errors=False,
+        )
+        given = settings.load({"SQS_QUEUE_URL": JOBS})
+        self.consumer = Consumer(self.queue, given, self.instance.entrance, message_jobs, lambda: self.on_hold)
+
+    async def end(self) -> None:
+        """Stop, let the poll end, and finish the jobs."""
+        self.consumer.stop()
+        self.queue.deliveries.put_nowait([])
+        await self.finish()
+        await self.consumer.ended()
+
+    async def finish(self) -> None:
+        """Let every job in flight succeed."""
+        for job in list(self.instance.in_flight):
+            self.instance.stepped.tell(job, *SUBMIT, Succeeded(body=b"{}"))
+        await time_passes(1.0)
+
+
+@asynccontextmanager
+async def consuming(*, fifo: bool = False, max_jobs: int = 100) -> AsyncIterator[Consumed]:
+    """Take messages within the block."""
+    consumed = Consumed(max_jobs=max_jobs)
+    consumed.consumer.start(Queues(jobs=Queue(url=JOBS, fifo=fifo)))
+    await nothing_moves()
+    yield consumed
+    await consumed.end()
+
+
+async def test_no_more_messages_are_taken_than_there_is_room_for() -> None:
+    """Ten at a time; and none while there is no room."""
+    async with consuming(max_jobs=12) as consumed:
+        consumed.queue.deliveries.put_nowait([a_message(number) for number in range(10)])
+        await nothing_moves()
+        assert consumed.queue.asked == [10, 2]
+        consumed.queue.deliveries.put_nowait([a_message(10), a_message(11)])
+        await time_passes(5.0)
+        assert consumed.queue.asked == [10, 2]
+        assert len(consumed.instance.in_flight) == 12
+        await consumed.finish()
+        assert consumed.queue.asked == [10, 2, 10]
+
+
+async def test_of_a_fifo_queue_one_message_is_taken_at_a_time() -> None:
+    """Else two of one group would run at once."""
+    async with consuming(fifo=True) as consumed:
+        assert consumed.queue.asked == [1]
+
+
+async def test_none_are_taken_while_a_job_would_be_refused() -> None:
+    """Each delivery counts towards the dead letters."""
+    consumed = Consumed()
+    consumed.instance.store.failing = True
+    consumed.consumer.start(Queues(jobs=Queue(url=JOBS)))
+    await time_passes(5.0)
+    assert consumed.queue.asked == []
+    consumed.instance.store.failing = False
+    consumed.instance.headroom.short_of = "memory"
+    await time_passes(5.0)
+    assert consumed.queue.asked == []
+    consumed.instance.headroom.short_of = ""
+    consumed.on_hold = "no worker can be started"
+    await time_passes(5.0)
+    assert consumed.queue.asked == []
+    consumed.on_hold = ""
+    await time_passes(1.0)
+    assert consumed.queue.asked == [10]
+    await consumed.end()
+
+
+async def test_at_the_end_the_poll_is_waited_for_and_what_it_brings_is_given_back_at_once() -> None:
+    """A poll that is cancelled may swallow a message until its time is over."""
+    consumed = Consumed()
+    consumed.consumer.start(Queues(jobs=Queue(url=JOBS)))
+    await nothing_moves()
+    consumed.consumer.stop()
+    ending = asyncio.create_task(consumed.consumer.ended())
+    await time_passes(4.0)
+    assert not ending.done()
+
+    consumed.queue.deliveries.put_nowait([a_message()])
+    await ending
+
+    assert consumed.queue.hidden == [("handle-1", 0)]
+    assert consumed.queue.asked == [10]
+    assert consumed.instance.notes.began == []
+
+
+async def test_the_end_waits_for_the_replies_of_what_runs() -> None:
+    """A job that was begun is finished, and its message deleted."""
+    consumed = Consumed()
+    consumed.consumer.start(Queues(jobs=Queue(url=JOBS)))
+    consumed.queue.deliveries.put_nowait([a_message()])
+    await nothing_moves()
+    await consumed.end()
+    assert consumed.queue.deleted == ["handle-1"]
+
+
+async def test_a_service_that_is_away_is_asked_less_and_less_often() -> None:
+    """Its trouble is shown, and counted, and over when it is."""
+    async with consuming() as consumed:
+        for _ in range(8):
+            consumed.queue.deliveries.put_nowait(QueueError("away"))
+        await time_passes(0.4)
+        early = len(consumed.queue.asked)
+        await time_passes(120.0)
+        assert early <= 3
+        assert len(consumed.queue.asked) == 9
+        assert consumed.consumer.counts.receive_errors == 8
+        assert consumed.consumer.counts.trouble == "away"
+        consumed.queue.deliveries.put_nowait([])
+        await nothing_moves()
+        assert consumed.consumer.counts.trouble == ""
+
+
+async def test_queues_that_could_not_be_looked_up_at_the_start_are_looked_up_later() -> None:
+    """The proxy serves meanwhile."""
+    consumed = Consumed()
+    redrive = {"deadLetterTargetArn": "arn:aws:sqs:r:1:dead", "maxReceiveCount": 5}
+    consumed.queue.about[JOBS] = {"RedrivePolicy": json.dumps(redrive)}
+    consumed.queue.about["http://queues/1/dead"] = {}
+    consumed.queue.errors = [QueueError("away")] * 3
+    consumed.consumer.start(None)
+    await time_passes(0.1)
+    assert (consumed.queue.asked, consumed.consumer.counts.trouble != "") == ([], True)
+    await time_passes(10.0)
+    assert consumed.queue.asked == [10]
+    await consumed.end()

@@ -1,0 +1,325 @@
+"""What becomes of one delivery of a message: at the core of a front end, with a queue service that the test steers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Final, NoReturn
+
+import pytest
+
+from proxy.jobs.entrance import JobRequest
+from proxy.jobs.job_server import ServedJobServers
+from proxy.jobs.reading import JobReader
+from proxy.sqs.counts import Fate
+from proxy.sqs.message import Message
+from proxy.sqs.message_jobs import MessageJobs
+from proxy.sqs.queues import Queue, Queues
+from shared.errors import Code, QueueError
+from shared.lifecycle import Submitted
+from shared.outcome import Failed, Outcome, Succeeded
+from tests.support.instances import Instance, a_job_server
+from tests.support.jumping_loop import nothing_moves, time_passes
+from tests.support.runners import SUBMIT, AnsweringRunner
+from tests.support.stated_queue import StatedQueue, a_message
+
+DONE: Final = Succeeded(body=b'{"state": "completed"}')
+JOBS, DEAD, REPLIES, OTHER = (f"http://queues/1/{name}" for name in ("jobs", "dead", "replies", "other"))
+TTL_S = 3_600.0
+
+
+class Handled:
+    """A front end's core and its queues."""
+
+    def __init__(self, instance: Instance | None = None, *, dead: bool = True, replies: bool = True) -> None:
+        self.instance = instance or Instance()
+        self.queue = StatedQueue()
+        #: Unix seconds.
+        self.now = 1_000_000.0
+        reader = JobReader(ServedJobServers([a_job_server("spreedly")], ["account"]), max_body_bytes=1_000)
+        self.message_jobs = MessageJobs(
+            self.queue,
+            self.instance.entrance,
+            reader,
+            self.instance.store,
+            queue_url=JOBS,
+            result_ttl_s=TTL_S,
+            granular_errors=False,
+            clock=lambda: self.now,
+        )
+        reply_queue = Queue(url=REPLIES) if replies else None
+        self.message_jobs.use(
+            Queues(
+                jobs=Queue(url=JOBS),
+                dead=Queue(url=DEAD) if dead else None,
+                replies=reply_queue,
+                allowed={queue.url: queue for queue in (Queue(url=OTHER), reply_queue) if queue is not None},
+            )
+        )
+
+    def take(self, message: Message, for_s: float = 45.0) -> asyncio.Task[None]:
+        """Deal with a delivery, in the background."""
+        until = time.monotonic() + for_s
+        return asyncio.create_task(self.message_jobs.deal_with(message, until, lambda: None))
+
+    def sent(self, url: str = REPLIES) -> list[dict[str, str]]:
+        """Return the attributes of what was sent to a queue."""
+        sent = self.queue.sent.get(url, [])
+        return [{name: it["StringValue"] for name, it in one.attributes.items()} for one in sent]
+
+    def count(self, fate: Fate) -> int:
+        """Return how many deliveries had this fate."""
+        return self.message_jobs.counts.by_fate[fate]
+
+
+def failed(code: Code, submitted: Submitted) -> Failed:
+    """Return such an outcome."""
+    return Failed(code=code, detail="it failed", submitted=submitted)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "what"),
+    [
+        (DONE, "succeeded"),
+        (failed(Code.DEADLINE_EXCEEDED, Submitted.YES), "deadline-exceeded"),
+        (failed(Code.JOB_SERVER_UNAVAILABLE, Submitted.UNKNOWN), "job-server-unavailable"),
+        (failed(Code.CANCELLED, Submitted.NO), "cancelled"),
+    ],
+)
+async def test_what_is_over_is_replied_to_then_deleted(outcome: Outcome, what: str) -> None:
+    """Whatever may have run; and what was cancelled, which nobody wants any more."""
+    handled = Handled(Instance(AnsweringRunner(outcome)))
+
+    await handled.take(a_message())
+
+    (reply,) = handled.sent()
+    assert reply.get("Code", reply["Outcome"]) == what
+    assert handled.queue.deleted == ["handle-1"]
+    assert handled.queue.hidden == []
+
+
+@pytest.mark.parametrize(("receives", "pause_s"), [(1, 2), (3, 8), (9, 512), (10, 900), (500, 900)])
+async def test_what_was_not_submitted_is_given_back_with_a_pause_that_doubles(receives: int, pause_s: int) -> None:
+    """It is neither replied to nor deleted."""
+    handled = Handled(Instance(AnsweringRunner(failed(Code.NO_WORKER, Submitted.NO))))
+
+    await handled.take(a_message(receives=receives, sent_at=handled.now))
+
+    assert handled.queue.hidden == [("handle-1", pause_s)]
+    assert (handled.sent(), handled.queue.deleted) == ([], [])
+
+
+async def test_while_nothing_can_be_recorded_a_message_is_given_back() -> None:
+    """Nobody could tell whether it ran."""
+    handled = Handled()
+    handled.instance.store.failing = True
+
+    await handled.take(a_message())
+
+    assert handled.queue.hidden == [("handle-1", 2)]
+    assert handled.instance.notes.began == []
+
+
+async def test_a_proxy_that_drains_gives_back_at_once() -> None:
+    """Others need not wait."""
+    handled = Handled()
+    handled.instance.dispatcher.draining = True
+
+    await handled.take(a_message())
+
+    assert handled.queue.hidden == [("handle-1", 0)]
+
+
+async def test_room_that_others_took_is_waited_for() -> None:
+    """A delivery counts towards the dead letters: it is not to be for nothing."""
+    handled = Handled(Instance(max_jobs=1))
+    first = handled.instance.submit()
+    task = handled.take(a_message())
+    await time_passes(3.0)
+    assert not task.done()
+    handled.instance.stepped.tell(first, *SUBMIT, DONE)
+    await time_passes(1.0)
+    (job,) = handled.instance.in_flight
+    handled.instance.stepped.tell(job, *SUBMIT, DONE)
+    await task
+    assert handled.queue.deleted == ["handle-1"]
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (a_message(body="no JSON"), Code.INVALID_REQUEST),
+        (a_message(body="[]"), Code.INVALID_REQUEST),
+        (a_message(body='{"a": "' + "x" * 1_000 + '"}'), Code.PAYLOAD_TOO_LARGE),
+        (a_message(attributes={"Profile": "nobody"}), Code.NOT_FOUND),
+        (a_message(attributes={"Path": "more"}), Code.NOT_FOUND),
+        (a_message(attributes={"Content-Type": "text/plain"}), Code.UNSUPPORTED_MEDIA_TYPE),
+        (a_message(attributes={"Content-Transfer-Encoding": "gzip"}), Code.UNSUPPORTED_MEDIA_TYPE),
+        (a_message(attributes={"Content-Transfer-Encoding": "base64"}), Code.INVALID_REQUEST),
+        (a_message(attributes={"ReplyTo": "http://queues/1/strangers"}), Code.FORBIDDEN),
+        (a_message(attributes={"Idempotency-Key": "x" * 256}), Code.INVALID_REQUEST),
+    ],
+)
+async def test_what_cannot_be_a_job_goes_to_the_dead_letters(message: Message, code: Code) -> None:
+    """With the reason; and is deleted."""
+    handled = Handled()
+
+    await handled.take(message)
+
+    (letter,) = handled.sent(DEAD)
+    assert (letter["Code"], letter["Submitted"], letter["Message-Id"]) == (code, "no", "message-1")
+    assert handled.queue.sent[DEAD][0].body == message.body
+    assert (handled.queue.deleted, handled.sent()) == (["handle-1"], [])
+    assert handled.instance.notes.began == []
+
+
+async def test_without_a_queue_for_the_dead_it_is_replied_to_and_without_any_it_is_kept() -> None:
+    """Nothing is lost."""
+    handled = Handled(dead=False)
+    await handled.take(a_message(body="no JSON"))
+    (reply,) = handled.sent()
+    assert (reply["Outcome"], reply["Code"]) == ("failed", "invalid-request")
+    assert json.loads(handled.queue.sent[REPLIES][0].body)["code"] == "invalid-request"
+    assert handled.queue.deleted == ["handle-1"]
+
+    handled = Handled(dead=False, replies=False)
+    await handled.take(a_message(body="no JSON"))
+    assert (handled.queue.hidden, handled.queue.deleted) == ([("handle-1", 900)], [])
+
+
+async def test_a_message_may_name_one_of_the_allowed_queues_for_its_reply() -> None:
+    """And no other gets it."""
+    handled = Handled(Instance(AnsweringRunner(DONE)))
+
+    await handled.take(a_message(attributes={"ReplyTo": OTHER}))
+
+    assert (len(handled.sent(OTHER)), handled.sent()) == (1, [])
+
+
+async def test_a_base64_body_is_the_job() -> None:
+    """What is no text can be sent as well."""
+    runner = AnsweringRunner(DONE)
+    handled = Handled(Instance(runner))
+    await handled.take(a_message(body="eyJhIjogMX0=", attributes={"Content-Transfer-Encoding": "base64"}))
+    assert [json.loads(body) for body in runner.submitted] == [{"a": 1}]
+
+
+async def test_the_job_is_known_by_the_messages_key_its_deduplication_id_or_its_id() -> None:
+    """In this order; and one kind of name is never taken for another."""
+    runner = AnsweringRunner(DONE)
+    handled = Handled(Instance(runner))
+    named = {"Idempotency-Key": "n"}
+    for message in (
+        a_message(1, attributes=named),
+        a_message(2, attributes=named, deduplication_id="other"),
+        a_message(3, deduplication_id="n"),
+        a_message(4, deduplication_id="n"),
+        a_message(5, id="n"),
+        a_message(6, id="n"),
+    ):
+        await handled.take(message)
+
+    assert runner.submitted.total() == 3
+    assert (handled.count(Fate.BEGUN), handled.count(Fate.JOINED)) == (3, 3)
+    assert len(handled.sent()) == len(handled.queue.deleted) == 6
+    for message_id in ("message-2", "message-4", "n"):
+        assert await handled.message_jobs.find(message_id) is not None
+    assert await handled.message_jobs.find("nobody") is None
+
+
+async def test_a_message_that_is_delivered_again_while_its_job_runs_joins_it() -> None:
+    """Both deliveries end with the same reply, and one submission."""
+    handled = Handled()
+    first = handled.take(a_message())
+    await nothing_moves()
+    second = handled.take(a_message(receives=2, handle="again"))
+    await nothing_moves()
+    (job,) = handled.instance.in_flight
+
+    handled.instance.stepped.tell(job, *SUBMIT, DONE)
+    await asyncio.gather(first, second)
+
+    assert {reply["Job-Id"] for reply in handled.sent()} == {job.id}
+    assert sorted(handled.queue.deleted) == ["again", "handle-1"]
+
+
+async def test_an_old_message_whose_job_may_be_forgotten_is_not_run() -> None:
+    """Nobody can tell whether it ran before; while its job is remembered, it gets the outcome."""
+    runner = AnsweringRunner(DONE)
+    handled = Handled(Instance(runner))
+    sent_at = handled.now - TTL_S
+
+    await handled.take(a_message(1, receives=2, sent_at=sent_at))
+    (letter,) = handled.sent(DEAD)
+    assert (letter["Code"], letter["Submitted"]) == ("interrupted", "unknown")
+    assert runner.submitted.total() == 0
+
+    await handled.take(a_message(2, receives=1, sent_at=sent_at))  # never delivered before
+    await handled.take(a_message(3, receives=9, sent_at=handled.now - TTL_S + 100))  # would be remembered
+    assert runner.submitted.total() == 2
+    handled.now = time.time()
+    await handled.take(a_message(2, receives=2, sent_at=0.0))
+    assert (runner.submitted.total(), len(handled.sent(DEAD))) == (2, 1)
+    handled.now += TTL_S  # it is remembered, but not for long enough to be sure
+    await handled.take(a_message(2, receives=3, sent_at=0.0))
+    assert (runner.submitted.total(), len(handled.sent(DEAD))) == (2, 2)
+
+
+async def test_a_lost_reply_is_sent_again_and_only_then_is_the_message_deleted() -> None:
+    """The service may be away for a while."""
+    handled = Handled(Instance(AnsweringRunner(DONE)))
+    handled.queue.errors = [QueueError("away")] * 4
+
+    await handled.take(a_message())
+
+    assert (len(handled.sent()), handled.queue.deleted) == (1, ["handle-1"])
+    assert handled.queue.calls == 6
+
+
+async def test_what_cannot_be_replied_to_in_time_is_delivered_again() -> None:
+    """It is not deleted, and the next delivery gets the same outcome."""
+    runner = AnsweringRunner(DONE)
+    handled = Handled(Instance(runner))
+    handled.queue.errors = [QueueError("away")] * 1_000
+    await handled.take(a_message())
+    assert handled.queue.deleted == []
+    assert handled.count(Fate.OVERDUE) == 1
+
+    handled.queue.errors = [QueueError("no such queue", refused=True)]
+    await handled.take(a_message(receives=2))
+    assert handled.queue.deleted == []
+
+    await handled.take(a_message(receives=3))
+    assert (runner.submitted.total(), len(handled.sent()), handled.queue.deleted) == (1, 1, ["handle-1"])
+
+
+async def test_nothing_is_deleted_before_its_outcome_is_recorded() -> None:
+    """Else a second message of its key would find a job whose fate is unknown."""
+    handled = Handled()
+    task = handled.take(a_message())
+    await nothing_moves()
+    (job,) = handled.instance.in_flight
+    handled.instance.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    handled.instance.store.failing = True
+    handled.instance.stepped.tell(job, failed(Code.DEADLINE_EXCEEDED, Submitted.YES))
+    await job.outcome
+    await time_passes(5.0)
+    assert (handled.sent(), handled.queue.deleted) == ([], [])
+
+    handled.instance.store.failing = False
+    await task
+    assert (len(handled.sent()), handled.queue.deleted) == (1, ["handle-1"])
+
+
+async def test_a_bug_costs_one_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message comes again."""
+
+    async def run(_: JobRequest) -> NoReturn:
+        raise AssertionError
+
+    handled = Handled()
+    monkeypatch.setattr(handled.instance.entrance, "submit_or_join", run)
+    await handled.take(a_message())
+    assert handled.count(Fate.OVERDUE) == 1
