@@ -9,6 +9,7 @@ from proxy import log
 from proxy.sqs.consumer import POLL_S
 from proxy.sqs.queues import Queues, look_up
 from proxy.sqs.service import connect
+from shared.database_url import is_database
 from shared.errors import QueueError, SettingsError
 
 if TYPE_CHECKING:
@@ -57,13 +58,9 @@ class QueueEntrance:
             "jobs come from the queue",
             queue=self._settings.sqs_queue_url,
             replies=self._settings.sqs_reply_queue_url or None,
-            instances="one only: its journal is not shared" if not _is_shared(self._settings) else "any number",
+            instances="any number" if is_database(self._settings.journal) else "one only: its journal is not shared",
         )
 
     async def close(self) -> None:
         """Close the connections."""
         await self._stack.aclose()
-
-
-def _is_shared(settings: Settings) -> bool:
-    return "://" in settings.journal
