@@ -22,6 +22,7 @@ from proxy.jobs.early import EarlyNames
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
+from shared.job_server.callback_tokens import bytes_without_tokens
 from shared.job_server.verdict import Kind
 from shared.lifecycle import State
 
@@ -222,7 +223,7 @@ class CallbackIntake:
                 record,
                 state=State.FINISHED,
                 finished_at=record.finished_at or time.time(),
-                callback=called.body,
+                callback=bytes_without_tokens(called.body) if verdict.failed else called.body,
                 says_failed=verdict.failed,
                 content_type=called.content_type,
                 error=verdict.error,

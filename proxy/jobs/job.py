@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared import lifecycle
 from shared.errors import Code
+from shared.job_server.callback_tokens import bytes_without_tokens
 from shared.job_server.documents import kept_content_type
 from shared.job_server.verdict import Kind
 from shared.lifecycle import Event, State, Submitted
@@ -185,6 +186,7 @@ class Job:
 
     def without_token(self, body: bytes) -> bytes:
         """Return what a job server says without the callback token, which some repeat: it is not the client's."""
+        body = bytes_without_tokens(body)  # a job that was adopted knows its token's hash only
         return body.replace(self.token.encode(), b"***") if self.token else body
 
     def notify(self) -> None:
@@ -201,7 +203,7 @@ class Job:
             return False
         if not self.callback.done() and self.state is not State.FINISHED and not self.recorder.called_back:
             self.recorder.callback(
-                told.body,
+                self.without_token(told.body) if told.kind == Kind.FAILED else told.body,
                 failed=told.kind == Kind.FAILED,
                 early=False,
                 content_type=kept_content_type(told.content_type),

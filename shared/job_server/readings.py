@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from shared.job_server.callback_tokens import without_tokens
 from shared.job_server.expressions import compile_expression, plain_path, text_of
 from shared.job_server.profile import Reading
 from shared.job_server.verdict import Kind, Verdict
@@ -80,7 +81,7 @@ class Outputs:
 
 def error_text(value: object) -> str:
     """Return a reason as one text for a person: a string as it is, anything else but null as JSON."""
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    text = without_tokens(value if isinstance(value, str) else "" if value is None else json.dumps(value))
     return text if len(text) <= _MAX_ERROR_CHARACTERS else f"{text[:_MAX_ERROR_CHARACTERS]}…"
 
 

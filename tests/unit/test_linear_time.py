@@ -76,6 +76,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.workers.stderr._TOKEN": findall,
     "shared.env_file._EXPORT": match,
     "shared.env_file._WORD": findall,
+    "shared.job_server.callback_tokens._IN_A_URL": findall,
     "shared.job_server.checks._OUTPUT": fullmatch,
     "shared.job_server.checks._PATH": fullmatch,
     "shared.job_server.expressions._PLAIN": fullmatch,

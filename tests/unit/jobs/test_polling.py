@@ -358,6 +358,17 @@ async def test_the_token_is_not_shown_where_the_job_server_repeats_it() -> None:
     assert await job.outcome == Succeeded(body=body)
 
 
+async def test_a_job_server_that_could_not_call_back_may_say_with_which_url() -> None:
+    """The token in it is not shown either; here it is asked about a job whose token is known by its hash alone."""
+    instance = Instance(profile="replicate")
+    job = await waiting(instance, status_url="/1")
+    url, job.token = f"http://proxy/callback/{job.token}", ""
+    instance.asker.answers = [told(Kind.FAILED, b'{"error": "no connection to %b"}' % url.encode())]
+    failed = await job.outcome
+    assert isinstance(failed, Failed)
+    assert failed.result == b'{"error": "no connection to http://proxy/callback/***"}'
+
+
 async def test_a_bug_in_asking_does_not_end_a_job() -> None:
     """Its callback still counts."""
     instance = Instance(profile="replicate")

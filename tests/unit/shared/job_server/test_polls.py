@@ -63,3 +63,10 @@ def test_no_answer_raises(status: int, body: bytes) -> None:
     """Whatever comes."""
     assert Statuses(STATUS).read(status, {"content-type": "multipart/form-data"}, body).kind in Kind
     assert Results(Result(url="/", result="body.a")).read(status, {}, body).kind in FetchedKind
+
+
+def test_a_reason_has_no_callback_token_in_it() -> None:
+    """Pygeoapi gives the URL that it could not call; its job has failed for that."""
+    status = Status(url="/s", state="body.status", failed=("failed",), error="body.message")
+    body = b'{"status": "failed", "message": "no connection: /callback/%b/succeeded"}' % (b"a_-B" * 11)
+    assert Statuses(status).read(200, {}, body).error == "no connection: /callback/***/succeeded"
