@@ -14,13 +14,13 @@ __all__ = ["JobServers"]
 
 
 class JobServers:
-    """What is needed to talk to each of them; created on first use, except for the first one."""
+    """What is needed to talk to each of them; made before the fork, so that it costs no worker anything."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._clients: dict[str, JobClient] = {}
+        self._clients = {one.profile.name: JobClient(config, one) for one in config.job_servers}
+        self._first = self._clients[config.job_servers[0].profile.name]
         self._askers: dict[str, Asker] = {}
-        self.client("")
 
     @property
     def lost_reply_wait_s(self) -> float:
@@ -29,12 +29,7 @@ class JobServers:
 
     def client(self, profile: str) -> JobClient:
         """Return what submits to the job server of this profile; empty: to the first one."""
-        client = self._clients.get(profile)
-        if client is None:
-            servers = self._config.job_servers
-            named = next((one for one in servers if one.profile.name == profile), servers[0])
-            client = self._clients[profile] = JobClient(self._config, named)
-        return client
+        return self._clients.get(profile, self._first)
 
     def asker(self, profile: str) -> Asker:
         """Return what asks the job server of this profile."""

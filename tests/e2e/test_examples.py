@@ -15,7 +15,6 @@ import pytest
 
 from shared.settings import variables
 from tests.support.proxy_process import ROOT, ProxyProcess
-from tests.support.waiting import IN_VAIN_S
 
 _PAGES: Final = (ROOT / "README.md", ROOT / "docs" / "tour.md")
 _JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -63,7 +62,6 @@ def pasted(proxy: ProxyProcess, command: str) -> str:
         ["sh", "-c", command],
         capture_output=True,
         text=True,
-        timeout=IN_VAIN_S,
         check=True,
         stdin=subprocess.DEVNULL,
         cwd=ROOT,

@@ -19,7 +19,7 @@ from aiohttp import ClientSession
 from proxy.run.preflight import LEAST_DESCRIPTORS
 from tests.support.http import post_job
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
-from tests.support.waiting import IN_VAIN_S, eventually_blocking
+from tests.support.waiting import eventually_blocking
 
 #: Refuses one system call from here on (seccomp(2)), as a container's profile does, and goes on with the program in its
 #: arguments: allow, unless the number is that of pidfd_open.
@@ -47,7 +47,6 @@ def run(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=IN_VAIN_S,
         check=False,
         stdin=subprocess.DEVNULL,
         preexec_fn=before,
@@ -174,7 +173,6 @@ def test_a_report_that_cannot_be_written_is_told(arguments: tuple[str, ...]) -> 
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=IN_VAIN_S,
             check=False,
         )
     assert ended.returncode == 2
