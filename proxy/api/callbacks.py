@@ -11,8 +11,11 @@ a URL that answers otherwise.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from typing import TYPE_CHECKING, Final
+
+from starlette.exceptions import HTTPException
 
 from proxy.http.asgi import send_response
 from proxy.http.bodies import Bodies
@@ -25,6 +28,7 @@ from shared.job_server.verdict import Kind
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from proxy.jobs.job_server import ServedJobServer, ServedJobServers
     from shared.job_server.verdict import Verdict
 
-__all__ = ["HERE", "CallbackRoute"]
+__all__ = ["HERE", "CallbackRoute", "StrayCallbacks"]
 
 _ANSWERS: Final = {
     CallbackFate.ACCEPTED: b'{"status": "accepted"}',
@@ -45,6 +49,11 @@ HERE: Final = b'{"status": "here"}'
 #: The answer at a URL that gets the callbacks of all jobs of a job server, including those that are not ours.
 _NOBODYS: Final = b'{"status": "unknown"}'
 _GZIP: Final = b"\x1f\x8b"
+_NO_ROUTE: Final = "it came to a path that is no route"
+#: Methods of those who only look.
+_LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Where a path may have a callback token, which has 43 characters.
+_TOKEN: Final = re.compile(r"(?<![\w-])([\w-]{43})(?![\w-])", re.ASCII)
 
 
 class CallbackRoute:
@@ -84,6 +93,9 @@ class CallbackRoute:
         server = None if found is None else self._job_servers.of(found.profile)
         if found is None or server is None or scope["path_params"].get("route", "") not in server.routes:
             self.counts[CallbackFate.UNKNOWN] += 1
+            if found is not None:
+                with contextlib.suppress(StoreUnavailableError):
+                    await self._intake.refuse(hashed, _NO_ROUTE)
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
@@ -161,3 +173,30 @@ class CallbackRoute:
         if verdict.kind is Kind.SUCCEEDED and not server.profile.callback.json_only:
             content_type = kept_content_type(received.header(b"content-type"))
         return received.body, verdict, content_type
+
+
+class StrayCallbacks:
+    """What is at no route, or there with another method: where it is a callback, its job gets to know of it.
+
+    It is one where `CALLBACK_URL` does not lead to the callback route, or a gateway changes the path. Whoever sent it
+    is told the same whether there is such a job or not.
+    """
+
+    def __init__(self, intake: CallbackIntake, allowed: Sequence[str] = ()) -> None:
+        """`allowed`: the methods of the route; none: there is no route."""
+        self._intake = intake
+        self._allowed = allowed
+
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        """Refuse the request."""
+        token = _TOKEN.search(scope["path"]) if scope["method"] not in _LOOKING else None
+        if token is not None:
+            with contextlib.suppress(StoreUnavailableError):
+                await self._note(token_hash(token[1]), scope["method"])
+        if self._allowed:
+            raise HTTPException(405, headers={"Allow": ", ".join(self._allowed)})
+        raise HTTPException(404)
+
+    async def _note(self, hashed: bytes, method: str) -> None:
+        if await self._intake.find(hashed) is not None:
+            await self._intake.refuse(hashed, f"it came as {method}" if self._allowed else _NO_ROUTE)

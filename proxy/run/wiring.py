@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route, Router
 
 from proxy.api import health
-from proxy.api.callbacks import CallbackRoute
+from proxy.api.callbacks import CallbackRoute, StrayCallbacks
 from proxy.api.clients.answers import Answers
 from proxy.api.clients.authorization import Authorization
 from proxy.api.clients.one_job import JobOfMessage, JobResult, Jobs, JobStatus
@@ -143,7 +143,10 @@ def create_app(
     callbacks = [
         Route("/callback/{token}", callback_route, methods=called),
         Route("/callback/{token}/{route:path}", callback_route, methods=called),
+        Route("/callback/{token}", StrayCallbacks(intake, [*called, "HEAD"])),
+        Route("/callback/{token}/{route:path}", StrayCallbacks(intake, [*called, "HEAD"])),
     ]
+    strays = StrayCallbacks(intake)
     healthz = Route("/healthz", health.Alive(), methods=["GET"])
     ready = health.Ready(dispatcher, store, lambda: pool.on_hold, headroom)
     health_routes = [healthz, Route("/readyz", ready, methods=["GET"])]
@@ -191,8 +194,10 @@ def create_app(
     ]
     public_routes = client_routes if settings.callback_port is not None else [*callbacks, *client_routes]
     return App(
-        public=_app(settings, public_routes, observers, documentation="/docs"),
-        callbacks=_app(settings, [*callbacks, *(health_routes if settings.port is None else [healthz])], observers),
+        public=_app(settings, public_routes, observers, strays=strays, documentation="/docs"),
+        callbacks=_app(
+            settings, [*callbacks, *(health_routes if settings.port is None else [healthz])], observers, strays=strays
+        ),
         admin=_app(settings, admin_routes, observers, names=(settings.admin_host, *settings.admin_names)),
         dispatcher=dispatcher,
         in_flight=in_flight,
@@ -213,11 +218,12 @@ def _app(
     observers: Observers,
     *,
     names: Sequence[str] = (),
+    strays: ASGIApp | None = None,
     documentation: str = "",
 ) -> ASGIApp:
-    """Return an application with these routes; `names`: the only ones by which it may be asked."""
+    """Return an application with these routes and `strays` for all else; `names`: the only ones it may be asked by."""
     # Only the router: the two layers of a Starlette application would do what the guard does a second time.
-    app: ASGIApp = Router(routes, redirect_slashes=False)
+    app: ASGIApp = Router(routes, redirect_slashes=False, default=strays)
     if names:
         app = admin.OwnNames(app, names)
     app = Guard(app, observers.request_refused, documentation)

@@ -198,6 +198,39 @@ async def test_a_token_opens_nothing_but_its_callback(app: WholeApp, job: Job) -
     assert not job.callback.done()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("POST", "/{token}", 404, "it came to a path that is no route"),
+        ("PUT", "//callback/{token}", 404, "it came to a path that is no route"),
+        ("POST", "/CALLBACK/{token}", 404, "it came to a path that is no route"),
+        ("POST", "/api/callback/{token}/", 404, "it came to a path that is no route"),
+        ("POST", "/callback/{token}/more", 404, "it came to a path that is no route"),
+        ("PATCH", "/callback/{token}", 405, "it came as PATCH"),
+        ("DELETE", "/callback/{token}/more", 405, "it came as DELETE"),
+    ],
+)
+async def test_a_job_knows_of_a_callback_that_went_astray(
+    app: WholeApp, job: Job, method: str, path: str, status: int, reason: str
+) -> None:
+    """Whoever waits for it can find out; whoever sends it is told what a guess would be told."""
+    answer = await app.ask(method, path.format(token=job.token), body=DONE)
+    guess = await app.ask(method, path.format(token="x" * 43), body=DONE)
+    assert (answer.status, answer.body) == (guess.status, guess.body)
+    assert answer.status == status
+    assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, reason)
+    assert not job.callback.done()
+
+
+async def test_who_looks_at_a_wrong_place_refuses_nothing(app: WholeApp, job: Job) -> None:
+    """Nor does a path in which a token is but a part of something longer, and a store that fails is no other answer."""
+    await app.ask("GET", f"/{job.token}")
+    await app.ask("POST", f"/x{job.token}", body=DONE)
+    assert job.recorder.record.refused == 0
+    app.store.failing = True
+    problem(await app.ask("POST", f"/{'x' * 43}", body=DONE), "not-found", 404)
+
+
 async def test_callbacks_have_a_listener_of_their_own_where_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """And are then to be had there only."""
     app = WholeApp(monkeypatch, CALLBACK_PORT="3002", CALLBACK_URL="http://127.0.0.1:3002/callback")
