@@ -129,6 +129,7 @@ class Instance(Member):
             "ADMIN_HOST": "127.0.0.1",
             "ADMIN_PORT": str(self._admin.getsockname()[1]),
             "CALLBACK_PORT": "",
+            "INSTANCE_NAME": f"instance-{number}",
         }
         command = [sys.executable, str(_ROOT / "run.py")]
         environ = {**os.environ, **settings, **ours}

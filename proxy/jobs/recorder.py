@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 _PATIENCE_S: Final = 0.3
+#: An end that comes so long after the deadline is that of an instance that was stopped meanwhile. It has to find its
+#: store again, and what is on record there by now is what its clients are to be told, for so long.
+_STOPPED_S: Final = 1.0
+_STOPPED_PATIENCE_S: Final = 3.0
 
 
 class Recorder:
@@ -178,7 +182,7 @@ class Recorder:
         """
         if self.record.owner and self.called_back:
             if not self._is_callback_stored():
-                await asyncio.wait((self._save(keep=True),), timeout=_PATIENCE_S)
+                await asyncio.wait((self._save(keep=True),), timeout=self._patience_s())
             return self.record.outcome or outcome
         if self.is_taken:
             raise TakenError(self.record)
@@ -197,7 +201,7 @@ class Recorder:
             failure=failure,
         )
         saved = self._end_stored = self._save(keep=True)
-        await asyncio.wait((saved,), timeout=_PATIENCE_S)
+        await asyncio.wait((saved,), timeout=self._patience_s())
         if saved.done() and isinstance(exc := saved.exception(), TakenError):
             raise exc
         return outcome
@@ -211,6 +215,10 @@ class Recorder:
             return True
         await asyncio.wait((self._end_stored,))
         return self._end_stored.exception() is None
+
+    def _patience_s(self) -> float:
+        was_stopped = self.record.owner and time.time() > self.record.deadline_at + _STOPPED_S
+        return _STOPPED_PATIENCE_S if was_stopped else _PATIENCE_S
 
     def _is_callback_stored(self) -> bool:
         stored = self._callback_stored

@@ -43,13 +43,16 @@ def environment(**settings: str) -> dict[str, str]:
 class ProxyProcess:
     """One run of the proxy, from its start to its end; ends with the `with` block."""
 
+    #: What is started.
+    PROGRAM: tuple[str, ...] = (sys.executable, str(ROOT / "run.py"))
+
     def __init__(self, *arguments: str, **settings: str) -> None:
         """Start `python run.py` with these `settings` (by their variables' names); return at once."""
         #: The lines that stdout and stderr have had so far.
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self._process = subprocess.Popen(
-            with_us([sys.executable, str(ROOT / "run.py"), *arguments]),
+            with_us([*self.PROGRAM, *arguments]),
             env=environment(**settings),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from pathlib import Path
 from typing import Self
 
 import psutil
 
+from cluster.processes import reserve
 from tests.support.proxy_process import ProxyProcess, is_alive
 from tests.support.stopwatch import Stopwatch
 
@@ -22,19 +22,19 @@ _LOOK_S = 0.01
 class Restarts:
     """One proxy after the other; ends with the `with` block."""
 
+    #: What is started each time.
+    KIND: type[ProxyProcess] = ProxyProcess
+
     def __init__(self, folder: Path, **settings: str) -> None:
-        """Start the first one; it keeps its journal in `folder`."""
-        # Bound but never listened on: the port is nobody else's between two of them.
-        self._reservation = socket.socket()
-        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reservation.bind(("127.0.0.1", 0))
+        """Start the first one; it keeps its journal in `folder`, unless the settings have another one."""
+        self._reservation = reserve()
         self.journal = folder / "jobs.sqlite3"
         port = str(self._reservation.getsockname()[1])
         self._settings = {"PORT": port, "JOURNAL": str(self.journal), "WORKER_SPARES": "4"} | settings
         self._left: list[psutil.Process] = []
         #: How often it was killed.
         self.kills = 0
-        self.proxy = ProxyProcess.started(**self._settings)
+        self.proxy = self.KIND.started(**self._settings)
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +61,7 @@ class Restarts:
 
     def start(self, **settings: str) -> None:
         """Start the next one, with these settings besides."""
-        self.proxy = ProxyProcess.started(**(self._settings | settings))
+        self.proxy = self.KIND.started(**(self._settings | settings))
 
     def restart(self, **settings: str) -> None:
         """Kill the front end and start the next one."""

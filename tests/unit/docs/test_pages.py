@@ -15,7 +15,19 @@ from tools import generate_state_diagram
 _ROOT = Path(__file__).resolve().parents[3]
 _GENERATORS = sorted(path.stem for path in (_ROOT / "tools").glob("generate_*.py"))
 _PAGES = [*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"), *(_ROOT / "deploy").rglob("*.md")]
-_FOLDERS = ("bench", "deploy", "docs", "jobclient", "jobserver", "proxy", "shared", "tests", "tools", "worker")
+_FOLDERS = (
+    "bench",
+    "cluster",
+    "deploy",
+    "docs",
+    "jobclient",
+    "jobserver",
+    "proxy",
+    "shared",
+    "tests",
+    "tools",
+    "worker",
+)
 _PATH = re.compile(r"`((?:" + "|".join(_FOLDERS) + r")/[\w./-]*)(?:::(\w+))?`")
 _CODE = re.compile(r"`(\w+)(?:\.(\w+))?` (?:and `_?\w+` )?in\s+`((?:proxy|worker|shared)/[\w/]+\.py)`")
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
