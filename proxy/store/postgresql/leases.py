@@ -130,7 +130,6 @@ class Leases:
             rows = await self._session.run(TAKE_OVER, self._instance, lease_s, _NEVER_SUBMITTED, lease_s / 2)
             self._took_over(rows)
         ((self.instances, self.slowest_s),) = await self._session.run(CLUSTER, lease_s)
-        await self._session.run(FORGET_INSTANCES, lease_s * _FORGOTTEN_LEASES)
 
     def _took_over(self, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows or self._on_taken_over is None:
@@ -143,12 +142,13 @@ class Leases:
                 self._on_ended(record)
 
     async def _expire(self) -> None:
-        """Delete finished jobs whose time is over, a few at a time."""
+        """Delete finished jobs whose time is over, a few at a time, and instances that are gone."""
         every_s = max(_LEAST_EXPIRE_S, min(_EXPIRE_S, self._ttl_s / 4))
         while not self._leaving.is_set():
             expired = 0
             try:
                 expired = len(await self._session.run(EXPIRE, self._ttl_s, _EXPIRE_BATCH))
+                await self._session.run(FORGET_INSTANCES, self._times.lease_s * _FORGOTTEN_LEASES)
             except (GoneError, UnfitError) as exc:
                 self._health.failed(str(exc), time.monotonic())
             self.expired += expired

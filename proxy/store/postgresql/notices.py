@@ -10,9 +10,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import psycopg
+from psycopg import AsyncConnection
 
 from proxy.store.postgresql.session import GoneError, Session
 from proxy.store.postgresql.statements import NOTIFY
@@ -58,10 +59,9 @@ class Listener:
     async def close(self) -> None:
         """Hear no more."""
         self._closing = True
-        self._session.hang_up()
-        self._session.close()
         self._task.cancel()
         await asyncio.wait((self._task,), timeout=1.0)
+        self._session.close()
 
     async def _run(self) -> None:
         while not self._closing:
@@ -70,8 +70,27 @@ class Listener:
                 connection = await self._session.connect()
                 await connection.execute(f'LISTEN "proxy_{self._instance}"'.encode())
                 self._on_gap()
-                async for notice in connection.notifies():
-                    self.heard += 1
-                    self._on_notice(notice.payload)
+                await self._hear(connection)
             except (GoneError, psycopg.Error, OSError):
                 await asyncio.sleep(max(0.0, began + _AGAIN_S - time.monotonic()))
+
+    async def _hear(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
+        """Hear what comes until the connection is gone. psycopg's own way would look ten times a second."""
+        loop, fd = asyncio.get_running_loop(), connection.fileno()
+        gone = asyncio.Event()
+
+        def read() -> None:
+            try:
+                connection.pgconn.consume_input()
+                while (notice := connection.pgconn.notifies()) is not None:
+                    self.heard += 1
+                    self._on_notice(notice.extra.decode())
+            except psycopg.Error:
+                gone.set()
+
+        loop.add_reader(fd, read)
+        try:
+            read()  # what came with the answer to LISTEN
+            await gone.wait()
+        finally:
+            loop.remove_reader(fd)

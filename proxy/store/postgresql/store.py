@@ -177,7 +177,11 @@ class PostgreSQLStore:
             _gauge("cluster_slowest_lease_seconds", "The oldest lease of all instances.", leases.slowest_s),
             _counter("cluster_jobs_overdue", "Jobs ended because nobody saw to them.", leases.overdue),
             _counter("cluster_notices_heard", "Notices from other instances.", self._listener.heard),
-            _counter("cluster_notices_lost", "Ends found without a notice.", self._lost_notices),
+            _counter(
+                "cluster_notices_lost",
+                "Ends that were found by looking: no notice came, or not yet.",
+                self._lost_notices,
+            ),
         )
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
