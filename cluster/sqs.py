@@ -16,7 +16,7 @@ import time
 from typing import Final, Self
 from urllib.request import Request, urlopen
 
-__all__ = ["ACCOUNT", "CREDENTIALS", "QUEUE", "REPLIES", "SqsStandIn", "SqsStandInError"]
+__all__ = ["ACCOUNT", "CREDENTIALS", "DEAD", "QUEUE", "REPLIES", "SqsStandIn", "SqsStandInError"]
 
 #: What an SDK needs to talk to it: any key will do.
 CREDENTIALS: Final = {
@@ -29,7 +29,7 @@ ACCOUNT: Final = "123456789012"
 #: The queues of a cluster.
 QUEUE: Final = "jobs"
 REPLIES: Final = "replies"
-_DEAD: Final = "dead-letters"
+DEAD: Final = "dead-letters"
 _MAX_RECEIVES: Final = 15
 _START_S: Final = 30.0
 _LOOK_S: Final = 0.02
@@ -76,9 +76,9 @@ class SqsStandIn:
 
     def make_queues(self) -> dict[str, str]:
         """Make a queue for jobs, its dead letters, and one for replies; return what an instance needs to use them."""
-        arn = f"arn:aws:sqs:{CREDENTIALS['AWS_DEFAULT_REGION']}:{ACCOUNT}:{_DEAD}"
+        arn = f"arn:aws:sqs:{CREDENTIALS['AWS_DEFAULT_REGION']}:{ACCOUNT}:{DEAD}"
         redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": _MAX_RECEIVES})
-        for name, attributes in ((_DEAD, {}), (REPLIES, {}), (QUEUE, {"RedrivePolicy": redrive})):
+        for name, attributes in ((DEAD, {}), (REPLIES, {}), (QUEUE, {"RedrivePolicy": redrive})):
             self._ask("CreateQueue", {"QueueName": name, "Attributes": attributes})
         return {
             **CREDENTIALS,

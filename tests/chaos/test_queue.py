@@ -10,13 +10,19 @@ import asyncio
 import json
 import os
 import random
+import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 from pytest_aiohttp import AiohttpServer
 
+from cluster.members import Instance
+from cluster.options import Options as ClusterOptions
+from cluster.running import Cluster
 from cluster.sqs import SqsStandIn
 from jobserver.app import create_app
 from jobserver.options import Options
@@ -63,15 +69,8 @@ async def test_each_message_is_accounted_for_whenever_the_proxy_is_killed(
     settings = {"JOB_SERVER_URL": job_server.url, "JOB_TIMEOUT": "3", "LOST_REPLY_WAIT": "0.5", **queues.settings}
     sent: dict[str, str] = {}
 
-    async def send() -> None:
-        for number in range(MESSAGES):
-            fault = chance.choice(["none", "none", "none", "failed", "refuse-first", "drop", "nothing"])
-            body = json.dumps({"account": "x", "ref": f"m{number}", "fault": fault, "duration": chance.random()})
-            sent[await queues.send("no JSON" if fault == "nothing" else body)] = f"m{number}"
-            await asyncio.sleep(chance.random() * 0.1)
-
     with Restarts(tmp_path, **settings) as proxies:
-        sending = asyncio.create_task(send())
+        sending = asyncio.create_task(send_all(queues, sent, chance))
         for kill in range(KILLS):
             await asyncio.sleep(0.3 + chance.random() * 2)
             if kill % 2:
@@ -81,12 +80,67 @@ async def test_each_message_is_accounted_for_whenever_the_proxy_is_killed(
             await asyncio.to_thread(proxies.restart)
         await sending
 
-        async def all_settled() -> bool:
-            found = [*await queues.messages(queues.replies), *await queues.messages(queues.dead)]
-            return {one.attributes["Message-Id"] for one in found} >= sent.keys() and await queues.left() == (0, 0)
+        await eventually(lambda: settled(queues, sent), PATIENCE_S)
 
-        await eventually(all_settled, PATIENCE_S)
+    started = {ref: len(job_server.started(ref)) for ref in sent.values()}
+    await check(queues, sent, started)
 
+
+@pytest.mark.timeout(PATIENCE_S + 60)
+async def test_each_message_is_accounted_for_whichever_instances_are_killed_or_stopped(
+    monkeypatch: pytest.MonkeyPatch, client: ClientSession
+) -> None:
+    """Three on one queue and one database; where one is gone or stands still, another joins or takes over."""
+    chance = random.Random(SEED)
+    sys.stdout.write(f"QUEUE_SEED={SEED} repeats this\n")
+    for name, value in {"JOB_TIMEOUT": "3", "LOST_REPLY_WAIT": "0.5", "LOG_FORMAT": "json"}.items():
+        monkeypatch.setenv(name, value)
+    with Cluster(ClusterOptions(instances=3, port=0, duration_s=0.05, queue=True)) as cluster:
+        assert cluster.sqs is not None
+        async with SomeQueues.of_a_cluster(cluster.sqs) as queues:
+            sent: dict[str, str] = {}
+            sending = asyncio.create_task(send_all(queues, sent, chance))
+            for _ in range(2 * KILLS):
+                await asyncio.sleep(chance.random())
+                await disturb(chance.choice(cluster.instances), chance)
+            await sending
+            await eventually(lambda: settled(queues, sent), PATIENCE_S)
+            async with client.get(f"{cluster.job_server.url}/ledger") as answer:
+                submissions = (await answer.json())["submissions"]
+            refs = Counter(entry["ref"] for entry in submissions if not entry["refused"])
+            await check(queues, sent, refs)
+
+
+async def disturb(instance: Instance, chance: random.Random) -> None:
+    """Kill an instance and start it again, or stop it for a while."""
+    if chance.random() < 0.5:
+        instance.signal(signal.SIGKILL)
+        await asyncio.to_thread(instance.wait)
+        instance.start()
+        await asyncio.to_thread(instance.wait_until, "/healthz")
+    else:
+        instance.signal(signal.SIGSTOP)
+        await asyncio.sleep(chance.random() * 6)
+        instance.signal(signal.SIGCONT)
+
+
+async def send_all(queues: SomeQueues, sent: dict[str, str], chance: random.Random) -> None:
+    """Send the messages, one after the other; `sent` gets the ref of each by its id."""
+    for number in range(MESSAGES):
+        fault = chance.choice(["none", "none", "none", "failed", "refuse-first", "drop", "nothing"])
+        body = json.dumps({"account": "x", "ref": f"m{number}", "fault": fault, "duration": chance.random()})
+        sent[await queues.send("no JSON" if fault == "nothing" else body)] = f"m{number}"
+        await asyncio.sleep(chance.random() * 0.1)
+
+
+async def settled(queues: SomeQueues, sent: Mapping[str, str]) -> bool:
+    """Return whether every message has a reply or a dead letter, and none is left."""
+    found = [*await queues.messages(queues.replies), *await queues.messages(queues.dead)]
+    return {one.attributes["Message-Id"] for one in found} >= sent.keys() and await queues.left() == (0, 0)
+
+
+async def check(queues: SomeQueues, sent: Mapping[str, str], started: Mapping[str, int]) -> None:
+    """Compare what was sent with the replies, the dead letters and the job server's ledger."""
     replies, dead = await queues.messages(queues.replies), await queues.messages(queues.dead)
     by_message: dict[str, set[tuple[str, str]]] = {}
     for reply in replies:
@@ -95,9 +149,8 @@ async def test_each_message_is_accounted_for_whenever_the_proxy_is_killed(
     assert not by_message.keys() & {letter.attributes["Message-Id"] for letter in dead}
     assert all(len(said) == 1 for said in by_message.values()), by_message
     for message, ref in sent.items():
-        started = len(job_server.started(ref))
-        assert started <= 1, ref
+        assert started.get(ref, 0) <= 1, ref
         if message in by_message:
             ((_, submitted),) = by_message[message]
             assert submitted != "no", ref
-            assert started == 1 or submitted == "unknown", (ref, by_message[message])
+            assert started.get(ref, 0) == 1 or submitted == "unknown", (ref, by_message[message])

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from aiobotocore.session import get_session
 
-from cluster.sqs import CREDENTIALS, SqsStandIn
+from cluster.sqs import CREDENTIALS, DEAD, QUEUE, REPLIES, SqsStandIn
 from tests.support.waiting import eventually
 
 __all__ = ["Reply", "SomeQueues"]
@@ -53,14 +53,7 @@ class SomeQueues:
         cls, sqs: SqsStandIn, *, fifo: bool = False, max_receives: int = 5, redrive: bool = True
     ) -> AsyncIterator[Self]:
         """Make the queues; `redrive`: whether there are dead letters."""
-        opening = get_session().create_client(
-            "sqs",
-            endpoint_url=sqs.url,
-            region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
-            aws_access_key_id="x",
-            aws_secret_access_key="x",
-        )
-        async with opening as client:
+        async with _opening(sqs) as client:
             mark, suffix = uuid.uuid4().hex[:8], ".fifo" if fifo else ""
             attributes = {"FifoQueue": "true"} if fifo else {}
             urls = []
@@ -74,6 +67,13 @@ class SomeQueues:
                 attributes = attributes | {"RedrivePolicy": json.dumps(policy)}
             jobs = await client.create_queue(QueueName=f"jobs-{mark}{suffix}", Attributes=attributes)
             yield cls(sqs, client, jobs["QueueUrl"], *urls)
+
+    @classmethod
+    @asynccontextmanager
+    async def of_a_cluster(cls, sqs: SqsStandIn) -> AsyncIterator[Self]:
+        """Use the queues that a cluster has made."""
+        async with _opening(sqs) as client:
+            yield cls(sqs, client, sqs.queue_url(QUEUE), sqs.queue_url(DEAD), sqs.queue_url(REPLIES))
 
     @property
     def settings(self) -> dict[str, str]:
@@ -136,3 +136,13 @@ class SomeQueues:
             return await self.left() == (0, 0)
 
         await eventually(look)
+
+
+def _opening(sqs: SqsStandIn) -> Any:  # noqa: ANN401 - the SDK has no types
+    return get_session().create_client(
+        "sqs",
+        endpoint_url=sqs.url,
+        region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+    )

@@ -17,6 +17,7 @@ function take(snapshot) {
   remember(snapshot);
   status(snapshot);
   tiles(snapshot);
+  queue(snapshot);
   inFlight.show(snapshot);
   workers.show(snapshot);
   failures.show(snapshot.failures);
@@ -54,6 +55,16 @@ function tiles(snapshot) {
   say($("latency"), medians.length ? duration(medians[Math.floor(medians.length / 2)]) : "–");
   say($("lag"), duration(snapshot.lag_ms[0]));
   say($("lag-worst"), `worst ${duration(snapshot.lag_ms[1])} in 1 min`);
+}
+
+/** One line about the queue that jobs come from, if there is one. */
+function queue(snapshot) {
+  $("queue").hidden = !snapshot.queue;
+  if (!snapshot.queue) return;
+  const { messages, in_hand: inHand, oldest_s: oldest, trouble } = snapshot.queue;
+  const fates = Object.entries(messages).map(([fate, count]) => `${count} ${fate}`).join(", ") || "no messages yet";
+  const state = trouble ? `cannot be read: ${trouble}` : `${inHand} in hand, the oldest came ${oldest} s after it was sent`;
+  say($("queue"), `Queue: ${fates}; ${state}`);
 }
 
 function draw() {
