@@ -14,6 +14,9 @@ from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import eventually
 
+#: In one process of pytest-xdist, so that its proxies are started once.
+pytestmark = pytest.mark.xdist_group("jobs")
+
 
 def new_key() -> dict[str, str]:
     """Return the header with a key that nobody else has."""

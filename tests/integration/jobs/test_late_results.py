@@ -16,6 +16,9 @@ from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually
 
+#: In one process of pytest-xdist, so that its proxies are started once.
+pytestmark = pytest.mark.xdist_group("jobs")
+
 RESULT = b'{"state": "completed",  "sum": 0.10}'
 
 

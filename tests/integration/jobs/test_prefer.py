@@ -10,6 +10,9 @@ from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually
 
+#: In one process of pytest-xdist, so that its proxies are started once.
+pytestmark = pytest.mark.xdist_group("jobs")
+
 
 def location(proxy: ProxyProcess, answer: Answer, applied: str | None) -> str:
     """Check that an answer is a complete 202; return the job's address."""

@@ -102,6 +102,7 @@ async def test_json_may_be_declared_in_any_of_its_ways(
     assert (await post(client, proxy.queue_job, body, Content_Type=media_type)).status == 200
 
 
+@pytest.mark.xdist_group("keys")  # one proxy for all of them
 @pytest.mark.parametrize("route", ["/queueJob", "/start"])
 @pytest.mark.parametrize(
     "authorization",
@@ -119,6 +120,7 @@ async def test_a_request_without_a_key_that_is_known_is_refused(
     assert not job_server.ledger.submissions
 
 
+@pytest.mark.xdist_group("keys")
 @pytest.mark.parametrize("key", _KEYS)
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
 async def test_each_key_lets_its_client_in(
