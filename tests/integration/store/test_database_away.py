@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +18,7 @@ from proxy.store.record import Record
 from shared.errors import Code, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
+from tests.chaos.support.line import Line
 from tests.support.records import a_record
 from tests.support.stores import Heard, of
 from tests.support.waiting import eventually
@@ -164,16 +164,34 @@ async def test_a_connection_that_goes_silent_is_hung_up_on(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
     """As in a network that loses everything: no reset, no answer. A new way to the server is taken."""
-    async with _line_to(postgresql.port) as line:
-        url = f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}"
-        a = await instance("a", url=url)
-        await a.put(of(a, a_record(state=State.SUBMITTING)))
-
-        line.cut()
-
+    async with Line(postgresql.port) as line:
+        a = await instance("a", url=f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
         record = of(a, a_record(state=State.SUBMITTING))
         await a.put(record)
-        assert await a.by_id(record.id) is not None
+        failures = figure(a, "journal_failures")
+
+        line.stall()
+
+        stored = a.put(called_back(record))
+        await eventually(lambda: figure(a, "journal_failures") > failures)
+        assert not stored.done()
+        line.mend()
+        await stored
+        assert (await a.by_id(record.id)) is not None
+
+
+async def test_a_line_that_is_reset_is_made_again_at_once(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """What was under way is tried again, and nobody notices."""
+    async with Line(postgresql.port) as line:
+        a = await instance("a", url=f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
+        for _ in range(5):
+            puts = [a.put(of(a, a_record(state=State.SUBMITTING))) for _ in range(20)]
+            line.cut()
+            line.mend()
+            await asyncio.gather(*puts)
+        assert a.trouble == ""
 
 
 async def is_waiting(store: PostgreSQLStore, job_id: str) -> Record | None:
@@ -182,46 +200,7 @@ async def is_waiting(store: PostgreSQLStore, job_id: str) -> Record | None:
     return record if record is not None and record.state is State.WAITING else None
 
 
-class _Line:
-    """Passes bytes on, until it is cut: connections that are open then stay so, and nothing comes through."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
-        self.port = 0
-
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers += [writer, there[1]]
-        for source, sink in ((reader, there[1]), (there[0], writer)):
-            task = asyncio.get_running_loop().create_task(self._pass_on(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def cut(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-
-    def close(self) -> None:
-        self.cut()
-        for writer in self._writers:
-            writer.close()
-
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65_536):
-            sink.write(data)
-            await sink.drain()
-        sink.close()
-
-
-@asynccontextmanager
-async def _line_to(port: int) -> AsyncIterator[_Line]:
-    line = _Line(port)
-    server = await asyncio.start_server(line.accept, "127.0.0.1", 0)
-    line.port = server.sockets[0].getsockname()[1]
-    try:
-        yield line
-    finally:
-        line.close()
-        server.close()
+def figure(store: PostgreSQLStore, name: str) -> float:
+    """One of the store's figures."""
+    (value,) = (reading.value for reading in store.readings() if reading.name == name)
+    return value

@@ -13,7 +13,7 @@ from cluster.postgresql import PostgreSQL
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
-from shared.errors import Code
+from shared.errors import Code, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
 from tests.support.records import a_record
@@ -289,6 +289,39 @@ async def test_a_large_result_comes_back(instance: MakeInstance) -> None:
     found = await a.by_id(record.id)
     assert found is not None
     assert found.callback == body
+
+
+async def test_what_the_database_cannot_take_is_given_up_alone(instance: MakeInstance) -> None:
+    """What comes with it in a batch is recorded; text that no database has is stored as it can be."""
+    a = await instance("a")
+    records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(3)]
+    records[1] = replace(records[1], profile="a\0b")
+
+    results = await asyncio.gather(*(a.put(record) for record in records), return_exceptions=True)
+
+    assert [type(result) for result in results] == [type(None), StoreUnavailableError, type(None)]
+    assert "cannot be recorded" in str(results[1])
+    assert reading(a, "journal_records_given_up") == 1
+    assert a.trouble == ""
+    odd = replace(called_back(records[0]), error="a\0b \ud800", says_failed=True)
+    await a.put(odd)
+    found = await a.by_id(odd.id)
+    assert found is not None
+    assert found.error == "a\\x00b \\ud800"
+
+
+async def test_what_is_confirmed_is_on_disk_whatever_the_server_has_as_its_default(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """`on`, unless the server's owner wants more; notes and notices alone wait for no disk."""
+    name = database.rpartition("/")[2]
+    for default, ours in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
+        postgresql.sql(f"ALTER DATABASE {name} SET synchronous_commit = {default}")
+        a = await instance("a")
+        await a.put(of(a, a_record()))
+        assert await a._writing.run("SHOW synchronous_commit") == [(ours,)]  # noqa: SLF001 - its own connection
+        assert await a._beside.run("SHOW synchronous_commit") == [("off",)]  # noqa: SLF001 - the same
+        assert await a._writing.run("SHOW statement_timeout") == [("0",)]  # noqa: SLF001 - the same
 
 
 def reading(store: PostgreSQLStore, name: str) -> float:

@@ -35,6 +35,14 @@ def test_what_is_switched_off_is_not_named() -> None:
     assert "jobs are forgotten when the process ends" in text
 
 
+def test_the_password_of_a_database_is_not_shown() -> None:
+    """Nor its parameters, which may be one."""
+    settings = load({"JOURNAL": "postgresql://u:hidden@one,two:5433/jobs?sslpassword=hidden"})
+    text = banner(settings, URLS, "")
+    assert "remembered in postgresql://u@one,two:5433/jobs\n" in text
+    assert "hidden" not in text
+
+
 @pytest.mark.parametrize(("value", "words"), [("0", "reused after each success"), ("7", "serve 7 jobs each")])
 def test_it_says_how_workers_are_used(value: str, words: str) -> None:
     """As WORKER_MAX_JOBS has it."""

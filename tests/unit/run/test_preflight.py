@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ import pytest
 
 from proxy.run.preflight import LEAST_DESCRIPTORS, Preflight, import_trouble, start_trouble
 from shared.errors import SettingsError
+from tests.support.proxy_process import ROOT
 
 _RAISE_FILES: Final = "raise the limit of open files (ulimit -n, LimitNOFILE=, --ulimit nofile=)"
 _RAISE_PROCESSES: Final = "raise the limit of processes (ulimit -u, TasksMax=, --pids-limit)"
@@ -143,3 +145,12 @@ def test_the_driver_is_needed_only_for_a_database(monkeypatch: pytest.MonkeyPatc
     assert troubles() == []
     (line,) = troubles(journal="postgresql://h/db")
     assert line.startswith(f"the package psycopg is not installed for {sys.executable}; run `make run` once")
+
+
+def test_a_start_without_a_database_loads_nothing_of_its_driver() -> None:
+    """Which takes time and memory."""
+    program = (
+        "import sys, proxy.run.process, proxy.run.wiring, proxy.run.check, worker.main\n"
+        "sys.exit('psycopg' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
