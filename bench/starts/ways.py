@@ -28,7 +28,6 @@ from shared.worker_config import JobServer, WorkerConfig
 __all__ = ["answer_for_ever", "main"]
 
 _JOBS: Final = 60
-_DONE: Final = b'{"state":"completed"}'
 _REPLY: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 19\r\nConnection: close\r\n\r\n"
     b'{"state":"running"}'

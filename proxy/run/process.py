@@ -60,8 +60,6 @@ __all__ = ["HARD_STOP_S", "FrontEnd", "worker_config"]
 
 #: How long after the job timeout the process aborts whatever is still in progress.
 HARD_STOP_S: Final = 4.0
-#: The timeout of the search for the job server at start, while the proxy already serves.
-_REACH_S: Final = 5.0
 #: For a submission in progress when this process is killed: much less than the time until a new start serves.
 _LINGER_S: Final = 1.0
 #: New container objects until a collection of the youngest generation; CPython's own number is 700. So many that,
