@@ -49,16 +49,16 @@ class InFlight:
         """Return the job with this id, if it is in flight."""
         return self._by_id.get(job_id)
 
-    def by_remote_id(self, remote_id: str) -> Job | None:
-        """Return the job that its job server calls so. Looks at each: for people who ask, not for each callback."""
-        return next((job for job in self._by_id.values() if job.recorder.record.outputs.get("id") == remote_id), None)
-
     def by_token(self, hashed: bytes) -> Job | None:
         """Return the job whose token has this hash, if it is in flight.
 
         The timing of a look-up by hash reveals nothing: without the token, nobody can choose the hash.
         """
         return self._by_token.get(hashed)
+
+    def by_name(self, text: str) -> Job | None:
+        """Return the newest job that people call so. Looks at each: for people who ask, not for each callback."""
+        return next((job for job in reversed(self._by_id.values()) if job.recorder.record.is_called(text)), None)
 
     def by_key(self, key: bytes) -> Job | None:
         """Return the job with this idempotency key, if it is in flight."""

@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.store.record import is_called
 from shared.lifecycle import Event, State
 from shared.outcome import Failed, Outcome
 
@@ -134,10 +135,10 @@ class History:
         return self._seconds[-1]
 
     def by_id(self, job_id: str) -> PastJob | None:
-        """Return a recently finished job; also by the id that its job server gave it."""
+        """Return a recently finished job; also the newest that people call so (`is_called`)."""
         found = self._jobs.get(job_id)
-        recent = (*reversed(self._failures), *reversed(self._jobs.values()))
-        return found or next((past for past in recent if job_id in {past.id, past.remote_id}), None)
+        recent = (*reversed(self._jobs.values()), *reversed(self._failures))
+        return found or next((past for past in recent if is_called(job_id, past.id, past.remote_id, past.labels)), None)
 
     def failures(self) -> list[dict[str, Any]]:
         """Return the last failures, newest first."""

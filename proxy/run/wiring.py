@@ -186,7 +186,7 @@ def create_app(
         instance=elsewhere.name,
         queue=consumer.counts.shown if consumer else None,
     )
-    find = dashboard.FindJob(in_flight, observers.history, store)
+    find = dashboard.FindJob(in_flight, observers.history, store, authorization)
     admin_routes = [
         Route("/workers", admin.Workers(pool.status), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observers.metrics), methods=["GET"]),

@@ -13,10 +13,14 @@ from shared.lifecycle import State, Submitted
 if TYPE_CHECKING:
     from shared.outcome import Failed, Outcome
 
-__all__ = ["Record"]
+__all__ = ["Record", "is_called"]
 
 #: What a record costs besides its body; an estimate, to bound what is kept in memory.
 _OVERHEAD_BYTES: Final = 1_000
+
+
+#: Of an id, by which a job is found.
+_LEAST_CHARACTERS: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +97,17 @@ class Record:
         """Whether the result came after the client had been told that there is none."""
         return self.callback is not None and self.failure is not None
 
+    def is_called(self, text: str) -> bool:
+        """Return whether people may mean this job: by a label, the job server's id, or how its own id begins."""
+        return is_called(text, self.id, self.outputs.get("id", ""), self.labels)
+
     @property
     def size_bytes(self) -> int:
         """About how much memory this record takes."""
         return _OVERHEAD_BYTES + len(self.callback or b"")
+
+
+def is_called(text: str, job_id: str, remote_id: str, labels: Mapping[str, str]) -> bool:
+    """Return whether `text` is a name of a job that has these."""
+    begins = len(text) >= _LEAST_CHARACTERS and job_id.startswith(text)
+    return bool(text) and (begins or text == remote_id or text in labels.values())

@@ -25,6 +25,11 @@ class Authorization:
         """Let in who has one of these keys, from the next request on."""
         self._hashes = [_hash(key) for key in keys]
 
+    @property
+    def holders(self) -> tuple[bytes, ...]:
+        """What `check` may return."""
+        return tuple(self._hashes) or (b"",)
+
     def check(self, scope: Scope) -> bytes:
         """Return the hash of the client's key; empty if there are no keys.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 
-__all__ = ["key_of"]
+__all__ = ["hash_of_key", "key_of"]
 
 _MAX_CHARACTERS: Final = 255
 #: An RFC 8941 string: printable ASCII in quotes, with \" and \\ for these two.
@@ -41,6 +41,11 @@ def key_of(scope: Scope, holder: bytes) -> bytes | None:
             f'the `Idempotency-Key` is not a string in quotes, like "8e03978e", of 1 to {_MAX_CHARACTERS} characters',
             fate_known=True,  # no job can have been begun under what is not a key
         )
+    return hash_of_key(holder, key)
+
+
+def hash_of_key(holder: bytes, key: str) -> bytes:
+    """Return what the key is stored as; it is ASCII."""
     return hashlib.sha256(holder + b"\0" + key.encode("ascii")).digest()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.routing import Route
 
 from proxy.api.clients.answers import status_document
+from proxy.api.clients.idempotency_key import hash_of_key
 from proxy.api.operators.watchers import Watchers
 from proxy.http.asgi import ClientGoneError, header, send_response
 from proxy.jobs.phases import phases
@@ -26,6 +27,7 @@ from shared.lifecycle import State, Submitted
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from proxy.api.clients.authorization import Authorization
     from proxy.api.operators.snapshots import Snapshots
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.elsewhere import Elsewhere
@@ -142,7 +144,8 @@ async def _disconnected(receive: Receive) -> None:
 class FindJob:
     """`GET /jobs/<id>`: everything that is known of a job, except its bodies."""
 
-    def __init__(self, in_flight: InFlight, history: History, store: JobStore) -> None:
+    def __init__(self, in_flight: InFlight, history: History, store: JobStore, authorization: Authorization) -> None:
+        self._authorization = authorization
         self._in_flight = in_flight
         self._history = history
         self._store = store
@@ -153,22 +156,27 @@ class FindJob:
         await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", _HEADERS[1:])
 
     async def find(self, job_id: str) -> dict[str, Any]:
-        """Return what is known of the job; a recent one is found by the job server's id as well.
+        """Return what is known of a job, by its id or its idempotency key.
+
+        A recent one, in flight or finished, is found by the job server's id as well, by one of its labels, and by how
+        its id begins; the newest of several.
 
         Raises:
             RequestError: there is no such job.
         """
-        job = self._in_flight.by_id(job_id) or self._in_flight.by_remote_id(job_id)
+        job = self._in_flight.by_id(job_id) or self._in_flight.by_name(job_id)
+        past = None if job else self._history.by_id(job_id)
+        record = None if job or past else await self.record(job_id) or await self._of_key(job_id)
+        if record is not None:  # by its key
+            job = self._in_flight.by_id(record.id)
+            past = None if job else self._history.by_id(record.id)
         if job is not None:
             return describe_in_flight(job, phases(job))
-        past = self._history.by_id(job_id)
         if past is not None:
-            job_id = past.id
             shown = past.describe()
-            return shown if shown["submitted"] != Submitted.NO else shown | await self._since(job_id)
-        record = await self.record(job_id)
+            return shown if shown["submitted"] != Submitted.NO else shown | await self._since(past.id)
         if record is None:
-            raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is no longer remembered")
+            raise RequestError(Code.NOT_FOUND, "there is no job of this id or key, or it is no longer remembered")
         status = status_document(record)
         return {
             "job_id": record.id,
@@ -190,6 +198,16 @@ class FindJob:
     async def record(self, job_id: str) -> Record | None:
         """Return what the store has of a job. Raises StoreUnavailableError."""
         return await self._store.by_id(job_id)
+
+    async def _of_key(self, key: str) -> Record | None:
+        """Return the job of this idempotency key, whoever of those who may send jobs has sent it."""
+        if not key.isascii():
+            return None
+        for holder in self._authorization.holders:
+            record = await self._store.by_key(hash_of_key(holder, key))
+            if record is not None:
+                return record
+        return None
 
     async def _since(self, job_id: str) -> dict[str, Any]:
         """Return what a late result says of a job that seemed not to have been submitted when it ended."""

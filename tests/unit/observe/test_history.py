@@ -28,8 +28,8 @@ async def test_what_the_job_server_says_is_shown(said: list[str], progress: obje
     in_flight.add(job)
     shown = describe_in_flight(job, phases(job))
     assert (shown["remote_id"], shown["progress"]) == ("their-7", progress)
-    assert in_flight.by_remote_id("their-7") is job
-    assert in_flight.by_remote_id("") is None
+    assert in_flight.by_name("their-7") is job
+    assert in_flight.by_name("") is None
     history = History()
     job.advance(Event.FINISH)
     history.job_finished(job, OUTCOME, phases(job))

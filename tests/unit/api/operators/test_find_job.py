@@ -1,0 +1,61 @@
+"""How an operator finds a job: by whatever somebody knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.http import problem
+from tests.support.runners import SUBMIT
+from tests.support.whole_app import WholeApp
+
+_KEYS = {"one": "secret-1", "two": "secret-2"}
+
+
+@pytest.fixture
+async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
+    """The whole application, for clients with keys."""
+    whole = WholeApp(monkeypatch, API_KEYS=",".join(_KEYS.values()))
+    yield whole
+    await whole.close()
+
+
+def headers(client: str, key: str) -> dict[str, str]:
+    """Return what a client sends beside its job."""
+    return {"Authorization": f"Bearer {_KEYS[client]}", "Idempotency-Key": f'"{key}"'}
+
+
+async def found(app: WholeApp, text: str) -> object:
+    """Return the id of the job that is found."""
+    return (await app.ask_admin("GET", f"/jobs/{text}")).document.get("job_id")
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["in flight", "finished"])
+async def test_a_job_is_found_by_what_people_know_of_it(app: WholeApp, *, over: bool) -> None:
+    """Its id, how that begins, the job server's id, a label, its key; the newest of several."""
+    jobs = []
+    for client in _KEYS:
+        body = b'{"account": "acme-%b", "team": 1}' % client.encode()
+        job = await app.begun(*SUBMIT, body=body, headers=headers(client, f"order-{client}"))
+        job.learn({"id": f"theirs-{client}"}, from_reply=True)
+        jobs.append(job)
+        if over:
+            await app.call_back(job)
+            await job.outcome
+    for job, client in zip(jobs, _KEYS, strict=True):
+        for text in (job.id, job.id[:8], f"theirs-{client}", f"acme-{client}", f"order-{client}"):
+            assert await found(app, text) == job.id, text
+    problem(await app.ask_admin("GET", "/jobs/nobodys"), "not-found", 404)
+    problem(await app.ask_admin("GET", f"/jobs/{jobs[0].id[:3]}"), "not-found", 404)
+    problem(await app.ask_admin("GET", "/jobs/schlüssel"), "not-found", 404)
+
+
+async def test_of_several_with_a_label_the_newest_is_found(app: WholeApp) -> None:
+    """It is the one that people ask about."""
+    older = await app.begun(*SUBMIT, body=b'{"account": "acme"}', headers=headers("one", "a"))
+    newer = await app.begun(*SUBMIT, body=b'{"account": "acme"}', headers=headers("one", "b"))
+    assert await found(app, "acme") == newer.id
+    await app.call_back(newer)
+    await newer.outcome
+    assert await found(app, "acme") == older.id, "one in flight comes first"
