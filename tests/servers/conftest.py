@@ -23,7 +23,7 @@ from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.waiting import eventually_blocking
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
-_START_S: Final = 45.0
+_START_S: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True)
