@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Final
 
 from bench.contenders.table import Contender
 from bench.job_server import TLS
-from bench.load import Client, send, send_job
+from bench.load import Client, LoadError, send, send_job
 from bench.measures import Tls, percentile
 from bench.processes import ROOT, cpu_s
 from bench.session import Session
 
-__all__ = ["run_tls"]
+__all__ = ["profile_with", "run_tls"]
 
 _JOBS: Final = 150
 #: Both profiles are the shipped one but for this.
@@ -29,18 +30,22 @@ async def run_tls(session: Session, contenders: Sequence[Contender]) -> list[Tls
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for contender in contenders:
             for keep_alive in _KEEP_ALIVE:
-                profile = _profile(Path(folder), keep_alive)
                 async with session.attempt(f"keep_alive = {keep_alive}  {contender.name}"):
+                    profile = profile_with(Path(folder), keep_alive)
                     result = await _measure(session, contender, profile, keep_alive=keep_alive == "true")
                     session.say(f"{result.handshakes} handshakes for {result.jobs} jobs, p50 {result.p50_ms:.1f} ms")
                     results.append(result)
     return results
 
 
-def _profile(folder: Path, keep_alive: str) -> Path:
+def profile_with(folder: Path, keep_alive: str) -> Path:
+    """Write the shipped profile with this value of `keep_alive`; return its file. Raises LoadError if it has none."""
     text = (ROOT / "profiles" / "spreedly.toml").read_text(encoding="utf-8")
+    text, count = re.subn(r"(?m)^keep_alive = \w+", f"keep_alive = {keep_alive}", text)
+    if count != 1:
+        raise LoadError("profiles/spreedly.toml does not say once whether connections are kept")
     file = folder / f"{keep_alive}.toml"
-    file.write_text(f"{text}\n[server]\nkeep_alive = {keep_alive}\n", encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
     return file
 
 

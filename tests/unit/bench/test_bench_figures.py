@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -14,6 +15,8 @@ from bench.measures import Fifty, InFlight, Results, Round, Tls, percentile, spr
 from bench.options import parse
 from bench.tables import sections
 from bench.targets import TARGETS, Verdict, ratios, reached
+from bench.tls import profile_with
+from shared.job_server import loader
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "performance.md"
 
@@ -127,6 +130,14 @@ def test_what_tls_costs_stands_beside_its_handshakes() -> None:
     one = Tls(contender="reused", keep_alive=True, jobs=150, handshakes=2, p50_ms=2.4, p99_ms=16, cpu_ms_per_job=2.2)
     text = sections(Results(tls=[one]))["tls"]
     assert "| this proxy, reused workers | yes | 150 | 2 | 2.4 | 16.0 | 2.2 |" in text
+
+
+@pytest.mark.parametrize("keep_alive", ["true", "false"])
+def test_the_profile_that_tls_is_measured_with_differs_in_one_thing(tmp_path: Path, keep_alive: str) -> None:
+    """Whether connections are kept."""
+    profile = loader.load(str(profile_with(tmp_path, keep_alive)))
+    shipped = loader.load("spreedly")
+    assert profile == replace(shipped, server=replace(shipped.server, keep_alive=keep_alive == "true"))
 
 
 def test_another_checkout_stands_beside_this_one() -> None:
