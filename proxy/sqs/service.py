@@ -1,6 +1,6 @@
 """Amazon SQS by its SDK: the only file that knows it. Its errors are translated here.
 
-The SDK is loaded only where there is a queue: it takes 0.3 s of CPU and 10 MB. It tries nothing twice by itself: what
+The SDK is loaded only where there is a queue: it takes 0.3 s of CPU and 30 MB. It tries nothing twice by itself: what
 is tried again, and for how long, is decided where one knows what for.
 """
 
