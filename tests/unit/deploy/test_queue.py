@@ -16,7 +16,7 @@ class _Template(yaml.SafeLoader):
     """Reads a CloudFormation template; its functions are read as what they are applied to."""
 
 
-def _function(loader: yaml.SafeLoader, _tag: str, node: yaml.Node) -> Any:
+def _function(loader: yaml.SafeLoader, _tag: str, node: yaml.Node) -> object:
     if isinstance(node, yaml.ScalarNode):
         return loader.construct_scalar(node)
     if isinstance(node, yaml.SequenceNode):
