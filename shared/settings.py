@@ -234,8 +234,8 @@ class Settings:
     journal_max_bytes: int = _variable(
         "1073741824",
         kinds.number(8_388_608, 1_099_511_627_776, whole=True),
-        "How large the journal may grow, in bytes: beyond that, or beyond half of the room on its disk, the oldest "
-        "finished jobs are forgotten before `RESULT_TTL`.",
+        "How large the journal may grow, in bytes: beyond that, or beyond half of the room on its disk (a quarter of a "
+        "small one), the oldest finished jobs are forgotten before `RESULT_TTL`.",
     )
     sqs_queue_url: str = _variable(
         "",

@@ -61,6 +61,13 @@ async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServe
             await chaos.flock.land()
 
 
+async def test_r4_results_that_would_fill_the_disk(own_mounts: FaultyProxy, job_server: JobServerProcess) -> None:
+    """The oldest are forgotten before there is no room, and no job is refused: 36 MB of results on a disk of 32."""
+    async with Chaos(own_mounts, job_server) as chaos:
+        replies = [await chaos.job(fault="big-result", bytes=900_000) for _ in range(40)]
+        assert {reply.status for reply in replies} == {200}
+
+
 async def test_r4_stdout_is_full(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
     """Nothing can be printed: it serves all the same."""
     full = os.open("/dev/full", os.O_WRONLY)

@@ -40,8 +40,13 @@ _ROWS: Final = 4
 _SLICE_S: Final = 0.02
 #: On a full disk, where nobody waits.
 _MUCH_S: Final = 0.15
-#: A journal never takes more than this share of the room that its disk had for it.
+#: A journal never takes more than this share of the room that its disk had for it, less what its log takes; or this one
+#: of a small disk.
 _SHARE: Final = 2
+_LOG_BYTES: Final = 16 * _MIB
+_SMALL_SHARE: Final = 4
+#: When so much of the limit has been written, it is looked after before its time.
+_DUE_SHARE: Final = 16
 #: Of a journal at its limit so much is freed, so that not every new job has to make room.
 _SPARE_SHARE: Final = 64
 #: A log of this size is worth a line. Usually it has 10 MiB at most.
@@ -71,6 +76,7 @@ class Upkeep:
         self.every_s = max(_LEAST_EVERY_S, min(_EVERY_S, ttl_s / 4))
         self._reserve = Reserve(file.path)
         self._full = False
+        self._unseen_bytes = 0
         self._shrinking = False
         self._long_log = False
         self._told_at = -math.inf
@@ -94,10 +100,16 @@ class Upkeep:
 
     def check_room(self, size_bytes: int) -> None:
         """Raise OSError if the disk has not enough room to record so much and move it into the file."""
+        self._unseen_bytes += size_bytes
         place, needed = self._file.place, 2 * size_bytes + self._reserve.size_bytes // 2
         if place.free_bytes < needed + place.log_bytes and self._room_bytes() < needed:
             self._full = True
             raise self._no_room()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much was written that `step` should not wait for its time."""
+        return self._unseen_bytes > self.limit_bytes // _DUE_SHARE
 
     def step(self) -> bool:
         """Do a little of what is to be done; return whether there is more.
@@ -106,6 +118,7 @@ class Upkeep:
             OSError: the files are not where they were, or the log has outgrown its limit.
             sqlite3.Error: SQLite says why not.
         """
+        self._unseen_bytes = 0
         self._file.place.check_all(settled=self.checkpointer.settled)
         self._look_at_sizes()
         self._check_log()
@@ -133,7 +146,7 @@ class Upkeep:
 
     def _forget_for_room(self) -> None:
         try:
-            for do_some in (self._forget, self._give_back):
+            for do_some in (self._forget, self._evict, self._give_back):
                 end = time.monotonic() + _MUCH_S
                 while do_some() and time.monotonic() < end:
                     pass
@@ -206,7 +219,8 @@ class Upkeep:
         self.size_bytes, self.log_bytes = place.size_bytes, place.log_bytes
         room = self.size_bytes + self.log_bytes + place.free_bytes
         # It never becomes less: that others fill the disk is no reason to forget.
-        self.limit_bytes = min(self._max_bytes, max(self.limit_bytes, room // _SHARE))
+        share = max(room // _SHARE - _LOG_BYTES, room // _SMALL_SHARE)
+        self.limit_bytes = min(self._max_bytes, max(self.limit_bytes, share))
 
     def _check_log(self) -> None:
         """See to a log that cannot be started anew, as somebody reads an old state of the journal."""

@@ -154,7 +154,7 @@ class WriterThread:
             orders = self._take(_RETRY_S if self._trouble else wait_s)
             self.busy_since = time.monotonic()
             self._carry_out_safely(orders if orders is not None else [])
-            if time.monotonic() >= next_step:
+            if time.monotonic() >= next_step or (self.upkeep.is_due and not self._trouble):
                 more = not self._trouble and self._look_after(self.upkeep.step)
                 next_step = time.monotonic() + (0.0 if more else self.upkeep.every_s)
             self.busy_since = 0.0

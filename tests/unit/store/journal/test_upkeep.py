@@ -174,7 +174,8 @@ async def test_a_log_that_grows_because_of_a_reader_is_told_and_bounded(
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM jobs").fetchone()
         for _ in range(6):
-            await asyncio.gather(*(journal.put(finished(callback=b"x" * 10_000)) for _ in range(100)))
+            puts = [journal.put(finished(callback=b"x" * 10_000)) for _ in range(100)]
+            await asyncio.gather(*puts, return_exceptions=True)
         await eventually(lambda: said(lines, "the journal's write-ahead log grows"))
         await eventually(lambda: "write-ahead log" in journal.trouble)
     await eventually(lambda: not journal.trouble)
