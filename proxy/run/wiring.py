@@ -16,6 +16,7 @@ from proxy.api.clients.post_job import QueueJob
 from proxy.api.description import openapi
 from proxy.api.description.docs_page import DocsPage, ProblemPage
 from proxy.api.operators import admin, dashboard
+from proxy.api.operators.instances import InstancesView
 from proxy.api.operators.snapshots import Snapshots
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded
@@ -185,6 +186,7 @@ def create_app(
         max_jobs=settings.max_jobs,
         instance=elsewhere.name,
         queue=consumer.counts.shown if consumer else None,
+        instances=InstancesView(store, dispatcher, elsewhere).shown if peers is not None else None,
     )
     find = dashboard.FindJob(in_flight, observers.history, store, authorization)
     admin_routes = [

@@ -45,11 +45,14 @@ class Snapshots:
         max_jobs: int,
         instance: str = "",
         queue: Callable[[], dict[str, object]] | None = None,
+        instances: Callable[[], dict[str, object]] | None = None,
     ) -> None:
         """`instance`: what people call this one, where there may be others.
 
-        `queue` returns the figures of the queue entrance; None: there is none.
+        `queue` returns the figures of the queue entrance, `instances` those of the other instances; None: there are
+        none.
         """
+        self._instances = instances
         self._queue = queue
         self._pool_status = pool_status
         self._in_flight = in_flight
@@ -109,6 +112,7 @@ class Snapshots:
             "workers_by_state": {state: count for state, count in pool.by_state.items() if count},
             "oldest": self._oldest(),
             "queue": None if self._queue is None else self._queue(),
+            "instances": None if self._instances is None else self._instances(),
         }
 
     def _rows(self, workers: Sequence[WorkerStatus]) -> list[tuple[Any, ...]]:

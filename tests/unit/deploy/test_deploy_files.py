@@ -33,6 +33,15 @@ _SELECTOR: Final = re.compile(rf"({PREFIX}_[a-z_]+)\{{([^}}]*)\}}")
 _MATCHER: Final = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
 
 
+#: What a database as the journal reads besides, by its code: there is none to be asked here.
+_OF_DATABASE: Final = {
+    f"{PREFIX}_{name}" + ("_total" if kind == "counter" else "")
+    for kind, name in re.findall(
+        r'_(gauge|counter)\(\s*"(\w+)"', (_ROOT / "proxy/store/postgresql/store.py").read_text(encoding="utf-8")
+    )
+}
+
+
 @functools.cache
 def _exported() -> dict[str, set[tuple[str, str]]]:
     """Return each sample's name with the labels and values it is exported with, where there is a journal."""
@@ -41,7 +50,7 @@ def _exported() -> dict[str, set[tuple[str, str]]]:
         with tempfile.TemporaryDirectory() as folder:
             journal = Journal(JournalFile(f"{folder}/jobs.sqlite3"), ttl_s=1)
             try:
-                return _samples(journal)
+                return _samples(journal) | {name: set() for name in _OF_DATABASE}
             finally:
                 await journal.close()
 

@@ -18,6 +18,7 @@ function take(snapshot) {
   status(snapshot);
   tiles(snapshot);
   queue(snapshot);
+  instances(snapshot.instances);
   inFlight.show(snapshot);
   workers.show(snapshot);
   failures.show(snapshot.failures);
@@ -65,6 +66,18 @@ function queue(snapshot) {
   const fates = Object.entries(messages).map(([fate, count]) => `${count} ${fate}`).join(", ") || "no messages yet";
   const state = trouble ? `cannot be read: ${trouble}` : `${inHand} in hand, the oldest came ${oldest} s after it was sent`;
   say($("queue"), `Queue: ${fates}; ${state}`);
+}
+
+/** The other instances, if there may be any. */
+function instances(seen) {
+  $("instances").hidden = !seen;
+  if (!seen) return;
+  say($("instances-live"), seen.live);
+  say($("lease-slowest"), duration(seen.slowest_s * 1000));
+  say($("lease-own"), `this one's ${duration(seen.own_s * 1000)}`);
+  say($("taken-over"), seen.taken_over);
+  say($("callbacks-elsewhere"), seen.callbacks);
+  say($("fenced"), seen.fenced);
 }
 
 function draw() {

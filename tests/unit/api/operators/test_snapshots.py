@@ -12,6 +12,7 @@ import pytest
 from starlette.types import Message
 
 from proxy.api.operators import dashboard
+from proxy.api.operators.instances import InstancesView
 from proxy.api.operators.snapshots import Snapshots
 from proxy.http.asgi import ClientGoneError
 from proxy.jobs.in_flight import InFlight
@@ -20,6 +21,8 @@ from proxy.jobs.phases import phases
 from proxy.observe.history import SECONDS, History
 from proxy.observe.loop_lag import LoopLag
 from proxy.observe.observers import Observers
+from proxy.store.memory import MemoryStore
+from proxy.store.protocol import Reading
 from proxy.workers.memory import WorkerMemory, private_bytes
 from proxy.workers.status import PoolStatus
 from shared.errors import Code
@@ -157,3 +160,27 @@ async def test_a_page_that_takes_nothing_is_let_go_and_is_no_bug(monkeypatch: py
     with pytest.raises(ClientGoneError):
         await dashboard.Events(feed)({"type": "http", "method": "GET", "client": ("127.0.0.1", 50_000)}, receive, send)
     assert feed.watchers == 0
+
+
+async def test_the_other_instances_are_shown_where_there_may_be_any() -> None:
+    """How many live, the slowest lease, and what they and this one did for each other's jobs."""
+
+    class Store(MemoryStore):
+        def readings(self) -> tuple[Reading, ...]:
+            return (
+                Reading(name="cluster_instances", help="", value=3),
+                Reading(name="cluster_slowest_lease_seconds", help="", value=1.26),
+                Reading(name="cluster_beat_age_seconds", help="", value=0.4),
+            )
+
+    view = InstancesView(
+        Store(60),
+        cast("Any", SimpleNamespace(taken_over=2)),
+        cast("Any", SimpleNamespace(callbacks=7, fenced=1)),
+    )
+    shown = {"live": 3, "slowest_s": 1.3, "own_s": 0.4, "taken_over": 2, "callbacks": 7, "fenced": 1}
+    assert view.shown() == shown
+    feed, _ = _feed()
+    assert json.loads(feed.first())["instances"] is None
+    feed._instances = view.shown  # noqa: SLF001 - all else of it is as in the other tests
+    assert json.loads(feed.first())["instances"] == shown
