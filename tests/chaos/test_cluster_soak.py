@@ -226,7 +226,9 @@ class Accounts:
         if told["code"] == "job-failed":
             found += [] if record.says_failed else ["the record does not say that it failed"]
         elif record.failure is None:
-            found += [] if record.callback is not None and told["code"] in _CUT_OFF else ["the record has no failure"]
+            # Its result came elsewhere, and the instance could not ask: what it says is true, if not all there is.
+            true = record.callback is not None and told["code"] in {*_CUT_OFF, "job-server-unavailable"}
+            found += [] if true else ["the record has no failure"]
         # An instance that is cut off answers at the deadline; meanwhile another one may have ended the job.
         elif told["code"] != record.failure.code and {told["code"], record.failure.code} - _CUT_OFF:
             found.append("the record has another failure")
