@@ -189,6 +189,12 @@ class Cluster:
         self.members[instance].cut_off = False
         instance.store.hanging = False
 
+    def sleeps_through_its_lease(self, instance: Instance, heir: Instance) -> None:
+        """Have an instance paused until another one has taken its jobs over."""
+        self.pause(instance)
+        self.take_over(heir, instance)
+        self.wake(instance)
+
     def cut_off(self, instance: Instance, *, on: bool = True) -> None:
         """Have nothing of the store reach an instance; it notices."""
         self.members[instance].cut_off = on

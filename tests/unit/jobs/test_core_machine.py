@@ -138,6 +138,12 @@ class Core(RuleBasedStateMachine):
         seen = self.seen(number)
         return seen if seen.at not in self.dead and seen.job in seen.at.in_flight else None
 
+    @property
+    def queueing(self) -> list[Seen]:
+        """The jobs that nothing has happened to yet, where they were begun; the newest first."""
+        alive = (seen for seen in self.jobs if seen.at not in self.dead and seen.job in seen.at.in_flight)
+        return [seen for seen in alive if seen.job.state is State.ACCEPTED][::-1]
+
     # --- clients -----------------------------------------------------------------------------------------------------
 
     @rule(at=NUMBERS, body=st.sampled_from([b"good", b"bad"]))
@@ -217,13 +223,11 @@ class Core(RuleBasedStateMachine):
                 before = (Step.RECORD,) if step is Step.CONNECT else ()
                 self.run(self.tell(seen, *before, step))
 
-    @precondition(lambda self: self.jobs)
+    @precondition(lambda self: self.queueing)
     @rule(job=NUMBERS)
     def a_runner_gets_a_job_through(self, job: int) -> None:
         """As far as it gets."""
-        seen = self.alive(job)
-        if seen is not None and seen.job.state is State.ACCEPTED:
-            self.run(self.tell(seen, *SUBMIT))
+        self.run(self.tell(self.queueing[job % len(self.queueing)], *SUBMIT))
 
     @precondition(lambda self: self.jobs)
     @rule(job=NUMBERS, code=st.sampled_from([Code.WORKER_DIED, Code.JOB_REJECTED, Code.JOB_SERVER_UNAVAILABLE]))
@@ -321,6 +325,23 @@ class Core(RuleBasedStateMachine):
             self.disturbed.add(taken)
             self.run(self.call_cluster("take_over", self.instance(heir), taken))
 
+    @precondition(lambda self: self.queueing and len(self.cluster.instances) > 1)
+    @rule(job=NUMBERS, heir=NUMBERS, before=st.integers(0, 4), key=st.sampled_from("ab"))
+    def an_instance_sleeps_through_its_lease(self, job: int, heir: int, before: int, key: str) -> None:
+        """In the middle of a job, whose client tries again elsewhere; then it goes on as if nothing had been."""
+        seen = self.queueing[job % len(self.queueing)]
+        others = [instance for instance in self.cluster.instances if instance is not seen.at]
+        self.run(self.tell(seen, *SUBMIT[:before]))
+        self.disturbed.add(seen.at)
+        self.run(self.call_cluster("pause", seen.at))
+        self.run(self.tell(seen, *SUBMIT[before:]))
+        self.run(self.call_cluster("take_over", others[heir % len(others)], seen.at))
+        self.start(others[0], self.post(others[0], b"good", key))
+        again = self.alive(0)
+        if again is not None and again.at is others[0]:
+            self.run(self.tell(again, *SUBMIT))
+        self.run(self.call_cluster("wake", seen.at))
+
     @rule()
     def what_is_overdue_is_ended(self) -> None:
         """By whoever looks."""
@@ -335,7 +356,7 @@ class Core(RuleBasedStateMachine):
         """Patience and deadlines end."""
         self.run(time_passes(seconds))
 
-    @precondition(lambda self: len(self.cluster.instances) > 1)
+    @precondition(lambda self: not self.dead)
     @rule(at=NUMBERS)
     def an_instance_is_killed(self, at: int) -> None:
         """Nobody has noticed yet."""

@@ -365,9 +365,7 @@ async def test_a_failure_is_refused_to_an_instance_whose_job_was_taken_over(clus
     """The job is waited for until its deadline, as it may still be called back about."""
     here, there, elsewhere = cluster.instances
     job = await begun(here, *SUBMIT)
-    cluster.pause(here)
-    cluster.take_over(there, here)
-    cluster.wake(here)
+    cluster.sleeps_through_its_lease(here, there)
 
     here.stepped.tell(job, job.failure(Code.WORKER_DIED, "gone"))
     await time_passes(10)
@@ -383,9 +381,7 @@ async def test_what_was_about_to_be_submitted_when_it_was_taken_over_is_unknown(
     """Its record says so since before the worker had it, and nothing can be fenced after that."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT[:2])
-    cluster.pause(here)
-    cluster.take_over(there, here)
-    cluster.wake(here)
+    cluster.sleeps_through_its_lease(here, there)
     here.stepped.tell(job, *SUBMIT[2:])
 
     assert failure(await job.outcome)[1] is not Submitted.NO
@@ -398,9 +394,7 @@ async def test_a_client_can_cancel_where_its_job_was_taken_over_from(cluster: Cl
     """Whoever owns it."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
-    cluster.pause(here)
-    cluster.take_over(there, here)
-    cluster.wake(here)
+    cluster.sleeps_through_its_lease(here, there)
 
     here.dispatcher.cancel(job.id)
     await nothing_moves()
@@ -442,9 +436,7 @@ async def test_a_job_that_comes_back_to_where_it_was_begun_ends_there(cluster: C
     """It was taken over from here, and the one that did so is gone as well."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
-    cluster.pause(here)
-    cluster.take_over(there, here)
-    cluster.wake(here)
+    cluster.sleeps_through_its_lease(here, there)
     await nothing_moves()
     cluster.kill(there)
     cluster.take_over(here, there)
