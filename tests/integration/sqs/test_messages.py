@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from tests.support.proxy_process import ProxyProcess
+from tests.support.queues import SomeQueues
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aiohttp import ClientSession
 
+    from cluster.sqs import SqsStandIn
     from tests.support.job_server import JobServer
-    from tests.support.proxy_process import ProxyProcess
-    from tests.support.queues import SomeQueues
 
 
 async def test_a_message_is_a_job_its_result_is_the_reply_and_it_is_deleted(
@@ -113,3 +116,23 @@ async def test_a_hundred_messages_are_a_hundred_jobs(
         )
 
     await eventually(counted)
+
+
+async def test_what_is_refused_again_and_again_is_dead_by_the_queues_own_redrive(
+    sqs: SqsStandIn, job_server: JobServer, tmp_path: Path
+) -> None:
+    """It was certainly never begun; the proxy adds nothing to it, and replies to nobody."""
+    async with SomeQueues.made(sqs, max_receives=2) as queues:
+        settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
+        with ProxyProcess.started(**settings):
+            await queues.send('{"account": "x", "ref": "unwanted", "fault": "reject"}')
+
+            async def dead() -> bool:
+                return await queues.left(queues.dead) == (1, 0)
+
+            await eventually(dead)
+        (letter,) = await queues.messages(queues.dead)
+        assert letter.attributes == {}
+        assert await queues.messages(queues.replies) == []
+        assert len(job_server.submissions("unwanted")) == 2
+        assert job_server.started("unwanted") == []
