@@ -38,7 +38,11 @@ _WORKERS = "1"
 
 def _routes(guard: object) -> set[tuple[str, str]]:
     router = vars(guard)["_app"]
-    return {(route.path.replace(":path", ""), method) for route in router.routes for method in route.methods - {"HEAD"}}
+    return {
+        (route.path.replace(":path", ""), method)
+        for route in router.routes
+        for method in (route.methods or set()) - {"HEAD"}
+    }
 
 
 async def test_every_route_is_described_and_nothing_else() -> None:
