@@ -32,6 +32,8 @@ _DEFAULTS: Final = {
 }
 #: Making or changing tables may have to wait for another instance that does.
 _PREPARE_S: Final = 60.0
+#: At a start nobody waits for an answer yet, and the machine may be busy with other starts.
+_START_S: Final = 10.0
 _LOOK: Final = """
 SELECT current_setting('server_version_num')::int / 10000, current_setting('fsync') = 'on', pg_is_in_recovery(),
     current_setting('transaction_read_only') = 'on', current_setting('synchronous_standby_names') <> '',
@@ -102,7 +104,9 @@ async def _look(session: Session, url: str, *, upgrade: bool) -> Found:
 
     place = shown(url)
     try:
-        ((version, fsync, in_recovery, read_only, has_sync, replicas, database, may_create),) = await session.run(_LOOK)
+        ((version, fsync, in_recovery, read_only, has_sync, replicas, database, may_create),) = await session.run(
+            _LOOK, patience_s=_START_S
+        )
         if version < OLDEST_SERVER:
             raise SettingsError(
                 f"JOURNAL: {place} is PostgreSQL {version}, {OLDEST_SERVER} or newer is needed; upgrade the server"
@@ -117,7 +121,7 @@ async def _look(session: Session, url: str, *, upgrade: bool) -> Found:
         if tables is None and not upgrade and not may_create:
             raise SettingsError(f"JOURNAL: {place}: {_no_rights(database)}")
         if tables is not None or upgrade:
-            await session.run(_RIGHTS)
+            await session.run(_RIGHTS, patience_s=_START_S)
     except (GoneError, UnfitError) as exc:
         raise _unusable(url, exc) from exc
     doubt = ""
