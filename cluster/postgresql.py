@@ -204,7 +204,7 @@ class PostgreSQL:
 
     def _is_ready(self) -> bool:
         """Whether it accepts connections: it says so in the last line of its lock file."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IndexError):  # not there yet, or not written yet
             lines = (self.data / "postmaster.pid").read_text(encoding="ascii").splitlines()
             return self._process is not None and lines[0] == str(self._process.pid) and lines[-1].strip() == "ready"
         return False
