@@ -21,7 +21,7 @@ from proxy.http.asgi import send_response
 from proxy.http.bodies import Bodies
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
-from shared.errors import Code, RequestError, StoreUnavailableError, StrictJSONError
+from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError, StrictJSONError
 from shared.job_server.callbacks import Received
 from shared.job_server.documents import TooLargeError, inflate, kept_content_type
 from shared.job_server.verdict import Kind
@@ -59,11 +59,14 @@ _TOKEN: Final = re.compile(r"(?<![\w-])([\w-]{43})(?![\w-])", re.ASCII)
 class CallbackRoute:
     """`POST` or `PUT /callback/<token>`, also with a name after that, and the fixed URLs of profiles."""
 
-    def __init__(self, intake: CallbackIntake, job_servers: ServedJobServers, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, intake: CallbackIntake, job_servers: ServedJobServers, *, max_body_bytes: int, max_jobs: int
+    ) -> None:
         self._intake = intake
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
-        self._bodies = Bodies(max_body_bytes)
+        # Room for all at once: each job in flight may have the largest result, and not every job server sends it twice.
+        self._bodies = Bodies(max_body_bytes, max_jobs * max_body_bytes)
         #: What may come after a token, with any job server.
         self._routes = {""}.union(*(one.routes for one in job_servers))
         #: By the last part of their paths.
@@ -100,7 +103,7 @@ class CallbackRoute:
         try:
             received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
             callback = self._read(server, received)
-        except RequestError as exc:
+        except (RequestError, AdmissionError) as exc:
             with contextlib.suppress(StoreUnavailableError):  # the sender hears what is wrong all the same
                 await self._intake.refuse(hashed, exc.detail)
             raise
@@ -111,7 +114,7 @@ class CallbackRoute:
         """Take a callback that says itself which job it is for."""
         try:
             received = await self._receive(scope, receive, server, {})
-        except RequestError:
+        except (RequestError, AdmissionError):
             self.counts[CallbackFate.REFUSED] += 1
             raise
         hashed = await self._hash_of_job(server, server.callbacks.correlation(received))

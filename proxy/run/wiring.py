@@ -139,7 +139,7 @@ def create_app(
         )
         consumer = Consumer(queue_service, settings, entrance, message_jobs, lambda: pool.on_hold)
         observers.metrics.registry.register(QueueMetrics(consumer.counts))
-    callback_route = CallbackRoute(intake, served, max_body_bytes=settings.max_body_bytes)
+    callback_route = CallbackRoute(intake, served, max_body_bytes=settings.max_body_bytes, max_jobs=settings.max_jobs)
     called = ["POST", "PUT", "GET"]
     callbacks = [
         Route("/callback/{token}", callback_route, methods=called),

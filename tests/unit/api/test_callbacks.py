@@ -222,6 +222,25 @@ async def test_a_job_knows_of_a_callback_that_went_astray(
     assert not job.callback.done()
 
 
+async def test_a_callback_for_which_there_is_no_room_is_known_to_its_job(app: WholeApp, job: Job) -> None:
+    """Its sender may come again, or not; there is room for what every job in flight may get."""
+    bodies = vars(vars(app.parts.callback_route)["_bodies"])
+    assert bodies["_free_bytes"] == 256 * 1024 * 1024  # MAX_JOBS times MAX_BODY_BYTES
+    bodies["_free_bytes"] = 2
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{ ", "more_body": True}
+
+    async def send(message: Any) -> None:  # noqa: ANN401 - ASGI has it so
+        sent.append(message)
+
+    await app.parts.public(request_scope("POST", f"/callback/{job.token}", headers=JSON_TYPE), receive, send)
+
+    assert sent[0]["status"] == 503
+    assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, "too many request bodies are being read")
+
+
 async def test_who_looks_at_a_wrong_place_refuses_nothing(app: WholeApp, job: Job) -> None:
     """Nor does a path in which a token is but a part of something longer, and a store that fails is no other answer."""
     await app.ask("GET", f"/{job.token}")
