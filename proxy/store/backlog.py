@@ -37,6 +37,10 @@ class Backlog:
                 return record
         return None
 
+    def find_called(self, text: str) -> Record | None:
+        """Return the newest record that people call so (`Record.is_called`)."""
+        return next((record for record in reversed(self._records.values()) if record.is_called(text)), None)
+
     def add(self, record: Record, *, keep: bool) -> None:
         """Take a record that could not be written.
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from typing import Final
+
+from proxy.store.record import LEAST_CHARACTERS
 from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 
-__all__ = ["failure_of", "storable"]
+__all__ = ["failure_of", "ids_called", "names_called", "storable"]
+
+#: After everything that an id is made of.
+_LAST: Final = "~"
 
 
 def failure_of(code: str | None, detail: str, submitted: str) -> Failed | None:
@@ -23,3 +30,16 @@ def failure_of(code: str | None, detail: str, submitted: str) -> Failed | None:
 def storable(text: str) -> str:
     """Return `text` without lone surrogates, which no database can store."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def names_called(text: str) -> str:
+    """Return how names and their values hold `text` as a value, where they were stored as JSON.
+
+    A little else may hold it as well: `Record.is_called` has the last word.
+    """
+    return f": {json.dumps(text)}"
+
+
+def ids_called(text: str) -> tuple[str, str]:
+    """Return the first of the ids that begin with `text`, and the first after them; the same if it is too short."""
+    return (text, text + _LAST) if len(text) >= LEAST_CHARACTERS else ("", "")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["MemoryStore"]
 
 _MAX_BYTES: Final = 64 * 1024 * 1024
+#: So many jobs are looked at in one turn of the event loop.
+_SEARCHED: Final = 500
 
 
 class MemoryStore:
@@ -69,6 +71,16 @@ class MemoryStore:
         """See `JobStore.by_key`."""
         job_id = self._by_key.get(key)
         return await self.by_id(job_id) if job_id else None
+
+    async def by_name(self, text: str) -> Record | None:
+        """See `JobStore.by_name`."""
+        for number, job_id in enumerate(reversed(list(self._by_token.values())), start=1):
+            record = await self.by_id(job_id)
+            if record is not None and record.is_called(text):
+                return record
+            if number % _SEARCHED == 0:
+                await asyncio.sleep(0)
+        return None
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""

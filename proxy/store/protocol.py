@@ -101,6 +101,13 @@ class JobStore(Protocol):
         """Return the last job that was begun with this key, if it is remembered. Raises StoreUnavailableError."""
         ...
 
+    async def by_name(self, text: str) -> Record | None:
+        """Return the newest job that people call so (`Record.is_called`), if one is remembered; for people, who wait.
+
+        A store that holds very many looks at the newest of them only. Raises StoreUnavailableError.
+        """
+        ...
+
     async def ended(self, job_id: str) -> Record:
         """Return the job once its end is on record, whoever recorded it; half a second later at most.
 

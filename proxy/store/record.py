@@ -13,14 +13,14 @@ from shared.lifecycle import State, Submitted
 if TYPE_CHECKING:
     from shared.outcome import Failed, Outcome
 
-__all__ = ["Record", "is_called"]
+__all__ = ["LEAST_CHARACTERS", "Record", "is_called"]
 
 #: What a record costs besides its body; an estimate, to bound what is kept in memory.
 _OVERHEAD_BYTES: Final = 1_000
 
 
 #: Of an id, by which a job is found.
-_LEAST_CHARACTERS: Final = 6
+LEAST_CHARACTERS: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,5 +109,5 @@ class Record:
 
 def is_called(text: str, job_id: str, remote_id: str, labels: Mapping[str, str]) -> bool:
     """Return whether `text` is a name of a job that has these."""
-    begins = len(text) >= _LEAST_CHARACTERS and job_id.startswith(text)
+    begins = len(text) >= LEAST_CHARACTERS and job_id.startswith(text)
     return bool(text) and (begins or text == remote_id or text in labels.values())

@@ -121,6 +121,11 @@ class FailingStore:
         await self._ask()
         return await self._memory.by_key(key)
 
+    async def by_name(self, text: str) -> Record | None:
+        """Find a job, or fail."""
+        await self._ask()
+        return await self._memory.by_name(text)
+
     async def ended(self, job_id: str) -> Record:
         """Wait for the end of a job, for as long as nothing can be found as well."""
         return await polled_end(self.by_id, job_id)

@@ -164,6 +164,10 @@ class Member:
         """See `JobStore.by_key`."""
         return await self._shared.by_key(key)
 
+    async def by_name(self, text: str) -> Record | None:
+        """See `JobStore.by_name`."""
+        return await self._shared.by_name(text)
+
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
         return await polled_end(self.by_id, job_id)

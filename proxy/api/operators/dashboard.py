@@ -158,16 +158,16 @@ class FindJob:
     async def find(self, job_id: str) -> dict[str, Any]:
         """Return what is known of a job, by its id or its idempotency key.
 
-        A recent one, in flight or finished, is found by the job server's id as well, by one of its labels, and by how
-        its id begins; the newest of several.
+        It is found by the job server's id as well, by one of its labels, and by how its id begins; the newest of
+        several, but one in flight first, then one of the last.
 
         Raises:
             RequestError: there is no such job.
         """
         job = self._in_flight.by_id(job_id) or self._in_flight.by_name(job_id)
         past = None if job else self._history.by_id(job_id)
-        record = None if job or past else await self.record(job_id) or await self._of_key(job_id)
-        if record is not None:  # by its key
+        record = None if job or past else await self._recorded(job_id)
+        if record is not None:  # by its key, or by what only the store remembers
             job = self._in_flight.by_id(record.id)
             past = None if job else self._history.by_id(record.id)
         if job is not None:
@@ -176,7 +176,7 @@ class FindJob:
             shown = past.describe()
             return shown if shown["submitted"] != Submitted.NO else shown | await self._since(past.id)
         if record is None:
-            raise RequestError(Code.NOT_FOUND, "there is no job of this id or key, or it is no longer remembered")
+            raise RequestError(Code.NOT_FOUND, "no job is called so, or it is no longer remembered")
         status = status_document(record)
         return {
             "job_id": record.id,
@@ -198,6 +198,9 @@ class FindJob:
     async def record(self, job_id: str) -> Record | None:
         """Return what the store has of a job. Raises StoreUnavailableError."""
         return await self._store.by_id(job_id)
+
+    async def _recorded(self, text: str) -> Record | None:
+        return await self.record(text) or await self._of_key(text) or await self._store.by_name(text)
 
     async def _of_key(self, key: str) -> Record | None:
         """Return the job of this idempotency key, whoever of those who may send jobs has sent it."""

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.store.fields import ids_called, names_called
 from proxy.store.journal.opening import check_sqlite, connect, is_no_room, lock, words_of
 from proxy.store.journal.origin import is_copy, leave_mark
 from proxy.store.journal.place import Place
@@ -41,6 +42,10 @@ _BY: Final = {
     # A key may be used again for a job that certainly was not submitted: the last one holds it.
     "key": f"{_SELECT} key = ? ORDER BY n DESC LIMIT 1",
 }
+#: By any name, a part of the table at a time: nothing else is written or found meanwhile. The numbers have few gaps.
+_SEARCHED: Final = 1_000
+_NEWEST_BELOW: Final = "SELECT max(n) FROM jobs WHERE n < ?"
+_CALLED: Final = f"{_SELECT} n > ? AND n <= ? AND (instr(remote, ?) OR (id >= ? AND id < ?)) ORDER BY n DESC"
 _EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)"
 
 #: Kept for reuse, or this share of the file; what is free beyond both is given back, so many pages at a time.
@@ -154,9 +159,25 @@ class JournalFile:
         """Return the job whose `column` (id, token_hash, key) is `value`, unless it finished before that Unix time."""
         row = self._db.execute(_BY[column], (value,)).fetchone()
         record = record_of(row) if row is not None else None
-        if record is None or (record.finished_at is not None and record.finished_at < finished_after):
-            return None
-        return record
+        return record if record is not None and _is_remembered(record, finished_after) else None
+
+    def search(self, text: str, below: int, finished_after: float) -> tuple[Record | None, int]:
+        """Look for the newest job that people call so (`Record.is_called`), in a part of the table.
+
+        That is where the numbers are less than `below`. Return it, or None and the `below` of the next part; 0: that
+        was all. As with `find`, one that finished too early is not found.
+        """
+        (top,) = self._db.execute(_NEWEST_BELOW, (below,)).fetchone()
+        if top is None:
+            return None, 0
+        bottom = max(0, top - _SEARCHED)
+        wanted = (bottom, top, names_called(text), *ids_called(text))
+        with contextlib.closing(self._db.execute(_CALLED, wanted)) as rows:
+            for row in rows:
+                record = record_of(row)
+                if record.is_called(text) and _is_remembered(record, finished_after):
+                    return record, 0
+        return None, bottom and bottom + 1
 
     def unfinished(self) -> list[Record]:
         """Return every job that is open."""
@@ -204,6 +225,10 @@ class JournalFile:
                     with contextlib.suppress(sqlite3.Error):
                         self._db.execute("ROLLBACK")
                 raise
+
+
+def _is_remembered(record: Record, finished_after: float) -> bool:
+    return record.finished_at is None or record.finished_at >= finished_after
 
 
 def _statements(records: Iterable[Record]) -> list[list[tuple[Any, ...]]]:

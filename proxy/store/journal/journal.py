@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
 from proxy.store.journal.silence import LIMIT_S, Silence
-from proxy.store.journal.writer_thread import Find, Order, Put, Unfinished, WriterThread
+from proxy.store.journal.writer_thread import Find, Order, Put, Search, Unfinished, WriterThread
 from proxy.store.polled import polled_end
 from proxy.store.protocol import Reading
 from shared.errors import SettingsError, StoreUnavailableError
@@ -41,6 +41,8 @@ _LONGEST_PACE_S: Final = 0.004
 #: Something noted is ordered within this time, unless more is recorded of its job before: many callbacks come sooner,
 #: and then it costs nothing.
 _NOTE_S: Final = 0.1
+#: More than any number of a row.
+_BELOW: Final = 2**63 - 1
 
 
 class Journal:
@@ -151,6 +153,16 @@ class Journal:
         """See `JobStore.by_key`."""
         return await self._find("key", key)
 
+    async def by_name(self, text: str) -> Record | None:
+        """See `JobStore.by_name`. Looks at all of them, in parts between which others have their turn."""
+        found, below = None, _BELOW
+        while found is None and below:
+            self._begin_asking()
+            done: asyncio.Future[tuple[Record | None, int]] = self._loop.create_future()
+            self._order(Search(text=text, below=below, done=done))
+            found, below = await done
+        return found
+
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
         return await polled_end(self.by_id, job_id)
@@ -186,12 +198,15 @@ class Journal:
     # --- orders and batches ------------------------------------------------------------------------------------------
 
     async def _find(self, column: str, value: str | bytes) -> Record | None:
-        if self._silence.now:
-            raise StoreUnavailableError(self.trouble)
-        self._order_notes()  # whoever asks finds what was noted before
+        self._begin_asking()
         done: asyncio.Future[Record | None] = self._loop.create_future()
         self._order(Find(column=column, value=value, done=done))
         return await done
+
+    def _begin_asking(self) -> None:
+        if self._silence.now:
+            raise StoreUnavailableError(self.trouble)
+        self._order_notes()  # whoever asks finds what was noted before
 
     def _on_notes_due(self) -> None:
         self._notes_timer = None

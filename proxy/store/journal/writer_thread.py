@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from proxy.store.journal.file import JournalFile
     from proxy.store.record import Record
 
-__all__ = ["Find", "Order", "Put", "Unfinished", "WriterThread"]
+__all__ = ["Find", "Order", "Put", "Search", "Unfinished", "WriterThread"]
 
 _RETRY_S: Final = 0.5
 #: What SQLite and its module raise because of a record; anything else is the disk's or ours.
@@ -76,6 +76,15 @@ class Find:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Return the newest job that people call so, or where to go on, as `JournalFile.search` does."""
+
+    text: str
+    below: int
+    done: asyncio.Future[tuple[Record | None, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
     """Return the open jobs."""
 
@@ -83,7 +92,7 @@ class Unfinished:
 
 
 _T = TypeVar("_T")
-Order = Put | Find | Unfinished
+Order = Put | Find | Search | Unfinished
 
 
 class WriterThread:
@@ -189,6 +198,8 @@ class WriterThread:
             match order:
                 case Find():
                     self._answer(order.done, functools.partial(self._find, order))
+                case Search():
+                    self._answer(order.done, functools.partial(self._search, order))
                 case Unfinished():
                     self._answer(order.done, self._file.unfinished)
                 case Put():
@@ -240,6 +251,10 @@ class WriterThread:
     def _find(self, order: Find) -> Record | None:
         record = self._backlog.find(order.column, order.value)
         return record or self._file.find(order.column, order.value, self._clock() - self._ttl_s)
+
+    def _search(self, order: Search) -> tuple[Record | None, int]:
+        record = self._backlog.find_called(order.text)
+        return (record, 0) if record else self._file.search(order.text, order.below, self._clock() - self._ttl_s)
 
     # --- trouble -----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from proxy.store.postgresql.rows import COLUMNS, INSERTED, UPDATED
 
 __all__ = [
     "BEAT",
+    "CALLED",
     "CLUSTER",
     "ENDED",
     "EXPIRE",
@@ -102,6 +103,18 @@ FIND: Final = {
     ),
     "key": f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.key = ANY ($1::bytea[]) AND {_REMEMBERED} ORDER BY j.n",  # noqa: S608
 }
+#: By any name, the newest: all that are open, and those that finished last. $1: what is looked for, as a value; $2:
+#: after how many seconds a job is forgotten; $3, $4: the first of the ids, and the first after them; $5: how many of
+#: each are looked at.
+CALLED: Final = f"""
+SELECT {_of("j")} FROM (
+    (SELECT id, n, labels, outputs FROM proxy_jobs WHERE finished_at IS NULL LIMIT $5)
+    UNION ALL
+    (SELECT id, n, labels, outputs FROM proxy_jobs WHERE finished_at > now() - make_interval(secs => $2)
+        ORDER BY finished_at DESC LIMIT $5)) recent JOIN proxy_jobs j ON j.id = recent.id
+WHERE strpos(recent.labels, $1) > 0 OR strpos(recent.outputs, $1) > 0 OR (recent.id >= $3 AND recent.id < $4)
+ORDER BY recent.n DESC LIMIT 10
+"""  # noqa: S608 - our own names
 #: Of these jobs, those that have ended.
 ENDED: Final = f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND j.finished_at IS NOT NULL"  # noqa: S608
 

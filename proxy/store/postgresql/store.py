@@ -20,6 +20,7 @@ from typing import Final
 
 from proxy import log
 from proxy.store.backlog import Backlog
+from proxy.store.fields import ids_called, names_called
 from proxy.store.postgresql.ends import finish, pause
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.leases import Leases, Times
@@ -27,7 +28,7 @@ from proxy.store.postgresql.notices import Listener, Tell, tell_all
 from proxy.store.postgresql.orders import Lane, fail, settle
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import ENDED, FIND
+from proxy.store.postgresql.statements import CALLED, ENDED, FIND
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import Reading, TakenError
 from proxy.store.record import Record
@@ -50,6 +51,8 @@ _LOOK_S: Final = 0.25
 _CLOSE_S: Final = 2.0
 #: So many jobs are looked for by one query.
 _POLLED: Final = 1_000
+#: So many open jobs, and so many finished ones, are looked at for a name: it takes less than an answer may.
+_SEARCHED: Final = 20_000
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -211,6 +214,21 @@ class PostgreSQLStore:
     async def by_key(self, key: bytes) -> Record | None:
         """See `JobStore.by_key`."""
         return await self._find("key", key, PATIENCE_S)
+
+    async def by_name(self, text: str) -> Record | None:
+        """See `JobStore.by_name`. It is asked beside the rest: what waits for it are notes, which are in no hurry."""
+        kept = self._backlog.find_called(text)
+        if kept is not None:
+            return kept
+        self._order_notes()  # whoever asks finds what was noted before
+        for put in self._noted.pending() + self._puts.pending():
+            if put.record.is_called(text):
+                await _settled(put.done)
+        try:
+            rows = await self._beside.run(CALLED, names_called(text), self._ttl_s, *ids_called(text), _SEARCHED)
+        except (GoneError, UnfitError) as exc:
+            raise StoreUnavailableError("the database cannot be searched for now") from exc
+        return next((record for record in map(record_of, rows) if record.is_called(text)), None)
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""

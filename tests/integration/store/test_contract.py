@@ -135,6 +135,45 @@ async def test_the_last_job_begun_under_a_key_holds_it(store: JobStore) -> None:
     assert alike(await store.by_id(earlier.id), replace(earlier, duplicates=1))
 
 
+_LABELS = {"account": 'acme "\u00e9" \\ %_', "team": "1"}
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["open", "finished"])
+async def test_a_job_is_found_by_what_people_call_it(store: JobStore, *, over: bool) -> None:
+    """A label's value, the job server's id, how its own id begins; but by nothing else that it holds."""
+    members = {"id": f"{'a' * 8}{'1' * 24}", "labels": _LABELS, "outputs": {"id": "theirs-7", "path": "a/b"}}
+    record = of(store, (finished if over else a_record)(**members))
+    await store.put(record)
+    await store.put(of(store, finished(callback=b'{"account": "other"}', labels={"account": "other"})))
+
+    for text in (_LABELS["account"], "1", "theirs-7", "a" * 8, record.id):
+        assert alike(await store.by_name(text), record), text
+    for text in ("account", "team", "a/b", "acme", "theirs", "aaaaa", "b" * 8, "", "%", "Theirs-7", "completed"):
+        assert await store.by_name(text) is None, text
+
+
+async def test_of_several_that_are_called_so_the_newest_is_found(store: JobStore) -> None:
+    """However many came since, and also if the older one is heard of again."""
+    older = of(store, finished(labels=_LABELS))
+    newer = of(store, finished(labels=_LABELS))
+    await store.put(older)
+    await store.put(newer)
+    await asyncio.gather(*(store.put(of(store, finished(labels={"account": "acme"}))) for _ in range(1200)))
+    store.note(replace(older, duplicates=1))
+
+    assert alike(await store.by_name("1"), newer)
+
+
+async def test_what_a_job_is_called_is_known_once_it_is_noted(store: JobStore) -> None:
+    """The job server's id is: people ask with it while the job runs."""
+    record = of(store, a_record(state=State.SUBMITTING))
+    await store.put(record)
+
+    store.note(replace(record, outputs={"id": "theirs-7"}))
+
+    assert alike(await store.by_name("theirs-7"), replace(record, outputs={"id": "theirs-7"}))
+
+
 async def test_many_jobs_at_once_are_all_remembered(store: JobStore) -> None:
     """Each under its own names."""
     records = [of(store, finished(callback=b"%d" % number)) for number in range(1500)]
@@ -148,13 +187,14 @@ async def test_many_jobs_at_once_are_all_remembered(store: JobStore) -> None:
 async def test_a_finished_job_is_forgotten_when_its_time_is_over(make_store: MakeStore) -> None:
     """By every name."""
     store = await make_store(0.2)
-    record = of(store, finished(key=b"k" * 32))
+    record = of(store, finished(key=b"k" * 32, labels=_LABELS))
 
     await store.put(record)
     await eventually(lambda: _is_none(store, record))
 
     assert await store.by_token(record.token_hash) is None
     assert await store.by_key(b"k" * 32) is None
+    assert await store.by_name("1") is None
 
 
 async def test_an_open_job_is_never_forgotten(make_store: MakeStore) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.http import problem
+from tests.support.records import finished
 from tests.support.runners import SUBMIT
 from tests.support.whole_app import WholeApp
 
@@ -59,3 +60,18 @@ async def test_of_several_with_a_label_the_newest_is_found(app: WholeApp) -> Non
     await app.call_back(newer)
     await newer.outcome
     assert await found(app, "acme") == older.id, "one in flight comes first"
+
+
+async def test_a_job_of_before_the_start_is_found_by_what_people_know_of_it(app: WholeApp) -> None:
+    """The store has it, and what it was called."""
+    record = finished(id="b" * 8 + "1" * 24, labels={"account": "acme"}, outputs={"id": "theirs"})
+    await app.store.put(record)
+    for text in (record.id, record.id[:8], "acme", "theirs"):
+        assert await found(app, text) == record.id, text
+    problem(await app.ask_admin("GET", "/jobs/acm"), "not-found", 404)
+
+
+async def test_nobody_is_told_that_there_is_no_such_job_while_nobody_knows(app: WholeApp) -> None:
+    """A journal that cannot be read has nothing to say."""
+    app.store.failing = True
+    problem(await app.ask_admin("GET", "/jobs/acme"), "journal-unavailable", 503)

@@ -85,7 +85,8 @@ async def test_whoever_waits_for_a_disk_that_hangs_is_told(journal: Journal, fil
     assert "has not answered" in journal.trouble
     assert journal.put(a_record()).done()
     watch = Stopwatch()
-    for find in (journal.by_id("f" * 32), journal.by_token(b"t" * 32), journal.by_key(b"k" * 32)):
+    finds = (journal.by_id("f" * 32), journal.by_token(b"t" * 32), journal.by_key(b"k" * 32), journal.by_name("acme"))
+    for find in finds:
         with pytest.raises(StoreUnavailableError):
             await find
     assert watch.own_s < LIMIT_S / 2
