@@ -216,6 +216,20 @@ class Job:
         """Return the failure `code` with what the state says about the job server."""
         return Failed(code=code, detail=detail, submitted=self.submitted)
 
+    def heard_instead(self) -> str:
+        """Return what a client has to know who waited for the job's end in vain: what came and was not taken as that.
+
+        A state that the profile does not know is progress: it may be the end by another name.
+        """
+        record, heard = self.recorder.record, ""
+        if self.progress_count:
+            state = self.without_token(self.remote_state.encode("utf-8", "backslashreplace")).decode()
+            heard = f"; the job server's reports taken as progress: {self.progress_count}"
+            heard += f", the last one with the state {state!r}" if state else ""
+        if record.refused:
+            heard += f"; {record.refused} were refused, the last one because {record.refusal}"
+        return heard
+
     def cancellation(self) -> Failed:
         """Return the outcome of the job if it is cancelled."""
         told = "is told" if self.is_cancellable else "was not told, as it has no call for that"

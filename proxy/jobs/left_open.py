@@ -57,7 +57,9 @@ class LeftOpen:
             return outcome
         if job.cancelled.done():
             return job.cancellation()
-        return job.failure(Code.INTERRUPTED, f"{_what_happened(job)}, and no callback came afterwards")
+        return job.failure(
+            Code.INTERRUPTED, f"{_what_happened(job)}, and no callback came afterwards{job.heard_instead()}"
+        )
 
 
 def _what_happened(job: Job) -> str:

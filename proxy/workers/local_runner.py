@@ -389,11 +389,5 @@ def _overdue(job: Job) -> Failed:
         case State.SUBMITTING:
             detail = "the job server did not reply to the submission in time"
         case _:
-            detail = "no callback came in time" + _refusals(job)
+            detail = "no callback came in time" + job.heard_instead()
     return job.failure(Code.DEADLINE_EXCEEDED, detail)
-
-
-def _refusals(job: Job) -> str:
-    """Return what a client has to know who waited for a callback that came and was refused."""
-    record = job.recorder.record
-    return f"; {record.refused} were refused, the last one because {record.refusal}" if record.refused else ""

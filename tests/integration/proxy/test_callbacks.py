@@ -231,6 +231,24 @@ async def test_a_job_knows_which_callbacks_were_refused_and_why(
     assert [line["refused"] for line in lines] == [1, 2]
 
 
+async def test_a_job_knows_which_callbacks_were_taken_as_progress(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
+    """None of them had a state that ends a job, though one may have meant to."""
+    proxy = proxies.get(JOB_TIMEOUT="3")
+    ref = new_ref()
+    answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
+    await eventually(lambda: job_server.submissions(ref))
+    for state in ("running", "COMPLETED"):
+        assert (await fetch(client, "POST", job_server.callback_url(ref), json={"state": state})).status == 200
+
+    failed = problem(await answer, "deadline-exceeded", 500, "yes")
+    assert failed["detail"] == (
+        "no callback came in time; the job server's reports taken as progress: 2, the last one with the state "
+        "'COMPLETED'"
+    )
+
+
 async def test_people_can_tell_which_job_it_is(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:

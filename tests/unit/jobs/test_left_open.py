@@ -75,6 +75,28 @@ async def test_a_job_that_may_run_stays_open_until_its_deadline(state: State, su
     assert instance.intake.counts[CallbackFate.NEVER] == 1
 
 
+async def test_whoever_waited_in_vain_is_told_what_the_job_server_said_instead() -> None:
+    """A state that the profile does not know may be the end by another name; a token in it is nobody's business."""
+    token = new_token()
+    record = a_record(state=State.WAITING, token_hash=token_hash(token))
+    instance = await restored(record)
+    job = instance.in_flight.by_id(record.id)
+    assert job is not None
+    job.token = token
+    for state in ("running", f"COMPLETED {token}"):
+        verdict = Verdict(kind=Kind.PROGRESS, state=state)
+        assert await instance.intake.take(job.token_hash, b"{}", verdict) is CallbackFate.PROGRESS
+
+    await time_passes(31)
+
+    ended = await on_record(instance, record)
+    assert isinstance(ended.failure, Failed)
+    assert ended.failure.detail == (
+        "the proxy was restarted, and no callback came afterwards; the job server's reports taken as progress: 2, "
+        "the last one with the state 'COMPLETED ***'"
+    )
+
+
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.WAITING])
 async def test_a_job_that_was_taken_up_ends_with_its_callback(state: State) -> None:
     """Its token is known by its hash only; whether it was early nobody can tell any more."""
