@@ -5,12 +5,14 @@ A finished job costs one small object and a few numbers here; nothing is compute
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.store.record import is_called
+from shared.errors import StoreUnavailableError
 from shared.lifecycle import Event, State
 from shared.outcome import Failed, Outcome
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from proxy.jobs.job import Job
+    from proxy.store.protocol import JobStore
+    from proxy.store.record import Record
 
 __all__ = ["SECONDS", "History", "PastJob", "describe_in_flight"]
 
@@ -44,8 +48,9 @@ class PastJob:
     #: When it was accepted, in monotonic seconds, and every event after that.
     accepted: float
     life: list[tuple[float, Event]]
-    #: The duration of each phase, in seconds.
+    #: The duration of each phase, and of the whole, in seconds.
     phases: dict[str, float]
+    total_s: float
     #: What people recognise it by, and what the job server calls it.
     labels: Mapping[str, str]
     remote_id: str
@@ -66,7 +71,7 @@ class PastJob:
             "finished_at": round(self.finished_at, 3),
             "labels": dict(self.labels),
             **_at_the_job_server(self.profile, self.remote_id, self.remote_state, self.progress_count),
-            **_time_line(self.accepted, self.life, self.phases),
+            **_time_line(self.accepted, self.life, self.phases, self.total_s),
         }
 
 
@@ -111,6 +116,7 @@ class History:
             accepted=job.reached[State.ACCEPTED],
             life=job.life,
             phases=durations,
+            total_s=sum(durations.values()),
             labels=job.recorder.record.labels,
             remote_id=job.recorder.record.outputs.get("id", ""),
             profile=job.profile,
@@ -127,6 +133,12 @@ class History:
         second.failed += failed
         if len(second.durations_s) < _SAMPLES:
             second.durations_s.append(job.reached[State.FINISHED] - past.accepted)
+
+    async def restore(self, store: JobStore) -> None:
+        """Take the last failures from the store, as far as it can be read. To be called before anything is served."""
+        with contextlib.suppress(StoreUnavailableError):
+            failed = await store.last_failures(_FAILURES)
+            self._failures.extend(map(_past, reversed(failed)))
 
     def _second(self) -> _Second:
         number = int(self._clock())
@@ -158,6 +170,28 @@ class History:
         return list(points.values())
 
 
+def _past(record: Record) -> PastJob:
+    """Return what the store has of a job that failed: it knows of no phases and no events."""
+    failure = record.failure or record.outcome
+    return PastJob(
+        id=record.id,
+        worker_pid=0,
+        outcome=str(failure.code) if isinstance(failure, Failed) else "succeeded",
+        submitted=str(record.submitted),
+        detail=failure.detail if isinstance(failure, Failed) else "",
+        finished_at=record.finished_at or 0.0,
+        accepted=0.0,
+        life=[],
+        phases={},
+        total_s=(record.finished_at or 0.0) - record.accepted_at,
+        labels=record.labels,
+        remote_id=record.outputs.get("id", ""),
+        profile=record.profile,
+        remote_state="",
+        progress_count=0,
+    )
+
+
 def describe_in_flight(job: Job, phases: dict[str, float]) -> dict[str, Any]:
     """Return a job in flight for the dashboard."""
     return {
@@ -172,7 +206,7 @@ def describe_in_flight(job: Job, phases: dict[str, float]) -> dict[str, Any]:
         **_at_the_job_server(
             job.profile, job.recorder.record.outputs.get("id", ""), job.remote_state, job.progress_count
         ),
-        **_time_line(job.reached[State.ACCEPTED], job.life, phases),
+        **_time_line(job.reached[State.ACCEPTED], job.life, phases, sum(phases.values())),
     }
 
 
@@ -182,9 +216,11 @@ def _at_the_job_server(profile: str, remote_id: str, state: str, count: int) -> 
     return {"profile": profile, "remote_id": remote_id or None, "progress": progress}
 
 
-def _time_line(accepted: float, life: list[tuple[float, Event]], phases: dict[str, float]) -> dict[str, Any]:
+def _time_line(
+    accepted: float, life: list[tuple[float, Event]], phases: dict[str, float], total_s: float
+) -> dict[str, Any]:
     return {
-        "total_ms": round(sum(phases.values()) * 1000, 1),
+        "total_ms": round(total_s * 1000, 1),
         "phases": [[name, round(duration_s * 1000, 1)] for name, duration_s in phases.items()],
         "events": [[round((at - accepted) * 1000, 1), str(event)] for at, event in life],
     }

@@ -324,6 +324,7 @@ async def _serve(
         queue_service=queue_service,
     )
     await app.dispatcher.restore()  # before anything is accepted: a callback has to find its job
+    await app.observers.history.restore(store)
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
     limits, room = Limits(keep_alive_s=settings.keep_alive_timeout), Room()
     listeners = {}

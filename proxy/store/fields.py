@@ -10,8 +10,11 @@ from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 
-__all__ = ["failure_of", "ids_called", "names_called", "storable"]
+__all__ = ["FAILURES_AMONG", "SMALL_BYTES", "failure_of", "ids_called", "names_called", "storable"]
 
+#: The last failures are looked for among so many jobs that finished last, and those with larger bodies left out.
+FAILURES_AMONG: Final = 5_000
+SMALL_BYTES: Final = 65_536
 #: After everything that an id is made of.
 _LAST: Final = "~"
 

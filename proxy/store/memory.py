@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.polled import polled_end
 
 if TYPE_CHECKING:
@@ -89,6 +91,12 @@ class MemoryStore:
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`: there never is an earlier process."""
         return []
+
+    async def last_failures(self, limit: int) -> list[Record]:
+        """See `JobStore.last_failures`."""
+        last = (record for _, record in itertools.islice(reversed(self._finished.values()), FAILURES_AMONG))
+        failed = (one for one in last if one.failed and len(one.callback or b"") <= SMALL_BYTES)
+        return list(itertools.islice(failed, limit))
 
     async def close(self) -> None:
         """See `JobStore.close`."""

@@ -120,6 +120,13 @@ class JobStore(Protocol):
         """Return the jobs that an earlier process left open; none where instances take over from one another."""
         ...
 
+    async def last_failures(self, limit: int) -> list[Record]:
+        """Return the jobs that ended last without a result, the newest first: what people look at after a start.
+
+        At most `limit`, of the last thousands, and none with a large body. Raises StoreUnavailableError.
+        """
+        ...
+
     async def close(self) -> None:
         """Finish what is in progress."""
         ...

@@ -85,6 +85,11 @@ class Record:
             return outcome_of(self.callback, failed=self.says_failed, content_type=self.content_type, error=self.error)
         return self.failure
 
+    @property
+    def failed(self) -> bool:
+        """Whether the client was told, in the end or at first, that there is no result."""
+        return self.failure is not None or self.says_failed
+
     def left_s(self, now: float) -> float:
         """Return how many seconds are left until the deadline at `now`, in Unix time; negative once it is over.
 

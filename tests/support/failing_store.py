@@ -135,6 +135,11 @@ class FailingStore:
         await self._ask()
         return await self._memory.unfinished()
 
+    async def last_failures(self, limit: int) -> list[Record]:
+        """Return the last failures, or fail."""
+        await self._ask()
+        return await self._memory.last_failures(limit)
+
     async def close(self) -> None:
         """Do nothing."""
 

@@ -176,6 +176,10 @@ class Member:
         """See `JobStore.unfinished`: what is left open is taken over by those who live."""
         return []
 
+    async def last_failures(self, limit: int) -> list[Record]:
+        """See `JobStore.last_failures`."""
+        return await self._shared.last_failures(limit)
+
     async def close(self) -> None:
         """Do nothing."""
 

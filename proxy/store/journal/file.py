@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.store.fields import ids_called, names_called
+from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES, ids_called, names_called
 from proxy.store.journal.opening import check_sqlite, connect, is_no_room, lock, words_of
 from proxy.store.journal.origin import is_copy, leave_mark
 from proxy.store.journal.place import Place
@@ -46,6 +46,11 @@ _BY: Final = {
 _SEARCHED: Final = 1_000
 _NEWEST_BELOW: Final = "SELECT max(n) FROM jobs WHERE n < ?"
 _CALLED: Final = f"{_SELECT} n > ? AND n <= ? AND (instr(remote, ?) OR (id >= ? AND id < ?)) ORDER BY n DESC"
+_LAST: Final = f"SELECT n FROM jobs WHERE finished_at >= ? ORDER BY finished_at DESC LIMIT {FAILURES_AMONG}"  # noqa: S608
+_FAILED: Final = (
+    f"{_SELECT} n IN ({_LAST}) AND (code IS NOT NULL OR says_failed) "
+    f"AND coalesce(length(callback), 0) <= {SMALL_BYTES} ORDER BY finished_at DESC LIMIT ?"
+)
 _EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)"
 
 #: Kept for reuse, or this share of the file; what is free beyond both is given back, so many pages at a time.
@@ -182,6 +187,10 @@ class JournalFile:
     def unfinished(self) -> list[Record]:
         """Return every job that is open."""
         return [record_of(row) for row in self._db.execute(f"{_SELECT} finished_at IS NULL ORDER BY n")]
+
+    def last_failures(self, limit: int, finished_after: float) -> list[Record]:
+        """Return the jobs that ended last without a result, the newest first."""
+        return [record_of(row) for row in self._db.execute(_FAILED, (finished_after, limit))]
 
     def expire(self, finished_before: float, at_most: int) -> int:
         """Forget jobs that finished before that Unix time, the oldest first; return how many."""

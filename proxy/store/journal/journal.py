@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
 from proxy.store.journal.silence import LIMIT_S, Silence
-from proxy.store.journal.writer_thread import Find, Order, Put, Search, Unfinished, WriterThread
+from proxy.store.journal.writer_thread import Failures, Find, Order, Put, Search, Unfinished, WriterThread
 from proxy.store.polled import polled_end
 from proxy.store.protocol import Reading
 from shared.errors import SettingsError, StoreUnavailableError
@@ -180,6 +180,13 @@ class Journal:
             return await done
         except StoreUnavailableError as exc:
             raise SettingsError(f"JOURNAL: cannot use {self._path!r}: {exc}") from exc
+
+    async def last_failures(self, limit: int) -> list[Record]:
+        """See `JobStore.last_failures`."""
+        self._begin_asking()
+        done: asyncio.Future[list[Record]] = self._loop.create_future()
+        self._order(Failures(limit=limit, done=done))
+        return await done
 
     async def close(self) -> None:
         """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not recorded then is lost, and told."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from proxy.store.journal.file import JournalFile
     from proxy.store.record import Record
 
-__all__ = ["Find", "Order", "Put", "Search", "Unfinished", "WriterThread"]
+__all__ = ["Failures", "Find", "Order", "Put", "Search", "Unfinished", "WriterThread"]
 
 _RETRY_S: Final = 0.5
 #: What SQLite and its module raise because of a record; anything else is the disk's or ours.
@@ -85,6 +85,14 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """Return the jobs that ended last without a result."""
+
+    limit: int
+    done: asyncio.Future[list[Record]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
     """Return the open jobs."""
 
@@ -92,7 +100,7 @@ class Unfinished:
 
 
 _T = TypeVar("_T")
-Order = Put | Find | Search | Unfinished
+Order = Put | Find | Search | Failures | Unfinished
 
 
 class WriterThread:
@@ -200,6 +208,9 @@ class WriterThread:
                     self._answer(order.done, functools.partial(self._find, order))
                 case Search():
                     self._answer(order.done, functools.partial(self._search, order))
+                case Failures():
+                    since = self._clock() - self._ttl_s
+                    self._answer(order.done, functools.partial(self._file.last_failures, order.limit, since))
                 case Unfinished():
                     self._answer(order.done, self._file.unfinished)
                 case Put():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.postgresql.rows import COLUMNS, INSERTED, UPDATED
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "CLUSTER",
     "ENDED",
     "EXPIRE",
+    "FAILED",
     "FIND",
     "FORGET_INSTANCES",
     "INSERT",
@@ -114,6 +116,13 @@ SELECT {_of("j")} FROM (
         ORDER BY finished_at DESC LIMIT $5)) recent JOIN proxy_jobs j ON j.id = recent.id
 WHERE strpos(recent.labels, $1) > 0 OR strpos(recent.outputs, $1) > 0 OR (recent.id >= $3 AND recent.id < $4)
 ORDER BY recent.n DESC LIMIT 10
+"""  # noqa: S608 - our own names
+#: Those that ended last without a result. $1: after how many seconds a job is forgotten; $2: how many at most.
+FAILED: Final = f"""
+SELECT {_of("j")} FROM (SELECT id, finished_at FROM proxy_jobs WHERE finished_at > now() - make_interval(secs => $1)
+    ORDER BY finished_at DESC LIMIT {FAILURES_AMONG}) recent JOIN proxy_jobs j ON j.id = recent.id
+WHERE (j.code IS NOT NULL OR j.says_failed) AND coalesce(octet_length(j.callback), 0) <= {SMALL_BYTES}
+ORDER BY recent.finished_at DESC LIMIT $2
 """  # noqa: S608 - our own names
 #: Of these jobs, those that have ended.
 ENDED: Final = f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND j.finished_at IS NOT NULL"  # noqa: S608

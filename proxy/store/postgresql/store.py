@@ -28,7 +28,7 @@ from proxy.store.postgresql.notices import Listener, Tell, tell_all
 from proxy.store.postgresql.orders import Lane, fail, settle
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import CALLED, ENDED, FIND
+from proxy.store.postgresql.statements import CALLED, ENDED, FAILED, FIND
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import Reading, TakenError
 from proxy.store.record import Record
@@ -224,11 +224,8 @@ class PostgreSQLStore:
         for put in self._noted.pending() + self._puts.pending():
             if put.record.is_called(text):
                 await _settled(put.done)
-        try:
-            rows = await self._beside.run(CALLED, names_called(text), self._ttl_s, *ids_called(text), _SEARCHED)
-        except (GoneError, UnfitError) as exc:
-            raise StoreUnavailableError("the database cannot be searched for now") from exc
-        return next((record for record in map(record_of, rows) if record.is_called(text)), None)
+        found = await self._search(CALLED, names_called(text), self._ttl_s, *ids_called(text), _SEARCHED)
+        return next((record for record in found if record.is_called(text)), None)
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
@@ -244,6 +241,10 @@ class PostgreSQLStore:
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`: what is left open is taken over after a lease."""
         return []
+
+    async def last_failures(self, limit: int) -> list[Record]:
+        """See `JobStore.last_failures`: of all instances."""
+        return await self._search(FAILED, self._ttl_s, limit)
 
     async def close(self) -> None:
         """See `JobStore.close`. The last that is done is to leave the other instances."""
@@ -322,6 +323,12 @@ class PostgreSQLStore:
             if getattr(put.record, column) == value:
                 await _settled(put.done)
         return await self._order_find(column, value, patience_s)
+
+    async def _search(self, sql: str, *params: float | str) -> list[Record]:
+        try:
+            return [record_of(row) for row in await self._beside.run(sql, *params)]
+        except (GoneError, UnfitError) as exc:
+            raise StoreUnavailableError("the database cannot be searched for now") from exc
 
     def _order_find(self, column: str, value: str | bytes, patience_s: float) -> asyncio.Future[Record | None]:
         done: asyncio.Future[Record | None] = self._loop.create_future()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -172,6 +173,27 @@ async def test_what_a_job_is_called_is_known_once_it_is_noted(store: JobStore) -
     store.note(replace(record, outputs={"id": "theirs-7"}))
 
     assert alike(await store.by_name("theirs-7"), replace(record, outputs={"id": "theirs-7"}))
+
+
+async def test_the_last_failures_are_told_newest_first(make_store: MakeStore) -> None:
+    """The proxy's own and the job server's, also one whose result came later; nothing open, nothing that is large."""
+    store, now = await make_store(3600), time.time()
+    records = [
+        finished(callback=None, failure=_FAILURE, finished_at=now - 40),
+        finished(failure=_FAILURE, finished_at=now - 30),
+        finished(finished_at=now - 25),
+        finished(callback=b'{"state": "failed"}', says_failed=True, finished_at=now - 20),
+        finished(callback=b"x" * 100_000, says_failed=True, finished_at=now - 15),
+        a_record(),
+    ]
+    for record in records:
+        await store.put(of(store, record))
+
+    found = await store.last_failures(10)
+
+    assert [record.id for record in found] == [records[3].id, records[1].id, records[0].id]
+    assert [record.id for record in await store.last_failures(2)] == [records[3].id, records[1].id]
+    assert alike(found[0], of(store, records[3]))
 
 
 async def test_many_jobs_at_once_are_all_remembered(store: JobStore) -> None:

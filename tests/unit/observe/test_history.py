@@ -7,9 +7,12 @@ import pytest
 from proxy.jobs.in_flight import InFlight
 from proxy.jobs.phases import phases
 from proxy.observe.history import History, describe_in_flight
-from shared.lifecycle import Event
-from shared.outcome import Succeeded
+from shared.errors import Code
+from shared.lifecycle import Event, Submitted
+from shared.outcome import Failed, Succeeded
+from tests.support.failing_store import FailingStore
 from tests.support.jobs import a_job
+from tests.support.records import finished
 
 OUTCOME = Succeeded(body=b"{}")
 
@@ -37,3 +40,34 @@ async def test_what_the_job_server_says_is_shown(said: list[str], progress: obje
     assert past is not None
     assert past is history.by_id(job.id)
     assert (past.describe()["remote_id"], past.describe()["progress"]) == ("their-7", progress)
+
+
+async def test_the_last_failures_of_before_the_start_are_there() -> None:
+    """The newest first, with what the store knows; they are found by what people know of them."""
+    store, history = FailingStore(), History()
+    failure = Failed(code=Code.DEADLINE_EXCEEDED, detail="no callback came in time", submitted=Submitted.YES)
+    told = {"profile": "cog", "labels": {"account": "acme"}, "outputs": {"id": "theirs"}}
+    first = finished(callback=None, failure=failure, **told)
+    await store.put(first)
+    await store.put(finished())
+    second = finished(callback=b"{}", says_failed=True, error="out of memory")
+    await store.put(second)
+
+    await history.restore(store)
+
+    newest, older = history.failures()
+    assert (newest["job_id"], newest["outcome"], newest["submitted"]) == (second.id, "job-failed", "yes")
+    assert "out of memory" in newest["detail"]
+    assert (older["job_id"], older["outcome"], older["detail"]) == (first.id, "deadline-exceeded", failure.detail)
+    assert (older["profile"], older["remote_id"], older["phases"], older["events"]) == ("cog", "theirs", [], [])
+    found = history.by_id("acme")
+    assert found is not None
+    assert found.id == first.id
+
+
+async def test_a_store_that_cannot_be_read_does_not_keep_anybody_from_starting() -> None:
+    """The failures of before are not worth it."""
+    store, history = FailingStore(), History()
+    store.failing = True
+    await history.restore(store)
+    assert history.failures() == []
