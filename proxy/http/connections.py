@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import heapq
 import resource
+import termios
 import time
+from array import array
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from proxy import log
 from proxy.http.refusals import Refusals
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     from proxy.http.pace import Limits
     from proxy.http.problems import Problem
     from shared.errors import Code
 
-__all__ = ["Connection", "Connections", "Room"]
+__all__ = ["Connection", "Connections", "Room", "has_unread"]
 
 #: Connections beyond which idle ones are closed even if there are descriptors for more: each takes some 10 kB.
 _MANY: Final = 10_000
 #: Of the idle connections, how many are closed at once: to look for them takes a millisecond for each few thousand.
 _PART: Final = 16
+#: A connection that is younger is about to bring its request, as far as can be told.
+_YOUNG_S: Final = 1.0
 #: How often it is logged that connections are being closed.
 _TELL_S: Final = 60.0
 
@@ -33,6 +40,10 @@ class Connection(Protocol):
     @property
     def idle_until(self) -> float | None:
         """When it will be closed for want of a request, on the event loop's clock; None: it has one, or is closing."""
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes have come that are not read yet."""
 
     def stop(self) -> None:
         """Close at once if there is no request, else after the answer."""
@@ -70,7 +81,8 @@ class Room:
 
     There may be connections for half of the descriptors; the others are for workers and files. For each further one,
     idle ones are closed: those that would be closed the soonest anyway. These are the ones that never sent a request,
-    then those that have been idle for the longest.
+    then those that have been idle for the longest; and only where there are no others, those that were just opened.
+    None is closed whose next request has come and is not read yet: there may be many to accept and to read at once.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -85,20 +97,30 @@ class Room:
         open_now = sum(len(listener.open) for listener in self.listeners)
         if open_now < self._most():
             return
+        now = time.monotonic()
         idle = [
-            (until, id(connection), connection)
+            (now - _YOUNG_S < until - listener.limits.head_s <= now, until, id(connection), connection)
             for listener in self.listeners
             for connection in listener.open
             if (until := connection.idle_until) is not None
         ]
-        if time.monotonic() >= self._tell_from:
-            self._tell_from = time.monotonic() + _TELL_S
+        if now >= self._tell_from:
+            self._tell_from = now + _TELL_S
             log.event("warning", "closing idle connections to make room for others", open=open_now, idle=len(idle))
-        for _, _, connection in heapq.nsmallest(max(1, len(idle) // _PART), idle):
-            connection.stop()
+        for *_, connection in heapq.nsmallest(max(1, len(idle) // _PART), idle):
+            if not connection.has_unread:
+                connection.stop()
 
     def _most(self) -> int:
         if self._given is not None:
             return self._given
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return _MANY if limit == resource.RLIM_INFINITY else min(_MANY, limit // 2)
+
+
+def has_unread(transport: asyncio.BaseTransport) -> bool:
+    """Return whether bytes have come for a connection that this process has not read yet."""
+    unread = array("i", [0])
+    with contextlib.suppress(OSError, ValueError):  # it is closed
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, unread)
+    return unread[0] > 0

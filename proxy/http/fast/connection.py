@@ -19,6 +19,7 @@ from hypercorn.utils import parse_socket_addr
 
 from proxy.http import problems
 from proxy.http.asgi import ClientGoneError
+from proxy.http.connections import has_unread
 from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import Exchange
 from proxy.http.fast.head import answer_head, parse
@@ -83,6 +84,11 @@ class FastConnection(asyncio.Protocol):
         """When it will be closed for want of a request; None: it has one, or is being closed."""
         is_idle = self._waiting and not self.buffer and not self._stopped
         return self._timer.until if is_idle else None
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes have come that are not read yet."""
+        return has_unread(self._transport)
 
     async def serve(self, reader: asyncio.StreamReader) -> bool:
         """Serve the connection to its end; or return True where it is Hypercorn's to go on, with all that came."""

@@ -19,6 +19,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from proxy.http.connections import has_unread
 from proxy.http.fair_turns import turns
 from proxy.http.hypercorn_fixes.application import Tasks
 from proxy.http.hypercorn_fixes.request import HTTP1
@@ -158,6 +159,11 @@ class HypercornConnection(TCPServer):
         """When it will be closed for want of a request; None: it has one, or is being closed."""
         http = self._http
         return None if http.busy or http.in_head or http.last or self._closing else self._timer.until
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes have come that are not read yet."""
+        return has_unread(self.writer.transport)
 
     def stop(self) -> None:
         """Close at once where there is no request, else after the answer."""

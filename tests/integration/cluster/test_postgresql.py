@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.postgresql import PostgreSQL, PostgreSQLError, binaries
@@ -16,8 +18,10 @@ from tests.support.waiting import eventually_blocking
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process; one that has ended counts until its parent knows."""
-    return Path(f"/proc/{pid}").exists()
+    """Whether there is such a process; one that has ended does not count, though its new parent may not know it yet."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def test_what_was_committed_outlives_a_kill_and_a_stop(postgresql: PostgreSQL, database: str) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import socket
+import time
 from dataclasses import dataclass
 
 import pytest
 
 from proxy import log
-from proxy.http.connections import Connections, Room
+from proxy.http.connections import Connections, Room, has_unread
 from proxy.http.pace import Limits
+from tests.support.waiting import eventually
 
 
 @dataclass(eq=False)
@@ -18,6 +22,7 @@ class Fake:
 
     idle_until: float | None
     stopped: bool = False
+    has_unread: bool = False
 
     def stop(self) -> None:
         """Remember it."""
@@ -45,6 +50,43 @@ def test_the_one_that_would_be_closed_the_soonest_is_closed() -> None:
     public, callbacks = listener(room, 9.0, None, 5.0), listener(room, 1.0, None)
     room.make()
     assert [connection.stopped for connection in public + callbacks] == [False, False, False, True, False]
+
+
+def test_who_has_just_connected_comes_last() -> None:
+    """Its request is on its way; but it has to go where there are no others."""
+    room, now = Room(most=3), time.monotonic()
+    head_s = Limits().head_s
+    just_opened, silent, used = listener(room, now + head_s, now + head_s - 2, now + 50)
+    order = []
+    for _ in range(3):
+        room.make()
+        order += [one for one in (just_opened, silent, used) if one.stopped and one not in order]
+        for one in order:
+            one.idle_until = None
+    assert order == [silent, used, just_opened]
+
+
+def test_one_whose_request_has_come_is_not_closed() -> None:
+    """It is only not read yet."""
+    room = Room(most=1)
+    (connection,) = listener(room, 1.0)
+    connection.has_unread = True
+    room.make()
+    assert not connection.stopped
+
+
+async def test_what_has_come_is_seen_before_it_is_read() -> None:
+    """By the kernel's word; of a connection that is closed there is none."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+        transport.pause_reading()
+        before = has_unread(transport)
+        theirs.send(b"x")
+        assert (before, has_unread(transport)) == (False, True)
+        transport.abort()
+        await eventually(lambda: ours.fileno() == -1)
+        assert not has_unread(transport)
 
 
 def test_where_none_is_idle_none_is_closed() -> None:
