@@ -227,7 +227,7 @@ class Job:
             heard = f"; the job server's reports taken as progress: {self.progress_count}"
             heard += f", the last one with the state {state!r}" if state else ""
         if record.refused:
-            heard += f"; {record.refused} were refused, the last one because {record.refusal}"
+            heard += f"; callbacks refused: {record.refused}, the last one because {record.refusal}"
         return heard
 
     def cancellation(self) -> Failed:

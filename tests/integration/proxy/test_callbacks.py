@@ -225,7 +225,7 @@ async def test_a_job_knows_which_callbacks_were_refused_and_why(
     failed = problem(await answer, "deadline-exceeded", 500, "yes")
     status = (await fetch(client, "GET", f"{proxy.url}/jobs/{failed['job_id']}")).document
     reason = "the callback is not JSON: it begins with a byte order mark"
-    assert failed["detail"] == f"no callback came in time; 2 were refused, the last one because {reason}"
+    assert failed["detail"] == f"no callback came in time; callbacks refused: 2, the last one because {reason}"
     assert status["refused_callbacks"] == {"count": 2, "last": reason}
     lines = [line for line in proxy.events_of("a callback was refused") if line["job_id"] == failed["job_id"]]
     assert [line["refused"] for line in lines] == [1, 2]
