@@ -28,7 +28,8 @@ __all__ = ["Connection", "Connections", "Room", "has_unread"]
 _MANY: Final = 10_000
 #: Of the idle connections, how many are closed at once: to look for them takes a millisecond for each few thousand.
 _PART: Final = 16
-#: A connection that is younger is about to bring its request, as far as can be told.
+#: Of the connections of the last second, the newest so many are about to bring their requests, as far as can be told.
+_ARRIVING: Final = 8
 _YOUNG_S: Final = 1.0
 #: How often it is logged that connections are being closed.
 _TELL_S: Final = 60.0
@@ -81,7 +82,7 @@ class Room:
 
     There may be connections for half of the descriptors; the others are for workers and files. For each further one,
     idle ones are closed: those that would be closed the soonest anyway. These are the ones that never sent a request,
-    then those that have been idle for the longest; and only where there are no others, those that were just opened.
+    then those that have been idle for the longest. The few that were opened last stay.
     None is closed whose next request has come and is not read yet: there may be many to accept and to read at once.
     """
 
@@ -92,22 +93,29 @@ class Room:
         #: The connections of each listener.
         self.listeners: list[Connections] = []
 
+    @property
+    def _head_s(self) -> float:
+        """For how long a new connection may be silent; the same for all listeners."""
+        return self.listeners[0].limits.head_s
+
     def make(self) -> None:
         """Make room for a connection that was accepted."""
         open_now = sum(len(listener.open) for listener in self.listeners)
         if open_now < self._most():
             return
-        now = time.monotonic()
         idle = [
-            (now - _YOUNG_S < until - listener.limits.head_s <= now, until, id(connection), connection)
+            (until, id(connection), connection)
             for listener in self.listeners
             for connection in listener.open
             if (until := connection.idle_until) is not None
         ]
+        now = time.monotonic()
+        arriving = heapq.nlargest(_ARRIVING, (one for one in idle if now - _YOUNG_S < one[0] - self._head_s <= now))
         if now >= self._tell_from:
             self._tell_from = now + _TELL_S
             log.event("warning", "closing idle connections to make room for others", open=open_now, idle=len(idle))
-        for *_, connection in heapq.nsmallest(max(1, len(idle) // _PART), idle):
+        others = [one for one in idle if one not in arriving]
+        for *_, connection in heapq.nsmallest(max(1, len(idle) // _PART), others):
             if not connection.has_unread:
                 connection.stop()
 

@@ -14,6 +14,7 @@ from tests.support.http import fetch, post_job
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
+from tests.support.waiting import eventually
 
 #: On one proxy, which no other test has: whatever is counted there was done here.
 pytestmark = pytest.mark.xdist_group("metrics")
@@ -77,7 +78,11 @@ async def test_a_failure_is_counted_by_its_code(
     assert _grown(after, before, "jobs_total", profile="spreedly", outcome="job-rejected", submitted="no") == 1
     assert _grown(after, before, "job_server_calls_total", profile="spreedly", call="submit", outcome="refused") == 4
     assert _grown(after, before, "job_phase_seconds_count", phase="job") == 0
-    assert _grown(after, before, "worker_stops_total") == 1
+
+    async def stopped() -> bool:
+        return _grown(await _read(client, proxy), before, "worker_stops_total") == 1
+
+    await eventually(stopped)
 
 
 async def test_the_counters_add_up(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> None:

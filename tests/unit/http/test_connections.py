@@ -52,18 +52,16 @@ def test_the_one_that_would_be_closed_the_soonest_is_closed() -> None:
     assert [connection.stopped for connection in public + callbacks] == [False, False, False, True, False]
 
 
-def test_who_has_just_connected_comes_last() -> None:
-    """Its request is on its way; but it has to go where there are no others."""
+def test_the_few_that_have_just_come_stay() -> None:
+    """Their requests are on their way; of many, the older ones go before any that was used."""
     room, now = Room(most=3), time.monotonic()
     head_s = Limits().head_s
-    just_opened, silent, used = listener(room, now + head_s, now + head_s - 2, now + 50)
-    order = []
+    used, *silent = listener(room, now + 50, *(now + head_s - number / 100 for number in range(10)))
     for _ in range(3):
         room.make()
-        order += [one for one in (just_opened, silent, used) if one.stopped and one not in order]
-        for one in order:
-            one.idle_until = None
-    assert order == [silent, used, just_opened]
+        for one in (used, *silent):
+            one.idle_until = None if one.stopped else one.idle_until
+    assert [one.stopped for one in (*silent, used)] == [False] * 8 + [True] * 3
 
 
 def test_one_whose_request_has_come_is_not_closed() -> None:
