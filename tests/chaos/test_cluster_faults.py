@@ -190,9 +190,6 @@ async def test_what_an_instance_leaves_behind_is_taken_over_and_ends(cluster: Cl
     assert len(await cluster.submissions(session, job["ref"])) == 1
 
 
-@pytest.mark.quarantine(
-    date="2026-11-26", reason="on a busy machine, the way to the database takes longer than the instance's patience"
-)
 async def test_an_instance_that_wakes_up_says_what_is_on_record(cluster: Cluster, session: ClientSession) -> None:
     """It slept longer than its lease and its jobs' deadline; others ended them meanwhile, or took their callbacks."""
     first, second, _ = cluster.nodes
@@ -242,7 +239,9 @@ async def test_instances_are_replaced_one_after_the_other_and_no_client_fails(
 # --- the database, or the way to it, fails ---------------------------------------------------------------------------
 
 
-@pytest.mark.quarantine(date="2026-11-26", reason="on a busy machine, a gateway's 504 was seen; its cause is not known")
+@pytest.mark.quarantine(
+    date="2026-11-26", reason="on a busy machine, the start of the database takes longer than jobs have"
+)
 async def test_nobody_notices_a_database_that_is_away_for_a_second(cluster: Cluster, session: ClientSession) -> None:
     """It is killed and started again while jobs come in and go out; each gets its result at the first try."""
     running = [_post(session, cluster.url, **_job(fault="none", duration=0.5)) for _ in range(6)]

@@ -191,7 +191,8 @@ class PostgreSQLStore:
         """See `JobStore.put`. Where it fails because the database is away, it may be carried out all the same."""
         noted = self._notes.pop(record.id, None)
         put = self._order(record, keep=keep or noted is not None)
-        if self.trouble and record.callback is None:
+        # An end is tried all the same: an instance that was stopped may only think that the database is away.
+        if self.trouble and record.callback is None and not put.keep:
             self._give_up(put, StoreUnavailableError(self.trouble))
         else:
             self._puts.add(put)

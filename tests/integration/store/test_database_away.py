@@ -109,6 +109,21 @@ async def test_what_happens_while_it_is_away_is_told_and_made_up_for(
     assert found.submitted is Submitted.YES
 
 
+async def test_an_end_is_tried_by_a_store_that_only_thinks_the_database_is_away(instance: MakeInstance) -> None:
+    """As that of an instance does which was stopped in the middle of a question; and it hears what is on record."""
+    a, b = await instance("a"), await instance("b")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    await b.put(called_back(record))
+    vars(vars(a)["_reading"])["busy_since"] = time.monotonic() - 60  # it woke up just now
+    assert a.trouble
+
+    with pytest.raises(TakenError) as raised:
+        await a.put(replace(record, state=State.FINISHED, finished_at=time.time(), failure=_FAILURE), keep=True)
+
+    assert raised.value.record.callback == called_back(record).callback
+
+
 async def test_a_callback_is_tried_for_longer_than_everything_else(
     instance: MakeInstance, postgresql: PostgreSQL
 ) -> None:
