@@ -70,7 +70,9 @@ class Message:
         own = self.text(_KEY)
         if len(own) > _MAX_KEY_CHARACTERS:
             raise RequestError(
-                Code.INVALID_REQUEST, f"the attribute `{_KEY}` has more than {_MAX_KEY_CHARACTERS} characters"
+                Code.INVALID_REQUEST,
+                f"the attribute `{_KEY}` has more than {_MAX_KEY_CHARACTERS} characters",
+                fate_known=True,  # no job can have been begun under what is not a key
             )
         if own:
             return _key(queue_url, _KEY, own)

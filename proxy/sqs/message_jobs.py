@@ -164,7 +164,9 @@ class MessageJobs:
             found = await self._begin(message, read.request, until)
             on_begun()
         except RequestError as exc:
-            await self._refuse(message, exc.code, exc.detail, Submitted.NO, until)
+            # Another message may have begun a job under the same name.
+            submitted = Submitted.UNKNOWN if message.has_name and not exc.fate_known else Submitted.NO
+            await self._refuse(message, exc.code, exc.detail, submitted, until)
             return
         except AdmissionError as exc:
             at_once = exc.code is Code.SHUTTING_DOWN
