@@ -36,8 +36,8 @@ __all__ = ["Journal"]
 _MAX_BYTES: Final = 1024**3
 _CLOSE_S: Final = 2.0
 #: The least time between the start of two batches: this much for each open job but one, up to the second figure.
-_PACE_S: Final = 0.0005
-_LONGEST_PACE_S: Final = 0.004
+_PACE_S: Final = 0.00025
+_LONGEST_PACE_S: Final = 0.002
 #: Something noted is ordered within this time, unless more is recorded of its job before: many callbacks come sooner,
 #: and then it costs nothing.
 _NOTE_S: Final = 0.1
