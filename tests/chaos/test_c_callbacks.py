@@ -45,7 +45,7 @@ async def test_c2_late_callback_cannot_reach_the_next_job_of_a_reused_worker(
 ) -> None:
     """A worker serves job after job; callbacks for its earlier ones, sent again, change nothing for its present one."""
     with start_proxy(WORKER_MAX_JOBS="0", WORKER_SPARES="1") as proxy:
-        async with Chaos(proxy, job_server, canaries=False) as chaos:
+        async with Chaos(proxy, job_server, canaries=False, surplus_s=10) as chaos:
             earlier = [await chaos.job(chaos="note@p1", duration=0) for _ in range(15)]
             present = asyncio.ensure_future(chaos.job(chaos="note@p1", fault="never", ref="present"))
             url = await chaos.callback_url("present")

@@ -74,6 +74,8 @@ class Chaos:
     #: Whether canaries fly.
     canaries: bool = True
     lag_s: float = LAG_S
+    #: How long the proxy keeps workers that it has beyond its spares.
+    surplus_s: float = 0.0
     #: Rows in which the front end itself ends cannot ask it afterwards: its counters are gone with it.
     ends: bool = False
     session: ClientSession = field(init=False)
@@ -272,7 +274,8 @@ class Chaos:
         async def at_rest() -> bool:
             with contextlib.suppress(ClientError, OSError):
                 workers = await self.workers()
-                return bool(workers) and all(w["state"] == "spare" for w in workers) and await self._ready()
+                at_rest = all(worker["state"] == "spare" for worker in workers)
+                return len(workers) == self.proxy.spares and at_rest and await self._ready()
             return False
 
         await eventually(at_rest)
@@ -307,7 +310,7 @@ class Chaos:
 
         watch = self.proxy.stopwatch()
         while not back():
-            assert watch.own_s < _LEAK_S, f"not back where it was: {more}"
+            assert watch.own_s < _LEAK_S + self.surplus_s, f"not back where it was: {more}"
             await asyncio.sleep(0.02)
 
     async def _begin_accounts(self) -> bool:

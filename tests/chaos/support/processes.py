@@ -31,6 +31,8 @@ class FaultyProxy(ProxyProcess):
         self.folder = folder
         #: Whether it has had its first jobs.
         self.warm = False
+        #: How many workers it keeps when it has nothing to do.
+        self.spares = int(environment(**settings)["WORKER_SPARES"])
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         marks = {"CHAOS_DIR": str(folder), "CHAOS_LOG": str(folder / "acts"), "PYTHONPATH": str(ROOT)}

@@ -155,6 +155,11 @@ def check(answer: Answer, told: Told) -> None:
             assert not told.proven, (document, told)
 
 
+def _starved(line: dict[str, Any]) -> bool:
+    """Whether this line is about an event loop that the machine gave no CPU time; no answer can do that."""
+    return line["event"] == "the event loop is blocked" and line["cpu_s"] < line["stood_s"] / 2
+
+
 @pytest.mark.parametrize("name", NAMES)
 async def test_no_answer_is_a_bug_and_submitted_is_true(
     client: ClientSession,
@@ -182,4 +187,4 @@ async def test_no_answer_is_a_bug_and_submitted_is_true(
         await server.settle()
     for number, answer in enumerate(answers):
         check(answer, server.told[number])
-    assert [line for line in proxy.events if "at" in line] == []
+    assert [line for line in proxy.events if "at" in line and not _starved(line)] == []
