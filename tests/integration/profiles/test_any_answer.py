@@ -157,7 +157,7 @@ def check(answer: Answer, told: Told) -> None:
 
 def _starved(line: dict[str, Any]) -> bool:
     """Whether this line is about an event loop that the machine gave no CPU time; no answer can do that."""
-    return line["event"] == "the event loop is blocked" and line["cpu_s"] < line["stood_s"] / 2
+    return bool(line["event"] == "the event loop is blocked" and line["cpu_s"] < line["stood_s"] / 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
