@@ -1,4 +1,4 @@
-"""The dashboard's routes: the page, its events, the search for a job, and the one thing that it can change.
+"""What the operators' pages ask for: events, the search for a job, and the one thing that it can change.
 
 Stopping a job is protected from other sites' pages, which a browser on the operator's machine would let send requests
 here: the request needs a header that only a script of this address can add, and its origin has to be the address that
@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
 from proxy.api.clients.answers import status_document
 from proxy.api.clients.idempotency_key import hash_of_key
+from proxy.api.operators import pages
+from proxy.api.operators.pages import DATA_HEADERS
 from proxy.api.operators.watchers import Watchers
 from proxy.http.asgi import ClientGoneError, header, send_response
 from proxy.jobs.phases import phases
@@ -36,60 +37,23 @@ if TYPE_CHECKING:
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
-__all__ = ["Events", "FindJob", "StaticFile", "StopJob", "routes"]
+__all__ = ["Events", "FindJob", "StopJob", "routes"]
 
-_STATIC: Final = Path(__file__).resolve().parent / "static"
 #: A page that reads nothing for this long is disconnected.
 _PATIENCE_S: Final = 10.0
 _STOP_WAIT_S: Final = 2.0
-_TYPES: Final = {
-    ".html": b"text/html; charset=utf-8",
-    ".css": b"text/css",
-    ".js": b"text/javascript; charset=utf-8",
-    ".svg": b"image/svg+xml",
-}
-#: Nothing from other hosts, no inline script or style, and text never becomes markup (Trusted Types).
-_POLICY: Final = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
-)
-_HEADERS: Final = (
-    (b"content-security-policy", _POLICY),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-cache"),
-)
 #: nginx would gather events until a buffer is full.
-_EVENTS_HEADERS: Final = (*_HEADERS[1:], (b"x-accel-buffering", b"no"))
+_EVENTS_HEADERS: Final = (*DATA_HEADERS, (b"x-accel-buffering", b"no"))
 
 
 def routes(snapshots: Snapshots, find: FindJob, stop: StopJob) -> list[Route]:
     """Return the dashboard's routes."""
     return [
-        Route("/", StaticFile("index.html"), methods=["GET"]),
-        *(
-            Route(f"/static/{path.name}", StaticFile(path.name), methods=["GET"])
-            for path in sorted(_STATIC.iterdir())
-            if path.name != "index.html"
-        ),
+        *pages.routes(),
         Route("/events", Events(snapshots), methods=["GET"]),
         Route("/jobs/{id}", find, methods=["GET"]),
         Route("/jobs/{id}/stop", stop, methods=["POST"]),
     ]
-
-
-class StaticFile:
-    """`GET /` and `GET /static/<name>`: the dashboard and its files. Read once, at the start."""
-
-    def __init__(self, name: str) -> None:
-        path = _STATIC / name
-        self._body = path.read_bytes()
-        self._type = _TYPES[path.suffix]
-
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer with the file."""
-        await send_response(scope, send, 200, self._body, self._type, _HEADERS)
 
 
 class Events:
@@ -153,7 +117,7 @@ class FindJob:
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the job."""
         found = await self.find(scope["path_params"]["id"])
-        await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", _HEADERS[1:])
+        await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", DATA_HEADERS)
 
     async def find(self, job_id: str) -> dict[str, Any]:
         """Return what is known of a job, by its id or its idempotency key.
@@ -239,7 +203,7 @@ class StopJob:
         else:
             await asyncio.wait((job.outcome,), timeout=_STOP_WAIT_S)
         found = await self._find.find(job_id)
-        await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", _HEADERS[1:])
+        await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", DATA_HEADERS)
 
     async def _stop_elsewhere(self, job_id: str) -> None:
         record = await self._find.record(job_id)

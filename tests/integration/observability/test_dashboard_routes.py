@@ -92,6 +92,17 @@ async def test_the_page_may_load_from_nowhere_else(client: ClientSession, proxy:
         assert b"https://" not in answer.body
 
 
+async def test_a_file_that_the_browser_has_is_not_sent_again(client: ClientSession, proxy: ProxyProcess) -> None:
+    """304 by the hash of what is in it, on the same connection as what comes next; another hash gets the file."""
+    for path in ("/", "/static/dashboard.css"):
+        first = await fetch(client, "GET", proxy.admin + path)
+        assert (first.status, first.headers["Cache-Control"]) == (200, "no-cache")
+        again = await fetch(client, "GET", proxy.admin + path, headers={"If-None-Match": first.headers["ETag"]})
+        assert (again.status, again.body) == (304, b"")
+        other = await fetch(client, "GET", proxy.admin + path, headers={"If-None-Match": '"other"'})
+        assert (other.status, other.body) == (200, first.body)
+
+
 async def test_a_snapshot_comes_each_second(client: ClientSession, proxy: ProxyProcess, waiting: str) -> None:
     """The first has the past for the charts; each has the jobs and workers as they are."""
     first, second, third = await _events(client, proxy, 3)

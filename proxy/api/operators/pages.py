@@ -1,0 +1,76 @@
+"""The operators' pages: HTML, one stylesheet and small scripts, as they stand in static/.
+
+There is no build step. Each page is a file; `static/layout.js` gives it what all have in common. All addresses in them
+are relative, so that they work below a gateway's prefix too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from starlette.routing import Route
+
+from proxy.http.asgi import header, send_response
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["DATA_HEADERS", "StaticFile", "routes"]
+
+_STATIC: Final = Path(__file__).resolve().parent / "static"
+_TYPES: Final = {
+    ".html": b"text/html; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
+    ".svg": b"image/svg+xml",
+}
+#: Nothing from other hosts, no inline script or style, and text never becomes markup (Trusted Types).
+_POLICY: Final = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+#: For what a page asks for: only this address may read it, and nobody keeps it.
+DATA_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-cache"),
+)
+
+
+class StaticFile:
+    """`GET /` and `GET /<page>.html` and `GET /static/<name>`: the operators' pages, their style and scripts."""
+
+    def __init__(self, name: str) -> None:
+        path = _STATIC / name
+        self._body = path.read_bytes()
+        self._type = _TYPES[path.suffix]
+        self._etag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
+        # A browser asks each time whether it has the newest, and after an upgrade never mixes old files with new ones.
+        self._headers = (
+            (b"content-security-policy", _POLICY),
+            *DATA_HEADERS,
+            (b"etag", self._etag.encode()),
+        )
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with the file, or that the browser has it already."""
+        if header(scope, b"if-none-match").removeprefix("W/") != self._etag:
+            await send_response(scope, send, 200, self._body, self._type, self._headers)
+            return
+        fields = [(b"content-length", b"%d" % len(self._body)), *self._headers]  # of what the browser has
+        await send({"type": "http.response.start", "status": 304, "headers": fields})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def routes() -> list[Route]:
+    """Return the routes of the pages and their files."""
+    pages = sorted(path.name for path in _STATIC.glob("*.html") if path.name != "index.html")
+    files = sorted(path.name for path in _STATIC.iterdir() if path.suffix != ".html")
+    return [
+        Route("/", StaticFile("index.html"), methods=["GET"]),
+        *(Route(f"/{name}", StaticFile(name), methods=["GET"]) for name in pages),
+        *(Route(f"/static/{name}", StaticFile(name), methods=["GET"]) for name in files),
+    ]
