@@ -147,8 +147,9 @@ async def test_c5_callback_that_is_not_json(chaos: Chaos) -> None:
 
 async def test_c7_large_callback_for_a_stopped_worker(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
     """The callback is answered within a second, the job ends at its deadline, and the front end leaves cleanly."""
-    with start_proxy(hasty=True) as proxy:
-        async with Chaos(proxy, job_server) as chaos:
+    patience_s = 4 * TIMEOUT_S  # three callbacks of 1 MiB have to be here before the deadline
+    with start_proxy(hasty=True, JOB_TIMEOUT=f"{patience_s:g}") as proxy:
+        async with Chaos(proxy, job_server, timeout_s=patience_s) as chaos:
             jobs = [
                 asyncio.ensure_future(chaos.job(chaos="sigstop@p3", fault="never", ref=f"c7-{n}")) for n in range(3)
             ]

@@ -35,7 +35,7 @@ async def test_l1_client_that_leaves_while_it_waits(chaos: Chaos, way: str) -> N
         await chaos.submission(ref)
         getattr(raw, way)()
     chaos.abandoned += len(refs)
-    await eventually(lambda: chaos.ended_well(len(refs)))
+    await eventually(lambda: chaos.has_ended(*refs))
     for ref in refs:
         story = await chaos.story(ref)
         assert [call["status"] for call in story["callbacks"]] == [200]
@@ -61,7 +61,7 @@ async def test_l3_client_that_never_reads_its_answer(chaos: Chaos) -> None:
     watch = chaos.proxy.stopwatch()
     await raw.send_job(account="l3", ref="l3", fault="big-result")
     chaos.abandoned += 1
-    await eventually(lambda: chaos.ended_well(1), TIMEOUT_S + 1, watch)
+    await eventually(lambda: chaos.has_ended("l3"), TIMEOUT_S + 1, watch)
     await eventually(lambda: not chaos.proxy.serves(raw), TIMEOUT_S + _STALL_S + 3, watch)
     raw.reset()
 
@@ -75,7 +75,7 @@ async def test_l3_client_that_pipelines_and_closes(chaos: Chaos) -> None:
     await raw.send(b"".join(request("/queueJob", body) for body in bodies))
     await chaos.submission(refs[0])
     raw.close()
-    await eventually(lambda: chaos.ended_well(1), TIMEOUT_S + 1, watch)
+    await eventually(lambda: chaos.has_ended(refs[0]), TIMEOUT_S + 1, watch)
     # Each request that was begun is a job that ends; how many were depends on when the close was seen.
     await eventually(lambda: not chaos.proxy.serves(raw))
     await chaos.forget_abandoned(len(refs))

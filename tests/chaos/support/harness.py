@@ -25,6 +25,7 @@ from typing import Any, Final, Self
 from aiohttp import (
     ClientConnectionResetError,
     ClientError,
+    ClientOSError,
     ClientSession,
     ClientTimeout,
     ServerDisconnectedError,
@@ -149,7 +150,7 @@ class Chaos:
         """
         try:
             yield
-        except (ServerDisconnectedError, ClientConnectionResetError):
+        except (ServerDisconnectedError, ClientConnectionResetError, ClientOSError):
             if time.monotonic() - sent_at < _IDLE_S:
                 raise
 
@@ -170,9 +171,9 @@ class Chaos:
         """Return the jobs whose results came late, by the log."""
         return [line["job_id"] for line in self._log_lines() if line.get("late")]
 
-    def ended_well(self, count: int) -> bool:
-        """Return whether so many jobs have ended besides those that were answered."""
-        return len(self._unanswered()) >= count + self.flock.flying
+    def has_ended(self, *accounts: str) -> bool:
+        """Return whether a job of each of these accounts has ended, by the log."""
+        return {line["labels"]["account"] for line in self._ends() if "labels" in line} >= set(accounts)
 
     async def forget_abandoned(self, at_most: int) -> None:
         """Count the jobs that nobody waits for as the proxy did; there are not more than that."""
