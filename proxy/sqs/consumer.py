@@ -131,6 +131,7 @@ class Consumer:
 
     def _took(self, messages: list[Message]) -> None:
         counts, until = self.counts, time.monotonic() + self._visibility_s - _MARGIN_S
+        counts.receives += 1
         counts.by_fate[Fate.RECEIVED] += len(messages)
         oldest = min((message.sent_at for message in messages), default=0.0)
         counts.oldest_s = max(0.0, time.time() - oldest) if oldest else 0.0

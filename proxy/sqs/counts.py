@@ -32,6 +32,8 @@ class Counts:
 
     def __init__(self) -> None:
         self.by_fate: Counter[Fate] = Counter()
+        #: Calls for messages that were answered, and that were not.
+        self.receives = 0
         self.receive_errors = 0
         #: Deliveries that are being dealt with.
         self.in_hand = 0

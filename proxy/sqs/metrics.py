@@ -40,6 +40,9 @@ class QueueMetrics(Collector):
             fates.add_metric((str(fate),), counts.by_fate[fate])
         yield fates
         yield CounterMetricFamily(
+            f"{PREFIX}_queue_receives", "Calls for messages that were answered.", value=counts.receives
+        )
+        yield CounterMetricFamily(
             f"{PREFIX}_queue_receive_errors", "Calls for messages that failed.", value=counts.receive_errors
         )
         yield GaugeMetricFamily(

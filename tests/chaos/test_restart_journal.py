@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,22 +14,12 @@ from pytest_aiohttp import AiohttpServer
 
 from jobserver.app import create_app
 from jobserver.options import Options
+from tests.chaos.support.full_disk import no_room
 from tests.support.http import fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually
-
-
-@contextmanager
-def no_room(proxy: ProxyProcess, journal: Path) -> Iterator[None]:
-    """Let no file of the front end grow beyond the journal's size: what a full disk or a quota does."""
-    soft, hard = resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (Path(f"{journal}-wal").stat().st_size, hard))
-    try:
-        yield
-    finally:
-        resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

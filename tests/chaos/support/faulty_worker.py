@@ -125,6 +125,11 @@ def _send_pickle() -> None:
     time.sleep(60)
 
 
+def _raise() -> NoReturn:
+    """Have a bug."""
+    raise ZeroDivisionError
+
+
 def _send_nonsense() -> None:
     """Say that the job was connected twice over, which cannot be."""
     payload = encode(Progress(job_id=_plan.ref, event=Event.ASSIGN))
@@ -170,6 +175,7 @@ _ACTS: Final[dict[str, Callable[[], None]]] = {
     "truncated": _send_truncated,
     "pickle": _send_pickle,
     "nonsense": _send_nonsense,
+    "bug": _raise,
     "child": _have_child,
     "ignore-term": _ignore_term,
     "dns-fails": _break_resolver(_resolve_nothing),
