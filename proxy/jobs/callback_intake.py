@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
+
+from msgspec.structs import replace
 
 from proxy import log
 from proxy.jobs import log_lines

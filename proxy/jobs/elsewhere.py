@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from proxy import log
 from proxy.jobs import log_lines
@@ -109,7 +111,7 @@ class Elsewhere:
             held = await self._end_within(held, max(_PATIENCE_S, job.deadline - time.monotonic()))
         if held.outcome is not None:
             return held.outcome
-        return replace(failure, submitted=held.submitted) if failure.submitted is Submitted.NO else failure
+        return dataclasses.replace(failure, submitted=held.submitted) if failure.submitted is Submitted.NO else failure
 
     # --- jobs of others ----------------------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 from shared import lifecycle
 from shared.job_server.verdict import outcome_of
@@ -23,12 +24,13 @@ _OVERHEAD_BYTES: Final = 1_000
 LEAST_CHARACTERS: Final = 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Struct, frozen=True, kw_only=True):
     """One job, as far as it is known. Whoever learns more makes a new record with the same id.
 
     A state means what it means in the life cycle. It is recorded before the job may reach it: a record that says
     SUBMITTING belongs to a job that may have been submitted, one that says ACCEPTED to a job that was not.
+
+    Five are made for each job. It is msgspec's: a frozen dataclass of this size takes a hundred times as long to make.
     """
 
     id: str

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from proxy.store.memory import MemoryStore
 from proxy.store.polled import polled_end
@@ -108,7 +110,7 @@ def _written(me: str, known: Record, record: Record) -> Record:
         if not is_open or (record.owner == me != known.owner):
             raise TakenError(known)
         said = record.failure.submitted if record.owner == me else known.submitted
-        failure = replace(record.failure, submitted=said)
+        failure = dataclasses.replace(record.failure, submitted=said)
         return replace(known, state=State.FINISHED, finished_at=record.finished_at, failure=failure)
     if not is_open or known.owner != me or known.state not in {State.ACCEPTED, record.state}:
         raise TakenError(known)

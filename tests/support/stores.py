@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec.structs import replace
 
 from proxy.store.postgresql.leases import Times
 from proxy.store.postgresql.opening import open_store
@@ -61,4 +63,4 @@ def alike(found: Record | None, expected: Record) -> bool:
         times.append((found.finished_at, expected.finished_at))
     near = all(abs(one - other) < _CLOCKS_S for one, other in times)
     same_times = {"accepted_at": 0.0, "deadline_at": 0.0, "finished_at": None}
-    return near and replace(found, **same_times) == replace(expected, **same_times)  # type: ignore[arg-type]
+    return near and replace(found, **same_times) == replace(expected, **same_times)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.store.protocol import JobStore
 from proxy.store.record import Record
@@ -134,7 +135,9 @@ async def test_the_end_of_a_job_is_waited_for(store: JobStore) -> None:
 
 async def test_the_last_job_begun_under_a_key_holds_it(store: JobStore) -> None:
     """Also when the earlier one is heard of again; and that one is found by its id still."""
-    earlier = of(store, finished(key=b"k" * 32, callback=None, failure=replace(_FAILURE, submitted=Submitted.NO)))
+    earlier = of(
+        store, finished(key=b"k" * 32, callback=None, failure=dataclasses.replace(_FAILURE, submitted=Submitted.NO))
+    )
     later = of(store, a_record(key=b"k" * 32))
 
     await store.put(earlier)

@@ -6,10 +6,10 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.postgresql import PostgreSQL
 from proxy.store.postgresql.store import PostgreSQLStore

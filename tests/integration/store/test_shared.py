@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.postgresql import PostgreSQL
 from proxy.store.postgresql.store import PostgreSQLStore

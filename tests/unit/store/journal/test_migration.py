@@ -7,11 +7,11 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.store.journal.file import JournalFile
 from proxy.store.record import Record

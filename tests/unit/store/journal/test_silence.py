@@ -7,11 +7,11 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from proxy import log
 from proxy.jobs.recorder import Recorder
