@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from proxy.jobs import log_lines
 from shared.job_server.verdict import Kind
 from shared.lifecycle import State
+from shared.messages import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.jobs.job import Job
     from proxy.jobs.job_server import ServedJobServer, ServedJobServers
-    from shared.messages import Told
 
 __all__ = ["Asker", "Poller", "Schedule"]
 
@@ -55,6 +55,8 @@ _GROWTH: Final = 2.0
 _REASON_S: Final = 2.0
 #: What a call can come to.
 _OUTCOMES: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.PROGRESS, "cancelled", "unavailable"})
+#: How long a person waits for the job server's answer.
+_NOW_S: Final = 10.0
 #: How long the job server is told to end a job that nobody waits for any more.
 _CANCEL_S: Final = 10.0
 
@@ -137,6 +139,19 @@ class Poller:
             told = await self._ask(job, "outcome", job.deadline)
             schedule.asked(time.monotonic(), notified=notified)
             self._take(job, told)
+
+    async def ask_now(self, job: Job) -> Told:
+        """Ask about `job` because somebody wants to know; what is told is taken as if it had been asked by itself.
+
+        The kind of the answer is `unavailable` where there is nothing to ask by.
+        """
+        server = self.server_of(job)
+        if not server.can_ask(job):
+            lacking = "has not named the job yet" if server.can_be_asked else "has no call that tells how a job is"
+            return Told(job_id=job.id, call="outcome", kind="unavailable", error=f"the job server {lacking}", body=b"")
+        told = await self._ask(job, "outcome", min(job.deadline, time.monotonic() + _NOW_S))
+        self._take(job, told)
+        return told
 
     def _was_notified_early(self, job: Job, server: ServedJobServer) -> bool:
         output = server.profile.callback.correlate_with

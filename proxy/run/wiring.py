@@ -16,8 +16,10 @@ from proxy.api.clients.post_job import QueueJob
 from proxy.api.description import openapi
 from proxy.api.description.docs_page import DocsPage, ProblemPage
 from proxy.api.operators import admin, dashboard
+from proxy.api.operators.asking import AskJobServer
 from proxy.api.operators.instances import InstancesView
 from proxy.api.operators.snapshots import Snapshots
+from proxy.api.operators.status import Status
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded
 from proxy.jobs.callback_intake import CallbackIntake
@@ -178,13 +180,13 @@ def create_app(
         )
     )
     observers.loop_lag.start()
+    status = Status(dispatcher, lambda: pool.on_hold, elsewhere.name)
     snapshots = Snapshots(
         pool_status=pool.status,
         in_flight=in_flight,
-        dispatcher=dispatcher,
         observers=observers,
         max_jobs=settings.max_jobs,
-        instance=elsewhere.name,
+        status=status.shown,
         queue=consumer.counts.shown if consumer else None,
         instances=InstancesView(store, dispatcher, elsewhere).shown if peers is not None else None,
     )
@@ -192,7 +194,10 @@ def create_app(
     admin_routes = [
         Route("/workers", admin.Workers(pool.status), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observers.metrics), methods=["GET"]),
-        *dashboard.routes(snapshots, find, dashboard.StopJob(dispatcher, elsewhere, find)),
+        Route("/status", status, methods=["GET"]),
+        *dashboard.routes(
+            snapshots, find, dashboard.StopJob(dispatcher, elsewhere, find), AskJobServer(in_flight, poller)
+        ),
     ]
     public_routes = client_routes if settings.callback_port is not None else [*callbacks, *client_routes]
     return App(

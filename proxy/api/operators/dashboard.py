@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.api.clients.authorization import Authorization
+    from proxy.api.operators.asking import AskJobServer
     from proxy.api.operators.snapshots import Snapshots
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.elsewhere import Elsewhere
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
-__all__ = ["Events", "FindJob", "StopJob", "routes"]
+__all__ = ["Events", "FindJob", "StopJob", "check_same_origin", "routes"]
 
 #: A page that reads nothing for this long is disconnected.
 _PATIENCE_S: Final = 10.0
@@ -46,13 +47,14 @@ _STOP_WAIT_S: Final = 2.0
 _EVENTS_HEADERS: Final = (*DATA_HEADERS, (b"x-accel-buffering", b"no"))
 
 
-def routes(snapshots: Snapshots, find: FindJob, stop: StopJob) -> list[Route]:
+def routes(snapshots: Snapshots, find: FindJob, stop: StopJob, ask: AskJobServer) -> list[Route]:
     """Return the dashboard's routes."""
     return [
         *pages.routes(),
         Route("/events", Events(snapshots), methods=["GET"]),
         Route("/jobs/{id}", find, methods=["GET"]),
         Route("/jobs/{id}/stop", stop, methods=["POST"]),
+        Route("/jobs/{id}/ask", ask, methods=["POST"]),
     ]
 
 
@@ -195,7 +197,7 @@ class StopJob:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Stop the job and answer with its state."""
-        _check_same_origin(scope)
+        check_same_origin(scope)
         job_id = scope["path_params"]["id"]
         job = self._dispatcher.cancel(job_id, by="an operator")
         if job is None:
@@ -212,7 +214,8 @@ class StopJob:
         await self._elsewhere.cancel(record, by="an operator")
 
 
-def _check_same_origin(scope: Scope) -> None:
+def check_same_origin(scope: Scope) -> None:
+    """Raises RequestError if the request is not one of our own pages'."""
     host = header(scope, b"host")
     sound = (
         header(scope, b"x-requested-by") == "dashboard"
@@ -220,4 +223,4 @@ def _check_same_origin(scope: Scope) -> None:
         and header(scope, b"sec-fetch-site") in {"", "same-origin"}
     )
     if not sound:
-        raise RequestError(Code.FORBIDDEN, "only the dashboard's own page can stop a job")
+        raise RequestError(Code.FORBIDDEN, "only the dashboard's own pages can do that")

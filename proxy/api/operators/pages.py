@@ -28,8 +28,8 @@ _TYPES: Final = {
 }
 #: Nothing from other hosts, no inline script or style, and text never becomes markup (Trusted Types).
 _POLICY: Final = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 #: For what a page asks for: only this address may read it, and nobody keeps it.
 DATA_HEADERS: Final = (

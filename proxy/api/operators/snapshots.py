@@ -17,7 +17,6 @@ from proxy.workers.status import WORKER_STATES
 from shared.lifecycle import State
 
 if TYPE_CHECKING:
-    from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.in_flight import InFlight
     from proxy.observe.observers import Observers
     from proxy.workers.status import PoolStatus, WorkerStatus
@@ -40,14 +39,13 @@ class Snapshots:
         *,
         pool_status: Callable[[], PoolStatus],
         in_flight: InFlight,
-        dispatcher: Dispatcher,
         observers: Observers,
         max_jobs: int,
-        instance: str = "",
+        status: Callable[[], dict[str, object]],
         queue: Callable[[], dict[str, object]] | None = None,
         instances: Callable[[], dict[str, object]] | None = None,
     ) -> None:
-        """`instance`: what people call this one, where there may be others.
+        """`status` returns how the proxy is, in a few words.
 
         `queue` returns the figures of the queue entrance, `instances` those of the other instances; None: there are
         none.
@@ -56,10 +54,9 @@ class Snapshots:
         self._queue = queue
         self._pool_status = pool_status
         self._in_flight = in_flight
-        self._dispatcher = dispatcher
         self._observers = observers
         self._max_jobs = max_jobs
-        self._instance = instance
+        self._status = status
         self._memory = WorkerMemory()
         self._next: asyncio.Future[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -96,7 +93,7 @@ class Snapshots:
         by_state = self._in_flight.by_state()
         seconds = self._observers.history.seconds()
         return {
-            "instance": self._instance,
+            "status": self._status(),
             "now": round(time.time(), 1),
             "second": int(time.monotonic()),
             "seconds": SECONDS,
@@ -104,8 +101,6 @@ class Snapshots:
             "in_flight": {str(state): by_state[state] for state in _IN_FLIGHT},
             "limit": self._max_jobs,
             "accepted": self._in_flight.added,
-            "draining": self._dispatcher.draining,
-            "on_hold": pool.on_hold,
             "lag_ms": [round(lag.last_s * 1000, 1), round(lag.worst_s * 1000, 1)],
             "worker_states": WORKER_STATES,
             "workers": self._rows(pool.workers),

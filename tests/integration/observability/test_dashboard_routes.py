@@ -16,7 +16,7 @@ from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually
 
-_ROUTES: Final = ("/", "/static/dashboard.js", "/static/dashboard.css", "/events", "/metrics", "/workers")
+_ROUTES: Final = ("/", "/static/now.js", "/static/style.css", "/events", "/metrics", "/workers")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ async def test_a_local_name_reads_all(client: ClientSession, proxy: ProxyProcess
 
 async def test_the_page_may_load_from_nowhere_else(client: ClientSession, proxy: ProxyProcess) -> None:
     """The policy forbids other hosts and inline code; the files name no other host."""
-    for path in ("/", "/static/dashboard.js", "/static/jobs.js", "/static/dashboard.css"):
+    for path in ("/", "/jobs.html", "/static/now.js", "/static/jobs.js", "/static/style.css"):
         answer = await fetch(client, "GET", proxy.admin + path)
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
@@ -94,7 +94,7 @@ async def test_the_page_may_load_from_nowhere_else(client: ClientSession, proxy:
 
 async def test_a_file_that_the_browser_has_is_not_sent_again(client: ClientSession, proxy: ProxyProcess) -> None:
     """304 by the hash of what is in it, on the same connection as what comes next; another hash gets the file."""
-    for path in ("/", "/static/dashboard.css"):
+    for path in ("/", "/static/style.css"):
         first = await fetch(client, "GET", proxy.admin + path)
         assert (first.status, first.headers["Cache-Control"]) == (200, "no-cache")
         again = await fetch(client, "GET", proxy.admin + path, headers={"If-None-Match": first.headers["ETag"]})

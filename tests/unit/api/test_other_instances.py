@@ -145,6 +145,19 @@ async def test_an_operator_stops_a_job_at_any_instance(pair: list[WholeApp]) -> 
     assert not here.parts.in_flight
 
 
+async def test_the_job_server_is_asked_now_where_the_job_is(pair: list[WholeApp]) -> None:
+    """Elsewhere nobody could say what was answered; and not for a page of another site."""
+    here, _ = pair
+    job = await here.waiting()
+    headers = {"Host": "127.0.0.1", "Origin": "http://127.0.0.1", "X-Requested-By": "dashboard"}
+
+    answers = [await app.ask_admin("POST", f"/jobs/{job.id}/ask", headers=headers) for app in pair]
+    foreign = await here.ask_admin("POST", f"/jobs/{job.id}/ask", headers=headers | {"Origin": "http://evil.example"})
+
+    assert [answer.status for answer in (*answers, foreign)] == [200, 404, 403]
+    assert answers[0].document["kind"] == "unavailable"
+
+
 async def test_only_so_many_wait_for_jobs_elsewhere(pair: list[WholeApp], monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are told what there is; or, where nothing else can be told, to come again."""
     here, there = pair
@@ -197,7 +210,7 @@ async def test_without_the_store_nobody_knows_of_jobs_elsewhere(pair: list[Whole
 
 async def test_the_dashboard_says_which_instance_it_shows(pair: list[WholeApp]) -> None:
     """There are several tabs open."""
-    names = [json.loads(app.parts.snapshots.first())["instance"] for app in pair]
+    names = [json.loads(app.parts.snapshots.first())["status"]["instance"] for app in pair]
 
     assert names == ["east", "west"]
 

@@ -161,6 +161,24 @@ async def test_nothing_is_asked_of_a_job_whose_callback_comes() -> None:
     assert instance.asker.asked == []
 
 
+async def test_a_person_can_have_it_asked_now() -> None:
+    """Whatever the answer says counts, as if the time had come; where there is nothing to ask by, it says why."""
+    instance = Instance(profile="replicate", job_timeout_s=100)
+    job = await waiting(instance)
+    assert (await instance.poller.ask_now(job)).error == "the job server has not named the job yet"
+    job.learn({"status_url": "/1"}, from_reply=True)
+    instance.asker.answers = [told(Kind.PROGRESS, state="processing"), told(Kind.SUCCEEDED, RESULT)]
+    assert (await instance.poller.ask_now(job)).kind == Kind.PROGRESS
+    assert (job.remote_state, job.progress_count) == ("processing", 1)
+    assert (await instance.poller.ask_now(job)).kind == Kind.SUCCEEDED
+    assert await job.outcome == Succeeded(body=RESULT)
+
+    other = Instance()
+    answer = await other.poller.ask_now(await waiting(other))
+    assert (answer.kind, answer.error) == ("unavailable", "the job server has no call that tells how a job is")
+    assert other.asker.asked == []
+
+
 async def test_nothing_is_asked_before_the_names_are_there() -> None:
     """They come with the reply, or with a callback."""
     instance = Instance(profile="replicate", job_timeout_s=100)

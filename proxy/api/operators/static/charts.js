@@ -55,7 +55,7 @@ export function drawRate(canvas, points) {
     sheet.pen.fillRect(x(index) - width / 2, y(high), width, y(low) - y(high));
   };
   points.forEach(([ended, failed], index) => {
-    if (ended > failed) bar(index, 0, ended - failed, "--ok");
+    if (ended > failed) bar(index, 0, ended - failed, "--ok-fill");
     if (failed) bar(index, ended - failed, ended, "--bad");
   });
   const total = points.reduce((sum, point) => sum + point[0], 0);
@@ -72,6 +72,7 @@ export function drawLatency(canvas, points, format) {
     const { pen } = sheet;
     pen.strokeStyle = pen.fillStyle = sheet.ink.getPropertyValue(colour);
     pen.lineWidth = 1.6;
+    pen.setLineDash(column === 3 ? [5, 3] : []); // without colours, too
     pen.beginPath();
     let drawn = -9;
     points.forEach((point, index) => {
@@ -81,6 +82,7 @@ export function drawLatency(canvas, points, format) {
       drawn = index;
     });
     pen.stroke();
+    pen.setLineDash([]);
     points.forEach((point, index) => point[0] && pen.fillRect(x(index) - 1, y(point[column]) - 1, 2, 2));
   }
   canvas.setAttribute("aria-label", `Latency over the last five minutes: at most ${format(highest)}`);

@@ -21,6 +21,65 @@ export function paint(element, name) {
   return element;
 }
 
+/** A link to another page of ours, or to a place on this one. */
+export function link(address, text, classes = "") {
+  const element = make("a", classes, text);
+  element.href = address;
+  return element;
+}
+
+/** A button that does `act` when it is pressed. */
+export function button(text, act, classes = "") {
+  const element = make("button", classes, text);
+  element.type = "button";
+  element.addEventListener("click", act);
+  return element;
+}
+
+/** Terms and what they are; those without a value are left out. */
+export function facts(pairs) {
+  const known = Object.entries(pairs).filter(([, value]) => value != null && value !== "");
+  return make("dl", "facts", ...known.map(([name, value]) =>
+    make("div", "", make("dt", "", name), make("dd", "", value instanceof Node ? value : String(value)))));
+}
+
+/** A table from the names of its columns and its rows; `numbers` are the columns that are aligned to the right. */
+export function table(caption, columns, rows, numbers = []) {
+  const cell = (tag, value, index) => make(tag, numbers.includes(index) ? "number" : "", value instanceof Node ? value : String(value ?? "–"));
+  const head = columns.map((name, index) => {
+    const th = cell("th", name, index);
+    th.scope = "col";
+    return th;
+  });
+  const element = make("table", "",
+    make("caption", "unseen", caption),
+    make("thead", "", make("tr", "", ...head)),
+    make("tbody", "", ...rows.map((row) => make("tr", "", ...row.map((value, index) => cell("td", value, index))))));
+  return scroll(caption, element);
+}
+
+/** A part of the page that scrolls by itself where it is too wide, with the keyboard too. */
+export function scroll(name, ...children) {
+  const box = make("div", "scroll", ...children);
+  box.tabIndex = 0;
+  box.setAttribute("role", "region");
+  box.setAttribute("aria-label", `${name}, table`); // no two places are to have one name
+  return box;
+}
+
+/** What is shown on demand. */
+export const more = (title, ...children) => make("details", "more", make("summary", "", title), ...children);
+
+/** A button that copies `text()`. */
+export function copyButton(name, text) {
+  const element = button(name, async () => {
+    const copied = await navigator.clipboard?.writeText(text()).then(() => true, () => false);
+    say(element, copied ? "Copied" : "Copying is not allowed here");
+    setTimeout(() => say(element, name), 2000);
+  });
+  return element;
+}
+
 const seconds = (value, digits) => `${value.toFixed(digits)} s`;
 
 /** Milliseconds, for a person. */
@@ -31,7 +90,9 @@ export function duration(ms) {
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 60_000) return seconds(ms / 1000, ms < 10_000 ? 2 : 1);
   const minutes = Math.floor(ms / 60_000);
-  return minutes < 60 ? `${minutes} min ${Math.floor((ms % 60_000) / 1000)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (minutes < 60) return `${minutes} min ${Math.floor((ms % 60_000) / 1000)} s`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
 const instant = new Intl.DateTimeFormat(undefined, {
@@ -40,6 +101,24 @@ const instant = new Intl.DateTimeFormat(undefined, {
 
 /** A Unix time in seconds, for a person: date, time and zone. */
 export const time = (seconds) => instant.format(seconds * 1000);
+
+const brief = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const year = (seconds) => new Date(seconds * 1000).getFullYear();
+
+/** What the times are in: the reader's own zone. */
+export const zone = new Intl.DateTimeFormat(undefined, { timeZoneName: "short" }).formatToParts().find(({ type }) => type === "timeZoneName").value;
+
+/** The same as an element that programs can read as well; `short`: in a column that names the zone. */
+export function when(seconds, { short = false } = {}) {
+  if (seconds == null) return "–";
+  const element = make("time", "", short && year(seconds) === year(Date.now() / 1000) ? brief.format(seconds * 1000) : time(seconds));
+  element.title = time(seconds);
+  element.dateTime = new Date(seconds * 1000).toISOString();
+  return element;
+}
+
+/** A whole number, for a person. */
+export const count = (value) => (value == null ? "–" : value.toLocaleString());
 
 /** KiB, for a person. */
 export function memory(kib) {

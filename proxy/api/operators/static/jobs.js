@@ -1,150 +1,125 @@
-// Jobs: a card with the whole life of one, the list of failures, the oldest in flight, and the button that stops one.
+// The list of jobs: a page of it, how many there are of which kind, and the way to the next page.
 
-import { $, duration, make, paint, say, shares, time } from "./dom.js";
-import { idButton } from "./workers.js";
+import { ask } from "./api.js";
+import { curlButton } from "./curl.js";
+import { $, count, duration, link, make, say, time, when, zone } from "./dom.js";
+import { address, changed, Filters, params, query, trouble } from "./filters.js";
+import { watch } from "./layout.js";
+import { outcome } from "./outcome.js";
 
-const MEANING = {
-  assign: "assigned to a worker",
-  connected: "connected to the job server",
-  refused: "refused by the job server",
-  "reply-read": "the job server replied",
-  progress: "the job server said how far it is",
-  callback: "the callback arrived",
-  finish: "finished",
-};
+const FOLLOW_MS = 5000;
+const filters = new Filters(() => show({ moved: true }), "any time");
+let asking = new AbortController();
+let counted = false;
 
-/** Return everything about one job. */
-export function card(job) {
-  const facts = {
-    job: job.job_id,
-    outcome: job.outcome ?? job.state,
-    submitted: job.submitted,
-    worker: job.worker_pid ?? "–",
-    total: duration(job.total_ms),
-    finished: job.finished_at ? time(job.finished_at) : "in flight",
-    profile: job.profile,
-    "job server's id": job.remote_id ?? "–",
-    progress: job.progress ? `${job.progress.state ?? "unnamed"}, ${job.progress.count} in all` : "–",
-  };
-  const list = make("dl", "", ...Object.entries(facts).map(([name, value]) =>
-    make("div", "", make("dt", "", name), make("dd", "", String(value)))));
-  const parts = [list];
-  if (job.detail) parts.push(make("p", "", job.detail));
-  if (job.phases.length) parts.push(timeLine(job));
-  return make("div", "job", ...parts);
+async function show({ moved = false } = {}) {
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  const some = params();
+  if (!counted) some.set("counts", "yes"); // a later page has none by itself
+  $("list").ariaBusy = "true";
+  heads(some);
+  try {
+    const answer = await ask(`jobs?${query(some)}`, signal);
+    trouble(null);
+    draw(answer, moved);
+  } catch (problem) {
+    if (signal.aborted) return;
+    trouble(problem);
+    say($("total"), "");
+  }
+  $("list").ariaBusy = "false";
 }
 
-function timeLine(job) {
-  const bar = make("div", "bar", ...job.phases.map(([name, ms]) => {
-    const part = paint(make("span", "", `${name} ${duration(ms)}`), name);
-    part.style.flex = `${Math.max(ms, job.total_ms / 200)} 1 0`;
-    part.title = `${name} ${duration(ms)}`;
-    part.classList.toggle("thin", ms < job.total_ms * 0.12); // its words would be cut off; they stand below as well
+function draw(answer, moved) {
+  $("rows").replaceChildren(...answer.jobs.map(row));
+  $("table").classList.toggle("alone", answer.jobs.every((job) => job.instance == null));
+  if (answer.counts) {
+    counted = true;
+    filters.facets(answer.counts);
+    totals(answer.counts);
+  }
+  partial(answer);
+  paging(answer);
+  if (moved && params().has("after")) $("list-title").focus();
+}
+
+function totals({ total, complete, counted_to: countedTo }) {
+  const least = complete ? "" : " or more";
+  say($("total"), total === 1 && complete ? "1 job" : `${count(total)}${least} jobs`);
+  say($("counted"), complete ? "" : `Counted are those that ended since ${time(countedTo)}.`);
+}
+
+function partial({ jobs, complete, searched_to: searchedTo, next }) {
+  $("partial").hidden = complete && jobs.length > 0;
+  const way = next ? " “Go on” goes on from there." : "";
+  const searched = searchedTo == null ? "" : ` The search has come to ${time(searchedTo)}.${way}`;
+  say($("partial"), (jobs.length ? "" : complete ? "There are no such jobs." : "None so far.") + searched);
+}
+
+function paging({ next, complete }) {
+  const parts = [];
+  if (params().has("after")) parts.push(link(address("jobs.html", changed({})), "First page"));
+  if (next) {
+    const some = params();
+    some.set("after", next);
+    parts.push(link(address("jobs.html", some), complete ? "Next page" : "Go on"));
+  }
+  $("paging").replaceChildren(...parts.map((part) => {
+    part.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // to a tab of its own
+      event.preventDefault();
+      history.pushState(null, "", part.href);
+      show({ moved: true });
+    });
     return part;
   }));
-  const ticks = make("div", "ticks", ...job.events.map(([at, event]) => {
-    const tick = make("span");
-    tick.style.left = `${Math.min(100, (100 * at) / (job.total_ms || 1))}%`;
-    tick.title = `${event} after ${duration(at)}`;
-    return tick;
-  }));
-  const line = (at, text) => make("li", "", make("span", "at", at), make("span", "", text));
-  const events = make("ol", "events", line("0 ms", "accepted"),
-    ...job.events.map(([at, event]) => line(duration(at), MEANING[event] ?? event)));
-  const phases = make("p", "soft", job.phases.map(([name, ms]) => `${name} ${duration(ms)}`).join(" · "));
-  return make("div", "line", bar, ticks, phases, events);
 }
 
-/** The last failures, newest first; what a reader has opened stays open. */
-export class Failures {
-  #newest = "";
-
-  show(failures) {
-    const newest = `${failures[0]?.job_id} ${failures.length}`;
-    if (newest === this.#newest) return;
-    this.#newest = newest;
-    const kept = new Map([...$("failure-list").children].map((entry) => [entry.dataset.job, entry]));
-    $("failure-list").replaceChildren(...failures.map((job) => kept.get(job.job_id) ?? this.#entry(job)));
-    $("no-failures").hidden = failures.length > 0;
-  }
-
-  #entry(job) {
-    const summary = make("summary", "",
-      make("time", "soft", time(job.finished_at)),
-      make("span", "code", job.outcome),
-      make("span", "", `submitted: ${job.submitted}`),
-      make("span", "soft", duration(job.total_ms)),
-      make("code", "", job.job_id));
-    const entry = make("details", "", summary);
-    entry.dataset.job = job.job_id;
-    entry.addEventListener("toggle", () => entry.childElementCount === 1 && entry.append(card(job)));
-    return entry;
-  }
+/** The heads of the columns say how the list is sorted, and change it; the links below it keep what is filtered. */
+function heads(some) {
+  const sort = some.get("sort") ?? "newest";
+  $("by-time").closest("th").ariaSort = { newest: "descending", oldest: "ascending" }[sort] ?? "none";
+  $("by-length").closest("th").ariaSort = sort === "slowest" ? "descending" : "none";
+  const these = changed({ sort: "", limit: "", counts: "" });
+  $("patterns").href = address("patterns.html", these);
+  $("json").href = address("jobs", these);
 }
 
-/** The jobs in flight: how many are in which state, and the oldest of them. */
-export class InFlight {
-  #open;
+$("by-time").addEventListener("click", () => filters.change({ sort: (params().get("sort") ?? "newest") === "newest" ? "oldest" : "" }));
+$("by-length").addEventListener("click", () => filters.change({ sort: "slowest" }));
 
-  constructor(open) {
-    this.#open = open;
-  }
-
-  show(snapshot) {
-    shares($("job-states"), $("job-legend"), snapshot.in_flight);
-    const body = $("oldest");
-    const kept = new Map([...body.children].map((line) => [line.dataset.job, line]));
-    const lines = snapshot.oldest.map(([id, state, age]) => {
-      const line = kept.get(id) ?? this.#line(id);
-      say(line.children[1], state);
-      paint(line.children[1], state);
-      say(line.children[2], duration(age * 1000));
-      return line;
-    });
-    if (lines.length !== body.childElementCount || lines.some((line, index) => body.children[index] !== line)) {
-      replaceKeepingFocus(body, lines);
-    }
-    $("no-jobs").hidden = lines.length > 0;
-    body.closest(".scroll").hidden = !lines.length;
-  }
-
-  #line(id) {
-    const line = make("tr", "", make("td", "", idButton(id, this.#open)), make("td", "state"), make("td", "number"),
-      make("td", "number", stopButton(id, this.#open)));
-    line.dataset.job = id;
-    return line;
-  }
+function row(job) {
+  const id = link(`job.html?id=${encodeURIComponent(job.job_id)}`, job.job_id.slice(0, 12), "id");
+  id.title = job.job_id;
+  const words = make("span", "words", job.error || job.detail || (job.worker_end ? `worker: ${job.worker_end}` : ""));
+  words.title = words.textContent;
+  const labels = Object.entries(job.labels ?? {}).map(([name, value]) => `${name}=${value}`).join(" ");
+  const cells = [
+    job.finished_at == null ? "in flight" : when(job.finished_at, { short: true }),
+    id,
+    outcome(job),
+    job.submitted,
+    duration(job.total_ms),
+    Object.assign(make("span", "words", labels), { title: labels }),
+    words,
+    job.profile ?? "–",
+    job.instance ?? "–",
+  ];
+  return make("tr", "", ...cells.map((cell, index) => make("td", index === 4 ? "number" : "", cell)));
 }
 
-function replaceKeepingFocus(body, lines) {
-  const focused = document.activeElement;
-  for (const line of [...body.children]) if (!lines.includes(line)) line.remove();
-  lines.forEach((line, index) => body.children[index] !== line && body.insertBefore(line, body.children[index] ?? null));
-  if (body.contains(focused)) focused.focus();
+$("curl").append(curlButton(() => $("json").href));
+
+async function follow() {
+  await new Promise((resolve) => setTimeout(resolve, FOLLOW_MS));
+  if ($("follow").checked && !document.hidden && !params().has("after")) await show();
+  follow();
 }
 
-/** A button that stops a job, after a question; `done` hears its id. */
-export function stopButton(id, done) {
-  const button = make("button", "", "Stop");
-  button.type = "button";
-  button.setAttribute("aria-label", `Stop job ${id}`);
-  button.addEventListener("click", async () => {
-    if (!(await confirmed(id))) return;
-    button.disabled = true;
-    const path = `jobs/${encodeURIComponent(id)}/stop`;
-    const answer = await fetch(path, { method: "POST", headers: { "X-Requested-By": "dashboard" } }).catch(() => null);
-    button.disabled = false;
-    if (answer?.ok || answer?.status === 404) done(id);
-    else button.textContent = "Stopping failed";
-  });
-  return button;
-}
-
-function confirmed(id) {
-  const dialog = $("stop-dialog");
-  say($("stop-id"), id);
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) =>
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "stop"), { once: true }));
-}
+say($("by-time"), `Ended (${zone})`);
+$("narrow").open = matchMedia("(min-width: 62rem)").matches;
+show();
+follow();
+watch(() => show());

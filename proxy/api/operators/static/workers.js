@@ -1,6 +1,7 @@
 // Every worker in one table, of which only the rows in sight exist: thousands of workers cost what twenty do.
 
 import { $, duration, make, memory, paint, say, shares } from "./dom.js";
+import { jobLink } from "./in_flight.js";
 
 const ROW_PX = 32;
 const BEYOND = 6;
@@ -12,10 +13,8 @@ export class Workers {
   #states = [];
   #column = AGE;
   #sign = -1;
-  #open;
 
-  constructor(open) {
-    this.#open = open;
+  constructor() {
     $("worker-scroll").addEventListener("scroll", () => this.#draw(), { passive: true });
     $("worker-filter").addEventListener("change", () => this.#arrange());
     for (const button of document.querySelectorAll("[data-column]")) {
@@ -82,7 +81,7 @@ export class Workers {
     say(cells[3], done);
     say(cells[4], memory(kib));
     if (job === null) say(cells[5], "–");
-    else if (cells[5].textContent !== job) cells[5].replaceChildren(idButton(job, this.#open));
+    else if (cells[5].textContent !== job) cells[5].replaceChildren(jobLink(job));
     cells[5].className = "";
   }
 }
@@ -96,12 +95,4 @@ function space(line, rows) {
     cell.style.height = "inherit";
     cell.style.border = rows ? "" : "0";
   }
-}
-
-/** A job's id that opens the job. */
-export function idButton(job, open) {
-  const button = make("button", "id", job);
-  button.type = "button";
-  button.addEventListener("click", () => open(job));
-  return button;
 }

@@ -46,9 +46,9 @@ def _feed() -> tuple[Snapshots, _Pool]:
     feed = Snapshots(
         pool_status=pool.status,
         in_flight=InFlight(),
-        dispatcher=cast("Any", SimpleNamespace(draining=False)),
         observers=Observers(),
         max_jobs=1,
+        status=dict,
     )
     return feed, pool
 

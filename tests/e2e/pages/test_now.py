@@ -1,114 +1,72 @@
-"""The dashboard in a real browser, before a real proxy."""
+"""What happens now, in a real browser, before a real proxy."""
 
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
 import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 
-from tests.support.browser import BROWSER, DRIVER, browser, errors_in_console, run
+from tests.support.browser import errors_in_console, run
+from tests.support.operators import MARKS, Later, Operated, post, text
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.stopwatch import Stopwatch
-from tests.support.waiting import IN_VAIN_S, eventually_blocking
+from tests.support.waiting import eventually_blocking
 
-pytestmark = [
-    pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Debian's packages chromium and chromium-driver"),
-    pytest.mark.timeout(240),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = MARKS
 _MARKUP: Final = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
 _STATIC: Final = ROOT / "proxy" / "api" / "operators" / "static"
 
 
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[ProxyProcess]:
-    """One proxy with its embedded job server for all tests here."""
-    with ProxyProcess.started(WORKER_SPARES="4", JOB_TIMEOUT="20") as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """One browser for all tests here."""
-    with browser(tmp_path_factory.mktemp("profile")) as chrome:
-        yield chrome
+@pytest.fixture
+def proxy(operated: Operated) -> ProxyProcess:
+    """The proxy's process."""
+    return operated.process
 
 
 @pytest.fixture
 def page(driver: Chrome, proxy: ProxyProcess) -> Iterator[Chrome]:
     """The dashboard, live; whatever a test does with it, it reports no error."""
     driver.get(f"{proxy.admin}/")
-    eventually_blocking(lambda: _text(driver, "status") == "live")
+    eventually_blocking(lambda: text(driver, "status") == "live")
     yield driver
     assert errors_in_console(driver) == []
 
 
-def _text(driver: Chrome, name: str) -> str:
-    return str(run(driver, "return document.getElementById(arguments[0]).textContent", name))
-
-
-def _post(proxy: ProxyProcess, **job: object) -> tuple[int, dict[str, Any]]:
-    body = json.dumps({"account": f"dashboard-{time.monotonic_ns()}", **job}).encode()
-    request = urllib.request.Request(proxy.queue_job, body, {"Content-Type": "application/json"})  # noqa: S310 - http
-    try:
-        with urllib.request.urlopen(request, timeout=IN_VAIN_S) as answer:  # noqa: S310 - http
-            return answer.status, {"job_id": answer.headers["Job-Id"], **json.load(answer)}
-    except urllib.error.HTTPError as exc:
-        with exc:
-            return exc.code, json.load(exc)
-
-
-class _Later:
-    """A job that is posted from a thread; its answer comes with `answer`."""
-
-    def __init__(self, proxy: ProxyProcess, **job: object) -> None:
-        self._answers: list[tuple[int, dict[str, Any]]] = []
-        self._thread = threading.Thread(target=lambda: self._answers.append(_post(proxy, **job)), daemon=True)
-        self._thread.start()
-
-    def answer(self) -> tuple[int, dict[str, Any]]:
-        """Wait for the answer."""
-        self._thread.join(40)
-        return self._answers[0]
-
-
-def _find(driver: Chrome, job_id: str) -> str:
-    field = driver.find_element(By.ID, "job-id")
+def _find(driver: Chrome, name: str) -> str:
+    """Look a job up by the field at the top; return what its page says, once it says anything."""
+    field = driver.find_element(By.ID, "search-text")
     field.clear()
-    field.send_keys(job_id, Keys.ENTER)
-    eventually_blocking(lambda: job_id in _text(driver, "found"))
-    return _text(driver, "found")
+    field.send_keys(name, Keys.ENTER)
+    eventually_blocking(lambda: name in text(driver, "main"))
+    return text(driver, "main")
 
 
 def test_it_shows_jobs_and_workers_as_they_come_and_go(page: Chrome, proxy: ProxyProcess) -> None:
     """A job in flight appears with its state, its worker too, and both go when it ends; the totals move."""
-    job = _Later(proxy, duration=3)
-    eventually_blocking(lambda: "waiting" in _text(page, "oldest"))
-    assert "waiting 1" in _text(page, "job-legend")
+    job = Later(proxy, duration=3)
+    eventually_blocking(lambda: "waiting" in text(page, "oldest"))
+    assert "waiting 1" in text(page, "job-legend")
     job_id = run(page, "return document.querySelector('#oldest .id').textContent")
-    eventually_blocking(lambda: job_id in _text(page, "worker-rows"))
-    assert int(_text(page, "worker-count")) >= 4
-    eventually_blocking(lambda: "MB" in _text(page, "worker-rows"))
+    eventually_blocking(lambda: job_id in text(page, "worker-rows"))
+    assert int(text(page, "worker-count")) >= 4
+    eventually_blocking(lambda: "MB" in text(page, "worker-rows"))
     assert job.answer()[0] == 200
-    eventually_blocking(lambda: "waiting 0" in _text(page, "job-legend"))
+    eventually_blocking(lambda: "waiting 0" in text(page, "job-legend"))
     assert run(page, "return document.getElementById('oldest').childElementCount") == 0
 
 
 def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyProcess) -> None:
     """The list of failures has the newest first; opened by keyboard it tells phases and events."""
-    status, document = _post(proxy, fault="refuse")
+    status, document = post(proxy, fault="refuse")
     assert status == 500
     job_id = document["job_id"]
     entry = eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, f'details[data-job="{job_id}"]'))[0]
@@ -122,7 +80,7 @@ def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyP
 
 def test_a_job_is_found_by_its_id(page: Chrome, proxy: ProxyProcess) -> None:
     """A job that ended well is found, with every phase of its life; an id that is nobody's is told to be so."""
-    _, answer = _post(proxy, duration=0)
+    _, answer = post(proxy, duration=0)
     shown = _find(page, answer["job_id"])
     assert "succeeded" in shown
     assert all(phase in shown for phase in ("queue", "start", "submission", "job", "delivery"))
@@ -132,10 +90,10 @@ def test_a_job_is_found_by_its_id(page: Chrome, proxy: ProxyProcess) -> None:
 
 def test_what_others_say_never_becomes_markup(page: Chrome, proxy: ProxyProcess) -> None:
     """Markup in a job and in a search stays text, and nothing of it runs; the browser itself would refuse it."""
-    _post(proxy, fault="failed", note=_MARKUP, ref=_MARKUP)
+    post(proxy, fault="failed", note=_MARKUP, ref=_MARKUP)
     _find(page, _MARKUP)
     assert run(page, "return document.querySelectorAll('main img, main b').length") == 0
-    assert page.title == "Async job proxy"
+    assert "owned" not in page.title
     with pytest.raises(Exception, match="TrustedHTML"):
         run(page, "document.body.innerHTML = '<b>bold</b>'")
     page.get_log("browser")  # type: ignore[no-untyped-call] # that attempt is no error of the page's
@@ -143,21 +101,18 @@ def test_what_others_say_never_becomes_markup(page: Chrome, proxy: ProxyProcess)
 
 def test_a_job_is_stopped_by_keyboard_alone(page: Chrome, proxy: ProxyProcess) -> None:
     """Find a job, press Stop, confirm: its client is answered `cancelled`. The first question stops nothing."""
-    job = _Later(proxy, duration=15)
-    button = eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, "#oldest button[aria-label^='Stop job']"))[
-        0
-    ]
-    button.send_keys(Keys.ENTER)
-    eventually_blocking(lambda: page.find_element(By.ID, "stop-dialog").is_displayed())
+    job = Later(proxy, duration=15)
+    stop = "#oldest button[aria-label^='Stop job']"
+    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, stop))[0].send_keys(Keys.ENTER)
+    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
     ActionChains(page).send_keys(Keys.ENTER).perform()  # what has the focus first is "Keep it running"
-    eventually_blocking(lambda: not page.find_element(By.ID, "stop-dialog").is_displayed())
+    eventually_blocking(lambda: not page.find_elements(By.CSS_SELECTOR, "dialog"))
     assert run(page, "return document.getElementById('oldest').childElementCount") == 1
-    page.find_element(By.CSS_SELECTOR, "#oldest button[aria-label^='Stop job']").send_keys(Keys.ENTER)
-    eventually_blocking(lambda: page.find_element(By.ID, "stop-dialog").is_displayed())
+    page.find_element(By.CSS_SELECTOR, stop).send_keys(Keys.ENTER)
+    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
     ActionChains(page).send_keys(Keys.TAB, Keys.ENTER).perform()
     status, document = job.answer()
     assert (status, document["code"], document["submitted"]) == (500, "cancelled", "yes")
-    eventually_blocking(lambda: "cancelled" in _text(page, "found"))
 
 
 def test_it_follows_the_readers_colour_scheme(page: Chrome) -> None:
@@ -176,7 +131,7 @@ def test_it_follows_the_readers_colour_scheme(page: Chrome) -> None:
 
 def test_it_is_readable_on_a_phone(page: Chrome, proxy: ProxyProcess) -> None:
     """Nothing sticks out of a narrow screen, and the button that stops a job is within it."""
-    job = _Later(proxy, duration=2)
+    job = Later(proxy, duration=2)
     metrics = {"width": 380, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
@@ -193,7 +148,7 @@ def test_it_is_readable_on_a_phone(page: Chrome, proxy: ProxyProcess) -> None:
 
 def test_times_have_a_date_and_a_zone(page: Chrome, proxy: ProxyProcess) -> None:
     """Whoever reads a failure the next morning, or elsewhere, knows when it was."""
-    _, document = _post(proxy, fault="reject")
+    _, document = post(proxy, fault="reject")
     job = f'details[data-job="{document["job_id"]}"]'
     entry = eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, f"{job} time"))[0]
     assert str(time.localtime().tm_year) in entry.text
@@ -205,10 +160,10 @@ def test_two_thousand_workers_do_not_freeze_it(driver: Chrome) -> None:
     """With 2,000 workers and as many jobs only some dozen rows exist, and the page goes on drawing."""
     with _fake_feed(2_000) as address:
         driver.get(address)
-        eventually_blocking(lambda: _text(driver, "worker-count") == "2000")
+        eventually_blocking(lambda: text(driver, "worker-count") == "2000")
         assert run(driver, "return document.querySelectorAll('#worker-rows tr').length") < 60
         run(driver, "document.getElementById('worker-scroll').scrollTop = 1e9")
-        eventually_blocking(lambda: "1999" in _text(driver, "worker-rows"))
+        eventually_blocking(lambda: "1999" in text(driver, "worker-rows"))
         browser_pid = driver.service.process.pid
         watch = Stopwatch(
             browser_pid, *(process.pid for process in psutil.Process(browser_pid).children(recursive=True))
@@ -231,8 +186,9 @@ class _fake_feed:  # noqa: N801 - used as a context manager, like a function
         points = [(i % 90, i % 7, 500, 600) for i in range(300)]
         snapshot = {
             "now": 0, "second": 1, "seconds": 300, "newest": points[-5:], "past": points, "limit": 4_000, "accepted": 9,
-            "in_flight": {"accepted": 0, "assigned": 0, "submitting": 0, "waiting": workers}, "draining": False,
-            "on_hold": "", "lag_ms": [1, 2], "worker_states": states, "workers": rows,
+            "status": {"started_at": 1},
+            "in_flight": {"accepted": 0, "assigned": 0, "submitting": 0, "waiting": workers}, "lag_ms": [1, 2],
+            "worker_states": states, "workers": rows,
             "workers_by_state": {"waiting": workers}, "oldest": [(row[5], "waiting", 1.0) for row in rows[:20]],
             "failures": [],
         }  # fmt: skip
@@ -257,6 +213,9 @@ def _handler(event: bytes, closed: threading.Event) -> type[BaseHTTPRequestHandl
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = _STATIC / (Path(self.path).name or "index.html")
+            if self.path == "/session":
+                self.send_error(404)
+                return
             self.send_response(200)
             self.send_header("Content-Type", types.get(path.suffix, "text/event-stream"))
             self.end_headers()
@@ -273,40 +232,3 @@ def _handler(event: bytes, closed: threading.Event) -> type[BaseHTTPRequestHandl
             """Say nothing."""
 
     return Handler
-
-
-@pytest.mark.skipif("DASHBOARD_SCREENSHOT" not in os.environ, reason="DASHBOARD_SCREENSHOT is not set")
-@pytest.mark.timeout(600)
-def test_a_picture_of_it_is_taken(driver: Chrome) -> None:
-    """Where DASHBOARD_SCREENSHOT is set: some minutes of varied jobs, then docs/dashboard.png."""
-    with ProxyProcess.started(WORKER_SPARES="8", JOB_TIMEOUT="4") as busy:
-        driver.get(f"{busy.admin}/")
-        eventually_blocking(lambda: _text(driver, "status") == "live")
-        _vary_load(busy, float(os.environ["DASHBOARD_SCREENSHOT"] or 60))
-        held = [_Later(busy, duration=3.5) for _ in range(6)]
-        eventually_blocking(lambda: "waiting 6" in _text(driver, "job-legend"))
-        run(driver, "document.querySelector('#failure-list details').open = true")
-        metrics = {"width": 1280, "height": 1760, "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        eventually_blocking(lambda: run(driver, "return innerHeight") == 1760)
-        driver.save_screenshot(str(ROOT / "docs" / "dashboard.png"))
-        for job in held:
-            job.answer()
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def _vary_load(proxy: ProxyProcess, for_s: float) -> None:
-    start = time.monotonic()
-    faults: list[dict[str, Any]] = [{"fault": "refuse"}, {"fault": "failed"}, {"fault": "never"}, {"fault": "garbage"}]
-
-    def wave(now: float) -> int:
-        return 6 + round(5 * abs(((now - start) / 20) % 2 - 1))
-
-    number = 0
-    tick = threading.Event()
-    while time.monotonic() - start < for_s:
-        for _ in range(wave(time.monotonic()) // 3 + 1):
-            number += 1
-            job = faults[number // 41 % 4] if number % 41 == 0 else {"duration": 0.2 + (number * 37 % 100) / 200}
-            _Later(proxy, **job)
-        tick.wait(0.25)

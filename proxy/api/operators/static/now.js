@@ -1,13 +1,16 @@
-// The page's heart: takes a snapshot each second and hands its parts to whoever draws them.
+// What happens now: takes a snapshot each second and hands its parts to whoever draws them.
 
-import { $, duration, make, say } from "./dom.js";
+import { ask } from "./api.js";
 import { drawLatency, drawRate } from "./charts.js";
-import { card, Failures, InFlight, stopButton } from "./jobs.js";
+import { $, duration, say, table } from "./dom.js";
+import { Failures } from "./failures.js";
+import { InFlight } from "./in_flight.js";
+import { showStatus } from "./layout.js";
 import { Workers } from "./workers.js";
 
-const workers = new Workers(open);
+const workers = new Workers();
 const failures = new Failures();
-const inFlight = new InFlight(open);
+const inFlight = new InFlight();
 let past = [];
 let second = 0;
 
@@ -15,7 +18,7 @@ const sum = (points, column) => points.reduce((total, point) => total + point[co
 
 function take(snapshot) {
   remember(snapshot);
-  status(snapshot);
+  showStatus(snapshot.status);
   tiles(snapshot);
   queue(snapshot);
   instances(snapshot.instances);
@@ -35,13 +38,6 @@ function remember(snapshot) {
     past = past.slice(-snapshot.seconds);
   }
   second = snapshot.second;
-}
-
-function status(snapshot) {
-  const [kind, text] = snapshot.draining ? ["draining", "draining"]
-    : snapshot.on_hold ? ["trouble", `no workers: ${snapshot.on_hold}`] : ["live", "live"];
-  $("status").className = `pill ${kind}`;
-  say($("status"), snapshot.instance ? `${snapshot.instance}: ${text}` : text);
 }
 
 function tiles(snapshot) {
@@ -84,44 +80,36 @@ function draw() {
   if (document.hidden) return;
   drawRate($("rate-chart"), past);
   drawLatency($("latency-chart"), past, duration);
+  if ($("minutes").closest("details").open) numbers();
 }
 
-/** Look a job up and show all that is known of it. */
-async function open(id) {
-  const box = $("found");
-  const answer = await fetch(`jobs/${encodeURIComponent(id)}`).catch(() => null);
-  const parts = [make("h2", "", "Job")];
-  if (answer?.ok) {
-    const job = await answer.json();
-    parts.push(card(job));
-    if (job.state !== "finished") parts.push(stopButton(job.job_id, open));
-  } else {
-    parts.push(make("p", "", answer?.status === 404 ? "There is no such job, or it is no longer remembered."
-      : "The job could not be fetched."), make("p", "soft", id));
+/** The charts as a table, a line for each minute. */
+function numbers() {
+  const rows = [];
+  for (let end = past.length; end > 0; end -= 60) {
+    const points = past.slice(Math.max(0, end - 60), end);
+    const busy = points.filter((point) => point[0]);
+    const middle = busy.map((point) => point[2]).sort((a, b) => a - b)[busy.length >> 1];
+    const minutes = (past.length - end) / 60;
+    rows.push([minutes ? `${minutes} to ${minutes + 1} min ago` : "the last minute", sum(points, 0), sum(points, 1), duration(middle),
+      busy.length ? duration(Math.max(...busy.map((point) => point[3]))) : "–"]);
   }
-  const close = make("button", "", "Close");
-  close.type = "button";
-  close.addEventListener("click", () => { box.hidden = true; $("job-id").focus(); });
-  box.replaceChildren(...parts, " ", close);
-  box.hidden = false;
-  box.focus();
+  const columns = ["Minute", "Jobs", "Failed", "Median latency", "Highest 95 %"];
+  $("minutes").replaceChildren(table("Jobs and latency of the last five minutes", columns, rows, [1, 2, 3, 4]));
 }
 
 function listen() {
   const events = new EventSource("events");
   events.onmessage = (event) => take(JSON.parse(event.data));
   events.onerror = () => {
-    $("status").className = "pill trouble";
-    say($("status"), "disconnected");
+    showStatus(null);
+    ask("session").catch(() => {}); // whose answer leads to logging in, where that is needed
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
   };
   window.addEventListener("pagehide", () => events.close(), { once: true });
 }
 
-$("search").addEventListener("submit", (event) => {
-  event.preventDefault();
-  open($("job-id").value.trim());
-});
+$("minutes").closest("details").addEventListener("toggle", draw);
 window.addEventListener("resize", draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 document.addEventListener("visibilitychange", draw);

@@ -1,0 +1,41 @@
+"""Asking the job server about one job because an operator wants to know now."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from proxy.api.operators.dashboard import check_same_origin
+from proxy.api.operators.pages import DATA_HEADERS
+from proxy.http.asgi import send_response
+from shared.errors import Code, RequestError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.polling import Poller
+
+__all__ = ["AskJobServer"]
+
+
+class AskJobServer:
+    """`POST /jobs/<id>/ask`: ask the job server now about a job in flight here; an end that it tells of counts."""
+
+    def __init__(self, in_flight: InFlight, poller: Poller) -> None:
+        self._in_flight = in_flight
+        self._poller = poller
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with what the job server said.
+
+        Raises:
+            RequestError: no such job is in flight at this instance.
+        """
+        check_same_origin(scope)
+        job = self._in_flight.by_id(scope["path_params"]["id"])
+        if job is None:
+            raise RequestError(Code.NOT_FOUND, "no such job is in flight at this instance")
+        told = await self._poller.ask_now(job)
+        body = json.dumps({"kind": str(told.kind), "state": told.state, "error": told.error}).encode()
+        await send_response(scope, send, 200, body, b"application/json", DATA_HEADERS)

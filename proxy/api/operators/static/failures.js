@@ -1,0 +1,48 @@
+// The last failures, newest first; what a reader has opened stays open.
+
+import { $, duration, facts, make, when } from "./dom.js";
+import { jobLink } from "./in_flight.js";
+import { timeLine } from "./time_line.js";
+
+export class Failures {
+  #newest = "";
+
+  /** Take the failures of a snapshot. */
+  show(failures) {
+    const newest = `${failures[0]?.job_id} ${failures.length}`;
+    if (newest === this.#newest) return;
+    this.#newest = newest;
+    const kept = new Map([...$("failure-list").children].map((entry) => [entry.dataset.job, entry]));
+    $("failure-list").replaceChildren(...failures.map((job) => kept.get(job.job_id) ?? this.#entry(job)));
+    $("no-failures").hidden = failures.length > 0;
+    $("failure-list").hidden = !failures.length;
+  }
+
+  #entry(job) {
+    const moment = when(job.finished_at);
+    moment.className = "soft";
+    const summary = make("summary", "",
+      moment,
+      make("span", "code", job.outcome),
+      make("span", "", `submitted: ${job.submitted}`),
+      make("span", "soft", duration(job.total_ms)),
+      make("code", "", job.job_id));
+    const entry = make("details", "", summary);
+    entry.dataset.job = job.job_id;
+    entry.addEventListener("toggle", () => entry.childElementCount === 1 && entry.append(life(job)));
+    return entry;
+  }
+}
+
+function life(job) {
+  const parts = [facts({
+    job: jobLink(job.job_id),
+    worker: job.worker_pid,
+    profile: job.profile,
+    "job server's id": job.remote_id,
+    progress: job.progress && `${job.progress.state ?? "unnamed"}, ${job.progress.count} in all`,
+  })];
+  if (job.detail) parts.push(make("p", "", job.detail));
+  if (job.phases.length) parts.push(timeLine(job));
+  return make("div", "job", ...parts);
+}

@@ -1,0 +1,150 @@
+// One job: all that is known of it, and what can be done about it. It is asked for again as long as the job is open.
+
+import { act, ask } from "./api.js";
+import { curlButton } from "./curl.js";
+import { $, button, duration, facts, link, make, say, when } from "./dom.js";
+import { mayAct, stopButton, watch } from "./layout.js";
+import { outcome } from "./outcome.js";
+import { timeLine } from "./time_line.js";
+
+const EVERY_MS = 1000;
+const name = new URLSearchParams(location.search).get("id") ?? "";
+let shown = "";
+let buttonsOf = "";
+
+async function show() {
+  try {
+    const job = await ask(`jobs/${encodeURIComponent(name)}`);
+    $("trouble").hidden = true;
+    if (JSON.stringify(job) !== shown) draw(job);
+    shown = JSON.stringify(job);
+    return job.state !== "finished";
+  } catch (problem) {
+    $("trouble").hidden = false;
+    say($("id"), name);
+    if (problem.status !== 404) say($("trouble"), problem.message);
+    else {
+      $("trouble").replaceChildren("There is no such job, or it is no longer remembered. ",
+        link(`jobs.html?q=${encodeURIComponent(name)}`, "Look among all jobs"));
+    }
+    return problem.status === 0;
+  }
+}
+
+async function follow() {
+  while (await show()) await new Promise((resolve) => setTimeout(resolve, document.hidden ? EVERY_MS * 10 : EVERY_MS));
+}
+
+function draw(job) {
+  document.title = `Job ${job.job_id.slice(0, 12)} – async job proxy`;
+  say($("id"), job.job_id);
+  $("summary").hidden = false;
+  if ($("outcome").textContent !== outcome(job).textContent) $("outcome").replaceChildren(outcome(job));
+  say($("words"), job.detail ?? "");
+  buttons(job);
+  $("facts").replaceChildren(facts({
+    submitted: job.submitted,
+    took: duration(job.total_ms),
+    accepted: when(job.accepted_at),
+    deadline: when(job.deadline_at),
+    finished: job.finished_at == null ? null : when(job.finished_at),
+    profile: job.profile,
+    instance: job.instance,
+    worker: job.worker_pid,
+    "worker's end": job.worker_end,
+    "cancelled by": job.cancelled_by,
+    "idempotency key": job.has_key === undefined ? null : job.has_key ? "yes" : "no",
+    trace: job.trace_id,
+    recorded: job.recorded === false ? "not yet, or the store cannot be read" : null,
+    ...job.labels,
+  }));
+  $("life").hidden = !(job.phases?.length || job.events?.length);
+  if (!$("life").hidden) $("time-line").replaceChildren(timeLine(job));
+  parts(job);
+}
+
+function parts(job) {
+  const all = [jobServer(job), attempts(job), callbacks(job), body("Sent to the job server", job.sent), body("Came back", job.received)];
+  $("parts").replaceChildren(...all.filter(Boolean));
+}
+
+function section(title, ...children) {
+  return make("section", "", make("h2", "", title), ...children);
+}
+
+function jobServer(job) {
+  const remote = job.remote_id && job.remote_link ? link(job.remote_link, job.remote_id) : job.remote_id;
+  if (remote instanceof Node) remote.rel = "noreferrer";
+  return section("Job server", facts({
+    "its own id": remote,
+    "its status": job.remote_status,
+    "its words": job.error,
+    progress: job.progress && `${job.progress.state || "unnamed"}, ${job.progress.count} in all`,
+    asked: job.calls?.length ? job.calls.map(({ call, answer, count }) => `${call}: ${answer} (${count})`).join(", ") : null,
+  }));
+}
+
+function attempts({ attempts: made }) {
+  if (!made) return null;
+  return section("Attempts", facts({
+    workers: made.workers,
+    "workers lost": made.workers_lost?.join(", "),
+    submissions: made.submissions,
+    "refused by the job server": made.refused,
+  }));
+}
+
+function callbacks({ callbacks: came, late, earlier_answer: earlier }) {
+  if (!came) return null;
+  const parts = [facts({
+    accepted: came.accepted, early: came.early, late: came.late, again: came.duplicate, refused: came.refused,
+    "why the last was refused": came.last_refusal,
+  })];
+  if (late && earlier) parts.push(make("p", "", `The client had been told ${earlier.code} (submitted: ${earlier.submitted}) before the result came: ${earlier.detail}`));
+  return section("Callbacks", ...parts);
+}
+
+function body(title, recorded) {
+  if (!recorded) return null;
+  const text = make("pre", "", recorded.body);
+  text.tabIndex = 0;
+  text.setAttribute("role", "region");
+  text.ariaLabel = title;
+  const size = `${recorded.bytes.toLocaleString()} bytes${recorded.cut ? ", cut" : ""}${recorded.content_type ? `, ${recorded.content_type}` : ""}`;
+  return section(title, make("p", "soft", size), text);
+}
+
+/** The buttons are made anew only where others are needed: one that has the focus keeps it. */
+function buttons(job) {
+  const wanted = `${job.job_id} ${job.state === "finished"}`;
+  if (wanted === buttonsOf) return;
+  buttonsOf = wanted;
+  const parts = [curlButton(() => `jobs/${encodeURIComponent(job.job_id)}`)];
+  const others = Object.entries(job.labels ?? {}).map(([label, value]) =>
+    link(`jobs.html?${new URLSearchParams({ [`label.${label}`]: value })}`, `Jobs with this ${label}`));
+  if (job.state !== "finished") parts.unshift(stopButton(job.job_id, show), askButton(job.job_id));
+  $("buttons").replaceChildren(...parts, ...others);
+}
+
+/** A button that has the proxy ask the job server about the job at once. */
+function askButton(id) {
+  const element = button("Ask the job server now", async () => {
+    element.disabled = true;
+    say($("told"), "The job server is being asked.");
+    $("told").hidden = false;
+    try {
+      const told = await act(`jobs/${encodeURIComponent(id)}/ask`);
+      say($("told"), `The job server was asked: ${[told.kind, told.state, told.error].filter(Boolean).join(", ")}.`);
+    } catch (problem) {
+      say($("told"), problem.message);
+    }
+    element.disabled = false;
+    show();
+  });
+  element.hidden = true;
+  mayAct.then((may) => { element.hidden = !may; });
+  return element;
+}
+
+follow();
+watch(follow);

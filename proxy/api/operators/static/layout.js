@@ -1,0 +1,145 @@
+// What all pages have in common: the head with its links, who is logged in, and whether the proxy is there.
+
+import { act, ask } from "./api.js";
+import { $, link, make, say, time } from "./dom.js";
+
+const PAGES = { "": "Now", "jobs.html": "Jobs", "patterns.html": "Patterns", "house.html": "House" };
+const EVERY_MS = 4000;
+const HERE = location.pathname.split("/").pop();
+
+/** Who looks, once that is known: `{name, role, via, guarded}`. */
+export const session = ask("session").catch(({ status }) => ({ name: "", role: status === 404 ? "act" : "look", guarded: false }));
+
+/** Whether whoever looks may change anything. */
+export const mayAct = session.then(({ role }) => role === "act");
+
+function head() {
+  const links = Object.entries(PAGES).map(([page, name]) => {
+    const element = link(page || "./", name);
+    if (page === HERE) element.ariaCurrent = "page";
+    return make("li", "", element);
+  });
+  links.push(make("li", "", link("metrics", "Metrics")));
+  const nav = make("nav", "", make("ul", "", ...links));
+  nav.ariaLabel = "Pages";
+  const status = make("p", "pill", "connecting");
+  status.id = "status";
+  status.setAttribute("role", "status");
+  const skip = link("#main", "Skip to the content", "skip");
+  $("head").append(skip, make("p", "name", "Async job proxy"), status, nav, search());
+  const notice = make("p", "notice");
+  notice.id = "notice";
+  notice.hidden = true;
+  notice.setAttribute("role", "status");
+  $("head").after(notice);
+}
+
+function search() {
+  const label = make("label", "unseen", "Find a job");
+  label.htmlFor = "search-text";
+  const field = make("input");
+  Object.assign(field, { id: "search-text", name: "id", autocomplete: "off", spellcheck: false, required: true });
+  field.placeholder = "job id, label, key, job server's id";
+  const form = make("form", "", label, field, make("button", "", "Find"));
+  form.id = "search";
+  form.setAttribute("role", "search");
+  form.action = "job.html";
+  return form;
+}
+
+async function who() {
+  const { name, role, guarded } = await session;
+  if (!guarded) return;
+  const form = make("form", "who", make("span", "soft", `${name} (${role === "act" ? "may act" : "may look"})`), make("button", "", "Log out"));
+  form.method = "post";
+  form.action = "logout";
+  $("head").append(form);
+}
+
+let startedAt = null;
+
+/** Show how the proxy is: `{instance, started_at, draining, paused, on_hold}`; null: it does not answer. */
+export function showStatus(status) {
+  const [kind, text] = wording(status);
+  $("status").className = `pill ${kind}`;
+  say($("status"), status?.instance ? `${status.instance}: ${text}` : text);
+  if (!status) {
+    notice("The proxy does not answer. This page asks again by itself; what it shows is from before.");
+    return;
+  }
+  const restarted = startedAt !== null && status.started_at !== startedAt;
+  if (restarted) notice(`The proxy was started again at ${time(status.started_at)}.`);
+  else if ($("notice").dataset.lost) notice(`The proxy answers again, without a restart, since ${time(Date.now() / 1000)}.`);
+  delete $("notice").dataset.lost;
+  startedAt = status.started_at;
+}
+
+function wording(status) {
+  if (!status) {
+    $("notice").dataset.lost = "yes";
+    return ["trouble", "disconnected"];
+  }
+  if (status.draining) return ["draining", "draining"];
+  if (status.paused) return ["draining", "paused"];
+  return status.on_hold ? ["trouble", `no workers: ${status.on_hold}`] : ["live", "live"];
+}
+
+/** Tell the reader something that is about the whole page. */
+export function notice(text) {
+  $("notice").hidden = !text;
+  say($("notice"), text);
+}
+
+/** Ask every few seconds how the proxy is. For pages that hear nothing by themselves; `onReturn`: it answers again. */
+export async function watch(onReturn = () => {}) {
+  let lost = false;
+  for (;;) {
+    const status = await ask("status").catch(() => null);
+    if (status && lost) onReturn();
+    lost = !status;
+    showStatus(status);
+    await new Promise((resolve) => setTimeout(resolve, document.hidden ? EVERY_MS * 5 : EVERY_MS));
+  }
+}
+
+/** Ask the reader whether they mean it; resolves to true or false. What has the focus first is to leave it. */
+export function confirmed(title, { words = [], yes, no = "Leave it as it is", field = null }) {
+  const leave = make("button", "", no);
+  leave.value = "";
+  leave.autofocus = true;
+  const go = make("button", "danger", yes);
+  go.value = "yes";
+  const form = make("form", "", make("h2", "", title), ...words.map((text) => make("p", "", text)),
+    ...(field ? [field] : []), make("p", "buttons", leave, go));
+  form.method = "dialog";
+  form.firstChild.id = "dialog-title";
+  const dialog = make("dialog", "", form);
+  dialog.setAttribute("aria-labelledby", "dialog-title");
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) =>
+    dialog.addEventListener("close", () => { dialog.remove(); resolve(dialog.returnValue === "yes"); }));
+}
+
+/** A button that stops a job, after a question; `done` hears its id. Hidden from whoever may only look. */
+export function stopButton(id, done) {
+  const button = make("button", "", "Stop");
+  button.type = "button";
+  button.hidden = true;
+  mayAct.then((may) => { button.hidden = !may; });
+  button.setAttribute("aria-label", `Stop job ${id}`);
+  button.addEventListener("click", async () => {
+    const words = [id, "Its worker is killed and its client gets “cancelled”. A job that the job server has accepted runs on there, unless the profile has a call to cancel it."];
+    if (!(await confirmed("Stop this job?", { words, yes: "Stop the job", no: "Keep it running" }))) return;
+    button.disabled = true;
+    await act(`jobs/${encodeURIComponent(id)}/stop`).then(() => done(id), (problem) => {
+      if (problem.status === 404) done(id);
+      else say(button, "Stopping failed");
+    });
+    button.disabled = false;
+  });
+  return button;
+}
+
+head();
+who();

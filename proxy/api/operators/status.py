@@ -1,0 +1,44 @@
+"""How the proxy is, in a few words: what each page shows in its head."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from proxy.api.operators.pages import DATA_HEADERS
+from proxy.http.asgi import send_response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import Receive, Scope, Send
+
+    from proxy.jobs.dispatcher import Dispatcher
+
+__all__ = ["Status"]
+
+
+class Status:
+    """`GET /status`: whether it takes jobs, and since when it runs; cheap, for pages that ask every few seconds."""
+
+    def __init__(self, dispatcher: Dispatcher, on_hold: Callable[[], str], instance: str = "") -> None:
+        """`on_hold` says why there are no workers, if so; `instance`: what people call this one among others."""
+        self._dispatcher = dispatcher
+        self._on_hold = on_hold
+        self._instance = instance
+        self._started_at = round(time.time(), 3)
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with it."""
+        body = json.dumps(self.shown()).encode()
+        await send_response(scope, send, 200, body, b"application/json", DATA_HEADERS)
+
+    def shown(self) -> dict[str, Any]:
+        """Return it for a page; `started_at` in Unix seconds: another one means another process."""
+        return {
+            "instance": self._instance,
+            "started_at": self._started_at,
+            "draining": self._dispatcher.draining,
+            "on_hold": self._on_hold(),
+        }

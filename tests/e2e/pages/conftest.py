@@ -1,0 +1,25 @@
+"""One browser and one proxy for all tests of the operators' pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver import Chrome
+
+from tests.support.browser import browser
+from tests.support.operators import Operated
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """The browser."""
+    with browser(tmp_path_factory.mktemp("profile")) as chrome:
+        yield chrome
+
+
+@pytest.fixture(scope="session")
+def operated() -> Iterator[Operated]:
+    """The proxy."""
+    with Operated() as proxy:
+        yield proxy

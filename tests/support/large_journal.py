@@ -1,0 +1,56 @@
+"""A journal with very many jobs, written by SQL: as a proxy leaves it that has run for a day."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from proxy.store.journal.schema import prepare
+
+__all__ = ["HOSTILE", "HOSTILE_ID", "write_journal"]
+
+#: What a job, a job server or a client may say, in the worst case: markup, a script, a mark that turns the text around.
+HOSTILE: Final = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\u202eback\u2066"
+#: The job that says that in each place, and whose label has 10 kB.
+HOSTILE_ID: Final = "bad0" * 8
+_SPAN_S: Final = 86_000.0
+#: Every 50th job failed; they differ in code, in words and in how long they took.
+_MANY: Final = """
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :jobs)
+INSERT INTO jobs (id, token_hash, fingerprint, accepted_at, deadline_at, state, submitted, finished_at, code, detail,
+    failure_submitted, callback, says_failed, early, duplicates, profile, remote)
+SELECT printf('%032x', n * 7919), randomblob(32), x'', ended - took, ended - took + 30, 'finished',
+    CASE WHEN n % 50 THEN 'yes' ELSE said END, ended, CASE WHEN n % 50 THEN NULL ELSE code END,
+    CASE WHEN n % 50 THEN NULL ELSE 'it took too long: ' || n || ' ms' END, CASE WHEN n % 50 THEN NULL ELSE said END,
+    CASE WHEN n % 50 THEN x'7b7d' ELSE NULL END, 0, 0, 0, 'spreedly',
+    '[{"id": "r' || n || '"}, "", "", {"account": "' || CASE n % 5 WHEN 0 THEN 'acme' WHEN 1 THEN 'zeta'
+        ELSE 'omega' END || '"}, 0, ""]'
+FROM (SELECT n, :now - :span_s * (:jobs - n) / :jobs - 5 AS ended, 0.05 * (1 + n % 17) + (n % 997 = 0) * 20 AS took,
+    CASE n / 50 % 3 WHEN 0 THEN 'worker-died' WHEN 1 THEN 'deadline-exceeded' ELSE 'job-rejected' END AS code,
+    CASE n / 50 % 3 WHEN 0 THEN 'unknown' WHEN 1 THEN 'yes' ELSE 'no' END AS said FROM numbers)
+"""
+_ONE: Final = """
+INSERT INTO jobs (id, token_hash, fingerprint, accepted_at, deadline_at, state, submitted, finished_at, code, detail,
+    failure_submitted, says_failed, early, duplicates, profile, remote)
+VALUES (:id, randomblob(32), x'', :now - 20, :now - 1, 'finished', 'yes', :now - 1, 'job-failed', :hostile, 'yes', 0, 0,
+    0, :hostile, :remote)
+"""
+
+
+def write_journal(path: Path, jobs: int) -> None:
+    """Write a journal of so many jobs of the last day, and one more whose every word is `HOSTILE`."""
+    path.touch()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        prepare(db, path, "OFF")
+        now = time.time()
+        labels = {"account": HOSTILE, "long": "x" * 10_000}
+        remote = json.dumps([{"id": HOSTILE}, HOSTILE, HOSTILE, labels, 3, HOSTILE])
+        db.execute("BEGIN")
+        db.execute(_MANY, {"jobs": jobs, "now": now, "span_s": _SPAN_S})
+        db.execute(_ONE, {"id": HOSTILE_ID, "now": now, "hostile": HOSTILE, "remote": remote})
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
