@@ -1,4 +1,4 @@
-"""`python run.py`: the proxy. Hands over to `python -m proxy` in this very process, nothing else."""
+"""`python run.py`: the proxy. Hands over to proxy/__main__.py, nothing else."""
 
 from __future__ import annotations
 
@@ -11,4 +11,7 @@ if __name__ == "__main__":
         sys.stderr.write("error: Python 3.11 or newer is needed; this is %s\n" % sys.version.split()[0])  # noqa: UP031
         sys.exit(2)
     os.chdir(Path(__file__).resolve().parent)
-    os.execv(sys.executable, [sys.executable, "-m", "proxy", *sys.argv[1:]])  # noqa: S606 - our own module
+
+    from proxy.__main__ import main
+
+    sys.exit(main())

@@ -13,6 +13,7 @@ from typing import Final
 
 import uvloop
 
+from proxy.run.groundwork import lay_groundwork
 from proxy.run.process import FrontEnd
 from shared.settings import load
 
@@ -39,7 +40,7 @@ def main() -> None:
     """Run until the process is ended."""
     settings = load(env_file=Path(__file__).resolve().parent.parent / ".env")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Ticking(settings).run())
+        runner.run(_Ticking(lay_groundwork(settings)).run())
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ async def serve(arguments: Arguments) -> NoReturn:
 def _app(arguments: Arguments) -> web.Application:
     if not arguments.profile:
         return create_app(arguments.options)
-    from jobserver import stand_in  # noqa: PLC0415 - takes modules that the own protocol has no use for
+    from jobserver.stand_in import app as stand_in  # noqa: PLC0415 - takes modules that the own protocol has no use for
     from shared.errors import SettingsError  # noqa: PLC0415
     from shared.job_server import loader  # noqa: PLC0415
 

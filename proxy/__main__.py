@@ -71,13 +71,19 @@ def _check(settings: Settings) -> int:
 
 
 def _serve(settings: Settings) -> int:
+    from proxy.run import preflight  # noqa: PLC0415
+    from proxy.run.groundwork import lay_groundwork  # noqa: PLC0415
+
+    with preflight.no_traceback():
+        groundwork = lay_groundwork(settings)
+
     import asyncio  # noqa: PLC0415
 
-    from proxy.run.process import FrontEnd  # noqa: PLC0415 - a bad setting is told before anything heavy is loaded
+    from proxy.run.process import FrontEnd  # noqa: PLC0415 - while the processes of the groundwork load
     from shared.settings import load  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(FrontEnd(settings, lambda: load(env_file=_ENV_FILE)).run())
+        runner.run(FrontEnd(groundwork, lambda: load(env_file=_ENV_FILE)).run())
     return 0
 
 

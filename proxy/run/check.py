@@ -23,8 +23,8 @@ from proxy.run.callback_probe import Leads, StandIn, where_it_leads
 from proxy.run.claims import bind_all
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import check_trust, is_loopback, path_trouble, reach, shown
+from proxy.run.job_servers import worker_config
 from proxy.run.look_around import callback_doubt
-from proxy.run.process import worker_config
 from proxy.sqs.queues import doubts, look_up
 from proxy.sqs.service import connect
 from proxy.store.journal.file import JournalFile

@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from proxy.http.listening import bind, check_certificate
-from proxy.store.journal.file import JournalFile
 from shared.database_url import is_database
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
+    from proxy.store.journal.file import JournalFile
     from shared.settings import Settings
 
 __all__ = ["bind_all", "claim"]
@@ -65,7 +65,7 @@ def claim(settings: Settings) -> tuple[dict[str, socket.socket], JournalFile | N
     troubles: list[str] = []
     sockets = _try(troubles, lambda: bind_all(settings))
     is_file = settings.journal and not is_database(settings.journal)
-    journal = _try(troubles, lambda: JournalFile(settings.journal)) if is_file else None
+    journal = _try(troubles, lambda: _open_journal(settings.journal)) if is_file else None
     if troubles:
         _close(sockets or {})
         if journal is not None:
@@ -73,6 +73,12 @@ def claim(settings: Settings) -> tuple[dict[str, socket.socket], JournalFile | N
         text = "\n".join(troubles)
         raise SettingsError(f"{text}\n{_ANOTHER}" if any(words in text for words in _TAKEN) else text)
     return sockets or {}, journal
+
+
+def _open_journal(path: str) -> JournalFile:
+    from proxy.store.journal.file import JournalFile  # noqa: PLC0415 - with SQLite; only for who uses it
+
+    return JournalFile(path)
 
 
 def _try(troubles: list[str], claim_it: Callable[[], T]) -> T | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -53,6 +52,8 @@ class EmbeddedJobServer:
 
     async def stop(self) -> None:
         """Let it exit, and make sure that it does."""
+        import asyncio  # noqa: PLC0415 - this file is loaded before it (groundwork.py)
+
         if self._process.stdin is not None:
             self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

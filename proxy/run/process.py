@@ -1,7 +1,6 @@
 """The front end process from start to end: order of the start, signals, draining.
 
-The start: sockets first, so that a port in use is reported at once; then the processes that take time to load (job
-server, fork server); then our own heavy imports, while those load.
+Sockets and processes are there already (proxy/run/groundwork.py); what this file needs is loaded while those load.
 
 The end, on the first SIGTERM or SIGINT: for DRAIN_DELAY, the proxy is not ready but still accepts jobs; then new jobs
 are refused. Jobs in flight continue, and so does the listener that their callbacks need; when the last one has its
@@ -14,7 +13,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -25,43 +23,35 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from proxy import log
 from proxy.http.listening import address, callback_url
 from proxy.run.banner import banner
-from proxy.run.claims import claim
-from proxy.run.embedded_job_server import EmbeddedJobServer
-from proxy.run.job_server_probe import check_trust, shown
+from proxy.run.job_server_probe import shown
 from proxy.run.preflight import no_traceback
-from proxy.run.queue_entrance import POLL_S, QueueEntrance
 from proxy.run.reload import Reload
 from proxy.run.signals import Signals
 from proxy.run.stall_watch import StallWatch
-from proxy.store.journal.journal import Journal
 from proxy.store.memory import MemoryStore
 from proxy.store.protocol import JobStore, Peers
 from proxy.workers.orphans import become_subreaper, reap_orphans
 from proxy.workers.pool import Pool
-from shared import setting_kinds as kinds
 from shared.database_url import is_database
-from shared.errors import SettingsError
-from shared.job_server import loader
 from shared.settings import load, misspelt
 from shared.version import VERSION
-from shared.worker_config import JobServer, WorkerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.http.server import Listener
+    from proxy.run.groundwork import Groundwork
+    from proxy.run.queue_entrance import QueueEntrance
     from proxy.run.wiring import App
     from proxy.sqs.service import QueueService
     from proxy.store.journal.file import JournalFile
-    from shared.job_server.profile import Profile
     from shared.settings import Settings
+    from shared.worker_config import JobServer
 
-__all__ = ["HARD_STOP_S", "FrontEnd", "worker_config"]
+__all__ = ["HARD_STOP_S", "FrontEnd"]
 
 #: How long after the job timeout the process aborts whatever is still in progress.
 HARD_STOP_S: Final = 4.0
-#: For a submission in progress when this process is killed: much less than the time until a new start serves.
-_LINGER_S: Final = 1.0
 #: New container objects until a collection of the youngest generation; CPython's own number is 700. So many that,
 #: were all of them garbage, the event loop would not be held up for long: 20,000 took up to 94 ms.
 _GC_THRESHOLD: Final = 5_000
@@ -70,20 +60,14 @@ _GC_THRESHOLD: Final = 5_000
 class FrontEnd:
     """One run of the proxy."""
 
-    def __init__(self, settings: Settings, read: Callable[[], Settings] = load) -> None:
-        """Make it ready to run; `read` returns the settings as they are when SIGHUP comes.
-
-        Raises:
-            SettingsError: the profile cannot be loaded.
-        """
-        self._given = settings
+    def __init__(self, groundwork: Groundwork, read: Callable[[], Settings] = load) -> None:
+        """Make it ready to run; `read` returns the settings as they are when SIGHUP comes."""
+        self._groundwork = groundwork
         self._read = read
-        self._job_servers = job_servers_of(settings)
-        self._settings = replace(settings, job_server_url=self._job_servers[0].url)
-        if settings.job_server_cafile:
-            check_trust(settings.job_server_cafile)
-        self._job_server: EmbeddedJobServer | None = None
-        self._queue = QueueEntrance(settings) if settings.sqs_queue_url else None
+        self._settings = groundwork.settings
+        self._job_servers = groundwork.job_servers
+        self._job_server = groundwork.embedded
+        self._queue = _queue_entrance(self._settings) if self._settings.sqs_queue_url else None
         self._pool: Pool | None = None
         self._log: log.LineWriter | None = None
         self._callbacks = ""
@@ -118,31 +102,31 @@ class FrontEnd:
         settings = self._settings
         self._log = log.configure(settings.log_format, settings.log_level)
         threading.excepthook = log.on_thread_error
-        _raise_descriptor_limit()
         become_subreaper()
         Signals(self._on_stop, self._on_reload, self._exit).watch()
         reap_orphans(asyncio.get_running_loop(), self._children)
-        sockets, journal = claim(settings)
+        sockets = self._groundwork.sockets
         urls = {
             name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
         }
         self._callbacks = callback_url(settings, sockets["callback" if "callback" in sockets else "public"])
         queue_service = await self._queue.open() if self._queue else None
-        store, peers = await _open_store(settings, journal)
-        pool = await self._start_processes()
+        store, peers = await _open_store(settings, self._groundwork.journal)
+        pool = await self._start_workers()
         app, listeners = await _serve(
             settings, self._job_servers, pool, store, peers, self._callbacks, sockets, queue_service
         )
-        self._reload = Reload(self._given, self._read, app.authorization, listeners.values())
+        self._reload = Reload(self._settings, self._read, app.authorization, listeners.values())
         _tune_garbage_collection()
         self._stall_watch.start()
         _warn_of_misspelt()
-        _say(banner(settings, urls, self._job_server.url if self._job_server else ""))
+        called = replace(settings, job_server_url=self._job_servers[0].url)
+        _say(banner(called, urls, self._job_server.url if self._job_server else ""))
         log.event(
             "info",
             "listening",
             **urls,
-            job_server=shown(settings.job_server_url) if settings.job_server_url else "embedded",
+            job_server="embedded" if self._job_server else shown(self._job_servers[0].url),
             api_keys=len(settings.api_keys),
             version=VERSION,
             pid=os.getpid(),
@@ -151,26 +135,22 @@ class FrontEnd:
             self._queue.start(app.consumer)
         return app, listeners
 
-    async def _start_processes(self) -> Pool:
+    async def _start_workers(self) -> Pool:
         settings = self._settings
-        if not settings.job_server_url:
-            self._job_server = EmbeddedJobServer()
-            first = replace(self._job_servers[0], url=self._job_server.url)
-            self._job_servers = (first, *self._job_servers[1:])
         self._pool = Pool(
-            config=worker_config(settings, self._job_servers).encode(),
+            config=self._groundwork.config,
             spares=settings.worker_spares,
             max_jobs=settings.worker_max_jobs,
             max_body_bytes=settings.max_body_bytes,
         )
-        await self._pool.start()
+        await self._pool.start(self._groundwork.fork_server)
         return self._pool
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _children(self) -> set[int]:
         """Return the processes whose ends somebody here waits for."""
-        pids = self._pool.pids if self._pool else set()
+        pids = self._pool.pids if self._pool else {self._groundwork.fork_server.process.pid}
         pids.add(self._job_server.pid if self._job_server else 0)
         return pids
 
@@ -198,7 +178,7 @@ class FrontEnd:
         app.dispatcher.draining = True
         if "callback" in listeners and "public" in listeners:
             listeners["public"].stop()
-        poll_s = POLL_S if app.consumer is not None else 0
+        poll_s = self._queue.poll_s if self._queue is not None else 0
         try:
             async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S + poll_s):
                 await app.dispatcher.drain()
@@ -233,49 +213,10 @@ class FrontEnd:
         os._exit(code)
 
 
-def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
-    """Return the job servers that PROFILE names. JOB_SERVER_URL is the first one's; empty: it is to be embedded.
+def _queue_entrance(settings: Settings) -> QueueEntrance:
+    from proxy.run.queue_entrance import QueueEntrance  # noqa: PLC0415 - only for who uses it
 
-    Raises:
-        SettingsError: a profile cannot be loaded, a secret is not set, or one of the others has no address.
-    """
-    servers: list[JobServer] = []
-    for name in settings.profile.split(","):
-        profile = loader.load(name.strip())
-        url = _normal(profile) if servers else settings.job_server_url or _normal(profile)
-        if servers and not url:
-            raise SettingsError(
-                f"PROFILE: {profile.name} has no [server] url, and only the first one takes JOB_SERVER_URL"
-            )
-        if any(one.profile.name == profile.name for one in servers):
-            raise SettingsError(f"PROFILE: {profile.name} is named twice")
-        servers.append(JobServer(url=url, profile=profile, secrets=loader.secrets_of(profile)))
-    return tuple(servers)
-
-
-def _normal(profile: Profile) -> str:
-    """Return the profile's own address, read as JOB_SERVER_URL is. Raises SettingsError if it is none."""
-    try:
-        return str(kinds.URL.parse(profile.server.url))
-    except ValueError:
-        raise SettingsError(
-            f"PROFILE: {profile.name}: [server] url is {profile.server.url!r}, takes {kinds.URL.takes}"
-        ) from None
-
-
-def worker_config(settings: Settings, job_servers: tuple[JobServer, ...]) -> WorkerConfig:
-    """Return what the workers need to know of the settings."""
-    speaks_tls = any(one.url.startswith("https:") for one in job_servers)
-    return WorkerConfig(
-        job_servers=job_servers,
-        job_server_cafile=settings.job_server_cafile if speaks_tls else "",
-        max_body_bytes=settings.max_body_bytes,
-        submit_retries=settings.submit_retries,
-        lost_reply_wait_s=settings.lost_reply_wait,
-        max_jobs=settings.worker_max_jobs,
-        linger_s=_LINGER_S if settings.journal else 0.0,
-        immortal_objects=settings.immortal_objects == "auto",
-    )
+    return QueueEntrance(settings)
 
 
 async def _open_store(settings: Settings, journal: JournalFile | None) -> tuple[JobStore, Peers | None]:
@@ -296,6 +237,8 @@ async def _open_store(settings: Settings, journal: JournalFile | None) -> tuple[
         return shared, shared
     if journal is None:
         return MemoryStore(settings.result_ttl), None
+    from proxy.store.journal.journal import Journal  # noqa: PLC0415 - with SQLite; only for who uses it
+
     return Journal(journal, ttl_s=settings.result_ttl, max_bytes=settings.journal_max_bytes), None
 
 
@@ -358,13 +301,5 @@ def _say(text: str) -> None:
 
 def _tune_garbage_collection() -> None:
     """Exclude what was loaded from every collection, and collect less often: jobs leave no cycles."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
-
-
-def _raise_descriptor_limit() -> None:
-    """A job in flight takes four descriptors; the usual soft limit of 1,024 is for programs that use select(2)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

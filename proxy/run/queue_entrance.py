@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy import log
 from proxy.sqs.consumer import POLL_S
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from proxy.sqs.service import QueueService
     from shared.settings import Settings
 
-__all__ = ["POLL_S", "QueueEntrance"]
+__all__ = ["QueueEntrance"]
 
 
 class QueueEntrance:
     """The connection to the queue service, and what was found there."""
+
+    #: Seconds for which one look into the queue may last.
+    poll_s: Final = POLL_S
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

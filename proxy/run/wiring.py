@@ -35,9 +35,6 @@ from proxy.jobs.reading import JobReader
 from proxy.observe import tracing
 from proxy.observe.gauges import LiveMetrics
 from proxy.observe.observers import Observers
-from proxy.sqs.consumer import Consumer
-from proxy.sqs.message_jobs import MessageJobs
-from proxy.sqs.metrics import QueueMetrics
 from proxy.workers.local_runner import LocalRunner
 
 if TYPE_CHECKING:
@@ -45,6 +42,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from proxy.sqs.consumer import Consumer
+    from proxy.sqs.message_jobs import MessageJobs
     from proxy.sqs.service import QueueService
     from proxy.store.protocol import JobStore, Peers
     from proxy.workers.pool import Pool
@@ -130,6 +129,10 @@ def create_app(
     message_jobs: MessageJobs | None = None
     consumer: Consumer | None = None
     if queue_service is not None:
+        from proxy.sqs.consumer import Consumer  # noqa: PLC0415 - only for who uses it
+        from proxy.sqs.message_jobs import MessageJobs  # noqa: PLC0415
+        from proxy.sqs.metrics import QueueMetrics  # noqa: PLC0415
+
         message_jobs = MessageJobs(
             queue_service,
             entrance,

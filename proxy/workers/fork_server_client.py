@@ -12,21 +12,21 @@ import errno
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy.workers.environment import child_environment
-from proxy.workers.stderr import WorkerOutput
+from proxy.workers.spawning import spawn
+from proxy.workers.stderr import log_output
 from shared.errors import MessageError
 from shared.messages import WORKERS_AT_ONCE, Exited, Fork, Forked, ForkFailed, decode_from_fork_server, encode
 
-__all__ = ["WORKER_COMMAND", "ForkServer", "Listener"]
+if TYPE_CHECKING:
+    import subprocess
 
-WORKER_COMMAND: Final = (sys.executable, "-m", "worker")
-_ROOT: Final = Path(__file__).resolve().parents[2]
+    from proxy.workers.spawning import Spawned
+
+__all__ = ["ForkServer", "Listener"]
+
 _MESSAGE_BYTES: Final = 65_536
 _FDS: Final = 3
 #: How many messages are read before other work has its turn.
@@ -58,11 +58,10 @@ class Listener(Protocol):
 class ForkServer:
     """One fork server process."""
 
-    def __init__(self, config: bytes, listener: Listener, command: Sequence[str] = WORKER_COMMAND) -> None:
-        """`config` is what the fork server reads first; `command` starts it, with a descriptor's number appended."""
+    def __init__(self, config: bytes, listener: Listener) -> None:
+        """`config` is what the fork server reads first."""
         self._config = config
         self._listener = listener
-        self._command = command
         self._loop = asyncio.get_running_loop()
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -79,34 +78,21 @@ class ForkServer:
         """Its process id; 0 before the start."""
         return self._process.pid if self._process else 0
 
-    async def start(self) -> None:
-        """Start the process. Raises OSError if that cannot be done."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    async def start(self, spawned: Spawned | None = None) -> None:
+        """Start the process, or take over the one that was `spawned` before. Raises OSError if that cannot be done."""
+        if spawned is None:
+            spawned = await asyncio.to_thread(spawn, self._config)
+        process, channel, stderr_fd = spawned
+        log_output(stderr_fd)
+        self._process = process
         try:
-            with theirs, WorkerOutput() as output:
-                ours.send(self._config)
-                self._process = await asyncio.to_thread(self._spawn, theirs.fileno(), output.write_fd)
-            self._pidfd = os.pidfd_open(self._process.pid)
-        except BaseException:
-            ours.close()
+            self._pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            channel.close()
             raise
-        ours.setblocking(False)  # noqa: FBT003 - its only argument
-        self._channel = ours
-        self._loop.add_reader(ours, self._on_readable)
+        self._channel = channel
+        self._loop.add_reader(channel, self._on_readable)
         self._loop.add_reader(self._pidfd, self._on_ended)
-
-    def _spawn(self, fd: int, stderr: int) -> subprocess.Popen[bytes]:
-        # A session of its own: a signal to the front end's group must not reach workers with jobs to finish.
-        return subprocess.Popen(  # noqa: S603 - our own module
-            [*self._command, str(fd)],
-            cwd=_ROOT,
-            pass_fds=(fd,),
-            stdin=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-            env=child_environment()
-            | {"LD_BIND_NOW": "1"},  # whatever is bound after the fork, each worker would have to bind for itself
-        )
 
     def fork(self, count: int) -> None:
         """Ask for `count` workers; each is answered by `on_forked` or `on_fork_failed`, unless the process is lost."""

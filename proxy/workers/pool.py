@@ -14,19 +14,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
 from proxy.workers import log_lines
-from proxy.workers.fork_server_client import WORKER_COMMAND
 from proxy.workers.status import Counts, PoolStatus, WorkerStatus
 from proxy.workers.supply import Supply
 from proxy.workers.worker import Worker
 from shared.errors import AdmissionError, Code
 
 if TYPE_CHECKING:
+    from proxy.workers.spawning import Spawned
     from shared.messages import Log
 
 __all__ = ["Pool"]
@@ -47,7 +47,6 @@ class Pool:
         spares: int,
         max_jobs: int,
         max_body_bytes: int,
-        command: Sequence[str] = WORKER_COMMAND,
         on_worker_log: Callable[[Worker, Log], None] | None = None,
     ) -> None:
         """Keep `spares` workers ready, each for `max_jobs` jobs (0: no limit)."""
@@ -63,7 +62,7 @@ class Pool:
         self._empty = asyncio.Event()
         self._empty.set()
         self._counts = Counts()
-        self._supply = Supply(config, command, self, self._counts)
+        self._supply = Supply(config, self, self._counts)
 
     # --- for runners -------------------------------------------------------------------------------------------------
 
@@ -86,9 +85,13 @@ class Pool:
         """The processes that the pool reaps itself: the workers and the fork server."""
         return {*self._workers, self._supply.fork_server_pid}
 
-    async def start(self) -> None:
-        """Start the fork server; the spares follow in the background. Raises OSError if it cannot be started."""
-        await self._supply.start()
+    async def start(self, spawned: Spawned | None = None) -> None:
+        """Start the fork server, unless it was `spawned` before; the spares follow in the background.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        await self._supply.start(spawned)
 
     def request(self) -> asyncio.Future[Worker]:
         """Return a ticket that becomes a worker, yours until you `release` it; tickets are served in order of arrival.

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy import log
 from proxy.workers.fork_server_client import ForkServer
 from proxy.workers.status import Counts
+
+if TYPE_CHECKING:
+    from proxy.workers.spawning import Spawned
 
 __all__ = ["Supply", "Wanting"]
 
@@ -54,10 +57,9 @@ class Wanting(Protocol):
 class Supply:
     """Makes workers for one who wants them."""
 
-    def __init__(self, config: bytes, command: Sequence[str], wanting: Wanting, counts: Counts) -> None:
-        """`config` and `command` are those of `ForkServer`."""
+    def __init__(self, config: bytes, wanting: Wanting, counts: Counts) -> None:
+        """`config` is what fork servers read first."""
         self._config = config
-        self._command = command
         self._wanting = wanting
         self._counts = counts
         self._fork_server: ForkServer | None = None
@@ -77,9 +79,9 @@ class Supply:
         """The process that forks the workers; 0 if there is none now."""
         return self._fork_server.pid if self._fork_server else 0
 
-    async def start(self) -> None:
-        """Start the fork server. Raises OSError if it cannot be started."""
-        await self._start_fork_server()
+    async def start(self, spawned: Spawned | None = None) -> None:
+        """Start the fork server, unless the first one was `spawned` before. Raises OSError if it cannot be started."""
+        await self._start_fork_server(spawned)
 
     def request(self, wanted: int) -> None:
         """See to it that `wanted` workers are on their way; no-op while on hold."""
@@ -184,12 +186,12 @@ class Supply:
             self._go_on_hold(f"the fork server could not be started: {exc.strerror}")
             self._later("restart", _RESTART_S, self._restart)
 
-    async def _start_fork_server(self) -> None:
+    async def _start_fork_server(self, spawned: Spawned | None = None) -> None:
         self._last_start = asyncio.get_running_loop().time()
         self._counts.fork_servers += 1
         self._has_forked = False
-        fork_server = ForkServer(self._config, self, self._command)
-        await fork_server.start()
+        fork_server = ForkServer(self._config, self)
+        await fork_server.start(spawned)
         if self._closing:
             await fork_server.stop()
             return

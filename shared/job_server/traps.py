@@ -6,10 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-import jmespath
-from jmespath.exceptions import JMESPathError
-
-from shared.job_server.functions import NAMES
 from shared.spelling import nearest
 
 __all__ = ["check_expression"]
@@ -25,6 +21,11 @@ _CHAINS: Final = frozenset(
 
 def check_expression(text: str, known: frozenset[str]) -> None:
     """Raise ValueError if `text` is no expression, or one that cannot mean what it says, over the names `known`."""
+    import jmespath  # noqa: PLC0415 - most profiles have no expressions
+    from jmespath.exceptions import JMESPathError  # noqa: PLC0415
+
+    from shared.job_server.functions import NAMES  # noqa: PLC0415
+
     try:
         parsed: Any = jmespath.compile(text).parsed
     except JMESPathError as exc:

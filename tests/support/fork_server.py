@@ -17,7 +17,7 @@ class FakeForkServer:
     made: list[FakeForkServer]
     start_error: OSError | None = None
 
-    def __init__(self, _config: bytes, listener: Listener, _command: object) -> None:
+    def __init__(self, _config: bytes, listener: Listener) -> None:
         self.listener = listener
         self.pid = 1_000_000 + len(self.made)
         self.asked = 0
@@ -27,7 +27,7 @@ class FakeForkServer:
         self._pids = itertools.count(2_000_000 + 1_000 * len(self.made))
         self.made.append(self)
 
-    async def start(self) -> None:
+    async def start(self, _spawned: object = None) -> None:
         """Start, or fail as the test wants."""
         if self.start_error is not None:
             raise self.start_error

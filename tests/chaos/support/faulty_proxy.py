@@ -12,11 +12,11 @@ import os
 import struct
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from proxy.__main__ import main
 from proxy.run import process as front_end
-from proxy.workers import environment, pool
+from proxy.workers import environment, spawning
 from tests.chaos.support.clock import follow_clock
 from tests.support.stopwatch import Stopwatch
 
@@ -41,8 +41,7 @@ async def _watch_loop() -> None:
 
 
 def _patch() -> None:
-    init: Any = pool.Pool.__init__
-    init.__kwdefaults__["command"] = (sys.executable, "-m", "tests.chaos.support.faulty_worker")
+    spawning.COMMAND = (sys.executable, "-m", "tests.chaos.support.faulty_worker")
     environment.PREFIXES = (*environment.PREFIXES, "CHAOS_", "WORKER_MAX_JOBS")
     run = front_end.FrontEnd.run
     tasks = []

@@ -11,7 +11,7 @@ from aiohttp import ClientSession, web
 from pytest_aiohttp import AiohttpServer
 
 from jobserver.cli import parse_arguments
-from jobserver.stand_in import STAND_IN, StandIn, create_app
+from jobserver.stand_in.app import STAND_IN, StandIn, create_app
 from shared.job_server import loader
 from shared.job_server.callbacks import Callbacks, Received
 from shared.job_server.calls import Call, Request

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientSession
 from pytest_aiohttp import AiohttpServer
 
-from jobserver.stand_in import STAND_IN, StandIn, create_app
+from jobserver.stand_in.app import STAND_IN, StandIn, create_app
 from shared.job_server import loader
 from shared.job_server.profile import Profile, Sample
 from tests.support.http import Answer, fetch

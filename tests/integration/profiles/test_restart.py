@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession
 from pytest_aiohttp import AiohttpServer
 
-from jobserver.stand_in import STAND_IN, create_app
+from jobserver.stand_in.app import STAND_IN, create_app
 from shared.job_server import loader
 from tests.support.http import fetch
 from tests.support.proxy_process import ProxyProcess

@@ -11,7 +11,8 @@ from textwrap import dedent
 
 import pytest
 
-from proxy.workers.fork_server_client import WORKER_COMMAND, ForkServer
+from proxy.workers import spawning
+from proxy.workers.fork_server_client import ForkServer
 from shared.job_server import loader
 from shared.messages import WORKERS_AT_ONCE
 from shared.worker_config import JobServer, WorkerConfig
@@ -68,7 +69,7 @@ async def heard() -> AsyncIterator[Heard]:
 
 async def test_each_worker_has_its_own_ends_and_none_of_its_siblings(heard: Heard) -> None:
     """Without its inbox's writing end a worker leaves: no sibling that was made with it has a copy of that."""
-    fork_server = ForkServer(_CONFIG.encode(), heard, WORKER_COMMAND)
+    fork_server = ForkServer(_CONFIG.encode(), heard)
     await fork_server.start()
     try:
         wanted = 2 * WORKERS_AT_ONCE + 1
@@ -89,10 +90,13 @@ async def test_each_worker_has_its_own_ends_and_none_of_its_siblings(heard: Hear
 
 
 @pytest.mark.parametrize(("fds", "forked"), [(9, 3), (8, 2), (7, 2), (3, 1), (2, 0), (0, 0), (11, 3)])
-async def test_a_worker_of_which_an_end_is_missing_counts_as_not_made(heard: Heard, fds: int, forked: int) -> None:
+async def test_a_worker_of_which_an_end_is_missing_counts_as_not_made(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch, fds: int, forked: int
+) -> None:
     """What arrives whole is used; of the rest every descriptor is closed, and whoever waits hears of it."""
     before = _descriptors()
-    fork_server = ForkServer(_CONFIG.encode(), heard, (sys.executable, "-c", _speaker(fds)))
+    monkeypatch.setattr(spawning, "COMMAND", (sys.executable, "-c", _speaker(fds)))
+    fork_server = ForkServer(_CONFIG.encode(), heard)
     await fork_server.start()
     try:
         fork_server.fork(3)

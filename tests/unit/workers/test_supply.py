@@ -21,7 +21,7 @@ class _Shop:
     def __init__(self, servers: list[FakeForkServer]) -> None:
         self.servers = servers
         self.counts = Counts()
-        self.supply = Supply(b"", (), self, self.counts)
+        self.supply = Supply(b"", self, self.counts)
         self.got: list[int] = []
         self.exited: list[tuple[int, int]] = []
         self.holds: list[str] = []

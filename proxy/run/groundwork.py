@@ -1,0 +1,89 @@
+"""The groundwork of a start: what a proxy has exclusively, and the processes that take as long to load as this one.
+
+First the addresses and the journal, so that what is in use is reported at once; then the job server and the fork
+server, which load while the front end does. All that this file needs is loaded before them, so that has to be little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from proxy.run.claims import claim
+from proxy.run.embedded_job_server import EmbeddedJobServer
+from proxy.run.job_servers import job_servers_of, worker_config
+from proxy.workers.spawning import Spawned, spawn
+
+if TYPE_CHECKING:
+    import socket
+
+    from proxy.store.journal.file import JournalFile
+    from shared.settings import Settings
+    from shared.worker_config import JobServer
+
+__all__ = ["Groundwork", "lay_groundwork"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groundwork:
+    """What a front end builds on."""
+
+    settings: Settings
+    #: The job servers, with their addresses; the first one may be `embedded`.
+    job_servers: tuple[JobServer, ...]
+    #: Listening sockets by name: `public`, `callback`, `admin`.
+    sockets: dict[str, socket.socket]
+    #: The journal, if it is a file.
+    journal: JournalFile | None
+    #: What fork servers read first, and the first of them.
+    config: bytes
+    fork_server: Spawned
+    #: The embedded job server; None where there is another.
+    embedded: EmbeddedJobServer | None
+
+
+def lay_groundwork(settings: Settings) -> Groundwork:
+    """Claim what is exclusive, and start the processes; these exit by themselves when this one does.
+
+    Raises:
+        SettingsError: a profile or a certificate cannot be used, or something is in use or not available.
+        OSError: a process cannot be started.
+    """
+    job_servers = job_servers_of(settings)
+    if settings.job_server_cafile:
+        from proxy.run.job_server_probe import check_trust  # noqa: PLC0415 - few have one
+
+        check_trust(settings.job_server_cafile)
+    _raise_descriptor_limit()
+    signal.signal(signal.SIGTERM, _leave)
+    sockets, journal = claim(settings)
+    embedded = None
+    if not job_servers[0].url:
+        embedded = EmbeddedJobServer()
+        job_servers = (replace(job_servers[0], url=embedded.url), *job_servers[1:])
+    config = worker_config(settings, job_servers).encode()
+    return Groundwork(
+        settings=settings,
+        job_servers=job_servers,
+        sockets=sockets,
+        journal=journal,
+        config=config,
+        fork_server=spawn(config),
+        embedded=embedded,
+    )
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """End the process: nothing has been accepted yet, and what was started ends by itself."""
+    os._exit(0)
+
+
+def _raise_descriptor_limit() -> None:
+    """A job in flight takes four descriptors; the usual soft limit of 1,024 is for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,64 @@
+"""The job servers that the settings name, and what workers are told of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from shared import setting_kinds as kinds
+from shared.errors import SettingsError
+from shared.job_server import loader
+from shared.worker_config import JobServer, WorkerConfig
+
+if TYPE_CHECKING:
+    from shared.job_server.profile import Profile
+    from shared.settings import Settings
+
+__all__ = ["job_servers_of", "worker_config"]
+
+#: For a submission in progress when the front end is killed: much less than the time until a new start serves.
+_LINGER_S: Final = 1.0
+
+
+def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
+    """Return the job servers that PROFILE names. JOB_SERVER_URL is the first one's; empty: it is to be embedded.
+
+    Raises:
+        SettingsError: a profile cannot be loaded, a secret is not set, or one of the others has no address.
+    """
+    servers: list[JobServer] = []
+    for name in settings.profile.split(","):
+        profile = loader.load(name.strip())
+        url = _normal(profile) if servers else settings.job_server_url or _normal(profile)
+        if servers and not url:
+            raise SettingsError(
+                f"PROFILE: {profile.name} has no [server] url, and only the first one takes JOB_SERVER_URL"
+            )
+        if any(one.profile.name == profile.name for one in servers):
+            raise SettingsError(f"PROFILE: {profile.name} is named twice")
+        servers.append(JobServer(url=url, profile=profile, secrets=loader.secrets_of(profile)))
+    return tuple(servers)
+
+
+def _normal(profile: Profile) -> str:
+    """Return the profile's own address, read as JOB_SERVER_URL is. Raises SettingsError if it is none."""
+    try:
+        return str(kinds.URL.parse(profile.server.url))
+    except ValueError:
+        raise SettingsError(
+            f"PROFILE: {profile.name}: [server] url is {profile.server.url!r}, takes {kinds.URL.takes}"
+        ) from None
+
+
+def worker_config(settings: Settings, job_servers: tuple[JobServer, ...]) -> WorkerConfig:
+    """Return what the workers need to know of the settings."""
+    speaks_tls = any(one.url.startswith("https:") for one in job_servers)
+    return WorkerConfig(
+        job_servers=job_servers,
+        job_server_cafile=settings.job_server_cafile if speaks_tls else "",
+        max_body_bytes=settings.max_body_bytes,
+        submit_retries=settings.submit_retries,
+        lost_reply_wait_s=settings.lost_reply_wait,
+        max_jobs=settings.worker_max_jobs,
+        linger_s=_LINGER_S if settings.journal else 0.0,
+        immortal_objects=settings.immortal_objects == "auto",
+    )

@@ -1,0 +1,74 @@
+"""Starts the fork server's process.
+
+It takes as long to load as the front end does, so the front end starts it before it loads most of itself. This file
+must load little, and no event loop, for that.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from proxy.workers.environment import child_environment
+
+__all__ = ["Spawned", "spawn"]
+
+#: What starts it; the number of its socket's descriptor is appended.
+COMMAND: tuple[str, ...] = (sys.executable, "-m", "worker")
+_ROOT: Final = Path(__file__).resolve().parents[2]
+
+
+class Spawned(NamedTuple):
+    """A fork server's process, and what it is talked to by."""
+
+    process: subprocess.Popen[bytes]
+    #: Requests and reports.
+    channel: socket.socket
+    #: What it and its workers write to stderr; not blocking.
+    stderr_fd: int
+
+
+def spawn(config: bytes) -> Spawned:
+    """Start a fork server; `config` is what it reads first. Blocks for some milliseconds.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        stderr_fd, their_stderr_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
+    try:
+        os.set_blocking(their_stderr_fd, True)  # for them it is blocking: a failed write would be another error
+        ours.send(config)
+        process = _start(theirs.fileno(), their_stderr_fd)
+    except BaseException:
+        ours.close()
+        os.close(stderr_fd)
+        raise
+    finally:
+        theirs.close()
+        os.close(their_stderr_fd)
+    ours.setblocking(False)  # noqa: FBT003 - its only argument
+    return Spawned(process, ours, stderr_fd)
+
+
+def _start(fd: int, stderr: int) -> subprocess.Popen[bytes]:
+    # A session of its own: a signal to the front end's group must not reach workers with jobs to finish.
+    return subprocess.Popen(  # noqa: S603 - our own module
+        [*COMMAND, str(fd)],
+        cwd=_ROOT,
+        pass_fds=(fd,),
+        stdin=subprocess.DEVNULL,
+        stderr=stderr,
+        start_new_session=True,
+        env=child_environment()
+        | {"LD_BIND_NOW": "1"},  # whatever is bound after the fork, each worker would have to bind for itself
+    )

@@ -1,0 +1,49 @@
+"""A fork server's process is started with what it needs, and a start that fails leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxy.workers import spawning
+
+_SPEAKER = """
+import os, socket, sys
+channel = socket.socket(fileno=int(sys.argv[1]))
+channel.send(b"heard " + channel.recv(100))
+sys.stderr.write("a word")
+"""
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_process_reads_its_configuration_first_and_its_stderr_comes_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The configuration was sent before there was anybody to read it."""
+    monkeypatch.setattr(spawning, "COMMAND", (sys.executable, "-c", _SPEAKER))
+    before = _descriptors()
+    process, channel, stderr_fd = spawning.spawn(b"the settings")
+    assert not channel.getblocking()
+    assert not os.get_blocking(stderr_fd)
+    process.wait()
+    assert channel.recv(100) == b"heard the settings"
+    assert os.read(stderr_fd, 100) == b"a word"
+    assert os.read(stderr_fd, 100) == b""
+    channel.close()
+    os.close(stderr_fd)
+    assert _descriptors() == before
+
+
+def test_a_start_that_fails_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of the socket nor of the pipe."""
+    monkeypatch.setattr(spawning, "COMMAND", ("/nonexistent",))
+    before = _descriptors()
+    with pytest.raises(FileNotFoundError):
+        spawning.spawn(b"")
+    assert _descriptors() == before
