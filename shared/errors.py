@@ -5,6 +5,7 @@
     ├── MessageError             bytes from another process that are not a message
     ├── StrictJSONError          bytes that are not JSON as RFC 8259 and this proxy want it
     ├── RequestError             the client's request is invalid (4xx)
+    │   └── ParameterError       one of its parameters is
     ├── AdmissionError           no job was created, a later attempt may succeed (503)
     ├── StoreUnavailableError    the store of jobs cannot be read or written now
     ├── TakenError               what a store has excludes what was to be recorded (proxy/store/protocol.py)
@@ -27,6 +28,7 @@ __all__ = [
     "Code",
     "JobServerError",
     "MessageError",
+    "ParameterError",
     "ProxyError",
     "QueueError",
     "RejectedError",
@@ -89,13 +91,24 @@ class RequestError(ProxyError):
     """A request that cannot become a job, or asks for something that is not there.
 
     `fate_known` is true when it is certain that no earlier request has begun this very job under the same key.
+    `parameter` is the one that is at fault, if it is one.
     """
+
+    parameter: str | None = None
 
     def __init__(self, code: Code, detail: str, *, fate_known: bool = False) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.fate_known = fate_known
+
+
+class ParameterError(RequestError):
+    """A parameter of a request about jobs is unknown, or not what it takes; `parameter` is its name."""
+
+    def __init__(self, parameter: str, detail: str) -> None:
+        super().__init__(Code.INVALID_REQUEST, detail)
+        self.parameter = parameter
 
 
 class AdmissionError(ProxyError):

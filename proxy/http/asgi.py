@@ -161,7 +161,7 @@ def _problem_of(exc: Exception, scope: Scope, documentation: str) -> problems.Pr
     fate = _fate(exc, scope)
     match exc:
         case RequestError():
-            return problems.make(exc.code, exc.detail, submitted=fate)
+            return problems.make(exc.code, exc.detail, submitted=fate, parameter=exc.parameter)
         case AdmissionError():
             return problems.make(exc.code, exc.detail, submitted=fate, retry_after_s=exc.retry_after_s)
         case StoreUnavailableError():

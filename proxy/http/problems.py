@@ -38,9 +38,10 @@ _MAY_HAVE_RUN: Final = "Send the job again if `submitted` is `no`. Otherwise it 
 TABLE: Final = MappingProxyType(
     {
         Code.INVALID_REQUEST: _entry(
-            400, 400, "The request is not a valid job",
+            400, 400, "The request is not valid",
             "The body is not a JSON object as RFC 8259 defines it (or has a name twice, NaN, a lone surrogate, too "
-            "many levels, or a number of thousands of digits), or it has a `callback`, which only the proxy sets.",
+            "many levels, or a number of thousands of digits), or it has a `callback`, which only the proxy sets. "
+            "Or an operator's question has a parameter that is unknown or not valid: `parameter` is its name.",
             "Fix the request; `detail` says what is wrong with it. The same request will fail again.",
         ),
         Code.MALFORMED_REQUEST: _entry(
@@ -219,8 +220,9 @@ def make(
     result: bytes | None = None,
     granular: bool = False,
     retry_after_s: int | None = None,
+    parameter: str | None = None,
 ) -> Problem:
-    """Return the problem `code`, with `detail` about this occurrence."""
+    """Return the problem `code`, with `detail` about this occurrence; `parameter`: the one that is at fault."""
     entry = TABLE[code]
     status = entry.granular if granular else entry.status
     document: dict[str, Any] = {
@@ -233,6 +235,8 @@ def make(
         "submitted": str(submitted),
         "retry_safe": submitted is Submitted.NO,
     }
+    if parameter is not None:
+        document["parameter"] = parameter
     headers = [(b"job-id", job_id.encode())] if job_id else []
     if status == 503:  # noqa: PLR2004 - the status that promises another attempt is worth it
         headers.append((b"retry-after", b"%d" % (retry_after_s or _DEFAULT_RETRY_AFTER_S)))

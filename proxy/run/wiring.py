@@ -18,6 +18,7 @@ from proxy.api.description.docs_page import DocsPage, ProblemPage
 from proxy.api.operators import admin, dashboard
 from proxy.api.operators.asking import AskJobServer
 from proxy.api.operators.instances import InstancesView
+from proxy.api.operators.list_jobs import ListJobs
 from proxy.api.operators.snapshots import Snapshots
 from proxy.api.operators.status import Status
 from proxy.http.asgi import Guard
@@ -195,6 +196,7 @@ def create_app(
     )
     find = dashboard.FindJob(in_flight, observers.history, store, authorization)
     admin_routes = [
+        Route("/jobs", ListJobs(in_flight, store, authorization), methods=["GET"]),
         Route("/workers", admin.Workers(pool.status), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observers.metrics), methods=["GET"]),
         Route("/status", status, methods=["GET"]),

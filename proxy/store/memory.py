@@ -8,13 +8,17 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.polled import polled_end
+from proxy.store.query import USUAL, Counts, JobPage, Position, Sort, matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from proxy.store.protocol import Reading
+    from proxy.store.query import JobQuery, Limits
     from proxy.store.record import Record
 
 __all__ = ["MemoryStore"]
@@ -84,6 +88,45 @@ class MemoryStore:
                 await asyncio.sleep(0)
         return None
 
+    async def jobs(
+        self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
+    ) -> JobPage:
+        """See `JobStore.jobs`. All that fit are looked at."""
+        del limits
+        keyed = [(_place(record, sort), record) async for record in self._meant(query)]
+        if sort is Sort.SLOWEST:
+            keyed = [(place, record) for place, record in keyed if record.finished_at is not None]
+        keyed.sort(key=lambda one: one[0], reverse=sort is not Sort.OLDEST)
+        if after is not None:
+            end = (after.is_open and sort is not Sort.SLOWEST, after.at, after.number)
+            keyed = [one for one in keyed if (one[0] > end if sort is Sort.OLDEST else one[0] < end)]
+        is_open, at, number = keyed[limit - 1][0] if len(keyed) > limit else (False, 0.0, 0)
+        return JobPage(
+            records=[_without_bodies(record) for _, record in keyed[:limit]],
+            next=Position(is_open=is_open, at=at, number=number) if len(keyed) > limit else None,
+        )
+
+    async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
+        """See `JobStore.counts`. All that fit are counted."""
+        del limits
+        counted = Counts()
+        async for record in self._meant(query):
+            counted.add_record(record)
+        return counted
+
+    async def _meant(self, query: JobQuery) -> AsyncIterator[Record]:
+        """Yield the jobs that are meant, in no order; others have their turn meanwhile."""
+        self._expire()
+        now = time.time()
+        everything = [*self._open.values(), *(record for _, record in self._finished.values())]
+        for number, record in enumerate(everything, start=1):
+            ended = now if record.finished_at is None else record.finished_at
+            in_time = (query.since is None or ended >= query.since) and (query.until is None or ended < query.until)
+            if in_time and matches(record, query):
+                yield record
+            if number % _SEARCHED == 0:
+                await asyncio.sleep(0)
+
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
         return await polled_end(self.by_id, job_id)
@@ -128,3 +171,18 @@ class MemoryStore:
             del self._by_token[record.token_hash]
             if record.key is not None and self._by_key.get(record.key) == job_id:
                 del self._by_key[record.key]
+
+
+def _place(record: Record, sort: Sort) -> tuple[bool, float, int]:
+    """Return what jobs are ordered by: as in `Position`. Ids are as good as the numbers that they have elsewhere."""
+    number = int.from_bytes(record.token_hash[:7])
+    if record.finished_at is None:
+        return True, record.accepted_at, number
+    if sort is Sort.SLOWEST:
+        return False, record.finished_at - record.accepted_at, number
+    return False, record.finished_at, number
+
+
+def _without_bodies(record: Record) -> Record:
+    callback = None if record.callback is None else b""
+    return replace(record, callback=callback, sent=None if record.sent is None else b"")

@@ -22,12 +22,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.store.query import USUAL
 from shared.errors import ProxyError
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
+    from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
     from proxy.store.record import Record
 
 __all__ = ["JobStore", "Peers", "Reading", "TakenError"]
@@ -105,6 +107,23 @@ class JobStore(Protocol):
         """Return the newest job that people call so (`Record.is_called`), if one is remembered; for people, who wait.
 
         A store that holds very many looks at the newest of them only. Raises StoreUnavailableError.
+        """
+        ...
+
+    async def jobs(
+        self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
+    ) -> JobPage:
+        """Return the first `limit` jobs that are meant, after the end of an earlier page; for people, who wait.
+
+        What was put is found once its future is done; what was noted, or waits for a store to be well again, may be
+        missing. Raises StoreUnavailableError.
+        """
+        ...
+
+    async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
+        """Return how many of the jobs that are meant are of each kind: of the newest, if they are many.
+
+        Raises StoreUnavailableError.
         """
         ...
 

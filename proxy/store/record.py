@@ -70,6 +70,15 @@ class Record(Struct, frozen=True, kw_only=True):
     #: start of its process, so what an earlier one of the same name wrote is not its own.
     owner: str = ""
     origin: str = ""
+    #: What people call the instance that accepted the job; empty where there is one only.
+    instance: str = ""
+    #: How the last worker ended that the job lost, such as `SIGKILL`, and who cancelled the job; empty: none, nobody.
+    worker_end: str = ""
+    cancelled_by: str = ""
+    #: What happened to the job and when, as `proxy/jobs/trail.py` writes it; empty before its end.
+    trail: str = ""
+    #: What the client sent, as far as it is to be shown; None: it is not recorded.
+    sent: bytes | None = None
 
     @property
     def submitted(self) -> Submitted:
@@ -111,7 +120,7 @@ class Record(Struct, frozen=True, kw_only=True):
     @property
     def size_bytes(self) -> int:
         """About how much memory this record takes."""
-        return _OVERHEAD_BYTES + len(self.callback or b"")
+        return _OVERHEAD_BYTES + len(self.callback or b"") + len(self.sent or b"")
 
 
 def is_called(text: str, job_id: str, remote_id: str, labels: Mapping[str, str]) -> bool:

@@ -16,6 +16,7 @@ __all__ = ["ask", "request_scope", "sent_by"]
 def request_scope(method: str = "GET", path: str = "/", **members: Any) -> Scope:
     """Return the scope of a request; `headers` is a mapping here."""
     headers: Mapping[str, str] = members.pop("headers", {})
+    path, _, query = path.partition("?")
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -25,7 +26,7 @@ def request_scope(method: str = "GET", path: str = "/", **members: Any) -> Scope
         "path": path,
         "raw_path": path.encode(),
         "root_path": "",
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
         "client": ("127.0.0.1", 50_000),
         "server": ("127.0.0.1", 3000),
@@ -62,5 +63,5 @@ async def ask(app: ASGIApp, method: str, path: str, *, body: bytes = b"", **memb
     assert [bool(piece.get("more_body")) for piece in rest] == [True] * (len(rest) - 1) + [False]
     headers = CIMultiDict((name.decode(), value.decode("latin-1")) for name, value in first["headers"])
     answer = Answer(first["status"], headers, b"".join(piece["body"] for piece in rest))
-    assert method == "HEAD" or int(headers["Content-Length"]) == len(answer.body)
+    assert method == "HEAD" or int(headers.get("Content-Length", len(answer.body))) == len(answer.body)
     return answer

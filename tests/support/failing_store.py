@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from proxy.store.memory import MemoryStore
 from proxy.store.polled import polled_end
 from proxy.store.protocol import JobStore, Reading
+from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
 from shared.errors import StoreUnavailableError
 from shared.lifecycle import State
@@ -125,6 +126,18 @@ class FailingStore:
         """Find a job, or fail."""
         await self._ask()
         return await self._memory.by_name(text)
+
+    async def jobs(
+        self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
+    ) -> JobPage:
+        """List jobs, or fail."""
+        await self._ask()
+        return await self._memory.jobs(query, sort=sort, limit=limit, after=after, limits=limits)
+
+    async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
+        """Count jobs, or fail."""
+        await self._ask()
+        return await self._memory.counts(query, limits=limits)
 
     async def ended(self, job_id: str) -> Record:
         """Wait for the end of a job, for as long as nothing can be found as well."""

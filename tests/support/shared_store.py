@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from proxy.store.memory import MemoryStore
 from proxy.store.polled import polled_end
 from proxy.store.protocol import Reading, TakenError
+from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
 from shared.errors import Code
 from shared.lifecycle import State, Submitted
@@ -169,6 +170,16 @@ class Member:
     async def by_name(self, text: str) -> Record | None:
         """See `JobStore.by_name`."""
         return await self._shared.by_name(text)
+
+    async def jobs(
+        self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
+    ) -> JobPage:
+        """See `JobStore.jobs`."""
+        return await self._shared.jobs(query, sort=sort, limit=limit, after=after, limits=limits)
+
+    async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
+        """See `JobStore.counts`."""
+        return await self._shared.counts(query, limits=limits)
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""

@@ -19,16 +19,20 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
+from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
 from proxy.store.journal.writer_thread import Failures, Find, Order, Put, Search, Unfinished, WriterThread
 from proxy.store.polled import polled_end
 from proxy.store.protocol import Reading
+from proxy.store.query import USUAL, remembered
+from proxy.store.search import counts, page
 from shared.errors import SettingsError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from proxy.store.journal.file import JournalFile
+    from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
     from proxy.store.record import Record
 
 __all__ = ["Journal"]
@@ -55,6 +59,8 @@ class Journal:
         """
         self._loop = asyncio.get_running_loop()
         self._path = str(file.path)
+        self._ttl_s = ttl_s
+        self._reader = JournalReader(file.path)
         self._trouble = ""
         #: Whether the log has it that there is trouble.
         self._announced = False
@@ -163,6 +169,22 @@ class Journal:
             found, below = await done
         return found
 
+    async def jobs(
+        self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
+    ) -> JobPage:
+        """See `JobStore.jobs`. Beside the journal's thread, which does not wait for it."""
+        self._begin_asking()
+        meant = remembered(query, time.time() - self._ttl_s)
+        return await self._reader.ask(
+            lambda dialect: page(dialect, meant, sort=sort, limit=limit, after=after, limits=limits)
+        )
+
+    async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
+        """See `JobStore.counts`. As `jobs` is."""
+        self._begin_asking()
+        meant = remembered(query, time.time() - self._ttl_s)
+        return await self._reader.ask(lambda dialect: counts(dialect, meant, limits=limits))
+
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
         return await polled_end(self.by_id, job_id)
@@ -196,6 +218,7 @@ class Journal:
         self._batches.put(left)
         self._batches.put(None)
         await asyncio.to_thread(self.writer.join, _CLOSE_S)
+        self._reader.close()
         self._silence_timer.cancel()
         away = {order.record.id for order in self._away if isinstance(order, Put)} if self.writer.is_alive else set()
         if away or self.writer.backlog:

@@ -13,17 +13,18 @@ from shared.lifecycle import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COLUMNS", "put_statement", "record_of", "row_of"]
+__all__ = ["COLUMNS", "COLUMN_NAMES", "put_statement", "record_of", "row_of"]
 
 #: These never change once they are there; the others are written each time.
-_FIXED: Final = ("id", "token_hash", "key", "fingerprint", "accepted_at", "deadline_at", "profile")
+_FIXED: Final = ("id", "token_hash", "key", "fingerprint", "accepted_at", "deadline_at", "profile", "sent")
 _CHANGING: Final = (
     "state", "submitted", "finished_at", "code", "detail", "failure_submitted", "callback", "says_failed", "early",
-    "duplicates", "remote",
+    "duplicates", "remote", "worker_end", "cancelled_by", "trail",
 )  # fmt: skip
 #: What the column `remote` holds, as far as it is not there.
 _REMOTE: Final[tuple[Any, ...]] = ({}, "", "", {}, 0, "")
-COLUMNS: Final = ", ".join(_FIXED + _CHANGING)
+COLUMN_NAMES: Final = _FIXED + _CHANGING
+COLUMNS: Final = ", ".join(COLUMN_NAMES)
 
 
 @functools.cache
@@ -48,6 +49,7 @@ def row_of(record: Record) -> tuple[Any, ...]:
         record.accepted_at,
         record.deadline_at,
         record.profile,
+        record.sent,
         str(record.state),
         str(record.submitted),  # never read back; for people and programs that look into the file
         record.finished_at,
@@ -59,15 +61,19 @@ def row_of(record: Record) -> tuple[Any, ...]:
         record.early,
         record.duplicates,
         _remote(record),
+        record.worker_end or None,
+        storable(record.cancelled_by) or None,
+        record.trail or None,
     )
 
 
 def record_of(row: Sequence[Any]) -> Record:
     """Return the record that the values of `COLUMNS` are. Raises ValueError if they are none."""
     fixed = dict(zip(_FIXED, row, strict=False))
-    state, _, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates, remote = row[
-        len(_FIXED) :
-    ]
+    (
+        state, _, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates, remote,
+        worker_end, cancelled_by, trail,
+    ) = row[len(_FIXED) :]  # fmt: skip
     rest: list[Any] = json.loads(remote) if remote else []
     outputs, content_type, error, labels, refused, refusal = [*rest, *_REMOTE[len(rest) :]]
     return Record(
@@ -85,6 +91,9 @@ def record_of(row: Sequence[Any]) -> Record:
         labels=labels,
         refused=refused,
         refusal=refusal,
+        worker_end=worker_end or "",
+        cancelled_by=cancelled_by or "",
+        trail=trail or "",
     )
 
 

@@ -14,7 +14,7 @@ __all__ = ["VERSION", "prepare"]
 
 #: "jobs" in ASCII: SQLite's mark of whose file it is, and the version of the table below.
 _APPLICATION_ID: Final = 0x6A6F6273
-VERSION: Final = 3
+VERSION: Final = 4
 
 _JOBS: Final = """
 CREATE TABLE jobs (
@@ -36,10 +36,20 @@ CREATE TABLE jobs (
     early INTEGER NOT NULL,
     duplicates INTEGER NOT NULL,
     profile TEXT NOT NULL DEFAULT '',
-    remote TEXT
+    remote TEXT,
+    worker_end TEXT,
+    cancelled_by TEXT,
+    trail TEXT,
+    sent BLOB
 );
 CREATE INDEX jobs_by_key ON jobs (key) WHERE key IS NOT NULL;
 CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+"""
+#: For whoever asks about many jobs (proxy/store/search.py): those that failed, and those that are open. A job that does
+#: not fail costs the first nothing; the second is never larger than the open jobs are many.
+_FOR_QUESTIONS: Final = """
+CREATE INDEX jobs_failed ON jobs (finished_at) WHERE code IS NOT NULL OR says_failed;
+CREATE INDEX jobs_open ON jobs (accepted_at) WHERE finished_at IS NULL;
 """
 _PROBE: Final = """
 CREATE TABLE probe (n INTEGER PRIMARY KEY, times INTEGER NOT NULL);
@@ -57,8 +67,17 @@ _FROM_2: Final = """
 ALTER TABLE jobs ADD COLUMN profile TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN remote TEXT;
 """
+#: Version 3 did not know how a job came to its end. Nothing else was changed: a proxy that knows version 3 can use this
+#: table if it is told so (docs/operations.md, going back).
+_FROM_3: Final = f"""
+ALTER TABLE jobs ADD COLUMN worker_end TEXT;
+ALTER TABLE jobs ADD COLUMN cancelled_by TEXT;
+ALTER TABLE jobs ADD COLUMN trail TEXT;
+ALTER TABLE jobs ADD COLUMN sent BLOB;
+{_FOR_QUESTIONS}
+"""
 #: By the version that a file has: what brings it up to date.
-_UPGRADES: Final = {1: _FROM_1 + _FROM_2, 2: _FROM_2}
+_UPGRADES: Final = {1: _FROM_1 + _FROM_2 + _FROM_3, 2: _FROM_2 + _FROM_3, 3: _FROM_3}
 #: A page of the smallest kind.
 _LEAST_BYTES: Final = 512
 _WAL_BYTES: Final = 8 * 1024 * 1024
@@ -98,8 +117,14 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str, *, upgrade: bo
         raise sqlite3.DatabaseError(verdict)
     mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {VERSION};"
     if not tables:
-        db.executescript(f"BEGIN; {_JOBS} {_PROBE} {mark} COMMIT;")
+        db.executescript(f"BEGIN; {_JOBS} {_FOR_QUESTIONS} {_PROBE} {mark} COMMIT;")
         return VERSION
     if upgrade and version < VERSION:
-        db.executescript(f"BEGIN IMMEDIATE; {_UPGRADES[version]} {mark} COMMIT;")
+        # Whoever went back to version 3 has left what it did not know where it was.
+        steps = "" if _has_column(db, "trail") else _UPGRADES[version]
+        db.executescript(f"BEGIN IMMEDIATE; {steps} {mark} COMMIT;")
     return int(version)
+
+
+def _has_column(db: sqlite3.Connection, name: str) -> bool:
+    return any(row[1] == name for row in db.execute("PRAGMA table_info(jobs)"))

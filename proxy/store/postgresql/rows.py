@@ -19,13 +19,15 @@ INSERTED: Final = {
     "profile": "text", "state": "text", "submitted": "text", "age_s": "float8", "left_s": "float8", "ended_s": "float8",
     "code": "text", "detail": "text", "failure_submitted": "text", "callback": "bytea", "says_failed": "bool",
     "early": "bool", "duplicates": "int4", "outputs": "text", "labels": "text", "refused": "int4", "refusal": "text",
-    "content_type": "text", "error": "text",
+    "content_type": "text", "error": "text", "instance": "text", "worker_end": "text", "cancelled_by": "text",
+    "trail": "text", "sent": "bytea",
 }  # fmt: skip
 #: What is sent of a known one; in the order in which `updated` has it.
 UPDATED: Final = {
     "id": "text", "op": "text", "ends": "bool", "state": "text", "ended_s": "float8", "code": "text", "detail": "text",
     "failure_submitted": "text", "callback": "bytea", "says_failed": "bool", "early": "bool", "duplicates": "int4",
     "outputs": "text", "refused": "int4", "refusal": "text", "content_type": "text", "error": "text",
+    "worker_end": "text", "cancelled_by": "text", "trail": "text",
 }  # fmt: skip
 #: What is read; {j} is the table's alias.
 COLUMNS: Final = (
@@ -33,7 +35,7 @@ COLUMNS: Final = (
     "extract(epoch FROM {j}.accepted_at - now())::float8, extract(epoch FROM {j}.deadline_at - now())::float8, "
     "extract(epoch FROM {j}.finished_at - now())::float8, {j}.code, {j}.detail, {j}.failure_submitted, {j}.callback, "
     "{j}.says_failed, {j}.early, {j}.duplicates, {j}.outputs, {j}.labels, {j}.refused, {j}.refusal, "
-    "{j}.content_type, {j}.error"
+    "{j}.content_type, {j}.error, {j}.instance, {j}.worker_end, {j}.cancelled_by, {j}.trail, {j}.sent"
 )
 
 
@@ -76,6 +78,11 @@ def inserted(record: Record) -> tuple[Any, ...]:
         _text(record.refusal),
         _text(record.content_type),
         _text(record.error),
+        _text(record.instance),
+        record.worker_end,
+        _text(record.cancelled_by),
+        record.trail,
+        record.sent,
     )
 
 
@@ -102,6 +109,9 @@ def updated(record: Record, op: str) -> tuple[Any, ...]:
         _text(record.refusal),
         _text(record.content_type),
         _text(record.error),
+        record.worker_end,
+        _text(record.cancelled_by),
+        record.trail,
     )
 
 
@@ -110,7 +120,7 @@ def record_of(row: Sequence[Any]) -> Record:
     (
         job_id, token_hash, key, fingerprint, origin, owner, profile, state, accepted_s, left_s, ended_s, code, detail,
         failure_submitted, callback, says_failed, early, duplicates, outputs, labels, refused, refusal, content_type,
-        error,
+        error, instance, worker_end, cancelled_by, trail, sent,
     ) = row  # fmt: skip
     now = time.time()
     return Record(
@@ -136,6 +146,11 @@ def record_of(row: Sequence[Any]) -> Record:
         refusal=refusal,
         content_type=content_type,
         error=error,
+        instance=instance,
+        worker_end=worker_end,
+        cancelled_by=cancelled_by,
+        trail=trail,
+        sent=sent,
     )
 
 

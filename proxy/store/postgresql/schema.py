@@ -15,7 +15,7 @@ from shared.errors import SettingsError
 __all__ = ["LOCK", "VERSION", "prepare"]
 
 #: What this version of the proxy knows. An upgrade adds one; `_OLDEST_WRITER` follows where old ones would do harm.
-VERSION: Final = 1
+VERSION: Final = 2
 _OLDEST_WRITER: Final = 1
 #: "jobs" in ASCII: the advisory lock of whoever makes or changes the tables.
 LOCK: Final = 0x6A6F6273
@@ -58,16 +58,33 @@ CREATE TABLE IF NOT EXISTS proxy_jobs (
     refused integer NOT NULL,
     refusal text NOT NULL,
     content_type text NOT NULL,
-    error text NOT NULL
+    error text NOT NULL,
+    instance text NOT NULL DEFAULT '',
+    worker_end text NOT NULL DEFAULT '',
+    cancelled_by text NOT NULL DEFAULT '',
+    trail text NOT NULL DEFAULT '',
+    sent bytea
 ) WITH (fillfactor = 70);
-ALTER TABLE proxy_jobs ALTER COLUMN callback SET STORAGE EXTERNAL;
+ALTER TABLE proxy_jobs ALTER COLUMN callback SET STORAGE EXTERNAL, ALTER COLUMN sent SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX IF NOT EXISTS proxy_jobs_held ON proxy_jobs (key) WHERE key_held;
 CREATE INDEX IF NOT EXISTS proxy_jobs_by_key ON proxy_jobs (key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS proxy_jobs_open ON proxy_jobs (owner) WHERE finished_at IS NULL;
 CREATE INDEX IF NOT EXISTS proxy_jobs_by_end ON proxy_jobs (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS proxy_jobs_failed ON proxy_jobs (finished_at) WHERE code IS NOT NULL OR says_failed;
+"""
+#: How a job came to its end, and an index for whoever asks about those that failed (proxy/store/search.py).
+_FROM_1: Final = """
+ALTER TABLE proxy_jobs
+    ADD COLUMN IF NOT EXISTS instance text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS worker_end text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS cancelled_by text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS trail text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS sent bytea;
+ALTER TABLE proxy_jobs ALTER COLUMN sent SET STORAGE EXTERNAL;
+CREATE INDEX IF NOT EXISTS proxy_jobs_failed ON proxy_jobs (finished_at) WHERE code IS NOT NULL OR says_failed;
 """
 #: By the version that there is: what makes the next one of it. Each may be done twice (IF NOT EXISTS).
-_UPGRADES: Final[dict[int, str]] = {}
+_UPGRADES: Final = {1: _FROM_1}
 
 Ask = Callable[[str], Awaitable[Sequence[tuple[Any, ...]]]]
 

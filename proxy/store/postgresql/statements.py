@@ -44,12 +44,13 @@ def _of(alias: str) -> str:
 INSERT: Final = f"""
 INSERT INTO proxy_jobs (id, token_hash, key, key_held, fingerprint, origin, owner, profile, state, submitted,
     accepted_at, deadline_at, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates,
-    outputs, labels, refused, refusal, content_type, error)
+    outputs, labels, refused, refusal, content_type, error, instance, worker_end, cancelled_by, trail, sent)
 SELECT id, token_hash, key, key IS NOT NULL AND NOT (callback IS NULL AND failure_submitted IS NOT DISTINCT FROM 'no'
         AND state = 'finished'),
     fingerprint, origin, owner, profile, state, submitted, now() - make_interval(secs => age_s),
     now() + make_interval(secs => left_s), now() - make_interval(secs => ended_s), code, detail, failure_submitted,
-    callback, says_failed, early, duplicates, outputs, labels, refused, refusal, content_type, error
+    callback, says_failed, early, duplicates, outputs, labels, refused, refusal, content_type, error, instance,
+    worker_end, cancelled_by, trail, sent
 FROM {_unnest(INSERTED)}
 ON CONFLICT DO NOTHING RETURNING id
 """  # noqa: S608 - our own names
@@ -79,6 +80,9 @@ UPDATE proxy_jobs j SET
     content_type = CASE WHEN x.op = 'callback' THEN x.content_type ELSE j.content_type END,
     error = CASE WHEN x.error <> '' THEN x.error ELSE j.error END,
     outputs = CASE WHEN x.outputs <> '' THEN x.outputs ELSE j.outputs END,
+    worker_end = CASE WHEN x.worker_end <> '' THEN x.worker_end ELSE j.worker_end END,
+    cancelled_by = CASE WHEN x.op IN ('failure', 'cancel') THEN x.cancelled_by ELSE j.cancelled_by END,
+    trail = CASE WHEN x.trail <> '' THEN x.trail ELSE j.trail END,
     duplicates = greatest(j.duplicates, x.duplicates),
     refused = greatest(j.refused, x.refused),
     refusal = CASE WHEN x.refused > j.refused THEN x.refusal ELSE j.refusal END

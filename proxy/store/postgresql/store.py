@@ -16,26 +16,32 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from proxy import log
 from proxy.store.backlog import Backlog
+from proxy.store.conditions import Question
 from proxy.store.fields import ids_called, names_called
 from proxy.store.postgresql.ends import finish, pause
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.leases import Leases, Times
 from proxy.store.postgresql.notices import Listener, Tell, tell_all
 from proxy.store.postgresql.orders import Lane, fail, settle
+from proxy.store.postgresql.reading import DIALECT, answer
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from proxy.store.postgresql.statements import CALLED, ENDED, FAILED, FIND
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import Reading, TakenError
+from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered
 from proxy.store.record import Record
+from proxy.store.search import counts, page
 from shared.errors import StoreUnavailableError
 from shared.lifecycle import State
 
 __all__ = ["PostgreSQLStore"]
+
+T = TypeVar("T")
 
 #: For so long a callback is tried to be recorded, or its job to be found.
 _CALLBACK_PATIENCE_S: Final = 8.0
@@ -76,6 +82,7 @@ class PostgreSQLStore:
         finished job is remembered. Nothing is done before `begin`.
         """
         self._loop = asyncio.get_running_loop()
+        self._conninfo, self._hosts = conninfo, hosts
         self._place = place
         self._name = name
         self._ttl_s = ttl_s
@@ -228,6 +235,17 @@ class PostgreSQLStore:
         found = await self._search(CALLED, names_called(text), self._ttl_s, *ids_called(text), _SEARCHED)
         return next((record for record in found if record.is_called(text)), None)
 
+    async def jobs(
+        self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
+    ) -> JobPage:
+        """See `JobStore.jobs`: of all instances."""
+        meant = remembered(query, time.time() - self._ttl_s)
+        return await self._ask(page(DIALECT, meant, sort=sort, limit=limit, after=after, limits=limits))
+
+    async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
+        """See `JobStore.counts`: of all instances."""
+        return await self._ask(counts(DIALECT, remembered(query, time.time() - self._ttl_s), limits=limits))
+
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
         done: asyncio.Future[Record] = self._loop.create_future()
@@ -324,6 +342,16 @@ class PostgreSQLStore:
             if getattr(put.record, column) == value:
                 await _settled(put.done)
         return await self._order_find(column, value, patience_s)
+
+    async def _ask(self, question: Question[T]) -> T:
+        """Return the answer to a question, over a session of its own: it may take longer than others can wait."""
+        session = Session(self._conninfo, durable=False, hosts=self._hosts)
+        try:
+            return await answer(session, question)
+        except (GoneError, UnfitError) as exc:
+            raise StoreUnavailableError("the database cannot be searched for now") from exc
+        finally:
+            session.close()
 
     async def _search(self, sql: str, *params: float | str) -> list[Record]:
         try:

@@ -114,7 +114,26 @@ async def test_tables_of_a_later_version_are_left_alone(postgresql: PostgreSQL, 
     await store.close()
     assert postgresql.sql("SELECT version FROM proxy_meta", name) == "7"
     postgresql.sql("UPDATE proxy_meta SET oldest_writer = 7", name)
-    assert "(version 7, this one knows 1 and may not write to them)" in await refusal(database)
+    assert "(version 7, this one knows 2 and may not write to them)" in await refusal(database)
+
+
+async def test_tables_of_version_1_are_brought_up_to_date(postgresql: PostgreSQL, database: str) -> None:
+    """What is new has a default, which what was recorded before has then; an instance of version 1 goes on with it."""
+    name = database.rpartition("/")[2]
+    old = await on_database(database, name="old")
+    record = of(old, a_record())
+    await old.put(record)
+    await old.close()
+    for column in ("instance", "worker_end", "cancelled_by", "trail", "sent"):
+        postgresql.sql(f"ALTER TABLE proxy_jobs DROP COLUMN {column}", name)
+    postgresql.sql("DROP INDEX proxy_jobs_failed; UPDATE proxy_meta SET version = 1", name)
+
+    store = await on_database(database)
+    found = await store.by_id(record.id)
+    assert found is not None
+    assert (found.instance, found.worker_end, found.trail, found.sent) == ("", "", "", None)
+    assert postgresql.sql("SELECT version, oldest_writer FROM proxy_meta", name) == "2|1"
+    await store.close()
 
 
 async def test_tables_are_brought_up_to_date_while_an_old_instance_goes_on(
@@ -122,16 +141,16 @@ async def test_tables_are_brought_up_to_date_while_an_old_instance_goes_on(
 ) -> None:
     """A column more, by one of two instances that start at once; the old one writes and reads as before."""
     old = await on_database(database, name="old")
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "VERSION", 3)
     step = "ALTER TABLE proxy_jobs ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue';"
-    monkeypatch.setattr(schema, "_UPGRADES", {1: step})
+    monkeypatch.setattr(schema, "_UPGRADES", {2: step})
 
     new = await asyncio.gather(*(on_database(database, name=name) for name in ("new", "newer")))
 
     records = [of(store, a_record()) for store in (old, *new)]
     await asyncio.gather(*(store.put(record) for store, record in zip((old, *new), records, strict=True)))
     name = database.rpartition("/")[2]
-    assert postgresql.sql("SELECT version, oldest_writer FROM proxy_meta", name) == "2|1"
+    assert postgresql.sql("SELECT version, oldest_writer FROM proxy_meta", name) == "3|1"
     assert postgresql.sql("SELECT count(*) FROM proxy_jobs WHERE colour = 'blue'", name) == "3"
     assert await old.by_id(records[1].id) is not None
     for store in (old, *new):

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from proxy.http.asgi import ClientGoneError, Guard, send_response
 from proxy.http.problems import TABLE
 from proxy.store.protocol import TakenError
-from shared.errors import AdmissionError, Code, ProxyError, RequestError, StoreUnavailableError
+from shared.errors import AdmissionError, Code, ParameterError, ProxyError, RequestError, StoreUnavailableError
 from tests.support.asgi import ask, request_scope, sent_by
 from tests.support.http import Answer, problem
 from tests.support.records import a_record
@@ -107,6 +107,8 @@ async def test_every_exception_of_the_project_becomes_a_problem(kind: type[Proxy
     made_of: tuple[object, ...] = ("full",)
     if kind in {RequestError, AdmissionError}:
         made_of = (Code.OVERLOADED, "full")
+    elif kind is ParameterError:
+        made_of = ("since", "full")
     elif kind is TakenError:
         made_of = (a_record(),)
     exception = kind(*made_of)

@@ -1,0 +1,55 @@
+"""How jobs look to operators. Instants are Unix times in seconds; durations end in `_ms`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from proxy.store.query import code_of
+from shared.lifecycle import State
+from shared.outcome import Failed
+
+if TYPE_CHECKING:
+    from proxy.jobs.job import Job
+    from proxy.store.query import Counts
+    from proxy.store.record import Record
+
+__all__ = ["counts_document", "line"]
+
+
+def line(record: Record, now: float, job: Job | None = None) -> dict[str, Any]:
+    """Return a job as a list has it; `job`: the same in flight here, which may be ahead of its record."""
+    state = record.state if job is None else job.state
+    code = code_of(record)
+    told = record.failure or record.outcome
+    end = now if record.finished_at is None else record.finished_at
+    return {
+        "job_id": record.id,
+        "state": str(state),
+        "outcome": code or ("succeeded" if state is State.FINISHED else None),
+        "code": code,
+        "submitted": str(record.submitted if job is None else job.submitted),
+        "late": record.late,
+        "detail": told.detail if isinstance(told, Failed) else "",
+        "error": record.error or None,
+        "accepted_at": round(record.accepted_at, 3),
+        "deadline_at": round(record.deadline_at, 3),
+        "finished_at": None if record.finished_at is None else round(record.finished_at, 3),
+        "total_ms": round((end - record.accepted_at) * 1000, 1),
+        "labels": dict(record.labels),
+        "profile": record.profile,
+        "remote_id": record.outputs.get("id"),
+        "instance": record.instance or record.owner or None,
+        "worker_end": record.worker_end or None,
+        "cancelled_by": record.cancelled_by or None,
+    }
+
+
+def counts_document(counts: Counts) -> dict[str, Any]:
+    """Return how many jobs there are of each kind."""
+    return {
+        "total": counts.total,
+        "complete": counts.counted_to is None,
+        "counted_to": counts.counted_to,
+        **counts.facets(),
+        "labels": counts.label_facets(),
+    }

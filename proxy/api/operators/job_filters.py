@@ -1,0 +1,209 @@
+"""What operators ask about many jobs, as the parameters of a request or the options of a command say it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from proxy.api.clients.idempotency_key import hash_of_key
+from proxy.store.query import JobQuery, Position, Sort
+from shared.errors import Code, ParameterError
+from shared.lifecycle import State, Submitted
+
+__all__ = ["FILTERS", "LABEL", "Asked", "cursor_of", "filters_of", "read", "single_values"]
+
+#: Before the name of a label.
+LABEL: Final = "label."
+_LIMIT: Final = 50
+_MOST: Final = 500
+_MAX_CHARACTERS: Final = 300
+_AGE: Final = re.compile(r"(\d{1,9})([smhd])")
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+#: Unix times before this are none: somebody has left something out.
+_FIRST: Final = 1_000_000_000.0
+_OPEN: Final = "open"
+_STATES: Final = {
+    str(state): frozenset({state}) for state in (State.ACCEPTED, State.SUBMITTING, State.WAITING, State.FINISHED)
+} | {_OPEN: frozenset(State) - {State.FINISHED}}
+_CODES: Final = frozenset(str(code) for code in Code)
+_TIMES: Final = "takes a time such as 2026-11-26T00:00:00Z, Unix seconds, an age (90s, 15m, 2h, 7d), or midnight"
+#: The parameters that say which jobs are meant, with what each takes; label.NAME besides.
+FILTERS: Final = {
+    "since": "ended at this time or later: RFC 3339, Unix seconds, an age (90s, 15m, 2h, 7d), or midnight",
+    "until": "ended before this time",
+    "state": "accepted, submitting, waiting, finished, or open, which is all but finished",
+    "outcome": "succeeded or failed: what the client was told",
+    "code": "codes of failures",
+    "submitted": "no, unknown, yes",
+    "key": "the idempotency key that came with the job",
+    "profile": "names of profiles",
+    "instance": "names or ids of instances",
+    "worker": "how a lost worker ended, such as SIGKILL; any",
+    "cancelled_by": "who cancelled the job; any",
+    "q": "how an id begins (from 6 characters on), or a part of what people read of a job",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request for a list of jobs."""
+
+    query: JobQuery
+    sort: Sort
+    #: None: not said.
+    limit: int | None
+    after: Position | None
+    #: Whether to count as well.
+    counts: bool
+
+    @property
+    def page_limit(self) -> int:
+        """How many jobs a page has."""
+        return _LIMIT if self.limit is None else self.limit
+
+
+def read(pairs: Iterable[tuple[str, str]], holders: Sequence[bytes], now: float | None = None) -> Asked:
+    """Return what is asked for; `holders`: of the API keys, for each of whom an idempotency key is another one.
+
+    Raises:
+        ParameterError: a parameter is unknown, or is not what it takes.
+    """
+    given = single_values(pairs, (*FILTERS, "sort", "limit", "after", "counts"))
+    sort = Sort(_one_of(given, "sort", [str(sort) for sort in Sort]) or Sort.NEWEST)
+    after = _position(given["after"], sort) if given.get("after") else None
+    counts = _one_of(given, "counts", ["yes", "no"]) or ("no" if after else "yes")
+    return Asked(
+        query=filters_of(given, holders, time.time() if now is None else now),
+        sort=sort,
+        limit=_number(given, "limit", _MOST),
+        after=after,
+        counts=counts == "yes",
+    )
+
+
+def single_values(pairs: Iterable[tuple[str, str]], known: Sequence[str]) -> dict[str, str]:
+    """Return the parameters by name; each may be given once. Raises ParameterError."""
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in known and not (name.startswith(LABEL) and name != LABEL):
+            takes = ", ".join([*known, f"{LABEL}NAME"])
+            raise ParameterError(name, f"there is no parameter `{name[:_MAX_CHARACTERS]}`; there are {takes}")
+        if name in given:
+            raise ParameterError(name, f"`{name}` is given twice; several values are separated by commas")
+        if len(value) > _MAX_CHARACTERS:
+            raise ParameterError(name, f"`{name}` has {len(value)} characters, takes {_MAX_CHARACTERS} at most")
+        given[name] = value
+    return given
+
+
+def filters_of(given: dict[str, str], holders: Sequence[bytes], now: float) -> JobQuery:
+    """Return which jobs are meant. Raises ParameterError."""
+    outcome = _one_of(given, "outcome", ["succeeded", "failed"])
+    query = JobQuery(
+        since=_time(given, "since", now),
+        until=_time(given, "until", now),
+        states=frozenset().union(*(_STATES[name] for name in _several_of(given, "state", sorted(_STATES)))),
+        failed=None if not outcome else outcome == "failed",
+        codes=frozenset(_several_of(given, "code", sorted(_CODES))),
+        submitted=frozenset(map(Submitted, _several_of(given, "submitted", [str(word) for word in Submitted]))),
+        labels={name.removeprefix(LABEL): value for name, value in given.items() if name.startswith(LABEL)},
+        keys=_key_hashes(given, holders),
+        profiles=frozenset(_several(given, "profile")),
+        instances=frozenset(_several(given, "instance")),
+        worker_end=given.get("worker", ""),
+        cancelled_by=given.get("cancelled_by", ""),
+        text=given.get("q", "").strip(),
+    )
+    if query.since is not None and query.until is not None and query.since >= query.until:
+        raise ParameterError("until", "`until` is not after `since`")
+    return query
+
+
+def _key_hashes(given: dict[str, str], holders: Sequence[bytes]) -> frozenset[bytes]:
+    key = given.get("key", "")
+    if not key.isascii():
+        raise ParameterError("key", "`key` is no idempotency key: it is not ASCII")
+    return frozenset(hash_of_key(holder, key) for holder in holders) if key else frozenset()
+
+
+def _several(given: dict[str, str], name: str) -> list[str]:
+    return [value for part in given.get(name, "").split(",") if (value := part.strip())]
+
+
+def _several_of(given: dict[str, str], name: str, known: Sequence[str]) -> list[str]:
+    values = _several(given, name)
+    for value in values:
+        if value not in known:
+            raise ParameterError(name, f"`{name}` is {value!r}, takes {', '.join(known)}")
+    return values
+
+
+def _one_of(given: dict[str, str], name: str, known: Sequence[str]) -> str:
+    value = given.get(name, "")
+    if value and value not in known:
+        raise ParameterError(name, f"`{name}` is {value!r}, takes {', '.join(known)}")
+    return value
+
+
+def _number(given: dict[str, str], name: str, most: int) -> int | None:
+    text = given.get(name)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+        raise ParameterError(name, f"`{name}` is {text!r}, takes a number from 1 to {most}")
+    return int(text)
+
+
+def _time(given: dict[str, str], name: str, now: float) -> float | None:
+    text = given.get(name, "").strip()
+    if not text:
+        return None
+    age = _AGE.fullmatch(text)
+    if age is not None:
+        return now - int(age[1]) * _UNIT_S[age[2]]
+    if text == "midnight":
+        return datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    with_default: Callable[[datetime], datetime] = lambda at: at if at.tzinfo else at.replace(tzinfo=UTC)  # noqa: E731
+    try:
+        found = (
+            float(text)
+            if re.fullmatch(r"\d+(\.\d*)?", text)
+            else with_default(datetime.fromisoformat(text)).timestamp()
+        )
+    except (ValueError, OverflowError):
+        found = 0.0
+    if not _FIRST <= found < 2 * _FIRST * 2:
+        raise ParameterError(name, f"`{name}` is {text!r}, {_TIMES}")
+    return found
+
+
+def cursor_of(position: Position, sort: Sort) -> str:
+    """Return a position as it is written in `after`."""
+    written = json.dumps([sort, *dataclasses.astuple(position)], separators=(",", ":"))
+    return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
+
+
+def _position(cursor: str, sort: Sort) -> Position:
+    try:
+        read: Any = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        written_for, is_open, at, number = read
+        sound = (type(is_open), type(at), type(number)) == (bool, float, int) and abs(number) < 2**63
+    except (ValueError, TypeError, binascii.Error):
+        raise _no_cursor() from None
+    if not sound:
+        raise _no_cursor()
+    if written_for != sort:
+        raise ParameterError("after", f"`after` is of a list with the sort {written_for}, and this one has {sort}")
+    return Position(is_open=is_open, at=at, number=number)
+
+
+def _no_cursor() -> ParameterError:
+    return ParameterError("after", "`after` is not what an earlier page gave as `next`")

@@ -1,0 +1,111 @@
+"""The list of jobs that operators ask for, across restarts: a page as JSON, or all of it as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlencode
+
+from proxy.api.operators.job_documents import counts_document, line
+from proxy.api.operators.job_filters import Asked, cursor_of, read
+from proxy.http.asgi import NO_STORE, header, send_response
+from shared.errors import ParameterError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import Scope, Send
+
+    from proxy.api.clients.authorization import Authorization
+    from proxy.jobs.in_flight import InFlight
+    from proxy.store.protocol import JobStore
+
+__all__ = ["ListJobs", "parameters"]
+
+_LINES: Final = "application/x-ndjson"
+#: Lines are read and sent so many at a time.
+_AT_ONCE: Final = 200
+
+
+class ListJobs:
+    """`GET /jobs`: the jobs that the parameters mean, page by page, with counts; with `Accept: application/x-ndjson`, all of them, one a line."""  # noqa: E501 - docs/routes.md has this sentence
+
+    def __init__(self, in_flight: InFlight, store: JobStore, authorization: Authorization) -> None:
+        self._in_flight = in_flight
+        self._store = store
+        self._authorization = authorization
+
+    async def __call__(self, scope: Scope, _receive: object, send: Send) -> None:
+        """Answer with the jobs."""
+        pairs = parameters(scope)
+        asked = read(pairs, self._authorization.holders)
+        if _LINES in header(scope, b"accept").lower():
+            await self._send_lines(scope, send, asked)
+            return
+        document = await self._page(asked)
+        headers = [NO_STORE]
+        if document["next"]:
+            rest = [(name, value) for name, value in pairs if name != "after"]
+            target = f"{scope['root_path']}/jobs?{urlencode([*rest, ('after', document['next'])])}"
+            headers.append((b"link", f'<{target}>; rel="next"'.encode("ascii")))
+        await send_response(scope, send, 200, json.dumps(document).encode(), b"application/json", headers)
+
+    async def _page(self, asked: Asked) -> dict[str, Any]:
+        page = await self._store.jobs(asked.query, sort=asked.sort, limit=asked.page_limit, after=asked.after)
+        counts = await self._store.counts(asked.query) if asked.counts else None
+        now = time.time()
+        return {
+            "jobs": [line(record, now, self._in_flight.by_id(record.id)) for record in page.records],
+            "complete": page.searched_to is None,
+            "searched_to": page.searched_to,
+            "next": None if page.next is None else cursor_of(page.next, asked.sort),
+            "counts": None if counts is None else counts_document(counts),
+        }
+
+    async def _send_lines(self, scope: Scope, send: Send, asked: Asked) -> None:
+        lines = self._lines(asked)
+        first = await anext(lines)  # what cannot be read is told before the answer begins
+        headers = [(b"content-type", _LINES.encode()), NO_STORE]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["method"] != "HEAD":
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            async for piece in lines:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _lines(self, asked: Asked) -> AsyncIterator[bytes]:
+        """Yield the lines of one page after the other; a last one that says where to go on, if that was not all."""
+        left, after, begun = asked.limit, asked.after, False
+        while True:
+            size = _AT_ONCE if left is None else min(left, _AT_ONCE)
+            try:
+                page = await self._store.jobs(asked.query, sort=asked.sort, limit=size, after=after)
+            except StoreUnavailableError as exc:
+                if not begun or after is None:
+                    raise
+                yield _encoded({"next": cursor_of(after, asked.sort), "detail": str(exc)})
+                return
+            now, begun = time.time(), True
+            left = None if left is None else left - len(page.records)
+            yield b"".join(_encoded(line(record, now, self._in_flight.by_id(record.id))) for record in page.records)
+            if page.next is None:
+                return
+            if left == 0:
+                yield _encoded({"next": cursor_of(page.next, asked.sort)})
+                return
+            after = page.next
+
+
+def parameters(scope: Scope) -> list[tuple[str, str]]:
+    """Return the parameters of a request, in order. Raises ParameterError: they are not UTF-8."""
+    try:
+        return parse_qsl(
+            scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100
+        )
+    except ValueError as exc:
+        raise ParameterError("", "the parameters are not percent-encoded UTF-8, or more than 100") from exc
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,142 @@
+"""Questions about many jobs, answered beside the journal's thread: by another one, over connections that only read.
+
+A reader of a write-ahead log waits for nobody and lets nobody wait. It only keeps the log from being started anew; so
+each question has a connection of its own, for as long as its limits allow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from proxy.store.conditions import Dialect, Question
+from proxy.store.journal.opening import words_of
+from proxy.store.journal.rows import COLUMN_NAMES, record_of
+from shared.errors import StoreUnavailableError
+
+__all__ = ["JournalReader", "QuestionOf", "answer", "connect_to_read", "dialect_of"]
+
+T = TypeVar("T")
+QuestionOf = Callable[[Dialect], Question[T]]
+#: Beyond every limit of a question: the disk does not answer.
+_PATIENCE_S: Final = 5.0
+_BUSY_S: Final = 1.0
+#: What is not read for a list: it may be large.
+_BODIES: Final = {
+    "callback": "CASE WHEN j.callback IS NOT NULL THEN x'' END",
+    "sent": "CASE WHEN j.sent IS NOT NULL THEN x'' END",
+}
+#: Columns that a journal of version 3 does not have.
+_NEW: Final = frozenset({"worker_end", "cancelled_by", "trail", "sent"})
+
+
+class JournalReader:
+    """Answers questions about one journal."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, "journal-reader")
+
+    async def ask(self, question_of: QuestionOf[T]) -> T:
+        """Return the answer. Raises StoreUnavailableError: the file cannot be read."""
+        answering = asyncio.get_running_loop().run_in_executor(self._thread, self._answer, question_of)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                return await answering
+        except TimeoutError:
+            raise StoreUnavailableError(f"the journal has not answered for {_PATIENCE_S:g} s") from None
+
+    def _answer(self, question_of: QuestionOf[T]) -> T:
+        try:
+            with contextlib.closing(connect_to_read(self._path)) as db:
+                return answer(db, question_of)
+        except (sqlite3.Error, ValueError) as exc:
+            raise StoreUnavailableError(f"the journal cannot be read: {words_of(exc)}") from exc
+
+    def close(self) -> None:
+        """End; what is being answered is answered."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def connect_to_read(path: Path, *, settled: bool = False) -> sqlite3.Connection:
+    """Return a connection that changes nothing; `settled`: nobody has the file open, and it has no write-ahead log.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    how = "immutable=1" if settled else "mode=ro"
+    db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, isolation_level=None, timeout=_BUSY_S)
+    try:
+        db.execute("PRAGMA query_only = 1")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def answer(db: sqlite3.Connection, question_of: QuestionOf[T]) -> T:
+    """Return the answer to a question, over this connection. Blocks. Raises sqlite3.Error, ValueError."""
+    question = question_of(dialect_of(db))
+    rows: Sequence[Sequence[Any]] = ()
+    try:
+        statement = next(question)
+        while True:
+            sql, values = statement
+            rows = db.execute(sql, values).fetchall()
+            statement = question.send(rows)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+
+
+def dialect_of(db: sqlite3.Connection) -> Dialect:
+    """Return how this journal is asked, which may be one of an earlier version."""
+    there = {row[1] for row in db.execute("PRAGMA table_info(jobs)")}
+    indexes = {row[1] for row in db.execute("PRAGMA index_list(jobs)")}
+    columns = [
+        "NULL" if name in _NEW and name not in there else _BODIES.get(name, f"j.{name}") for name in COLUMN_NAMES
+    ]
+    source = "FROM jobs j"
+    if not there >= _NEW:
+        nothing = ", ".join(f"NULL AS {name}" for name in sorted(_NEW - there))
+        source = f"FROM (SELECT *, {nothing} FROM jobs) j"  # noqa: S608 - our own names
+    ways = {
+        "end": "jobs_by_end", "failed": "jobs_failed", "open": "jobs_open", "key": "jobs_by_key",
+        "id": "sqlite_autoindex_jobs_1",
+    }  # fmt: skip
+    by_hand = there >= _NEW
+    return Dialect(
+        columns=", ".join(columns),
+        record_of=record_of,
+        sources={
+            way: f"{source} INDEXED BY {index}" if by_hand and index in indexes else source
+            for way, index in ways.items()
+        },
+        param=lambda number, _kind: f"?{number}",
+        instant=str,
+        unix=str,
+        has=lambda text, part: f"instr({text}, {part})",
+        like="LIKE",
+        labels="j.remote",
+        said_as_json=("j.remote",),
+        said=("j.detail",),
+        labels_alone="json_extract(j.remote, '$[3]')" if _knows_json(db) else "NULL",
+        instance="''",
+        owner="''",
+        says_failed="j.says_failed",
+    )
+
+
+def _knows_json(db: sqlite3.Connection) -> bool:
+    """Return whether this SQLite was built with its functions for JSON, as all are since 3.38."""
+    try:
+        db.execute("SELECT json_extract('[1]', '$[0]')")
+    except sqlite3.OperationalError:
+        return False
+    return True

@@ -1,0 +1,58 @@
+"""Questions about many jobs, as this database is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+from proxy.store.conditions import Dialect, Question
+from proxy.store.postgresql.rows import COLUMNS, record_of
+from proxy.store.postgresql.session import Session
+
+__all__ = ["DIALECT", "answer"]
+
+T = TypeVar("T")
+_FROM: Final = "FROM proxy_jobs j"
+#: What is not read for a list: it may be large.
+_BODIES: Final = ("callback", "sent")
+
+
+def _without_bodies() -> str:
+    columns = COLUMNS.format(j="j")
+    for body in _BODIES:
+        columns = columns.replace(f"j.{body}", f"CASE WHEN j.{body} IS NOT NULL THEN ''::bytea END")
+    return columns
+
+
+#: The planner has the same choice of indexes, and makes it by itself.
+DIALECT: Final = Dialect(
+    columns=_without_bodies(),
+    record_of=record_of,
+    sources=dict.fromkeys(("end", "failed", "open", "key", "id"), _FROM),
+    param=lambda number, kind: f"${number}::{kind}",
+    instant=lambda sql: f"to_timestamp({sql})",
+    unix=lambda sql: f"extract(epoch FROM {sql})::float8",
+    has=lambda text, part: f"strpos({text}, {part}) > 0",
+    like="ILIKE",
+    labels="j.labels",
+    said_as_json=("j.labels", "j.outputs"),
+    said=("j.detail", "j.error"),
+    labels_alone="j.labels",
+    instance="j.instance",
+    owner="j.owner",
+    says_failed="j.says_failed",
+)
+
+
+async def answer(session: Session, question: Question[T]) -> T:
+    """Return the answer to a question. Raises GoneError, UnfitError."""
+    rows: Sequence[Sequence[Any]] = ()
+    try:
+        statement = next(question)
+        while True:
+            sql, values = statement
+            rows = await session.run(sql, *values)
+            statement = question.send(rows)
+    except StopIteration as end:
+        found: T = end.value
+        return found

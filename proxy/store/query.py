@@ -1,0 +1,225 @@
+"""What can be asked about many jobs, and what the answers look like, whatever remembers them.
+
+The time of a job is when it ended; one that is open has not ended yet, and is in every range that reaches to now. So
+the newest jobs are those that are open, then those that ended last.
+
+A store that holds very many answers within `Limits`: a page, or a count, may be of a part only, and says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from proxy.store.record import LEAST_CHARACTERS, Record
+from shared.errors import Code
+from shared.lifecycle import State
+
+if TYPE_CHECKING:
+    from shared.lifecycle import Submitted
+
+__all__ = [
+    "ANY",
+    "USUAL",
+    "Counts",
+    "JobPage",
+    "JobQuery",
+    "Limits",
+    "Position",
+    "Sort",
+    "code_of",
+    "matches",
+    "remembered",
+]
+
+#: Of `worker_end` and `cancelled_by`: whatever it is, if there is one.
+ANY: Final = "any"
+#: Of each facet so many values are told.
+_VALUES: Final = 50
+
+
+class Sort(StrEnum):
+    """In which order jobs are listed."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    #: Of those that have ended, by the time from acceptance to end.
+    SLOWEST = "slowest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuery:
+    """Which jobs: those for which everything holds that is given. What is empty or None is not asked for."""
+
+    #: Unix times, in seconds: the first that is meant, and the first that is not.
+    since: float | None = None
+    until: float | None = None
+    states: frozenset[State] = frozenset()
+    #: Whether the client was told, in the end or at first, that there is no result.
+    failed: bool | None = None
+    codes: frozenset[str] = frozenset()
+    submitted: frozenset[Submitted] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: Hashes of idempotency keys.
+    keys: frozenset[bytes] = frozenset()
+    profiles: frozenset[str] = frozenset()
+    #: Names, or ids of the one that sees to the job.
+    instances: frozenset[str] = frozenset()
+    #: A value, or `ANY`.
+    worker_end: str = ""
+    cancelled_by: str = ""
+    #: How an id begins, or a part of what people read of a job.
+    text: str = ""
+
+    @property
+    def wants_open(self) -> bool:
+        """Whether a job that is open can be meant."""
+        ends = self.of_failures or self.failed is False or bool(self.cancelled_by)
+        return not ends and self.states != {State.FINISHED}
+
+    @property
+    def wants_ended(self) -> bool:
+        """Whether a job that has ended can be meant."""
+        return not self.states or State.FINISHED in self.states
+
+    @property
+    def of_failures(self) -> bool:
+        """Whether only jobs are meant that failed."""
+        return bool(self.failed) or bool(self.codes)
+
+    @property
+    def may_be_id(self) -> bool:
+        """Whether the text may be how an id begins."""
+        return len(self.text) >= LEAST_CHARACTERS and self.text.isalnum() and self.text.isascii()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a page ends, and the next one begins: after this job."""
+
+    #: Whether it is among the open jobs; else among those that have ended.
+    is_open: bool
+    #: When it was accepted, or ended, in Unix time; or, where the slowest are listed, how long it took, in seconds.
+    at: float
+    #: The store's number of the job; more than any, or less, at the edge of what was searched.
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Some jobs, in order; without the bodies of their callbacks, and of what was sent: these are empty."""
+
+    records: Sequence[Record]
+    #: Where the next page begins; None: there are no more.
+    next: Position | None
+    #: If the search was ended by its limits: how far it came, in Unix time.
+    searched_to: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long one answer may take; at least a part of the jobs is looked at."""
+
+    seconds: float = 0.08
+    #: So many jobs are looked at by one statement.
+    part: int = 5_000
+    #: So many jobs are counted at most.
+    counted: int = 50_000
+
+
+USUAL: Final = Limits()
+
+
+class Counts:
+    """How many jobs there are of each kind."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.by: dict[str, Counter[str]] = {
+            name: Counter()
+            for name in ("state", "outcome", "code", "submitted", "profile", "instance", "worker", "cancelled_by")
+        }
+        #: By the label's name.
+        self.labels: dict[str, Counter[str]] = {}
+        #: If the count was ended by its limits: of which time on it counts, in Unix time.
+        self.counted_to: float | None = None
+
+    def add(self, kind: Sequence[str | None], jobs: int) -> None:
+        """Count jobs whose state, code, submitted, profile, instance, worker's end and canceller are these."""
+        state, code, submitted, profile, instance, worker_end, cancelled_by = kind
+        self.total += jobs
+        outcome = "failed" if code else "succeeded" if state == State.FINISHED else None
+        values = (state, outcome, code, submitted, profile, instance, worker_end, cancelled_by)
+        for counter, value in zip(self.by.values(), values, strict=True):
+            if value:
+                counter[value] += jobs
+
+    def add_labels(self, labels: Mapping[str, str], jobs: int) -> None:
+        """Count jobs that have these labels."""
+        for name, value in labels.items():
+            self.labels.setdefault(name, Counter())[value] += jobs
+
+    def add_record(self, record: Record) -> None:
+        """Count one job."""
+        kind = (
+            record.state, code_of(record), record.submitted, record.profile, record.instance, record.worker_end,
+            record.cancelled_by,
+        )  # fmt: skip
+        self.add(kind, 1)
+        self.add_labels(record.labels, 1)
+
+    def facets(self) -> dict[str, dict[str, int]]:
+        """Return the most frequent values of each facet."""
+        return {name: dict(counter.most_common(_VALUES)) for name, counter in self.by.items()}
+
+    def label_facets(self) -> dict[str, dict[str, int]]:
+        """Return the most frequent values of each label."""
+        return {name: dict(counter.most_common(_VALUES)) for name, counter in self.labels.items()}
+
+
+def code_of(record: Record) -> str | None:
+    """Return the code of what the client was told, in the end or at first; None: no failure."""
+    if record.failure is not None:
+        return str(record.failure.code)
+    return str(Code.JOB_FAILED) if record.says_failed else None
+
+
+def matches(record: Record, query: JobQuery) -> bool:
+    """Return whether this is a job that is meant, at whatever time."""
+    is_open = record.state is not State.FINISHED
+    return (
+        (query.wants_open if is_open else query.wants_ended)
+        and (not query.states or record.state in query.states)
+        and (query.failed is None or record.failed is query.failed)
+        and (not query.codes or code_of(record) in query.codes)
+        and (not query.submitted or record.submitted in query.submitted)
+        and (not query.keys or record.key in query.keys)
+        and (not query.profiles or record.profile in query.profiles)
+        and (not query.instances or not query.instances.isdisjoint({record.instance, record.owner}))
+        and all(record.labels.get(name) == value for name, value in query.labels.items())
+        and _is_meant(query.worker_end, record.worker_end)
+        and _is_meant(query.cancelled_by, record.cancelled_by)
+        and (not query.text or _says(record, query))
+    )
+
+
+def remembered(query: JobQuery, since: float) -> JobQuery:
+    """Return the query without what ended before `since`, in Unix time: it is forgotten, though it may be there yet."""
+    return query if query.since is not None and query.since >= since else replace(query, since=since)
+
+
+def _is_meant(wanted: str, value: str) -> bool:
+    return not wanted or (bool(value) if wanted == ANY else value == wanted)
+
+
+def _says(record: Record, query: JobQuery) -> bool:
+    text = query.text.lower()
+    if query.may_be_id and record.id.startswith(query.text):
+        return True
+    said = [record.error, *record.labels.values(), *record.outputs.values()]
+    if record.failure is not None:
+        said.append(record.failure.detail)
+    return any(text in words.lower() for words in said)

@@ -1,0 +1,217 @@
+"""What every place to remember jobs answers about many of them: memory, a file, a database."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from proxy.store.protocol import JobStore
+from proxy.store.query import ANY, JobQuery, Limits, Position, Sort
+from proxy.store.record import Record
+from shared.errors import Code
+from shared.lifecycle import State, Submitted
+from shared.outcome import Failed
+from tests.support.records import a_record, finished
+from tests.support.stores import MakeStore, alike, of
+
+_HOUR = 3600.0
+
+
+def _failure(code: Code = Code.WORKER_DIED, submitted: Submitted = Submitted.UNKNOWN, detail: str = "") -> Failed:
+    return Failed(code=code, detail=detail or "the worker with pid 7 did not finish the job", submitted=submitted)
+
+
+def _ended(ago_s: float, took_s: float = 1.0, **members: Any) -> Record:
+    """Return the record of a job that ended so long ago."""
+    now = time.time()
+    return finished(accepted_at=now - ago_s - took_s, finished_at=now - ago_s, **members)
+
+
+async def _ids(store: JobStore, sort: Sort = Sort.NEWEST, size: int = 2, **members: Any) -> list[str]:
+    """Return the ids of all jobs that are meant, asked for page by page."""
+    found: list[str] = []
+    after: Position | None = None
+    while True:
+        page = await store.jobs(JobQuery(**members), sort=sort, limit=size, after=after)
+        assert len(page.records) <= size
+        found += [record.id for record in page.records]
+        after = page.next
+        if after is None:
+            return found
+
+
+async def _put(store: JobStore, *records: Record) -> list[Record]:
+    own = [of(store, record) for record in records]
+    for record in own:
+        await store.put(replace(record, state=State.SUBMITTING, finished_at=None, callback=None, failure=None))
+        await store.put(record)
+    return own
+
+
+async def test_jobs_are_listed_in_each_order(store: JobStore) -> None:
+    """Page by page, each once: those that are open are the newest."""
+    slow, quick, usual = await _put(store, _ended(30, 9.0), _ended(10, 0.5), _ended(20, 2.0))
+    earlier, later = a_record(accepted_at=time.time() - 5), a_record(state=State.WAITING)
+    await _put(store, earlier, later)
+
+    newest = [later.id, earlier.id, quick.id, usual.id, slow.id]
+    for size in (1, 2, 3, 50):
+        assert await _ids(store, size=size) == newest
+        assert await _ids(store, Sort.OLDEST, size=size) == newest[::-1]
+        assert await _ids(store, Sort.SLOWEST, size=size) == [slow.id, usual.id, quick.id]
+
+
+async def test_jobs_that_ended_at_the_same_time_are_each_listed_once(store: JobStore) -> None:
+    """However small the pages are."""
+    at = time.time() - 60
+    same = await _put(store, *(finished(accepted_at=at - 1, finished_at=at) for _ in range(7)))
+
+    for sort in Sort:
+        found = await _ids(store, sort, size=3)
+        assert sorted(found) == sorted(record.id for record in same), sort
+
+
+async def test_a_range_of_time_is_that_of_the_ends(store: JobStore) -> None:
+    """Its beginning belongs to it, its end does not; an open job is in every range that reaches to now."""
+    now = time.time()
+    old, new = await _put(store, _ended(1_800), _ended(60))
+    (is_open,) = await _put(store, a_record())
+
+    assert await _ids(store, since=now - 600) == [is_open.id, new.id]
+    assert await _ids(store, until=now - 600) == [old.id]
+    assert await _ids(store, since=now - 3_000, until=now - 600) == [old.id]
+    assert await _ids(store, since=now - 30, until=now + 100) == [is_open.id]
+
+
+async def test_each_filter_finds_what_is_meant_and_nothing_else(store: JobStore) -> None:
+    """Alone, and with others."""
+    lost = _ended(50, callback=None, failure=_failure(), worker_end="SIGKILL", labels={"account": "a", "n": "1"})
+    no = _ended(40, callback=None, failure=_failure(Code.NO_WORKER, Submitted.NO), labels={"account": "b"})
+    stopped = _ended(
+        35,
+        callback=None,
+        failure=_failure(Code.CANCELLED, Submitted.YES, "the job was cancelled by ann"),
+        cancelled_by="operator ann",
+    )
+    says = _ended(30, says_failed=True, error="Out of M\u00e9mory 100%", profile="cog", outputs={"id": "theirs-7"})
+    good = _ended(20, key=b"k" * 32, profile="cog", labels={"account": "a"})
+    late = _ended(10, failure=_failure(Code.DEADLINE_EXCEEDED, Submitted.YES))
+    waits = a_record(state=State.WAITING, accepted_at=time.time() - 1, labels={"account": 'q"\u00e9'})
+    lost, no, stopped, says, good, late, waits = await _put(store, lost, no, stopped, says, good, late, waits)
+
+    everything = [waits, late, good, says, stopped, no, lost]
+    expected: list[tuple[dict[str, Any], list[Record]]] = [
+        ({}, everything),
+        ({"states": {State.WAITING, State.ACCEPTED}}, [waits]),
+        ({"states": {State.FINISHED}}, everything[1:]),
+        ({"failed": True}, [late, says, stopped, no, lost]),
+        ({"failed": False}, [good]),
+        ({"codes": {"worker-died", "job-failed"}}, [says, lost]),
+        ({"codes": {"worker-died"}, "failed": False}, []),
+        ({"submitted": {Submitted.NO}}, [no]),
+        ({"submitted": {Submitted.UNKNOWN, Submitted.NO}}, [no, lost]),
+        ({"labels": {"account": "a"}}, [good, lost]),
+        ({"labels": {"account": "a", "n": "1"}}, [lost]),
+        ({"labels": {"account": "A"}}, []),
+        ({"labels": {"account": 'q"\u00e9'}}, [waits]),
+        ({"keys": {b"k" * 32, b"l" * 32}}, [good]),
+        ({"keys": {b"l" * 32}}, []),
+        ({"profiles": {"cog"}}, [good, says]),
+        ({"profiles": {"cog"}, "failed": True}, [says]),
+        ({"worker_end": "SIGKILL"}, [lost]),
+        ({"worker_end": ANY}, [lost]),
+        ({"cancelled_by": "operator ann"}, [stopped]),
+        ({"cancelled_by": ANY, "failed": True}, [stopped]),
+        ({"text": "m\u00e9mory 100%"}, [says]),
+        ({"text": "THEIRS-"}, [says]),
+        ({"text": "cancelled by ANN"}, [stopped]),
+        ({"text": "m_mory"}, []),
+        ({"text": 'Q"\u00e9'}, [waits]),
+    ]
+    for members, wanted in expected:
+        query: dict[str, Any] = {
+            name: frozenset(value) if isinstance(value, set) else value for name, value in members.items()
+        }
+        assert await _ids(store, **query) == [record.id for record in wanted], members
+        counted = await store.counts(JobQuery(**query))
+        assert (counted.total, counted.counted_to) == (len(wanted), None), members
+
+
+async def test_a_job_is_found_by_how_its_id_begins(store: JobStore) -> None:
+    """From six characters on; then other jobs that have it somewhere else are not meant."""
+    one = _ended(5, id="abcdef" + "0" * 26, outputs={"id": "123456"})
+    other = _ended(3, id="123456" + "0" * 26)
+    is_open = a_record(id="abcdef" + "1" * 26)
+    await _put(store, one, other, is_open)
+
+    assert await _ids(store, text="abcdef") == [is_open.id, one.id]
+    assert await _ids(store, text="abcde") == []
+
+
+async def test_a_line_has_everything_but_the_bodies(store: JobStore) -> None:
+    """Of which it is known whether they are there."""
+    (record,) = await _put(
+        store, _ended(5, callback=b"x" * 100_000, sent=b"y" * 100, trail="{}", labels={"account": "a"}, error="why")
+    )
+    page = await store.jobs(JobQuery(), sort=Sort.NEWEST, limit=5)
+
+    assert alike(page.records[0], replace(record, callback=b"", sent=b""))
+    assert page.records[0].outcome is not None
+    assert alike(await store.by_id(record.id), record)
+
+
+async def test_jobs_are_counted_by_what_they_can_be_asked_for(store: JobStore) -> None:
+    """Each facet for itself."""
+    await _put(
+        store,
+        _ended(9, labels={"account": "a"}, profile="cog"),
+        _ended(8, labels={"account": "a"}, profile="cog"),
+        _ended(7, callback=None, failure=_failure(), worker_end="SIGKILL", labels={"account": "b"}),
+        a_record(state=State.WAITING),
+    )
+    counted = await store.counts(JobQuery())
+
+    assert counted.total == 4
+    assert counted.facets() == {
+        "state": {"finished": 3, "waiting": 1},
+        "outcome": {"succeeded": 2, "failed": 1},
+        "code": {"worker-died": 1},
+        "submitted": {"yes": 3, "unknown": 1},
+        "profile": {"cog": 2},
+        "instance": {},
+        "worker": {"SIGKILL": 1},
+        "cancelled_by": {},
+    }
+    assert counted.label_facets() == {"account": {"a": 2, "b": 1}}
+
+
+async def test_a_job_that_is_forgotten_is_not_listed(make_store: MakeStore) -> None:
+    """Whether it is there yet or not."""
+    store = await make_store(60)
+    await _put(store, _ended(30))
+    if not hasattr(store, "_finished"):  # memory counts from when it heard of the end
+        await _put(store, _ended(90))
+
+    assert len(await _ids(store)) == 1
+    assert (await store.counts(JobQuery())).total == 1
+
+
+@pytest.mark.parametrize("sort", [Sort.NEWEST, Sort.OLDEST])
+async def test_a_search_that_takes_long_says_how_far_it_came_and_goes_on(make_store: MakeStore, sort: Sort) -> None:
+    """Page after page, until all were looked at; a store that looks at all of them at once may."""
+    store = await make_store(_HOUR)
+    records = await _put(store, *(_ended(60 - n, labels={"n": str(n)}) for n in range(25)))
+    hurry = Limits(seconds=0.0, part=4, counted=4)
+    found: list[str] = []
+    after, pages = None, 0
+    while pages == 0 or after is not None:
+        page = await store.jobs(JobQuery(labels={"n": "3"}), sort=sort, limit=2, after=after, limits=hurry)
+        found += [record.id for record in page.records]
+        after, pages = page.next, pages + 1
+        assert (page.searched_to is None) or after is not None
+    assert found == [records[3].id]
+    counted = await store.counts(JobQuery(), limits=hurry)
+    assert counted.total == 25 if counted.counted_to is None else counted.total < 25

@@ -1,0 +1,145 @@
+"""What operators ask about many jobs, as a request says it."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+
+import pytest
+
+from proxy.api.clients.idempotency_key import hash_of_key
+from proxy.api.operators.job_filters import FILTERS, Asked, cursor_of, read
+from proxy.store.query import JobQuery, Position, Sort
+from shared.errors import Code, ParameterError
+from shared.lifecycle import State, Submitted
+
+_NOW = 1_764_115_200.0
+
+
+def asked(*pairs: tuple[str, str]) -> Asked:
+    """Return what these parameters ask for."""
+    return read(pairs, [b"one", b"two"], _NOW)
+
+
+def test_nothing_said_means_all_jobs() -> None:
+    """The newest first, with counts."""
+    assert asked() == Asked(query=JobQuery(), sort=Sort.NEWEST, limit=None, after=None, counts=True)
+    assert asked().page_limit == 50
+    assert asked(*((name, "") for name in FILTERS)) == asked()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2025-11-26T00:00:00Z", _NOW),
+        ("2025-11-26T01:00:00+01:00", _NOW),
+        ("2025-11-26", _NOW),
+        ("1764115200.5", _NOW + 0.5),
+        ("90s", _NOW - 90),
+        ("15m", _NOW - 900),
+        ("2h", _NOW - 7_200),
+        ("7d", _NOW - 604_800),
+    ],
+)
+def test_a_time_is_said_in_several_ways(text: str, expected: float) -> None:
+    """As an instant, or as an age."""
+    assert asked(("since", text)).query.since == expected
+    assert asked(("until", text)).query.until == expected
+
+
+def test_midnight_is_the_last_one_here() -> None:
+    """In the time zone of this machine."""
+    since = asked(("since", "midnight")).query.since
+    assert since is not None
+    assert _NOW - 86_400 - 3_600 <= since <= _NOW
+    assert datetime.fromtimestamp(since, UTC).astimezone().strftime("%H:%M:%S.%f") == "00:00:00.000000"
+
+
+def test_each_filter_is_read() -> None:
+    """Several values are separated by commas; a key is one for each who may send jobs."""
+    query = asked(
+        ("state", "open, finished"),
+        ("outcome", "failed"),
+        ("code", "worker-died,deadline-exceeded"),
+        ("submitted", "no,unknown"),
+        ("label.account", "a,b"),
+        ("label.team", "7"),
+        ("key", "order-7"),
+        ("profile", "cog,spreedly"),
+        ("instance", "a"),
+        ("worker", "any"),
+        ("cancelled_by", "operator ann"),
+        ("q", " out of memory "),
+    ).query
+    assert query == JobQuery(
+        states=frozenset(State),
+        failed=True,
+        codes=frozenset({"worker-died", "deadline-exceeded"}),
+        submitted=frozenset({Submitted.NO, Submitted.UNKNOWN}),
+        labels={"account": "a,b", "team": "7"},
+        keys=frozenset({hash_of_key(b"one", "order-7"), hash_of_key(b"two", "order-7")}),
+        profiles=frozenset({"cog", "spreedly"}),
+        instances=frozenset({"a"}),
+        worker_end="any",
+        cancelled_by="operator ann",
+        text="out of memory",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("since", "26.11."),
+        ("since", "12"),
+        ("until", "yesterday"),
+        ("until", "99999999999999"),
+        ("since", "nan"),
+        ("state", "assigned"),
+        ("state", "open,nowhere"),
+        ("outcome", "bad"),
+        ("code", "404"),
+        ("submitted", "maybe"),
+        ("key", "schl\u00fcssel"),
+        ("sort", "fastest"),
+        ("limit", "0"),
+        ("limit", "501"),
+        ("limit", "-1"),
+        ("limit", "\u0663"),
+        ("counts", "1"),
+        ("after", "!"),
+        ("after", base64.urlsafe_b64encode(b"[1]").decode()),
+        ("after", base64.urlsafe_b64encode(b'["newest",false,1,1]').decode()),
+        ("after", base64.urlsafe_b64encode(b'["newest",false,1.0,%d]' % 2**64).decode()),
+        ("q", "x" * 301),
+        ("label.", "x"),
+        ("stat", "open"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_with_its_name(name: str, value: str) -> None:
+    """In a sentence that says what would do."""
+    with pytest.raises(ParameterError, match=f"`{name}`") as caught:
+        asked((name, value))
+    assert (caught.value.parameter, caught.value.code) == (name, Code.INVALID_REQUEST)
+
+
+def test_a_range_that_is_none_is_told() -> None:
+    """Its end is before its beginning."""
+    with pytest.raises(ParameterError, match="`until` is not after `since`"):
+        asked(("since", "1h"), ("until", "2h"))
+
+
+def test_a_parameter_is_given_once() -> None:
+    """Or nobody knows which one counts."""
+    with pytest.raises(ParameterError, match="`state` is given twice"):
+        asked(("state", "open"), ("state", "finished"))
+
+
+@pytest.mark.parametrize("sort", Sort)
+def test_a_cursor_leads_back_to_its_position(sort: Sort) -> None:
+    """To the last bit; and only in a list of the same order. Whoever goes on has counted already."""
+    position = Position(is_open=False, at=1_764_115_200.123456, number=-1)
+    again = asked(("sort", sort), ("after", cursor_of(position, sort)))
+    assert (again.after, again.counts) == (position, False)
+    other = Sort.OLDEST if sort is Sort.NEWEST else Sort.NEWEST
+    with pytest.raises(ParameterError, match=f"`after` is of a list with the sort {sort}"):
+        asked(("sort", other), ("after", cursor_of(position, sort)))

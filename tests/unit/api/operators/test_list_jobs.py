@@ -1,0 +1,146 @@
+"""The list of jobs for operators, over the whole application."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from proxy.store.record import Record
+from shared.errors import Code
+from shared.lifecycle import Submitted
+from shared.outcome import Failed
+from tests.support.http import problem
+from tests.support.records import finished
+from tests.support.runners import SUBMIT
+from tests.support.whole_app import WholeApp
+
+_LINES = {"Accept": "application/x-ndjson"}
+
+
+@pytest.fixture
+async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
+    """The whole application."""
+    whole = WholeApp(monkeypatch)
+    yield whole
+    await whole.close()
+
+
+async def _remember(app: WholeApp, count: int) -> list[str]:
+    """Record jobs of before the start, the newest of which is the first that is returned; every other one failed."""
+    now = time.time()
+    lost = Failed(code=Code.WORKER_DIED, detail="it was killed by SIGKILL", submitted=Submitted.UNKNOWN)
+    ids = []
+    for number in range(count):
+        members: dict[str, Any] = {"callback": None, "failure": lost, "worker_end": "SIGKILL"} if number % 2 else {}
+        record: Record = finished(
+            finished_at=now - number - 1, accepted_at=now - number - 3, labels={"account": "acme"}, **members
+        )
+        await app.store.put(record)
+        ids.append(record.id)
+    return ids
+
+
+async def test_pages_lead_from_one_to_the_next(app: WholeApp) -> None:
+    """By a member, and by a link that has the same parameters."""
+    ids = await _remember(app, 5)
+    first = await app.ask_admin("GET", "/jobs?limit=2&label.account=acme&q=&since=1h")
+    assert [job["job_id"] for job in first.document["jobs"]] == ids[:2]
+    assert first.document["counts"]["total"] == 5
+    assert first.document["counts"]["labels"] == {"account": {"acme": 5}}
+    assert (first.document["complete"], first.document["searched_to"]) == (True, None)
+    link = first.headers["Link"]
+    assert link.startswith("</jobs?limit=2&label.account=acme&q=&since=1h&after=")
+    assert link.endswith('>; rel="next"')
+
+    second = await app.ask_admin("GET", link[1:].partition(">")[0])
+    assert [job["job_id"] for job in second.document["jobs"]] == ids[2:4]
+    assert second.document["counts"] is None
+    last = await app.ask_admin("GET", f"/jobs?limit=2&after={second.document['next']}")
+    assert [job["job_id"] for job in last.document["jobs"]] == ids[4:]
+    assert last.document["next"] is None
+    assert "Link" not in last.headers
+
+
+async def test_a_line_says_what_the_client_was_told(app: WholeApp) -> None:
+    """And what the job server said, and how the worker ended."""
+    ids = await _remember(app, 2)
+    (job,) = (await app.ask_admin("GET", "/jobs?outcome=failed&counts=no")).document["jobs"]
+    assert job["job_id"] == ids[1]
+    assert job | {"accepted_at": 0, "deadline_at": 0, "finished_at": 0} == {
+        "job_id": ids[1],
+        "state": "finished",
+        "outcome": "worker-died",
+        "code": "worker-died",
+        "submitted": "unknown",
+        "late": False,
+        "detail": "it was killed by SIGKILL",
+        "error": None,
+        "accepted_at": 0,
+        "deadline_at": 0,
+        "finished_at": 0,
+        "total_ms": 2000.0,
+        "labels": {"account": "acme"},
+        "profile": "",
+        "remote_id": None,
+        "instance": None,
+        "worker_end": "SIGKILL",
+        "cancelled_by": None,
+    }
+
+
+async def test_a_job_in_flight_is_shown_as_it_is_now(app: WholeApp) -> None:
+    """Its record may be behind."""
+    job = await app.begun(*SUBMIT, body=b'{"account": "acme"}')
+    (shown,) = (await app.ask_admin("GET", "/jobs?state=open")).document["jobs"]
+    assert (shown["job_id"], shown["state"], shown["outcome"]) == (job.id, str(job.state), None)
+    assert shown["submitted"] == str(job.submitted)
+    await app.call_back(job)
+    await job.outcome
+    assert (await app.ask_admin("GET", "/jobs?state=open")).document["jobs"] == []
+    (shown,) = (await app.ask_admin("GET", "/jobs?state=finished")).document["jobs"]
+    assert (shown["job_id"], shown["outcome"], shown["submitted"]) == (job.id, "succeeded", "yes")
+
+
+async def test_all_jobs_are_sent_as_lines(app: WholeApp) -> None:
+    """More than a page has; or as many as are wanted, and where to go on."""
+    ids = await _remember(app, 450)
+    answer = await app.ask_admin("GET", "/jobs", headers=_LINES)
+    assert answer.headers["Content-Type"] == "application/x-ndjson"
+    lines = [json.loads(line) for line in answer.body.splitlines()]
+    assert [line["job_id"] for line in lines] == ids
+
+    *some, more = [
+        json.loads(line) for line in (await app.ask_admin("GET", "/jobs?limit=3", headers=_LINES)).body.splitlines()
+    ]
+    assert [line["job_id"] for line in some] == ids[:3]
+    rest = (await app.ask_admin("GET", f"/jobs?after={more['next']}", headers=_LINES)).body.splitlines()
+    assert [json.loads(line)["job_id"] for line in rest] == ids[3:]
+    nothing = await app.ask_admin("GET", "/jobs?code=no-worker", headers=_LINES)
+    assert (nothing.status, nothing.body) == (200, b"")
+
+
+@pytest.mark.parametrize("headers", [{}, _LINES], ids=["page", "lines"])
+async def test_a_bad_parameter_is_named(app: WholeApp, headers: dict[str, str]) -> None:
+    """In a problem document, in words and by a member."""
+    answer = await app.ask_admin("GET", "/jobs?state=nowhere", headers=headers)
+    found = problem(answer, "invalid-request", 400)
+    assert found["parameter"] == "state"
+    assert found["detail"] == "`state` is 'nowhere', takes accepted, finished, open, submitting, waiting"
+    assert problem(await app.ask_admin("GET", "/jobs?q=%ff"), "invalid-request", 400)["parameter"] == ""
+
+
+@pytest.mark.parametrize("headers", [{}, _LINES], ids=["page", "lines"])
+async def test_a_journal_that_cannot_be_read_is_told(app: WholeApp, headers: dict[str, str]) -> None:
+    """Before anything is sent."""
+    app.store.failing = True
+    problem(await app.ask_admin("GET", "/jobs", headers=headers), "journal-unavailable", 503)
+
+
+async def test_clients_cannot_list_jobs(app: WholeApp) -> None:
+    """Their address has another question under this name."""
+    await _remember(app, 1)
+    problem(await app.ask("GET", "/jobs"), "not-found", 404)
