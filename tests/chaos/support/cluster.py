@@ -21,10 +21,10 @@ from cluster.processes import reserve
 from proxy.store.postgresql.rows import COLUMNS, record_of
 from proxy.store.record import Record
 from tests.chaos.support.hasty_instance import HastyInstance
-from tests.chaos.support.line import Line
 from tests.chaos.support.processes import JobServerProcess
 from tests.support.gateways import Times, running
 from tests.support.http import Answer, fetch
+from tests.support.line import Line
 from tests.support.restarts import Restarts
 from tests.support.waiting import eventually_blocking
 

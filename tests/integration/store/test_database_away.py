@@ -18,7 +18,7 @@ from proxy.store.record import Record
 from shared.errors import Code, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
-from tests.chaos.support.line import Line
+from tests.support.line import Line
 from tests.support.records import a_record
 from tests.support.stores import Heard, of
 from tests.support.waiting import eventually
