@@ -86,6 +86,9 @@ class Listener:
                     self.heard += 1
                     self._on_notice(notice.extra.decode())
             except psycopg.Error:
+                # libpq has closed the socket. Whatever is opened next may get its number, a client's connection, too; the
+                # loop would take it for one that it looks at already, and its request would never be read.
+                loop.remove_reader(fd)
                 gone.set()
 
         loop.add_reader(fd, read)
@@ -93,4 +96,5 @@ class Listener:
             read()  # what came with the answer to LISTEN
             await gone.wait()
         finally:
-            loop.remove_reader(fd)
+            if not gone.is_set():
+                loop.remove_reader(fd)
