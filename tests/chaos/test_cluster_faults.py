@@ -239,19 +239,6 @@ async def test_instances_are_replaced_one_after_the_other_and_no_client_fails(
 # --- the database, or the way to it, fails ---------------------------------------------------------------------------
 
 
-@pytest.mark.quarantine(
-    date="2026-11-26", reason="on a busy machine, the start of the database takes longer than jobs have"
-)
-async def test_nobody_notices_a_database_that_is_away_for_a_second(cluster: Cluster, session: ClientSession) -> None:
-    """It is killed and started again while jobs come in and go out; each gets its result at the first try."""
-    running = [_post(session, cluster.url, **_job(fault="none", duration=0.5)) for _ in range(6)]
-    await asyncio.to_thread(cluster.postgresql.kill)
-    coming = [_post(session, cluster.url, **_job(fault="none")) for _ in range(6)]
-    await asyncio.to_thread(cluster.postgresql.start)
-    answers = await asyncio.gather(*running, *coming)
-    assert [answer.status for answer in answers] == [200] * 12, answers
-
-
 async def test_while_the_database_is_away_everybody_gets_a_true_answer(
     cluster: Cluster, session: ClientSession
 ) -> None:

@@ -32,8 +32,8 @@ __all__ = ["LEASE_S", "TIMEOUT_S", "Client", "Cluster", "Node", "clustered"]
 
 LEASE_S: Final = 2.0
 TIMEOUT_S: Final = 5.0
-#: More than a job may take; an instance that is paused costs its clients so long.
-_GATEWAY_S: Final = 8
+#: So much longer than a job may take; an instance that is paused costs its clients so long in all.
+_GATEWAY_S: Final = 3
 _AGAIN_S: Final = 0.05
 
 
@@ -148,9 +148,10 @@ async def clustered(
         )
         for restarts in started:
             stack.enter_context(restarts)
+        answer_s = float((usual | settings)["JOB_TIMEOUT"]) + _GATEWAY_S
         nodes = [Node(restarts, line) for restarts, line in zip(started, lines, strict=True)]
         gateway = running(
-            "nginx", port, [node.url for node in nodes], folder, Times(answer=f"{_GATEWAY_S}s"), tls=False
+            "nginx", port, [node.url for node in nodes], folder, Times(answer=f"{answer_s:g}s"), tls=False
         )
         await asyncio.to_thread(gateway.__enter__)
         stack.push_async_callback(asyncio.to_thread, gateway.__exit__, None, None, None)

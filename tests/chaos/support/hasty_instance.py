@@ -1,7 +1,8 @@
-"""`python -m tests.chaos.support.hasty_instance`: the real proxy, whose lease is as short as its environment says.
+"""`python -m tests.chaos.support.hasty_instance`: the real proxy, with the times that its environment says.
 
 LEASE_S: seconds; the time between two beats keeps its proportion to it. With the ten seconds that a lease usually has,
-these tests would wait for most of their time.
+these tests would wait for most of their time. PATIENCE_S, if there: seconds for which a database that is away is waited
+for. On a busy machine its start takes longer than that usually is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from typing import Any
 
 from proxy.__main__ import main
-from proxy.store.postgresql import store
+from proxy.store.postgresql import health, store
 from proxy.store.postgresql.leases import Times
 from tests.support.proxy_process import ProxyProcess
 
@@ -30,4 +31,7 @@ if __name__ == "__main__":
     usual = Times()
     room: Any = store
     room.Times = functools.partial(Times, lease_s=lease_s, beat_s=usual.beat_s * lease_s / usual.lease_s)
+    if "PATIENCE_S" in os.environ:
+        patience: Any = health
+        patience.PATIENCE_S = room.PATIENCE_S = room._CALLBACK_PATIENCE_S = float(os.environ["PATIENCE_S"])  # noqa: SLF001
     sys.exit(main())
