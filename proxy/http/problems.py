@@ -155,7 +155,8 @@ TABLE: Final = MappingProxyType(
         Code.JOB_REJECTED: _entry(
             500, 502, "The job server rejected the job",
             "It answered the submission with a status other than 2xx, after any retries. `submitted` is `no` for 4xx "
-            "and for 503 with `Retry-After`, otherwise `unknown`.",
+            "and for 503 with `Retry-After`, otherwise `unknown`. If it calls back all the same, it is `yes` from then "
+            "on.",
             _MAY_HAVE_RUN,
         ),
         Code.BAD_JOB_SERVER_REPLY: _entry(

@@ -103,13 +103,14 @@ class CallbackIntake:
         self.counts[CallbackFate.REFUSED] += 1
         job = self._in_flight.by_token(hashed)
         if job is not None:
+            job.proven()
             job.recorder.refused(reason)
             record: Record | None = job.recorder.record
         else:  # looked up only now: another callback may have been recorded while this one was read
             async with self._lock(hashed):
                 record = await self._store.by_token(hashed)
                 if record is not None:
-                    record = replace(record, refused=record.refused + 1, refusal=reason)
+                    record = replace(record.proven(), refused=record.refused + 1, refusal=reason)
                     self._store.note(record)
                     self._tell_of_open(record)
         if record is not None:
@@ -253,8 +254,10 @@ class CallbackIntake:
         """Pass on that the job server has a job, and that there may be something to ask for."""
         if record.owner and record.state is not State.FINISHED:
             outputs = {**verdict.outputs, **record.outputs}
-            self._store.note(replace(record, state=State.WAITING, outputs=outputs))
+            self._store.note(replace(record.proven(), outputs=outputs))
             self._tell_of_open(record)
+        elif record.proven() != record:
+            self._store.note(record.proven())
 
     def _tell_of_open(self, record: Record) -> None:
         """Let the instance that runs a job know that something was noted of it here."""

@@ -164,17 +164,21 @@ class Job:
 
     def progress(self, state: str, body: bytes = b"", outputs: Mapping[str, str] | None = None) -> None:
         """Note that the job server has the job and says that it is in `state`. Ignored once the job is over."""
-        if self.state is State.FINISHED or self.callback.done():
+        if self.callback.done() or not self.proven():
             return
-        was = self.state
-        self.advance(Event.PROGRESS)
         self.remote_state = state[:_MAX_REMOTE_STATE]
         self.progress_count += 1
         if body:
             self.last_progress = body if len(body) <= _MAX_PROGRESS_BYTES else b""
         self.learn(outputs or {}, from_reply=False)
-        if was is not State.WAITING:  # said once: what more of it comes, however often, costs the store nothing
-            self.recorder.waiting()
+
+    def proven(self) -> bool:
+        """Note that a callback came, whatever it says: the job server has the job. Return whether the job goes on."""
+        goes_on = self.state is not State.FINISHED
+        if goes_on and not self.callback.done():
+            self.advance(Event.PROGRESS)
+        self.recorder.proven()
+        return goes_on
 
     def learn(self, outputs: Mapping[str, str], *, from_reply: bool) -> None:
         """Take what the job server names; what its reply named counts for more than what a callback does."""

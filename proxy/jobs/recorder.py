@@ -163,6 +163,13 @@ class Recorder:
         self.record = replace(self.record, refused=self.record.refused + 1, refusal=reason)
         self._store.note(self.record)
 
+    def proven(self) -> None:
+        """Record, some time, that the job server has the job, as a callback came that does not end it."""
+        proven = self.record.proven()
+        if proven != self.record:
+            self.record = proven
+            self._store.note(proven)
+
     def duplicate(self) -> asyncio.Future[None]:
         """Record, some time, one more callback; the future is that of the first one, which is tried again if needed."""
         self.record = replace(self.record, duplicates=self.record.duplicates + 1)
@@ -205,7 +212,11 @@ class Recorder:
         await asyncio.wait((saved,), timeout=self._patience_s())
         if saved.done() and isinstance(exc := saved.exception(), TakenError):
             raise exc
-        return outcome
+        if failure is None:
+            return outcome
+        # A callback that came meanwhile proves more than was known at the end.
+        told = self.record.proven() if self.called_back else self.record
+        return told.failure or outcome
 
     async def outcome_stored(self) -> bool:
         """Wait until the store has said of the outcome, which there is, whether it has it; return that.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from shared import lifecycle
 from shared.job_server.verdict import outcome_of
@@ -95,6 +96,14 @@ class Record(Struct, frozen=True, kw_only=True):
         if self.callback is not None:
             return outcome_of(self.callback, failed=self.says_failed, content_type=self.content_type, error=self.error)
         return self.failure
+
+    def proven(self) -> Record:
+        """Return what is known once a callback came, whatever it says: only the job server has the job's token."""
+        if self.state is not State.FINISHED:
+            return structs.replace(self, state=State.WAITING)
+        if self.failure is None or self.failure.submitted is Submitted.YES:
+            return self
+        return structs.replace(self, failure=dataclasses.replace(self.failure, submitted=Submitted.YES))
 
     @property
     def failed(self) -> bool:

@@ -86,7 +86,7 @@ class Listener:
                     self.heard += 1
                     self._on_notice(notice.extra.decode())
             except psycopg.Error:
-                # libpq has closed the socket. Whatever is opened next may get its number, a client's connection, too; the
+                # libpq has closed the socket. What is opened next may get its number, a client's connection, too. The
                 # loop would take it for one that it looks at already, and its request would never be read.
                 loop.remove_reader(fd)
                 gone.set()

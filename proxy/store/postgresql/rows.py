@@ -90,6 +90,7 @@ def updated(record: Record, op: str) -> tuple[Any, ...]:
     """Return the values of `UPDATED`; `op` is what `operation` says, or `note`."""
     ends = op not in {"note", "open"}
     failure = record.failure if ends else None
+    told = record.failure.submitted.value if record.failure and op != "open" else None
     state = record.state.value if record.state is not State.FINISHED else ""
     return (
         record.id,
@@ -99,7 +100,7 @@ def updated(record: Record, op: str) -> tuple[Any, ...]:
         0.0 if record.finished_at is None else time.time() - record.finished_at,
         failure.code.value if failure else None,
         _text(failure.detail) if failure else "",
-        failure.submitted.value if failure else None,
+        told,
         record.callback if op == "callback" else None,
         record.says_failed,
         record.early,

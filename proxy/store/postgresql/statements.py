@@ -55,6 +55,9 @@ FROM {_unnest(INSERTED)}
 ON CONFLICT DO NOTHING RETURNING id
 """  # noqa: S608 - our own names
 
+#: A callback came after the end, and proves that the job was submitted.
+_PROVES: Final = "x.op = 'note' AND x.failure_submitted = 'yes' AND j.failure_submitted IS NOT NULL"
+
 #: What is learnt of known jobs. `op` says what is expected of the row, which is skipped otherwise: see protocol.py. By
 #: their letters, the states of an open job stand in the order in which it has them. The last parameter: this instance.
 UPDATE: Final = f"""
@@ -63,14 +66,15 @@ UPDATE proxy_jobs j SET
     state = CASE WHEN x.ends THEN 'finished' WHEN j.finished_at IS NULL THEN greatest(j.state, x.state)
         ELSE j.state END,
     submitted = CASE WHEN x.op = 'callback' THEN 'yes' WHEN x.op = 'failure' THEN coalesce(x.failure_submitted, 'yes')
-        WHEN x.op = 'cancel' OR j.finished_at IS NOT NULL THEN j.submitted
+        WHEN {_PROVES} THEN 'yes' WHEN x.op = 'cancel' OR j.finished_at IS NOT NULL THEN j.submitted
         WHEN greatest(j.state, x.state) = 'waiting' THEN 'yes'
         WHEN greatest(j.state, x.state) = 'submitting' THEN 'unknown' ELSE j.submitted END,
     finished_at = CASE WHEN x.ends THEN coalesce(j.finished_at, now() - make_interval(secs => x.ended_s))
         ELSE j.finished_at END,
     detail = CASE WHEN x.ends AND j.code IS NULL THEN x.detail ELSE j.detail END,
     failure_submitted = CASE WHEN x.ends AND j.code IS NULL AND x.code IS NOT NULL
-        THEN CASE WHEN x.op = 'cancel' THEN j.submitted ELSE x.failure_submitted END ELSE j.failure_submitted END,
+        THEN CASE WHEN x.op = 'cancel' THEN j.submitted ELSE x.failure_submitted END
+        WHEN {_PROVES} THEN 'yes' ELSE j.failure_submitted END,
     key_held = j.key_held AND NOT (x.op IN ('failure', 'cancel')
         AND CASE WHEN x.op = 'cancel' THEN j.submitted ELSE x.failure_submitted END IS NOT DISTINCT FROM 'no'),
     code = CASE WHEN x.ends THEN coalesce(j.code, x.code) ELSE j.code END,

@@ -151,7 +151,7 @@ class Writer:
             case "callback":
                 return there.callback == record.callback and there.says_failed == record.says_failed
             case "failure":
-                return there.state is State.FINISHED and there.failure == record.failure and there.callback is None
+                return there.state is State.FINISHED and _same_end(there, record) and there.callback is None
             case "cancel":
                 return there.failure is not None and there.failure.code is Code.CANCELLED and there.callback is None
             case _:
@@ -191,10 +191,16 @@ def _holds_key(record: Record) -> bool:
     return not (record.state is State.FINISHED and record.submitted is Submitted.NO)
 
 
+def _same_end(there: Record, record: Record) -> bool:
+    """Whether both say the same of how the job ended; one of them may know more of whether it was submitted."""
+    return there.failure is not None and there.proven().failure == record.proven().failure
+
+
 def _adds(record: Record, there: Record) -> bool:
     """Whether a record knows more than the row beside its end."""
     return (
-        record.duplicates > there.duplicates
+        (record.submitted is Submitted.YES and there.submitted is not Submitted.YES)
+        or record.duplicates > there.duplicates
         or record.refused > there.refused
         or bool(record.error and record.error != there.error)
         or bool(record.outputs and record.outputs != there.outputs)

@@ -148,6 +148,22 @@ async def test_the_last_job_begun_under_a_key_holds_it(store: JobStore) -> None:
     assert alike(await store.by_id(earlier.id), replace(earlier, duplicates=1))
 
 
+async def test_a_callback_after_the_end_proves_that_the_job_was_submitted(store: JobStore) -> None:
+    """It may say anything: whoever asks for the job, or comes again with its key, is told that it may run."""
+    refused = Failed(code=Code.JOB_REJECTED, detail="the job server answered 409", submitted=Submitted.NO)
+    first = of(store, a_record(key=b"k" * 32, state=State.SUBMITTING))
+    over = replace(first, state=State.FINISHED, finished_at=first.accepted_at, failure=refused)
+    await store.put(first)
+    await store.put(over)
+    assert alike(await store.by_id(first.id), over)
+
+    store.note(over.proven())
+
+    proven = replace(over, failure=dataclasses.replace(refused, submitted=Submitted.YES))
+    assert alike(await store.by_id(first.id), proven)
+    assert alike(await store.by_key(b"k" * 32), proven)
+
+
 _LABELS = {"account": 'acme "\u00e9" \\ %_', "team": "1"}
 
 

@@ -157,6 +157,49 @@ async def refused_and_run(app: App) -> Job:
     return job
 
 
+async def refused_and_running(app: App) -> Job:
+    """The job server refused it, and then reports that it runs."""
+    job = await app.failed(await app.begin(*SUBMIT[:3], Step.REFUSE), Code.JOB_REJECTED, Submitted.NO)
+    await app.call_back(job, b'{"state": "running"}')
+    return job
+
+
+async def refused_and_called_in_vain(app: App) -> Job:
+    """The job server refused it, and then calls back with what is no JSON."""
+    job = await app.failed(await app.begin(*SUBMIT[:3], Step.REFUSE), Code.JOB_REJECTED, Submitted.NO)
+    assert (await app.call_back(job, b"{")).status == 400
+    return job
+
+
+async def busy_and_called_in_vain(app: App) -> Job:
+    """The job server was busy, and before the next attempt it calls back with what is no JSON."""
+    job = await app.begin(*SUBMIT[:3], Step.REFUSE)
+    assert (await app.call_back(job, b"{")).status == 400
+    return job
+
+
+async def refused_and_running_while_that_is_recorded(app: App) -> Job:
+    """The job server refused it, and reports that it runs before its end is on record."""
+    job = await app.begin(*SUBMIT[:3], Step.REFUSE)
+    app.store.hanging = True
+    app.stepped.tell(job, Failed(code=Code.JOB_REJECTED, detail="because", submitted=Submitted.NO))
+    await nothing_moves()
+    assert (await app.call_back(job, b'{"state": "running"}')).status == 200
+    return job
+
+
+async def refused_and_run_while_that_is_recorded(app: App) -> Job:
+    """The job server refused it, and calls back before its end is on record."""
+    job = await app.begin(*SUBMIT[:3], Step.REFUSE)
+    app.store.hanging = True
+    app.stepped.tell(job, Failed(code=Code.JOB_REJECTED, detail="because", submitted=Submitted.NO))
+    await nothing_moves()
+    calling = asyncio.create_task(app.call_back(job))
+    await nothing_moves()
+    assert not calling.done()
+    return job
+
+
 async def a_bug(app: App) -> Job:
     """The runner failed in a way that nobody foresaw."""
     job = await app.begin(*SUBMIT[:3])
@@ -182,8 +225,9 @@ async def forgotten(app: App) -> Forgotten:
 
 
 MOMENTS: Final = (
-    under_way, waiting, called_back, ending, succeeded, failed, overdue, lost, refused_and_run, a_bug, elsewhere,
-    elsewhere_under_way, forgotten,
+    under_way, waiting, called_back, ending, succeeded, failed, overdue, lost, refused_and_run, refused_and_running,
+    refused_and_called_in_vain, busy_and_called_in_vain, refused_and_running_while_that_is_recorded,
+    refused_and_run_while_that_is_recorded, a_bug, elsewhere, elsewhere_under_way, forgotten,
 )  # fmt: skip
 
 
