@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING
 from shared.job_server.callbacks import Callbacks
 from shared.job_server.calls import Call
 from shared.job_server.client_jobs import ClientJobs
-from shared.job_server.placeholders import names_in
+from shared.job_server.placeholders import UnfilledError, fill_quoted, names_in
 from shared.job_server.verification import Verifier
 
 if TYPE_CHECKING:
     from proxy.jobs.job import Job
+    from proxy.store.record import Record
     from shared.worker_config import JobServer
 
 __all__ = ["ServedJobServer", "ServedJobServers"]
@@ -47,6 +49,12 @@ class ServedJobServer:
     def can_be_asked(self) -> bool:
         """Whether there is a call that tells how a job ended."""
         return "status" in self._needs or "result" in self._needs
+
+    def page_of(self, record: Record) -> str:
+        """Return the address at which people see a job at the job server; empty: there is none, or none yet."""
+        with contextlib.suppress(UnfilledError):
+            return fill_quoted(self.profile.server.page, {"job_id": record.id, **record.outputs})
+        return ""
 
     def can_ask(self, job: Job) -> bool:
         """Return whether how this job ended can be asked for now."""

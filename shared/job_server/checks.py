@@ -70,6 +70,7 @@ def _check_outputs(profile: Profile) -> None:
 def _check_placeholders(profile: Profile) -> None:
     outputs = {*profile.submit.outputs, *profile.callback.outputs}
     of_the_job = OURS - {"callback_url"}
+    _check_page(profile.server.page, {"job_id", *outputs})
     _check_names("server.headers", [profile.server.headers], {*OURS, *outputs})
     submit = profile.submit
     _check_names("submit", [submit.url, submit.headers, submit.query, submit.body, submit.form], OURS)
@@ -91,6 +92,15 @@ def _check_names(section: str, templates: Iterable[Any], known: Iterable[str]) -
         if name.partition("/")[0] not in known and not name.startswith("env:"):
             names = ", ".join(f"{{{one}}}" for one in sorted(known))
             raise ValueError(f"{section}: there is no placeholder {{{name}}}; known are {names} and {{env:NAME}}")
+
+
+def _check_page(page: str, known: Iterable[str]) -> None:
+    """What a job server names can only become a part of the path: a link that it could choose may lead anywhere."""
+    if page and not page.startswith(("http://", "https://")):
+        raise ValueError(f"server.page: got {page!r}, takes an address that begins with http:// or https://")
+    _check_names("server.page", [page], known)
+    if any(name.startswith("env:") for name in names_in(page)):
+        raise ValueError("server.page: people see it, so it takes no {env:NAME}")
 
 
 def _check_addresses(profile: Profile) -> None:

@@ -6,7 +6,7 @@ import { confirmed, mayAct, watch } from "./layout.js";
 
 const EVERY_MS = 5000;
 let house = null;
-let drawn = "";
+const drawn = new Map();
 let entries = [];
 
 async function show() {
@@ -22,20 +22,25 @@ async function show() {
 
 function draw() {
   intake(house.intake);
-  const { now, intake: _, ...rest } = house;
-  const lasting = JSON.stringify([rest, $("all-settings").checked]);
-  if (lasting === drawn) return; // what the reader has scrolled or selected stays
-  drawn = lasting;
+  const { now } = house;
   $("version").replaceChildren(facts({
     version: house.version, Python: house.python, pid: house.pid, instance: house.instance,
     "running for": duration((now - house.started_at) * 1000), since: when(house.started_at),
   }));
-  journal(house.journal, now);
-  servers(house.job_servers);
-  instances(house.instances);
-  certificates(house.certificates);
-  log(house.log);
-  settings(house.settings);
+  changed(journal, house.journal);
+  changed(servers, house.job_servers);
+  changed(instances, house.instances);
+  changed(certificates, house.certificates);
+  changed(log, house.log);
+  changed(settings, house.settings, $("all-settings").checked);
+}
+
+/** Draw a part if it is another than before: what the reader has scrolled, selected or the focus on stays. */
+function changed(part, ...values) {
+  const text = JSON.stringify(values);
+  if (drawn.get(part) === text) return;
+  drawn.set(part, text);
+  part(...values);
 }
 
 function intake(state) {
@@ -48,10 +53,10 @@ function intake(state) {
   $("drain").disabled = state.draining;
 }
 
-function journal({ kind, place, size_bytes: size, oldest_at: oldest, trouble }, now) {
+function journal({ kind, place, size_bytes: size, oldest_at: oldest, trouble }) {
   $("journal").replaceChildren(facts({
     kind, place, size: size == null ? null : memory(size / 1024),
-    "oldest job": oldest == null ? "none" : make("span", "", when(oldest), ` (${duration((now - oldest) * 1000)} ago)`),
+    "oldest job": oldest == null ? "none" : make("span", "", when(oldest), ` (${duration((house.now - oldest) * 1000)} ago)`),
     trouble: trouble && make("span", "code", trouble),
   }));
 }
@@ -85,8 +90,8 @@ function log({ seconds, events, unlisted, dropped }) {
     make("p", "soft", `Of the last ${duration(seconds * 1000)}, the most frequent first.${rest ? ` ${rest}.` : ""}`));
 }
 
-function settings(all) {
-  const rows = all.filter((one) => $("all-settings").checked || one.source !== "default")
+function settings(all, everything) {
+  const rows = all.filter((one) => everything || one.source !== "default")
     .map((one) => [make("code", "", one.name), one.value === "" ? make("span", "soft", "empty") : one.value, one.source]);
   $("settings").replaceChildren(rows.length ? table("Settings", ["Name", "Value", "From"], rows) : make("p", "", "All are at their defaults."));
 }
@@ -143,7 +148,7 @@ $("drain").addEventListener("click", async () => {
   const words = ["New jobs are refused, those in flight are finished, then the process ends. This cannot be undone from here."];
   if (await confirmed("Drain this proxy and end it?", { words, yes: "Drain and end", no: "Keep it running" })) perform("drain", "The proxy drains.");
 });
-$("all-settings").addEventListener("change", draw);
+$("all-settings").addEventListener("change", () => house && draw());
 $("older").addEventListener("click", () => audit({ older: true }));
 mayAct.then((may) => { $("acts").hidden = !may; });
 

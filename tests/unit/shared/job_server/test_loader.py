@@ -78,6 +78,9 @@ WRONG = {
     f'{HEAD}{SUBMIT}[callback]\nnotification_only = true\n[status]\nurl = "/a"': "status: missing key state",
     f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "hmac"\nsecret = "a"': "verify: missing key header, which the schem",
     f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "jwt"': "verify.scheme: Invalid enum value 'jwt'",
+    f'{HEAD}[server]\npage = "js:{{job_id}}"\n{SUBMIT}{CALLBACK}': "server.page: got 'js:{job_id}', takes an address ",
+    f'{HEAD}[server]\npage = "http://a/{{id}}"\n{SUBMIT}{CALLBACK}': "server.page: there is no placeholder {id}; known",
+    f'{HEAD}[server]\npage = "http://a/{{env:A}}"\n{SUBMIT}{CALLBACK}': "server.page: people see it, so it takes no {e",
     "name = ": "Invalid value (at end of document)",
     f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }

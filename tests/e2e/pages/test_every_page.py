@@ -1,0 +1,133 @@
+"""What holds on each page of operators: by keyboard, for screen readers, in narrow windows, with hostile words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from selenium.webdriver import ActionChains, Chrome, Keys
+
+from tests.support.browser import errors_in_console, run
+from tests.support.large_journal import HOSTILE, HOSTILE_ID
+from tests.support.operators import MARKS, PAGES, Operated, text, width_of
+from tests.support.waiting import eventually_blocking
+
+pytestmark = MARKS
+
+_AXE: Final = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
+#: What shows that a page has what it asks for.
+_READY: Final = {
+    "": "return document.querySelectorAll('#worker-rows tr').length > 2",
+    "jobs.html": "return document.querySelectorAll('#rows tr').length > 9",
+    "job.html": "return document.querySelectorAll('#facts dd').length > 3",
+    "patterns.html": "return document.querySelectorAll('#latency td, #slowest td').length > 9",
+    "house.html": "return document.querySelectorAll('#settings td').length > 2 && audit.textContent",
+}
+#: Everything on a page that the Tab key is to reach, less what is closed or hidden.
+_REACHABLE: Final = """
+return [...document.querySelectorAll('a[href], button, input, select, summary, [tabindex="0"]')]
+    .filter((element) => !element.disabled && element.checkVisibility({visibilityProperty: true}))
+    .length
+"""
+#: What is not within the window, and not in a part that scrolls by itself either.
+_BEYOND: Final = """
+return [...document.querySelectorAll('h1, h2, button, input, select')]
+    .filter((it) => !it.closest('.scroll') && it.checkVisibility() && it.getBoundingClientRect().right > innerWidth)
+    .map((it) => it.outerHTML)
+"""
+_FOCUSED: Final = """
+const it = document.activeElement;
+it.dataset.reached = 'yes';
+return [getComputedStyle(it).outlineStyle, it.outerHTML.slice(0, 200)];
+"""
+_LEFT: Final = _REACHABLE.replace(".length", ".filter((it) => !it.dataset.reached).map((it) => it.outerHTML)")
+
+
+@pytest.fixture(autouse=True)
+def window(driver: Chrome) -> Iterator[None]:
+    """A window of the usual size and scheme after each test, whatever it did to it; an empty console before."""
+    errors_in_console(driver)
+    yield
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def opened(driver: Chrome, operated: Operated, page: str) -> None:
+    """Open a page, and wait for what it shows."""
+    query = f"?id={HOSTILE_ID}" if page == "job.html" else ""
+    driver.get(f"{operated.admin}/{page}{query}")
+    eventually_blocking(lambda: run(driver, _READY[page]), 60)
+    eventually_blocking(lambda: "live" in text(driver, "status"))
+
+
+def violations(driver: Chrome) -> list[Any]:
+    """Return what axe-core finds: the rule, what it asks for, and the first place that breaks it."""
+    driver.execute_cdp_cmd("Runtime.evaluate", {"expression": _AXE})  # the page's own policy lets no script in
+    found: list[Any] = driver.execute_async_script(
+        "const done = arguments[0];"
+        "axe.run().then(({violations}) => done(violations.map(({id, help, nodes}) => [id, help, nodes[0].html])))"
+    )
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_it_can_be_read_by_everybody(driver: Chrome, operated: Operated, page: str) -> None:
+    """axe-core has nothing against it, light or dark, wide or narrow, with everything unfolded."""
+    opened(driver, operated, page)
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        for width in (1280, 320):
+            width_of(driver, width)
+            run(driver, "for (const each of document.querySelectorAll('details')) each.open = true")
+            assert violations(driver) == [], (scheme, width)
+    assert errors_in_console(driver) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_sticks_out(driver: Chrome, operated: Operated, page: str) -> None:
+    """From 320 to 1,920 pixels; 640 and 320 are what a window of 1,280 has at 200 and 400 percent."""
+    opened(driver, operated, page)
+    for width in (1920, 1280, 1024, 640, 375, 320):
+        width_of(driver, width)
+        assert run(driver, "return document.documentElement.scrollWidth") <= width
+        assert run(driver, _BEYOND) == [], width
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tab_key_reaches_everything(driver: Chrome, operated: Operated, page: str) -> None:
+    """In as many steps as there are things; each shows that it has the focus; first comes a way past the head."""
+    opened(driver, operated, page)
+    width_of(driver, 1280, 2000)
+    run(driver, "document.activeElement.blur(); getSelection().removeAllRanges()")
+    ActionChains(driver).send_keys(Keys.TAB).perform()
+    assert run(driver, "return document.activeElement.textContent") == "Skip to the content"
+    reached = set()
+    for _ in range(run(driver, _REACHABLE) + 20):
+        if run(driver, "return document.activeElement === document.body"):
+            break
+        style, it = run(driver, _FOCUSED)
+        assert style != "none", it
+        reached.add(it)
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+    assert run(driver, _LEFT) == []
+    assert len(reached) > 5
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_hostile_words_stay_words(driver: Chrome, operated: Operated, page: str) -> None:
+    """Markup, marks that turn text around, 10 kB, in each place of a job: shown; runs nowhere and breaks nothing."""
+    opened(driver, operated, page)
+    if page == "jobs.html":
+        driver.get(f"{operated.admin}/jobs.html?code=job-failed&sort=newest")
+        eventually_blocking(lambda: HOSTILE in text(driver, "rows"))
+    if page == "job.html":
+        assert HOSTILE in text(driver, "main")
+        assert "x" * 200 in text(driver, "facts")
+    assert "owned" not in driver.title
+    assert run(driver, "return document.querySelectorAll('main img, main script').length") == 0
+    width_of(driver, 320)
+    assert run(driver, "return document.documentElement.scrollWidth") <= 320
+    assert errors_in_console(driver) == []

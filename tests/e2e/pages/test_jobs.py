@@ -1,0 +1,150 @@
+"""The list of jobs, among very many."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+
+from tests.support.browser import errors_in_console, run
+from tests.support.operators import JOBS, MARKS, Later, Operated, text
+from tests.support.waiting import eventually_blocking
+
+pytestmark = MARKS
+
+
+@pytest.fixture
+def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
+    """The list, with its first page and its counts; whatever a test does with it, it reports no error."""
+    driver.get(f"{operated.admin}/jobs.html")
+    eventually_blocking(lambda: rows(driver) == 50)
+    eventually_blocking(lambda: run(driver, "return document.querySelectorAll('#facets input').length") > 3)
+    yield driver
+    assert errors_in_console(driver) == []
+
+
+def rows(driver: Chrome) -> int:
+    """How many jobs are shown."""
+    return int(run(driver, "return document.querySelectorAll('#rows tr').length"))
+
+
+def column(driver: Chrome, number: int) -> set[str]:
+    """Return what stands in a column, counted from 1."""
+    cells = f"return [...document.querySelectorAll('#rows td:nth-child({number})')].map((cell) => cell.textContent)"
+    return set(run(driver, cells))
+
+
+def query(driver: Chrome) -> str:
+    """Return the address's query string."""
+    return str(run(driver, "return location.search"))
+
+
+def choose(driver: Chrome, facet: str) -> None:
+    """Choose a value by the keyboard, and wait for the list."""
+    box = driver.find_element(By.CSS_SELECTOR, f'[data-facet="{facet}"]')
+    box.send_keys(Keys.SPACE)
+    eventually_blocking(lambda: run(driver, "return document.getElementById('list').ariaBusy") == "false")
+
+
+def test_it_counts_what_there_is(page: Chrome) -> None:
+    """Each code and label with its number; the total is the number of jobs, or says how far it was counted."""
+    total = text(page, "total")
+    counted = int(re.sub(r"\D", "", total))
+    assert counted >= JOBS or "or more" in total
+    codes = text(page, "facets")
+    assert all(code in codes for code in ("worker-died", "deadline-exceeded", "job-rejected", "acme", "omega", "zeta"))
+
+
+def test_a_filter_stands_in_the_address_and_back_takes_it_away(page: Chrome, operated: Operated) -> None:
+    """Chosen by keyboard; the focus stays where it was; whoever is sent the address sees the same."""
+    choose(page, "code=worker-died")
+    eventually_blocking(lambda: column(page, 3) == {"✕ worker-died"})
+    assert query(page) == "?code=worker-died"
+    assert run(page, "return document.activeElement.dataset.facet") == "code=worker-died"
+    choose(page, "code=job-rejected")
+    eventually_blocking(lambda: column(page, 3) == {"✕ worker-died", "✕ job-rejected"})
+    assert query(page) == "?code=worker-died,job-rejected"
+    page.back()
+    eventually_blocking(lambda: column(page, 3) == {"✕ worker-died"})
+    page.back()
+    eventually_blocking(lambda: "✓ succeeded" in column(page, 3))
+    page.get(f"{operated.admin}/jobs.html?label.account=zeta&submitted=unknown")
+    eventually_blocking(lambda: column(page, 4) == {"unknown"})
+    assert column(page, 6) == {"account=zeta"}
+    chip = page.find_element(By.CSS_SELECTOR, "[aria-label='Remove the filter Submitted: unknown']")
+    chip.send_keys(Keys.ENTER)
+    eventually_blocking(lambda: len(column(page, 4)) > 1 or column(page, 4) == {"yes"})
+    assert query(page) == "?label.account=zeta"
+
+
+def test_pages_follow_one_another_and_back_goes_back(page: Chrome) -> None:
+    """No job twice; the address of a later page can be kept."""
+    first = column(page, 2)
+    page.find_element(By.LINK_TEXT, "Next page").send_keys(Keys.ENTER)
+    eventually_blocking(lambda: not column(page, 2) & first)
+    second = column(page, 2)
+    assert len(second) == 50
+    assert "after=" in query(page)
+    page.refresh()
+    eventually_blocking(lambda: column(page, 2) == second)
+    page.back()
+    eventually_blocking(lambda: column(page, 2) == first)
+
+
+def test_it_is_sorted_by_time_and_by_length(page: Chrome) -> None:
+    """By the heads of its columns, which say so to a screen reader."""
+    page.find_element(By.ID, "by-length").send_keys(Keys.ENTER)
+    eventually_blocking(lambda: query(page) == "?sort=slowest")
+    longest = "return document.querySelector('#rows td:nth-child(5)').textContent"
+    eventually_blocking(lambda: run(page, longest).startswith("20."), 60)
+    sorts = "return [...document.querySelectorAll('#table th[aria-sort]')].map((head) => head.ariaSort)"
+    assert run(page, sorts) == ["none", "descending"]
+    newest = column(page, 2)
+    page.find_element(By.ID, "by-time").send_keys(Keys.ENTER)
+    eventually_blocking(lambda: query(page) == "?sort=oldest" or query(page) == "")
+    eventually_blocking(lambda: column(page, 2) != newest)
+
+
+def test_a_text_and_a_time_are_typed(page: Chrome) -> None:
+    """The text is looked for in labels and words; the time becomes part of the address."""
+    field = page.find_element(By.NAME, "q")
+    field.send_keys("acm", Keys.ENTER)
+    eventually_blocking(lambda: column(page, 6) == {"account=acme"}, 60)
+    assert query(page) == "?q=acm"
+    run(
+        page,
+        "const it = document.querySelector('[name=period]'); it.value = '1h'; it.dispatchEvent(new Event('change'))",
+    )
+    eventually_blocking(lambda: query(page) == "?q=acm&since=1h")
+
+
+def test_what_cannot_be_read_is_said(driver: Chrome, operated: Operated) -> None:
+    """A filter that is none names itself."""
+    driver.get(f"{operated.admin}/jobs.html?since=yesterday")
+    eventually_blocking(lambda: "Since: " in text(driver, "trouble"))
+    driver.get_log("browser")  # type: ignore[no-untyped-call] # the 400 stands there, as it should
+
+
+def test_an_open_job_leads_to_its_page_and_is_stopped_there(page: Chrome, operated: Operated) -> None:
+    """From the list by its link; stopped by its button; its page then says who did that."""
+    job = Later(operated.process, duration=15, account="from-the-list")
+    page.get(f"{operated.admin}/jobs.html?label.account=from-the-list&state=open")
+    link = "#rows a"
+
+    def there() -> bool:
+        page.refresh()
+        return bool(eventually_blocking(lambda: text(page, "total"))) and rows(page) == 1
+
+    eventually_blocking(there)
+    page.find_element(By.CSS_SELECTOR, link).send_keys(Keys.ENTER)
+    stop = "#buttons button[aria-label^='Stop job']"
+    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, stop))[0].send_keys(Keys.ENTER)
+    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open] .danger"))[0].send_keys(Keys.ENTER)
+    status, document = job.answer()
+    assert (status, document["code"]) == (500, "cancelled")
+    eventually_blocking(lambda: "cancelled" in text(page, "outcome"))
+    assert "operator" in text(page, "words")
+    assert not page.find_elements(By.CSS_SELECTOR, stop)
