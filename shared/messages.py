@@ -1,7 +1,8 @@
 """What the front end, the fork server and the workers say to each other, and how it looks as bytes.
 
 A message is one line of JSON, then, for the two that carry others' bytes, those bytes as they are. No message from
-a worker is ever unpickled: whoever reads one trusts nothing but its length, which the reader caps.
+a worker is ever unpickled: whoever reads one trusts nothing but its length, which the reader caps. Messages are named
+tuples, as several are made for each job: a frozen dataclass takes longer.
 
 Every message about a job carries its id, so that a worker that serves several jobs, one after the other, can never take
 a callback meant for an earlier one, and the front end never takes old news for new.
@@ -10,9 +11,8 @@ a callback meant for an earlier one, and the front end never takes old news for 
 from __future__ import annotations
 
 import json
-import operator
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, get_type_hints
 
 from shared.errors import Code, MessageError
 from shared.lifecycle import Event
@@ -31,7 +31,6 @@ __all__ = [
     "FromForkServer",
     "FromWorker",
     "Log",
-    "Outputs",
     "Progress",
     "ToWorker",
     "Told",
@@ -49,8 +48,7 @@ WORKERS_AT_ONCE: Final = 4
 # --- front end -> worker ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assign:
+class Assign(NamedTuple):
     """Take this job."""
 
     job_id: str
@@ -68,11 +66,10 @@ class Assign:
     #: The media type of the body; empty: JSON.
     content_type: str = ""
     #: The client's job. A JSON object has every member in its exact text, without those that the profile overwrites.
-    body: bytes
+    body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(NamedTuple):
     """Make a call to the job server about a job, which need not be this worker's own, and tell what it answered."""
 
     job_id: str
@@ -86,8 +83,7 @@ class Ask:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callback:
+class Callback(NamedTuple):
     """The job server called back; the callback is recorded, and stays in the front end."""
 
     job_id: str
@@ -96,25 +92,16 @@ class Callback:
 # --- worker -> front end ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(NamedTuple):
     """The job's state changed."""
 
     job_id: str
     event: Event
+    #: What the reply to the submission named, if that was read, by the profile's names: what later calls need.
+    outputs: dict[str, str] = {}  # noqa: RUF012 - nobody writes to it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
-    """The job server's reply to the submission named what later calls need."""
-
-    job_id: str
-    #: By the profile's names: a JSON object.
-    values: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Told(NamedTuple):
     """What the job server answered to a call; or its reply to the submission, where that says that the job is over."""
 
     job_id: str
@@ -128,18 +115,16 @@ class Told:
     error: str = ""
     #: What the client gets; empty: JSON.
     content_type: str = ""
-    body: bytes
+    body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class Answered(NamedTuple):
     """The job is finished: the worker was told of the callback, and has nothing left to do."""
 
     job_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(NamedTuple):
     """The job is finished: it failed before any callback."""
 
     job_id: str
@@ -147,8 +132,7 @@ class Failure:
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Log:
+class Log(NamedTuple):
     """A line for the log; the front end writes it, so that there is one log and one format."""
 
     level: str
@@ -161,15 +145,13 @@ class Log:
 # --- front end -> fork server -> front end ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fork:
+class Fork(NamedTuple):
     """Start this many workers."""
 
-    count: int
+    workers: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forked:
+class Forked(NamedTuple):
     """Workers have started; the pidfd, inbox write end and outbox read end of each come with this message, in this
     order.
     """
@@ -177,15 +159,13 @@ class Forked:
     pids: list[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForkFailed:
+class ForkFailed(NamedTuple):
     """A worker could not be started."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exited:
+class Exited(NamedTuple):
     """A worker exited and was reaped: negative for a signal, otherwise the exit code."""
 
     pid: int
@@ -193,7 +173,7 @@ class Exited:
 
 
 ToWorker = Assign | Ask | Callback
-FromWorker = Progress | Outputs | Told | Answered | Failure | Log
+FromWorker = Progress | Told | Answered | Failure | Log
 FromForkServer = Forked | ForkFailed | Exited
 
 
@@ -202,24 +182,22 @@ def _by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
 
 
 _TO_WORKER: Final = _by_name(Assign, Ask, Callback)
-_FROM_WORKER: Final = _by_name(Progress, Outputs, Told, Answered, Failure, Log)
+_FROM_WORKER: Final = _by_name(Progress, Told, Answered, Failure, Log)
 _FORK: Final = _by_name(Fork)
 _FROM_FORK_SERVER: Final = _by_name(Forked, ForkFailed, Exited)
 _KINDS: Final = _TO_WORKER | _FROM_WORKER | _FORK | _FROM_FORK_SERVER
-_NAMES: Final = {kind: tuple(f.name for f in fields(kind) if f.name != "body") for kind in _KINDS.values()}
-#: The name of a kind, and the values of its fields but the body.
-_VALUES: Final = {kind: operator.attrgetter("__class__.__name__", *names) for kind, names in _NAMES.items()}
+#: Those whose last field is bytes, which follow the line.
+_WITH_BODY: Final = frozenset({Assign, Told})
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _DECODER: Final = json.JSONDecoder()
-#: The types of the fields that are not strings; annotations are text, so they are listed once here.
-_CHECKS: Final[dict[str, type[Any]]] = {"int": int, "float": float, "bool": bool, "str": str}
-_TYPES: Final = {kind: {f.name: str(f.type) for f in fields(kind)} for kind in _KINDS.values()}
 
 
 def encode(message: ToWorker | FromWorker | FromForkServer | Fork) -> bytes:
     """Return `message` as bytes."""
-    line = _ENCODER.encode(_VALUES[type(message)](message)).encode()
-    return b"%b\n%b" % (line, message.body) if isinstance(message, Assign | Told) else line
+    name = type(message).__name__
+    if isinstance(message, Assign | Told):
+        return b"%b\n%b" % (_ENCODER.encode((name, *message[:-1])).encode(), message.body)
+    return _ENCODER.encode((name, *message)).encode()
 
 
 def decode_to_worker(data: bytes) -> ToWorker:
@@ -251,24 +229,42 @@ def _decode(data: bytes, kinds: dict[str, type[Any]]) -> Any:  # noqa: ANN401 - 
     try:
         name, *values = _DECODER.decode(line.decode())
         kind = kinds[name]
-        members = _checked(kind, dict(zip(_NAMES[kind], values, strict=True)))
-        # A body that should not be there, or one that is missing, is a TypeError.
-        return kind(**members, body=body) if newline else kind(**members)
+        if [type(value) for value in values] != _TYPES[kind] or (kind in _WITH_BODY) is not bool(newline):
+            raise TypeError(name)  # noqa: TRY301 - as the functions below do
+        for place, made in _MADE[kind]:
+            values[place] = made(values[place])
+        return kind(*values, body) if newline else kind(*values)
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise MessageError("bytes that are no message") from exc
 
 
-def _checked(kind: type[Any], members: dict[str, Any]) -> dict[str, Any]:
-    types = _TYPES[kind]
-    for name, value in members.items():
-        match types[name]:
-            case "Event":
-                members[name] = Event(value)
-            case "Code":
-                members[name] = Code(value)
-            case "list[int]":
-                if type(value) is not list or any(type(item) is not int for item in value):
-                    raise TypeError(name)
-            case wanted if type(value) is not _CHECKS[wanted]:
-                raise TypeError(name)
-    return members
+def _integers(values: list[Any]) -> list[int]:
+    if any(type(value) is not int for value in values):
+        raise TypeError
+    return values
+
+
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    if any(type(value) is not str for value in values.values()):
+        raise TypeError
+    return values
+
+
+#: Types of fields that JSON has not, or not so exactly: what it has instead, and what makes one of the other or raises.
+_OTHERS: Final[dict[Any, tuple[type[Any], Callable[[Any], Any]]]] = {
+    Event: (str, Event),
+    Code: (str, Code),
+    list[int]: (list, _integers),
+    dict[str, str]: (dict, _texts),
+}
+_FIELDS: Final = {
+    kind: [wanted for name, wanted in get_type_hints(kind).items() if name != "body"] for kind in _KINDS.values()
+}
+_TYPES: Final = {
+    kind: [_OTHERS[wanted][0] if wanted in _OTHERS else wanted for wanted in wanteds]
+    for kind, wanteds in _FIELDS.items()
+}
+_MADE: Final = {
+    kind: [(place, _OTHERS[wanted][1]) for place, wanted in enumerate(wanteds) if wanted in _OTHERS]
+    for kind, wanteds in _FIELDS.items()
+}

@@ -106,7 +106,7 @@ class ForkServer:
     def _read(self) -> bool:
         data = self._channel.recv(_REQUEST_BYTES)
         if data:
-            self._wanted += decode_fork(data).count
+            self._wanted += decode_fork(data).workers
         return bool(data)
 
     def _fork(self) -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shared.errors import Code, JobServerError
 from shared.lifecycle import Event
-from shared.messages import Answered, Ask, Assign, Failure, FromWorker, Log, Outputs, Progress, Told, encode
+from shared.messages import Answered, Ask, Assign, Failure, FromWorker, Log, Progress, Told, encode
 from shared.stack import origin
 from worker.pipes import Inbox, Post
 
@@ -121,9 +120,7 @@ class Worker:
         return None
 
     def _report_reply(self, job: Assign, reply: Reply) -> None:
-        if reply.outputs:
-            self._tell(Outputs(job_id=job.job_id, values=json.dumps(dict(reply.outputs))))
-        self._on_event(Event.REPLY_READ)
+        self._tell(Progress(job_id=job.job_id, event=Event.REPLY_READ, outputs=dict(reply.outputs)))
         verdict = reply.verdict
         if verdict is not None:  # the job is over; the front end records that, and says so as of a callback
             self._tell(

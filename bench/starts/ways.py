@@ -91,7 +91,7 @@ class _OurForkServer:
         self._channel.send(_config(url).encode())
 
     def __call__(self) -> None:
-        self._channel.send(encode(Fork(count=1)))
+        self._channel.send(encode(Fork(workers=1)))
         data, fds, _, _ = socket.recv_fds(self._channel, 65_536, 3)
         if not isinstance(heard(data), Forked):
             raise SystemExit(data.decode())
@@ -147,7 +147,7 @@ def _standard_worker(inbox: multiprocessing.queues.Queue[bytes], outbox: Connect
         await client.submit(_assign(), lambda event: outbox.send_bytes(encode(Progress(job_id="j", event=event))))
 
     asyncio.run(serve())
-    outbox.send_bytes(b'["Progress","j","reply-read"]')
+    outbox.send_bytes(b'["Progress","j","reply-read",{}]')
     inbox.get()
     outbox.send_bytes(encode(Answered(job_id="j")))
     os._exit(0)

@@ -164,7 +164,7 @@ class CallbackIntake:
             return CallbackFate.DUPLICATE
         late = job.state is State.FINISHED
         early = job.state in {State.ASSIGNED, State.SUBMITTING} and not job.adopted
-        job.learn(verdict.outputs, from_reply=False)
+        job.learn(verdict.outputs)
         stored = recorder.callback(
             job.without_token(called.body) if verdict.failed else called.body,
             failed=verdict.failed,

@@ -170,7 +170,7 @@ class Job:
         self.progress_count += 1
         if body:
             self.last_progress = body if len(body) <= _MAX_PROGRESS_BYTES else b""
-        self.learn(outputs or {}, from_reply=False)
+        self.learn(outputs or {})
 
     def proven(self) -> bool:
         """Note that a callback came, whatever it says: the job server has the job. Return whether the job goes on."""
@@ -180,10 +180,10 @@ class Job:
         self.recorder.proven()
         return goes_on
 
-    def learn(self, outputs: Mapping[str, str], *, from_reply: bool) -> None:
-        """Take what the job server names; what its reply named counts for more than what a callback does."""
+    def learn(self, outputs: Mapping[str, str]) -> None:
+        """Take what a callback names; what the reply to the submission named counts for more."""
         known = self.recorder.record.outputs
-        merged = {**known, **outputs} if from_reply else {**outputs, **known}
+        merged = {**outputs, **known}
         if merged != known:
             self.recorder.outputs(merged)
             self.changed.set()

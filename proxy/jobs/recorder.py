@@ -88,10 +88,13 @@ class Recorder:
             self.record = replace(self.record, state=State.SUBMITTING)
             await self._save()
 
-    def waiting(self) -> None:
-        """Record soon that the job server has the job."""
-        if self.record.state is not State.FINISHED:
-            self.record = replace(self.record, state=State.WAITING)
+    def waiting(self, outputs: Mapping[str, str] | None = None) -> None:
+        """Record soon that the job server has the job, and what its reply named: that counts for more than others."""
+        known = self.record
+        state = known.state if known.state is State.FINISHED else State.WAITING
+        named = {**known.outputs, **outputs} if outputs else known.outputs
+        if state is not known.state or named != known.outputs:
+            self.record = replace(known, state=state, outputs=named)
             self._store.note(self.record)
 
     @property

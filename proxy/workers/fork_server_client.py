@@ -108,7 +108,7 @@ class ForkServer:
         if self._channel is None or not self._unasked:
             return
         try:
-            self._channel.send(encode(Fork(count=self._unasked)))
+            self._channel.send(encode(Fork(workers=self._unasked)))
         except BlockingIOError:
             self._loop.add_writer(self._channel, self._ask)
             return

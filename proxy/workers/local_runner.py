@@ -35,7 +35,7 @@ from proxy.jobs import log_lines
 from proxy.jobs.job import Job
 from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, IllegalEventError, State, Submitted
-from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, Outputs, Progress, Told
+from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, Progress, Told
 from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
@@ -301,9 +301,7 @@ class _Watch:
     def on_message(self, message: FromWorker) -> None:
         match message:
             case Progress():
-                self._progress(message.event)
-            case Outputs():
-                self._job.learn(_outputs(message), from_reply=True)
+                self._progress(message)
             case Told(call="submit"):
                 self._job.ended_by_answer(message)
             case Told():
@@ -335,15 +333,15 @@ class _Watch:
     def on_cancel(self, _: asyncio.Future[str]) -> None:
         self._finish(self._job.cancellation())
 
-    def _progress(self, event: Event) -> None:
+    def _progress(self, message: Progress) -> None:
         try:
-            self._job.advance(event)
+            self._job.advance(message.event)
         except IllegalEventError as exc:
             self._disbelieve(f"the worker sent contradictory messages: {exc}")
         else:
-            if event is Event.REPLY_READ:
+            if message.event is Event.REPLY_READ:
                 self._job.body = b""  # it is not submitted again
-                self._job.recorder.waiting()
+                self._job.recorder.waiting(message.outputs)
 
     def _answered(self) -> None:
         outcome = self._job.recorder.record.outcome if self._job.callback.done() else None
@@ -367,17 +365,6 @@ def _values(job: Job) -> dict[str, str]:
     """Return what the profile's placeholders stand for in this job, less the secrets."""
     values = {"job_id": job.id, "job_uuid": str(UUID(job.id)), **job.recorder.record.outputs}
     return values | {"callback_token": job.token} if job.token else values
-
-
-def _outputs(message: Outputs) -> dict[str, str]:
-    """Return what a worker says that the job server named; nothing of it is believed but that it is text."""
-    try:
-        values = json.loads(message.values)
-    except ValueError:
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    return {name: value for name, value in values.items() if isinstance(value, str)}
 
 
 def _overdue(job: Job) -> Failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from proxy.jobs.callback_intake import CallbackFate, CallbackIntake
@@ -83,7 +82,7 @@ class StatedAsker:
         if not self.answers:
             return Told(job_id=job.id, call=call, kind="unavailable", error="nothing is stated", body=b"")
         told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return replace(told, job_id=job.id, call=call)
+        return told._replace(job_id=job.id, call=call)
 
 
 def a_job_server(profile: str) -> JobServer:

@@ -36,7 +36,7 @@ async def waiting(instance: Instance, **outputs: str) -> Job:
     job = instance.submit()
     instance.stepped.tell(job, *SUBMIT)
     await nothing_moves()
-    job.learn(outputs, from_reply=True)
+    job.learn(outputs)
     await nothing_moves()
     return job
 
@@ -166,7 +166,7 @@ async def test_a_person_can_have_it_asked_now() -> None:
     instance = Instance(profile="replicate", job_timeout_s=100)
     job = await waiting(instance)
     assert (await instance.poller.ask_now(job)).error == "the job server has not named the job yet"
-    job.learn({"status_url": "/1"}, from_reply=True)
+    job.learn({"status_url": "/1"})
     instance.asker.answers = [told(Kind.PROGRESS, state="processing"), told(Kind.SUCCEEDED, RESULT)]
     assert (await instance.poller.ask_now(job)).kind == Kind.PROGRESS
     assert (job.remote_state, job.progress_count) == ("processing", 1)
@@ -198,7 +198,7 @@ async def test_what_the_reply_named_counts_for_more_than_what_a_callback_does() 
     job = await waiting(instance, id="reply")
     await instance.call_back(job, b"{}", Verdict(kind=Kind.PROGRESS, outputs={"id": "callback", "status_url": "/1"}))
     assert job.recorder.record.outputs == {"id": "reply", "status_url": "/1"}
-    job.learn({"status_url": "/2"}, from_reply=True)
+    job.recorder.waiting({"status_url": "/2"})
     assert job.recorder.record.outputs == {"id": "reply", "status_url": "/2"}
 
 
@@ -243,7 +243,7 @@ async def test_a_notification_before_the_reply_waits_for_the_names() -> None:
     await instance.call_back(job, b"{}", NOTIFICATION)
     await time_passes(5)
     assert instance.asker.asked == []
-    job.learn({"id": "7"}, from_reply=True)
+    job.learn({"id": "7"})
     assert await job.outcome == Succeeded(body=RESULT)
 
 
@@ -253,7 +253,7 @@ async def test_a_notification_at_a_fixed_url_may_come_before_its_job_has_the_nam
     instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
     job = await waiting(instance)
     assert instance.intake.find_named("openai-background", "id", "resp_1") is None
-    job.learn({"id": "resp_1"}, from_reply=True)
+    job.learn({"id": "resp_1"})
     assert await job.outcome == Succeeded(body=RESULT)
     assert instance.asker.asked
     again = await waiting(instance, id="resp_2")

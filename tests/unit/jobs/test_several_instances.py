@@ -241,7 +241,7 @@ async def test_the_reason_of_a_failure_is_asked_for_where_the_client_waits() -> 
     cluster = Cluster(2, profile="replicate")
     here, there = cluster.instances
     job = await begun(here, *SUBMIT)
-    job.learn({"status_url": "http://job-server/1"}, from_reply=True)
+    job.learn({"status_url": "http://job-server/1"})
     here.asker.answers = [Told(job_id="", call="status", kind=str(Kind.FAILED), error="out of memory", body=b"{}")]
 
     await there.call_back(job, BODY, verdict=FAILED)
@@ -308,7 +308,7 @@ async def test_the_job_server_is_told_of_a_cancellation_by_whoever_runs_the_job(
     cluster = Cluster(2, profile="replicate")
     here, there = cluster.instances
     job = await begun(here, *SUBMIT)
-    job.learn({"cancel_url": "http://job-server/1/cancel", "id": "1"}, from_reply=True)
+    job.learn({"cancel_url": "http://job-server/1/cancel", "id": "1"})
     record = await there.store.by_id(job.id)
     assert record is not None
 
@@ -452,7 +452,7 @@ async def test_jobs_that_were_taken_over_are_asked_for() -> None:
     cluster = Cluster(2, profile="replicate")
     here, there = cluster.instances
     job = await begun(here, *SUBMIT)
-    job.learn({"status_url": "http://job-server/1"}, from_reply=True)
+    job.learn({"status_url": "http://job-server/1"})
     await nothing_moves()
     cluster.kill(here)
     cluster.take_over(there, here)

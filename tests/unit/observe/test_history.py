@@ -24,7 +24,7 @@ OUTCOME = Succeeded(body=b"{}")
 async def test_what_the_job_server_says_is_shown(said: list[str], progress: object) -> None:
     """What it calls the job, and the last of its progress; of a finished job as well, which is found by that name."""
     job = a_job()
-    job.learn({"id": "their-7"}, from_reply=True)
+    job.learn({"id": "their-7"})
     for state in said:
         job.progress(state)
     in_flight = InFlight()

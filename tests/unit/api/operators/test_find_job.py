@@ -39,7 +39,7 @@ async def test_a_job_is_found_by_what_people_know_of_it(app: WholeApp, *, over: 
     for client in _KEYS:
         body = b'{"account": "acme-%b", "team": 1}' % client.encode()
         job = await app.begun(*SUBMIT, body=body, headers=headers(client, f"order-{client}"))
-        job.learn({"id": f"theirs-{client}"}, from_reply=True)
+        job.learn({"id": f"theirs-{client}"})
         jobs.append(job)
         if over:
             await app.call_back(job)
