@@ -63,10 +63,9 @@ class Address:
         loop = asyncio.get_running_loop()
         found = self._found or await self._look_up()
         try:
-            connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop)
             _, connection = await loop.create_connection(
                 lambda: Connection(loop, self._cap_bytes),
-                sock=connected,
+                **await _place(found, loop),
                 ssl=self._tls,
                 server_hostname=self._host.rstrip(".") if self._tls else None,
             )
@@ -227,6 +226,15 @@ class Connection(BaseProtocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+async def _place(found: _Found, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """Return what `create_connection` connects to: one address, or the socket of the first of several that answers."""
+    if len(found) == 1:
+        host, port, *_ = found[0][4]
+        return {"host": host, "port": port}
+    connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop)
+    return {"sock": connected}
 
 
 def _without_look_up(host: str, port: int) -> _Found | None:
