@@ -62,24 +62,22 @@ class JobClient:
         """Submit `job`; return the job server's reply, which says that the job runs or ran.
 
         `on_event` hears CONNECTED before the first byte leaves and REFUSED when an attempt certainly started nothing;
-        only then is there another one.
+        only then is there another one. The caller sees to it that this ends with the job's deadline.
 
         Raises:
             JobServerError: the submission failed, after any retries.
-            TimeoutError: the deadline came first.
         """
         request = self._request(job)
-        async with asyncio.timeout(job.deadline - time.monotonic()):
-            for retries in itertools.count():
-                try:
-                    return await self._attempt(job, request, on_event)
-                except JobServerError as exc:
-                    if exc.refused:
-                        on_event(Event.REFUSED)
-                    pause_s = _pause_s(exc, retries)
-                    if not self._may_retry(exc, retries) or time.monotonic() + pause_s >= job.deadline:
-                        raise
-                await asyncio.sleep(pause_s)
+        for retries in itertools.count():
+            try:
+                return await self._attempt(job, request, on_event)
+            except JobServerError as exc:
+                if exc.refused:
+                    on_event(Event.REFUSED)
+                pause_s = _pause_s(exc, retries)
+                if not self._may_retry(exc, retries) or time.monotonic() + pause_s >= job.deadline:
+                    raise
+            await asyncio.sleep(pause_s)
         raise AssertionError  # the last attempt has returned or raised
 
     def _request(self, job: Assign) -> Request:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from shared.errors import Code, JobServerError
@@ -76,48 +77,53 @@ class Worker:
                 os._exit(0)  # closing the client and the loop would cost time and bring nothing
 
     async def _serve_one(self, job: Assign, callback: asyncio.Future[None]) -> Answered | Failure:
-        submission = asyncio.ensure_future(self._job_servers.client(job.profile).submit(job, self._on_event))
-        await asyncio.wait((submission, callback), return_when=asyncio.FIRST_COMPLETED)
-        if not callback.done():
-            failure = await self._read_submission(job, submission, callback)
-            if failure is not None:
-                return failure
+        failure: Failure | None = None
+        try:
+            reply = await self._submit(job, callback)
+        except TimeoutError:
+            detail = "the job server did not reply in time"
+            failure = Failure(job_id=job.job_id, code=Code.DEADLINE_EXCEEDED, detail=detail)
+        except JobServerError as exc:
+            failure = await self._failure(job, exc, callback)
+        except Exception as exc:
+            if not callback.done():
+                raise
+            self._report_exception("unhandled exception in a worker", exc)  # a bug of ours; the job has its answer
         else:
-            if callback.exception() is not None:  # the front end is gone
-                await asyncio.wait((submission,), timeout=self._linger_s)
-            await self._cancel(submission)  # the callback is the answer; the reply can add nothing to it
+            if not callback.done():  # it is the answer; the reply can add nothing to it
+                self._report_reply(job, reply)
+        if failure is not None and not callback.done():
+            return failure
         await callback
         return Answered(job_id=job.job_id)
 
-    async def _cancel(self, submission: asyncio.Future[Reply]) -> None:
-        submission.cancel()
-        try:
-            await submission
-        except (asyncio.CancelledError, JobServerError, TimeoutError):
-            pass
-        except Exception as exc:  # noqa: BLE001 - a bug of ours; the job has its answer
-            self._report_exception("unhandled exception in a worker", exc)
+    async def _submit(self, job: Assign, callback: asyncio.Future[None]) -> Reply:
+        """Submit `job`, by its deadline, and no longer than until its callback comes.
 
-    async def _read_submission(
-        self, job: Assign, submission: asyncio.Future[Reply], callback: asyncio.Future[None]
-    ) -> Failure | None:
-        """Return the failure of a finished submission, or None if the callback is there or will come."""
-        try:
-            reply = submission.result()
-        except TimeoutError:
-            return Failure(
-                job_id=job.job_id, code=Code.DEADLINE_EXCEEDED, detail="the job server did not reply in time"
-            )
-        except JobServerError as exc:
-            if exc.lost_reply and self._job_servers.finds_lost_jobs(job.profile):
-                return None  # the front end asks for it
-            if exc.lost_reply:
-                await asyncio.wait((callback,), timeout=self._job_servers.lost_reply_wait_s)
-            if callback.done():
-                return None
-            return Failure(job_id=job.job_id, code=exc.code, detail=exc.detail)
-        self._report_reply(job, reply)
-        return None
+        Raises:
+            JobServerError: it failed.
+            TimeoutError: something else came first.
+        """
+        async with asyncio.timeout(job.deadline - time.monotonic()) as limit:
+
+            def on_callback(callback: asyncio.Future[None]) -> None:
+                left_s = 0.0 if callback.exception() is None else self._linger_s  # else the front end is gone
+                with contextlib.suppress(RuntimeError):  # the submission is over
+                    limit.reschedule(asyncio.get_running_loop().time() + left_s)
+
+            callback.add_done_callback(on_callback)
+            try:
+                return await self._job_servers.client(job.profile).submit(job, self._on_event)
+            finally:
+                callback.remove_done_callback(on_callback)
+
+    async def _failure(self, job: Assign, exc: JobServerError, callback: asyncio.Future[None]) -> Failure | None:
+        """Return what a failed submission means, or None if the callback is there or may come."""
+        if exc.lost_reply and self._job_servers.finds_lost_jobs(job.profile):
+            return None  # the front end asks for it
+        if exc.lost_reply:
+            await asyncio.wait((callback,), timeout=self._job_servers.lost_reply_wait_s)
+        return Failure(job_id=job.job_id, code=exc.code, detail=exc.detail)
 
     def _report_reply(self, job: Assign, reply: Reply) -> None:
         self._tell(Progress(job_id=job.job_id, event=Event.REPLY_READ, outputs=dict(reply.outputs)))

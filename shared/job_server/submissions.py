@@ -17,7 +17,7 @@ from shared.strict_json import members_of, object_of
 
 __all__ = ["Submissions"]
 
-#: Makes a member's text.
+#: Makes the text of a value.
 _Make = Callable[[Mapping[str, str]], str]
 _Members = dict[str, str]
 
@@ -32,6 +32,7 @@ class Submissions:
         self._server_url = server_url
         self._headers = profile.server.headers | submit.headers
         self._patch = _compiled(submit.body)
+        self._names = {name: json.dumps(name) for name in self._patch}
         self._is_flat = not any(isinstance(value, dict) for value in self._patch.values())
         is_fixed = not has_placeholders([submit.url, submit.query])
         #: Where they go, if that is the same for every job.
@@ -64,7 +65,7 @@ class Submissions:
         if not self._is_flat:
             return _merged(members_of(body.decode()), self._patch, values).encode()
         # None of the client's members has one of these names, so they need not be parsed.
-        ours = ",".join(f"{json.dumps(name)}:{make(values)}" for name, make in self._patch.items())
+        ours = ",".join([f"{self._names[name]}:{make(values)}" for name, make in self._patch.items()])
         theirs = body.strip()[1:-1].strip()
         return b"{" + theirs + (b"," if theirs else b"") + ours.encode() + b"}"
 
