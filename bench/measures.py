@@ -18,7 +18,9 @@ class Round:
     contender: str
     jobs: int
     jobs_per_s: float
+    #: Of all its processes, its database's included; and that alone.
     cpu_ms_per_job: float
+    database_cpu_ms_per_job: float
     p50_ms: float
     p99_ms: float
     #: What the load and the job server used beside it, per job.

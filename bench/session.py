@@ -13,6 +13,7 @@ from typing import Final
 from bench.contenders.table import Contender
 from bench.load import LoadError
 from bench.processes import Process, StartError, cpu_s
+from cluster.postgresql import PostgreSQL, PostgreSQLError
 
 __all__ = ["Proxy", "Session", "open_session"]
 
@@ -26,11 +27,21 @@ class Proxy:
 
     process: Process
     url: str
+    #: The first process of its database; 0: it has none.
+    database: int = 0
 
     @property
     def pid(self) -> int:
         """Its first process."""
         return self.process.pid
+
+    def database_cpu_s(self) -> float:
+        """Return what its database has used so far."""
+        return cpu_s(self.database) if self.database else 0.0
+
+    def cpu_s(self) -> float:
+        """Return what it has used so far, its database included."""
+        return cpu_s(self.pid) + self.database_cpu_s()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +57,22 @@ class Session:
     @contextlib.asynccontextmanager
     async def running(self, contender: Contender, settings: Mapping[str, str] | None = None) -> AsyncIterator[Proxy]:
         """Start a contender, wait until it answers, end it."""
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        with contextlib.ExitStack() as stack:
+            database = stack.enter_context(PostgreSQL()) if contender.journal == "database" else None
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+            journal = database.url() if database is not None else f"{folder}/jobs.sqlite3"
             environment = {
                 **contender.environment,
                 "PORT": "0",
                 "JOB_SERVER_URL": f"{self.job_server.url}/start",
                 **(self.extra if contender.ours else {}),
-                **({"JOURNAL": f"{folder}/jobs.sqlite3"} if contender.journal else {}),
+                **({"JOURNAL": journal} if contender.journal else {}),
                 **(settings or {}),
             }
             process = Process(contender.name, contender.command, environment, contender.folder)
             try:
                 url = await process.ready()
-                yield Proxy(process, f"{url}/queueJob")
+                yield Proxy(process, f"{url}/queueJob", database.pids[0] if database is not None else 0)
             finally:
                 await process.stop()
 
@@ -68,7 +82,7 @@ class Session:
         print(f"  {title:30}", end="", flush=True)
         try:
             yield
-        except (LoadError, StartError, OSError, TimeoutError) as exc:
+        except (LoadError, StartError, PostgreSQLError, OSError, TimeoutError) as exc:
             reason = str(exc) or type(exc).__name__
             self.failures.append(f"{title.strip()}: {reason}")
             print(f"failed: {reason}", flush=True)

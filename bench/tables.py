@@ -78,13 +78,14 @@ def _throughput(results: Results) -> str:
                 title_of(name),
                 _with_range("{:.0f}", spread(one.jobs_per_s for one in rounds)),
                 _with_range("{:.1f}", spread(one.cpu_ms_per_job for one in rounds)),
+                f"{statistics.median(one.database_cpu_ms_per_job for one in rounds):.2f}",
                 f"{statistics.median(one.p50_ms for one in rounds):.0f}",
                 f"{statistics.median(one.p99_ms for one in rounds):.0f}",
                 f"{statistics.median(one.job_server_cpu_ms_per_job for one in rounds):.2f}",
                 f"{statistics.median(one.load_cpu_ms_per_job for one in rounds):.2f}",
             ]
         )
-    head = ["", "jobs/s", "CPU ms/job", "p50 ms", "p99 ms", "job server ms/job", "load ms/job"]
+    head = ["", "jobs/s", "CPU ms/job", "its database's", "p50 ms", "p99 ms", "job server ms/job", "load ms/job"]
     return table(head, rows)
 
 
@@ -93,6 +94,7 @@ def _ratios(results: Results) -> str:
     here = [name for name in names if "@" not in name]
     pairs = [(ours, other) for ours in here if CONTENDERS[ours].ours for other in here if not CONTENDERS[other].ours]
     pairs += [(f"{name}+journal", name) for name in here if f"{name}+journal" in here]
+    pairs += [(name, name.replace("postgresql", "journal")) for name in here if name.endswith("+postgresql")]
     pairs += [(name.partition("@")[0], name) for name in names if "@" in name]
     rows = []
     for ours, other in pairs:

@@ -10,7 +10,6 @@ from typing import Final
 from bench.contenders.table import Contender
 from bench.load import keep_busy
 from bench.measures import Round, percentile
-from bench.processes import cpu_s
 from bench.session import Proxy, Session
 
 __all__ = ["run_rounds"]
@@ -72,7 +71,8 @@ class _Turns:
         jobs = max(int(self.jobs_per_s * self._seconds), _WAVES * self._clients)
         await keep_busy(self._proxy.url, jobs=max(int(jobs * _LEAD_IN), self._clients), clients=self._clients)
         await self._session.settle()
-        load_s, server_s, contender_s = time.process_time(), self._session.job_server_cpu_s(), cpu_s(self._proxy.pid)
+        load_s, server_s = time.process_time(), self._session.job_server_cpu_s()
+        contender_s, database_s = self._proxy.cpu_s(), self._proxy.database_cpu_s()
         load = await keep_busy(self._proxy.url, jobs=jobs, clients=self._clients)
         load_s = time.process_time() - load_s
         await self._session.settle()
@@ -83,7 +83,8 @@ class _Turns:
             contender=self.name,
             jobs=jobs,
             jobs_per_s=self.jobs_per_s,
-            cpu_ms_per_job=(cpu_s(self._proxy.pid) - contender_s) * 1000 / jobs,
+            cpu_ms_per_job=(self._proxy.cpu_s() - contender_s) * 1000 / jobs,
+            database_cpu_ms_per_job=(self._proxy.database_cpu_s() - database_s) * 1000 / jobs,
             p50_ms=percentile(latencies_ms, 50),
             p99_ms=percentile(latencies_ms, 99),
             load_cpu_ms_per_job=load_s * 1000 / jobs,

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from bench.processes import ROOT
+from cluster.postgresql import PostgreSQLError, binaries
 
 __all__ = ["CONTENDERS", "Contender", "available", "title_of"]
 
@@ -28,13 +29,15 @@ class Contender:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: Whether it is this project's proxy.
     ours: bool = False
-    #: Whether each start gets a journal of its own, which goes when it ends; else `JOURNAL` is as it is told.
-    journal: bool = False
+    #: What each start gets a new one of as its journal, which goes when it ends; None: `JOURNAL` is as it is told.
+    journal: Literal["file", "database"] | None = None
     #: The checkout that it is started from.
     folder: Path = ROOT
 
 
-def _proxy(name: str, title: str, worker_max_jobs: int, *, journal: bool = False) -> Contender:
+def _proxy(
+    name: str, title: str, worker_max_jobs: int, journal: Literal["file", "database"] | None = None
+) -> Contender:
     settings = {
         "HOST": "127.0.0.1",
         "ADMIN_PORT": "",
@@ -56,9 +59,11 @@ CONTENDERS: Final = {
     contender.name: contender
     for contender in (
         _proxy("fresh", "this proxy, a fresh process per job", 1),
-        _proxy("fresh+journal", "this proxy, a fresh process per job, with a journal", 1, journal=True),
+        _proxy("fresh+journal", "this proxy, a fresh process per job, with a journal", 1, "file"),
+        _proxy("fresh+postgresql", "this proxy, a fresh process per job, with PostgreSQL", 1, "database"),
         _proxy("reused", "this proxy, reused workers", 0),
-        _proxy("reused+journal", "this proxy, reused workers, with a journal", 0, journal=True),
+        _proxy("reused+journal", "this proxy, reused workers, with a journal", 0, "file"),
+        _proxy("reused+postgresql", "this proxy, reused workers, with PostgreSQL", 0, "database"),
         _python("asyncio", "one asyncio process, no isolation", "asyncio_proxy"),
         _python("uvloop", "one asyncio process on uvloop, no isolation", "asyncio_proxy", LOOP="uvloop"),
         Contender(
@@ -71,15 +76,24 @@ CONTENDERS: Final = {
 
 
 def available(beside: Path | None = None) -> dict[str, Contender]:
-    """Return the contenders whose program is installed here.
+    """Return the contenders whose programs are installed here.
 
     This project's proxy takes part once more as it is in the checkout `beside`: as `fresh@<folder>` and so on.
     """
-    found = {name: contender for name, contender in CONTENDERS.items() if shutil.which(contender.command[0])}
+    found = {name: contender for name, contender in CONTENDERS.items() if _is_here(contender)}
     if beside is not None:
         others = [contender for contender in found.values() if contender.ours]
         found |= {other.name: other for other in (_from(beside, contender) for contender in others)}
     return found
+
+
+def _is_here(contender: Contender) -> bool:
+    if contender.journal == "database":
+        try:
+            binaries()
+        except PostgreSQLError:
+            return False
+    return shutil.which(contender.command[0]) is not None
 
 
 def title_of(name: str) -> str:

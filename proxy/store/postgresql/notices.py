@@ -10,10 +10,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import psycopg
-from psycopg import AsyncConnection
 
 from proxy.store.postgresql.session import GoneError, Session
 from proxy.store.postgresql.statements import NOTIFY
@@ -67,34 +66,15 @@ class Listener:
         while not self._closing:
             began = time.monotonic()
             try:
-                connection = await self._session.connect()
-                await connection.execute(f'LISTEN "proxy_{self._instance}"'.encode())
+                wire = await self._session.connect()
+                wire.on_notice = self._on_heard
+                await wire.script(f'LISTEN "proxy_{self._instance}"')
                 self._on_gap()
-                await self._hear(connection)
+                await wire.gone.wait()
             except (GoneError, psycopg.Error, OSError):
-                await asyncio.sleep(max(0.0, began + _AGAIN_S - time.monotonic()))
+                pass
+            await asyncio.sleep(max(0.0, began + _AGAIN_S - time.monotonic()))
 
-    async def _hear(self, connection: AsyncConnection[tuple[Any, ...]]) -> None:
-        """Hear what comes until the connection is gone. psycopg's own way would look ten times a second."""
-        loop, fd = asyncio.get_running_loop(), connection.fileno()
-        gone = asyncio.Event()
-
-        def read() -> None:
-            try:
-                connection.pgconn.consume_input()
-                while (notice := connection.pgconn.notifies()) is not None:
-                    self.heard += 1
-                    self._on_notice(notice.extra.decode())
-            except psycopg.Error:
-                # libpq has closed the socket. What is opened next may get its number, a client's connection, too. The
-                # loop would take it for one that it looks at already, and its request would never be read.
-                loop.remove_reader(fd)
-                gone.set()
-
-        loop.add_reader(fd, read)
-        try:
-            read()  # what came with the answer to LISTEN
-            await gone.wait()
-        finally:
-            if not gone.is_set():
-                loop.remove_reader(fd)
+    def _on_heard(self, job_id: str) -> None:
+        self.heard += 1
+        self._on_notice(job_id)

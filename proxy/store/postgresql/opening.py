@@ -100,7 +100,7 @@ async def open_store(
 
 async def _look(session: Session, url: str, *, upgrade: bool) -> Found:
     async def ask(sql: str) -> Sequence[tuple[Any, ...]]:
-        return await session.run(sql, patience_s=_PREPARE_S)
+        return await session.script(sql, patience_s=_PREPARE_S)
 
     place = shown(url)
     try:

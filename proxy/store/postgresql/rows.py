@@ -11,23 +11,16 @@ from proxy.store.fields import failure_of, storable
 from proxy.store.record import Record
 from shared.lifecycle import State
 
-__all__ = ["COLUMNS", "INSERTED", "UPDATED", "inserted", "operation", "record_of", "updated"]
+__all__ = ["COLUMNS", "VALUES", "operation", "record_of", "values_of"]
 
-#: What is sent of a new job, with its types; in the order in which `inserted` has it.
-INSERTED: Final = {
+#: What is sent of a job, with its types.
+VALUES: Final = {
     "id": "text", "token_hash": "bytea", "key": "bytea", "fingerprint": "bytea", "origin": "text", "owner": "text",
     "profile": "text", "state": "text", "submitted": "text", "age_s": "float8", "left_s": "float8", "ended_s": "float8",
     "code": "text", "detail": "text", "failure_submitted": "text", "callback": "bytea", "says_failed": "bool",
-    "early": "bool", "duplicates": "int4", "outputs": "text", "labels": "text", "refused": "int4", "refusal": "text",
+    "early": "bool", "duplicates": "int8", "outputs": "text", "labels": "text", "refused": "int8", "refusal": "text",
     "content_type": "text", "error": "text", "instance": "text", "worker_end": "text", "cancelled_by": "text",
-    "trail": "text", "sent": "bytea",
-}  # fmt: skip
-#: What is sent of a known one; in the order in which `updated` has it.
-UPDATED: Final = {
-    "id": "text", "op": "text", "ends": "bool", "state": "text", "ended_s": "float8", "code": "text", "detail": "text",
-    "failure_submitted": "text", "callback": "bytea", "says_failed": "bool", "early": "bool", "duplicates": "int4",
-    "outputs": "text", "refused": "int4", "refusal": "text", "content_type": "text", "error": "text",
-    "worker_end": "text", "cancelled_by": "text", "trail": "text",
+    "trail": "text", "sent": "bytea", "open_state": "text", "me": "text",
 }  # fmt: skip
 #: What is read; {j} is the table's alias.
 COLUMNS: Final = (
@@ -48,72 +41,44 @@ def operation(record: Record, instance: str) -> str:
     return "failure" if record.owner == instance else "cancel"
 
 
-def inserted(record: Record) -> tuple[Any, ...]:
-    """Return the values of `INSERTED`."""
+def values_of(record: Record, me: str) -> dict[str, Any]:
+    """Return what is sent of a job, by the names of `VALUES`, to the instance `me`'s statements."""
     now = time.time()
     failure = record.failure
-    return (
-        record.id,
-        record.token_hash,
-        record.key,
-        record.fingerprint,
-        record.origin,
-        record.owner,
-        record.profile,
-        record.state.value,
-        record.submitted.value,
-        now - record.accepted_at,
-        record.deadline_at - now,
-        None if record.finished_at is None else now - record.finished_at,
-        failure.code.value if failure else None,
-        _text(failure.detail) if failure else "",
-        failure.submitted.value if failure else None,
-        record.callback,
-        record.says_failed,
-        record.early,
-        record.duplicates,
-        _names(record.outputs),
-        _names(record.labels),
-        record.refused,
-        _text(record.refusal),
-        _text(record.content_type),
-        _text(record.error),
-        _text(record.instance),
-        record.worker_end,
-        _text(record.cancelled_by),
-        record.trail,
-        record.sent,
-    )
-
-
-def updated(record: Record, op: str) -> tuple[Any, ...]:
-    """Return the values of `UPDATED`; `op` is what `operation` says, or `note`."""
-    ends = op not in {"note", "open"}
-    failure = record.failure if ends else None
-    told = record.failure.submitted.value if record.failure and op != "open" else None
-    state = record.state.value if record.state is not State.FINISHED else ""
-    return (
-        record.id,
-        op,
-        ends,
-        state,
-        0.0 if record.finished_at is None else time.time() - record.finished_at,
-        failure.code.value if failure else None,
-        _text(failure.detail) if failure else "",
-        told,
-        record.callback if op == "callback" else None,
-        record.says_failed,
-        record.early,
-        record.duplicates,
-        _names(record.outputs),
-        record.refused,
-        _text(record.refusal),
-        _text(record.content_type),
-        _text(record.error),
-        record.worker_end,
-        _text(record.cancelled_by),
-        record.trail,
-    )
+    return {
+        "id": record.id,
+        "token_hash": record.token_hash,
+        "key": record.key,
+        "fingerprint": record.fingerprint,
+        "origin": record.origin,
+        "owner": record.owner,
+        "profile": record.profile,
+        "state": record.state.value,
+        "submitted": record.submitted.value,
+        "age_s": now - record.accepted_at,
+        "left_s": record.deadline_at - now,
+        "ended_s": None if record.finished_at is None else now - record.finished_at,
+        "code": failure.code.value if failure else None,
+        "detail": _text(failure.detail) if failure else "",
+        "failure_submitted": failure.submitted.value if failure else None,
+        "callback": record.callback,
+        "says_failed": record.says_failed,
+        "early": record.early,
+        "duplicates": record.duplicates,
+        "outputs": _names(record.outputs),
+        "labels": _names(record.labels),
+        "refused": record.refused,
+        "refusal": _text(record.refusal),
+        "content_type": _text(record.content_type),
+        "error": _text(record.error),
+        "instance": _text(record.instance),
+        "worker_end": record.worker_end,
+        "cancelled_by": _text(record.cancelled_by),
+        "trail": record.trail,
+        "sent": record.sent,
+        "open_state": "" if record.state is State.FINISHED else record.state.value,
+        "me": me,
+    }
 
 
 def record_of(row: Sequence[Any]) -> Record:

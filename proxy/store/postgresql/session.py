@@ -11,14 +11,15 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, AsyncRawCursor, adapters
-from psycopg.adapt import AdaptersMap
-from psycopg.types.array import ListBinaryDumper
+from psycopg import AsyncConnection
+
+from proxy.store.postgresql.wire import Statement, Wire
 
 __all__ = ["ANSWER_S", "GoneError", "Session", "UnfitError", "reason_of"]
 
@@ -29,7 +30,9 @@ _CONFIRM_S: Final = 0.1
 #: What connecting may take in all, beside the time-out of each host: names have to be resolved.
 _CONNECT_S: Final = 5.0
 #: Every statement here finds its rows by an index. A plan that was made while the table was small must not say else.
-_SET_UP: Final = "SET enable_seqscan = off; SET jit = off; SET idle_session_timeout = 0; "
+_SET_UP: Final = "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SET jit = off; SET idle_session_timeout = 0; "
+#: To make a plan takes longer than to carry it out, and there is only one way to do it.
+_ONE_PLAN: Final = "SET plan_cache_mode = force_generic_plan; "
 #: At least as durable as `on`; what the server's owner has set above it stays.
 _DURABLE: Final = (
     "SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply' "
@@ -42,17 +45,7 @@ _WITHOUT_IDLE: Final = 14_00_00
 _UNFIT: Final = ("22", "23", "54")
 _READ_ONLY: Final = "25006"
 
-
-class _Context:
-    """How values are sent: arrays as bytes, which as text would be escaped, at 80 ms for each megabyte."""
-
-    def __init__(self) -> None:
-        self.adapters = AdaptersMap(adapters)
-        self.adapters.register_dumper(list, ListBinaryDumper)
-        self.connection = None
-
-
-_CONTEXT: Final = _Context()
+T = TypeVar("T")
 
 
 class GoneError(Exception):
@@ -70,11 +63,14 @@ class Session:
     """A connection that is made when it is needed. Statements are sent one after the other."""
 
     def __init__(self, conninfo: str, *, durable: bool = True, hosts: int = 1) -> None:
-        """`durable`: whether a commit waits for the disk, and for the standby if there is one."""
+        """`durable`: whether a commit waits for the disk, and for the standby if there is one.
+
+        One that is not has no haste either: each of its statements may have a plan of its own.
+        """
         self._conninfo = conninfo
         self._durable = durable
         self._connect_s = _CONNECT_S * hosts
-        self._connection: AsyncConnection[tuple[Any, ...]] | None = None
+        self._wire: Wire | None = None
         self._lock = asyncio.Lock()
         self._closed = False
         #: When what is under way began, by the monotonic clock, or later if it is much; 0: nothing is.
@@ -83,65 +79,73 @@ class Session:
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection, as far as is known."""
-        return self._connection is not None and not self._connection.closed
+        return self._wire is not None and self._wire.is_open
 
-    async def run(
-        self,
-        sql: str,
-        *params: Any,
-        size_bytes: int = 0,
-        patience_s: float = ANSWER_S,
-    ) -> Sequence[tuple[Any, ...]]:
-        """Return the rows that a statement answers; `$1` is the first of `params`, which have about `size_bytes`.
+    async def run(self, sql: str, *params: Any, patience_s: float = ANSWER_S) -> Sequence[tuple[Any, ...]]:
+        """Return the rows that a statement answers; `$1` is the first of `params`.
 
         Raises:
             GoneError: it may have been carried out.
             UnfitError: it was not.
         """
+        (rows,) = await self.run_all([(sql, params)], patience_s=patience_s)
+        return rows
+
+    async def run_all(
+        self, statements: Sequence[Statement], *, size_bytes: int = 0, patience_s: float = ANSWER_S
+    ) -> list[Sequence[tuple[Any, ...]]]:
+        """Carry out statements as one transaction; return the rows of each. They have about `size_bytes`.
+
+        Raises:
+            GoneError: all of it may have been carried out.
+            UnfitError: nothing was.
+        """
         async with self._lock:
             limit_s = patience_s + _PER_MEGABYTE_S * size_bytes / 1e6
             self.busy_since = time.monotonic() + limit_s - patience_s
             try:
-                connection = self._connection
-                if connection is None or connection.closed:
-                    connection = await self.connect()
-                return await self._ask(connection, sql, params, limit_s)
+                wire = await self._open()
+                return await self._answer(wire, wire.run(statements), limit_s)
             finally:
                 self.busy_since = 0.0
 
-    async def connect(self) -> AsyncConnection[tuple[Any, ...]]:
+    async def script(self, sql: str, *, patience_s: float = ANSWER_S) -> Sequence[tuple[Any, ...]]:
+        """Carry out statements without parameters, separated by semicolons; return the rows of the last.
+
+        Raises:
+            GoneError, UnfitError: they may have been carried out, or some of them.
+        """
+        async with self._lock:
+            wire = await self._open()
+            return await self._answer(wire, wire.script(sql), patience_s)
+
+    async def connect(self) -> Wire:
         """Return a new connection, in place of the one there is. Raises GoneError."""
         self._drop()
         if self._closed:
             raise GoneError("the store is closed")
         try:
             async with asyncio.timeout(self._connect_s):
-                connection = await AsyncConnection.connect(
-                    self._conninfo,
-                    autocommit=True,
-                    cursor_factory=AsyncRawCursor,
-                    prepare_threshold=3,
-                    context=_CONTEXT,
-                )
+                connection = await AsyncConnection.connect(self._conninfo, autocommit=True)
         except TimeoutError as exc:
             raise GoneError(f"no connection within {self._connect_s:g} s") from exc
         except (psycopg.Error, OSError) as exc:
             raise GoneError(reason_of(exc)) from exc
-        self._connection = connection
-        set_up = _SET_UP
-        if connection.pgconn.server_version < _WITHOUT_IDLE:
+        wire = self._wire = Wire(connection)
+        set_up = _SET_UP + (_ONE_PLAN + _DURABLE if self._durable else _NOT_DURABLE)
+        if wire.server_version < _WITHOUT_IDLE:
             set_up = set_up.replace("SET idle_session_timeout = 0; ", "")
         try:
-            await self._ask(connection, set_up + (_DURABLE if self._durable else _NOT_DURABLE), (), ANSWER_S)
+            await self._answer(wire, wire.script(set_up), ANSWER_S)
         except UnfitError as exc:
             raise GoneError(str(exc)) from exc
-        return connection
+        return wire
 
     def hang_up(self) -> None:
         """Break the connection, so that whoever waits for an answer goes on."""
-        connection = self._connection
-        if connection is not None and not connection.closed:
-            with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        wire = self._wire
+        if wire is not None and wire.is_open:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(wire.fileno)) as line:
                 line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -152,14 +156,16 @@ class Session:
         else:
             self._drop()
 
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.pgconn.finish()
-            self._connection = None
+    async def _open(self) -> Wire:
+        wire = self._wire
+        return wire if wire is not None and wire.is_open else await self.connect()
 
-    async def _ask(
-        self, connection: AsyncConnection[tuple[Any, ...]], sql: str, params: tuple[Any, ...], limit_s: float
-    ) -> Sequence[tuple[Any, ...]]:
+    def _drop(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    async def _answer(self, wire: Wire, asked: Awaitable[T], limit_s: float) -> T:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
 
@@ -171,28 +177,27 @@ class Session:
 
         timers.append(loop.call_later(limit_s, confirm))
         try:
-            cursor = connection.cursor(binary=bool(params))
-            await cursor.execute(sql, params or None)
-            return await cursor.fetchall() if cursor.description else ()
+            return await asked
         except asyncio.CancelledError:
             self._drop()
             raise
+        except (ValueError, OverflowError, struct.error) as exc:
+            raise UnfitError(reason_of(exc)) from exc
         except (psycopg.Error, OSError) as exc:
-            raise self._meaning(exc, time.monotonic() - began >= limit_s + _CONFIRM_S, limit_s) from exc
+            raise self._meaning(wire, exc, time.monotonic() - began >= limit_s + _CONFIRM_S, limit_s) from exc
         finally:
             for timer in timers:
                 timer.cancel()
 
-    def _meaning(self, exc: psycopg.Error | OSError, is_late: bool, limit_s: float) -> GoneError | UnfitError:  # noqa: FBT001 - private
+    def _meaning(self, wire: Wire, exc: psycopg.Error | OSError, is_late: bool, limit_s: float) -> Exception:  # noqa: FBT001 - private
         """Return what to raise for an error; a connection that is of no use any more is dropped."""
         code = getattr(exc, "sqlstate", None) or ""
-        connection = self._connection
-        lives = connection is not None and not connection.broken and not connection.closed
+        lives = wire.is_open
         if is_late or not lives or code == _READ_ONLY:  # a primary that has become a replica: look for the new one
             self._drop()
         if is_late:
             return GoneError(f"the server has not answered for {limit_s:.1f} s")
-        if lives and (code[:2] in _UNFIT or (not code and isinstance(exc, psycopg.DataError))):
+        if lives and code[:2] in _UNFIT:
             return UnfitError(reason_of(exc))
         return GoneError(reason_of(exc))
 

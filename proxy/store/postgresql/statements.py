@@ -2,14 +2,20 @@
 
 All times are the database's: what is written is `now()` and so many seconds, and so it is read. What several rows are
 locked for is done in the order of their ids, or two instances could wait for one another.
+
+What is put is one row: one statement of `PUTS` for each line of the table in protocol.py. All rows of a batch are one
+transaction (wire.py). One statement for many rows, with an array for each column, costs more until there are some 16.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any, Final
 
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
-from proxy.store.postgresql.rows import COLUMNS, INSERTED, UPDATED
+from proxy.store.postgresql.rows import COLUMNS, VALUES
 
 __all__ = [
     "BEAT",
@@ -20,19 +26,24 @@ __all__ = [
     "FAILED",
     "FIND",
     "FORGET_INSTANCES",
-    "INSERT",
     "LEAVE",
     "NOTIFY",
     "OVERDUE",
+    "PUTS",
     "RELEASE",
     "TAKE_OVER",
-    "UPDATE",
 ]
 
 
-def _unnest(columns: dict[str, str]) -> str:
-    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(columns.values(), start=1))
-    return f"unnest({arrays}) AS x ({', '.join(columns)})"
+class RowStatement:
+    """What is put of one job: its statement, in which `:name` is a value of `VALUES`, and what that takes of them."""
+
+    def __init__(self, sql: str) -> None:
+        names = list(dict.fromkeys(re.findall(r"(?<!:):(\w+)", sql)))
+        #: The statement as the server takes it.
+        self.sql: Final = re.sub(r"(?<!:):(\w+)", lambda found: f"${names.index(found[1]) + 1}::{VALUES[found[1]]}", sql)
+        #: Of all that is sent of a job, the parameters.
+        self.parameters: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*names)
 
 
 def _of(alias: str) -> str:
@@ -40,61 +51,66 @@ def _of(alias: str) -> str:
     return COLUMNS.format(j=alias)
 
 
-#: New jobs. A row whose id, token or key another one has is left out. The last parameter is this instance.
-INSERT: Final = f"""
+#: A new job, unless another one has its id, its token or its key.
+_INSERT: Final = """
 INSERT INTO proxy_jobs (id, token_hash, key, key_held, fingerprint, origin, owner, profile, state, submitted,
     accepted_at, deadline_at, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates,
     outputs, labels, refused, refusal, content_type, error, instance, worker_end, cancelled_by, trail, sent)
-SELECT id, token_hash, key, key IS NOT NULL AND NOT (callback IS NULL AND failure_submitted IS NOT DISTINCT FROM 'no'
-        AND state = 'finished'),
-    fingerprint, origin, owner, profile, state, submitted, now() - make_interval(secs => age_s),
-    now() + make_interval(secs => left_s), now() - make_interval(secs => ended_s), code, detail, failure_submitted,
-    callback, says_failed, early, duplicates, outputs, labels, refused, refusal, content_type, error, instance,
-    worker_end, cancelled_by, trail, sent
-FROM {_unnest(INSERTED)}
-ON CONFLICT DO NOTHING RETURNING id
-"""  # noqa: S608 - our own names
-
+VALUES (:id, :token_hash, :key, :key IS NOT NULL AND NOT (:callback IS NULL
+        AND :failure_submitted IS NOT DISTINCT FROM 'no' AND :state = 'finished'),
+    :fingerprint, :origin, :owner, :profile, :state, :submitted, now() - make_interval(secs => :age_s),
+    now() + make_interval(secs => :left_s), now() - make_interval(secs => :ended_s), :code, :detail, :failure_submitted,
+    :callback, :says_failed, :early, :duplicates, :outputs, :labels, :refused, :refusal, :content_type, :error,
+    :instance, :worker_end, :cancelled_by, :trail, :sent)
+ON CONFLICT DO NOTHING RETURNING owner, code
+"""
+#: What every update adds.
+_ADDS: Final = """
+    error = CASE WHEN :error <> '' THEN :error ELSE error END,
+    outputs = CASE WHEN :outputs <> '' THEN :outputs ELSE outputs END,
+    worker_end = CASE WHEN :worker_end <> '' THEN :worker_end ELSE worker_end END,
+    trail = CASE WHEN :trail <> '' THEN :trail ELSE trail END,
+    duplicates = greatest(duplicates, :duplicates),
+    refused = greatest(refused, :refused),
+    refusal = CASE WHEN :refused > refused THEN :refusal ELSE refusal END
+"""
 #: A callback came after the end, and proves that the job was submitted.
-_PROVES: Final = "x.op = 'note' AND x.failure_submitted = 'yes' AND j.failure_submitted IS NOT NULL"
+_PROVES: Final = ":failure_submitted = 'yes' AND failure_submitted IS NOT NULL"
+#: An open job goes on, and never back: by their letters, its states stand in the order in which it has them.
+_GOES_ON: Final = f"""
+UPDATE proxy_jobs SET
+    state = CASE WHEN finished_at IS NULL THEN greatest(state, :open_state) ELSE state END,
+    failure_submitted = CASE WHEN {_PROVES} THEN 'yes' ELSE failure_submitted END,
+    submitted = CASE WHEN {_PROVES} THEN 'yes' WHEN finished_at IS NOT NULL THEN submitted
+        WHEN greatest(state, :open_state) = 'waiting' THEN 'yes'
+        WHEN greatest(state, :open_state) = 'submitting' THEN 'unknown' ELSE submitted END, {_ADDS}
+WHERE id = :id"""  # noqa: S608 - our own names
+#: What is put, by what it is to the row that there is (`operation` in rows.py). Each answers a row if it was written:
+#: the owner, and the failure's code as they are now.
+PUTS: Final = {
+    "insert": RowStatement(_INSERT),
+    "note": RowStatement(f"{_GOES_ON} RETURNING owner, code"),
+    "open": RowStatement(f"{_GOES_ON} AND owner = :me AND finished_at IS NULL RETURNING owner, code"),
+    "callback": RowStatement(f"""
+UPDATE proxy_jobs SET state = 'finished', submitted = 'yes',
+    finished_at = coalesce(finished_at, now() - make_interval(secs => coalesce(:ended_s, 0))),
+    code = coalesce(code, :code), detail = CASE WHEN code IS NULL THEN :detail ELSE detail END,
+    failure_submitted = CASE WHEN code IS NULL THEN :failure_submitted ELSE failure_submitted END,
+    callback = :callback, says_failed = :says_failed, early = :early, content_type = :content_type, {_ADDS}
+WHERE id = :id AND callback IS NULL RETURNING owner, code"""),  # noqa: S608 - our own names
+    "failure": RowStatement(f"""
+UPDATE proxy_jobs SET state = 'finished', submitted = coalesce(:failure_submitted, 'yes'),
+    finished_at = now() - make_interval(secs => coalesce(:ended_s, 0)), code = :code, detail = :detail,
+    failure_submitted = :failure_submitted, cancelled_by = :cancelled_by,
+    key_held = key_held AND :failure_submitted IS DISTINCT FROM 'no', {_ADDS}
+WHERE id = :id AND owner = :me AND finished_at IS NULL RETURNING owner, code"""),  # noqa: S608 - our own names
+    "cancel": RowStatement(f"""
+UPDATE proxy_jobs SET state = 'finished', finished_at = now() - make_interval(secs => coalesce(:ended_s, 0)),
+    code = :code, detail = :detail, failure_submitted = submitted, cancelled_by = :cancelled_by,
+    key_held = key_held AND submitted <> 'no', {_ADDS}
+WHERE id = :id AND finished_at IS NULL RETURNING owner, code"""),  # noqa: S608 - our own names
+}
 
-#: What is learnt of known jobs. `op` says what is expected of the row, which is skipped otherwise: see protocol.py. By
-#: their letters, the states of an open job stand in the order in which it has them. The last parameter: this instance.
-UPDATE: Final = f"""
-WITH locked AS MATERIALIZED (SELECT id FROM proxy_jobs WHERE id = ANY ($1::text[]) ORDER BY id FOR UPDATE)
-UPDATE proxy_jobs j SET
-    state = CASE WHEN x.ends THEN 'finished' WHEN j.finished_at IS NULL THEN greatest(j.state, x.state)
-        ELSE j.state END,
-    submitted = CASE WHEN x.op = 'callback' THEN 'yes' WHEN x.op = 'failure' THEN coalesce(x.failure_submitted, 'yes')
-        WHEN {_PROVES} THEN 'yes' WHEN x.op = 'cancel' OR j.finished_at IS NOT NULL THEN j.submitted
-        WHEN greatest(j.state, x.state) = 'waiting' THEN 'yes'
-        WHEN greatest(j.state, x.state) = 'submitting' THEN 'unknown' ELSE j.submitted END,
-    finished_at = CASE WHEN x.ends THEN coalesce(j.finished_at, now() - make_interval(secs => x.ended_s))
-        ELSE j.finished_at END,
-    detail = CASE WHEN x.ends AND j.code IS NULL THEN x.detail ELSE j.detail END,
-    failure_submitted = CASE WHEN x.ends AND j.code IS NULL AND x.code IS NOT NULL
-        THEN CASE WHEN x.op = 'cancel' THEN j.submitted ELSE x.failure_submitted END
-        WHEN {_PROVES} THEN 'yes' ELSE j.failure_submitted END,
-    key_held = j.key_held AND NOT (x.op IN ('failure', 'cancel')
-        AND CASE WHEN x.op = 'cancel' THEN j.submitted ELSE x.failure_submitted END IS NOT DISTINCT FROM 'no'),
-    code = CASE WHEN x.ends THEN coalesce(j.code, x.code) ELSE j.code END,
-    callback = coalesce(j.callback, x.callback),
-    says_failed = CASE WHEN x.op = 'callback' THEN x.says_failed ELSE j.says_failed END,
-    early = CASE WHEN x.op = 'callback' THEN x.early ELSE j.early END,
-    content_type = CASE WHEN x.op = 'callback' THEN x.content_type ELSE j.content_type END,
-    error = CASE WHEN x.error <> '' THEN x.error ELSE j.error END,
-    outputs = CASE WHEN x.outputs <> '' THEN x.outputs ELSE j.outputs END,
-    worker_end = CASE WHEN x.worker_end <> '' THEN x.worker_end ELSE j.worker_end END,
-    cancelled_by = CASE WHEN x.op IN ('failure', 'cancel') THEN x.cancelled_by ELSE j.cancelled_by END,
-    trail = CASE WHEN x.trail <> '' THEN x.trail ELSE j.trail END,
-    duplicates = greatest(j.duplicates, x.duplicates),
-    refused = greatest(j.refused, x.refused),
-    refusal = CASE WHEN x.refused > j.refused THEN x.refusal ELSE j.refusal END
-FROM {_unnest(UPDATED)}, locked
-WHERE locked.id = j.id AND x.id = j.id AND CASE x.op WHEN 'note' THEN true WHEN 'callback' THEN j.callback IS NULL
-    WHEN 'cancel' THEN j.finished_at IS NULL ELSE j.owner = ${len(UPDATED) + 1} AND j.finished_at IS NULL END
-RETURNING j.id
-"""  # noqa: S608 - our own names
 
 #: A key is free again once its job is certain not to have been submitted, which the update sees to, or is forgotten.
 #: $1: keys; $2: after how many seconds a job is forgotten.

@@ -85,7 +85,7 @@ class PostgreSQLStore:
         self._conninfo, self._hosts = conninfo, hosts
         self._place = place
         self._name = name
-        self._ttl_s = ttl_s
+        self._ttl_s = float(ttl_s)
         self._times = times or Times()
         self._instance = uuid.uuid4().hex
         self._writing, self._reading, self._listening = (Session(conninfo, hosts=hosts) for _ in range(3))
@@ -101,9 +101,9 @@ class PostgreSQLStore:
         self._lost_notices = 0
         sessions = (self._writing, self._reading)
         self._health = Health(place, sessions, lambda: self._given_up)
-        self._writer = Writer(self._instance, ttl_s)
+        self._writer = Writer(self._instance, self._ttl_s)
         self._leases = Leases(
-            self._reading, self._health, instance=self._instance, name=name, ttl_s=ttl_s, times=self._times
+            self._reading, self._health, instance=self._instance, name=name, ttl_s=self._ttl_s, times=self._times
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._poll_now = asyncio.Event()
@@ -315,10 +315,14 @@ class PostgreSQLStore:
         await self._write_over(self._beside, puts)
 
     async def _write_over(self, session: Session, puts: list[Put]) -> None:
-        await self._writer.write(session, puts)
+        alike = await self._writer.write(session, puts)
         for put in puts:
             if put.record.state is State.FINISHED and put.record.id in self._waiting:
-                self._look_at(put.record.id)
+                record = alike.get(put.record.id)
+                if record is not None:
+                    self._resolve(record)
+                else:
+                    self._look_at(put.record.id)
 
     def _give_up(self, put: Put, error: Exception) -> None:
         """Tell whoever waits; keep what is to be kept."""

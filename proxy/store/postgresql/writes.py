@@ -1,22 +1,22 @@
 """What is recorded: the records of a batch become rows, each if what the table has allows it (protocol.py).
 
-Of several records of one job in a batch only the last is written, since it says everything. New jobs are one INSERT,
-what is learnt of known ones is one UPDATE. Both skip the rows whose expectation does not hold; for those, what the
-table has is read, and tells whether it is there already (an earlier try whose answer was lost), has to be written in
-another way (a job that was thought to be new, or known, and is not), or excludes what was put.
+Of several records of one job in a batch only the last is written, since it says everything. All rows of a batch are one
+transaction: first the new jobs, then what is learnt of known ones. A row whose expectation does not hold is skipped.
+Then what the table has is read, and tells whether it is there already (an earlier try whose answer was lost), has to be
+written in another way (a job that was thought to be new, or known, and is not), or excludes what was put.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from proxy.store.postgresql.orders import fail, settle
-from proxy.store.postgresql.rows import INSERTED, UPDATED, inserted, operation, record_of, updated
+from proxy.store.postgresql.rows import operation, record_of, values_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import FIND, INSERT, RELEASE, UPDATE
+from proxy.store.postgresql.statements import FIND, PUTS, RELEASE
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import Code
@@ -25,6 +25,9 @@ from shared.lifecycle import State, Submitted
 __all__ = ["NOTE", "Put", "Writer"]
 
 NOTE: Final = "note"
+_INSERT: Final = "insert"
+#: What leaves nothing in the row that the record does not say, if nobody else has put an end or taken the job over.
+_COMPLETE: Final = (_INSERT, "callback", "failure")
 #: A row can change between the attempt to write it and the look at it, but hardly so often.
 _ROUNDS: Final = 5
 #: What a column of PostgreSQL takes is 1 GB, and so is a whole statement with everything around.
@@ -61,8 +64,11 @@ class Writer:
         #: Records written, and those that what was there excluded.
         self.written = self.fenced = 0
 
-    async def write(self, session: Session, puts: list[Put]) -> None:
-        """Write the records of a batch and settle its orders; called again with the same after a GoneError."""
+    async def write(self, session: Session, puts: list[Put]) -> dict[str, Record]:
+        """Write the records of a batch and settle its orders; called again with the same after a GoneError.
+
+        Return, by their ids, the records that are in the table just as they were put, so that nobody need read them.
+        """
         last = {put.record.id: put for put in puts}
         for put in last.values():
             if put.size_bytes > _MAX_BYTES:
@@ -70,14 +76,15 @@ class Writer:
         todo = dict(last)
         ways = {job_id: self._way(put) for job_id, put in todo.items()}
         taken: dict[str, Record] = {}
+        alike: dict[str, Record] = {}
         for _ in range(_ROUNDS):
-            done = await self._insert(session, [put.record for i, put in todo.items() if ways[i] == "insert"])
-            done |= await self._update(
-                session, [(put.record, ways[i]) for i, put in todo.items() if ways[i] != "insert"]
-            )
+            done = await self._send(session, [put.record for put in todo.values()], ways)
             self.written += len(done)
-            for job_id in done:
-                self._learn(todo.pop(job_id).record)
+            for job_id, (owner, code) in done.items():
+                record = todo.pop(job_id).record
+                self._learn(record)
+                if ways[job_id] in _COMPLETE and owner == record.owner and code == _code_of(record):
+                    alike[job_id] = record
             if not todo:
                 break
             await self._look_closer(session, todo, ways, taken)
@@ -89,13 +96,14 @@ class Writer:
                 settle(put.done)
             else:
                 fail(put.done, TakenError(holds))
+        return alike
 
     def _way(self, put: Put) -> str:
-        """Return how to begin: `insert` or the operation of an update."""
+        """Return how to begin: to insert, or the operation of an update."""
         if put.is_note:
             return NOTE
         op = operation(put.record, self._instance)
-        return "insert" if op == "open" and put.record.id not in self.known else op
+        return _INSERT if op == "open" and put.record.id not in self.known else op
 
     def _learn(self, record: Record) -> None:
         if record.state is State.FINISHED:
@@ -103,13 +111,25 @@ class Writer:
         else:
             self.known.add(record.id)
 
-    async def _insert(self, session: Session, records: list[Record]) -> set[str]:
-        records.sort(key=lambda record: (record.key or b"", record.id))
-        return await _send(session, INSERT, [inserted(record) for record in records], len(INSERTED), records)
+    async def _send(
+        self, session: Session, records: list[Record], ways: dict[str, str]
+    ) -> dict[str, tuple[str, str | None]]:
+        """Write the rows whose expectation holds; return their owner and failure's code by the job's id.
 
-    async def _update(self, session: Session, records: list[tuple[Record, str]]) -> set[str]:
-        rows = [updated(record, op) for record, op in records]
-        return await _send(session, UPDATE, rows, len(UPDATED), [record for record, _ in records], self._instance)
+        New jobs come first and by their keys, the others by their ids. So two instances never wait for one another: who
+        waits for a row has inserted all of his.
+        """
+        new = sorted(
+            (each for each in records if ways[each.id] == _INSERT), key=lambda each: (each.key or b"", each.id)
+        )
+        known = sorted((each for each in records if ways[each.id] != _INSERT), key=lambda each: each.id)
+        rows = new + known
+        statements = []
+        for record in rows:
+            put = PUTS[ways[record.id]]
+            statements.append((put.sql, put.parameters(values_of(record, self._instance))))
+        answers = await session.run_all(statements, size_bytes=sum(record.size_bytes for record in rows))
+        return {record.id: answer[0] for record, answer in zip(rows, answers, strict=True) if answer}
 
     async def _look_closer(
         self, session: Session, todo: dict[str, Put], ways: dict[str, str], taken: dict[str, Record]
@@ -124,13 +144,13 @@ class Writer:
             if there is None and holder is not None and _holds_key(holder):
                 self._exclude(todo.pop(job_id), holder, taken)
             elif there is None:
-                ways[job_id] = "insert"
+                ways[job_id] = _INSERT
             elif self._is_there(put, there):
                 if record.state is there.state and _adds(record, there):
                     ways[job_id] = NOTE
                 else:
                     self._learn(todo.pop(job_id).record)
-            elif ways[job_id] == "insert" and self._may_update(record, there):
+            elif ways[job_id] == _INSERT and self._may_update(record, there):
                 ways[job_id] = NOTE if put.is_note else operation(record, self._instance)
             elif put.is_note:
                 ways[job_id] = NOTE
@@ -175,15 +195,8 @@ class Writer:
         return [record_of(row) for row in await session.run(FIND[column], wanted, self._ttl_s)]
 
 
-async def _send(
-    session: Session, sql: str, rows: list[tuple[Any, ...]], columns: int, records: Sequence[Record], *rest: str
-) -> set[str]:
-    """Carry a statement out for these rows; return the ids of those that were written."""
-    if not rows:
-        return set()
-    size = sum(record.size_bytes for record in records)
-    arrays = [[row[column] for row in rows] for column in range(columns)]
-    return {row[0] for row in await session.run(sql, *arrays, *rest, size_bytes=size)}
+def _code_of(record: Record) -> str | None:
+    return record.failure.code.value if record.failure is not None else None
 
 
 def _holds_key(record: Record) -> bool:

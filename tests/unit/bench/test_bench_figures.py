@@ -29,6 +29,7 @@ def a_round(number: int, contender: str, jobs_per_s: float) -> Round:
         jobs=100,
         jobs_per_s=jobs_per_s,
         cpu_ms_per_job=5.0,
+        database_cpu_ms_per_job=0.0,
         p50_ms=1.0,
         p99_ms=2.0,
         load_cpu_ms_per_job=0.1,

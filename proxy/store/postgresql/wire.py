@@ -1,0 +1,252 @@
+"""What goes over one connection: libpq's own functions, which wait for nothing, and the event loop, which waits.
+
+psycopg makes the connection, reads what comes and knows its errors. Its cursors are not used: a job is a few small
+statements, and a cursor, its generators and its dumpers of lists cost the event loop more than the statement itself.
+
+All statements of one call are one transaction, one message to the server and one commit: they go through libpq's
+pipeline, up to one synchronisation. Each is prepared once a connection. Values go and come as bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg import AsyncConnection, adapters, errors, pq
+from psycopg.adapt import Transformer
+from psycopg.pq import DiagnosticField, ExecStatus
+
+__all__ = ["Statement", "Wire"]
+
+#: What is asked, and its parameters; `$1` is the first. The server knows the type of each by where it stands: text, bytea,
+#: boolean, text[], bytea[]. It is told that of numbers, which it can make into others.
+Statement = tuple[str, Sequence[Any]]
+
+_DOUBLE: Final = struct.Struct("!d").pack
+_BIGINT: Final = struct.Struct("!q").pack
+_LENGTH: Final = struct.Struct("!i").pack
+#: Of an array with one dimension and no NULL: dimensions, NULLs, the type of its elements, how many, the first index.
+_ARRAY: Final = struct.Struct("!iiIii").pack
+_UNSAID: Final = 0
+_NUMBERS: Final = {int: adapters.types["int8"].oid, float: adapters.types["float8"].oid}
+_TEXT: Final[int] = adapters.types["text"].oid
+_BYTEA: Final[int] = adapters.types["bytea"].oid
+_BINARY: Final = 1
+
+
+class Wire:
+    """One connection, as long as it is open. One call at a time."""
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        """Take over a connection that nobody else uses; must run inside an event loop."""
+        #: Called with what a notice says.
+        self.on_notice: Callable[[str], None] = lambda _: None
+        #: Set when the connection is lost, or was closed.
+        self.gone = asyncio.Event()
+        self._connection = connection  # which closes it when it is forgotten
+        self._libpq = connection.pgconn
+        self._libpq.nonblocking = 1
+        self._loop = asyncio.get_running_loop()
+        self._lost: Exception | None = None
+        self._turn: asyncio.Future[None] | None = None
+        #: The names of what is prepared, by statement and what is said of its types.
+        self._prepared: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._numbers = itertools.count()
+        self._rows = Transformer(connection)
+        self._fd = self._libpq.socket
+        self._loop.add_reader(self._fd, self._on_readable)
+
+    @property
+    def server_version(self) -> int:
+        """As libpq has it: 150002 is 15.2."""
+        return self._libpq.server_version
+
+    @property
+    def backend_pid(self) -> int:
+        """The server's process, as whoever answers the connection says."""
+        return self._libpq.backend_pid
+
+    @property
+    def fileno(self) -> int:
+        """The socket."""
+        return self._fd
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used, as far as is known."""
+        return self._lost is None
+
+    def close(self) -> None:
+        """End it; whoever waits for an answer gets an error."""
+        self._lose(psycopg.OperationalError("the connection was closed"))
+
+    async def script(self, sql: str) -> Sequence[tuple[Any, ...]]:
+        """Carry out statements without parameters, separated by semicolons; return the rows of the last.
+
+        Raises:
+            psycopg.Error: as the server says; none of them may be done, or some.
+        """
+        self._begin()
+        self._libpq.exit_pipeline_mode()
+        self._libpq.send_query(sql.encode())
+        self._send()
+        rows: Sequence[tuple[Any, ...]] = ()
+        failure: psycopg.Error | None = None
+        while (result := await self._next()) is not None:
+            if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
+                failure = failure or _error_of(result)
+            rows = self._load(result)
+        if failure is not None:
+            raise failure
+        return rows
+
+    async def run(self, statements: Sequence[Statement]) -> list[Sequence[tuple[Any, ...]]]:
+        """Carry out statements as one transaction; return the rows of each.
+
+        Raises:
+            psycopg.Error: as the server says; nothing is done.
+            ValueError, struct.error: there is a value that cannot be sent; nothing is done.
+        """
+        dumped = [[_dumped(value) for value in values] for _, values in statements]
+        self._begin()
+        self._libpq.enter_pipeline_mode()
+        kinds = [(sql, tuple(_NUMBERS.get(type(value), _UNSAID) for value in values)) for sql, values in statements]
+        new = {}
+        for kind in kinds:
+            if kind not in self._prepared and kind not in new:
+                sql, types = kind
+                new[kind] = b"s%d" % next(self._numbers)
+                self._libpq.send_prepare(new[kind], sql.encode(), types)
+        for kind, values in zip(kinds, dumped, strict=True):
+            name = self._prepared.get(kind) or new[kind]
+            formats = (_BINARY,) * len(values)
+            self._libpq.send_query_prepared(name, values, param_formats=formats, result_format=_BINARY)
+        self._libpq.pipeline_sync()
+        self._send()
+        return await self._answers(list(new.items()), len(statements))
+
+    async def _answers(
+        self, new: Sequence[tuple[tuple[str, tuple[int, ...]], bytes]], statements: int
+    ) -> list[Sequence[tuple[Any, ...]]]:
+        failure: psycopg.Error | None = None
+        rows = []
+        for number in range(len(new) + statements):
+            result = await self._next()
+            if result is None:
+                raise psycopg.InternalError("the server's answers do not fit what it was asked")
+            if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
+                failure = failure or _error_of(result)
+            elif number < len(new):
+                self._prepared.update(new[number : number + 1])
+            else:
+                rows.append(self._load(result))
+            await self._next()  # None: the end of this one
+        await self._next()  # the synchronisation
+        if failure is not None:
+            raise failure
+        return rows
+
+    def _load(self, result: pq.abc.PGresult) -> Sequence[tuple[Any, ...]]:
+        if not result.ntuples:
+            return ()
+        self._rows.set_pgresult(result)
+        return self._rows.load_rows(0, result.ntuples, tuple)
+
+    # --- libpq and the loop ------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def _send(self) -> None:
+        """Send as much as the socket takes, and the rest when it takes more."""
+        if self._flush():
+            self._loop.add_writer(self._fd, self._on_writable)
+
+    def _on_writable(self) -> None:
+        if not self._flush() and self._lost is None:
+            self._loop.remove_writer(self._fd)
+
+    def _flush(self) -> bool:
+        """Return whether something is left to send."""
+        try:
+            return bool(self._libpq.flush())
+        except psycopg.Error as exc:
+            self._lose(exc)
+            return False
+
+    def _on_readable(self) -> None:
+        try:
+            self._libpq.consume_input()
+            while (notice := self._libpq.notifies()) is not None:
+                self.on_notice(notice.extra.decode())
+        except psycopg.Error as exc:
+            self._lose(exc)
+        else:
+            if self._turn is not None and not self._turn.done() and not self._libpq.is_busy():
+                self._turn.set_result(None)
+
+    async def _next(self) -> pq.abc.PGresult | None:
+        """Return the next of libpq's results."""
+        self._begin()
+        while self._libpq.is_busy():
+            self._turn = self._loop.create_future()
+            try:
+                await self._turn
+            finally:
+                self._turn = None
+        return self._libpq.get_result()
+
+    def _lose(self, exc: Exception) -> None:
+        if self._lost is not None:
+            return
+        self._lost = exc
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self._libpq.finish()
+        self.gone.set()
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_exception(exc)
+
+
+def _dumped(value: Any) -> bytes | None:  # noqa: ANN401 - as many types as parameters
+    """Return a value as the server takes it."""
+    match value:
+        case None | bytes():
+            return value
+        case str():
+            return value.encode()
+        case bool():
+            return b"\1" if value else b"\0"
+        case float():
+            return _DOUBLE(value)
+        case int():
+            return _BIGINT(value)
+        case _:
+            return _array(value)
+
+
+def _array(values: Sequence[str] | Sequence[bytes]) -> bytes:
+    kind = _BYTEA if values and isinstance(values[0], bytes) else _TEXT
+    parts = [_ARRAY(1, 0, kind, len(values), 1)]
+    for value in values:
+        part = value if isinstance(value, bytes) else value.encode()
+        parts += (_LENGTH(len(part)), part)
+    return b"".join(parts)
+
+
+def _error_of(result: pq.abc.PGresult) -> psycopg.Error:
+    """Return the error that a result is."""
+    code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+    words = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message or b"no reason was given"
+    try:
+        kind: type[psycopg.Error] = errors.lookup(code)
+    except KeyError:
+        kind = psycopg.DatabaseError
+    error = kind(words.decode(errors="replace"))
+    error.sqlstate = code or None
+    return error

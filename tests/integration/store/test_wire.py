@@ -1,0 +1,115 @@
+"""What goes over one connection, with a real server at its other end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+
+from cluster.postgresql import PostgreSQL
+from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from tests.support.waiting import eventually
+
+_MUCH = 5_000_000
+
+
+@pytest.fixture
+async def session(database: str) -> AsyncIterator[Session]:
+    """A session with an empty table."""
+    one = Session(database)
+    await one.script("CREATE TABLE t (id bigint PRIMARY KEY, body bytea)")
+    yield one
+    one.close()
+
+
+async def test_all_statements_of_a_call_are_one_transaction(session: Session) -> None:
+    """One that cannot be carried out undoes those before it, and the connection goes on."""
+    insert = "INSERT INTO t (id) VALUES ($1)"
+    with pytest.raises(UnfitError, match="duplicate key"):
+        await session.run_all([(insert, (1,)), (insert, (2,)), (insert, (1,)), (insert, (3,))])
+
+    assert await session.run("SELECT count(*) FROM t") == [(0,)]
+    answers = await session.run_all([(insert, (1,)), ("SELECT id FROM t WHERE id >= $1", (0,))])
+    assert answers == [(), [(1,)]]
+
+
+async def test_a_statement_that_cannot_be_prepared_is_tried_again_the_next_time(session: Session) -> None:
+    """The server refuses it, and has to be asked again: the table may be there by then."""
+    for _ in range(2):
+        with pytest.raises(GoneError, match="does not exist"):
+            await session.run("SELECT id FROM later")
+    await session.script("CREATE TABLE later (id bigint)")
+    assert await session.run("SELECT id FROM later") == ()
+
+
+async def test_every_kind_of_value_goes_there_and_back(session: Session) -> None:
+    """As the statements of the store have them."""
+    sql = "SELECT $1::text, $2::bytea, $3::float8, $4::int8, $5::bool, $6::bool, $7::text, $8::text[], $9::bytea[]"
+    values = ("ä", b"\0\xff", 0.25, -(2**40), True, False, None, ["a", "ö"], [b"", b"b"])
+
+    assert await session.run(sql, *values) == [
+        ("ä", b"\0\xff", 0.25, -(2**40), True, False, None, ["a", "ö"], [b"", b"b"])
+    ]
+
+
+async def test_what_cannot_be_sent_is_refused_and_the_rest_goes_on(session: Session) -> None:
+    """Half of a character, a number that is too large, a zero in a text."""
+    for value, kind in (("\ud800", "text"), (2**70, "int8"), ("\0", "text")):
+        with pytest.raises(UnfitError):
+            await session.run(f"SELECT $1::{kind}", value)
+    assert await session.run("SELECT $1::text", "a") == [("a",)]
+
+
+async def test_megabytes_go_there_and_back_while_the_loop_does_other_things(session: Session) -> None:
+    """More than a socket takes at once, in both directions and several times over."""
+    body = bytes(_MUCH)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    insert = "INSERT INTO t (id, body) VALUES ($1, $2) RETURNING body"
+    answers = await session.run_all([(insert, (number, body)) for number in range(3)], size_bytes=3 * _MUCH)
+    counting.cancel()
+
+    assert [rows[0][0] == body for rows in answers] == [True] * 3
+    assert turns > 10
+
+
+async def test_a_connection_that_is_lost_while_nobody_asks_is_noticed(session: Session, postgresql: PostgreSQL) -> None:
+    """And the next question has a new one."""
+    ((pid,),) = await session.run("SELECT pg_backend_pid()::int8")
+    postgresql.sql(f"SELECT pg_terminate_backend({pid})")
+
+    await eventually(lambda: not session.is_connected)
+
+    ((other,),) = await session.run("SELECT pg_backend_pid()::int8")
+    assert other != pid
+
+
+async def test_notices_come_while_nobody_asks(session: Session, database: str) -> None:
+    """To whoever listens."""
+    heard: list[str] = []
+    wire = await session.connect()
+    wire.on_notice = heard.append
+    await wire.script("LISTEN here")
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as other:
+        await other.execute("NOTIFY here, 'ä'")
+        await eventually(lambda: heard == ["ä"])
+
+
+async def test_whoever_waits_for_an_answer_is_told_when_the_session_ends(session: Session) -> None:
+    """It may have been carried out."""
+    asked = asyncio.create_task(session.run("SELECT pg_sleep(60)"))
+    await eventually(lambda: session.busy_since)
+
+    session.close()
+
+    with pytest.raises(GoneError):
+        await asked
