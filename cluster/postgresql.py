@@ -158,6 +158,7 @@ class PostgreSQL:
 
     def kill(self) -> None:
         """Kill all its processes at once, as a crash of the server would, and wait until they are gone."""
+        self._signal(self.pids[:1], signal.SIGSTOP)  # it starts no more of them, which would go on listening
         pids = self.pids
         self._signal(pids, signal.SIGKILL)
         if self._process is not None:
