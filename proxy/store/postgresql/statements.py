@@ -35,13 +35,17 @@ __all__ = [
 ]
 
 
+_NAME: Final = re.compile(r":(\w+)")
+
+
 class RowStatement:
     """What is put of one job: its statement, in which `:name` is a value of `VALUES`, and what that takes of them."""
 
     def __init__(self, sql: str) -> None:
-        names = list(dict.fromkeys(re.findall(r"(?<!:):(\w+)", sql)))
+        names = list(dict.fromkeys(_NAME.findall(sql)))
+        places = {name: f"${number}::{VALUES[name]}" for number, name in enumerate(names, start=1)}
         #: The statement as the server takes it.
-        self.sql: Final = re.sub(r"(?<!:):(\w+)", lambda found: f"${names.index(found[1]) + 1}::{VALUES[found[1]]}", sql)
+        self.sql: Final = _NAME.sub(lambda found: places[found[1]], sql)
         #: Of all that is sent of a job, the parameters.
         self.parameters: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*names)
 

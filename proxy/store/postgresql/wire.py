@@ -22,8 +22,8 @@ from psycopg.pq import DiagnosticField, ExecStatus
 
 __all__ = ["Statement", "Wire"]
 
-#: What is asked, and its parameters; `$1` is the first. The server knows the type of each by where it stands: text, bytea,
-#: boolean, text[], bytea[]. It is told that of numbers, which it can make into others.
+#: What is asked, and its parameters; `$1` is the first. The server knows the type of each by where it stands: text,
+#: bytea, boolean, text[], bytea[]. It is told that of numbers, which it can make into others.
 Statement = tuple[str, Sequence[Any]]
 
 _DOUBLE: Final = struct.Struct("!d").pack

@@ -54,6 +54,12 @@ async def test_every_kind_of_value_goes_there_and_back(session: Session) -> None
     ]
 
 
+async def test_a_number_is_what_the_statement_takes_it_for(session: Session) -> None:
+    """Though it is whole where it need not be."""
+    for value in (2, 2.5):
+        assert await session.run("SELECT make_interval(secs => $1) * 2 > interval '3 s'", value) == [(True,)]
+
+
 async def test_what_cannot_be_sent_is_refused_and_the_rest_goes_on(session: Session) -> None:
     """Half of a character, a number that is too large, a zero in a text."""
     for value, kind in (("\ud800", "text"), (2**70, "int8"), ("\0", "text")):
