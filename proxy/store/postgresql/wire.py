@@ -10,9 +10,10 @@ pipeline, up to one synchronisation. Each is prepared once a connection. Values 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -56,7 +57,7 @@ class Wire:
         #: The names of what is prepared, by statement and what is said of its types.
         self._prepared: dict[tuple[str, tuple[int, ...]], bytes] = {}
         self._numbers = itertools.count()
-        self._rows = Transformer(connection)
+        self._rows = Transformer()
         self._fd = self._libpq.socket
         self._loop.add_reader(self._fd, self._on_readable)
 
@@ -90,10 +91,9 @@ class Wire:
         Raises:
             psycopg.Error: as the server says; none of them may be done, or some.
         """
-        self._begin()
-        self._libpq.exit_pipeline_mode()
-        self._libpq.send_query(sql.encode())
-        self._send()
+        with self._sending():
+            self._libpq.exit_pipeline_mode()
+            self._libpq.send_query(sql.encode())
         rows: Sequence[tuple[Any, ...]] = ()
         failure: psycopg.Error | None = None
         while (result := await self._next()) is not None:
@@ -112,21 +112,17 @@ class Wire:
             ValueError, struct.error: there is a value that cannot be sent; nothing is done.
         """
         dumped = [[_dumped(value) for value in values] for _, values in statements]
-        self._begin()
-        self._libpq.enter_pipeline_mode()
         kinds = [(sql, tuple(_NUMBERS.get(type(value), _UNSAID) for value in values)) for sql, values in statements]
-        new = {}
-        for kind in kinds:
-            if kind not in self._prepared and kind not in new:
-                sql, types = kind
-                new[kind] = b"s%d" % next(self._numbers)
-                self._libpq.send_prepare(new[kind], sql.encode(), types)
-        for kind, values in zip(kinds, dumped, strict=True):
-            name = self._prepared.get(kind) or new[kind]
-            formats = (_BINARY,) * len(values)
-            self._libpq.send_query_prepared(name, values, param_formats=formats, result_format=_BINARY)
-        self._libpq.pipeline_sync()
-        self._send()
+        new = {kind: b"s%d" % next(self._numbers) for kind in dict.fromkeys(kinds) if kind not in self._prepared}
+        with self._sending():
+            self._libpq.enter_pipeline_mode()
+            for (sql, types), name in new.items():
+                self._libpq.send_prepare(name, sql.encode(), types)
+            for kind, values in zip(kinds, dumped, strict=True):
+                name = self._prepared.get(kind) or new[kind]
+                formats = (_BINARY,) * len(values)
+                self._libpq.send_query_prepared(name, values, param_formats=formats, result_format=_BINARY)
+            self._libpq.pipeline_sync()
         return await self._answers(list(new.items()), len(statements))
 
     async def _answers(
@@ -162,8 +158,15 @@ class Wire:
         if self._lost is not None:
             raise self._lost
 
-    def _send(self) -> None:
-        """Send as much as the socket takes, and the rest when it takes more."""
+    @contextlib.contextmanager
+    def _sending(self) -> Iterator[None]:
+        """Send what the block gives to libpq: as much as the socket takes, and the rest when it takes more."""
+        self._begin()
+        try:
+            yield
+        except psycopg.Error as exc:  # half of it may be on its way
+            self._lose(exc)
+            raise
         if self._flush():
             self._loop.add_writer(self._fd, self._on_writable)
 
@@ -205,6 +208,8 @@ class Wire:
         if self._lost is not None:
             return
         self._lost = exc
+        # At once: libpq may have closed the socket. What is opened next may get its number, a client's connection, too.
+        # The loop would take it for one that it looks at already, and its request would never be read.
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._libpq.finish()
