@@ -20,7 +20,7 @@ PACKAGES = cluster jobclient jobserver proxy shared worker
 SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
 
 .DEFAULT_GOAL := help
-.PHONY: servers help run cluster test unit integration chaos e2e soak soak-cluster lint types check imports coverage bench format docs clean
+.PHONY: servers help run cluster test unit integration chaos e2e pages soak soak-cluster lint types check imports coverage bench format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -88,6 +88,9 @@ chaos: $(VENV)/.dev-stamp ## tests that break things
 
 e2e: $(VENV)/.dev-stamp ## tests that start the proxy as a user does
 	@$(PYTEST) tests/e2e $(ARGS)
+
+pages: $(VENV)/.dev-stamp ## the operators' pages before a million jobs, and their pictures in docs/
+	@PAGES_JOBS=1000000 PAGES_PICTURES=60 $(PY) -m pytest tests/e2e/pages $(ARGS)
 
 soak: $(VENV)/.dev-stamp ## the seeded kill loop for SECONDS=600
 	@SOAK_SECONDS=$(SECONDS) $(PY) -m pytest tests/chaos -m soak --timeout=0 --capture=no $(ARGS)

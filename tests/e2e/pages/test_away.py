@@ -1,0 +1,26 @@
+"""What the pages say while the proxy is away, and after it was started again."""
+
+from __future__ import annotations
+
+import pytest
+from selenium.webdriver import Chrome
+
+from tests.support.large_journal import HOSTILE_ID
+from tests.support.operators import MARKS, Operated, text
+from tests.support.waiting import eventually_blocking
+
+pytestmark = MARKS
+
+
+@pytest.mark.parametrize("page", ["", f"job.html?id={HOSTILE_ID}"], ids=["now", "job"])
+def test_a_restart_is_said_and_got_over(driver: Chrome, operated: Operated, page: str) -> None:
+    """On a page that is fed and on one that asks: that it is away, that it was started again, and then it goes on."""
+    driver.get(f"{operated.admin}/{page}")
+    eventually_blocking(lambda: text(driver, "status") == "live")
+    operated.end()
+    eventually_blocking(lambda: text(driver, "status") == "disconnected")
+    assert "does not answer" in text(driver, "notice")
+    operated.start()
+    eventually_blocking(lambda: text(driver, "status") == "live", 60)
+    assert "started again" in text(driver, "notice")
+    driver.get_log("browser")  # type: ignore[no-untyped-call] # that nobody answered stands there, as it should

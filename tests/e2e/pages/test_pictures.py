@@ -1,0 +1,74 @@
+"""The pictures in docs/, taken where PAGES_PICTURES is set (`make pages`)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any, Final
+
+import pytest
+from selenium.webdriver import Chrome
+
+from tests.support.browser import run
+from tests.support.operators import MARKS, Later, Operated, text, width_of
+from tests.support.proxy_process import ROOT, ProxyProcess
+from tests.support.waiting import eventually_blocking
+
+pytestmark = [
+    *MARKS,
+    pytest.mark.skipif("PAGES_PICTURES" not in os.environ, reason="PAGES_PICTURES is not set"),
+    pytest.mark.timeout(600),
+]
+#: File, page, what shows that it is there, height in CSS pixels.
+_PICTURES: Final = (
+    ("dashboard-jobs", "jobs.html?outcome=failed", "return document.querySelectorAll('#facets input').length", 900),
+    ("dashboard-job", "jobs.html", "return document.querySelectorAll('#time-line li').length", 700),
+    ("dashboard-patterns", "patterns.html", "return document.querySelectorAll('#latency td').length", 1500),
+    ("dashboard-house", "house.html", "return document.querySelectorAll('#settings td').length", 1100),
+)
+_FAILED_LINK: Final = "return document.querySelector('#failure-list details')?.dataset.job"
+
+
+def test_pictures_of_them_are_taken(driver: Chrome, operated: Operated) -> None:
+    """Some time of varied jobs, for as many seconds as PAGES_PICTURES says, then one picture of each page."""
+    proxy = operated.process
+    driver.get(f"{operated.admin}/")
+    eventually_blocking(lambda: text(driver, "status") == "live")
+    _vary_load(proxy, float(os.environ["PAGES_PICTURES"]))
+    held = [Later(proxy, duration=3.5) for _ in range(6)]
+    eventually_blocking(lambda: "waiting 6" in text(driver, "job-legend"))
+    job_id = eventually_blocking(lambda: run(driver, _FAILED_LINK))
+    run(driver, "document.querySelector('#failure-list details').open = true")
+    _take(driver, "dashboard", 1760)
+    for name, page, shown, height in _PICTURES:
+        driver.get(f"{operated.admin}/{page}" if name != "dashboard-job" else f"{operated.admin}/job.html?id={job_id}")
+        eventually_blocking(lambda shown=shown: run(driver, shown), 60)
+        eventually_blocking(lambda: text(driver, "status") == "live")
+        _take(driver, name, height)
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    for job in held:
+        job.answer()
+
+
+def _take(driver: Chrome, name: str, height: int) -> None:
+    width_of(driver, 1280, height)
+    eventually_blocking(lambda: run(driver, "return innerHeight") == height)
+    driver.save_screenshot(str(ROOT / "docs" / f"{name}.png"))
+
+
+def _vary_load(proxy: ProxyProcess, for_s: float) -> None:
+    start = time.monotonic()
+    faults: list[dict[str, Any]] = [{"fault": "refuse"}, {"fault": "failed"}, {"fault": "never"}, {"fault": "garbage"}]
+
+    def wave(now: float) -> int:
+        return 6 + round(5 * abs(((now - start) / 20) % 2 - 1))
+
+    number = 0
+    tick = threading.Event()
+    while time.monotonic() - start < for_s:
+        for _ in range(wave(time.monotonic()) // 3 + 1):
+            number += 1
+            job = faults[number // 41 % 4] if number % 41 == 0 else {"duration": 0.2 + (number * 37 % 100) / 200}
+            Later(proxy, **job)
+        tick.wait(0.25)
