@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -43,7 +44,7 @@ def test_pictures_of_them_are_taken(driver: Chrome, operated: Operated) -> None:
     _take(driver, "dashboard", 1760)
     for name, page, shown, height in _PICTURES:
         driver.get(f"{operated.admin}/{page}" if name != "dashboard-job" else f"{operated.admin}/job.html?id={job_id}")
-        eventually_blocking(lambda shown=shown: run(driver, shown), 60)
+        eventually_blocking(functools.partial(run, driver, shown), 60)
         eventually_blocking(lambda: text(driver, "status") == "live")
         _take(driver, name, height)
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
