@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from proxy.jobs.keys import Keys
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Entrance", "JobRequest"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRequest:
+class JobRequest(Struct, frozen=True, kw_only=True):
     """A request to run a job, however it came."""
 
     #: The name of the profile of the job server that is to have it; empty: the first one.

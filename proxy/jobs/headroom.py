@@ -93,15 +93,16 @@ class Headroom:
     def _descriptors_left(self, margin: float) -> bool:
         """Return whether enough descriptors are free."""
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        try:
-            used = os.dup(2)
-        except OSError:
-            return False
-        os.close(used)
-        # Since Linux 6.2 the size of this folder is how many are open. Before, the lowest that is free has to do: it is
-        # never more than that.
+        used = 0
         with contextlib.suppress(OSError):
-            used = max(used, os.stat("/proc/self/fd").st_size)  # noqa: PTH116 - for every job, so cheap
+            # Since Linux 6.2 the size of this folder is how many are open.
+            used = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - for every job, so cheap
+        if not used:  # the lowest that is free has to do: it is never more than that
+            try:
+                used = os.dup(2)
+            except OSError:
+                return False
+            os.close(used)
         return limit == resource.RLIM_INFINITY or used < limit - _FREE_FDS * margin
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from proxy.jobs.entrance import JobRequest
 from shared.errors import Code, RequestError
@@ -20,8 +21,7 @@ _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{
 _TRACESTATE_BYTES: Final = 512
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(Struct, frozen=True, kw_only=True):
     """What a client sent: texts as they came, empty where there is none."""
 
     server: ServedJobServer

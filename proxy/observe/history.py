@@ -11,6 +11,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
 from proxy.store.record import is_called
 from shared.errors import StoreUnavailableError
 from shared.lifecycle import Event, State
@@ -33,8 +35,7 @@ _JOBS: Final = 2_000
 _SAMPLES: Final = 200
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class PastJob:
+class PastJob(Struct, frozen=True, eq=False, kw_only=True):
     """A finished job, without its bodies and token."""
 
     id: str

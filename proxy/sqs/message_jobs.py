@@ -20,8 +20,10 @@ import binascii
 import random
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from proxy import log
 from proxy.http.fair_turns import turns

@@ -122,8 +122,7 @@ class LocalRunner:
     async def _run_in_one_worker(self, job: Job) -> Outcome | None:
         """Return the outcome; or None where the worker was lost and nothing had left it."""
         try:
-            async with asyncio.timeout_at(job.deadline):
-                worker = await self._worker_for(job)
+            worker = await self._worker_for(job)
         except TimeoutError:
             return _overdue(job)
         except AdmissionError as exc:
@@ -138,18 +137,20 @@ class LocalRunner:
         return outcome
 
     async def _worker_for(self, job: Job) -> Worker | None:
-        """Return a worker, or None where the job is cancelled first."""
+        """Return a worker, or None where the job is cancelled first. Raises AdmissionError, TimeoutError."""
         ticket = self._pool.request()
-        if not ticket.done():
-            job.recorder.queued()
+        if ticket.done():
+            return ticket.result()
+        job.recorder.queued()
 
         def on_cancel(_: asyncio.Future[str]) -> None:
             ticket.cancel()
 
         job.cancelled.add_done_callback(on_cancel)
         try:
-            return await ticket
-        except asyncio.CancelledError:
+            async with asyncio.timeout_at(job.deadline):
+                return await ticket
+        except (asyncio.CancelledError, TimeoutError):
             self._pool.withdraw(ticket)
             if job.cancelled.done():
                 return None

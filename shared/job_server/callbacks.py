@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from shared import strict_json
 from shared.job_server.documents import document_of, fields_of_query
@@ -19,8 +20,7 @@ __all__ = ["Callbacks", "Received"]
 _TERMINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class Received(Struct, frozen=True, kw_only=True):
     """A callback as it came, decompressed if it was gzip."""
 
     method: str = "POST"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
+
+from msgspec import Struct, field
 
 from shared.errors import Code, RequestError, StrictJSONError
 from shared.job_server.documents import media_type_of
@@ -26,8 +27,7 @@ _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _Members = dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientJob:
+class ClientJob(Struct, frozen=True, kw_only=True):
     """A client's job, checked."""
 
     #: A JSON object: its members in their exact text, less those that the profile overwrites. Else byte for byte.

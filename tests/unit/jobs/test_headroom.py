@@ -106,12 +106,13 @@ def test_descriptors_are_counted_at_every_job(machine: Machine, monkeypatch: pyt
 
 
 def test_where_no_descriptor_can_be_had_there_is_no_room(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EMFILE is an answer too."""
+    """EMFILE is an answer too, where the kernel does not say how many are open."""
 
-    def dup(_: int) -> int:
+    def fail(_: object) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(os, "dup", dup)
+    monkeypatch.setattr(os, "stat", fail)
+    monkeypatch.setattr(os, "dup", fail)
     assert machine.shortage() == "file descriptors"
 
 
