@@ -138,6 +138,17 @@ class Settings:
         "Members of a job's JSON object by which people recognise it, separated by commas: they are recorded, logged "
         "and shown. Values are cut, and not shown if they look like secrets. Empty: none.",
     )
+    record_bodies: int = _variable(
+        "0",
+        kinds.number(0, 65_536, whole=True),
+        "Of each job so many bytes of what its client sent are recorded, and shown to operators with as much of its "
+        "result. Only JSON; members that look like secrets are masked. 0: nothing.",
+    )
+    record_bodies_masked: tuple[str, ...] = _variable(
+        "",
+        kinds.MEMBERS,
+        "Members whose values `RECORD_BODIES` masks as well, wherever they are in a body, separated by commas.",
+    )
     job_server_url: str = _variable(
         "",
         kinds.URL,

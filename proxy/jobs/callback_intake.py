@@ -21,12 +21,13 @@ from msgspec.structs import replace
 from proxy import log
 from proxy.jobs import log_lines
 from proxy.jobs.early import EarlyNames
+from proxy.jobs.trail import trail_of, trail_with
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.job_server.callback_tokens import bytes_without_tokens
 from shared.job_server.verdict import Kind
-from shared.lifecycle import State
+from shared.lifecycle import Event, State
 
 if TYPE_CHECKING:
     from proxy.jobs.delivery import Delivery
@@ -170,6 +171,7 @@ class CallbackIntake:
             early=early,
             content_type=called.content_type,
             error=verdict.error,
+            trail=trail_of(job, Event.CALLBACK),
         )
         asks_why = verdict.failed and not verdict.error and not late and self._poller.can_find_reason(job)
         if asks_why:
@@ -229,6 +231,7 @@ class CallbackIntake:
                 says_failed=verdict.failed,
                 content_type=called.content_type,
                 error=verdict.error,
+                trail=trail_with(record, Event.CALLBACK),
             )
             stored = self._store.put(called_back)
             stored.add_done_callback(partial(self._deliver_if_stored, called_back))

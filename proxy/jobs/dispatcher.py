@@ -34,6 +34,7 @@ from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_id, new_token, token_hash
 from proxy.jobs.left_open import LeftOpen, adopt, never_submitted
 from proxy.jobs.recorder import Recorder
+from proxy.jobs.trail import trail_of
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import AdmissionError, Code, StoreUnavailableError
@@ -43,6 +44,7 @@ from shared.outcome import Failed, Outcome
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
+    from proxy.jobs.bodies import Bodies
     from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.entrance import JobRequest
     from proxy.jobs.headroom import Headroom
@@ -80,10 +82,14 @@ class Dispatcher:
         poller: Poller,
         elsewhere: Elsewhere,
         callback_counts: Counter[str],
+        bodies: Bodies,
         max_jobs: int,
         job_timeout_s: float,
     ) -> None:
-        """`callback_counts`: how many callbacks had which fate; those that never came are counted here."""
+        """`callback_counts`: how many callbacks had which fate; those that never came are counted here.
+
+        `bodies`: what is recorded of what clients send.
+        """
         self._runner = runner
         self._store = store
         self._in_flight = in_flight
@@ -92,6 +98,7 @@ class Dispatcher:
         self._poller = poller
         self._elsewhere = elsewhere
         self._callback_counts = callback_counts
+        self._bodies = bodies
         self._max_jobs = max_jobs
         self._job_timeout_s = job_timeout_s
         self._left_open = LeftOpen()
@@ -178,6 +185,8 @@ class Dispatcher:
             outputs={"path": request.path} if request.path else {},
             owner=self._elsewhere.instance,
             origin=self._elsewhere.instance,
+            instance=self._elsewhere.name,
+            sent=self._bodies.recorded(request.body, request.content_type),
         )
         return Job(
             body=request.body,
@@ -318,7 +327,8 @@ def _is_given_up(outcome: Outcome) -> bool:
 
 async def _recorded_end(job: Job, outcome: Outcome) -> Outcome:
     try:
-        return await job.recorder.finished(outcome)
+        by = job.cancelled.result() if job.cancelled.done() else ""
+        return await job.recorder.finished(outcome, trail=trail_of(job), cancelled_by=by)
     except TakenError:
         raise
     except Exception as exc:  # noqa: BLE001 - as above: whatever it is, the client gets its answer

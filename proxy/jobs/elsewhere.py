@@ -141,7 +141,7 @@ class Elsewhere:
             return record
         detail = f"the job was cancelled by {by}; the job server is told, if it has a call for that"
         failure = Failed(code=Code.CANCELLED, detail=detail, submitted=record.submitted)
-        cancelled = replace(record, state=State.FINISHED, finished_at=time.time(), failure=failure)
+        cancelled = replace(record, state=State.FINISHED, finished_at=time.time(), failure=failure, cancelled_by=by)
         try:
             await asyncio.shield(self._store.put(cancelled))
         except TakenError as exc:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from proxy.jobs.trail import trail_of
 from shared import lifecycle
 from shared.errors import Code
 from shared.job_server.callback_tokens import bytes_without_tokens
@@ -86,6 +87,9 @@ class Job:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     #: The worker that has or had the job; 0: none yet, or not a local process.
     worker_pid: int = 0
+    #: How the workers ended that the job has lost, and how often the job server was asked: by the call and its outcome.
+    workers_lost: list[str] = field(default_factory=list)
+    calls: dict[str, int] = field(default_factory=dict)
     #: state -> when it was first reached, monotonic seconds.
     reached: dict[State, float] = field(default_factory=lambda: {State.ACCEPTED: time.monotonic()})
     #: Everything that happened, in order: when (monotonic seconds), and what.
@@ -193,6 +197,11 @@ class Job:
         body = bytes_without_tokens(body)  # a job that was adopted knows its token's hash only
         return body.replace(self.token.encode(), b"***") if self.token else body
 
+    def lose_worker(self, end: str) -> None:
+        """Note how the worker ended that had the job."""
+        self.workers_lost.append(end)
+        self.recorder.worker_lost(end)
+
     def notify(self) -> None:
         """Note that the job server has said that there is something to ask for."""
         self.notified = True
@@ -212,6 +221,7 @@ class Job:
                 early=False,
                 content_type=kept_content_type(told.content_type),
                 error=told.error,
+                trail=trail_of(self, Event.CALLBACK),
             )
             self.call_back()
         return True

@@ -210,6 +210,7 @@ class Poller:
         told = await self._asker.ask(job, call, deadline)
         outcome = str(told.kind) if told.kind in _OUTCOMES else "unavailable"
         self.counts[self.server_of(job).name, call, outcome] += 1
+        job.calls[f"{call} {outcome}"] = job.calls.get(f"{call} {outcome}", 0) + 1
         return told
 
     def server_of(self, job: Job) -> ServedJobServer:

@@ -112,15 +112,23 @@ class Recorder:
         self.record = replace(self.record, outputs=outputs)
         self._store.note(self.record)
 
+    def worker_lost(self, end: str) -> None:
+        """Take down how the worker ended that had the job; it is recorded with what is recorded next."""
+        if self.record.state is not State.FINISHED:
+            self.record = replace(self.record, worker_end=end)
+
     def reason(self, error: str) -> None:
         """Record, some time, the reason of the failure that a callback told without one."""
         self.record = replace(self.record, error=error)
         self._store.note(self.record)
 
     def callback(
-        self, body: bytes, *, failed: bool, early: bool, content_type: str = "", error: str = ""
+        self, body: bytes, *, failed: bool, early: bool, content_type: str = "", error: str = "", trail: str = ""
     ) -> asyncio.Future[None]:
-        """Record the first callback; the future is done when it is recorded, or fails with StoreUnavailableError."""
+        """Record the first callback, and how the job came to it (`trail`, trail.py).
+
+        The future is done when that is recorded, or fails with StoreUnavailableError.
+        """
         self.record = replace(
             self.record,
             state=State.FINISHED,
@@ -130,6 +138,7 @@ class Recorder:
             early=early,
             content_type=content_type,
             error=error,
+            trail=trail or self.record.trail,
         )
         self._callback_stored = self._save()
         return self._callback_stored
@@ -183,8 +192,8 @@ class Recorder:
             self._store.note(self.record)
         return first
 
-    async def finished(self, outcome: Outcome) -> Outcome:
-        """Record how the job ended, and return what its client is told.
+    async def finished(self, outcome: Outcome, *, trail: str = "", cancelled_by: str = "") -> Outcome:
+        """Record how the job ended, and how it came to that (`trail`, trail.py); return what its client is told.
 
         That is `outcome`, but where instances share a store, a callback counts whatever else has happened meanwhile.
 
@@ -210,6 +219,8 @@ class Recorder:
             state=State.FINISHED,
             finished_at=record.finished_at or time.time(),
             failure=failure,
+            trail=trail or record.trail,
+            cancelled_by=cancelled_by if failure is not None and failure.code is Code.CANCELLED else "",
         )
         saved = self._end_stored = self._save(keep=True)
         await asyncio.wait((saved,), timeout=self._patience_s())

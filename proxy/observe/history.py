@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
-__all__ = ["SECONDS", "History", "PastJob", "describe_in_flight"]
+__all__ = ["SECONDS", "History", "PastJob"]
 
 #: How many seconds the charts show.
 SECONDS: Final = 300
@@ -191,24 +191,6 @@ def _past(record: Record) -> PastJob:
         remote_state="",
         progress_count=0,
     )
-
-
-def describe_in_flight(job: Job, phases: dict[str, float]) -> dict[str, Any]:
-    """Return a job in flight for the dashboard."""
-    return {
-        "job_id": job.id,
-        "worker_pid": job.worker_pid or None,
-        "state": str(job.state),
-        "outcome": None,
-        "submitted": str(job.submitted),
-        "detail": "",
-        "finished_at": None,
-        "labels": dict(job.recorder.record.labels),
-        **_at_the_job_server(
-            job.profile, job.recorder.record.outputs.get("id", ""), job.remote_state, job.progress_count
-        ),
-        **_time_line(job.reached[State.ACCEPTED], job.life, phases, sum(phases.values())),
-    }
 
 
 def _at_the_job_server(profile: str, remote_id: str, state: str, count: int) -> dict[str, Any]:

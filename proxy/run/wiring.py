@@ -23,6 +23,7 @@ from proxy.api.operators.snapshots import Snapshots
 from proxy.api.operators.status import Status
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded
+from proxy.jobs.bodies import Bodies
 from proxy.jobs.callback_intake import CallbackIntake
 from proxy.jobs.delivery import LocalDelivery, SharedDelivery
 from proxy.jobs.dispatcher import Dispatcher
@@ -107,6 +108,7 @@ def create_app(
     intake = CallbackIntake(in_flight, store, delivery, poller)
     poller.was_called = intake.note_name
     elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
+    bodies = Bodies(settings.record_bodies, settings.record_bodies_masked)
     dispatcher = Dispatcher(
         runner=runner,
         poller=poller,
@@ -116,6 +118,7 @@ def create_app(
         observer=observers,
         elsewhere=elsewhere,
         callback_counts=intake.counts,
+        bodies=bodies,
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
     )
@@ -194,7 +197,7 @@ def create_app(
         queue=consumer.counts.shown if consumer else None,
         instances=InstancesView(store, dispatcher, elsewhere).shown if peers is not None else None,
     )
-    find = dashboard.FindJob(in_flight, observers.history, store, authorization)
+    find = dashboard.FindJob(in_flight, observers.history, store, authorization, bodies)
     admin_routes = [
         Route("/jobs", ListJobs(in_flight, store, authorization), methods=["GET"]),
         Route("/workers", admin.Workers(pool.status), methods=["GET"]),

@@ -320,6 +320,8 @@ class _Watch:
         if not self.exited.done():
             self.exited.set_result(None)
         detail = f"the worker with pid {self._worker.pid} did not finish the job: {reason}"
+        if not self.outcome.done():  # else it is no loss: it was killed since the job has ended
+            self._job.lose_worker(self._worker.end)
         if self._worker.broken:
             self._disbelieve(detail)
         elif self._job.submitted is Submitted.NO:

@@ -234,6 +234,15 @@ class Worker:
         if handler is not None:
             handler.on_death(self._reason())
 
+    @property
+    def end(self) -> str:
+        """How it ended: the signal, `exit 1`, `broken` (it was killed for what it wrote), or `unknown`."""
+        if self._broken:
+            return "broken"
+        if self.status is None:
+            return "unknown"
+        return _signal_name(-self.status) if self.status < 0 else f"exit {self.status}"
+
     def _reason(self) -> str:
         if self._broken:
             return f"{self._broken} and was killed"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-__all__ = ["HIDDEN", "Labels"]
+__all__ = ["HIDDEN", "Labels", "is_secret_name", "is_secret_value"]
 
 #: Stands for a value that is there and not shown.
 HIDDEN: Final = "(not shown)"
@@ -44,10 +44,19 @@ class Labels:
 
 
 def _shown(name: str, value: str) -> str:
-    start = value[: 4 * _MAX_CHARACTERS]
-    if _SECRET_NAME.search(name) or _CARD.search(start) or any(map(_is_random, _LONG.findall(start))):
+    if is_secret_name(name) or is_secret_value(value[: 4 * _MAX_CHARACTERS]):
         return HIDDEN
     return value if len(value) <= _MAX_CHARACTERS else f"{value[:_MAX_CHARACTERS]}…"
+
+
+def is_secret_name(name: str) -> bool:
+    """Return whether a member with this name holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def is_secret_value(value: str) -> bool:
+    """Return whether a value looks like a secret: it has a card number in it, or a long random text."""
+    return _CARD.search(value) is not None or any(map(_is_random, _LONG.findall(value)))
 
 
 def _is_random(text: str) -> bool:

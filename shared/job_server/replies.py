@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,8 +15,10 @@ from shared.job_server.profile import Submit
 from shared.job_server.readings import Reader, error_text
 from shared.job_server.verdict import Kind, Verdict
 
-__all__ = ["Replies", "Reply", "ReplyKind"]
+__all__ = ["Replies", "Reply", "ReplyKind", "status_in"]
 
+#: In the words below.
+_STATUS: Final = re.compile(r"the job server answered ([1-9][0-9]{2})\b")
 _TOO_MANY_REQUESTS: Final = 429
 _UNAVAILABLE: Final = 503
 
@@ -119,6 +122,12 @@ class Replies:
         if self._busy is not None:
             return status in self._busy
         return status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and retry_after)
+
+
+def status_in(detail: str) -> int | None:
+    """Return the status that the job server answered, where the words of a failure say so."""
+    found = _STATUS.search(detail)
+    return None if found is None else int(found[1])
 
 
 def _refusal(status: int, reason: str) -> str:

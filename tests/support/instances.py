@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from proxy.jobs.bodies import Bodies
 from proxy.jobs.callback_intake import CallbackFate, CallbackIntake
 from proxy.jobs.delivery import Delivery, LocalDelivery, SharedDelivery
 from proxy.jobs.dispatcher import Dispatcher
@@ -130,6 +131,7 @@ class Instance:
             poller=self.poller,
             elsewhere=self.elsewhere,
             callback_counts=self.intake.counts,
+            bodies=Bodies(0, ()),
             max_jobs=max_jobs,
             job_timeout_s=job_timeout_s,
         )

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
-from proxy.api.clients.answers import status_document
 from proxy.api.clients.idempotency_key import hash_of_key
 from proxy.api.operators import pages
 from proxy.api.operators.pages import DATA_HEADERS
 from proxy.api.operators.watchers import Watchers
+from proxy.api.operators.whole_job import in_flight, of_past, on_record
 from proxy.http.asgi import ClientGoneError, header, send_response
-from proxy.jobs.phases import phases
-from proxy.observe.history import describe_in_flight
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 
@@ -31,10 +29,11 @@ if TYPE_CHECKING:
     from proxy.api.clients.authorization import Authorization
     from proxy.api.operators.asking import AskJobServer
     from proxy.api.operators.snapshots import Snapshots
+    from proxy.jobs.bodies import Bodies
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.in_flight import InFlight
-    from proxy.observe.history import History
+    from proxy.observe.history import History, PastJob
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
@@ -108,10 +107,14 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class FindJob:
-    """`GET /jobs/<id>`: everything that is known of a job, except its bodies."""
+    """`GET /jobs/<id>`: everything that is known of a job; what went in and came out if `RECORD_BODIES` says so."""
 
-    def __init__(self, in_flight: InFlight, history: History, store: JobStore, authorization: Authorization) -> None:
+    def __init__(
+        self, in_flight: InFlight, history: History, store: JobStore, authorization: Authorization, bodies: Bodies
+    ) -> None:
+        """`bodies`: how what went in and came out is shown, if it is."""
         self._authorization = authorization
+        self._bodies = bodies
         self._in_flight = in_flight
         self._history = history
         self._store = store
@@ -137,29 +140,12 @@ class FindJob:
             job = self._in_flight.by_id(record.id)
             past = None if job else self._history.by_id(record.id)
         if job is not None:
-            return describe_in_flight(job, phases(job))
+            return in_flight(job, self._bodies)
         if past is not None:
-            shown = past.describe()
-            return shown if shown["submitted"] != Submitted.NO else shown | await self._since(past.id)
+            return await self._past(past)
         if record is None:
             raise RequestError(Code.NOT_FOUND, "no job is called so, or it is no longer remembered")
-        status = status_document(record)
-        return {
-            "job_id": record.id,
-            "worker_pid": None,
-            "state": status["state"],
-            "outcome": status["code"] or status["outcome"],
-            "submitted": status["submitted"],
-            "detail": status["detail"] or "",
-            "finished_at": record.finished_at,
-            "total_ms": None,
-            "labels": status["labels"],
-            "profile": record.profile,
-            "remote_id": record.outputs.get("id"),
-            "progress": None,
-            "phases": [],
-            "events": [],
-        }
+        return on_record(record, self._bodies)
 
     async def record(self, job_id: str) -> Record | None:
         """Return what the store has of a job. Raises StoreUnavailableError."""
@@ -178,13 +164,13 @@ class FindJob:
                 return record
         return None
 
-    async def _since(self, job_id: str) -> dict[str, Any]:
-        """Return what a late result says of a job that seemed not to have been submitted when it ended."""
+    async def _past(self, past: PastJob) -> dict[str, Any]:
+        """Return one of the last jobs, with what its record says of it by now: its result may have come late."""
         try:
-            record = await self._store.by_id(job_id)
+            return of_past(past, await self._store.by_id(past.id), self._bodies)
         except StoreUnavailableError:
-            return {"submitted": Submitted.UNKNOWN}
-        return {"submitted": record.submitted} if record is not None else {}
+            shown = of_past(past, None, self._bodies)
+            return shown | {"submitted": Submitted.UNKNOWN} if shown["submitted"] == Submitted.NO else shown
 
 
 class StopJob:

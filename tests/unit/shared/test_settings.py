@@ -51,6 +51,8 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "DRAIN_DELAY": ("0", 0.0),
     "KEEP_ALIVE_TIMEOUT": ("100", 100.0),
     "LABEL_MEMBERS": ("account", ("account",)),
+    "RECORD_BODIES": ("0", 0),
+    "RECORD_BODIES_MASKED": ("", ()),
     "FAST_HTTP": ("true", True),
     "TLS_CERTFILE": ("", ""),
     "TLS_KEYFILE": ("", ""),

@@ -25,6 +25,7 @@ class FakeWorker:
     """Takes what it is sent."""
 
     pid = 4711
+    end = "SIGKILL"
 
     def __init__(self) -> None:
         self.sent: list[ToWorker] = []
@@ -403,3 +404,28 @@ async def test_only_the_first_word_counts() -> None:
     stage.job.cancelled.set_result("its client")
     assert await stage.run == Succeeded(body=b"first")
     assert stage.pool.released == [True]
+
+
+async def test_how_a_lost_worker_ended_is_taken_down() -> None:
+    """Whether another worker gets the job or it fails for that."""
+    stage = Stage()
+    await stage.assigned()
+    stage.worker.die()
+    await stage.assigned()
+    assert stage.job.recorder.record.worker_end == "SIGKILL"
+    stage.worker.end = "exit 1"
+    stage.says(Event.CONNECTED)
+    stage.worker.die()
+    assert (await stage.failed()).code is Code.WORKER_DIED
+    assert stage.job.workers_lost == ["SIGKILL", "exit 1"]
+    assert stage.job.recorder.record.worker_end == "exit 1"
+
+
+async def test_a_worker_that_is_killed_as_its_job_has_ended_is_not_lost() -> None:
+    """It did nothing wrong."""
+    stage = Stage()
+    await stage.assigned()
+    stage.job.cancelled.set_result("an operator")
+    assert (await stage.failed()).code is Code.CANCELLED
+    await eventually(lambda: stage.worker.gone)
+    assert (stage.job.workers_lost, stage.job.recorder.record.worker_end) == ([], "")

@@ -1,0 +1,129 @@
+"""Everything that is known of one job, as operators see it: of one in flight, one of the last, or one on record."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from proxy.api.operators.job_documents import line
+from proxy.jobs.phases import phases
+from proxy.jobs.trail import Trail, phases_in, trail_of, written
+from shared.job_server.replies import status_in
+from shared.lifecycle import Event
+from shared.outcome import Failed
+
+if TYPE_CHECKING:
+    from proxy.jobs.bodies import Bodies
+    from proxy.jobs.job import Job
+    from proxy.observe.history import PastJob
+    from proxy.store.record import Record
+
+__all__ = ["in_flight", "of_past", "on_record"]
+
+#: What only a record says, where there is none.
+_NOT_RECORDED: dict[str, Any] = {
+    "late": False,
+    "error": None,
+    "accepted_at": None,
+    "deadline_at": None,
+    "instance": None,
+    "worker_end": None,
+    "cancelled_by": None,
+    "remote_status": None,
+    "has_key": False,
+    "callbacks": None,
+    "earlier_answer": None,
+    "sent": None,
+    "received": None,
+}
+
+
+def in_flight(job: Job, bodies: Bodies) -> dict[str, Any]:
+    """Return a job in flight here."""
+    trail = written(trail_of(job))
+    times = [[name, round(took_s * 1000, 1)] for name, took_s in phases(job).items()]
+    return {
+        **line(job.recorder.record, time.time(), job),
+        **_course(trail, times),
+        **_recorded(job.recorder.record, bodies),
+        "trace_id": _trace_id(job.traceparent),
+        "recorded": job.recorder.stored.done() and job.recorder.stored.exception() is None,
+    }
+
+
+def on_record(record: Record, bodies: Bodies) -> dict[str, Any]:
+    """Return a job as the store has it, whichever process ran it."""
+    shown, trail = line(record, time.time()), written(record.trail)
+    times = [[name, took_ms] for name, took_ms in phases_in(trail, shown["total_ms"]).items()]
+    return {
+        **shown,
+        **_course(trail, times),
+        **_recorded(record, bodies),
+        "trace_id": None,
+        "recorded": True,
+    }
+
+
+def of_past(past: PastJob, record: Record | None, bodies: Bodies) -> dict[str, Any]:
+    """Return one of the last jobs, of which this process knows what came after its last write; `record`: if found."""
+    described = past.describe()
+    if record is None:
+        nothing = _course(Trail(), [])
+        code = None if past.outcome == "succeeded" else past.outcome
+        return nothing | _NOT_RECORDED | described | {"code": code, "trace_id": None, "recorded": False}
+    whole = on_record(record, bodies)
+    lived = {name: described[name] for name in ("worker_pid", "progress", "phases", "events") if described[name]}
+    return whole | (lived if len(lived.get("events", ())) >= len(whole["events"]) else {})
+
+
+def _course(trail: Trail, times: list[list[Any]]) -> dict[str, Any]:
+    """Return how a job went: its worker, its phases and events, the attempts and the calls about it."""
+    names = [what for _, what in trail.events]
+    calls = [(*call.split(" ", 1), count) for call, count in trail.calls.items()]
+    return {
+        "worker_pid": trail.pid or None,
+        "progress": None
+        if trail.progress is None
+        else {"state": trail.progress[0] or None, "count": trail.progress[1]},
+        "phases": times,
+        "events": [[at, what] for at, what in trail.events],
+        "attempts": {
+            "workers": names.count(Event.ASSIGN),
+            "workers_lost": trail.lost,
+            "submissions": names.count(Event.CONNECTED),
+            "refused": names.count(Event.REFUSED),
+        },
+        "calls": [{"call": call, "answer": answer, "count": count} for call, answer, count in calls],
+    }
+
+
+def _recorded(record: Record, bodies: Bodies) -> dict[str, Any]:
+    failure = record.failure
+    late = record.late and failure is not None
+    came = record.callback is not None
+    return {
+        "remote_status": None if failure is None else status_in(failure.detail),
+        "has_key": record.key is not None,
+        "callbacks": {
+            "accepted": int(came),
+            "early": int(record.early),
+            "late": int(record.late),
+            "duplicate": record.duplicates,
+            "refused": record.refused,
+            "last_refusal": record.refusal or None,
+        },
+        "earlier_answer": _answer(failure) if late and failure is not None else None,
+        "sent": json.loads(record.sent) if record.sent else None,
+        "received": bodies.shown(record.callback, record.content_type) if record.callback else None,
+    }
+
+
+def _answer(failure: Failed) -> dict[str, str]:
+    return {"code": str(failure.code), "detail": failure.detail, "submitted": str(failure.submitted)}
+
+
+def _trace_id(traceparent: str) -> str | None:
+    """Return the id of the trace that a job belongs to (W3C Trace Context)."""
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) > 1 else None

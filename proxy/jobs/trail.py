@@ -1,0 +1,107 @@
+"""What a record keeps of how its job came to its end: written once, with the end, so that it costs no write of its own.
+
+A job that succeeds is recorded for the last time when its callback comes. What comes after that, the delivery, is known
+to this process only.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from proxy.jobs.phases import PHASES
+from shared import lifecycle
+from shared.lifecycle import Event, IllegalEventError, State
+
+if TYPE_CHECKING:
+    from proxy.jobs.job import Job
+    from proxy.store.record import Record
+
+__all__ = ["Trail", "phases_in", "trail_of", "trail_with", "written"]
+
+#: Of a job with more events, the first and the last are kept.
+_FIRST: Final = 80
+_LAST: Final = 20
+_OPENED_BY: Final = {State.ASSIGNED: "start", State.SUBMITTING: "submission", State.WAITING: "job"}
+
+
+class Trail(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """How a job came to its end."""
+
+    #: When, in milliseconds after the job was accepted, and what (`Event`).
+    events: list[tuple[float, str]] = msgspec.field(default_factory=list)
+    #: The last worker that had the job; 0: none, or it is not known.
+    pid: int = 0
+    #: How the workers ended that the job lost, in order.
+    lost: list[str] = msgspec.field(default_factory=list)
+    #: How often the job server was asked, by the call and what it came to, with a space between.
+    calls: dict[str, int] = msgspec.field(default_factory=dict)
+    #: The state that the job server named last before the end, and how often it said anything.
+    progress: tuple[str, int] | None = None
+    #: Whether an earlier process, or another instance, began the job: of its events only the last are known.
+    adopted: bool = False
+
+
+def trail_of(job: Job, event: Event | None = None) -> str:
+    """Return the trail of a job as it is recorded; `event` happens just now, and is not in its life yet."""
+    now = time.monotonic()
+    # What an earlier process knew is gone, but not when the job was accepted.
+    accepted = now - (time.time() - job.recorder.record.accepted_at) if job.adopted else job.reached[State.ACCEPTED]
+    life = job.life if len(job.life) <= _FIRST + _LAST else [*job.life[:_FIRST], *job.life[-_LAST:]]
+    events = [(round((at - accepted) * 1000, 1), what.value) for at, what in life]
+    if event is not None:
+        events.append((round((now - accepted) * 1000, 1), event.value))
+    return _encoded(
+        Trail(
+            events=events,
+            pid=job.worker_pid,
+            lost=job.workers_lost,
+            calls=job.calls,
+            progress=(job.remote_state, job.progress_count) if job.progress_count else None,
+            adopted=job.adopted,
+        )
+    )
+
+
+def trail_with(record: Record, event: Event) -> str:
+    """Return the trail of a job that is not in flight here, with what happens to it just now."""
+    trail = written(record.trail)
+    trail.events.append((round((time.time() - record.accepted_at) * 1000, 1), event.value))
+    return _encoded(trail)
+
+
+def written(text: str) -> Trail:
+    """Return the trail that was recorded; an empty one if there is none, or if a later version wrote it otherwise."""
+    try:
+        return msgspec.json.decode(text, type=Trail) if text else Trail()
+    except msgspec.DecodeError:
+        return Trail()
+
+
+def phases_in(trail: Trail, total_ms: float) -> dict[str, float]:
+    """Return how long each phase took, in milliseconds, as `proxy/jobs/phases.py` has it; empty if that is unknown."""
+    if trail.adopted or not trail.events:
+        return {}
+    starts, state = [(PHASES[0], 0.0)], State.ACCEPTED
+    for at, what in trail.events:
+        if what == Event.CALLBACK and starts[-1][0] != PHASES[-1]:
+            starts.append((PHASES[-1], at))
+            break
+        if what == Event.FINISH:
+            break
+        try:
+            state = lifecycle.advance(state, Event(what))
+        except (IllegalEventError, ValueError):
+            return {}
+        name = _OPENED_BY.get(state)
+        if name is not None and all(name != begun for begun, _ in starts):
+            starts.append((name, at))
+    end = max([total_ms, *(at for _, at in starts)])
+    return {name: round(until - at, 1) for (name, at), (_, until) in pairwise([*starts, ("", end)])}
+
+
+def _encoded(trail: Trail) -> str:
+    return msgspec.json.encode(trail).decode()

@@ -1,0 +1,104 @@
+"""Everything about one job: in flight, finished here, and as the next process finds it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared.errors import Code
+from shared.lifecycle import Submitted
+from shared.outcome import Failed
+from tests.support.records import finished
+from tests.support.runners import SUBMIT
+from tests.support.whole_app import DONE, WholeApp
+
+_BODY = b'{"account": "acme", "card": "4111111111111111"}'
+
+
+@pytest.fixture
+async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
+    """The whole application, which records bodies."""
+    whole = WholeApp(monkeypatch, RECORD_BODIES="1000")
+    yield whole
+    await whole.close()
+
+
+@pytest.fixture
+async def after(monkeypatch: pytest.MonkeyPatch, app: WholeApp) -> AsyncIterator[WholeApp]:
+    """The application after a restart: with the same store."""
+    whole = WholeApp(monkeypatch, app.store, RECORD_BODIES="1000")
+    yield whole
+    await whole.close()
+
+
+async def test_a_restart_forgets_nothing_of_a_job_but_its_delivery(app: WholeApp, after: WholeApp) -> None:
+    """Which comes after its last write."""
+    job = await app.begun(*SUBMIT, body=_BODY)
+    job.learn({"id": "theirs-7"})
+    job.progress("busy")
+    in_flight = (await app.ask_admin("GET", f"/jobs/{job.id}")).document
+    assert in_flight["progress"] == {"state": "busy", "count": 1}
+    assert in_flight["outcome"] is None
+    assert in_flight["received"] is None
+    await app.call_back(job)
+    await job.outcome
+
+    here = (await app.ask_admin("GET", f"/jobs/{job.id}")).document
+    there = (await after.ask_admin("GET", f"/jobs/{job.id}")).document
+    assert list(here) == list(there)
+    assert [what for _, what in there["events"]] == [what for _, what in here["events"]][:-1]
+    assert [name for name, _ in there["phases"]] == [name for name, _ in here["phases"]]
+    for name in set(here) - {"events", "phases", "total_ms"}:
+        assert here[name] == there[name], name
+    assert there["remote_id"] == "theirs-7"
+    assert there["attempts"] == {"workers": 1, "workers_lost": [], "submissions": 1, "refused": 0}
+    assert json.loads(there["sent"]["body"])["card"] == "***"
+    assert there["received"]["bytes"] == len(DONE)
+    assert there["recorded"]
+
+
+async def test_who_cancelled_a_job_is_on_record(app: WholeApp, after: WholeApp) -> None:
+    """By the words of whoever did."""
+    job = await app.begun(*SUBMIT)
+    app.parts.dispatcher.cancel(job.id, by="operator ann")
+    await job.outcome
+    found = (await after.ask_admin("GET", f"/jobs/{job.id}")).document
+    assert (found["cancelled_by"], found["code"]) == ("operator ann", "cancelled")
+    assert found["events"][-1][1] == "finish"
+    listed = (await after.ask_admin("GET", "/jobs?cancelled_by=any")).document["jobs"]
+    assert [one["job_id"] for one in listed] == [job.id]
+
+
+async def test_a_job_says_what_its_client_and_its_job_server_were_told(after: WholeApp) -> None:
+    """The status, callbacks that were refused, and the first answer before a late result."""
+    now = time.time()
+    rejected = Failed(
+        code=Code.JOB_REJECTED, detail="the job server answered 422: no such plan", submitted=Submitted.NO
+    )
+    late = finished(
+        accepted_at=now - 9, failure=rejected, refused=2, refusal="it is not JSON", duplicates=1, key=b"k" * 32
+    )
+    await after.store.put(late)
+    found = (await after.ask_admin("GET", f"/jobs/{late.id}")).document
+    assert (found["remote_status"], found["has_key"], found["late"]) == (422, True, True)
+    assert found["callbacks"] == {
+        "accepted": 1, "early": 0, "late": 1, "duplicate": 1, "refused": 2, "last_refusal": "it is not JSON",
+    }  # fmt: skip
+    assert found["earlier_answer"] == {"code": "job-rejected", "detail": rejected.detail, "submitted": "no"}
+    assert (found["events"], found["phases"], found["sent"]) == ([], [], None)
+
+
+async def test_one_of_the_last_jobs_is_shown_while_the_store_cannot_be_read(app: WholeApp) -> None:
+    """With what this process knows."""
+    job = await app.begun(*SUBMIT)
+    await app.call_back(job)
+    await job.outcome
+    whole = (await app.ask_admin("GET", f"/jobs/{job.id}")).document
+    app.store.failing = True
+    found = (await app.ask_admin("GET", f"/jobs/{job.id}")).document
+    assert found.keys() == whole.keys()
+    assert (found["outcome"], found["recorded"]) == ("succeeded", False)
+    assert found["events"] == whole["events"]
