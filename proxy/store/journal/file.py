@@ -93,7 +93,7 @@ class JournalFile:
     def close(self) -> None:
         """Write everything to where it belongs and let go of the file."""
         if self._keeps_mark and self.is_open:
-            leave_mark(self._db, self.path)
+            leave_mark(self._db, self.path, at_end=True)
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
         os.close(self._lock)

@@ -2,7 +2,11 @@
 
 A copy says of a job that waits for a worker that it was not submitted, which may be long untrue. So at each start and
 at each orderly end a new mark is written into the journal and into a file beside it. Where the two differ, the journal
-is a copy, and what it does not know for certain is unknown.
+is a copy, and what it does not know for certain is unknown. The mark of a start comes with the number of the journal's
+file: copies that were made since have the same mark, and are files of their own.
+
+A journal without a mark is new, or of a version that had none, or a copy of one such: nobody can tell, so what it does
+not know for certain is unknown as well.
 """
 
 from __future__ import annotations
@@ -31,27 +35,35 @@ def is_copy(db: sqlite3.Connection, path: Path) -> bool:
         sqlite3.Error: that cannot be written.
     """
     row = db.execute("SELECT times FROM probe WHERE n = ?", (_ROW,)).fetchone()
-    if row is None:  # new, or of an earlier version
-        return False
     try:
-        beside = _beside(path).read_text("ascii", "replace")
+        beside = _beside(path).read_text("ascii", "replace").split()
     except OSError:
-        beside = ""
-    if beside == str(row[0]):
+        beside = []
+    if row is not None and beside in ([str(row[0])], [str(row[0]), _number(path)]):
         return False
     db.execute(_UNCERTAIN)
-    return True
+    return row is not None or bool(beside)
 
 
-def leave_mark(db: sqlite3.Connection, path: Path) -> None:
-    """Tell this moment from all that copies may have been made of. Where that fails, a copy may not be noticed."""
+def leave_mark(db: sqlite3.Connection, path: Path, *, at_end: bool = False) -> None:
+    """Tell this moment from all that copies may have been made of.
+
+    Where that fails, there is no mark: the next start takes the journal for a copy.
+    """
     mark = secrets.randbits(_MARK_BITS)
+    with contextlib.suppress(OSError):
+        # From here on, a death before the end makes a copy of it: jobs are then unknown that were not submitted.
+        _beside(path).unlink(missing_ok=True)
     with contextlib.suppress(sqlite3.Error, OSError):
         db.execute("INSERT OR REPLACE INTO probe VALUES (?, ?)", (_ROW, mark))
-        # From here on, a death before the end makes a copy of it: jobs are then unknown that were not submitted.
         fd = os.open(_beside(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "w", encoding="ascii") as file:
-            file.write(str(mark))
+            file.write(str(mark) if at_end else f"{mark} {_number(path)}")
+
+
+def _number(path: Path) -> str:
+    """Return what tells the file from others on its disk, also once it has another name."""
+    return str(path.stat().st_ino)
 
 
 def _beside(path: Path) -> Path:

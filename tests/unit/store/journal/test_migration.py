@@ -62,10 +62,10 @@ def _by_number(path: Path, *numbers: int) -> list[Record]:
 
 
 def test_open_jobs_of_version_1_mean_what_they_meant(old: Path) -> None:
-    """What it called `assigned` may have been submitted."""
+    """What it called `assigned` may have been submitted; and what it called `accepted`, as this may be a copy."""
     accepted, assigned, waiting = _by_number(old, 1, 2, 3)
 
-    assert (accepted.state, accepted.submitted) == (State.ACCEPTED, Submitted.NO)
+    assert (accepted.state, accepted.submitted) == (State.SUBMITTING, Submitted.UNKNOWN)
     assert (assigned.state, assigned.submitted) == (State.SUBMITTING, Submitted.UNKNOWN)
     assert (waiting.state, waiting.submitted) == (State.WAITING, Submitted.YES)
     with closing(JournalFile(str(old))) as file:
@@ -133,7 +133,7 @@ def test_who_is_killed_while_bringing_it_up_to_date_leaves_it_whole(old: Path, s
 
     states = [record.state for record in _by_number(old, *range(1, 10))]
 
-    assert states == [State.ACCEPTED, State.SUBMITTING, State.WAITING, *[State.FINISHED] * 6]
+    assert states == [State.SUBMITTING, State.SUBMITTING, State.WAITING, *[State.FINISHED] * 6]
 
 
 def test_a_damaged_journal_of_version_1_is_left_as_it_is(old: Path) -> None:

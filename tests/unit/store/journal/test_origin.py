@@ -77,6 +77,50 @@ def test_of_a_copy_nothing_is_said_not_to_be_submitted(path: Path, queued: Recor
     assert open_jobs(path) == (False, [job]), "it is the journal now"
 
 
+def test_a_copy_of_the_last_run_is_one_though_that_run_had_no_end(path: Path, queued: Record) -> None:
+    """It has the same mark as the journal whose process died, and is another file."""
+    copy = path.with_name("copy")
+    running = JournalFile(str(path))
+    with closing(sqlite3.connect(path)) as source:
+        source.execute("VACUUM INTO ?", (str(copy),))
+    crash(running)
+    copy.rename(path)
+
+    is_copy, (job,) = open_jobs(path)
+
+    assert is_copy
+    assert (job.id, job.state) == (queued.id, State.SUBMITTING)
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["where there was a newer one", "where there was none"])
+def test_of_a_journal_that_never_had_a_mark_nothing_is_said_not_to_be_submitted(
+    path: Path, queued: Record, *, beside: bool
+) -> None:
+    """An earlier version wrote it, and nobody can tell whether it is a copy."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DELETE FROM probe WHERE n = 2")
+        db.commit()
+    if not beside:
+        Path(f"{path}-mark").unlink()
+
+    is_copy, (job,) = open_jobs(path)
+
+    assert is_copy is beside
+    assert (job.id, job.state) == (queued.id, State.SUBMITTING)
+    assert open_jobs(path) == (False, [job]), "it is the journal now"
+
+
+def test_one_that_takes_no_mark_is_a_copy_the_next_time(path: Path, queued: Record) -> None:
+    """As on a full disk: what was copied before the start would not differ from it."""
+    with closing(JournalFile(str(path))) as file:
+        file._db.execute("PRAGMA query_only = 1")  # noqa: SLF001 - as a disk that takes nothing
+
+    is_copy, (job,) = open_jobs(path)
+
+    assert is_copy
+    assert (job.id, job.state) == (queued.id, State.SUBMITTING)
+
+
 def test_one_whose_mark_is_gone_is_a_copy(path: Path, queued: Record) -> None:
     """As on another machine."""
     Path(f"{path}-mark").unlink()
