@@ -49,6 +49,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _banner(cluster: Cluster) -> str:
     post = f"{cluster.url}/queueJob"
     python = os.path.relpath(sys.executable)
+    # Long enough that all are submitted before the kill, and none is finished: a submission that a kill cuts off is one
+    # whose fate nobody knows.
+    fifty = f"{python} -m jobclient {post} --idempotent --retries 30 --limit 60 --field duration=4"
     lines = [
         f"entry       {cluster.url}  (nginx; callbacks come in here, too)",
         *(
@@ -61,9 +64,8 @@ def _banner(cluster: Cluster) -> str:
         *([] if cluster.sqs is None else [f"queue       {cluster.sqs.queue_url(QUEUE)}  replies in {REPLIES}"]),
         "",
         f"    curl -d '{{\"account\": \"example\"}}' -H 'Content-Type: application/json' {post}",
-        f"    {python} -m jobclient {post} --idempotent --retries 30 --limit 60",
+        f"    {fifty} & sleep 3; kill -9 {cluster.instances[-1].pid}; wait",
         *([] if cluster.sqs is None else [f"    {cluster.sqs.variables} {python} -m jobclient {_THROUGH_IT}"]),
-        f"    kill -9 {cluster.instances[-1].pid}",
         "",
         "Ctrl-C ends it.",
     ]
