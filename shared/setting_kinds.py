@@ -74,7 +74,7 @@ def number(low: float, high: float, *, whole: bool) -> Kind:
     """Return the kind of the numbers from `low` to `high`."""
 
     def read(text: str) -> float:
-        value = int(text) if whole else float(text)
+        value = _whole(text) if whole else float(_plain(text))
         if not low <= value <= high:
             raise ValueError
         return value
@@ -94,8 +94,19 @@ def one_of(*words: str) -> Kind:
     return Kind(read=read, takes=f"one of {', '.join(words)}")
 
 
+def _plain(text: str) -> str:
+    """Return `text`. Raises ValueError for what only Python calls a number: other scripts' digits, underscores."""
+    if not text.isascii() or "_" in text:
+        raise ValueError
+    return text
+
+
+def _whole(text: str) -> int:
+    return int(_plain(text))
+
+
 def _port(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if not 0 <= value <= _MAX_PORT:
         raise ValueError
     return value

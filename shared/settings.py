@@ -24,6 +24,8 @@ __all__ = ["Settings", "Variable", "load", "misspelt", "variables"]
 #: SQS hides a message for at most 12 hours, and it is hidden for 15 s longer than its job may take.
 _LONGEST_SQS_JOB_S: Final = 43_180
 #: The user name and password in a URL, which are not shown.
+#: So much of a value is shown where it is refused.
+_SHOWN: Final = 200
 _USER: Final = re.compile(r"//[^/?#]*@")
 
 
@@ -334,8 +336,13 @@ def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def _unfit(name: str, text: str, metadata: Mapping[str, Any], reason: str) -> str:
     text = database_url.shown(text) if database_url.is_database(text) else _USER.sub("//...@", text)
-    shown = "a value (not shown)" if metadata["secret"] else repr(text)
+    shown = "a value (not shown)" if metadata["secret"] else _quoted(text)
     return f"{name}: got {shown}, takes {metadata['kind'].takes}" + (f"; {reason}" if reason else "")
+
+
+def _quoted(text: str) -> str:
+    """Return a value for one line of a terminal; cut off if it is as long as a file that got there by mistake."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 # --- what no variable can be wrong about alone ---------------------------------------------------------------------
@@ -347,12 +354,12 @@ def _tls(certfile: str, keyfile: str) -> Iterator[str]:
         return
     for name, path in (("TLS_CERTFILE", certfile), ("TLS_KEYFILE", keyfile)):
         if path and not os.access(path, os.R_OK):
-            yield f"{name}: got {path!r}, takes a file that can be read"
+            yield f"{name}: got {_quoted(path)}, takes a file that can be read"
 
 
 def _cafile(cafile: str) -> Iterator[str]:
     if cafile and not os.access(cafile, os.R_OK):
-        yield f"JOB_SERVER_CAFILE: got {cafile!r}, takes a file that can be read"
+        yield f"JOB_SERVER_CAFILE: got {_quoted(cafile)}, takes a file that can be read"
 
 
 def _queues(queue: str, reply_queue: str, reply_to: tuple[str, ...], journal: str, job_timeout: float) -> Iterator[str]:
@@ -386,7 +393,7 @@ def _admin_port(port: int | None, admin_port: int | None) -> Iterator[str]:
 
 def _callback_host(callback_host: str, callback_port: int | None) -> Iterator[str]:
     if callback_host and callback_port is None:
-        yield f"CALLBACK_HOST: got {callback_host!r}, takes effect only with CALLBACK_PORT"
+        yield f"CALLBACK_HOST: got {_quoted(callback_host)}, takes effect only with CALLBACK_PORT"
 
 
 def _callback_port(port: int | None, admin_port: int | None, callback_port: int | None) -> Iterator[str]:

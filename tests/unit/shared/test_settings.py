@@ -78,6 +78,12 @@ BAD_VALUES: Final = [
     ("PORT", "-1"),
     ("PORT", "65536"),
     ("PORT", "3000.0"),
+    ("PORT", "\uff13\uff10\uff10\uff10"),
+    ("PORT", "3_000"),
+    ("MAX_JOBS", "\u0663"),
+    ("MAX_JOBS", "1_000"),
+    ("JOB_TIMEOUT", "\u0663.5"),
+    ("JOB_TIMEOUT", "1_0"),
     ("ADMIN_HOST", ""),
     ("ADMIN_PORT", "x"),
     ("ADMIN_PORT", "65536"),
@@ -270,6 +276,16 @@ def test_the_libraries_read_an_address_that_is_taken_as_we_do(
     )
     assert (ours.username or "") == quote(theirs.user or "", safe="")
     assert load({"JOB_SERVER_URL": url}).job_server_url == url
+
+
+@pytest.mark.parametrize("name", ["HOST", "JOB_SERVER_URL", "JOB_SERVER_CAFILE", "CALLBACK_HOST", "LOG_LEVEL"])
+def test_a_value_as_long_as_a_file_does_not_fill_the_terminal(name: str) -> None:
+    """Somebody has given the file's content instead of its name."""
+    with pytest.raises(SettingsError) as refused:
+        load({name: "a" * 100_000})
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"{name}: got 'aaa")
+    assert len(line) < 500
 
 
 @pytest.mark.parametrize("names", TOGETHER)
