@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from bench.chart import draw
-from bench.contenders.table import Contender, available
+from bench.chart import draw, draw_growth
+from bench.contenders.table import Contender, available, missing
 from bench.document import fill
 from bench.fifty import run_fifty
 from bench.in_flight import run_in_flight
-from bench.lag import run_lag
+from bench.instances import run_instances
+from bench.lag import run_lag, run_large_callbacks
 from bench.lone import run_lone
 from bench.machine import allow_many_connections, describe
 from bench.measures import Results
@@ -29,9 +30,10 @@ from bench.tls import run_tls
 
 _DOCUMENT = ROOT / "docs" / "performance.md"
 _CHART = ROOT / "docs" / "performance.svg"
+_GROWTH_CHART = ROOT / "docs" / "performance-growth.svg"
 _RESULTS = LOGS.parent / "bench" / "results.json"
 #: Contenders that have a place in the measurements besides throughput.
-_QUICK_ONES = ("fresh", "reused", "asyncio")
+_QUICK_ONES = ("fresh", "reused", "uvloop")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"error: not here: {', '.join(sorted(unknown))}; there are {', '.join(contenders)}", file=sys.stderr)
         return 2
+    for line in missing():
+        print(line)
     allow_many_connections()
     started = time.monotonic()
     chosen = [contender for name, contender in contenders.items() if not options.only or name in options.only]
@@ -52,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.write:
         _DOCUMENT.write_text(fill(_DOCUMENT.read_text(encoding="utf-8"), results), encoding="utf-8")
         _CHART.write_text(draw(results), encoding="utf-8")
+        _GROWTH_CHART.write_text(draw_growth(results), encoding="utf-8")
     print(f"\n{time.monotonic() - started:.0f} s in all. Figures: {_RESULTS.relative_to(ROOT)}")
     return 1 if results.failures else 0
 
@@ -73,7 +78,12 @@ async def _measure_one(
     ours = next((one for one in chosen if one.ours), None)
     if name == "throughput":
         results.rounds = await run_rounds(
-            session, chosen, rounds=options.rounds, clients=options.clients, seconds=options.seconds
+            session,
+            chosen,
+            rounds=options.rounds,
+            clients=options.clients,
+            seconds=options.seconds,
+            limit_s=options.limit_s,
         )
     elif name == "fifty":
         results.fifty = await run_fifty(session, quick_ones, times=options.times)
@@ -81,13 +91,29 @@ async def _measure_one(
         results.lone = await run_lone(session, quick_ones, jobs=options.lone_jobs, durations_s=(0.0, 0.1))
     elif ours is None:
         print("  needs this project's proxy")
-    elif name == "tls":
-        results.tls = await run_tls(session, [one for one in quick_ones if one.ours])
+    else:
+        await _measure_ours(name, session, options, ours, results, [one for one in quick_ones if one.ours])
+
+
+async def _measure_ours(
+    name: str,
+    session: Session,
+    options: Options,
+    ours: Contender,
+    results: Results,
+    quick_ones: Sequence[Contender],
+) -> None:
+    if name == "tls":
+        results.tls = await run_tls(session, quick_ones)
     elif name == "lag":
-        results.lag = await run_lag(session, ours, jobs=500, times=options.times)
+        results.lag = await run_lag(session, ours, jobs=500, times=(options.times + 1) // 2)
+        results.large_callbacks = await run_large_callbacks(session, ours, times=options.times)
     elif name == "in-flight":
         for jobs in options.in_flight:
             results.in_flight += await run_in_flight(session, ours, jobs=jobs)
+    elif name == "instances":
+        for count in options.instances:
+            results.instances += await run_instances(session, ours, count=count, seconds=options.seconds * 3)
     elif name == "startup":
         results.startup_s = await run_startup(session, ours, times=options.times)
     else:

@@ -1,20 +1,29 @@
-"""Puts the figures of a run into docs/performance.md, between the markers that are there for them."""
+"""Puts the figures of a run into docs/performance.md, between the markers that are there for them.
+
+The page shows what a reader compares; the tables of the single parts are printed, and are in build/bench/results.json.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from bench.measures import Results
 from bench.tables import sections
 
-__all__ = ["fill"]
+__all__ = ["SHOWN", "fill"]
+
+SHOWN: Final = ("targets", "machine", "throughput", "in-flight", "instances", "reckoned")
 
 
 def fill(text: str, results: Results) -> str:
-    """Return `text` with the content of every marked section replaced.
+    """Return `text` with the content of every section that it shows replaced.
 
     Raises:
         ValueError: a section has no markers.
     """
-    for name, content in sections(results).items():
+    texts = sections(results)
+    for name in SHOWN:
+        content = texts[name]
         begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
         before, found, rest = text.partition(begin)
         _, also_found, after = rest.partition(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -11,28 +12,33 @@ from collections.abc import Sequence
 from bench.contenders.table import Contender
 from bench.load import Load, LoadError, fire
 from bench.measures import Fifty
-from bench.session import Session
+from bench.session import Proxy, Session
 
-__all__ = ["AS_A_USER", "run_fifty"]
+__all__ = ["AS_A_USER", "WITH_SPARES", "run_fifty"]
 
+#: The way with more spares than jobs.
+WITH_SPARES = "fresh, 64 spares"
 #: The way through `python -m jobclient` and the embedded job server, which serves one connection at a time.
 AS_A_USER = "jobclient"
 
 
 async def run_fifty(session: Session, contenders: Sequence[Contender], *, times: int) -> list[Fifty]:
-    """Measure each contender `times` times, then our proxy with a fresh process per job as a user sees it."""
+    """Measure each contender, then our proxy with a fresh process per job as a user sees it; `times` times in turns."""
     results: list[Fifty] = []
-    for contender in contenders:
-        async with session.attempt(f"50 jobs  {contender.name}"), session.running(contender) as proxy:
-            loads = []
-            for _ in range(times):
-                await session.settle()
-                load = await fire(proxy.url, jobs=50, document={"account": "example", "duration": 0.5})
-                loads.append(load)
-            session.say("  ".join(f"{load.took_s:.3f}" for load in loads) + " s")
-            results += [
-                Fifty(way=contender.name, total_s=load.took_s, submitted_s=_last_submission_s(load)) for load in loads
-            ]
+    async with contextlib.AsyncExitStack() as stack:
+        proxies: dict[str, Proxy] = {}
+        for contender in contenders:
+            proxies[contender.name] = await stack.enter_async_context(session.running(contender))
+            if contender.name == "fresh":
+                spares = {"WORKER_SPARES": "64"}
+                proxies[WITH_SPARES] = await stack.enter_async_context(session.running(contender, spares))
+        for number in range(times):
+            async with session.attempt(f"50 jobs {number + 1}/{times}"):
+                for way, proxy in proxies.items():
+                    await session.settle()
+                    load = await fire(proxy.url, jobs=50, document={"account": "example", "duration": 0.5})
+                    results.append(Fifty(way=way, total_s=load.took_s, submitted_s=_last_submission_s(load)))
+                session.say("  ".join(f"{one.way} {one.total_s:.3f}" for one in results[-len(proxies) :]) + " s")
     for contender in [one for one in contenders if one.name == "fresh"]:
         async with (
             session.attempt("50 jobs  job client"),

@@ -3,7 +3,8 @@
 It speaks the asynchronous form of the protocol only. A job is `{"callback": URL, "duration": seconds}`, 0 s if it does
 not say; with `"hold": true` it runs until somebody says `POST /release`. The result says how long the job really took,
 from the submission's last byte to the callback's first, as `took_ms`, and the monotonic instant of that last byte, as
-`submitted_at`. `GET /held` tells how many are held. `GET /tls` tells the port where the same is served over TLS, and
+`submitted_at`; with `"bytes": N` it is about N bytes long. `GET /held` tells how many are held, and the monotonic
+instant of the `last` submission. `GET /tls` tells the port where the same is served over TLS, and
 how many connections there have been on it.
 
 Callbacks go out over connections that are kept where the callee keeps them, at most `_CONNECTIONS` at a time.
@@ -19,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -37,6 +39,8 @@ class Job:
     id: str
     callback: str
     started: float
+    #: About how long its result is.
+    bytes: int
 
 
 class JobServer:
@@ -60,14 +64,20 @@ class JobServer:
                     self._finish(job)
                 return response("200 OK", {"released": len(held)}, close=message.close)
             case b"GET /held":
-                return response("200 OK", {"held": len(self._held)}, close=message.close)
+                last = self._held[-1].started if self._held else 0.0
+                return response("200 OK", {"held": len(self._held), "last": last}, close=message.close)
             case b"GET /tls":
                 return response("200 OK", self.tls, close=message.close)
             case _:
                 return response("404 Not Found", {}, close=True)
 
     def _start(self, document: dict[str, Any], *, close: bool) -> bytes:
-        job = Job(id=f"{next(self._ids):016x}", callback=document["callback"], started=time.monotonic())
+        job = Job(
+            id=f"{next(self._ids):016x}",
+            callback=document["callback"],
+            started=time.monotonic(),
+            bytes=document.get("bytes", 0),
+        )
         if document.get("hold"):
             self._held.append(job)
         else:
@@ -77,10 +87,20 @@ class JobServer:
     def _finish(self, job: Job) -> None:
         url = urlsplit(job.callback)
         took_ms = (time.monotonic() - job.started) * 1000
-        result = {"id": job.id, "state": "completed", "took_ms": took_ms, "submitted_at": job.started}
+        result: dict[str, object] = {"id": job.id, "state": "completed"}
+        result |= {"took_ms": took_ms, "submitted_at": job.started}
+        if job.bytes:
+            result["rows"] = rows(job.bytes)
         if url.netloc not in self._callees:
             self._callees[url.netloc] = Callee(url.hostname or "", url.port or 80)
         self._callees[url.netloc].post(request("POST", url.netloc, url.path, result))
+
+
+@cache
+def rows(size: int) -> list[dict[str, object]]:
+    """Return records of the usual kind, together about `size` bytes as JSON."""
+    one = {"id": 1_234_567, "name": "example", "amount": 12.5, "paid": True, "tags": ["a", "b"]}
+    return [one] * (size // len(json.dumps(one) + ", "))
 
 
 class Callee:

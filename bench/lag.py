@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import replace
+import time
 from typing import Final
 
 from bench.contenders.table import Contender
-from bench.load import fire
-from bench.measures import Lag, percentile
-from bench.processes import LOGS, ROOT
+from bench.in_flight import until_held
+from bench.load import fire, send
+from bench.measures import Lag, LargeCallbacks, percentile
+from bench.processes import ROOT
 from bench.session import Session
+from bench.ticks import Ticks, ticking
 
-__all__ = ["run_lag"]
+__all__ = ["run_lag", "run_large_callbacks"]
 
 _QUIET_S: Final = 1.0
+#: The large callbacks: how many at once, and how long each is.
+_CALLBACKS: Final = 100
+_LARGE_BYTES: Final = (1 << 20) - 1024  # with its head it is not above MAX_BODY_BYTES
 
 
 async def run_lag(session: Session, contender: Contender, *, jobs: int, times: int) -> list[Lag]:
@@ -35,9 +40,8 @@ async def run_lag(session: Session, contender: Contender, *, jobs: int, times: i
 
 
 async def _measure(session: Session, contender: Contender, jobs: int) -> Lag:
-    ticking = replace(contender, command=(sys.executable, "-m", "bench.ticking"))
-    lag_file = LOGS / "lag.txt"
-    async with session.running(ticking, {"MAX_JOBS": str(2 * jobs), "LAG_FILE": str(lag_file)}) as proxy:
+    ticks = Ticks()
+    async with session.running(ticking(contender), {"MAX_JOBS": str(2 * jobs), **ticks.settings}) as proxy:
         await session.settle()
         probe = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -57,8 +61,7 @@ async def _measure(session: Session, contender: Contender, jobs: int) -> Lag:
     # Opening the connections comes before the burst; the quiet time is what lies well before that.
     quiet = [took_s * 1000 for due, took_s in probes if due < probes[0][0] + _QUIET_S / 2]
     burst = [took_s * 1000 for due, took_s in probes if load.started <= due <= load.started + load.took_s]
-    ticks = [tuple(map(float, line.split())) for line in lag_file.read_text(encoding="ascii").splitlines()]
-    loop = [lag_s * 1000 for due, lag_s in ticks if load.started <= due <= load.started + load.took_s]
+    loop = ticks.within([(load.started, load.started + load.took_s)])
     return Lag(
         loop_p50_ms=percentile(loop, 50),
         loop_p99_ms=percentile(loop, 99),
@@ -70,3 +73,35 @@ async def _measure(session: Session, contender: Contender, jobs: int) -> Lag:
         max_ms=max(burst),
         quiet_p99_ms=percentile(quiet, 99),
     )
+
+
+async def run_large_callbacks(session: Session, contender: Contender, *, times: int) -> list[LargeCallbacks]:
+    """Have 100 jobs end at once, each with a result of 1 MiB, `times` times."""
+    results: list[LargeCallbacks] = []
+    ticks = Ticks()
+    settings = {"JOB_TIMEOUT": "120", **ticks.settings}
+    async with session.attempt("large callbacks"), session.running(ticking(contender), settings) as proxy:
+        document: dict[str, object] = {"account": "example", "hold": True, "bytes": _LARGE_BYTES}
+        spans = []
+        for _ in range(times):
+            await session.settle()
+            load = asyncio.create_task(fire(proxy.url, jobs=_CALLBACKS, document=document))
+            await until_held(session, _CALLBACKS, load)
+            released = time.monotonic()
+            await send("POST", f"{session.job_server.url}/release")
+            answered = await load
+            spans.append((released, answered.started + answered.took_s))
+        for begin, end in spans:
+            loop = ticks.within([(begin, end)])
+            results.append(
+                LargeCallbacks(
+                    callbacks=_CALLBACKS,
+                    bytes_each=_LARGE_BYTES,
+                    took_s=end - begin,
+                    loop_p50_ms=percentile(loop, 50),
+                    loop_p99_ms=percentile(loop, 99),
+                    loop_max_ms=max(loop),
+                )
+            )
+        session.say("loop p99 " + "  ".join(f"{one.loop_p99_ms:.1f}" for one in results) + " ms")
+    return results

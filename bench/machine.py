@@ -11,6 +11,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from bench.processes import ROOT
 
@@ -30,6 +31,7 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "Node.js": _output("node", "--version") or "not installed",
+        "Erlang/OTP": _output("erl", "-noshell", "-eval", _RELEASE) or "not installed",
         "libraries": ", ".join(
             f"{name} {version(name)}" for name in ("Hypercorn", "starlette", "aiohttp", "uvloop", "Pebble")
         ),
@@ -45,6 +47,10 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
+
+
+#: What prints the release of Erlang/OTP.
+_RELEASE: Final = 'io:format("~s", [erlang:system_info(otp_release)]), halt().'
 
 
 def _output(*command: str) -> str:

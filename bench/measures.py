@@ -7,7 +7,36 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Fifty", "Idle", "InFlight", "Lag", "Lone", "Results", "Round", "Spread", "Tls", "percentile", "spread"]
+__all__ = [
+    "Cores",
+    "Fifty",
+    "Idle",
+    "InFlight",
+    "Instances",
+    "Lag",
+    "LargeCallbacks",
+    "Lone",
+    "Results",
+    "Round",
+    "Spread",
+    "Tls",
+    "percentile",
+    "spread",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cores:
+    """How many cores were in use, on average, and by whom."""
+
+    #: The contender's first thread, which is its event loop where it has one.
+    front_end: float
+    #: What makes this project's workers.
+    fork_server: float
+    #: All else of the contender: workers, threads, its database.
+    workers: float
+    job_server: float
+    load: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +52,8 @@ class Round:
     database_cpu_ms_per_job: float
     p50_ms: float
     p99_ms: float
-    #: What the load and the job server used beside it, per job.
-    load_cpu_ms_per_job: float
-    job_server_cpu_ms_per_job: float
+    #: From the first request to the last answer.
+    cores: Cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +71,8 @@ class InFlight:
     """Many jobs in flight at the same time."""
 
     jobs: int
+    #: How often; the figures are of all of them together.
+    waves: int
     #: Worker processes, each waiting for its callback, at the same moment.
     workers: int
     #: From the first request until the last job had been submitted.
@@ -52,8 +82,39 @@ class InFlight:
     #: Private memory of a worker: median and the value that 90 % stay under.
     worker_p50_bytes: float
     worker_p90_bytes: float
-    #: Private memory of the front end, all jobs in flight.
+    #: Private memory of the front end, before the first job and with all jobs in flight.
+    idle_front_end_bytes: int
     front_end_bytes: int
+    #: Of all its processes.
+    cpu_ms_per_job: float
+    #: How late the event loop was while jobs came and were answered.
+    loop_p99_ms: float
+
+    @property
+    def jobs_per_s(self) -> float:
+        """Jobs in the time that the proxy had something to do for them."""
+        return self.jobs / (self.submitted_s + self.answered_s)
+
+    @property
+    def bytes_per_job(self) -> float:
+        """A worker, and what the front end holds for one job."""
+        return self.worker_p50_bytes + (self.front_end_bytes - self.idle_front_end_bytes) / self.jobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instances:
+    """Several instances on one database, under load."""
+
+    instances: int
+    jobs_per_s: float
+    #: Of all processes of the instances, and of the database.
+    cpu_ms_per_job: float
+    database_cpu_ms_per_job: float
+    #: Private memory of an instance's processes under load, and of the database's for each instance.
+    bytes_per_instance: float
+    database_bytes_per_instance: float
+    #: How late the event loops were.
+    loop_p99_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +161,18 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LargeCallbacks:
+    """How late the event loop is while large callbacks arrive at once, once."""
+
+    callbacks: int
+    bytes_each: int
+    took_s: float
+    loop_p50_ms: float
+    loop_p99_ms: float
+    loop_max_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Idle:
     """A proxy that has nothing to do."""
 
@@ -121,6 +194,8 @@ class Results:
     lone: list[Lone] = field(default_factory=list)
     tls: list[Tls] = field(default_factory=list)
     lag: list[Lag] = field(default_factory=list)
+    large_callbacks: list[LargeCallbacks] = field(default_factory=list)
+    instances: list[Instances] = field(default_factory=list)
     startup_s: list[float] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)

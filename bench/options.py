@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 __all__ = ["MEASUREMENTS", "Options", "parse"]
 
 #: The parts of the benchmark, in the order in which they run.
-MEASUREMENTS = ("throughput", "fifty", "lone", "tls", "lag", "in-flight", "startup", "idle")
+MEASUREMENTS = ("throughput", "fifty", "lone", "tls", "lag", "in-flight", "instances", "startup", "idle")
+
+#: So that a whole run takes less than ten minutes also where it is slow.
+_LIMIT_S: Final = 220.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +33,12 @@ class Options:
     clients: int
     rounds: int
     seconds: float
+    #: After so many seconds no round of the throughput measurement begins any more.
+    limit_s: float
     #: How many jobs are in flight at once, one measurement for each number.
     in_flight: tuple[int, ...]
+    #: How many instances share a database, one measurement for each number.
+    instances: tuple[int, ...]
     #: How often the short measurements are repeated, and how many lone jobs there are.
     times: int
     lone_jobs: int
@@ -49,12 +58,14 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         beside=given.beside,
         measurements=given.measure or MEASUREMENTS,
         settings=dict(settings),
-        clients=given.clients or (8 if quick else 16),
-        rounds=given.rounds or (2 if quick else 15),
-        seconds=given.seconds or (0.5 if quick else 0.8),
-        in_flight=given.in_flight or ((200,) if quick else (2000, 4000)),
+        clients=given.clients or 32,
+        rounds=given.rounds or (1 if quick else 9),
+        seconds=given.seconds or (0.3 if quick else 0.8),
+        limit_s=given.limit or (20.0 if quick else _LIMIT_S if whole else math.inf),
+        in_flight=given.in_flight or ((10, 200) if quick else (10, 100, 1000, 4000)),
+        instances=given.instances or ((2,) if quick else (1, 2, 3, 4, 6)),
         times=given.times or (1 if quick else 5),
-        lone_jobs=30 if quick else 150,
+        lone_jobs=20 if quick else 60,
         idle_seconds=3.0 if quick else 10.0,
         write=given.write or whole,
     )
@@ -78,11 +89,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="a setting of this proxy"
     )
-    parser.add_argument("--clients", type=_count, metavar="N", help="clients at the same time (16)")
-    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds of the throughput measurement (15)")
+    parser.add_argument("--clients", type=_count, metavar="N", help="clients at the same time (32)")
+    parser.add_argument("--rounds", type=_count, metavar="N", help="rounds of the throughput measurement (9)")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="S",
+        help=f"seconds after which no round begins ({_LIMIT_S:g} in a whole run)",
+    )
     parser.add_argument("--seconds", type=float, metavar="S", help="about how long a turn of a contender takes (0.8)")
     parser.add_argument(
-        "--in-flight", type=_counts, metavar="N,N", help="how many jobs are in flight at once (2000,4000)"
+        "--in-flight", type=_counts, metavar="N,N", help="how many jobs are in flight at once (10,100,1000,4000)"
+    )
+    parser.add_argument(
+        "--instances", type=_counts, metavar="N,N", help="how many instances share a database (1,2,3,4,6)"
     )
     parser.add_argument("--times", type=_count, metavar="N", help="repetitions of the short measurements (5)")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md also after a part of the run")

@@ -8,11 +8,13 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from bench.contenders.table import Contender
 from bench.load import LoadError
-from bench.processes import Process, StartError, cpu_s
+from bench.processes import Process, StartError, command_line, cpu_s, descendants, first_thread_cpu_s
+from bench.profile import profile_with
 from cluster.postgresql import PostgreSQL, PostgreSQLError
 
 __all__ = ["Proxy", "Session", "open_session"]
@@ -29,15 +31,25 @@ class Proxy:
     url: str
     #: The first process of its database; 0: it has none.
     database: int = 0
+    #: What makes its workers, if it is this project's; 0: nothing does.
+    fork_server: int = 0
 
     @property
     def pid(self) -> int:
         """Its first process."""
         return self.process.pid
 
+    def fork_server_cpu_s(self) -> float:
+        """Return what its fork server has used so far, without the workers."""
+        return first_thread_cpu_s(self.fork_server) if self.fork_server else 0.0
+
     def database_cpu_s(self) -> float:
         """Return what its database has used so far."""
         return cpu_s(self.database) if self.database else 0.0
+
+    def event_loop_cpu_s(self) -> float:
+        """Return what its first thread has used so far: its event loop, where it has one."""
+        return first_thread_cpu_s(self.pid)
 
     def cpu_s(self) -> float:
         """Return what it has used so far, its database included."""
@@ -67,12 +79,18 @@ class Session:
                 "JOB_SERVER_URL": f"{self.job_server.url}/start",
                 **(self.extra if contender.ours else {}),
                 **({"JOURNAL": journal} if contender.journal else {}),
+                **({"PROFILE": str(profile_with(Path(folder), "true"))} if contender.keep_alive else {}),
                 **(settings or {}),
             }
             process = Process(contender.name, contender.command, environment, contender.folder)
             try:
                 url = await process.ready()
-                yield Proxy(process, f"{url}/queueJob", database.pids[0] if database is not None else 0)
+                yield Proxy(
+                    process,
+                    f"{url}/queueJob",
+                    database.pids[0] if database is not None else 0,
+                    _fork_server(process.pid) if contender.ours else 0,
+                )
             finally:
                 await process.stop()
 
@@ -98,6 +116,12 @@ class Session:
     def job_server_cpu_s(self) -> float:
         """Return what the job server has used so far."""
         return cpu_s(self.job_server.pid)
+
+
+def _fork_server(front_end: int) -> int:
+    """Return the child of the front end that makes its workers."""
+    children = (pid for pid, (parent, _) in descendants(front_end).items() if parent == front_end)
+    return next((pid for pid in children if b"\0worker\0" in command_line(pid)), 0)
 
 
 @contextlib.asynccontextmanager

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
+from typing import Final
 
 from bench.contenders.table import CONTENDERS, title_of
-from bench.fifty import AS_A_USER
-from bench.measures import Fifty, Results, Round, Spread, spread
+from bench.fifty import AS_A_USER, WITH_SPARES
+from bench.limits import limit_of, reckon
+from bench.measures import Cores, Fifty, Results, Round, Spread, spread
 from bench.targets import ratios, reached
 
 __all__ = ["sections"]
+
+
+_FIFTY_TITLES: Final = {
+    WITH_SPARES: "this proxy, a fresh process per job, 64 spares",
+    AS_A_USER: "this proxy, a fresh process per job, by `python -m jobclient`, embedded job server",
+}
 
 
 def sections(results: Results) -> dict[str, str]:
@@ -19,12 +28,15 @@ def sections(results: Results) -> dict[str, str]:
         "machine": _machine(results),
         "targets": _targets(results),
         "throughput": _throughput(results),
+        "reckoned": _reckoned(results),
         "ratios": _ratios(results),
         "fifty": _fifty(results),
         "lone": _lone(results),
         "tls": _tls(results),
         "lag": _lag(results),
+        "large-callbacks": _large_callbacks(results),
         "in-flight": _in_flight(results),
+        "instances": _instances(results),
         "startup": _startup(results),
     }
 
@@ -73,6 +85,7 @@ def _targets(results: Results) -> str:
 def _throughput(results: Results) -> str:
     rows = []
     for name, rounds in _by_contender(results.rounds).items():
+        cores = _cores(rounds)
         rows.append(
             [
                 title_of(name),
@@ -81,12 +94,38 @@ def _throughput(results: Results) -> str:
                 f"{statistics.median(one.database_cpu_ms_per_job for one in rounds):.2f}",
                 f"{statistics.median(one.p50_ms for one in rounds):.0f}",
                 f"{statistics.median(one.p99_ms for one in rounds):.0f}",
-                f"{statistics.median(one.job_server_cpu_ms_per_job for one in rounds):.2f}",
-                f"{statistics.median(one.load_cpu_ms_per_job for one in rounds):.2f}",
+                *(f"{used:.2f}" for used in astuple(cores)),
+                limit_of(cores),
             ]
         )
-    head = ["", "jobs/s", "CPU ms/job", "its database's", "p50 ms", "p99 ms", "job server ms/job", "load ms/job"]
-    return table(head, rows)
+    head = ["", "jobs/s", "CPU ms/job", "its database's", "p50 ms", "p99 ms"]
+    head += [f"cores: {name}" for name in ("front end", "fork server", "workers", "job server", "load")]
+    return table([*head, "limit"], rows)
+
+
+def _cores(rounds: Sequence[Round]) -> Cores:
+    """Return how many cores each part used in the rounds, the median of each."""
+    return Cores(**{f.name: statistics.median(getattr(one.cores, f.name) for one in rounds) for f in fields(Cores)})
+
+
+def _reckoned(results: Results) -> str:
+    rows = []
+    for name, rounds in _by_contender(results.rounds).items():
+        if not CONTENDERS[name.partition("@")[0]].ours or "@" in name:
+            continue
+        one = reckon(rounds)
+        rows.append(
+            [
+                title_of(name).removeprefix("this proxy, "),
+                f"{one.front_end_ms:.2f}",
+                f"{one.fork_server_ms:.2f}",
+                f"{one.all_ms:.2f}",
+                f"{one.most_per_instance:,.0f} on {one.cores_per_instance:.1f} cores",
+                *(f"{one.instances_on(n)}: {one.jobs_per_s_on(n):,.0f}" for n in (4, 16, 64)),
+            ]
+        )
+    head = ["", "front end ms/job", "fork server ms/job", "all ms/job", "one instance, jobs/s at most"]
+    return table([*head, *(f"{n} cores, instances: jobs/s" for n in (4, 16, 64))], rows)
 
 
 def _ratios(results: Results) -> str:
@@ -117,7 +156,7 @@ def _fifty(results: Results) -> str:
         by_way.setdefault(one.way, []).append(one)
     rows = []
     for way, some in by_way.items():
-        title = title_of(way) if way != AS_A_USER else "the same, by `python -m jobclient`, embedded job server"
+        title = _FIFTY_TITLES.get(way) or title_of(way)
         submitted = [one.submitted_s for one in some if one.submitted_s is not None]
         rows.append(
             [
@@ -179,27 +218,73 @@ def _lag(results: Results) -> str:
     return table(["", *inside, *outside], rows)
 
 
+def _large_callbacks(results: Results) -> str:
+    rows = [
+        [
+            f"{one.callbacks} callbacks of {one.bytes_each / 2**20:g} MiB in {one.took_s:.2f} s",
+            f"{one.loop_p50_ms:.1f}",
+            f"{one.loop_p99_ms:.1f}",
+            f"{one.loop_max_ms:.1f}",
+        ]
+        for one in results.large_callbacks
+    ]
+    return table(["", "loop p50 ms", "loop p99 ms", "loop longest ms"], rows)
+
+
+def _instances(results: Results) -> str:
+    rows = [
+        [
+            str(one.instances),
+            f"{one.jobs_per_s:.0f}",
+            f"{one.cpu_ms_per_job:.1f}",
+            f"{one.database_cpu_ms_per_job:.2f}",
+            f"{one.bytes_per_instance / 1e6:.0f}",
+            f"{one.database_bytes_per_instance / 1e6:.0f}",
+            f"{one.loop_p99_ms:.1f}",
+        ]
+        for one in results.instances
+    ]
+    head = [
+        "instances",
+        "jobs/s in all",
+        "CPU ms/job",
+        "database ms/job",
+        "MB an instance",
+        "database MB an instance",
+        "loop lag p99 ms",
+    ]
+    return table(head, rows)
+
+
 def _in_flight(results: Results) -> str:
     rows = [
         [
             f"{one.jobs:,}",
             f"{one.workers:,}",
-            f"{one.submitted_s:.1f}",
-            f"{one.answered_s:.1f}",
+            f"{one.submitted_s:.2f}",
+            f"{one.answered_s:.2f}",
             f"{one.worker_p50_bytes / 1e6:.2f}",
             f"{one.worker_p90_bytes / 1e6:.2f}",
             f"{one.front_end_bytes / 1e6:.0f}",
+            f"{one.jobs_per_s:.0f}",
+            f"{one.cpu_ms_per_job:.1f}",
+            f"{one.bytes_per_job / 1e6:.2f}",
+            f"{one.loop_p99_ms:.1f}",
         ]
         for one in results.in_flight
     ]
     head = [
-        "jobs answered",
+        "in flight",
         "worker processes",
         "all submitted, s",
         "all answered after release, s",
         "worker MB, p50",
         "worker MB, p90",
         "front end MB",
+        "jobs/s",
+        "CPU ms/job",
+        "MB a job",
+        "loop lag p99 ms",
     ]
     return table(head, rows)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Final
 
 from bench.contenders.table import Contender
 from bench.job_server import TLS
-from bench.load import Client, LoadError, send, send_job
+from bench.load import Client, send, send_job
 from bench.measures import Tls, percentile
-from bench.processes import ROOT, cpu_s
+from bench.processes import cpu_s
+from bench.profile import profile_with
 from bench.session import Session
 
-__all__ = ["profile_with", "run_tls"]
+__all__ = ["run_tls"]
 
 _JOBS: Final = 150
 #: Both profiles are the shipped one but for this.
@@ -36,17 +36,6 @@ async def run_tls(session: Session, contenders: Sequence[Contender]) -> list[Tls
                     session.say(f"{result.handshakes} handshakes for {result.jobs} jobs, p50 {result.p50_ms:.1f} ms")
                     results.append(result)
     return results
-
-
-def profile_with(folder: Path, keep_alive: str) -> Path:
-    """Write the shipped profile with this value of `keep_alive`; return its file. Raises LoadError if it has none."""
-    text = (ROOT / "profiles" / "spreedly.toml").read_text(encoding="utf-8")
-    text, count = re.subn(r"(?m)^keep_alive = \w+", f"keep_alive = {keep_alive}", text)
-    if count != 1:
-        raise LoadError("profiles/spreedly.toml does not say once whether connections are kept")
-    file = folder / f"{keep_alive}.toml"
-    file.write_text(text, encoding="utf-8")
-    return file
 
 
 async def _measure(session: Session, contender: Contender, profile: Path, *, keep_alive: bool) -> Tls:

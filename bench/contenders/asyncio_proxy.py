@@ -47,9 +47,9 @@ async def callback(request: Request) -> Response:
 
 @asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-    """Keep one client session; as the protocol asks, no connection to the job server outlives its reply."""
+    """Keep one client session; unless KEEP_ALIVE is set, no connection to the job server outlives its reply."""
     headers = {"Content-Type": "application/json"}
-    connector = aiohttp.TCPConnector(force_close=True, limit=0)
+    connector = aiohttp.TCPConnector(force_close="KEEP_ALIVE" not in os.environ, limit=0)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         sessions.append(session)
         yield

@@ -22,11 +22,10 @@ def callback_base() -> str:
 
 
 def serve(app: Starlette) -> None:
-    """Serve until killed. `PORT=0` becomes the port that was free; `LOOP=uvloop` serves on uvloop."""
+    """Serve until killed, on uvloop. `PORT=0` becomes the port that was free."""
     listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=4096)
     os.environ["PORT"] = str(listener.getsockname()[1])
-    loop_factory = uvloop.new_event_loop if os.environ.get("LOOP") == "uvloop" else None
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(app, listener))
 
 

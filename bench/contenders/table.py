@@ -12,7 +12,7 @@ from typing import Final, Literal
 from bench.processes import ROOT
 from cluster.postgresql import PostgreSQLError, binaries
 
-__all__ = ["CONTENDERS", "Contender", "available", "title_of"]
+__all__ = ["CONTENDERS", "Contender", "available", "missing", "title_of"]
 
 _HERE: Final = Path(__file__).resolve().parent
 _PYTHON: Final = sys.executable
@@ -31,12 +31,24 @@ class Contender:
     ours: bool = False
     #: What each start gets a new one of as its journal, which goes when it ends; None: `JOURNAL` is as it is told.
     journal: Literal["file", "database"] | None = None
+    #: Whether its profile says that the job server's connections are kept; only for this project's proxy.
+    keep_alive: bool = False
+    #: The most clients that it gets, as more take too long; it takes part in every so many rounds.
+    most_clients: int = 1_000
+    every: int = 1
+    #: Where to get its program from, if that is not here.
+    package: str = ""
     #: The checkout that it is started from.
     folder: Path = ROOT
 
 
 def _proxy(
-    name: str, title: str, worker_max_jobs: int, journal: Literal["file", "database"] | None = None
+    name: str,
+    title: str,
+    worker_max_jobs: int,
+    journal: Literal["file", "database"] | None = None,
+    *,
+    keep_alive: bool = False,
 ) -> Contender:
     settings = {
         "HOST": "127.0.0.1",
@@ -46,13 +58,27 @@ def _proxy(
         "WORKER_MAX_JOBS": str(worker_max_jobs),
     }
     return Contender(
-        name=name, title=title, command=(_PYTHON, "run.py"), environment=settings, ours=True, journal=journal
+        name=name,
+        title=title,
+        command=(_PYTHON, "run.py"),
+        environment=settings,
+        ours=True,
+        journal=journal,
+        keep_alive=keep_alive,
     )
 
 
-def _python(name: str, title: str, module: str, **environment: str) -> Contender:
-    command = (_PYTHON, "-m", f"bench.contenders.{module}")
-    return Contender(name=name, title=title, command=command, environment=environment)
+def _python(
+    name: str, title: str, module: str, *, most_clients: int = 1_000, every: int = 1, **environment: str
+) -> Contender:
+    return Contender(
+        name=name,
+        title=title,
+        command=(_PYTHON, "-m", f"bench.contenders.{module}"),
+        environment=environment,
+        most_clients=most_clients,
+        every=every,
+    )
 
 
 CONTENDERS: Final = {
@@ -64,13 +90,26 @@ CONTENDERS: Final = {
         _proxy("reused", "this proxy, reused workers", 0),
         _proxy("reused+journal", "this proxy, reused workers, with a journal", 0, "file"),
         _proxy("reused+postgresql", "this proxy, reused workers, with PostgreSQL", 0, "database"),
-        _python("asyncio", "one asyncio process, no isolation", "asyncio_proxy"),
-        _python("uvloop", "one asyncio process on uvloop, no isolation", "asyncio_proxy", LOOP="uvloop"),
-        Contender(
-            name="node", title="Node.js, a worker thread per request", command=("node", str(_HERE / "node_threads.cjs"))
+        _proxy("reused+kept", "this proxy, reused workers that keep their connection", 0, keep_alive=True),
+        _python("uvloop", "one asyncio process on uvloop, no isolation", "asyncio_proxy"),
+        _python(
+            "uvloop+kept", "one asyncio process on uvloop that keeps its connections", "asyncio_proxy", KEEP_ALIVE="1"
         ),
-        _python("pebble", "pebble, a process per request", "pebble_proxy"),
-        _python("spawn", "multiprocessing, spawn per request", "spawn_proxy"),
+        Contender(
+            name="beam",
+            title="Erlang, a BEAM process per job",
+            command=("escript", str(_HERE / "beam_proxy.escript")),
+            package="apt install erlang-base",
+        ),
+        Contender(
+            name="node",
+            title="Node.js, a worker thread per request",
+            command=("node", str(_HERE / "node_threads.cjs")),
+            every=2,
+            package="apt install nodejs",
+        ),
+        _python("pebble", "pebble, a process per request", "pebble_proxy", every=2),
+        _python("spawn", "multiprocessing, spawn per request", "spawn_proxy", most_clients=8, every=5),
     )
 }
 
@@ -94,6 +133,16 @@ def _is_here(contender: Contender) -> bool:
         except PostgreSQLError:
             return False
     return shutil.which(contender.command[0]) is not None
+
+
+def missing() -> list[str]:
+    """Return a line for each contender that cannot take part here, with what it lacks."""
+    lines = []
+    for contender in CONTENDERS.values():
+        if not _is_here(contender):
+            lacks = f"{contender.command[0]} ({contender.package})" if contender.package else "PostgreSQL"
+            lines.append(f"{contender.name} does not take part: there is no {lacks}")
+    return lines
 
 
 def title_of(name: str) -> str:

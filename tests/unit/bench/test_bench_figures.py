@@ -8,14 +8,16 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench.chart import draw
-from bench.contenders.table import CONTENDERS, available
-from bench.document import fill
-from bench.measures import Fifty, InFlight, Results, Round, Tls, percentile, spread
+from bench.chart import draw, draw_growth
+from bench.contenders.table import CONTENDERS, available, missing
+from bench.document import SHOWN, fill
+from bench.fifty import WITH_SPARES
+from bench.limits import limit_of, reckon
+from bench.measures import Cores, Fifty, InFlight, Instances, Results, Round, Tls, percentile, spread
 from bench.options import parse
+from bench.profile import profile_with
 from bench.tables import sections
 from bench.targets import TARGETS, Verdict, ratios, reached
-from bench.tls import profile_with
 from shared.job_server import loader
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "performance.md"
@@ -32,8 +34,8 @@ def a_round(number: int, contender: str, jobs_per_s: float) -> Round:
         database_cpu_ms_per_job=0.0,
         p50_ms=1.0,
         p99_ms=2.0,
-        load_cpu_ms_per_job=0.1,
-        job_server_cpu_ms_per_job=0.2,
+        database_cpu_ms_per_job=0.0,
+        cores=Cores(front_end=0.5, fork_server=0.25, workers=1.0, job_server=0.1, load=0.1),
     )
 
 
@@ -41,12 +43,29 @@ def in_flight(jobs: int, workers: int) -> InFlight:
     """Return a measurement of jobs in flight."""
     return InFlight(
         jobs=jobs,
+        waves=1,
         workers=workers,
         submitted_s=1.0,
         answered_s=1.0,
         worker_p50_bytes=2e6,
         worker_p90_bytes=3e6,
+        idle_front_end_bytes=40_000_000,
         front_end_bytes=50_000_000,
+        cpu_ms_per_job=5.0,
+        loop_p99_ms=4.0,
+    )
+
+
+def instances(count: int) -> Instances:
+    """Return a measurement of several instances."""
+    return Instances(
+        instances=count,
+        jobs_per_s=200.0 * count,
+        cpu_ms_per_job=6.0,
+        database_cpu_ms_per_job=0.5,
+        bytes_per_instance=60e6,
+        database_bytes_per_instance=30e6,
+        loop_p99_ms=3.0,
     )
 
 
@@ -166,13 +185,13 @@ def test_the_document_has_a_place_for_every_section() -> None:
     """And filling it twice gives the same as filling it once."""
     results = Results(rounds=[a_round(0, "fresh", 100), a_round(0, "node", 20)], in_flight=[in_flight(2000, 2008)])
     once = fill(DOCUMENT.read_text(encoding="utf-8"), results)
-    assert all(text in once for text in sections(results).values())
+    assert all(sections(results)[name] in once for name in SHOWN)
     assert fill(once, results) == once
 
 
 def test_a_document_without_markers_is_refused() -> None:
     """Figures must not be lost in silence."""
-    with pytest.raises(ValueError, match="machine"):
+    with pytest.raises(ValueError, match="targets"):
         fill("no markers", Results())
 
 
@@ -188,10 +207,71 @@ def test_the_chart_is_well_formed_and_names_every_contender() -> None:
 
 def test_a_bar_that_would_dwarf_all_others_is_cut_and_says_so() -> None:
     """A process that costs a hundred times as much must not hide how the others compare."""
-    results = Results(rounds=[a_round(0, "fresh", 50), a_round(0, "reused", 60), a_round(0, "asyncio", 9000)])
+    results = Results(rounds=[a_round(0, "fresh", 50), a_round(0, "reused", 60), a_round(0, "uvloop", 9000)])
     texts = [one.text for one in ET.fromstring(draw(results)).iter() if one.tag.endswith("text")]  # noqa: S314 - ours
     assert "9000 (cut)" in texts
     assert "60" in texts
+
+
+def test_the_growth_chart_is_well_formed_and_has_every_point() -> None:
+    """Four curves over the jobs in flight, four over the instances; one that was not measured is empty."""
+    results = Results(in_flight=[in_flight(10, 12), in_flight(4000, 4008)], instances=[instances(1)])
+    for some, points in ((results, 4 * 2 + 4), (Results(), 0)):
+        chart = ET.fromstring(draw_growth(some))  # noqa: S314 - made by ourselves
+        assert len([one for one in chart.iter() if one.tag.endswith("circle")]) == points
+        assert len([one for one in chart.iter() if one.tag.endswith("polyline")]) == 8
+    texts = {one.text for one in ET.fromstring(draw_growth(results)).iter()}  # noqa: S314 - made by ourselves
+    assert {"4,000", "2,000", "2.00", "6.50"} <= texts  # in flight, jobs/s, MB a job, CPU with the database
+
+
+@pytest.mark.parametrize(
+    ("cores", "limit"),
+    [
+        ((0.6, 0.2, 0.8, 0.2, 0.1), "all 2 cores, most of it the workers"),
+        ((0.95, 0.0, 0.1, 0.4, 0.4), "all 2 cores, most of it the front end"),
+        ((0.95, 0.0, 0.0, 0.4, 0.3), "one core: the front end"),
+        ((0.2, 0.0, 0.1, 0.3, 0.92), "one core: the load"),
+        ((0.2, 0.0, 1.2, 0.1, 0.1), "no core: it waits"),
+    ],
+)
+def test_what_used_up_its_core_was_the_limit(cores: tuple[float, float, float, float, float], limit: str) -> None:
+    """One part that cannot use another core, or all cores together."""
+    front_end, fork_server, workers, job_server, load = cores
+    used = Cores(front_end=front_end, fork_server=fork_server, workers=workers, job_server=job_server, load=load)
+    assert limit_of(used, machine=2) == limit
+
+
+def test_more_cores_are_reckoned_from_what_runs_on_one() -> None:
+    """5 ms of the event loop for a job are 200 jobs/s an instance, which with 10 ms in all keep two cores busy."""
+    one = reckon([replace(a_round(0, "fresh", 100), cpu_ms_per_job=10.0)])
+    assert (one.front_end_ms, one.fork_server_ms, one.most_per_instance, one.cores_per_instance) == (
+        5.0,
+        2.5,
+        200.0,
+        2.0,
+    )
+    assert [one.instances_on(cores) for cores in (1, 4, 16)] == [1, 2, 8]
+    assert [one.jobs_per_s_on(cores) for cores in (1, 4, 16)] == [100.0, 400.0, 1600.0]
+
+
+def test_more_spares_are_compared_burst_by_burst() -> None:
+    """Each burst with the one beside it."""
+    results = Results(
+        fifty=[
+            Fifty(way=way, total_s=total_s)
+            for way, total_s in (("fresh", 0.5), (WITH_SPARES, 0.6), ("fresh", 1.0), (WITH_SPARES, 0.9))
+        ]
+    )
+    (one,) = [one for one in reached(results) if "64 spares" in one.target.title]
+    assert one.figure is not None
+    assert (one.figure.low, one.figure.high) == (pytest.approx(0.9), pytest.approx(1.2))
+
+
+def test_a_contender_that_cannot_take_part_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a line that names the package."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert "beam does not take part: there is no escript (apt install erlang-base)" in missing()
+    assert "beam" not in available()
 
 
 def test_only_a_whole_run_writes_the_documentation() -> None:

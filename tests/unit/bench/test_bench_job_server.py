@@ -8,7 +8,7 @@ import time
 from typing import Any
 from unittest.mock import Mock
 
-from bench.job_server import Connection, JobServer
+from bench.job_server import Connection, JobServer, rows
 from bench.wire import MessageReader, request, response
 
 
@@ -33,7 +33,14 @@ async def test_jobs_are_held_until_they_are_released() -> None:
     server = JobServer()
     for _ in range(3):
         _ask(server, "POST", "/start", {"callback": "http://127.0.0.1:1/callback/x", "hold": True})
-    assert _ask(server, "GET", "/held") == (200, {"held": 3})
+    status, found = _ask(server, "GET", "/held")
+    assert (status, found["held"]) == (200, 3)
+    assert found["last"] <= time.monotonic()
+
+
+def test_a_large_result_is_about_as_long_as_it_was_asked_to_be() -> None:
+    """Records, not one long string: they take longer to read."""
+    assert 0.98 * 2**20 < len(json.dumps(rows(2**20))) <= 2**20 + 2
 
 
 async def test_a_result_says_when_its_job_was_submitted() -> None:
