@@ -17,7 +17,6 @@ def main(fd: int) -> None:
     gc.disable()  # what it frees would leave holes, in which a worker's objects would lie (worker/before_fork/holes.py)
     sys.excepthook = _say
     ask_kernel()
-    load_without_fork_handlers()
     from shared.worker_config import WorkerConfig  # noqa: PLC0415
 
     channel = socket.socket(fileno=fd)
@@ -26,7 +25,8 @@ def main(fd: int) -> None:
         return
     config = WorkerConfig.decode(told)
     if config.max_jobs == 1 and not any(one.url.startswith("https:") for one in config.job_servers):
-        leave_out_tls()
+        leave_out_tls()  # first of all: asyncio would load it
+    load_without_fork_handlers()
     from worker.fork_server import main as serve  # noqa: PLC0415 - loads what is left
 
     serve(channel, config)
