@@ -34,7 +34,6 @@ def a_round(number: int, contender: str, jobs_per_s: float) -> Round:
         database_cpu_ms_per_job=0.0,
         p50_ms=1.0,
         p99_ms=2.0,
-        database_cpu_ms_per_job=0.0,
         cores=Cores(front_end=0.5, fork_server=0.25, workers=1.0, job_server=0.1, load=0.1),
     )
 
