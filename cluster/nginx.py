@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["FILE", "Times", "command", "is_installed", "replaced"]
+__all__ = ["FILE", "Times", "command", "command_for", "is_installed", "replaced"]
 
 FILE: Final = Path(__file__).resolve().parent.parent / "deploy" / "nginx.conf"
 
@@ -81,9 +81,13 @@ def command(
             ("/etc/ssl/certs/async-job-proxy.pem", str(pair[0])),
             ("/etc/ssl/private/async-job-proxy.key", str(pair[1])),
         )
+    return command_for(folder, site, connections=_CONNECTIONS * len(upstreams))
+
+
+def command_for(folder: Path, site: str, *, connections: int = _CONNECTIONS) -> list[str]:
+    """Write this site's configuration into `folder`; return the command that runs nginx with it, until SIGTERM."""
     (folder / "site.conf").write_text(site, encoding="utf-8")
     user = "user root;" if os.geteuid() == 0 else ""
-    connections = _CONNECTIONS * len(upstreams)
     main = folder / "main.conf"
     main.write_text(_AROUND.format(folder=folder, user=user, connections=connections), encoding="utf-8")
     return [_program() or "nginx", "-e", str(folder / "main.log"), "-p", str(folder), "-c", str(main)]

@@ -6,7 +6,7 @@
     ├── StrictJSONError          bytes that are not JSON as RFC 8259 and this proxy want it
     ├── RequestError             the client's request is invalid (4xx)
     │   └── ParameterError       one of its parameters is
-    ├── AdmissionError           no job was created, a later attempt may succeed (503)
+    ├── AdmissionError           no job was created, a later attempt may succeed (503, 429)
     ├── StoreUnavailableError    the store of jobs cannot be read or written now
     ├── TakenError               what a store has excludes what was to be recorded (proxy/store/protocol.py)
     ├── QueueError               the queue service did not do what it was asked
@@ -53,12 +53,14 @@ class Code(StrEnum):
     PAYLOAD_TOO_LARGE = "payload-too-large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type"
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
+    TOO_MANY_ATTEMPTS = "too-many-attempts"
     HEADERS_TOO_LARGE = "headers-too-large"
     INTERNAL_ERROR = "internal-error"
     NOT_IMPLEMENTED = "not-implemented"
     OVERLOADED = "overloaded"
     NO_WORKER = "no-worker"
     JOURNAL_UNAVAILABLE = "journal-unavailable"
+    INTAKE_PAUSED = "intake-paused"
     SHUTTING_DOWN = "shutting-down"
     HTTP_VERSION_NOT_SUPPORTED = "http-version-not-supported"
     WORKER_DIED = "worker-died"

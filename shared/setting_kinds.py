@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from decouple import strtobool
@@ -20,8 +20,10 @@ from decouple import strtobool
 from shared.database_url import is_database, shown
 
 __all__ = [
+    "ADMIN_KEYS",
     "BOOLEAN",
     "CALLBACK_URL",
+    "HEADER",
     "HOST",
     "JOURNAL",
     "KEYS",
@@ -35,6 +37,8 @@ __all__ = [
     "QUEUE_URL",
     "QUEUE_URLS",
     "URL",
+    "USERS",
+    "AdminKey",
     "Kind",
     "number",
     "one_of",
@@ -46,6 +50,23 @@ _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 #: RFC 3986 does not allow these in a URL, and libraries treat them differently.
 _NOT_IN_A_URL: Final = frozenset(' "<>\\^`{|}')
 _COMMENT: Final = re.compile(r"\s#")
+#: How people and programs that look after the proxy are called.
+_USER: Final = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
+#: So many at least: what is shorter can be guessed.
+_ADMIN_KEY_CHARACTERS: Final = 16
+_HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+#: What decides who is served, and what it is called, before anybody asks who the operator is.
+_TAKEN_HEADERS: Final = frozenset({"authorization", "cookie", "host", "origin"})
+
+
+class AdminKey(NamedTuple):
+    """A key for the admin address."""
+
+    #: Whose it is.
+    name: str
+    #: `look` or `act`.
+    role: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +233,29 @@ def _keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+def _admin_keys(text: str) -> tuple[AdminKey, ...]:
+    keys = []
+    for entry in _keys(text):
+        name, role, key = entry.split(":", 2)  # a ValueError, if there are not three
+        if not _USER.fullmatch(name) or role not in {"look", "act"} or len(key) < _ADMIN_KEY_CHARACTERS:
+            raise ValueError
+        keys.append(AdminKey(name, role, key))
+    return tuple(keys)
+
+
+def _header(text: str) -> str:
+    if text and (not _HEADER.fullmatch(text) or text.lower() in _TAKEN_HEADERS):
+        raise ValueError
+    return text.lower()
+
+
+def _users(text: str) -> tuple[str, ...]:
+    users = tuple(name.strip() for name in text.split(",")) if text else ()
+    if any(name != "*" and not _USER.fullmatch(name) for name in users):
+        raise ValueError
+    return users
+
+
 def _name(text: str) -> str:
     if len(text) > _MAX_NAME or any(c.isspace() for c in text):
         raise ValueError
@@ -246,3 +290,10 @@ NETWORKS: Final = Kind(
 )
 PROFILE: Final = Kind(read=_profile, takes="the name of a file in profiles/, or a path to a .toml file")
 KEYS: Final = Kind(read=_keys, takes="keys of printable ASCII without spaces and quotes, separated by commas")
+ADMIN_KEYS: Final = Kind(
+    read=_admin_keys,
+    takes="NAME:look:KEY or NAME:act:KEY, separated by commas, each key of 16 or more characters of printable ASCII "
+    "without spaces and quotes, or nothing",
+)
+HEADER: Final = Kind(read=_header, takes="the name of a header, or nothing")
+USERS: Final = Kind(read=_users, takes="names, separated by commas, or * for all, or nothing")

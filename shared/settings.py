@@ -16,13 +16,18 @@ from shared import env_file as dot_env
 from shared import setting_kinds as kinds
 from shared.errors import SettingsError
 from shared.keys_file import read_keys
-from shared.setting_kinds import Kind
+from shared.setting_kinds import AdminKey, Kind
 from shared.spelling import nearest
 
 __all__ = ["Settings", "Variable", "load", "misspelt", "variables"]
 
 #: SQS hides a message for at most 12 hours, and it is hidden for 15 s longer than its job may take.
 _LONGEST_SQS_JOB_S: Final = 43_180
+#: What has a file with more of it: what a line of that file takes.
+_KEYS: Final = (
+    ("api_keys", kinds.KEYS, "one key of printable ASCII without spaces"),
+    ("admin_keys", kinds.ADMIN_KEYS, "NAME:look:KEY or NAME:act:KEY, the key of 16 or more characters without spaces"),
+)
 #: The user name and password in a URL, which are not shown.
 #: So much of a value is shown where it is refused.
 _SHOWN: Final = 200
@@ -66,7 +71,8 @@ class Settings:
     admin_host: str = _variable(
         "127.0.0.1",
         kinds.HOST,
-        "The address to listen on for operators: dashboard, metrics, workers. Nobody else should be able to reach it.",
+        "The address to listen on for operators: dashboard, metrics, workers. Without `ADMIN_KEYS` or "
+        "`ADMIN_USER_HEADER` nobody else should be able to reach it.",
     )
     admin_port: int | None = _variable(
         "3001",
@@ -150,6 +156,39 @@ class Settings:
         "",
         kinds.MEMBERS,
         "Members whose values `RECORD_BODIES` masks as well, wherever they are in a body, separated by commas.",
+    )
+    admin_keys: tuple[AdminKey, ...] = _variable(
+        "",
+        kinds.ADMIN_KEYS,
+        "Keys for the admin address, sent as `Authorization: Bearer KEY` or typed at its log-in page: `look` sees "
+        "everything, `act` may stop jobs, pause and drain as well. Several entries may have one name, so that a key "
+        "can be replaced without an interruption. Without this and `ADMIN_USER_HEADER`, whoever reaches the address "
+        "may do everything.",
+        secret=True,
+        section="Operators",
+    )
+    admin_keys_file: str = _variable(
+        "",
+        kinds.PATH,
+        "A file with further admin keys, `NAME:ROLE:KEY`, one a line. SIGHUP reads it again, and ends the sessions of "
+        "keys that are gone.",
+    )
+    admin_user_header: str = _variable(
+        "",
+        kinds.HEADER,
+        "The header in which a gateway that has logged operators in names them, such as `X-Forwarded-User`. It is "
+        "believed from `ADMIN_TRUSTED_PEERS` alone, and the gateway has to remove it from what others send.",
+    )
+    admin_trusted_peers: tuple[IPv4Network | IPv6Network, ...] = _variable(
+        "",
+        kinds.NETWORKS,
+        "The addresses of the gateways of `ADMIN_USER_HEADER`. On the admin address their `X-Forwarded-For`, `-Proto`, "
+        "`-Host` and `-Prefix` are believed as well, as if they were in `TRUSTED_PROXIES`.",
+    )
+    admin_acting_users: tuple[str, ...] = _variable(
+        "",
+        kinds.USERS,
+        "Which of the operators that `ADMIN_USER_HEADER` names may act; `*`: all of them. The others may look.",
     )
     job_server_url: str = _variable(
         "",
@@ -316,11 +355,13 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
     for names, check in _TOGETHER:
         if all(name in values for name in names):
             troubles += check(*(values[name] for name in names))
-    if values.get("api_keys_file") and "api_keys" in values:
-        try:
-            values["api_keys"] += read_keys(Path(values["api_keys_file"]))
-        except SettingsError as exc:
-            troubles.append(str(exc))
+    for name, kind, line_takes in _KEYS:
+        if values.get(f"{name}_file") and name in values:
+            try:
+                values[name] += read_keys(f"{name}_file".upper(), Path(values[f"{name}_file"]), kind, line_takes)
+            except SettingsError as exc:
+                troubles.append(str(exc))
+    troubles += _admin_keys_differ(values.get("admin_keys", ()))
     if troubles:
         raise SettingsError("\n".join(troubles))
     return Settings(**values)
@@ -386,6 +427,23 @@ def _no_port(port: int | None, callback_port: int | None, queue: str) -> Iterato
         yield "CALLBACK_PORT: got nothing, takes a port where PORT is empty"
 
 
+def _admin_keys_differ(keys: tuple[AdminKey, ...]) -> Iterator[str]:
+    """A key says who somebody is, and a name what they may do."""
+    roles: dict[str, str] = {}
+    if len({key.key for key in keys}) < len(keys):
+        yield "ADMIN_KEYS, ADMIN_KEYS_FILE: got one key twice, takes each once"
+    for key in keys:
+        if roles.setdefault(key.name, key.role) != key.role:
+            yield f"ADMIN_KEYS, ADMIN_KEYS_FILE: got two roles for {key.name!r}, takes one for each name"
+
+
+def _admin_users(header: str, peers: tuple[IPv4Network | IPv6Network, ...], acting: tuple[str, ...]) -> Iterator[str]:
+    if bool(header) is not bool(peers):
+        yield "ADMIN_USER_HEADER, ADMIN_TRUSTED_PEERS: got one of them, takes both or neither"
+    if acting and not header:
+        yield "ADMIN_ACTING_USERS: got names, takes effect only with ADMIN_USER_HEADER"
+
+
 def _admin_port(port: int | None, admin_port: int | None) -> Iterator[str]:
     if admin_port and admin_port == port:
         yield f"ADMIN_PORT: got '{admin_port}', takes a port other than PORT"
@@ -406,6 +464,7 @@ _TOGETHER: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[str]]], ...
     (("job_server_cafile",), _cafile),
     (("sqs_queue_url", "sqs_reply_queue_url", "sqs_reply_to", "journal", "job_timeout"), _queues),
     (("port", "callback_port", "sqs_queue_url"), _no_port),
+    (("admin_user_header", "admin_trusted_peers", "admin_acting_users"), _admin_users),
     (("port", "admin_port"), _admin_port),
     (("callback_host", "callback_port"), _callback_host),
     (("port", "admin_port", "callback_port"), _callback_port),

@@ -38,7 +38,9 @@ _WHERE: Final = {
 _OPERATORS_ABOUT: Final = """
 ## Operators
 
-These routes are on `ADMIN_PORT`. They ask for no key: nobody but operators should be able to reach the address.
+These routes are on `ADMIN_PORT`. With `ADMIN_KEYS` or `ADMIN_USER_HEADER`, `GET` needs the role `look` and all else the
+role `act`, but for `/login`, `/logout` and `/static/`. Without them nobody is asked who they are, and nobody but
+operators should be able to reach the address ([security.md](security.md)).
 
 """
 _PARAMETERS_ABOUT: Final = """
@@ -89,7 +91,7 @@ def _shown(path: str) -> str:
 
 
 def _operators() -> Iterator[tuple[str, ...]]:
-    for source in sorted(_OPERATORS.glob("*.py")):
+    for source in sorted(_OPERATORS.rglob("*.py")):
         for node in ast.parse(source.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 found = _DOCSTRING.match(ast.get_docstring(node) or "")

@@ -36,8 +36,9 @@ class Alive:
 class Ready:
     """`GET /readyz`: 503 while every job would be refused for longer than a moment, or soon will be.
 
-    That is while draining or about to, and while no worker can be started, nothing recorded, or the machine is short of
-    something. MAX_JOBS jobs in flight are no reason: the next one that ends makes room.
+    That is while draining or about to, while operators have paused the intake, and while no worker can be started,
+    nothing recorded, or the machine is short of something. MAX_JOBS jobs in flight are no reason: the next one that
+    ends makes room.
     """
 
     def __init__(self, dispatcher: Dispatcher, store: JobStore, on_hold: Callable[[], str], headroom: Headroom) -> None:
@@ -53,6 +54,8 @@ class Ready:
         """Answer whether jobs should be sent here."""
         if self._dispatcher.draining or self.leaving:
             await send_problem(scope, send, problems.make(Code.SHUTTING_DOWN, "the proxy is shutting down"))
+        elif self._dispatcher.pause.since is not None:
+            await send_problem(scope, send, problems.make(Code.INTAKE_PAUSED, "an operator has paused the proxy"))
         elif on_hold := self._on_hold():
             await send_problem(scope, send, problems.make(Code.NO_WORKER, on_hold))
         elif self._store.trouble:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["Forwarded"]
+__all__ = ["Forwarded", "comes_from"]
 
 #: A path prefix, without anything that could lead elsewhere or has a meaning in JSON or HTML.
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
@@ -35,15 +35,13 @@ class Forwarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] == "http" and self._is_trusted(_address(_peer(scope))):
+        if scope["type"] == "http" and comes_from(scope, self._trusted):
             scope = self._as_sent(scope)
         await self._app(scope, receive, send)
 
-    def _is_trusted(self, address: IPv4Address | IPv6Address | None) -> bool:
-        return address is not None and any(address in network for network in self._trusted)
-
     def _as_sent(self, scope: Scope) -> Scope:
         seen = dict(scope)
+        seen["gateway"] = scope["client"]
         scheme = _last(scope, b"x-forwarded-proto").lower()
         if scheme in {"http", "https"}:
             seen["scheme"] = scheme
@@ -66,17 +64,24 @@ class Forwarded:
             address = _address(entry.strip())
             if address is None:
                 return ""
-            if not self._is_trusted(address):
+            if not _is_in(address, self._trusted):
                 return str(address)
         return ""
 
 
+def comes_from(scope: Scope, networks: Collection[IPv4Network | IPv6Network]) -> bool:
+    """Return whether a request was sent to this proxy from one of the networks, whatever it says of itself."""
+    peer = scope.get("gateway") or scope.get("client")
+    address = _address(str(peer[0])) if peer else None
+    return address is not None and _is_in(address, networks)
+
+
+def _is_in(address: IPv4Address | IPv6Address, networks: Collection[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks)
+
+
 def _last(scope: Scope, name: bytes) -> str:
     return ",".join(headers_of(scope, name)).rpartition(",")[2].strip()
-
-
-def _peer(scope: Scope) -> str:
-    return str(scope["client"][0]) if scope.get("client") else ""
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

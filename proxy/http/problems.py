@@ -50,15 +50,16 @@ TABLE: Final = MappingProxyType(
             "Fix the client, or whatever is between it and the proxy; `detail` says what is wrong.",
         ),
         Code.UNAUTHORIZED: _entry(
-            401, 401, "An API key is required",
-            "The request has no API key that this proxy knows.",
-            "Send `Authorization: Bearer <key>` with a key from the proxy's operator.",
+            401, 401, "A key is required",
+            "The request has no API key that this proxy knows; on the admin address, no admin key and no session.",
+            "Send `Authorization: Bearer <key>` with a key from the proxy's operator; operators' browsers log in at "
+            "`/login`.",
         ),
         Code.FORBIDDEN: _entry(
             403, 403, "The admin address refuses this request",
-            "The request would change something and did not come from the dashboard's own page, or its `Host` is not a "
-            "name of the admin address.",
-            "Use the dashboard, or send the headers that it sends; use an IP address, `localhost`, `ADMIN_HOST` "
+            "The request would change something, and did not come from the dashboard's own page or from somebody who "
+            "may act; or its `Host` is not a name of the admin address.",
+            "Use the dashboard, or send an admin key of the role `act`; use an IP address, `localhost`, `ADMIN_HOST` "
             "or one of `ADMIN_NAMES` in the URL.",
         ),
         Code.NOT_FOUND: _entry(
@@ -92,6 +93,12 @@ TABLE: Final = MappingProxyType(
             "may have run: `submitted` is `unknown`.",
             "Use one key for one job, and a new key for a new job.",
         ),
+        Code.TOO_MANY_ATTEMPTS: _entry(
+            429, 429, "Too many wrong keys",
+            "So many wrong admin keys came from this address that no key from there is looked at for a while.",
+            "Send the right key after `Retry-After` seconds. If others share the address: it may be a gateway's, and "
+            "`TRUSTED_PROXIES` has the proxy tell its clients apart.",
+        ),
         Code.HEADERS_TOO_LARGE: _entry(
             431, 431, "The headers are too large",
             "The request line and the headers are larger than 16 KiB, or there are more than 100 headers. The "
@@ -124,6 +131,11 @@ TABLE: Final = MappingProxyType(
             "The file that remembers jobs cannot be read or written. Nothing was submitted for this request; jobs in "
             "flight continue.",
             "Retry after `Retry-After` seconds; if it keeps failing, the log says what is wrong with the file.",
+        ),
+        Code.INTAKE_PAUSED: _entry(
+            503, 503, "The proxy takes no new jobs for now",
+            "An operator has paused it. Jobs in flight go on, and can be asked for. No job was created.",
+            "Retry after `Retry-After` seconds, or at another instance.",
         ),
         Code.SHUTTING_DOWN: _entry(
             503, 503, "The proxy is shutting down",
@@ -239,7 +251,7 @@ def make(
     if parameter is not None:
         document["parameter"] = parameter
     headers = [(b"job-id", job_id.encode())] if job_id else []
-    if status == 503:  # noqa: PLR2004 - the status that promises another attempt is worth it
+    if status in {429, 503}:  # the ones that promise that another attempt is worth it
         headers.append((b"retry-after", b"%d" % (retry_after_s or _DEFAULT_RETRY_AFTER_S)))
     if code is Code.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))

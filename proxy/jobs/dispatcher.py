@@ -33,6 +33,7 @@ from proxy.jobs import log_lines
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_id, new_token, token_hash
 from proxy.jobs.left_open import LeftOpen, adopt, never_submitted
+from proxy.jobs.pause import Pause
 from proxy.jobs.recorder import Recorder
 from proxy.jobs.trail import trail_of
 from proxy.store.protocol import TakenError
@@ -106,6 +107,8 @@ class Dispatcher:
         #: Jobs whose keys are being claimed: they are in flight soon.
         self._claiming = 0
         self.draining = False
+        #: Whether operators want no new jobs.
+        self.pause = Pause()
         #: Jobs of other instances that are gone.
         self.taken_over = 0
 
@@ -113,6 +116,7 @@ class Dispatcher:
         """Raise AdmissionError if a job would not be accepted now."""
         if self.draining:
             raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and accepts no new jobs")
+        self.pause.check()
         if len(self._in_flight) + self._claiming >= self._max_jobs:
             raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, which is the limit")
         if self._store.trouble:

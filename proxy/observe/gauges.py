@@ -82,6 +82,8 @@ class LiveMetrics(Collector):
         yield _labelled_gauge("jobs_in_flight", "Jobs in flight by state.", "state", values)
         yield _gauge("jobs_limit", "The limit of jobs in flight: MAX_JOBS.", self._max_jobs)
         yield _gauge("draining", "1 while the proxy is draining: it accepts no new jobs.", draining)
+        paused = self._dispatcher.pause.since is not None
+        yield _gauge("intake_paused", "1 while operators have paused the intake of new jobs.", paused)
 
     def _of_calls(self) -> Metric:
         calls = CounterMetricFamily(

@@ -151,6 +151,20 @@ class Check:
         else:
             words = "none needed: anybody who can reach HOST, PORT can run jobs; set API_KEYS"
             self._found(Verdict.WARNING, "keys", words)
+        if settings.admin_port is not None:
+            self._admin_keys()
+
+    def _admin_keys(self) -> None:
+        settings = self._settings
+        if settings.admin_keys or settings.admin_user_header:
+            known = [f"one of {len(settings.admin_keys)} keys"] if settings.admin_keys else []
+            known += [f"named in {settings.admin_user_header}"] if settings.admin_user_header else []
+            self._found(Verdict.OK, "admin keys", f"operators are known by {', or '.join(known)}")
+        elif is_loopback(f"http://{settings.admin_host}/"):
+            self._found(Verdict.OK, "admin keys", "none needed, and only this machine can connect")
+        else:
+            words = "none needed: anybody who can reach ADMIN_HOST, ADMIN_PORT can stop jobs; set ADMIN_KEYS"
+            self._found(Verdict.WARNING, "admin keys", words)
 
     async def _listen(self) -> None:
         try:

@@ -116,7 +116,8 @@ class FrontEnd:
         app, listeners = await _serve(
             settings, self._job_servers, pool, store, peers, self._callbacks, sockets, queue_service
         )
-        self._reload = Reload(self._settings, self._read, app.authorization, listeners.values())
+        app.drain.begin = self._on_drain
+        self._reload = Reload(self._settings, self._read, app.authorization, app.gate, listeners.values())
         _tune_garbage_collection()
         self._stall_watch.start()
         _warn_of_misspelt()
@@ -128,6 +129,7 @@ class FrontEnd:
             **urls,
             job_server="embedded" if self._job_server else shown(self._job_servers[0].url),
             api_keys=len(settings.api_keys),
+            admin_keys=len(settings.admin_keys),
             version=VERSION,
             pid=os.getpid(),
         )
@@ -157,6 +159,9 @@ class FrontEnd:
     def _on_stop(self, number: signal.Signals) -> None:
         self._stopped_by = number
         self._stopping.set()
+
+    def _on_drain(self) -> None:
+        self._on_stop(signal.SIGTERM)
 
     def _on_reload(self) -> None:
         if self._reload is not None:  # else the start is under way, and reads everything anyway

@@ -17,12 +17,15 @@ from shared.errors import SettingsError
 
 if TYPE_CHECKING:
     from proxy.api.clients.authorization import Authorization
+    from proxy.api.operators.access.gate import Gate
     from proxy.http.server import Listener
     from shared.settings import Settings
 
 __all__ = ["Reload"]
 
-_RELOADED: Final = frozenset({"api_keys", "api_keys_file", "tls_certfile", "tls_keyfile"})
+_RELOADED: Final = frozenset(
+    {"admin_keys", "admin_keys_file", "api_keys", "api_keys_file", "tls_certfile", "tls_keyfile"}
+)
 
 
 class Reload:
@@ -33,12 +36,14 @@ class Reload:
         settings: Settings,
         read: Callable[[], Settings],
         authorization: Authorization,
+        gate: Gate,
         listeners: Collection[Listener],
     ) -> None:
         """`settings` are those in effect; `read` returns them as they are now, or raises SettingsError."""
         self._settings = settings
         self._read = read
         self._authorization = authorization
+        self._gate = gate
         self._listeners = listeners
         self._task: asyncio.Task[None] | None = None
 
@@ -56,11 +61,13 @@ class Reload:
             log.event("error", "the reload failed, and nothing was changed", reason="; ".join(str(exc).splitlines()))
             return
         self._authorization.replace(fresh.api_keys)
+        self._gate.replace(fresh.admin_keys)
         changed = [f.name for f in fields(fresh) if getattr(fresh, f.name) != getattr(self._settings, f.name)]
         log.event(
             "info",
             "reloaded certificate and keys",
             api_keys=len(fresh.api_keys),
+            admin_keys=len(fresh.admin_keys),
             tls=bool(fresh.tls_certfile),
             needs_restart=[name.upper() for name in changed if name not in _RELOADED],
         )
@@ -73,4 +80,6 @@ class Reload:
             raise SettingsError("TLS_CERTFILE, TLS_KEYFILE: TLS cannot be switched on or off without a restart")
         if self._settings.api_keys and not fresh.api_keys:
             raise SettingsError("API_KEYS: the proxy cannot be opened to everybody without a restart")
+        if self._gate.is_guarded and not fresh.admin_keys and not self._settings.admin_user_header:
+            raise SettingsError("ADMIN_KEYS: the admin address cannot be opened to everybody without a restart")
         return fresh

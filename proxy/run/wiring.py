@@ -16,8 +16,15 @@ from proxy.api.clients.post_job import QueueJob
 from proxy.api.description import openapi
 from proxy.api.description.docs_page import DocsPage, ProblemPage
 from proxy.api.operators import admin, dashboard
+from proxy.api.operators.access import log_in
+from proxy.api.operators.access.access import Access
+from proxy.api.operators.access.gate import Gate, GatewayUsers
+from proxy.api.operators.access.headers import SafeHeaders
 from proxy.api.operators.asking import AskJobServer
+from proxy.api.operators.audit import Audit
 from proxy.api.operators.instances import InstancesView
+from proxy.api.operators.intake import Drain, IntakeView
+from proxy.api.operators.intake import routes as intake_routes
 from proxy.api.operators.list_jobs import ListJobs
 from proxy.api.operators.snapshots import Snapshots
 from proxy.api.operators.status import Status
@@ -69,8 +76,12 @@ class App:
     in_flight: InFlight
     #: Who may run jobs; its keys can be replaced.
     authorization: Authorization
+    #: Who may look and act on the admin address; its keys can be replaced.
+    gate: Gate
     #: What load balancers ask.
     ready: health.Ready
+    #: What operators end the process with.
+    drain: Drain
     store: JobStore
     pool: Pool
     callback_route: CallbackRoute
@@ -197,8 +208,13 @@ def create_app(
         queue=consumer.counts.shown if consumer else None,
         instances=InstancesView(store, dispatcher, elsewhere).shown if peers is not None else None,
     )
+    audit = Audit()
+    gate = Gate(settings.admin_keys, _gateway_users(settings), audit)
+    drain = Drain(IntakeView(dispatcher, in_flight, ready))
     find = dashboard.FindJob(in_flight, observers.history, store, authorization, bodies)
     admin_routes = [
+        *intake_routes(dispatcher, drain),
+        *log_in.routes(gate, audit),
         Route("/jobs", ListJobs(in_flight, store, authorization), methods=["GET"]),
         Route("/workers", admin.Workers(pool.status), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observers.metrics), methods=["GET"]),
@@ -213,11 +229,13 @@ def create_app(
         callbacks=_app(
             settings, [*callbacks, *(health_routes if settings.port is None else [healthz])], observers, strays=strays
         ),
-        admin=_app(settings, admin_routes, observers, names=(settings.admin_host, *settings.admin_names)),
+        admin=_admin_app(settings, Access(Router(admin_routes, redirect_slashes=False), gate, audit), observers),
         dispatcher=dispatcher,
         in_flight=in_flight,
         authorization=authorization,
+        gate=gate,
         ready=ready,
+        drain=drain,
         store=store,
         pool=pool,
         callback_route=callback_route,
@@ -232,14 +250,29 @@ def _app(
     routes: list[Route],
     observers: Observers,
     *,
-    names: Sequence[str] = (),
     strays: ASGIApp | None = None,
     documentation: str = "",
 ) -> ASGIApp:
-    """Return an application with these routes and `strays` for all else; `names`: the only ones it may be asked by."""
+    """Return an application with these routes and `strays` for all else."""
     # Only the router: the two layers of a Starlette application would do what the guard does a second time.
     app: ASGIApp = Router(routes, redirect_slashes=False, default=strays)
-    if names:
-        app = admin.OwnNames(app, names)
     app = Guard(app, observers.request_refused, documentation)
     return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
+
+
+def _admin_app(settings: Settings, access: Access, observers: Observers) -> ASGIApp:
+    """Return the application for operators, which is asked only by the address's own names."""
+    app: ASGIApp = admin.OwnNames(access, (settings.admin_host, *settings.admin_names))
+    app = SafeHeaders(Guard(app, observers.request_refused))
+    trusted = (*settings.trusted_proxies, *settings.admin_trusted_peers)
+    return Forwarded(app, trusted) if trusted else app
+
+
+def _gateway_users(settings: Settings) -> GatewayUsers | None:
+    if not settings.admin_user_header:
+        return None
+    return GatewayUsers(
+        header=settings.admin_user_header,
+        peers=settings.admin_trusted_peers,
+        acting=settings.admin_acting_users,
+    )

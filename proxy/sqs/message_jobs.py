@@ -171,7 +171,7 @@ class MessageJobs:
             await self._refuse(message, exc.code, exc.detail, submitted, until)
             return
         except AdmissionError as exc:
-            at_once = exc.code is Code.SHUTTING_DOWN
+            at_once = exc.code in {Code.SHUTTING_DOWN, Code.INTAKE_PAUSED}  # another instance may have it
             await self._give_back(message, 0 if at_once else _pause_s(message), until, reason=str(exc.code))
             return
         except StoreUnavailableError:

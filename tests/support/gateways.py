@@ -16,7 +16,7 @@ from cluster.nginx import Times
 from tests.support.proxy_process import ROOT
 from tests.support.waiting import eventually_blocking
 
-__all__ = ["FILES", "Gateway", "Times", "accepts", "running"]
+__all__ = ["FILES", "Gateway", "Times", "accepts", "running", "running_admin"]
 
 FILES: Final = {"nginx": nginx.FILE, "haproxy": ROOT / "deploy" / "haproxy.cfg"}
 
@@ -56,11 +56,43 @@ def running(
     place = _Place(port=port, upstreams=upstreams, folder=folder, times=times or Times())
     make = _nginx if name == "nginx" else _haproxy
     command = make(place, (certificate, key) if tls else None)
+    with _run(command, name, port, folder, certificate, "https" if tls else "http") as gateway:
+        yield gateway
+
+
+@contextlib.contextmanager
+def running_admin(port: int, proxy: str, folder: Path, users: Path | None = None) -> Iterator[Gateway]:
+    """Start deploy/nginx-admin.conf, which listens on `port` and passes on to the admin address of `proxy`.
+
+    With `users`, a file as auth_basic reads it, nginx logs operators in.
+    """
+    certificate, key = _certificate_in(folder)
+    site = nginx.replaced(
+        (ROOT / "deploy" / "nginx-admin.conf").read_text(encoding="utf-8"),
+        ("listen 443 ssl http2;", f"listen 127.0.0.1:{port} ssl;"),
+        ("http://127.0.0.1:3001/", f"{proxy}/"),
+        ("/etc/ssl/certs/async-job-proxy.pem", str(certificate)),
+        ("/etc/ssl/private/async-job-proxy.key", str(key)),
+    )
+    if users is not None:
+        site = nginx.replaced(
+            site,
+            ('X-Forwarded-User "";', "X-Forwarded-User $remote_user;"),
+            ("# auth_basic ", "auth_basic "),
+            ("# auth_basic_user_file /etc/nginx/operators;", f"auth_basic_user_file {users};"),
+            ("# proxy_set_header     Authorization", "proxy_set_header     Authorization"),
+        )
+    site = f"access_log {folder}/access.log;\n{site}"
+    with _run(nginx.command_for(folder, site), "nginx", port, folder, certificate, "https") as gateway:
+        yield gateway
+
+
+@contextlib.contextmanager
+def _run(command: list[str], name: str, port: int, folder: Path, certificate: Path, scheme: str) -> Iterator[Gateway]:
     with (folder / "output.log").open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         eventually_blocking(lambda: process.poll() is not None or accepts(port))
-        scheme = "https" if tls else "http"
         gateway = Gateway(name=name, url=f"{scheme}://127.0.0.1:{port}", folder=folder, certificate=certificate)
         assert process.poll() is None, gateway.log
         yield gateway

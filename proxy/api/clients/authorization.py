@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import TYPE_CHECKING
 
-from proxy.http.asgi import header
+from proxy.api import bearer
 from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
@@ -19,11 +17,11 @@ class Authorization:
     """Admits clients with one of the keys, or everybody if there are no keys."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
-        self._hashes = [_hash(key) for key in keys]
+        self._hashes = [bearer.hash_of(key) for key in keys]
 
     def replace(self, keys: tuple[str, ...]) -> None:
         """Let in who has one of these keys, from the next request on."""
-        self._hashes = [_hash(key) for key in keys]
+        self._hashes = [bearer.hash_of(key) for key in keys]
 
     @property
     def holders(self) -> tuple[bytes, ...]:
@@ -38,14 +36,7 @@ class Authorization:
         """
         if not self._hashes:
             return b""
-        scheme, _, key = header(scope, b"authorization").partition(" ")
-        given = _hash(key.strip())
-        # Every key is compared, each in constant time, so that the time reveals nothing about any of them.
-        known = [hmac.compare_digest(given, wanted) for wanted in self._hashes]
-        if scheme.lower() != "bearer" or not any(known):
+        given = bearer.sent_with(scope)
+        if given is None or bearer.find(given, self._hashes) is None:
             raise RequestError(Code.UNAUTHORIZED, "send `Authorization: Bearer <key>` with a valid key")
         return given
-
-
-def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from proxy.api.operators.dashboard import check_same_origin
 from proxy.api.operators.pages import DATA_HEADERS
 from proxy.http.asgi import send_response
 from shared.errors import Code, RequestError
@@ -32,7 +31,6 @@ class AskJobServer:
         Raises:
             RequestError: no such job is in flight at this instance.
         """
-        check_same_origin(scope)
         job = self._in_flight.by_id(scope["path_params"]["id"])
         if job is None:
             raise RequestError(Code.NOT_FOUND, "no such job is in flight at this instance")

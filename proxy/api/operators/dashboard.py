@@ -1,9 +1,4 @@
-"""What the operators' pages ask for: events, the search for a job, and the one thing that it can change.
-
-Stopping a job is protected from other sites' pages, which a browser on the operator's machine would let send requests
-here: the request needs a header that only a script of this address can add, and its origin has to be the address that
-it is sent to. admin.py makes sure that this address is not a stranger's domain (DNS rebinding).
-"""
+"""What the operators' pages ask for: events, the search for a job, and the one thing that it can change."""
 
 from __future__ import annotations
 
@@ -16,10 +11,11 @@ from starlette.routing import Route
 
 from proxy.api.clients.idempotency_key import hash_of_key
 from proxy.api.operators import pages
+from proxy.api.operators.access.operator import operator_of
 from proxy.api.operators.pages import DATA_HEADERS
 from proxy.api.operators.watchers import Watchers
 from proxy.api.operators.whole_job import in_flight, of_past, on_record
-from proxy.http.asgi import ClientGoneError, header, send_response
+from proxy.http.asgi import ClientGoneError, send_response
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 
@@ -37,7 +33,7 @@ if TYPE_CHECKING:
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
-__all__ = ["Events", "FindJob", "StopJob", "check_same_origin", "routes"]
+__all__ = ["Events", "FindJob", "StopJob", "routes"]
 
 #: A page that reads nothing for this long is disconnected.
 _PATIENCE_S: Final = 10.0
@@ -174,7 +170,7 @@ class FindJob:
 
 
 class StopJob:
-    """`POST /jobs/<id>/stop`: cancel a job; accepted from the dashboard's own page only."""
+    """`POST /jobs/<id>/stop`: cancel a job."""
 
     def __init__(self, dispatcher: Dispatcher, elsewhere: Elsewhere, find: FindJob) -> None:
         self._dispatcher = dispatcher
@@ -183,30 +179,17 @@ class StopJob:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Stop the job and answer with its state."""
-        check_same_origin(scope)
-        job_id = scope["path_params"]["id"]
-        job = self._dispatcher.cancel(job_id, by="an operator")
+        job_id, by = scope["path_params"]["id"], operator_of(scope).words
+        job = self._dispatcher.cancel(job_id, by=by)
         if job is None:
-            await self._stop_elsewhere(job_id)
+            await self._stop_elsewhere(job_id, by)
         else:
             await asyncio.wait((job.outcome,), timeout=_STOP_WAIT_S)
         found = await self._find.find(job_id)
         await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", DATA_HEADERS)
 
-    async def _stop_elsewhere(self, job_id: str) -> None:
+    async def _stop_elsewhere(self, job_id: str, by: str) -> None:
         record = await self._find.record(job_id)
         if record is None or not record.owner or record.state is State.FINISHED:
             raise RequestError(Code.NOT_FOUND, "there is no such job in flight")
-        await self._elsewhere.cancel(record, by="an operator")
-
-
-def check_same_origin(scope: Scope) -> None:
-    """Raises RequestError if the request is not one of our own pages'."""
-    host = header(scope, b"host")
-    sound = (
-        header(scope, b"x-requested-by") == "dashboard"
-        and header(scope, b"origin") == f"{scope['scheme']}://{host}"
-        and header(scope, b"sec-fetch-site") in {"", "same-origin"}
-    )
-    if not sound:
-        raise RequestError(Code.FORBIDDEN, "only the dashboard's own pages can do that")
+        await self._elsewhere.cancel(record, by=by)

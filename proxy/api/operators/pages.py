@@ -26,18 +26,8 @@ _TYPES: Final = {
     ".js": b"text/javascript; charset=utf-8",
     ".svg": b"image/svg+xml",
 }
-#: Nothing from other hosts, no inline script or style, and text never becomes markup (Trusted Types).
-_POLICY: Final = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-    b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'"
-)
-#: For what a page asks for: only this address may read it, and nobody keeps it.
-DATA_HEADERS: Final = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-cache"),
-)
+#: For what a page asks for: nobody keeps it.
+DATA_HEADERS: Final = ((b"cache-control", b"no-store"),)
 
 
 class StaticFile:
@@ -49,11 +39,7 @@ class StaticFile:
         self._type = _TYPES[path.suffix]
         self._etag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
         # A browser asks each time whether it has the newest, and after an upgrade never mixes old files with new ones.
-        self._headers = (
-            (b"content-security-policy", _POLICY),
-            *DATA_HEADERS,
-            (b"etag", self._etag.encode()),
-        )
+        self._headers = ((b"cache-control", b"no-cache"), (b"etag", self._etag.encode()))
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the file, or that the browser has it already."""

@@ -40,5 +40,6 @@ class Status:
             "instance": self._instance,
             "started_at": self._started_at,
             "draining": self._dispatcher.draining,
+            "paused": self._dispatcher.pause.since is not None,
             "on_hold": self._on_hold(),
         }

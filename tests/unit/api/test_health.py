@@ -23,6 +23,11 @@ def draining(app: WholeApp) -> None:
     app.parts.dispatcher.draining = True
 
 
+def paused(app: WholeApp) -> None:
+    """An operator wants no jobs for a while."""
+    app.parts.dispatcher.pause.begin("anna", "the reason")
+
+
 def on_hold(app: WholeApp) -> None:
     """No worker can be started."""
     app.pool.on_hold = "no process ids"
@@ -41,6 +46,7 @@ def short_of_memory(app: WholeApp) -> None:
 REASONS = [
     (leaving, Code.SHUTTING_DOWN, "shutting down"),
     (draining, Code.SHUTTING_DOWN, "shutting down"),
+    (paused, Code.INTAKE_PAUSED, "an operator has paused"),
     (on_hold, Code.NO_WORKER, "no process ids"),
     (store_fails, Code.JOURNAL_UNAVAILABLE, "the disk is full"),
     (short_of_memory, Code.OVERLOADED, "memory"),

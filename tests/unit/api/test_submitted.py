@@ -237,6 +237,7 @@ MOMENTS: Final = (
 def all_is_well(app: App) -> None:
     """Nothing else is wrong."""
     app.parts.dispatcher.draining = False
+    app.parts.dispatcher.pause.end("")
     app.headroom.short_of = ""
     app.store.failing = app.store.hanging = app.broken_store.broken = False
     app.parts.authorization.replace(("secret",))
@@ -245,6 +246,11 @@ def all_is_well(app: App) -> None:
 def shutting_down(app: App) -> None:
     """The proxy drains."""
     app.parts.dispatcher.draining = True
+
+
+def paused(app: App) -> None:
+    """An operator wants no new jobs for now."""
+    app.parts.dispatcher.pause.begin("anna", "")
 
 
 def short_of_memory(app: App) -> None:
@@ -270,7 +276,7 @@ def the_api_key_has_changed(app: App) -> None:
 
 
 CIRCUMSTANCES: Final = (
-    all_is_well, shutting_down, short_of_memory, the_store_fails, the_store_has_a_bug, the_api_key_has_changed,
+    all_is_well, shutting_down, paused, short_of_memory, the_store_fails, the_store_has_a_bug, the_api_key_has_changed,
 )  # fmt: skip
 
 
@@ -317,6 +323,8 @@ def requests_about_a_job(app: App) -> Iterator[Request]:
     for listener, routes in app.routes:
         for route, method in itertools.product(routes, METHODS):
             if not names_a_job(route.path) and method != "POST":
+                continue
+            if route.path.startswith("/intake/"):  # which would change the circumstances of all that follow
                 continue
             takes_body = method in {"POST", "PUT"} and method in (route.methods or ())
             for headers, body in WITH_BODY if takes_body else WITHOUT_BODY:

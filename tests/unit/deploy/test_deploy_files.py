@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from proxy.jobs.in_flight import InFlight
+from proxy.jobs.pause import Pause
 from proxy.observe.counters import PREFIX, Metrics
 from proxy.observe.gauges import LiveMetrics
 from proxy.sqs.counts import Counts
@@ -67,7 +68,7 @@ def _samples(journal: Journal) -> dict[str, set[tuple[str, str]]]:
         LiveMetrics(
             pool_status=PoolStatus,
             in_flight=InFlight(),
-            dispatcher=cast("Any", SimpleNamespace(draining=False, taken_over=0)),
+            dispatcher=cast("Any", SimpleNamespace(draining=False, pause=Pause(), taken_over=0)),
             intake=cast("Any", SimpleNamespace(counts=Counter())),
             elsewhere=cast("Any", SimpleNamespace(callbacks=0, fenced=0)),
             calls=[{("cog", "submit", "refused"): 1}],

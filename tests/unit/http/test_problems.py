@@ -24,9 +24,11 @@ CONTRACT: Final = {
     "payload-too-large": (413, 413),
     "unsupported-media-type": (415, 415),
     "idempotency-key-reused": (422, 422),
+    "too-many-attempts": (429, 429),
     "overloaded": (503, 503),
     "no-worker": (503, 503),
     "journal-unavailable": (503, 503),
+    "intake-paused": (503, 503),
     "shutting-down": (503, 503),
     "worker-died": (500, 500),
     "deadline-exceeded": (500, 504),
@@ -117,11 +119,11 @@ def test_the_result_of_a_failed_job_stands_in_the_document_as_it_came() -> None:
 
 
 @pytest.mark.parametrize("code", Code)
-def test_only_a_503_says_when_to_come_again(code: Code) -> None:
-    """`Retry-After` is on every 503, at least 1 s, and on nothing else."""
+def test_only_a_429_and_a_503_say_when_to_come_again(code: Code) -> None:
+    """`Retry-After` is on every one, at least 1 s, and on nothing else."""
     headers = dict(problems.make(code, "because", retry_after_s=7).headers)
-    assert headers.get(b"retry-after") == (b"7" if CONTRACT[code][0] == 503 else None)
-    if CONTRACT[code][0] == 503:
+    assert headers.get(b"retry-after") == (b"7" if CONTRACT[code][0] in {429, 503} else None)
+    if CONTRACT[code][0] in {429, 503}:
         assert dict(problems.make(code, "because").headers)[b"retry-after"] == b"1"
 
 

@@ -38,6 +38,11 @@ async def its_end(instance: Instance, job: Job) -> Outcome:
 # --- admission -------------------------------------------------------------------------------------------------------
 
 
+def paused(instance: Instance) -> None:
+    """An operator wants no jobs for a while."""
+    instance.dispatcher.pause.begin("anna", "")
+
+
 def draining(instance: Instance) -> None:
     """The proxy shuts down."""
     instance.dispatcher.draining = True
@@ -63,6 +68,7 @@ def short_of_memory(instance: Instance) -> None:
     ("hinder", "code", "word"),
     [
         (draining, Code.SHUTTING_DOWN, "shutting down"),
+        (paused, Code.INTAKE_PAUSED, "an operator has paused"),
         (full, Code.OVERLOADED, "3 jobs"),
         (without_store, Code.JOURNAL_UNAVAILABLE, "the disk is full"),
         (short_of_memory, Code.OVERLOADED, "memory"),
@@ -81,7 +87,8 @@ async def test_a_job_that_is_not_admitted_leaves_nothing_behind(
         instance.submit()
 
     await nothing_moves()
-    assert (refusal.value.code, refusal.value.retry_after_s) == (code, 1)
+    retry_after_s = 30 if code is Code.INTAKE_PAUSED else 1  # a person ends that, and no moment
+    assert (refusal.value.code, refusal.value.retry_after_s) == (code, retry_after_s)
     after = (len(instance.in_flight), len(instance.notes.began), len(instance.stepped.ran), len(instance.store.puts))
     assert after == before
     with pytest.raises(AdmissionError):

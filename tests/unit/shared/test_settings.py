@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from shared.errors import SettingsError
+from shared.setting_kinds import AdminKey
 from shared.settings import Settings, load, variables
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent.parent
@@ -48,6 +49,11 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "CALLBACK_PORT": ("", None),
     "API_KEYS": ("", ()),
     "API_KEYS_FILE": ("", ""),
+    "ADMIN_KEYS": ("", ()),
+    "ADMIN_KEYS_FILE": ("", ""),
+    "ADMIN_USER_HEADER": ("", ""),
+    "ADMIN_TRUSTED_PEERS": ("", ()),
+    "ADMIN_ACTING_USERS": ("", ()),
     "DRAIN_DELAY": ("0", 0.0),
     "KEEP_ALIVE_TIMEOUT": ("100", 100.0),
     "LABEL_MEMBERS": ("account", ("account",)),
@@ -139,6 +145,18 @@ BAD_VALUES: Final = [
     ("API_KEYS", '"k1","k2"'),
     ("API_KEYS", "k1,'k2'"),
     ("API_KEYS", 'k"1'),
+    ("ADMIN_KEYS", "0123456789abcdef"),
+    ("ADMIN_KEYS", "anna:0123456789abcdef"),
+    ("ADMIN_KEYS", "anna:all:0123456789abcdef"),
+    ("ADMIN_KEYS", "anna:act:0123456789abcde"),
+    ("ADMIN_KEYS", ":act:0123456789abcdef"),
+    ("ADMIN_KEYS", "an na:act:0123456789abcdef"),
+    ("ADMIN_KEYS", "anna:act:0123456789abcdef,"),
+    ("ADMIN_USER_HEADER", "X User"),
+    ("ADMIN_USER_HEADER", "Cookie"),
+    ("ADMIN_USER_HEADER", "X_User"),
+    ("ADMIN_TRUSTED_PEERS", "gateway"),
+    ("ADMIN_ACTING_USERS", "an na"),
     ("ADMIN_NAMES", "ops.example:3001"),
     ("ADMIN_NAMES", "ops.example,,proxy"),
     ("ADMIN_NAMES", "*"),
@@ -185,6 +203,9 @@ TOGETHER: Final[dict[str, dict[str, str]]] = {
     "JOURNAL": {"SQS_QUEUE_URL": "http://queues/1/jobs", "JOURNAL": ""},
     "JOB_TIMEOUT": {"SQS_QUEUE_URL": "http://queues/1/jobs", "JOB_TIMEOUT": "43181"},
     "ADMIN_PORT": {"ADMIN_PORT": "3000"},
+    "ADMIN_KEYS, ADMIN_KEYS_FILE": {"ADMIN_KEYS": "anna:act:0123456789abcdef,ben:look:0123456789abcdef"},
+    "ADMIN_USER_HEADER, ADMIN_TRUSTED_PEERS": {"ADMIN_USER_HEADER": "X-User"},
+    "ADMIN_ACTING_USERS": {"ADMIN_ACTING_USERS": "anna"},
     "CALLBACK_HOST": {"CALLBACK_HOST": "127.0.0.1"},
     "CALLBACK_PORT": {"CALLBACK_PORT": "3000"},
 }
@@ -215,7 +236,7 @@ def test_a_bad_value_gives_one_line_that_names_the_variable(name: str, value: st
     assert "\n" not in line
     assert ", takes " in line
     assert variables()[name].takes in line
-    assert (repr(value) in line) is (name != "API_KEYS")
+    assert (repr(value) in line) is (name not in {"ADMIN_KEYS", "API_KEYS"})
 
 
 def test_without_a_port_callbacks_need_one_of_their_own() -> None:
@@ -341,6 +362,11 @@ def test_a_secret_is_never_in_the_message() -> None:
         ("LOG_FORMAT", "Json", "json"),
         ("API_KEYS", "one, two", ("one", "two")),
         ("API_KEYS", "a=b#c", ("a=b#c",)),
+        (
+            "ADMIN_KEYS",
+            "anna:act:0123456789abcdef, prometheus:look:a:b:c:0123456789",
+            (AdminKey("anna", "act", "0123456789abcdef"), AdminKey("prometheus", "look", "a:b:c:0123456789")),
+        ),
         ("JOURNAL", "", ""),
         ("JOURNAL", "postgresql://u:p%40@one,two:5433/jobs", "postgresql://u:p%40@one,two:5433/jobs"),
         ("JOURNAL", "postgres:///jobs?service=jobs", "postgres:///jobs?service=jobs"),

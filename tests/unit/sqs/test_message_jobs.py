@@ -121,10 +121,15 @@ async def test_while_nothing_can_be_recorded_a_message_is_given_back() -> None:
     assert handled.instance.notes.began == []
 
 
-async def test_a_proxy_that_drains_gives_back_at_once() -> None:
+@pytest.mark.parametrize("how", ["drained", "paused"])
+async def test_a_proxy_that_takes_no_jobs_gives_back_at_once(how: str) -> None:
     """Others need not wait."""
     handled = Handled()
-    handled.instance.dispatcher.draining = True
+    if how == "drained":
+        handled.instance.dispatcher.draining = True
+    else:
+        handled.instance.dispatcher.pause.begin("anna", "")
+    assert handled.instance.dispatcher.room() == 0, "and no further message is taken"
 
     await handled.take(a_message())
 

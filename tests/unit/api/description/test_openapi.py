@@ -40,6 +40,7 @@ def _responses(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
         ("400", "MalformedRequest"),
         ("403", "Forbidden"),
         ("405", "MethodNotAllowed"),
+        ("429", "TooManyAttempts"),
         ("431", "HeadersTooLarge"),
         ("501", "NotImplemented"),
         ("505", "HTTPVersionNotSupported"),

@@ -1,0 +1,35 @@
+"""Keys that are sent as `Authorization: Bearer KEY`: known by their hashes, compared so that time tells nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from proxy.http.asgi import header
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+__all__ = ["find", "hash_of", "sent_with"]
+
+
+def hash_of(key: str) -> bytes:
+    """Return what is kept of a key."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def sent_with(scope: Scope) -> bytes | None:
+    """Return the hash of the key that a request brings; None: it brings none."""
+    scheme, _, key = header(scope, b"authorization").partition(" ")
+    return hash_of(key.strip()) if scheme.lower() == "bearer" else None
+
+
+def find(given: bytes, known: Sequence[bytes]) -> int | None:
+    """Return which of the `known` hashes this one is; None: none of them.
+
+    Every one is compared, each in constant time, so that the time reveals nothing about any of them.
+    """
+    alike = [hmac.compare_digest(given, one) for one in known]
+    return alike.index(True) if any(alike) else None

@@ -1,0 +1,176 @@
+"""The one way to the admin routes: who asks, whether they may, and an entry in the audit of what they did.
+
+The role follows from the method: whoever looks sends GET, and whatever changes something is sent by another one. Pages
+and files without which nobody could log in are open.
+
+A browser sends a session's cookie, and what a gateway makes of its user, with whatever it sends: also with what another
+site's page made it send. So what acts has to come from a page of this address, unless it brings a key. OwnNames makes
+sure that this address is not a stranger's domain (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from starlette.routing import Match, Route, Router
+
+from proxy.api.description.html import prefers_html
+from proxy.api.operators.access.gate import peer_of
+from proxy.api.operators.access.operator import Role, Via
+from proxy.http.asgi import header, send_response
+from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
+    from proxy.api.operators.access.gate import Gate
+    from proxy.api.operators.access.operator import Operator
+    from proxy.api.operators.access.sessions import Session
+    from proxy.api.operators.audit import Audit
+
+__all__ = ["Access", "check_origin", "is_open", "needed_role", "say_of_deed"]
+
+#: What needs nobody to be known: logging in and out, and the files of the project that a page is made of.
+_OPEN: Final = frozenset({"/login", "/logout"})
+_OPEN_BELOW: Final = "/static/"
+#: RFC 9110, 9.2.1.
+_LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_BAD: Final = 400
+
+
+def is_open(path: str) -> bool:
+    """Return whether a route's path, without a gateway's prefix, is for everybody."""
+    return path in _OPEN or path.startswith(_OPEN_BELOW)
+
+
+def needed_role(method: str) -> Role:
+    """Return what somebody has to be who sends such a request to a route that is not open."""
+    return Role.LOOK if method in _LOOKS else Role.ACT
+
+
+class Access:
+    """Lets requests of operators through to the routes."""
+
+    def __init__(self, router: Router, gate: Gate, audit: Audit) -> None:
+        self._router = router
+        self._gate = gate
+        self._audit = audit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on.
+
+        Raises:
+            RequestError: nobody knows who sends it, they may not, or another site's page may have sent it.
+            AdmissionError: too many wrong keys came from where it comes from.
+        """
+        path = scope["path"].removeprefix(scope["root_path"])
+        if is_open(path):
+            await self._router(scope, receive, send)
+            return
+        operator = self._gate.who(scope)
+        if operator is None:
+            if scope["method"] == "GET" and prefers_html(scope):
+                await send_response(scope, send, 303, b"", b"text/plain", [(b"location", _log_in(scope, path))])
+                return
+            raise RequestError(Code.UNAUTHORIZED, "send `Authorization: Bearer <key>` with an admin key, or log in")
+        scope["operator"] = operator
+        if operator.session is not None:
+            receive = _until_the_end(operator.session, receive)
+        if needed_role(scope["method"]) is Role.ACT:
+            await self._act(operator, scope, receive, send)
+        else:
+            await self._router(scope, receive, send)
+
+    async def _act(self, operator: Operator, scope: Scope, receive: Receive, send: Send) -> None:
+        deed = self._deed(scope)
+        if deed is None:  # no route does anything with it
+            await self._router(scope, receive, send)
+            return
+        what, of = deed
+        outcome = ""
+        scope["deed"] = {}
+
+        async def watched_send(message: Message) -> None:
+            nonlocal outcome
+            if message["type"] == "http.response.start":
+                outcome = "done" if message["status"] < _BAD else str(message["status"])
+            await send(message)
+
+        try:
+            _check(operator, scope)
+            await self._router(scope, receive, watched_send)
+        except (RequestError, AdmissionError) as exc:
+            outcome = exc.code
+            raise
+        except StoreUnavailableError:
+            outcome = Code.JOURNAL_UNAVAILABLE
+            raise
+        finally:
+            self._audit.enter(
+                what=what,
+                of=of,
+                who=operator.name,
+                via=operator.via,
+                peer=peer_of(scope),
+                outcome=outcome or "unknown",
+                detail=scope["deed"].get("detail", ""),
+            )
+
+    def _deed(self, scope: Scope) -> tuple[str, str] | None:
+        """Return what a request does, and to which job if to one; None: there is no such route."""
+        for route in self._router.routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                path = route.path if isinstance(route, Route) else ""
+                return path.rpartition("/")[2], str(found.get("path_params", {}).get("id", ""))
+        return None
+
+
+def check_origin(scope: Scope) -> None:
+    """Raise RequestError unless a browser sent the request from a page of this address."""
+    here = f"{scope['scheme']}://{header(scope, b'host')}"
+    origin = header(scope, b"origin")
+    if origin != here or header(scope, b"sec-fetch-site") not in {"", "same-origin"}:
+        raise RequestError(
+            Code.FORBIDDEN,
+            f"only a page of this address can do that; it is {here} here, and a gateway in front has to be one of "
+            "ADMIN_TRUSTED_PEERS or TRUSTED_PROXIES and say X-Forwarded-Proto and X-Forwarded-Host",
+        )
+
+
+def say_of_deed(scope: Scope, detail: str) -> None:
+    """Have the audit say this of what a request does."""
+    scope.get("deed", {})["detail"] = detail
+
+
+def _check(operator: Operator, scope: Scope) -> None:
+    if operator.role is not Role.ACT:
+        raise RequestError(Code.FORBIDDEN, f"{operator.words} may look, but not act")
+    if operator.via is not Via.KEY:
+        check_origin(scope)
+        if header(scope, b"x-requested-by") != "dashboard":
+            raise RequestError(Code.FORBIDDEN, "only the dashboard's own page can do that, or who sends an admin key")
+
+
+def _log_in(scope: Scope, path: str) -> bytes:
+    query = scope.get("query_string", b"").decode("latin-1")
+    after = quote(path.lstrip("/") + (f"?{query}" if query else ""), safe="")
+    return f"{scope['root_path']}/login{f'?next={after}' if after else ''}".encode()
+
+
+def _until_the_end(session: Session, receive: Receive) -> Receive:
+    """Return a `receive` that says that the client has left when its session is over."""
+
+    async def receive_until() -> Message:
+        coming: asyncio.Future[Message] = asyncio.ensure_future(receive())
+        try:
+            await asyncio.wait((coming, session.ended), return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                return coming.result()
+        finally:
+            coming.cancel()
+        return {"type": "http.disconnect"}
+
+    return receive_until

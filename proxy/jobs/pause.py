@@ -1,0 +1,51 @@
+"""Whether operators have paused the intake of new jobs: a state of this process, which a restart ends.
+
+What is in flight goes on. Callbacks and questions are answered, and so are requests with the key of a known job.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from proxy import log
+from shared.errors import AdmissionError, Code
+
+__all__ = ["Pause"]
+
+#: A person ends it; nobody knows when.
+_RETRY_AFTER_S: Final = 30
+
+
+class Pause:
+    """A pause, or none."""
+
+    def __init__(self) -> None:
+        #: When it began, in Unix seconds; None: there is none.
+        self.since: float | None = None
+        #: Who wanted it, and why; for operators, never for clients.
+        self.by = ""
+        self.reason = ""
+
+    def begin(self, by: str, reason: str) -> None:
+        """Take no new jobs from now on; if that is so already, only who wants it and why is noted."""
+        self.since = self.since or time.time()
+        self.by, self.reason = by, reason
+        log.event("warning", "the intake is paused: new jobs are refused", by=by or None, reason=reason or None)
+
+    def end(self, by: str) -> None:
+        """Take new jobs again."""
+        if self.since is not None:
+            lasted_s = round(time.time() - self.since, 1)
+            log.event("info", "the intake goes on: new jobs are accepted", by=by or None, after_s=lasted_s)
+        self.since, self.by, self.reason = None, "", ""
+
+    def check(self) -> None:
+        """Raise AdmissionError while it lasts."""
+        if self.since is not None:
+            words = "an operator has paused the proxy, which takes no new jobs for now"
+            raise AdmissionError(Code.INTAKE_PAUSED, words, retry_after_s=_RETRY_AFTER_S)
+
+    def shown(self) -> dict[str, Any]:
+        """Return what operators see of it."""
+        return {"paused": self.since is not None, "since": self.since, "by": self.by, "reason": self.reason}
