@@ -18,6 +18,7 @@ import uvloop
 
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
+from proxy.store.patterns import Grid
 from proxy.store.query import Counts, JobPage, JobQuery, Sort
 from shared.lifecycle import State
 
@@ -63,6 +64,7 @@ _QUESTIONS: Final = {
     "the slowest": (JobQuery(), Sort.SLOWEST),
     "the slowest of the last hour": (JobQuery(since=_LAST_HOUR), Sort.SLOWEST),
 }
+_GRID: Final = Grid(since=FIRST_END, bucket_s=JOBS * 0.1 / 50, buckets=50)
 _ROUNDS: Final = 5
 _PAGE: Final = 50
 
@@ -103,6 +105,11 @@ async def _ask(path: Path) -> None:
         whole = "yes" if page.searched_to is None else "no"
         figures = f"{1_000 * max(pages):.1f} | {1_000 * max(counted):.1f} | {total} | {whole} | {1_000 * max(held):.1f}"
         print(f"| {name} | {figures} |", flush=True)
+    for name, (query, _) in _QUESTIONS.items():
+        began = time.perf_counter()
+        found = await journal.patterns(query, _GRID, "account")
+        took_ms = 1_000 * (time.perf_counter() - began)
+        print(f"patterns of {name}: {took_ms:.1f} ms, of {found.jobs} jobs", flush=True)
     await journal.close()
 
 

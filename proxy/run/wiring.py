@@ -25,6 +25,7 @@ from proxy.api.operators.audit import Audit
 from proxy.api.operators.instances import InstancesView
 from proxy.api.operators.intake import Drain, IntakeView
 from proxy.api.operators.intake import routes as intake_routes
+from proxy.api.operators.job_patterns import JobPatterns
 from proxy.api.operators.list_jobs import ListJobs
 from proxy.api.operators.snapshots import Snapshots
 from proxy.api.operators.status import Status
@@ -216,6 +217,7 @@ def create_app(
         *intake_routes(dispatcher, drain),
         *log_in.routes(gate, audit),
         Route("/jobs", ListJobs(in_flight, store, authorization), methods=["GET"]),
+        Route("/jobs/patterns", JobPatterns(store, authorization, settings.label_members), methods=["GET"]),
         Route("/workers", admin.Workers(pool.status), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(observers.metrics), methods=["GET"]),
         Route("/status", status, methods=["GET"]),

@@ -59,12 +59,16 @@ class Dialect:
     unix: Callable[[str], str]
     #: Whether a text has another one in it: both as SQL.
     has: Callable[[str, str], str]
+    #: The whole number below one that is not negative.
+    whole: Callable[[str], str]
     #: LIKE, whatever the case of letters.
     like: str
     #: Where labels are, and all that people read: as JSON, and as it is.
     labels: str
     said_as_json: tuple[str, ...]
     said: tuple[str, ...]
+    #: What the job server said of a failure, or we do.
+    words: str
     #: The labels alone, to be counted, as JSON.
     labels_alone: str
     instance: str

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
+from proxy.store.patterns import Patterns
 from proxy.store.polled import polled_end
-from proxy.store.query import USUAL, Counts, JobPage, Position, Sort, matches
+from proxy.store.query import USUAL, Counts, JobPage, Position, Sort, matches, within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
+    from proxy.store.patterns import Grid
     from proxy.store.protocol import Reading
     from proxy.store.query import JobQuery, Limits
     from proxy.store.record import Record
@@ -113,6 +115,15 @@ class MemoryStore:
         async for record in self._meant(query):
             counted.add_record(record)
         return counted
+
+    async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
+        """See `JobStore.patterns`. All that fit are counted."""
+        del limits
+        found = Patterns(grid, label)
+        async for record in self._meant(within(query, grid.since, grid.until)):
+            if record.finished_at is not None:
+                found.add_record(record)
+        return found
 
     async def _meant(self, query: JobQuery) -> AsyncIterator[Record]:
         """Yield the jobs that are meant, in no order; others have their turn meanwhile."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
+    from proxy.store.patterns import Grid, Patterns
     from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
     from proxy.store.record import Record
 
@@ -124,6 +125,13 @@ class JobStore(Protocol):
         """Return how many of the jobs that are meant are of each kind: of the newest, if they are many.
 
         Raises StoreUnavailableError.
+        """
+        ...
+
+    async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
+        """Return how the jobs that are meant, and ended in the time of `grid`, did so: of the newest, if they are many.
+
+        `label`: by whose values failures are told apart. Raises StoreUnavailableError.
         """
         ...
 

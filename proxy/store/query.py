@@ -33,6 +33,7 @@ __all__ = [
     "code_of",
     "matches",
     "remembered",
+    "within",
 ]
 
 #: Of `worker_end` and `cancelled_by`: whatever it is, if there is one.
@@ -209,6 +210,12 @@ def matches(record: Record, query: JobQuery) -> bool:
 def remembered(query: JobQuery, since: float) -> JobQuery:
     """Return the query without what ended before `since`, in Unix time: it is forgotten, though it may be there yet."""
     return query if query.since is not None and query.since >= since else replace(query, since=since)
+
+
+def within(query: JobQuery, since: float, until: float) -> JobQuery:
+    """Return the query without what is not in this range of time."""
+    first = since if query.since is None else max(since, query.since)
+    return replace(query, since=first, until=until if query.until is None else min(until, query.until))
 
 
 def _is_meant(wanted: str, value: str) -> bool:

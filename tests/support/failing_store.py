@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from proxy.store.memory import MemoryStore
+from proxy.store.patterns import Grid, Patterns
 from proxy.store.polled import polled_end
 from proxy.store.protocol import JobStore, Reading
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort
@@ -138,6 +139,11 @@ class FailingStore:
         """Count jobs, or fail."""
         await self._ask()
         return await self._memory.counts(query, limits=limits)
+
+    async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
+        """See `JobStore.patterns`."""
+        await self._ask()
+        return await self._memory.patterns(query, grid, label, limits=limits)
 
     async def ended(self, job_id: str) -> Record:
         """Wait for the end of a job, for as long as nothing can be found as well."""

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from proxy.store.memory import MemoryStore
+from proxy.store.patterns import Grid, Patterns
 from proxy.store.polled import polled_end
 from proxy.store.protocol import Reading, TakenError
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort
@@ -180,6 +181,10 @@ class Member:
     async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
         """See `JobStore.counts`."""
         return await self._shared.counts(query, limits=limits)
+
+    async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
+        """See `JobStore.patterns`."""
+        return await self._shared.patterns(query, grid, label, limits=limits)
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""

@@ -18,14 +18,14 @@ from proxy.store.query import JobQuery, Position, Sort
 from shared.errors import Code, ParameterError
 from shared.lifecycle import State, Submitted
 
-__all__ = ["FILTERS", "LABEL", "Asked", "cursor_of", "filters_of", "read", "single_values"]
+__all__ = ["FILTERS", "LABEL", "Asked", "age_of", "cursor_of", "filters_of", "read", "single_values"]
 
 #: Before the name of a label.
 LABEL: Final = "label."
 _LIMIT: Final = 50
 _MOST: Final = 500
 _MAX_CHARACTERS: Final = 300
-_AGE: Final = re.compile(r"(\d{1,9})([smhd])")
+_AGE: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 #: Unix times before this are none: somebody has left something out.
 _FIRST: Final = 1_000_000_000.0
@@ -166,9 +166,9 @@ def _time(given: dict[str, str], name: str, now: float) -> float | None:
     text = given.get(name, "").strip()
     if not text:
         return None
-    age = _AGE.fullmatch(text)
-    if age is not None:
-        return now - int(age[1]) * _UNIT_S[age[2]]
+    age_s = None if text.isdigit() else age_of(text)
+    if age_s is not None:
+        return now - age_s
     if text == "midnight":
         return datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
     with_default: Callable[[datetime], datetime] = lambda at: at if at.tzinfo else at.replace(tzinfo=UTC)  # noqa: E731
@@ -183,6 +183,12 @@ def _time(given: dict[str, str], name: str, now: float) -> float | None:
     if not _FIRST <= found < 2 * _FIRST * 2:
         raise ParameterError(name, f"`{name}` is {text!r}, {_TIMES}")
     return found
+
+
+def age_of(text: str) -> float | None:
+    """Return the seconds that an age such as `15m` has, or a whole number; None: it is none."""
+    age = _AGE.fullmatch(text)
+    return float(int(age[1]) * _UNIT_S[age[2] or "s"]) if age is not None else None
 
 
 def cursor_of(position: Position, sort: Sort) -> str:

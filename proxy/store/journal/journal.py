@@ -22,9 +22,10 @@ from proxy import log
 from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
 from proxy.store.journal.writer_thread import Failures, Find, Order, Put, Search, Unfinished, WriterThread
+from proxy.store.patterns import patterns
 from proxy.store.polled import polled_end
 from proxy.store.protocol import Reading
-from proxy.store.query import USUAL, remembered
+from proxy.store.query import USUAL, remembered, within
 from proxy.store.search import counts, page
 from shared.errors import SettingsError, StoreUnavailableError
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from proxy.store.journal.file import JournalFile
+    from proxy.store.patterns import Grid, Patterns
     from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
     from proxy.store.record import Record
 
@@ -184,6 +186,12 @@ class Journal:
         self._begin_asking()
         meant = remembered(query, time.time() - self._ttl_s)
         return await self._reader.ask(lambda dialect: counts(dialect, meant, limits=limits))
+
+    async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
+        """See `JobStore.patterns`. As `jobs` is."""
+        self._begin_asking()
+        meant = within(remembered(query, time.time() - self._ttl_s), grid.since, grid.until)
+        return await self._reader.ask(lambda dialect: patterns(dialect, meant, grid, label, limits=limits))
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""

@@ -110,6 +110,7 @@ def dialect_of(db: sqlite3.Connection) -> Dialect:
         "end": "jobs_by_end", "failed": "jobs_failed", "open": "jobs_open", "key": "jobs_by_key",
         "id": "sqlite_autoindex_jobs_1",
     }  # fmt: skip
+    knows_json = _knows_json(db)
     by_hand = there >= _NEW
     return Dialect(
         columns=", ".join(columns),
@@ -122,11 +123,13 @@ def dialect_of(db: sqlite3.Connection) -> Dialect:
         instant=str,
         unix=str,
         has=lambda text, part: f"instr({text}, {part})",
+        whole=lambda sql: f"CAST({sql} AS INTEGER)",
         like="LIKE",
         labels="j.remote",
         said_as_json=("j.remote",),
         said=("j.detail",),
-        labels_alone="json_extract(j.remote, '$[3]')" if _knows_json(db) else "NULL",
+        words="coalesce(nullif(json_extract(j.remote, '$[2]'), ''), j.detail, '')" if knows_json else "j.detail",
+        labels_alone="json_extract(j.remote, '$[3]')" if knows_json else "NULL",
         instance="''",
         owner="''",
         says_failed="j.says_failed",

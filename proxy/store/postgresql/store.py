@@ -22,6 +22,7 @@ from proxy import log
 from proxy.store.backlog import Backlog
 from proxy.store.conditions import Question
 from proxy.store.fields import ids_called, names_called
+from proxy.store.patterns import Grid, Patterns, patterns
 from proxy.store.postgresql.ends import finish, pause
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.leases import Leases, Times
@@ -33,7 +34,7 @@ from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from proxy.store.postgresql.statements import CALLED, ENDED, FAILED, FIND
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import Reading, TakenError
-from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered
+from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered, within
 from proxy.store.record import Record
 from proxy.store.search import counts, page
 from shared.errors import StoreUnavailableError
@@ -245,6 +246,11 @@ class PostgreSQLStore:
     async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
         """See `JobStore.counts`: of all instances."""
         return await self._ask(counts(DIALECT, remembered(query, time.time() - self._ttl_s), limits=limits))
+
+    async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
+        """See `JobStore.patterns`. As `jobs` is."""
+        meant = within(remembered(query, time.time() - self._ttl_s), grid.since, grid.until)
+        return await self._ask(patterns(DIALECT, meant, grid, label, limits=limits))
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""

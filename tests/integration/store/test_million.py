@@ -14,6 +14,7 @@ import pytest
 from bench.questions import FIRST_END, JOBS, fill
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.reader import QuestionOf, T, answer, connect_to_read
+from proxy.store.patterns import Grid, patterns
 from proxy.store.query import JobQuery, Limits, Position, Sort
 from proxy.store.search import counts, page
 from shared.lifecycle import State
@@ -21,7 +22,7 @@ from shared.lifecycle import State
 #: Each answer ends after the first part of the jobs.
 _LIMITS: Final = Limits(seconds=0.0, part=5_000)
 #: So many steps of its machine SQLite may take for that; to look at all jobs takes 15 million and more.
-_STEPS: Final = 1_000_000
+_STEPS: Final = 3_000_000
 _QUERIES: Final = {
     "all": JobQuery(),
     "failed": JobQuery(failed=True),
@@ -113,6 +114,17 @@ def test_counts_and_the_slowest_look_at_a_part_at_a_time(million: sqlite3.Connec
     _, cost = _asked(
         million, lambda dialect: page(dialect, query, sort=Sort.SLOWEST, limit=50, after=None, limits=_LIMITS)
     )
+    if query.wants_ended:
+        _check(cost)
+
+
+@pytest.mark.parametrize("name", _QUERIES)
+def test_patterns_look_at_a_part_at_a_time(million: sqlite3.Connection, name: str) -> None:
+    """Of the jobs, then of the failures."""
+    query = _QUERIES[name]
+    grid = Grid(since=FIRST_END, bucket_s=2_500.0, buckets=40)
+    found, cost = _asked(million, lambda dialect: patterns(dialect, query, grid, "account", limits=_LIMITS))
+    assert found.jobs <= 6_000
     if query.wants_ended:
         _check(cost)
 

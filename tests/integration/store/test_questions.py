@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from proxy.store.patterns import EDGES_MS, Grid
 from proxy.store.protocol import JobStore
 from proxy.store.query import ANY, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
@@ -215,3 +216,38 @@ async def test_a_search_that_takes_long_says_how_far_it_came_and_goes_on(make_st
     assert found == [records[3].id]
     counted = await store.counts(JobQuery(), limits=hurry)
     assert counted.total == 25 if counted.counted_to is None else counted.total < 25
+
+
+async def test_what_failures_have_in_common_is_counted(store: JobStore) -> None:
+    """By code, words without what is particular, and a label; over time, with one of them."""
+    now = time.time()
+    grid = Grid(since=now - 100, bucket_s=10.0, buckets=10)
+    died = [
+        _ended(ago, callback=None, failure=_failure(detail=f"pid {pid} died"), labels={"account": "a", "n": str(pid)})
+        for ago, pid in ((95, 7), (15, 4711), (5, 12))
+    ]
+    other = _ended(5, callback=None, failure=_failure(detail="pid 9 died"), labels={"account": "b"})
+    says = _ended(25, says_failed=True, error="quota of 7f3e2a19-11aa exceeded")
+    await _put(store, *died, other, says, _ended(5, 0.03), _ended(200), a_record())
+
+    found = await store.patterns(JobQuery(), grid, "account")
+    assert (found.jobs, found.searched_to, found.failures_to) == (6, None, None)
+    assert found.ended == [1, 0, 0, 0, 0, 0, 0, 1, 1, 3]
+    assert found.failed == [1, 0, 0, 0, 0, 0, 0, 1, 1, 2]
+    assert sum(map(sum, found.latency)) == 6
+    assert found.latency[9][EDGES_MS.index(50)] == 1
+    assert {alike: group.count for alike, group in found.failures.items()} == {
+        ("worker-died", "pid # died", "a"): 3,
+        ("worker-died", "pid # died", "b"): 1,
+        ("job-failed", "quota of # exceeded", ""): 1,
+    }
+    group = found.failures["worker-died", "pid # died", "a"]
+    assert dict(group.over_time) == {0: 1, 8: 1, 9: 1}
+    assert (group.submitted, group.example) == ({"unknown": 3}, died[2].id)
+    assert group.last_at - group.first_at == pytest.approx(90, abs=1)
+
+    assert (await store.patterns(JobQuery(failed=False), grid, "")).failures == {}
+    assert (await store.patterns(JobQuery(labels={"account": "b"}), grid, "")).jobs == 1
+    hurry = Limits(seconds=0.0, part=2)
+    some = await store.patterns(JobQuery(), grid, "", limits=hurry)
+    assert some.jobs == 6 if some.searched_to is None else some.jobs < 6

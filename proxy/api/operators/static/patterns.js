@@ -47,7 +47,7 @@ function draw(found) {
 /** What stands below a chart: where it begins and ends. */
 const ends = (starts, until) => make("p", "ends soft", make("span", "", time(starts[0] ?? until)), make("span", "", time(until)));
 
-function failures({ failures: groups, failures_complete: complete, since, until, searched_to: searchedTo }) {
+function failures({ failures: groups, failures_complete: complete, since, until, failures_to: searchedTo }) {
   const rows = groups.map((group) => [
     count(group.count),
     make("span", "code", group.code),
