@@ -64,8 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def _measure(options: Options, chosen: Sequence[Contender], results: Results) -> None:
     if task := asyncio.current_task():  # told to stop, end what was started
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    started = time.monotonic()
     async with open_session(options.settings) as session:
         for name in options.measurements:
+            if time.monotonic() - started > options.last_part_s:
+                session.failures.append(f"{name}: the time was up")
+                continue
             print(f"{name}:", flush=True)
             await _measure_one(name, session, options, chosen, results)
         results.failures = session.failures

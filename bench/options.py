@@ -14,8 +14,9 @@ __all__ = ["MEASUREMENTS", "Options", "parse"]
 #: The parts of the benchmark, in the order in which they run.
 MEASUREMENTS = ("throughput", "fifty", "lone", "tls", "lag", "in-flight", "instances", "startup", "idle")
 
-#: So that a whole run takes less than ten minutes also where it is slow.
-_LIMIT_S: Final = 220.0
+#: When the last round, and the last part, may begin: a whole run takes less than ten minutes also where it is slow.
+_LIMIT_S: Final = 200.0
+_LAST_PART_S: Final = 540.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class Options:
     seconds: float
     #: After so many seconds no round of the throughput measurement begins any more.
     limit_s: float
+    #: After so many seconds no part of the benchmark begins any more.
+    last_part_s: float
     #: How many jobs are in flight at once, one measurement for each number.
     in_flight: tuple[int, ...]
     #: How many instances share a database, one measurement for each number.
@@ -60,12 +63,13 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         settings=dict(settings),
         clients=given.clients or 32,
         rounds=given.rounds or (1 if quick else 9),
-        seconds=given.seconds or (0.3 if quick else 0.8),
+        seconds=given.seconds or (0.3 if quick else 0.7),
         limit_s=given.limit or (20.0 if quick else _LIMIT_S if whole else math.inf),
+        last_part_s=_LAST_PART_S if whole else math.inf,
         in_flight=given.in_flight or ((10, 200) if quick else (10, 100, 1000, 4000)),
         instances=given.instances or ((2,) if quick else (1, 2, 3, 4, 6)),
         times=given.times or (1 if quick else 5),
-        lone_jobs=20 if quick else 60,
+        lone_jobs=20 if quick else 40,
         idle_seconds=3.0 if quick else 10.0,
         write=given.write or whole,
     )
@@ -97,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help=f"seconds after which no round begins ({_LIMIT_S:g} in a whole run)",
     )
-    parser.add_argument("--seconds", type=float, metavar="S", help="about how long a turn of a contender takes (0.8)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="about how long a turn of a contender takes (0.7)")
     parser.add_argument(
         "--in-flight", type=_counts, metavar="N,N", help="how many jobs are in flight at once (10,100,1000,4000)"
     )

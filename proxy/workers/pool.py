@@ -5,8 +5,9 @@ Theory of operation
 
 A job takes a spare, or queues for the next available worker, in order of arrival. After every change, `_refill` tells
 the supply (proxy/workers/supply.py) how many workers are wanted: one for each queued job, plus the missing spares. So a
-burst is served as fast as processes can be created, and an idle proxy asks for nothing. While the supply is on hold,
-queued jobs are refused at once (`no-worker`).
+burst is served as fast as processes can be created, and an idle proxy asks for nothing. Of many spares only a few are
+replaced at once, the others a little later and all together: a burst that the spares are enough for needs the
+processors itself. While the supply is on hold, queued jobs are refused at once (`no-worker`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
+#: So many spares are replaced at once. More are when this time has passed since the first of them was taken: by then a
+#: burst has been submitted.
+_AT_ONCE: Final = 8
+_LATER_S: Final = 0.25
 #: A worker beyond the spares, left over from a burst of reused ones, goes when it has had no job for this long; one
 #: that never had a job, as whoever wanted it was refused in the meantime, much sooner.
 _SURPLUS_S: Final = 10.0
@@ -59,6 +64,7 @@ class Pool:
         self._workers: dict[int, Worker] = {}
         self._closing = False
         self._surplus_timer: asyncio.TimerHandle | None = None
+        self._spares_timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
         self._counts = Counts()
@@ -141,8 +147,9 @@ class Pool:
         """Refuse everything, end every worker and the fork server, and wait until they have exited."""
         self._closing = True
         self._fail_queue(AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down"))
-        if self._surplus_timer is not None:
-            self._surplus_timer.cancel()
+        for timer in (self._surplus_timer, self._spares_timer):
+            if timer is not None:
+                timer.cancel()
         self._supply.close()
         for worker in self._workers.values():
             worker.stop()
@@ -184,7 +191,7 @@ class Pool:
 
     def on_ready(self) -> None:
         """There is a (new) fork server."""
-        self._refill()
+        self._request(self._target)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -203,7 +210,18 @@ class Pool:
         self._refill()
 
     def _refill(self) -> None:
-        self._supply.request(len(self._queue) + self._target - len(self._spares))
+        self._request(min(self._target, _AT_ONCE))
+        missing = self._target > _AT_ONCE and len(self._spares) < self._target
+        if missing and self._spares_timer is None and not self._closing:
+            self._spares_timer = asyncio.get_running_loop().call_later(_LATER_S, self._refill_all)
+
+    def _refill_all(self) -> None:
+        self._spares_timer = None
+        self._request(self._target)
+
+    def _request(self, spares: int) -> None:
+        """See to it that there will be a worker for each queued job, and so many spares."""
+        self._supply.request(len(self._queue) + max(0, spares - len(self._spares)))
 
     def _drop_surplus_at(self, when: float) -> None:
         timer = self._surplus_timer

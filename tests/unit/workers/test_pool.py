@@ -87,6 +87,38 @@ async def test_a_burst_is_served_in_arrival_order(stages: Make) -> None:
     assert len(stage.pool.status().workers) == 8
 
 
+async def test_of_many_spares_only_the_last_few_are_replaced_at_once(
+    stages: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst that they are enough for does not compete with their replacement, which comes a little later."""
+    monkeypatch.setattr(proxy.workers.pool, "_LATER_S", IN_VAIN_S)
+    stage = await stages(spares=12)
+    stage.server.answers()
+    for _ in range(4):
+        stage.pool.request()
+    assert stage.server.requests == [12]
+    tickets = [stage.pool.request() for _ in range(10)]
+    assert [ticket.done() for ticket in tickets] == [True] * 8 + [False] * 2
+    assert stage.server.asked == 8 + 2
+
+
+async def test_a_burst_is_followed_by_all_the_spares_that_are_missing(
+    stages: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together, and once; while jobs go on coming as well."""
+    monkeypatch.setattr(proxy.workers.pool, "_LATER_S", 0.01)
+    stage = await stages(spares=12)
+    stage.server.answers()
+    for taken in (3, 1):
+        before = len(stage.server.requests)
+        for _ in range(taken):
+            stage.pool.request()
+        await eventually(lambda: stage.server.asked == taken)  # noqa: B023 - awaited before it changes
+        assert stage.server.requests[before:] == [taken]
+        stage.server.answers()
+    assert [one.state for one in stage.pool.status().workers].count("spare") == 16
+
+
 async def test_nobody_overtakes_a_job_that_queues(stages: Make) -> None:
     """A worker that is given back goes to the first in the queue, not to the next who asks."""
     stage = await stages(max_jobs=0)
