@@ -6,7 +6,7 @@ import gc
 import socket
 import sys
 
-from worker.before_fork.loading import leave_out_tls, load_without_fork_handlers
+from worker.before_fork.loading import leave_out, load_without_fork_handlers
 from worker.kernel import ask_kernel
 
 _CONFIG_BYTES = 65_536
@@ -24,8 +24,7 @@ def main(fd: int) -> None:
     if not told:  # the front end is gone already
         return
     config = WorkerConfig.decode(told)
-    if config.max_jobs == 1 and not any(one.url.startswith("https:") for one in config.job_servers):
-        leave_out_tls()  # first of all: asyncio would load it
+    leave_out(tls=config.max_jobs == 1 and not any(one.url.startswith("https:") for one in config.job_servers))
     load_without_fork_handlers()
     from worker.fork_server import main as serve  # noqa: PLC0415 - loads what is left
 

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
 
-__all__ = ["leave_out_tls", "load_without_fork_handlers"]
+__all__ = ["leave_out", "load_without_fork_handlers"]
+
+_TLS: Final = ("ssl", "_ssl", "_hashlib")
+#: Compression of files, users' names, and the parts in C of what aiohttp has for sessions and WebSockets.
+_UNUSED: Final = (
+    "_bz2",
+    "_lzma",
+    "_uuid",
+    "grp",
+    "frozenlist._frozenlist",
+    "aiohttp._http_writer",
+    "aiohttp._websocket.mask",
+    "aiohttp._websocket.reader_c",
+)
 
 
-def leave_out_tls() -> None:
-    """Let no module load TLS, where nobody speaks it, and nobody uses uvloop, which needs it.
+def leave_out(*, tls: bool) -> None:
+    """Let no module load what no worker calls: a fork copies five mappings for each library, and each exit frees them.
 
-    Each worker is then smaller by some 3 MB that a fork has to map, and the start spares the 90 ms that aiohttp takes
-    to load the system's certificates.
+    With `tls`, that is also TLS, where nobody speaks it, and nobody uses uvloop, which needs it: a worker maps 3 MB less,
+    and the start spares the 90 ms that aiohttp takes to load the system's certificates. First of all: asyncio loads TLS.
     """
-    for module in ("ssl", "_ssl", "_hashlib"):
+    for module in (*_UNUSED, *(_TLS if tls else ())):
         sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ from textwrap import dedent
 import pytest
 
 from shared import strict_json
+from shared.job_server import loader
+from shared.messages import Fork, Forked, decode_from_fork_server, encode
+from shared.worker_config import JobServer, WorkerConfig
 from tests.support.waiting import IN_VAIN_S
 from worker.before_fork import immortal
 
@@ -111,6 +115,48 @@ def test_modules_of_the_standard_library_run_nothing_after_a_fork() -> None:
         print(json.dumps([registered, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]))
         """
     ) == [["__main__"], 1]
+
+
+def test_a_worker_maps_no_library_that_it_has_no_use_for() -> None:
+    """Neither TLS, where nobody speaks it, nor what others load and it never calls: a fork copies all of it."""
+    config = WorkerConfig(
+        job_servers=(JobServer(url="http://127.0.0.1:9/", profile=loader.load("spreedly")),),
+        max_body_bytes=1000,
+        submit_retries=0,
+        lost_reply_wait_s=1,
+        max_jobs=1,
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        ours.settimeout(IN_VAIN_S)
+        with theirs:
+            ours.send(config.encode())
+            command = [sys.executable, "-m", "worker", str(theirs.fileno())]
+            fork_server = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=_ROOT)
+        ours.send(encode(Fork(workers=1)))
+        data, fds, _, _ = socket.recv_fds(ours, 65_536, 3)
+        forked = decode_from_fork_server(data)
+        assert isinstance(forked, Forked)
+        maps = Path(f"/proc/{forked.pids[0]}/maps").read_text(encoding="utf-8")
+        for fd in fds:
+            os.close(fd)
+    fork_server.wait(IN_VAIN_S)
+    mapped = {Path(line.split()[-1]).name.partition(".")[0] for line in maps.splitlines()}
+    assert {"_http_parser", "_socket"} <= mapped
+    unused = {
+        "_ssl",
+        "libssl",
+        "libcrypto",
+        "_bz2",
+        "_lzma",
+        "_uuid",
+        "grp",
+        "_frozenlist",
+        "_http_writer",
+        "mask",
+        "reader_c",
+    }
+    assert not mapped & unused
 
 
 def test_new_objects_lie_together_whatever_was_freed_before() -> None:
