@@ -125,6 +125,11 @@ class Dispatcher:
         if shortage:
             raise AdmissionError(Code.OVERLOADED, f"the machine is short of {shortage}")
 
+    def check_descriptors(self) -> None:
+        """Raise AdmissionError if nobody is to be let in now who may hold a connection for long."""
+        if not self._headroom.has_descriptors():
+            raise AdmissionError(Code.OVERLOADED, "the machine is short of file descriptors")
+
     def room(self) -> int:
         """Return how many jobs would be accepted now."""
         try:

@@ -52,6 +52,10 @@ class Entrance:
         """Raise AdmissionError if a new job would not be taken now: to be told before there is a request to read."""
         self._dispatcher.check_admission()
 
+    def check_descriptors(self) -> None:
+        """Raise AdmissionError if not even a request for a job that is here already may hold its connection now."""
+        self._dispatcher.check_descriptors()
+
     def room(self) -> int:
         """Return how many new jobs would be taken now: to be asked by who fetches jobs, before it does."""
         return self._dispatcher.room()

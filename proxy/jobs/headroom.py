@@ -52,6 +52,10 @@ class Headroom:
             self._begin_or_end(found, now)
         return found
 
+    def has_descriptors(self) -> bool:
+        """Return whether to let in who may hold a connection for long. The last descriptors are for callbacks."""
+        return self._descriptors_left(1.0)
+
     def _begin_or_end(self, shortage: str, now: float) -> None:
         if self._short_since is not None:
             log.event("info", "the machine has room again", refused_s=round(now - self._short_since, 1))

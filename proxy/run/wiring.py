@@ -137,7 +137,7 @@ def create_app(
     authorization = Authorization(settings.api_keys)
     if peers is not None:
         peers.watch(on_changed=elsewhere.hear, on_taken_over=dispatcher.take_over)
-    answers = Answers(elsewhere, granular_errors=settings.granular_errors)
+    answers = Answers(elsewhere, dispatcher.check_descriptors, granular_errors=settings.granular_errors)
     entrance = Entrance(dispatcher, in_flight, store)
     reader = JobReader(served, max_body_bytes=settings.max_body_bytes)
     queue_job = QueueJob(entrance, authorization, answers, reader, max_body_bytes=settings.max_body_bytes)

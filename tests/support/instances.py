@@ -48,6 +48,10 @@ class StatedHeadroom(Headroom):
         """Return what there is too little of."""
         return self.short_of
 
+    def has_descriptors(self) -> bool:
+        """Return whether that is not descriptors."""
+        return self.short_of != "file descriptors"
+
 
 class Notes:
     """An observer that notes what it hears."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,8 +35,10 @@ _REPLAYED: Final = (b"idempotent-replayed", b"true")
 class Answers:
     """Answers about jobs."""
 
-    def __init__(self, elsewhere: Elsewhere, *, granular_errors: bool) -> None:
+    def __init__(self, elsewhere: Elsewhere, check_descriptors: Callable[[], None], *, granular_errors: bool) -> None:
+        """`check_descriptors` raises AdmissionError where nobody may hold a connection any more."""
         self._elsewhere = elsewhere
+        self._check_descriptors = check_descriptors
         self._granular = granular_errors
         #: How many requests wait for a job that they did not bring.
         self._waits = 0
@@ -101,15 +103,22 @@ class Answers:
     @contextlib.contextmanager
     def _one_wait(self, limit_s: float | None) -> Iterator[float | None]:
         """Count a request that waits for a job that it did not bring; yield how long it may. Raises AdmissionError."""
-        if self._waits >= _MAX_WAITS:
+        try:
+            self._check_wait()
+        except AdmissionError:
             if limit_s is None:
-                raise AdmissionError(Code.OVERLOADED, f"{_MAX_WAITS} requests wait for jobs of others already")
+                raise
             limit_s = 0
         self._waits += 1
         try:
             yield limit_s
         finally:
             self._waits -= 1
+
+    def _check_wait(self) -> None:
+        if self._waits >= _MAX_WAITS:
+            raise AdmissionError(Code.OVERLOADED, f"{_MAX_WAITS} requests wait for jobs of others already")
+        self._check_descriptors()
 
     async def _send_outcome(
         self, scope: Scope, send: Send, job_id: str, outcome: Outcome, headers: list[tuple[bytes, bytes]]

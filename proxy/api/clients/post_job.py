@@ -50,6 +50,8 @@ class QueueJob:
         key = key_of(scope, holder)
         if key is None:  # one with a key may ask for a job that is here already
             self._entrance.check_admission()  # before the body is read: an overload is answered at once
+        else:
+            self._entrance.check_descriptors()
         request, respond_async = self._reader.read(
             Sent(
                 server=server,

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from aiohttp import ClientConnectionError, ClientSession
+from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector
 
-from tests.support.http import fetch, new_ref, post_job, problem
+from tests.support.http import Answer, fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
-from tests.support.waiting import eventually
+from tests.support.waiting import IN_VAIN_S, eventually
 
 
 @pytest.fixture
@@ -97,6 +97,31 @@ async def test_where_no_worker_can_be_made_jobs_are_refused_and_it_recovers_by_i
     assert (await fetch(client, "GET", f"{own_proxy.url}/readyz")).status == 200
     await fetch(client, "POST", job_server.callback_url(ref), json={"n": 1})
     assert (await running).document == {"n": 1}
+
+
+async def test_whoever_waits_leaves_room_for_the_callback(own_proxy: ProxyProcess, job_server: JobServer) -> None:
+    """More wait for a job than there are descriptors: the last of these are for what all of them wait for."""
+    connector = TCPConnector(limit=0, force_close=True)
+    async with ClientSession(connector=connector, timeout=ClientTimeout(total=IN_VAIN_S)) as many:
+        ref, later = new_ref(), {"Prefer": "respond-async"}
+        accepted = await post_job(many, own_proxy.queue_job, ref=ref, fault="never", headers=later)
+        await eventually(lambda: job_server.submissions(ref))
+        used = len(list(Path(f"/proc/{own_proxy.pid}/fd").iterdir()))
+        resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE, (used + 150, used + 150))
+        result = f"{own_proxy.url}{accepted.headers['Location']}/result"
+        waits: list[asyncio.Task[Answer]] = []
+        for _ in range(25):  # not all at once: of connections that have sent nothing, most would be closed again
+            waits += [asyncio.create_task(fetch(many, "GET", result, headers={"Prefer": "wait=8"})) for _ in range(10)]
+            await fetch(many, "GET", f"{own_proxy.url}/healthz")
+        assert any(wait.done() for wait in waits), "those that would take the last descriptors are told to ask later"
+        assert not all(wait.done() for wait in waits)
+
+        called = await fetch(many, "POST", job_server.callback_url(ref), json={"n": 1})
+
+        assert (called.status, called.document) == (200, {"status": "accepted"})
+        answers = await asyncio.gather(*waits)
+    assert {answer.status for answer in answers} == {200, 202}
+    assert {"n": 1} in [answer.document for answer in answers]
 
 
 async def test_while_the_machine_is_short_of_something_the_proxy_is_not_ready(

@@ -40,7 +40,7 @@ async def answered(
     root_path: str = "",
 ) -> Answer:
     """Return the answer about a job."""
-    answers = Answers(Instance().elsewhere, granular_errors=granular)
+    answers = Answers(Instance().elsewhere, lambda: None, granular_errors=granular)
 
     async def app(scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI has them so
         await answers.of_job(scope, send, found, limit_s=limit_s, applied=applied, replayed=replayed)
@@ -319,7 +319,7 @@ async def test_times_are_rfc_3339_in_utc() -> None:
 async def test_only_so_many_requests_wait_for_jobs_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever only prefers to wait is told at once how the job stands; whoever joins a job is refused."""
     monkeypatch.setattr("proxy.api.clients.answers._MAX_WAITS", 3)
-    answers, job = Answers(Instance().elsewhere, granular_errors=False), a_job()
+    answers, job = Answers(Instance().elsewhere, lambda: None, granular_errors=False), a_job()
     job.recorder.stored.set_result(None)
     waiting = [asyncio.create_task(answers._wait(job, None, joined=True)) for _ in range(3)]  # noqa: SLF001
     await eventually(lambda: answers._waits == 3)  # noqa: SLF001
@@ -333,3 +333,17 @@ async def test_only_so_many_requests_wait_for_jobs_of_others(monkeypatch: pytest
     assert await asyncio.gather(*waiting) == [Succeeded(body=b"{}")] * 3
     assert await answers._wait(job, None, joined=True) == Succeeded(body=b"{}")  # noqa: SLF001
     assert answers._waits == 0  # noqa: SLF001
+
+
+async def test_where_descriptors_are_short_nobody_waits_for_jobs_of_others() -> None:
+    """What holds a connection would keep the callback out that it waits for."""
+
+    def none_left() -> None:
+        raise AdmissionError(Code.OVERLOADED, "the machine is short of file descriptors")
+
+    answers, job = Answers(Instance().elsewhere, none_left, granular_errors=False), a_job()
+    job.recorder.stored.set_result(None)
+
+    assert await answers._wait(job, 30, joined=True) is None  # noqa: SLF001
+    with pytest.raises(AdmissionError, match="descriptors"):
+        await answers._wait(job, None, joined=True)  # noqa: SLF001
