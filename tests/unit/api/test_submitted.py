@@ -225,9 +225,13 @@ async def forgotten(app: App) -> Forgotten:
 
 
 MOMENTS: Final = (
-    under_way, waiting, called_back, ending, succeeded, failed, overdue, lost, refused_and_run, refused_and_running,
-    refused_and_called_in_vain, busy_and_called_in_vain, refused_and_running_while_that_is_recorded,
-    refused_and_run_while_that_is_recorded, a_bug, elsewhere, elsewhere_under_way, forgotten,
+    under_way, waiting, called_back, ending, succeeded, failed, overdue, lost, refused_and_run, a_bug, elsewhere,
+    elsewhere_under_way, forgotten,
+)  # fmt: skip
+#: Of a job that seemed not to be submitted.
+PROVEN: Final = (
+    refused_and_running, refused_and_called_in_vain, busy_and_called_in_vain,
+    refused_and_running_while_that_is_recorded, refused_and_run_while_that_is_recorded,
 )  # fmt: skip
 
 
@@ -258,6 +262,11 @@ def short_of_memory(app: App) -> None:
     app.headroom.short_of = "memory"
 
 
+def short_of_descriptors(app: App) -> None:
+    """Nobody is let in who could hold a connection."""
+    app.headroom.short_of = "file descriptors"
+
+
 def the_store_fails(app: App) -> None:
     """Nothing can be recorded or found."""
     app.store.hanging = False
@@ -278,6 +287,14 @@ def the_api_key_has_changed(app: App) -> None:
 CIRCUMSTANCES: Final = (
     all_is_well, shutting_down, paused, short_of_memory, the_store_fails, the_store_has_a_bug, the_api_key_has_changed,
 )  # fmt: skip
+
+
+#: All moments under all circumstances; what differs in few of them, in these.
+CASES: Final = (
+    *itertools.product(MOMENTS, CIRCUMSTANCES),
+    *itertools.product(PROVEN, (all_is_well,)),
+    *itertools.product((waiting, elsewhere, succeeded), (short_of_descriptors,)),
+)
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -355,8 +372,7 @@ def says_no(document: Mapping[str, Any]) -> bool:
     return document.get("submitted") == "no" or document.get("retry_safe") is True
 
 
-@pytest.mark.parametrize("circumstance", CIRCUMSTANCES, ids=lambda function: function.__name__)
-@pytest.mark.parametrize("moment", MOMENTS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize(("moment", "circumstance"), CASES, ids=lambda function: function.__name__)
 async def test_no_answer_says_no_of_a_job_that_may_have_been_submitted(
     app: App, moment: Callable[[App], Awaitable[Job | Forgotten]], circumstance: Callable[[App], None]
 ) -> None:
