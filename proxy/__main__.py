@@ -46,6 +46,10 @@ def _run(arguments: list[str]) -> int:
     from proxy.run import preflight  # noqa: PLC0415
     from shared.settings import load  # noqa: PLC0415
 
+    if arguments[:1] == ["jobs"]:
+        from proxy.run import jobs_command  # noqa: PLC0415 - as below
+
+        return jobs_command.main(arguments[1:], lambda: load(env_file=_ENV_FILE))
     check = False
     if arguments:
         from proxy.run import cli  # noqa: PLC0415 - a plain start has no use for it

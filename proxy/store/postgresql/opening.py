@@ -16,7 +16,7 @@ from proxy.store.postgresql.store import PostgreSQLStore
 from shared.database_url import shown, without_secrets
 from shared.errors import SettingsError
 
-__all__ = ["OLDEST_SERVER", "Found", "open_store", "probe"]
+__all__ = ["OLDEST_SERVER", "Found", "open_store", "probe", "reading_session", "unusable"]
 
 #: The oldest that its makers still maintained when this was written is 14; nothing newer than 13 is used.
 OLDEST_SERVER: Final = 13
@@ -73,6 +73,17 @@ async def probe(url: str) -> Found:
         session.close()
 
 
+async def reading_session(url: str) -> Session:
+    """Return a connection that can change nothing. Raises GoneError, UnfitError; SettingsError: this is no address."""
+    session = Session(_conninfo(url, "jobs"), durable=False, hosts=_hosts(url))
+    try:
+        await session.run("SET default_transaction_read_only = on", patience_s=_START_S)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
 async def open_store(
     url: str, *, ttl_s: float, name: str, warn: Callable[[str], None], times: Times | None = None
 ) -> PostgreSQLStore:
@@ -94,7 +105,7 @@ async def open_store(
         await store.begin()
     except (GoneError, UnfitError) as exc:
         await store.close()
-        raise _unusable(url, exc) from exc
+        raise unusable(url, exc) from exc
     return store
 
 
@@ -123,7 +134,7 @@ async def _look(session: Session, url: str, *, upgrade: bool) -> Found:
         if tables is not None or upgrade:
             await session.run(_RIGHTS, patience_s=_START_S)
     except (GoneError, UnfitError) as exc:
-        raise _unusable(url, exc) from exc
+        raise unusable(url, exc) from exc
     doubt = ""
     if replicas and not has_sync:
         doubt = (
@@ -133,7 +144,7 @@ async def _look(session: Session, url: str, *, upgrade: bool) -> Found:
     return Found(server=version, tables=tables, doubt=doubt)
 
 
-def _unusable(url: str, exc: GoneError | UnfitError) -> SettingsError:
+def unusable(url: str, exc: GoneError | UnfitError) -> SettingsError:
     """Return the line for an error of the server or of the connection."""
     cause = exc.__cause__
     code = (getattr(cause, "sqlstate", None) or "") if cause is not None else ""

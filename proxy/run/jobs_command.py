@@ -1,0 +1,250 @@
+"""`python -m proxy jobs`: what `GET /jobs` on the admin address tells, read from the journal itself.
+
+Nothing is changed: neither the file nor the database, nor what its proxy does meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from proxy.api.clients.authorization import Authorization
+from proxy.api.operators.job_documents import counts_document, line
+from proxy.api.operators.job_filters import FILTERS, LABEL, Asked, cursor_of, read
+from proxy.run.preflight import say
+from proxy.store.conditions import Dialect, Question
+from proxy.store.journal.opening import words_of
+from proxy.store.journal.reader import answer, connect_to_read
+from proxy.store.query import Limits, Sort, remembered
+from proxy.store.search import counts, page
+from shared.database_url import is_database
+from shared.errors import ParameterError, SettingsError
+
+if TYPE_CHECKING:
+    from proxy.store.query import JobPage, Position
+    from proxy.store.record import Record
+    from shared.settings import Settings
+
+__all__ = ["main"]
+
+T = TypeVar("T")
+_NONE: Final = 1
+_PAGE: Final = 200
+#: Here nobody else waits.
+_LIMITS: Final = Limits(seconds=5.0)
+_DETAIL: Final = 60
+_HEADS: Final = ("ended", "outcome", "submitted", "took", "labels", "job", "what was said")
+_ABOUT: Final = """\
+List the jobs that the journal remembers (JOURNAL, from the environment or .env), newest first: what GET /jobs
+on the admin address tells. It only reads, so a proxy may be running on the journal or not.
+"""
+_END: Final = """\
+exit status: 0 jobs were found; 1 there is none; 2 an option is invalid, or the journal cannot be read
+"""
+
+
+class _Ask(Protocol):
+    """Answers questions about many jobs."""
+
+    def __call__(self, question_of: Callable[[Dialect], Question[T]], /) -> T: ...
+
+
+def main(argv: Sequence[str], settings_of: Callable[[], Settings]) -> int:
+    """List jobs; return the exit status.
+
+    Raises:
+        SettingsError: an option or a setting is invalid, or the journal cannot be read.
+    """
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if given.help:
+        say(parser.format_help().rstrip("\n"))
+        return 0
+    settings = settings_of()
+    asked = _asked(given, settings)
+    meant = remembered(asked.query, time.time() - settings.result_ttl)
+    with _journal(settings, given.journal) as ask:
+        return _show(ask, dataclasses.replace(asked, query=meant), given)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m proxy jobs",
+        description=_ABOUT,
+        epilog=_END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
+    for name, takes in FILTERS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="X", help=takes)
+    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="a label and its value")
+    parser.add_argument("--sort", metavar="X", help="newest, oldest, slowest")
+    parser.add_argument("--limit", metavar="N", help="so many jobs: 50 unless said otherwise; with --ndjson all")
+    parser.add_argument("--after", metavar="X", help="go on where `next` in an earlier answer says")
+    parser.add_argument("--journal", metavar="X", help="another journal than JOURNAL: a file, or a postgresql:// URL")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object, with counts, as GET /jobs answers")
+    form.add_argument("--ndjson", action="store_true", help="one JSON object a line, for each job")
+    return parser
+
+
+def _asked(given: argparse.Namespace, settings: Settings) -> Asked:
+    options = {name: getattr(given, name) for name in (*FILTERS, "sort", "limit", "after")}
+    pairs = [(name, value) for name, value in options.items() if value is not None]
+    for label in given.label:
+        name, separator, value = label.partition("=")
+        if not separator or not name:
+            raise SettingsError(f"--label is {label!r}, takes NAME=VALUE")
+        pairs.append((f"{LABEL}{name}", value))
+    try:
+        return read(pairs, Authorization(settings.api_keys).holders)
+    except ParameterError as exc:
+        option = exc.parameter or ""
+        raise SettingsError(exc.detail.replace(f"`{option}`", f"--{option.replace('_', '-')}", 1)) from exc
+
+
+# --- the journal -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _journal(settings: Settings, other: str | None) -> Iterator[_Ask]:
+    journal = settings.journal if other is None else other
+    if not journal:
+        raise SettingsError("JOURNAL is empty: jobs are remembered by the running proxy only; ask its admin address")
+    with _database(journal) if is_database(journal) else _file(Path(journal)) as ask:
+        yield ask
+
+
+@contextlib.contextmanager
+def _file(path: Path) -> Iterator[_Ask]:
+    """Ask a file. One without a write-ahead log has no proxy, and is read as if nobody could write to it."""
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        if not path.is_file():
+            raise SettingsError(f"JOURNAL: there is no file {str(path)!r}")
+        with contextlib.closing(connect_to_read(path, settled=not log.exists())) as db:
+            if not db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'jobs'").fetchone()[0]:
+                raise SettingsError(f"JOURNAL: {str(path)!r} is not a journal of this proxy")
+
+            def ask(question_of: Callable[[Dialect], Question[T]]) -> T:
+                return answer(db, question_of)
+
+            yield ask
+    except (sqlite3.Error, OSError) as exc:
+        raise SettingsError(f"JOURNAL: {str(path)!r} cannot be read: {words_of(exc)}") from exc
+
+
+@contextlib.contextmanager
+def _database(url: str) -> Iterator[_Ask]:
+    from proxy.store.postgresql.opening import reading_session, unusable  # noqa: PLC0415 - with its driver
+    from proxy.store.postgresql.reading import DIALECT  # noqa: PLC0415
+    from proxy.store.postgresql.reading import answer as answer_by  # noqa: PLC0415
+    from proxy.store.postgresql.session import GoneError, UnfitError  # noqa: PLC0415
+
+    with asyncio.Runner() as runner:
+        try:
+            session = runner.run(reading_session(url))
+        except (GoneError, UnfitError) as exc:
+            raise unusable(url, exc) from exc
+
+        def ask(question_of: Callable[[Dialect], Question[T]]) -> T:
+            return runner.run(answer_by(session, question_of(DIALECT)))
+
+        try:
+            yield ask
+        except (GoneError, UnfitError) as exc:
+            raise unusable(url, exc) from exc
+        finally:
+            session.close()
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def _show(ask: _Ask, asked: Asked, given: argparse.Namespace) -> int:
+    found: list[Record] = []
+    limit = None if given.ndjson and asked.limit is None else asked.page_limit
+    pages = _pages(ask, asked, limit)
+    more: Position | None = None
+    searched_to = None
+    for records, more, searched_to in pages:  # noqa: B007 - the last ones count
+        if given.ndjson:
+            for record in records:
+                say(json.dumps(line(record, time.time())))
+            found = [*records] or found
+        else:
+            found += records
+    if given.json:
+        say(json.dumps(_document(ask, asked, found, more, searched_to)))
+    elif not given.ndjson and found:
+        say("\n".join(_table(found)))
+        if more is not None:
+            say(f"There are more: --limit N (up to 500), or --after {cursor_of(more, asked.sort)}")
+    return 0 if found else _NONE
+
+
+def _pages(
+    ask: _Ask, asked: Asked, limit: int | None
+) -> Iterator[tuple[Sequence[Record], Position | None, float | None]]:
+    """Yield jobs, where to go on, and how far the search came if it was ended by its time."""
+    after, left = asked.after, limit
+    while left is None or left > 0:
+        size = _PAGE if left is None else min(left, _PAGE)
+        question_of = partial(_page_question, asked=asked, size=size, after=after)
+        found = ask(question_of)
+        left = None if left is None else left - len(found.records)
+        yield found.records, found.next, found.searched_to if asked.sort is Sort.SLOWEST else None
+        after = found.next
+        if after is None:
+            return
+
+
+def _page_question(dialect: Dialect, *, asked: Asked, size: int, after: Position | None) -> Question[JobPage]:
+    return page(dialect, asked.query, sort=asked.sort, limit=size, after=after, limits=_LIMITS)
+
+
+def _document(
+    ask: _Ask, asked: Asked, found: Sequence[Record], more: Position | None, searched_to: float | None
+) -> dict[str, Any]:
+    counted = ask(lambda dialect: counts(dialect, asked.query, limits=_LIMITS)) if asked.counts else None
+    now = time.time()
+    return {
+        "jobs": [line(record, now) for record in found],
+        "complete": searched_to is None,
+        "searched_to": searched_to,
+        "next": None if more is None else cursor_of(more, asked.sort),
+        "counts": None if counted is None else counts_document(counted),
+    }
+
+
+def _table(found: Sequence[Record]) -> list[str]:
+    now = time.time()
+    rows = [_HEADS, *(_row(line(record, now)) for record in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _row(job: dict[str, Any]) -> tuple[str, ...]:
+    ended = job["finished_at"]
+    said = "".join(c if c.isprintable() else " " for c in job["error"] or job["detail"])
+    return (
+        "" if ended is None else datetime.fromtimestamp(ended).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+        job["outcome"] or job["state"],
+        job["submitted"],
+        f"{job['total_ms'] / 1000:.1f} s",
+        " ".join("".join(c if c.isprintable() else " " for c in f"{k}={v}") for k, v in job["labels"].items()),
+        job["job_id"],
+        said if len(said) <= _DETAIL else f"{said[:_DETAIL]}…",
+    )
