@@ -21,7 +21,7 @@ from proxy.api.operators.access.access import Access
 from proxy.api.operators.access.gate import Gate, GatewayUsers
 from proxy.api.operators.access.headers import SafeHeaders
 from proxy.api.operators.asking import AskJobServer
-from proxy.api.operators.audit import Audit
+from proxy.api.operators.audit import Audit, AuditList
 from proxy.api.operators.instances import InstancesView
 from proxy.api.operators.intake import Drain, IntakeView
 from proxy.api.operators.intake import routes as intake_routes
@@ -209,13 +209,14 @@ def create_app(
         queue=consumer.counts.shown if consumer else None,
         instances=InstancesView(store, dispatcher, elsewhere).shown if peers is not None else None,
     )
-    audit = Audit()
+    audit = Audit(store, elsewhere.name)
     gate = Gate(settings.admin_keys, _gateway_users(settings), audit)
     drain = Drain(IntakeView(dispatcher, in_flight, ready))
     find = dashboard.FindJob(in_flight, observers.history, store, authorization, bodies)
     admin_routes = [
         *intake_routes(dispatcher, drain),
         *log_in.routes(gate, audit),
+        Route("/audit", AuditList(store), methods=["GET"]),
         Route("/jobs", ListJobs(in_flight, store, authorization), methods=["GET"]),
         Route("/jobs/patterns", JobPatterns(store, authorization, settings.label_members), methods=["GET"]),
         Route("/workers", admin.Workers(pool.status), methods=["GET"]),

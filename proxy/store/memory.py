@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from proxy.store.deeds import Deed, Deeds
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.patterns import Patterns
 from proxy.store.polled import polled_end
@@ -47,6 +48,8 @@ class MemoryStore:
         self._finished: OrderedDict[str, tuple[float, Record]] = OrderedDict()
         self._by_token: dict[bytes, str] = {}
         self._by_key: dict[bytes, str] = {}
+        self._deeds = Deeds()
+        self._entered = 0
 
     def readings(self) -> Iterable[Reading]:
         """See `JobStore.readings`: nothing that anybody asks for."""
@@ -151,6 +154,15 @@ class MemoryStore:
         last = (record for _, record in itertools.islice(reversed(self._finished.values()), FAILURES_AMONG))
         failed = (one for one in last if one.failed and len(one.callback or b"") <= SMALL_BYTES)
         return list(itertools.islice(failed, limit))
+
+    def enter(self, deed: Deed) -> None:
+        """See `JobStore.enter`."""
+        self._entered += 1
+        self._deeds.add(replace(deed, n=self._entered))
+
+    async def deeds(self, limit: int, before: int | None) -> list[Deed]:
+        """See `JobStore.deeds`."""
+        return self._deeds.newest(limit, before)
 
     async def close(self) -> None:
         """See `JobStore.close`."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
+    from proxy.store.deeds import Deed
     from proxy.store.patterns import Grid, Patterns
     from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
     from proxy.store.record import Record
@@ -151,6 +152,20 @@ class JobStore(Protocol):
         """Return the jobs that ended last without a result, the newest first: what people look at after a start.
 
         At most `limit`, of the last thousands, and none with a large body. Raises StoreUnavailableError.
+        """
+        ...
+
+    def enter(self, deed: Deed) -> None:
+        """Keep what an operator did, as soon as that is possible; nobody waits for it, and it does not fail.
+
+        So many of the newest are kept (proxy/store/deeds.py). `deed.n` is not used.
+        """
+        ...
+
+    async def deeds(self, limit: int, before: int | None) -> list[Deed]:
+        """Return what operators did, of all instances that share the store, newest first; what was entered before too.
+
+        At most `limit`; with `before`, only what has a lower `n`. Raises StoreUnavailableError.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from proxy.store.deeds import Deed
 from proxy.store.memory import MemoryStore
 from proxy.store.patterns import Grid, Patterns
 from proxy.store.polled import polled_end
@@ -158,6 +159,15 @@ class FailingStore:
         """Return the last failures, or fail."""
         await self._ask()
         return await self._memory.last_failures(limit)
+
+    def enter(self, deed: Deed) -> None:
+        """Keep it."""
+        self._memory.enter(deed)
+
+    async def deeds(self, limit: int, before: int | None) -> list[Deed]:
+        """Return what was kept, or fail."""
+        await self._ask()
+        return await self._memory.deeds(limit, before)
 
     async def close(self) -> None:
         """Do nothing."""

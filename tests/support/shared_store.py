@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from proxy.store.deeds import Deed
 from proxy.store.memory import MemoryStore
 from proxy.store.patterns import Grid, Patterns
 from proxy.store.polled import polled_end
@@ -197,6 +198,14 @@ class Member:
     async def last_failures(self, limit: int) -> list[Record]:
         """See `JobStore.last_failures`."""
         return await self._shared.last_failures(limit)
+
+    def enter(self, deed: Deed) -> None:
+        """See `JobStore.enter`."""
+        self._shared.enter(deed)
+
+    async def deeds(self, limit: int, before: int | None) -> list[Deed]:
+        """See `JobStore.deeds`."""
+        return await self._shared.deeds(limit, before)
 
     async def close(self) -> None:
         """Do nothing."""

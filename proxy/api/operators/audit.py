@@ -1,14 +1,38 @@
-"""Who did what on the admin address, and when."""
+"""Who did what on the admin address, and when: in the log, and in the store."""
 
 from __future__ import annotations
 
-from proxy import log
+import json
+import time
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
 
-__all__ = ["Audit"]
+from proxy import log
+from proxy.http.asgi import NO_STORE, send_response
+from proxy.store.deeds import Deed
+from shared.errors import ParameterError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from proxy.store.protocol import JobStore
+
+__all__ = ["Audit", "AuditList"]
+
+_LIMIT: Final = 100
+_MOST: Final = 500
+_LARGEST: Final = 2**63 - 1
+#: Of each text so much is kept.
+_CHARACTERS: Final = 500
 
 
 class Audit:
     """Notes what operators do."""
+
+    def __init__(self, store: JobStore, instance: str = "") -> None:
+        """`instance`: what people call this one, where there may be others."""
+        self._store = store
+        self._instance = instance
 
     def enter(
         self,
@@ -33,3 +57,66 @@ class Audit:
             outcome=outcome,
             detail=detail or None,
         )
+        self._store.enter(
+            Deed(
+                at=round(time.time(), 3),
+                what=str(what),
+                who=who,
+                via=str(via),
+                peer=peer,
+                instance=self._instance,
+                of=of[:_CHARACTERS],
+                outcome=str(outcome),
+                detail=detail[:_CHARACTERS],
+            )
+        )
+
+
+class AuditList:
+    """`GET /audit`: what operators did, newest first; `limit` entries, and with `before` only those that are older."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with a page of the list."""
+        limit, before = _asked(scope)
+        deeds = await self._store.deeds(limit + 1, before)
+        page = deeds[:limit]
+        body = {"entries": [_shown(deed) for deed in page], "next": page[-1].n if len(deeds) > limit else None}
+        await send_response(scope, send, 200, json.dumps(body).encode(), b"application/json", [NO_STORE])
+
+
+def _asked(scope: Scope) -> tuple[int, int | None]:
+    """Return `limit` and `before`. Raises ParameterError."""
+    limit, before = _LIMIT, None
+    for name, value in parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True):
+        match name:
+            case "limit":
+                limit = _number(name, value, _MOST)
+            case "before":
+                before = _number(name, value, _LARGEST)
+            case _:
+                raise ParameterError(name, "there is no such parameter; there are `limit` and `before`")
+    return limit, before
+
+
+def _number(name: str, value: str, most: int) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= len(str(most)) and 1 <= int(value) <= most):
+        raise ParameterError(name, f"`{name}` takes a whole number from 1 to {most}")
+    return int(value)
+
+
+def _shown(deed: Deed) -> dict[str, object]:
+    return {
+        "n": deed.n,
+        "at": deed.at,
+        "who": deed.who,
+        "via": deed.via,
+        "peer": deed.peer,
+        "instance": deed.instance,
+        "what": deed.what,
+        "of": deed.of,
+        "outcome": deed.outcome,
+        "detail": deed.detail,
+    }

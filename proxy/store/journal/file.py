@@ -14,10 +14,11 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.store.deeds import KEPT, KEPT_COMINGS, Deed
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES, ids_called, names_called
 from proxy.store.journal.opening import check_sqlite, connect, is_no_room, lock, words_of
 from proxy.store.journal.origin import is_copy, leave_mark
@@ -52,6 +53,18 @@ _FAILED: Final = (
     f"AND coalesce(length(callback), 0) <= {SMALL_BYTES} ORDER BY finished_at DESC LIMIT ?"
 )
 _EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)"
+
+#: What operators did.
+_DEED: Final = ("id", "at", "what", "who", "via", "peer", "instance", "of", "outcome", "detail")
+_COLUMNS: Final = ", ".join(f'"{name}"' for name in _DEED)
+_ENTER: Final = f"INSERT OR IGNORE INTO audit ({_COLUMNS}, is_coming) VALUES ({', '.join('?' * 11)})"  # noqa: S608
+_FORGET: Final = (
+    "DELETE FROM audit WHERE is_coming = ? AND n <= "
+    "(SELECT n FROM audit WHERE is_coming = ? ORDER BY n DESC LIMIT 1 OFFSET ?)"
+)
+_DEEDS: Final = f"SELECT n, {_COLUMNS} FROM audit WHERE n < ? ORDER BY n DESC LIMIT ?"  # noqa: S608
+#: More than any number of a row.
+_NO_ROW: Final = 2**63 - 1
 
 #: Kept for reuse, or this share of the file; what is free beyond both is given back, so many pages at a time.
 _FREE_PAGES: Final = 256
@@ -191,6 +204,18 @@ class JournalFile:
     def last_failures(self, limit: int, finished_after: float) -> list[Record]:
         """Return the jobs that ended last without a result, the newest first."""
         return [record_of(row) for row in self._db.execute(_FAILED, (finished_after, limit))]
+
+    def enter(self, deeds: Sequence[Deed]) -> None:
+        """Write what operators did, and forget what is beyond the newest."""
+        with self._transaction(explicit=True):
+            self._db.executemany(_ENTER, [(*(getattr(deed, name) for name in _DEED), deed.is_coming) for deed in deeds])
+            for is_coming, kept in ((False, KEPT), (True, KEPT_COMINGS)):
+                self._db.execute(_FORGET, (is_coming, is_coming, kept))
+
+    def deeds(self, limit: int, before: int | None) -> list[Deed]:
+        """Return what operators did, newest first, of what has a lower `n` than `before`."""
+        rows = self._db.execute(_DEEDS, (_NO_ROW if before is None else before, limit))
+        return [Deed(n=n, **dict(zip(_DEED, row, strict=True))) for n, *row in rows]
 
     def expire(self, finished_before: float, at_most: int) -> int:
         """Forget jobs that finished before that Unix time, the oldest first; return how many."""

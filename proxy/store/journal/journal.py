@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy import log
 from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
-from proxy.store.journal.writer_thread import Failures, Find, Order, Put, Search, Unfinished, WriterThread
+from proxy.store.journal.writer_thread import (
+    Audit,
+    Enter,
+    Failures,
+    Find,
+    Order,
+    Put,
+    Search,
+    Unfinished,
+    WriterThread,
+)
 from proxy.store.patterns import patterns
 from proxy.store.polled import polled_end
 from proxy.store.protocol import Reading
@@ -32,6 +42,7 @@ from shared.errors import SettingsError, StoreUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from proxy.store.deeds import Deed
     from proxy.store.journal.file import JournalFile
     from proxy.store.patterns import Grid, Patterns
     from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
@@ -218,6 +229,17 @@ class Journal:
         self._order(Failures(limit=limit, done=done))
         return await done
 
+    def enter(self, deed: Deed) -> None:
+        """See `JobStore.enter`."""
+        self._order(Enter(deed=deed))
+
+    async def deeds(self, limit: int, before: int | None) -> list[Deed]:
+        """See `JobStore.deeds`."""
+        self._begin_asking()
+        done: asyncio.Future[list[Deed]] = self._loop.create_future()
+        self._order(Audit(limit=limit, before=before, done=done))
+        return await done
+
     async def close(self) -> None:
         """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not recorded then is lost, and told."""
         self._order_notes()
@@ -322,7 +344,7 @@ class Journal:
         for order in self._waiting:
             if isinstance(order, Put):
                 puts[order.record.id] = order.record
-            elif isinstance(order, Unfinished):
+            elif isinstance(order, Enter | Unfinished):
                 stay.append(order)
         for order in self._away + self._waiting:
             if not isinstance(order, Unfinished) and order.done is not None:

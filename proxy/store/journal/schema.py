@@ -55,6 +55,24 @@ _PROBE: Final = """
 CREATE TABLE probe (n INTEGER PRIMARY KEY, times INTEGER NOT NULL);
 INSERT INTO probe VALUES (1, 0);
 """
+#: What operators did. It is made where it is missing, whatever the version: none has to know it.
+_AUDIT: Final = """
+CREATE TABLE IF NOT EXISTS audit (
+    n INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    at REAL NOT NULL,
+    what TEXT NOT NULL,
+    who TEXT NOT NULL,
+    via TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    "of" TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    is_coming INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS audit_by_kind ON audit (is_coming, n);
+"""
 #: Version 1 called a job that may have been submitted `assigned`. The table is the same, so that a journal of any size
 #: is brought up to date in place: to copy 600 MB took 25 s, and three times the room.
 _FROM_1: Final = """
@@ -115,6 +133,8 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str, *, upgrade: bo
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
+    if upgrade or not tables:
+        db.executescript(_AUDIT)
     mark = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {VERSION};"
     if not tables:
         db.executescript(f"BEGIN; {_JOBS} {_FOR_QUESTIONS} {_PROBE} {mark} COMMIT;")

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy import log
 from proxy.store.backlog import Backlog
+from proxy.store.deeds import Deed, newest
 from proxy.store.journal.checkpoint_thread import Checkpointer
 from proxy.store.journal.opening import is_no_room, words_of
 from proxy.store.journal.place import LogGoneError, ReplacedError
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
     from proxy.store.journal.file import JournalFile
     from proxy.store.record import Record
 
-__all__ = ["Failures", "Find", "Order", "Put", "Search", "Unfinished", "WriterThread"]
+__all__ = ["Audit", "Enter", "Failures", "Find", "Order", "Put", "Search", "Unfinished", "WriterThread"]
 
 _RETRY_S: Final = 0.5
+#: So much of what operators did, of either kind, is kept while nothing can be written.
+_DEEDS_KEPT: Final = 1_000
 #: What SQLite and its module raise because of a record; anything else is the disk's or ours.
 _UNFIT: Final = (
     sqlite3.DataError,
@@ -99,8 +102,26 @@ class Unfinished:
     done: asyncio.Future[list[Record]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enter:
+    """Keep what an operator did."""
+
+    deed: Deed
+    #: Nobody waits.
+    done: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """Return what operators did, as `JournalFile.deeds` does."""
+
+    limit: int
+    before: int | None
+    done: asyncio.Future[list[Deed]]
+
+
 _T = TypeVar("_T")
-Order = Put | Find | Search | Failures | Unfinished
+Order = Enter | Audit | Put | Find | Search | Failures | Unfinished
 
 
 class WriterThread:
@@ -130,6 +151,8 @@ class WriterThread:
         self._on_trouble = on_trouble
         self._clock = clock
         self._backlog = Backlog()
+        #: What operators did, and what could not be written yet.
+        self._deeds: list[Deed] = []
         self._trouble = ""
         self._damaged = False
         self._retry_at = 0.0
@@ -202,6 +225,7 @@ class WriterThread:
         puts = [order for order in orders if isinstance(order, Put)]
         if puts or self._trouble:
             self._write(puts)
+        self._enter([order.deed for order in orders if isinstance(order, Enter)])
         for order in orders:
             match order:
                 case Find():
@@ -213,7 +237,9 @@ class WriterThread:
                     self._answer(order.done, functools.partial(self._file.last_failures, order.limit, since))
                 case Unfinished():
                     self._answer(order.done, self._file.unfinished)
-                case Put():
+                case Audit():
+                    self._answer(order.done, functools.partial(self._file.deeds, order.limit, order.before))
+                case Put() | Enter():
                     pass
         self._tell(len(orders))
 
@@ -243,6 +269,24 @@ class WriterThread:
             if put.record.id in unfit and put.done is not None:
                 self._fail(put.done, f"the job cannot be recorded: {unfit[put.record.id]}")
         self._news.append(functools.partial(_settle_puts, puts))
+
+    def _enter(self, deeds: list[Deed]) -> None:
+        """Write what operators did; while nothing can be written, it is kept."""
+        self._deeds += deeds
+        if not self._deeds:
+            return
+        try:
+            if not self._trouble:
+                self._file.enter(self._deeds)
+        except (sqlite3.Error, OSError, MemoryError) as exc:
+            self.failures += 1
+            self._meet(exc)
+        if self._trouble:
+            self._deeds = newest(self._deeds, _DEEDS_KEPT)
+            return
+        self.commits += 1
+        self.checkpointer.wrote(len(self._deeds))
+        self._deeds = []
 
     def _write_fit(self, batch: dict[str, Record]) -> dict[str, str]:
         """Write what can be written; return the ids of the others, with the reasons."""

@@ -72,6 +72,24 @@ CREATE INDEX IF NOT EXISTS proxy_jobs_open ON proxy_jobs (owner) WHERE finished_
 CREATE INDEX IF NOT EXISTS proxy_jobs_by_end ON proxy_jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS proxy_jobs_failed ON proxy_jobs (finished_at) WHERE code IS NOT NULL OR says_failed;
 """
+#: What operators did.
+_AUDIT: Final = """
+CREATE TABLE IF NOT EXISTS proxy_audit (
+    n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id text NOT NULL UNIQUE,
+    at timestamptz NOT NULL,
+    what text NOT NULL,
+    who text NOT NULL,
+    via text NOT NULL,
+    peer text NOT NULL,
+    instance text NOT NULL,
+    "of" text NOT NULL,
+    outcome text NOT NULL,
+    detail text NOT NULL,
+    is_coming boolean NOT NULL
+);
+CREATE INDEX IF NOT EXISTS proxy_audit_by_kind ON proxy_audit (is_coming, n);
+"""
 #: How a job came to its end, and an index for whoever asks about those that failed (proxy/store/search.py).
 _FROM_1: Final = """
 ALTER TABLE proxy_jobs
@@ -84,7 +102,7 @@ ALTER TABLE proxy_jobs ALTER COLUMN sent SET STORAGE EXTERNAL;
 CREATE INDEX IF NOT EXISTS proxy_jobs_failed ON proxy_jobs (finished_at) WHERE code IS NOT NULL OR says_failed;
 """
 #: By the version that there is: what makes the next one of it. Each may be done twice (IF NOT EXISTS).
-_UPGRADES: Final = {1: _FROM_1}
+_UPGRADES: Final = {1: _FROM_1 + _AUDIT}
 
 Ask = Callable[[str], Awaitable[Sequence[tuple[Any, ...]]]]
 
@@ -124,7 +142,7 @@ def _steps(version: int | None) -> str:
     """Return what is to be done; another instance may have done it before the lock was ours."""
     if version is None:
         meta = f"INSERT INTO proxy_meta (version, oldest_writer) VALUES ({VERSION}, {_OLDEST_WRITER})"  # noqa: S608
-        return f"{_DDL} {meta} ON CONFLICT DO NOTHING;"
+        return f"{_DDL} {_AUDIT} {meta} ON CONFLICT DO NOTHING;"
     steps = " ".join(_UPGRADES[step] for step in range(version, VERSION))
     changed = f"version = greatest(version, {VERSION}), oldest_writer = greatest(oldest_writer, {_OLDEST_WRITER})"
     return f"{steps} UPDATE proxy_meta SET {changed};"  # noqa: S608 - our own numbers

@@ -21,8 +21,10 @@ from typing import Final, TypeVar
 from proxy import log
 from proxy.store.backlog import Backlog
 from proxy.store.conditions import Question
+from proxy.store.deeds import Deed
 from proxy.store.fields import ids_called, names_called
 from proxy.store.patterns import Grid, Patterns, patterns
+from proxy.store.postgresql.audit import AuditTable
 from proxy.store.postgresql.ends import finish, pause
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.leases import Leases, Times
@@ -117,6 +119,7 @@ class PostgreSQLStore:
         )
         self._noted: Lane[Put] = Lane(self._beside, self._health, carry_out=self._write_beside, give_up=self._give_up)
         self._finds: Lane[_Find] = Lane(self._reading, self._health, carry_out=self._look_up, give_up=_give_up_find)
+        self._audit = AuditTable(self._beside, self._health)
         self._tells: Lane[Tell] = Lane(self._beside, self._health, carry_out=self._tell_all, give_up=_forget)
         await self._leases.begin(self.tell)
         self._listener = Listener(self._listening, self._instance, on_notice=self._on_notice, on_gap=self._poll_now.set)
@@ -271,13 +274,21 @@ class PostgreSQLStore:
         """See `JobStore.last_failures`: of all instances."""
         return await self._search(FAILED, self._ttl_s, limit)
 
+    def enter(self, deed: Deed) -> None:
+        """See `JobStore.enter`."""
+        self._audit.enter(deed)
+
+    async def deeds(self, limit: int, before: int | None) -> list[Deed]:
+        """See `JobStore.deeds`: of all instances."""
+        return await self._audit.newest(limit, before)
+
     async def close(self) -> None:
         """See `JobStore.close`. The last that is done is to leave the other instances."""
         self._order_notes()
         self._closing.set()
         self._poll_now.set()
         end = self._loop.time() + _CLOSE_S
-        for lane in (self._puts, self._noted, self._tells):
+        for lane in (self._puts, self._noted, self._tells, self._audit):
             await lane.flush(max(0.0, end - self._loop.time()))
         left = len(self._puts) + len(self._noted) + len(self._backlog)
         if left:
@@ -288,7 +299,7 @@ class PostgreSQLStore:
         except (GoneError, UnfitError) as exc:
             log.event("warning", "the other instances could not be told of the end", reason=str(exc))
         await self._listener.close()
-        for closing in (self._puts, self._noted, self._tells, self._finds):
+        for closing in (self._puts, self._noted, self._tells, self._finds, self._audit):
             await closing.close()
 
     # --- writing -----------------------------------------------------------------------------------------------------

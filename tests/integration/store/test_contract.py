@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from proxy.store.deeds import KEPT_COMINGS, Deed
 from proxy.store.protocol import JobStore
 from proxy.store.record import Record
 from shared.errors import Code
@@ -268,6 +269,43 @@ async def test_a_late_result_does_not_make_a_job_younger(make_store: MakeStore) 
     await store.put(replace(record, callback=b"{}"))
 
     await eventually(lambda: _is_none(store, record))
+
+
+def _deed(what: str = "stop", **members: Any) -> Deed:
+    return Deed(at=round(time.time(), 3), what=what, **members)
+
+
+async def test_what_operators_did_comes_back_newest_first(store: JobStore) -> None:
+    """Every member, and from any place on."""
+    first = _deed(
+        who="anna", via="session", peer="::1", instance="a", of="b" * 32, outcome="not-found", detail="é\0\n'"
+    )
+    deeds = [first, *(_deed("pause", who=str(number)) for number in range(4))]
+    for deed in deeds:
+        store.enter(deed)
+    found = await store.deeds(10, None)
+    assert [deed.who for deed in found] == ["3", "2", "1", "0", "anna"]
+    places = [deed.n for deed in found]
+    assert places == sorted(set(places), reverse=True)
+    back = found[-1]
+    assert abs(back.at - first.at) < 5
+    assert replace(back, n=0, at=0.0) in [
+        replace(first, at=0.0, detail=detail) for detail in (first.detail, first.detail.replace("\0", "\ufffd"))
+    ]
+    assert [deed.who for deed in await store.deeds(2, None)] == ["3", "2"]
+    assert [deed.who for deed in await store.deeds(2, places[1])] == ["1", "0"]
+    assert await store.deeds(2, places[-1]) == []
+
+
+async def test_whoever_comes_and_goes_takes_no_room_from_what_was_done(store: JobStore) -> None:
+    """Anybody can fail to log in, as often as they like."""
+    store.enter(_deed("drain"))
+    for number in range(KEPT_COMINGS + 50):
+        store.enter(_deed("failed log-in", peer=str(number)))
+    found = await store.deeds(2 * KEPT_COMINGS, None)
+    assert len(found) == KEPT_COMINGS + 1
+    assert found[-1].what == "drain"
+    assert found[0].peer == str(KEPT_COMINGS + 49)
 
 
 async def test_a_store_without_trouble_says_so(store: JobStore) -> None:

@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.postgresql import PostgreSQL
+from proxy.store.deeds import Deed
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -48,6 +49,17 @@ async def test_one_of_two_instances_begins_the_job_of_a_key(instance: MakeInstan
         assert isinstance(lost, TakenError)
         assert alike(lost.record, records[won])
         assert await b.by_id(records[1 - won].id) is None
+
+
+async def test_what_operators_did_at_any_instance_is_one_list(instance: MakeInstance) -> None:
+    """And is there when that instance has ended."""
+    a, b = await instance("a"), await instance("b")
+    a.enter(Deed(at=time.time(), what="pause", who="anna", instance="a"))
+    await a.deeds(1, None)
+    b.enter(Deed(at=time.time(), what="drain", who="ben", instance="b"))
+    await b.close()
+    found = [(deed.what, deed.who, deed.instance) for deed in await a.deeds(10, None)]
+    assert found == [("drain", "ben", "b"), ("pause", "anna", "a")]
 
 
 async def test_a_key_is_free_again_once_its_job_was_certainly_not_submitted(instance: MakeInstance) -> None:

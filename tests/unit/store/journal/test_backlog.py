@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from proxy.store.backlog import Backlog
+from proxy.store.deeds import Deed, newest
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
 from proxy.store.record import Record
 from shared.errors import StoreUnavailableError
 from tests.support.records import a_record, finished
+from tests.support.waiting import eventually
 
 
 def test_beyond_its_bytes_the_oldest_are_given_up() -> None:
@@ -103,3 +105,43 @@ async def test_a_row_that_cannot_be_read_is_told(path: Path) -> None:
         await journal.by_id(record.id)
     await journal.put(a_record())
     await journal.close()
+
+
+class _Full(JournalFile):
+    """Has no room for what operators do, for a while."""
+
+    is_full = True
+
+    def enter(self, deeds: Sequence[Deed]) -> None:
+        """Write them if there is room."""
+        if self.is_full:
+            raise sqlite3.OperationalError("database or disk is full")
+        super().enter(deeds)
+
+
+async def test_what_operators_did_is_kept_until_it_can_be_written_and_is_there_after_a_start(path: Path) -> None:
+    """Nobody had to wait for it."""
+    file = _Full(str(path))
+    journal = Journal(file, ttl_s=3600)
+    for what in ("stop", "pause"):
+        journal.enter(Deed(at=1.0, what=what))
+    assert await journal.deeds(10, None) == []
+    file.is_full = False
+    journal.enter(Deed(at=2.0, what="resume"))
+
+    async def written() -> bool:
+        return len(await journal.deeds(10, None)) == 3
+
+    await eventually(written)
+    await journal.close()
+
+    journal = Journal(JournalFile(str(path)), ttl_s=3600)
+    assert [deed.what for deed in await journal.deeds(10, None)] == ["resume", "pause", "stop"]
+    await journal.close()
+
+
+def test_what_is_kept_of_what_operators_did_is_the_newest_of_either_kind() -> None:
+    """So that somebody who fails to log in takes no room from it."""
+    deeds = [Deed(at=float(number), what="stop" if number < 5 else "failed log-in") for number in range(20)]
+    assert newest(deeds, 3) == [*deeds[2:5], *deeds[17:]]
+    assert newest(deeds, 100) == deeds

@@ -1,0 +1,106 @@
+"""What operators of all instances did: written when there is time, and again if the first attempt got no answer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from proxy import log
+from proxy.store.deeds import KEPT, KEPT_COMINGS, Deed
+from proxy.store.postgresql.health import Health
+from proxy.store.postgresql.orders import Lane
+from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from shared.errors import StoreUnavailableError
+
+__all__ = ["AuditTable"]
+
+#: So many wait for it at most, of either kind; beyond that, the log alone has them.
+_WAITING: Final = {False: 10_000, True: 2_000}
+#: How long whoever asks waits for what was entered before.
+_FLUSH_S: Final = 1.0
+_COLUMNS: Final = ("what", "who", "via", "peer", "instance", "of", "outcome", "detail")
+_NAMES: Final = ", ".join(f'"{name}"' for name in _COLUMNS)
+_ARRAYS: Final = ", ".join(f"${number}::text[]" for number in range(1, 4 + len(_COLUMNS)))
+#: As everywhere, the times are the database's. What is written twice is there once. Other commits of the session do not
+#: wait for the disk; this one does.
+_ENTER: Final = f"""
+INSERT INTO proxy_audit (id, at, is_coming, {_NAMES})
+SELECT id, now() - make_interval(secs => age_s::float8), is_coming::boolean, {_NAMES}
+FROM (SELECT set_config('synchronous_commit', 'on', true)) AS durable,
+    unnest({_ARRAYS}) AS x (id, age_s, is_coming, {_NAMES})
+ON CONFLICT (id) DO NOTHING
+"""  # noqa: S608 - our own names
+#: $1: the kind; $2: how many of it are kept.
+_FORGET: Final = """
+DELETE FROM proxy_audit WHERE is_coming = $1 AND n <= (
+    SELECT n FROM proxy_audit WHERE is_coming = $1 ORDER BY n DESC LIMIT 1 OFFSET $2)
+"""
+_NEWEST: Final = f"""
+SELECT n, id, extract(epoch FROM at)::float8, {_NAMES} FROM proxy_audit WHERE n < $1 ORDER BY n DESC LIMIT $2
+"""  # noqa: S608
+#: More than any number of a row.
+_NO_ROW: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class _Entry:
+    deed: Deed
+    #: A database that is away is waited for, as nobody else waits.
+    until: float = math.inf
+    size_bytes: int = 500
+
+
+class AuditTable:
+    """The table of what operators did."""
+
+    def __init__(self, session: Session, health: Health, *, clock: Callable[[], float] = time.time) -> None:
+        """Use the session beside others; must run inside an event loop. `clock`: that of `Deed.at`, in Unix seconds."""
+        self._session = session
+        self._clock = clock
+        self._lane: Lane[_Entry] = Lane(session, health, carry_out=self._write, give_up=_give_up)
+
+    def enter(self, deed: Deed) -> None:
+        """See `JobStore.enter`."""
+        if len(self._lane) < _WAITING[deed.is_coming]:
+            self._lane.add(_Entry(deed=deed))
+
+    async def newest(self, limit: int, before: int | None) -> list[Deed]:
+        """See `JobStore.deeds`."""
+        await self.flush(_FLUSH_S)
+        try:
+            rows = await self._session.run(_NEWEST, _NO_ROW if before is None else before, limit)
+        except (GoneError, UnfitError) as exc:
+            raise StoreUnavailableError("the database cannot be searched for now") from exc
+        return [
+            Deed(n=n, id=deed_id, at=at, **dict(zip(_COLUMNS, columns, strict=True)))
+            for n, deed_id, at, *columns in rows
+        ]
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until all of it is written, at most that long."""
+        if len(self._lane):
+            await self._lane.flush(timeout_s)
+
+    async def close(self) -> None:
+        """End it."""
+        await self._lane.close()
+
+    async def _write(self, entries: list[_Entry]) -> None:
+        now = self._clock()
+        deeds = [entry.deed for entry in entries]
+        await self._session.run(
+            _ENTER,
+            [deed.id for deed in deeds],
+            [f"{now - deed.at:.3f}" for deed in deeds],
+            [str(deed.is_coming) for deed in deeds],
+            *([getattr(deed, name).replace("\0", "\ufffd") for deed in deeds] for name in _COLUMNS),
+        )
+        for is_coming, kept in ((False, KEPT), (True, KEPT_COMINGS)):
+            await self._session.run(_FORGET, is_coming, kept)
+
+
+def _give_up(entry: _Entry, error: Exception) -> None:
+    log.event("warning", "what an operator did could not be kept", deed=entry.deed.what, reason=str(error))
