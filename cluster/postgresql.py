@@ -47,7 +47,9 @@ class PostgreSQLError(Exception):
 
 
 def binaries() -> Path:
-    """Return the folder with the programs of the newest PostgreSQL. Raises PostgreSQLError if there is none."""
+    """Return the folder with the programs: `POSTGRESQL_BIN`, or that of the newest. Raises PostgreSQLError: none."""
+    if given := os.environ.get("POSTGRESQL_BIN"):
+        return Path(given)
     folders = [folder for pattern in _FOLDERS for folder in Path("/").glob(pattern[1:])]
     on_path = shutil.which("postgres")
     folders += [Path(on_path).resolve().parent] if on_path else []
@@ -60,11 +62,19 @@ def binaries() -> Path:
 class PostgreSQL:
     """One server. As a context manager it runs within the block, and leaves nothing behind."""
 
-    def __init__(self, *, port: int = 0, configuration: str = "", parent: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        configuration: str = "",
+        parent: Path | None = None,
+        standby_of: PostgreSQL | None = None,
+    ) -> None:
         """Make its folder, with an empty database; `configuration`: further lines for postgresql.conf.
 
         `port` 0: any free one, which stays the same whenever the server is started again. `parent`: where the folder is
-        made, and who it runs as must be able to go there; None: where temporary files are.
+        made, and who it runs as must be able to go there; None: where temporary files are. `standby_of`: it is a copy
+        of this one, which runs, and follows it until it is promoted.
 
         Raises:
             PostgreSQLError: there is no PostgreSQL on this machine, or it cannot be used.
@@ -86,7 +96,7 @@ class PostgreSQL:
             self.port: int = self._reservation.getsockname()[1]
             if user is not None:
                 os.chown(self.folder, user.pw_uid, user.pw_gid)
-            self._make(configuration)
+            self._make(configuration, standby_of)
         except (OSError, PostgreSQLError):
             self.remove()
             raise
@@ -192,14 +202,23 @@ class PostgreSQL:
         self._reservation.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _make(self, configuration: str) -> None:
-        program = [str(self._bin / "initdb"), "-D", str(self.data), "--no-sync", "--no-instructions"]
-        command = [*self._as_user, *program, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"]
+    def promote(self) -> None:
+        """Let a standby be a primary from now on."""
+        self.sql("SELECT pg_promote()")
+
+    def _make(self, configuration: str, standby_of: PostgreSQL | None) -> None:
+        if standby_of is None:
+            program = [str(self._bin / "initdb"), "-D", str(self.data), "--no-sync"]
+            program += ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"]
+        else:
+            program = [str(self._bin / "pg_basebackup"), "-D", str(self.data), "-d", standby_of.url(), "--no-sync"]
+            program += ["--write-recovery-conf", "--checkpoint=fast"]
+        command = [*self._as_user, *program]
         ended = subprocess.run(  # noqa: S603 - our own arguments
             command, capture_output=True, text=True, check=False, cwd=self.folder, env=_environment()
         )
         if ended.returncode:
-            raise PostgreSQLError(f"initdb failed: {ended.stderr.strip()}")
+            raise PostgreSQLError(f"{Path(program[0]).name} failed: {ended.stderr.strip()}")
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(f"{_CONFIGURATION}{configuration}\n")
 

@@ -40,6 +40,10 @@ SELECT current_setting('server_version_num')::int / 10000, current_setting('fsyn
     (SELECT count(*) FROM pg_stat_replication)::int, current_database()::text,
     has_schema_privilege(current_schema(), 'CREATE')
 """
+#: The server's process.
+_PID: Final = "SELECT pg_backend_pid()"
+#: What PgBouncer says where each statement has another connection.
+_NO_TRANSACTIONS: Final = "transaction blocks not allowed"
 #: Whether what is done later is allowed, done to nothing.
 _RIGHTS: Final = """
 WITH d AS (DELETE FROM proxy_jobs WHERE false), u AS (UPDATE proxy_jobs SET owner = '' WHERE false),
@@ -66,11 +70,7 @@ class Found:
 
 async def probe(url: str) -> Found:
     """Look at the database, and leave it as it is. Raises SettingsError: it cannot be used."""
-    session = Session(_conninfo(url, "check"), hosts=_hosts(url))
-    try:
-        return await _look(session, url, upgrade=False)
-    finally:
-        session.close()
+    return await _look(url, "check", upgrade=False)
 
 
 async def reading_session(url: str) -> Session:
@@ -93,11 +93,7 @@ async def open_store(
         SettingsError: the database cannot be used.
     """
     conninfo, hosts = _conninfo(url, name), _hosts(url)
-    session = Session(conninfo, hosts=hosts)
-    try:
-        found = await _look(session, url, upgrade=True)
-    finally:
-        session.close()
+    found = await _look(url, name, upgrade=True)
     if found.doubt:
         warn(found.doubt)
     store = PostgreSQLStore(conninfo, place=shown(url), name=name, ttl_s=ttl_s, hosts=hosts, times=times)
@@ -109,32 +105,62 @@ async def open_store(
     return store
 
 
-async def _look(session: Session, url: str, *, upgrade: bool) -> Found:
+async def _look(url: str, name: str, *, upgrade: bool) -> Found:
+    session, beside = (Session(_conninfo(url, name), hosts=_hosts(url)) for _ in range(2))
+    try:
+        if await _shares_connections(session, beside):
+            raise SettingsError(
+                f"JOURNAL: {shown(url)} is a pooler that may have another connection to the database for each "
+                "transaction (PgBouncer's pool_mode); name the database itself, or set pool_mode = session"
+            )
+        return await _look_at(session, url, upgrade=upgrade)
+    except (GoneError, UnfitError) as exc:
+        raise unusable(url, exc) from exc
+    finally:
+        session.close()
+        beside.close()
+
+
+async def _shares_connections(session: Session, beside: Session) -> bool:
+    """Whether somebody in between lets our sessions share connections to the server: nothing would stay prepared."""
+    ((pid,),) = await session.script(_PID, patience_s=_START_S)
+    if pid == session.backend_pid:
+        return False
+    try:
+        ((other,),) = await beside.script(f"BEGIN; {_PID}", patience_s=_START_S)
+    except GoneError as exc:
+        if _NO_TRANSACTIONS in str(exc):
+            return True
+        raise
+    if other == pid:
+        return True
+    ((again,),) = await session.script(_PID, patience_s=_START_S)
+    return bool(again != pid)
+
+
+async def _look_at(session: Session, url: str, *, upgrade: bool) -> Found:
     async def ask(sql: str) -> Sequence[tuple[Any, ...]]:
         return await session.script(sql, patience_s=_PREPARE_S)
 
     place = shown(url)
-    try:
-        ((version, fsync, in_recovery, read_only, has_sync, replicas, database, may_create),) = await session.run(
-            _LOOK, patience_s=_START_S
+    ((version, fsync, in_recovery, read_only, has_sync, replicas, database, may_create),) = await session.run(
+        _LOOK, patience_s=_START_S
+    )
+    if version < OLDEST_SERVER:
+        raise SettingsError(
+            f"JOURNAL: {place} is PostgreSQL {version}, {OLDEST_SERVER} or newer is needed; upgrade the server"
         )
-        if version < OLDEST_SERVER:
-            raise SettingsError(
-                f"JOURNAL: {place} is PostgreSQL {version}, {OLDEST_SERVER} or newer is needed; upgrade the server"
-            )
-        if in_recovery or read_only:
-            raise SettingsError(f"JOURNAL: {place} is a read-only replica; name the primary, or several hosts")
-        if not fsync:
-            raise SettingsError(
-                f"JOURNAL: {place} has fsync=off and would lose jobs with its power; set fsync=on in postgresql.conf"
-            )
-        tables = await prepare(ask, upgrade=upgrade)
-        if tables is None and not upgrade and not may_create:
-            raise SettingsError(f"JOURNAL: {place}: {_no_rights(database)}")
-        if tables is not None or upgrade:
-            await session.run(_RIGHTS, patience_s=_START_S)
-    except (GoneError, UnfitError) as exc:
-        raise unusable(url, exc) from exc
+    if in_recovery or read_only:
+        raise SettingsError(f"JOURNAL: {place} is a read-only replica; name the primary, or several hosts")
+    if not fsync:
+        raise SettingsError(
+            f"JOURNAL: {place} has fsync=off and would lose jobs with its power; set fsync=on in postgresql.conf"
+        )
+    tables = await prepare(ask, upgrade=upgrade)
+    if tables is None and not upgrade and not may_create:
+        raise SettingsError(f"JOURNAL: {place}: {_no_rights(database)}")
+    if tables is not None or upgrade:
+        await session.run(_RIGHTS, patience_s=_START_S)
     doubt = ""
     if replicas and not has_sync:
         doubt = (

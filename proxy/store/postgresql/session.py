@@ -81,6 +81,11 @@ class Session:
         """Whether there is a connection, as far as is known."""
         return self._wire is not None and self._wire.is_open
 
+    @property
+    def backend_pid(self) -> int:
+        """The server's process, as whoever answers the connection says; 0 where there is none."""
+        return self._wire.backend_pid if self._wire is not None and self._wire.is_open else 0
+
     async def run(self, sql: str, *params: Any, patience_s: float = ANSWER_S) -> Sequence[tuple[Any, ...]]:
         """Return the rows that a statement answers; `$1` is the first of `params`.
 

@@ -1,0 +1,108 @@
+"""The database's machine loses its power: what was confirmed is there when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from msgspec import structs
+
+from cluster.postgresql import PostgreSQL
+from proxy.store.postgresql.session import Session
+from proxy.store.postgresql.store import PostgreSQLStore
+from proxy.store.record import Record
+from shared.errors import StoreUnavailableError
+from shared.lifecycle import State
+from tests.chaos.support import power
+from tests.support.records import a_record
+from tests.support.stores import of, on_database
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.skipif(bool(power.lacking()), reason=power.lacking() or "it can be done")
+_WRITERS = 8
+_JOBS = 200
+
+
+@pytest.mark.parametrize("flushes", [True, False])
+async def test_what_was_confirmed_outlives_the_power(flushes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each job that was confirmed, and each end. Were commits not to wait for the disk, the newest would be missing."""
+    if not flushes:
+        _let_commits_not_wait(monkeypatch)
+    with TemporaryDirectory(prefix="power-") as folder:
+        Path(folder).chmod(0o755)
+        file, copy = Path(folder, "disk"), Path(folder, "copy")
+        try:
+            with power.disk(file, megabytes=400) as place, PostgreSQL(parent=place) as server:
+                confirmed = await _write_until_the_power_goes(server, file, copy)
+                left = server.data.relative_to(place)
+        except subprocess.CalledProcessError as exc:
+            pytest.skip(f"no file system can be mounted: {exc.stderr}")
+        with power.disk(copy) as place, _with_data(place / left) as server:
+            store = await on_database(server.url())
+            missing = [record.id for record in confirmed if not await _is_there(store, record)]
+            await store.close()
+    assert bool(missing) is not flushes, f"{len(missing)} of {len(confirmed)} are missing"
+
+
+def _with_data(data: Path) -> PostgreSQL:
+    """A server on what another one has left."""
+    server = PostgreSQL(parent=data.parents[1])
+    shutil.rmtree(server.data)
+    data.rename(server.data)
+    return server
+
+
+def _let_commits_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Session.__init__
+
+    def not_durable(self: Session, conninfo: str, *, durable: bool = True, hosts: int = 1) -> None:
+        del durable
+        make(self, conninfo, durable=False, hosts=hosts)
+
+    monkeypatch.setattr(Session, "__init__", not_durable)
+
+
+async def _write_until_the_power_goes(server: PostgreSQL, file: Path, copy: Path) -> list[Record]:
+    """Return what was confirmed before; `copy` is the disk as it was then."""
+    store = await on_database(server.url())
+    subprocess.run(["sync", "-f", str(server.data)], check=True)  # how the server was made is not what is tried
+    confirmed: list[Record] = []
+    writers = [asyncio.create_task(_write(store, confirmed)) for _ in range(_WRITERS)]
+    await eventually(lambda: len(confirmed) > _JOBS)
+    server.pause()
+    known = list(confirmed)
+    await asyncio.to_thread(
+        subprocess.run,
+        ["dd", f"if={file}", f"of={copy}", "bs=4M", "iflag=direct", "conv=sparse"],
+        check=True,
+        capture_output=True,
+    )
+    server.kill()
+    for writer in writers:
+        writer.cancel()
+    await asyncio.gather(*writers, return_exceptions=True)
+    await store.close()
+    return known
+
+
+async def _write(store: PostgreSQLStore, confirmed: list[Record]) -> None:
+    while True:
+        record = of(store, a_record(state=State.SUBMITTING))
+        try:
+            await store.put(record)
+            confirmed.append(record)
+            ended = structs.replace(record, state=State.FINISHED, finished_at=time.time(), callback=record.id.encode())
+            await store.put(ended)
+            confirmed.append(ended)
+        except StoreUnavailableError:
+            return
+
+
+async def _is_there(store: PostgreSQLStore, record: Record) -> bool:
+    found = await store.by_id(record.id)
+    return found is not None and (record.callback is None or found.callback == record.callback)
