@@ -130,7 +130,7 @@ def draw_growth(results: Results) -> str:
             [
                 _Curve("jobs/s in all", counts, [one.jobs_per_s for one in instances]),
                 _Curve(
-                    "CPU ms a job, with the database",
+                    "CPU ms a job, database too",
                     counts,
                     [one.cpu_ms_per_job + one.database_cpu_ms_per_job for one in instances],
                 ),

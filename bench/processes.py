@@ -145,13 +145,16 @@ def command_line(pid: int) -> bytes:
 def cpu_s(root: int) -> float:
     """Return the CPU seconds that `root` and everything below it used so far, children that were reaped included.
 
-    A process that ends without being waited for takes its time with it; none of the contenders does that.
+    Those that live are counted to the nanosecond: of many workers with short jobs, each may have used less than a clock
+    tick. A process that ends without being waited for takes its time with it; none of the contenders does that.
     """
-    ticks = 0
+    total_s = 0.0
     for pid in (root, *descendants(root)):
         fields = stat_fields(pid)
-        ticks += sum(int(field) for field in fields[11:15])
-    return ticks / _TICKS_PER_S
+        if fields:
+            user, system, *reaped = (int(field) / _TICKS_PER_S for field in fields[11:15])
+            total_s += max(user + system, _threads_s(pid)) + sum(reaped)
+    return total_s
 
 
 def first_thread_cpu_s(pid: int) -> float:
@@ -161,8 +164,13 @@ def first_thread_cpu_s(pid: int) -> float:
 
 def live_cpu_s(root: int) -> float:
     """Return the CPU seconds of the threads that live now, to the nanosecond where the kernel tells."""
+    return sum(_threads_s(pid) for pid in (root, *descendants(root)))
+
+
+def _threads_s(pid: int) -> float:
+    """Return the CPU seconds of the threads of a process that live now."""
     total_ns = 0
-    for pid in (root, *descendants(root)):
+    with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
                 total_ns += int((task / "schedstat").read_text(encoding="ascii").split()[0])
