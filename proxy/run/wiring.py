@@ -212,7 +212,7 @@ def create_app(
     audit = Audit(store, elsewhere.name)
     gate = Gate(settings.admin_keys, _gateway_users(settings), audit)
     drain = Drain(IntakeView(dispatcher, in_flight, ready))
-    find = dashboard.FindJob(in_flight, observers.history, store, authorization, bodies)
+    find = dashboard.FindJob(in_flight, observers.history, store, authorization, bodies, served)
     admin_routes = [
         *intake_routes(dispatcher, drain),
         *log_in.routes(gate, audit),

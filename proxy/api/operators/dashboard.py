@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.job_server import ServedJobServers
     from proxy.observe.history import History, PastJob
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
@@ -106,9 +107,16 @@ class FindJob:
     """`GET /jobs/<id>`: everything that is known of a job; what went in and came out if `RECORD_BODIES` says so."""
 
     def __init__(
-        self, in_flight: InFlight, history: History, store: JobStore, authorization: Authorization, bodies: Bodies
+        self,
+        in_flight: InFlight,
+        history: History,
+        store: JobStore,
+        authorization: Authorization,
+        bodies: Bodies,
+        served: ServedJobServers,
     ) -> None:
         """`bodies`: how what went in and came out is shown, if it is."""
+        self._served = served
         self._authorization = authorization
         self._bodies = bodies
         self._in_flight = in_flight
@@ -136,12 +144,19 @@ class FindJob:
             job = self._in_flight.by_id(record.id)
             past = None if job else self._history.by_id(record.id)
         if job is not None:
-            return in_flight(job, self._bodies)
+            return in_flight(job, self._bodies) | self._there(job.recorder.record, is_here=True)
         if past is not None:
             return await self._past(past)
         if record is None:
             raise RequestError(Code.NOT_FOUND, "no job is called so, or it is no longer remembered")
-        return on_record(record, self._bodies)
+        return on_record(record, self._bodies) | self._there(record)
+
+    def _there(self, record: Record | None, *, is_here: bool = False) -> dict[str, Any]:
+        """Return how people get at a job at the job server; `is_here`: it is in flight at this instance."""
+        if record is None:
+            return {"can_ask": False, "remote_link": None}
+        server = self._served.of(record.profile)
+        return {"can_ask": is_here and server.can_be_asked, "remote_link": server.page_of(record) or None}
 
     async def record(self, job_id: str) -> Record | None:
         """Return what the store has of a job. Raises StoreUnavailableError."""
@@ -163,9 +178,10 @@ class FindJob:
     async def _past(self, past: PastJob) -> dict[str, Any]:
         """Return one of the last jobs, with what its record says of it by now: its result may have come late."""
         try:
-            return of_past(past, await self._store.by_id(past.id), self._bodies)
+            record = await self._store.by_id(past.id)
+            return of_past(past, record, self._bodies) | self._there(record)
         except StoreUnavailableError:
-            shown = of_past(past, None, self._bodies)
+            shown = of_past(past, None, self._bodies) | self._there(None)
             return shown | {"submitted": Submitted.UNKNOWN} if shown["submitted"] == Submitted.NO else shown
 
 

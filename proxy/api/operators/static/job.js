@@ -116,13 +116,14 @@ function body(title, recorded) {
 
 /** The buttons are made anew only where others are needed: one that has the focus keeps it. */
 function buttons(job) {
-  const wanted = `${job.job_id} ${job.state === "finished"}`;
+  const wanted = `${job.job_id} ${job.state === "finished"} ${job.can_ask}`;
   if (wanted === buttonsOf) return;
   buttonsOf = wanted;
   const parts = [curlButton(() => `jobs/${encodeURIComponent(job.job_id)}`)];
   const others = Object.entries(job.labels ?? {}).map(([label, value]) =>
     link(`jobs.html?${new URLSearchParams({ [`label.${label}`]: value })}`, `Jobs with this ${label}`));
-  if (job.state !== "finished") parts.unshift(stopButton(job.job_id, show), askButton(job.job_id));
+  if (job.can_ask) parts.unshift(askButton(job.job_id));
+  if (job.state !== "finished") parts.unshift(stopButton(job.job_id, show));
   $("buttons").replaceChildren(...parts, ...others);
 }
 

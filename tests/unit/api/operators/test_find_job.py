@@ -6,7 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxy.api.clients.authorization import Authorization
+from proxy.api.operators.dashboard import FindJob
+from proxy.jobs.bodies import Bodies
+from proxy.jobs.job_server import ServedJobServers
+from proxy.observe.history import History
 from tests.support.http import problem
+from tests.support.instances import Instance, a_job_server
+from tests.support.jumping_loop import nothing_moves
 from tests.support.records import finished
 from tests.support.runners import SUBMIT
 from tests.support.whole_app import WholeApp
@@ -75,3 +82,20 @@ async def test_nobody_is_told_that_there_is_no_such_job_while_nobody_knows(app: 
     """A journal that cannot be read has nothing to say."""
     app.store.failing = True
     problem(await app.ask_admin("GET", "/jobs/acme"), "journal-unavailable", 503)
+
+
+async def test_a_job_leads_to_the_job_server_where_that_can_be_asked_or_looked_at() -> None:
+    """A job that is over is not asked about any more; one whose job server has no page leads nowhere."""
+    instance = Instance(profile="replicate")
+    served = ServedJobServers([a_job_server("replicate")])
+    find = FindJob(instance.in_flight, History(), instance.store, Authorization(()), Bodies(0, ()), served)
+    job = instance.submit()
+    assert (await find.find(job.id)).items() >= {"can_ask": True, "remote_link": None}.items()
+    instance.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    job.learn({"id": "a1"})
+    assert (await find.find(job.id))["remote_link"] == "https://replicate.com/p/a1"
+    await instance.call_back(job)
+    await job.outcome
+    over = await find.find(job.id)
+    assert (over["can_ask"], over["remote_link"]) == (False, "https://replicate.com/p/a1")
