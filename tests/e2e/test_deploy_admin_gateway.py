@@ -70,7 +70,7 @@ async def test_below_a_prefix_and_over_tls_a_browser_logs_in_acts_and_logs_out(
         assert (sent.status, sent.headers["Location"]) == (303, "/proxy/login")
         form = await click(browser, gateway, "", "login")
         assert form.status == 200
-        assert (await click(browser, gateway, "login", "static/login.css")).status == 200
+        assert (await click(browser, gateway, "login", "static/style.css")).status == 200
         wrong = await click(browser, gateway, "login", "", "POST", data={"key": "wrong"})
         assert wrong.status == 401
         logged_in = await click(browser, gateway, "login", "", "POST", data={"key": _ACT})

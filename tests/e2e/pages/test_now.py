@@ -213,14 +213,11 @@ def _handler(event: bytes, closed: threading.Event) -> type[BaseHTTPRequestHandl
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = _STATIC / (Path(self.path).name or "index.html")
-            if self.path == "/session":
-                self.send_error(404)
-                return
             self.send_response(200)
             self.send_header("Content-Type", types.get(path.suffix, "text/event-stream"))
             self.end_headers()
             if self.path != "/events":
-                self.wfile.write(path.read_bytes())
+                self.wfile.write(b'{"role": "look"}' if self.path == "/session" else path.read_bytes())
                 return
             try:
                 while not closed.wait(0.25):
