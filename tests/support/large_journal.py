@@ -22,13 +22,15 @@ _SPAN_S: Final = 86_000.0
 _MANY: Final = """
 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :jobs)
 INSERT INTO jobs (id, token_hash, fingerprint, accepted_at, deadline_at, state, submitted, finished_at, code, detail,
-    failure_submitted, callback, says_failed, early, duplicates, profile, remote)
+    failure_submitted, callback, says_failed, early, duplicates, profile, remote, trail)
 SELECT printf('%08x%024x', n * 2654435761 % 4294967296, n), randomblob(32), x'', ended - took, ended - took + 30,
     'finished', CASE WHEN n % 50 THEN 'yes' ELSE said END, ended, CASE WHEN n % 50 THEN NULL ELSE code END,
     CASE WHEN n % 50 THEN NULL ELSE 'it took too long: ' || n || ' ms' END, CASE WHEN n % 50 THEN NULL ELSE said END,
     CASE WHEN n % 50 THEN x'7b7d' ELSE NULL END, 0, 0, 0, 'spreedly',
     '[{"id": "r' || n || '"}, "", "", {"account": "' || CASE n / 7 % 5 WHEN 0 THEN 'acme' WHEN 1 THEN 'zeta'
-        ELSE 'omega' END || '"}, 0, ""]'
+        ELSE 'omega' END || '"}, 0, ""]',
+    '{"events": [[0.4, "assign"], [1.2, "connected"], [' || (2 + n % 40) || ', "reply-read"], [' || (took * 1000)
+        || ', "callback"]]}'
 FROM (SELECT n, :now - :span_s * (:jobs - n) / :jobs - 5 AS ended, 0.05 * (1 + n % 17) + (n % 997 = 0) * 20 AS took,
     CASE n / 50 % 3 WHEN 0 THEN 'worker-died' WHEN 1 THEN 'deadline-exceeded' ELSE 'job-rejected' END AS code,
     CASE n / 50 % 3 WHEN 0 THEN 'unknown' WHEN 1 THEN 'yes' ELSE 'no' END AS said FROM numbers)

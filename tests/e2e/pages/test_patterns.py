@@ -1,0 +1,57 @@
+"""The patterns of very many jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+
+from tests.support.browser import errors_in_console, run
+from tests.support.operators import MARKS, Operated, text
+from tests.support.waiting import eventually_blocking
+
+pytestmark = MARKS
+
+
+@pytest.fixture
+def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
+    """The page with what it shows of the last day; whatever a test does with it, it reports no error."""
+    driver.get(f"{operated.admin}/patterns.html")
+    eventually_blocking(lambda: "Code" in text(driver, "failures"), 60)
+    yield driver
+    assert errors_in_console(driver) == []
+
+
+def test_failures_are_grouped_and_lead_to_their_jobs(page: Chrome) -> None:
+    """By code, label and words, in which numbers are one; the list that a group leads to has jobs of its code only."""
+    groups = text(page, "failures")
+    assert all(code in groups for code in ("worker-died", "deadline-exceeded", "job-rejected"))
+    assert "it took too long: # ms" in groups
+    page.find_element(By.LINK_TEXT, "all of this code").click()
+    eventually_blocking(lambda: run(page, "return document.querySelectorAll('#rows tr').length") > 9)
+    outcomes = (
+        "return [...new Set([...document.querySelectorAll('#rows td:nth-child(3)')].map((it) => it.textContent))]"
+    )
+    assert len(run(page, outcomes)) == 1
+
+
+def test_the_heat_map_is_a_table_whose_cells_differ_in_lightness(page: Chrome) -> None:
+    """Its numbers can be read, and seen without colours: a cell with more is further from the background."""
+    cells = (
+        "return [...document.querySelectorAll('#latency td')].filter((it) => it.textContent).map((it) =>"
+        " [Number(it.title.replace(/\\D/g, '')), it.className])"
+    )
+    found = run(page, cells)
+    assert len(found) > 5
+    assert all(a[1] <= b[1] for a, b in zip(sorted(found), sorted(found)[1:], strict=False))
+    assert len({name for _, name in found}) > 1
+
+
+def test_charts_have_their_numbers_beside_them(page: Chrome) -> None:
+    """Jobs over time, and each phase: as tables that a screen reader can read."""
+    run(page, "for (const each of document.querySelectorAll('details')) each.open = true")
+    assert "Of these failed" in text(page, "jobs")
+    assert "total" in text(page, "phases")
+    assert int(run(page, "return document.querySelectorAll('#slowest tbody tr').length")) == 10
