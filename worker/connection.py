@@ -70,7 +70,7 @@ class Address:
                 server_hostname=self._host.rstrip(".") if self._tls else None,
             )
         except (OSError, RuntimeError) as exc:  # uvloop raises the latter as well
-            if type(exc).__module__ == "ssl":  # which may not be to be had
+            if _is_of_tls(exc) or (self._tls is not None and isinstance(exc, ConnectionError) and not exc.errno):
                 detail = f"no TLS connection to the job server: {tls_trouble(exc)}"
                 raise UnavailableError(detail, refused=True) from exc
             detail = f"no connection to the job server: {_reason(exc)}"
@@ -249,7 +249,13 @@ def _malformed() -> BadReplyError:
     return BadReplyError("the job server's reply was cut off or is malformed")
 
 
+def _is_of_tls(exc: BaseException) -> bool:
+    return type(exc).__module__ == "ssl"  # which may not be to be had
+
+
 def _reason(exc: BaseException | None) -> str:
     """Return an OSError's reason without addresses or names."""
+    if exc is not None and _is_of_tls(exc):  # its numbers are not the system's
+        return tls_trouble(exc)
     number = getattr(exc, "errno", None)
     return os.strerror(number).lower() if isinstance(number, int) and number > 0 else "unknown reason"

@@ -56,6 +56,8 @@ async def path_trouble(url: str, timeout_s: float, cafile: str = "") -> str:
     """Ask what there is at `url` (OPTIONS, which submits nothing); return what speaks against it, or nothing."""
     try:
         answer = await probe("OPTIONS", url, timeout_s, trusting(cafile) if url.startswith("https:") else None)
+    except ssl.SSLError as exc:  # with TLS 1.3, what a server refuses is told after the handshake
+        return f"ends each connection: {tls_trouble(exc)}"
     except OSError:
         return ""  # it may well take nothing but submissions
     if answer.status in _NOTHING_THERE:
@@ -86,5 +88,7 @@ def reason_of(exc: OSError | ValueError, timeout_s: float) -> str:
             return tls_trouble(exc)
         case OSError() if exc.errno:
             return os.strerror(exc.errno).lower()
+        case ConnectionError():  # asyncio's own: the handshake had no end
+            return tls_trouble(exc)
         case _:
             return str(exc) or "the connection failed"

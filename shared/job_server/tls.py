@@ -22,6 +22,10 @@ _REASONS: Final = {
     "UNEXPECTED_EOF_WHILE_READING": "it closed the connection during the TLS handshake",
     "UNSUPPORTED_PROTOCOL": "it speaks no version of TLS that is accepted here",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks no version of TLS that is accepted here",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it asks for a client certificate, and the proxy has none",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": (
+        "it refused the TLS handshake: it asks for a client certificate, and the proxy has none, or no cipher is common"
+    ),
 }
 
 
@@ -48,6 +52,8 @@ def tls_trouble(exc: BaseException) -> str:
         if message:
             hint = "; JOB_SERVER_CAFILE can name a file with its CA" if _code_of(error) in _UNKNOWN_ISSUER else ""
             return f"its certificate was not accepted: {str(message).rstrip('.')}{hint}"
+    if isinstance(exc, ConnectionError):
+        return _REASONS["UNEXPECTED_EOF_WHILE_READING"]
     for error in (exc, getattr(exc, "os_error", None), exc.__cause__):
         reason = getattr(error, "reason", None)
         if isinstance(reason, str) and reason:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +16,7 @@ from pytest_aiohttp import AiohttpServer
 
 from jobserver.app import create_app
 from jobserver.options import Options
+from proxy.run.job_server_probe import path_trouble, reach
 from tests.support.http import post_job, problem
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually
@@ -74,6 +78,45 @@ async def test_the_reason_is_in_the_answer_and_in_the_log(
             return any(words in line.get("reason", "") for line in proxy.events if line["level"] == "warning")
 
         await eventually(warned)
+
+
+@pytest.fixture
+def asks_for_a_certificate() -> Iterator[str]:
+    """The https:// address of a server that lets nobody in without a certificate, and says so."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=_TRUSTED)
+    context.load_cert_chain(_TRUSTED, _TLS / "key.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    accepted, _ = listener.accept()
+                    with context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False) as client:
+                        with suppress(ssl.SSLError):
+                            client.do_handshake()
+                        socket.socket.shutdown(client, socket.SHUT_WR)
+                        while socket.socket.recv(client, 4096):  # a reset would take its words away
+                            pass
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/start"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+async def test_a_job_server_that_asks_for_a_client_certificate_is_called_that(
+    client: ClientSession, asks_for_a_certificate: str
+) -> None:
+    """With TLS 1.3 it says so only after the handshake: to the check when it asks, to a job in place of the reply."""
+    words = "it asks for a client certificate, and the proxy has none"
+    assert await reach(asks_for_a_certificate, 10, _TRUSTED) == ""
+    assert await path_trouble(asks_for_a_certificate, 10, _TRUSTED) == f"ends each connection: {words}"
+    settings = {"JOB_SERVER_URL": asks_for_a_certificate, "JOB_SERVER_CAFILE": _TRUSTED, "LOST_REPLY_WAIT": "0"}
+    with ProxyProcess.started(**settings, WORKER_SPARES="1") as proxy:
+        answer = problem(await post_job(client, proxy.queue_job), "job-server-unavailable", 500, "unknown")
+    assert words in answer["detail"]
 
 
 def _trusted(options: dict[str, str]) -> str:

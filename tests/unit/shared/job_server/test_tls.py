@@ -46,12 +46,24 @@ def failed(reason: str) -> ssl.SSLError:
             "its certificate was not accepted: Hostname mismatch, certificate is not valid for 'jobs.example'",
         ),
         (failed("WRONG_VERSION_NUMBER"), "it does not speak TLS; is it http:// rather than https://?"),
-        (failed("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "the TLS handshake failed: tlsv13 alert certificate required"),
+        (failed("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "it asks for a client certificate, and the proxy has none"),
+        (failed("TLSV1_ALERT_INTERNAL_ERROR"), "the TLS handshake failed: tlsv1 alert internal error"),
+        (ConnectionResetError(), "it closed the connection during the TLS handshake"),
         (ssl.SSLError(1, "words of the peer"), "the TLS handshake failed"),
     ],
-    ids=["self-signed", "own CA", "expired", "wrong host", "no TLS", "another reason", "no reason"],
+    ids=[
+        "self-signed",
+        "own CA",
+        "expired",
+        "wrong host",
+        "no TLS",
+        "client certificate",
+        "another reason",
+        "closed",
+        "no reason",
+    ],
 )
-def test_the_reason_is_named_and_the_remedy_where_there_is_one(error: ssl.SSLError, words: str) -> None:
+def test_the_reason_is_named_and_the_remedy_where_there_is_one(error: OSError, words: str) -> None:
     """And nothing that the peer says."""
     assert tls_trouble(error) == words
 
