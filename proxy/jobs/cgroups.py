@@ -21,7 +21,7 @@ __all__ = ["Cgroups"]
 class _Names:
     """What the files and their members are called in one version."""
 
-    memory_limit: str
+    memory_limits: tuple[str, ...]
     memory_used: str
     #: Before the members of memory.stat that count the groups below as well.
     stat_prefix: str
@@ -29,12 +29,18 @@ class _Names:
 
 
 _V1: Final = _Names(
-    memory_limit="memory.limit_in_bytes",
+    memory_limits=("memory.limit_in_bytes",),
     memory_used="memory.usage_in_bytes",
     stat_prefix="total_",
     mapped="mapped_file",
 )
-_V2: Final = _Names(memory_limit="memory.max", memory_used="memory.current", stat_prefix="", mapped="file_mapped")
+#: Beyond `memory.high` (systemd's MemoryHigh) nothing is killed: every process is slowed down until it stands.
+_V2: Final = _Names(
+    memory_limits=("memory.max", "memory.high"),
+    memory_used="memory.current",
+    stat_prefix="",
+    mapped="file_mapped",
+)
 
 
 class Cgroups:
@@ -62,9 +68,10 @@ class Cgroups:
         free = []
         for folder, names in self._memory:
             with contextlib.suppress(OSError, ValueError):
-                limit, used = _read(folder / names.memory_limit), int(_read(folder / names.memory_used))
-                if limit != "max":
-                    free.append(int(limit) - used + _reclaimable_bytes(folder, names))
+                used = int(_read(folder / names.memory_used))
+                limit = min(_limits(folder, names), default=None)
+                if limit is not None:
+                    free.append(limit - used + _reclaimable_bytes(folder, names))
         return free
 
     def free_pids(self) -> list[int]:
@@ -93,6 +100,12 @@ def _memberships(proc: Path, root: Path) -> Iterator[tuple[Path, str, set[str]]]
 def _with_those_above(mount: Path, name: str) -> list[Path]:
     own = mount / name.lstrip("/")
     return [own, *(above for above in own.parents if above.is_relative_to(mount))]
+
+
+def _limits(folder: Path, names: _Names) -> Iterator[int]:
+    for name in names.memory_limits:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: `max`, which is none
+            yield int(_read(folder / name))
 
 
 def _reclaimable_bytes(folder: Path, names: _Names) -> int:

@@ -55,6 +55,19 @@ def test_the_limit_of_a_slice_above_counts_too(machine: tuple[Path, Path]) -> No
     assert Headroom(*machine).shortage() == "memory"
 
 
+@pytest.mark.parametrize("limit", ["max", str(4000 * _MIB)])
+def test_where_the_kernel_begins_to_slow_down_there_is_no_more_room(machine: tuple[Path, Path], limit: str) -> None:
+    """MemoryHigh of a systemd unit: nobody is killed there, but nothing goes on."""
+    proc, cgroup = machine
+    write(proc / "self/cgroup", "0::/box\n")
+    write(cgroup / "box/memory.max", f"{limit}\n")
+    write(cgroup / "box/memory.high", f"{512 * _MIB}\n")
+    write(cgroup / "box/memory.current", f"{500 * _MIB}\n")
+    assert Headroom(*machine).shortage() == "memory"
+    write(cgroup / "box/memory.high", "max\n")
+    assert Headroom(*machine).shortage() == ""
+
+
 def test_in_a_container_the_root_is_its_own(machine: tuple[Path, Path]) -> None:
     """A cgroup namespace shows the container's cgroup as the root."""
     proc, cgroup = machine
