@@ -84,10 +84,10 @@ def _serve(settings: Settings) -> int:
     import asyncio  # noqa: PLC0415
 
     from proxy.run.process import FrontEnd  # noqa: PLC0415 - while the processes of the groundwork load
-    from shared.settings import load  # noqa: PLC0415
+    from shared.settings import given, load  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(FrontEnd(groundwork, lambda: load(env_file=_ENV_FILE)).run())
+        runner.run(FrontEnd(groundwork, lambda: load(env_file=_ENV_FILE), given(env_file=_ENV_FILE)).run())
     return 0
 
 

@@ -19,9 +19,19 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from proxy.log_counts import LogCounts
 from shared.stack import origin
 
-__all__ = ["LEVELS", "LineWriter", "configure", "dropped_lines", "event", "exception_fields", "on_thread_error"]
+__all__ = [
+    "LEVELS",
+    "LineWriter",
+    "configure",
+    "counts",
+    "dropped_lines",
+    "event",
+    "exception_fields",
+    "on_thread_error",
+]
 
 _MAX_LINES: Final = 10_000
 #: How many lines are written at once.
@@ -98,6 +108,7 @@ def configure(log_format: str, level: str, output: TextIO = sys.stderr) -> LineW
     )
     _current.log = structlog.get_logger().bind()
     _current.writer = writer
+    _current.level = LEVELS[level]
     return writer
 
 
@@ -111,9 +122,12 @@ class _Current:
 
     log: Any = structlog.get_logger()
     writer: LineWriter | None = None
+    level: int = 0
 
 
 _current: Final = _Current()
+#: How often which line was logged.
+counts: Final = LogCounts()
 
 
 _encoder: Final = json.JSONEncoder(default=str)
@@ -150,4 +164,6 @@ def on_thread_error(args: threading.ExceptHookArgs) -> None:
 
 def event(level: str, what: str, **fields: object) -> None:
     """Log one event."""
+    if LEVELS[level] >= _current.level:
+        counts.add(level, what)
     getattr(_current.log, level)(what, **fields)

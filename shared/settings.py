@@ -19,7 +19,7 @@ from shared.keys_file import read_keys
 from shared.setting_kinds import AdminKey, Kind
 from shared.spelling import nearest
 
-__all__ = ["Settings", "Variable", "load", "misspelt", "variables"]
+__all__ = ["Given", "Settings", "Variable", "given", "load", "misspelt", "variables"]
 
 #: SQS hides a message for at most 12 hours, and it is hidden for 15 s longer than its job may take.
 _LONGEST_SQS_JOB_S: Final = 43_180
@@ -32,6 +32,8 @@ _KEYS: Final = (
 #: So much of a value is shown where it is refused.
 _SHOWN: Final = 200
 _USER: Final = re.compile(r"//[^/?#]*@")
+#: And the query, which may be a key.
+_QUERY: Final = re.compile(r"\?.*")
 
 
 class Variable(NamedTuple):
@@ -365,6 +367,39 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
     if troubles:
         raise SettingsError("\n".join(troubles))
     return Settings(**values)
+
+
+class Given(NamedTuple):
+    """A setting as it was given, for people."""
+
+    name: str
+    #: Without passwords; of a secret, only whether it is set.
+    value: str
+    #: `environment`, `.env` or `default`.
+    source: str
+    secret: bool
+
+
+def given(environ: Mapping[str, str] | None = None, env_file: Path | None = None) -> list[Given]:
+    """Return every setting as `load` finds it, and where, in the order in which they are documented."""
+    found = os.environ if environ is None else environ
+    file = dot_env.read(env_file, variables())[0] if env_file is not None else {}
+    every = []
+    for f in fields(Settings):
+        name, default, secret = f.name.upper(), f.metadata["default"], f.metadata["secret"]
+        text = found.get(name, file.get(name, default)).strip()
+        # The shipped `.env` has every setting with its default, which nobody has set.
+        at = "environment" if name in found else ".env" if file.get(name, default).strip() != default else "default"
+        every.append(Given(name, "(set)" * bool(text) if secret else _without_secrets(text), at, secret))
+    return every
+
+
+def _without_secrets(text: str) -> str:
+    if database_url.is_database(text):
+        return database_url.shown(text)
+    return ",".join(
+        _QUERY.sub("?...", _USER.sub("//...@", part)) if "://" in part else part for part in text.split(",")
+    )
 
 
 def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:

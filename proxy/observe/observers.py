@@ -13,6 +13,7 @@ from proxy.jobs import log_lines
 from proxy.jobs.phases import phases
 from proxy.observe.counters import Metrics
 from proxy.observe.history import History
+from proxy.observe.job_server_health import JobServerHealth
 from proxy.observe.loop_lag import LoopLag
 
 if TYPE_CHECKING:
@@ -30,13 +31,16 @@ class Observers:
     def __init__(self, tracing: Tracing | None = None, profiles: Iterable[str] = ()) -> None:
         """`profiles`: the names of those that are served."""
         self.tracing = tracing
-        self.metrics = Metrics(profiles)
+        served = tuple(profiles)
+        self.metrics = Metrics(served)
         self.history = History()
+        self.job_servers = JobServerHealth(served)
         self.loop_lag = LoopLag(self.metrics.loop_lag.observe)
         self._on_finish: list[Callable[[Job, Outcome, dict[str, float]], None]] = [
             log_lines.job_line,
             self.metrics.job_finished,
             self.history.job_finished,
+            self.job_servers.job_finished,
         ]
         if tracing is not None:
             self._on_finish.append(tracing.job_finished)

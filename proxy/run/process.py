@@ -37,7 +37,7 @@ from shared.settings import load, misspelt
 from shared.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from proxy.http.server import Listener
     from proxy.run.groundwork import Groundwork
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from proxy.run.wiring import App
     from proxy.sqs.service import QueueService
     from proxy.store.journal.file import JournalFile
-    from shared.settings import Settings
+    from shared.settings import Given, Settings
     from shared.worker_config import JobServer
 
 __all__ = ["HARD_STOP_S", "FrontEnd"]
@@ -60,8 +60,11 @@ _GC_THRESHOLD: Final = 5_000
 class FrontEnd:
     """One run of the proxy."""
 
-    def __init__(self, groundwork: Groundwork, read: Callable[[], Settings] = load) -> None:
-        """Make it ready to run; `read` returns the settings as they are when SIGHUP comes."""
+    def __init__(
+        self, groundwork: Groundwork, read: Callable[[], Settings] = load, given: Sequence[Given] = ()
+    ) -> None:
+        """Make it ready to run; `read` returns the settings as they are when SIGHUP comes, `given` is for people."""
+        self._given = given
         self._groundwork = groundwork
         self._read = read
         self._settings = groundwork.settings
@@ -117,6 +120,7 @@ class FrontEnd:
             settings, self._job_servers, pool, store, peers, self._callbacks, sockets, queue_service
         )
         app.drain.begin = self._on_drain
+        app.house.given = self._given
         self._reload = Reload(self._settings, self._read, app.authorization, app.gate, listeners.values())
         _tune_garbage_collection()
         self._stall_watch.start()

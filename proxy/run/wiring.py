@@ -22,6 +22,7 @@ from proxy.api.operators.access.gate import Gate, GatewayUsers
 from proxy.api.operators.access.headers import SafeHeaders
 from proxy.api.operators.asking import AskJobServer
 from proxy.api.operators.audit import Audit, AuditList
+from proxy.api.operators.house import House
 from proxy.api.operators.instances import InstancesView
 from proxy.api.operators.intake import Drain, IntakeView
 from proxy.api.operators.intake import routes as intake_routes
@@ -45,6 +46,7 @@ from proxy.jobs.reading import JobReader
 from proxy.observe import tracing
 from proxy.observe.gauges import LiveMetrics
 from proxy.observe.observers import Observers
+from proxy.run.job_server_probe import shown
 from proxy.workers.local_runner import LocalRunner
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from proxy.jobs.delivery import Delivery
     from proxy.sqs.consumer import Consumer
     from proxy.sqs.message_jobs import MessageJobs
     from proxy.sqs.service import QueueService
@@ -83,6 +86,8 @@ class App:
     ready: health.Ready
     #: What operators end the process with.
     drain: Drain
+    #: What operators see of the process; who has read the settings tells it.
+    house: House
     store: JobStore
     pool: Pool
     callback_route: CallbackRoute
@@ -115,8 +120,7 @@ def create_app(
     served = ServedJobServers(job_servers, settings.label_members)
     runner = LocalRunner(pool, callback_url)
     poller = Poller(served, runner)
-    here = LocalDelivery(in_flight)
-    delivery = here if peers is None else SharedDelivery(here, peers)
+    delivery = _delivery(in_flight, peers)
     intake = CallbackIntake(in_flight, store, delivery, poller)
     poller.was_called = intake.note_name
     elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
@@ -212,11 +216,22 @@ def create_app(
     audit = Audit(store, elsewhere.name)
     gate = Gate(settings.admin_keys, _gateway_users(settings), audit)
     drain = Drain(IntakeView(dispatcher, in_flight, ready))
+    house = House(
+        store=store,
+        job_servers={one.profile.name: shown(one.url) for one in job_servers},
+        health=observers.job_servers,
+        in_flight=in_flight,
+        intake=drain.view,
+        files={"TLS_CERTFILE": settings.tls_certfile, "JOB_SERVER_CAFILE": settings.job_server_cafile},
+        keys=lambda: {"API_KEYS": authorization.keys, "ADMIN_KEYS": gate.keys},
+        instance=elsewhere.name,
+    )
     find = dashboard.FindJob(in_flight, observers.history, store, authorization, bodies, served)
     admin_routes = [
         *intake_routes(dispatcher, drain),
         *log_in.routes(gate, audit),
         Route("/audit", AuditList(store), methods=["GET"]),
+        Route("/house", house, methods=["GET"]),
         Route("/jobs", ListJobs(in_flight, store, authorization), methods=["GET"]),
         Route("/jobs/patterns", JobPatterns(store, authorization, settings.label_members), methods=["GET"]),
         Route("/workers", admin.Workers(pool.status), methods=["GET"]),
@@ -239,6 +254,7 @@ def create_app(
         gate=gate,
         ready=ready,
         drain=drain,
+        house=house,
         store=store,
         pool=pool,
         callback_route=callback_route,
@@ -246,6 +262,11 @@ def create_app(
         snapshots=snapshots,
         consumer=consumer,
     )
+
+
+def _delivery(in_flight: InFlight, peers: Peers | None) -> Delivery:
+    here = LocalDelivery(in_flight)
+    return here if peers is None else SharedDelivery(here, peers)
 
 
 def _app(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from proxy.store.about import About
 from proxy.store.deeds import Deed, Deeds
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.patterns import Patterns
@@ -34,6 +35,7 @@ _SEARCHED: Final = 500
 class MemoryStore:
     """Remembers finished jobs for `ttl_s` seconds, or until `max_bytes` are used: then the oldest are dropped."""
 
+    kind = "memory"
     trouble = ""
 
     def __init__(
@@ -154,6 +156,12 @@ class MemoryStore:
         last = (record for _, record in itertools.islice(reversed(self._finished.values()), FAILURES_AMONG))
         failed = (one for one in last if one.failed and len(one.callback or b"") <= SMALL_BYTES)
         return list(itertools.islice(failed, limit))
+
+    async def about(self) -> About:
+        """See `JobStore.about`."""
+        self._expire()
+        oldest = next(iter(self._finished.values()), None)
+        return About(place="", size_bytes=self._bytes, oldest_at=oldest[1].finished_at if oldest else None)
 
     def enter(self, deed: Deed) -> None:
         """See `JobStore.enter`."""

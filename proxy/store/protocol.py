@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
+    from proxy.store.about import About
     from proxy.store.deeds import Deed
     from proxy.store.patterns import Grid, Patterns
     from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
@@ -153,6 +154,15 @@ class JobStore(Protocol):
 
         At most `limit`, of the last thousands, and none with a large body. Raises StoreUnavailableError.
         """
+        ...
+
+    @property
+    def kind(self) -> str:
+        """`memory`, `sqlite` or `postgresql`."""
+        ...
+
+    async def about(self) -> About:
+        """Return what there is to say of the store now. Raises StoreUnavailableError."""
         ...
 
     def enter(self, deed: Deed) -> None:

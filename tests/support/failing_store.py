@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from proxy.store.about import About
 from proxy.store.deeds import Deed
 from proxy.store.memory import MemoryStore
 from proxy.store.patterns import Grid, Patterns
@@ -159,6 +160,16 @@ class FailingStore:
         """Return the last failures, or fail."""
         await self._ask()
         return await self._memory.last_failures(limit)
+
+    @property
+    def kind(self) -> str:
+        """That of what really remembers."""
+        return self._memory.kind
+
+    async def about(self) -> About:
+        """Return what is said of it, or fail."""
+        await self._ask()
+        return await self._memory.about()
 
     def enter(self, deed: Deed) -> None:
         """Keep it."""

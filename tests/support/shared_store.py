@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from proxy.store.about import About
 from proxy.store.deeds import Deed
 from proxy.store.memory import MemoryStore
 from proxy.store.patterns import Grid, Patterns
@@ -198,6 +199,15 @@ class Member:
     async def last_failures(self, limit: int) -> list[Record]:
         """See `JobStore.last_failures`."""
         return await self._shared.last_failures(limit)
+
+    @property
+    def kind(self) -> str:
+        """See `JobStore.kind`."""
+        return self._shared.kind
+
+    async def about(self) -> About:
+        """See `JobStore.about`."""
+        return await self._shared.about()
 
     def enter(self, deed: Deed) -> None:
         """See `JobStore.enter`."""

@@ -24,6 +24,11 @@ class Authorization:
         self._hashes = [bearer.hash_of(key) for key in keys]
 
     @property
+    def keys(self) -> int:
+        """How many keys there are."""
+        return len(self._hashes)
+
+    @property
     def holders(self) -> tuple[bytes, ...]:
         """What `check` may return."""
         return tuple(self._hashes) or (b"",)

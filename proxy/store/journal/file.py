@@ -54,6 +54,7 @@ _FAILED: Final = (
 )
 _EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)"
 
+_OLDEST: Final = "SELECT min(finished_at) FROM jobs WHERE finished_at >= ?"
 #: What operators did.
 _DEED: Final = ("id", "at", "what", "who", "via", "peer", "instance", "of", "outcome", "detail")
 _COLUMNS: Final = ", ".join(f'"{name}"' for name in _DEED)
@@ -211,6 +212,11 @@ class JournalFile:
             self._db.executemany(_ENTER, [(*(getattr(deed, name) for name in _DEED), deed.is_coming) for deed in deeds])
             for is_coming, kept in ((False, KEPT), (True, KEPT_COMINGS)):
                 self._db.execute(_FORGET, (is_coming, is_coming, kept))
+
+    def oldest_end(self, finished_after: float) -> float | None:
+        """Return when the job ended that has been over for the longest, in Unix seconds; None: none is over."""
+        found: float | None = self._db.execute(_OLDEST, (finished_after,)).fetchone()[0]
+        return found
 
     def deeds(self, limit: int, before: int | None) -> list[Deed]:
         """Return what operators did, newest first, of what has a lower `n` than `before`."""

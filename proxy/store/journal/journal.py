@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
+from proxy.store.about import About
 from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
 from proxy.store.journal.writer_thread import (
@@ -26,6 +27,7 @@ from proxy.store.journal.writer_thread import (
     Enter,
     Failures,
     Find,
+    Oldest,
     Order,
     Put,
     Search,
@@ -64,6 +66,8 @@ _BELOW: Final = 2**63 - 1
 
 class Journal:
     """A `JobStore` on a file. Nothing here blocks: the thread in writer_thread.py reads and writes."""
+
+    kind = "sqlite"
 
     def __init__(self, file: JournalFile, *, ttl_s: float, max_bytes: int = _MAX_BYTES) -> None:
         """Take over an open file; must run inside an event loop.
@@ -228,6 +232,14 @@ class Journal:
         done: asyncio.Future[list[Record]] = self._loop.create_future()
         self._order(Failures(limit=limit, done=done))
         return await done
+
+    async def about(self) -> About:
+        """See `JobStore.about`."""
+        self._begin_asking()
+        done: asyncio.Future[float | None] = self._loop.create_future()
+        self._order(Oldest(done=done))
+        upkeep = self.writer.upkeep
+        return About(place=self._path, size_bytes=upkeep.size_bytes + upkeep.log_bytes, oldest_at=await done)
 
     def enter(self, deed: Deed) -> None:
         """See `JobStore.enter`."""

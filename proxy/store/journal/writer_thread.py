@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from proxy.store.journal.file import JournalFile
     from proxy.store.record import Record
 
-__all__ = ["Audit", "Enter", "Failures", "Find", "Order", "Put", "Search", "Unfinished", "WriterThread"]
+__all__ = ["Audit", "Enter", "Failures", "Find", "Oldest", "Order", "Put", "Search", "Unfinished", "WriterThread"]
 
 _RETRY_S: Final = 0.5
 #: So much of what operators did, of either kind, is kept while nothing can be written.
@@ -120,8 +120,15 @@ class Audit:
     done: asyncio.Future[list[Deed]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oldest:
+    """Return when the job ended that has been over for the longest."""
+
+    done: asyncio.Future[float | None]
+
+
 _T = TypeVar("_T")
-Order = Enter | Audit | Put | Find | Search | Failures | Unfinished
+Order = Enter | Audit | Oldest | Put | Find | Search | Failures | Unfinished
 
 
 class WriterThread:
@@ -239,6 +246,9 @@ class WriterThread:
                     self._answer(order.done, self._file.unfinished)
                 case Audit():
                     self._answer(order.done, functools.partial(self._file.deeds, order.limit, order.before))
+                case Oldest():
+                    since = self._clock() - self._ttl_s
+                    self._answer(order.done, functools.partial(self._file.oldest_end, since))
                 case Put() | Enter():
                     pass
         self._tell(len(orders))

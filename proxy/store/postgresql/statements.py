@@ -18,6 +18,7 @@ from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.postgresql.rows import COLUMNS, VALUES
 
 __all__ = [
+    "ABOUT",
     "BEAT",
     "CALLED",
     "CLUSTER",
@@ -26,6 +27,7 @@ __all__ = [
     "FAILED",
     "FIND",
     "FORGET_INSTANCES",
+    "INSTANCES",
     "LEAVE",
     "NOTIFY",
     "OVERDUE",
@@ -158,6 +160,17 @@ ENDED: Final = f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.id = ANY ($1::text[
 #: Tell instances ($1) of jobs ($2). Not in the transaction that wrote: a NOTIFY holds a lock of the whole server until
 #: its commit, and a commit that waits for the disk would let everybody wait in turn.
 NOTIFY: Final = "SELECT pg_notify('proxy_' || w, i) FROM unnest($1::text[], $2::text[]) AS t (w, i)"
+
+#: The size of the table of jobs, and the first end of those that are remembered: for $1 seconds.
+ABOUT: Final = """
+SELECT pg_total_relation_size('proxy_jobs')::bigint, (SELECT extract(epoch FROM finished_at)::float8 FROM proxy_jobs
+    WHERE finished_at > now() - make_interval(secs => $1) ORDER BY finished_at LIMIT 1)
+"""
+#: All that are not forgotten yet, with a lease or without.
+INSTANCES: Final = """
+SELECT id, name, extract(epoch FROM started_at)::float8, extract(epoch FROM now() - beat_at)::float8
+FROM proxy_instances ORDER BY name, started_at LIMIT 100
+"""
 
 BEAT: Final = """
 INSERT INTO proxy_instances (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat_at = now()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from proxy import log
+from proxy.store.about import About, Instance
 from proxy.store.backlog import Backlog
 from proxy.store.conditions import Question
 from proxy.store.deeds import Deed
@@ -33,7 +34,7 @@ from proxy.store.postgresql.orders import Lane, fail, settle
 from proxy.store.postgresql.reading import DIALECT, answer
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import CALLED, ENDED, FAILED, FIND
+from proxy.store.postgresql.statements import ABOUT, CALLED, ENDED, FAILED, FIND, INSTANCES
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import Reading, TakenError
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered, within
@@ -75,6 +76,8 @@ class _Find:
 
 class PostgreSQLStore:
     """A `JobStore` that several instances share, and what this one knows of the others (`Peers`)."""
+
+    kind = "postgresql"
 
     def __init__(
         self, conninfo: str, *, place: str, name: str, ttl_s: float, hosts: int = 1, times: Times | None = None
@@ -273,6 +276,19 @@ class PostgreSQLStore:
     async def last_failures(self, limit: int) -> list[Record]:
         """See `JobStore.last_failures`: of all instances."""
         return await self._search(FAILED, self._ttl_s, limit)
+
+    async def about(self) -> About:
+        """See `JobStore.about`."""
+        try:
+            ((size_bytes, oldest_at),) = await self._beside.run(ABOUT, self._ttl_s)
+            rows = await self._beside.run(INSTANCES)
+        except (GoneError, UnfitError) as exc:
+            raise StoreUnavailableError("the database cannot be searched for now") from exc
+        instances = tuple(
+            Instance(id=one, name=name, started_at=started_at, beat_s=beat_s, self=one == self._instance)
+            for one, name, started_at, beat_s in rows
+        )
+        return About(place=self._place, size_bytes=size_bytes, oldest_at=oldest_at, instances=instances)
 
     def enter(self, deed: Deed) -> None:
         """See `JobStore.enter`."""

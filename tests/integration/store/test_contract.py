@@ -271,6 +271,25 @@ async def test_a_late_result_does_not_make_a_job_younger(make_store: MakeStore) 
     await eventually(lambda: _is_none(store, record))
 
 
+async def test_a_store_says_of_itself_where_it_is_how_large_and_how_old(store: JobStore) -> None:
+    """For operators; the oldest is the job that has been over for the longest."""
+    assert (await store.about()).oldest_at is None
+    await store.put(of(store, a_record()))
+    await store.put(of(store, finished(callback=b"x" * 10_000)))
+    about = await store.about()
+    assert about.size_bytes > 0
+    assert about.oldest_at is not None
+    assert abs(about.oldest_at - time.time()) < 60
+    match store.kind:
+        case "postgresql":
+            (instance,) = about.instances
+            assert (instance.self, instance.beat_s < 60, abs(instance.started_at - time.time()) < 60) == (True,) * 3
+        case kind:
+            assert kind in {"memory", "sqlite"}
+            assert about.instances == ()
+    assert bool(about.place) is (store.kind != "memory")
+
+
 def _deed(what: str = "stop", **members: Any) -> Deed:
     return Deed(at=round(time.time(), 3), what=what, **members)
 

@@ -73,6 +73,11 @@ class Gate:
         self._sessions.keep_only(self._holders.keys())
 
     @property
+    def keys(self) -> int:
+        """How many keys there are."""
+        return len(self._known)
+
+    @property
     def is_guarded(self) -> bool:
         """Whether anybody is asked who they are."""
         return bool(self._known) or self._users is not None

@@ -1,0 +1,73 @@
+"""How the job servers are, as the workers see it: when one last answered a submission, and what has failed since."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from shared.errors import Code
+from shared.lifecycle import Event
+from shared.outcome import Failed
+
+if TYPE_CHECKING:
+    from proxy.jobs.job import Job
+    from shared.outcome import Outcome
+
+__all__ = ["Health", "JobServerHealth"]
+
+#: How a job fails where its submission did.
+_FAILURES: Final = frozenset({Code.JOB_SERVER_UNAVAILABLE, Code.JOB_REJECTED, Code.BAD_JOB_SERVER_REPLY})
+#: What shows that a job server has answered.
+_ANSWERS: Final = frozenset({Event.REPLY_READ, Event.CALLBACK})
+
+
+@dataclass(slots=True, kw_only=True)
+class Health:
+    """How one job server is. Instants are Unix seconds; None: never."""
+
+    last_success_at: float | None = None
+    #: Jobs whose submission has failed since then.
+    failures_since: int = 0
+    last_failure_at: float | None = None
+    #: The code and the reason.
+    last_failure: str | None = None
+
+
+class JobServerHealth:
+    """Hears of finished jobs, by the name of their profile."""
+
+    def __init__(self, profiles: Iterable[str]) -> None:
+        """`profiles`: those that are served; of others nothing is kept."""
+        self._by_profile = {name: Health() for name in profiles}
+
+    def job_finished(self, job: Job, outcome: Outcome, _durations: dict[str, float]) -> None:
+        """Note what became of a job."""
+        health = self._by_profile.get(job.profile)
+        if health is None:
+            return
+        _note_answers(health, job)
+        if isinstance(outcome, Failed) and outcome.code in _FAILURES:
+            health.failures_since += 1
+            health.last_failure_at = round(time.time(), 3)
+            health.last_failure = f"{outcome.code}: {outcome.detail}"
+
+    def shown(self, in_flight: Iterable[Job]) -> dict[str, Health]:
+        """Return how each is now; what is known of jobs in flight counts as well."""
+        for job in in_flight:
+            health = self._by_profile.get(job.profile)
+            if health is not None:
+                _note_answers(health, job)
+        return self._by_profile
+
+
+def _note_answers(health: Health, job: Job) -> None:
+    answered = max((at for at, event in job.life if event in _ANSWERS), default=None)
+    if answered is None:
+        return
+    at = round(time.time() - time.monotonic() + answered, 3)
+    if health.last_success_at is None or at > health.last_success_at:
+        health.last_success_at = at
+        if health.last_failure_at is None or at >= health.last_failure_at:
+            health.failures_since = 0
