@@ -10,9 +10,9 @@ import asyncio
 import os
 import tempfile
 import time
-from dataclasses import replace
 
 import uvloop
+from msgspec.structs import replace
 
 from cluster.postgresql import PostgreSQL
 from proxy.jobs.job import new_id
@@ -25,6 +25,7 @@ from shared.lifecycle import State
 
 _TTL_S = 3_600.0
 _BODY = b'{"id": "4aa90ad3b4e3db20", "state": "completed"}'
+_TRAIL = '{"events":[[0.3,"assign"],[0.9,"connected"],[8.1,"reply-read"],[512.4,"callback"]],"pid":4711}'
 #: How many jobs at a time, how many in all, and how long each waits after each of its writes.
 _RUNS = ((1, 500, 0.0), (16, 3_000, 0.0), (16, 1_500, 0.005), (64, 6_000, 0.0))
 
@@ -41,7 +42,8 @@ async def _measure(store: JobStore, instance: str, at_once: int, jobs: int, paus
             await store.put(record)
             took.append(time.perf_counter() - began)
             await asyncio.sleep(pause_s)
-            await store.put(replace(record, state=State.FINISHED, finished_at=time.time(), callback=_BODY))
+            ended = replace(record, state=State.FINISHED, finished_at=time.time(), callback=_BODY, trail=_TRAIL)
+            await store.put(ended)
             await asyncio.sleep(pause_s)
 
     began, cpu_began = time.perf_counter(), time.process_time()

@@ -62,7 +62,7 @@ def row_of(record: Record) -> tuple[Any, ...]:
         record.duplicates,
         _remote(record),
         record.worker_end or None,
-        storable(record.cancelled_by) or None,
+        storable(record.cancelled_by) if record.cancelled_by else None,
         record.trail or None,
     )
 
