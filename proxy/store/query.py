@@ -124,9 +124,9 @@ class JobPage:
 class Limits:
     """How long one answer may take; at least a part of the jobs is looked at."""
 
-    seconds: float = 0.08
+    seconds: float = 0.06
     #: So many jobs are looked at by one statement.
-    part: int = 5_000
+    part: int = 3_000
     #: So many jobs are counted at most.
     counted: int = 50_000
 
