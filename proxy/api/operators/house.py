@@ -89,7 +89,7 @@ class House:
         }
 
     def _settings(self) -> list[dict[str, Any]]:
-        counts = {name: f"({count} keys)" if count else "" for name, count in self._keys().items()}
+        counts = {name: f"({count} key{'s' * (count > 1)})" if count else "" for name, count in self._keys().items()}
         return [
             {"name": it.name, "value": counts.get(it.name, it.value), "source": it.source, "secret": it.secret}
             for it in self.given

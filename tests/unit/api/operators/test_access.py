@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -138,6 +139,23 @@ async def test_without_keys_everything_is_as_it_was(monkeypatch: pytest.MonkeyPa
         assert session == {"name": "", "role": "act", "via": "address", "expires_at": None, "guarded": False}
         assert (await app.ask_admin("GET", "/login")).headers["Location"] == "/"
     await app.close()
+
+
+async def test_every_admin_key_is_compared_in_constant_time(app: WholeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the first ones compare, by the form and as a program; as hashes, since lengths would tell."""
+    calls: list[tuple[bytes, bytes]] = []
+    real = hmac.compare_digest
+
+    def counted(first: bytes, second: bytes) -> bool:
+        calls.append((first, second))
+        return real(first, second)
+
+    monkeypatch.setattr(hmac, "compare_digest", counted)
+    for key in (LOOK, ACT, "wrong"):
+        await app.ask_admin("GET", "/workers", headers=bearer(key))
+        await log_in(app, key)
+    assert len(calls) == 2 * 3 * 2
+    assert all(len(first) == len(second) == 32 for first, second in calls)
 
 
 # --- the form and sessions -------------------------------------------------------------------------------------------

@@ -53,8 +53,8 @@ async def test_it_has_everything_and_no_secret(app: WholeApp) -> None:
         "certificates", "intake", "log",
     ]  # fmt: skip
     settings = {it["name"]: (it["value"], it["source"], it["secret"]) for it in found["settings"]}
-    assert settings["ADMIN_KEYS"] == ("(1 keys)", "environment", True)
-    assert settings["API_KEYS"] == ("(1 keys)", "environment", True)
+    assert settings["ADMIN_KEYS"] == ("(1 key)", "environment", True)
+    assert settings["API_KEYS"] == ("(1 key)", "environment", True)
     assert settings["PORT"] == ("3000", "default", False)
     assert _KEY not in str(found)
     assert found["journal"]["kind"] == "memory"
