@@ -96,13 +96,15 @@ export function duration(ms) {
 }
 
 const instant = new Intl.DateTimeFormat(undefined, {
-  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
+  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short",
 });
 
 /** A Unix time in seconds, for a person: date, time and zone. */
 export const time = (seconds) => instant.format(seconds * 1000);
 
-const brief = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const brief = new Intl.DateTimeFormat(undefined, {
+  month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+});
 const year = (seconds) => new Date(seconds * 1000).getFullYear();
 
 /** What the times are in: the reader's own zone. */
