@@ -181,6 +181,7 @@ def test_check_finds_everything_in_order() -> None:
         "profile",
         "samples",
         "keys",
+        "admin keys",
         "listen",
         "callbacks",
         "journal",
