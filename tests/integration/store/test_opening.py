@@ -69,6 +69,7 @@ async def test_rights_that_lack_are_named_with_what_grants_them(postgresql: Post
     """Those to make the tables, and those to use them."""
     name = database.rpartition("/")[2]
     postgresql.sql(f"CREATE ROLE r_{name} LOGIN")
+    postgresql.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC", name)  # as it is from version 15 on
     url = postgresql.url(name, f"r_{name}")
     for attempt in (probe(url), open_store(url, ttl_s=60, name="a", warn=lambda _: None)):
         with pytest.raises(SettingsError, match="GRANT CREATE, USAGE ON SCHEMA public"):
