@@ -33,7 +33,7 @@ MARKS: Final = [
 #: How many jobs the journal has. The whole suite makes do with fewer than `make pages`.
 JOBS: Final = int(os.environ.get("PAGES_JOBS", "20000"))
 #: Each page of operators, by its address below the admin address.
-PAGES: Final = ("", "jobs.html", "job.html", "patterns.html")
+PAGES: Final = ("", "jobs.html", "job.html", "patterns.html", "house.html")
 #: A journal of a million jobs is looked through before anything is served.
 _START_S: Final = 240.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import threading
 import time
 from typing import Any, Final
@@ -36,9 +37,9 @@ def test_pictures_of_them_are_taken(driver: Chrome, operated: Operated) -> None:
     proxy = operated.process
     driver.get(f"{operated.admin}/")
     eventually_blocking(lambda: text(driver, "status") == "live")
-    _vary_load(proxy, float(os.environ["PAGES_PICTURES"]))
+    load = _vary_load(proxy, float(os.environ["PAGES_PICTURES"]))
     held = [Later(proxy, duration=3.5) for _ in range(6)]
-    eventually_blocking(lambda: "waiting 6" in text(driver, "job-legend"))
+    eventually_blocking(lambda: int(re.findall(r"waiting (\d+)", text(driver, "job-legend"))[0]) >= len(held))
     job_id = eventually_blocking(lambda: run(driver, _FAILED_LINK))
     run(driver, "document.querySelector('#failure-list details').open = true")
     _take(driver, "dashboard", 1760)
@@ -48,7 +49,7 @@ def test_pictures_of_them_are_taken(driver: Chrome, operated: Operated) -> None:
         eventually_blocking(lambda: text(driver, "status") == "live")
         _take(driver, name, height)
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    for job in held:
+    for job in [*held, *load]:
         job.answer()
 
 
@@ -58,18 +59,19 @@ def _take(driver: Chrome, name: str, height: int) -> None:
     driver.save_screenshot(str(ROOT / "docs" / f"{name}.png"))
 
 
-def _vary_load(proxy: ProxyProcess, for_s: float) -> None:
+def _vary_load(proxy: ProxyProcess, for_s: float) -> list[Later]:
     start = time.monotonic()
     faults: list[dict[str, Any]] = [{"fault": "refuse"}, {"fault": "failed"}, {"fault": "never"}, {"fault": "garbage"}]
 
     def wave(now: float) -> int:
         return 6 + round(5 * abs(((now - start) / 20) % 2 - 1))
 
-    number = 0
+    jobs: list[Later] = []
     tick = threading.Event()
     while time.monotonic() - start < for_s:
         for _ in range(wave(time.monotonic()) // 3 + 1):
-            number += 1
+            number = len(jobs) + 1
             job = faults[number // 41 % 4] if number % 41 == 0 else {"duration": 0.2 + (number * 37 % 100) / 200}
-            Later(proxy, **job)
+            jobs.append(Later(proxy, **job))
         tick.wait(0.25)
+    return jobs

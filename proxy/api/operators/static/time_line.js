@@ -15,7 +15,7 @@ const MEANING = {
 
 /** Return the time line of a job that has phases or events. */
 export function timeLine(job) {
-  const totalMs = job.total_ms || Math.max(1, ...job.events.map(([at]) => at));
+  const totalMs = Math.max(1, job.total_ms ?? 0, ...job.events.map(([at]) => at));
   const bar = make("div", "bar", ...job.phases.map(([name, ms]) => {
     const part = paint(make("span", "", `${name} ${duration(ms)}`), name);
     part.style.flex = `${Math.max(ms, totalMs / 200)} 1 0`;

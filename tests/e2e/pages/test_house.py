@@ -1,0 +1,99 @@
+"""The house: how the proxy is, what operators do to it, and who may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+
+from tests.support.browser import errors_in_console
+from tests.support.large_journal import HOSTILE_ID
+from tests.support.operators import MARKS, Operated, post, text
+from tests.support.waiting import eventually_blocking
+
+pytestmark = MARKS
+
+_LOOK: Final = "look-0123456789abcdef"
+_ACT: Final = "act-0123456789abcdef"
+
+
+@pytest.fixture
+def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
+    """The house; whatever a test does with it, it reports no error."""
+    driver.get(f"{operated.admin}/house.html")
+    eventually_blocking(lambda: "new jobs are accepted" in text(driver, "intake"))
+    yield driver
+    assert errors_in_console(driver) == []
+
+
+def press(driver: Chrome, name: str, answer: str) -> None:
+    """Press a button by the keyboard, and the button of the question with this text."""
+    driver.find_element(By.ID, name).send_keys(Keys.ENTER)
+    buttons = eventually_blocking(lambda: driver.find_elements(By.CSS_SELECTOR, "dialog[open] button"))
+    next(button for button in buttons if button.text == answer).send_keys(Keys.ENTER)
+    eventually_blocking(lambda: not driver.find_elements(By.CSS_SELECTOR, "dialog"))
+
+
+def log_in(driver: Chrome, key: str) -> None:
+    """Type a key into the form, and wait until it is taken."""
+    eventually_blocking(lambda: driver.find_elements(By.NAME, "key"), 60)[0].send_keys(key, Keys.ENTER)
+    eventually_blocking(lambda: not driver.find_elements(By.NAME, "key"))
+
+
+def test_it_says_what_runs_and_how_it_is_set_up(page: Chrome, operated: Operated) -> None:
+    """The process, the journal, the settings that are not at their defaults and, if asked for, all of them."""
+    eventually_blocking(lambda: str(operated.process.pid) in text(page, "version"))
+    assert "jobs.sqlite3" in text(page, "journal")
+    assert "RESULT_TTL" in text(page, "settings")
+    shown = text(page, "settings")
+    page.find_element(By.ID, "all-settings").send_keys(Keys.SPACE)
+    eventually_blocking(lambda: len(text(page, "settings")) >= len(shown) and "MAX_JOBS" in text(page, "settings"))
+
+
+def test_the_intake_is_paused_and_resumed_after_a_question(page: Chrome, operated: Operated) -> None:
+    """By keyboard; the first answer changes nothing; jobs are refused meanwhile; both are on the audit list."""
+    press(page, "pause", "Go on accepting")
+    assert post(operated.process, duration=0)[0] == 200
+    press(page, "pause", "Pause")
+    eventually_blocking(lambda: "Paused" in text(page, "intake"))
+    assert post(operated.process)[0] == 503
+    eventually_blocking(lambda: text(page, "status") == "paused")
+    press(page, "resume", "Resume")
+    eventually_blocking(lambda: "new jobs are accepted" in text(page, "intake"))
+    assert post(operated.process, duration=0)[0] == 200
+    eventually_blocking(lambda: "resume" in text(page, "audit") and "pause" in text(page, "audit"))
+    page.find_element(By.ID, "pause").send_keys(Keys.ENTER)
+    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open] input"))[0].send_keys("an upgrade")
+    page.find_element(By.CSS_SELECTOR, "dialog[open] .danger").send_keys(Keys.ENTER)
+    eventually_blocking(lambda: "an upgrade" in text(page, "intake"))
+    press(page, "resume", "Resume")
+    eventually_blocking(lambda: "new jobs are accepted" in text(page, "intake"))
+
+
+def test_whoever_may_only_look_sees_no_button_and_who_may_act_drains(driver: Chrome, operated: Operated) -> None:
+    """An open page goes to the log-in when keys are needed all at once; logged in, it shows what the role may do."""
+    driver.get(f"{operated.admin}/job.html?id={HOSTILE_ID}")
+    eventually_blocking(lambda: text(driver, "status") == "live")
+    operated.end()
+    eventually_blocking(lambda: text(driver, "status") == "disconnected")
+    operated.start(ADMIN_KEYS=f"ben:look:{_LOOK},anna:act:{_ACT}")
+    try:
+        log_in(driver, _LOOK)
+        driver.get(f"{operated.admin}/house.html")
+        eventually_blocking(lambda: "ben (may look)" in text(driver, "head"))
+        eventually_blocking(lambda: "new jobs are accepted" in text(driver, "intake"))
+        assert not driver.find_element(By.ID, "pause").is_displayed()
+        next(it for it in driver.find_elements(By.TAG_NAME, "button") if it.text == "Log out").click()
+        log_in(driver, _ACT)
+        driver.get(f"{operated.admin}/house.html")
+        eventually_blocking(lambda: driver.find_element(By.ID, "pause").is_displayed())
+        eventually_blocking(lambda: "new jobs are accepted" in text(driver, "intake"))
+        press(driver, "drain", "Drain and end")
+        assert operated.process.wait() == 0
+    finally:
+        operated.end()
+        operated.start()
+    driver.get_log("browser")  # type: ignore[no-untyped-call] # that nobody answered stands there, as it should
