@@ -39,7 +39,7 @@ class Message:
 
     @classmethod
     def from_api(cls, given: Mapping[str, Any]) -> Message:
-        """Return what ReceiveMessage answers, with all system attributes, as a message."""
+        """Return what ReceiveMessage answers, with the system attributes that it has, as a message."""
         system = given.get("Attributes", {})
         return cls(
             id=given["MessageId"],

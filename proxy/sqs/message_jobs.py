@@ -58,10 +58,10 @@ _FORGOTTEN_MARGIN_S: Final = 60.0
 _ROOM_S: Final = 5.0
 _LOOK_S: Final = 0.1
 _PAUSES_S: Final = (0.2, 5.0)
-#: Nobody waits for a deletion: others come meanwhile.
-_DELETE_GATHER_S: Final = 0.1
-#: Half a turn of the loop for a lone reply, and what fifty that come at once need to be five calls.
-_SEND_GATHER_S: Final = 0.005
+#: Nobody waits for a deletion: others come meanwhile. A process that dies before it has messages replied to twice.
+_DELETE_GATHER_S: Final = 0.5
+#: Nothing to somebody who waits for a message, and enough for most of what ends at about the same time.
+_SEND_GATHER_S: Final = 0.02
 #: What messages of a group of their own are found by, besides the store: the newest.
 _MAX_NAMED: Final = 10_000
 

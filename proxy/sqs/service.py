@@ -20,6 +20,13 @@ __all__ = ["BATCH", "QueueService", "Sqs", "connect"]
 
 #: The most messages in one call, of any kind.
 BATCH: Final = 10
+#: What is asked for of each message besides what its sender has given: what `Message.from_api` reads.
+_SYSTEM_ATTRIBUTES: Final = (
+    "ApproximateReceiveCount",
+    "SentTimestamp",
+    "MessageGroupId",
+    "MessageDeduplicationId",
+)
 _CONNECT_S: Final = 5.0
 _READ_S: Final = 10.0
 #: Calls under way at a time: a poll, and two batches of each kind for each queue.
@@ -87,7 +94,7 @@ class Sqs:
             MaxNumberOfMessages=min(count, BATCH),
             WaitTimeSeconds=wait_s,
             VisibilityTimeout=visibility_s,
-            MessageSystemAttributeNames=["All"],
+            MessageSystemAttributeNames=_SYSTEM_ATTRIBUTES,
             MessageAttributeNames=["All"],
         )
         return [Message.from_api(message) for message in answer.get("Messages", ())]
@@ -181,7 +188,8 @@ async def connect(queue_url: str) -> AsyncIterator[Sqs]:
         max_pool_connections=_CONNECTIONS,
         retries={"total_max_attempts": 1},
         tcp_keepalive=True,
-        user_agent_extra="async-job-proxy",
+        user_agent="async-job-proxy",  # the SDK would put its own together at each call, and look at it 88 times
+        parameter_validation=False,  # the service does that as well
     )
     try:
         opening = get_session().create_client(
