@@ -183,7 +183,7 @@ class Dispatcher:
     def _new_job(self, request: JobRequest, fingerprint: bytes) -> Job:
         token, now = new_token(), time.time()
         record = Record(
-            id=new_id(),
+            id=new_id(request.beginning),
             token_hash=token_hash(token),
             key=request.key,
             fingerprint=fingerprint,

@@ -34,6 +34,8 @@ class JobRequest(Struct, frozen=True, kw_only=True):
     path: str = ""
     #: The hash of the idempotency key; None: there is none, and each request is a new job.
     key: bytes | None = None
+    #: What the job's id is to begin with (`Record.beginning`), so that the job can be found by it; empty: anything.
+    beginning: str = ""
     #: What people recognise it by: names and values that may be shown.
     labels: Mapping[str, str] = field(default_factory=dict)
     #: W3C trace context; empty if none.
@@ -46,6 +48,8 @@ class Entrance:
 
     def __init__(self, dispatcher: Dispatcher, in_flight: InFlight, store: JobStore) -> None:
         self._dispatcher = dispatcher
+        self._in_flight = in_flight
+        self._store = store
         self._keys = Keys(in_flight, store)
 
     def check_admission(self) -> None:
@@ -63,6 +67,10 @@ class Entrance:
     async def find(self, key: bytes) -> Job | Record | None:
         """Return the job of this key, in flight or remembered, if there is one. Raises StoreUnavailableError."""
         return await self._keys.find(key)
+
+    async def find_beginning(self, beginning: str) -> Job | Record | None:
+        """Return the last job that was begun with this `beginning`, if there is one. Raises StoreUnavailableError."""
+        return self._in_flight.by_beginning(beginning) or await self._store.by_beginning(beginning)
 
     async def submit_or_join(self, request: JobRequest) -> tuple[Job | Record, bool]:
         """Return the request's job, and whether it was there before.

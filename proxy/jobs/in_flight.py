@@ -64,6 +64,10 @@ class InFlight:
         """Return the job with this idempotency key, if it is in flight."""
         return self._by_key.get(key)
 
+    def by_beginning(self, beginning: str) -> Job | None:
+        """Return the newest job with an id that begins so, if it is in flight. Looks at each."""
+        return next((job for job in reversed(self._by_id.values()) if job.id.startswith(beginning)), None)
+
     def by_state(self) -> Counter[State]:
         """Return the number of jobs in each state."""
         return Counter(job.state for job in self._by_id.values())

@@ -35,9 +35,9 @@ _MAX_PROGRESS_BYTES: Final = 16_384
 _MAX_REMOTE_STATE: Final = 100
 
 
-def new_id() -> str:
-    """Return an unguessable job id: 128 bits, hexadecimal."""
-    return secrets.token_hex(16)
+def new_id(beginning: str = "") -> str:
+    """Return an unguessable job id: 128 bits, hexadecimal; 64 of them at random if it has to have a `beginning`."""
+    return (beginning or secrets.token_hex(8)) + secrets.token_hex(8)
 
 
 def new_token() -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from proxy.store.record import BEGINNING_CHARACTERS
 from shared.errors import Code, RequestError
 
-__all__ = ["Attribute", "Message", "Outgoing", "key_of_message", "text_attributes"]
+__all__ = ["Attribute", "Message", "Outgoing", "beginning_of_job", "text_attributes"]
 
 #: An attribute as the API has it: `DataType`, and `StringValue` or `BinaryValue`.
 Attribute = Mapping[str, Any]
@@ -78,7 +79,7 @@ class Message:
             return _key(queue_url, _KEY, own)
         if self.deduplication_id:
             return _key(queue_url, "MessageDeduplicationId", self.deduplication_id)
-        return key_of_message(queue_url, self.id)
+        return _key(queue_url, "MessageId", self.id)
 
     @property
     def has_name(self) -> bool:
@@ -112,9 +113,9 @@ def text_attributes(texts: Mapping[str, str]) -> dict[str, Attribute]:
     return {name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text}
 
 
-def key_of_message(queue_url: str, message_id: str) -> bytes:
-    """Return the hash of what the job of a message without a name of its own is known by."""
-    return _key(queue_url, "MessageId", message_id)
+def beginning_of_job(queue_url: str, message_id: str) -> str:
+    """Return what the id of the job of a message begins with: nobody knows it who does not know the message's id."""
+    return _key(queue_url, "Job", message_id).hex()[:BEGINNING_CHARACTERS]
 
 
 def _key(queue_url: str, kind: str, name: str) -> bytes:

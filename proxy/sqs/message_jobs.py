@@ -32,7 +32,7 @@ from proxy.jobs.reading import Sent
 from proxy.sqs import replies
 from proxy.sqs.batches import Batches
 from proxy.sqs.counts import Counts, Fate
-from proxy.sqs.message import Outgoing, key_of_message
+from proxy.sqs.message import Outgoing, beginning_of_job
 from shared.errors import AdmissionError, Code, QueueError, RequestError, StoreUnavailableError
 from shared.lifecycle import Submitted
 from shared.outcome import Failed, Outcome
@@ -62,8 +62,8 @@ _PAUSES_S: Final = (0.2, 5.0)
 _DELETE_GATHER_S: Final = 0.5
 #: Nothing to somebody who waits for a message, and enough for most of what ends at about the same time.
 _SEND_GATHER_S: Final = 0.02
-#: What messages of a group of their own are found by, besides the store: the newest.
-_MAX_NAMED: Final = 10_000
+#: So many messages whose jobs others had begun are found again: the newest.
+_MAX_JOINED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,8 @@ class MessageJobs:
         self._senders: dict[str, Batches[Outgoing]] = {}
         self._deletions: Batches[str] | None = None
         self._pauses: Batches[tuple[str, int]] | None = None
-        self._named: dict[str, bytes] = {}
+        #: The keys of jobs that other messages have begun, by the id of the message.
+        self._joined: dict[str, bytes] = {}
         self.counts = Counts()
 
     def use(self, queues: Queues) -> None:
@@ -124,11 +125,15 @@ class MessageJobs:
     async def find(self, message_id: str) -> Job | Record | None:
         """Return the job of the message with this id, in flight or remembered, if there is one.
 
-        That of a message with a name of its own is found only if it came lately, and here: names can be guessed, ids
-        cannot. Raises StoreUnavailableError.
+        One that another message had begun is found only if this one came lately, and here.
+
+        Raises StoreUnavailableError.
         """
-        key = self._named.get(message_id) or key_of_message(self._queue_url, message_id)
-        return await self._entrance.find(key)
+        begun = await self._entrance.find_beginning(beginning_of_job(self._queue_url, message_id))
+        if begun is not None:
+            return begun
+        key = self._joined.get(message_id)
+        return await self._entrance.find(key) if key is not None else None
 
     async def deal_with(self, message: Message, until: float, on_begun: Callable[[], None]) -> None:
         """See one delivery through; `until` is when it will be delivered again, in monotonic seconds.
@@ -213,7 +218,11 @@ class MessageJobs:
                 tracestate=message.text("tracestate"),
             )
         )
-        labelled = replace(request, labels={**request.labels, "message": message.id})
+        labelled = replace(
+            request,
+            labels={**request.labels, "message": message.id},
+            beginning=beginning_of_job(self._queue_url, message.id),
+        )
         return _Read(request=labelled, reply_to=reply_to)
 
     async def _begin(self, message: Message, request: JobRequest, until: float) -> Job | Record | None:
@@ -228,10 +237,10 @@ class MessageJobs:
         give_up = min(time.monotonic() + _ROOM_S, until)
         found, joined = await self._when_there_is_room(request, give_up)
         self.counts.by_fate[Fate.JOINED if joined else Fate.BEGUN] += 1
-        if message.has_name and request.key is not None:
-            self._named[message.id] = request.key
-            if len(self._named) > _MAX_NAMED:
-                del self._named[next(iter(self._named))]
+        if request.key is not None and not found.id.startswith(request.beginning):
+            self._joined[message.id] = request.key
+            if len(self._joined) > _MAX_JOINED:
+                del self._joined[next(iter(self._joined))]
         return found
 
     async def _when_there_is_room(self, request: JobRequest, give_up: float) -> tuple[Job | Record, bool]:

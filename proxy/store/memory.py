@@ -52,6 +52,7 @@ class MemoryStore:
         self._by_key: dict[bytes, str] = {}
         self._deeds = Deeds()
         self._entered = 0
+        self._by_beginning: dict[str, str] = {}
 
     def readings(self) -> Iterable[Reading]:
         """See `JobStore.readings`: nothing that anybody asks for."""
@@ -83,6 +84,11 @@ class MemoryStore:
     async def by_key(self, key: bytes) -> Record | None:
         """See `JobStore.by_key`."""
         job_id = self._by_key.get(key)
+        return await self.by_id(job_id) if job_id else None
+
+    async def by_beginning(self, beginning: str) -> Record | None:
+        """See `JobStore.by_beginning`."""
+        job_id = self._by_beginning.get(beginning)
         return await self.by_id(job_id) if job_id else None
 
     async def by_name(self, text: str) -> Record | None:
@@ -179,6 +185,7 @@ class MemoryStore:
         entry = self._finished.get(record.id)
         if entry is None and record.id not in self._open:
             self._by_token[record.token_hash] = record.id
+            self._by_beginning[record.beginning] = record.id
             if record.key is not None:
                 self._by_key[record.key] = record.id
         if record.finished_at is None:
@@ -200,6 +207,8 @@ class MemoryStore:
             del self._finished[job_id]
             self._bytes -= record.size_bytes
             del self._by_token[record.token_hash]
+            if self._by_beginning.get(record.beginning) == job_id:
+                del self._by_beginning[record.beginning]
             if record.key is not None and self._by_key.get(record.key) == job_id:
                 del self._by_key[record.key]
 

@@ -106,6 +106,13 @@ class JobStore(Protocol):
         """Return the last job that was begun with this key, if it is remembered. Raises StoreUnavailableError."""
         ...
 
+    async def by_beginning(self, beginning: str) -> Record | None:
+        """Return the last job that was begun with an id that begins so (`Record.beginning`), if it is remembered.
+
+        Raises StoreUnavailableError.
+        """
+        ...
+
     async def by_name(self, text: str) -> Record | None:
         """Return the newest job that people call so (`Record.is_called`), if one is remembered; for people, who wait.
 

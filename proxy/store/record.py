@@ -15,7 +15,7 @@ from shared.lifecycle import State, Submitted
 if TYPE_CHECKING:
     from shared.outcome import Failed, Outcome
 
-__all__ = ["LEAST_CHARACTERS", "Record", "is_called"]
+__all__ = ["BEGINNING_CHARACTERS", "LEAST_CHARACTERS", "Record", "is_called"]
 
 #: What a record costs besides its body; an estimate, to bound what is kept in memory.
 _OVERHEAD_BYTES: Final = 1_000
@@ -23,6 +23,8 @@ _OVERHEAD_BYTES: Final = 1_000
 
 #: Of an id, by which a job is found.
 LEAST_CHARACTERS: Final = 6
+#: Half of an id. Whoever begins a job may choose it, so as to find the job by it; the other half cannot be guessed.
+BEGINNING_CHARACTERS: Final = 16
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -80,6 +82,11 @@ class Record(Struct, frozen=True, kw_only=True):
     trail: str = ""
     #: What the client sent, as far as it is to be shown; None: it is not recorded.
     sent: bytes | None = None
+
+    @property
+    def beginning(self) -> str:
+        """The beginning of the id."""
+        return self.id[:BEGINNING_CHARACTERS]
 
     @property
     def submitted(self) -> Submitted:

@@ -125,6 +125,11 @@ class FailingStore:
         await self._ask()
         return await self._memory.by_key(key)
 
+    async def by_beginning(self, beginning: str) -> Record | None:
+        """Find a job, or fail."""
+        await self._ask()
+        return await self._memory.by_beginning(beginning)
+
     async def by_name(self, text: str) -> Record | None:
         """Find a job, or fail."""
         await self._ask()

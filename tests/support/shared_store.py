@@ -170,6 +170,10 @@ class Member:
         """See `JobStore.by_key`."""
         return await self._shared.by_key(key)
 
+    async def by_beginning(self, beginning: str) -> Record | None:
+        """See `JobStore.by_beginning`."""
+        return await self._shared.by_beginning(beginning)
+
     async def by_name(self, text: str) -> Record | None:
         """See `JobStore.by_name`."""
         return await self._shared.by_name(text)

@@ -42,6 +42,8 @@ _BY: Final = {
     "token_hash": f"{_SELECT} token_hash = ?",
     # A key may be used again for a job that certainly was not submitted: the last one holds it.
     "key": f"{_SELECT} key = ? ORDER BY n DESC LIMIT 1",
+    # An id has no letter after f. Without the plus, all of the table might be looked at, from its end.
+    "beginning": f"{_SELECT} id >= ?1 AND id < ?1 || 'g' ORDER BY +n DESC LIMIT 1",
 }
 #: By any name, a part of the table at a time: nothing else is written or found meanwhile. The numbers have few gaps.
 _SEARCHED: Final = 1_000
@@ -175,7 +177,10 @@ class JournalFile:
         return pages * self._page_bytes() - self.place.size_bytes
 
     def find(self, column: str, value: str | bytes, finished_after: float) -> Record | None:
-        """Return the job whose `column` (id, token_hash, key) is `value`, unless it finished before that Unix time."""
+        """Return the job whose `column` is `value`, unless it finished before that Unix time.
+
+        `column`: id, token_hash, key or beginning.
+        """
         row = self._db.execute(_BY[column], (value,)).fetchone()
         record = record_of(row) if row is not None else None
         return record if record is not None and _is_remembered(record, finished_after) else None

@@ -176,6 +176,10 @@ class Journal:
         """See `JobStore.by_key`."""
         return await self._find("key", key)
 
+    async def by_beginning(self, beginning: str) -> Record | None:
+        """See `JobStore.by_beginning`."""
+        return await self._find("beginning", beginning)
+
     async def by_name(self, text: str) -> Record | None:
         """See `JobStore.by_name`. Looks at all of them, in parts between which others have their turn."""
         found, below = None, _BELOW

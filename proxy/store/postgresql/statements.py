@@ -134,6 +134,10 @@ FIND: Final = {
         f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.token_hash = ANY ($1::bytea[]) AND {_REMEMBERED}"  # noqa: S608
     ),
     "key": f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.key = ANY ($1::bytea[]) AND {_REMEMBERED} ORDER BY j.n",  # noqa: S608
+    "beginning": (  # an id has no letter after f
+        f"SELECT {_of('j')} FROM unnest($1::text[]) AS b JOIN proxy_jobs j ON j.id >= b AND j.id < b || 'g' "  # noqa: S608
+        f"WHERE {_REMEMBERED} ORDER BY j.n"
+    ),
 }
 #: By any name, the newest: all that are open, and those that finished last. $1: what is looked for, as a value; $2:
 #: after how many seconds a job is forgotten; $3, $4: the first of the ids, and the first after them; $5: how many of

@@ -230,6 +230,10 @@ class PostgreSQLStore:
         """See `JobStore.by_key`."""
         return await self._find("key", key, PATIENCE_S)
 
+    async def by_beginning(self, beginning: str) -> Record | None:
+        """See `JobStore.by_beginning`."""
+        return await self._find("beginning", beginning, PATIENCE_S)
+
     async def by_name(self, text: str) -> Record | None:
         """See `JobStore.by_name`. It is asked beside the rest: what waits for it are notes, which are in no hurry."""
         kept = self._backlog.find_called(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -96,6 +97,22 @@ async def test_messages_of_one_key_are_one_job_and_each_is_replied_to(
     assert len({reply.attributes["Job-Id"] for reply in replies}) == 1
     assert len({reply.body for reply in replies}) == 1
     assert len(job_server.started("twice")) == 1
+
+
+async def test_the_job_of_a_message_with_a_key_is_found_after_a_restart(
+    queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer, client: ClientSession, tmp_path: Path
+) -> None:
+    """By the message's id alone."""
+    message = await queues.send('{"account": "example"}', {"Idempotency-Key": "known"})
+    job_id = (await queues.reply(message)).attributes["Job-Id"]
+    await queues.empty()
+    assert await asyncio.to_thread(proxy.stop) == 0
+    settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
+    with ProxyProcess.started(**settings) as again:
+        for asked, status in ((message, 200), ("another", 404)):
+            async with client.get(f"{again.url}/jobs", params={"message": asked}) as answer:
+                assert answer.status == status
+                assert (await answer.json()).get("id") == (job_id if status == 200 else None)
 
 
 async def test_a_hundred_messages_are_a_hundred_jobs(

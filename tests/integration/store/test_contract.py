@@ -68,6 +68,23 @@ async def test_what_was_never_put_is_not_found(store: JobStore) -> None:
     assert await store.by_key(b"k" * 32) is None
 
 
+async def test_the_last_job_with_an_id_that_begins_so_is_found(store: JobStore) -> None:
+    """In flight or over, and no other, however near its id is."""
+    wanted = "00000000beef0000"
+    for beginning in ("00000000beeeffff", "00000000beef0001", wanted[:-1] + "f"):
+        await store.put(of(store, a_record(id=beginning + "f" * 16)))
+    assert await store.by_beginning(wanted) is None
+    first = of(store, finished(id=wanted + "f" * 16))
+    await store.put(first)
+    assert alike(await store.by_beginning(wanted), first)
+    last = of(store, a_record(id=wanted + "0" * 16))
+    await store.put(last)
+    assert alike(await store.by_beginning(wanted), last)
+    over = of(store, finished(id=last.id, token_hash=last.token_hash))
+    await store.put(over)
+    assert alike(await store.by_beginning(wanted), over)
+
+
 async def test_what_is_put_is_found_before_it_is_durable(store: JobStore) -> None:
     """Who asks after a put finds what was put, though nobody has waited for it."""
     record = of(store, finished())

@@ -10,16 +10,18 @@ from typing import Final, NoReturn
 import pytest
 
 from proxy.jobs.entrance import JobRequest
+from proxy.jobs.job import Job, new_id
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.reading import JobReader
 from proxy.sqs.counts import Fate
 from proxy.sqs.message import Message
 from proxy.sqs.message_jobs import MessageJobs
 from proxy.sqs.queues import Queue, Queues
+from proxy.store.record import Record
 from shared.errors import Code, QueueError
 from shared.lifecycle import Submitted
 from shared.outcome import Failed, Outcome, Succeeded
-from tests.support.instances import Instance, a_job_server
+from tests.support.instances import Cluster, Instance, a_job_server
 from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.runners import SUBMIT, AnsweringRunner
 from tests.support.stated_queue import StatedQueue, a_message
@@ -231,6 +233,28 @@ async def test_the_job_is_known_by_the_messages_key_its_deduplication_id_or_its_
     for message_id in ("message-2", "message-4", "n"):
         assert await handled.message_jobs.find(message_id) is not None
     assert await handled.message_jobs.find("nobody") is None
+
+
+async def test_the_job_of_a_message_is_found_at_any_instance_also_if_the_message_has_a_key() -> None:
+    """The newest, if it was begun again; each has an id of its own."""
+    here, there = (Handled(instance) for instance in Cluster(2).instances)
+    message = a_message(1, attributes={"Idempotency-Key": "n"})
+    ids = []
+    for _ in range(2):
+        delivery = here.take(message)
+        await nothing_moves()
+        found = await here.message_jobs.find(message.id)
+        assert isinstance(found, Job)
+        elsewhere = await there.message_jobs.find(message.id)
+        assert isinstance(elsewhere, Record)
+        assert elsewhere.id == found.id
+        ids.append(found.id)
+        here.instance.dispatcher.cancel(found.id)  # so that the key may have another job
+        await delivery
+
+    assert len(set(ids)) == 2
+    assert {len(job_id) for job_id in ids} == {len(new_id())}
+    assert await there.message_jobs.find("another") is None
 
 
 async def test_a_message_that_is_delivered_again_while_its_job_runs_joins_it() -> None:
