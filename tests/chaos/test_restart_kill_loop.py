@@ -152,7 +152,9 @@ def check_failure(answer: Answer, started: list[dict[str, Any]], record: Record)
         assert record.says_failed
     else:
         assert record.failure is not None
-        assert (record.failure.code, record.failure.submitted) == (document["code"], document["submitted"])
+        assert record.failure.code == document["code"]
+        # A callback that came after the answer proves more than was known at the end.
+        assert record.failure.submitted in {document["submitted"], "yes"}
 
 
 async def _is_quiet(client: ClientSession, job_server: JobServerProcess) -> bool:
