@@ -40,7 +40,7 @@ _GROUPS: Final = 1_000
 _COMBINATIONS: Final = 2_000
 _MAX_WORDS: Final = 200
 #: What differs between failures that are alike: numbers, and ids.
-_PARTICULAR: Final = re.compile(r"\b(?=[0-9a-f-]*[0-9])[0-9a-f]{6,}(?:-[0-9a-f]{4,})*\b|[0-9]+(?:[.:][0-9]+)*")
+_PARTICULAR: Final = re.compile(r"\b(?=[0-9a-f-]{0,40}[0-9])[0-9a-f]{6,}(?:-[0-9a-f]{4,})*\b|[0-9]+(?:[.:][0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
