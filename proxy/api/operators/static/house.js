@@ -135,7 +135,7 @@ async function perform(path, words, body) {
 
 $("pause").addEventListener("click", async () => {
   const reason = make("input");
-  const label = make("label", "field", "Why (others see it)", reason);
+  const label = make("label", "field", "Why (operators see it)", reason);
   const words = ["New jobs get 503 until you resume; balancers send them elsewhere. Those in flight go on."];
   if (await confirmed("Pause the intake?", { words, field: label, yes: "Pause", no: "Go on accepting" })) {
     perform("intake/pause", "The intake is paused.", reason.value.trim() ? { reason: reason.value.trim() } : undefined);
