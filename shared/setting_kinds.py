@@ -58,6 +58,8 @@ _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 #: What decides who is served, and what it is called, before anybody asks who the operator is.
 _TAKEN_HEADERS: Final = frozenset({"authorization", "cookie", "host", "origin"})
 
+_QUOTES: Final = frozenset("'\"")
+
 
 class AdminKey(NamedTuple):
     """A key for the admin address."""
@@ -83,12 +85,15 @@ class Kind:
             raise ValueError("it has characters that cannot be printed")
         if _COMMENT.search(text):
             raise ValueError("a comment belongs on a line of its own")
-        if text[:1] in {"'", '"'} or text[-1:] in {"'", '"'}:
+        if text[:1] in _QUOTES or text[-1:] in _QUOTES:
             raise ValueError("it has a quote at one end")
         try:
-            return self.read(text)
+            value = self.read(text)
         except ValueError:
             raise ValueError from None  # the library's words may quote a secret
+        if isinstance(value, str) and value[-1:] in _QUOTES:  # an empty query behind it was left out
+            raise ValueError("it has a quote at its end")
+        return value
 
 
 def number(low: float, high: float, *, whole: bool) -> Kind:

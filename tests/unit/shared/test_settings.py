@@ -274,6 +274,13 @@ def test_a_password_in_an_address_is_not_shown() -> None:
     assert "jobs.example.com:99999" in str(caught.value)
 
 
+@pytest.mark.parametrize("end", ["", "?"])
+def test_an_address_with_a_quote_at_its_end_is_refused(end: str) -> None:
+    """Also where an empty query behind it is left out: what is shown can be set again."""
+    with pytest.raises(SettingsError, match="quote"):
+        load({"JOB_SERVER_URL": f"http://jobs.example.com/'{end}"})
+
+
 @given(
     scheme=st.sampled_from(["http", "HTTPS", "Http"]),
     host=st.sampled_from(["Jobs.Example.com", "127.0.0.1", "[::1]", "[2001:DB8::1]", "jobs", "my_jobs", "jobs."]),
