@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -216,6 +218,22 @@ async def test_a_search_that_takes_long_says_how_far_it_came_and_goes_on(make_st
     assert found == [records[3].id]
     counted = await store.counts(JobQuery(), limits=hurry)
     assert counted.total == 25 if counted.counted_to is None else counted.total < 25
+
+
+async def test_no_failure_is_lost_among_many_kinds(store: JobStore) -> None:
+    """Each says something else; that of one code alone is counted as well."""
+    words = [f"{letters} is gone" for letters in map("".join, itertools.product("abcdefghijklm", repeat=3))]
+    others = [_ended(60, callback=None, failure=_failure(Code.JOB_REJECTED, detail=text)) for text in words]
+    for record in [of(store, record) for record in [_ended(60, callback=None, failure=_failure()), *others]]:
+        saved = store.put(record)
+    await saved
+
+    found = await store.patterns(JobQuery(), Grid(since=time.time() - 1_000, bucket_s=100.0, buckets=10), "")
+    assert found.failures_to is None
+    counts: Counter[str] = Counter()
+    for (failure, _, _), group in found.failures.items():
+        counts[failure] += group.count
+    assert counts == {"worker-died": 1, "job-rejected": len(words)}
 
 
 async def test_what_failures_have_in_common_is_counted(store: JobStore) -> None:
