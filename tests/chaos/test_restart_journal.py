@@ -113,7 +113,9 @@ async def test_a_second_front_end_on_the_same_journal_is_refused(
         assert (await post_job(client, first.queue_job)).status == 200
 
 
-@pytest.mark.parametrize("content", [os.urandom(8192), b"SQLite format 3\0" + b"\0" * 4080])
+@pytest.mark.parametrize(
+    "content", [os.urandom(8192), b"SQLite format 3\0" + b"\0" * 4080], ids=["no database", "no tables"]
+)
 def test_a_damaged_journal_ends_the_start(tmp_path: Path, content: bytes) -> None:
     """One line that says what to do, exit code 2, and the file as it was."""
     journal = tmp_path / "jobs.sqlite3"

@@ -224,9 +224,9 @@ async def test_no_failure_is_lost_among_many_kinds(store: JobStore) -> None:
     """Each says something else; that of one code alone is counted as well."""
     words = [f"{letters} is gone" for letters in map("".join, itertools.product("abcdefghijklm", repeat=3))]
     others = [_ended(60, callback=None, failure=_failure(Code.JOB_REJECTED, detail=text)) for text in words]
-    for record in [of(store, record) for record in [_ended(60, callback=None, failure=_failure()), *others]]:
-        saved = store.put(record)
-    await saved
+    for record in others:
+        store.put(of(store, record))
+    await store.put(of(store, _ended(60, callback=None, failure=_failure())))
 
     found = await store.patterns(JobQuery(), Grid(since=time.time() - 1_000, bucket_s=100.0, buckets=10), "")
     assert found.failures_to is None
