@@ -119,9 +119,17 @@ async def test_whoever_waits_leaves_room_for_the_callback(own_proxy: ProxyProces
         called = await fetch(many, "POST", job_server.callback_url(ref), json={"n": 1})
 
         assert (called.status, called.document) == (200, {"status": "accepted"})
-        answers = await asyncio.gather(*waits)
-    assert {answer.status for answer in answers} == {200, 202}
-    assert {"n": 1} in [answer.document for answer in answers]
+        # One whose client was too slow to send its request may be closed for others, as it has sent nothing.
+        answers = await asyncio.gather(*map(_answer, waits))
+    assert {answer.status for answer in answers if answer} == {200, 202}, answers
+    assert {"n": 1} in [answer.document for answer in answers if answer]
+
+
+async def _answer(waiting: asyncio.Task[Answer]) -> Answer | None:
+    """Return what somebody is answered; None if their connection is closed."""
+    with contextlib.suppress(ClientConnectionError):
+        return await waiting
+    return None
 
 
 async def test_while_the_machine_is_short_of_something_the_proxy_is_not_ready(
