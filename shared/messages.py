@@ -31,7 +31,9 @@ __all__ = [
     "FromForkServer",
     "FromWorker",
     "Log",
+    "MayRetry",
     "Progress",
+    "Retry",
     "ToWorker",
     "Told",
     "decode_fork",
@@ -89,6 +91,12 @@ class Callback(NamedTuple):
     job_id: str
 
 
+class Retry(NamedTuple):
+    """The submission may be sent again: nothing has come of the job since it was refused."""
+
+    job_id: str
+
+
 # --- worker -> front end ---------------------------------------------------------------------------------------------
 
 
@@ -99,6 +107,12 @@ class Progress(NamedTuple):
     event: Event
     #: What the reply to the submission named, if that was read, by the profile's names: what later calls need.
     outputs: dict[str, str] = {}  # noqa: RUF012 - nobody writes to it
+
+
+class MayRetry(NamedTuple):
+    """The submission was refused, and the pause is over: the worker waits for `Retry` before it sends it again."""
+
+    job_id: str
 
 
 class Told(NamedTuple):
@@ -172,8 +186,8 @@ class Exited(NamedTuple):
     status: int
 
 
-ToWorker = Assign | Ask | Callback
-FromWorker = Progress | Told | Answered | Failure | Log
+ToWorker = Assign | Ask | Callback | Retry
+FromWorker = Progress | MayRetry | Told | Answered | Failure | Log
 FromForkServer = Forked | ForkFailed | Exited
 
 
@@ -181,8 +195,8 @@ def _by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
     return {kind.__name__: kind for kind in kinds}
 
 
-_TO_WORKER: Final = _by_name(Assign, Ask, Callback)
-_FROM_WORKER: Final = _by_name(Progress, Told, Answered, Failure, Log)
+_TO_WORKER: Final = _by_name(Assign, Ask, Callback, Retry)
+_FROM_WORKER: Final = _by_name(Progress, MayRetry, Told, Answered, Failure, Log)
 _FORK: Final = _by_name(Fork)
 _FROM_FORK_SERVER: Final = _by_name(Forked, ForkFailed, Exited)
 _KINDS: Final = _TO_WORKER | _FROM_WORKER | _FORK | _FROM_FORK_SERVER

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, assert_never
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["JobClient", "retry_after_s"]
 
 OnEvent = Callable[[Event], None]
+BeforeRetry = Callable[[], Awaitable[object]]
 
 #: Seconds: the first pause is up to _PAUSE_S, each further one up to twice as long, none over _MAX_PAUSE_S.
 _PAUSE_S: Final = 0.1
@@ -58,11 +59,12 @@ class JobClient:
         #: A profile that says by what its job server is busy means a job server that often is.
         self._waits_while_busy = profile.submit.busy is not None
 
-    async def submit(self, job: Assign, on_event: OnEvent) -> Reply:
+    async def submit(self, job: Assign, on_event: OnEvent, before_retry: BeforeRetry) -> Reply:
         """Submit `job`; return the job server's reply, which says that the job runs or ran.
 
         `on_event` hears CONNECTED before the first byte leaves and REFUSED when an attempt certainly started nothing;
-        only then is there another one. The caller sees to it that this ends with the job's deadline.
+        only then is there another one, after `before_retry`, which does not return if the job server has the job all
+        the same. The caller sees to it that this ends with the job's deadline.
 
         Raises:
             JobServerError: the submission failed, after any retries.
@@ -78,6 +80,7 @@ class JobClient:
                 if not self._may_retry(exc, retries) or time.monotonic() + pause_s >= job.deadline:
                     raise
             await asyncio.sleep(pause_s)
+            await before_retry()
         raise AssertionError  # the last attempt has returned or raised
 
     def _request(self, job: Assign) -> Request:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from shared.errors import Code, JobServerError
 from shared.lifecycle import Event
-from shared.messages import Answered, Ask, Assign, Failure, FromWorker, Log, Progress, Told, encode
+from shared.messages import Answered, Ask, Assign, Failure, FromWorker, Log, MayRetry, Progress, Retry, Told, encode
 from shared.stack import origin
 from worker.pipes import Inbox, Post
 
@@ -54,12 +54,14 @@ class Worker:
         self._max_jobs = max_jobs
         self._linger_s = linger_s
         self._job_id = ""
+        #: Done when the front end lets the submission be sent again.
+        self._permit: asyncio.Future[None] | None = None
 
     async def serve(self, inbox: Inbox) -> None:
         """Serve jobs. Raises EOFError when the front end is gone."""
         if self._max_jobs != 1:
             gc.enable()  # a process for one job ends before its garbage matters; a reused one must collect it
-        post = Post(inbox, self._ask)
+        post = Post(inbox, self._ask, self._on_retry)
         done = 0
         while True:
             job, callback = await post.assignment()
@@ -113,7 +115,7 @@ class Worker:
 
             callback.add_done_callback(on_callback)
             try:
-                return await self._job_servers.client(job.profile).submit(job, self._on_event)
+                return await self._job_servers.client(job.profile).submit(job, self._on_event, self._before_retry)
             finally:
                 callback.remove_done_callback(on_callback)
 
@@ -155,6 +157,16 @@ class Worker:
         task = asyncio.ensure_future(make())
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
+
+    async def _before_retry(self) -> None:
+        """Wait until the front end lets the submission be sent again; it does not once it has heard of the job."""
+        self._permit = asyncio.get_running_loop().create_future()
+        self._tell(MayRetry(job_id=self._job_id))
+        await self._permit
+
+    def _on_retry(self, retry: Retry) -> None:
+        if retry.job_id == self._job_id and self._permit is not None and not self._permit.done():
+            self._permit.set_result(None)
 
     def _on_event(self, event: Event) -> None:
         self._tell(Progress(job_id=self._job_id, event=event))

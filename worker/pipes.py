@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from shared.frames import frame
-from shared.messages import Ask, Assign, Callback, decode_to_worker
+from shared.messages import Ask, Assign, Callback, Retry, decode_to_worker
 
 __all__ = ["Inbox", "Outbox", "Post"]
 
@@ -93,10 +93,11 @@ class Outbox:
 class Post:
     """Sorts what arrives in the inbox: one assignment at a time, and the callback for that same job."""
 
-    def __init__(self, inbox: Inbox, on_ask: Callable[[Ask], None]) -> None:
-        """`on_ask` hears of calls that are to be made beside that."""
+    def __init__(self, inbox: Inbox, on_ask: Callable[[Ask], None], on_retry: Callable[[Retry], None]) -> None:
+        """`on_ask` hears of calls that are to be made beside that, `on_retry` of submissions that may be sent again."""
         self._inbox = inbox
         self._on_ask = on_ask
+        self._on_retry = on_retry
         self._loop = asyncio.get_running_loop()
         self._assignment: asyncio.Future[Assign] = self._loop.create_future()
         self._callback: asyncio.Future[None] = self._loop.create_future()
@@ -132,6 +133,8 @@ class Post:
                 self._assignment.set_result(message)
             case Ask():
                 self._on_ask(message)
+            case Retry():
+                self._on_retry(message)
             case Callback():
                 # A callback for an earlier job of this worker, or a second one, is ignored.
                 if message.job_id == self._job_id and not self._callback.done():

@@ -144,7 +144,10 @@ def _standard_worker(inbox: multiprocessing.queues.Queue[bytes], outbox: Connect
 
     async def serve() -> None:
         client = JobServers(config).client("")
-        await client.submit(_assign(), lambda event: outbox.send_bytes(encode(Progress(job_id="j", event=event))))
+        never = asyncio.Event().wait  # one attempt has to do
+        await client.submit(
+            _assign(), lambda event: outbox.send_bytes(encode(Progress(job_id="j", event=event))), never
+        )
 
     asyncio.run(serve())
     outbox.send_bytes(b'["Progress","j","reply-read",{}]')

@@ -35,7 +35,7 @@ from proxy.jobs import log_lines
 from proxy.jobs.job import Job
 from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, IllegalEventError, State, Submitted
-from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, Progress, Told
+from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, MayRetry, Progress, Retry, Told
 from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
@@ -307,6 +307,8 @@ class _Watch:
                 self._job.ended_by_answer(message)
             case Told():
                 self.call.end(message)
+            case MayRetry():
+                self._allow_retry()
             case Answered():
                 self._answered()
             case Failure():
@@ -345,6 +347,11 @@ class _Watch:
             if message.event is Event.REPLY_READ:
                 self._job.body = b""  # it is not submitted again
                 self._job.recorder.waiting(message.outputs)
+
+    def _allow_retry(self) -> None:
+        """Let the worker submit the job again, unless a callback has shown that the job server has it after all."""
+        if self._job.submitted is not Submitted.YES:
+            self._worker.send(Retry(job_id=self.job_id))
 
     def _answered(self) -> None:
         outcome = self._job.recorder.record.outcome if self._job.callback.done() else None

@@ -249,6 +249,24 @@ async def test_a_job_knows_which_callbacks_were_taken_as_progress(
     )
 
 
+async def test_a_job_that_was_refused_and_is_reported_on_is_not_submitted_again(
+    client: ClientSession, proxy: ProxyProcess, job_server: JobServer
+) -> None:
+    """The job server has it, whatever it answered; its result is the answer."""
+    ref = new_ref()
+    pause_s = 3
+    answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="refuse-first", retry_after=pause_s))
+    await eventually(lambda: job_server.submissions(ref))
+    url = job_server.callback_url(ref)
+    assert (await fetch(client, "POST", url, json={"state": "running"})).status == 200
+
+    await asyncio.sleep(pause_s + 1)  # for another submission, which is not to come
+    assert (await fetch(client, "POST", url, json={"state": "completed"})).document == _ACCEPTED
+
+    assert (await answer).document == {"state": "completed"}
+    assert len(job_server.submissions(ref)) == 1
+
+
 async def test_people_can_tell_which_job_it_is(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:

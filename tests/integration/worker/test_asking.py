@@ -241,7 +241,7 @@ async def test_a_call_beside_a_submission_does_not_say_that_the_submission_is_co
     bench.answer("/jobs/7", {"state": "half"})
     events: list[Event] = []
     job = Assign(job_id="0" * 32, callback_url="http://proxy/t", deadline=time.monotonic() + IN_VAIN_S, body=b"{}")
-    submission = asyncio.create_task(bench.servers.client("").submit(job, events.append))
+    submission = asyncio.create_task(bench.servers.client("").submit(job, events.append, asyncio.Event().wait))
     await eventually(lambda: bench.seen)
     assert (await bench.ask()).state == "half"
     assert events == [Event.CONNECTED]

@@ -27,7 +27,9 @@ from shared.messages import (
     FromForkServer,
     FromWorker,
     Log,
+    MayRetry,
     Progress,
+    Retry,
     Told,
     ToWorker,
     decode_fork,
@@ -81,6 +83,8 @@ _KINDS: Final[dict[type[Any], tuple[Decoder, st.SearchStrategy[Any]]]] = {
         ),
     ),
     Callback: (decode_to_worker, st.builds(Callback, job_id=_TEXT)),
+    Retry: (decode_to_worker, st.builds(Retry, job_id=_TEXT)),
+    MayRetry: (decode_from_worker, st.builds(MayRetry, job_id=_TEXT)),
     Progress: (
         decode_from_worker,
         st.builds(Progress, job_id=_TEXT, event=st.sampled_from(Event), outputs=st.dictionaries(_TEXT, _TEXT)),

@@ -65,6 +65,10 @@ class _Transport(asyncio.Transport):
         """Be gone."""
 
 
+async def _at_once() -> None:
+    """Let it be submitted again."""
+
+
 def _client(
     replies: Sequence[bytes | JobServerError], *, retries: int, profile: Profile | None = None
 ) -> tuple[JobClient, _Server]:
@@ -97,9 +101,26 @@ async def test_what_certainly_started_nothing_is_sent_again() -> None:
     """Each attempt and each refusal is reported, in order."""
     client, server = _client([_refused(), _BUSY, _RUNNING], retries=3)
     events: list[Event] = []
-    await client.submit(_job(), events.append)
+    await client.submit(_job(), events.append, _at_once)
     assert events == [Event.REFUSED, Event.CONNECTED, Event.REFUSED, Event.CONNECTED]
     assert server.requests[0] == server.requests[1]
+
+
+async def test_nothing_is_sent_again_before_it_may_be() -> None:
+    """The job server may have the job after all, whatever it answered."""
+    client, server = _client([_BUSY, _RUNNING], retries=3)
+    asked, may = asyncio.Event(), asyncio.Event()
+
+    async def before_retry() -> None:
+        asked.set()
+        await may.wait()
+
+    submission = asyncio.ensure_future(client.submit(_job(), lambda _: None, before_retry))
+    await asked.wait()
+    assert len(server.requests) == 1
+    may.set()
+    await submission
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
@@ -108,7 +129,7 @@ async def test_there_are_no_more_retries_than_allowed(retries: int) -> None:
     client, _ = _client([_refused()] * 5, retries=retries)
     events: list[Event] = []
     with pytest.raises(UnavailableError, match="nobody there"):
-        await client.submit(_job(), events.append)
+        await client.submit(_job(), events.append, _at_once)
     assert events == [Event.REFUSED] * (retries + 1)
 
 
@@ -128,7 +149,7 @@ async def test_nothing_else_is_sent_again(reply: bytes | JobServerError) -> None
     """Another attempt might start a second job, or change nothing."""
     client, _ = _client([reply, _RUNNING], retries=3)
     with pytest.raises(JobServerError):
-        await client.submit(_job(), lambda _: None)
+        await client.submit(_job(), lambda _: None, _at_once)
 
 
 async def test_a_job_server_that_is_often_busy_is_asked_until_the_deadline() -> None:
@@ -136,7 +157,7 @@ async def test_a_job_server_that_is_often_busy_is_asked_until_the_deadline() -> 
     spreedly = loader.load("spreedly")
     profile = replace(spreedly, submit=replace(spreedly.submit, busy=(429,)))
     client, server = _client([*[_BUSY] * 50, _RUNNING], retries=1, profile=profile)
-    await client.submit(_job(), lambda _: None)
+    await client.submit(_job(), lambda _: None, _at_once)
     assert len(server.requests) == 51
 
 
@@ -145,7 +166,7 @@ async def test_nothing_is_waited_for_beyond_the_deadline() -> None:
     later = b"HTTP/1.1 503 Later\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n"
     client, _ = _client([later, _RUNNING], retries=3)
     with pytest.raises(RejectedError) as caught:
-        await client.submit(_job(), lambda _: None)
+        await client.submit(_job(), lambda _: None, _at_once)
     assert caught.value.retry_after_s == 3600
 
 
@@ -153,7 +174,7 @@ async def test_a_trace_context_is_passed_on_where_it_can_be_one() -> None:
     """What would be a header of its own is left out, and the job goes on."""
     trace = {"traceparent": "00-abc-def-01", "tracestate": "a=b\r\nX-Evil: 1"}
     client, server = _client([_RUNNING], retries=0)
-    await client.submit(_job(**trace), lambda _: None)
+    await client.submit(_job(**trace), lambda _: None, _at_once)
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     assert b"traceparent: 00-abc-def-01" in head.splitlines()
     assert b"evil" not in head.lower()
@@ -238,7 +259,7 @@ def test_whatever_a_job_server_answers_is_a_job_that_runs_or_an_error_of_ours(
 async def _submission(reply: bytes) -> JobServerError | None:
     client, _ = _client([reply], retries=0)
     try:
-        await client.submit(_job(), lambda _: None)
+        await client.submit(_job(), lambda _: None, _at_once)
     except JobServerError as exc:
         return exc
     return None

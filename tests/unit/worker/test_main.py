@@ -5,15 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
 
-from shared.errors import Code
+from shared.errors import Code, UnavailableError
 from shared.frames import FrameReader, queue_frame
 from shared.lifecycle import Event
-from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, Told, decode_from_worker, encode
+from shared.messages import (
+    Answered,
+    Ask,
+    Assign,
+    Callback,
+    Failure,
+    FromWorker,
+    Log,
+    MayRetry,
+    Retry,
+    Told,
+    ToWorker,
+    decode_from_worker,
+    encode,
+)
 from worker.job_servers import JobServers
 from worker.main import Worker
 from worker.pipes import Inbox, Outbox
@@ -25,8 +39,11 @@ class _Client:
     def __init__(self, submit: Callable[[Callable[[Event], None]], Any]) -> None:
         self._submit = submit
 
-    async def submit(self, _job: Assign, on_event: Callable[[Event], None]) -> Any:  # noqa: ANN401 - whatever it is
+    async def submit(
+        self, _job: Assign, on_event: Callable[[Event], None], before_retry: Callable[[], Awaitable[None]]
+    ) -> Any:  # noqa: ANN401 - whatever it is
         """Submit."""
+        self.before_retry = before_retry
         return await self._submit(on_event)
 
 
@@ -43,12 +60,13 @@ class _Stage:
 
     def start(self, submit: Callable[[Callable[[Event], None]], Any]) -> asyncio.Task[None]:
         """Let a worker live whose client submits by `submit`, and whose calls all fail."""
-        servers = type("Servers", (), {"client": lambda *_: _Client(submit), "asker": _bug, "lost_reply_wait_s": 0})()
+        self.client = _Client(submit)
+        servers = type("Servers", (), {"client": lambda *_: self.client, "asker": _bug, "lost_reply_wait_s": 0})()
         worker = Worker(cast("JobServers", servers), Outbox(self._outbox), 0)
         self._life = asyncio.ensure_future(worker.serve(self._inbox))
         return self._life
 
-    def tell(self, message: Assign | Callback | Ask) -> None:
+    def tell(self, message: ToWorker) -> None:
         """Say something to the worker."""
         os.write(self._inbox.writer_fileno(), queue_frame(encode(message)))
 
@@ -141,3 +159,20 @@ async def test_a_call_that_raises_is_answered(stage: _Stage) -> None:
     assert line.at.startswith("tests/unit/worker/test_main.py:")
     assert " _bug < worker/main.py:" in line.at
     assert "secret" not in line.at + line.event
+
+
+async def test_a_submission_is_sent_again_when_the_front_end_lets_it(stage: _Stage) -> None:
+    """It is asked each time; what was meant for another job changes nothing."""
+
+    async def submit(_: Callable[[Event], None]) -> None:
+        await stage.client.before_retry()
+        await stage.client.before_retry()
+        raise UnavailableError("twice", refused=True)
+
+    stage.start(submit)
+    stage.tell(_job())
+    for _ in range(2):
+        assert (await stage.hear(MayRetry)).job_id == "j"
+        stage.tell(Retry(job_id="another"))
+        stage.tell(Retry(job_id="j"))
+    assert (await stage.hear(Failure)).detail == "twice"

@@ -14,7 +14,7 @@ from proxy.workers.local_runner import LocalRunner
 from proxy.workers.pool import Pool
 from shared.errors import AdmissionError, Code
 from shared.lifecycle import Event, State, Submitted
-from shared.messages import Answered, Assign, Callback, Failure, Progress, ToWorker
+from shared.messages import Answered, Assign, Callback, Failure, MayRetry, Progress, Retry, ToWorker
 from shared.outcome import Failed, Outcome, Succeeded
 from tests.support.failing_store import FailingStore
 from tests.support.jobs import a_job
@@ -123,6 +123,21 @@ class Stage:
         outcome = await asyncio.wait_for(self.run, IN_VAIN_S)
         assert isinstance(outcome, Failed)
         return outcome
+
+
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_job_is_submitted_again_unless_the_job_server_has_it_after_all(*, heard: bool) -> None:
+    """It refused the job, and a callback came all the same."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REFUSED)
+    if heard:
+        stage.job.proven()
+
+    stage.worker.handler.on_message(MayRetry(job_id=stage.job.id))
+
+    assert (Retry(job_id=stage.job.id) in stage.worker.sent) is not heard
+    stage.run.cancel()
 
 
 async def test_the_worker_is_told_everything_and_the_outcome_is_what_was_recorded() -> None:
