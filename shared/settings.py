@@ -397,9 +397,7 @@ def given(environ: Mapping[str, str] | None = None, env_file: Path | None = None
 def _without_secrets(text: str) -> str:
     if database_url.is_database(text):
         return database_url.shown(text)
-    return ",".join(
-        _QUERY.sub("?...", _USER.sub("//...@", part)) if "://" in part else part for part in text.split(",")
-    )
+    return _QUERY.sub("?...", _USER.sub("//...@", text)) if "://" in text else text
 
 
 def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -8,12 +8,14 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["KEPT", "KEPT_COMINGS", "Deed", "Deeds", "newest"]
+from shared.errors import Code
 
-#: So many of what was done are kept; and so many of who came and went, which anybody who reaches the log-in page could
-#: fill a list with: they never take the room of the former.
+__all__ = ["KEPT", "KEPT_MINOR", "Deed", "Deeds", "newest"]
+
+#: So many of what was done are kept; and so many of who came and went, and of what was forbidden, which anybody who
+#: reaches the address could fill a list with: they never take the room of the former.
 KEPT: Final = 10_000
-KEPT_COMINGS: Final = 1_000
+KEPT_MINOR: Final = 1_000
 _COMINGS: Final = frozenset({"log-in", "log-out", "failed log-in"})
 
 
@@ -44,26 +46,26 @@ class Deed(msgspec.Struct, frozen=True, kw_only=True):
     n: int = 0
 
     @property
-    def is_coming(self) -> bool:
-        """Whether somebody came or went, or tried to."""
-        return self.what in _COMINGS
+    def is_minor(self) -> bool:
+        """Whether somebody came or went, or tried to do what they may not."""
+        return self.what in _COMINGS or self.outcome == Code.FORBIDDEN
 
 
 def newest(deeds: list[Deed], kept: int) -> list[Deed]:
     """Return so many of the newest of either kind, in the order in which they are given."""
-    ids = {deed.id for kind in (False, True) for deed in [one for one in deeds if one.is_coming is kind][-kept:]}
+    ids = {deed.id for kind in (False, True) for deed in [one for one in deeds if one.is_minor is kind][-kept:]}
     return [deed for deed in deeds if deed.id in ids]
 
 
 class Deeds:
     """The newest of both kinds, in memory."""
 
-    def __init__(self, kept: int = KEPT, kept_comings: int = KEPT_COMINGS) -> None:
-        self._of_kind: dict[bool, deque[Deed]] = {False: deque(maxlen=kept), True: deque(maxlen=kept_comings)}
+    def __init__(self, kept: int = KEPT, kept_minor: int = KEPT_MINOR) -> None:
+        self._of_kind: dict[bool, deque[Deed]] = {False: deque(maxlen=kept), True: deque(maxlen=kept_minor)}
 
     def add(self, deed: Deed) -> None:
         """Add one, which has its place already; the oldest of its kind may go."""
-        self._of_kind[deed.is_coming].append(deed)
+        self._of_kind[deed.is_minor].append(deed)
 
     def newest(self, limit: int, before: int | None) -> list[Deed]:
         """Return at most so many, newest first, of those before that place."""

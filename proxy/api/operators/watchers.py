@@ -1,6 +1,6 @@
 """Those who look at the dashboard: so many at most, and nobody can keep another out.
 
-The admin address asks for no key. If the first so many were served and all others refused, whoever opens enough
+The admin address may ask for no key. If the first so many were served and all others refused, whoever opens enough
 connections would keep everybody else out. So it is the other way round: a newcomer is always served, and of the address
 that has the most, the one that has been there the longest makes room. A browser comes back by itself.
 """

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.store.deeds import KEPT, KEPT_COMINGS, Deed
+from proxy.store.deeds import KEPT, KEPT_MINOR, Deed
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES, ids_called, names_called
 from proxy.store.journal.opening import check_sqlite, connect, is_no_room, lock, words_of
 from proxy.store.journal.origin import is_copy, leave_mark
@@ -60,10 +60,10 @@ _OLDEST: Final = "SELECT min(finished_at) FROM jobs WHERE finished_at >= ?"
 #: What operators did.
 _DEED: Final = ("id", "at", "what", "who", "via", "peer", "instance", "of", "outcome", "detail")
 _COLUMNS: Final = ", ".join(f'"{name}"' for name in _DEED)
-_ENTER: Final = f"INSERT OR IGNORE INTO audit ({_COLUMNS}, is_coming) VALUES ({', '.join('?' * 11)})"  # noqa: S608
+_ENTER: Final = f"INSERT OR IGNORE INTO audit ({_COLUMNS}, is_minor) VALUES ({', '.join('?' * 11)})"  # noqa: S608
 _FORGET: Final = (
-    "DELETE FROM audit WHERE is_coming = ? AND n <= "
-    "(SELECT n FROM audit WHERE is_coming = ? ORDER BY n DESC LIMIT 1 OFFSET ?)"
+    "DELETE FROM audit WHERE is_minor = ? AND n <= "
+    "(SELECT n FROM audit WHERE is_minor = ? ORDER BY n DESC LIMIT 1 OFFSET ?)"
 )
 _DEEDS: Final = f"SELECT n, {_COLUMNS} FROM audit WHERE n < ? ORDER BY n DESC LIMIT ?"  # noqa: S608
 #: More than any number of a row.
@@ -214,9 +214,9 @@ class JournalFile:
     def enter(self, deeds: Sequence[Deed]) -> None:
         """Write what operators did, and forget what is beyond the newest."""
         with self._transaction(explicit=True):
-            self._db.executemany(_ENTER, [(*(getattr(deed, name) for name in _DEED), deed.is_coming) for deed in deeds])
-            for is_coming, kept in ((False, KEPT), (True, KEPT_COMINGS)):
-                self._db.execute(_FORGET, (is_coming, is_coming, kept))
+            self._db.executemany(_ENTER, [(*(getattr(deed, name) for name in _DEED), deed.is_minor) for deed in deeds])
+            for is_minor, kept in ((False, KEPT), (True, KEPT_MINOR)):
+                self._db.execute(_FORGET, (is_minor, is_minor, kept))
 
     def oldest_end(self, finished_after: float) -> float | None:
         """Return when the job ended that has been over for the longest, in Unix seconds; None: none is over."""

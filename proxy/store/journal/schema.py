@@ -69,9 +69,9 @@ CREATE TABLE IF NOT EXISTS audit (
     "of" TEXT NOT NULL,
     outcome TEXT NOT NULL,
     detail TEXT NOT NULL,
-    is_coming INTEGER NOT NULL
+    is_minor INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS audit_by_kind ON audit (is_coming, n);
+CREATE INDEX IF NOT EXISTS audit_by_kind ON audit (is_minor, n);
 """
 #: Version 1 called a job that may have been submitted `assigned`. The table is the same, so that a journal of any size
 #: is brought up to date in place: to copy 600 MB took 25 s, and three times the room.

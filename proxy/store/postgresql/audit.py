@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy import log
-from proxy.store.deeds import KEPT, KEPT_COMINGS, Deed
+from proxy.store.deeds import KEPT, KEPT_MINOR, Deed
 from proxy.store.postgresql.health import Health
 from proxy.store.postgresql.orders import Lane
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
@@ -27,16 +27,16 @@ _ARRAYS: Final = ", ".join(f"${number}::text[]" for number in range(1, 4 + len(_
 #: As everywhere, the times are the database's. What is written twice is there once. Other commits of the session do not
 #: wait for the disk; this one does.
 _ENTER: Final = f"""
-INSERT INTO proxy_audit (id, at, is_coming, {_NAMES})
-SELECT id, now() - make_interval(secs => age_s::float8), is_coming::boolean, {_NAMES}
+INSERT INTO proxy_audit (id, at, is_minor, {_NAMES})
+SELECT id, now() - make_interval(secs => age_s::float8), is_minor::boolean, {_NAMES}
 FROM (SELECT set_config('synchronous_commit', 'on', true)) AS durable,
-    unnest({_ARRAYS}) AS x (id, age_s, is_coming, {_NAMES})
+    unnest({_ARRAYS}) AS x (id, age_s, is_minor, {_NAMES})
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - our own names
 #: $1: the kind; $2: how many of it are kept.
 _FORGET: Final = """
-DELETE FROM proxy_audit WHERE is_coming = $1 AND n <= (
-    SELECT n FROM proxy_audit WHERE is_coming = $1 ORDER BY n DESC LIMIT 1 OFFSET $2)
+DELETE FROM proxy_audit WHERE is_minor = $1 AND n <= (
+    SELECT n FROM proxy_audit WHERE is_minor = $1 ORDER BY n DESC LIMIT 1 OFFSET $2)
 """
 _NEWEST: Final = f"""
 SELECT n, id, extract(epoch FROM at)::float8, {_NAMES} FROM proxy_audit WHERE n < $1 ORDER BY n DESC LIMIT $2
@@ -64,7 +64,7 @@ class AuditTable:
 
     def enter(self, deed: Deed) -> None:
         """See `JobStore.enter`."""
-        if len(self._lane) < _WAITING[deed.is_coming]:
+        if len(self._lane) < _WAITING[deed.is_minor]:
             self._lane.add(_Entry(deed=deed))
 
     async def newest(self, limit: int, before: int | None) -> list[Deed]:
@@ -95,11 +95,11 @@ class AuditTable:
             _ENTER,
             [deed.id for deed in deeds],
             [f"{now - deed.at:.3f}" for deed in deeds],
-            [str(deed.is_coming) for deed in deeds],
+            [str(deed.is_minor) for deed in deeds],
             *([getattr(deed, name).replace("\0", "\ufffd") for deed in deeds] for name in _COLUMNS),
         )
-        for is_coming, kept in ((False, KEPT), (True, KEPT_COMINGS)):
-            await self._session.run(_FORGET, is_coming, kept)
+        for is_minor, kept in ((False, KEPT), (True, KEPT_MINOR)):
+            await self._session.run(_FORGET, is_minor, kept)
 
 
 def _give_up(entry: _Entry, error: Exception) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proxy.store.deeds import KEPT_COMINGS, Deed
+from proxy.store.deeds import KEPT_MINOR, Deed
 from proxy.store.protocol import JobStore
 from proxy.store.record import Record
 from shared.errors import Code
@@ -333,15 +333,16 @@ async def test_what_operators_did_comes_back_newest_first(store: JobStore) -> No
     assert await store.deeds(2, places[-1]) == []
 
 
-async def test_whoever_comes_and_goes_takes_no_room_from_what_was_done(store: JobStore) -> None:
-    """Anybody can fail to log in, as often as they like."""
+@pytest.mark.parametrize(("what", "outcome"), [("failed log-in", "unauthorized"), ("pause", "forbidden")])
+async def test_what_anybody_can_try_takes_no_room_from_what_was_done(store: JobStore, what: str, outcome: str) -> None:
+    """Anybody can fail to log in, or do what they may not, as often as they like."""
     store.enter(_deed("drain"))
-    for number in range(KEPT_COMINGS + 50):
-        store.enter(_deed("failed log-in", peer=str(number)))
-    found = await store.deeds(2 * KEPT_COMINGS, None)
-    assert len(found) == KEPT_COMINGS + 1
+    for number in range(KEPT_MINOR + 50):
+        store.enter(_deed(what, outcome=outcome, peer=str(number)))
+    found = await store.deeds(2 * KEPT_MINOR, None)
+    assert len(found) == KEPT_MINOR + 1
     assert found[-1].what == "drain"
-    assert found[0].peer == str(KEPT_COMINGS + 49)
+    assert found[0].peer == str(KEPT_MINOR + 49)
 
 
 async def test_a_store_without_trouble_says_so(store: JobStore) -> None:

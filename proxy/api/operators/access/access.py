@@ -19,7 +19,7 @@ from starlette.routing import Match, Route, Router
 from proxy.api.description.html import prefers_html
 from proxy.api.operators.access.gate import peer_of
 from proxy.api.operators.access.operator import Role, Via
-from proxy.http.asgi import header, send_response
+from proxy.http.asgi import ClientGoneError, header, send_response
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -78,10 +78,21 @@ class Access:
         scope["operator"] = operator
         if operator.session is not None:
             receive = _until_the_end(operator.session, receive)
+        send = self._while_known(operator, send)
         if needed_role(scope["method"]) is Role.ACT:
             await self._act(operator, scope, receive, send)
         else:
             await self._router(scope, receive, send)
+
+    def _while_known(self, operator: Operator, send: Send) -> Send:
+        """Return a `send` that ends an answer in parts when `operator` is let in no more."""
+
+        async def send_while_known(message: Message) -> None:
+            if message.get("more_body") and not self._gate.still_knows(operator):
+                raise ClientGoneError("whoever asked is let in no more")
+            await send(message)
+
+        return send_while_known
 
     async def _act(self, operator: Operator, scope: Scope, receive: Receive, send: Send) -> None:
         deed = self._deed(scope)

@@ -67,7 +67,7 @@ class Gate:
         """Let in who has one of these keys, from the next request on; sessions of others end."""
         self._known = [bearer.hash_of(one.key) for one in keys]
         self._holders = {
-            hashed: Operator(name=one.name, role=Role(one.role), via=Via.KEY)
+            hashed: Operator(name=one.name, role=Role(one.role), via=Via.KEY, key=hashed)
             for hashed, one in zip(self._known, keys, strict=True)
         }
         self._sessions.keep_only(self._holders.keys())
@@ -96,6 +96,12 @@ class Gate:
             return self._holders[self._known_key(scope, given)]
         user = self._users.find(scope) if self._users is not None else None
         return user or self._of_session(scope)
+
+    def still_knows(self, operator: Operator) -> bool:
+        """Return whether somebody who was let in has not logged out, and their key is not withdrawn."""
+        if operator.session is not None:
+            return not operator.session.ended.done()
+        return not operator.key or operator in self._holders.values()
 
     def log_in(self, scope: Scope, key: str) -> tuple[Operator, str]:
         """Begin a session for the holder of `key`; return who that is, and the session's token.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -41,6 +41,8 @@ class Operator:
     role: Role
     via: Via
     session: Session | None = None
+    #: The hash of the key that they sent; empty: they are known otherwise.
+    key: bytes = field(default=b"", repr=False)
 
     @property
     def words(self) -> str:
@@ -53,5 +55,5 @@ NOBODY_IN_PARTICULAR: Final = Operator(name="", role=Role.ACT, via=Via.ADDRESS)
 
 def operator_of(scope: Scope) -> Operator:
     """Return who sends a request that was let in."""
-    operator: Operator = scope.get("operator", NOBODY_IN_PARTICULAR)
+    operator: Operator = scope["operator"]
     return operator

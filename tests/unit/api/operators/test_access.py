@@ -290,6 +290,32 @@ async def test_what_is_being_sent_ends_with_the_session(app: WholeApp) -> None:
     assert not left.is_set()
 
 
+async def test_what_is_being_sent_ends_with_the_key(app: WholeApp) -> None:
+    """A stream that was begun with a key which is withdrawn ends with its next part; one of another key goes on."""
+    sent: dict[str, list[Message]] = {LOOK: [], ACT: []}
+    left = asyncio.Event()
+
+    async def receive() -> Message:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def stream(key: str) -> None:
+        async def send(message: Message) -> None:
+            sent[key].append(message)
+
+        await app.parts.admin(request_scope("GET", "/events", headers=bearer(key)), receive, send)
+
+    streams = {key: asyncio.ensure_future(stream(key)) for key in sent}
+    await eventually(lambda: all(len(messages) > 1 for messages in sent.values()))
+    app.parts.gate.replace([key for key in load(KEYS).admin_keys if key.key != LOOK])
+    await asyncio.wait((streams[LOOK],), timeout=10)
+    assert streams[LOOK].done()
+    before = len(sent[ACT])
+    await eventually(lambda: len(sent[ACT]) > before)
+    left.set()
+    await asyncio.gather(*streams.values(), return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -302,6 +328,8 @@ async def test_what_is_being_sent_ends_with_the_session(app: WholeApp) -> None:
         "a\r\nSet-Cookie: x=y",
         "?x=\n",
         "@evil.example",
+        "a/../../other",
+        "house.html/../../../x//evil.com",
         "a" * 5000,
     ],
 )

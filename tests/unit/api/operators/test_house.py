@@ -125,6 +125,8 @@ def test_settings_are_shown_with_where_they_come_from_and_without_secrets(tmp_pa
     assert found["JOB_SERVER_URL"][0] == "https://...@jobs.example.com/start?..."
     assert found["JOURNAL"][0] == "postgresql://proxy@db.example.com/jobs"
     assert "hush" not in str(found)
+    for url in ("http://user:pa,hush@jobs.example.com/", "http://jobs.example.com/?token=a,hush&x=1"):
+        assert "hush" not in str(given({"JOB_SERVER_URL": url}))
 
 
 def _certificate(folder: Path, *options: str) -> str:
