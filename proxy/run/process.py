@@ -119,7 +119,7 @@ class FrontEnd:
         app, listeners = await _serve(
             settings, self._job_servers, pool, store, peers, self._callbacks, sockets, queue_service
         )
-        app.drain.begin = self._on_drain
+        app.drain.begin = lambda: self._on_drain(app)
         app.house.given = self._given
         self._reload = Reload(self._settings, self._read, app.authorization, app.gate, listeners.values())
         _tune_garbage_collection()
@@ -164,7 +164,8 @@ class FrontEnd:
         self._stopped_by = number
         self._stopping.set()
 
-    def _on_drain(self) -> None:
+    def _on_drain(self, app: App) -> None:
+        app.ready.leaving = True  # now, so that the answer to whoever asked for it says so
         self._on_stop(signal.SIGTERM)
 
     def _on_reload(self) -> None:

@@ -203,7 +203,7 @@ def create_app(
         )
     )
     observers.loop_lag.start()
-    status = Status(dispatcher, lambda: pool.on_hold, elsewhere.name)
+    status = Status(dispatcher, ready, lambda: pool.on_hold, elsewhere.name)
     snapshots = Snapshots(
         pool_status=pool.status,
         in_flight=in_flight,

@@ -48,7 +48,8 @@ async def test_an_operator_pauses_goes_on_and_drains(
         problem(await post_job(client, proxy.queue_job), "intake-paused", 503, submitted="no")
         assert (await act("/intake/resume")).status == 200
         assert (await post_job(client, proxy.queue_job)).status == 200
-        assert (await act("/drain")).status == 202
+        draining = await act("/drain")
+        assert (draining.status, draining.document["draining"]) == (202, True)
         await eventually(lambda: proxy.events_of("shutting down: draining jobs in flight"))
         problem(await post_job(client, proxy.queue_job), "shutting-down", 503, submitted="no")
         assert (await fetch(client, "POST", job_server.callback_url(ref), json={"state": "completed"})).status == 200

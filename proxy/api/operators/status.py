@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from proxy.api.health import Ready
     from proxy.jobs.dispatcher import Dispatcher
 
 __all__ = ["Status"]
@@ -22,9 +23,10 @@ __all__ = ["Status"]
 class Status:
     """`GET /status`: whether it takes jobs, and since when it runs; cheap, for pages that ask every few seconds."""
 
-    def __init__(self, dispatcher: Dispatcher, on_hold: Callable[[], str], instance: str = "") -> None:
+    def __init__(self, dispatcher: Dispatcher, ready: Ready, on_hold: Callable[[], str], instance: str = "") -> None:
         """`on_hold` says why there are no workers, if so; `instance`: what people call this one among others."""
         self._dispatcher = dispatcher
+        self._ready = ready
         self._on_hold = on_hold
         self._instance = instance
         self._started_at = round(time.time(), 3)
@@ -39,7 +41,7 @@ class Status:
         return {
             "instance": self._instance,
             "started_at": self._started_at,
-            "draining": self._dispatcher.draining,
+            "draining": self._dispatcher.draining or self._ready.leaving,
             "paused": self._dispatcher.pause.since is not None,
             "on_hold": self._on_hold(),
         }

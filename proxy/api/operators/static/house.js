@@ -44,7 +44,7 @@ function changed(part, ...values) {
 }
 
 function intake(state) {
-  const words = state.draining ? "Draining: no new jobs; the process ends with the last one."
+  const words = state.draining ? "Draining: the process ends with its last job."
     : state.paused ? `Paused${state.by ? ` by ${state.by}` : ""}${state.reason ? `: ${state.reason}` : ""}. New jobs are refused, those in flight go on.`
       : "Open: new jobs are accepted.";
   say($("intake"), `${words} ${count(state.in_flight)} in flight.`);

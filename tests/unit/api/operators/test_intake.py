@@ -104,6 +104,7 @@ async def test_while_it_drains_operators_see_that(app: WholeApp) -> None:
     """From the first moment, though jobs may still be accepted for DRAIN_DELAY."""
     app.parts.ready.leaving = True
     assert (await act(app, "/intake/resume")).document["draining"] is True
+    assert (await app.ask_admin("GET", "/status", headers=_KEY)).document["draining"] is True
 
 
 async def test_the_metrics_say_that_it_is_paused(app: WholeApp) -> None:
