@@ -142,7 +142,8 @@ class Session:
             set_up = set_up.replace("SET idle_session_timeout = 0; ", "")
         try:
             await self._answer(wire, wire.script(set_up), ANSWER_S)
-        except UnfitError as exc:
+        except (GoneError, UnfitError) as exc:
+            self._drop()  # not one of its settings counts, and whether a commit waits for the disk is one of them
             raise GoneError(str(exc)) from exc
         return wire
 

@@ -100,6 +100,7 @@ class Wire:
             if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
                 failure = failure or _error_of(result)
             rows = self._load(result)
+        self._hear()  # what came behind the answer
         if failure is not None:
             raise failure
         return rows
@@ -133,7 +134,9 @@ class Wire:
         for number in range(len(new) + statements):
             result = await self._next()
             if result is None:
-                raise psycopg.InternalError("the server's answers do not fit what it was asked")
+                exc = psycopg.InternalError("the server's answers do not fit what it was asked")
+                self._lose(exc)  # whatever comes next would be taken for the answer to something else
+                raise exc
             if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
                 failure = failure or _error_of(result)
             elif number < len(new):
@@ -141,7 +144,13 @@ class Wire:
             else:
                 rows.append(self._load(result))
             await self._next()  # None: the end of this one
-        await self._next()  # the synchronisation
+        # The commit is made at the synchronisation, after the last statement was answered. That may be an error, which
+        # undoes everything that was answered before.
+        committed = await self._next()
+        if committed is None or committed.status != ExecStatus.PIPELINE_SYNC:
+            unknown = psycopg.OperationalError("nobody knows whether it was committed")
+            failure = failure or (unknown if committed is None else _error_of(committed))
+            self._lose(failure)
         if failure is not None:
             raise failure
         return rows
@@ -185,13 +194,16 @@ class Wire:
     def _on_readable(self) -> None:
         try:
             self._libpq.consume_input()
-            while (notice := self._libpq.notifies()) is not None:
-                self.on_notice(notice.extra.decode())
+            self._hear()
         except psycopg.Error as exc:
             self._lose(exc)
         else:
             if self._turn is not None and not self._turn.done() and not self._libpq.is_busy():
                 self._turn.set_result(None)
+
+    def _hear(self) -> None:
+        while (notice := self._libpq.notifies()) is not None:
+            self.on_notice(notice.extra.decode())
 
     async def _next(self) -> pq.abc.PGresult | None:
         """Return the next of libpq's results."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
 
+import proxy.store.postgresql.session as session_module
 from cluster.postgresql import PostgreSQL
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from tests.support.waiting import eventually
@@ -33,6 +36,65 @@ async def test_all_statements_of_a_call_are_one_transaction(session: Session) ->
     assert await session.run("SELECT count(*) FROM t") == [(0,)]
     answers = await session.run_all([(insert, (1,)), ("SELECT id FROM t WHERE id >= $1", (0,))])
     assert answers == [(), [(1,)]]
+
+
+async def test_what_is_undone_at_the_commit_is_not_said_to_be_done(session: Session) -> None:
+    """The statement was answered before; and the connection is not used for something else that it would answer."""
+    await session.script(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not at the commit'; END $$;"
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+        "WHEN (NEW.id = 13) EXECUTE FUNCTION refuse()"
+    )
+    insert = "INSERT INTO t (id) VALUES ($1) RETURNING id"
+    for number in (12, 13, 14):
+        if number == 13:
+            with pytest.raises(GoneError, match="not at the commit"):
+                await session.run(insert, number)
+        else:
+            assert await session.run(insert, number) == [(number,)]
+    assert await session.run("SELECT id FROM t ORDER BY id") == [(12,), (14,)]
+
+
+async def test_what_a_server_that_ends_has_confirmed_is_there(session: Session, database: str) -> None:
+    """Its processes are told to end again and again, at any moment of a commit."""
+    done: list[tuple[int, ...]] = []
+    with psycopg.connect(database, autocommit=True) as other:
+        for number in range(300):
+            inserting = asyncio.create_task(session.run("INSERT INTO t (id) VALUES ($1) RETURNING id", number))
+            await asyncio.sleep(0)
+            if number % 3 == 0:
+                other.execute("SELECT pg_terminate_backend(%s)", [session.backend_pid])
+            with contextlib.suppress(GoneError):
+                done += await inserting
+        there = other.execute("SELECT id FROM t").fetchall()
+    assert len(done) >= 100
+    assert set(done) <= set(there)
+
+
+async def test_a_notice_that_comes_with_an_answer_is_heard(session: Session, database: str) -> None:
+    """Though nothing else comes after it."""
+    heard: list[str] = []
+    wire = await session.connect()
+    wire.on_notice = heard.append
+    listening = asyncio.create_task(wire.script("LISTEN here"))
+    await asyncio.sleep(0)
+    time.sleep(0.2)  # noqa: ASYNC251 - nothing is read meanwhile
+    with psycopg.connect(database, autocommit=True) as other:
+        other.execute("NOTIFY here, 'first'")
+    time.sleep(0.2)  # noqa: ASYNC251 - as above
+    await listening
+    await eventually(lambda: heard == ["first"])
+
+
+async def test_a_connection_that_cannot_be_set_up_is_not_used(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commits might not wait for the disk."""
+    monkeypatch.setattr(session_module, "_SET_UP", session_module._SET_UP + "SET no_such_setting = 1; ")  # noqa: SLF001
+    session = Session(database)
+    for _ in range(2):
+        with pytest.raises(GoneError, match="no_such_setting"):
+            await session.run("SELECT 1")
+    assert not session.is_connected
+    session.close()
 
 
 async def test_a_statement_that_cannot_be_prepared_is_tried_again_the_next_time(session: Session) -> None:
