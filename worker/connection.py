@@ -230,8 +230,8 @@ class Connection(BaseProtocol):
 
 async def _place(found: _Found, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
     """Return what `create_connection` connects to: one address, or the socket of the first of several that answers."""
-    if len(found) == 1:
-        host, port, *_ = found[0][4]
+    host, port, *rest = found[0][4]
+    if len(found) == 1 and not any(rest):  # the interface of a link-local address can only be told by a socket
         return {"host": host, "port": port}
     connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop)
     return {"sock": connected}

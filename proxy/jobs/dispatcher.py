@@ -40,7 +40,7 @@ from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, State, Submitted
-from shared.outcome import Failed, Outcome
+from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -337,7 +337,9 @@ def _is_given_up(outcome: Outcome) -> bool:
 async def _recorded_end(job: Job, outcome: Outcome) -> Outcome:
     try:
         by = job.cancelled.result() if job.cancelled.done() else ""
-        return await job.recorder.finished(outcome, trail=trail_of(job), cancelled_by=by)
+        is_recorded = job.recorder.called_back and isinstance(outcome, Succeeded)  # the trail with the callback
+        trail = "" if is_recorded else trail_of(job)
+        return await job.recorder.finished(outcome, trail=trail, cancelled_by=by)
     except TakenError:
         raise
     except Exception as exc:  # noqa: BLE001 - as above: whatever it is, the client gets its answer

@@ -138,7 +138,7 @@ class _Seen:
 
 def _alike(words: str) -> str:
     """Return what failures have in common that are alike."""
-    return _PARTICULAR.sub("#", words)[:_MAX_WORDS]
+    return _PARTICULAR.sub("#", words[:_MAX_WORDS])
 
 
 def patterns(dialect: Dialect, query: JobQuery, grid: Grid, label: str, *, limits: Limits) -> Question[Patterns]:

@@ -81,7 +81,12 @@ class ForkServer:
     async def start(self, spawned: Spawned | None = None) -> None:
         """Start the process, or take over the one that was `spawned` before. Raises OSError if that cannot be done."""
         if spawned is None:
-            spawned = await asyncio.to_thread(spawn, self._config)
+            spawning = self._loop.run_in_executor(None, spawn, self._config)
+            try:
+                spawned = await asyncio.shield(spawning)
+            except asyncio.CancelledError:
+                spawning.add_done_callback(_discard)
+                raise
         process, channel, stderr_fd = spawned
         log_output(stderr_fd)
         self._process = process
@@ -248,3 +253,11 @@ def _is_stopped(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0] in "Tt"
     except (OSError, IndexError):
         return False
+
+
+def _discard(spawning: asyncio.Future[Spawned]) -> None:
+    """Let go of a fork server that nobody waits for any more: it ends when its channel does."""
+    if not spawning.cancelled() and spawning.exception() is None:
+        _, channel, stderr_fd = spawning.result()
+        channel.close()
+        os.close(stderr_fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
@@ -47,14 +48,22 @@ DIALECT: Final = Dialect(
 
 
 async def answer(session: Session, question: Question[T]) -> T:
-    """Return the answer to a question. Raises GoneError, UnfitError."""
-    rows: Sequence[Sequence[Any]] = ()
-    try:
-        statement = next(question)
-        while True:
-            sql, values = statement
-            rows = await session.run(sql, *values)
-            statement = question.send(rows)
-    except StopIteration as end:
-        found: T = end.value
-        return found
+    """Return the answer to a question. Raises GoneError, UnfitError.
+
+    What is done with the rows of a part takes longer than the event loop has time for: a thread does it.
+    """
+    found: list[T] = []
+
+    def go_on(rows: Sequence[Sequence[Any]] | None) -> tuple[str, Sequence[Any]] | None:
+        """Return the next statement; None: the question is answered."""
+        try:
+            return next(question) if rows is None else question.send(rows)
+        except StopIteration as end:  # which cannot leave a thread
+            found.append(end.value)
+            return None
+
+    statement = await asyncio.to_thread(go_on, None)
+    while statement is not None:
+        sql, values = statement
+        statement = await asyncio.to_thread(go_on, await session.run(sql, *values))
+    return found[0]
