@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 
 from proxy.workers.orphans import become_subreaper
 from tests.chaos.support.harness import HASTY, PATIENT, Chaos
 from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
+from tests.support.places import shared_memory
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,13 +28,20 @@ def job_server() -> Iterator[JobServerProcess]:
 
 
 @pytest.fixture(scope="session")
-def start_proxy(job_server: JobServerProcess, tmp_path_factory: pytest.TempPathFactory) -> StartProxy:
+def folders() -> Iterator[Path]:
+    """Where the proxies have their folders: in memory, since a journal that waits for the disk refuses what comes."""
+    with TemporaryDirectory(prefix="chaos-", dir=shared_memory()) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def start_proxy(job_server: JobServerProcess, folders: Path) -> StartProxy:
     """Start a proxy whose workers break where a job asks them to; who starts it ends it."""
 
     def start(
         *, hasty: bool = False, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str
     ) -> FaultyProxy:
-        folder = tmp_path_factory.mktemp("proxy")
+        folder = Path(mkdtemp(prefix="proxy-", dir=folders))
         usual = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(folder / "journal")}
         usual |= HASTY if hasty else PATIENT
         proxy = FaultyProxy(folder, prefix=prefix, stdout=stdout, **(usual | settings))

@@ -79,6 +79,10 @@ class FaultyProxy(ProxyProcess):
         """
         return max(process.pid for process in psutil.Process(self.pid).children() if _leads_a_session(process.pid))
 
+    def lost_workers(self) -> list[int]:
+        """Return the workers whose fork server is gone."""
+        return [child.pid for child in psutil.Process(self.pid).children() if not _leads_a_session(child.pid)]
+
     def has_worker(self, pid: int) -> bool:
         """Return whether `pid` is a process below the front end that has not ended."""
         return any(p.pid == pid and p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self.descendants())

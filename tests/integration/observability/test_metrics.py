@@ -24,8 +24,8 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 @pytest.fixture
 def proxy(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
-    """A proxy of these tests' own."""
-    return proxies.get(WORKER_SPARES="3")
+    """A proxy of these tests' own; its workers do not exit by themselves, so that each stop is one."""
+    return proxies.get(WORKER_SPARES="3", WORKER_MAX_JOBS="0")
 
 
 async def _scrape(client: ClientSession, proxy: ProxyProcess) -> str:
