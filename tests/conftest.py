@@ -7,9 +7,12 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from aiohttp.test_utils import TestServer
+from aiohttp.web import Application
 from hypothesis import HealthCheck, settings
 from pytest_aiohttp import AiohttpServer
 
@@ -17,7 +20,7 @@ from cluster.postgresql import PostgreSQL
 from jobserver.app import create_app
 from jobserver.options import Options
 from tests.support.coverage import measured
-from tests.support.job_server import JobServer
+from tests.support.job_server import JobServer, end
 from tests.support.places import shared_memory
 from tests.support.proxy_process import ProxyProcess
 from tests.support.quarantine import hold_back
@@ -68,6 +71,20 @@ def job_server_port() -> Iterator[int]:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))
         yield reservation.getsockname()[1]
+
+
+@pytest.fixture
+async def aiohttp_server(aiohttp_server: AiohttpServer) -> AsyncIterator[AiohttpServer]:
+    """As pytest-aiohttp has it, but that a connection which is open at the end does not outlive the event loop."""
+    servers: list[TestServer] = []
+
+    async def start(app: Application, **options: Any) -> TestServer:
+        servers.append(await aiohttp_server(app, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        await end(server)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,10 @@ from aiohttp.test_utils import TestServer
 from jobserver.app import LEDGER
 from jobserver.ledger import CallbackEntry, Ledger, SubmissionEntry
 
-__all__ = ["JobServer"]
+__all__ = ["JobServer", "end"]
+
+#: Of the event loop, until a connection that was accepted is the server's, and one that was broken off is closed.
+_ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +62,21 @@ class JobServer:
         """Return the submission's body, parsed."""
         document: dict[str, Any] = json.loads(self.submission(ref).raw)
         return document
+
+
+async def end(server: TestServer) -> None:
+    """Accept no more connections, and break off those that are open: one with unsent bytes would stay open."""
+    assert server.runner is not None
+    for site in list(server.runner.sites):
+        await site.stop()
+    await _rounds()
+    handlers = server.runner.server.connections if server.runner.server is not None else []
+    for handler in handlers:
+        if handler.transport is not None:
+            handler.transport.abort()
+    await _rounds()
+
+
+async def _rounds() -> None:
+    for _ in range(_ROUNDS):
+        await asyncio.sleep(0)
