@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
-__all__ = ["SECONDS", "History", "PastJob"]
+__all__ = ["SECONDS", "History", "PastJob", "at_the_job_server"]
 
 #: How many seconds the charts show.
 SECONDS: Final = 300
@@ -71,7 +71,7 @@ class PastJob(Struct, frozen=True, eq=False, kw_only=True):
             "detail": self.detail,
             "finished_at": round(self.finished_at, 3),
             "labels": dict(self.labels),
-            **_at_the_job_server(self.profile, self.remote_id, self.remote_state, self.progress_count),
+            **at_the_job_server(self.profile, self.remote_id, self.remote_state, self.progress_count),
             **_time_line(self.accepted, self.life, self.phases, self.total_s),
         }
 
@@ -193,7 +193,7 @@ def _past(record: Record) -> PastJob:
     )
 
 
-def _at_the_job_server(profile: str, remote_id: str, state: str, count: int) -> dict[str, Any]:
+def at_the_job_server(profile: str, remote_id: str, state: str, count: int) -> dict[str, Any]:
     """Return what the job server calls a job, and what it said of it before the end."""
     progress = {"state": state or None, "count": count} if count else None
     return {"profile": profile, "remote_id": remote_id or None, "progress": progress}

@@ -23,7 +23,8 @@ def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
     """Return the job servers that PROFILE names. JOB_SERVER_URL is the first one's; empty: it is to be embedded.
 
     Raises:
-        SettingsError: a profile cannot be loaded, a secret is not set, or one of the others has no address.
+        SettingsError: a profile cannot be loaded, a secret is not set, one of the others has no address, or an address
+            has a query where a path is to be appended.
     """
     servers: list[JobServer] = []
     for name in settings.profile.split(","):
@@ -33,6 +34,9 @@ def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
             raise SettingsError(
                 f"PROFILE: {profile.name} has no [server] url, and only the first one takes JOB_SERVER_URL"
             )
+        if "?" in url and profile.submit.url:
+            place = "PROFILE: [server] url" if servers or not settings.job_server_url else "JOB_SERVER_URL"
+            raise SettingsError(f"{place}: takes no query, as the profile {profile.name} appends paths to it")
         if any(one.profile.name == profile.name for one in servers):
             raise SettingsError(f"PROFILE: {profile.name} is named twice")
         servers.append(JobServer(url=url, profile=profile, secrets=loader.secrets_of(profile)))

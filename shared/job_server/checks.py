@@ -10,6 +10,7 @@ from typing import Any, Final
 from shared.job_server.placeholders import OURS, names_in
 from shared.job_server.profile import Cancel, Profile, Reading, Result, Status, Verify
 from shared.job_server.traps import check_expression
+from shared.job_server.values import check_values
 
 __all__ = ["check"]
 
@@ -35,6 +36,7 @@ def check(profile: Profile) -> None:
     _check_callback(profile)
     if profile.verify is not None:
         _check_verify(profile.verify)
+    check_values(profile)
 
 
 def _expressions(profile: Profile) -> Iterator[tuple[str, str, frozenset[str]]]:
@@ -71,7 +73,7 @@ def _check_placeholders(profile: Profile) -> None:
     outputs = {*profile.submit.outputs, *profile.callback.outputs}
     of_the_job = OURS - {"callback_url"}
     _check_page(profile.server.page, {"job_id", *outputs})
-    _check_names("server.headers", [profile.server.headers], {*OURS, *outputs})
+    _check_names("server.headers", [profile.server.headers], of_the_job)  # in the submission as in what follows
     submit = profile.submit
     _check_names("submit", [submit.url, submit.headers, submit.query, submit.body, submit.form], OURS)
     calls: list[tuple[str, Status | Result | Cancel | None]] = [

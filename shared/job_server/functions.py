@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from jmespath import Options, functions
 
-__all__ = ["NAMES", "OPTIONS"]
+__all__ = ["ARGUMENTS", "OPTIONS"]
 
 
 class _Functions(functions.Functions):
@@ -19,5 +20,11 @@ class _Functions(functions.Functions):
 
 
 OPTIONS: Final = Options(custom_functions=_Functions())
-#: What can be called in an expression.
-NAMES: Final[frozenset[str]] = frozenset(_Functions.FUNCTION_TABLE)
+#: What can be called in an expression, with how many arguments at least and, unless it takes any number, at most.
+ARGUMENTS: Final[Mapping[str, tuple[int, int | None]]] = {
+    name: (
+        len(entry["signature"]),
+        None if any(one.get("variadic") for one in entry["signature"]) else len(entry["signature"]),
+    )
+    for name, entry in _Functions.FUNCTION_TABLE.items()
+}

@@ -45,7 +45,7 @@ def load(name: str) -> Profile:
     """
     path = path_of(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as exc:
         takes = f"a profile's name ({', '.join(shipped())}) or the path of a .toml file"
         raise SettingsError(f"PROFILE: got {name!r}, takes {takes}") from exc
@@ -81,7 +81,13 @@ def parse(text: str) -> Profile:
     Raises:
         ValueError: it is invalid; the message says what is wrong, and where.
     """
-    document = tomllib.loads(text)  # TOMLDecodeError is a ValueError
+    try:
+        return _parsed(tomllib.loads(text))  # TOMLDecodeError is a ValueError
+    except RecursionError:
+        raise ValueError("something in it is nested too deeply") from None
+
+
+def _parsed(document: dict[str, Any]) -> Profile:
     _check_keys(document, Profile, "")
     status, callback = document.get("status"), document.get("callback")
     if isinstance(status, dict) and isinstance(callback, dict):
@@ -104,10 +110,19 @@ def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN40
             near = nearest(name, [known.upper() for known in hints]).lower()
             meant = f"; did you mean `{near}`?" if near else f"; known are {', '.join(hints)}"
             raise ValueError(f"there is no key `{name}`{_in(place)}{meant}")
+        if hints[name] == dict[str, str] and isinstance(value, dict):
+            _check_texts(value, f"{place}.{name}")
         below = _dataclass_in(hints[name])
         if below is not None:
             for one in value if isinstance(value, list) else [value]:
                 _check_keys(one, below, f"{place}.{name}" if place else name)
+
+
+def _check_texts(table: dict[str, Any], place: str) -> None:
+    """Refuse a value that is no text; msgspec does not say whose it is."""
+    for name, value in table.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{place}.{name}: Expected str, got {type(value).__name__}")  # noqa: TRY004 - one kind for all
 
 
 def _dataclass_in(hint: Any) -> type[Any] | None:  # noqa: ANN401 - a type hint

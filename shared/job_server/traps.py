@@ -12,7 +12,7 @@ __all__ = ["check_expression"]
 
 _NOT_A_MEMBER: Final = re.compile(r"!\s*[A-Za-z_\"][A-Za-z0-9_\"-]*\.")
 _BARE_NUMBER: Final = re.compile(r"[=<>]\s*-?[0-9]")
-_BARE_HYPHEN: Final = re.compile(r"\bheaders\.[A-Za-z0-9_]+-")
+_BARE_HYPHEN: Final = re.compile(r"[A-Za-z0-9_]-[A-Za-z]")
 #: Kinds of nodes of which only the first child looks at what the whole expression looks at.
 _CHAINS: Final = frozenset(
     {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
@@ -24,19 +24,22 @@ def check_expression(text: str, known: frozenset[str]) -> None:
     import jmespath  # noqa: PLC0415 - most profiles have no expressions
     from jmespath.exceptions import JMESPathError  # noqa: PLC0415
 
-    from shared.job_server.functions import NAMES  # noqa: PLC0415
+    from shared.job_server.functions import ARGUMENTS  # noqa: PLC0415
 
     try:
         parsed: Any = jmespath.compile(text).parsed
     except JMESPathError as exc:
-        raise ValueError(f"{text!r} is no expression: {str(exc).splitlines()[0]}{_hint(text)}") from exc
+        raise ValueError(f"{text!r} is no expression: {str(exc).splitlines()[0].rstrip(':')}{_hint(text)}") from exc
     if _NOT_A_MEMBER.search(text):
         raise ValueError(f"{text!r}: `!a.b` means `(!a).b`; write `!(a.b)`")
-    for name in _functions(parsed):
-        if name not in NAMES:
-            near = nearest(name.upper(), [known.upper() for known in NAMES]).lower()
-            meant = f"; did you mean {near}()?" if near else f"; there are {', '.join(sorted(NAMES))}"
+    for name, count in _functions(parsed):
+        if name not in ARGUMENTS:
+            near = nearest(name.upper(), [known.upper() for known in ARGUMENTS]).lower()
+            meant = f"; did you mean {near}()?" if near else f"; there are {', '.join(sorted(ARGUMENTS))}"
             raise ValueError(f"{text!r}: there is no function {name}(){meant}")
+        least, most = ARGUMENTS[name]
+        if count < least or (most is not None and count > most):
+            raise ValueError(f"{text!r}: {name}() takes {least}{' or more' if most is None else ''}, got {count}")
     for name in _roots(parsed):
         if name not in known:
             raise ValueError(f"{text!r}: there is no `{name}` to look at; there are {', '.join(sorted(known))}")
@@ -60,10 +63,10 @@ def _roots(node: dict[str, Any]) -> Iterator[str]:
             yield from _roots(child)
 
 
-def _functions(node: dict[str, Any]) -> Iterator[str]:
-    """Yield the names of the functions that an expression calls."""
+def _functions(node: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield the functions that an expression calls: the name, and with how many arguments."""
     if node["type"] == "function_expression":
-        yield node["value"]
+        yield node["value"], len(node["children"])
     for child in node["children"]:
         if isinstance(child, dict):
             yield from _functions(child)

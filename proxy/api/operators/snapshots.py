@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.observe.history import SECONDS
+from proxy.observe.history import SECONDS, at_the_job_server
 from proxy.workers.memory import WorkerMemory
 from proxy.workers.status import WORKER_STATES
 from shared.lifecycle import State
 
 if TYPE_CHECKING:
     from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.job import Job
     from proxy.observe.observers import Observers
     from proxy.workers.status import PoolStatus, WorkerStatus
 
@@ -129,10 +130,20 @@ class Snapshots:
             )
         return rows
 
-    def _oldest(self) -> list[tuple[str, str, float]]:
+    def _oldest(self) -> list[dict[str, Any]]:
         now = time.monotonic()
         jobs = list(self._in_flight)[:_OLDEST]  # in order of acceptance
-        return [(job.id, str(job.state), round(now - job.reached[State.ACCEPTED], 1)) for job in jobs]
+        return [_in_flight_job(job, now) for job in jobs]
+
+
+def _in_flight_job(job: Job, now: float) -> dict[str, Any]:
+    remote_id = job.recorder.record.outputs.get("id", "")
+    return {
+        "job_id": job.id,
+        "state": str(job.state),
+        "age_s": round(now - job.reached[State.ACCEPTED], 1),
+        **at_the_job_server(job.profile, remote_id, job.remote_state, job.progress_count),
+    }
 
 
 def _encoded(snapshot: dict[str, Any]) -> bytes:

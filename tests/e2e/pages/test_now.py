@@ -56,6 +56,7 @@ def test_it_shows_jobs_and_workers_as_they_come_and_go(page: Chrome, proxy: Prox
     eventually_blocking(lambda: "waiting" in text(page, "oldest"))
     assert "waiting 1" in text(page, "job-legend")
     job_id = run(page, "return document.querySelector('#oldest .id').textContent")
+    eventually_blocking(lambda: "spreedly" in text(page, "oldest"))
     eventually_blocking(lambda: job_id in text(page, "worker-rows"))
     assert int(text(page, "worker-count")) >= 4
     eventually_blocking(lambda: "MB" in text(page, "worker-rows"))
@@ -190,7 +191,10 @@ class _fake_feed:  # noqa: N801 - used as a context manager, like a function
             "status": {"started_at": 1},
             "in_flight": {"accepted": 0, "assigned": 0, "submitting": 0, "waiting": workers}, "lag_ms": [1, 2],
             "worker_states": states, "workers": rows,
-            "workers_by_state": {"waiting": workers}, "oldest": [(row[5], "waiting", 1.0) for row in rows[:20]],
+            "workers_by_state": {"waiting": workers}, "oldest": [
+                {"job_id": row[5], "state": "waiting", "age_s": 1, "profile": "a", "progress": None}
+                for row in rows[:20]
+            ],
             "failures": [],
         }  # fmt: skip
         self._event = b"data: " + json.dumps(snapshot).encode() + b"\n\n"

@@ -109,7 +109,7 @@ async def test_a_snapshot_comes_each_second(client: ClientSession, proxy: ProxyP
     assert len(first["past"]) == first["seconds"] == 300
     assert "past" not in second
     assert second["in_flight"]["waiting"] >= 1  # other tests may have left some
-    assert waiting in [job for job, _, _ in second["oldest"]]
+    assert waiting in [job["job_id"] for job in second["oldest"]]
     assert waiting in [worker[5] for worker in second["workers"]]
     assert third["now"] > first["now"]  # the first comes at once, however soon the next one is due
 

@@ -1,7 +1,7 @@
 // The last failures, newest first; what a reader has opened stays open.
 
 import { $, duration, facts, make, when } from "./dom.js";
-import { jobLink } from "./in_flight.js";
+import { jobLink, progressText } from "./in_flight.js";
 import { timeLine } from "./time_line.js";
 
 export class Failures {
@@ -40,7 +40,7 @@ function life(job) {
     worker: job.worker_pid,
     profile: job.profile,
     "job server's id": job.remote_id,
-    progress: job.progress && `${job.progress.state ?? "unnamed"}, ${job.progress.count} in all`,
+    progress: progressText(job.progress),
   })];
   if (job.detail) parts.push(make("p", "", job.detail));
   if (job.phases.length) parts.push(timeLine(job));

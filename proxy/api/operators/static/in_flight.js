@@ -8,17 +8,26 @@ export function jobLink(id) {
   return link(`job.html?id=${encodeURIComponent(id)}`, id, "id");
 }
 
+/** How far a job is, as its job server said last. */
+export function progressText(progress) {
+  return progress ? `${progress.state || "unnamed"}, ${progress.count} in all` : "";
+}
+
 export class InFlight {
   /** Take the jobs of a snapshot. */
   show(snapshot) {
     shares($("job-states"), $("job-legend"), snapshot.in_flight);
     const body = $("oldest");
     const kept = new Map([...body.children].map((line) => [line.dataset.job, line]));
-    const lines = snapshot.oldest.map(([id, state, age]) => {
-      const line = kept.get(id) ?? this.#line(id);
-      say(line.children[1], state);
-      paint(line.children[1], state);
-      say(line.children[2], duration(age * 1000));
+    const lines = snapshot.oldest.map((job) => {
+      const line = kept.get(job.job_id) ?? this.#line(job.job_id);
+      const [, state, age, , profile, remoteId, progress] = line.children;
+      paint(state, job.state);
+      say(state, job.state);
+      say(age, duration(job.age_s * 1000));
+      say(profile, job.profile);
+      say(remoteId.firstChild, job.remote_id ?? "");
+      say(progress.firstChild, progressText(job.progress));
       return line;
     });
     if (lines.length !== body.childElementCount || lines.some((line, index) => body.children[index] !== line)) {
@@ -30,7 +39,14 @@ export class InFlight {
 
   #line(id) {
     const stop = stopButton(id, () => {});
-    const line = make("tr", "", make("td", "", jobLink(id)), make("td", "state"), make("td", "number"), make("td", "number", stop));
+    const line = make("tr", "",
+      make("td", "", jobLink(id)),
+      make("td", "state"),
+      make("td", "number"),
+      make("td", "number", stop), // within a phone's width
+      make("td"),
+      make("td", "", make("span", "words")),
+      make("td", "", make("span", "words")));
     line.dataset.job = id;
     return line;
   }

@@ -3,6 +3,7 @@
 import { act, ask } from "./api.js";
 import { curlButton } from "./curl.js";
 import { $, button, duration, facts, link, make, say, when } from "./dom.js";
+import { progressText } from "./in_flight.js";
 import { mayAct, stopButton, watch } from "./layout.js";
 import { outcome } from "./outcome.js";
 import { timeLine } from "./time_line.js";
@@ -79,7 +80,7 @@ function jobServer(job) {
     "its own id": remote,
     "its status": job.remote_status,
     "its words": job.error,
-    progress: job.progress && `${job.progress.state || "unnamed"}, ${job.progress.count} in all`,
+    progress: progressText(job.progress),
     asked: job.calls?.length ? job.calls.map(({ call, answer, count }) => `${call}: ${answer} (${count})`).join(", ") : null,
   }));
 }

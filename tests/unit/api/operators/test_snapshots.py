@@ -8,6 +8,7 @@ import os
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from starlette.types import Message
 
@@ -88,6 +89,30 @@ async def test_everybody_gets_the_same_snapshot(monkeypatch: pytest.MonkeyPatch)
     assert pool.asked == 1
     feed.closed.set()
     await eventually(lambda: feed._task is not None and feed._task.done())  # noqa: SLF001 - as above
+
+
+async def test_a_job_in_flight_is_shown_with_what_its_job_server_says_of_it() -> None:
+    """Its profile, the job server's id, and the last progress with how often there was any."""
+    in_flight = InFlight()
+    feed = Snapshots(pool_status=PoolStatus, in_flight=in_flight, observers=Observers(), max_jobs=1, status=dict)
+    quiet, heard = a_job(), a_job()
+    for job, profile in ((quiet, "cog"), (heard, "a2a")):
+        job.recorder.record = msgspec.structs.replace(job.recorder.record, profile=profile)
+        in_flight.add(job)
+    heard.progress("working", b"{}", {"id": "t-1"})
+    heard.progress("halfway")
+    shown = json.loads(feed.first())["oldest"]
+    assert [job.pop("age_s") >= 0 for job in shown] == [True, True]
+    assert shown == [
+        {"job_id": quiet.id, "state": "accepted", "profile": "cog", "remote_id": None, "progress": None},
+        {
+            "job_id": heard.id,
+            "state": "waiting",
+            "profile": "a2a",
+            "remote_id": "t-1",
+            "progress": {"state": "halfway", "count": 2},
+        },
+    ]
 
 
 async def test_the_history_has_a_point_for_each_second() -> None:

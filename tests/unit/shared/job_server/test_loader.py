@@ -81,6 +81,49 @@ WRONG = {
     f'{HEAD}[server]\npage = "js:{{job_id}}"\n{SUBMIT}{CALLBACK}': "server.page: got 'js:{job_id}', takes an address ",
     f'{HEAD}[server]\npage = "http://a/{{id}}"\n{SUBMIT}{CALLBACK}': "server.page: there is no placeholder {id}; known",
     f'{HEAD}[server]\npage = "http://a/{{env:A}}"\n{SUBMIT}{CALLBACK}': "server.page: people see it, so it takes no {e",
+    f'name = "a/b"\n{SUBMIT}{CALLBACK}': "name: got 'a/b', takes letters, digits, `.`, `_` and `-`: it is a part of ad",
+    f'{HEAD}documentation = "readme"\n{SUBMIT}{CALLBACK}': "documentation: got 'readme', takes a URL",
+    f'{HEAD}description = "a\\nb"\n{SUBMIT}{CALLBACK}': "description: got 'a\\nb', takes one line",
+    f'{HEAD}[server]\nurl = "ftp://a"\n{SUBMIT}{CALLBACK}': "server.url: got 'ftp://a', takes an http:// or https:// a",
+    f"{HEAD}[server]\nheaders = {{ A = 1 }}\n{SUBMIT}{CALLBACK}": "server.headers.A: Expected str, got int",
+    f'{HEAD}[server]\nheaders = {{ A = "b\\r\\nC: d" }}\n{SUBMIT}{CALLBACK}': "server.headers.A: got 'b\\r\\nC: d', ta",
+    f'{HEAD}[server]\nheaders = {{ "A B" = "c" }}\n{SUBMIT}{CALLBACK}': "server.headers: got 'A B', takes a header's n",
+    f'{HEAD}[server]\nheaders = {{ A = "b", a = "c" }}\n{SUBMIT}{CALLBACK}': "server.headers: `a` stands there twice",
+    f'{HEAD}[server]\nheaders = {{ A = "{{callback_url}}" }}\n{SUBMIT}{CALLBACK}': "server.headers: there is no placeh",
+    f'{HEAD}[server]\nheaders = {{ A = "{{id}}" }}\n{SUBMIT}outputs = {{ id = "body.id" }}\n{CALLBACK}': (
+        "server.headers: there is no placeholder {id}; known are "
+    ),
+    f'{HEAD}{SUBMIT}headers = {{ content-length = "5" }}\n{CALLBACK}': (
+        "submit.headers: `content-length` is set by whoever sends the request"
+    ),
+    f'{HEAD}{SUBMIT}method = "post"\n{CALLBACK}': "submit.method: got 'post', takes one of GET, POST, PUT, PATCH, DELE",
+    f'{HEAD}{SUBMIT}url = "/a b"\n{CALLBACK}': "submit.url: got '/a b', takes a URL's characters; ",
+    f"{HEAD}{SUBMIT}accepted = [99]\n{CALLBACK}": "submit.accepted: got 99, takes statuses from 200 to 599",
+    f"{HEAD}{SUBMIT}accepted = [202]\nbusy = [202]\n{CALLBACK}": "submit: 202 stands in accepted and in busy",
+    f'{HEAD}[submit]\nbody = {{ a = "{{callback_url}}", b = [{{ c = nan }}] }}\n{CALLBACK}': (
+        "submit.body.b[0].c: got 'nan', takes what JSON has: "
+    ),
+    f"{HEAD}{SUBMIT}{CALLBACK}[cancel]\nurl = '/a'\nbody = {{ at = 2026-11-26 }}": "cancel.body.at: got '2026-11-26', ",
+    f'{HEAD}[submit]\nform = {{ "a\\"b" = "{{callback_url}}" }}\n{CALLBACK}': "submit.form: got 'a\"b', takes the name",
+    f'{HEAD}{SUBMIT}overwrites = ["hok"]\n{CALLBACK}': "submit.overwrites: got 'hok', takes what body or form sets: ho",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/a"\nafter = nan': "status.after: got nan, takes seconds from 0 to 1000",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/a"\nevery = 0': "status.every: got 0.0, takes seconds from 0.1 to 1000",
+    f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "header"\nheader = "X Y"\nvalue = "a"': "verify.header: got 'X Y', ta",
+    f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "header"\nheader = "X"\nvalue = "a"\nsecret = "b"': (
+        "verify: the scheme header has no secret"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}[[sample]]\nkind = "reply"\nexpect = "sucess"': (
+        "sample[0].expect: got 'sucess', takes of a reply one of running, succeeded, "
+    ),
+    f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]\nstate = "length(body.a, body.b)"': (
+        "callback.state: 'length(body.a, body.b)': length() takes 1, got 2"
+    ),
+    f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]\nstate = "not_null()"': (
+        "callback.state: 'not_null()': not_null() takes 1 or more, got 0"
+    ),
+    f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]\nstate = "body.a-b"': (
+        "callback.state: 'body.a-b' is no expression: ... a name with a hyphen needs quotes: headers.\"x-name\""
+    ),
     "name = ": "Invalid value (at end of document)",
     f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }
@@ -96,6 +139,15 @@ def test_what_is_wrong_is_named_with_its_place(text: str, reason: str) -> None:
     assert str(caught.value).endswith(end)
 
 
+def test_what_is_nested_too_deeply_is_wrong_as_well() -> None:
+    """And ends the start with a line of words, as anything else does."""
+    for state in ("(" * 5_000 + "body" + ")" * 5_000, "body.a"):
+        deep = "[" * 5_000 + "]" * 5_000 if state == "body.a" else "1"
+        text = f'{HEAD}[submit]\nbody = {{ a = "{{callback_url}}", b = {deep} }}\n[callback]\nstate = "{state}"\n'
+        with pytest.raises(ValueError, match=r"^something in it is nested too deeply$"):
+            loader.parse(f'{text}succeeded = ["a"]\n')
+
+
 def test_a_name_means_a_file_of_the_folder_and_anything_else_a_path(tmp_path: Path) -> None:
     """What has a slash or ends in .toml is a path."""
     file = tmp_path / "mine.toml"
@@ -103,6 +155,13 @@ def test_a_name_means_a_file_of_the_folder_and_anything_else_a_path(tmp_path: Pa
     assert loader.load(str(file)).name == "sound"
     assert loader.path_of("cog") == loader.FOLDER / "cog.toml"
     assert loader.path_of("mine.toml") == Path("mine.toml")
+
+
+def test_a_profile_may_begin_with_a_mark_of_its_byte_order(tmp_path: Path) -> None:
+    """As some editors write it."""
+    file = tmp_path / "mine.toml"
+    file.write_text(SOUND, encoding="utf-8-sig")
+    assert loader.load(str(file)).name == "sound"
 
 
 def test_a_profile_that_is_not_there_is_one_line_that_names_those_that_are() -> None:
