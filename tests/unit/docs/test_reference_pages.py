@@ -42,6 +42,11 @@ def test_every_setting_has_a_row_with_its_default_and_meaning() -> None:
         assert meaning.endswith(".")
 
 
+def test_the_readme_is_one_page() -> None:
+    """Some 900 words, tables and commands included; what does not fit belongs on a page of its own."""
+    assert len(_README.split()) <= 930
+
+
 def test_the_readme_has_the_five_settings_that_everybody_needs() -> None:
     """Each is a setting, with its default."""
     table = rows(section("Settings"))
