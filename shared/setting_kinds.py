@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -40,6 +41,7 @@ __all__ = [
     "USERS",
     "AdminKey",
     "Kind",
+    "Role",
     "number",
     "one_of",
 ]
@@ -61,13 +63,20 @@ _TAKEN_HEADERS: Final = frozenset({"authorization", "cookie", "host", "origin"})
 _QUOTES: Final = frozenset("'\"")
 
 
+class Role(StrEnum):
+    """What somebody may do on the admin address."""
+
+    LOOK = "look"
+    #: Stop jobs, pause, drain; and look.
+    ACT = "act"
+
+
 class AdminKey(NamedTuple):
     """A key for the admin address."""
 
     #: Whose it is.
     name: str
-    #: `look` or `act`.
-    role: str
+    role: Role
     key: str
 
 
@@ -242,9 +251,9 @@ def _admin_keys(text: str) -> tuple[AdminKey, ...]:
     keys = []
     for entry in _keys(text):
         name, role, key = entry.split(":", 2)  # a ValueError, if there are not three
-        if not _USER.fullmatch(name) or role not in {"look", "act"} or len(key) < _ADMIN_KEY_CHARACTERS:
+        if not _USER.fullmatch(name) or len(key) < _ADMIN_KEY_CHARACTERS:
             raise ValueError
-        keys.append(AdminKey(name, role, key))
+        keys.append(AdminKey(name, Role(role), key))
     return tuple(keys)
 
 

@@ -60,9 +60,9 @@ class CallbackRoute:
     """`POST` or `PUT /callback/<token>`, also with a name after that, and the fixed URLs of profiles."""
 
     def __init__(
-        self, intake: CallbackIntake, job_servers: ServedJobServers, *, max_body_bytes: int, max_jobs: int
+        self, callback_intake: CallbackIntake, job_servers: ServedJobServers, *, max_body_bytes: int, max_jobs: int
     ) -> None:
-        self._intake = intake
+        self._callback_intake = callback_intake
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
         # Room for all at once: each job in flight may have the largest result, and not every job server sends it twice.
@@ -77,7 +77,7 @@ class CallbackRoute:
     @property
     def counts(self) -> Counter[str]:
         """How many callbacks of which `CallbackFate`."""
-        return self._intake.counts
+        return self._callback_intake.counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a callback; to whoever only looks, say that callbacks are taken here, and nothing of the token."""
@@ -92,22 +92,22 @@ class CallbackRoute:
             await self._fixed_url(scope, receive, send, server)
             return
         hashed = token_hash(token)
-        found = await self._intake.find(hashed)
+        found = await self._callback_intake.find(hashed)
         server = None if found is None else self._job_servers.of(found.profile)
         if found is None or server is None or scope["path_params"].get("route", "") not in server.routes:
             self.counts[CallbackFate.UNKNOWN] += 1
             if found is not None:
                 with contextlib.suppress(StoreUnavailableError):
-                    await self._intake.refuse(hashed, _NO_ROUTE)
+                    await self._callback_intake.refuse(hashed, _NO_ROUTE)
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
             callback = self._read(server, received)
         except (RequestError, AdmissionError) as exc:
             with contextlib.suppress(StoreUnavailableError):  # the sender hears what is wrong all the same
-                await self._intake.refuse(hashed, exc.detail)
+                await self._callback_intake.refuse(hashed, exc.detail)
             raise
-        fate = await self._intake.take(hashed, *callback)
+        fate = await self._callback_intake.take(hashed, *callback)
         await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")
 
     async def _fixed_url(self, scope: Scope, receive: Receive, send: Send, server: ServedJobServer) -> None:
@@ -122,7 +122,7 @@ class CallbackRoute:
             self.counts[CallbackFate.UNKNOWN] += 1
             answer = _NOBODYS
         else:
-            answer = _ANSWERS[await self._intake.take(hashed, *self._read(server, received))]
+            answer = _ANSWERS[await self._callback_intake.take(hashed, *self._read(server, received))]
         await send_response(scope, send, 200, answer, b"application/json")
 
     async def _hash_of_job(self, server: ServedJobServer, name: str) -> bytes | None:
@@ -132,8 +132,8 @@ class CallbackRoute:
             return None
         if output == "callback_token":
             hashed = token_hash(name)
-            return hashed if await self._intake.find(hashed) is not None else None
-        job = self._intake.find_named(server.name, output, name)
+            return hashed if await self._callback_intake.find(hashed) is not None else None
+        job = self._callback_intake.find_named(server.name, output, name)
         return None if job is None else job.token_hash
 
     async def _receive(
@@ -185,9 +185,9 @@ class StrayCallbacks:
     is told the same whether there is such a job or not.
     """
 
-    def __init__(self, intake: CallbackIntake, allowed: Sequence[str] = ()) -> None:
+    def __init__(self, callback_intake: CallbackIntake, allowed: Sequence[str] = ()) -> None:
         """`allowed`: the methods of the route; none: there is no route."""
-        self._intake = intake
+        self._callback_intake = callback_intake
         self._allowed = allowed
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -201,5 +201,5 @@ class StrayCallbacks:
         raise HTTPException(404)
 
     async def _note(self, hashed: bytes, method: str) -> None:
-        if await self._intake.find(hashed) is not None:
-            await self._intake.refuse(hashed, f"it came as {method}" if self._allowed else _NO_ROUTE)
+        if await self._callback_intake.find(hashed) is not None:
+            await self._callback_intake.refuse(hashed, f"it came as {method}" if self._allowed else _NO_ROUTE)

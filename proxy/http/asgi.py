@@ -7,6 +7,7 @@ of the body have to be limited while it is read.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,7 @@ __all__ = [
     "header",
     "headers_of",
     "route_of",
+    "send_json",
     "send_problem",
     "send_response",
 ]
@@ -103,6 +105,11 @@ async def send_response(
             body_bytes=len(body),
         )
         raise
+
+
+async def send_json(scope: Scope, send: Send, document: object, *, status: int = 200, headers: Headers = ()) -> None:
+    """Send `document` as JSON that no cache keeps. Raises ClientGoneError."""
+    await send_response(scope, send, status, json.dumps(document).encode(), b"application/json", [NO_STORE, *headers])
 
 
 async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> None:

@@ -45,13 +45,13 @@ from shared.outcome import Failed, Outcome, Succeeded
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from proxy.jobs.bodies import Bodies
     from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.entrance import JobRequest
     from proxy.jobs.headroom import Headroom
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.polling import Poller
     from proxy.jobs.runner import Runner
+    from proxy.jobs.shown_bodies import ShownBodies
     from proxy.store.protocol import JobStore
 
 __all__ = ["Dispatcher", "Observer"]
@@ -83,7 +83,7 @@ class Dispatcher:
         poller: Poller,
         elsewhere: Elsewhere,
         callback_counts: Counter[str],
-        bodies: Bodies,
+        bodies: ShownBodies,
         max_jobs: int,
         job_timeout_s: float,
     ) -> None:

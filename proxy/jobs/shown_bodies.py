@@ -12,7 +12,7 @@ from typing import Any, Final
 from shared.job_server.callback_tokens import bytes_without_tokens
 from shared.job_server.labels import is_secret_name, is_secret_value
 
-__all__ = ["Bodies"]
+__all__ = ["ShownBodies"]
 
 _MASK: Final = "***"
 _NOT_SHOWN: Final = "(not shown: it is no JSON, or has more than 64 KiB)"
@@ -20,7 +20,7 @@ _NOT_SHOWN: Final = "(not shown: it is no JSON, or has more than 64 KiB)"
 _MAX_BYTES: Final = 65_536
 
 
-class Bodies:
+class ShownBodies:
     """Makes bodies fit to be shown."""
 
     def __init__(self, max_bytes: int, masked: Collection[str]) -> None:

@@ -39,7 +39,7 @@ class LiveMetrics(Collector):
         pool_status: Callable[[], PoolStatus],
         in_flight: InFlight,
         dispatcher: Dispatcher,
-        intake: CallbackIntake,
+        callback_intake: CallbackIntake,
         elsewhere: Elsewhere,
         calls: Sequence[Mapping[tuple[str, str, str], int]],
         store: JobStore,
@@ -48,7 +48,7 @@ class LiveMetrics(Collector):
         self._pool_status = pool_status
         self._in_flight = in_flight
         self._dispatcher = dispatcher
-        self._intake = intake
+        self._callback_intake = callback_intake
         self._elsewhere = elsewhere
         #: The number of calls to job servers, by profile, call and outcome, from each who counts some.
         self._calls = calls
@@ -66,7 +66,7 @@ class LiveMetrics(Collector):
         yield build
         yield from self._of_jobs()
         yield from self._of_workers()
-        counts = self._intake.counts
+        counts = self._callback_intake.counts
         kinds = {str(kind): counts[kind] for kind in CallbackFate}
         yield _labelled_counter("callbacks", "Callbacks by kind; early ones count as accepted, too.", "kind", kinds)
         yield from self._of_instances()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from proxy.jobs.bodies import Bodies
 from proxy.jobs.callback_intake import CallbackFate, CallbackIntake
 from proxy.jobs.delivery import Delivery, LocalDelivery, SharedDelivery
 from proxy.jobs.dispatcher import Dispatcher
@@ -16,6 +15,7 @@ from proxy.jobs.in_flight import InFlight
 from proxy.jobs.job import Job, token_hash
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.polling import Poller
+from proxy.jobs.shown_bodies import ShownBodies
 from proxy.store.record import Record
 from shared.job_server import loader
 from shared.job_server.verdict import Kind, Verdict
@@ -119,11 +119,11 @@ class Instance:
         self.asker = StatedAsker()
         self.poller = Poller(ServedJobServers([a_job_server(profile)]), self.asker)
         delivery: Delivery = self.here if peers is None else SharedDelivery(self.here, peers)
-        self.intake = CallbackIntake(self.in_flight, self.store, delivery, self.poller)
+        self.callback_intake = CallbackIntake(self.in_flight, self.store, delivery, self.poller)
         self.elsewhere = Elsewhere(
             in_flight=self.in_flight, store=self.store, delivery=delivery, poller=self.poller, peers=peers
         )
-        self.poller.was_called = self.intake.note_name
+        self.poller.was_called = self.callback_intake.note_name
         self.headroom = StatedHeadroom()
         self.notes = Notes()
         self.dispatcher = Dispatcher(
@@ -134,8 +134,8 @@ class Instance:
             observer=self.notes,
             poller=self.poller,
             elsewhere=self.elsewhere,
-            callback_counts=self.intake.counts,
-            bodies=Bodies(0, ()),
+            callback_counts=self.callback_intake.counts,
+            bodies=ShownBodies(0, ()),
             max_jobs=max_jobs,
             job_timeout_s=job_timeout_s,
         )
@@ -155,7 +155,7 @@ class Instance:
         self, job: Job, body: bytes = b'{"state": "completed"}', verdict: Verdict = SUCCEEDED
     ) -> CallbackFate:
         """Take a callback for `job`, wherever that runs."""
-        return await self.intake.take(token_hash(job.token), body, verdict)
+        return await self.callback_intake.take(token_hash(job.token), body, verdict)
 
 
 class Cluster:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final, cast
 
@@ -45,14 +46,16 @@ class WholeApp:
         self.store = store or FailingStore()
         self.pool = SimpleNamespace(on_hold="", status=PoolStatus)
         tables: list[list[Route]] = []
+        operators: list[list[Route]] = []
 
-        def router(routes: list[Route], **options: Any) -> Router:
-            tables.append(routes)
+        def kept(routes: list[Route], where: list[list[Route]], **options: Any) -> Router:
+            where.append(routes)
             return Router(routes, **options)
 
-        patch.setattr("proxy.run.wiring.Router", router)
-        patch.setattr("proxy.run.wiring.LocalRunner", lambda *_: self.stepped)
-        patch.setattr("proxy.run.wiring.Headroom", lambda: self.headroom)
+        patch.setattr("proxy.run.wiring.Router", partial(kept, where=tables))
+        patch.setattr("proxy.run.wiring_operators.Router", partial(kept, where=operators))
+        patch.setattr("proxy.run.wiring_core.LocalRunner", lambda *_: self.stepped)
+        patch.setattr("proxy.run.wiring_core.Headroom", lambda: self.headroom)
         self.parts = create_app(
             settings.load(variables),
             [JobServer(url="http://job-server/start", profile=load("spreedly"))],
@@ -64,7 +67,7 @@ class WholeApp:
         self.parts.observers.loop_lag.stop()  # the clock jumps
         listeners = (self.parts.public, self.parts.callbacks, self.parts.admin)
         #: Every route of each listener.
-        self.routes = list(zip(listeners, tables, strict=True))
+        self.routes = list(zip(listeners, [*tables, *operators], strict=True))
 
     async def close(self) -> None:
         """End what the front end has started."""

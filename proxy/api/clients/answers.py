@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.http import problems
-from proxy.http.asgi import NO_STORE, Headers, send_problem, send_response
+from proxy.http.asgi import NO_STORE, Headers, send_json, send_problem, send_response
 from proxy.http.fair_turns import turns
 from proxy.jobs.job import Job
 from shared.errors import AdmissionError, Code
@@ -162,9 +161,7 @@ async def send_status(scope: Scope, send: Send, found: Job | Record, status: int
     """Answer with the job's status document."""
     document = status_document(found)
     document["result"] = scope["root_path"] + document["result"]
-    body = json.dumps(document).encode()
-    fields = [NO_STORE, (b"job-id", found.id.encode()), *headers]
-    await send_response(scope, send, status, body, b"application/json", fields)
+    await send_json(scope, send, document, status=status, headers=[(b"job-id", found.id.encode()), *headers])
 
 
 def status_document(found: Job | Record) -> dict[str, Any]:

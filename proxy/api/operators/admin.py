@@ -7,11 +7,10 @@ To the browser, everything it then reads here belongs to that page. The name in 
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from proxy.http.asgi import header, send_response
+from proxy.http.asgi import header, send_json, send_response
 from proxy.observe.counters import CONTENT_TYPE
 from shared.errors import Code, RequestError
 
@@ -63,8 +62,7 @@ class Workers:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with a list of every worker."""
-        body = json.dumps([_describe(worker) for worker in self._pool_status().workers]).encode()
-        await send_response(scope, send, 200, body, b"application/json")
+        await send_json(scope, send, [_describe(worker) for worker in self._pool_status().workers])
 
 
 class MetricsPage:

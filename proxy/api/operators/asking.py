@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from proxy.api.operators.pages import DATA_HEADERS
-from proxy.http.asgi import send_response
+from proxy.http.asgi import send_json
 from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
@@ -35,5 +33,4 @@ class AskJobServer:
         if job is None:
             raise RequestError(Code.NOT_FOUND, "no such job is in flight at this instance")
         told = await self._poller.ask_now(job)
-        body = json.dumps({"kind": str(told.kind), "state": told.state, "error": told.error}).encode()
-        await send_response(scope, send, 200, body, b"application/json", DATA_HEADERS)
+        await send_json(scope, send, {"kind": str(told.kind), "state": told.state, "error": told.error})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
 from proxy import log
-from proxy.http.asgi import NO_STORE, send_response
+from proxy.http.asgi import send_json
 from proxy.store.deeds import Deed
 from shared.errors import ParameterError
 
@@ -84,7 +83,7 @@ class AuditList:
         deeds = await self._store.deeds(limit + 1, before)
         page = deeds[:limit]
         body = {"entries": [_shown(deed) for deed in page], "next": page[-1].n if len(deeds) > limit else None}
-        await send_response(scope, send, 200, json.dumps(body).encode(), b"application/json", [NO_STORE])
+        await send_json(scope, send, body)
 
 
 def _asked(scope: Scope) -> tuple[int, int | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,10 +11,9 @@ from starlette.routing import Route
 from proxy.api.clients.idempotency_key import hash_of_key
 from proxy.api.operators import pages
 from proxy.api.operators.access.operator import operator_of
-from proxy.api.operators.pages import DATA_HEADERS
 from proxy.api.operators.watchers import Watchers
 from proxy.api.operators.whole_job import in_flight, of_past, on_record
-from proxy.http.asgi import ClientGoneError, send_response
+from proxy.http.asgi import NO_STORE, ClientGoneError, send_json, send_response
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 
@@ -25,11 +23,11 @@ if TYPE_CHECKING:
     from proxy.api.clients.authorization import Authorization
     from proxy.api.operators.asking import AskJobServer
     from proxy.api.operators.snapshots import Snapshots
-    from proxy.jobs.bodies import Bodies
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job_server import ServedJobServers
+    from proxy.jobs.shown_bodies import ShownBodies
     from proxy.observe.history import History, PastJob
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
@@ -40,7 +38,7 @@ __all__ = ["Events", "FindJob", "StopJob", "routes"]
 _PATIENCE_S: Final = 10.0
 _STOP_WAIT_S: Final = 2.0
 #: nginx would gather events until a buffer is full.
-_EVENTS_HEADERS: Final = (*DATA_HEADERS, (b"x-accel-buffering", b"no"))
+_EVENTS_HEADERS: Final = (NO_STORE, (b"x-accel-buffering", b"no"))
 
 
 def routes(snapshots: Snapshots, find: FindJob, stop: StopJob, ask: AskJobServer) -> list[Route]:
@@ -112,7 +110,7 @@ class FindJob:
         history: History,
         store: JobStore,
         authorization: Authorization,
-        bodies: Bodies,
+        bodies: ShownBodies,
         served: ServedJobServers,
     ) -> None:
         """`bodies`: how what went in and came out is shown, if it is."""
@@ -126,7 +124,7 @@ class FindJob:
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the job."""
         found = await self.find(scope["path_params"]["id"])
-        await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", DATA_HEADERS)
+        await send_json(scope, send, found)
 
     async def find(self, job_id: str) -> dict[str, Any]:
         """Return what is known of a job, by its id or its idempotency key.
@@ -202,7 +200,7 @@ class StopJob:
         else:
             await asyncio.wait((job.outcome,), timeout=_STOP_WAIT_S)
         found = await self._find.find(job_id)
-        await send_response(scope, send, 200, json.dumps(found).encode(), b"application/json", DATA_HEADERS)
+        await send_json(scope, send, found)
 
     async def _stop_elsewhere(self, job_id: str, by: str) -> None:
         record = await self._find.record(job_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import platform
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
 from proxy.api.operators import certificates
-from proxy.http.asgi import NO_STORE, send_response
+from proxy.http.asgi import send_json
 from proxy.log_counts import SECONDS
 from shared.errors import StoreUnavailableError
 from shared.version import VERSION
@@ -67,8 +66,7 @@ class House:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with it."""
-        body = json.dumps(await self._shown()).encode()
-        await send_response(scope, send, 200, body, b"application/json", [NO_STORE])
+        await send_json(scope, send, await self._shown())
 
     async def _shown(self) -> dict[str, Any]:
         journal, instances = await self._of_store()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ from starlette.routing import Route
 from proxy import log
 from proxy.api.operators.access.access import say_of_deed
 from proxy.api.operators.access.operator import operator_of
-from proxy.http.asgi import NO_STORE, send_response
+from proxy.http.asgi import send_json
 from proxy.http.bodies import Bodies
 from shared import strict_json
 from shared.errors import Code, RequestError, StrictJSONError
@@ -56,7 +55,7 @@ class IntakeView:
 
     async def send(self, scope: Scope, send: Send, status: int = 200) -> None:
         """Answer with it."""
-        await send_response(scope, send, status, json.dumps(self.shown()).encode(), b"application/json", [NO_STORE])
+        await send_json(scope, send, self.shown(), status=status)
 
 
 class PauseIntake:

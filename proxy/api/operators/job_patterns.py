@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import json
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.api.operators.job_documents import line
 from proxy.api.operators.job_filters import FILTERS, age_of, filters_of, single_values
 from proxy.api.operators.list_jobs import parameters
-from proxy.http.asgi import NO_STORE, send_response
+from proxy.http.asgi import send_json
 from proxy.jobs.phases import PHASES
 from proxy.jobs.trail import phases_in, written
 from proxy.store.patterns import EDGES_MS, Grid
@@ -69,7 +68,7 @@ class JobPatterns:
             "phases": await _phases(sample),
             "latency": {"edges_ms": EDGES_MS, "counts": found.latency},
         }
-        await send_response(scope, send, 200, json.dumps(document).encode(), b"application/json", [NO_STORE])
+        await send_json(scope, send, document)
 
 
 def _grid(query: JobQuery, bucket: str, now: float) -> Grid:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from proxy.api.operators.job_documents import counts_document, line
 from proxy.api.operators.job_filters import Asked, cursor_of, read
-from proxy.http.asgi import NO_STORE, header, send_response
+from proxy.http.asgi import NO_STORE, header, send_json
 from shared.errors import ParameterError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class ListJobs:
             await self._send_lines(scope, send, asked)
             return
         document = await self._page(asked)
-        headers = [NO_STORE]
+        headers = []
         if document["next"]:
             rest = [(name, value) for name, value in pairs if name != "after"]
             target = f"{scope['root_path']}/jobs?{urlencode([*rest, ('after', document['next'])])}"
             headers.append((b"link", f'<{target}>; rel="next"'.encode("ascii")))
-        await send_response(scope, send, 200, json.dumps(document).encode(), b"application/json", headers)
+        await send_json(scope, send, document, headers=headers)
 
     async def _page(self, asked: Asked) -> dict[str, Any]:
         page = await self._store.jobs(asked.query, sort=asked.sort, limit=asked.page_limit, after=asked.after)

@@ -17,7 +17,7 @@ from proxy.http.asgi import header, send_response
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["DATA_HEADERS", "StaticFile", "routes"]
+__all__ = ["StaticFile", "routes"]
 
 _STATIC: Final = Path(__file__).resolve().parent / "static"
 _TYPES: Final = {
@@ -26,8 +26,6 @@ _TYPES: Final = {
     ".js": b"text/javascript; charset=utf-8",
     ".svg": b"image/svg+xml",
 }
-#: For what a page asks for: nobody keeps it.
-DATA_HEADERS: Final = ((b"cache-control", b"no-store"),)
 
 
 class StaticFile:

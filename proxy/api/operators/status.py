@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from proxy.api.operators.pages import DATA_HEADERS
-from proxy.http.asgi import send_response
+from proxy.http.asgi import send_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +31,7 @@ class Status:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with it."""
-        body = json.dumps(self.shown()).encode()
-        await send_response(scope, send, 200, body, b"application/json", DATA_HEADERS)
+        await send_json(scope, send, self.shown())
 
     def shown(self) -> dict[str, Any]:
         """Return it for a page; `started_at` in Unix seconds: another one means another process."""

@@ -14,8 +14,8 @@ from shared.lifecycle import Event
 from shared.outcome import Failed
 
 if TYPE_CHECKING:
-    from proxy.jobs.bodies import Bodies
     from proxy.jobs.job import Job
+    from proxy.jobs.shown_bodies import ShownBodies
     from proxy.observe.history import PastJob
     from proxy.store.record import Record
 
@@ -39,7 +39,7 @@ _NOT_RECORDED: dict[str, Any] = {
 }
 
 
-def in_flight(job: Job, bodies: Bodies) -> dict[str, Any]:
+def in_flight(job: Job, bodies: ShownBodies) -> dict[str, Any]:
     """Return a job in flight here."""
     trail = written(trail_of(job))
     times = [[name, round(took_s * 1000, 1)] for name, took_s in phases(job).items()]
@@ -52,7 +52,7 @@ def in_flight(job: Job, bodies: Bodies) -> dict[str, Any]:
     }
 
 
-def on_record(record: Record, bodies: Bodies) -> dict[str, Any]:
+def on_record(record: Record, bodies: ShownBodies) -> dict[str, Any]:
     """Return a job as the store has it, whichever process ran it."""
     shown, trail = line(record, time.time()), written(record.trail)
     times = [[name, took_ms] for name, took_ms in phases_in(trail, shown["total_ms"]).items()]
@@ -65,7 +65,7 @@ def on_record(record: Record, bodies: Bodies) -> dict[str, Any]:
     }
 
 
-def of_past(past: PastJob, record: Record | None, bodies: Bodies) -> dict[str, Any]:
+def of_past(past: PastJob, record: Record | None, bodies: ShownBodies) -> dict[str, Any]:
     """Return one of the last jobs, of which this process knows what came after its last write; `record`: if found."""
     described = past.describe()
     if record is None:
@@ -98,7 +98,7 @@ def _course(trail: Trail, times: list[list[Any]]) -> dict[str, Any]:
     }
 
 
-def _recorded(record: Record, bodies: Bodies) -> dict[str, Any]:
+def _recorded(record: Record, bodies: ShownBodies) -> dict[str, Any]:
     failure = record.failure
     late = record.late and failure is not None
     came = record.callback is not None

@@ -69,7 +69,7 @@ def _samples(journal: Journal) -> dict[str, set[tuple[str, str]]]:
             pool_status=PoolStatus,
             in_flight=InFlight(),
             dispatcher=cast("Any", SimpleNamespace(draining=False, pause=Pause(), taken_over=0)),
-            intake=cast("Any", SimpleNamespace(counts=Counter())),
+            callback_intake=cast("Any", SimpleNamespace(counts=Counter())),
             elsewhere=cast("Any", SimpleNamespace(callbacks=0, fenced=0)),
             calls=[{("cog", "submit", "refused"): 1}],
             store=journal,

@@ -81,7 +81,7 @@ async def test_a_callback_that_comes_again_changes_nothing(instance: Instance, j
     assert fates == [CallbackFate.DUPLICATE] * 2
     record = await on_record(instance, job)
     assert (record.outcome, record.duplicates, record.late) == (Succeeded(body=BODY), 2, False)
-    assert instance.intake.counts == Counter({CallbackFate.ACCEPTED: 1, CallbackFate.DUPLICATE: 2})
+    assert instance.callback_intake.counts == Counter({CallbackFate.ACCEPTED: 1, CallbackFate.DUPLICATE: 2})
 
 
 async def test_progress_after_the_end_costs_nothing(instance: Instance, job: Job) -> None:
@@ -128,21 +128,21 @@ async def test_a_callback_before_the_reply_was_read_is_early_and_proof(
 
     assert await job.outcome == Succeeded(body=BODY)
     assert (await on_record(instance, job)).early is bool(early)
-    assert instance.intake.counts[CallbackFate.EARLY] == early
+    assert instance.callback_intake.counts[CallbackFate.EARLY] == early
 
 
 async def test_a_token_that_is_nobodys_is_known_to_be(instance: Instance, job: Job) -> None:
     """That of a job is known in flight and afterwards; the job's id is no token."""
     hashed = token_hash(job.token)
-    assert await instance.intake.find(hashed) is not None
+    assert await instance.callback_intake.find(hashed) is not None
     await instance.call_back(job)
     await job.outcome
-    assert await instance.intake.find(hashed) is not None
+    assert await instance.callback_intake.find(hashed) is not None
 
     for stranger in (token_hash(new_token()), token_hash(job.id), job.token.encode()):
-        assert await instance.intake.find(stranger) is None
+        assert await instance.callback_intake.find(stranger) is None
         with pytest.raises(RequestError) as refusal:
-            await instance.intake.take(stranger, BODY, SUCCEEDED)
+            await instance.callback_intake.take(stranger, BODY, SUCCEEDED)
         assert refusal.value.code is Code.NOT_FOUND
 
 
@@ -157,7 +157,7 @@ async def test_a_callback_after_the_job_ended_without_it_is_kept_as_the_outcome(
 
     record = await on_record(instance, job)
     assert (record.outcome, record.late, record.failure) == (Succeeded(body=BODY), True, told)
-    assert instance.intake.counts == Counter({CallbackFate.NEVER: 1, CallbackFate.LATE: 1})
+    assert instance.callback_intake.counts == Counter({CallbackFate.NEVER: 1, CallbackFate.LATE: 1})
 
 
 async def test_a_callback_while_the_jobs_end_is_being_recorded_is_late(instance: Instance, job: Job) -> None:
@@ -283,16 +283,16 @@ async def test_a_callback_that_cannot_be_recorded_reaches_the_client_and_is_aske
 
     assert await job.outcome == Succeeded(body=BODY)
     assert (await on_record(instance, job)).outcome == Succeeded(body=BODY)
-    assert instance.intake.counts == Counter({CallbackFate.UNRECORDED: 2, CallbackFate.DUPLICATE: 1})
+    assert instance.callback_intake.counts == Counter({CallbackFate.UNRECORDED: 2, CallbackFate.DUPLICATE: 1})
 
 
 async def test_nobody_is_told_that_a_token_is_unknown_while_the_store_cannot_tell(instance: Instance, job: Job) -> None:
     """That of a job in flight is known without it."""
     instance.store.failing = True
 
-    assert await instance.intake.find(token_hash(job.token)) is job
+    assert await instance.callback_intake.find(token_hash(job.token)) is job
     with pytest.raises(StoreUnavailableError):
-        await instance.intake.find(token_hash(new_token()))
+        await instance.callback_intake.find(token_hash(new_token()))
 
 
 async def test_a_late_callback_that_cannot_be_recorded_is_none(instance: Instance, job: Job) -> None:
@@ -304,7 +304,7 @@ async def test_a_late_callback_that_cannot_be_recorded_is_none(instance: Instanc
     instance.store.failing = False
 
     assert await instance.call_back(job, BODY) is CallbackFate.LATE
-    assert instance.intake.counts[CallbackFate.UNRECORDED] == 1
+    assert instance.callback_intake.counts[CallbackFate.UNRECORDED] == 1
 
 
 @pytest.mark.parametrize("over", [False, True])
@@ -356,7 +356,7 @@ async def test_any_number_of_progress_callbacks_takes_no_more_memory(instance: I
     assert await job.outcome == Succeeded(body=BODY)
     assert grown <= len(job.life) <= 510
     assert called_back_at(job) is not None
-    assert instance.intake.counts == Counter({CallbackFate.PROGRESS: 2_000, CallbackFate.ACCEPTED: 1})
+    assert instance.callback_intake.counts == Counter({CallbackFate.PROGRESS: 2_000, CallbackFate.ACCEPTED: 1})
 
 
 async def test_progress_after_the_deadline_is_no_result(instance: Instance, job: Job) -> None:

@@ -347,7 +347,7 @@ async def test_a_callback_that_never_came_is_counted_where_there_may_have_been_a
     instance.stepped.tell(job, *steps, outcome)
     await job.outcome
 
-    assert instance.intake.counts[CallbackFate.NEVER] == never
+    assert instance.callback_intake.counts[CallbackFate.NEVER] == never
 
 
 # --- cancelling and draining -----------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ async def test_a_job_that_may_run_stays_open_until_its_deadline(state: State, su
 
     assert failure(await on_record(instance, record)) == (Code.INTERRUPTED, submitted)
     assert (len(instance.in_flight), instance.stepped.ran) == (0, [])
-    assert instance.intake.counts[CallbackFate.NEVER] == 1
+    assert instance.callback_intake.counts[CallbackFate.NEVER] == 1
 
 
 async def test_whoever_waited_in_vain_is_told_what_the_job_server_said_instead() -> None:
@@ -85,7 +85,7 @@ async def test_whoever_waited_in_vain_is_told_what_the_job_server_said_instead()
     job.token = token
     for state in ("running", f"COMPLETED {token}"):
         verdict = Verdict(kind=Kind.PROGRESS, state=state)
-        assert await instance.intake.take(job.token_hash, b"{}", verdict) is CallbackFate.PROGRESS
+        assert await instance.callback_intake.take(job.token_hash, b"{}", verdict) is CallbackFate.PROGRESS
 
     await time_passes(31)
 
@@ -106,7 +106,7 @@ async def test_a_job_that_was_taken_up_ends_with_its_callback(state: State) -> N
     job = instance.in_flight.by_id(record.id)
     assert job is not None
 
-    assert await instance.intake.take(token_hash(token), BODY, SUCCEEDED) is CallbackFate.ACCEPTED
+    assert await instance.callback_intake.take(token_hash(token), BODY, SUCCEEDED) is CallbackFate.ACCEPTED
 
     assert await job.outcome == Succeeded(body=BODY)
     kept = await on_record(instance, record)
@@ -118,7 +118,7 @@ async def test_a_callback_that_says_failed_ends_a_job_that_was_taken_up() -> Non
     record = a_record(state=State.WAITING)
     instance = await restored(record)
 
-    await instance.intake.take(record.token_hash, BODY, Verdict(kind=Kind.FAILED))
+    await instance.callback_intake.take(record.token_hash, BODY, Verdict(kind=Kind.FAILED))
     await nothing_moves()
 
     assert failure(await on_record(instance, record)) == (Code.JOB_FAILED, Submitted.YES)
@@ -129,7 +129,7 @@ async def test_progress_is_proof_for_a_job_whose_fate_was_unknown() -> None:
     record = a_record(state=State.SUBMITTING)
     instance = await restored(record)
 
-    assert await instance.intake.take(record.token_hash, b"{}", PROGRESS) is CallbackFate.PROGRESS
+    assert await instance.callback_intake.take(record.token_hash, b"{}", PROGRESS) is CallbackFate.PROGRESS
     await time_passes(31)
 
     assert failure(await on_record(instance, record)) == (Code.INTERRUPTED, Submitted.YES)
@@ -148,7 +148,7 @@ async def test_a_job_that_was_taken_up_can_be_cancelled(state: State, submitted:
     await job.outcome
 
     assert failure(await on_record(instance, record)) == (Code.CANCELLED, submitted)
-    assert await instance.intake.take(record.token_hash, BODY, SUCCEEDED) is CallbackFate.LATE
+    assert await instance.callback_intake.take(record.token_hash, BODY, SUCCEEDED) is CallbackFate.LATE
 
 
 async def test_a_job_whose_deadline_is_over_ends_at_once() -> None:

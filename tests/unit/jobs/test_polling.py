@@ -252,13 +252,13 @@ async def test_a_notification_at_a_fixed_url_may_come_before_its_job_has_the_nam
     instance = Instance(profile="openai-background")
     instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
     job = await waiting(instance)
-    assert instance.intake.find_named("openai-background", "id", "resp_1") is None
+    assert instance.callback_intake.find_named("openai-background", "id", "resp_1") is None
     job.learn({"id": "resp_1"})
     assert await job.outcome == Succeeded(body=RESULT)
     assert instance.asker.asked
     again = await waiting(instance, id="resp_2")
-    assert instance.intake.find_named("openai-background", "id", "resp_2") is again
-    assert instance.intake.find_named("openai-background", "job_uuid", again.id) is again
+    assert instance.callback_intake.find_named("openai-background", "id", "resp_2") is again
+    assert instance.callback_intake.find_named("openai-background", "job_uuid", again.id) is again
 
 
 async def test_the_reason_of_a_failure_is_asked_for_where_the_callback_has_none() -> None:

@@ -230,7 +230,7 @@ async def test_a_refused_callback_at_another_instance_is_known_to_the_job(cluste
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
 
-    await there.intake.refuse(job.token_hash, "it is not JSON")
+    await there.callback_intake.refuse(job.token_hash, "it is not JSON")
     await nothing_moves()
 
     assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, "it is not JSON")

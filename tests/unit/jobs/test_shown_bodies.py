@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from proxy.jobs.bodies import Bodies
+from proxy.jobs.shown_bodies import ShownBodies
 
 
 def test_nothing_is_shown_unless_it_was_asked_for() -> None:
     """And nothing is recorded."""
-    assert Bodies(0, ()).shown(b"{}", "") is None
-    assert Bodies(0, ()).recorded(b"{}", "") is None
+    assert ShownBodies(0, ()).shown(b"{}", "") is None
+    assert ShownBodies(0, ()).recorded(b"{}", "") is None
 
 
 def test_secrets_are_masked_wherever_they_are() -> None:
@@ -27,7 +27,7 @@ def test_secrets_are_masked_wherever_they_are() -> None:
         "list": [{"api_key": 7, "Email": "a@b"}, "4111 1111 1111 1111", 4111111111111111],
         "hash": "E850075A4063332DE3D1C254E2A255424361DBDC",
     }
-    shown = Bodies(10_000, ["email"]).shown(json.dumps(body).encode(), "application/json")
+    shown = ShownBodies(10_000, ["email"]).shown(json.dumps(body).encode(), "application/json")
     assert shown is not None
     assert json.loads(shown["body"]) == {
         "account": "acme",
@@ -44,15 +44,15 @@ def test_secrets_are_masked_wherever_they_are() -> None:
 def test_a_body_is_cut_after_it_was_masked() -> None:
     """Between two characters; its size is that of the whole."""
     body = '{"a": "\u00e9\u00e9\u00e9\u00e9"}'.encode()
-    shown = Bodies(10, ()).shown(body, "")
+    shown = ShownBodies(10, ()).shown(body, "")
     assert shown == {"body": '{"a": "\u00e9', "bytes": len(body), "cut": True, "content_type": ""}
-    assert json.loads(Bodies(10, ()).recorded(body, "") or b"") == shown
+    assert json.loads(ShownBodies(10, ()).recorded(body, "") or b"") == shown
 
 
 def test_no_callback_url_is_shown_with_its_token() -> None:
     """Some job servers repeat it."""
     token = "Zq0yJv0m4n3sS1c2k9Qh7bqVvF1WJm8eRk5u2y6T0dA"
-    shown = Bodies(1_000, ()).shown(json.dumps({"at": f"http://proxy/callback/{token}"}).encode(), "")
+    shown = ShownBodies(1_000, ()).shown(json.dumps({"at": f"http://proxy/callback/{token}"}).encode(), "")
     assert shown is not None
     assert token not in shown["body"]
 
@@ -64,7 +64,7 @@ def test_no_callback_url_is_shown_with_its_token() -> None:
 )
 def test_what_cannot_be_masked_is_not_shown(body: bytes, content_type: str) -> None:
     """Only its size."""
-    shown = Bodies(1_000, ()).shown(body, content_type)
+    shown = ShownBodies(1_000, ()).shown(body, content_type)
     assert shown is not None
     assert shown["body"] == "(not shown: it is no JSON, or has more than 64 KiB)"
     assert (shown["bytes"], shown["cut"]) == (len(body), True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from shared.errors import SettingsError
-from shared.setting_kinds import AdminKey
+from shared.setting_kinds import AdminKey, Role
 from shared.settings import Settings, load, variables
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent.parent
@@ -372,7 +372,7 @@ def test_a_secret_is_never_in_the_message() -> None:
         (
             "ADMIN_KEYS",
             "anna:act:0123456789abcdef, prometheus:look:a:b:c:0123456789",
-            (AdminKey("anna", "act", "0123456789abcdef"), AdminKey("prometheus", "look", "a:b:c:0123456789")),
+            (AdminKey("anna", Role.ACT, "0123456789abcdef"), AdminKey("prometheus", Role.LOOK, "a:b:c:0123456789")),
         ),
         ("JOURNAL", "", ""),
         ("JOURNAL", "postgresql://u:p%40@one,two:5433/jobs", "postgresql://u:p%40@one,two:5433/jobs"),

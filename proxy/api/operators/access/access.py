@@ -18,9 +18,10 @@ from starlette.routing import Match, Route, Router
 
 from proxy.api.description.html import prefers_html
 from proxy.api.operators.access.gate import peer_of
-from proxy.api.operators.access.operator import Role, Via
+from proxy.api.operators.access.operator import Via
 from proxy.http.asgi import ClientGoneError, header, send_response
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
+from shared.setting_kinds import Role
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send

@@ -11,11 +11,12 @@ from starlette.requests import cookie_parser
 
 from proxy.api import bearer
 from proxy.api.operators.access.attempts import Attempts
-from proxy.api.operators.access.operator import NOBODY_IN_PARTICULAR, Operator, Role, Via
+from proxy.api.operators.access.operator import NOBODY_IN_PARTICULAR, Operator, Via
 from proxy.api.operators.access.sessions import Sessions
 from proxy.http.asgi import headers_of
 from proxy.http.forwarded import comes_from
 from shared.errors import Code, RequestError
+from shared.setting_kinds import Role
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -67,7 +68,7 @@ class Gate:
         """Let in who has one of these keys, from the next request on; sessions of others end."""
         self._known = [bearer.hash_of(one.key) for one in keys]
         self._holders = {
-            hashed: Operator(name=one.name, role=Role(one.role), via=Via.KEY, key=hashed)
+            hashed: Operator(name=one.name, role=one.role, via=Via.KEY, key=hashed)
             for hashed, one in zip(self._known, keys, strict=True)
         }
         self._sessions.keep_only(self._holders.keys())

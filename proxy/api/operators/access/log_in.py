@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,7 +14,7 @@ from proxy.api.operators.access.access import check_origin
 from proxy.api.operators.access.gate import cookie_name, peer_of
 from proxy.api.operators.access.operator import Via, operator_of
 from proxy.api.operators.access.sessions import LASTS_S
-from proxy.http.asgi import header, send_response
+from proxy.http.asgi import header, send_json, send_response
 from proxy.http.bodies import Bodies
 from shared.errors import AdmissionError, Code, RequestError
 
@@ -113,16 +112,17 @@ class SessionOf:
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the operator."""
         operator = operator_of(scope)
-        body = json.dumps(
+        await send_json(
+            scope,
+            send,
             {
                 "name": operator.name,
                 "role": operator.role,
                 "via": operator.via,
                 "expires_at": operator.session.expires_at if operator.session is not None else None,
                 "guarded": self._gate.is_guarded,
-            }
+            },
         )
-        await send_response(scope, send, 200, body.encode(), b"application/json")
 
 
 def _member(body: bytes, name: str) -> str:

@@ -6,20 +6,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from shared.setting_kinds import Role
+
 if TYPE_CHECKING:
     from starlette.types import Scope
 
     from proxy.api.operators.access.sessions import Session
 
-__all__ = ["NOBODY_IN_PARTICULAR", "Operator", "Role", "Via", "operator_of"]
-
-
-class Role(StrEnum):
-    """What somebody may do."""
-
-    LOOK = "look"
-    #: Stop jobs, pause, drain; and look.
-    ACT = "act"
+__all__ = ["NOBODY_IN_PARTICULAR", "Operator", "Via", "operator_of"]
 
 
 class Via(StrEnum):

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from proxy.api.operators.access.access import is_open, needed_role
-from proxy.api.operators.access.operator import Role
+from shared.setting_kinds import Role
 from shared.settings import load
 from tests.support.asgi import request_scope
 from tests.support.http import Answer, problem

@@ -1,0 +1,140 @@
+"""Wires the parts that every job passes, whichever way it comes; no logic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.api import health
+from proxy.api.clients.authorization import Authorization
+from proxy.jobs.callback_intake import CallbackIntake
+from proxy.jobs.delivery import LocalDelivery, SharedDelivery
+from proxy.jobs.dispatcher import Dispatcher
+from proxy.jobs.elsewhere import Elsewhere
+from proxy.jobs.entrance import Entrance
+from proxy.jobs.headroom import Headroom
+from proxy.jobs.in_flight import InFlight
+from proxy.jobs.job_server import ServedJobServers
+from proxy.jobs.polling import Poller
+from proxy.jobs.reading import JobReader
+from proxy.jobs.shown_bodies import ShownBodies
+from proxy.observe import tracing
+from proxy.observe.gauges import LiveMetrics
+from proxy.observe.observers import Observers
+from proxy.workers.local_runner import LocalRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.jobs.delivery import Delivery
+    from proxy.store.protocol import JobStore, Peers
+    from proxy.workers.pool import Pool
+    from shared.settings import Settings
+    from shared.worker_config import JobServer
+
+__all__ = ["Core", "create_core", "observe"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """The parts that the entrances and the operators' routes use."""
+
+    job_servers: Sequence[JobServer]
+    served: ServedJobServers
+    pool: Pool
+    store: JobStore
+    #: Whether there may be other instances.
+    has_peers: bool
+    in_flight: InFlight
+    poller: Poller
+    callback_intake: CallbackIntake
+    elsewhere: Elsewhere
+    shown_bodies: ShownBodies
+    dispatcher: Dispatcher
+    entrance: Entrance
+    reader: JobReader
+    authorization: Authorization
+    ready: health.Ready
+    observers: Observers
+
+    def on_hold(self) -> str:
+        """Return why there are no workers, if so."""
+        return self.pool.on_hold
+
+
+def create_core(
+    settings: Settings,
+    job_servers: Sequence[JobServer],
+    *,
+    pool: Pool,
+    store: JobStore,
+    callback_url: str,
+    peers: Peers | None,
+) -> Core:
+    """Return the parts for `settings`; see `create_app`."""
+    in_flight, headroom = InFlight(), Headroom()
+    observers = Observers(tracing.from_environment(), [one.profile.name for one in job_servers])
+    served = ServedJobServers(job_servers, settings.label_members)
+    runner = LocalRunner(pool, callback_url)
+    poller = Poller(served, runner)
+    delivery = _delivery(in_flight, peers)
+    callback_intake = CallbackIntake(in_flight, store, delivery, poller)
+    poller.was_called = callback_intake.note_name
+    elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
+    shown_bodies = ShownBodies(settings.record_bodies, settings.record_bodies_masked)
+    dispatcher = Dispatcher(
+        runner=runner,
+        poller=poller,
+        store=store,
+        in_flight=in_flight,
+        headroom=headroom,
+        observer=observers,
+        elsewhere=elsewhere,
+        callback_counts=callback_intake.counts,
+        bodies=shown_bodies,
+        max_jobs=settings.max_jobs,
+        job_timeout_s=settings.job_timeout,
+    )
+    if peers is not None:
+        peers.watch(on_changed=elsewhere.hear, on_taken_over=dispatcher.take_over)
+    return Core(
+        job_servers=job_servers,
+        served=served,
+        pool=pool,
+        store=store,
+        has_peers=peers is not None,
+        in_flight=in_flight,
+        poller=poller,
+        callback_intake=callback_intake,
+        elsewhere=elsewhere,
+        shown_bodies=shown_bodies,
+        dispatcher=dispatcher,
+        entrance=Entrance(dispatcher, in_flight, store),
+        reader=JobReader(served, max_body_bytes=settings.max_body_bytes),
+        authorization=Authorization(settings.api_keys),
+        ready=health.Ready(dispatcher, store, lambda: pool.on_hold, headroom),
+        observers=observers,
+    )
+
+
+def _delivery(in_flight: InFlight, peers: Peers | None) -> Delivery:
+    here = LocalDelivery(in_flight)
+    return here if peers is None else SharedDelivery(here, peers)
+
+
+def observe(core: Core, settings: Settings) -> None:
+    """Have the parts measured."""
+    metrics = core.observers.metrics
+    metrics.registry.register(
+        LiveMetrics(
+            pool_status=core.pool.status,
+            in_flight=core.in_flight,
+            dispatcher=core.dispatcher,
+            callback_intake=core.callback_intake,
+            elsewhere=core.elsewhere,
+            calls=(metrics.submissions, core.poller.counts),
+            store=core.store,
+            max_jobs=settings.max_jobs,
+        )
+    )
+    core.observers.loop_lag.start()
