@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections import deque
+from operator import itemgetter
 from typing import Final
 
 import msgspec
 
+from proxy import log
 from shared.errors import Code
 
-__all__ = ["KEPT", "KEPT_MINOR", "Deed", "Deeds", "newest"]
+__all__ = ["KEPT", "KEPT_MINOR", "Deed", "Deeds", "WaitingDeeds", "tell_dropped"]
 
 #: So many of what was done are kept; and so many of who came and went, and of what was forbidden, which anybody who
 #: reaches the address could fill a list with: they never take the room of the former.
 KEPT: Final = 10_000
 KEPT_MINOR: Final = 1_000
+#: So many of either kind wait at most for a store that cannot be written.
+_WAITING: Final = 1_000
 _COMINGS: Final = frozenset({"log-in", "log-out", "failed log-in"})
 
 
@@ -51,12 +56,6 @@ class Deed(msgspec.Struct, frozen=True, kw_only=True):
         return self.what in _COMINGS or self.outcome == Code.FORBIDDEN
 
 
-def newest(deeds: list[Deed], kept: int) -> list[Deed]:
-    """Return so many of the newest of either kind, in the order in which they are given."""
-    ids = {deed.id for kind in (False, True) for deed in [one for one in deeds if one.is_minor is kind][-kept:]}
-    return [deed for deed in deeds if deed.id in ids]
-
-
 class Deeds:
     """The newest of both kinds, in memory."""
 
@@ -72,3 +71,41 @@ class Deeds:
         every = (deed for of_kind in self._of_kind.values() for deed in of_kind)
         older = [deed for deed in every if before is None or deed.n < before]
         return sorted(older, key=lambda deed: -deed.n)[:limit]
+
+
+class WaitingDeeds:
+    """Those that are still to be written: so many of either kind at most, of which the oldest are dropped."""
+
+    def __init__(self, most: int = _WAITING) -> None:
+        self._of_kind: dict[bool, deque[tuple[int, Deed]]] = {kind: deque(maxlen=most) for kind in (False, True)}
+        self._added = 0
+        #: How many there was no room for since the last `clear`.
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._of_kind.values()))
+
+    def add(self, deed: Deed) -> None:
+        """Add one."""
+        of_kind = self._of_kind[deed.is_minor]
+        self.dropped += len(of_kind) == of_kind.maxlen
+        of_kind.append((self._added, deed))
+        self._added += 1
+
+    def pending(self) -> list[Deed]:
+        """Return them, the oldest first."""
+        return [deed for _, deed in sorted(itertools.chain(*self._of_kind.values()), key=itemgetter(0))]
+
+    def clear(self) -> None:
+        """Forget them, as somebody else has them; the log tells how many were dropped before."""
+        for of_kind in self._of_kind.values():
+            of_kind.clear()
+        tell_dropped(self.dropped)
+        self.dropped = 0
+
+
+def tell_dropped(entries: int) -> None:
+    """Log that so many are in the log alone, if there are any."""
+    if entries:
+        log.event("warning", "the list of what operators did lacks entries, which only the log has", entries=entries)

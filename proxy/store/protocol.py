@@ -62,6 +62,16 @@ class Reading:
     counter: bool = False
 
 
+def gauge(name: str, words: str, value: float) -> Reading:
+    """Return a figure that goes up and down; `words` say what it is."""
+    return Reading(name=name, help=words, value=value)
+
+
+def counter(name: str, words: str, value: float) -> Reading:
+    """Return a figure that never decreases."""
+    return Reading(name=name, help=words, value=value, counter=True)
+
+
 class JobStore(Protocol):
     """A place to remember jobs. Each record is complete: the last one counts.
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
 from proxy.store.about import About
+from proxy.store.deeds import WaitingDeeds, tell_dropped
 from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
 from proxy.store.journal.writer_thread import (
@@ -36,7 +37,7 @@ from proxy.store.journal.writer_thread import (
 )
 from proxy.store.patterns import patterns
 from proxy.store.polled import polled_end
-from proxy.store.protocol import Reading
+from proxy.store.protocol import counter, gauge
 from proxy.store.query import USUAL, remembered, within
 from proxy.store.search import counts, page
 from shared.errors import SettingsError, StoreUnavailableError
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from proxy.store.deeds import Deed
     from proxy.store.journal.file import JournalFile
     from proxy.store.patterns import Grid, Patterns
+    from proxy.store.protocol import Reading
     from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
     from proxy.store.record import Record
 
@@ -89,6 +91,7 @@ class Journal:
         self._notes_timer: asyncio.TimerHandle | None = None
         #: What waits for the next batch, what the thread has, and when it got that.
         self._waiting: list[Order] = []
+        self._deeds = WaitingDeeds()
         self._away: list[Order] = []
         self._handed_at = 0.0
         #: Batches; None: the end.
@@ -118,25 +121,23 @@ class Journal:
         """See `JobStore.readings`."""
         writer = self.writer
         upkeep = writer.upkeep
-        queued = len(self._waiting) + len(self._away) + len(self._notes)
+        queued = len(self._waiting) + len(self._deeds) + len(self._away) + len(self._notes)
         return (
-            _gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
-            _gauge("journal_queue", "Orders that the journal's thread has not carried out.", queued),
-            _gauge(
-                "journal_backlog", "Jobs that will be recorded when the journal is available again.", writer.backlog
-            ),
-            _gauge(
+            gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
+            gauge("journal_queue", "Orders that the journal's thread has not carried out.", queued),
+            gauge("journal_backlog", "Jobs that will be recorded when the journal is available again.", writer.backlog),
+            gauge(
                 "journal_size_bytes",
                 "Size of the journal and its write-ahead log.",
                 upkeep.size_bytes + upkeep.log_bytes,
             ),
-            _gauge("journal_limit_bytes", "How large the journal may grow.", upkeep.limit_bytes),
-            _counter("journal_commits", "Transactions.", writer.commits),
-            _counter("journal_failures", "Transactions that failed.", writer.failures),
-            _counter("journal_records_written", "Records written.", writer.written),
-            _counter("journal_records_given_up", "Records dropped because the backlog was full.", writer.given_up),
-            _counter("journal_jobs_expired", "Jobs deleted after RESULT_TTL.", upkeep.expired),
-            _counter(
+            gauge("journal_limit_bytes", "How large the journal may grow.", upkeep.limit_bytes),
+            counter("journal_commits", "Transactions.", writer.commits),
+            counter("journal_failures", "Transactions that failed.", writer.failures),
+            counter("journal_records_written", "Records written.", writer.written),
+            counter("journal_records_given_up", "Records dropped because the backlog was full.", writer.given_up),
+            counter("journal_jobs_expired", "Jobs deleted after RESULT_TTL.", upkeep.expired),
+            counter(
                 "journal_jobs_evicted",
                 "Jobs deleted before RESULT_TTL, as the journal had grown to its limit.",
                 upkeep.evicted,
@@ -247,7 +248,8 @@ class Journal:
 
     def enter(self, deed: Deed) -> None:
         """See `JobStore.enter`."""
-        self._order(Enter(deed=deed))
+        self._deeds.add(deed)
+        self._see_to_batch()
 
     async def deeds(self, limit: int, before: int | None) -> list[Deed]:
         """See `JobStore.deeds`."""
@@ -259,14 +261,14 @@ class Journal:
     async def close(self) -> None:
         """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not recorded then is lost, and told."""
         self._order_notes()
-        left, self._waiting = self._waiting, []
-        self._away += left
-        self._batches.put(left)
+        self._hand_over(at_the_end=True)
         self._batches.put(None)
         await asyncio.to_thread(self.writer.join, _CLOSE_S)
         self._reader.close()
         self._silence_timer.cancel()
-        away = {order.record.id for order in self._away if isinstance(order, Put)} if self.writer.is_alive else set()
+        left = self._away if self.writer.is_alive else []
+        away = {order.record.id for order in left if isinstance(order, Put)}
+        tell_dropped(sum(len(order.deeds) for order in left if isinstance(order, Enter)) + self.writer.deeds_unwritten)
         if away or self.writer.backlog:
             jobs = len(away) + self.writer.backlog
             log.event("error", "some jobs could not be recorded before the end", file=self._path, jobs=jobs)
@@ -300,7 +302,10 @@ class Journal:
     def _order(self, order: Order) -> None:
         """Queue an order for the next batch; its future is done on the loop."""
         self._waiting.append(order)
-        if len(self._waiting) == 1 and not self._away:
+        self._see_to_batch()
+
+    def _see_to_batch(self) -> None:
+        if len(self._waiting) + len(self._deeds) == 1 and not self._away:
             self._make_batch()
 
     def _make_batch(self) -> None:
@@ -312,11 +317,17 @@ class Journal:
         else:
             self._loop.call_soon(self._hand_over)
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, *, at_the_end: bool = False) -> None:
         """Give the thread what waits, as a batch."""
-        if self._waiting and not self._away:
-            self._away, self._waiting = self._waiting, []
-            self._batches.put(list(self._away))
+        if self._away and not at_the_end:
+            return
+        batch, self._waiting = self._waiting, []
+        if self._deeds:
+            batch.append(Enter(deeds=self._deeds.pending()))
+            self._deeds.clear()
+        if batch:
+            self._away += batch
+            self._batches.put(batch)
             self._handed_at = time.monotonic()
 
     # --- what the thread says, or does not ---------------------------------------------------------------------------
@@ -332,7 +343,7 @@ class Journal:
         if self._silence.now:
             self._look()
         self._say_trouble()
-        if self._waiting and not self._away:
+        if (self._waiting or self._deeds) and not self._away:
             self._make_batch()
 
     def _on_trouble(self, trouble: str) -> None:
@@ -360,7 +371,7 @@ class Journal:
         for order in self._waiting:
             if isinstance(order, Put):
                 puts[order.record.id] = order.record
-            elif isinstance(order, Enter | Unfinished):
+            elif isinstance(order, Unfinished):
                 stay.append(order)
         for order in self._away + self._waiting:
             if not isinstance(order, Unfinished) and order.done is not None:
@@ -386,11 +397,3 @@ def _fail(done: asyncio.Future[Any], reason: str) -> None:
     if not done.done():
         done.set_exception(StoreUnavailableError(reason))
         done.exception()  # whoever only noted something does not come back for this
-
-
-def _gauge(name: str, words: str, value: float) -> Reading:
-    return Reading(name=name, help=words, value=value)
-
-
-def _counter(name: str, words: str, value: float) -> Reading:
-    return Reading(name=name, help=words, value=value, counter=True)

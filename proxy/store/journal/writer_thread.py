@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy import log
 from proxy.store.backlog import Backlog
-from proxy.store.deeds import Deed, newest
+from proxy.store.deeds import Deed, WaitingDeeds
 from proxy.store.journal.checkpoint_thread import Checkpointer
 from proxy.store.journal.opening import is_no_room, words_of
 from proxy.store.journal.place import LogGoneError, ReplacedError
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Enter", "Failures", "Find", "Oldest", "Order", "Put", "Search", "Unfinished", "WriterThread"]
 
 _RETRY_S: Final = 0.5
-#: So much of what operators did, of either kind, is kept while nothing can be written.
-_DEEDS_KEPT: Final = 1_000
 #: What SQLite and its module raise because of a record; anything else is the disk's or ours.
 _UNFIT: Final = (
     sqlite3.DataError,
@@ -104,9 +102,9 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enter:
-    """Keep what an operator did."""
+    """Keep what operators did, the oldest first."""
 
-    deed: Deed
+    deeds: list[Deed]
     #: Nobody waits.
     done: None = None
 
@@ -159,7 +157,7 @@ class WriterThread:
         self._clock = clock
         self._backlog = Backlog()
         #: What operators did, and what could not be written yet.
-        self._deeds: list[Deed] = []
+        self._deeds = WaitingDeeds()
         self._trouble = ""
         self._damaged = False
         self._retry_at = 0.0
@@ -177,6 +175,11 @@ class WriterThread:
     def backlog(self) -> int:
         """How many jobs wait to be recorded when that is possible again."""
         return len(self._backlog)
+
+    @property
+    def deeds_unwritten(self) -> int:
+        """How many entries of what operators did wait for that, or were dropped meanwhile."""
+        return len(self._deeds) + self._deeds.dropped
 
     @property
     def given_up(self) -> int:
@@ -232,7 +235,7 @@ class WriterThread:
         puts = [order for order in orders if isinstance(order, Put)]
         if puts or self._trouble:
             self._write(puts)
-        self._enter([order.deed for order in orders if isinstance(order, Enter)])
+        self._enter([deed for order in orders if isinstance(order, Enter) for deed in order.deeds])
         for order in orders:
             match order:
                 case Find():
@@ -282,21 +285,22 @@ class WriterThread:
 
     def _enter(self, deeds: list[Deed]) -> None:
         """Write what operators did; while nothing can be written, it is kept."""
-        self._deeds += deeds
-        if not self._deeds:
+        for deed in deeds:
+            self._deeds.add(deed)
+        waiting = self._deeds.pending()
+        if not waiting:
             return
         try:
             if not self._trouble:
-                self._file.enter(self._deeds)
+                self._file.enter(waiting)
         except (sqlite3.Error, OSError, MemoryError) as exc:
             self.failures += 1
             self._meet(exc)
         if self._trouble:
-            self._deeds = newest(self._deeds, _DEEDS_KEPT)
             return
         self.commits += 1
-        self.checkpointer.wrote(len(self._deeds))
-        self._deeds = []
+        self.checkpointer.wrote(len(waiting))
+        self._deeds.clear()
 
     def _write_fit(self, batch: dict[str, Record]) -> dict[str, str]:
         """Write what can be written; return the ids of the others, with the reasons."""

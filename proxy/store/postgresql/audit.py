@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy import log
-from proxy.store.deeds import KEPT, KEPT_MINOR, Deed
+from proxy.store.deeds import KEPT, KEPT_MINOR, Deed, tell_dropped
 from proxy.store.postgresql.health import Health
 from proxy.store.postgresql.orders import Lane
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
@@ -61,11 +61,15 @@ class AuditTable:
         self._session = session
         self._clock = clock
         self._lane: Lane[_Entry] = Lane(session, health, carry_out=self._write, give_up=_give_up)
+        #: How many there was no room for; told when something is written again.
+        self._dropped = 0
 
     def enter(self, deed: Deed) -> None:
         """See `JobStore.enter`."""
         if len(self._lane) < _WAITING[deed.is_minor]:
             self._lane.add(_Entry(deed=deed))
+        else:
+            self._dropped += 1
 
     async def newest(self, limit: int, before: int | None) -> list[Deed]:
         """See `JobStore.deeds`."""
@@ -87,6 +91,11 @@ class AuditTable:
     async def close(self) -> None:
         """End it."""
         await self._lane.close()
+        self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        tell_dropped(self._dropped)
+        self._dropped = 0
 
     async def _write(self, entries: list[_Entry]) -> None:
         now = self._clock()
@@ -100,6 +109,7 @@ class AuditTable:
         )
         for is_minor, kept in ((False, KEPT), (True, KEPT_MINOR)):
             await self._session.run(_FORGET, is_minor, kept)
+        self._tell_dropped()
 
 
 def _give_up(entry: _Entry, error: Exception) -> None:

@@ -36,7 +36,7 @@ from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from proxy.store.postgresql.statements import ABOUT, CALLED, ENDED, FAILED, FIND, INSTANCES
 from proxy.store.postgresql.writes import Put, Writer
-from proxy.store.protocol import Reading, TakenError
+from proxy.store.protocol import Reading, TakenError, counter, gauge
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered, within
 from proxy.store.record import Record
 from proxy.store.search import counts, page
@@ -178,23 +178,23 @@ class PostgreSQLStore:
         queued = len(self._puts) + len(self._noted) + len(self._finds) + len(self._notes)
         leases = self._leases
         return (
-            _gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
-            _gauge("journal_queue", "Orders that the journal has not carried out.", queued),
-            _gauge(
+            gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
+            gauge("journal_queue", "Orders that the journal has not carried out.", queued),
+            gauge(
                 "journal_backlog", "Jobs that will be recorded when the journal is available again.", len(self._backlog)
             ),
-            _counter("journal_commits", "Batches of records that were committed.", batches),
-            _counter("journal_failures", "Statements that failed or were not answered.", self._health.failures),
-            _counter("journal_records_written", "Records written.", self._writer.written),
-            _counter("journal_records_given_up", "Records dropped because the backlog was full.", self._given_up),
-            _counter("journal_jobs_expired", "Jobs deleted after RESULT_TTL.", leases.expired),
-            _gauge("journal_connections", "Connections to the database.", connected),
-            _gauge("cluster_instances", "Instances whose lease is valid.", leases.instances),
-            _gauge("cluster_beat_age_seconds", "Since this instance's lease was last renewed.", leases.beat_age_s),
-            _gauge("cluster_slowest_lease_seconds", "The oldest lease of all instances.", leases.slowest_s),
-            _counter("cluster_jobs_overdue", "Jobs ended because nobody saw to them.", leases.overdue),
-            _counter("cluster_notices_heard", "Notices from other instances.", self._listener.heard),
-            _counter(
+            counter("journal_commits", "Batches of records that were committed.", batches),
+            counter("journal_failures", "Statements that failed or were not answered.", self._health.failures),
+            counter("journal_records_written", "Records written.", self._writer.written),
+            counter("journal_records_given_up", "Records dropped because the backlog was full.", self._given_up),
+            counter("journal_jobs_expired", "Jobs deleted after RESULT_TTL.", leases.expired),
+            gauge("journal_connections", "Connections to the database.", connected),
+            gauge("cluster_instances", "Instances whose lease is valid.", leases.instances),
+            gauge("cluster_beat_age_seconds", "Since this instance's lease was last renewed.", leases.beat_age_s),
+            gauge("cluster_slowest_lease_seconds", "The oldest lease of all instances.", leases.slowest_s),
+            counter("cluster_jobs_overdue", "Jobs ended because nobody saw to them.", leases.overdue),
+            counter("cluster_notices_heard", "Notices from other instances.", self._listener.heard),
+            counter(
                 "cluster_notices_lost",
                 "Ends that were found by looking: no notice came, or not yet.",
                 self._lost_notices,
@@ -490,11 +490,3 @@ def _give_up_find(find: _Find, error: Exception) -> None:
 
 def _chunks(values: list[str], size: int) -> Iterable[list[str]]:
     return (values[start : start + size] for start in range(0, len(values), size))
-
-
-def _gauge(name: str, words: str, value: float) -> Reading:
-    return Reading(name=name, help=words, value=value)
-
-
-def _counter(name: str, words: str, value: float) -> Reading:
-    return Reading(name=name, help=words, value=value, counter=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.store.backlog import Backlog
-from proxy.store.deeds import Deed, newest
+from proxy.store.deeds import Deed, WaitingDeeds
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
 from proxy.store.record import Record
@@ -143,5 +143,9 @@ async def test_what_operators_did_is_kept_until_it_can_be_written_and_is_there_a
 def test_what_is_kept_of_what_operators_did_is_the_newest_of_either_kind() -> None:
     """So that somebody who fails to log in takes no room from it."""
     deeds = [Deed(at=float(number), what="stop" if number < 5 else "failed log-in") for number in range(20)]
-    assert newest(deeds, 3) == [*deeds[2:5], *deeds[17:]]
-    assert newest(deeds, 100) == deeds
+    few, many = WaitingDeeds(3), WaitingDeeds(100)
+    for deed in deeds:
+        few.add(deed)
+        many.add(deed)
+    assert (few.pending(), few.dropped) == ([*deeds[2:5], *deeds[17:]], 14)
+    assert (many.pending(), many.dropped) == (deeds, 0)

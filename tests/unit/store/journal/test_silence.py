@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from proxy import log
 from proxy.jobs.recorder import Recorder
+from proxy.store.deeds import Deed
 from proxy.store.journal.journal import Journal
 from proxy.store.journal.silence import LIMIT_S, Silence
 from shared.errors import Code, StoreUnavailableError
@@ -29,6 +30,7 @@ from tests.support.waiting import IN_VAIN_S, eventually
 _SOON_S: Final = 2.0
 _REFUSED: Final = "new jobs are refused until the journal can be written"
 _OVER: Final = "the journal can be written again"
+_LACKS: Final = "the list of what operators did lacks entries, which only the log has"
 
 
 @pytest.fixture
@@ -169,6 +171,25 @@ async def test_a_disk_that_hangs_takes_no_more_memory_than_its_jobs(journal: Jou
     file.go_on()
     await eventually(lambda: not journal.trouble)
     assert await journal.by_id(record.id) == replace(record, duplicates=999)
+
+
+async def test_a_disk_that_hangs_takes_so_much_of_what_operators_did_and_what_it_lacks_is_told(
+    journal: Journal, file: HangingFile, events: Callable[[str], int]
+) -> None:
+    """Whoever fails to log in again and again fills no memory, and takes no room from what was done."""
+    await _silent(journal, file)
+    journal.enter(Deed(at=1.0, what="stop"))
+    for number in range(1_005):
+        journal.enter(Deed(at=float(number), what="failed log-in"))
+
+    queued = {reading.name: reading.value for reading in journal.readings()}["journal_queue"]
+    assert queued <= 1_003
+    assert events(_LACKS) == 0
+    file.go_on()
+    await eventually(lambda: not journal.trouble)
+    found = await journal.deeds(5_000, None)
+    assert (len(found), found[0].at, found[-1].what) == (1_001, 1_004.0, "stop")
+    await eventually(lambda: events(_LACKS) == 1)
 
 
 async def test_the_jobs_of_an_earlier_run_are_waited_for(path: Path) -> None:
