@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from proxy import log
 from proxy.jobs import log_lines
 from proxy.jobs.callback_intake import CallbackFate
-from proxy.jobs.job import Job, new_id, new_token, token_hash
+from proxy.jobs.job import BY_CLIENT, Job, new_id, new_token, token_hash
 from proxy.jobs.left_open import LeftOpen, adopt, never_submitted
 from proxy.jobs.pause import Pause
 from proxy.jobs.recorder import Recorder
@@ -241,7 +241,7 @@ class Dispatcher:
             waiting_for_callbacks=len(records) - never,
         )
 
-    def cancel(self, job_id: str, *, by: str = "its client") -> Job | None:
+    def cancel(self, job_id: str, *, by: str = BY_CLIENT) -> Job | None:
         """Cancel a job in flight and return it, if there is one; it is over when it has its outcome. `by`: who does."""
         job = self._in_flight.by_id(job_id)
         if job is not None and not job.cancelled.done():

@@ -28,6 +28,7 @@ from msgspec.structs import replace
 
 from proxy import log
 from proxy.jobs import log_lines
+from proxy.jobs.job import cancelled_by
 from proxy.store.protocol import TakenError
 from shared.errors import Code, StoreUnavailableError
 from shared.lifecycle import State, Submitted
@@ -139,7 +140,7 @@ class Elsewhere:
         """
         if record.state is State.FINISHED:
             return record
-        detail = f"the job was cancelled by {by}; the job server is told, if it has a call for that"
+        detail = f"{cancelled_by(by)}; the job server is told, if it has a call for that"
         failure = Failed(code=Code.CANCELLED, detail=detail, submitted=record.submitted)
         cancelled = replace(record, state=State.FINISHED, finished_at=time.time(), failure=failure, cancelled_by=by)
         try:

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from proxy.store.record import Record
     from shared.messages import Told
 
-__all__ = ["Job", "new_id", "new_token", "token_hash"]
+__all__ = ["BY_CLIENT", "Job", "cancelled_by", "new_id", "new_token", "token_hash"]
+
+#: Who cancels a job that no operator does.
+BY_CLIENT: Final = "its client"
+_BY_ANOTHER: Final = "another instance"
 
 #: Of the events of one job so many are kept, more than any sound worker reports; and always how it ended.
 _MAX_LIFE: Final = 500
@@ -50,6 +54,11 @@ def token_hash(token: str) -> bytes:
     route.
     """
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def cancelled_by(by: str) -> str:
+    """Return what clients are told of who cancelled a job: an operator's name is in the record, and not for them."""
+    return f"the job was cancelled by {by if by in {BY_CLIENT, _BY_ANOTHER} else 'an operator'}"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -160,7 +169,7 @@ class Job:
         elif record.state is State.FINISHED:
             self.recorder.ended_elsewhere(record)
             if self.state is not State.FINISHED and not self.cancelled.done():
-                self.cancelled.set_result("another instance")
+                self.cancelled.set_result(_BY_ANOTHER)
         else:
             self.recorder.waits_elsewhere(record)
             if record.state is State.WAITING and self.state in {State.ASSIGNED, State.SUBMITTING}:
@@ -247,6 +256,4 @@ class Job:
     def cancellation(self) -> Failed:
         """Return the outcome of the job if it is cancelled."""
         told = "is told" if self.is_cancellable else "was not told, as it has no call for that"
-        return self.failure(
-            Code.CANCELLED, f"the job was cancelled by {self.cancelled.result()}; the job server {told}"
-        )
+        return self.failure(Code.CANCELLED, f"{cancelled_by(self.cancelled.result())}; the job server {told}")

@@ -115,7 +115,8 @@ def _written(me: str, known: Record, record: Record) -> Record:
             raise TakenError(known)
         said = record.failure.submitted if record.owner == me else known.submitted
         failure = dataclasses.replace(record.failure, submitted=said)
-        return replace(known, state=State.FINISHED, finished_at=record.finished_at, failure=failure)
+        ended = replace(known, state=State.FINISHED, finished_at=record.finished_at, failure=failure)
+        return replace(ended, cancelled_by=record.cancelled_by)
     if not is_open or known.owner != me or known.state not in {State.ACCEPTED, record.state}:
         raise TakenError(known)
     return replace(record, refused=known.refused, refusal=known.refusal)

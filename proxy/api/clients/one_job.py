@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 from proxy.api.clients.answers import send_status
 from proxy.api.clients.preferences import preference
+from proxy.jobs.job import BY_CLIENT
 from proxy.store.record import Record
 from shared.errors import Code, RequestError
 
@@ -95,11 +96,11 @@ class JobStatus:
         """Answer with the status of the job."""
         known = await self._jobs.find(scope)
         if scope["method"] == "DELETE":
-            job = self._dispatcher.cancel(known.id, by="its client")
+            job = self._dispatcher.cancel(known.id, by=BY_CLIENT)
             if job is not None:
                 await asyncio.wait((job.outcome,))
             elif isinstance(known, Record) and known.owner:
-                known = await self._elsewhere.cancel(known, by="its client")
+                known = await self._elsewhere.cancel(known, by=BY_CLIENT)
         await send_status(scope, send, known)
 
 

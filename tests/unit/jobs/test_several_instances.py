@@ -276,6 +276,21 @@ async def test_a_job_is_cancelled_from_any_instance(
     assert await elsewhere.call_back(job, BODY) is CallbackFate.LATE
 
 
+async def test_an_operator_who_cancels_elsewhere_is_named_on_record_only(cluster: Cluster) -> None:
+    """The job's client is told that an operator did it, not which one."""
+    here, there, _ = cluster.instances
+    job = await begun(here, *SUBMIT)
+    record = await there.store.by_id(job.id)
+    assert record is not None
+
+    held = await there.elsewhere.cancel(record, by="the operator anna")
+
+    assert held.cancelled_by == "the operator anna"
+    told = await job.outcome
+    assert isinstance(told, Failed)
+    assert "cancelled by an operator;" in told.detail
+
+
 async def test_a_cancellation_says_what_is_on_record_when_it_is_written(cluster: Cluster) -> None:
     """The job has gone on since it was looked up."""
     here, there, _ = cluster.instances
