@@ -28,6 +28,7 @@ def browser(profile: Path) -> Iterator[Chrome]:
     options.binary_location = BROWSER or ""
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
+    options.accept_insecure_certs = True  # those that tests make
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = Chrome(options=options, service=ChromeService(DRIVER))
     try:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import pytest
-from selenium.webdriver import Chrome
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
 
 from tests.support.browser import BROWSER, DRIVER, run
 from tests.support.large_journal import write_journal
@@ -22,7 +23,7 @@ from tests.support.places import shared_memory
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
-__all__ = ["JOBS", "MARKS", "PAGES", "Later", "Operated", "post", "text", "width_of"]
+__all__ = ["JOBS", "MARKS", "PAGES", "Later", "Operated", "log_in", "post", "press", "scheme_of", "text", "width_of"]
 
 #: For each file of tests: all in one process of pytest-xdist, so that they share a browser and a proxy.
 MARKS: Final = [
@@ -98,6 +99,27 @@ def width_of(driver: Chrome, width: int, height: int = 900) -> None:
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     eventually_blocking(lambda: run(driver, "return innerWidth") == width)
+
+
+def scheme_of(driver: Chrome, scheme: str) -> None:
+    """Have the page be `light` or `dark`."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def press(driver: Chrome, name: str, answer: str) -> None:
+    """Press a button by the keyboard, and the button of the question with this text."""
+    driver.find_element(By.ID, name).send_keys(Keys.ENTER)
+    buttons = eventually_blocking(lambda: driver.find_elements(By.CSS_SELECTOR, "dialog[open] button"))
+    next(button for button in buttons if button.text == answer).send_keys(Keys.ENTER)
+    eventually_blocking(lambda: not driver.find_elements(By.CSS_SELECTOR, "dialog"))
+
+
+def log_in(driver: Chrome, key: str) -> None:
+    """Type a key into the form, and wait until it is taken."""
+    field = (By.CSS_SELECTOR, "body.log-in [name=key]")
+    eventually_blocking(lambda: driver.find_elements(*field), 60)[0].send_keys(key, Keys.ENTER)
+    eventually_blocking(lambda: not driver.find_elements(*field))
 
 
 def post(proxy: ProxyProcess, **job: object) -> tuple[int, dict[str, Any]]:

@@ -23,3 +23,11 @@ def operated() -> Iterator[Operated]:
     """The proxy."""
     with Operated() as proxy:
         yield proxy
+
+
+@pytest.fixture
+def window(driver: Chrome) -> Iterator[None]:
+    """A window of the usual size and scheme after the test, whatever it did to it."""
+    yield
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 
+from tests.support.axe import violations
 from tests.support.browser import errors_in_console, run
 from tests.support.large_journal import HOSTILE, HOSTILE_ID
-from tests.support.operators import MARKS, PAGES, Operated, text, width_of
+from tests.support.operators import MARKS, PAGES, Operated, scheme_of, text, width_of
 from tests.support.waiting import eventually_blocking
 
 pytestmark = MARKS
 
-_AXE: Final = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
 #: What shows that a page has what it asks for.
 _READY: Final = {
     "": "return document.querySelectorAll('#worker-rows tr').length > 2",
@@ -46,12 +44,9 @@ _LEFT: Final = _REACHABLE.replace(".length", ".filter((it) => !it.dataset.reache
 
 
 @pytest.fixture(autouse=True)
-def window(driver: Chrome) -> Iterator[None]:
-    """A window of the usual size and scheme after each test, whatever it did to it; an empty console before."""
+def console(window: None, driver: Chrome) -> None:
+    """An empty one before each test."""
     errors_in_console(driver)
-    yield
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def opened(driver: Chrome, operated: Operated, page: str) -> None:
@@ -62,23 +57,12 @@ def opened(driver: Chrome, operated: Operated, page: str) -> None:
     eventually_blocking(lambda: "live" in text(driver, "status"))
 
 
-def violations(driver: Chrome) -> list[Any]:
-    """Return what axe-core finds: the rule, what it asks for, and the first place that breaks it."""
-    driver.execute_cdp_cmd("Runtime.evaluate", {"expression": _AXE})  # the page's own policy lets no script in
-    found: list[Any] = driver.execute_async_script(
-        "const done = arguments[0];"
-        "axe.run().then(({violations}) => done(violations.map(({id, help, nodes}) => [id, help, nodes[0].html])))"
-    )
-    return found
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_it_can_be_read_by_everybody(driver: Chrome, operated: Operated, page: str) -> None:
     """axe-core has nothing against it, light or dark, wide or narrow, with everything unfolded."""
     opened(driver, operated, page)
     for scheme in ("light", "dark"):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        scheme_of(driver, scheme)
         for width in (1280, 320):
             width_of(driver, width)
             run(driver, "for (const each of document.querySelectorAll('details')) each.open = true")

@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 
 from tests.support.browser import errors_in_console
 from tests.support.large_journal import HOSTILE_ID
-from tests.support.operators import MARKS, Operated, post, text
+from tests.support.operators import MARKS, Operated, log_in, post, press, text
 from tests.support.waiting import eventually_blocking
 
 pytestmark = MARKS
@@ -27,20 +27,6 @@ def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
     eventually_blocking(lambda: "new jobs are accepted" in text(driver, "intake"))
     yield driver
     assert errors_in_console(driver) == []
-
-
-def press(driver: Chrome, name: str, answer: str) -> None:
-    """Press a button by the keyboard, and the button of the question with this text."""
-    driver.find_element(By.ID, name).send_keys(Keys.ENTER)
-    buttons = eventually_blocking(lambda: driver.find_elements(By.CSS_SELECTOR, "dialog[open] button"))
-    next(button for button in buttons if button.text == answer).send_keys(Keys.ENTER)
-    eventually_blocking(lambda: not driver.find_elements(By.CSS_SELECTOR, "dialog"))
-
-
-def log_in(driver: Chrome, key: str) -> None:
-    """Type a key into the form, and wait until it is taken."""
-    eventually_blocking(lambda: driver.find_elements(By.NAME, "key"), 60)[0].send_keys(key, Keys.ENTER)
-    eventually_blocking(lambda: not driver.find_elements(By.NAME, "key"))
 
 
 def test_it_says_what_runs_and_how_it_is_set_up(page: Chrome, operated: Operated) -> None:

@@ -1,0 +1,23 @@
+"""axe-core, which knows what makes a page hard to read for some."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from selenium.webdriver import Chrome
+
+from tests.support.proxy_process import ROOT
+
+__all__ = ["violations"]
+
+_AXE: Final = (ROOT / "tests" / "e2e" / "pages" / "axe" / "axe.min.js").read_text(encoding="utf-8")
+
+
+def violations(driver: Chrome) -> list[Any]:
+    """Return what axe-core finds: the rule, what it asks for, and the first place that breaks it."""
+    driver.execute_cdp_cmd("Runtime.evaluate", {"expression": _AXE})  # the page's own policy lets no script in
+    found: list[Any] = driver.execute_async_script(
+        "const done = arguments[0];"
+        "axe.run().then(({violations}) => done(violations.map(({id, help, nodes}) => [id, help, nodes[0].html])))"
+    )
+    return found
