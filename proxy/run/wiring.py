@@ -12,8 +12,7 @@ from proxy.api.callbacks import CallbackRoute, StrayCallbacks
 from proxy.api.clients.answers import Answers
 from proxy.api.clients.one_job import JobOfMessage, JobResult, Jobs, JobStatus
 from proxy.api.clients.post_job import QueueJob
-from proxy.api.description import openapi
-from proxy.api.description.docs_page import DocsPage, ProblemPage
+from proxy.api.description import docs_page, openapi
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded
 from proxy.run.wiring_core import create_core, observe
@@ -165,7 +164,6 @@ def _client_routes(settings: Settings, core: Core, message_jobs: MessageJobs | N
         core.entrance, core.authorization, answers, core.reader, max_body_bytes=settings.max_body_bytes
     )
     jobs = Jobs(core.in_flight, core.store, core.authorization)
-    description = openapi.Description(settings)
     return [
         Route("/queueJob", queue_job, methods=["POST"]),
         Route("/queueJob/{profile}", queue_job, methods=["POST"]),
@@ -174,9 +172,7 @@ def _client_routes(settings: Settings, core: Core, message_jobs: MessageJobs | N
         Route("/jobs/{id}", JobStatus(jobs, dispatcher, elsewhere), methods=["GET", "DELETE"]),
         Route("/jobs", JobOfMessage(jobs, message_jobs.find if message_jobs else None), methods=["GET"]),
         Route("/jobs/{id}/result", JobResult(jobs, answers), methods=["GET"]),
-        Route("/problems/{code}", ProblemPage(), methods=["GET"]),
-        Route("/openapi.json", description, methods=["GET"]),
-        Route("/docs", DocsPage(description), methods=["GET"]),
+        *docs_page.routes(openapi.Description(lambda: openapi.document(settings))),
     ]
 
 

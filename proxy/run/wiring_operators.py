@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route, Router
 
+from proxy.api.description import docs_page, openapi
 from proxy.api.operators import admin, dashboard
 from proxy.api.operators.access import log_in
 from proxy.api.operators.access.access import Access
@@ -63,6 +64,7 @@ def create_operators(settings: Settings, core: Core, consumer: Consumer | None) 
         Route("/workers", admin.Workers(core.pool.status), methods=["GET"]),
         Route("/metrics", admin.MetricsPage(core.observers.metrics), methods=["GET"]),
         Route("/status", status, methods=["GET"]),
+        *docs_page.routes(openapi.Description(lambda: openapi.operators_document(settings))),
         *_job_routes(settings, core, snapshots),
     ]
     app = _app(settings, Access(Router(routes, redirect_slashes=False), gate, audit), core)
@@ -111,7 +113,7 @@ def _house(settings: Settings, core: Core, gate: Gate, drain: Drain) -> House:
 def _app(settings: Settings, access: Access, core: Core) -> ASGIApp:
     """Return the application, which is asked only by the address's own names."""
     app: ASGIApp = admin.OwnNames(access, (settings.admin_host, *settings.admin_names))
-    app = SafeHeaders(Guard(app, core.observers.request_refused))
+    app = SafeHeaders(Guard(app, core.observers.request_refused, "/docs"))
     trusted = (*settings.trusted_proxies, *settings.admin_trusted_peers)
     return Forwarded(app, trusted) if trusted else app
 

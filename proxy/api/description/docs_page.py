@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from starlette.routing import Route
 
 from proxy.api.description import openapi
 from proxy.api.description.html import PAGE_HEADERS, code_span, page, prefers_html, words
@@ -19,7 +22,16 @@ if TYPE_CHECKING:
 
     from proxy.api.description.openapi import Description
 
-__all__ = ["DocsPage", "ProblemPage"]
+__all__ = ["DocsPage", "ProblemPage", "routes"]
+
+
+def routes(description: Description) -> list[Route]:
+    """Return the routes that describe an address's own routes, and what its problems refer to."""
+    return [
+        Route("/problems/{code}", ProblemPage(), methods=["GET"]),
+        Route("/openapi.json", description, methods=["GET"]),
+        Route("/docs", DocsPage(description), methods=["GET"]),
+    ]
 
 
 class DocsPage:
@@ -93,7 +105,7 @@ def _operation(described: dict[str, Any], path: str, method: str) -> Iterator[st
     parameters = [*item.get("parameters", []), *operation.get("parameters", [])]
     if parameters:
         yield _table(("Parameter", "In", "Meaning"), [
-            (code_span(p["name"]), escape(p["in"]), f"{words(p['description'])} Example: {code_span(p['example'])}")
+            (code_span(p["name"]), escape(p["in"]), f"{words(p['description'])} Example: {_shown(p['example'])}")
             for p in (openapi.resolved(described, parameter) for parameter in parameters)
         ])  # fmt: skip
     if "requestBody" in operation:
@@ -109,8 +121,13 @@ def _operation(described: dict[str, Any], path: str, method: str) -> Iterator[st
                 for key, value in headers.items()
             ]
             yield _table(("Header", "Meaning"), rows)
-        yield from _examples(response["content"])
+        yield from _examples(response.get("content", {}))
         yield "</details>"
+
+
+def _shown(example: Any) -> str:  # noqa: ANN401 - any JSON
+    """Return markup of a parameter's example, as it stands in an address."""
+    return code_span(urlencode(example) if isinstance(example, dict) else str(example))
 
 
 def _examples(content: dict[str, Any]) -> Iterator[str]:

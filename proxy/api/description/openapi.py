@@ -1,12 +1,12 @@
-"""The API description (OpenAPI 3.1): openapi.yaml, completed for a running proxy.
+"""The API descriptions (OpenAPI 3.1), openapi.yaml and, for operators, operators.yaml; completed for a running proxy.
 
-It is read on the first request: most processes never get one, and the start should not wait for it.
+They are read on the first request: most processes never get one, and the start should not wait for it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,11 +22,22 @@ if TYPE_CHECKING:
 
     from shared.settings import Settings
 
-__all__ = ["METHODS", "PROBLEM", "SOURCE", "Description", "document", "operations", "resolved"]
+__all__ = [
+    "METHODS",
+    "OPERATORS_SOURCE",
+    "PROBLEM",
+    "SOURCE",
+    "Description",
+    "document",
+    "operations",
+    "operators_document",
+    "resolved",
+]
 
 METHODS: Final = ("get", "post", "put", "delete")
 PROBLEM: Final = "application/problem+json"
 SOURCE: Final = Path(__file__).with_name("openapi.yaml")
+OPERATORS_SOURCE: Final = Path(__file__).with_name("operators.yaml")
 
 _ID: Final = "9f86d081884c7d659a2feaa0c55ad015"
 #: `submitted` in the example of a code; `no` for all others.
@@ -43,8 +54,9 @@ _SUBMITTED: Final = {
 class Description:
     """`GET /openapi.json`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
+        """`make` returns the description; it is called once, when it is first asked for."""
+        self._make = make
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the description."""
@@ -56,7 +68,7 @@ class Description:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The description; read-only."""
-        return document(self._settings)
+        return self._make()
 
     @cached_property
     def _body(self) -> bytes:
@@ -65,25 +77,29 @@ class Description:
 
 def document(settings: Settings) -> dict[str, Any]:
     """Return the description of the routes on `PORT` as they are under `settings`."""
-    described = _read()
-    described["info"]["version"] = VERSION
+    described = _read(SOURCE)
     described["info"]["description"] += "\n" + _limits(settings)
     if settings.callback_port is not None:
         for path in [path for path in described["paths"] if path.startswith("/callback/")]:
             del described["paths"][path]
-    for response in described["components"]["responses"].values():
-        if PROBLEM in response["content"]:
-            response["content"][PROBLEM]["examples"] = {code: _example(code) for code in _codes(response)}
+    _complete(described)
     for operation in operations(described):
         if not settings.api_keys:
             operation.pop("security", None)
         if settings.granular_errors:
             operation["responses"] = _granular(described, operation["responses"])
-    explained = described["paths"]["/problems/{code}"]["get"]["responses"]["200"]["content"]["application/json"]
-    explained["examples"] = {
-        str(code): {"summary": entry.title, "value": problems.explanation(code)}
-        for code, entry in problems.TABLE.items()
-    }
+    return described
+
+
+def operators_document(settings: Settings) -> dict[str, Any]:
+    """Return the description of the routes on `ADMIN_PORT` as they are under `settings`."""
+    described = _read(OPERATORS_SOURCE)
+    _add_components(described, _read(SOURCE))
+    _complete(described)
+    if not (settings.admin_keys or settings.admin_user_header):
+        del described["security"]
+        for operation in operations(described):
+            operation.pop("security", None)
     return described
 
 
@@ -102,11 +118,46 @@ def resolved(described: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _read() -> dict[str, Any]:
+def _complete(described: dict[str, Any]) -> None:
+    """Add the version, and the examples of problems."""
+    described["info"]["version"] = VERSION
+    for response in described["components"]["responses"].values():
+        if PROBLEM in response.get("content", ()):
+            response["content"][PROBLEM]["examples"] = {code: _example(code) for code in _codes(response)}
+    explained = described["paths"]["/problems/{code}"]["get"]["responses"]["200"]["content"]["application/json"]
+    explained["examples"] = {
+        str(code): {"summary": entry.title, "value": problems.explanation(code)}
+        for code, entry in problems.TABLE.items()
+    }
+
+
+def _add_components(described: dict[str, Any], other: dict[str, Any]) -> None:
+    """Add the components that are named in `described` and stand in `other` only."""
+    named = [described]
+    while named:
+        for reference in _references(named.pop()):
+            _, components, kind, name = reference.split("/")
+            of_kind = described[components].setdefault(kind, {})
+            if name not in of_kind:
+                of_kind[name] = other[components][kind][name]
+                named.append(of_kind[name])
+
+
+def _references(part: Any) -> Iterator[str]:  # noqa: ANN401 - any part of a document
+    if isinstance(part, dict):
+        if "$ref" in part:
+            yield part["$ref"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from _references(inner)
+
+
+def _read(source: Path) -> dict[str, Any]:
     import yaml  # noqa: PLC0415 - 20 ms of every start for what is seldom asked for
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: 7 ms of the event loop instead of 40
-    read = yaml.load(SOURCE.read_text(encoding="utf-8"), loader)  # noqa: S506 - both are safe loaders
+    read = yaml.load(source.read_text(encoding="utf-8"), loader)  # noqa: S506 - both are safe loaders
     copied: dict[str, Any] = json.loads(json.dumps(read))  # an alias is the same object as its anchor
     return copied
 
@@ -131,7 +182,7 @@ def _granular(described: dict[str, Any], responses: dict[str, Any]) -> dict[str,
     by_status: dict[str, list[str]] = {}
     for status, response in responses.items():
         whole = resolved(described, response)
-        if PROBLEM not in whole["content"]:
+        if PROBLEM not in whole.get("content", ()):
             granular[status] = response
             continue
         for code in _codes(whole):

@@ -44,7 +44,7 @@ _QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 class JobPatterns:
-    """`GET /jobs/patterns`: failures that are alike, the slowest jobs, and where the time went, of the jobs that the parameters mean."""  # noqa: E501 - docs/routes.md has this sentence
+    """`GET /jobs/patterns`: failures that are alike, the slowest jobs, and where the time went."""
 
     def __init__(self, store: JobStore, authorization: Authorization, labels: Sequence[str]) -> None:
         """`labels`: by which people recognise jobs; by the first of them failures are told apart."""

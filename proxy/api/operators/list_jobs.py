@@ -29,7 +29,7 @@ _AT_ONCE: Final = 200
 
 
 class ListJobs:
-    """`GET /jobs`: the jobs that the parameters mean, page by page, with counts; with `Accept: application/x-ndjson`, all of them, one a line."""  # noqa: E501 - docs/routes.md has this sentence
+    """`GET /jobs`: the jobs that the parameters mean, page by page, with counts; or all of them, one a line."""
 
     def __init__(self, in_flight: InFlight, store: JobStore, authorization: Authorization) -> None:
         self._in_flight = in_flight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -17,18 +17,35 @@ from proxy.api.clients.answers import status_document
 from proxy.api.clients.idempotency_key import key_of
 from proxy.api.description.docs_page import DocsPage
 from proxy.api.description.html import prefers_html
-from proxy.api.description.openapi import PROBLEM, SOURCE, Description, document, operations, resolved
+from proxy.api.description.openapi import (
+    OPERATORS_SOURCE,
+    PROBLEM,
+    SOURCE,
+    Description,
+    document,
+    operations,
+    operators_document,
+    resolved,
+)
+from proxy.api.operators.job_filters import FILTERS
 from proxy.http import problems
 from shared.errors import Code, RequestError
 from shared.lifecycle import State, Submitted
-from shared.settings import load
+from shared.settings import Settings, load
 from tests.support.records import finished
 
 _BY_SETTINGS = [{}, {"GRANULAR_ERRORS": "true"}, {"API_KEYS": "secret-key"}, {"CALLBACK_PORT": "0"}]
 
 
+_KEYED = {"ADMIN_KEYS": "anna:act:0123456789abcdef"}
+
+
 def _documents() -> list[dict[str, Any]]:
     return [document(load(environ)) for environ in _BY_SETTINGS]
+
+
+def _all_documents() -> list[dict[str, Any]]:
+    return [*_documents(), operators_document(load({})), operators_document(load(_KEYED))]
 
 
 def _responses(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -45,7 +62,8 @@ def _responses(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
         ("501", "NotImplemented"),
         ("505", "HTTPVersionNotSupported"),
     ]:
-        yield status, described["components"]["responses"][name]
+        if name in described["components"]["responses"]:
+            yield status, described["components"]["responses"][name]
 
 
 def _contents(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -53,10 +71,10 @@ def _contents(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for part in [*(op["requestBody"] for op in operations(described) if "requestBody" in op)]:
         yield from part["content"].values()
     for _, response in _responses(described):
-        yield from response["content"].values()
+        yield from response.get("content", {}).values()
 
 
-@pytest.mark.parametrize("described", _documents())
+@pytest.mark.parametrize("described", _all_documents())
 def test_every_example_fits_its_schema(described: dict[str, Any]) -> None:
     """What the description shows is what the description allows."""
     seen = 0
@@ -67,7 +85,7 @@ def test_every_example_fits_its_schema(described: dict[str, Any]) -> None:
     assert seen > 60
 
 
-@pytest.mark.parametrize("described", _documents())
+@pytest.mark.parametrize("described", _all_documents())
 def test_every_answer_has_an_example(described: dict[str, Any]) -> None:
     """No response, and no request, is described without one."""
     assert all(content.get("examples") or content.get("example") for content in _contents(described))
@@ -88,11 +106,11 @@ def test_every_code_appears_with_its_status(described: dict[str, Any]) -> None:
     assert found == {str(code) for code in problems.TABLE} == {str(code) for code in Code}
 
 
-@pytest.mark.parametrize("described", _documents())
+@pytest.mark.parametrize("described", _all_documents())
 def test_a_problem_comes_with_the_headers_that_it_is_sent_with(described: dict[str, Any]) -> None:
     """`Job-Id`, `Retry-After` and `WWW-Authenticate` are described where an answer has them."""
     for _, response in _responses(described):
-        for code, example in response["content"].get(PROBLEM, {"examples": {}})["examples"].items():
+        for code, example in response.get("content", {}).get(PROBLEM, {"examples": {}})["examples"].items():
             made = problems.make(Code(code), "because", job_id=example["value"]["job_id"])
             sent = {name for name, _ in made.headers}
             assert sent <= {name.lower().encode() for name in response.get("headers", {})}, code
@@ -130,17 +148,17 @@ def test_every_schema_is_an_object() -> None:
         for value in part if isinstance(part, list) else ():
             yield from schemas(value)
 
-    found = list(schemas(document(load({}))))
-    assert len(found) > 80
+    found = [schema for described in _all_documents() for schema in schemas(described)]
+    assert len(found) > 200
     assert all(isinstance(schema, dict) for schema in found)
 
 
 def test_the_file_is_read_in_the_same_way_with_and_without_libyaml() -> None:
     """PyYAML is built without it on some machines."""
-    described = document(load({}))
-    plain = yaml.safe_load(SOURCE.read_text(encoding="utf-8"))
-    assert list(described["paths"]) == list(plain["paths"])
-    assert described["components"]["schemas"] == plain["components"]["schemas"]
+    for described, source in [(document(load({})), SOURCE), (operators_document(load(_KEYED)), OPERATORS_SOURCE)]:
+        plain = yaml.safe_load(source.read_text(encoding="utf-8"))
+        assert list(described["paths"]) == list(plain["paths"])
+        assert described["components"]["schemas"].items() >= plain["components"]["schemas"].items()
 
 
 _PATTERN = document(load({}))["components"]["parameters"]["IdempotencyKey"]["schema"]["pattern"]
@@ -168,9 +186,10 @@ def test_the_pattern_of_a_key_has_the_length_that_is_taken(length: int, quoted: 
     assert _is_taken(key) is (re.search(_PATTERN, key) is not None) is (0 < length < 256)
 
 
-def test_operations_have_names_of_their_own() -> None:
+@pytest.mark.parametrize("described", _all_documents())
+def test_operations_have_names_of_their_own(described: dict[str, Any]) -> None:
     """No `operationId` is used twice."""
-    names = [operation["operationId"] for operation in operations(document(load({})))]
+    names = [operation["operationId"] for operation in operations(described)]
     assert len(names) == len(set(names))
 
 
@@ -192,9 +211,28 @@ def test_keys_are_asked_for_where_they_are_used() -> None:
     assert "secret-key" not in json.dumps(keyed)
 
 
-def test_the_page_shows_every_operation_and_every_code() -> None:
+def test_operators_are_asked_who_they_are_where_that_is_set() -> None:
+    """Every route but those without which nobody could log in; none at all where nobody is asked."""
+    plain, keyed = operators_document(load({})), operators_document(load(_KEYED))
+    assert not [it for it in (plain, *operations(plain)) if "security" in it]
+    assert keyed["security"]
+    named = {operation["operationId"] for operation in operations(keyed) if operation.get("security") == []}
+    assert named == {"logInForm", "logIn", "logOut", "file"}
+    assert "0123456789abcdef" not in json.dumps(keyed)
+
+
+def test_every_filter_of_jobs_is_described() -> None:
+    """In the order in which the code has them, and a label's besides."""
+    paths = operators_document(load({}))["paths"]
+    for path, more in [("/jobs", ["sort", "limit", "after", "counts"]), ("/jobs/patterns", ["bucket", "by"])]:
+        described = [parameter["name"] for parameter in paths[path]["get"]["parameters"]]
+        assert described == [*FILTERS, "labels", *more]
+
+
+@pytest.mark.parametrize("make", [document, operators_document])
+def test_the_page_shows_every_operation_and_every_code(make: Callable[[Settings], dict[str, Any]]) -> None:
     """The rendered page leaves nothing of the description out, and loads nothing."""
-    description = Description(load({}))
+    description = Description(lambda: make(load({})))
     page = DocsPage(description).body.decode()
     for operation in operations(description.document):
         assert f'id="{operation["operationId"]}"' in page
@@ -223,9 +261,9 @@ def test_a_browser_gets_html_and_a_program_json(accept: str, html: bool) -> None
     assert prefers_html({"headers": [(b"accept", accept.encode())]}) is html
 
 
-def test_every_path_parameter_is_described() -> None:
+@pytest.mark.parametrize("described", _all_documents())
+def test_every_path_parameter_is_described(described: dict[str, Any]) -> None:
     """What stands in braces in a path is a parameter of that path."""
-    described = document(load({}))
     for path, item in described["paths"].items():
         named = {resolved(described, parameter)["name"] for parameter in item.get("parameters", [])}
         assert named == set(re.findall(r"{(\w+)}", path)), path
