@@ -26,7 +26,8 @@ from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.job_server.callback_tokens import bytes_without_tokens
-from shared.job_server.verdict import Kind
+from shared.job_server.documents import kept_content_type
+from shared.job_server.verdict import Kind, Verdict
 from shared.lifecycle import Event, State
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from proxy.jobs.polling import Poller
     from proxy.jobs.recorder import Recorder
     from proxy.store.protocol import JobStore
-    from shared.job_server.verdict import Verdict
+    from shared.messages import Told
 
 __all__ = ["CallbackFate", "CallbackIntake"]
 
@@ -74,6 +75,8 @@ class _Called(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     body: bytes
     content_type: str
+    #: It is the answer to a question, and no callback.
+    asked: bool = False
 
 
 class CallbackIntake:
@@ -152,6 +155,17 @@ class CallbackIntake:
         self.counts[fate] += 1
         return fate
 
+    async def take_answer(self, hashed: bytes, told: Told) -> None:
+        """Take what the job server said of how a job ended that is not in flight here, when it was asked.
+
+        Raises:
+            StoreUnavailableError: it could not be recorded.
+            RequestError: the job was forgotten meanwhile.
+        """
+        verdict = Verdict(kind=Kind(told.kind), state=told.state, error=told.error)
+        content_type = kept_content_type(told.content_type)
+        await self._for_record(hashed, _Called(verdict=verdict, body=told.body, content_type=content_type, asked=True))
+
     async def _for_job(self, job: Job, called: _Called) -> CallbackFate:
         recorder, verdict = job.recorder, called.verdict
         if verdict.kind in _NOT_FINAL:
@@ -220,7 +234,7 @@ class CallbackIntake:
                 self._progress_elsewhere(record, verdict)
                 return CallbackFate.PROGRESS
             if record.callback is not None:
-                self._store.note(replace(record, duplicates=record.duplicates + 1))
+                self._again(record, called)
                 return CallbackFate.DUPLICATE
             late = record.state is State.FINISHED
             called_back = replace(
@@ -238,7 +252,7 @@ class CallbackIntake:
             try:
                 await asyncio.shield(stored)
             except TakenError as exc:  # another instance was faster
-                self._store.note(replace(exc.record, duplicates=exc.record.duplicates + 1))
+                self._again(exc.record, called)
                 return CallbackFate.DUPLICATE
             if not late:  # another instance runs the job
                 return CallbackFate.ACCEPTED
@@ -251,6 +265,10 @@ class CallbackIntake:
                 late=True,
             )
             return CallbackFate.LATE
+
+    def _again(self, record: Record, called: _Called) -> None:
+        if not called.asked:
+            self._store.note(replace(record, duplicates=record.duplicates + 1))
 
     def _progress_elsewhere(self, record: Record, verdict: Verdict) -> None:
         """Pass on that the job server has a job, and that there may be something to ask for."""

@@ -56,10 +56,10 @@ class ServedJobServer:
             return fill_quoted(self.profile.server.page, {"job_id": record.id, **record.outputs})
         return ""
 
-    def can_ask(self, job: Job) -> bool:
+    def can_ask(self, record: Record) -> bool:
         """Return whether how this job ended can be asked for now."""
         calls = [call for call in ("status", "result") if call in self._needs]
-        return bool(calls) and all(self._needs[call] <= job.recorder.record.outputs.keys() for call in calls)
+        return bool(calls) and all(self._needs[call] <= record.outputs.keys() for call in calls)
 
     def can_cancel(self, job: Job) -> bool:
         """Return whether the job server can be told now to end this job."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections import Counter
@@ -132,7 +133,7 @@ class Poller:
             notified = job.notified or self._was_notified_early(job, server)
             now = time.monotonic()
             due = schedule.next_at(now, _submitted_at(job), notified=notified)
-            if due is None or due > now or not server.can_ask(job):
+            if due is None or due > now or not server.can_ask(job.recorder.record):
                 wait_s = None if due is None else max(0.0, due - now) if due > now else _SOON_S
                 await _changed(job, wait_s)
                 continue
@@ -141,17 +142,21 @@ class Poller:
             self._take(job, told)
 
     async def ask_now(self, job: Job) -> Told:
-        """Ask about `job` because somebody wants to know; what is told is taken as if it had been asked by itself.
-
-        The kind of the answer is `unavailable` where there is nothing to ask by.
-        """
-        server = self.server_of(job)
-        if not server.can_ask(job):
-            lacking = "has not named the job yet" if server.can_be_asked else "has no call that tells how a job is"
-            return Told(job_id=job.id, call="outcome", kind="unavailable", error=f"the job server {lacking}", body=b"")
-        told = await self._ask(job, "outcome", min(job.deadline, time.monotonic() + _NOW_S))
+        """Ask about `job` because somebody wants to know; what is told is taken as if it had been asked by itself."""
+        told = await self.ask_about(job, job.deadline)
         self._take(job, told)
         return told
+
+    async def ask_about(self, job: Job, deadline: float = math.inf) -> Told:
+        """Ask about `job`, in flight or not, by `deadline` (monotonic seconds), but no longer than a person waits.
+
+        The kind of the answer is `unavailable` where there is nothing to ask by. Nothing is done with it.
+        """
+        server = self.server_of(job)
+        if not server.can_ask(job.recorder.record):
+            lacking = "has not named the job yet" if server.can_be_asked else "has no call that tells how a job is"
+            return Told(job_id=job.id, call="outcome", kind="unavailable", error=f"the job server {lacking}", body=b"")
+        return await self._ask(job, "outcome", min(deadline, time.monotonic() + _NOW_S))
 
     def _was_notified_early(self, job: Job, server: ServedJobServer) -> bool:
         output = server.profile.callback.correlate_with
@@ -164,7 +169,7 @@ class Poller:
         """Ask why a job failed whose callback says only that it did, and may be here before the names that takes."""
         until = time.monotonic() + _REASON_S
         server = self._job_servers.of(job.profile)
-        while not server.can_ask(job):
+        while not server.can_ask(job.recorder.record):
             left_s = until - time.monotonic()
             if left_s <= 0 or job.state is State.FINISHED:
                 return

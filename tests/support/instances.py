@@ -12,6 +12,7 @@ from proxy.jobs.elsewhere import Elsewhere
 from proxy.jobs.entrance import Entrance
 from proxy.jobs.headroom import Headroom
 from proxy.jobs.in_flight import InFlight
+from proxy.jobs.inquiry import Inquiry
 from proxy.jobs.job import Job, token_hash
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.polling import Poller
@@ -117,13 +118,21 @@ class Instance:
         #: Gets a callback to the jobs of this instance.
         self.here = LocalDelivery(self.in_flight)
         self.asker = StatedAsker()
-        self.poller = Poller(ServedJobServers([a_job_server(profile)]), self.asker)
+        served = ServedJobServers([a_job_server(profile)])
+        self.poller = Poller(served, self.asker)
         delivery: Delivery = self.here if peers is None else SharedDelivery(self.here, peers)
         self.callback_intake = CallbackIntake(self.in_flight, self.store, delivery, self.poller)
         self.elsewhere = Elsewhere(
             in_flight=self.in_flight, store=self.store, delivery=delivery, poller=self.poller, peers=peers
         )
         self.poller.was_called = self.callback_intake.note_name
+        self.inquiry = Inquiry(
+            in_flight=self.in_flight,
+            store=self.store,
+            job_servers=served,
+            poller=self.poller,
+            callback_intake=self.callback_intake,
+        )
         self.headroom = StatedHeadroom()
         self.notes = Notes()
         self.dispatcher = Dispatcher(

@@ -10,27 +10,25 @@ from shared.errors import Code, RequestError
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from proxy.jobs.in_flight import InFlight
-    from proxy.jobs.polling import Poller
+    from proxy.jobs.inquiry import Inquiry
 
 __all__ = ["AskJobServer"]
 
 
 class AskJobServer:
-    """`POST /jobs/<id>/ask`: ask the job server now about a job in flight here; an end that it tells of counts."""
+    """`POST /jobs/<id>/ask`: ask the job server now about a job; an end that it tells of counts."""
 
-    def __init__(self, in_flight: InFlight, poller: Poller) -> None:
-        self._in_flight = in_flight
-        self._poller = poller
+    def __init__(self, inquiry: Inquiry) -> None:
+        self._inquiry = inquiry
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with what the job server said.
 
         Raises:
-            RequestError: no such job is in flight at this instance.
+            RequestError: there is no such job.
+            StoreUnavailableError: it cannot be looked up now, or what was said cannot be recorded.
         """
-        job = self._in_flight.by_id(scope["path_params"]["id"])
-        if job is None:
-            raise RequestError(Code.NOT_FOUND, "no such job is in flight at this instance")
-        told = await self._poller.ask_now(job)
+        told = await self._inquiry.ask(scope["path_params"]["id"])
+        if told is None:
+            raise RequestError(Code.NOT_FOUND, "there is no such job, or it is no longer remembered")
         await send_json(scope, send, {"kind": str(told.kind), "state": told.state, "error": told.error})

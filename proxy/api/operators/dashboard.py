@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.inquiry import Inquiry
     from proxy.jobs.job_server import ServedJobServers
     from proxy.jobs.shown_bodies import ShownBodies
     from proxy.observe.history import History, PastJob
@@ -112,9 +113,11 @@ class FindJob:
         authorization: Authorization,
         bodies: ShownBodies,
         served: ServedJobServers,
+        inquiry: Inquiry,
     ) -> None:
         """`bodies`: how what went in and came out is shown, if it is."""
         self._served = served
+        self._inquiry = inquiry
         self._authorization = authorization
         self._bodies = bodies
         self._in_flight = in_flight
@@ -142,19 +145,19 @@ class FindJob:
             job = self._in_flight.by_id(record.id)
             past = None if job else self._history.by_id(record.id)
         if job is not None:
-            return in_flight(job, self._bodies) | self._there(job.recorder.record, is_here=True)
+            return in_flight(job, self._bodies) | self._there(job.recorder.record)
         if past is not None:
             return await self._past(past)
         if record is None:
             raise RequestError(Code.NOT_FOUND, "no job is called so, or it is no longer remembered")
         return on_record(record, self._bodies) | self._there(record)
 
-    def _there(self, record: Record | None, *, is_here: bool = False) -> dict[str, Any]:
-        """Return how people get at a job at the job server; `is_here`: it is in flight at this instance."""
+    def _there(self, record: Record | None) -> dict[str, Any]:
+        """Return how people get at a job at the job server."""
         if record is None:
             return {"can_ask": False, "remote_link": None}
-        server = self._served.of(record.profile)
-        return {"can_ask": is_here and server.can_be_asked, "remote_link": server.page_of(record) or None}
+        page = self._served.of(record.profile).page_of(record)
+        return {"can_ask": self._inquiry.can_ask(record), "remote_link": page or None}
 
     async def record(self, job_id: str) -> Record | None:
         """Return what the store has of a job. Raises StoreUnavailableError."""

@@ -59,3 +59,38 @@ async def test_a_job_whose_callback_came_while_nobody_was_there_is_asked_for(
         await eventually(lambda: bool(second.events_of("the job server was asked and told how a job ended")))
     assert len(stand_in.submissions) == 1
     assert stand_in.jobs[0].calls["status"] >= 1
+
+
+async def test_an_operator_asks_for_what_came_after_the_deadline(
+    client: ClientSession, aiohttp_server: AiohttpServer, tmp_path: Path
+) -> None:
+    """Its callback was lost, its client told that it took too long, the process is another: the result is found."""
+    profile = loader.load("ckanserviceprovider")
+    app = create_app(profile, duration_s=3)
+    server = await aiohttp_server(app)
+    settings = {
+        "PROFILE": "ckanserviceprovider",
+        "JOB_SERVER_URL": str(server.make_url("/")).rstrip("/"),
+        "JOURNAL": str(tmp_path / "jobs.sqlite3"),
+        "JOB_TIMEOUT": "2",
+        "WORKER_SPARES": "1",
+    }
+    sample = next(sample for sample in profile.sample if sample.kind == "job")
+    with ProxyProcess.started(**settings) as first:
+        body = sample.body.replace("{", '{"wish": "stand-in=lost", ', 1)
+        headers = {"Content-Type": "application/json"}
+        told = await fetch(client, "POST", first.queue_job, data=body, headers=headers)
+        assert (told.status, told.document["code"]) == (500, "deadline-exceeded"), told.body
+        job = f"jobs/{told.headers['Job-Id']}"
+    await eventually(lambda: app[STAND_IN].jobs[0].state == "succeeded")
+    with ProxyProcess.started(**settings) as second:
+        here = {"Origin": second.admin, "X-Requested-By": "dashboard"}
+        before = (await fetch(client, "GET", f"{second.admin}/{job}")).document
+        asked = await fetch(client, "POST", f"{second.admin}/{job}/ask", headers=here)
+        after = (await fetch(client, "GET", f"{second.admin}/{job}")).document
+        again = await fetch(client, "POST", f"{second.admin}/{job}/ask", headers=here)
+        result = await fetch(client, "GET", f"{second.url}/{job}/result")
+    assert (asked.status, asked.document["kind"]) == (200, "succeeded"), asked.body
+    assert [(it["can_ask"], it["late"]) for it in (before, after)] == [(True, False), (False, True)]
+    assert (again.document["kind"], result.status) == ("unavailable", 200)
+    assert len(app[STAND_IN].submissions) == 1

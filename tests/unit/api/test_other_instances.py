@@ -145,8 +145,8 @@ async def test_an_operator_stops_a_job_at_any_instance(pair: list[WholeApp]) -> 
     assert not here.parts.in_flight
 
 
-async def test_the_job_server_is_asked_now_where_the_job_is(pair: list[WholeApp]) -> None:
-    """Elsewhere nobody could say what was answered; and not for a page of another site."""
+async def test_the_job_server_is_asked_now_at_any_instance(pair: list[WholeApp]) -> None:
+    """But not for a page of another site, nor about what is no job."""
     here, _ = pair
     job = await here.waiting()
     headers = {"Host": "127.0.0.1", "Origin": "http://127.0.0.1", "X-Requested-By": "dashboard"}
@@ -154,8 +154,10 @@ async def test_the_job_server_is_asked_now_where_the_job_is(pair: list[WholeApp]
     answers = [await app.ask_admin("POST", f"/jobs/{job.id}/ask", headers=headers) for app in pair]
     foreign = await here.ask_admin("POST", f"/jobs/{job.id}/ask", headers=headers | {"Origin": "http://evil.example"})
 
-    assert [answer.status for answer in (*answers, foreign)] == [200, 404, 403]
-    assert answers[0].document["kind"] == "unavailable"
+    unknown = await here.ask_admin("POST", "/jobs/unknown/ask", headers=headers)
+
+    assert [answer.status for answer in (*answers, foreign, unknown)] == [200, 200, 403, 404]
+    assert [answer.document["kind"] for answer in answers] == ["unavailable"] * 2
 
 
 async def test_only_so_many_wait_for_jobs_elsewhere(pair: list[WholeApp], monkeypatch: pytest.MonkeyPatch) -> None:

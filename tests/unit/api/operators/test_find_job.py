@@ -88,7 +88,9 @@ async def test_a_job_leads_to_the_job_server_where_that_can_be_asked_or_looked_a
     """A job that is over is not asked about any more; one whose job server has no page leads nowhere."""
     instance = Instance(profile="replicate")
     served = ServedJobServers([a_job_server("replicate")])
-    find = FindJob(instance.in_flight, History(), instance.store, Authorization(()), ShownBodies(0, ()), served)
+    find = FindJob(
+        instance.in_flight, History(), instance.store, Authorization(()), ShownBodies(0, ()), served, instance.inquiry
+    )
     job = instance.submit()
     assert (await find.find(job.id)).items() >= {"can_ask": True, "remote_link": None}.items()
     instance.stepped.tell(job, *SUBMIT)

@@ -1,0 +1,94 @@
+"""Asking the job server about one job because a person wants to know: wherever the job is, and though it has ended.
+
+A job in flight here is asked about as it is by itself. Of any other the record has all that a call needs. An answer
+that says how it ended is recorded as a callback would be that came here: it ends a job of another instance, which is
+told, and is the late result of one that ended without any.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.jobs import log_lines
+from proxy.jobs.left_open import adopt
+from shared.job_server.verdict import Kind
+from shared.lifecycle import State, Submitted
+from shared.messages import Told
+
+if TYPE_CHECKING:
+    from proxy.jobs.callback_intake import CallbackIntake
+    from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.job_server import ServedJobServer, ServedJobServers
+    from proxy.jobs.polling import Poller
+    from proxy.store.protocol import JobStore
+    from proxy.store.record import Record
+
+__all__ = ["Inquiry"]
+
+
+class Inquiry:
+    """Asks about jobs by their ids."""
+
+    def __init__(
+        self,
+        *,
+        in_flight: InFlight,
+        store: JobStore,
+        job_servers: ServedJobServers,
+        poller: Poller,
+        callback_intake: CallbackIntake,
+    ) -> None:
+        """`callback_intake` takes what an answer says of a job that is not in flight here."""
+        self._in_flight = in_flight
+        self._store = store
+        self._job_servers = job_servers
+        self._poller = poller
+        self._callback_intake = callback_intake
+
+    def can_ask(self, record: Record) -> bool:
+        """Return whether there is a call that can tell more of a job than its record has."""
+        server = self._server_of(record)
+        if server is None or not server.can_be_asked:
+            return False
+        return record.state is not State.FINISHED or (not _reason_not_to_ask(record) and server.can_ask(record))
+
+    async def ask(self, job_id: str) -> Told | None:
+        """Return what the job server says of a job; None: there is no such job.
+
+        The kind is `unavailable` where there is nothing to ask, or nothing to ask by.
+
+        Raises:
+            StoreUnavailableError: the job cannot be looked up, or what was said cannot be recorded.
+            RequestError: it was forgotten meanwhile.
+        """
+        job = self._in_flight.by_id(job_id)
+        if job is not None:
+            return await self._poller.ask_now(job)
+        record = await self._store.by_id(job_id)
+        return None if record is None else await self._ask_by(record)
+
+    async def _ask_by(self, record: Record) -> Told:
+        reason = _reason_not_to_ask(record)
+        if not reason and self._server_of(record) is None:
+            reason = f"no job server with the profile {record.profile} is served here"
+        if reason:
+            return Told(job_id=record.id, call="outcome", kind="unavailable", error=reason, body=b"")
+        job = adopt(self._store, record)
+        told = await self._poller.ask_about(job)
+        if told.kind in {Kind.SUCCEEDED, Kind.FAILED}:
+            await self._callback_intake.take_answer(record.token_hash, told)
+            log_lines.job_event("info", "the job server was asked and told how a job ended", job, answer=told.kind)
+        return told
+
+    def _server_of(self, record: Record) -> ServedJobServer | None:
+        """Return the job server that was given a job; None: it is served no more, and no other one knows the job."""
+        return self._job_servers.by_name(record.profile) if record.profile else self._job_servers.first
+
+
+def _reason_not_to_ask(record: Record) -> str:
+    """Return why there is nothing to ask about a job; empty: there is."""
+    if record.callback is not None:
+        return "how the job ended is on record already"
+    if record.state is State.FINISHED and record.submitted is Submitted.NO:
+        return "the job server was not given the job"
+    return ""

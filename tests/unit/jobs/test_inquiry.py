@@ -1,0 +1,179 @@
+"""Asking the job server about a job because a person wants to know: here, at another instance, and after its end."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from msgspec.structs import replace
+
+from proxy.jobs.callback_intake import CallbackFate
+from proxy.jobs.job import Job
+from shared.errors import Code, StoreUnavailableError
+from shared.job_server.verdict import Kind
+from shared.lifecycle import State, Submitted
+from shared.messages import Told
+from shared.outcome import Failed, Succeeded
+from tests.support.instances import Cluster, Instance
+from tests.support.jumping_loop import nothing_moves
+from tests.support.runners import SUBMIT, Step
+
+BODY = b'{"status": "succeeded"}'
+#: What the calls of the profile need.
+NAMED = {"id": "1", "status_url": "http://job-server/1", "cancel_url": "http://job-server/1/cancel"}
+
+
+def said(kind: str, body: bytes = BODY, error: str = "") -> Told:
+    """An answer of the job server."""
+    return Told(job_id="", call="", kind=kind, state="processing", error=error, body=body)
+
+
+async def begun(at: Instance, *steps: Step) -> Job:
+    """A job that has come so far, and that the job server has named."""
+    job = at.submit()
+    await nothing_moves()
+    at.stepped.tell(job, *steps)
+    job.learn(NAMED)
+    await nothing_moves()
+    return job
+
+
+async def overdue(at: Instance, *steps: Step) -> Job:
+    """A job whose client was told that it took too long."""
+    job = await begun(at, *(steps or SUBMIT))
+    at.stepped.tell(job, Code.DEADLINE_EXCEEDED)
+    assert isinstance(await job.outcome, Failed)
+    await nothing_moves()
+    assert at.in_flight.by_id(job.id) is None
+    return job
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """Two instances, whose job server can be asked."""
+    return Cluster(2, profile="replicate")
+
+
+async def test_a_job_of_another_instance_is_asked_about_and_ended(cluster: Cluster) -> None:
+    """What the answer says is recorded from here, and ends the job where it is."""
+    here, there = cluster.instances
+    job = await begun(here, *SUBMIT)
+    there.asker.answers = [said(Kind.PROGRESS), said(Kind.SUCCEEDED)]
+
+    first = await there.inquiry.ask(job.id)
+    assert first is not None
+    assert first.kind == Kind.PROGRESS
+    assert not job.outcome.done()
+    await there.inquiry.ask(job.id)
+
+    assert await job.outcome == Succeeded(body=BODY)
+    assert [call for _, call, _ in there.asker.asked] == ["outcome"] * 2
+    assert here.asker.asked == []
+    record = await here.store.by_id(job.id)
+    assert record is not None
+    assert (record.state, record.late, record.duplicates) == (State.FINISHED, False, 0)
+
+
+async def test_a_job_that_ended_without_a_callback_gets_its_late_result() -> None:
+    """Whoever asks for it from then on gets the result; its client had been told otherwise, which stays on record."""
+    instance = Instance(profile="replicate")
+    job = await overdue(instance)
+    instance.asker.answers = [said(Kind.SUCCEEDED)]
+    before = await instance.store.by_id(job.id)
+    assert before is not None
+    assert instance.inquiry.can_ask(before)
+
+    await instance.inquiry.ask(job.id)
+
+    record = await instance.store.by_id(job.id)
+    assert record is not None
+    assert (record.outcome, record.late) == (Succeeded(body=BODY), True)
+    assert record.failure is not None
+    assert not instance.inquiry.can_ask(record)
+    assert instance.callback_intake.counts[CallbackFate.LATE] == 0, "no callback came"
+    _, _, deadline = instance.asker.asked[-1]
+    assert deadline > time.monotonic(), "though the job's own is over"
+
+
+async def test_it_may_have_failed_there(cluster: Cluster) -> None:
+    """With the job server's reason."""
+    here, there = cluster.instances
+    job = await overdue(here, *SUBMIT[:-1])
+    there.asker.answers = [said(Kind.FAILED, error="out of memory")]
+
+    await there.inquiry.ask(job.id)
+
+    record = await here.store.by_id(job.id)
+    assert record is not None
+    assert (record.says_failed, record.error, record.submitted) == (True, "out of memory", Submitted.YES)
+
+
+async def test_a_callback_that_comes_while_it_is_asked_counts_once(cluster: Cluster) -> None:
+    """The answer is no second callback."""
+    here, there = cluster.instances
+    job = await overdue(here)
+    there.asker.answers = [said(Kind.SUCCEEDED, body=b'{"status": "other"}')]
+    asking = there.poller.ask_about
+
+    async def called_back_meanwhile(job: Job) -> Told:
+        assert await here.call_back(job_here, BODY) is CallbackFate.LATE
+        return await asking(job)
+
+    job_here = job
+    there.poller.ask_about = called_back_meanwhile  # type: ignore[method-assign,assignment]
+    await there.inquiry.ask(job.id)
+
+    record = await here.store.by_id(job.id)
+    assert record is not None
+    assert (record.callback, record.duplicates) == (BODY, 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"callback": BODY}, "on record already"),
+        ({"failure": Failed(code=Code.NO_WORKER, detail="", submitted=Submitted.NO)}, "was not given the job"),
+        ({"profile": "gone"}, "gone"),
+        ({"outputs": {}}, "not named the job"),
+    ],
+)
+async def test_what_cannot_tell_more_is_not_asked(changed: dict[str, object], reason: str) -> None:
+    """It says why; and the page shows no button."""
+    instance = Instance(profile="replicate")
+    job = await overdue(instance)
+    record = await instance.store.by_id(job.id)
+    assert record is not None
+    other = replace(record, **changed)
+    await instance.store.put(other)
+
+    told = await instance.inquiry.ask(job.id)
+
+    assert told is not None
+    assert told.kind == "unavailable"
+    assert reason in told.error
+    assert "outcome" not in [call for _, call, _ in instance.asker.asked]
+    assert not instance.inquiry.can_ask(other)
+
+
+async def test_there_is_nothing_to_ask_of_a_profile_without_calls() -> None:
+    """Nor of what is no job."""
+    instance = Instance()
+    job = instance.submit()
+    assert not instance.inquiry.can_ask(job.recorder.record)
+    assert await instance.inquiry.ask("unknown") is None
+
+
+async def test_what_cannot_be_recorded_is_said() -> None:
+    """Whoever asks is told that it does not count yet."""
+    instance = Instance(profile="replicate")
+    job = await overdue(instance)
+    instance.asker.answers = [said(Kind.SUCCEEDED)]
+    asking = instance.poller.ask_about
+
+    async def away_meanwhile(job: Job) -> Told:
+        instance.store.failing = True
+        return await asking(job)
+
+    instance.poller.ask_about = away_meanwhile  # type: ignore[method-assign,assignment]
+    with pytest.raises(StoreUnavailableError):
+        await instance.inquiry.ask(job.id)
