@@ -114,16 +114,24 @@ class CallbackRoute:
         """Take a callback that says itself which job it is for."""
         try:
             received = await self._receive(scope, receive, server, {})
+            name = self._named(server, received)
         except (RequestError, AdmissionError):
             self.counts[CallbackFate.REFUSED] += 1
             raise
-        hashed = await self._hash_of_job(server, server.callbacks.correlation(received))
+        hashed = await self._hash_of_job(server, name)
         if hashed is None:
             self.counts[CallbackFate.UNKNOWN] += 1
             answer = _NOBODYS
         else:
             answer = _ANSWERS[await self._callback_intake.take(hashed, *self._read(server, received))]
         await send_response(scope, send, 200, answer, b"application/json")
+
+    def _named(self, server: ServedJobServer, received: Received) -> str:
+        """Return what a callback says that its job is called; empty if nothing. Raises RequestError."""
+        try:
+            return server.callbacks.correlation(received)
+        except StrictJSONError as exc:
+            raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
 
     async def _hash_of_job(self, server: ServedJobServer, name: str) -> bytes | None:
         """Return what the token of the job is known by that a callback names, if it is one of ours."""

@@ -188,10 +188,12 @@ def _problem_of(exc: Exception, scope: Scope, documentation: str) -> problems.Pr
 def _fate(exc: Exception, scope: Scope) -> Submitted:
     """Return what a refused request may say of the job that it is about.
 
-    A refused request that brings a job has submitted nothing. But one that names a job by its id or its callback token,
-    or brings a key under which an earlier request may have begun a job, is about a job whose fate nobody has looked up.
+    A refused request that brings a job has submitted nothing. But one that asks for a job, by its id, callback token or
+    message, or that brings a key under which an earlier request may have begun a job, is about a job whose fate nobody
+    has looked up. So may one at no route be, as its path may be that of a job misspelt, unless it brings a job.
     """
-    if "/jobs/" in scope["path"] or "/callback/" in scope["path"]:
+    about_a_job = "/jobs" in scope["path"] or "/callback" in scope["path"]
+    if about_a_job or scope.get("method") != "POST":
         return Submitted.UNKNOWN
     has_key = any(name == b"idempotency-key" for name, _ in scope["headers"])
     known = isinstance(exc, RequestError | AdmissionError) and exc.fate_known

@@ -72,7 +72,8 @@ class Keys:
                 with contextlib.suppress(TakenError):
                     return await begin(), False
         except AdmissionError as exc:
-            exc.fate_known = True  # the key was looked up: no job is, or may be, at the job server
+            # The key was looked up: no job is, or may be, at the job server, unless one is no longer remembered.
+            exc.fate_known = not self._store.may_have_lost()
             raise
         finally:
             del self._searches[key]

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -246,7 +247,7 @@ async def _open_store(settings: Settings, journal: JournalFile | None) -> tuple[
         )
         return shared, shared
     if journal is None:
-        return MemoryStore(settings.result_ttl), None
+        return MemoryStore(settings.result_ttl, lost_before=time.time()), None
     from proxy.store.journal.journal import Journal  # noqa: PLC0415 - with SQLite; only for who uses it
 
     return Journal(journal, ttl_s=settings.result_ttl, max_bytes=settings.journal_max_bytes), None

@@ -171,8 +171,10 @@ class MessageJobs:
             found = await self._begin(message, read.request, until)
             on_begun()
         except RequestError as exc:
-            # Another message may have begun a job under the same name.
-            submitted = Submitted.UNKNOWN if message.has_name and not exc.fate_known else Submitted.NO
+            # Another message may have begun a job under the same name; or an earlier delivery, before the settings
+            # were others.
+            may_have_begun = message.has_name or message.receives > 1
+            submitted = Submitted.UNKNOWN if may_have_begun and not exc.fate_known else Submitted.NO
             await self._refuse(message, exc.code, exc.detail, submitted, until)
             return
         except AdmissionError as exc:
@@ -254,13 +256,15 @@ class MessageJobs:
             await asyncio.sleep(_LOOK_S)
 
     async def _may_be_forgotten(self, message: Message, request: JobRequest) -> bool:
-        age_s = self._clock() - message.sent_at
-        if message.receives <= 1 or age_s <= self._result_ttl_s - _FORGOTTEN_MARGIN_S or request.key is None:
+        if message.receives <= 1 or request.key is None:
+            return False
+        is_old = self._clock() - message.sent_at > self._result_ttl_s - _FORGOTTEN_MARGIN_S
+        if not is_old and not self._store.may_have_lost(message.sent_at):
             return False
         found = await self._entrance.find(request.key)
         if found is None:
             return True
-        if isinstance(found, Job) or found.finished_at is None or found.submitted is Submitted.NO:
+        if not is_old or isinstance(found, Job) or found.finished_at is None or found.submitted is Submitted.NO:
             return False
         return self._clock() > found.finished_at + self._result_ttl_s - _ROOM_S  # it may be forgotten before it is read
 

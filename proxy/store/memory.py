@@ -39,12 +39,19 @@ class MemoryStore:
     trouble = ""
 
     def __init__(
-        self, ttl_s: float, max_bytes: int = _MAX_BYTES, *, clock: Callable[[], float] = time.monotonic
+        self,
+        ttl_s: float,
+        max_bytes: int = _MAX_BYTES,
+        *,
+        lost_before: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`lost_before`: until when, in Unix seconds, others may have had jobs that nobody remembers."""
         self._ttl_s = ttl_s
         self._max_bytes = max_bytes
         self._clock = clock
         self._bytes = 0
+        self._lost_before = lost_before
         self._open: dict[str, Record] = {}
         #: id -> when it expires, and the job; in order of expiry.
         self._finished: OrderedDict[str, tuple[float, Record]] = OrderedDict()
@@ -153,6 +160,10 @@ class MemoryStore:
         """See `JobStore.ended`."""
         return await polled_end(self.by_id, job_id)
 
+    def may_have_lost(self, since: float = 0.0) -> bool:
+        """See `JobStore.may_have_lost`."""
+        return self._lost_before > max(since, time.time() - self._ttl_s)
+
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`: there never is an earlier process."""
         return []
@@ -205,6 +216,8 @@ class MemoryStore:
             if expiry > now and self._bytes <= self._max_bytes:
                 return
             del self._finished[job_id]
+            if expiry > now:
+                self._lost_before = max(self._lost_before, record.finished_at or 0.0)
             self._bytes -= record.size_bytes
             del self._by_token[record.token_hash]
             if self._by_beginning.get(record.beginning) == job_id:

@@ -162,6 +162,13 @@ class JobStore(Protocol):
         """
         ...
 
+    def may_have_lost(self, since: float = 0.0) -> bool:
+        """Return whether a job may be missing that ended after `since` (Unix seconds) and whose time is not over.
+
+        It was forgotten for want of room; or an earlier journal, or an earlier process, had it.
+        """
+        ...
+
     async def unfinished(self) -> list[Record]:
         """Return the jobs that an earlier process left open; none where instances take over from one another."""
         ...

@@ -66,6 +66,7 @@ class Replies:
         self._accepted = frozenset(submit.accepted)
         self._busy = None if submit.busy is None else frozenset(submit.busy)
         self._rejected = compile_expression(submit.rejected) if submit.rejected else None
+        self._rejected_by_body = "body" in submit.rejected
         self._error = compile_expression(submit.error)
         self._running = frozenset(submit.running)
         self._reader = Reader(submit, submit.outputs)
@@ -79,10 +80,9 @@ class Replies:
 
         `retry_after` is whether the reply has a Retry-After that can be read.
         """
-        is_success = 200 <= status < 300  # noqa: PLR2004 - HTTP's own
-        if status in self._accepted or (is_success and not self._accepted):
+        if status in self._accepted or (_is_success(status) and not self._accepted):
             return None
-        if is_success:
+        if _is_success(status):
             return Reply(
                 kind=ReplyKind.BAD, detail=f"the job server answered {status}, which its profile does not have"
             )
@@ -97,16 +97,24 @@ class Replies:
         if not self._is_read:
             return _RUNNING
         document: Any = None
+        unread = ""
         try:
             document = strict_json.loads(body)
         except StrictJSONError as exc:
+            unread = f"is not JSON: {exc}"
             if self._running:
-                return _bad(f"is not JSON: {exc}")
-        seen = {"status": status, "body": document}
+                return _bad(unread)
+        seen: dict[str, Any] = {"status": status, "body": document}
         if not self._only_body:
             seen["headers"] = {name.lower(): value for name, value in headers.items()}
         if self._rejected is not None and is_true(self._rejected(seen)):
+            if unread and self._rejected_by_body and _is_success(status):
+                return _bad(unread)  # what could not be read refuses nothing: half a reply, a gateway's page
             return Reply(kind=ReplyKind.REFUSED, detail=_refusal(status, error_text(self._error(seen))))
+        return self._taken(seen, headers, body)
+
+    def _taken(self, seen: dict[str, Any], headers: Mapping[str, str], body: bytes) -> Reply:
+        """Return what a reply says that does not refuse the job."""
         verdict = self._reader.read(seen, body)
         if verdict.kind is not Kind.PROGRESS:
             content_type = headers.get("content-type") or headers.get("Content-Type", "")
@@ -114,7 +122,7 @@ class Replies:
                 kind=ReplyKind.FINAL, outputs=verdict.outputs, verdict=verdict, content_type=content_type, body=body
             )
         if self._running and verdict.state not in self._running:
-            is_object = isinstance(document, dict)
+            is_object = isinstance(seen["body"], dict)
             return _bad("does not say that the job is running" if is_object else "is not a JSON object")
         return Reply(kind=ReplyKind.RUNNING, outputs=verdict.outputs)
 
@@ -124,6 +132,10 @@ class Replies:
         return status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and retry_after)
 
 
+def _is_success(status: int) -> bool:
+    return 200 <= status < 300  # noqa: PLR2004 - HTTP's own
+
+
 def status_in(detail: str) -> int | None:
     """Return the status that the job server answered, where the words of a failure say so."""
     found = _STATUS.search(detail)
@@ -131,8 +143,9 @@ def status_in(detail: str) -> int | None:
 
 
 def _refusal(status: int, reason: str) -> str:
-    is_success = 200 <= status < 300  # noqa: PLR2004 - HTTP's own
-    said = "the job server's reply says that the job was refused" if is_success else f"the job server answered {status}"
+    said = f"the job server answered {status}"
+    if _is_success(status):
+        said = "the job server's reply says that the job was refused"
     return f"{said}: {reason}" if reason else said
 
 

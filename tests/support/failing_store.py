@@ -26,7 +26,7 @@ class FailingStore:
 
     def __init__(self, memory: JobStore | None = None) -> None:
         """`memory`: what really remembers; several of these may share one."""
-        self._memory = memory or MemoryStore(3600)
+        self.memory = memory or MemoryStore(3600)
         self._failing = False
         self._answers = asyncio.Event()
         self._answers.set()
@@ -53,7 +53,7 @@ class FailingStore:
         if not failing:
             kept, self._kept = self._kept, []
             for record in kept:
-                self._memory.put(record, keep=True)
+                self.memory.put(record, keep=True)
 
     @property
     def hanging(self) -> bool:
@@ -108,82 +108,86 @@ class FailingStore:
         elif self._failing:
             self._kept.append(record)
         else:
-            self._memory.note(record)
+            self.memory.note(record)
 
     async def by_id(self, job_id: str) -> Record | None:
         """Find a job, or fail."""
         await self._ask()
-        return await self._memory.by_id(job_id)
+        return await self.memory.by_id(job_id)
 
     async def by_token(self, hashed: bytes) -> Record | None:
         """Find a job, or fail."""
         await self._ask()
-        return await self._memory.by_token(hashed)
+        return await self.memory.by_token(hashed)
 
     async def by_key(self, key: bytes) -> Record | None:
         """Find a job, or fail."""
         await self._ask()
-        return await self._memory.by_key(key)
+        return await self.memory.by_key(key)
 
     async def by_beginning(self, beginning: str) -> Record | None:
         """Find a job, or fail."""
         await self._ask()
-        return await self._memory.by_beginning(beginning)
+        return await self.memory.by_beginning(beginning)
 
     async def by_name(self, text: str) -> Record | None:
         """Find a job, or fail."""
         await self._ask()
-        return await self._memory.by_name(text)
+        return await self.memory.by_name(text)
 
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
     ) -> JobPage:
         """List jobs, or fail."""
         await self._ask()
-        return await self._memory.jobs(query, sort=sort, limit=limit, after=after, limits=limits)
+        return await self.memory.jobs(query, sort=sort, limit=limit, after=after, limits=limits)
 
     async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
         """Count jobs, or fail."""
         await self._ask()
-        return await self._memory.counts(query, limits=limits)
+        return await self.memory.counts(query, limits=limits)
 
     async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
         """See `JobStore.patterns`."""
         await self._ask()
-        return await self._memory.patterns(query, grid, label, limits=limits)
+        return await self.memory.patterns(query, grid, label, limits=limits)
 
     async def ended(self, job_id: str) -> Record:
         """Wait for the end of a job, for as long as nothing can be found as well."""
         return await polled_end(self.by_id, job_id)
 
+    def may_have_lost(self, since: float = 0.0) -> bool:
+        """See `JobStore.may_have_lost`."""
+        return self.memory.may_have_lost(since)
+
     async def unfinished(self) -> list[Record]:
         """Return the jobs that were left open."""
         await self._ask()
-        return await self._memory.unfinished()
+        return await self.memory.unfinished()
 
     async def last_failures(self, limit: int) -> list[Record]:
         """Return the last failures, or fail."""
         await self._ask()
-        return await self._memory.last_failures(limit)
+        return await self.memory.last_failures(limit)
 
     @property
     def kind(self) -> str:
         """That of what really remembers."""
-        return self._memory.kind
+        return self.memory.kind
 
     async def about(self) -> About:
         """Return what is said of it, or fail."""
         await self._ask()
-        return await self._memory.about()
+        return await self.memory.about()
 
     def enter(self, deed: Deed) -> None:
         """Keep it."""
-        self._memory.enter(deed)
+        self.memory.enter(deed)
 
     async def deeds(self, limit: int, before: int | None) -> list[Deed]:
         """Return what was kept, or fail."""
         await self._ask()
-        return await self._memory.deeds(limit, before)
+        return await self.memory.deeds(limit, before)
 
     async def close(self) -> None:
         """Do nothing."""
@@ -197,9 +201,9 @@ class FailingStore:
     def _put(self, record: Record, *, keep: bool, done: asyncio.Future[None]) -> None:
         refusal: BaseException | None = StoreUnavailableError(_FULL)
         if self.loses_answers:
-            self._memory.put(record, keep=keep)
+            self.memory.put(record, keep=keep)
         elif not self._failing:
-            refusal = self._memory.put(record, keep=keep).exception()  # what remembers does it at once
+            refusal = self.memory.put(record, keep=keep).exception()  # what remembers does it at once
         elif keep:
             self._kept.append(record)
         if done.done():  # nobody waits any more

@@ -38,7 +38,12 @@ class WholeApp:
     """What `create_app` makes, with a second `Runner` and a store that fails on request."""
 
     def __init__(
-        self, patch: pytest.MonkeyPatch, store: FailingStore | None = None, peers: Peers | None = None, **variables: str
+        self,
+        patch: pytest.MonkeyPatch,
+        store: FailingStore | None = None,
+        peers: Peers | None = None,
+        job_server: JobServer | None = None,
+        **variables: str,
     ) -> None:
         """`variables`: settings, as the environment has them; `peers`: those that share the store."""
         self.stepped = SteppedRunner()
@@ -58,7 +63,7 @@ class WholeApp:
         patch.setattr("proxy.run.wiring_core.Headroom", lambda: self.headroom)
         self.parts = create_app(
             settings.load(variables),
-            [JobServer(url="http://job-server/start", profile=load("spreedly"))],
+            [job_server or JobServer(url="http://job-server/start", profile=load("spreedly"))],
             pool=cast("Any", self.pool),
             store=self.store,
             callback_url="http://proxy/callback",

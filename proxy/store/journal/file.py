@@ -11,6 +11,7 @@ consistent either way.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 import threading
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.store.deeds import KEPT, KEPT_MINOR, Deed
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES, ids_called, names_called
 from proxy.store.journal.opening import check_sqlite, connect, is_no_room, lock, words_of
-from proxy.store.journal.origin import is_copy, leave_mark
+from proxy.store.journal.origin import is_copy, leave_mark, lost_before, note_lost
 from proxy.store.journal.place import Place
 from proxy.store.journal.reserve import Reserve
 from proxy.store.journal.rows import COLUMNS, put_statement, record_of, row_of
@@ -56,6 +57,11 @@ _FAILED: Final = (
 )
 _EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)"
 
+#: When the last of those that finished first did so.
+_EVICTED: Final = (
+    "SELECT max(finished_at) FROM "
+    "(SELECT finished_at FROM jobs WHERE finished_at IS NOT NULL ORDER BY finished_at LIMIT ?)"
+)
 _OLDEST: Final = "SELECT min(finished_at) FROM jobs WHERE finished_at >= ?"
 #: What operators did.
 _DEED: Final = ("id", "at", "what", "who", "via", "peer", "instance", "of", "outcome", "detail")
@@ -99,6 +105,8 @@ class JournalFile:
         self.is_open = True
         #: Whether it is an earlier copy of what was written last.
         self.is_copy = False
+        #: Until when jobs ended that may be missing though their time is not over, in Unix seconds. Read by others.
+        self.lost_before = 0.0
         self._keeps_mark = upgrade
         if upgrade:
             self._look_at_origin()
@@ -117,6 +125,7 @@ class JournalFile:
     def _look_at_origin(self) -> None:
         try:
             self.is_copy = is_copy(self._db, self.path)
+            self.lost_before = lost_before(self._db)
         except sqlite3.Error as exc:
             self._db.close()
             os.close(self._lock)
@@ -164,7 +173,7 @@ class JournalFile:
     def probe(self) -> None:
         """Write something that nobody reads, to see whether that is possible."""
         with self._transaction():
-            self._db.execute("UPDATE probe SET times = times + 1")
+            self._db.execute("UPDATE probe SET times = times + 1 WHERE n = 1")
 
     def used_bytes(self) -> int:
         """Return how much of the file holds something."""
@@ -232,6 +241,15 @@ class JournalFile:
         """Forget jobs that finished before that Unix time, the oldest first; return how many."""
         with self._transaction():
             return self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
+
+    def evict(self, at_most: int) -> int:
+        """Forget the jobs that finished first, whose time is not over; return how many."""
+        with self._transaction(explicit=True):
+            (ended_at,) = self._db.execute(_EVICTED, (at_most,)).fetchone()
+            if ended_at is None:
+                return 0
+            self.lost_before = note_lost(self._db, ended_at)
+            return self._db.execute(_EXPIRED, (math.inf, at_most)).rowcount
 
     def shrink(self, *, all_of_it: bool = False) -> bool:
         """Give a little of the free space back, if there is much, or any; return whether that was so.

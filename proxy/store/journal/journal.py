@@ -77,6 +77,7 @@ class Journal:
         A finished job is remembered for `ttl_s` seconds, unless the file grows beyond `max_bytes`: then the oldest go.
         """
         self._loop = asyncio.get_running_loop()
+        self._file = file
         self._path = str(file.path)
         self._ttl_s = ttl_s
         self._reader = JournalReader(file.path)
@@ -109,6 +110,10 @@ class Journal:
             log.event(
                 "warning", "the journal is an earlier copy; its open jobs may have been submitted", file=self._path
             )
+
+    def may_have_lost(self, since: float = 0.0) -> bool:
+        """See `JobStore.may_have_lost`."""
+        return self._file.lost_before > max(since, time.time() - self._ttl_s)
 
     @property
     def trouble(self) -> str:

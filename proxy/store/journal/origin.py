@@ -6,22 +6,27 @@ is a copy, and what it does not know for certain is unknown. The mark of a start
 file: copies that were made since have the same mark, and are files of their own.
 
 A journal without a mark is new, or of a version that had none, or a copy of one such: nobody can tell, so what it does
-not know for certain is unknown as well.
+not know for certain is unknown as well. Where jobs may be missing, that they are not there says nothing: until when
+such jobs ended is noted too, as it is where jobs were forgotten for want of room.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
-__all__ = ["is_copy", "leave_mark"]
+__all__ = ["is_copy", "leave_mark", "lost_before", "note_lost"]
 
-#: In the table `probe`, beside the row that is written to see whether that is possible.
+#: In the table `probe`, beside the row that is written to see whether that is possible: the mark, and until when jobs
+#: ended that may be missing.
 _ROW: Final = 2
+_LOST_ROW: Final = 3
 _MARK_BITS: Final = 62
 _UNCERTAIN: Final = (
     "UPDATE jobs SET state = 'submitting', submitted = 'unknown' WHERE state IN ('accepted', 'assigned')"
@@ -42,7 +47,21 @@ def is_copy(db: sqlite3.Connection, path: Path) -> bool:
     if row is not None and beside in ([str(row[0])], [str(row[0]), _number(path)]):
         return False
     db.execute(_UNCERTAIN)
+    note_lost(db, time.time())
     return row is not None or bool(beside)
+
+
+def lost_before(db: sqlite3.Connection) -> float:
+    """Return until when, in Unix seconds, jobs ended that may be missing though their time is not over; 0: none is."""
+    row = db.execute("SELECT times FROM probe WHERE n = ?", (_LOST_ROW,)).fetchone()
+    return float(row[0]) if row is not None else 0.0
+
+
+def note_lost(db: sqlite3.Connection, ended_at: float) -> float:
+    """Note that jobs which ended until then may be missing; return until when others may as well."""
+    until = max(lost_before(db), math.ceil(ended_at))
+    db.execute("INSERT OR REPLACE INTO probe VALUES (?, ?)", (_LOST_ROW, int(until)))
+    return until
 
 
 def leave_mark(db: sqlite3.Connection, path: Path, *, at_end: bool = False) -> None:

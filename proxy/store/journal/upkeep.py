@@ -175,7 +175,8 @@ class Upkeep:
 
     def _forget(self) -> bool:
         """Forget jobs whose time is over; return whether there are more."""
-        forgotten, more = self._delete(self._clock() - self._ttl_s)
+        before = self._clock() - self._ttl_s
+        forgotten, more = self._delete(lambda: self._file.expire(before, _ROWS))
         self.expired += forgotten
         return more
 
@@ -185,17 +186,22 @@ class Upkeep:
         if over <= 0:
             self._tell_evicted()
             return False
-        forgotten, more = self._delete(math.inf, until_bytes=self.limit_bytes - self.limit_bytes // _SPARE_SHARE)
+        forgotten, more = self._delete(
+            lambda: self._file.evict(_ROWS), until_bytes=self.limit_bytes - self.limit_bytes // _SPARE_SHARE
+        )
         self.evicted += forgotten
         self._untold += forgotten
         self._tell_evicted()
         return more
 
-    def _delete(self, finished_before: float, *, until_bytes: int = 0) -> tuple[int, bool]:
-        """Delete finished jobs for a slice of time; return how many, and whether there are more."""
+    def _delete(self, delete: Callable[[], int], *, until_bytes: int = 0) -> tuple[int, bool]:
+        """Have finished jobs deleted for a slice of time; return how many, and whether there are more.
+
+        `delete` does so with some, and returns how many.
+        """
         count, end = 0, time.monotonic() + _SLICE_S
         while time.monotonic() < end:
-            deleted = self._file.expire(finished_before, _ROWS)
+            deleted = delete()
             count += deleted
             if deleted < _ROWS or (until_bytes and self._file.used_bytes() <= until_bytes):
                 self.checkpointer.wrote(count)

@@ -273,6 +273,11 @@ class PostgreSQLStore:
             if left:
                 self._waiting[job_id] = left
 
+    def may_have_lost(self, since: float = 0.0) -> bool:
+        """See `JobStore.may_have_lost`: nothing is forgotten before its time, and what was confirmed is kept."""
+        del since
+        return False
+
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`: what is left open is taken over after a lease."""
         return []

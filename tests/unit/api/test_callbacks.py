@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any, Final
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_token
 from shared.errors import Code
+from shared.job_server.loader import load
+from shared.worker_config import JobServer
 from tests.support.asgi import ask, request_scope, sent_by
 from tests.support.bad_json import BAD_VALUES
 from tests.support.http import Answer, problem
@@ -285,3 +288,15 @@ async def test_a_head_request_ends_nothing(app: WholeApp, job: Job) -> None:
 
     assert first["status"] == 200
     await nothing_moves()
+
+
+async def test_at_one_url_for_all_jobs_what_is_no_json_is_refused_where_nothing_else_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It names no job, and is the sender's mistake."""
+    profile = load("buildbot")
+    json_only = dataclasses.replace(profile, callback=dataclasses.replace(profile.callback, json_only=True))
+    app = WholeApp(monkeypatch, job_server=JobServer(url="http://job-server", profile=json_only))
+    answer = await app.ask("POST", profile.callback.path, body=b"{", headers=JSON_TYPE)
+    assert "not JSON" in problem(answer, Code.INVALID_REQUEST, 400)["detail"]
+    await app.close()

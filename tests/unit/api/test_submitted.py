@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -224,6 +225,13 @@ async def forgotten(app: App) -> Forgotten:
     return Forgotten(new_id(), new_token())
 
 
+async def forgotten_early(app: App) -> Forgotten:
+    """There was no room to remember it until its time is over, and the client still has its key."""
+    app.store.memory = MemoryStore(3600, lost_before=time.time())
+    app.key = {"Idempotency-Key": f"key-{new_id()}"}
+    return Forgotten(new_id(), new_token())
+
+
 MOMENTS: Final = (
     under_way, waiting, called_back, ending, succeeded, failed, overdue, lost, refused_and_run, a_bug, elsewhere,
     elsewhere_under_way, forgotten,
@@ -293,6 +301,7 @@ CIRCUMSTANCES: Final = (
 CASES: Final = (
     *itertools.product(MOMENTS, CIRCUMSTANCES),
     *itertools.product(PROVEN, (all_is_well,)),
+    *itertools.product((forgotten_early,), CIRCUMSTANCES[1:]),  # where all is well, the key begins another job
     *itertools.product((waiting, elsewhere, succeeded), (short_of_descriptors,)),
 )
 
@@ -346,7 +355,7 @@ def requests_about_a_job(app: App) -> Iterator[Request]:
             takes_body = method in {"POST", "PUT"} and method in (route.methods or ())
             for headers, body in WITH_BODY if takes_body else WITHOUT_BODY:
                 yield Request(app=listener, method=method, path=route.path, headers=HEADERS | dict(headers), body=body)
-    for path in ("/jobs/{id}/nowhere", "/callback/{token}/nowhere"):
+    for path in ("/jobs/{id}/nowhere", "/callback/{token}/nowhere", "/job/{id}/result", "/jobs?message={id}", "/{id}"):
         yield Request(app=app.parts.public, method="GET", path=path, headers=HEADERS, body=b"")
 
 

@@ -45,11 +45,11 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     return logged
 
 
-async def refused(exception: Exception, **options: Any) -> tuple[Answer, list[Code]]:
+async def refused(exception: Exception, method: str = "GET", **options: Any) -> tuple[Answer, list[Code]]:
     """Return the answer where `exception` is raised, and what was counted."""
     counted: list[Code] = []
     guard = Guard(Raising(exception), counted.append, **options)
-    return await ask(guard, "GET", "/somewhere"), counted
+    return await ask(guard, method, "/somewhere"), counted
 
 
 @pytest.mark.parametrize("code", Code)
@@ -63,7 +63,7 @@ async def test_a_refused_request_is_answered_with_its_code(code: Code) -> None:
 
 async def test_a_job_that_is_not_admitted_hears_when_to_come_again() -> None:
     """In whole seconds; nothing was submitted."""
-    answer, counted = await refused(AdmissionError(Code.OVERLOADED, "full", retry_after_s=7))
+    answer, counted = await refused(AdmissionError(Code.OVERLOADED, "full", retry_after_s=7), "POST")
 
     assert problem(answer, Code.OVERLOADED, 503, submitted="no")["detail"] == "full"
     assert (answer.headers["Retry-After"], counted) == ("7", [Code.OVERLOADED])

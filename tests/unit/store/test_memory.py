@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from proxy.store.memory import MemoryStore
 from tests.support.records import a_record, finished
 
@@ -19,6 +21,9 @@ async def test_the_oldest_finished_jobs_make_room_for_new_ones() -> None:
     kept = [await store.by_id(record.id) is not None for record in records]
     assert kept == [False] * 6 + [True] * 4
     assert await store.by_id(open_job.id) == open_job
+    assert store.may_have_lost()
+    assert store.may_have_lost((records[5].finished_at or 0.0) - 1)
+    assert not store.may_have_lost(records[5].finished_at or 0.0)
 
 
 async def test_time_is_taken_from_the_clock_that_was_given() -> None:
@@ -32,3 +37,11 @@ async def test_time_is_taken_from_the_clock_that_was_given() -> None:
     assert await store.by_id(record.id) == record
     now = 10.1
     assert await store.by_id(record.id) is None
+    assert not store.may_have_lost(), "its time was over"
+
+
+def test_what_an_earlier_process_had_may_be_lost_until_its_time_is_over() -> None:
+    """Nobody remembers it."""
+    assert MemoryStore(10, lost_before=time.time()).may_have_lost()
+    assert not MemoryStore(10, lost_before=time.time() - 11).may_have_lost()
+    assert not MemoryStore(10).may_have_lost()

@@ -29,7 +29,7 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
     """A front end with keys and a certificate."""
     settings = {"ADMIN_KEYS": f"lena:look:{_KEY}", "API_KEYS": "one,two", "TLS_CERTFILE": str(_PEM)}
     settings["TLS_KEYFILE"] = str(_PEM.with_name("key.pem"))
-    whole = WholeApp(monkeypatch, None, None, **settings)
+    whole = WholeApp(monkeypatch, None, None, None, **settings)
     whole.parts.house.given = given(settings)
     yield whole
     await whole.close()

@@ -97,6 +97,17 @@ def test_a_2xx_can_be_a_refusal(body: bytes, kind: ReplyKind) -> None:
     assert by_body(Submit(rejected="body.error || body.result == `null`"), body).kind is kind
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b'{"result": nu', b"<html>504</html>"])
+def test_what_cannot_be_read_refuses_nothing(body: bytes) -> None:
+    """Half a reply, or a gateway's page with status 200: the job may run. A status or a header may still refuse it."""
+    assert by_body(Submit(rejected="body.error || body.result == `null`"), body).kind is ReplyKind.BAD
+    assert by_body(Submit(rejected="headers.refused || body.error"), body).kind is ReplyKind.RUNNING
+    by_header = Replies(Submit(rejected="headers.refused"))
+    assert by_header.read(200, {"Refused": "yes"}, body).kind is ReplyKind.REFUSED
+    by_status = Replies(Submit(accepted=(200, 409), rejected="status != `200` || body.error"))
+    assert by_status.read(409, {}, body).kind is ReplyKind.REFUSED
+
+
 def test_a_refusal_says_why_and_a_4xx_need_not_be_one() -> None:
     """A job server that runs a job at once may say with a 400 that it failed."""
     submit = Submit(

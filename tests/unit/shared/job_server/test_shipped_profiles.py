@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections import Counter
 
@@ -10,6 +11,7 @@ import pytest
 
 from shared.job_server import loader
 from shared.job_server.profile import Profile, Sample
+from shared.job_server.replies import Replies, ReplyKind
 from shared.job_server.samples import problems_with
 
 PROFILES = [loader.load(name) for name in loader.shipped()]
@@ -46,6 +48,20 @@ def test_a_profile_is_complete(profile: Profile) -> None:
     found = {sample.expect for sample in profile.sample}
     assert found & {"succeeded", "ready"}
     assert "failed" in found
+
+
+#: Bodies that nobody can have meant as a refusal.
+_NOTHING_SAID = (b"", b"{", b"{}", b"[]", b"null", b'"x"', b"<html>Bad Gateway</html>")
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_only_what_says_so_is_a_refusal(profile: Profile) -> None:
+    """Of all else the job may run: `submitted: no` would have it run twice."""
+    replies = Replies(profile.submit)
+    for status, body in itertools.product([*range(200, 400), *range(500, 600)], _NOTHING_SAID):
+        reply = replies.read_status(status, retry_after=False) or replies.read(status, {}, body)
+        if status not in (profile.submit.busy or ()):
+            assert reply.kind not in {ReplyKind.REFUSED, ReplyKind.BUSY}, (status, body)
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -108,6 +109,34 @@ def test_of_a_journal_that_never_had_a_mark_nothing_is_said_not_to_be_submitted(
     assert is_copy is beside
     assert (job.id, job.state) == (queued.id, State.SUBMITTING)
     assert open_jobs(path) == (False, [job]), "it is the journal now"
+
+
+def test_a_write_that_nobody_reads_changes_no_mark(path: Path, queued: Record) -> None:
+    """Else a journal whose process died after trouble with its disk would be a copy."""
+    file = JournalFile(str(path))
+    file.probe()
+    crash(file)
+    assert open_jobs(path) == (False, [queued])
+
+
+def test_what_an_earlier_journal_or_the_newer_one_had_may_be_lost(path: Path) -> None:
+    """Where a journal is new, and where it is a copy; not where it goes on, however it came to its end."""
+    before = time.time()
+    with closing(JournalFile(str(path))) as file:
+        assert before <= file.lost_before <= time.time() + 1
+        first = file.lost_before
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE probe SET times = 1 WHERE n = 3")  # long ago
+        db.commit()
+    file = JournalFile(str(path))
+    assert file.lost_before == 1.0
+    crash(file)
+    with closing(JournalFile(str(path))) as file:
+        assert file.lost_before == 1.0
+    Path(f"{path}-mark").unlink()
+    with closing(JournalFile(str(path))) as file:
+        assert file.is_copy
+        assert file.lost_before >= first
 
 
 def test_one_that_takes_no_mark_is_a_copy_the_next_time(path: Path, queued: Record) -> None:

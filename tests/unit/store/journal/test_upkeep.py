@@ -57,7 +57,11 @@ async def test_at_its_limit_the_oldest_finished_jobs_are_forgotten(path: Path, l
     assert await journal.by_id(records[-1].id) == records[-1]
     assert await journal.by_id(still_open.id) == still_open
     assert said(lines, "finished jobs were forgotten before RESULT_TTL")
+    newest = begun + keeper.evicted - 1
+    assert journal.may_have_lost(newest - 1)
     await journal.close()
+    with closing(JournalFile(str(path))) as file:
+        assert newest <= file.lost_before, "the next process knows it too"
 
 
 def _finished_in(path: Path) -> int:

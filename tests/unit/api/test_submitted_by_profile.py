@@ -1,0 +1,154 @@
+"""With no shipped profile is `submitted: no` said of a job that its job server calls back about.
+
+Job servers differ in how they refuse a job, say that they are busy, and call back: with a thin notification, at one URL
+for all jobs, with a proof. Whatever it is, a callback for a job that seemed not to be submitted proves that it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import pytest
+
+from jobserver.stand_in.callbacks import proof
+from proxy.jobs.job import Job, new_id
+from shared.errors import Code
+from shared.job_server import loader
+from shared.job_server.profile import Profile, Sample
+from shared.lifecycle import Submitted
+from shared.outcome import Failed
+from shared.worker_config import JobServer
+from tests.support.http import Answer
+from tests.support.jumping_loop import nothing_moves
+from tests.support.runners import SUBMIT, Step
+from tests.support.whole_app import WholeApp
+
+PROFILES: Final = [loader.load(name) for name in loader.shipped()]
+SECRET: Final = "whsec_c2VjcmV0"
+#: What no job server says.
+BROKEN: Final = Sample(kind="callback", body="{", expect="refused")
+
+
+class App(WholeApp):
+    """A front end before one job server."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, profile: Profile) -> None:
+        self.profile = profile
+        self.secrets = dict.fromkeys(loader.secret_names(profile), SECRET)
+        server = JobServer(url="http://job-server", profile=profile, secrets=self.secrets)
+        super().__init__(patch, job_server=server)
+        #: The idempotency key of the newest job.
+        self.key = ""
+
+    async def posted(self, **headers: str) -> Answer:
+        """Post the job of the profile's sample."""
+        sample = next(one for one in self.profile.sample if one.kind == "job")
+        path = f"/queueJob/{self.profile.name}" + (f"/{sample.path}" if sample.path else "")
+        content_type = sample.headers.get("content-type", "application/json")
+        return await self.post(
+            sample.body.encode(), {"Content-Type": content_type, **headers, "Idempotency-Key": self.key}, path
+        )
+
+    async def begin(self, *steps: Step) -> Job:
+        """Begin a job and let it come so far."""
+        self.key = new_id()
+        posting = asyncio.create_task(self.posted(Prefer="respond-async"))
+        await nothing_moves()
+        job = self.job
+        self.stepped.tell(job, *steps)
+        assert (await posting).status == 202
+        await nothing_moves()
+        return job
+
+    async def called_back(self, job: Job, sample: Sample, *, forged: bool = False) -> Answer:
+        """Have the job server call back with a sample."""
+        values = {"callback_token": job.token, "job_id": job.id, **self.secrets}
+        body = sample.body.replace("TOKEN", job.token).encode()
+        headers = {"Content-Type": "application/json"} | {
+            name.title(): text.replace("TOKEN", job.token) for name, text in sample.headers.items()
+        }
+        path = self.profile.callback.path or f"/callback/{job.token}" + (f"/{sample.route}" if sample.route else "")
+        path += f"?{sample.query}" if sample.query else ""
+        headers |= {} if forged else proof(self.profile, body, values)
+        return await self.ask(sample.method, path, body=body, headers=headers)
+
+    async def said(self, job: Job) -> list[dict[str, Any]]:
+        """Return all that clients are told of the job, and would be of its key."""
+        answers = [await self.ask("GET", f"/jobs/{job.id}"), await self.ask("GET", f"/jobs/{job.id}/result")]
+        answers.append(await self.posted(Prefer="wait=0"))
+        answers.append(await self.ask("DELETE", f"/jobs/{job.id}"))
+        answers.append(await self.ask("GET", f"/jobs/{job.id}/result"))
+        return [json.loads(answer.body) for answer in answers if answer.status != 200 or b'"submitted"' in answer.body]
+
+
+@pytest.fixture(params=PROFILES, ids=lambda profile: profile.name)
+async def app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
+    """A front end for each profile."""
+    app = App(monkeypatch, request.param)
+    yield app
+    await app.close()
+
+
+def callbacks(profile: Profile) -> list[Sample]:
+    """Return what the job server of a profile calls back with, and something that it should not."""
+    return [*(sample for sample in profile.sample if sample.kind == "callback"), BROKEN]
+
+
+def names_its_job(profile: Profile, sample: Sample) -> bool:
+    """Return whether a callback says for which job it is that the job server has refused, as far as anybody knows.
+
+    At one URL for all jobs it is the callback that names it, by what only a reply that accepts it could have said.
+    """
+    if not profile.callback.path:
+        return True
+    return sample is not BROKEN and profile.callback.correlate_with == "callback_token"
+
+
+async def refused(app: App) -> Job:
+    """The job server has refused it, or was busy until there was no time left."""
+    job = await app.begin(*SUBMIT[:3], Step.REFUSE)
+    app.stepped.tell(job, Failed(code=Code.JOB_REJECTED, detail="because", submitted=Submitted.NO))
+    await job.outcome
+    return job
+
+
+async def busy(app: App) -> Job:
+    """The job server was busy, and will be asked again."""
+    return await app.begin(*SUBMIT[:3], Step.REFUSE)
+
+
+@pytest.mark.parametrize("moment", [refused, busy], ids=lambda function: function.__name__)
+async def test_a_callback_proves_that_the_job_server_has_the_job(
+    app: App, moment: Callable[[App], Awaitable[Job]]
+) -> None:
+    """Of each kind that there is; a result or not, and also one that cannot be read."""
+    for number, sample in enumerate(callbacks(app.profile)):
+        job = await moment(app)
+        assert job.submitted is Submitted.NO
+        answer = await app.called_back(job, sample)
+        if not names_its_job(app.profile, sample):
+            assert answer.document.get("status", "") != "accepted"
+            app.parts.dispatcher.cancel(job.id)
+            await job.outcome
+            continue
+        assert answer.status in {200, 400}, (sample, answer)
+        documents = await app.said(job)
+        assert documents, sample
+        assert not [one for one in documents if one.get("submitted") == "no" or one.get("retry_safe")], sample
+        assert app.stepped.ran.count(job.id) == 1
+        assert len(app.stepped.ran) == number + 1, "and it is not run again under its key"
+        await job.outcome
+
+
+async def test_a_callback_without_its_proof_never_makes_it_less(app: App) -> None:
+    """Whoever knows the token was told it by a submission."""
+    for sample in callbacks(app.profile):
+        job = await app.begin(*SUBMIT)
+        if app.profile.verify is not None:
+            assert (await app.called_back(job, sample, forged=True)).status == 401
+        assert job.submitted is Submitted.YES
+        app.parts.dispatcher.cancel(job.id)
+        await job.outcome
