@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohappyeyeballs
@@ -46,11 +46,14 @@ _Found = Sequence[tuple[int, int, int, str, Any]]
 class Address:
     """Where connections are made to."""
 
-    def __init__(self, host: str, port: int, *, tls: SSLContext | None, cap_bytes: int) -> None:
-        """`host` is a name or an IP address; a reply's body may have `cap_bytes`."""
+    def __init__(self, host: str, port: int, *, trust: Callable[[], SSLContext] | None, cap_bytes: int) -> None:
+        """`host` is a name or an IP address; a reply's body may have `cap_bytes`.
+
+        `trust` returns whom to trust with TLS, for each connection anew; None: without TLS.
+        """
         self._host = host
         self._port = port
-        self._tls = tls
+        self._trust = trust
         self._cap_bytes = cap_bytes
         self._found = _without_look_up(host, port)
 
@@ -61,16 +64,17 @@ class Address:
             UnavailableError: there is none.
         """
         loop = asyncio.get_running_loop()
+        tls = self._trust() if self._trust is not None else None
         found = self._found or await self._look_up()
         try:
             _, connection = await loop.create_connection(
                 lambda: Connection(loop, self._cap_bytes),
                 **await _place(found, loop),
-                ssl=self._tls,
-                server_hostname=self._host.rstrip(".") if self._tls else None,
+                ssl=tls,
+                server_hostname=self._host.rstrip(".") if tls else None,
             )
         except (OSError, RuntimeError) as exc:  # uvloop raises the latter as well
-            if _is_of_tls(exc) or (self._tls is not None and isinstance(exc, ConnectionError) and not exc.errno):
+            if _is_of_tls(exc) or (tls is not None and isinstance(exc, ConnectionError) and not exc.errno):
                 detail = f"no TLS connection to the job server: {tls_trouble(exc)}"
                 raise UnavailableError(detail, refused=True) from exc
             detail = f"no connection to the job server: {_reason(exc)}"

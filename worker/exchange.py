@@ -16,6 +16,8 @@ from shared.job_server.tls import trusting
 from worker.connection import Address, Connection
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from shared.job_server.calls import Request
 
 __all__ = ["Answer", "Exchange"]
@@ -63,6 +65,7 @@ class Exchange:
         self._keep_alive = keep_alive
         self._max_body_bytes = max_body_bytes
         self._cafile = cafile
+        self._tls: SSLContext | None = None
         self._headers = _HEADERS if keep_alive else {**_HEADERS, "Connection": "close"}
         self._addresses: dict[str, Address] = {}
         self._routes: dict[str, _Route] = {}
@@ -128,14 +131,25 @@ class Exchange:
         origin = str(url.origin())
         address = self._addresses.get(origin)
         if address is None:
-            tls = trusting(self._cafile) if url.scheme == "https" else None
-            address = Address(url.raw_host or "", url.port or 0, tls=tls, cap_bytes=self._max_body_bytes)
+            trust = self._trust if url.scheme == "https" else None
+            address = Address(url.raw_host or "", url.port or 0, trust=trust, cap_bytes=self._max_body_bytes)
             self._addresses[origin] = address
         headers = {"Host": url.host_port_subcomponent or "", **self._headers}
         user = aiohttp.BasicAuth.from_url(url)
         if user is not None:
             headers["Authorization"] = user.encode()
+        if url.scheme == "https":
+            self._trust()  # what takes long is done before the fork
         return _Route(address, f"{method} {url.raw_path_qs} HTTP/1.1\r\n".encode(), headers)
+
+    def _trust(self) -> SSLContext:
+        """Return whom to trust by now: the file may have been replaced, and what replaces it may be half written."""
+        try:
+            self._tls = trusting(self._cafile)
+        except OSError:
+            if self._tls is None:
+                raise
+        return self._tls
 
 
 def _fields(request: Request, usual: Mapping[str, str], more: Mapping[str, str]) -> bytes:

@@ -190,10 +190,10 @@ def _fate(exc: Exception, scope: Scope) -> Submitted:
 
     A refused request that brings a job has submitted nothing. But one that asks for a job, by its id, callback token or
     message, or that brings a key under which an earlier request may have begun a job, is about a job whose fate nobody
-    has looked up. So may one at no route be, as its path may be that of a job misspelt, unless it brings a job.
+    has looked up. So may one at no route be, or with another method: its path may be that of a job, misspelt.
     """
     about_a_job = "/jobs" in scope["path"] or "/callback" in scope["path"]
-    if about_a_job or scope.get("method") != "POST":
+    if about_a_job or isinstance(exc, HTTPException) or scope.get("method") != "POST":
         return Submitted.UNKNOWN
     has_key = any(name == b"idempotency-key" for name, _ in scope["headers"])
     known = isinstance(exc, RequestError | AdmissionError) and exc.fate_known

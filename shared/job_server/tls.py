@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -29,13 +30,22 @@ _REASONS: Final = {
 }
 
 
-@functools.cache  # some 50 ms of reading the system's certificates
 def trusting(cafile: str) -> SSLContext:
     """Return what checks a server's certificate: against the system's authorities and those in `cafile`, if any.
+
+    The file is read again where it has changed.
 
     Raises:
         OSError: the file cannot be read or has no certificate in it.
     """
+    if not cafile:
+        return _trusting(cafile, ())
+    now = Path(cafile).stat()
+    return _trusting(cafile, (now.st_ino, now.st_size, now.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=2)  # some 50 ms of reading the system's certificates
+def _trusting(cafile: str, _version: tuple[int, ...]) -> SSLContext:
     import ssl  # noqa: PLC0415 - see above
 
     context = ssl.create_default_context()

@@ -19,21 +19,30 @@ _COMMON_NAME: Final = b"\x06\x03\x55\x04\x03"
 _LONG: Final = 0x80
 
 
-def shown(setting: str, path: str) -> dict[str, Any]:
-    """Return what operators see of a file's certificates: of that which ends first."""
+def shown(setting: str, path: str, *, each_alone: bool = False) -> dict[str, Any]:
+    """Return what operators see of a file's certificates: of that which ends first.
+
+    `each_alone`: they are authorities, and not a chain. Then one that is no longer valid is no trouble as long as
+    another one is; how many are not is said.
+    """
     found: dict[str, Any] = {
-        "setting": setting, "file": path, "subject": None, "ends_at": None, "left_s": None, "trouble": ""
+        "setting": setting, "file": path, "subject": None, "ends_at": None, "left_s": None, "trouble": "",
+        "expired": 0, "count": 0,
     }  # fmt: skip
+    now = time.time()
     try:
         text = Path(path).read_text(encoding="ascii", errors="replace")
-        ends = min(_end_of(ssl.PEM_cert_to_DER_cert(pem)) for pem in _PEM.findall(text))
+        all_ends = sorted(_end_of(ssl.PEM_cert_to_DER_cert(pem)) for pem in _PEM.findall(text))
+        valid = [end for end in all_ends if end[0] > now]
+        ends = (valid or all_ends[-1:])[0] if each_alone else all_ends[0]
     except OSError as exc:
         found["trouble"] = f"it cannot be read: {exc.strerror}"
     except (ValueError, IndexError):
         found["trouble"] = "it has no certificate that can be read"
     else:
         found["ends_at"], found["subject"] = ends
-        found["left_s"] = round(found["ends_at"] - time.time(), 1)
+        found["left_s"] = round(found["ends_at"] - now, 1)
+        found["expired"], found["count"] = len(all_ends) - len(valid), len(all_ends)
         if found["left_s"] < 0:
             found["trouble"] = "it is no longer valid"
     return found

@@ -114,7 +114,10 @@ class House:
         return journal, [asdict(instance) for instance in about.instances]
 
     def _certificates(self) -> list[dict[str, Any]]:
-        return [certificates.shown(setting, path) for setting, path in self._files.items()]
+        return [
+            certificates.shown(setting, path, each_alone=setting == "JOB_SERVER_CAFILE")
+            for setting, path in self._files.items()
+        ]
 
 
 def _of_log() -> dict[str, Any]:

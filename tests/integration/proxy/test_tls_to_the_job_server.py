@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
 import threading
@@ -52,6 +53,19 @@ async def test_an_authority_of_ones_own_can_be_trusted(
     with ProxyProcess.started(**settings) as proxy:
         assert [(await post_job(client, proxy.queue_job)).status for _ in range(2)] == [200, 200]
         assert all(line["level"] == "info" for line in proxy.events)
+
+
+async def test_an_authority_can_be_replaced_without_a_restart(
+    client: ClientSession, serve: Serve, tmp_path: Path
+) -> None:
+    """The next job is sent by whom the file names now."""
+    file = tmp_path / "ca.pem"
+    shutil.copy(_TLS / "expired.pem", file)
+    settings = {"JOB_SERVER_URL": await serve(), "JOB_SERVER_CAFILE": str(file), "WORKER_SPARES": "1"}
+    with ProxyProcess.started(**settings) as proxy:
+        problem(await post_job(client, proxy.queue_job), "job-server-unavailable", 500, "no")
+        shutil.copy(_TRUSTED, file)
+        assert [(await post_job(client, proxy.queue_job)).status for _ in range(2)] == [200, 200]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import shutil
 import socket
 import ssl
 import struct
@@ -314,7 +315,7 @@ async def test_a_name_that_does_not_resolve_is_a_refusal(name: str, monkeypatch:
         host.encode("idna")
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    address = Address("host", 80, tls=None, cap_bytes=_CAP)
+    address = Address("host", 80, trust=None, cap_bytes=_CAP)
     address._host = name  # noqa: SLF001 - after the look whether it is a number
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(UnavailableError, match="name could not be resolved") as caught:
@@ -333,6 +334,28 @@ async def test_tls_is_spoken_with_a_server_that_can_be_trusted(serve: Serve) -> 
     """The certificates of a file count besides the system's."""
     port = (await serve(_server_tls())).port
     assert await _make(f"https://localhost:{port}/", cafile=str(_TLS / "cert.pem")) == (200, b"{}")
+
+
+async def test_whom_to_trust_is_read_again_where_the_file_was_replaced(serve: Serve, tmp_path: Path) -> None:
+    """Also by one that has made connections before; what is missing or half written changes nothing."""
+    port, file = (await serve(_server_tls())).port, tmp_path / "ca.pem"
+    shutil.copy(_TLS / "expired.pem", file)
+    exchange = Exchange(keep_alive=False, max_body_bytes=_CAP, cafile=str(file))
+
+    async def answered() -> int:
+        return (await exchange.make(_request(f"https://localhost:{port}/"))).status
+
+    with pytest.raises(UnavailableError, match="certificate was not accepted"):
+        await answered()
+    shutil.copy(_TLS / "cert.pem", file)
+    assert await answered() == 200
+    file.write_text("-----BEGIN CERTIFICATE-----\nhalf", encoding="ascii")
+    assert await answered() == 200
+    file.unlink()
+    assert await answered() == 200
+    shutil.copy(_TLS / "expired.pem", file)
+    with pytest.raises(UnavailableError, match="certificate was not accepted"):
+        await answered()
 
 
 async def test_tls_that_cannot_be_trusted_or_is_none_is_a_refusal(serve: Serve) -> None:

@@ -78,7 +78,7 @@ function instances(all) {
 
 function certificates(all) {
   const rows = all.map((one) => [one.setting, one.subject || "–", when(one.ends_at),
-    one.trouble ? make("span", "code", one.trouble) : one.left_s == null ? "–" : duration(one.left_s * 1000), one.file]);
+    one.trouble ? make("span", "code", one.trouble) : one.left_s == null ? "–" : `${duration(one.left_s * 1000)}${one.expired ? `; ${one.expired} of ${one.count} no longer valid` : ""}`, one.file]);
   $("certificates").replaceChildren(all.length ? table("Certificates", ["Setting", "For", "Until", "Left", "File"], rows)
     : make("p", "", "None: this proxy speaks no TLS by itself."));
 }

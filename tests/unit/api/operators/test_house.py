@@ -159,7 +159,23 @@ def test_of_several_certificates_the_one_that_ends_first_counts(tmp_path: Path) 
     both = tmp_path / "both.pem"
     for order in (texts, texts[::-1]):
         both.write_text("".join(order), encoding="ascii")
-        assert certificates.shown("JOB_SERVER_CAFILE", str(both))["subject"] == "short"
+        assert certificates.shown("TLS_CERTFILE", str(both))["subject"] == "short"
+
+
+def test_an_authority_that_is_no_longer_valid_is_no_trouble_beside_one_that_is(tmp_path: Path) -> None:
+    """In a chain it is."""
+    expired = _PEM.with_name("expired.pem").read_text(encoding="ascii")
+    path = tmp_path / "ca.pem"
+    path.write_text(expired + _PEM.read_text(encoding="ascii"), encoding="ascii")
+
+    found = certificates.shown("JOB_SERVER_CAFILE", str(path), each_alone=True)
+    assert (found["trouble"], found["expired"], found["count"]) == ("", 1, 2)
+    assert found["left_s"] > 0
+    assert certificates.shown("TLS_CERTFILE", str(path))["trouble"] == "it is no longer valid"
+
+    path.write_text(expired, encoding="ascii")
+    found = certificates.shown("JOB_SERVER_CAFILE", str(path), each_alone=True)
+    assert (found["trouble"], found["expired"], found["count"]) == ("it is no longer valid", 1, 1)
 
 
 @pytest.mark.parametrize("base64", [None, "AAAA", "MIIB", "MIMIMIMI", "MAA=", "MAMwAQA="])
