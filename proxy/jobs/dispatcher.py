@@ -5,14 +5,15 @@ leaves changes nothing. Whatever happens, each job gets exactly one outcome and 
 
 The way of a job, from the request to the answer::
 
-    api/clients/post_job        reads the request: who asks, the body, the key, how long the client waits
+    api/clients/post_job        reads the request: who asks, the key, how long the client waits (preferences), the body
+      jobs/reading              what was sent becomes a request for a job, as the profile says (job_server)
       jobs/entrance, keys       a new job, or the one that this key has already, here or at another instance
         jobs/dispatcher         may it be taken (headroom)? in_flight knows it from now on
           workers/local_runner  the `Runner`: waits for a worker (pool)
             jobs/recorder       SUBMITTING is recorded (store/...) before the worker hears of the job
             workers/worker      Assign, through the worker's inbox (shared/messages, frames)
-              worker/main       in the worker: takes it from its inbox,
-              worker/job_client submits it, reads the reply, and waits on its inbox
+              worker/main       in the worker: takes it from its inbox (pipes),
+              worker/job_client submits it (exchange, connection) and reads the reply; main waits on its inbox
     api/callbacks               meanwhile, in the front end: reads the callback, once
       jobs/callback_intake      the recorder records it; the `Delivery` finds who runs the job
           workers/local_runner  tells the worker, which says that it is done

@@ -21,20 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy import log
 from proxy.store.about import About
 from proxy.store.deeds import WaitingDeeds, tell_dropped
+from proxy.store.journal.orders import Audit, Enter, Failures, Find, Oldest, Order, Put, Search, Unfinished
 from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
-from proxy.store.journal.writer_thread import (
-    Audit,
-    Enter,
-    Failures,
-    Find,
-    Oldest,
-    Order,
-    Put,
-    Search,
-    Unfinished,
-    WriterThread,
-)
+from proxy.store.journal.writer_thread import WriterThread
 from proxy.store.patterns import patterns
 from proxy.store.polled import polled_end
 from proxy.store.protocol import counter, gauge

@@ -25,7 +25,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy import log
@@ -33,6 +32,7 @@ from proxy.store.backlog import Backlog
 from proxy.store.deeds import Deed, WaitingDeeds
 from proxy.store.journal.checkpoint_thread import Checkpointer
 from proxy.store.journal.opening import is_no_room, words_of
+from proxy.store.journal.orders import Audit, Enter, Failures, Find, Oldest, Order, Put, Search, Unfinished
 from proxy.store.journal.place import LogGoneError, ReplacedError
 from proxy.store.journal.upkeep import Upkeep
 from shared.errors import StoreUnavailableError
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from proxy.store.journal.file import JournalFile
     from proxy.store.record import Record
 
-__all__ = ["Audit", "Enter", "Failures", "Find", "Oldest", "Order", "Put", "Search", "Unfinished", "WriterThread"]
+__all__ = ["WriterThread"]
 
 _RETRY_S: Final = 0.5
 #: What SQLite and its module raise because of a record; anything else is the disk's or ours.
@@ -57,76 +57,7 @@ _UNFIT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Put:
-    """Record this."""
-
-    record: Record
-    keep: bool
-    #: None: nobody waits.
-    done: asyncio.Future[None] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Find:
-    """Return what is known of one job."""
-
-    column: str
-    value: str | bytes
-    done: asyncio.Future[Record | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """Return the newest job that people call so, or where to go on, as `JournalFile.search` does."""
-
-    text: str
-    below: int
-    done: asyncio.Future[tuple[Record | None, int]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failures:
-    """Return the jobs that ended last without a result."""
-
-    limit: int
-    done: asyncio.Future[list[Record]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unfinished:
-    """Return the open jobs."""
-
-    done: asyncio.Future[list[Record]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Enter:
-    """Keep what operators did, the oldest first."""
-
-    deeds: list[Deed]
-    #: Nobody waits.
-    done: None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
-    """Return what operators did, as `JournalFile.deeds` does."""
-
-    limit: int
-    before: int | None
-    done: asyncio.Future[list[Deed]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Oldest:
-    """Return when the job ended that has been over for the longest."""
-
-    done: asyncio.Future[float | None]
-
-
 _T = TypeVar("_T")
-Order = Enter | Audit | Oldest | Put | Find | Search | Failures | Unfinished
 
 
 class WriterThread:

@@ -95,6 +95,14 @@ def test_what_the_invariants_name_is_in_the_code() -> None:
         assert not attribute or re.search(rf"\b{attribute}\b", source), (name, attribute, path)
 
 
+def test_the_index_has_every_decision_with_its_title() -> None:
+    """In their order."""
+    folder = _ROOT / "docs" / "decisions"
+    titles = [(page.name, text(page).splitlines()[0].removeprefix("# ")) for page in sorted(folder.glob("0*.md"))]
+    lines = re.findall(r"^- \[(\d+)\]\((.+)\): (.+)$", text(folder / "README.md"), re.MULTILINE)
+    assert [(name, f"{number}: {words}") for number, name, words in lines] == titles
+
+
 def test_eleven_questions_have_one_file_each() -> None:
     """A maintainer opens one file for an answer."""
     section = text(_ROOT / "docs" / "architecture.md").split("\n## Eleven questions", 1)[1].split("\n## ", 1)[0]

@@ -1,0 +1,85 @@
+"""What the journal's thread is asked for: each order has a future for what comes of it, or nobody who waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from proxy.store.deeds import Deed
+    from proxy.store.record import Record
+
+__all__ = ["Audit", "Enter", "Failures", "Find", "Oldest", "Order", "Put", "Search", "Unfinished"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put:
+    """Record this."""
+
+    record: Record
+    keep: bool
+    #: None: nobody waits.
+    done: asyncio.Future[None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Find:
+    """Return what is known of one job."""
+
+    column: str
+    value: str | bytes
+    done: asyncio.Future[Record | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Return the newest job that people call so, or where to go on, as `JournalFile.search` does."""
+
+    text: str
+    below: int
+    done: asyncio.Future[tuple[Record | None, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """Return the jobs that ended last without a result."""
+
+    limit: int
+    done: asyncio.Future[list[Record]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """Return the open jobs."""
+
+    done: asyncio.Future[list[Record]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enter:
+    """Keep what operators did, the oldest first."""
+
+    deeds: list[Deed]
+    #: Nobody waits.
+    done: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """Return what operators did, as `JournalFile.deeds` does."""
+
+    limit: int
+    before: int | None
+    done: asyncio.Future[list[Deed]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oldest:
+    """Return when the job ended that has been over for the longest."""
+
+    done: asyncio.Future[float | None]
+
+
+Order = Enter | Audit | Oldest | Put | Find | Search | Failures | Unfinished
