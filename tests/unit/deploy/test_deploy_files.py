@@ -42,7 +42,7 @@ _MATCHER: Final = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
 _OF_DATABASE: Final = {
     f"{PREFIX}_{name}" + ("_total" if kind == "counter" else "")
     for kind, name in re.findall(
-        r'_(gauge|counter)\(\s*"(\w+)"', (_ROOT / "proxy/store/postgresql/store.py").read_text(encoding="utf-8")
+        r'\b(gauge|counter)\(\s*"(\w+)"', (_ROOT / "proxy/store/postgresql/store.py").read_text(encoding="utf-8")
     )
 }
 
