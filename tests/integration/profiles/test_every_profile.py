@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from shared.job_server import loader
+from shared.job_server.calls import Call
 from tests.support.http import fetch
 from tests.support.waiting import eventually
 
 Make = Callable[..., Any]
 NAMES = loader.shipped()
 PROFILES = {name: loader.load(name) for name in NAMES}
-WITH_STATUS = [name for name, one in PROFILES.items() if one.status is not None]
-WITH_CANCEL = [name for name, one in PROFILES.items() if one.cancel is not None]
-WITH_PROOF = [name for name, one in PROFILES.items() if one.verify is not None]
+GROUPS = 2
+
+
+def named(names: Iterable[str]) -> list[Any]:
+    """Return profiles for tests that have them in turn, in groups that have their proxies in common."""
+    numbers = {name: number % GROUPS for number, name in enumerate(NAMES)}
+    return [pytest.param(name, marks=pytest.mark.xdist_group(f"profiles-{numbers[name]}"), id=name) for name in names]
+
+
+def _is_callable(name: str, section: str) -> bool:
+    """Return whether the profile has this call, and the reply to a submission all that the call needs."""
+    profile = PROFILES[name]
+    call = getattr(profile, section)
+    return call is not None and Call("", profile.server, call).needs <= profile.submit.outputs.keys()
+
+
+ALL = named(NAMES)
+WITH_STATUS = named(name for name in NAMES if _is_callable(name, "status"))
+WITH_CANCEL = named(name for name in NAMES if _is_callable(name, "cancel"))
+WITH_PROOF = named(name for name, one in PROFILES.items() if one.verify is not None)
 FOUND_WITHOUT_REPLY = ["langgraph", "nodeodm"]
-pytestmark = pytest.mark.xdist_group("profiles")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 async def test_a_job_that_succeeds(make_bench: Make, name: str) -> None:
     """Its client gets what the job server says is the result, with its media type."""
     bench = await make_bench(name)
@@ -35,7 +52,7 @@ async def test_a_job_that_succeeds(make_bench: Make, name: str) -> None:
     assert len(bench.stand_in.jobs) == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 async def test_a_job_that_fails(make_bench: Make, name: str) -> None:
     """`job-failed`, with the job server's reason where it has one."""
     bench = await make_bench(name)
@@ -48,7 +65,7 @@ async def test_a_job_that_fails(make_bench: Make, name: str) -> None:
     assert not reasons or any(reason in document["detail"] for reason in reasons), document["detail"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 async def test_a_refusal_and_a_job_server_that_is_busy(make_bench: Make, name: str) -> None:
     """A refusal was not submitted, wherever it says so; a busy one is asked again."""
     bench = await make_bench(name)
@@ -60,7 +77,7 @@ async def test_a_refusal_and_a_job_server_that_is_busy(make_bench: Make, name: s
     assert (error["code"], error["submitted"]) == ("job-rejected", "unknown")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 async def test_a_callback_before_the_reply_and_one_that_comes_twice(make_bench: Make, name: str) -> None:
     """The first that is final counts, and the job is submitted once."""
     bench = await make_bench(name)
@@ -83,7 +100,7 @@ async def test_a_callback_that_is_lost_is_found_by_asking(make_bench: Make, name
         assert bench.stand_in.jobs[2].calls["status"] == 0
 
 
-@pytest.mark.parametrize("name", FOUND_WITHOUT_REPLY)
+@pytest.mark.parametrize("name", named(FOUND_WITHOUT_REPLY))
 async def test_a_reply_that_is_lost_is_made_up_for_by_asking(make_bench: Make, name: str) -> None:
     """Where the call needs only names that are ours."""
     bench = await make_bench(name)
@@ -93,7 +110,7 @@ async def test_a_reply_that_is_lost_is_made_up_for_by_asking(make_bench: Make, n
     assert len(bench.stand_in.submissions) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in FOUND_WITHOUT_REPLY])
+@pytest.mark.parametrize("name", named(name for name in NAMES if name not in FOUND_WITHOUT_REPLY))
 async def test_a_reply_that_is_lost_is_never_followed_by_another_submission(make_bench: Make, name: str) -> None:
     """Whatever the method: aiohttp would send a PUT again."""
     bench = await make_bench(name)
@@ -136,7 +153,7 @@ async def test_a_callback_without_its_proof_changes_nothing(make_bench: Make, na
     assert [sent.status for sent in bench.stand_in.sender.sent] == [401, 200]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "spreedly"])
+@pytest.mark.parametrize("name", named(name for name in NAMES if name != "spreedly"))
 async def test_progress_is_kept_and_shown(make_bench: Make, name: str) -> None:
     """The last of it, for as long as the job goes on; a job that makes some ends as any other."""
     bench = await make_bench(name)

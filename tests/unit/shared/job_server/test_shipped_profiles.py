@@ -66,10 +66,12 @@ def test_only_what_says_so_is_a_refusal(profile: Profile) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_a_profile_begins_with_a_comment_that_names_its_documentation(profile: Profile) -> None:
-    """Whoever reads the file knows where it comes from."""
-    first = loader.path_of(profile.name).read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith("# ")
-    assert "https://" in first or profile.name == "spreedly"
+    """Whoever reads the file knows where it comes from, and with what it was tried: a server, or its samples only."""
+    lines = loader.path_of(profile.name).read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    assert "https://" in lines[0] or profile.name == "spreedly"
+    (tried,) = [line for line in lines if line.startswith("tried_with = ")]
+    assert bool(profile.tried_with) is not tried.endswith("# its samples only")
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
