@@ -24,7 +24,7 @@ from proxy.run.claims import bind_all
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import check_trust, is_loopback, path_trouble, reach, shown
 from proxy.run.job_servers import worker_config
-from proxy.run.look_around import callback_doubt
+from proxy.run.look_around import callback_caveats, callback_doubt
 from proxy.sqs.queues import doubts, look_up
 from proxy.sqs.service import connect
 from proxy.store.journal.file import JournalFile
@@ -195,6 +195,10 @@ class Check:
             leads, words = await where_it_leads(url, _TIMEOUT_S)
             said = f"{shown(url)} {words}" if words else f"{shown(url)}/<token>"
             self._found(_CALLBACK_VERDICTS[leads], "callbacks", said)
+            caveats = callback_caveats(url, configured)
+            if caveats:
+                words = f"{shown(url)} is one that many job servers refuse to call: {caveats}"
+                self._found(Verdict.WARNING, "refusals", words)
 
     async def _queue(self) -> None:
         """Look for the queues that the settings name."""

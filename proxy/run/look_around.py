@@ -5,16 +5,20 @@ All of it may be right later, or seen from elsewhere, so the proxy goes on. `--c
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
 from proxy import log
 from proxy.run.callback_probe import Leads, where_it_leads
 from proxy.run.job_server_probe import is_loopback, reach, shown
 
-__all__ = ["callback_doubt", "look_around"]
+__all__ = ["callback_caveats", "callback_doubt", "look_around"]
 
 _TIMEOUT_S: Final = 5.0
+#: Some job servers call no others.
+_USUAL_PORTS: Final = frozenset({80, 443, 8080, 8443})
 _EVERY_ADDRESS: Final = ("//0.0.0.0", "//[::]")
 
 
@@ -25,6 +29,28 @@ def callback_doubt(url: str, job_server_urls: Sequence[str]) -> str:
     if is_loopback(url) and not all(is_loopback(one) for one in job_server_urls):
         return "can only be reached from this machine"
     return ""
+
+
+def callback_caveats(url: str, job_server_urls: Sequence[str]) -> str:
+    """Return for what many job servers refuse to call `url`, judging by its text; empty if there is nothing.
+
+    Those that run on this machine are not meant: whoever runs them says what they may call.
+    """
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    found = [
+        *(["it is plain http"] if parts.scheme == "http" else []),
+        *(["it is a private address"] if _is_private(parts.hostname or "") else []),
+        *([f"its port is {port}"] if port not in _USUAL_PORTS else []),
+    ]
+    return ", and ".join(found) if any(not is_loopback(one) for one in job_server_urls) else ""
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:  # a name: what it stands for depends on who asks
+        return host.endswith((".local", ".internal", ".localhost")) or "." not in host
 
 
 async def look_around(callbacks: str, job_server_urls: Sequence[str], cafile: str) -> None:

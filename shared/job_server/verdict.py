@@ -45,13 +45,13 @@ class Verdict:
 
 
 def job_failed(callback: bytes, error: str = "") -> Failed:
-    """Return the failure of a job whose callback says that it failed; the same words whoever asks, and whenever.
+    """Return the failure of a job of which the job server says so; the same words whoever asks, and whenever.
 
     `error` is the job server's reason, if it gave one.
     """
     return Failed(
         code=Code.JOB_FAILED,
-        detail="the job server's callback says that the job failed" + (f": {error}" if error else ""),
+        detail="the job server says that the job failed" + (f": {error}" if error else ""),
         submitted=Submitted.YES,
         result=callback,
     )
