@@ -178,8 +178,8 @@ TABLE: Final = MappingProxyType(
         ),
         Code.JOB_FAILED: _entry(
             500, 502, "The job failed",
-            "The job ran, and the job server said that it failed, by its callback or when it was asked: which states are "
-            "failures is in its profile. `detail` has its reason, if it gave one, and `result` what it sent.",
+            "The job ran, and the job server said that it failed, by its callback or when it was asked: which states "
+            "are failures is in its profile. `detail` has its reason, if it gave one, and `result` what it sent.",
             "See `result`. Sending the job again runs it again.",
         ),
         Code.CANCELLED: _entry(
