@@ -21,6 +21,7 @@ The table from code to HTTP is proxy/http/problems.py, and a test holds that it 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 __all__ = [
     "AdmissionError",
@@ -168,6 +169,12 @@ class JobServerError(ProxyError):
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.lost_reply = lost_reply
+
+    def because(self, reason: str) -> Self:
+        """Return the same with the job server's own words; empty: there are none."""
+        if reason:
+            self.detail = f"{self.detail}: {reason}"
+        return self
 
 
 class UnavailableError(JobServerError):

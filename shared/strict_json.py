@@ -29,6 +29,14 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
+#: What is often sent for UTF-8, by what it begins with.
+_OTHERS: Final = (
+    (b"\x1f\x8b", "gzip without a `Content-Encoding` that says so"),
+    (b"\xff\xfe", "UTF-16 or UTF-32"),
+    (b"\xfe\xff", "UTF-16"),
+)
+
+
 def loads(data: bytes) -> Any:  # noqa: ANN401 - JSON is what it is
     """Return the value of `data`, which is UTF-8 JSON.
 
@@ -100,6 +108,9 @@ def _member(text: str, at: int, members: dict[str, str], values: list[Any]) -> i
 def _text(data: bytes) -> str:
     if data.startswith(codecs.BOM_UTF8):
         raise StrictJSONError("it begins with a byte order mark")
+    for beginning, what in _OTHERS:
+        if data.startswith(beginning):
+            raise StrictJSONError(f"it is {what}, and not UTF-8")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:

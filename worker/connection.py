@@ -14,6 +14,7 @@ What an error says about a submission depends on when it came. Before there is a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ __all__ = ["Address", "Connection"]
 
 #: How long an address of a name that has several may take until the next one is tried beside it (RFC 8305, 5).
 _NEXT_ADDRESS_S: Final = 0.25
+#: A reply's status line, and each of its headers. Some job servers put a token or a policy into one.
+_HEADER_BYTES: Final = 65_536
 _SWITCHING: Final = 101
 _OK: Final = 200
 
@@ -106,7 +109,15 @@ class Connection(BaseProtocol):
         self._begin()
 
     def _begin(self) -> None:
-        self._reader = HttpResponseParser(self, self._loop, self._cap_bytes, read_until_eof=True, auto_decompress=False)
+        self._reader = HttpResponseParser(
+            self,
+            self._loop,
+            self._cap_bytes,
+            read_until_eof=True,
+            auto_decompress=False,
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
+        )
         self._parser = self._reader
         self._message: RawResponseMessage | None = None
         self._payload: StreamReader | None = None
@@ -146,6 +157,15 @@ class Connection(BaseProtocol):
         while self._failure is not None or self._payload is None or not self._payload.is_eof():
             await self._news()
         return self._payload.read_nowait()
+
+    async def beginning(self, size_bytes: int, within_s: float) -> bytes:
+        """Return the first of the reply's body: as much as comes in time, whatever is wrong after it."""
+        with contextlib.suppress(TimeoutError, JobServerError):
+            async with asyncio.timeout(within_s):
+                while self._payload is None or not (self._is_whole() or self._payload.total_bytes >= size_bytes):
+                    await self._news()
+        payload = self._payload
+        return b"" if payload is None or payload.exception() is not None else payload.read_nowait(size_bytes)
 
     def close(self) -> None:
         """Close it, whatever is still under way."""

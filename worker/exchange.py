@@ -18,11 +18,15 @@ from worker.connection import Address, Connection
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from shared.errors import JobServerError
     from shared.job_server.calls import Request
 
-__all__ = ["Answer", "Exchange"]
+__all__ = ["Answer", "Exchange", "Refusal"]
 
-CheckStatus = Callable[[int, Mapping[str, str]], None]
+CheckStatus = Callable[[int, Mapping[str, str]], "Refusal | None"]
+#: A reason that a job server gives for a refusal: so much is read of it, and waited for.
+_REASON_BYTES: Final = 4_096
+_REASON_S: Final = 1.0
 
 #: Sent if a request has no such header.
 _HEADERS: Final = {
@@ -43,6 +47,15 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a status says that refuses a request, and what the body has to add."""
+
+    error: JobServerError
+    #: Returns why, as one text for a person, from the first bytes of the body; empty if they do not say.
+    reason: Callable[[bytes], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +109,8 @@ class Exchange:
     ) -> Answer:
         """Make `request`, with `headers` more; return the answer. Nothing is ever sent a second time.
 
-        `on_connected` is called before the first byte leaves. `check_status` may raise before the body is read.
+        `on_connected` is called before the first byte leaves. `check_status` may return a refusal: then only so much
+        of the body is read as says why.
 
         Raises:
             JobServerError: there is no sound answer.
@@ -108,8 +122,10 @@ class Exchange:
             if on_connected is not None:
                 on_connected()
             status, received = await connection.request(data)
-            if check_status is not None:
-                check_status(status, received)
+            refusal = check_status(status, received) if check_status is not None else None
+            if refusal is not None:
+                reason = refusal.reason(await connection.beginning(_REASON_BYTES, _REASON_S))
+                raise refusal.error.because(reason)
             return Answer(status=status, headers=received, body=await connection.read())
         finally:
             if self._keep_alive and connection.is_reusable:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
 from shared.job_server.placeholders import UnfilledError
-from shared.job_server.replies import Replies, Reply, ReplyKind
+from shared.job_server.replies import Replies, Reply, ReplyKind, with_pause
 from shared.job_server.submissions import Submissions
 from shared.lifecycle import Event
-from worker.exchange import Exchange
+from worker.exchange import Exchange, Refusal
 
 if TYPE_CHECKING:
     from shared.job_server.calls import Request
@@ -36,6 +36,8 @@ BeforeRetry = Callable[[], Awaitable[object]]
 _PAUSE_S: Final = 0.1
 _MAX_PAUSE_S: Final = 5.0
 _DOUBLINGS: Final = 10
+#: Shorter ones could be a part of any word.
+_LEAST_SECRET: Final = 6
 _DAY_S: Final = 86_400.0
 #: Not the default generator: after the fork, it gives every worker the same numbers.
 _random: Final = random.SystemRandom()
@@ -99,23 +101,36 @@ class JobClient:
 
     async def _attempt(self, job: Assign, request: Request, on_event: OnEvent) -> Reply:
         trace = {"traceparent": job.traceparent, "tracestate": job.tracestate}
-        answer = await self.exchange.make(
-            request,
-            # What cannot be a trace context is not passed on (W3C Trace Context, 3.2.2).
-            headers={name: value for name, value in trace.items() if value and value.isprintable()},
-            on_connected=lambda: on_event(Event.CONNECTED),
-            check_status=self._check_status,
-        )
-        reply = self._replies.read(answer.status, answer.headers, answer.body)
-        _check(reply)
+        try:
+            answer = await self.exchange.make(
+                request,
+                # What cannot be a trace context is not passed on (W3C Trace Context, 3.2.2).
+                headers={name: value for name, value in trace.items() if value and value.isprintable()},
+                on_connected=lambda: on_event(Event.CONNECTED),
+                check_status=self._check_status,
+            )
+            reply = self._replies.read(answer.status, answer.headers, answer.body)
+            error = _error_of(reply)
+            if error is not None:
+                raise error
+        except JobServerError as exc:
+            exc.detail = self._without_secrets(exc.detail, job)
+            raise
         return reply
 
-    def _check_status(self, status: int, headers: Mapping[str, str]) -> None:
+    def _without_secrets(self, words: str, job: Assign) -> str:
+        """Return a job server's words without what it was told for itself alone, if it repeats that."""
+        for secret in (job.callback_url.rpartition("/")[2], *self.job_server.secrets.values()):
+            if len(secret) >= _LEAST_SECRET:
+                words = words.replace(secret, "***")
+        return words
+
+    def _check_status(self, status: int, headers: Mapping[str, str]) -> Refusal | None:
         asked = headers.get("Retry-After")
         pause_s = retry_after_s(asked) if asked is not None else None
         reply = self._replies.read_status(status, retry_after=pause_s is not None)
-        if reply is not None:
-            _check(reply, pause_s)
+        error = None if reply is None else _error_of(reply, pause_s)
+        return None if error is None else Refusal(error, self._replies.reason)
 
     def _may_retry(self, exc: JobServerError, retries: int) -> bool:
         if not exc.refused or not exc.retryable:
@@ -129,19 +144,20 @@ def _uuid(job_id: str) -> str:
     return f"{job_id[:8]}-{job_id[8:12]}-{job_id[12:16]}-{job_id[16:20]}-{job_id[20:]}"
 
 
-def _check(reply: Reply, pause_s: float | None = None) -> None:
-    """Raise the error that a reply stands for, unless it says that the job runs."""
+def _error_of(reply: Reply, pause_s: float | None = None) -> JobServerError | None:
+    """Return the error that a reply stands for; None: the job runs. `pause_s`: what its Retry-After asks for."""
+    detail = reply.detail if pause_s is None else with_pause(reply.detail, pause_s)
     match reply.kind:
         case ReplyKind.RUNNING | ReplyKind.FINAL:
-            return
+            return None
         case ReplyKind.BAD:
-            raise BadReplyError(reply.detail)
+            return BadReplyError(reply.detail)
         case ReplyKind.BUSY:
-            raise RejectedError(reply.detail, refused=True, retryable=True, retry_after_s=pause_s)
+            return RejectedError(detail, refused=True, retryable=True, retry_after_s=pause_s)
         case ReplyKind.REFUSED:
-            raise RejectedError(reply.detail, refused=True)
+            return RejectedError(detail, refused=True)
         case ReplyKind.ERROR:
-            raise RejectedError(reply.detail)
+            return RejectedError(detail)
         case _:
             assert_never(reply.kind)
 

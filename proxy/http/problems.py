@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shared.errors import Code
+from shared.job_server.replies import pause_in
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 
@@ -168,7 +169,7 @@ TABLE: Final = MappingProxyType(
             500, 502, "The job server rejected the job",
             "It answered the submission with a status other than 2xx, after any retries. `submitted` is `no` for 4xx "
             "and for 503 with `Retry-After`, otherwise `unknown`. If it calls back all the same, it is `yes` from then "
-            "on.",
+            "on. `detail` has its own words, and its `Retry-After` is passed on.",
             _MAY_HAVE_RUN,
         ),
         Code.BAD_JOB_SERVER_REPLY: _entry(
@@ -277,8 +278,8 @@ def unread(code: Code, detail: str) -> Problem:
 
 
 def of_failure(failure: Failed, job_id: str, *, granular: bool) -> Problem:
-    """Return the problem that a failed job's client gets."""
-    return make(
+    """Return the problem that a failed job's client gets; when the job server wants to be asked again is passed on."""
+    problem = make(
         failure.code,
         failure.detail,
         job_id=job_id,
@@ -286,6 +287,10 @@ def of_failure(failure: Failed, job_id: str, *, granular: bool) -> Problem:
         result=failure.result,
         granular=granular,
     )
+    pause_s = pause_in(failure.detail) if failure.code is Code.JOB_REJECTED else None
+    if pause_s is not None and all(name != b"retry-after" for name, _ in problem.headers):
+        problem.headers.append((b"retry-after", b"%d" % pause_s))
+    return problem
 
 
 def _document(document: dict[str, Any], result: bytes | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,13 @@ from shared.job_server.profile import Submit
 from shared.job_server.readings import Reader, error_text
 from shared.job_server.verdict import Kind, Verdict
 
-__all__ = ["Replies", "Reply", "ReplyKind", "status_in"]
+__all__ = ["Replies", "Reply", "ReplyKind", "pause_in", "status_in", "with_pause"]
 
 #: In the words below.
 _STATUS: Final = re.compile(r"the job server answered ([1-9][0-9]{2})\b")
+_PAUSE: Final = re.compile(r"the job server answered [1-9][0-9]{2} and asks to wait ([0-9]{1,5}) s\b")
+#: Where job servers say why, if their profile does not say where; one of these may be in another.
+_REASONS: Final = ("error", "message", "detail", "reason", "title")
 _TOO_MANY_REQUESTS: Final = 429
 _UNAVAILABLE: Final = 503
 
@@ -126,6 +130,18 @@ class Replies:
             return _bad("does not say that the job is running" if is_object else "is not a JSON object")
         return Reply(kind=ReplyKind.RUNNING, outputs=verdict.outputs)
 
+    def reason(self, body: bytes) -> str:
+        """Return why a status was answered that refuses, as the beginning of its body says; empty if it does not."""
+        try:
+            document: Any = strict_json.loads(body)
+        except StrictJSONError:
+            text = body.decode("utf-8", "replace").strip()
+            is_plain = text and "\ufffd" not in text[:-1] and not text.startswith("<")
+            document = text if is_plain else None
+        seen = {"status": 0, "headers": {}, "body": document}
+        said = error_text(self._error(seen) or _reason_in(document))
+        return " ".join("".join(c if c.isprintable() else " " for c in said).split())
+
     def _is_busy(self, status: int, *, retry_after: bool) -> bool:
         if self._busy is not None:
             return status in self._busy
@@ -134,6 +150,26 @@ class Replies:
 
 def _is_success(status: int) -> bool:
     return 200 <= status < 300  # noqa: PLR2004 - HTTP's own
+
+
+def _reason_in(document: object) -> object:
+    """Return the part of an error document that says why; if none does, all of it."""
+    for _ in range(2):
+        if not isinstance(document, dict):
+            break
+        document = next((document[name] for name in _REASONS if document.get(name)), document)
+    return document
+
+
+def with_pause(detail: str, pause_s: float) -> str:
+    """Return the words about a status that came with a Retry-After."""
+    return f"{detail} and asks to wait {math.ceil(pause_s)} s"
+
+
+def pause_in(detail: str) -> int | None:
+    """Return how many seconds the job server asks to wait, where the words of a failure say so."""
+    found = _PAUSE.match(detail)
+    return None if found is None else int(found[1])
 
 
 def status_in(detail: str) -> int | None:

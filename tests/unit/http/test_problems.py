@@ -140,3 +140,18 @@ def test_the_page_of_codes_has_every_code_with_its_statuses() -> None:
         if len(cells) > 4 and cells[1].strip("`") in CONTRACT and cells[2].isdigit():
             rows[cells[1].strip("`")] = (int(cells[2]), int(cells[3] or cells[2]))
     assert rows == CONTRACT
+
+
+@pytest.mark.parametrize(
+    ("detail", "asked"),
+    [
+        ("the job server answered 429 and asks to wait 3 s: full", b"3"),
+        ("the job server answered 503 and asks to wait 86400 s", b"86400"),
+        ("the job server answered 429: the job server answered 429 and asks to wait 3 s", None),
+        ("the job server answered 429", None),
+    ],
+)
+def test_when_a_job_server_wants_to_be_asked_again_is_passed_on(detail: str, asked: bytes | None) -> None:
+    """As the header that it sent; what only its words say is none."""
+    failure = Failed(code=Code.JOB_REJECTED, detail=detail, submitted=Submitted.NO)
+    assert dict(problems.of_failure(failure, "job", granular=False).headers).get(b"retry-after") == asked

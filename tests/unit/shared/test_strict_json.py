@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 from typing import Any, Final
 
@@ -143,3 +144,13 @@ def test_both_readers_agree_what_an_object_is(data: list[str]) -> None:
             return
         members = None
     assert (members is not None) is isinstance(value, dict)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [(gzip.compress(b"{}"), "gzip"), ("{}".encode("utf-16"), "UTF-16"), (b"\xfe\xff\x00{\x00}", "UTF-16")],
+)
+def test_what_is_often_sent_for_utf_8_is_refused_by_its_name(data: bytes, what: str) -> None:
+    """Whoever sent it knows then what to do."""
+    with pytest.raises(StrictJSONError, match=f"it is {what}"):
+        strict_json.loads(data)

@@ -20,7 +20,7 @@ from shared.job_server.profile import Profile
 from shared.lifecycle import Event
 from shared.messages import Assign
 from shared.worker_config import JobServer, WorkerConfig
-from worker import job_client
+from worker import exchange, job_client
 from worker.connection import Address, Connection
 from worker.job_client import JobClient, retry_after_s
 
@@ -150,6 +150,56 @@ async def test_nothing_else_is_sent_again(reply: bytes | JobServerError) -> None
     client, _ = _client([reply, _RUNNING], retries=3)
     with pytest.raises(JobServerError):
         await client.submit(_job(), lambda _: None, _at_once)
+
+
+def _answer(status: int, body: bytes, *headers: bytes) -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 %d X" % status, b"Content-Length: %d" % len(body), *headers, b"", body])
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (_answer(422, b'{"error": "no such account"}'), "422: no such account"),
+        (_answer(404, b'{"error": {"message": "no\\n\\u001b[31msuch"}}'), "404: no [31msuch"),
+        (_answer(500, b"out of\r\n paper"), "500: out of paper"),
+        (_answer(400, b"<html>Bad Request</html>"), "400"),
+        (_answer(400, b"\x1f\x8b\x08\x00"), "400"),
+        (_answer(400, b""), "400"),
+        (_answer(400, b"[1, 2]"), "400: [1, 2]"),
+        (
+            _answer(400, b"cannot call /callback/the-token, nor log in with s3cr3t"),
+            "400: cannot call /callback/***, nor log in with ***",
+        ),
+        (_answer(400, b"x" * 900), f"400: {'x' * 500}…"),
+        (_answer(503, b"full", b"Retry-After: 3"), "503 and asks to wait 3 s: full"),
+        (b"HTTP/1.1 422 X\r\nContent-Length: 100\r\n\r\nhalf", "422: half"),
+    ],
+)
+async def test_a_refusal_has_the_job_servers_own_words(reply: bytes, said: str) -> None:
+    """Where they can be read: without what it was told for itself alone, and cut where they are long."""
+    client, _ = _client([reply], retries=0)
+    client.job_server.secrets["env:KEY"] = "s3cr3t"
+    with pytest.raises(RejectedError) as caught:
+        await client.submit(_job(callback_url="http://x/callback/the-token"), lambda _: None, _at_once)
+    assert caught.value.detail == f"the job server answered {said}"
+
+
+async def test_words_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal is what counts."""
+    monkeypatch.setattr(exchange, "_REASON_S", 0.01)
+    client, server = _client([b"HTTP/1.1 422 X\r\nContent-Length: 100\r\n\r\nhalf"], retries=0)
+    monkeypatch.setattr(Connection, "connection_lost", lambda *_: None)
+    with pytest.raises(RejectedError) as caught:
+        await client.submit(_job(), lambda _: None, _at_once)
+    assert (caught.value.detail, caught.value.refused) == ("the job server answered 422: half", True)
+    assert len(server.requests) == 1
+
+
+async def test_a_header_of_a_reply_may_be_long() -> None:
+    """Job servers put tokens and policies into one."""
+    long = _RUNNING.replace(b"\r\n\r\n", b"\r\nX: " + b"y" * 9_000 + b"\r\n\r\n")
+    client, _ = _client([long], retries=0)
+    await client.submit(_job(), lambda _: None, _at_once)
 
 
 async def test_a_job_server_that_is_often_busy_is_asked_until_the_deadline() -> None:
