@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import io
 import json
@@ -104,6 +105,32 @@ async def test_a_job_and_its_callback_pass(gateway: Gateway, outside: ClientSess
     assert url.startswith(f"{gateway.url}/callback/")
     assert (answer.status, answer.document) == (200, {"state": "completed", "ref": ref})
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["Job-Id"])
+
+
+async def test_the_certificate_is_renewed_while_jobs_are_in_flight(
+    gateway: Gateway, outside: ClientSession, job_server: JobServer
+) -> None:
+    """Those get their results, and whoever connects from then on sees the new one."""
+
+    def presented() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
+
+    before, refs = await asyncio.to_thread(presented), [new_ref() for _ in range(5)]
+    jobs = [asyncio.create_task(post_job(outside, f"{gateway.url}/queueJob", ref=ref, duration=3)) for ref in refs]
+    await eventually(lambda: all(job_server.submissions(ref) for ref in refs))
+
+    gateway.renew()
+
+    renewed = ssl.PEM_cert_to_DER_cert(gateway.certificate.read_text("ascii"))
+
+    async def is_presented() -> bool:
+        with contextlib.suppress(OSError):
+            return ssl.PEM_cert_to_DER_cert(await asyncio.to_thread(presented)) == renewed
+        return False
+
+    await eventually(is_presented)
+    assert renewed != ssl.PEM_cert_to_DER_cert(before)
+    assert [(await job).status for job in jobs] == [200] * 5
 
 
 async def test_the_log_names_the_job_and_no_token(

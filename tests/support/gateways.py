@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,17 @@ class Gateway:
     url: str
     folder: Path
     certificate: Path
+    key: Path
+    #: Of the process that takes signals.
+    pid: int
+
+    def renew(self) -> None:
+        """Put another certificate in the place of its own, and have it read without an interruption."""
+        _certificate_in(self.folder)
+        both = self.folder / "both.pem"
+        if both.exists():
+            both.write_text(self.certificate.read_text("ascii") + self.key.read_text("ascii"), encoding="ascii")
+        os.kill(self.pid, signal.SIGUSR2 if self.name == "haproxy" else signal.SIGHUP)
 
     @property
     def log(self) -> str:
@@ -93,7 +106,14 @@ def _run(command: list[str], name: str, port: int, folder: Path, certificate: Pa
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         eventually_blocking(lambda: process.poll() is not None or accepts(port))
-        gateway = Gateway(name=name, url=f"{scheme}://127.0.0.1:{port}", folder=folder, certificate=certificate)
+        gateway = Gateway(
+            name=name,
+            url=f"{scheme}://127.0.0.1:{port}",
+            folder=folder,
+            certificate=certificate,
+            key=certificate.with_name("key.pem"),
+            pid=process.pid,
+        )
         assert process.poll() is None, gateway.log
         yield gateway
     finally:
@@ -144,7 +164,7 @@ def _haproxy(place: _Place, pair: tuple[Path, Path] | None) -> list[str]:
         )
     main = place.folder / "haproxy.cfg"
     main.write_text(text, encoding="utf-8")
-    return ["haproxy", "-db", "-f", str(main)]
+    return ["haproxy", "-W", "-db", "-f", str(main)]
 
 
 def _certificate_in(folder: Path) -> tuple[Path, Path]:
