@@ -90,7 +90,7 @@ class Consumer:
                     queues = await look_up(self._service, self._settings)
                 self._message_jobs.use(queues)
                 for words in doubts(queues, self._settings):
-                    log.event("warning", "the queue is hardly set up as it is meant", reason=words)
+                    log.event("warning", "the queue's settings do not fit", reason=words)
                 await self._take_all(queues)
             except QueueError as exc:
                 self._begin_trouble(exc)

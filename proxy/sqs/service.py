@@ -32,7 +32,7 @@ _READ_S: Final = 10.0
 #: Calls under way at a time: a poll, and two batches of each kind for each queue.
 _CONNECTIONS: Final = 32
 _AWS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-#: What no second attempt mends: the message is not there any more, or can never be what was asked for.
+#: What no second attempt changes: the message is not there any more, or can never be what was asked for.
 _REFUSALS: Final = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "AccessDenied"})
 
 

@@ -98,7 +98,7 @@ class Drain:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Begin, and answer with the state of the intake."""
-        log.event("info", "an operator has this proxy drained", by=operator_of(scope).name or None)
+        log.event("info", "an operator started the drain", by=operator_of(scope).name or None)
         self.begin()
         await self.view.send(scope, send, 202)
 

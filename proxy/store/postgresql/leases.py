@@ -123,7 +123,7 @@ class Leases:
         overdue = [record_of(row) for row in await self._session.run(OVERDUE, _NOBODY)]
         self.overdue += len(overdue)
         for record in overdue:
-            log.event("warning", "a job was ended that nobody saw to", job_id=record.id, owner=record.owner)
+            log.event("warning", "a job without a live instance was ended", job_id=record.id, owner=record.owner)
             self._on_ended(record)
         healthy_s = time.monotonic() - (self._healthy_since or time.monotonic())
         if self._on_taken_over is not None and healthy_s >= lease_s:

@@ -322,7 +322,7 @@ class PostgreSQLStore:
         try:
             await self._leases.leave()
         except (GoneError, UnfitError) as exc:
-            log.event("warning", "the other instances could not be told of the end", reason=str(exc))
+            log.event("warning", "the other instances could not be told that this one ends", reason=str(exc))
         await self._listener.close()
         for closing in (self._puts, self._noted, self._tells, self._finds, self._audit):
             await closing.close()
