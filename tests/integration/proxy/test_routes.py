@@ -43,10 +43,10 @@ async def test_an_address_that_does_not_exist_leads_to_the_documentation(
 async def test_the_admin_address_leads_to_no_page_that_it_does_not_have(
     client: ClientSession, proxy: ProxyProcess
 ) -> None:
-    """`/docs` is for clients."""
+    """It has its own `/docs`, of the routes for operators."""
     answer = await fetch(client, "GET", f"{proxy.admin}/nowhere")
-    assert "/docs" not in problem(answer, "not-found", 404)["detail"]
-    assert "Link" not in answer.headers
+    assert "/docs lists the routes" in problem(answer, "not-found", 404)["detail"]
+    assert (await fetch(client, "GET", f"{proxy.admin}/docs", headers={"Accept": "text/html"})).status == 200
 
 
 @pytest.mark.parametrize("code", Code)
