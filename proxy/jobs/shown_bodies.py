@@ -16,7 +16,7 @@ __all__ = ["ShownBodies"]
 
 _MASK: Final = "***"
 _NOT_SHOWN: Final = "(not shown: it is no JSON, or has more than 64 KiB)"
-#: A larger body takes longer to mask than the event loop has time for.
+#: Reading a larger body, and masking all of it, takes longer than the event loop has time for.
 _MAX_BYTES: Final = 65_536
 
 
@@ -50,17 +50,52 @@ class ShownBodies:
         if len(body) > _MAX_BYTES or (content_type and "json" not in content_type):
             return None
         try:
-            return json.dumps(self._value(json.loads(bytes_without_tokens(body))), ensure_ascii=False)
+            masked = _Masking(self._masked, self._max_bytes).of(json.loads(bytes_without_tokens(body)))
+            return json.dumps(masked, ensure_ascii=False)
         except (ValueError, RecursionError):
             return None
 
-    def _value(self, value: Any, name: str = "") -> Any:  # noqa: ANN401 - any JSON
-        if name and (name.lower() in self._masked or is_secret_name(name)):
-            return _MASK
+
+class _Masking:
+    """Masks one body, as far as it is shown: what would be cut off is left out, so that it costs no time."""
+
+    def __init__(self, names: Collection[str], max_bytes: int) -> None:
+        self._names = names
+        #: The names of this body, and whether each is that of a secret.
+        self._known: dict[str, bool] = {}
+        #: How many bytes there is room for, at least: of the text, punctuation and escapes are not counted.
+        self._room = max_bytes
+
+    def of(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
+        """Return a value with what is secret masked."""
         if isinstance(value, dict):
-            return {name: self._value(member, name) for name, member in value.items()}
+            return self._members(value)
         if isinstance(value, list):
-            return [self._value(member) for member in value]
-        if isinstance(value, str | int | float) and not isinstance(value, bool) and is_secret_value(str(value)):
-            return _MASK
-        return value
+            self._room -= 1
+            return [self.of(member) for member in value if self._room > 0]
+        text = str(value)
+        self._room -= len(text)
+        if value is None or isinstance(value, bool) or not is_secret_value(text):
+            return value
+        self._room += len(text)
+        return self._mask()
+
+    def _members(self, members: dict[str, Any]) -> dict[str, Any]:
+        self._room -= 1
+        found: dict[str, Any] = {}
+        for name, member in members.items():
+            if self._room <= 0:
+                break
+            self._room -= len(name)
+            found[name] = self._mask() if self._is_secret(name) else self.of(member)
+        return found
+
+    def _mask(self) -> str:
+        self._room -= len(_MASK)
+        return _MASK
+
+    def _is_secret(self, name: str) -> bool:
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = name.lower() in self._names or is_secret_name(name)
+        return known

@@ -24,6 +24,8 @@ _SECRET_NAME: Final = re.compile(
 _CARD: Final = re.compile(r"(?:[0-9][ -]?){12,18}[0-9]")
 #: A long text without a space; with digits and letters in it: a key, a token, a hash.
 _LONG: Final = re.compile(r"[A-Za-z0-9+/=_.~-]{32,}+")
+#: No shorter text has either in it.
+_LEAST_CHARACTERS: Final = 13
 
 
 class Labels:
@@ -56,6 +58,8 @@ def is_secret_name(name: str) -> bool:
 
 def is_secret_value(value: str) -> bool:
     """Return whether a value looks like a secret: it has a card number in it, or a long random text."""
+    if len(value) < _LEAST_CHARACTERS:  # as most are, of which a body may have very many
+        return False
     return _CARD.search(value) is not None or any(map(_is_random, _LONG.findall(value)))
 
 

@@ -6,8 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from proxy.jobs import shown_bodies
 from proxy.jobs.shown_bodies import ShownBodies
+from shared.job_server.labels import is_secret_value
 
 
 def test_nothing_is_shown_unless_it_was_asked_for() -> None:
@@ -68,3 +72,62 @@ def test_what_cannot_be_masked_is_not_shown(body: bytes, content_type: str) -> N
     assert shown is not None
     assert shown["body"] == "(not shown: it is no JSON, or has more than 64 KiB)"
     assert (shown["bytes"], shown["cut"]) == (len(body), True)
+
+
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.sampled_from(["4111111111111111", 4111111111111, "411111111111", "a1" * 16, '\\u00e9"', ""]),
+)
+_JSON = st.recursive(
+    _SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner), st.dictionaries(st.one_of(st.text(), st.sampled_from(["pin", "card", "", "a"])), inner)
+    ),
+)
+
+
+@given(value=_JSON, max_bytes=st.integers(1, 200))
+@example(value=[None], max_bytes=2)
+@example(value={"": [None]}, max_bytes=4)
+def test_what_is_cut_off_is_left_out_before(value: object, max_bytes: int) -> None:
+    """What is shown is how the whole begins, masked; and whether there is more."""
+    body = json.dumps(value).encode()
+    whole = ShownBodies(1_000_000, ["pin"]).shown(body, "")
+    shown = ShownBodies(max_bytes, ["pin"]).shown(body, "")
+    assert whole is not None
+    assert shown is not None
+    text = whole["body"].encode("utf-8", "backslashreplace")
+    assert shown["body"] == text[:max_bytes].decode("utf-8", "ignore")
+    assert shown["cut"] is (len(text) > max_bytes)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [[1] * 20_000, ["ab"] * 10_000, [{"a": 1}] * 8_000, [[]] * 16_000, {f"{n:x}": 0 for n in range(6_000)}],
+    ids=["numbers", "texts", "objects", "empty", "names"],
+)
+def test_what_is_not_shown_costs_nothing(body: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop has no time for all that a body can have."""
+    looked_at = 0
+
+    def counted(text: str) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return is_secret_value(text)
+
+    monkeypatch.setattr(shown_bodies, "is_secret_value", counted)
+    monkeypatch.setattr(shown_bodies, "is_secret_name", counted)
+    ShownBodies(1_000, ()).shown(json.dumps(body, separators=(",", ":")).encode(), "")
+    assert looked_at <= 1_000
+
+
+@pytest.mark.parametrize(("digits", "masked"), [("4" * 12, False), ("4" * 13, True)])
+def test_the_shortest_card_number_is_masked(digits: str, masked: bool) -> None:
+    """As a text and as a number."""
+    shown = ShownBodies(1_000, ()).shown(f'["{digits}", {digits}]'.encode(), "")
+    assert shown is not None
+    assert (digits in shown["body"]) is not masked
