@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -25,13 +26,13 @@ from proxy.run.preflight import say
 from proxy.store.conditions import Dialect, Question
 from proxy.store.journal.opening import words_of
 from proxy.store.journal.reader import answer, connect_to_read
-from proxy.store.query import Limits, Sort, remembered
+from proxy.store.query import JobPage, Limits, Sort, remembered
 from proxy.store.search import counts, page
 from shared.database_url import is_database
 from shared.errors import ParameterError, SettingsError
 
 if TYPE_CHECKING:
-    from proxy.store.query import JobPage, Position
+    from proxy.store.query import Position
     from proxy.store.record import Record
     from shared.settings import Settings
 
@@ -177,35 +178,35 @@ def _show(ask: _Ask, asked: Asked, given: argparse.Namespace) -> int:
     found: list[Record] = []
     limit = None if given.ndjson and asked.limit is None else asked.page_limit
     pages = _pages(ask, asked, limit)
-    more: Position | None = None
-    searched_to = None
-    for records, more, searched_to in pages:  # noqa: B007 - the last ones count
+    last = JobPage(records=[], next=None)
+    for last in pages:
         if given.ndjson:
-            for record in records:
+            for record in last.records:
                 say(json.dumps(line(record, time.time())))
-            found = [*records] or found
+            found = [*last.records] or found
         else:
-            found += records
+            found += last.records
     if given.json:
-        say(json.dumps(_document(ask, asked, found, more, searched_to)))
+        say(json.dumps(_document(ask, asked, found, last)))
     elif not given.ndjson and found:
         say("\n".join(_table(found)))
-        if more is not None:
-            say(f"There are more: --limit N (up to 500), or --after {cursor_of(more, asked.sort)}")
+        if last.next is not None:
+            say(f"There are more: --limit N (up to 500), or --after {cursor_of(last.next, asked.sort)}")
+    if last.looked_at is not None and not given.json:
+        since = datetime.fromtimestamp(last.searched_to or 0.0).astimezone().isoformat(timespec="seconds")
+        sys.stderr.write(f"The slowest of the {last.looked_at} jobs that ended since {since}; --until has others\n")
     return 0 if found else _NONE
 
 
-def _pages(
-    ask: _Ask, asked: Asked, limit: int | None
-) -> Iterator[tuple[Sequence[Record], Position | None, float | None]]:
-    """Yield jobs, where to go on, and how far the search came if it was ended by its time."""
+def _pages(ask: _Ask, asked: Asked, limit: int | None) -> Iterator[JobPage]:
+    """Yield pages with so many jobs in all; how far a search came does not matter where the next page goes on there."""
     after, left = asked.after, limit
     while left is None or left > 0:
         size = _PAGE if left is None else min(left, _PAGE)
         question_of = partial(_page_question, asked=asked, size=size, after=after)
         found = ask(question_of)
         left = None if left is None else left - len(found.records)
-        yield found.records, found.next, found.searched_to if asked.sort is Sort.SLOWEST else None
+        yield found if asked.sort is Sort.SLOWEST else dataclasses.replace(found, searched_to=None)
         after = found.next
         if after is None:
             return
@@ -215,16 +216,15 @@ def _page_question(dialect: Dialect, *, asked: Asked, size: int, after: Position
     return page(dialect, asked.query, sort=asked.sort, limit=size, after=after, limits=_LIMITS)
 
 
-def _document(
-    ask: _Ask, asked: Asked, found: Sequence[Record], more: Position | None, searched_to: float | None
-) -> dict[str, Any]:
+def _document(ask: _Ask, asked: Asked, found: Sequence[Record], last: JobPage) -> dict[str, Any]:
     counted = ask(lambda dialect: counts(dialect, asked.query, limits=_LIMITS)) if asked.counts else None
     now = time.time()
     return {
         "jobs": [line(record, now) for record in found],
-        "complete": searched_to is None,
-        "searched_to": searched_to,
-        "next": None if more is None else cursor_of(more, asked.sort),
+        "complete": last.searched_to is None,
+        "searched_to": last.searched_to,
+        "looked_at": last.looked_at,
+        "next": None if last.next is None else cursor_of(last.next, asked.sort),
         "counts": None if counted is None else counts_document(counted),
     }
 

@@ -203,6 +203,8 @@ class Part:
     after: Position | None = None
     #: How far it goes; None: to the end.
     edge: float | None = None
+    #: How many jobs it has, meant or not, if it has an edge.
+    jobs: int = 0
 
     def conditions(self, sql: Sql, sort: Sort) -> list[str]:
         """Return what holds for the jobs of this part."""
@@ -241,7 +243,7 @@ def cut(dialect: Dialect, query: JobQuery, source: Source, rest: Part, sort: Sor
         return rest
     bound = {"high": edge} if oldest else {"low": edge}
     bounds = {"low": rest.low, "above": rest.above, "high": rest.high, "below": rest.below} | bound
-    return Part(**bounds, after=rest.after, edge=edge)
+    return Part(**bounds, after=rest.after, edge=edge, jobs=count)
 
 
 def rest_after(query: JobQuery, part: Part, sort: Sort) -> Part:

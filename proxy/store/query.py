@@ -118,6 +118,8 @@ class JobPage:
     next: Position | None
     #: If the search was ended by its limits: how far it came, in Unix time.
     searched_to: float | None = None
+    #: Then, where the slowest are listed: how many jobs it has looked at, meant or not; they are among these.
+    looked_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

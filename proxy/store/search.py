@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from proxy.store.conditions import (
@@ -76,11 +77,10 @@ def page(
     return _page_of(found, limit)
 
 
-def _page_of(found: Sequence[tuple[Record, Position]], limit: int, searched_to: float | None = None) -> JobPage:
+def _page_of(found: Sequence[tuple[Record, Position]], limit: int) -> JobPage:
     return JobPage(
         records=[record for record, _ in found[:limit]],
         next=found[limit - 1][1] if len(found) > limit else None,
-        searched_to=searched_to,
     )
 
 
@@ -141,9 +141,10 @@ def _slowest(
     source = yield from source_of(dialect, query, limits)
     took = f"({dialect.unix('j.finished_at')} - {dialect.unix('j.accepted_at')})"
     found: list[tuple[Record, Position]] = []
-    rest = first_part(query, None)
+    rest, looked_at = first_part(query, None), 0
     while True:
         part = yield from cut(dialect, query, source, rest, Sort.SLOWEST)
+        looked_at += part.jobs
         sql = Sql(dialect)
         where = [*part.conditions(sql, Sort.SLOWEST), *source.condition(sql), *filters(sql, query)]
         if after is not None:
@@ -157,8 +158,10 @@ def _slowest(
         found += _found(dialect, rows, is_open=False)
         found.sort(key=lambda one: (one[1].at, one[1].number), reverse=True)
         del found[limit + 1 :]
-        if part.edge is None or time.monotonic() >= until:
-            return _page_of(found, limit, part.edge)
+        if part.edge is None:
+            return _page_of(found, limit)
+        if time.monotonic() >= until:
+            return replace(_page_of(found, limit), searched_to=part.edge, looked_at=looked_at)
         rest = rest_after(query, part, Sort.SLOWEST)
 
 

@@ -65,6 +65,9 @@ class JobPatterns:
         document = {
             **_counted(found),
             "slowest": [line(record, now) for record in slowest.records],
+            "slowest_complete": slowest.searched_to is None,
+            "slowest_to": slowest.searched_to,
+            "slowest_of": slowest.looked_at,
             "phases": await _phases(sample),
             "latency": {"edges_ms": EDGES_MS, "counts": found.latency},
         }

@@ -59,6 +59,7 @@ class ListJobs:
             "jobs": [line(record, now, self._in_flight.by_id(record.id)) for record in page.records],
             "complete": page.searched_to is None,
             "searched_to": page.searched_to,
+            "looked_at": page.looked_at,
             "next": None if page.next is None else cursor_of(page.next, asked.sort),
             "counts": None if counts is None else counts_document(counts),
         }
@@ -90,6 +91,8 @@ class ListJobs:
             left = None if left is None else left - len(page.records)
             yield b"".join(_encoded(line(record, now, self._in_flight.by_id(record.id))) for record in page.records)
             if page.next is None:
+                if page.looked_at is not None:
+                    yield _encoded({"searched_to": page.searched_to, "looked_at": page.looked_at})
                 return
             if left == 0:
                 yield _encoded({"next": cursor_of(page.next, asked.sort)})

@@ -111,11 +111,12 @@ def test_counts_and_the_slowest_look_at_a_part_at_a_time(million: sqlite3.Connec
     counted, cost = _asked(million, lambda dialect: counts(dialect, query, limits=_LIMITS))
     _check(cost)
     assert counted.total <= 6_000
-    _, cost = _asked(
+    found, cost = _asked(
         million, lambda dialect: page(dialect, query, sort=Sort.SLOWEST, limit=50, after=None, limits=_LIMITS)
     )
     if query.wants_ended:
         _check(cost)
+        assert found.looked_at in {None, _LIMITS.part}
 
 
 @pytest.mark.parametrize("name", _QUERIES)

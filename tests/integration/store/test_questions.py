@@ -220,6 +220,26 @@ async def test_a_search_that_takes_long_says_how_far_it_came_and_goes_on(make_st
     assert counted.total == 25 if counted.counted_to is None else counted.total < 25
 
 
+async def test_the_slowest_are_those_of_as_many_jobs_as_are_said(make_store: MakeStore) -> None:
+    """The newest, of which all that are meant are sorted; a store that looks at all of them at once may."""
+    store = await make_store(_HOUR)
+    records = await _put(store, *(_ended(60 - n, 30.0 - n, labels={"n": str(n % 2)}) for n in range(12)))
+    hurry = Limits(seconds=0.0, part=4)
+
+    page = await store.jobs(JobQuery(), sort=Sort.SLOWEST, limit=2, limits=hurry)
+    some = await store.jobs(JobQuery(labels={"n": "0"}), sort=Sort.SLOWEST, limit=2, limits=hurry)
+    every = await store.jobs(JobQuery(), sort=Sort.SLOWEST, limit=2)
+
+    assert [record.id for record in every.records] == [record.id for record in records[:2]]
+    assert (every.looked_at, every.searched_to) == (None, None)
+    if page.looked_at is not None:
+        assert page.looked_at == some.looked_at == 4
+        assert page.searched_to == pytest.approx(records[8].finished_at, abs=1)
+        assert [record.id for record in page.records] == [record.id for record in records[8:10]]
+        assert [record.id for record in some.records] == [records[8].id, records[10].id]
+    assert (page.looked_at is None) is (page.searched_to is None) is hasattr(store, "_finished")
+
+
 async def test_no_failure_is_lost_among_many_kinds(store: JobStore) -> None:
     """Each says something else; that of one code alone is counted as well."""
     words = [f"{letters} is gone" for letters in map("".join, itertools.product("abcdefghijklm", repeat=3))]

@@ -51,20 +51,24 @@ function totals({ total, complete, counted_to: countedTo }) {
   say($("counted"), complete ? "" : `Counted are those that ended since ${time(countedTo)}.`);
 }
 
-function partial({ jobs, complete, searched_to: searchedTo, next }) {
+function partial({ jobs, complete, searched_to: searchedTo, looked_at: lookedAt, next }) {
   $("partial").hidden = complete && jobs.length > 0;
+  if (lookedAt != null) {
+    say($("partial"), `These are the slowest of the ${count(lookedAt)} jobs that ended since ${time(searchedTo)}. Choose a range of time for others.`);
+    return;
+  }
   const way = next ? " “Go on” goes on from there." : "";
   const searched = searchedTo == null ? "" : ` The search has come to ${time(searchedTo)}.${way}`;
   say($("partial"), (jobs.length ? "" : complete ? "There are no such jobs." : "None so far.") + searched);
 }
 
-function paging({ next, complete }) {
+function paging({ next, complete, looked_at: lookedAt }) {
   const parts = [];
   if (params().has("after")) parts.push(link(address("jobs.html", changed({})), "First page"));
   if (next) {
     const some = params();
     some.set("after", next);
-    parts.push(link(address("jobs.html", some), complete ? "Next page" : "Go on"));
+    parts.push(link(address("jobs.html", some), complete || lookedAt != null ? "Next page" : "Go on"));
   }
   $("paging").replaceChildren(...parts.map((part) => {
     part.addEventListener("click", (event) => {

@@ -41,7 +41,7 @@ function draw(found) {
   failures(found);
   $("latency").replaceChildren(heatMap(found.latency, starts));
   phases(found.phases);
-  slowest(found.slowest);
+  slowest(found);
 }
 
 /** What stands below a chart: where it begins and ends. */
@@ -97,12 +97,13 @@ function span(p50, p90, p99, longest) {
   return box;
 }
 
-function slowest(jobs) {
+function slowest({ slowest: jobs, slowest_complete: complete, slowest_to: searchedTo, slowest_of: lookedAt }) {
   const rows = jobs.map((job) => [
     duration(job.total_ms), link(`job.html?id=${encodeURIComponent(job.job_id)}`, job.job_id.slice(0, 12), "id"), outcome(job),
     when(job.finished_at), Object.entries(job.labels ?? {}).map(([name, value]) => `${name}=${value}`).join(" "),
   ].map((cell, index) => (index === 4 ? make("span", "words", cell) : cell)));
-  $("slowest").replaceChildren(table("The slowest jobs", ["Took", "Job", "Outcome", "Ended", "Labels"], rows, [0]));
+  const part = complete ? [] : [make("p", "soft", `Of the ${count(lookedAt)} jobs that ended since ${time(searchedTo)}.`)];
+  $("slowest").replaceChildren(...part, table("The slowest jobs", ["Took", "Job", "Outcome", "Ended", "Labels"], rows, [0]));
 }
 
 $("curl").append(curlButton(() => $("json").href));
