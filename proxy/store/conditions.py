@@ -28,6 +28,7 @@ __all__ = [
     "cut",
     "filters",
     "first_part",
+    "member",
     "rest_after",
     "source_of",
 ]
@@ -57,14 +58,13 @@ class Dialect:
     #: A time in a parameter, and in a column, as the database has it, and as Unix time.
     instant: Callable[[str], str]
     unix: Callable[[str], str]
-    #: Whether a text has another one in it: both as SQL.
-    has: Callable[[str, str], str]
+    #: The condition that a job has a label of this name and value.
+    label: Callable[[Sql, str, str], str]
     #: The whole number below one that is not negative.
     whole: Callable[[str], str]
     #: LIKE, whatever the case of letters.
     like: str
-    #: Where labels are, and all that people read: as JSON, and as it is.
-    labels: str
+    #: All that people read: as JSON, and as it is.
     said_as_json: tuple[str, ...]
     said: tuple[str, ...]
     #: What the job server said of a failure, or we do.
@@ -107,6 +107,11 @@ def _failed(dialect: Dialect) -> str:
     return f"(j.code IS NOT NULL OR {dialect.says_failed})"
 
 
+def member(name: str, value: str) -> str:
+    """Return how a member of an object stands in the JSON that is stored."""
+    return f"{json.dumps(name)}: {json.dumps(value)}"
+
+
 def filters(sql: Sql, query: JobQuery) -> list[str]:
     """Return the conditions of a query, but for its times and its keys."""
     return [*_of_outcome(sql, query), *_of_names(sql, query), *([_said(sql, query)] if query.text else [])]
@@ -128,7 +133,7 @@ def _of_outcome(sql: Sql, query: JobQuery) -> Iterator[str]:
 def _of_names(sql: Sql, query: JobQuery) -> Iterator[str]:
     dialect = sql.dialect
     for name, value in query.labels.items():
-        yield dialect.has(dialect.labels, sql.p(f"{json.dumps(name)}: {json.dumps(value)}"))
+        yield dialect.label(sql, name, value)
     if query.profiles:
         yield sql.any_of("j.profile", sorted(query.profiles))
     if query.instances:

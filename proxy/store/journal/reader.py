@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from proxy.store.conditions import Dialect, Question
+from proxy.store.conditions import Dialect, Question, Sql, member
 from proxy.store.journal.opening import words_of
 from proxy.store.journal.rows import COLUMN_NAMES, record_of
 from shared.errors import StoreUnavailableError
@@ -122,10 +122,9 @@ def dialect_of(db: sqlite3.Connection) -> Dialect:
         param=lambda number, _kind: f"?{number}",
         instant=str,
         unix=str,
-        has=lambda text, part: f"instr({text}, {part})",
+        label=_label if knows_json else _said_somewhere,
         whole=lambda sql: f"CAST({sql} AS INTEGER)",
         like="LIKE",
-        labels="j.remote",
         said_as_json=("j.remote",),
         said=("j.detail",),
         words="coalesce(nullif(json_extract(j.remote, '$[2]'), ''), j.detail, '')" if knows_json else "j.detail",
@@ -134,6 +133,17 @@ def dialect_of(db: sqlite3.Connection) -> Dialect:
         owner="''",
         says_failed="j.says_failed",
     )
+
+
+def _label(sql: Sql, name: str, value: str) -> str:
+    """Return the condition that a job has this label: the text, which is quick to find, may be an output's as well."""
+    there = _said_somewhere(sql, name, value)
+    exactly = f"l.key = {sql.p(name)} AND l.value = {sql.p(value)}"
+    return f"({there} AND EXISTS (SELECT 1 FROM json_each(j.remote, '$[3]') l WHERE {exactly}))"  # noqa: S608 - parameters
+
+
+def _said_somewhere(sql: Sql, name: str, value: str) -> str:
+    return f"instr(j.remote, {sql.p(member(name, value))})"
 
 
 def _knows_json(db: sqlite3.Connection) -> bool:

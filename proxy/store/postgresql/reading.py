@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from proxy.store.conditions import Dialect, Question
+from proxy.store.conditions import Dialect, Question, member
 from proxy.store.postgresql.rows import COLUMNS, record_of
 from proxy.store.postgresql.session import Session
 
@@ -33,10 +33,9 @@ DIALECT: Final = Dialect(
     param=lambda number, kind: f"${number}::{kind}",
     instant=lambda sql: f"to_timestamp({sql})",
     unix=lambda sql: f"extract(epoch FROM {sql})::float8",
-    has=lambda text, part: f"strpos({text}, {part}) > 0",
+    label=lambda sql, name, value: f"strpos(j.labels, {sql.p(member(name, value))}) > 0",
     whole=lambda sql: f"floor({sql})::int",
     like="ILIKE",
-    labels="j.labels",
     said_as_json=("j.labels", "j.outputs"),
     said=("j.detail", "j.error"),
     words="CASE WHEN j.error <> '' THEN j.error ELSE j.detail END",

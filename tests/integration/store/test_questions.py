@@ -100,7 +100,7 @@ async def test_each_filter_finds_what_is_meant_and_nothing_else(store: JobStore)
         cancelled_by="operator ann",
     )
     says = _ended(30, says_failed=True, error="Out of M\u00e9mory 100%", profile="cog", outputs={"id": "theirs-7"})
-    good = _ended(20, key=b"k" * 32, profile="cog", labels={"account": "a"})
+    good = _ended(20, key=b"k" * 32, profile="cog", labels={"account": "a"}, outputs={"n": "1", "account": "b"})
     late = _ended(10, failure=_failure(Code.DEADLINE_EXCEEDED, Submitted.YES))
     waits = a_record(state=State.WAITING, accepted_at=time.time() - 1, labels={"account": 'q"\u00e9'})
     lost, no, stopped, says, good, late, waits = await _put(store, lost, no, stopped, says, good, late, waits)
@@ -118,6 +118,8 @@ async def test_each_filter_finds_what_is_meant_and_nothing_else(store: JobStore)
         ({"submitted": {Submitted.UNKNOWN, Submitted.NO}}, [no, lost]),
         ({"labels": {"account": "a"}}, [good, lost]),
         ({"labels": {"account": "a", "n": "1"}}, [lost]),
+        ({"labels": {"n": "1"}}, [lost]),
+        ({"labels": {"account": "b"}}, [no]),
         ({"labels": {"account": "A"}}, []),
         ({"labels": {"account": 'q"\u00e9'}}, [waits]),
         ({"keys": {b"k" * 32, b"l" * 32}}, [good]),
