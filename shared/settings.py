@@ -17,6 +17,7 @@ from shared import setting_kinds as kinds
 from shared.errors import SettingsError
 from shared.keys_file import read_keys
 from shared.setting_kinds import AdminKey, Kind
+from shared.shown_paths import shown_path
 from shared.spelling import nearest
 
 __all__ = ["Given", "Settings", "Variable", "given", "load", "misspelt", "variables"]
@@ -34,6 +35,8 @@ _SHOWN: Final = 200
 _USER: Final = re.compile(r"//[^/?#]*@")
 #: And the query, which may be a key.
 _QUERY: Final = re.compile(r"\?.*")
+#: After the host.
+_PATH: Final = re.compile(r"(://[^/?#]*)(/[^?#]*)")
 
 
 class Variable(NamedTuple):
@@ -397,7 +400,10 @@ def given(environ: Mapping[str, str] | None = None, env_file: Path | None = None
 def _without_secrets(text: str) -> str:
     if database_url.is_database(text):
         return database_url.shown(text)
-    return _QUERY.sub("?...", _USER.sub("//...@", text)) if "://" in text else text
+    if "://" not in text:
+        return text
+    text = _QUERY.sub("?...", _USER.sub("//...@", text))
+    return _PATH.sub(lambda found: found[1] + shown_path(found[2]), text)
 
 
 def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:

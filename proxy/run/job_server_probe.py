@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from proxy.run.http_probe import probe
 from shared.errors import SettingsError
 from shared.job_server.tls import tls_trouble, trusting
+from shared.shown_paths import shown_path
 
 __all__ = ["check_trust", "is_loopback", "path_trouble", "reach", "reason_of", "shown"]
 
@@ -21,9 +22,9 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 def shown(url: str) -> str:
-    """Return `url` for a person, without a user name, a password or a query, which may be secrets."""
+    """Return `url` for a person, without what may be secret: a user name, a password, a query, what looks random."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{shown_path(parts.path)}"
 
 
 def is_loopback(url: str) -> bool:

@@ -125,7 +125,11 @@ def test_settings_are_shown_with_where_they_come_from_and_without_secrets(tmp_pa
     assert found["JOB_SERVER_URL"][0] == "https://...@jobs.example.com/start?..."
     assert found["JOURNAL"][0] == "postgresql://proxy@db.example.com/jobs"
     assert "hush" not in str(found)
-    for url in ("http://user:pa,hush@jobs.example.com/", "http://jobs.example.com/?token=a,hush&x=1"):
+    for url in (
+        "http://user:pa,hush@jobs.example.com/",
+        "http://jobs.example.com/?token=a,hush&x=1",
+        "http://jobs.example.com/hooks/4eC39hushLyjWDarjtT1zdp7dc/run",
+    ):
         assert "hush" not in str(given({"JOB_SERVER_URL": url}))
 
 
