@@ -1,7 +1,7 @@
 """What a record keeps of how its job came to its end: written once, with the end, so that it costs no write of its own.
 
-A job that succeeds is recorded for the last time when its callback comes. What comes after that, the delivery, is known
-to this process only.
+A job that gets its callback is recorded for the last time when that comes. What comes after it, the delivery, is known
+to this process only: another write for each job would be the price of it.
 """
 
 from __future__ import annotations
@@ -82,16 +82,22 @@ def written(text: str) -> Trail:
 
 
 def phases_in(trail: Trail, total_ms: float) -> dict[str, float]:
-    """Return how long each phase took, in milliseconds, as `proxy/jobs/phases.py` has it; empty if that is unknown."""
+    """Return how long each phase took, in milliseconds, as `proxy/jobs/phases.py` has it; empty if that is unknown.
+
+    The delivery is left out where its end was never written.
+    """
     if trail.adopted or not trail.events:
         return {}
-    starts, state = [(PHASES[0], 0.0)], State.ACCEPTED
+    starts, state, called_back, finished = [(PHASES[0], 0.0)], State.ACCEPTED, False, False
     for at, what in trail.events:
-        if what == Event.CALLBACK and starts[-1][0] != PHASES[-1]:
-            starts.append((PHASES[-1], at))
-            break
         if what == Event.FINISH:
+            finished = True
             break
+        if what == Event.CALLBACK and not called_back:
+            starts.append((PHASES[-1], at))
+            called_back = True
+        if called_back:
+            continue
         try:
             state = lifecycle.advance(state, Event(what))
         except (IllegalEventError, ValueError):
@@ -99,8 +105,9 @@ def phases_in(trail: Trail, total_ms: float) -> dict[str, float]:
         name = _OPENED_BY.get(state)
         if name is not None and all(name != begun for begun, _ in starts):
             starts.append((name, at))
-    end = max([total_ms, *(at for _, at in starts)])
-    return {name: round(until - at, 1) for (name, at), (_, until) in pairwise([*starts, ("", end)])}
+    if finished or not called_back:
+        starts.append(("", max([total_ms, *(at for _, at in starts)])))
+    return {name: round(until - at, 1) for (name, at), (_, until) in pairwise(starts)}
 
 
 def _encoded(trail: Trail) -> str:

@@ -50,7 +50,7 @@ async def test_a_restart_forgets_nothing_of_a_job_but_its_delivery(app: WholeApp
     there = (await after.ask_admin("GET", f"/jobs/{job.id}")).document
     assert list(here) == list(there)
     assert [what for _, what in there["events"]] == [what for _, what in here["events"]][:-1]
-    assert [name for name, _ in there["phases"]] == [name for name, _ in here["phases"]]
+    assert [name for name, _ in there["phases"]] == [name for name, _ in here["phases"]][:-1]
     for name in set(here) - {"events", "phases", "total_ms"}:
         assert here[name] == there[name], name
     assert there["remote_id"] == "theirs-7"
