@@ -20,6 +20,9 @@ _FLAGS: Final = (
     "--window-size=1280,900",
 )  # fmt: skip
 
+#: How long a script may take on a busy machine; axe-core computes for seconds on an idle one.
+_SCRIPT_S: Final = 120.0
+
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Chrome]:
@@ -31,6 +34,7 @@ def browser(profile: Path) -> Iterator[Chrome]:
     options.accept_insecure_certs = True  # those that tests make
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = Chrome(options=options, service=ChromeService(DRIVER))
+    driver.set_script_timeout(_SCRIPT_S)
     try:
         yield driver
     finally:
