@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxy.store.query import JobPage
 from proxy.store.record import Record
 from shared.errors import Code
 from shared.lifecycle import Submitted
@@ -144,3 +145,20 @@ async def test_clients_cannot_list_jobs(app: WholeApp) -> None:
     """Their address has another question under this name."""
     await _remember(app, 1)
     problem(await app.ask("GET", "/jobs"), "not-found", 404)
+
+
+async def test_the_slowest_of_a_part_are_said_to_be_that(app: WholeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of how many, and how far back these go: on a page, in lines, and among the patterns."""
+
+    async def part(*_: object, **__: object) -> JobPage:
+        return JobPage(records=[finished()], next=None, searched_to=1_795_709_149.0, looked_at=3_000)
+
+    monkeypatch.setattr(app.store, "jobs", part)
+    page = (await app.ask_admin("GET", "/jobs?sort=slowest")).document
+    assert (page["complete"], page["searched_to"], page["looked_at"]) == (False, 1_795_709_149.0, 3_000)
+    lines = await app.ask_admin("GET", "/jobs?sort=slowest", headers={"Accept": "application/x-ndjson"})
+    assert json.loads(lines.body.splitlines()[-1]) == {"searched_to": 1_795_709_149.0, "looked_at": 3_000}
+    patterns = (await app.ask_admin("GET", "/jobs/patterns")).document
+    assert (patterns["slowest_complete"], patterns["slowest_to"], patterns["slowest_of"]) == (
+        False, 1_795_709_149.0, 3_000
+    )  # fmt: skip
