@@ -121,3 +121,13 @@ def test_what_cannot_stand_in_a_header_is_not_sent() -> None:
 def test_secrets_are_masked() -> None:
     """And nothing else."""
     assert masked({"env:KEY": "secret", "id": "7"}) == {"env:KEY": "•••", "id": "7"}
+
+
+def test_what_looks_like_a_placeholder_in_a_value_is_text() -> None:
+    """A job server that names a job `{env:KEY}`, or after another name, is told no secret and goes in no circle."""
+    section = Cancel(url="/jobs/{a}", headers={"X-A": "{a}"}, body={"a": "{a}", "b": ["{b}"]})
+    values = {"a": "{env:KEY}", "b": "{a}", "env:KEY": "hush"}
+    request = Call(SERVER, Server(), section).request(values)
+    assert request.url == "http://jobs:8080/v1/jobs/%7Benv%3AKEY%7D"
+    assert request.headers["X-A"] == "{env:KEY}"
+    assert request.body == b'{"a": "{env:KEY}", "b": ["{a}"]}'
