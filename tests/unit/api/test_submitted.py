@@ -352,8 +352,11 @@ def requests_about_a_job(app: App) -> Iterator[Request]:
                 continue
             if route.path.startswith("/intake/"):  # which would change the circumstances of all that follow
                 continue
-            takes_body = method in {"POST", "PUT"} and method in (route.methods or ())
-            for headers, body in WITH_BODY if takes_body else WITHOUT_BODY:
+            if method not in (route.methods or METHODS):
+                ways = WITHOUT_BODY[:1]  # no header has a say in what is refused for its method
+            else:
+                ways = WITH_BODY if method in {"POST", "PUT"} and route.methods else WITHOUT_BODY
+            for headers, body in ways:
                 yield Request(app=listener, method=method, path=route.path, headers=HEADERS | dict(headers), body=body)
     for path in ("/jobs/{id}/nowhere", "/callback/{token}/nowhere", "/job/{id}/result", "/jobs?message={id}", "/{id}"):
         yield Request(app=app.parts.public, method="GET", path=path, headers=HEADERS, body=b"")
