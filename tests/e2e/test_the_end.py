@@ -47,8 +47,16 @@ def watch_over(processes: list[psutil.Process]) -> Stopwatch:
     return Stopwatch(*(process.pid for process in processes))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda number: number.name)
-@pytest.mark.parametrize("whole_group", [False, True], ids=["the process", "its group"])
+@pytest.mark.parametrize(
+    ("number", "whole_group"),
+    [
+        pytest.param(signal.SIGTERM, False, id="SIGTERM-the process"),
+        *(
+            pytest.param(number, True, id=f"{number.name}-its group")
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+        ),
+    ],
+)
 async def test_a_signal_lets_jobs_in_flight_finish(
     client: ClientSession, proxy: ProxyProcess, number: int, whole_group: bool
 ) -> None:
