@@ -89,6 +89,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.job_server.expressions._STEPS": findall,
     "shared.job_server.forms._NAME": findall,
     "shared.job_server.placeholders._PLACEHOLDER": findall,
+    "shared.job_server.replies._PAUSE": match,
     "shared.job_server.replies._STATUS": search,
     "shared.job_server.traps._BARE_HYPHEN": search,
     "shared.job_server.traps._BARE_NUMBER": search,
