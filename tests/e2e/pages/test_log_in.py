@@ -70,14 +70,15 @@ def test_the_form_works_by_keyboard(form: Chrome) -> None:
     def press_keys(*keys: str) -> None:
         ActionChains(form).send_keys(*keys).perform()
 
-    eventually_blocking(lambda: run(form, _FOCUSED)[0] == "INPUT")
+    def has_the_focus_and_shows_it(element: str) -> bool:
+        name, outline = run(form, _FOCUSED)
+        return bool(name == element and outline != "none")
+
+    eventually_blocking(lambda: has_the_focus_and_shows_it("INPUT"))
     press_keys(_WRONG, Keys.ENTER)
-    eventually_blocking(lambda: _refused(form))
-    eventually_blocking(lambda: run(form, _FOCUSED)[0] == "INPUT")
-    assert run(form, _FOCUSED)[1] != "none"
+    eventually_blocking(lambda: _refused(form) and has_the_focus_and_shows_it("INPUT"))
     press_keys(_ACT, Keys.TAB)
-    name, outline = run(form, _FOCUSED)
-    assert (name, outline != "none") == ("BUTTON", True)
+    eventually_blocking(lambda: has_the_focus_and_shows_it("BUTTON"))
     press_keys(Keys.SPACE)
     eventually_blocking(lambda: "anna (may act)" in text(form, "head"))
 
