@@ -48,13 +48,13 @@ def submissions(profile: Profile, job_server_url: str) -> Iterator[str]:
     for sample in profile.sample:
         if sample.kind == "job":
             try:
-                sent = described_submission(profile, sample, job_server_url, secrets)
+                sent = described_submission(profile, sample, shown(job_server_url), secrets)
             except ProxyError as exc:
                 yield f"none can be made: {exc}"
                 continue
             body = sent["body"] if isinstance(sent["body"], str) else json.dumps(sent["body"], ensure_ascii=False)
             headers = json.dumps(sent["headers"], ensure_ascii=False)
-            yield f"{sent['method']} {shown(str(sent['url']))} {headers} {body!r}"
+            yield f"{sent['method']} {sent['url']} {headers} {body!r}"
 
 
 def sample_findings(profile: Profile, job_server_url: str) -> tuple[str, list[str]]:
