@@ -95,8 +95,8 @@ def test_a_ratio_is_taken_within_a_round() -> None:
         ("journal's cost in jobs/s, fresh", -1.0, Verdict.HOPED_FOR),
         ("journal's cost in jobs/s, reused", 10.1, Verdict.MISSED),
         ("fresh process per job", 8.0, Verdict.HOPED_FOR),
-        ("fresh process per job", 5.0, Verdict.REACHED),
-        ("fresh process per job", 4.9, Verdict.MISSED),
+        ("fresh process per job", 6.0, Verdict.REACHED),
+        ("fresh process per job", 5.9, Verdict.MISSED),
     ],
 )
 def test_a_figure_is_judged_in_the_right_direction(title: str, figure: float, verdict: Verdict) -> None:
