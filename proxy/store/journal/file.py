@@ -66,10 +66,10 @@ _OLDEST: Final = "SELECT min(finished_at) FROM jobs WHERE finished_at >= ?"
 #: What operators did.
 _DEED: Final = ("id", "at", "what", "who", "via", "peer", "instance", "of", "outcome", "detail")
 _COLUMNS: Final = ", ".join(f'"{name}"' for name in _DEED)
-_ENTER: Final = f"INSERT OR IGNORE INTO audit ({_COLUMNS}, is_minor) VALUES ({', '.join('?' * 11)})"  # noqa: S608
+_ENTER: Final = f"INSERT OR IGNORE INTO audit ({_COLUMNS}, is_coming) VALUES ({', '.join('?' * 11)})"  # noqa: S608
 _FORGET: Final = (
-    "DELETE FROM audit WHERE is_minor = ? AND n <= "
-    "(SELECT n FROM audit WHERE is_minor = ? ORDER BY n DESC LIMIT 1 OFFSET ?)"
+    "DELETE FROM audit WHERE is_coming = ? AND n <= "
+    "(SELECT n FROM audit WHERE is_coming = ? ORDER BY n DESC LIMIT 1 OFFSET ?)"
 )
 _DEEDS: Final = f"SELECT n, {_COLUMNS} FROM audit WHERE n < ? ORDER BY n DESC LIMIT ?"  # noqa: S608
 #: More than any number of a row.

@@ -56,6 +56,7 @@ CREATE TABLE probe (n INTEGER PRIMARY KEY, times INTEGER NOT NULL);
 INSERT INTO probe VALUES (1, 0);
 """
 #: What operators did. It is made where it is missing, whatever the version: none has to know it.
+#: `is_coming` is `Deed.is_minor`, by the name that the journals have which were made before that was more than comings.
 _AUDIT: Final = """
 CREATE TABLE IF NOT EXISTS audit (
     n INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -69,9 +70,9 @@ CREATE TABLE IF NOT EXISTS audit (
     "of" TEXT NOT NULL,
     outcome TEXT NOT NULL,
     detail TEXT NOT NULL,
-    is_minor INTEGER NOT NULL
+    is_coming INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS audit_by_kind ON audit (is_minor, n);
+CREATE INDEX IF NOT EXISTS audit_by_kind ON audit (is_coming, n);
 """
 #: Version 1 called a job that may have been submitted `assigned`. The table is the same, so that a journal of any size
 #: is brought up to date in place: to copy 600 MB took 25 s, and three times the room.

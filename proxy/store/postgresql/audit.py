@@ -27,16 +27,16 @@ _ARRAYS: Final = ", ".join(f"${number}::text[]" for number in range(1, 4 + len(_
 #: As everywhere, the times are the database's. What is written twice is there once. Other commits of the session do not
 #: wait for the disk; this one does.
 _ENTER: Final = f"""
-INSERT INTO proxy_audit (id, at, is_minor, {_NAMES})
-SELECT id, now() - make_interval(secs => age_s::float8), is_minor::boolean, {_NAMES}
+INSERT INTO proxy_audit (id, at, is_coming, {_NAMES})
+SELECT id, now() - make_interval(secs => age_s::float8), is_coming::boolean, {_NAMES}
 FROM (SELECT set_config('synchronous_commit', 'on', true)) AS durable,
-    unnest({_ARRAYS}) AS x (id, age_s, is_minor, {_NAMES})
+    unnest({_ARRAYS}) AS x (id, age_s, is_coming, {_NAMES})
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - our own names
 #: $1: the kind; $2: how many of it are kept.
 _FORGET: Final = """
-DELETE FROM proxy_audit WHERE is_minor = $1 AND n <= (
-    SELECT n FROM proxy_audit WHERE is_minor = $1 ORDER BY n DESC LIMIT 1 OFFSET $2)
+DELETE FROM proxy_audit WHERE is_coming = $1 AND n <= (
+    SELECT n FROM proxy_audit WHERE is_coming = $1 ORDER BY n DESC LIMIT 1 OFFSET $2)
 """
 _NEWEST: Final = f"""
 SELECT n, id, extract(epoch FROM at)::float8, {_NAMES} FROM proxy_audit WHERE n < $1 ORDER BY n DESC LIMIT $2

@@ -86,9 +86,9 @@ CREATE TABLE IF NOT EXISTS proxy_audit (
     "of" text NOT NULL,
     outcome text NOT NULL,
     detail text NOT NULL,
-    is_minor boolean NOT NULL
+    is_coming boolean NOT NULL
 );
-CREATE INDEX IF NOT EXISTS proxy_audit_by_kind ON proxy_audit (is_minor, n);
+CREATE INDEX IF NOT EXISTS proxy_audit_by_kind ON proxy_audit (is_coming, n);
 """
 #: How a job came to its end, and an index for whoever asks about those that failed (proxy/store/search.py).
 _FROM_1: Final = """

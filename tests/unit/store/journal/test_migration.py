@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
+from proxy.store.deeds import Deed
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.schema import VERSION
 from proxy.store.record import Record
@@ -28,7 +29,10 @@ _COLUMNS_OF_3: Final = (
     "id, token_hash, key, fingerprint, accepted_at, deadline_at, profile, state, submitted, finished_at, code, detail, "
     "failure_submitted, callback, says_failed, early, duplicates, remote"
 )
-VERSION_1: Final = Path(__file__).parent / "data" / "version-1.sqlite3"
+_DATA: Final = Path(__file__).parent / "data"
+VERSION_1: Final = _DATA / "version-1.sqlite3"
+#: With a job and an entry of the audit list, as the first code made it that had these.
+VERSION_4: Final = _DATA / "version-4.sqlite3"
 _T: Final = 1_795_000_000.0
 
 #: Opens a journal, and is killed when SQLite has done so many steps of the migration.
@@ -205,3 +209,12 @@ def test_who_only_looks_leaves_an_old_journal_as_it_is(old: Path) -> None:
     with closing(sqlite3.connect(old)) as reader:
         assert reader.execute("PRAGMA user_version").fetchone() == (1,)
         assert "profile" not in {row[1] for row in reader.execute("PRAGMA table_info(jobs)")}
+
+
+def test_what_operators_do_goes_on_in_a_list_that_there_is(path: Path) -> None:
+    """A table that is there is not made anew: what is written has to fit it."""
+    shutil.copyfile(VERSION_4, path)
+    with closing(JournalFile(str(path))) as file:
+        file.enter([Deed(at=_T, what="resume"), Deed(at=_T, what="log-in")])
+        file.write([finished()])
+        assert [deed.what for deed in file.deeds(5, None)] == ["log-in", "resume", "pause"]
