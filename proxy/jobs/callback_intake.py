@@ -191,6 +191,7 @@ class CallbackIntake:
         if asks_why:
             self._poller.find_reason_before(job, lambda: self._delivery.deliver(recorder.record))
         else:
+            job.arrive()  # the worker learns of it while it is recorded
             self._deliver_when_stored(stored, recorder)
         try:
             await asyncio.shield(stored)

@@ -103,7 +103,9 @@ class Job:
     reached: dict[State, float] = field(default_factory=lambda: {State.ACCEPTED: time.monotonic()})
     #: Everything that happened, in order: when (monotonic seconds), and what.
     life: list[tuple[float, Event]] = field(default_factory=list)
-    #: Done when the first callback is there, which is then in the record.
+    #: Done when the first callback has come, which may not be on record yet.
+    arrival: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    #: Done when it is on record.
     callback: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     #: Set once, with the outcome.
     outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -155,10 +157,16 @@ class Job:
             self.life.append((now, event))
         self.changed.set()
 
+    def arrive(self) -> None:
+        """Note that the callback has come: whoever runs the job may prepare for its end."""
+        if not self.arrival.done():
+            self.arrival.set_result(None)
+
     def call_back(self) -> None:
         """Note that the callback is in the record; whoever runs the job continues. Ignored once the job is finished."""
         if self.state is not State.FINISHED and not self.callback.done():
             self.advance(Event.CALLBACK)
+            self.arrive()
             self.callback.set_result(None)
 
     def hear(self, record: Record) -> None:

@@ -71,9 +71,23 @@ class Recorder:
         await self._save()
 
     def queued(self) -> None:
-        """Record soon that the job waits for a worker, unless more has been recorded already."""
+        """Record that the job waits for a worker, unless more has been recorded already.
+
+        At once, if somebody may ask for it by its key or at another instance. Else when there is time: it may well have
+        begun before.
+        """
+        if self._put:
+            return
+        if self.record.key is not None or self.record.owner:
+            self._save()
+        else:
+            self._store.note(self.record)
+
+    def soon_stored(self) -> asyncio.Future[None]:
+        """Record the job at once, unless that has begun; return `stored`."""
         if not self._put:
             self._save()
+        return self.stored
 
     async def submitting(self) -> None:
         """Record that the job may be submitted from now on; it must not be before this returns.

@@ -19,7 +19,8 @@ class Runner(Protocol):
     - calls `job.recorder`: `queued` where the job has to wait, `submitting` and waits for it before anything can submit
       the job, `waiting` when the job server has it;
     - reports what happens with `job.advance`, all but FINISH; CONNECTED before the first byte of the submission leaves;
-    - ends when `job.callback` is done, with the outcome that the record then has, or when `job.cancelled` is.
+    - ends when `job.callback` is done, with the outcome that the record then has, or when `job.cancelled` is. That a
+      callback has come, and is being recorded, it may learn before (`job.arrival`).
     """
 
     async def run(self, job: Job) -> Outcome:

@@ -4,8 +4,9 @@ Theory of operation
 -------------------
 `LocalRunner.run` is the `Runner` of this machine. It waits for a worker, then for the first of four things:
 
-1. the worker says that it has heard of the callback (`Answered`): the outcome is what was recorded of that callback; or
-   it reports a `Failure`: that is the outcome;
+1. the worker says that it has heard of the callback (`Answered`), and that is on record: the outcome is what was
+   recorded. The worker is told while it is recorded, so neither waits for the other. Or the worker reports a `Failure`:
+   that is the outcome;
 2. the worker ends without either, whatever ended it: `worker-died`;
 3. the deadline comes: `deadline-exceeded`;
 4. somebody cancels the job: `cancelled`.
@@ -173,6 +174,7 @@ class LocalRunner:
             # A job that holds what holds it would stay until a garbage collection, which would then have thousands of
             # jobs to free, with the event loop waiting.
             job.cancelled.remove_done_callback(watch.on_cancel)
+            job.arrival.remove_done_callback(watch.on_arrival)
             job.callback.remove_done_callback(watch.on_callback)
             del self._watches[job.id]
             watch.call.leave()
@@ -209,6 +211,7 @@ class LocalRunner:
                 body=job.body,
             )
         )
+        job.arrival.add_done_callback(watch.on_arrival)
         job.callback.add_done_callback(watch.on_callback)
         return await watch.outcome
 
@@ -282,6 +285,8 @@ class _Watch:
         self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         #: Whether the worker said what cannot be.
         self.contradicted = False
+        #: Whether the worker has heard of the callback; the job ends when that is also on record.
+        self._has_answered = False
         self._job = job
         self._worker = worker
         self.call = _Call()
@@ -321,6 +326,8 @@ class _Watch:
     def on_death(self, reason: str) -> None:
         if not self.exited.done():
             self.exited.set_result(None)
+        if self._has_answered:
+            return
         detail = f"the worker with pid {self._worker.pid} did not finish the job: {reason}"
         if not self.outcome.done():  # else it is no loss: it was killed since the job has ended
             self._job.lose_worker(self._worker.end)
@@ -331,9 +338,13 @@ class _Watch:
         else:
             self._finish(self._job.failure(Code.WORKER_DIED, detail))
 
-    def on_callback(self, callback: asyncio.Future[None]) -> None:
-        if not callback.cancelled() and not self.outcome.done():
+    def on_arrival(self, _: asyncio.Future[None]) -> None:
+        if not self.outcome.done():
             self._worker.send(Callback(job_id=self.job_id))
+
+    def on_callback(self, _: asyncio.Future[None]) -> None:
+        if self._has_answered:
+            self._answered()
 
     def on_cancel(self, _: asyncio.Future[str]) -> None:
         self._finish(self._job.cancellation())
@@ -354,7 +365,10 @@ class _Watch:
             self._worker.send(Retry(job_id=self.job_id))
 
     def _answered(self) -> None:
+        self._has_answered = self._job.arrival.done()
         outcome = self._job.recorder.record.outcome if self._job.callback.done() else None
+        if self._has_answered and not self._job.callback.done():
+            return  # until it is on record
         if outcome is None:
             self._disbelieve("the worker sent contradictory messages: it has taken a callback that never came")
         else:

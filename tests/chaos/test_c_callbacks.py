@@ -190,4 +190,4 @@ async def test_c7_hundred_large_callbacks_hold_up_nobody(start_proxy: StartProxy
             looks, late = proxy.late_looks()
     assert {answer.document["status"] for answer in answers} == {"accepted"}
     assert all(reply.answer.body == body for reply in replies)
-    assert late <= looks / 100, f"{late} of {looks} looks"
+    assert late <= max(1, looks / 100), f"{late} of {looks} looks"  # on a fast machine there are fewer than a hundred

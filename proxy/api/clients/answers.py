@@ -145,7 +145,7 @@ async def _outcome_within(found: Job, limit_s: float | None) -> Outcome | None:
     if limit_s:
         await asyncio.wait((found.outcome,), timeout=limit_s)
     if not found.outcome.done():
-        await asyncio.wait((found.outcome, found.recorder.stored), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((found.outcome, found.recorder.soon_stored()), return_when=asyncio.FIRST_COMPLETED)
     return found.outcome.result() if found.outcome.done() else None
 
 

@@ -47,10 +47,10 @@ __all__ = ["Journal"]
 _MAX_BYTES: Final = 1024**3
 _CLOSE_S: Final = 2.0
 #: The least time between the start of two batches: this much for each open job but one, up to the second figure.
-_PACE_S: Final = 0.00025
-_LONGEST_PACE_S: Final = 0.002
-#: Something noted is ordered within this time, unless more is recorded of its job before: many callbacks come sooner,
-#: and then it costs nothing.
+_PACE_S: Final = 0.0002
+_LONGEST_PACE_S: Final = 0.004
+#: Something noted is ordered after this time or up to twice as much, unless more is recorded of its job before: many
+#: callbacks come sooner, and then it costs nothing.
 _NOTE_S: Final = 0.1
 #: More than any number of a row.
 _BELOW: Final = 2**63 - 1
@@ -75,10 +75,11 @@ class Journal:
         #: Whether the log has it that there is trouble.
         self._announced = False
         self._silence = Silence()
-        #: Unfinished jobs by id, if they were put here.
+        #: Unfinished jobs by id, if they were put or noted here.
         self._open: set[str] = set()
-        #: Notes that have not been ordered yet: the newest record of each job.
+        #: Notes that have not been ordered yet: the newest record of each job; and those that are ordered next.
         self._notes: dict[str, Record] = {}
+        self._older_notes: dict[str, Record] = {}
         self._notes_timer: asyncio.TimerHandle | None = None
         #: What waits for the next batch, what the thread has, and when it got that.
         self._waiting: list[Order] = []
@@ -116,7 +117,7 @@ class Journal:
         """See `JobStore.readings`."""
         writer = self.writer
         upkeep = writer.upkeep
-        queued = len(self._waiting) + len(self._deeds) + len(self._away) + len(self._notes)
+        queued = len(self._waiting) + len(self._deeds) + len(self._away) + len(self._notes) + len(self._older_notes)
         return (
             gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
             gauge("journal_queue", "Orders that the journal's thread has not carried out.", queued),
@@ -141,24 +142,32 @@ class Journal:
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`. Where it fails because the disk does not answer, it may be carried out later."""
-        if record.finished_at is None:
-            self._open.add(record.id)
-        else:
-            self._open.discard(record.id)
+        self._count(record)
         done: asyncio.Future[None] = self._loop.create_future()
         if self._silence.now:
-            self._notes[record.id] = record
+            self._keep_note(record)
             _fail(done, self.trouble)
         else:
-            noted = self._notes.pop(record.id, None)
+            noted = self._notes.pop(record.id, None) or self._older_notes.pop(record.id, None)
             self._order(Put(record=record, keep=keep or noted is not None, done=done))
         return done
 
     def note(self, record: Record) -> None:
         """See `JobStore.note`."""
-        self._notes[record.id] = record
+        self._count(record)
+        self._keep_note(record)
         if self._notes_timer is None:
             self._notes_timer = self._loop.call_later(_NOTE_S, self._on_notes_due)
+
+    def _keep_note(self, record: Record) -> None:
+        notes = self._older_notes if record.id in self._older_notes else self._notes
+        notes[record.id] = record
+
+    def _count(self, record: Record) -> None:
+        if record.finished_at is None:
+            self._open.add(record.id)
+        else:
+            self._open.discard(record.id)
 
     async def by_id(self, job_id: str) -> Record | None:
         """See `JobStore.by_id`."""
@@ -283,14 +292,19 @@ class Journal:
 
     def _on_notes_due(self) -> None:
         self._notes_timer = None
-        if not self._silence.now:
-            self._order_notes()
+        if self._silence.now:
+            return
+        due, self._older_notes, self._notes = self._older_notes, self._notes, {}
+        for record in due.values():
+            self._order(Put(record=record, keep=True, done=None))
+        if self._older_notes:
+            self._notes_timer = self._loop.call_later(_NOTE_S, self._on_notes_due)
 
     def _order_notes(self) -> None:
         if self._notes_timer is not None:
             self._notes_timer.cancel()
             self._notes_timer = None
-        notes, self._notes = self._notes, {}
+        notes, self._notes, self._older_notes = self._older_notes | self._notes, {}, {}
         for record in notes.values():
             self._order(Put(record=record, keep=True, done=None))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.jobs.recorder import Recorder
 from shared.errors import Code, StoreUnavailableError
@@ -53,6 +54,28 @@ async def test_queueing_is_recorded_only_where_nothing_else_is(recorder: Recorde
     """A job that has its worker at once costs no second record."""
     await recorder.submitting()
     recorder.queued()
+
+    assert len(disk.puts) == 1
+
+
+@pytest.mark.parametrize(("key", "owner"), [(None, ""), (b"key", ""), (None, "a")])
+async def test_that_a_job_waits_is_recorded_at_once_if_somebody_may_ask(
+    disk: FailingStore, key: bytes | None, owner: str
+) -> None:
+    """By its key, or at another instance; else it is noted."""
+    recorder = Recorder(disk, replace(a_record(), key=key, owner=owner))
+    recorder.queued()
+
+    assert (len(disk.puts), len(disk.notes)) == ((1, 0) if key or owner else (0, 1))
+
+
+async def test_whoever_wants_to_give_a_jobs_id_away_has_it_recorded(recorder: Recorder, disk: FailingStore) -> None:
+    """A job that was only noted is put, once."""
+    recorder.queued()
+    assert not recorder.stored.done()
+
+    await recorder.soon_stored()
+    await recorder.soon_stored()
 
     assert len(disk.puts) == 1
 

@@ -268,11 +268,44 @@ async def test_a_worker_that_has_not_been_given_the_job_is_not_killed() -> None:
     stage = Stage()
     stage.store.hanging = True
     await stage.given()
-    await eventually(lambda: len(stage.store.puts) == 2)
+    await eventually(lambda: stage.store.puts)
     stage.job.cancelled.set_result("its client")
     stage.store.hanging = False
     outcome = await stage.failed()
     assert (outcome.submitted, stage.worker.killed, stage.worker.sent) == (Submitted.NO, False, [])
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_worker_hears_of_the_callback_while_that_is_recorded(*, dies: bool) -> None:
+    """The job ends when both have been done; a worker that has answered may end before."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REPLY_READ)
+    stored = stage.job.recorder.callback(b"result", failed=False, early=False)
+    stage.job.arrive()
+    await eventually(lambda: Callback(job_id=stage.job.id) in stage.worker.sent)
+    stage.worker.handler.on_message(Answered(job_id=stage.job.id))
+    if dies:
+        stage.worker.die()
+    await asyncio.sleep(0)
+    assert not stage.run.done()
+
+    await stored
+    stage.job.call_back()
+    assert await asyncio.wait_for(stage.run, IN_VAIN_S) == Succeeded(body=b"result")
+    assert stage.pool.released == [True]
+
+
+async def test_a_worker_that_dies_with_the_callback_fails_its_job() -> None:
+    """It was told of it, and has not answered: that the callback is on record does not help its client now."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REPLY_READ)
+    stage.job.arrive()
+    await eventually(lambda: Callback(job_id=stage.job.id) in stage.worker.sent)
+    stage.worker.die()
+    outcome = await stage.failed()
+    assert (outcome.code, outcome.submitted) == (Code.WORKER_DIED, Submitted.YES)
 
 
 async def test_a_job_that_gets_no_worker_in_time_was_not_submitted() -> None:
