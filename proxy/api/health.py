@@ -50,17 +50,24 @@ class Ready:
         #: Whether the proxy is to be sent no more jobs, although it still accepts them.
         self.leaving = False
 
+    def refusal(self) -> tuple[Code, str] | None:
+        """Return why jobs should not be sent here; None: they should."""
+        if self._dispatcher.draining or self.leaving:
+            return Code.SHUTTING_DOWN, "the proxy is shutting down"
+        if self._dispatcher.pause.since is not None:
+            return Code.INTAKE_PAUSED, "an operator has paused the proxy"
+        if on_hold := self._on_hold():
+            return Code.NO_WORKER, on_hold
+        if self._store.trouble:
+            return Code.JOURNAL_UNAVAILABLE, self._store.trouble
+        if shortage := self._headroom.shortage():
+            return Code.OVERLOADED, f"the machine is short of {shortage}"
+        return None
+
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer whether jobs should be sent here."""
-        if self._dispatcher.draining or self.leaving:
-            await send_problem(scope, send, problems.make(Code.SHUTTING_DOWN, "the proxy is shutting down"))
-        elif self._dispatcher.pause.since is not None:
-            await send_problem(scope, send, problems.make(Code.INTAKE_PAUSED, "an operator has paused the proxy"))
-        elif on_hold := self._on_hold():
-            await send_problem(scope, send, problems.make(Code.NO_WORKER, on_hold))
-        elif self._store.trouble:
-            await send_problem(scope, send, problems.make(Code.JOURNAL_UNAVAILABLE, self._store.trouble))
-        elif shortage := self._headroom.shortage():
-            await send_problem(scope, send, problems.make(Code.OVERLOADED, f"the machine is short of {shortage}"))
+        refusal = self.refusal()
+        if refusal is not None:
+            await send_problem(scope, send, problems.make(*refusal))
         else:
             await send_response(scope, send, 200, b'{"status": "ready"}', b"application/json", [NO_STORE])

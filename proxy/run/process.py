@@ -27,6 +27,7 @@ from proxy.run.banner import banner
 from proxy.run.job_server_probe import shown
 from proxy.run.preflight import no_traceback
 from proxy.run.reload import Reload
+from proxy.run.service_manager import ServiceManager
 from proxy.run.signals import Signals
 from proxy.run.stall_watch import StallWatch
 from proxy.store.memory import MemoryStore
@@ -53,6 +54,8 @@ __all__ = ["HARD_STOP_S", "FrontEnd"]
 
 #: How long after the job timeout the process aborts whatever is still in progress.
 HARD_STOP_S: Final = 4.0
+#: How long the other processes may take to exit after that; some seconds more than they do.
+_LEAVE_S: Final = 10.0
 #: New container objects until a collection of the youngest generation; CPython's own number is 700. So many that,
 #: were all of them garbage, the event loop would not be held up for long: 20,000 took up to 94 ms.
 _GC_THRESHOLD: Final = 5_000
@@ -78,6 +81,7 @@ class FrontEnd:
         self._stopping = asyncio.Event()
         self._stopped_by = signal.SIGTERM
         self._stall_watch = StallWatch()
+        self._service_manager = ServiceManager()
         self._reload: Reload | None = None
 
     async def run(self) -> None:
@@ -90,6 +94,7 @@ class FrontEnd:
             app, listeners = await self._start()
         looking = asyncio.create_task(self._look_around())
         await self._stopping.wait()
+        self._service_manager.stopping(self._end_s())
         looking.cancel()
         await self._let_balancers_notice(app)
         await self._drain(app, listeners)
@@ -122,11 +127,14 @@ class FrontEnd:
         )
         app.drain.begin = lambda: self._on_drain(app)
         app.house.given = self._given
-        self._reload = Reload(self._settings, self._read, app.authorization, app.gate, listeners.values())
+        self._reload = Reload(
+            self._settings, self._read, app.authorization, app.gate, listeners.values(), self._service_manager
+        )
         _tune_garbage_collection()
         self._stall_watch.start()
         _warn_of_misspelt()
         called = replace(settings, job_server_url=self._job_servers[0].url)
+        self._service_manager.inform(lambda: app.pool.has_begun, lambda: _status(app))
         _say(banner(called, urls, self._job_server.url if self._job_server else ""))
         log.event(
             "info",
@@ -184,14 +192,22 @@ class FrontEnd:
             await asyncio.sleep(delay_s)
         log.event("info", "shutting down: draining jobs in flight", signal=self._stopped_by.name)
 
+    def _end_s(self) -> float:
+        """Return how long the end may take, from the first signal on."""
+        return self._settings.drain_delay + self._settings.job_timeout + HARD_STOP_S + self._poll_s + _LEAVE_S
+
+    @property
+    def _poll_s(self) -> float:
+        """How long a call for messages may still take that was begun before the end."""
+        return self._queue.poll_s if self._queue is not None else 0
+
     async def _drain(self, app: App, listeners: dict[str, Listener]) -> None:
         """Finish the jobs in flight, then close; the public listener closes first if callbacks do not need it."""
         app.dispatcher.draining = True
         if "callback" in listeners and "public" in listeners:
             listeners["public"].stop()
-        poll_s = self._queue.poll_s if self._queue is not None else 0
         try:
-            async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S + poll_s):
+            async with asyncio.timeout(self._settings.job_timeout + HARD_STOP_S + self._poll_s):
                 await app.dispatcher.drain()
                 if app.consumer is not None:
                     await app.consumer.ended()
@@ -219,6 +235,7 @@ class FrontEnd:
     def _exit(self, code: int) -> NoReturn:
         """End the process; the fork server ends every worker when it sees that we are gone."""
         self._stall_watch.stop()
+        self._service_manager.close()
         if self._log is not None:
             self._log.close(0.2)
         os._exit(code)
@@ -296,6 +313,15 @@ async def _serve(
         )
         listeners[name].start()
     return app, listeners
+
+
+def _status(app: App) -> str:
+    """Return in one line how the proxy is, for whoever asks the service manager."""
+    refusal = app.ready.refusal()
+    if refusal is None:
+        return "accepting jobs"
+    code, detail = refusal
+    return f"{code}: {detail}; {len(app.in_flight)} jobs in flight"
 
 
 def _warn_of_misspelt() -> None:

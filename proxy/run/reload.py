@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxy.api.clients.authorization import Authorization
     from proxy.api.operators.access.gate import Gate
     from proxy.http.server import Listener
+    from proxy.run.service_manager import ServiceManager
     from shared.settings import Settings
 
 __all__ = ["Reload"]
@@ -38,6 +39,7 @@ class Reload:
         authorization: Authorization,
         gate: Gate,
         listeners: Collection[Listener],
+        service_manager: ServiceManager,
     ) -> None:
         """`settings` are those in effect; `read` returns them as they are now, or raises SettingsError."""
         self._settings = settings
@@ -45,12 +47,24 @@ class Reload:
         self._authorization = authorization
         self._gate = gate
         self._listeners = listeners
+        self._service_manager = service_manager
+        self._is_wanted = False
         self._task: asyncio.Task[None] | None = None
 
     def __call__(self) -> None:
-        """Start to reload, unless one is in progress."""
+        """Start to reload; if one is in progress, which may have read what was replaced since, once more after it."""
+        self._is_wanted = True
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._reload())
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._is_wanted:
+            self._is_wanted = False
+            self._service_manager.reloading()
+            try:
+                await self._reload()
+            finally:
+                self._service_manager.reloaded()
 
     async def _reload(self) -> None:
         try:

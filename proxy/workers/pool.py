@@ -87,6 +87,11 @@ class Pool:
         return self._supply.on_hold
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there has been a worker; true from the start where none is to be kept ready."""
+        return not self._target or self._counts.started > 0
+
+    @property
     def pids(self) -> set[int]:
         """The processes that the pool reaps itself: the workers and the fork server."""
         return {*self._workers, self._supply.fork_server_pid}

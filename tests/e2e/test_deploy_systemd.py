@@ -68,6 +68,13 @@ def test_the_limits_fit_the_default_number_of_jobs() -> None:
     assert int(value("TasksMax")) >= 2 * (settings.max_jobs + settings.worker_spares) + 50
 
 
+def test_it_waits_for_what_the_proxy_says() -> None:
+    """For longer than the log's first line of a loop that stands still takes; no core that keys could be read from."""
+    assert value("Type") == "notify"
+    assert int(value("WatchdogSec").removesuffix("s")) > 10
+    assert value("WatchdogSignal") == "SIGKILL"
+
+
 def test_what_would_end_the_drain_early_is_not_set() -> None:
     """SIGTERM goes to the front end alone, and a worker out of memory does not end the service."""
     assert value("KillMode") == "mixed"

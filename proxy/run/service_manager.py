@@ -1,0 +1,115 @@
+"""Tells the service manager how the proxy is: the protocol of sd_notify(3), which systemd and others understand.
+
+A message is a datagram with lines NAME=value, to the socket that NOTIFY_SOCKET names; without that, nothing is said.
+Own code, as the libraries for it either wait while nobody reads the socket, which would hold up the event loop, or
+need a compiler. Nothing that goes wrong here may end or delay anything: it costs one line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from proxy import log
+
+__all__ = ["ServiceManager"]
+
+#: How often it is looked at whether there is something to say, before the proxy is ready and afterwards.
+_START_LOOK_S: Final = 0.05
+_LOOK_S: Final = 1.0
+#: So many messages wait while nobody reads the socket; then the oldest are dropped.
+_MAX_UNSENT: Final = 16
+_STATUS_CHARACTERS: Final = 200
+
+
+class ServiceManager:
+    """One who started this process and wants to hear of it; nobody, where `environ` names none."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        name = environ.get("NOTIFY_SOCKET", "")
+        #: A path, or a name in Linux's abstract namespace, which begins with a zero byte.
+        self._address = f"\0{name[1:]}" if name.startswith("@") else name
+        self._beat_s = _watchdog_s(environ) / 2 if name else 0.0
+        self._unsent: deque[bytes] = deque(maxlen=_MAX_UNSENT)
+        #: Opened at the start: there may be no descriptor left when it is needed.
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if name else None
+        self._is_ready = False
+        self._is_stopping = False
+        self._has_failed = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def inform(self, is_ready: Callable[[], bool], status: Callable[[], str]) -> None:
+        """From now on say `status` when it changes, READY=1 as soon as `is_ready`, and that the event loop moves."""
+        if self._socket is not None:
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(self._report(is_ready, status)), loop.create_task(self._beat())]
+
+    def reloading(self) -> None:
+        """Say that settings are read again; the time tells systemd (`Type=notify-reload`) which signal that is for."""
+        if self._is_ready and not self._is_stopping:
+            self._say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        """Say that this is over, whatever came of it."""
+        if self._is_ready and not self._is_stopping:
+            self._say("READY=1")
+
+    def stopping(self, within_s: float) -> None:
+        """Say that the end has begun and may take so long, lest jobs are killed that had the time to finish."""
+        self._is_stopping = True
+        self._say("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(within_s * 1e6)}")
+
+    def close(self) -> None:
+        """Say no more."""
+        for task in self._tasks:
+            task.cancel()
+        if self._socket is not None:
+            self._socket.close()
+
+    async def _report(self, is_ready: Callable[[], bool], status: Callable[[], str]) -> None:
+        told = ""
+        while True:
+            now = " ".join(status().split())[:_STATUS_CHARACTERS]
+            lines = [f"STATUS={now}"] if now != told else []
+            if not self._is_ready and not self._is_stopping and is_ready():
+                self._is_ready = True
+                lines.insert(0, "READY=1")
+            self._say(*lines)
+            told = now
+            await asyncio.sleep(_LOOK_S if self._is_ready else _START_LOOK_S)
+
+    async def _beat(self) -> None:
+        """Prove that the event loop moves, by saying so from it."""
+        while self._beat_s:
+            self._say("WATCHDOG=1")
+            await asyncio.sleep(self._beat_s)
+
+    def _say(self, *lines: str) -> None:
+        """Send this after what is unsent; what the socket has no room for stays for the next look."""
+        if self._socket is None:
+            return
+        if lines:
+            self._unsent.append("\n".join(lines).encode(errors="replace"))
+        try:
+            while self._unsent:
+                self._socket.sendto(self._unsent[0], self._address)
+                self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._unsent.clear()
+            if not self._has_failed:
+                self._has_failed = True
+                log.event("warning", "the service manager cannot be told how the proxy is", reason=str(exc))
+
+
+def _watchdog_s(environ: Mapping[str, str]) -> float:
+    """Return how long the service manager waits for a sign of life; 0: it wants none, or none of this process."""
+    usec = environ.get("WATCHDOG_USEC", "")
+    is_meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(usec) / 1e6 if is_meant and usec.isascii() and usec.isdigit() else 0.0

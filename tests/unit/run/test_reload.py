@@ -1,0 +1,59 @@
+"""SIGHUP while an earlier one is still being obeyed; tests/e2e/test_reload.py has what it reads."""
+
+from __future__ import annotations
+
+import threading
+
+from proxy.api.clients.authorization import Authorization
+from proxy.api.operators.access.gate import Gate
+from proxy.api.operators.audit import Audit
+from proxy.run.reload import Reload
+from proxy.run.service_manager import ServiceManager
+from proxy.store.memory import MemoryStore
+from shared.settings import Settings, load
+from tests.support.notify_socket import NotifySocket
+from tests.support.waiting import eventually
+
+
+async def test_what_is_replaced_while_files_are_read_is_read_as_well() -> None:
+    """However many signals come meanwhile, the files are read once more, and not at the same time."""
+    keys, reads, go_on = "old", 0, threading.Semaphore(0)
+
+    def read() -> Settings:
+        nonlocal reads
+        found = load({"API_KEYS": keys})
+        reads += 1
+        go_on.acquire()
+        return found
+
+    authorization = Authorization(("first",))
+    reload = Reload(load({"API_KEYS": "first"}), read, authorization, gate(), [], ServiceManager({}))
+    reload()
+    await eventually(lambda: reads == 1)
+    keys = "new"
+    reload()
+    reload()
+    go_on.release(2)
+    await eventually(lambda: authorization.holders == Authorization(("new",)).holders)
+    assert reads == 2
+
+
+async def test_the_service_manager_is_told_of_each() -> None:
+    """Of one that fails as well: what is served goes on, so the proxy is ready again."""
+    with NotifySocket() as manager:
+        service_manager = ServiceManager({"NOTIFY_SOCKET": manager.name})
+        service_manager.inform(lambda: True, str)
+        await eventually(manager.received)
+        open_to_all = load({})
+        authorization = Authorization(("a",))
+        reload = Reload(load({"API_KEYS": "a"}), lambda: open_to_all, authorization, gate(), [], service_manager)
+        reload()
+        await eventually(lambda: manager.count("READY=1") == 2)
+        assert manager.count("RELOADING=1") == 1
+        assert authorization.holders == Authorization(("a",)).holders
+        service_manager.close()
+
+
+def gate() -> Gate:
+    """An admin address without keys."""
+    return Gate((), None, Audit(MemoryStore(60, lost_before=0)))
