@@ -10,6 +10,7 @@ a URL that answers otherwise.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
 
-from proxy.http.asgi import send_response
+from proxy.http.asgi import ClientGoneError, send_response
 from proxy.http.bodies import Bodies
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
@@ -48,8 +49,10 @@ _ANSWERS: Final = {
 HERE: Final = b'{"status": "here"}'
 #: The answer at a URL that gets the callbacks of all jobs of a job server, including those that are not ours.
 _NOBODYS: Final = b'{"status": "unknown"}'
+_AS_GET: Final = "it came as GET, which ends no job"
 _GZIP: Final = b"\x1f\x8b"
 _NO_ROUTE: Final = "it came to a path that is no route"
+_BROKEN_OFF: Final = "its sender left before all of it had come"
 #: Methods of those who only look.
 _LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Where a path may have a callback token, which has 43 characters.
@@ -69,6 +72,7 @@ class CallbackRoute:
         self._bodies = Bodies(max_body_bytes, max_jobs * max_body_bytes)
         #: What may come after a token, with any job server.
         self._routes = {""}.union(*(one.routes for one in job_servers))
+        self._stray = StrayCallbacks(callback_intake)
         #: By the last part of their paths.
         self._fixed = {
             one.profile.callback.path.rpartition("/")[2]: one for one in job_servers if one.profile.callback.path
@@ -82,9 +86,7 @@ class CallbackRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a callback; to whoever only looks, say that callbacks are taken here, and nothing of the token."""
         if scope["method"] in {"GET", "HEAD"}:
-            if scope["path_params"].get("route", "") not in self._routes:
-                raise RequestError(Code.NOT_FOUND, "there is no such callback")
-            await send_response(scope, send, 200, HERE, b"application/json")
+            await self._look(scope, send)
             return
         token = scope["path_params"]["token"]
         server = self._fixed.get(token)
@@ -97,18 +99,33 @@ class CallbackRoute:
         if found is None or server is None or scope["path_params"].get("route", "") not in server.routes:
             self.counts[CallbackFate.UNKNOWN] += 1
             if found is not None:
-                with contextlib.suppress(StoreUnavailableError):
-                    await self._callback_intake.refuse(hashed, _NO_ROUTE)
+                await self._refuse(hashed, _NO_ROUTE)
+            else:
+                await self._stray.note(scope["path"], _NO_ROUTE, unless=token)
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
             callback = self._read(server, received)
         except (RequestError, AdmissionError) as exc:
-            with contextlib.suppress(StoreUnavailableError):  # the sender hears what is wrong all the same
-                await self._callback_intake.refuse(hashed, exc.detail)
+            await self._refuse(hashed, exc.detail)
+            raise
+        except ClientGoneError:
+            await self._refuse(hashed, _BROKEN_OFF)
             raise
         fate = await self._callback_intake.take(hashed, *callback)
         await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")
+
+    async def _look(self, scope: Scope, send: Send) -> None:
+        """Answer who only looks. A query is more than a look: some job servers say with one how a job ended."""
+        if scope["path_params"].get("route", "") not in self._routes:
+            raise RequestError(Code.NOT_FOUND, "there is no such callback")
+        if scope["query_string"] and scope["method"] == "GET":
+            await self._stray.note(scope["path_params"]["token"], _AS_GET)
+        await send_response(scope, send, 200, HERE, b"application/json")
+
+    async def _refuse(self, hashed: bytes, reason: str) -> None:
+        with contextlib.suppress(StoreUnavailableError):  # the sender hears what is wrong all the same
+            await self._callback_intake.refuse(hashed, reason)
 
     async def _fixed_url(self, scope: Scope, receive: Receive, send: Send, server: ServedJobServer) -> None:
         """Take a callback that says itself which job it is for."""
@@ -187,7 +204,7 @@ class CallbackRoute:
 
 
 class StrayCallbacks:
-    """What is at no route, or there with another method: where it is a callback, its job gets to know of it.
+    """What is at no route, or there with another method, or no valid HTTP: if it is a callback, its job gets to know.
 
     It is one where `CALLBACK_URL` does not lead to the callback route, or a gateway changes the path. Whoever sent it
     is told the same whether there is such a job or not.
@@ -197,17 +214,30 @@ class StrayCallbacks:
         """`allowed`: the methods of the route; none: there is no route."""
         self._callback_intake = callback_intake
         self._allowed = allowed
+        self._noting: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """Refuse the request."""
-        token = _TOKEN.search(scope["path"]) if scope["method"] not in _LOOKING else None
-        if token is not None:
-            with contextlib.suppress(StoreUnavailableError):
-                await self._note(token_hash(token[1]), scope["method"])
+        if scope["method"] not in _LOOKING:
+            target = f"{scope['path']}?{scope['query_string'].decode('latin-1')}"
+            await self.note(target, f"it came as {scope['method']}" if self._allowed else _NO_ROUTE)
         if self._allowed:
             raise HTTPException(405, headers={"Allow": ", ".join(self._allowed)})
         raise HTTPException(404)
 
-    async def _note(self, hashed: bytes, method: str) -> None:
-        if await self._callback_intake.find(hashed) is not None:
-            await self._callback_intake.refuse(hashed, f"it came as {method}" if self._allowed else _NO_ROUTE)
+    def unread(self, line: bytes, reason: str) -> None:
+        """Note a request that the application does not get to see, by as much as came of its first line."""
+        method, _, target = line.decode("latin-1").partition(" ")
+        if method not in _LOOKING and _TOKEN.search(target):
+            task = asyncio.get_running_loop().create_task(self.note(target, reason))
+            self._noting.add(task)
+            task.add_done_callback(self._noting.discard)
+
+    async def note(self, target: str, reason: str, *, unless: str = "") -> None:
+        """Let the job know whose token is in `target`, and is not `unless`, which was looked for already."""
+        token = _TOKEN.search(target)
+        if token is not None and token[1] != unless:
+            hashed = token_hash(token[1])
+            with contextlib.suppress(StoreUnavailableError):
+                if await self._callback_intake.find(hashed) is not None:
+                    await self._callback_intake.refuse(hashed, reason)

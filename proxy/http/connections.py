@@ -16,13 +16,12 @@ from proxy.http.refusals import Refusals
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from proxy.http.pace import Limits
     from proxy.http.problems import Problem
-    from shared.errors import Code
 
-__all__ = ["Connection", "Connections", "Room", "has_unread"]
+__all__ = ["Connection", "Connections", "OnRefused", "Room", "has_unread"]
 
 #: Connections beyond which idle ones are closed even if there are descriptors for more: each takes some 10 kB.
 _MANY: Final = 10_000
@@ -33,6 +32,13 @@ _ARRIVING: Final = 8
 _YOUNG_S: Final = 1.0
 #: How often it is logged that connections are being closed.
 _TELL_S: Final = 60.0
+
+
+class OnRefused(Protocol):
+    """What hears of a request that the application has not seen."""
+
+    def __call__(self, problem: Problem, line: bytes, /) -> None:
+        """`line`: as much as came of its first line, however wrong; nothing, where the application has seen that."""
 
 
 class Connection(Protocol):
@@ -53,8 +59,8 @@ class Connection(Protocol):
 class Connections:
     """The connections of one listener."""
 
-    def __init__(self, limits: Limits, room: Room, on_refused: Callable[[Code], None] | None = None) -> None:
-        """`on_refused` hears the code of each request that is refused before the application sees it."""
+    def __init__(self, limits: Limits, room: Room, on_refused: OnRefused | None = None) -> None:
+        """`on_refused` hears of each request that is refused before the application sees it, and its first line."""
         self.limits = limits
         self.room = room
         self._on_refused = on_refused
@@ -70,11 +76,14 @@ class Connections:
         for connection in tuple(self.open):
             connection.stop()
 
-    def refused(self, problem: Problem, client: Sequence[Any] | None) -> None:
-        """Let operators know of a request that the application has not seen; `client` is its address."""
+    def refused(self, problem: Problem, client: Sequence[Any] | None, beginning: bytes = b"") -> None:
+        """Let operators know of a request that the application has not seen.
+
+        `client` is its address, and `beginning` what came of it; nothing, where the application has seen that.
+        """
         self._refusals.note(problem, method="", route="", peer=client[0] if client else "")
         if self._on_refused is not None:
-            self._on_refused(problem.code)
+            self._on_refused(problem, beginning.partition(b"\n")[0])
 
 
 class Room:

@@ -22,14 +22,13 @@ from proxy.http.listening import BACKLOG
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
     from ssl import SSLContext
 
     from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
 
+    from proxy.http.connections import OnRefused
     from proxy.http.pace import Limits
-    from shared.errors import Code
 
 __all__ = ["Listener"]
 
@@ -95,15 +94,15 @@ class Listener:
         *,
         limits: Limits,
         room: Room | None = None,
-        on_refused: Callable[[Code], None] | None = None,
+        on_refused: OnRefused | None = None,
         fast: bool = True,
         certfile: str = "",
         keyfile: str = "",
     ) -> None:
         """Take over `listener`; speak TLS where there is a certificate.
 
-        `room` is shared by all listeners of the process. `on_refused` hears the code of each request that is refused
-        before `app` sees it. `fast` has plain requests served without Hypercorn.
+        `room` is shared by all listeners of the process. `on_refused` hears of each request that is refused before
+        `app` sees it. `fast` has plain requests served without Hypercorn.
         """
         self._listener = listener
         self._app = app

@@ -306,7 +306,7 @@ async def _serve(
             apps[name],
             limits=limits,
             room=room,
-            on_refused=app.observers.request_refused,
+            on_refused=app.refused,
             fast=settings.fast_http,
             certfile=settings.tls_certfile if tls else "",
             keyfile=settings.tls_keyfile if tls else "",

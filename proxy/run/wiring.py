@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from proxy.api.operators.house import House
     from proxy.api.operators.intake import Drain
     from proxy.api.operators.snapshots import Snapshots
+    from proxy.http.connections import OnRefused
+    from proxy.http.problems import Problem
     from proxy.jobs.callback_intake import CallbackIntake
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.in_flight import InFlight
@@ -56,6 +58,8 @@ class App:
     callbacks: ASGIApp
     #: For `ADMIN_PORT`.
     admin: ASGIApp
+    #: What hears of requests that neither of them gets to see.
+    refused: OnRefused
     dispatcher: Dispatcher
     in_flight: InFlight
     #: Who may run jobs; its keys can be replaced.
@@ -111,6 +115,7 @@ def create_app(
         public=_app(settings, core, public, documentation="/docs"),
         callbacks=_app(settings, core, called),
         admin=operators.app,
+        refused=_refused(core),
         dispatcher=core.dispatcher,
         in_flight=core.in_flight,
         authorization=core.authorization,
@@ -182,3 +187,14 @@ def _app(settings: Settings, core: Core, routes: list[Route], *, documentation: 
     app: ASGIApp = Router(routes, redirect_slashes=False, default=StrayCallbacks(core.callback_intake))
     app = Guard(app, core.observers.request_refused, documentation)
     return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
+
+
+def _refused(core: Core) -> OnRefused:
+    """Return what hears of requests that are no valid HTTP."""
+    stray = StrayCallbacks(core.callback_intake)
+
+    def refused(problem: Problem, line: bytes) -> None:
+        core.observers.request_refused(problem.code)
+        stray.unread(line, problem.detail)
+
+    return refused

@@ -18,6 +18,7 @@ from proxy.http.connections import Room
 from proxy.http.fast.exchange import Exchange
 from proxy.http.listening import bind
 from proxy.http.pace import Limits
+from proxy.http.problems import Problem
 from proxy.http.server import Listener
 from tests.support.waiting import IN_VAIN_S
 
@@ -142,6 +143,8 @@ class Server:
     fast: bool
     #: The codes of requests that the application did not see, or did not answer.
     refused: list[Code]
+    #: What came of their first lines.
+    lines: list[bytes]
     clients: list[Client] = field(default_factory=list)
 
     async def connect(self, context: ssl.SSLContext | None = None) -> Client:
@@ -169,19 +172,25 @@ async def serving(
     port = sock.getsockname()[1]
     echo = Echo()
     refused: list[Code] = []
+    lines: list[bytes] = []
+
+    def on_refused(problem: Problem, line: bytes) -> None:
+        refused.append(problem.code)
+        lines.append(line)
+
     listener = Listener(
         sock,
         Guard(echo),
         limits=limits or Limits(),
         room=room,
-        on_refused=refused.append,
+        on_refused=on_refused,
         fast=fast,
         certfile=str(_TLS / "cert.pem") if tls else "",
         keyfile=str(_TLS / "key.pem") if tls else "",
     )
     listener.start()
     try:
-        server = Server(port, echo, listener, fast, refused)
+        server = Server(port, echo, listener, fast, refused, lines)
         yield server
         for client in server.clients:
             client.writer.transport.abort()

@@ -128,7 +128,8 @@ class FastConnection(asyncio.Protocol):
             await turns.take()
             head, self.buffer = self.buffer[: end + 2], self.buffer[end + 4 :]
             if head.count(b"\n") > self.limits.headers + 1:
-                await self._refuse(Code.HEADERS_TOO_LARGE, f"the request has more than {self.limits.headers} headers")
+                detail = f"the request has more than {self.limits.headers} headers"
+                await self._refuse(Code.HEADERS_TOO_LARGE, detail, head)
                 return False
             request = parse(head)
             if request is None:
@@ -158,10 +159,10 @@ class FastConnection(asyncio.Protocol):
                 await self._close(unread=False)
                 return 0
             if self.overdue:
-                await self._refuse(Code.REQUEST_TIMEOUT, "the headers did not come in time")
+                await self._refuse(Code.REQUEST_TIMEOUT, "the headers did not come in time", data)
                 return 0
             if len(data) >= most:
-                await self._refuse(Code.HEADERS_TOO_LARGE, f"the headers are larger than {most} bytes")
+                await self._refuse(Code.HEADERS_TOO_LARGE, f"the headers are larger than {most} bytes", data)
                 return 0
             if data and (self.ended or (data[0] <= _SPACE and data != b"\r") or _BARE_END.search(data)):
                 return -1
@@ -197,16 +198,16 @@ class FastConnection(asyncio.Protocol):
         self._stopped = True
         self._wake()
 
-    async def _refuse(self, code: Code, detail: str) -> None:
+    async def _refuse(self, code: Code, detail: str, beginning: bytes) -> None:
         """Answer what cannot be read, and close."""
         problem = problems.unread(code, detail)
-        self.refused(problem)
+        self.refused(problem, beginning)
         await self.write(answer_head(problem.status, problem.fields, close=True) + problem.body)
         await self._close(unread=True)
 
-    def refused(self, problem: problems.Problem) -> None:
+    def refused(self, problem: problems.Problem, beginning: bytes = b"") -> None:
         """Let operators know of a request that the application has not seen, or not answered."""
-        self._connections.refused(problem, self._scope["client"])
+        self._connections.refused(problem, self._scope["client"], beginning)
 
     async def _close(self, *, unread: bool) -> None:
         """Close so that the client can read its answer.

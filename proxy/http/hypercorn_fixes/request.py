@@ -61,6 +61,8 @@ class HTTP1(H11Protocol):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._body = bytearray()
+        #: The first line of the request whose head is read, or was the last to be, as far as it came.
+        self._beginning = b""
         #: Whether the next answer is the last.
         self.last = False
 
@@ -155,6 +157,7 @@ class HTTP1(H11Protocol):
                 self.connection.receive_data(data)
             if ended:
                 self.connection.receive_data(b"")
+        self._beginning = data.partition(b"\n")[0]
         end = _HEAD_END.search(data)
         size = end.end() if end else len(data)
         return size > self._limits.head_bytes or data.count(b"\n", 0, size) > self._limits.headers + 2
@@ -231,9 +234,10 @@ class HTTP1(H11Protocol):
     async def _refuse(self, code: Code, detail: str, *, head_only: bool = False) -> None:
         if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
+        beginning = self._beginning if self.stream is None else b""
         await self._close_stream()
         problem = problems.unread(code, detail)
-        self.config.connections.refused(problem, self.client)
+        self.config.connections.refused(problem, self.client, beginning)
         fields = [*problem.fields, *self.config.response_headers("h11"), (b"connection", b"close")]
         with contextlib.suppress(ClientGoneError):
             await self._send_h11_event(h11.Response(headers=fields, status_code=problem.status))

@@ -168,3 +168,23 @@ async def test_a_head_has_an_upper_limit(server: Server, data: bytes) -> None:
     answer = await server.ask(data, end=False)
     assert statuses(answer) == [431]
     assert problem(answer)["code"] == "headers-too-large"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"X: " + b"x" * 17_000, b"X: y\r\n" * 101 + b"\r\n", b"X : y\r\n\r\n", b"Transfer-Encoding: gzip\r\n\r\n"],
+    ids=["bytes", "fields", "malformed", "another coding"],
+)
+@pytest.mark.parametrize("before", [b"", post("/first")], ids=["first", "second"])
+async def test_whoever_hears_of_a_refusal_hears_whose_request_it_was(
+    server: Server, before: bytes, rest: bytes
+) -> None:
+    """A job may wait for it: it may be a callback."""
+    await server.ask(before + b"POST /callback/token HTTP/1.1\r\nHost: a\r\n" + rest, end=False)
+    assert [line.rstrip() for line in server.lines] == [b"POST /callback/token HTTP/1.1"]
+
+
+async def test_of_a_request_that_was_begun_nobody_hears_but_its_application(server: Server) -> None:
+    """It can tell itself whose it was."""
+    await server.ask(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"nonsense\r\n", end=False)
+    assert server.lines == [b""]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from proxy.http import problems
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_token
 from shared.errors import Code
@@ -112,7 +113,7 @@ async def test_a_callback_that_is_too_large_leaves_its_job_waiting(app: WholeApp
 
 
 async def test_a_callback_whose_sender_leaves_halfway_is_none(app: WholeApp, job: Job) -> None:
-    """Nobody is answered; it may come again."""
+    """Nobody is answered, and whoever waits for it can find out; it may come again."""
     pieces: list[dict[str, Any]] = [
         {"type": "http.request", "body": DONE[:5], "more_body": True},
         {"type": "http.disconnect"},
@@ -128,7 +129,21 @@ async def test_a_callback_whose_sender_leaves_halfway_is_none(app: WholeApp, job
     await app.parts.public(request_scope("POST", f"/callback/{job.token}", headers=JSON_TYPE), receive, send)
 
     assert (sent, job.callback.done()) == ([], False)
+    reason = "its sender left before all of it had come"
+    assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, reason)
     assert said(await app.call_back(job)) == "accepted"
+
+
+@pytest.mark.parametrize("line", ["POST /callback/{token} HTTP/1.1\r", "PUT http://h/?y={token}", "POST /{token} X"])
+async def test_a_job_knows_of_a_callback_that_is_no_valid_request(app: WholeApp, job: Job, line: str) -> None:
+    """As far as its first line says whose it is; what only looks is none."""
+    refusal = problems.unread(Code.HEADERS_TOO_LARGE, "the headers are too large")
+    for method in (line.format(token=job.token), f"GET /callback/{job.token}", line.format(token="x" * 43), ""):
+        app.parts.refused(refusal, method.encode())
+    await nothing_moves()
+
+    assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, "the headers are too large")
+    assert not job.callback.done()
 
 
 @pytest.mark.parametrize("over", [False, True])
@@ -209,6 +224,11 @@ async def test_a_token_opens_nothing_but_its_callback(app: WholeApp, job: Job) -
         ("POST", "/CALLBACK/{token}", 404, "it came to a path that is no route"),
         ("POST", "/api/callback/{token}/", 404, "it came to a path that is no route"),
         ("POST", "/callback/{token}/more", 404, "it came to a path that is no route"),
+        ("POST", "/callback/{token}.json", 404, "it came to a path that is no route"),
+        ("PUT", "/callback/{token};jsessionid=1", 404, "it came to a path that is no route"),
+        ("POST", "/callback/{token} ", 404, "it came to a path that is no route"),
+        ("POST", "/callback?token={token}", 404, "it came to a path that is no route"),
+        ("GET", "/callback/{token}?state=completed", 200, "it came as GET, which ends no job"),
         ("PATCH", "/callback/{token}", 405, "it came as PATCH"),
         ("DELETE", "/callback/{token}/more", 405, "it came as DELETE"),
     ],
