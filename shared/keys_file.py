@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ def read_keys(setting: str, path: Path, kind: Kind, line_takes: str) -> tuple[An
     """
     name = f"{setting}: {str(path)!r}"
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may not have an end
+            raise SettingsError(f"{name} is not a file")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as exc:
         raise SettingsError(f"{name} cannot be read: {exc.strerror}") from exc

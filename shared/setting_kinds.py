@@ -60,7 +60,12 @@ _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 #: What decides who is served, and what it is called, before anybody asks who the operator is.
 _TAKEN_HEADERS: Final = frozenset({"authorization", "cookie", "host", "origin"})
 
-_QUOTES: Final = frozenset("'\"")
+#: Those of programs, and those that word processors make of them.
+_QUOTES: Final = frozenset("'\"\u2018\u2019\u201c\u201d")
+#: What a shell, Compose or Kubernetes would have replaced: `${NAME}`, `$(NAME)`, and `$NAME` where it is a whole part.
+_REFERENCE: Final = re.compile(
+    r"\$\{[A-Za-z_][^{}$]*+\}|\$\([A-Za-z_][^()$]*+\)|(?:\A|(?<=[,:@])|(?<=//))\$[A-Za-z_]\w*+(?=[,:@/]|\Z)", re.ASCII
+)
 
 
 class Role(StrEnum):
@@ -94,6 +99,8 @@ class Kind:
             raise ValueError("it has characters that cannot be printed")
         if _COMMENT.search(text):
             raise ValueError("a comment belongs on a line of its own")
+        if _REFERENCE.search(text):
+            raise ValueError("what stands for another variable is not replaced here; write the value itself")
         if text[:1] in _QUOTES or text[-1:] in _QUOTES:
             raise ValueError("it has a quote at one end")
         try:

@@ -432,14 +432,18 @@ def _tls(certfile: str, keyfile: str) -> Iterator[str]:
     if bool(certfile) is not bool(keyfile):
         yield "TLS_CERTFILE, TLS_KEYFILE: got one of them, takes both or neither"
         return
-    for name, path in (("TLS_CERTFILE", certfile), ("TLS_KEYFILE", keyfile)):
-        if path and not os.access(path, os.R_OK):
-            yield f"{name}: got {_quoted(path)}, takes a file that can be read"
+    yield from _unreadable("TLS_CERTFILE", certfile)
+    yield from _unreadable("TLS_KEYFILE", keyfile)
 
 
 def _cafile(cafile: str) -> Iterator[str]:
-    if cafile and not os.access(cafile, os.R_OK):
-        yield f"JOB_SERVER_CAFILE: got {_quoted(cafile)}, takes a file that can be read"
+    yield from _unreadable("JOB_SERVER_CAFILE", cafile)
+
+
+def _unreadable(name: str, path: str) -> Iterator[str]:
+    """A pipe or a device may not have an end, and who reads it waits for ever."""
+    if path and not (os.path.isfile(path) and os.access(path, os.R_OK)):  # noqa: PTH113 - Path's raises for some names
+        yield f"{name}: got {_quoted(path)}, takes a file that can be read"
 
 
 def _queues(queue: str, reply_queue: str, reply_to: tuple[str, ...], journal: str, job_timeout: float) -> Iterator[str]:

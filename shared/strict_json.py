@@ -34,7 +34,10 @@ _OTHERS: Final = (
     (b"\x1f\x8b", "gzip without a `Content-Encoding` that says so"),
     (b"\xff\xfe", "UTF-16 or UTF-32"),
     (b"\xfe\xff", "UTF-16"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
 )
+#: What the first characters of JSON are in another encoding, without a mark: each of them is ASCII.
+_WIDE: Final = re.compile(rb"\0{0,3}[\t\n\r -~]\0")
 
 
 def loads(data: bytes) -> Any:  # noqa: ANN401 - JSON is what it is
@@ -111,6 +114,8 @@ def _text(data: bytes) -> str:
     for beginning, what in _OTHERS:
         if data.startswith(beginning):
             raise StrictJSONError(f"it is {what}, and not UTF-8")
+    if _WIDE.match(data):
+        raise StrictJSONError("it is UTF-16 or UTF-32, and not UTF-8")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:

@@ -198,7 +198,8 @@ class Connection(BaseProtocol):
             try:
                 self._take(data)
             except Exception as exc:  # noqa: BLE001 - whatever a parser thinks of it
-                self._fail(BadReplyError("the job server's reply is not valid HTTP"), exc)
+                if not self._take_by_length(data):
+                    self._fail(BadReplyError("the job server's reply is not valid HTTP"), exc)
         self._wake()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -231,6 +232,23 @@ class Connection(BaseProtocol):
             self._fail(_malformed(), self._payload.exception())
         elif self._payload.total_bytes > self._cap_bytes:
             self._fail(BadReplyError(f"the job server's reply is larger than {self._cap_bytes} bytes"))
+
+    def _take_by_length(self, data: bytes) -> bool:
+        """Take a reply behind which something came that is none, with it in one piece; return whether it is whole.
+
+        Had that come a moment later, nobody would have looked at it.
+        """
+        head, end, body = data.partition(b"\r\n\r\n")
+        self._begin()
+        try:
+            self._take(head + end)
+            length = -1 if self._message is None else int(self._message.headers.get("Content-Length", "-1"))
+            if 0 < length < len(body):
+                self._take(body[:length])
+        except Exception:  # noqa: BLE001 - as above
+            return False
+        self._has_more = True
+        return self._is_whole()
 
     def _is_whole(self) -> bool:
         return self._payload is not None and self._payload.is_eof()

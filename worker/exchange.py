@@ -1,6 +1,7 @@
 """Exchanges with job servers: a request, its complete answer, and the connections in between.
 
-Redirects are not followed and compressed answers not requested. The caller limits how long an exchange may take.
+Redirects are not followed and compressed answers not requested; one that comes all the same is inflated, up to the
+same size. The caller limits how long an exchange may take.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from yarl import URL
 
+from shared.errors import BadReplyError, RequestError
+from shared.job_server.documents import TooLargeError, inflate, inflate_beginning
 from shared.job_server.tls import trusting
 from worker.connection import Address, Connection
 
@@ -124,14 +127,26 @@ class Exchange:
             status, received = await connection.request(data)
             refusal = check_status(status, received) if check_status is not None else None
             if refusal is not None:
-                reason = refusal.reason(await connection.beginning(_REASON_BYTES, _REASON_S))
-                raise refusal.error.because(reason)
-            return Answer(status=status, headers=received, body=await connection.read())
+                beginning = await connection.beginning(_REASON_BYTES, _REASON_S)
+                coding = received.get("Content-Encoding", "")
+                raise refusal.error.because(refusal.reason(inflate_beginning(beginning, coding, _REASON_BYTES)))
+            body = await connection.read()
+            if "Content-Encoding" in received:
+                body = self._inflated(body, ",".join(received.getall("Content-Encoding")))
+            return Answer(status=status, headers=received, body=body)
         finally:
             if self._keep_alive and connection.is_reusable:
                 self._idle.setdefault(route.address, []).append(connection)
             else:
                 connection.close()
+
+    def _inflated(self, body: bytes, coding: str) -> bytes:
+        try:
+            return inflate(body, {"content-encoding": coding}, self._max_body_bytes)
+        except TooLargeError as exc:
+            raise BadReplyError(f"the job server's reply is too large: {exc}") from exc
+        except RequestError as exc:
+            raise BadReplyError(f"the job server's reply cannot be read: {exc.detail}") from exc
 
     def _take(self, address: Address) -> Connection | None:
         """Return a connection that was kept and still stands."""

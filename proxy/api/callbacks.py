@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
 
-from proxy.http.asgi import ClientGoneError, send_response
+from proxy.http.asgi import ClientGoneError, header, headers_of, send_response
 from proxy.http.bodies import Bodies
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
@@ -186,7 +186,8 @@ class CallbackRoute:
     def _inflated(self, scope: Scope, raw: bytes) -> bytes:
         if not raw.startswith(_GZIP) and all(name != b"content-encoding" for name, _ in scope["headers"]):
             return raw
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        codings = ",".join(headers_of(scope, b"content-encoding"))
+        headers = {"content-encoding": codings, "content-type": header(scope, b"content-type")}
         return inflate(raw, headers, self._max_body_bytes)
 
     def _read(self, server: ServedJobServer, received: Received) -> tuple[bytes, Verdict, str]:

@@ -28,6 +28,9 @@ _HINTS: Final = {
     errno.EADDRNOTAVAIL: "; this machine has no such address",
 }
 
+#: OpenSSL's names for what speaks against a certificate and its key, where these words say more.
+_TLS_REASONS: Final = dict.fromkeys(("KEY_TYPE_MISMATCH", "KEY_VALUES_MISMATCH"), "the key is not the certificate's")
+
 #: A name may have a usable address and one that is not: `localhost` often has an IPv6 address without IPv6.
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
@@ -85,10 +88,16 @@ def check_certificate(settings: Settings) -> None:
     try:
         # A key with a passphrase fails here, too; otherwise OpenSSL would ask for it on the terminal.
         context.load_cert_chain(settings.tls_certfile, settings.tls_keyfile, password=lambda: "")
-    except (ssl.SSLError, OSError, ValueError) as exc:
+    except (OSError, ValueError) as exc:
         given = f"{settings.tls_certfile!r} and {settings.tls_keyfile!r}"
         takes = "a certificate chain and its private key without a passphrase, both PEM"
-        raise SettingsError(f"TLS_CERTFILE, TLS_KEYFILE: got {given}, takes {takes}") from exc
+        raise SettingsError(f"TLS_CERTFILE, TLS_KEYFILE: got {given}, takes {takes}{_tls_reason(exc)}") from exc
+
+
+def _tls_reason(exc: Exception) -> str:
+    """Return what OpenSSL has against the files, as far as its words say more than that they are no PEM."""
+    reason = getattr(exc, "reason", None) or ""
+    return f"; {_TLS_REASONS.get(reason, reason.lower().replace('_', ' '))}" if reason else ""
 
 
 def callback_url(settings: Settings, listener: socket.socket) -> str:

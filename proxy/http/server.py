@@ -128,9 +128,12 @@ class Listener:
         """Let connections that are made from now on have this certificate, if the listener speaks TLS.
 
         The files have to fit each other: a context that they do not fit is left with one of the two.
+
+        Raises:
+            OSError: they cannot be used.
         """
         if self._config.tls is not None:
-            self._config.tls.load_cert_chain(certfile, keyfile)
+            self._config.tls.load_cert_chain(certfile, keyfile, password=lambda: "")  # nobody is asked for it
 
     def stop(self) -> None:
         """Accept no further connection; answers under way are finished."""

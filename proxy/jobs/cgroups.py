@@ -93,7 +93,10 @@ def _memberships(proc: Path, root: Path) -> Iterator[tuple[Path, str, set[str]]]
         yield root, "/", set()
         return
     for line in lines:
-        _, controllers, name = line.split(":", 2)
+        _, _, group = line.partition(":")
+        controllers, is_group, name = group.partition(":")
+        if not is_group:
+            continue
         yield (root / controllers if controllers else root), name, set(filter(None, controllers.split(",")))
 
 
@@ -122,4 +125,5 @@ def _reclaimable_bytes(folder: Path, names: _Names) -> int:
 
 
 def _read(path: Path) -> str:
-    return path.read_text(encoding="ascii").strip()
+    # A group may be called anything.
+    return path.read_text(encoding="utf-8", errors="surrogateescape").strip()

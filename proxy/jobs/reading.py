@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from proxy.jobs.entrance import JobRequest
 from shared.errors import Code, RequestError
-from shared.job_server.documents import TooLargeError, inflate
+from shared.job_server.documents import TooLargeError, codings_of, inflate
 
 if TYPE_CHECKING:
     from proxy.jobs.job_server import ServedJobServer, ServedJobServers
@@ -81,13 +81,13 @@ class JobReader:
 
     def _decoded(self, sent: Sent) -> bytes:
         """Return the body without its content coding, which may be gzip. Raises RequestError."""
-        coding = sent.content_encoding.strip().lower()
-        if coding in {"", "identity"}:
+        codings = codings_of(sent.content_encoding)
+        if not codings:
             return sent.body
-        if coding not in {"gzip", "x-gzip"}:
+        if codings not in (["gzip"], ["x-gzip"]):
             raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "the job's `Content-Encoding` is neither gzip nor identity")
         try:
-            return inflate(sent.body, {"content-encoding": coding}, self._max_body_bytes)
+            return inflate(sent.body, {"content-encoding": codings[0]}, self._max_body_bytes)
         except TooLargeError as exc:
             raise RequestError(Code.PAYLOAD_TOO_LARGE, f"the body is too large: {exc}") from exc
 

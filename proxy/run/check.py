@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import sqlite3
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
+from proxy.api.operators import certificates
 from proxy.http.listening import address, callback_url
 from proxy.run import profile_report
 from proxy.run.callback_probe import Leads, StandIn, where_it_leads
@@ -176,6 +178,9 @@ class Check:
                 await self._callbacks(self._settings.callback_url)
             return
         tls = bool(self._settings.tls_certfile)
+        trouble = certificates.shown("TLS_CERTFILE", self._settings.tls_certfile)["trouble"] if tls else ""
+        if trouble:
+            self._found(Verdict.WARNING, "certificate", f"TLS_CERTFILE: {self._settings.tls_certfile!r}: {trouble}")
         for name, listener in sockets.items():
             self._found(Verdict.OK, "listen", f"{address(listener, tls=tls and name != 'admin')} ({name})")
         for_callbacks = sockets.pop("callback" if "callback" in sockets else "public")
@@ -246,12 +251,17 @@ class Check:
             return
         path = Path(self._settings.journal)
         try:
-            version = _written(path) if path.exists() else _written_beside(path)
+            version = _written(path) if os.path.exists(path) else _written_beside(path)  # noqa: PTH110 - no name is too long
         except SettingsError as exc:
             self._found(Verdict.FAILED, "journal", str(exc))
             return
-        missing = Reserve(path).missing_bytes()
-        if missing:
+        reserve = Reserve(path)
+        missing = reserve.missing_bytes()
+        largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if largest != resource.RLIM_INFINITY and largest < 2 * reserve.size_bytes:
+            words = f"no file may be larger than {largest} bytes, jobs would be refused; raise the limit (ulimit -f)"
+            self._found(Verdict.FAILED, "journal", f"{path.resolve()}: {words}")
+        elif missing:
             words = f"{path.resolve()}: the disk is full, jobs would be refused; {missing} bytes more are needed"
             self._found(Verdict.FAILED, "journal", words)
         elif version < VERSION:
@@ -361,7 +371,8 @@ def _written_beside(path: Path) -> int:
         raise SettingsError(str(exc).replace(repr(str(stand_in)), repr(str(path)))) from exc
     finally:
         for suffix in ("", "-wal", "-shm"):
-            stand_in.with_name(stand_in.name + suffix).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                stand_in.with_name(stand_in.name + suffix).unlink()
 
 
 def _ms(started: float) -> int:

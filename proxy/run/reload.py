@@ -71,7 +71,7 @@ class Reload:
             fresh = await asyncio.to_thread(self._look)
             for listener in self._listeners:
                 listener.reload_certificate(fresh.tls_certfile, fresh.tls_keyfile)
-        except SettingsError as exc:
+        except (SettingsError, OSError) as exc:  # OSError: a file was replaced between one look and the next
             log.event("error", "the reload failed, and nothing was changed", reason="; ".join(str(exc).splitlines()))
             return
         self._authorization.replace(fresh.api_keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -10,7 +11,16 @@ from urllib.parse import parse_qsl
 from shared import strict_json
 from shared.errors import Code, ProxyError, RequestError, StrictJSONError
 
-__all__ = ["TooLargeError", "document_of", "fields_of_query", "inflate", "kept_content_type", "media_type_of"]
+__all__ = [
+    "TooLargeError",
+    "codings_of",
+    "document_of",
+    "fields_of_query",
+    "inflate",
+    "inflate_beginning",
+    "kept_content_type",
+    "media_type_of",
+]
 
 _GZIP: Final = b"\x1f\x8b"
 #: zlib's way to ask for gzip's format.
@@ -62,6 +72,12 @@ def fields_of_query(text: str) -> dict[str, str]:
     return dict(reversed(pairs))
 
 
+def codings_of(content_encoding: str) -> list[str]:
+    """Return the content codings that a header names, in lower case; `identity` and an empty element are none."""
+    codings = [coding.strip().lower() for coding in content_encoding.split(",")]
+    return [coding for coding in codings if coding not in {"", "identity"}]
+
+
 def inflate(body: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
     """Return `body`, inflated where it is gzip. `headers` have their names in lower case.
 
@@ -69,8 +85,7 @@ def inflate(body: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
         TooLargeError: it would be larger than `max_bytes`.
         RequestError: it is compressed in another way, or only the beginning of what was compressed is there.
     """
-    codings = [coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")]
-    codings = [coding for coding in codings if coding not in {"", "identity"}]
+    codings = codings_of(headers.get("content-encoding", ""))
     if not _OTHER_CODINGS.isdisjoint(codings) or len(codings) > 1:
         raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "the `Content-Encoding` is neither gzip nor identity")
     is_declared = codings in (["gzip"], ["x-gzip"])
@@ -85,6 +100,15 @@ def inflate(body: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
         if is_declared:
             raise RequestError(Code.INVALID_REQUEST, "the body is damaged, or incomplete: it is not gzip") from None
         return body  # it only looked like it; whoever reads it finds nothing
+
+
+def inflate_beginning(body: bytes, coding: str, max_bytes: int) -> bytes:
+    """Return the beginning of `body`, inflated if its `Content-Encoding` says that it is gzip; it may be cut off."""
+    if coding.strip().lower() not in {"gzip", "x-gzip"}:
+        return body
+    with contextlib.suppress(zlib.error):
+        return zlib.decompressobj(_GZIP_WBITS).decompress(body, max_bytes)
+    return body
 
 
 def _inflate_members(body: bytes, max_bytes: int) -> bytes:

@@ -45,6 +45,8 @@ def load(name: str) -> Profile:
     """
     path = path_of(name)
     try:
+        if not os.path.isfile(path):  # noqa: PTH113 - a pipe or a device may not have an end; Path's raises for some names
+            raise FileNotFoundError
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as exc:
         takes = f"a profile's name ({', '.join(shipped())}) or the path of a .toml file"

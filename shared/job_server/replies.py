@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Mapping
@@ -132,12 +133,11 @@ class Replies:
 
     def reason(self, body: bytes) -> str:
         """Return why a status was answered that refuses, as the beginning of its body says; empty if it does not."""
+        text = _text_of(body)
         try:
-            document: Any = strict_json.loads(body)
+            document: Any = strict_json.loads(text.encode())
         except StrictJSONError:
-            text = body.decode("utf-8", "replace").strip()
-            is_plain = text and "\ufffd" not in text[:-1] and not text.startswith("<")
-            document = text if is_plain else None
+            document = None if text.startswith("<") else text
         seen = {"status": 0, "headers": {}, "body": document}
         said = error_text(self._error(seen) or _reason_in(document))
         return " ".join("".join(c if c.isprintable() else " " for c in said).split())
@@ -150,6 +150,20 @@ class Replies:
 
 def _is_success(status: int) -> bool:
     return 200 <= status < 300  # noqa: PLR2004 - HTTP's own
+
+
+def _text_of(body: bytes) -> str:
+    """Return the words for a person that a body has, in whatever it is encoded; empty if they are none.
+
+    It may end in the middle of a character.
+    """
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return body.decode("utf-16", "replace").strip()
+    text = body.decode("utf-8-sig", "replace").strip()
+    if "\ufffd" not in text[:-1]:
+        return text
+    text = body.decode("cp1252", "replace").strip()  # what else is common; all bytes are characters to it, nearly
+    return text if all(c != "\ufffd" and (c.isprintable() or c.isspace()) for c in text) else ""
 
 
 def _reason_in(document: object) -> object:

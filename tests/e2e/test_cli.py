@@ -68,10 +68,10 @@ def free_port() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def limited_file_size() -> Iterator[None]:
-    """Let no file of a process that is started meanwhile grow beyond 4 KiB, as on a disk that is nearly full."""
+def limited_file_size(most_bytes: int = 4096) -> Iterator[None]:
+    """Let no file of a process that is started meanwhile grow beyond that, as on a disk that is nearly full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
     try:
         yield
     finally:
@@ -300,6 +300,19 @@ def test_check_finds_a_full_disk(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_check_finds_what_a_journal_cannot_be(tmp_path: Path) -> None:
+    """Not large enough, with a limit of the size of files; and nothing of this name."""
+    with limited_file_size(1024 * 1024):
+        limited = run("--check", JOURNAL=str(tmp_path / "jobs.sqlite3"))
+    too_long = run("--check", JOURNAL=str(tmp_path / ("n" * 255)))
+
+    assert (limited.returncode, too_long.returncode) == (1, 1)
+    words = "no file may be larger than 1048576 bytes, jobs would be refused; raise the limit (ulimit -f)"
+    assert lines_of(limited.stdout)["journal"] == ("FAIL", f"{tmp_path / 'jobs.sqlite3'}: {words}")
+    assert lines_of(too_long.stdout)["journal"][1].startswith("JOURNAL: ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_check_says_why_tls_to_the_job_server_fails(free_port: int, tmp_path: Path) -> None:
     """And that a file with authorities has none in it."""
     nothing = tmp_path / "empty.pem"
@@ -308,6 +321,16 @@ def test_check_says_why_tls_to_the_job_server_fails(free_port: int, tmp_path: Pa
     assert lines_of(ended.stdout)["job server"] == (
         "FAIL",
         f"JOB_SERVER_CAFILE: got '{nothing}', takes a file with CA certificates, PEM",
+    )
+
+
+def test_check_says_that_the_certificate_is_no_longer_valid() -> None:
+    """It can be loaded, and every client refuses it."""
+    tls = ROOT / "tests/support/tls"
+    ended = run("--check", TLS_CERTFILE=str(tls / "expired.pem"), TLS_KEYFILE=str(tls / "key.pem"))
+    assert lines_of(ended.stdout)["certificate"] == (
+        "warn",
+        f"TLS_CERTFILE: '{tls / 'expired.pem'}': it is no longer valid",
     )
 
 

@@ -68,7 +68,7 @@ async def test_a_file_that_does_not_fit_changes_nothing(client: ClientSession, t
 
 
 async def test_a_certificate_can_be_replaced(client: ClientSession, tmp_path: Path) -> None:
-    """New connections get the new one; a pair that does not fit together changes nothing."""
+    """New connections get the new one; a pair that does not fit together, or has no end, changes nothing."""
     one, other = certificate_in(tmp_path / "one"), certificate_in(tmp_path / "other")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     put(one, cert, key)
@@ -79,6 +79,11 @@ async def test_a_certificate_can_be_replaced(client: ClientSession, tmp_path: Pa
         line = await reload(proxy, _NOT_RELOADED)
         assert line["reason"].startswith("TLS_CERTFILE, TLS_KEYFILE: ")
         assert await presented(port) == pem(one[0])
+        key.unlink()
+        os.mkfifo(key)
+        line = await reload(proxy, _NOT_RELOADED)
+        assert line["reason"] == f"TLS_KEYFILE: got '{key}', takes a file that can be read"
+        key.unlink()
         put(other, cert, key)
         assert (await reload(proxy, _RELOADED))["tls"] is True
         assert await presented(port) == pem(other[0])

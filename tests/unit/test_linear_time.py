@@ -100,6 +100,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.job_server.values._TOKEN": fullmatch,
     "shared.setting_kinds._COMMENT": search,
     "shared.setting_kinds._HEADER": fullmatch,
+    "shared.setting_kinds._REFERENCE": search,
     "shared.setting_kinds._USER": fullmatch,
     "shared.setting_kinds._LABEL": fullmatch,
     "shared.settings._PATH": findall,
@@ -116,6 +117,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.job_server.partial_json._PAIR": findall,
     "shared.strict_json._SPACE": match,
     "shared.strict_json._SURROGATE": search,
+    "shared.strict_json._WIDE": match,
 }
 #: What runs are made of: what the grammars of HTTP and JSON give a meaning, and what they do not.
 CHARACTERS = ["a", "0", " ", ";", ",", "=", '"', "\\", "-", ":", "\r\n", "\\u"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy.api.clients.idempotency_key import key_of
 from proxy.api.clients.preferences import preference
-from proxy.http.asgi import header
+from proxy.http.asgi import header, headers_of
 from proxy.http.bodies import Bodies
 from proxy.jobs.reading import Sent
 
@@ -58,7 +58,7 @@ class QueueJob:
                 path=path,
                 body=await self._bodies.read(scope, receive),
                 content_type=content_type,
-                content_encoding=header(scope, b"content-encoding"),
+                content_encoding=",".join(headers_of(scope, b"content-encoding")),
                 key=key,
                 traceparent=header(scope, b"traceparent"),
                 tracestate=header(scope, b"tracestate"),

@@ -251,10 +251,17 @@ async def test_a_body_may_be_gzip_and_nothing_else(
     taken = await fetch(
         client, "POST", proxy.queue_job, data=gzip.compress(job), headers=json | {"Content-Encoding": "gzip"}
     )
+    listed = await fetch(
+        client,
+        "POST",
+        proxy.queue_job,
+        data=gzip.compress(job),
+        headers=json | {"Content-Encoding": ", identity, GZIP"},
+    )
     bomb = gzip.compress(b'{"account": "' + b"x" * 2_000_000 + b'"}')
     large = await fetch(client, "POST", proxy.queue_job, data=bomb, headers=json | {"Content-Encoding": "gzip"})
     other = await fetch(client, "POST", proxy.queue_job, data=job, headers=json | {"Content-Encoding": "br"})
 
-    assert (taken.status, len(job_server.submissions(ref))) == (200, 1)
+    assert (taken.status, listed.status, len(job_server.submissions(ref))) == (200, 200, 2)
     problem(large, "payload-too-large", 413, "no")
     assert "Content-Encoding" in problem(other, "unsupported-media-type", 415, "no")["detail"]

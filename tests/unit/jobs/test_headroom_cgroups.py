@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,15 @@ def test_without_its_numbers_a_group_counts_as_it_says(machine: tuple[Path, Path
     fill(machine, V2, used=510 * _MIB)
     (machine[1] / "box/memory.stat").unlink()
     assert Headroom(*machine).shortage() == "memory"
+
+
+@pytest.mark.parametrize("name", ["prüfung".encode(), b"\xff\xfe"], ids=["UTF-8", "neither"])
+def test_a_group_may_be_called_anything(machine: tuple[Path, Path], name: bytes) -> None:
+    """Its name is bytes to the kernel; a line that names none is no reason to fail either."""
+    proc, cgroup = machine
+    (proc / "self").mkdir()
+    (proc / "self/cgroup").write_bytes(b"nonsense\n0::/" + name + b"\n")
+    own = cgroup / os.fsdecode(name)
+    write(own / "pids.max", "100\n")
+    write(own / "pids.current", "90\n")
+    assert Headroom(*machine).shortage() == "process ids"

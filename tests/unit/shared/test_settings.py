@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import FrozenInstanceError
 from ipaddress import ip_network
 from pathlib import Path
@@ -90,6 +91,14 @@ BAD_VALUES: Final = [
     ("MAX_JOBS", "1_000"),
     ("JOB_TIMEOUT", "\u0663.5"),
     ("JOB_TIMEOUT", "1_0"),
+    ("INSTANCE_NAME", "$(POD_NAME)"),
+    ("INSTANCE_NAME", "${HOSTNAME:-proxy}"),
+    ("API_KEYS", "good,$API_KEY"),
+    ("ADMIN_KEYS", "anna:act:${ANNA_KEY_OF_MANY_LETTERS}"),
+    ("JOB_SERVER_URL", "https://$HOST/start"),
+    ("JOURNAL", "postgresql://proxy@$DATABASE_HOST/jobs"),
+    ("INSTANCE_NAME", "\u201cone\u201d"),
+    ("JOURNAL", "\u2018jobs.sqlite3\u2019"),
     ("ADMIN_HOST", ""),
     ("ADMIN_PORT", "x"),
     ("ADMIN_PORT", "65536"),
@@ -192,8 +201,8 @@ BAD_VALUES: Final = [
 
 TOGETHER: Final[dict[str, dict[str, str]]] = {
     "TLS_CERTFILE, TLS_KEYFILE": {"TLS_CERTFILE": "/dev/null"},
-    "TLS_CERTFILE": {"TLS_CERTFILE": "/nowhere/cert.pem", "TLS_KEYFILE": "/dev/null"},
-    "TLS_KEYFILE": {"TLS_CERTFILE": "/dev/null", "TLS_KEYFILE": "/nowhere/key.pem"},
+    "TLS_CERTFILE": {"TLS_CERTFILE": "/nowhere/cert.pem", "TLS_KEYFILE": __file__},
+    "TLS_KEYFILE": {"TLS_CERTFILE": __file__, "TLS_KEYFILE": "/nowhere/key.pem"},
     "PORT": {"PORT": "", "CALLBACK_PORT": "3005"},
     "SQS_REPLY_QUEUE_URL, SQS_REPLY_TO": {"SQS_REPLY_TO": "http://queues/1/jobs"},
     "SQS_QUEUE_URL, SQS_REPLY_QUEUE_URL, SQS_REPLY_TO": {
@@ -369,6 +378,8 @@ def test_a_secret_is_never_in_the_message() -> None:
         ("LOG_FORMAT", "Json", "json"),
         ("API_KEYS", "one, two", ("one", "two")),
         ("API_KEYS", "a=b#c", ("a=b#c",)),
+        ("API_KEYS", "a$b, $c$(d", ("a$b", "$c$(d")),
+        ("JOB_SERVER_URL", "https://jobs.example.com/v4/$batch", "https://jobs.example.com/v4/$batch"),
         (
             "ADMIN_KEYS",
             "anna:act:0123456789abcdef, prometheus:look:a:b:c:0123456789",
@@ -437,3 +448,19 @@ def test_the_env_file_has_every_setting_with_its_default_and_a_comment() -> None
 def test_every_setting_has_a_field_and_every_field_a_variable() -> None:
     """A field's name in capitals is its variable; there is no second place to name it."""
     assert {name.lower() for name in variables()} == set(Settings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["TLS_CERTFILE", "TLS_KEYFILE", "JOB_SERVER_CAFILE", "API_KEYS_FILE", "ADMIN_KEYS_FILE"],
+)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "name"])
+def test_what_is_to_be_read_has_an_end(tmp_path: Path, name: str, kind: str) -> None:
+    """Who reads a pipe that nobody writes to, or a device, waits for ever: at the start, and at each SIGHUP."""
+    place = {"pipe": tmp_path / "pipe", "device": Path("/dev/zero"), "folder": tmp_path, "name": tmp_path / ("n" * 300)}
+    os.mkfifo(tmp_path / "pipe")
+    other = {"TLS_CERTFILE": "TLS_KEYFILE", "TLS_KEYFILE": "TLS_CERTFILE"}.get(name)
+    beside = {other: __file__} if other else {}
+    with pytest.raises(SettingsError, match=rf"^{name}: ") as caught:
+        load({name: str(place[kind]), **beside})
+    assert "\n" not in str(caught.value)

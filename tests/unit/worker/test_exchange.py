@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import itertools
 import shutil
 import socket
@@ -76,6 +77,8 @@ async def _fed(pieces: Sequence[bytes], end: BaseException | bool | None = None)
         (_OK + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", (200, b"abc")),
         (_OK + b"Content-Length: 100\r\n\r\n" + b"x" * 100, (200, b"x" * 100)),
         (_JSON + _JSON.replace(b"{}", b"[]"), (200, b"{}")),
+        (_JSON + b"<!-- served by -->", (200, b"{}")),
+        (_OK + b"Content-Length: 0\r\n\r\nnonsense", (200, b"")),
     ],
 )
 async def test_a_whole_reply_needs_no_end_of_the_connection(sent: bytes, reply: Reply) -> None:
@@ -382,6 +385,38 @@ async def test_a_server_that_resets_the_connection_is_a_lost_reply() -> None:
         with pytest.raises(UnavailableError, match="connection reset by peer") as caught:
             await _make(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     assert (caught.value.refused, caught.value.lost_reply) == (False, True)
+
+
+# --- compressed answers --------------------------------------------------------------------------------------------
+
+
+def _packed(body: bytes, coding: bytes) -> bytes:
+    return _OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (coding, len(body), body)
+
+
+async def test_an_answer_that_was_compressed_though_nobody_asked_for_it_is_inflated(serve: Serve) -> None:
+    """Some gateways compress whatever they are asked for; the bytes would be taken for the result."""
+    job_server = await serve()
+    job_server.reply = _packed(gzip.compress(b'{"a": 1}'), b"gzip")
+    assert await _make(f"http://127.0.0.1:{job_server.port}/") == (200, b'{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "words"),
+    [
+        (gzip.compress(b"x" * 101), b"gzip", "too large: inflated, it is larger than 100 bytes"),
+        (gzip.compress(b"{}")[:-3], b"gzip", "it is not gzip"),
+        (b"\x8b\x02\x80", b"br", "neither gzip nor identity"),
+    ],
+)
+async def test_an_answer_that_cannot_be_inflated_is_a_bad_one(
+    serve: Serve, body: bytes, coding: bytes, words: str
+) -> None:
+    """It is nobody's result."""
+    job_server = await serve()
+    job_server.reply = _packed(body, coding)
+    with pytest.raises(BadReplyError, match=words):
+        await _make(f"http://127.0.0.1:{job_server.port}/")
 
 
 # --- kept connections ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -217,3 +218,11 @@ def test_status_is_read_as_callbacks_are_unless_it_says_otherwise() -> None:
         "body.a",
         30.0,
     )
+
+
+def test_a_profile_that_is_no_file_is_one_line(tmp_path: Path) -> None:
+    """Who reads a pipe that nobody writes to waits for ever."""
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", tmp_path / f"{'n' * 300}.toml", tmp_path):
+        with pytest.raises(SettingsError, match=r"^PROFILE: got .*, takes a profile's name \("):
+            loader.load(str(path))

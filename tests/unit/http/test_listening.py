@@ -1,0 +1,35 @@
+"""The certificate: what is wrong with it is told at the start, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from proxy.http.listening import check_certificate
+from shared.errors import SettingsError
+from shared.settings import load
+
+_TLS: Final = Path(__file__).resolve().parents[2] / "support/tls"
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "reason"),
+    [
+        ("cert.pem", "other-key.pem", "both PEM; the key is not the certificate's"),
+        ("key.pem", "cert.pem", "both PEM"),
+    ],
+)
+def test_files_that_do_not_fit_are_told_with_what_openssl_has_against_them(
+    certificate: str, key: str, reason: str
+) -> None:
+    """In one line."""
+    settings = load({"TLS_CERTFILE": str(_TLS / certificate), "TLS_KEYFILE": str(_TLS / key)})
+    with pytest.raises(SettingsError, match=rf"^TLS_CERTFILE, TLS_KEYFILE: got .*{reason}$"):
+        check_certificate(settings)
+
+
+def test_a_certificate_with_its_key_is_good() -> None:
+    """What the others vary."""
+    check_certificate(load({"TLS_CERTFILE": str(_TLS / "cert.pem"), "TLS_KEYFILE": str(_TLS / "key.pem")}))
