@@ -101,7 +101,7 @@ class CallbackRoute:
             if found is not None:
                 await self._refuse(hashed, _NO_ROUTE)
             else:
-                await self._stray.note(scope["path"], _NO_ROUTE, unless=token)
+                await self._stray.note(scope["path"], _NO_ROUTE, unless=token, counted=True)
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
@@ -110,7 +110,7 @@ class CallbackRoute:
             await self._refuse(hashed, exc.detail)
             raise
         except ClientGoneError:
-            await self._refuse(hashed, _BROKEN_OFF)
+            await self._refuse(hashed, _BROKEN_OFF, counted=True)  # as nothing: nobody is told of its fate
             raise
         fate = await self._callback_intake.take(hashed, *callback)
         await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")
@@ -120,12 +120,12 @@ class CallbackRoute:
         if scope["path_params"].get("route", "") not in self._routes:
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         if scope["query_string"] and scope["method"] == "GET":
-            await self._stray.note(scope["path_params"]["token"], _AS_GET)
+            await self._stray.note(scope["path_params"]["token"], _AS_GET, counted=True)
         await send_response(scope, send, 200, HERE, b"application/json")
 
-    async def _refuse(self, hashed: bytes, reason: str) -> None:
+    async def _refuse(self, hashed: bytes, reason: str, *, counted: bool = False) -> None:
         with contextlib.suppress(StoreUnavailableError):  # the sender hears what is wrong all the same
-            await self._callback_intake.refuse(hashed, reason)
+            await self._callback_intake.refuse(hashed, reason, counted=counted)
 
     async def _fixed_url(self, scope: Scope, receive: Receive, send: Send, server: ServedJobServer) -> None:
         """Take a callback that says itself which job it is for."""
@@ -230,15 +230,18 @@ class StrayCallbacks:
         """Note a request that the application does not get to see, by as much as came of its first line."""
         method, _, target = line.decode("latin-1").partition(" ")
         if method not in _LOOKING and _TOKEN.search(target):
-            task = asyncio.get_running_loop().create_task(self.note(target, reason))
+            task = asyncio.get_running_loop().create_task(self.note(target, reason, counted=True))
             self._noting.add(task)
             task.add_done_callback(self._noting.discard)
 
-    async def note(self, target: str, reason: str, *, unless: str = "") -> None:
-        """Let the job know whose token is in `target`, and is not `unless`, which was looked for already."""
+    async def note(self, target: str, reason: str, *, unless: str = "", counted: bool = False) -> None:
+        """Let the job know whose token is in `target`, and is not `unless`, which was looked for already.
+
+        `counted`: it counts as something else than a refused callback.
+        """
         token = _TOKEN.search(target)
         if token is not None and token[1] != unless:
             hashed = token_hash(token[1])
             with contextlib.suppress(StoreUnavailableError):
                 if await self._callback_intake.find(hashed) is not None:
-                    await self._callback_intake.refuse(hashed, reason)
+                    await self._callback_intake.refuse(hashed, reason, counted=counted)

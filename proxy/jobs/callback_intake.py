@@ -101,9 +101,13 @@ class CallbackIntake:
         with _Counted(self.counts):
             return await self._store.by_token(hashed)
 
-    async def refuse(self, hashed: bytes, reason: str) -> None:
-        """Note that a callback for the job of this token was refused: whoever waits for it can find out, and why."""
-        self.counts[CallbackFate.REFUSED] += 1
+    async def refuse(self, hashed: bytes, reason: str, *, counted: bool = False) -> None:
+        """Note that a callback for the job of this token was refused: whoever waits for it can find out, and why.
+
+        `counted`: it counts as something else already.
+        """
+        if not counted:
+            self.counts[CallbackFate.REFUSED] += 1
         job = self._in_flight.by_token(hashed)
         if job is not None:
             job.proven()
