@@ -22,6 +22,7 @@ from bench.machine import allow_many_connections, describe
 from bench.measures import Results
 from bench.options import Options, parse
 from bench.processes import LOGS, ROOT
+from bench.queue import run_queue
 from bench.session import Session, open_session
 from bench.startup import run_idle, run_startup
 from bench.tables import sections
@@ -118,6 +119,8 @@ async def _measure_ours(
     elif name == "instances":
         for count in options.instances:
             results.instances += await run_instances(session, ours, count=count, seconds=options.seconds * 3)
+    elif name == "queue":
+        results.queue = await run_queue(session, times=options.times)
     elif name == "startup":
         results.startup_s = await run_startup(session, ours, times=options.times)
     else:

@@ -16,6 +16,7 @@ __all__ = [
     "Lag",
     "LargeCallbacks",
     "Lone",
+    "QueueCost",
     "Results",
     "Round",
     "Spread",
@@ -129,6 +130,22 @@ class Lone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCost:
+    """Jobs that came as messages, and as many that came over HTTP at the same pace, once."""
+
+    messages: int
+    jobs_per_s: float
+    #: CPU of all processes of the proxy for a job that came as a message, and for one that came over HTTP.
+    message_ms: float
+    http_ms: float
+
+    @property
+    def added_ms(self) -> float:
+        """What a message adds: to be received, replied to and deleted, less what HTTP takes for the same."""
+        return self.message_ms - self.http_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
     """One job at a time, and TLS to the job server."""
 
@@ -192,6 +209,7 @@ class Results:
     fifty: list[Fifty] = field(default_factory=list)
     in_flight: list[InFlight] = field(default_factory=list)
     lone: list[Lone] = field(default_factory=list)
+    queue: list[QueueCost] = field(default_factory=list)
     tls: list[Tls] = field(default_factory=list)
     lag: list[Lag] = field(default_factory=list)
     large_callbacks: list[LargeCallbacks] = field(default_factory=list)

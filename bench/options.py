@@ -12,7 +12,7 @@ from typing import Final
 __all__ = ["MEASUREMENTS", "Options", "parse"]
 
 #: The parts of the benchmark, in the order in which they run.
-MEASUREMENTS = ("throughput", "fifty", "startup", "idle", "lag", "in-flight", "instances", "lone", "tls")
+MEASUREMENTS = ("throughput", "fifty", "startup", "idle", "lag", "in-flight", "instances", "lone", "queue", "tls")
 
 #: When the last round, and the last part, may begin: a whole run takes less than ten minutes also where it is slow.
 _LIMIT_S: Final = 200.0

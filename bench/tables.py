@@ -32,6 +32,7 @@ def sections(results: Results) -> dict[str, str]:
         "ratios": _ratios(results),
         "fifty": _fifty(results),
         "lone": _lone(results),
+        "queue": _queue(results),
         "tls": _tls(results),
         "lag": _lag(results),
         "large-callbacks": _large_callbacks(results),
@@ -180,6 +181,20 @@ def _lone(results: Results) -> str:
         for one in results.lone
     ]
     return table(["", "the job takes, s", "jobs", "added, p50 ms", "added, p99 ms"], rows)
+
+
+def _queue(results: Results) -> str:
+    rows = [
+        [
+            f"{one.messages}",
+            f"{one.jobs_per_s:.0f}",
+            f"{one.message_ms:.2f}",
+            f"{one.http_ms:.2f}",
+            f"{one.added_ms:.2f}",
+        ]
+        for one in results.queue
+    ]
+    return table(["messages", "jobs/s", "CPU ms/job, by message", "CPU ms/job, over HTTP", "added, ms"], rows)
 
 
 def _tls(results: Results) -> str:

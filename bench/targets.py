@@ -175,6 +175,13 @@ TARGETS: Final = (
         figures=lambda results: [one.p50_ms for one in results.lone if one.contender == "fresh"],
     ),
     Target(
+        title="CPU that a message of the queue adds to a job",
+        form="{:.2f} ms",
+        at_least=1.0,
+        hoped_for=0.5,
+        figures=lambda results: [one.added_ms for one in results.queue],
+    ),
+    Target(
         title="jobs in flight at once, each in its own process, all answered",
         form="{:,.0f}",
         at_least=2000,

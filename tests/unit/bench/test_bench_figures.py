@@ -13,7 +13,7 @@ from bench.contenders.table import CONTENDERS, available, missing
 from bench.document import SHOWN, fill
 from bench.fifty import WITH_SPARES
 from bench.limits import limit_of, reckon
-from bench.measures import Cores, Fifty, InFlight, Instances, Results, Round, Tls, percentile, spread
+from bench.measures import Cores, Fifty, InFlight, Instances, QueueCost, Results, Round, Spread, Tls, percentile, spread
 from bench.options import parse
 from bench.profile import profile_with
 from bench.tables import sections
@@ -149,6 +149,14 @@ def test_what_tls_costs_stands_beside_its_handshakes() -> None:
     one = Tls(contender="reused", keep_alive=True, jobs=150, handshakes=2, p50_ms=2.4, p99_ms=16, cpu_ms_per_job=2.2)
     text = sections(Results(tls=[one]))["tls"]
     assert "| this proxy, reused workers | yes | 150 | 2 | 2.4 | 16.0 | 2.2 |" in text
+
+
+def test_what_a_message_adds_is_what_it_takes_less_a_job_over_http() -> None:
+    """In its table, and against its target."""
+    results = Results(queue=[QueueCost(messages=200, jobs_per_s=100, message_ms=2.5, http_ms=1.75)])
+    assert "| 200 | 100 | 2.50 | 1.75 | 0.75 |" in sections(results)["queue"]
+    (one,) = [one for one in reached(results) if one.figure is not None and "queue" in one.target.title]
+    assert (one.figure, one.verdict) == (Spread(median=0.75, low=0.75, high=0.75), Verdict.REACHED)
 
 
 @pytest.mark.parametrize("keep_alive", ["true", "false"])
