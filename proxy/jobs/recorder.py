@@ -73,12 +73,12 @@ class Recorder:
     def queued(self) -> None:
         """Record that the job waits for a worker, unless more has been recorded already.
 
-        At once, if somebody may ask for it by its key or at another instance. Else when there is time: it may well have
-        begun before.
+        At once, if it has a key: another request may have the same. Else when there is time: nobody knows its id yet,
+        and it may well have begun before.
         """
         if self._put:
             return
-        if self.record.key is not None or self.record.owner:
+        if self.record.key is not None:
             self._save()
         else:
             self._store.note(self.record)

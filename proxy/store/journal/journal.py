@@ -25,6 +25,7 @@ from proxy.store.journal.orders import Audit, Enter, Failures, Find, Oldest, Ord
 from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
 from proxy.store.journal.writer_thread import WriterThread
+from proxy.store.notes import Notes
 from proxy.store.patterns import patterns
 from proxy.store.polled import polled_end
 from proxy.store.protocol import counter, gauge
@@ -49,9 +50,6 @@ _CLOSE_S: Final = 2.0
 #: The least time between the start of two batches: this much for each open job but one, up to the second figure.
 _PACE_S: Final = 0.0002
 _LONGEST_PACE_S: Final = 0.004
-#: Something noted is ordered after this time or up to twice as much, unless more is recorded of its job before: many
-#: callbacks come sooner, and then it costs nothing.
-_NOTE_S: Final = 0.1
 #: More than any number of a row.
 _BELOW: Final = 2**63 - 1
 
@@ -77,10 +75,7 @@ class Journal:
         self._silence = Silence()
         #: Unfinished jobs by id, if they were put or noted here.
         self._open: set[str] = set()
-        #: Notes that have not been ordered yet: the newest record of each job; and those that are ordered next.
-        self._notes: dict[str, Record] = {}
-        self._older_notes: dict[str, Record] = {}
-        self._notes_timer: asyncio.TimerHandle | None = None
+        self._notes = Notes(self._order_notes, is_held=lambda: self._silence.now)
         #: What waits for the next batch, what the thread has, and when it got that.
         self._waiting: list[Order] = []
         self._deeds = WaitingDeeds()
@@ -117,7 +112,7 @@ class Journal:
         """See `JobStore.readings`."""
         writer = self.writer
         upkeep = writer.upkeep
-        queued = len(self._waiting) + len(self._deeds) + len(self._away) + len(self._notes) + len(self._older_notes)
+        queued = len(self._waiting) + len(self._deeds) + len(self._away) + len(self._notes)
         return (
             gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
             gauge("journal_queue", "Orders that the journal's thread has not carried out.", queued),
@@ -145,23 +140,17 @@ class Journal:
         self._count(record)
         done: asyncio.Future[None] = self._loop.create_future()
         if self._silence.now:
-            self._keep_note(record)
+            self._notes.add(record)
             _fail(done, self.trouble)
         else:
-            noted = self._notes.pop(record.id, None) or self._older_notes.pop(record.id, None)
-            self._order(Put(record=record, keep=keep or noted is not None, done=done))
+            noted = self._notes.pop(record.id)
+            self._order(Put(record=record, keep=keep or noted, done=done))
         return done
 
     def note(self, record: Record) -> None:
         """See `JobStore.note`."""
         self._count(record)
-        self._keep_note(record)
-        if self._notes_timer is None:
-            self._notes_timer = self._loop.call_later(_NOTE_S, self._on_notes_due)
-
-    def _keep_note(self, record: Record) -> None:
-        notes = self._older_notes if record.id in self._older_notes else self._notes
-        notes[record.id] = record
+        self._notes.add(record)
 
     def _count(self, record: Record) -> None:
         if record.finished_at is None:
@@ -227,7 +216,7 @@ class Journal:
         Raises:
             SettingsError: the journal cannot be read.
         """
-        self._order_notes()
+        self._order_notes(self._notes.take_all())
         done: asyncio.Future[list[Record]] = self._loop.create_future()
         self._order(Unfinished(done=done))
         try:
@@ -264,7 +253,7 @@ class Journal:
 
     async def close(self) -> None:
         """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not recorded then is lost, and told."""
-        self._order_notes()
+        self._order_notes(self._notes.take_all())
         self._hand_over(at_the_end=True)
         self._batches.put(None)
         await asyncio.to_thread(self.writer.join, _CLOSE_S)
@@ -288,24 +277,10 @@ class Journal:
     def _begin_asking(self) -> None:
         if self._silence.now:
             raise StoreUnavailableError(self.trouble)
-        self._order_notes()  # whoever asks finds what was noted before
+        self._order_notes(self._notes.take_all())  # whoever asks finds what was noted before
 
-    def _on_notes_due(self) -> None:
-        self._notes_timer = None
-        if self._silence.now:
-            return
-        due, self._older_notes, self._notes = self._older_notes, self._notes, {}
-        for record in due.values():
-            self._order(Put(record=record, keep=True, done=None))
-        if self._older_notes:
-            self._notes_timer = self._loop.call_later(_NOTE_S, self._on_notes_due)
-
-    def _order_notes(self) -> None:
-        if self._notes_timer is not None:
-            self._notes_timer.cancel()
-            self._notes_timer = None
-        notes, self._notes, self._older_notes = self._older_notes | self._notes, {}, {}
-        for record in notes.values():
+    def _order_notes(self, notes: Iterable[Record]) -> None:
+        for record in notes:
             self._order(Put(record=record, keep=True, done=None))
 
     def _order(self, order: Order) -> None:
@@ -370,7 +345,7 @@ class Journal:
         if self._silence.now and not was_silent:
             self._give_up_waiting()
         elif was_silent and not self._silence.now:
-            self._order_notes()
+            self._order_notes(self._notes.take_all())
         self._say_trouble()
 
     def _give_up_waiting(self) -> None:
@@ -385,7 +360,7 @@ class Journal:
         for order in self._away + self._waiting:
             if not isinstance(order, Unfinished) and order.done is not None:
                 _fail(order.done, self.trouble)
-        self._notes = puts | self._notes  # of one job, what was noted came later
+        self._notes.add_earlier(puts.values())
         self._waiting = stay
 
     def _say_trouble(self) -> None:

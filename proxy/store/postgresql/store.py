@@ -24,6 +24,7 @@ from proxy.store.backlog import Backlog
 from proxy.store.conditions import Question
 from proxy.store.deeds import Deed
 from proxy.store.fields import ids_called, names_called
+from proxy.store.notes import Notes
 from proxy.store.patterns import Grid, Patterns, patterns
 from proxy.store.postgresql.audit import AuditTable
 from proxy.store.postgresql.ends import finish, pause
@@ -54,8 +55,6 @@ _PER_MEGABYTE_S: Final = 0.5
 #: The least time between the start of two batches: this much for each open job but one, up to the second figure.
 _PACE_S: Final = 0.00025
 _LONGEST_PACE_S: Final = 0.002
-#: Something noted is recorded within this time, unless more is recorded of its job before.
-_NOTE_S: Final = 0.1
 #: How often it is seen to whether somebody has waited long enough.
 _LOOK_S: Final = 0.25
 _CLOSE_S: Final = 2.0
@@ -98,8 +97,7 @@ class PostgreSQLStore:
         self._beside = Session(conninfo, durable=False, hosts=hosts)
         self._backlog = Backlog()
         self._unfit = 0
-        self._notes: dict[str, Record] = {}
-        self._notes_timer: asyncio.TimerHandle | None = None
+        self._notes = Notes(self._order_notes)
         #: Who waits for the end of which job.
         self._waiting: dict[str, list[asyncio.Future[Record]]] = {}
         self._on_changed: Callable[[Record], None] = lambda _: None
@@ -151,7 +149,7 @@ class PostgreSQLStore:
         if not instances:
             return
         if record.id in self._notes:
-            self._order_notes()
+            self._order_notes(self._notes.take_all())
         noted = [put.done for put in self._noted.pending() if put.record.id == record.id]
         if noted:
             noted[-1].add_done_callback(lambda _: self._tell(instances, record.id))
@@ -203,8 +201,8 @@ class PostgreSQLStore:
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`. Where it fails because the database is away, it may be carried out all the same."""
-        noted = self._notes.pop(record.id, None)
-        put = self._order(record, keep=keep or noted is not None)
+        noted = self._notes.pop(record.id)
+        put = self._order(record, keep=keep or noted)
         # An end is tried all the same: an instance that was stopped may only think that the database is away.
         if self.trouble and record.callback is None and not put.keep:
             self._give_up(put, StoreUnavailableError(self.trouble))
@@ -214,9 +212,7 @@ class PostgreSQLStore:
 
     def note(self, record: Record) -> None:
         """See `JobStore.note`."""
-        self._notes[record.id] = record
-        if self._notes_timer is None:
-            self._notes_timer = self._loop.call_later(_NOTE_S, self._order_notes)
+        self._notes.add(record)
 
     async def by_id(self, job_id: str) -> Record | None:
         """See `JobStore.by_id`."""
@@ -239,7 +235,7 @@ class PostgreSQLStore:
         kept = self._backlog.find_called(text)
         if kept is not None:
             return kept
-        self._order_notes()  # whoever asks finds what was noted before
+        self._order_notes(self._notes.take_all())  # whoever asks finds what was noted before
         for put in self._noted.pending() + self._puts.pending():
             if put.record.is_called(text):
                 await _settled(put.done)
@@ -309,7 +305,7 @@ class PostgreSQLStore:
 
     async def close(self) -> None:
         """See `JobStore.close`. The last that is done is to leave the other instances."""
-        self._order_notes()
+        self._order_notes(self._notes.take_all())
         self._closing.set()
         self._poll_now.set()
         end = self._loop.time() + _CLOSE_S
@@ -338,12 +334,8 @@ class PostgreSQLStore:
         until = self._loop.time() + patience_s + _PER_MEGABYTE_S * record.size_bytes / 1e6
         return Put(record=record, is_note=is_note, keep=keep, until=until, done=self._loop.create_future())
 
-    def _order_notes(self) -> None:
-        if self._notes_timer is not None:
-            self._notes_timer.cancel()
-            self._notes_timer = None
-        notes, self._notes = self._notes, {}
-        for record in notes.values():
+    def _order_notes(self, notes: Iterable[Record]) -> None:
+        for record in notes:
             self._noted.add(self._order(record, keep=True, is_note=True))
 
     def _pace_s(self) -> float:
@@ -382,8 +374,8 @@ class PostgreSQLStore:
         kept = self._backlog.find(column, value)
         if kept is not None:
             return kept
-        if any(getattr(record, column) == value for record in self._notes.values()):
-            self._order_notes()  # whoever asks finds what was noted before
+        if any(getattr(record, column) == value for record in self._notes):
+            self._order_notes(self._notes.take_all())  # whoever asks finds what was noted before
         for put in self._noted.pending() + self._puts.pending():
             if getattr(put.record, column) == value:
                 await _settled(put.done)

@@ -100,10 +100,11 @@ class Writer:
 
     def _way(self, put: Put) -> str:
         """Return how to begin: to insert, or the operation of an update."""
-        if put.is_note:
-            return NOTE
         op = operation(put.record, self._instance)
-        return _INSERT if op == "open" and put.record.id not in self.known else op
+        is_new = op == "open" and put.record.id not in self.known
+        if put.is_note and not (is_new and put.record.state is State.ACCEPTED):  # that is all that is known of the job
+            return NOTE
+        return _INSERT if is_new else op
 
     def _learn(self, record: Record) -> None:
         if record.state is State.FINISHED:

@@ -58,15 +58,13 @@ async def test_queueing_is_recorded_only_where_nothing_else_is(recorder: Recorde
     assert len(disk.puts) == 1
 
 
-@pytest.mark.parametrize(("key", "owner"), [(None, ""), (b"key", ""), (None, "a")])
-async def test_that_a_job_waits_is_recorded_at_once_if_somebody_may_ask(
-    disk: FailingStore, key: bytes | None, owner: str
-) -> None:
-    """By its key, or at another instance; else it is noted."""
-    recorder = Recorder(disk, replace(a_record(), key=key, owner=owner))
+@pytest.mark.parametrize("key", [None, b"key"])
+async def test_that_a_job_waits_is_recorded_at_once_if_it_has_a_key(disk: FailingStore, key: bytes | None) -> None:
+    """Somebody may ask for it by that; else it is noted."""
+    recorder = Recorder(disk, replace(a_record(), key=key))
     recorder.queued()
 
-    assert (len(disk.puts), len(disk.notes)) == ((1, 0) if key or owner else (0, 1))
+    assert (len(disk.puts), len(disk.notes)) == ((1, 0) if key else (0, 1))
 
 
 async def test_whoever_wants_to_give_a_jobs_id_away_has_it_recorded(recorder: Recorder, disk: FailingStore) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
+from tests.support.jumping_loop import jumping_loops
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Let what has no thread and no file wait on a loop that jumps."""
+    return jumping_loops(config, item) if item.path.stem == "test_notes" else {"usual": asyncio.new_event_loop}
 
 
 @pytest.fixture
