@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 from shared import database_url
 from shared import env_file as dot_env
@@ -17,21 +16,18 @@ from shared import setting_kinds as kinds
 from shared.errors import SettingsError
 from shared.keys_file import read_keys
 from shared.setting_kinds import AdminKey, Kind
+from shared.settings_together import TOGETHER, admin_keys_differ, quoted
 from shared.shown_paths import shown_path
 from shared.spelling import nearest
 
 __all__ = ["Given", "Settings", "Variable", "given", "load", "misspelt", "variables"]
 
-#: SQS hides a message for at most 12 hours, and it is hidden for 15 s longer than its job may take.
-_LONGEST_SQS_JOB_S: Final = 43_180
 #: What has a file with more of it: what a line of that file takes.
 _KEYS: Final = (
     ("api_keys", kinds.KEYS, "one key of printable ASCII without spaces"),
     ("admin_keys", kinds.ADMIN_KEYS, "NAME:look:KEY or NAME:act:KEY, the key of 16 or more characters without spaces"),
 )
 #: The user name and password in a URL, which are not shown.
-#: So much of a value is shown where it is refused.
-_SHOWN: Final = 200
 _USER: Final = re.compile(r"//[^/?#]*@")
 #: And the query, which may be a key.
 _QUERY: Final = re.compile(r"\?.*")
@@ -357,7 +353,7 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
             values[f.name] = f.metadata["kind"].parse(text)
         except ValueError as exc:
             troubles.append(_unfit(name, text.strip(), f.metadata, str(exc)))
-    for names, check in _TOGETHER:
+    for names, check in TOGETHER:
         if all(name in values for name in names):
             troubles += check(*(values[name] for name in names))
     for name, kind, line_takes in _KEYS:
@@ -366,7 +362,7 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
                 values[name] += read_keys(f"{name}_file".upper(), Path(values[f"{name}_file"]), kind, line_takes)
             except SettingsError as exc:
                 troubles.append(str(exc))
-    troubles += _admin_keys_differ(values.get("admin_keys", ()))
+    troubles += admin_keys_differ(values.get("admin_keys", ()))
     if troubles:
         raise SettingsError("\n".join(troubles))
     return Settings(**values)
@@ -416,99 +412,5 @@ def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def _unfit(name: str, text: str, metadata: Mapping[str, Any], reason: str) -> str:
     text = database_url.shown(text) if database_url.is_database(text) else _USER.sub("//...@", text)
-    shown = "a value (not shown)" if metadata["secret"] else _quoted(text)
+    shown = "a value (not shown)" if metadata["secret"] else quoted(text)
     return f"{name}: got {shown}, takes {metadata['kind'].takes}" + (f"; {reason}" if reason else "")
-
-
-def _quoted(text: str) -> str:
-    """Return a value for one line of a terminal; cut off if it is as long as a file that got there by mistake."""
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
-
-
-# --- what no variable can be wrong about alone ---------------------------------------------------------------------
-
-
-def _tls(certfile: str, keyfile: str) -> Iterator[str]:
-    if bool(certfile) is not bool(keyfile):
-        yield "TLS_CERTFILE, TLS_KEYFILE: got one of them, takes both or neither"
-        return
-    yield from _unreadable("TLS_CERTFILE", certfile)
-    yield from _unreadable("TLS_KEYFILE", keyfile)
-
-
-def _cafile(cafile: str) -> Iterator[str]:
-    yield from _unreadable("JOB_SERVER_CAFILE", cafile)
-
-
-def _unreadable(name: str, path: str) -> Iterator[str]:
-    """A pipe or a device may not have an end, and who reads it waits for ever."""
-    if path and not (os.path.isfile(path) and os.access(path, os.R_OK)):  # noqa: PTH113 - Path's raises for some names
-        yield f"{name}: got {_quoted(path)}, takes a file that can be read"
-
-
-def _queues(queue: str, reply_queue: str, reply_to: tuple[str, ...], journal: str, job_timeout: float) -> Iterator[str]:
-    if not queue:
-        if reply_queue or reply_to:
-            yield "SQS_REPLY_QUEUE_URL, SQS_REPLY_TO: got a queue, takes effect only with SQS_QUEUE_URL"
-        return
-    hosts = {urlsplit(url).netloc for url in (queue, reply_queue, *reply_to) if url}
-    if len(hosts) > 1:
-        yield f"SQS_QUEUE_URL, SQS_REPLY_QUEUE_URL, SQS_REPLY_TO: got {', '.join(sorted(hosts))}, takes one host"
-    if not journal:
-        yield "JOURNAL: got nothing, takes one with SQS_QUEUE_URL: messages outlive the process, and so must their jobs"
-    if job_timeout > _LONGEST_SQS_JOB_S:
-        yield (
-            f"JOB_TIMEOUT: got '{job_timeout:.10g}', takes at most {_LONGEST_SQS_JOB_S} with SQS_QUEUE_URL, which can "
-            "hide a message for 12 hours"
-        )
-
-
-def _no_port(port: int | None, callback_port: int | None, queue: str) -> Iterator[str]:
-    if port is None and not queue:
-        yield "PORT: got nothing, takes a port unless jobs come from a queue (SQS_QUEUE_URL)"
-    if port is None and callback_port is None:
-        yield "CALLBACK_PORT: got nothing, takes a port where PORT is empty"
-
-
-def _admin_keys_differ(keys: tuple[AdminKey, ...]) -> Iterator[str]:
-    """A key says who somebody is, and a name what they may do."""
-    roles: dict[str, str] = {}
-    if len({key.key for key in keys}) < len(keys):
-        yield "ADMIN_KEYS, ADMIN_KEYS_FILE: got one key twice, takes each once"
-    for key in keys:
-        if roles.setdefault(key.name, key.role) != key.role:
-            yield f"ADMIN_KEYS, ADMIN_KEYS_FILE: got two roles for {key.name!r}, takes one for each name"
-
-
-def _admin_users(header: str, peers: tuple[IPv4Network | IPv6Network, ...], acting: tuple[str, ...]) -> Iterator[str]:
-    if bool(header) is not bool(peers):
-        yield "ADMIN_USER_HEADER, ADMIN_TRUSTED_PEERS: got one of them, takes both or neither"
-    if acting and not header:
-        yield "ADMIN_ACTING_USERS: got names, takes effect only with ADMIN_USER_HEADER"
-
-
-def _admin_port(port: int | None, admin_port: int | None) -> Iterator[str]:
-    if admin_port and admin_port == port:
-        yield f"ADMIN_PORT: got '{admin_port}', takes a port other than PORT"
-
-
-def _callback_host(callback_host: str, callback_port: int | None) -> Iterator[str]:
-    if callback_host and callback_port is None:
-        yield f"CALLBACK_HOST: got {_quoted(callback_host)}, takes effect only with CALLBACK_PORT"
-
-
-def _callback_port(port: int | None, admin_port: int | None, callback_port: int | None) -> Iterator[str]:
-    if callback_port and callback_port in {port, admin_port}:
-        yield f"CALLBACK_PORT: got '{callback_port}', takes a port other than PORT and ADMIN_PORT"
-
-
-_TOGETHER: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[str]]], ...]] = (
-    (("tls_certfile", "tls_keyfile"), _tls),
-    (("job_server_cafile",), _cafile),
-    (("sqs_queue_url", "sqs_reply_queue_url", "sqs_reply_to", "journal", "job_timeout"), _queues),
-    (("port", "callback_port", "sqs_queue_url"), _no_port),
-    (("admin_user_header", "admin_trusted_peers", "admin_acting_users"), _admin_users),
-    (("port", "admin_port"), _admin_port),
-    (("callback_host", "callback_port"), _callback_host),
-    (("port", "admin_port", "callback_port"), _callback_port),
-)
