@@ -27,6 +27,7 @@ from proxy.store.fields import ids_called, names_called
 from proxy.store.notes import Notes
 from proxy.store.patterns import Grid, Patterns, patterns
 from proxy.store.postgresql.audit import AuditTable
+from proxy.store.postgresql.awaited import AwaitedEnds
 from proxy.store.postgresql.ends import finish, pause
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.leases import Leases, Times
@@ -35,7 +36,7 @@ from proxy.store.postgresql.orders import Lane, fail, settle
 from proxy.store.postgresql.reading import DIALECT, answer
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import ABOUT, CALLED, ENDED, FAILED, FIND, INSTANCES
+from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, FIND, INSTANCES
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import Reading, TakenError, counter, gauge
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered, within
@@ -58,8 +59,6 @@ _LONGEST_PACE_S: Final = 0.002
 #: How often it is seen to whether somebody has waited long enough.
 _LOOK_S: Final = 0.25
 _CLOSE_S: Final = 2.0
-#: So many jobs are looked for by one query.
-_POLLED: Final = 1_000
 #: So many open jobs, and so many finished ones, are looked at for a name: it takes less than an answer may.
 _SEARCHED: Final = 20_000
 
@@ -98,19 +97,15 @@ class PostgreSQLStore:
         self._backlog = Backlog()
         self._unfit = 0
         self._notes = Notes(self._order_notes)
-        #: Who waits for the end of which job.
-        self._waiting: dict[str, list[asyncio.Future[Record]]] = {}
         self._on_changed: Callable[[Record], None] = lambda _: None
-        #: Ends that were found by looking, though another instance had recorded them.
-        self._lost_notices = 0
         sessions = (self._writing, self._reading)
         self._health = Health(place, sessions, lambda: self._given_up)
         self._writer = Writer(self._instance, self._ttl_s)
+        self._awaited = AwaitedEnds(self._reading, self._health, every_s=self._times.poll_s)
         self._leases = Leases(
             self._reading, self._health, instance=self._instance, name=name, ttl_s=self._ttl_s, times=self._times
         )
         self._tasks: list[asyncio.Task[None]] = []
-        self._poll_now = asyncio.Event()
         self._closing = asyncio.Event()
 
     async def begin(self) -> None:
@@ -123,8 +118,9 @@ class PostgreSQLStore:
         self._audit = AuditTable(self._beside, self._health)
         self._tells: Lane[Tell] = Lane(self._beside, self._health, carry_out=self._tell_all, give_up=_forget)
         await self._leases.begin(self.tell)
-        self._listener = Listener(self._listening, self._instance, on_notice=self._on_notice, on_gap=self._poll_now.set)
-        self._tasks = [self._loop.create_task(self._poll()), self._loop.create_task(self._look())]
+        on_gap = self._awaited.look_now
+        self._listener = Listener(self._listening, self._instance, on_notice=self._on_notice, on_gap=on_gap)
+        self._tasks = [self._loop.create_task(self._awaited.run()), self._loop.create_task(self._look())]
 
     # --- peers -------------------------------------------------------------------------------------------------------
 
@@ -195,7 +191,7 @@ class PostgreSQLStore:
             counter(
                 "cluster_notices_lost",
                 "Ends that were found by looking: no notice came, or not yet.",
-                self._lost_notices,
+                self._awaited.lost_notices,
             ),
         )
 
@@ -260,14 +256,7 @@ class PostgreSQLStore:
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
-        done: asyncio.Future[Record] = self._loop.create_future()
-        self._waiting.setdefault(job_id, []).append(done)
-        try:
-            return await done
-        finally:
-            left = [other for other in self._waiting.pop(job_id, ()) if other is not done]
-            if left:
-                self._waiting[job_id] = left
+        return await self._awaited.of(job_id)
 
     def may_have_lost(self, since: float = 0.0) -> bool:
         """See `JobStore.may_have_lost`: nothing is forgotten before its time, and what was confirmed is kept."""
@@ -307,7 +296,7 @@ class PostgreSQLStore:
         """See `JobStore.close`. The last that is done is to leave the other instances."""
         self._order_notes(self._notes.take_all())
         self._closing.set()
-        self._poll_now.set()
+        self._awaited.close()
         end = self._loop.time() + _CLOSE_S
         for lane in (self._puts, self._noted, self._tells, self._audit):
             await lane.flush(max(0.0, end - self._loop.time()))
@@ -351,10 +340,10 @@ class PostgreSQLStore:
     async def _write_over(self, session: Session, puts: list[Put]) -> None:
         alike = await self._writer.write(session, puts)
         for put in puts:
-            if put.record.state is State.FINISHED and put.record.id in self._waiting:
+            if put.record.state is State.FINISHED and put.record.id in self._awaited:
                 record = alike.get(put.record.id)
                 if record is not None:
-                    self._resolve(record)
+                    self._awaited.tell(record)
                 else:
                     self._look_at(put.record.id)
 
@@ -429,30 +418,11 @@ class PostgreSQLStore:
                 return
             record = done.result()
             if record is not None and record.state is State.FINISHED:
-                self._resolve(record)
+                self._awaited.tell(record)
             if record is not None and noticed:
                 self._on_changed(record)
 
         self._order_find("id", job_id, PATIENCE_S).add_done_callback(tell)
-
-    def _resolve(self, record: Record) -> None:
-        for done in self._waiting.get(record.id, ()):
-            settle(done, record)
-
-    async def _poll(self) -> None:
-        """Find the end of every job that somebody here waits for."""
-        while not self._closing.is_set():
-            self._poll_now.clear()
-            for job_ids in _chunks(list(self._waiting), _POLLED):
-                try:
-                    rows = await self._reading.run(ENDED, job_ids)
-                except (GoneError, UnfitError) as exc:
-                    self._health.failed(str(exc), time.monotonic())
-                    break
-                for record in map(record_of, rows):
-                    self._lost_notices += any(not done.done() for done in self._waiting.get(record.id, ()))
-                    self._resolve(record)
-            await pause(self._poll_now, self._times.poll_s)
 
     async def _look(self) -> None:
         """Give up what nobody waits for any more; write what was kept when that is possible again."""
@@ -483,7 +453,3 @@ def _forget(tell: Tell, error: Exception) -> None:
 
 def _give_up_find(find: _Find, error: Exception) -> None:
     fail(find.done, StoreUnavailableError(str(error)) if isinstance(error, UnfitError) else error)
-
-
-def _chunks(values: list[str], size: int) -> Iterable[list[str]]:
-    return (values[start : start + size] for start in range(0, len(values), size))

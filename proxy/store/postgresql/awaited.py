@@ -1,0 +1,90 @@
+"""The ends of jobs that somebody here waits for, whoever records them.
+
+They are told by notices, and looked for now and then, all of them by one query: a notice may be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from proxy.store.postgresql.ends import pause
+from proxy.store.postgresql.orders import settle
+from proxy.store.postgresql.rows import record_of
+from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from proxy.store.postgresql.statements import ENDED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from proxy.store.postgresql.health import Health
+    from proxy.store.record import Record
+
+__all__ = ["AwaitedEnds"]
+
+#: So many jobs are looked for by one query.
+_AT_ONCE: Final = 1_000
+
+
+class AwaitedEnds:
+    """Who waits for the end of which job."""
+
+    def __init__(self, session: Session, health: Health, *, every_s: float) -> None:
+        """Look for them with `session`, every so many seconds."""
+        self._session = session
+        self._health = health
+        self._every_s = every_s
+        self._waiting: dict[str, list[asyncio.Future[Record]]] = {}
+        self._now = asyncio.Event()
+        self._closing = False
+        #: Ends that were found by looking, though another instance had recorded them.
+        self.lost_notices = 0
+
+    def __contains__(self, job_id: str) -> bool:
+        """Return whether somebody waits for this one."""
+        return job_id in self._waiting
+
+    async def of(self, job_id: str) -> Record:
+        """Wait for the end of a job, which may have come; return its record then."""
+        done: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job_id, []).append(done)
+        try:
+            return await done
+        finally:
+            left = [other for other in self._waiting.pop(job_id, ()) if other is not done]
+            if left:
+                self._waiting[job_id] = left
+
+    def tell(self, record: Record) -> None:
+        """Tell whoever waits for this job that it has ended."""
+        for done in self._waiting.get(record.id, ()):
+            settle(done, record)
+
+    def look_now(self) -> None:
+        """Look for all of them soon: notices may have been missed."""
+        self._now.set()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closing = True
+        self._now.set()
+
+    async def run(self) -> None:
+        """Look for them until `close`."""
+        while not self._closing:
+            self._now.clear()
+            for job_ids in _chunks(list(self._waiting), _AT_ONCE):
+                try:
+                    rows = await self._session.run(ENDED, job_ids)
+                except (GoneError, UnfitError) as exc:
+                    self._health.failed(str(exc), time.monotonic())
+                    break
+                for record in map(record_of, rows):
+                    self.lost_notices += any(not done.done() for done in self._waiting.get(record.id, ()))
+                    self.tell(record)
+            await pause(self._now, self._every_s)
+
+
+def _chunks(values: list[str], size: int) -> Iterable[list[str]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
