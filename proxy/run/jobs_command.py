@@ -134,7 +134,7 @@ def _file(path: Path) -> Iterator[_Ask]:
     log = path.with_name(f"{path.name}-wal")
     try:
         if not path.is_file():
-            raise SettingsError(f"JOURNAL: there is no file {str(path)!r}")
+            raise SettingsError(f"JOURNAL: there is no file {str(path.absolute())!r}; --journal names another")
         with contextlib.closing(connect_to_read(path, settled=not log.exists())) as db:
             if not db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'jobs'").fetchone()[0]:
                 raise SettingsError(f"JOURNAL: {str(path)!r} is not a journal of this proxy")
