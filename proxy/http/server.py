@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from hypercorn.asyncio import serve
 
 from proxy import log
+from proxy.http import problems
 from proxy.http.connections import Connections, Room
 from proxy.http.fair_turns import turns
 from proxy.http.fast.connection import FastConnection
+from proxy.http.handshakes import report_failures
 from proxy.http.hypercorn_fixes.config import ServerConfig
 from proxy.http.hypercorn_fixes.connection import HypercornConnection, install
 from proxy.http.listening import BACKLOG
+from shared.errors import Code
 
 if TYPE_CHECKING:
     import socket
@@ -47,7 +50,13 @@ class _Config(ServerConfig):
     def create_ssl_context(self) -> SSLContext | None:
         """Return the context, and keep it, as its certificate may be replaced."""
         self.tls = super().create_ssl_context()
+        if self.tls is not None:
+            report_failures(self.tls, self._handshake_failed)
         return self.tls
+
+    def _handshake_failed(self, reason: str) -> None:
+        problem = problems.unread(Code.MALFORMED_REQUEST, f"the TLS handshake failed: {reason}")
+        self.connections.refused(problem, None)
 
 
 class _Connection(HypercornConnection):

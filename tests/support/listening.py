@@ -145,6 +145,8 @@ class Server:
     refused: list[Code]
     #: What came of their first lines.
     lines: list[bytes]
+    #: What they were told.
+    details: list[str]
     clients: list[Client] = field(default_factory=list)
 
     async def connect(self, context: ssl.SSLContext | None = None) -> Client:
@@ -173,10 +175,12 @@ async def serving(
     echo = Echo()
     refused: list[Code] = []
     lines: list[bytes] = []
+    details: list[str] = []
 
     def on_refused(problem: Problem, line: bytes) -> None:
         refused.append(problem.code)
         lines.append(line)
+        details.append(problem.detail)
 
     listener = Listener(
         sock,
@@ -190,7 +194,7 @@ async def serving(
     )
     listener.start()
     try:
-        server = Server(port, echo, listener, fast, refused, lines)
+        server = Server(port, echo, listener, fast, refused, lines, details)
         yield server
         for client in server.clients:
             client.writer.transport.abort()

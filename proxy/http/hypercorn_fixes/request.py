@@ -45,6 +45,15 @@ _EVENTS_A_TURN: Final = 64
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 #: Where h11 quotes what came, which may hold a callback token: its words are logged.
 _QUOTATION: Final = re.compile(r":? (?:bytearray\(|b['\"])")
+_PROXY_PROTOCOL: Final = (
+    "it is the PROXY protocol; have the balancer send the client's address in X-Forwarded-For instead"
+)
+#: What comes to the wrong address.
+_OTHERS: Final = (
+    (b"\x16\x03", "it is TLS, and this address speaks plain HTTP"),
+    (b"PROXY ", _PROXY_PROTOCOL),
+    (b"\0\r", _PROXY_PROTOCOL),  # version 2, without the empty lines at its beginning
+)
 #: States in which a side has nothing more to say that the other should hear.
 _SILENT: Final = frozenset({h11.MUST_CLOSE, h11.CLOSED, h11.ERROR})
 
@@ -136,8 +145,14 @@ class HTTP1(H11Protocol):
         except h11.RemoteProtocolError as error:
             error.__traceback__ = None  # it leads back to the error: without the collector neither would be freed
             code = _CODES.get(error.error_status_hint, Code.MALFORMED_REQUEST)
-            await self._refuse(code, f"this is not HTTP/1.1: {_QUOTATION.split(str(error), maxsplit=1)[0]}")
+            await self._refuse(
+                code, f"this is not HTTP/1.1: {self._otherwise() or _QUOTATION.split(str(error), maxsplit=1)[0]}"
+            )
             return h11.NEED_DATA
+
+    def _otherwise(self) -> str:
+        """Return what it is instead, if that can be told by its beginning."""
+        return next((words for begin, words in _OTHERS if self._beginning.startswith(begin)), "")
 
     async def _hand_on_body(self) -> None:
         """Give the application the chunks that came at once as one piece: each message costs as much as ten chunks."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import ssl
 
 import pytest
 import uvloop
@@ -182,6 +185,47 @@ async def test_whoever_hears_of_a_refusal_hears_whose_request_it_was(
     """A job may wait for it: it may be a callback."""
     await server.ask(before + b"POST /callback/token HTTP/1.1\r\nHost: a\r\n" + rest, end=False)
     assert [line.rstrip() for line in server.lines] == [b"POST /callback/token HTTP/1.1"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "it is TLS, and this address speaks plain HTTP"),
+        (b"PROXY TCP4 10.0.0.1 10.0.0.2 50000 80\r\n", "it is the PROXY protocol; "),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12), "it is the PROXY protocol; "),
+    ],
+    ids=["TLS", "PROXY", "PROXY, version 2"],
+)
+async def test_what_comes_to_the_wrong_address_is_refused_by_its_name(server: Server, sent: bytes, words: str) -> None:
+    """Somebody has configured something else."""
+    assert problem(await server.ask(sent + post("/"), end=False))["detail"].startswith(f"this is not HTTP/1.1: {words}")
+
+
+@pytest.mark.parametrize(
+    ("context", "words"),
+    [
+        (ssl.create_default_context(), "the client does not know who signed the certificate"),
+        (None, "the client speaks plain HTTP"),
+    ],
+    ids=["untrusted", "plain HTTP"],
+)
+async def test_a_handshake_that_fails_is_heard_of(fast: bool, context: ssl.SSLContext | None, words: str) -> None:
+    """No job would ever get to know of a job server that does not like the certificate."""
+    async with serving(fast=fast, tls=True) as server:
+        await asyncio.to_thread(_greet, server.port, context)
+        await eventually(lambda: server.refused)
+        assert server.refused == ["malformed-request"]
+        assert server.details[0].startswith(f"the TLS handshake failed: {words}")
+
+
+def _greet(port: int, context: ssl.SSLContext | None) -> None:
+    """Begin as a client that says what it does not like; event loops hang up without a word."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as plain:
+        if context is None:
+            plain.sendall(post("/"))
+            plain.recv(1)
+        else:
+            context.wrap_socket(plain, server_hostname="localhost").close()
 
 
 async def test_of_a_request_that_was_begun_nobody_hears_but_its_application(server: Server) -> None:

@@ -1,0 +1,46 @@
+"""TLS handshakes that fail: event loops close the connection without a word.
+
+A job server that does not trust the certificate, or calls back by plain HTTP, would never be heard of, and its jobs
+would end by their deadlines. One that hangs up without a word still is not: it looks as if somebody had tried the port.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["report_failures"]
+
+#: OpenSSL's names for what went wrong. An alert is what the client says.
+_REASONS: Final = {
+    "HTTP_REQUEST": "the client speaks plain HTTP: is its URL http:// rather than https://?",
+    "NO_SHARED_CIPHER": "the client has no cipher that is accepted here",
+    "TLSV1_ALERT_UNKNOWN_CA": "the client does not know who signed the certificate (unknown CA)",
+    "UNSUPPORTED_PROTOCOL": "the client has no version of TLS that is accepted here",
+}
+_ALERT: Final = "_ALERT_"
+
+
+def report_failures(context: ssl.SSLContext, on_failure: Callable[[str], None]) -> None:
+    """Have `on_failure` hear why a handshake with this context failed, in words that are OpenSSL's or ours."""
+
+    class Reported(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise  # more has to come
+            except ssl.SSLError as exc:
+                on_failure(_words(exc.reason or ""))
+                raise
+
+    context.sslobject_class = Reported
+
+
+def _words(reason: str) -> str:
+    if reason in _REASONS:
+        return _REASONS[reason]
+    _, is_alert, alert = reason.partition(_ALERT)
+    said = (alert if is_alert else reason or "unknown reason").lower().replace("_", " ")
+    return f"the client refuses it: {said}" if is_alert else said
