@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 from shared.errors import StrictJSONError
 
-__all__ = ["loads", "members_of", "object_members", "object_of", "text_at"]
+__all__ = ["check_encoding", "loads", "members_of", "object_members", "object_of", "text_at"]
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 #: An escape that may be half of a surrogate pair; only then is the expensive check needed.
@@ -120,6 +120,11 @@ def _text(data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise StrictJSONError(f"it is not UTF-8 (byte {exc.start})") from exc
+
+
+def check_encoding(data: bytes) -> None:
+    """Raise StrictJSONError if `data` is not UTF-8 without a byte order mark; the message says what it is instead."""
+    _text(data)
 
 
 def _skip(text: str, at: int) -> int:

@@ -1,4 +1,4 @@
-"""The signals of the front end: SIGTERM, SIGINT and SIGQUIT stop it, SIGHUP reloads what can be reloaded.
+"""The signals of the front end: SIGTERM, SIGINT, SIGQUIT and SIGPWR stop it, SIGHUP reloads what can be reloaded.
 
 SIGUSR1 and SIGUSR2 mean nothing here, and would end the process without a word; they are only logged. The first signal
 that stops it is only noted, for the event loop to act upon; the second ends the process whatever the loop does. These
@@ -50,7 +50,7 @@ class Signals:
         def ignore(number: int, _frame: FrameType | None) -> None:
             log.event("warning", "a signal without a meaning is ignored", signal=signal.Signals(number).name)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR):  # the last is what LXC sends
             signal.signal(number, stop)
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, ignore)

@@ -8,8 +8,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from shared import strict_json
-from shared.job_server.documents import document_of, fields_of_query
-from shared.job_server.expressions import compile_expression, only_body, plain_path, text_of
+from shared.errors import StrictJSONError
+from shared.job_server.documents import FORMS, document_of, fields_of_query, media_type_of
+from shared.job_server.expressions import body_members, compile_expression, only_body, plain_path, text_of
 from shared.job_server.partial_json import PartialReader
 from shared.job_server.profile import Callback
 from shared.job_server.readings import Reader
@@ -46,9 +47,9 @@ class Callbacks:
         self._has_state = bool(callback.state)
         self._reader = Reader(callback, callback.outputs)
         self._correlate = compile_expression(callback.correlate)
-        texts = [callback.state, callback.result, callback.error, callback.correlate, *callback.outputs.values()]
-        self._only_body = only_body(*texts)
-        self._partial = _partial_reader(texts) if self._json_only and self._only_body else None
+        words = [callback.state, callback.error, callback.correlate, *callback.outputs.values()]
+        self._only_body = only_body(callback.result, *words)
+        self._partial = _partial_reader(callback.result, words)
 
     def read(self, received: Received) -> Verdict:
         """Return what a callback says.
@@ -67,14 +68,27 @@ class Callbacks:
 
     def _seen(self, received: Received) -> dict[str, Any]:
         """Return what the expressions look at; only the body if they look at nothing else."""
-        if self._partial is not None:
-            return {"body": self._partial.read(received.body)}
-        if self._json_only:
-            body = strict_json.loads(received.body)
-        else:
-            body = document_of(received.body, received.header(b"content-type"))
+        body = self._body(received)
         if self._only_body:
             return {"body": body}
+        return self._with_headers(received, body)
+
+    def _body(self, received: Received) -> Any:  # noqa: ANN401 - JSON is what it is
+        """Return what the expressions see of the body; null where it is neither JSON nor a form."""
+        content_type = received.header(b"content-type")
+        if not self._json_only and media_type_of(content_type) in FORMS:
+            return document_of(received.body, content_type)
+        try:
+            if self._partial is None:
+                return strict_json.loads(received.body)
+            members = self._partial.read(received.body)
+        except StrictJSONError:
+            if self._json_only:
+                raise
+            return None
+        return [] if members is None else members  # JSON, with nothing in it that an expression could find
+
+    def _with_headers(self, received: Received, body: object) -> dict[str, Any]:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(received.headers)}
         return {
             "method": received.method,
@@ -85,12 +99,16 @@ class Callbacks:
         }
 
 
-def _partial_reader(texts: Iterable[str]) -> PartialReader | None:
-    """Return a reader for the members of the body in which these plain paths begin; None: one needs the whole body."""
-    names: list[str] = []
-    for text in texts:
-        path = plain_path(text) or ()
-        if len(path) == 1:
+def _partial_reader(result: str, words: Iterable[str]) -> PartialReader | None:
+    """Return a reader for the members of the body that these expressions read; None: one may need the whole body.
+
+    `words` are for what is short. Where one is for a member itself, and not for a part of it, a large one is no use.
+    """
+    needed, short = set[str](), set[str]()
+    for text in (result, *words):
+        members = body_members(text)
+        if members is None:
             return None
-        names += path[1:2]
-    return PartialReader(names)
+        is_word = text != result and len(plain_path(text) or ()) == 2  # noqa: PLR2004 - `body` and the member
+        (short if is_word else needed).update(members)
+    return PartialReader(sorted(needed | short), short - needed)

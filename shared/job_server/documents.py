@@ -12,6 +12,7 @@ from shared import strict_json
 from shared.errors import Code, ProxyError, RequestError, StrictJSONError
 
 __all__ = [
+    "FORMS",
     "TooLargeError",
     "codings_of",
     "document_of",
@@ -31,6 +32,8 @@ _MAX_MEMBERS: Final = 16
 _OTHER_CODINGS: Final = frozenset({"br", "compress", "dcb", "dcz", "deflate", "x-compress", "zstd"})
 #: Media types of files that are gzip for themselves, not on their way only.
 _GZIP_FILES: Final = frozenset({"application/gzip", "application/x-gzip", "application/octet-stream"})
+#: Media types of forms.
+FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 _MAX_FIELDS: Final = 1_000
 _MAX_TYPE_CHARACTERS: Final = 200
 

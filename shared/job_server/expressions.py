@@ -8,10 +8,13 @@ by a profile that uses more of the language.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["Expression", "compile_expression", "is_true", "only_body", "plain_path", "text_of"]
+if TYPE_CHECKING:
+    from jmespath.parser import ParsedResult
+
+__all__ = ["Expression", "body_members", "compile_expression", "is_true", "only_body", "plain_path", "text_of"]
 
 #: Reads one object; null if it finds nothing. Never raises.
 Expression = Callable[[Any], Any]
@@ -20,6 +23,10 @@ Expression = Callable[[Any], Any]
 _STEP: Final = r'(?:[A-Za-z_][A-Za-z0-9_]*|"[^"\\]+")'
 _PLAIN: Final = re.compile(rf"{_STEP}(?:\.{_STEP})*")
 _STEPS: Final = re.compile(_STEP)
+#: Parts of JMESPath that look at whatever there is.
+_ANYTHING: Final = frozenset({"current", "value_projection"})
+#: Those that look at a part of what their first child finds.
+_OF_A_PART: Final = frozenset({"filter_projection", "flatten", "index_expression", "projection"})
 
 
 def compile_expression(text: str) -> Expression:
@@ -45,6 +52,40 @@ def only_body(*texts: str) -> bool:
     """Return whether these expressions are plain paths into `body`, so that nothing else has to be prepared."""
     paths = [plain_path(text) for text in texts if text]
     return all(path is not None and path[0] == "body" for path in paths)
+
+
+def body_members(text: str) -> frozenset[str] | None:
+    """Return the members of `body` that an expression reads; None: it may read any. Raises ValueError."""
+    if not text:
+        return frozenset()
+    path = plain_path(text)
+    if path is None:
+        found = set(_steps_below_body(_parsed(text).parsed))
+    else:
+        found = set(path[1:2] or [None]) if path[0] == "body" else set()
+    return None if None in found else frozenset(name for name in found if name is not None)
+
+
+def _steps_below_body(node: Mapping[str, Any]) -> Iterator[str | None]:
+    """Yield what follows each `body` in the tree of an expression: a member's name, or None where any may be meant."""
+    children = [child for child in node["children"] if isinstance(child, dict)]
+    if node["type"] == "subexpression" and _is_body(children[0]):
+        yield _first_name(children[1])
+        children = children[2:]
+    if _is_body(node) or node["type"] in _ANYTHING:
+        yield None
+    for child in children:
+        yield from _steps_below_body(child)
+
+
+def _first_name(node: Mapping[str, Any]) -> str | None:
+    while node["type"] in _OF_A_PART:
+        node = node["children"][0]
+    return str(node["value"]) if node["type"] == "field" else None
+
+
+def _is_body(node: Mapping[str, Any]) -> bool:
+    return bool(node["type"] == "field" and node["value"] == "body")
 
 
 def text_of(value: object) -> str:
@@ -83,16 +124,22 @@ def _look_up(path: tuple[str, ...]) -> Expression:
     return look_up
 
 
-def _jmespath(text: str) -> Expression:
+def _parsed(text: str) -> ParsedResult:
     import jmespath  # noqa: PLC0415 - costs memory and time that most profiles need not pay
     from jmespath.exceptions import JMESPathError  # noqa: PLC0415
 
-    from shared.job_server.functions import OPTIONS  # noqa: PLC0415
-
     try:
-        parsed = jmespath.compile(text)
+        return jmespath.compile(text)
     except JMESPathError as exc:
         raise ValueError(str(exc).splitlines()[0]) from exc
+
+
+def _jmespath(text: str) -> Expression:
+    parsed = _parsed(text)
+
+    from jmespath.exceptions import JMESPathError  # noqa: PLC0415 - as above
+
+    from shared.job_server.functions import OPTIONS  # noqa: PLC0415
 
     def search(value: Any) -> Any:  # noqa: ANN401 - JSON is what it is
         try:

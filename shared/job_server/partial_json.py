@@ -2,8 +2,8 @@
 
 A job or a callback may have a megabyte. The standard module takes from 10 ms to a second to read it, in which the event
 loop does nothing else; nearly all of that creates objects that nobody uses. msgspec skips what is not requested, and
-validates it on the way: 1 to 4 ms. It is not quite as strict as this project, so strict_json decides about whatever it
-might accept wrongly. What msgspec refuses goes there as well, if it is small, for the better error message.
+validates it on the way: 1 to 4 ms. It is not quite as strict as this project, so what it might accept wrongly is looked
+for besides. What msgspec refuses goes to strict_json as well, if it is small, for the better error message.
 
 For the front end only: workers would load the library for nothing.
 """
@@ -11,7 +11,7 @@ For the front end only: workers would load the library for nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -26,16 +26,22 @@ _T = TypeVar("_T")
 #: An escape that is half of a surrogate pair, and two that are a complete one, in a text without escaped backslashes.
 _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
-_ESCAPED_BACKSLASH: Final = b"\\\\u"
+_ESCAPED_BACKSLASH: Final = b"\\\\"
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 #: More digits in a row than Python converts to a number; here digits are zeros, and everything else is a space.
 _DIGITS: Final = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
 _TOO_MANY_DIGITS: Final = b"0" * 4301
+#: A whole number with so many, outside of strings; one with a fraction or an exponent may have any.
+_TOO_LONG: Final = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{4301}[0-9]*+(?![.eE])")
 
 
 #: A client's object may have so many members; each is looked at.
 MAX_MEMBERS: Final = 1_000
 #: Bytes up to which strict_json is asked why a document is refused.
 _SMALL_BYTES: Final = 65_536
+#: So much is kept of a large value that stands for a word.
+_BEGINNING_BYTES: Final = 2_000
+_NULL: Final = msgspec.Raw(b"null")
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 #: What stands before a member's value, and what may stand after it.
 _NAME: Final = re.compile(rb'[ \t\n\r]*+("(?:[^"\\]|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+')
@@ -45,10 +51,14 @@ _NEXT: Final = re.compile(rb"[ \t\n\r]*+([,}])")
 class PartialReader:
     """Reads some members of an object."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        """Read the members called `names` completely, and create nothing else of the document."""
+    def __init__(self, names: Iterable[str], words: Collection[str] = ()) -> None:
+        """Read the members called `names` completely, and create nothing else of the document.
+
+        Of those that are in `words`, a large value that is no string is read as a string, the beginning of its text.
+        """
         self._names = {f"f{n}": name for n, name in enumerate(dict.fromkeys(names))}
-        fields = [(field, Any, None) for field in self._names]
+        self._words = frozenset(words)
+        fields = [(field, msgspec.Raw, _NULL) for field in self._names]
         self._object = msgspec.json.Decoder(msgspec.defstruct("Seen", fields, rename=self._names, gc=False))
         self._other = msgspec.json.Decoder(msgspec.Raw)
 
@@ -58,27 +68,34 @@ class PartialReader:
         Raises:
             StrictJSONError: as `strict_json.loads`, for the whole of the document.
         """
+        strict_json.check_encoding(data)
+        seen: Any = None
         try:
-            data.decode("utf-8")
-            if not _may_be_lax(data):
-                if data.lstrip(b" \t\n\r")[:1] != b"{":
-                    self._other.decode(data)
-                    return None
+            if data.lstrip(b" \t\n\r")[:1] == b"{":
                 seen = self._object.decode(data)
-                return {name: getattr(seen, field) for field, name in self._names.items()}
-        except (ValueError, RecursionError):
-            pass
-        document = strict_json.loads(data)
-        return {name: document.get(name) for name in self._names.values()} if isinstance(document, dict) else None
+            else:
+                self._other.decode(data)
+        except (ValueError, RecursionError) as exc:
+            if len(data) <= _SMALL_BYTES:
+                strict_json.loads(data)
+            raise StrictJSONError(_reason(exc)) from exc
+        _check_strictly(data)
+        if seen is None:
+            return None
+        return {name: self._value(name, bytes(getattr(seen, field))) for field, name in self._names.items()}
+
+    def _value(self, name: str, text: bytes) -> Any:  # noqa: ANN401 - JSON is what it is
+        if name in self._words and len(text) > _SMALL_BYTES and not text.startswith(b'"'):
+            return text[:_BEGINNING_BYTES].decode("utf-8", "replace")
+        return strict_json.loads(text)
 
 
-def _may_be_lax(data: bytes) -> bool:
-    """Return whether the document contains something that msgspec accepts and this project does not."""
-    if _TOO_MANY_DIGITS in data.translate(_DIGITS):
-        return True
-    if _HALF.search(data) is None:
-        return False
-    return _ESCAPED_BACKSLASH in data or _HALF.search(_PAIR.sub(b"", data)) is not None
+def _check_strictly(data: bytes) -> None:
+    """Raise StrictJSONError if a document that msgspec accepts contains something that this project does not."""
+    if _TOO_MANY_DIGITS in data.translate(_DIGITS) and _TOO_LONG.search(_STRING.sub(b'""', data)):
+        raise StrictJSONError("a number has too many digits")
+    if _HALF.search(data) is not None and _HALF.search(_PAIR.sub(b"", data.replace(_ESCAPED_BACKSLASH, b" "))):
+        raise StrictJSONError("it holds a lone surrogate")
 
 
 def object_members(data: bytes) -> dict[str, str]:
@@ -87,15 +104,14 @@ def object_members(data: bytes) -> dict[str, str]:
     Raises:
         StrictJSONError: as `strict_json.object_members`, or there are more than `MAX_MEMBERS`.
     """
+    strict_json.check_encoding(data)
     try:
-        data.decode("utf-8")
-        if _may_be_lax(data):
-            return _capped(strict_json.object_members(data))
         raw = _MEMBERS.decode(data)
     except (ValueError, RecursionError) as exc:
         if len(data) <= _SMALL_BYTES:
             return _capped(strict_json.object_members(data))
         raise StrictJSONError(_reason(exc)) from exc
+    _check_strictly(data)
     members = {name: bytes(value) for name, value in _capped(raw).items()}
     if not _stand_once(data, members):
         raise StrictJSONError("a name stands twice in one object")
@@ -132,7 +148,5 @@ def _reason(exc: Exception) -> str:
             return "it is nested too deep"
         case msgspec.ValidationError():
             return "it is not a JSON object"
-        case UnicodeDecodeError():
-            return f"it is not UTF-8 (byte {exc.start})"
         case _:
             return str(exc)

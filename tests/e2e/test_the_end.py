@@ -53,7 +53,7 @@ def watch_over(processes: list[psutil.Process]) -> Stopwatch:
         pytest.param(signal.SIGTERM, False, id="SIGTERM-the process"),
         *(
             pytest.param(number, True, id=f"{number.name}-its group")
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR)
         ),
     ],
 )

@@ -115,6 +115,8 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.job_server.partial_json._NAME": match,
     "shared.job_server.partial_json._NEXT": match,
     "shared.job_server.partial_json._PAIR": findall,
+    "shared.job_server.partial_json._STRING": findall,
+    "shared.job_server.partial_json._TOO_LONG": search,
     "shared.strict_json._SPACE": match,
     "shared.strict_json._SURROGATE": search,
     "shared.strict_json._WIDE": match,

@@ -105,7 +105,8 @@ class Journal:
     def trouble(self) -> str:
         """See `JobStore.trouble`."""
         if self._silence.now:
-            return f"the journal cannot be written: its disk has not answered for {LIMIT_S:g} s"
+            reason = f"its disk has not answered for {LIMIT_S:g} s, or another program has locked it"
+            return f"the journal cannot be written: {reason}"
         return f"the journal cannot be written: {self._trouble}" if self._trouble else ""
 
     def readings(self) -> Iterable[Reading]:

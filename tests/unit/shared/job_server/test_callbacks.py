@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import strict_json
 from shared.errors import Code, StrictJSONError
+from shared.job_server import loader
 from shared.job_server.callbacks import Callbacks, Received
 from shared.job_server.profile import Callback
 from shared.job_server.verdict import Kind, Verdict, outcome_of
@@ -160,3 +162,26 @@ def test_no_body_of_any_type_raises(body: bytes, content_type: str) -> None:
     """What is not what it says is null to an expression."""
     rules = Callbacks(Callback(state="body.a.b || query.a", succeeded=("done",)))
     assert rules.read(received(body, content_type=content_type, query="%")).kind in Kind
+
+
+@pytest.mark.parametrize("name", loader.shipped())
+def test_no_shipped_profile_makes_objects_of_what_it_does_not_ask_for(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A megabyte of it would hold the event loop up for a tenth of a second; what is found is the same."""
+    profile = loader.load(name)
+    read, loads = Callbacks(profile.callback), strict_json.loads
+    bodies = [sample.body for sample in profile.sample if sample.kind == "callback" and sample.body.startswith("{")]
+    for body in bodies or ['{"state": "completed", "status": "done"}']:
+        small = received(body.encode())
+        padded = body[:1] + '"padding of the test": [' + "[1]," * 50_000 + "1], " + body[1:]
+        expected = read.read(small)
+        with monkeypatch.context() as patch:
+            patch.setattr(strict_json, "loads", lambda data: loads(data[:65_536]))  # which is no JSON if it is larger
+            found = read.read(received(padded.encode()))
+        assert (found.kind, found.state, found.error, found.outputs) == (
+            expected.kind,
+            expected.state,
+            expected.error,
+            expected.outputs,
+        )

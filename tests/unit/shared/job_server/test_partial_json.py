@@ -90,6 +90,13 @@ def test_what_is_refused_is_refused_in_a_member_that_nobody_asks_for(data: bytes
         '{"state": 123456789012345678901234567890}',
         '{"state": "a", "x": 0.' + "1" * 5_000 + "}",
         '{"state": "a", "x": ' + "1" * 5_000 + "}",
+        '{"state": "a", "x": "' + "1" * 5_000 + '"}',
+        '{"state": "a", "x": [1, -' + "1" * 5_000 + "]}",
+        '{"state": "a", "x": 1e-' + "0" * 5_000 + "1}",
+        '{"state": "a", "x": ' + "1" * 5_000 + "e-5}",
+        r'{"state": "a", "x": "\\\\ud83d\ude00"}',
+        r'{"state": "a", "x": "\\\\\ud83d\ude00"}',
+        r'{"state": "a", "x": "\ud83d\\\\ude00"}',
         '{"state": "a", "x": ' + "[" * 900 + "]" * 900 + "}",
         '{"state": "a", "x": ' + "[" * 100_000 + "]" * 100_000 + "}",
     ],
@@ -97,6 +104,20 @@ def test_what_is_refused_is_refused_in_a_member_that_nobody_asks_for(data: bytes
 def test_where_two_parsers_could_differ_they_do_not(text: str) -> None:
     """Surrogates, large numbers, a name that stands twice, depth."""
     assert partial(text.encode()) == whole(text.encode())
+
+
+def test_what_stands_for_a_word_is_not_read_if_it_is_large() -> None:
+    """A megabyte of arrays takes a tenth of a second to make, and is none; a string is always one."""
+    reader = PartialReader(["state", "data"], words={"state"})
+    large = b"[" + b"[1]," * 50_000 + b"1]"
+    string = b'"' + b"x" * 100_000 + b'"'
+
+    assert reader.read(b'{"state": %b, "data": %b}' % (large, large)) == {
+        "state": large[:2_000].decode(),
+        "data": json.loads(large),
+    }
+    assert reader.read(b'{"state": %b}' % string) == {"state": json.loads(string), "data": None}
+    assert reader.read(b'{"state": [1, 1e400]}') == {"state": [1, float("inf")], "data": None}
 
 
 # --- the members of a client's object --------------------------------------------------------------------------------
