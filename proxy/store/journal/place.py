@@ -6,6 +6,7 @@ their names are looked at now and then, and so is the head of the file: how long
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -17,6 +18,8 @@ __all__ = ["LogGoneError", "Place", "ReplacedError"]
 #: The head of the file (https://sqlite.org/fileformat.html#the_database_header).
 _HEAD_BYTES: Final = 100
 _MAGIC: Final = b"SQLite format 3\0"
+#: The beginning of the log, by the byte order of its checksums (the same page, 4.1).
+_LOG_MAGIC: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _PAGE_SIZE: Final = slice(16, 18)
 _PAGES: Final = slice(28, 32)
 #: How the largest page size, which does not fit, is written.
@@ -94,6 +97,7 @@ class Place:
         for path, number in self._numbers.items():
             if number and _number_of(path) != number:
                 self._check_absent(path)
+        self._check_log()
         if settled:
             self._check_head()
         else:
@@ -104,6 +108,13 @@ class Place:
         if size and path == self._log:
             raise OSError(f"{str(path)!r} was replaced by another file; remove it")
         raise LogGoneError(f"{str(path)!r} was removed")
+
+    def _check_log(self) -> None:
+        """SQLite looks at the log's own head only when it opens it, and would go on writing behind one that is gone."""
+        with contextlib.suppress(FileNotFoundError), self._log.open("rb") as log:  # it has no locks that this could end
+            head = log.read(len(_LOG_MAGIC[0]))
+            if head and head not in _LOG_MAGIC:
+                raise ReplacedError("its write-ahead log was cut off, or something else was written over it")
 
     def _check_head(self) -> None:
         size = self.size_bytes

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,26 @@ async def test_a_journal_that_was_cut_off_is_not_written_any_more(path: Path, le
     journal.writer.checkpointer.make()
     await eventually(lambda: journal.writer.checkpointer.settled)
     os.truncate(path, left_bytes)
+
+    await eventually(lambda: journal.trouble)
+    assert "damaged" in journal.trouble
+    with pytest.raises(StoreUnavailableError):
+        await journal.put(a_record())
+    await journal.close()
+
+
+@pytest.mark.parametrize("written", [b"", b"something else"], ids=["cut off", "overwritten"])
+async def test_a_log_that_is_no_longer_one_is_noticed(path: Path, written: bytes) -> None:
+    """SQLite does not look at its beginning as long as it is open; the next one to open it would find nothing."""
+    journal = Journal(JournalFile(str(path)), ttl_s=3600)
+    await journal.put(finished())
+    log = Path(f"{path}-wal")
+    with log.open("r+b") as file:
+        file.write(written)
+        if not written:
+            file.truncate()
+    with suppress(StoreUnavailableError):  # what is written behind a log that was cut off makes it one with a hole
+        await journal.put(finished())
 
     await eventually(lambda: journal.trouble)
     assert "damaged" in journal.trouble
