@@ -170,7 +170,7 @@ def _answer(status: int, body: bytes, *headers: bytes) -> bytes:
         (_answer(422, b'\xef\xbb\xbf{"error": "no such account"}'), "422: no such account"),
         (_answer(422, '{"error": "gesperrt für Süd"}'.encode("latin-1")), "422: gesperrt für Süd"),
         (_answer(422, '{"error": "no such account"}'.encode("utf-16")), "422: no such account"),
-        (_answer(422, gzip.compress(b'{"error": "no"}'), b"Content-Encoding: gzip"), "422: no"),
+        (_answer(422, gzip.compress(b'{"error": "no"}', mtime=0), b"Content-Encoding: gzip"), "422: no"),
         (_answer(422, bytes(range(256))), "422"),
         (
             _answer(400, b"cannot call /callback/the-token, nor log in with s3cr3t"),
