@@ -11,6 +11,7 @@ if __name__ == "__main__":
         sys.stderr.write("error: Python 3.11 or newer is needed; this is %s\n" % sys.version.split()[0])  # noqa: UP031
         sys.exit(2)
     os.chdir(Path(__file__).resolve().parent)
+    sys.path.insert(0, str(Path.cwd()))  # it is there already, unless Python was told not to look there (-P)
 
     from proxy.__main__ import main
 

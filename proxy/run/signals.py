@@ -21,6 +21,9 @@ __all__ = ["Signals"]
 
 #: What a shell reports for a process that a signal ended, minus the number of the signal.
 _BY_SIGNAL: Final = 128
+#: The last is what LXC sends.
+_STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR)
+_IGNORED: Final = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Signals:
@@ -50,9 +53,11 @@ class Signals:
         def ignore(number: int, _frame: FrameType | None) -> None:
             log.event("warning", "a signal without a meaning is ignored", signal=signal.Signals(number).name)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR):  # the last is what LXC sends
+        for number in _STOP:
             signal.signal(number, stop)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
+        for number in _IGNORED:
             signal.signal(number, ignore)
+        # Whoever started it may have had them blocked, and a blocked signal is not heard.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_STOP, *_IGNORED, signal.SIGHUP})
         # A terminal also sends it when it is closed: no job should end with a window.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._on_reload))

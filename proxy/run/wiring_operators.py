@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route, Router
 
+from proxy.api.callbacks import StrayCallbacks
 from proxy.api.description import docs_page, openapi
 from proxy.api.operators import admin, dashboard
 from proxy.api.operators.access import log_in
@@ -68,7 +69,7 @@ def create_operators(settings: Settings, core: Core, consumer: Consumer | None) 
         *docs_page.routes(openapi.Description(lambda: openapi.operators_document(settings))),
         *_job_routes(settings, core, snapshots),
     ]
-    app = _app(settings, Access(Router(routes, redirect_slashes=False), gate, audit), core)
+    app = _app(settings, Access(_router(routes, core), gate, audit), core)
     return Operators(app=app, gate=gate, drain=drain, house=house, snapshots=snapshots)
 
 
@@ -116,6 +117,11 @@ def _house(settings: Settings, core: Core, gate: Gate, drain: Drain) -> House:
         keys=lambda: {"API_KEYS": core.authorization.keys, "ADMIN_KEYS": gate.keys},
         instance=core.elsewhere.name,
     )
+
+
+def _router(routes: list[Route], core: Core) -> Router:
+    """Return what finds a route; all else may be a callback, where `CALLBACK_URL` has the wrong port."""
+    return Router(routes, redirect_slashes=False, default=StrayCallbacks(core.callback_intake))
 
 
 def _app(settings: Settings, access: Access, core: Core) -> ASGIApp:

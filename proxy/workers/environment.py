@@ -24,4 +24,6 @@ PREFIXES: tuple[str, ...] = ("LC_", "PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES"
 
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the part of `environ` that a child may have."""
-    return {name: value for name, value in environ.items() if name in _NAMES or name.startswith(PREFIXES)}
+    given = {name: value for name, value in environ.items() if name in _NAMES or name.startswith(PREFIXES)}
+    given.pop("PYTHONSAFEPATH", None)  # a child is `python -m` in the folder that this would keep Python from
+    return given

@@ -179,6 +179,12 @@ def test_a_report_that_cannot_be_written_is_told(arguments: tuple[str, ...]) -> 
     assert ended.stderr == "error: stdout cannot be written: No space left on device\n"
 
 
+def test_a_python_that_is_told_not_to_look_where_its_script_is() -> None:
+    """`python -P`, or PYTHONSAFEPATH: the packages are found all the same, by the children too."""
+    ended = run(sys.executable, "-P", "run.py", "--check", env=environment(PYTHONSAFEPATH="1"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_several_wrong_settings_are_told_at_once() -> None:
     """One line for each, so that one look is enough."""
     ended = run(sys.executable, "run.py", env=environment(MAX_JOBS="many", LOG_LEVEL="loud"))

@@ -264,6 +264,17 @@ async def test_a_callback_for_which_there_is_no_room_is_known_to_its_job(app: Wh
     assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, "too many request bodies are being read")
 
 
+async def test_a_callback_that_comes_to_the_operators_is_known_to_its_job(app: WholeApp, job: Job) -> None:
+    """`CALLBACK_URL` has the wrong port; whoever sends it is told what a guess would be told."""
+    answers = [
+        await app.ask_admin("POST", f"/callback/{token}", body=DONE, headers={"Host": "localhost"})
+        for token in (job.token, "x" * 43)
+    ]
+    assert [answer.status for answer in answers] == [404, 404]
+    assert answers[0].body == answers[1].body
+    assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, "it came to a path that is no route")
+
+
 async def test_who_looks_at_a_wrong_place_refuses_nothing(app: WholeApp, job: Job) -> None:
     """Nor does a path in which a token is but a part of something longer, and a store that fails is no other answer."""
     await app.ask("GET", f"/{job.token}")
