@@ -55,6 +55,8 @@ _NO_ROUTE: Final = "it came to a path that is no route"
 _BROKEN_OFF: Final = "its sender left before all of it had come"
 #: Methods of those who only look.
 _LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Notes that may be under way at a time, of requests whose connections may be closed already.
+_MOST_NOTED: Final = 100
 #: Where a path may have a callback token, which has 43 characters.
 _TOKEN: Final = re.compile(r"(?<![\w-])([\w-]{43})(?![\w-])", re.ASCII)
 
@@ -229,7 +231,7 @@ class StrayCallbacks:
     def unread(self, line: bytes, reason: str) -> None:
         """Note a request that the application does not get to see, by as much as came of its first line."""
         method, _, target = line.decode("latin-1").partition(" ")
-        if method not in _LOOKING and _TOKEN.search(target):
+        if method not in _LOOKING and _TOKEN.search(target) and len(self._noting) < _MOST_NOTED:
             task = asyncio.get_running_loop().create_task(self.note(target, reason, counted=True))
             self._noting.add(task)
             task.add_done_callback(self._noting.discard)
