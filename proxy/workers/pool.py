@@ -4,10 +4,10 @@ Theory of operation
 -------------------
 
 A job takes a spare, or queues for the next available worker, in order of arrival. After every change, `_refill` tells
-the supply (proxy/workers/supply.py) how many workers are wanted: one for each queued job, plus the missing spares. So a
-burst is served as fast as processes can be created, and an idle proxy asks for nothing. Of many spares only a few are
-replaced at once, the others a little later and all together: a burst that the spares are enough for needs the
-processors itself. While the supply is on hold, queued jobs are refused at once (`no-worker`).
+the supply (proxy/workers/supply.py) how many workers are wanted: one for each queued job, plus missing spares. So a
+burst is served as fast as processes can be created, and an idle proxy asks for nothing. As long as some spares are left
+they are replaced a little later and all together: the jobs that took them need the processors themselves. While the
+supply is on hold, queued jobs are refused at once (`no-worker`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
-#: So many spares are replaced at once. More are when this time has passed since the first of them was taken: by then a
-#: burst has been submitted.
-_AT_ONCE: Final = 8
+#: Spares are replaced, all that are missing, when this time has passed since the first of them was taken: by then a
+#: lone job or a burst has been submitted, and had the processors to itself. But where fewer than half of so many are
+#: left, so many are wanted at once.
 _LATER_S: Final = 0.25
+_SOON: Final = 8
 #: A worker beyond the spares, left over from a burst of reused ones, goes when it has had no job for this long; one
 #: that never had a job, as whoever wanted it was refused in the meantime, much sooner.
 _SURPLUS_S: Final = 10.0
@@ -215,8 +216,9 @@ class Pool:
         self._refill()
 
     def _refill(self) -> None:
-        self._request(min(self._target, _AT_ONCE))
-        missing = self._target > _AT_ONCE and len(self._spares) < self._target
+        soon = min(self._target, _SOON)
+        self._request(soon if 2 * len(self._spares) < soon else 0)
+        missing = len(self._spares) < self._target
         if missing and self._spares_timer is None and not self._closing:
             self._spares_timer = asyncio.get_running_loop().call_later(_LATER_S, self._refill_all)
 

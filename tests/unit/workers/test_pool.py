@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-import proxy.workers.pool
 import proxy.workers.supply
 from proxy.workers.pool import Pool
 from proxy.workers.worker import Worker
 from shared.errors import AdmissionError, Code
 from tests.support.fork_server import FakeForkServer
+from tests.support.jumping_loop import time_passes
 from tests.support.waiting import IN_VAIN_S, eventually
 
 
@@ -57,18 +57,20 @@ async def stages(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
 
 
 async def test_the_spares_are_asked_for_at_the_start_and_kept(stages: Make) -> None:
-    """Exactly the missing ones, whatever happens to those there are."""
+    """Exactly the missing ones, a little later, whatever happens to those there are."""
     stage = await stages(spares=3)
     assert stage.server.requests == [3]
     stage.server.answers()
     taken = await stage.pool.request()
-    assert stage.server.requests == [3, 1]
+    assert stage.server.requests == [3]
+    await eventually(lambda: stage.server.requests == [3, 1])
     stage.server.answers()
     stage.pool.release(taken, reusable=True)  # its only job: it leaves, and nobody takes its place
     stage.server.ends(taken.pid, 0)
+    await time_passes(1)
     assert stage.server.requests == [3, 1]
     stage.server.ends(stage.pool.status().workers[0].pid)
-    assert stage.server.requests == [3, 1, 1]
+    await eventually(lambda: stage.server.requests == [3, 1, 1])
 
 
 async def test_a_burst_is_served_in_arrival_order(stages: Make) -> None:
@@ -87,26 +89,23 @@ async def test_a_burst_is_served_in_arrival_order(stages: Make) -> None:
     assert len(stage.pool.status().workers) == 8
 
 
-async def test_of_many_spares_only_the_last_few_are_replaced_at_once(
-    stages: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A burst that they are enough for does not compete with their replacement, which comes a little later."""
-    monkeypatch.setattr(proxy.workers.pool, "_LATER_S", IN_VAIN_S)
-    stage = await stages(spares=12)
+@pytest.mark.parametrize(("spares", "enough_for"), [(1, 0), (2, 1), (8, 4), (12, 8)])
+async def test_spares_are_replaced_at_once_where_few_are_left(stages: Make, spares: int, enough_for: int) -> None:
+    """Jobs that they are enough for do not compete with their replacement, which comes a little later."""
+    stage = await stages(spares=spares)
     stage.server.answers()
-    for _ in range(4):
+    for _ in range(enough_for):
         stage.pool.request()
-    assert stage.server.requests == [12]
-    tickets = [stage.pool.request() for _ in range(10)]
-    assert [ticket.done() for ticket in tickets] == [True] * 8 + [False] * 2
-    assert stage.server.asked == 8 + 2
+    assert stage.server.requests == [spares]
+    stage.pool.request()
+    assert stage.server.asked == min(spares, 8) - (spares - enough_for - 1)
+    tickets = [stage.pool.request() for _ in range(spares - enough_for)]
+    assert [ticket.done() for ticket in tickets] == [True] * (len(tickets) - 1) + [False]
+    assert stage.server.asked == min(spares, 8) + 1
 
 
-async def test_a_burst_is_followed_by_all_the_spares_that_are_missing(
-    stages: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_burst_is_followed_by_all_the_spares_that_are_missing(stages: Make) -> None:
     """Together, and once; while jobs go on coming as well."""
-    monkeypatch.setattr(proxy.workers.pool, "_LATER_S", 0.01)
     stage = await stages(spares=12)
     stage.server.answers()
     for taken in (3, 1):
