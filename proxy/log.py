@@ -11,7 +11,9 @@ so does the console format.
 from __future__ import annotations
 
 import json
+import logging
 import queue
+import re
 import sys
 import threading
 import time
@@ -38,6 +40,10 @@ _MAX_LINES: Final = 10_000
 _BATCH: Final = 500
 #: How long lines are collected before they are written.
 _GATHER_S: Final = 0.02
+#: What a library says: so much of it.
+_SHOWN: Final = 1_000
+#: A callback token, or anything as long in the same alphabet.
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{40,}")
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -109,6 +115,7 @@ def configure(log_format: str, level: str, output: TextIO = sys.stderr) -> LineW
     _current.log = structlog.get_logger().bind()
     _current.writer = writer
     _current.level = LEVELS[level]
+    logging.getLogger().addHandler(_libraries)  # once, however often
     return writer
 
 
@@ -149,6 +156,22 @@ def _visible(value: object) -> object:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+class _Libraries(logging.Handler):
+    """Takes what libraries say, which would be lines of another form, in this log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record by its words alone, without what could be a token."""
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        try:
+            words = _TOKEN.sub("\u2026", " ".join(record.getMessage().split()))[:_SHOWN]
+        except Exception as exc:  # noqa: BLE001 - the library's mistake, and no reason to fail
+            words = type(exc).__qualname__
+        event(level, "a library reports", source=record.name, text=words)
+
+
+_libraries: Final = _Libraries(logging.WARNING)
 
 
 def exception_fields(exc: BaseException | None) -> dict[str, str]:

@@ -66,6 +66,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.api.operators.certificates._PEM": findall,
     "proxy.api.operators.job_filters._AGE": fullmatch,
     "proxy.http.asgi._ROUTE": fullmatch,
+    "proxy.log._TOKEN": findall,
     "proxy.http.fast.connection._BARE_END": search,
     "proxy.http.fast.head._HEAD": fullmatch,
     "proxy.http.fast.head._LINE": lines_of_a_head,

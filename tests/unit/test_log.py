@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import logging
 import threading
 from pathlib import Path
 from typing import Any, cast
@@ -201,3 +202,26 @@ def test_whoever_logs_an_exception_that_nobody_expected_says_where_it_came_from(
             calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
             names = {ast.unparse(call.func).rpartition(".")[2] for call in calls}
             assert not names & {"event", "job_event"} or "exception_fields" in names, ast.unparse(node)
+
+
+@pytest.mark.parametrize(("level", "logged"), [("info", None), ("warning", "warning"), ("critical", "error")])
+def test_what_a_library_says_is_a_line_like_any_other(level: str, logged: str | None) -> None:
+    """In one line, without a token."""
+    output = io.StringIO()
+    writer = log.configure("json", "info", output)
+    getattr(logging.getLogger("some.library"), level)("no\nconnection to %s", "x" * 43)
+    writer.close()
+    lines = [json.loads(line) for line in output.getvalue().splitlines()]
+    said = [(line["level"], line["event"], line["source"], line["text"]) for line in lines]
+    assert said == ([(logged, "a library reports", "some.library", "no connection to \u2026")] if logged else [])
+
+
+def test_a_library_whose_words_do_not_fit_together_is_heard_all_the_same() -> None:
+    """Its mistake is no reason to fail."""
+    output = io.StringIO()
+    writer = log.configure("json", "info", output)
+    (ours,) = (handler for handler in logging.getLogger().handlers if type(handler).__module__ == log.__name__)
+    ours.handle(logging.LogRecord("some.library", logging.ERROR, "", 0, "%d", ("no number",), None))
+    writer.close()
+    line = json.loads(output.getvalue())
+    assert (line["event"], line["source"], line["text"]) == ("a library reports", "some.library", "TypeError")
