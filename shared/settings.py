@@ -83,8 +83,9 @@ class Settings:
     admin_names: tuple[str, ...] = _variable(
         "",
         kinds.NAMES,
-        "Host names under which operators may ask, besides IP addresses, `localhost` and `ADMIN_HOST`: a container's "
-        "name, or that of a gateway in front. Any other `Host` is answered 403: a stranger could make it point here.",
+        "Host names that the admin address accepts in `Host`, besides IP addresses, `localhost` and `ADMIN_HOST`: a "
+        "container's name, or that of a gateway in front. Any other name is answered 403, as a stranger could make it "
+        "point here (DNS rebinding).",
     )
     callback_host: str = _variable(
         "",
@@ -107,33 +108,33 @@ class Settings:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _variable(
         "",
         kinds.NETWORKS,
-        "Addresses of gateways whose `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix` are believed: links in answers "
-        "then begin with the prefix. From anybody else these headers are ignored.",
+        "Addresses of gateways whose `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix` are trusted: links in answers "
+        "then begin with the prefix. From any other peer these headers are ignored.",
     )
     api_keys: tuple[str, ...] = _variable(
         "",
         kinds.KEYS,
-        "If set, clients must send `Authorization: Bearer KEY` with one of these keys. Separate keys with commas: "
-        "several at a time let you replace one without an interruption.",
+        "If set, clients must send `Authorization: Bearer KEY` with one of these keys. Separate several keys with "
+        "commas, for example to replace one without an interruption.",
         secret=True,
     )
     api_keys_file: str = _variable(
         "",
         kinds.PATH,
         "A file with further keys, one a line, as secret stores provide it. Unlike the environment it can change: "
-        "SIGHUP reads it again.",
+        "SIGHUP reloads it.",
     )
     drain_delay: float = _variable(
         "0",
         kinds.number(0, 3_600, whole=False),
         "Seconds from SIGTERM until new jobs are refused. In that time `/readyz` answers 503 and jobs are still "
-        "accepted, so that a balancer can stop sending them. Ctrl-C does not wait.",
+        "accepted, so that a load balancer can stop sending them. Ctrl-C does not wait.",
     )
     keep_alive_timeout: float = _variable(
         "100",
         kinds.number(1, 86_400, whole=False),
-        "Seconds for which a connection is kept open for the next request after an answer. Set it longer than whatever "
-        "stands in front keeps its connections; the usual gateways keep them for 60 s, Go's client for 90 s.",
+        "Seconds for which an idle connection is kept open for the next request. Set it longer than the idle timeout "
+        "of whatever is in front; the usual gateways have 60 s, Go's client has 90 s.",
     )
     fast_http: bool = _variable(
         "true",
@@ -145,13 +146,13 @@ class Settings:
         "account",
         kinds.MEMBERS,
         "Members of a job's JSON object by which people recognise it, separated by commas: they are recorded, logged "
-        "and shown. Values are cut, and not shown if they look like secrets. Empty: none.",
+        "and shown. Long values are cut; values that look like secrets are not shown. Empty: none.",
     )
     record_bodies: int = _variable(
         "0",
         kinds.number(0, 65_536, whole=True),
-        "Of each job so many bytes of what its client sent are recorded, and shown to operators with as much of its "
-        "result. Only JSON; members that look like secrets are masked. 0: nothing.",
+        "How many bytes of each job's request body are recorded and shown to operators, and as many of its result. "
+        "Only JSON; members that look like secrets are masked. 0: none.",
     )
     record_bodies_masked: tuple[str, ...] = _variable(
         "",
@@ -161,35 +162,36 @@ class Settings:
     admin_keys: tuple[AdminKey, ...] = _variable(
         "",
         kinds.ADMIN_KEYS,
-        "Keys for the admin address, sent as `Authorization: Bearer KEY` or typed at its log-in page: `look` sees "
-        "everything, `act` may stop jobs, pause and drain as well. Several entries may have one name, so that a key "
-        "can be replaced without an interruption. Without this and `ADMIN_USER_HEADER`, whoever reaches the address "
-        "may do everything.",
+        "Keys for the admin address, sent as `Authorization: Bearer KEY` or typed at its log-in page: `look` may read "
+        "everything, `act` may also stop jobs, pause and drain. Several entries may have the same name, so that a key "
+        "can be replaced without an interruption. Without `ADMIN_KEYS` and `ADMIN_USER_HEADER`, whoever can reach the "
+        "address may do everything.",
         secret=True,
         section="Operators",
     )
     admin_keys_file: str = _variable(
         "",
         kinds.PATH,
-        "A file with further admin keys, `NAME:ROLE:KEY`, one a line. SIGHUP reads it again, and ends the sessions of "
-        "keys that are gone.",
+        "A file with further admin keys, `NAME:ROLE:KEY`, one a line. SIGHUP reloads it, and ends the sessions of "
+        "keys that were removed.",
     )
     admin_user_header: str = _variable(
         "",
         kinds.HEADER,
-        "The header in which a gateway that has logged operators in names them, such as `X-Forwarded-User`. It is "
-        "believed from `ADMIN_TRUSTED_PEERS` alone, and the gateway has to remove it from what others send.",
+        "The header in which a gateway that authenticates operators passes their names, such as `X-Forwarded-User`. "
+        "It is trusted only from `ADMIN_TRUSTED_PEERS`, and the gateway must remove it from requests of its clients.",
     )
     admin_trusted_peers: tuple[IPv4Network | IPv6Network, ...] = _variable(
         "",
         kinds.NETWORKS,
-        "The addresses of the gateways of `ADMIN_USER_HEADER`. On the admin address their `X-Forwarded-For`, `-Proto`, "
-        "`-Host` and `-Prefix` are believed as well, as if they were in `TRUSTED_PROXIES`.",
+        "The addresses of the gateways that send `ADMIN_USER_HEADER`. On the admin address their `X-Forwarded-For`, "
+        "`-Proto`, `-Host` and `-Prefix` are trusted as well, as if they were in `TRUSTED_PROXIES`.",
     )
     admin_acting_users: tuple[str, ...] = _variable(
         "",
         kinds.USERS,
-        "Which of the operators that `ADMIN_USER_HEADER` names may act; `*`: all of them. The others may look.",
+        "Which of the operators that `ADMIN_USER_HEADER` names have the role `act`; `*`: all of them. The others have "
+        "`look`.",
     )
     job_server_url: str = _variable(
         "",
@@ -201,26 +203,26 @@ class Settings:
     profile: str = _variable(
         "spreedly",
         kinds.PROFILE,
-        "The protocol that the job server speaks: the name of a file in `profiles/`, without `.toml`, or a path to a "
-        "file of your own (see docs/profiles.md). Several, separated by commas: `POST /queueJob/NAME` chooses one.",
+        "The protocol that the job server speaks: the name of a file in `profiles/`, without `.toml`, or a path to "
+        "your own file (see docs/profiles.md). Several, separated by commas: `POST /queueJob/NAME` chooses one.",
     )
     job_server_cafile: str = _variable(
         "",
         kinds.PATH,
-        "A file with CA certificates (PEM) that may vouch for the job server, besides the system's: for a job server "
-        "with a certificate of your own CA, or a self-signed one.",
+        "A file with CA certificates (PEM) that are trusted for the job server, in addition to the system's: for a "
+        "job server with a certificate of your own CA, or a self-signed one.",
     )
     callback_url: str = _variable(
         "",
         kinds.CALLBACK_URL,
         "The base URL at which the job server reaches the callback route; a slash and the job's token are appended. "
-        "Empty: the listener's own address, `http://127.0.0.1:3000/callback` with the defaults. Set it as soon as "
-        "the job server runs on another machine or the proxy is behind a gateway.",
+        "Empty: the listener's own address, `http://127.0.0.1:3000/callback` with the defaults. Set it if the job "
+        "server runs on another machine or the proxy is behind a gateway.",
     )
     job_timeout: float = _variable(
         "30",
         kinds.number(0.1, 86_400, whole=False),
-        "Seconds that a job may take, from its acceptance to its answer. Then its worker is killed.",
+        "Seconds that a job may take, from its acceptance to its answer. After that its worker is killed.",
     )
     submit_retries: int = _variable(
         "3",
@@ -270,14 +272,14 @@ class Settings:
     journal: str = _variable(
         "jobs.sqlite3",
         kinds.JOURNAL,
-        "What remembers jobs, so that they survive a restart: a SQLite file, or a PostgreSQL database that several "
-        "instances of the proxy share, such as `postgresql://user@host1,host2:5432/database` (any address that libpq "
-        "takes, with its parameters; see docs/operations.md). Empty: jobs are remembered in memory only.",
+        "Where jobs are stored, so that they survive a restart: a SQLite file, or a PostgreSQL database that several "
+        "instances of the proxy share, such as `postgresql://user@host1,host2:5432/database` (any libpq connection "
+        "URI, with its parameters; see docs/operations.md). Empty: jobs are kept in memory only.",
     )
     instance_name: str = _variable(
         "",
         kinds.NAME,
-        "What people call this instance, where several share a database. Empty: the machine's host name.",
+        "The name of this instance, if several share a database. Empty: the machine's host name.",
     )
     result_ttl: float = _variable(
         "3600",
@@ -287,15 +289,15 @@ class Settings:
     journal_max_bytes: int = _variable(
         "1073741824",
         kinds.number(8_388_608, 1_099_511_627_776, whole=True),
-        "How large the journal may grow, in bytes: beyond that, or beyond half of the room on its disk (a quarter of a "
-        "small one), the oldest finished jobs are forgotten before `RESULT_TTL`.",
+        "How large the journal may grow, in bytes: beyond that, or beyond half of the space on its disk (a quarter of "
+        "a small one), the oldest finished jobs are forgotten before `RESULT_TTL`.",
     )
     sqs_queue_url: str = _variable(
         "",
         kinds.QUEUE_URL,
-        "The address of an Amazon SQS queue. If set, its messages are jobs, beside those that come over HTTP "
-        "(docs/queue.md). Credentials, region and endpoint are the AWS SDK's own: `AWS_ACCESS_KEY_ID`, "
-        "`AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL` in the environment, a role, `~/.aws`.",
+        "The URL of an Amazon SQS queue. If set, its messages are run as jobs, in addition to those that come over "
+        "HTTP (docs/queue.md). Credentials, region and endpoint are configured as for the AWS SDK: "
+        "`AWS_ACCESS_KEY_ID`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL` in the environment, a role, `~/.aws`.",
         section="Queue",
     )
     sqs_reply_queue_url: str = _variable(
@@ -307,7 +309,7 @@ class Settings:
         "",
         kinds.QUEUE_URLS,
         "Queues that a message may name in its attribute `ReplyTo`, separated by commas. A message that names any "
-        "other goes to the dead letters.",
+        "other goes to the dead-letter queue.",
     )
     log_format: str = _variable(
         "auto",

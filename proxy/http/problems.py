@@ -40,9 +40,9 @@ TABLE: Final = MappingProxyType(
     {
         Code.INVALID_REQUEST: _entry(
             400, 400, "The request is not valid",
-            "The body is not a JSON object as RFC 8259 defines it (or has a name twice, NaN, a lone surrogate, too "
-            "many levels, or a number of thousands of digits), or it has a `callback`, which only the proxy sets. "
-            "Or an operator's question has a parameter that is unknown or not valid: `parameter` is its name.",
+            "The body is not a JSON object as RFC 8259 defines it (or has a duplicate name, NaN, a lone surrogate, "
+            "too many levels, or a number of thousands of digits), or it has a `callback`, which only the proxy sets. "
+            "Or a query on the admin address has a parameter that is unknown or invalid: `parameter` is its name.",
             "Fix the request; `detail` says what is wrong with it. The same request will fail again.",
         ),
         Code.MALFORMED_REQUEST: _entry(
@@ -58,8 +58,8 @@ TABLE: Final = MappingProxyType(
         ),
         Code.FORBIDDEN: _entry(
             403, 403, "The admin address refuses this request",
-            "The request would change something, and did not come from the dashboard's own page or from somebody who "
-            "may act; or its `Host` is not a name of the admin address.",
+            "The request would change something, and did not come from the dashboard's own page or from an operator "
+            "with the role `act`; or its `Host` is not a name of the admin address.",
             "Use the dashboard, or send an admin key of the role `act`; use an IP address, `localhost`, `ADMIN_HOST` "
             "or one of `ADMIN_NAMES` in the URL.",
         ),
@@ -96,9 +96,9 @@ TABLE: Final = MappingProxyType(
         ),
         Code.TOO_MANY_ATTEMPTS: _entry(
             429, 429, "Too many wrong keys",
-            "So many wrong admin keys came from this address that no key from there is looked at for a while.",
-            "Send the right key after `Retry-After` seconds. If others share the address: it may be a gateway's, and "
-            "`TRUSTED_PROXIES` has the proxy tell its clients apart.",
+            "So many wrong admin keys came from this address that no key from it is checked for a while.",
+            "Send the right key after `Retry-After` seconds. If others share the address, it may be a gateway's: with "
+            "`TRUSTED_PROXIES` the proxy tells the gateway's clients apart.",
         ),
         Code.HEADERS_TOO_LARGE: _entry(
             431, 431, "The headers are too large",
@@ -129,18 +129,19 @@ TABLE: Final = MappingProxyType(
         ),
         Code.JOURNAL_UNAVAILABLE: _entry(
             503, 503, "The journal is unavailable",
-            "The file that remembers jobs cannot be read or written. Nothing was submitted for this request; jobs in "
-            "flight continue.",
-            "Retry after `Retry-After` seconds; if it keeps failing, the log says what is wrong with the file.",
+            "The journal, a file or a database, cannot be read or written. Nothing was submitted for this request; "
+            "jobs in flight continue.",
+            "Retry after `Retry-After` seconds; if it keeps failing, the log says what is wrong with the journal.",
         ),
         Code.INTAKE_PAUSED: _entry(
             503, 503, "The proxy takes no new jobs for now",
-            "An operator has paused it. Jobs in flight go on, and can be asked for. No job was created.",
+            "An operator has paused it. Jobs in flight continue, and their status and results can be fetched. No job "
+            "was created.",
             "Retry after `Retry-After` seconds, or at another instance.",
         ),
         Code.SHUTTING_DOWN: _entry(
             503, 503, "The proxy is shutting down",
-            "It drains the jobs in flight and accepts no new ones. No job was created.",
+            "It is draining: jobs in flight are finished, and new ones are refused. No job was created.",
             "Retry after `Retry-After` seconds, or at another instance.",
         ),
         Code.HTTP_VERSION_NOT_SUPPORTED: _entry(
@@ -168,8 +169,8 @@ TABLE: Final = MappingProxyType(
         Code.JOB_REJECTED: _entry(
             500, 502, "The job server rejected the job",
             "It answered the submission with a status other than 2xx, after any retries. `submitted` is `no` for 4xx "
-            "and for 503 with `Retry-After`, otherwise `unknown`. If it calls back all the same, it is `yes` from then "
-            "on. `detail` has its own words, and its `Retry-After` is passed on.",
+            "and for 503 with `Retry-After`, otherwise `unknown`. If the job server still calls back, `submitted` is "
+            "`yes` from then on. `detail` has the job server's own message, and its `Retry-After` is passed on.",
             _MAY_HAVE_RUN,
         ),
         Code.BAD_JOB_SERVER_REPLY: _entry(
@@ -179,8 +180,9 @@ TABLE: Final = MappingProxyType(
         ),
         Code.JOB_FAILED: _entry(
             500, 502, "The job failed",
-            "The job ran, and the job server said that it failed, by its callback or when it was asked: which states "
-            "are failures is in its profile. `detail` has its reason, if it gave one, and `result` what it sent.",
+            "The job ran, and the job server reported that it failed, by callback or when asked; its profile says "
+            "which states are failures. `detail` has the job server's reason, if it gave one, and `result` what it "
+            "sent.",
             "See `result`. Sending the job again runs it again.",
         ),
         Code.CANCELLED: _entry(
@@ -190,7 +192,7 @@ TABLE: Final = MappingProxyType(
         ),
         Code.INTERRUPTED: _entry(
             500, 500, "The proxy stopped while the job was in flight",
-            "The proxy went down before the outcome was known, and has been started again.",
+            "The proxy stopped before the outcome was known, and has been restarted.",
             _MAY_HAVE_RUN,
         ),
     }
