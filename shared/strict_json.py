@@ -102,7 +102,7 @@ def _member(text: str, at: int, members: dict[str, str], values: list[Any]) -> i
     start = _skip(text, at + 1)
     value, end = _DECODER.raw_decode(text, start)
     if name in members:
-        raise StrictJSONError("a name stands twice in one object")
+        raise StrictJSONError("an object has a duplicate name")
     members[name] = text[start:end]
     values.append(value)
     return _skip(text, end)

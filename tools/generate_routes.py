@@ -35,8 +35,8 @@ _OPERATORS_ABOUT: Final = """
 ## Operators
 
 These routes are on `ADMIN_PORT`. With `ADMIN_KEYS` or `ADMIN_USER_HEADER`, `GET` needs the role `look`, and everything
-else the role `act`, except `/login`, `/logout` and `/static/`. Without them there is no authentication, and only operators
-should be able to reach the address ([security.md](security.md)). 303 redirects a browser to the form.
+else the role `act`, except `/login`, `/logout` and `/static/`. Without them there is no authentication, and only
+operators should be able to reach the address ([security.md](security.md)). 303 redirects a browser to the form.
 
 """
 _PARAMETERS_ABOUT: Final = """

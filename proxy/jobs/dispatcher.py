@@ -308,7 +308,7 @@ class Dispatcher:
         """Return the outcome of a job that was not submitted from here, as `held` says otherwise, and is not to be."""
         self._elsewhere.note_fenced(job, held)
         if held.id != job.id:
-            return job.failure(Code.INTERRUPTED, "another instance has begun a job under its key")
+            return job.failure(Code.INTERRUPTED, "another instance has started a job with its key")
         job.hear(held)
         return await self._left_open.run(job)
 
@@ -325,7 +325,7 @@ class Dispatcher:
             try:
                 return await self._elsewhere.settle(job, held, outcome)
             except StoreUnavailableError as exc:
-                log_lines.job_event("warning", "what is on record of a job cannot be known", job, reason=str(exc))
+                log_lines.job_event("warning", "the recorded outcome of a job cannot be read", job, reason=str(exc))
         return held.outcome or outcome
 
 

@@ -127,7 +127,7 @@ class Elsewhere:
         left_s = max(0.0, record.left_s(time.time())) + _GRACE_S
         found = await self._end_within(record, left_s if limit_s is None else min(limit_s, left_s))
         if found.state is not State.FINISHED and limit_s is None:
-            raise StoreUnavailableError(self._store.trouble or "the end of the job is not on record yet")
+            raise StoreUnavailableError(self._store.trouble or "the outcome of the job is not recorded yet")
         return found
 
     async def cancel(self, record: Record, by: str) -> Record:

@@ -77,7 +77,7 @@ class Inquiry:
         told = await self._poller.ask_about(job)
         if told.kind in {Kind.SUCCEEDED, Kind.FAILED}:
             await self._callback_intake.take_answer(record.token_hash, told)
-            log_lines.job_event("info", "the job server was asked and told how a job ended", job, answer=told.kind)
+            log_lines.job_event("info", "the job server was asked and reported how a job ended", job, answer=told.kind)
         return told
 
     def _server_of(self, record: Record) -> ServedJobServer | None:
@@ -88,7 +88,7 @@ class Inquiry:
 def _reason_not_to_ask(record: Record) -> str:
     """Return why there is nothing to ask about a job; empty: there is."""
     if record.callback is not None:
-        return "how the job ended is on record already"
+        return "the job's outcome is already recorded"
     if record.state is State.FINISHED and record.submitted is Submitted.NO:
         return "the job server was not given the job"
     return ""

@@ -27,7 +27,7 @@ def never_submitted() -> Failed:
     """Return the outcome of a job that no worker had when the front end died."""
     return Failed(
         code=Code.INTERRUPTED,
-        detail="the proxy was restarted before a worker had the job",
+        detail="the proxy was restarted before a worker got the job",
         submitted=Submitted.NO,
     )
 

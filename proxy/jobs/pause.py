@@ -37,13 +37,13 @@ class Pause:
         """Take new jobs again."""
         if self.since is not None:
             lasted_s = round(time.time() - self.since, 1)
-            log.event("info", "the intake goes on: new jobs are accepted", by=by or None, after_s=lasted_s)
+            log.event("info", "the intake is resumed: new jobs are accepted", by=by or None, after_s=lasted_s)
         self.since, self.by, self.reason = None, "", ""
 
     def check(self) -> None:
         """Raise AdmissionError while it lasts."""
         if self.since is not None:
-            words = "an operator has paused the proxy, which takes no new jobs for now"
+            words = "an operator has paused the intake of new jobs"
             raise AdmissionError(Code.INTAKE_PAUSED, words, retry_after_s=_RETRY_AFTER_S)
 
     def shown(self) -> dict[str, Any]:

@@ -154,7 +154,9 @@ class Poller:
         """
         server = self.server_of(job)
         if not server.can_ask(job.recorder.record):
-            lacking = "has not named the job yet" if server.can_be_asked else "has no call that tells how a job is"
+            lacking = (
+                "has not given its id for the job yet" if server.can_be_asked else "has no call for a job's status"
+            )
             return Told(job_id=job.id, call="outcome", kind="unavailable", error=f"the job server {lacking}", body=b"")
         return await self._ask(job, "outcome", min(deadline, time.monotonic() + _NOW_S))
 
@@ -225,11 +227,11 @@ class Poller:
     @staticmethod
     def _take(job: Job, told: Told) -> None:
         if job.ended_by_answer(told):
-            log_lines.job_event("info", "the job server was asked and told how a job ended", job, answer=told.kind)
+            log_lines.job_event("info", "the job server was asked and reported how a job ended", job, answer=told.kind)
         elif told.kind == Kind.PROGRESS and told.state:
             job.progress(told.state)
         elif told.kind == "unavailable":
-            log_lines.job_event("warning", "the job server was asked about a job in vain", job, reason=told.error)
+            log_lines.job_event("warning", "asking the job server about a job failed", job, reason=told.error)
 
 
 def _submitted_at(job: Job) -> float | None:

@@ -81,7 +81,7 @@ async def where_it_leads(url: str, timeout_s: float) -> tuple[Leads, str]:
         return Leads.TO_THE_ROUTE, ""
     if answer.status == _NOT_FOUND and code == Code.NOT_FOUND and "job_id" in answer.problem:
         return Leads.TO_ANOTHER_PATH, "leads to the proxy but not to its callback route: the path must end in /callback"
-    return Leads.ELSEWHERE, f"answers {answer.status}, and not as the callback route does"
+    return Leads.ELSEWHERE, f"answers {answer.status}, unlike the callback route"
 
 
 def _anybody() -> ssl.SSLContext:

@@ -42,7 +42,7 @@ async def probe(method: str, url: str, timeout_s: float, trust: ssl.SSLContext |
         async with asyncio.timeout(timeout_s + 1):  # the name may take longer, which sockets have no time limit for
             return await asyncio.to_thread(_exchange, method, url, timeout_s, trust)
     except (http.client.HTTPException, ValueError) as exc:
-        raise OSError(f"what answers there does not speak HTTP ({type(exc).__name__})") from exc
+        raise OSError(f"the server there does not speak HTTP ({type(exc).__name__})") from exc
 
 
 def _exchange(method: str, url: str, timeout_s: float, trust: ssl.SSLContext | None) -> Probed:

@@ -105,7 +105,7 @@ class ServiceManager:
             self._unsent.clear()
             if not self._has_failed:
                 self._has_failed = True
-                log.event("warning", "the service manager cannot be told how the proxy is", reason=str(exc))
+                log.event("warning", "the service manager cannot be notified", reason=str(exc))
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float:

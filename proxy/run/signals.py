@@ -51,7 +51,7 @@ class Signals:
             loop.call_soon_threadsafe(self._on_stop, name)
 
         def ignore(number: int, _frame: FrameType | None) -> None:
-            log.event("warning", "a signal without a meaning is ignored", signal=signal.Signals(number).name)
+            log.event("warning", "an unsupported signal is ignored", signal=signal.Signals(number).name)
 
         for number in _STOP:
             signal.signal(number, stop)

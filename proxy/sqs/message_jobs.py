@@ -162,7 +162,9 @@ class MessageJobs:
             )
         except Exception as exc:  # noqa: BLE001 - a bug of ours: the message is delivered again by itself
             self.counts.by_fate[Fate.OVERDUE] += 1
-            log.event("error", "unhandled exception about a message", message=message.id, **log.exception_fields(exc))
+            log.event(
+                "error", "unhandled exception while handling a message", message=message.id, **log.exception_fields(exc)
+            )
 
     async def _deal_with(self, message: Message, until: float, on_begun: Callable[[], None]) -> None:
         await turns.take_for(len(message.body))
@@ -279,9 +281,9 @@ class MessageJobs:
                 else:
                     outcome = found.outcome or (await self._store.ended(found.id)).outcome
         except TimeoutError:
-            raise QueueError("its job has no outcome on record yet") from None
+            raise QueueError("its job has no recorded outcome yet") from None
         if outcome is None:
-            raise QueueError("its job has no outcome on record")
+            raise QueueError("its job has no recorded outcome")
         return outcome
 
     # --- what it gets ------------------------------------------------------------------------------------------------
@@ -309,7 +311,7 @@ class MessageJobs:
             await self._send(queues.replies, replies.refusal(message, code, detail, submitted), until)
             self.counts.by_fate[Fate.REPLIED] += 1
         else:
-            await self._give_back(message, _LONGEST_PAUSE_S, until, reason="there is no queue for dead letters")
+            await self._give_back(message, _LONGEST_PAUSE_S, until, reason="there is no dead-letter queue")
             return
         await self._delete(message, until)
 
@@ -349,7 +351,9 @@ def _body(message: Message) -> bytes:
     try:
         return base64.b64decode(message.body, validate=True)
     except binascii.Error as exc:
-        raise RequestError(Code.INVALID_REQUEST, "the body is not Base64, as it says it were") from exc
+        raise RequestError(
+            Code.INVALID_REQUEST, "the body is not Base64, although `Content-Transfer-Encoding` says so"
+        ) from exc
 
 
 def _loop_time(monotonic: float) -> float:

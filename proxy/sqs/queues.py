@@ -109,11 +109,11 @@ def doubts(queues: Queues, settings: Settings) -> Iterator[str]:
     """Yield what can be used and is hardly meant, one sentence each."""
     if queues.dead is None:
         yield (
-            "SQS_QUEUE_URL: the queue has no dead-letter queue: what is never submitted is tried until its retention "
-            "ends, and what cannot be a job is replied to"
+            "SQS_QUEUE_URL: the queue has no dead-letter queue: a message that is never submitted is retried until its "
+            "retention ends, and one that cannot be a job is replied to"
         )
     elif queues.jobs.max_receives == 1:
-        yield "SQS_QUEUE_URL: the queue's maxReceiveCount is 1: nothing is ever tried again; take 5 or more"
+        yield "SQS_QUEUE_URL: the queue's maxReceiveCount is 1: no job is ever retried; set 5 or more"
     if queues.dead is not None and queues.dead.retention_s < queues.jobs.retention_s:
         yield (
             "SQS_QUEUE_URL: the dead-letter queue keeps messages for less time than the queue, and their age counts "
@@ -122,8 +122,8 @@ def doubts(queues: Queues, settings: Settings) -> Iterator[str]:
     if settings.result_ttl < queues.jobs.retention_s:
         yield (
             f"RESULT_TTL: jobs are remembered for {settings.result_ttl:.10g} s and the queue keeps messages for "
-            f"{queues.jobs.retention_s} s: what is delivered again after its job was forgotten goes to the dead "
-            "letters, as nobody can tell whether it ran"
+            f"{queues.jobs.retention_s} s: a message that is delivered again after its job was forgotten goes to "
+            "the dead-letter queue, because it is unknown whether it ran"
         )
     if queues.replies is None and not queues.allowed:
-        yield "SQS_REPLY_QUEUE_URL: there is none, so nobody is sent a reply; `GET /jobs?message=ID` finds the job"
+        yield "SQS_REPLY_QUEUE_URL: it is empty, so no replies are sent; `GET /jobs?message=ID` finds the job"

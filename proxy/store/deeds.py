@@ -108,4 +108,4 @@ class WaitingDeeds:
 def tell_dropped(entries: int) -> None:
     """Log that so many are in the log alone, if there are any."""
     if entries:
-        log.event("warning", "the list of what operators did lacks entries, which only the log has", entries=entries)
+        log.event("warning", "the audit list lacks entries, which only the log has", entries=entries)

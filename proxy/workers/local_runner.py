@@ -95,7 +95,7 @@ class LocalRunner:
                 async with self._borrowed:
                     return await self._ask_by_another(ask)
         except TimeoutError:
-            reason = "no worker told of the answer in time"
+            reason = "no worker reported the answer in time"
         except (AdmissionError, _LostError) as exc:
             reason = str(exc)
         return Told(job_id=job.id, call=call, kind="unavailable", error=reason, body=b"")
@@ -112,7 +112,7 @@ class LocalRunner:
         try:
             worker.handler = errand
             if worker.gone:
-                errand.on_death("it ended before it had the call")
+                errand.on_death("it exited before it got the call")
             answer = errand.call.begin()
             worker.send(ask)
             told = await answer
@@ -193,7 +193,7 @@ class LocalRunner:
 
     async def _hand_over(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
         if worker.gone:  # it ended while the ticket was on its way, and its end was reported to nobody
-            watch.on_death("it died before it had the job")
+            watch.on_death("it died before it got the job")
         await job.recorder.submitting()
         if watch.outcome.done():  # cancelled, or the worker died, before it had anything to do
             return watch.outcome.result()

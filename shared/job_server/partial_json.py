@@ -114,7 +114,7 @@ def object_members(data: bytes) -> dict[str, str]:
     _check_strictly(data)
     members = {name: bytes(value) for name, value in _capped(raw).items()}
     if not _stand_once(data, members):
-        raise StrictJSONError("a name stands twice in one object")
+        raise StrictJSONError("an object has a duplicate name")
     return {name: value.decode() for name, value in members.items()}
 
 

@@ -21,8 +21,8 @@ _REASONS: Final = {
     "WRONG_VERSION_NUMBER": "it does not speak TLS; is it http:// rather than https://?",
     "HTTP_REQUEST": "it does not speak TLS; is it http:// rather than https://?",
     "UNEXPECTED_EOF_WHILE_READING": "it closed the connection during the TLS handshake",
-    "UNSUPPORTED_PROTOCOL": "it speaks no version of TLS that is accepted here",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "it speaks no version of TLS that is accepted here",
+    "UNSUPPORTED_PROTOCOL": "it supports no TLS version that is accepted here",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "it supports no TLS version that is accepted here",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it asks for a client certificate, and the proxy has none",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": (
         "it refused the TLS handshake: it asks for a client certificate, and the proxy has none, or no cipher is common"

@@ -264,7 +264,7 @@ async def test_s3_a_thousand_open_jobs_after_a_restart_are_asked_for_a_few_at_a_
     proxy = start(**slowly)
     answer = await fetch(client, "POST", proxy.queue_job, json={"mood": "is well"})
     assert answer.status == 200
-    what = "the job server was asked and told how a job ended"
+    what = "the job server was asked and reported how a job ended"
     await eventually(lambda: len(proxy.events_of(what)) >= 1_001, timeout_s=90)
     assert all(server.asked[f"open-{number}"] == 1 for number in range(1_000))
     assert server.most_open <= 4 + 1  # borrowed workers, and the new job's own

@@ -287,7 +287,7 @@ async def test_check_warns_of_a_callback_url_that_leads_elsewhere(job_server: Jo
     url = job_server.url.replace("/start", "/callback")
     ended = await asyncio.to_thread(run, "--check", CALLBACK_URL=url)
     verdict, words = lines_of(ended.stdout)["callbacks"]
-    assert (verdict, words) == ("warn", f"{url} answers 404, and not as the callback route does")
+    assert (verdict, words) == ("warn", f"{url} answers 404, unlike the callback route")
 
 
 def test_check_finds_a_full_disk(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ async def test_a_callback_url_that_leads_elsewhere_is_one_warning(job_server: Jo
     text = "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded"
     with ProxyProcess.started(CALLBACK_URL=job_server.url.replace("/start", "/callback")) as proxy:
         (line,) = await eventually(lambda: proxy.events_of(text))
-        assert line["reason"] == "answers 404, and not as the callback route does"
+        assert line["reason"] == "answers 404, unlike the callback route"
 
 
 def test_a_callback_url_that_leads_to_the_route_is_no_warning_and_no_callback(free_port: int) -> None:

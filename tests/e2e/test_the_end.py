@@ -103,7 +103,7 @@ async def test_signals_without_a_meaning_end_nothing(client: ClientSession, prox
     """Log rotation and the like send them; the default would be to end at once, without a word."""
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         proxy.signal(number)
-    lines = await eventually(lambda: proxy.events_of("a signal without a meaning is ignored")[1:])
+    lines = await eventually(lambda: proxy.events_of("an unsupported signal is ignored")[1:])
     assert lines[0]["signal"] in {"SIGUSR1", "SIGUSR2"}
     assert (await post_job(client, proxy.queue_job)).status == 200
 

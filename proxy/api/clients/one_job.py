@@ -79,7 +79,7 @@ class JobOfMessage:
         if found is None:
             raise RequestError(
                 Code.NOT_FOUND,
-                "no job came in this message so far, or it is no longer remembered",
+                "no job has come from this message so far, or it is no longer remembered",
             )
         await send_status(scope, send, found)
 

@@ -149,7 +149,7 @@ class FindJob:
         if past is not None:
             return await self._past(past)
         if record is None:
-            raise RequestError(Code.NOT_FOUND, "no job is called so, or it is no longer remembered")
+            raise RequestError(Code.NOT_FOUND, "no job has this name, or it is no longer remembered")
         return on_record(record, self._bodies) | self._there(record)
 
     def _there(self, record: Record | None) -> dict[str, Any]:

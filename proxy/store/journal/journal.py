@@ -265,7 +265,7 @@ class Journal:
         tell_dropped(sum(len(order.deeds) for order in left if isinstance(order, Enter)) + self.writer.deeds_unwritten)
         if away or self.writer.backlog:
             jobs = len(away) + self.writer.backlog
-            log.event("error", "some jobs could not be recorded before the end", file=self._path, jobs=jobs)
+            log.event("error", "some jobs could not be recorded before the process ended", file=self._path, jobs=jobs)
 
     # --- orders and batches ------------------------------------------------------------------------------------------
 

@@ -252,4 +252,4 @@ class Upkeep:
                 log_bytes=self.log_bytes,
             )
         else:
-            log.event("info", "the journal's write-ahead log can be started anew again", file=path)
+            log.event("info", "the journal's write-ahead log can be reset again", file=path)

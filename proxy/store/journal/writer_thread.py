@@ -289,7 +289,9 @@ class WriterThread:
             self._begin_checkpoints()
             raise OSError("its write-ahead log was removed, and cannot be saved as long as another process reads it")
         self._open_anew()
-        log.event("warning", "the journal's write-ahead log was removed; it was saved and begun anew", file=self._path)
+        log.event(
+            "warning", "the journal's write-ahead log was removed; it was saved and created again", file=self._path
+        )
 
     def _open_anew(self) -> None:
         self._file.reopen()

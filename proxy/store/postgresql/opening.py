@@ -154,7 +154,7 @@ async def _look_at(session: Session, url: str, *, upgrade: bool) -> Found:
         raise SettingsError(f"JOURNAL: {place} is a read-only replica; name the primary, or several hosts")
     if not fsync:
         raise SettingsError(
-            f"JOURNAL: {place} has fsync=off and would lose jobs with its power; set fsync=on in postgresql.conf"
+            f"JOURNAL: {place} has fsync=off and would lose jobs in a power failure; set fsync=on in postgresql.conf"
         )
     tables = await prepare(ask, upgrade=upgrade)
     if tables is None and not upgrade and not may_create:
@@ -212,4 +212,4 @@ def _parsed(url: str) -> dict[str, object]:
         return dict(conninfo_to_dict(url))
     except psycopg.ProgrammingError as exc:
         words = without_secrets(url, " ".join(str(exc).split()))
-        raise SettingsError(f"JOURNAL: {shown(url)} is no address of a database: {words}") from None
+        raise SettingsError(f"JOURNAL: {shown(url)} is not a valid database address: {words}") from None

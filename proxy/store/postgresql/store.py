@@ -302,12 +302,14 @@ class PostgreSQLStore:
             await lane.flush(max(0.0, end - self._loop.time()))
         left = len(self._puts) + len(self._noted) + len(self._backlog)
         if left:
-            log.event("error", "some jobs could not be recorded before the end", database=self._place, jobs=left)
+            log.event(
+                "error", "some jobs could not be recorded before the process ended", database=self._place, jobs=left
+            )
         await finish(self._tasks)
         try:
             await self._leases.leave()
         except (GoneError, UnfitError) as exc:
-            log.event("warning", "the other instances could not be told that this one ends", reason=str(exc))
+            log.event("warning", "the other instances could not be notified that this one stops", reason=str(exc))
         await self._listener.close()
         for closing in (self._puts, self._noted, self._tells, self._finds, self._audit):
             await closing.close()

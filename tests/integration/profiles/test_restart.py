@@ -56,7 +56,7 @@ async def test_a_job_whose_callback_came_while_nobody_was_there_is_asked_for(
     with ProxyProcess.started(**settings) as second:
         answer = await fetch(client, "GET", f"{second.url}/jobs/{job_id}/result", headers={"Prefer": "wait=20"})
         assert answer.status == 200, answer.body
-        await eventually(lambda: bool(second.events_of("the job server was asked and told how a job ended")))
+        await eventually(lambda: bool(second.events_of("the job server was asked and reported how a job ended")))
     assert len(stand_in.submissions) == 1
     assert stand_in.jobs[0].calls["status"] >= 1
 

@@ -83,7 +83,7 @@ async def test_a_server_that_would_lose_jobs_is_refused() -> None:
     with PostgreSQL(parent=shared_memory(), configuration="fsync = off") as server:
         line = await refusal(server.url())
     assert line == (
-        f"JOURNAL: {server.url()} has fsync=off and would lose jobs with its power; set fsync=on in postgresql.conf"
+        f"JOURNAL: {server.url()} has fsync=off and would lose jobs in a power failure; set fsync=on in postgresql.conf"
     )
 
 

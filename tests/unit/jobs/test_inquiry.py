@@ -131,10 +131,10 @@ async def test_a_callback_that_comes_while_it_is_asked_counts_once(cluster: Clus
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"callback": BODY}, "on record already"),
+        ({"callback": BODY}, "already recorded"),
         ({"failure": Failed(code=Code.NO_WORKER, detail="", submitted=Submitted.NO)}, "was not given the job"),
         ({"profile": "gone"}, "gone"),
-        ({"outputs": {}}, "not named the job"),
+        ({"outputs": {}}, "not given its id"),
     ],
 )
 async def test_what_cannot_tell_more_is_not_asked(changed: dict[str, object], reason: str) -> None:

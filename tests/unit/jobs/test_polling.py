@@ -165,7 +165,7 @@ async def test_a_person_can_have_it_asked_now() -> None:
     """Whatever the answer says counts, as if the time had come; where there is nothing to ask by, it says why."""
     instance = Instance(profile="replicate", job_timeout_s=100)
     job = await waiting(instance)
-    assert (await instance.poller.ask_now(job)).error == "the job server has not named the job yet"
+    assert (await instance.poller.ask_now(job)).error == "the job server has not given its id for the job yet"
     job.learn({"status_url": "/1"})
     instance.asker.answers = [told(Kind.PROGRESS, state="processing"), told(Kind.SUCCEEDED, RESULT)]
     assert (await instance.poller.ask_now(job)).kind == Kind.PROGRESS
@@ -175,7 +175,7 @@ async def test_a_person_can_have_it_asked_now() -> None:
 
     other = Instance()
     answer = await other.poller.ask_now(await waiting(other))
-    assert (answer.kind, answer.error) == ("unavailable", "the job server has no call that tells how a job is")
+    assert (answer.kind, answer.error) == ("unavailable", "the job server has no call for a job's status")
     assert other.asker.asked == []
 
 

@@ -198,7 +198,7 @@ async def test_one_who_is_gone_costs_one_line(name: str, tmp_path: Path, warning
     told.reloading()
     told.stopping(1)
     (line,) = warnings
-    assert (line["level"], line["what"]) == ("warning", "the service manager cannot be told how the proxy is")
+    assert (line["level"], line["what"]) == ("warning", "the service manager cannot be notified")
     assert line["reason"]
 
 

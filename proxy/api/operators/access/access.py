@@ -147,8 +147,8 @@ def check_origin(scope: Scope) -> None:
     if origin != here or header(scope, b"sec-fetch-site") not in {"", "same-origin"}:
         raise RequestError(
             Code.FORBIDDEN,
-            f"only a page of this address can do that; it is {here} here, and a gateway in front has to be one of "
-            "ADMIN_TRUSTED_PEERS or TRUSTED_PROXIES and say X-Forwarded-Proto and X-Forwarded-Host",
+            f"only a page of this address ({here}) can do that; a gateway in front has to be in ADMIN_TRUSTED_PEERS or "
+            "TRUSTED_PROXIES and set X-Forwarded-Proto and X-Forwarded-Host",
         )
 
 
@@ -163,7 +163,9 @@ def _check(operator: Operator, scope: Scope) -> None:
     if operator.via is not Via.KEY:
         check_origin(scope)
         if header(scope, b"x-requested-by") != "dashboard":
-            raise RequestError(Code.FORBIDDEN, "only the dashboard's own page can do that, or who sends an admin key")
+            raise RequestError(
+                Code.FORBIDDEN, "only the dashboard's own page can do that, or a request with an admin key"
+            )
 
 
 def _log_in(scope: Scope, path: str) -> bytes:

@@ -45,7 +45,7 @@ function changed(part, ...values) {
 
 function intake(state) {
   const words = state.draining ? "Draining: the process ends with its last job."
-    : state.paused ? `Paused${state.by ? ` by ${state.by}` : ""}${state.reason ? `: ${state.reason}` : ""}. New jobs are refused, those in flight go on.`
+    : state.paused ? `Paused${state.by ? ` by ${state.by}` : ""}${state.reason ? `: ${state.reason}` : ""}. New jobs are refused, jobs in flight continue.`
       : "Open: new jobs are accepted.";
   say($("intake"), `${words} ${count(state.in_flight)} in flight.`);
   $("pause").disabled = state.paused || state.draining;
@@ -67,20 +67,20 @@ function servers(all) {
     one.failures_since ? make("span", "code", `✕ ${count(one.failures_since)} failures since`) : one.last_success_at ? make("span", "good", "✓ answers") : "not asked yet",
     when(one.last_success_at), when(one.last_failure_at), one.last_failure,
   ]);
-  $("servers").replaceChildren(table("Job servers", ["Profile", "Address", "Health", "Last success", "Last failure", "What it was"], rows));
+  $("servers").replaceChildren(table("Job servers", ["Profile", "Address", "Health", "Last success", "Last failure", "Reason"], rows));
 }
 
 function instances(all) {
   const rows = all.map((one) => [`${one.name}${one.self ? " (this one)" : ""}`, when(one.started_at), one.beat_s == null ? "–" : duration(one.beat_s * 1000), one.id]);
-  $("instances").replaceChildren(all.length ? table("Instances", ["Name", "Since", "Last sign of life", "Id"], rows, [2])
-    : make("p", "", "This one is alone: there is no database that others could share."));
+  $("instances").replaceChildren(all.length ? table("Instances", ["Name", "Since", "Last heartbeat", "Id"], rows, [2])
+    : make("p", "", "This instance is alone: its journal is not a shared database."));
 }
 
 function certificates(all) {
   const rows = all.map((one) => [one.setting, one.subject || "–", when(one.ends_at),
     one.trouble ? make("span", "code", one.trouble) : one.left_s == null ? "–" : `${duration(one.left_s * 1000)}${one.expired ? `; ${one.expired} of ${one.count} no longer valid` : ""}`, one.file]);
   $("certificates").replaceChildren(all.length ? table("Certificates", ["Setting", "For", "Until", "Left", "File"], rows)
-    : make("p", "", "None: this proxy speaks no TLS by itself."));
+    : make("p", "", "None: this proxy does not use TLS itself."));
 }
 
 function log({ seconds, events, unlisted, dropped }) {
@@ -115,8 +115,8 @@ async function audit({ older = false } = {}) {
   }
   const rows = entries.map((entry) => [when(entry.at), entry.who || "–", entry.what, /^[0-9a-f]{32}$/.test(entry.of) ? link(`job.html?id=${entry.of}`, entry.of.slice(0, 12), "id") : entry.of || "–",
     entry.outcome === "done" ? "done" : make("span", "code", entry.outcome), entry.detail || "–", entry.via, entry.peer, entry.instance || "–"]);
-  $("audit").replaceChildren(rows.length ? table("Who did what, the newest first", ["When", "Who", "What", "Of", "Came to", "Detail", "By", "From", "Instance"], rows)
-    : make("p", "", "Nobody did anything yet."));
+  $("audit").replaceChildren(rows.length ? table("Who did what, newest first", ["When", "Who", "Action", "Job", "Outcome", "Detail", "By", "From", "Instance"], rows)
+    : make("p", "", "There are no entries yet."));
 }
 
 async function perform(path, words, body) {
@@ -136,7 +136,7 @@ async function perform(path, words, body) {
 $("pause").addEventListener("click", async () => {
   const reason = make("input");
   const label = make("label", "field", "Why (operators see it)", reason);
-  const words = ["New jobs get 503 until you resume; balancers send them elsewhere. Those in flight go on."];
+  const words = ["New jobs get 503 until you resume; load balancers send them elsewhere. Jobs in flight continue."];
   if (await confirmed("Pause the intake?", { words, field: label, yes: "Pause", no: "Go on accepting" })) {
     perform("intake/pause", "The intake is paused.", reason.value.trim() ? { reason: reason.value.trim() } : undefined);
   }
@@ -146,7 +146,7 @@ $("resume").addEventListener("click", async () => {
 });
 $("drain").addEventListener("click", async () => {
   const words = ["New jobs are refused, those in flight are finished, then the process ends. This cannot be undone from here."];
-  if (await confirmed("Drain this proxy and end it?", { words, yes: "Drain and end", no: "Keep it running" })) perform("drain", "The proxy drains.");
+  if (await confirmed("Drain this proxy and end it?", { words, yes: "Drain and end", no: "Keep it running" })) perform("drain", "The proxy is draining.");
 });
 $("all-settings").addEventListener("change", () => house && draw());
 $("older").addEventListener("click", () => audit({ older: true }));

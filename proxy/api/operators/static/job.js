@@ -26,7 +26,7 @@ async function show() {
     if (problem.status !== 404) say($("trouble"), problem.message);
     else {
       $("trouble").replaceChildren("There is no such job, or it is no longer remembered. ",
-        link(`jobs.html?q=${encodeURIComponent(name)}`, "Look among all jobs"));
+        link(`jobs.html?q=${encodeURIComponent(name)}`, "Search all jobs"));
     }
     return problem.status === 0;
   }
@@ -65,7 +65,7 @@ function draw(job) {
 }
 
 function parts(job) {
-  const all = [jobServer(job), attempts(job), callbacks(job), body("Sent to the job server", job.sent), body("Came back", job.received)];
+  const all = [jobServer(job), attempts(job), callbacks(job), body("Sent to the job server", job.sent), body("Received", job.received)];
   $("parts").replaceChildren(...all.filter(Boolean));
 }
 
@@ -79,7 +79,7 @@ function jobServer(job) {
   return section("Job server", facts({
     "its own id": remote,
     "its status": job.remote_status,
-    "its words": job.error,
+    "its message": job.error,
     progress: progressText(job.progress),
     asked: job.calls?.length ? job.calls.map(({ call, answer, count }) => `${call}: ${answer} (${count})`).join(", ") : null,
   }));
@@ -99,9 +99,9 @@ function callbacks({ callbacks: came, late, earlier_answer: earlier }) {
   if (!came) return null;
   const parts = [facts({
     accepted: came.accepted, early: came.early, late: came.late, again: came.duplicate, refused: came.refused,
-    "why the last was refused": came.last_refusal,
+    "why the last one was refused": came.last_refusal,
   })];
-  if (late && earlier) parts.push(make("p", "", `The client had been told ${earlier.code} (submitted: ${earlier.submitted}) before the result came: ${earlier.detail}`));
+  if (late && earlier) parts.push(make("p", "", `The client was answered ${earlier.code} (submitted: ${earlier.submitted}) before the result came: ${earlier.detail}`));
   return section("Callbacks", ...parts);
 }
 

@@ -48,18 +48,18 @@ function draw(answer, moved) {
 function totals({ total, complete, counted_to: countedTo }) {
   const least = complete ? "" : " or more";
   say($("total"), total === 1 && complete ? "1 job" : `${count(total)}${least} jobs`);
-  say($("counted"), complete ? "" : `Counted are those that ended since ${time(countedTo)}.`);
+  say($("counted"), complete ? "" : `Counts cover the jobs that ended since ${time(countedTo)}.`);
 }
 
 function partial({ jobs, complete, searched_to: searchedTo, looked_at: lookedAt, next }) {
   $("partial").hidden = complete && jobs.length > 0;
   if (lookedAt != null) {
-    say($("partial"), `These are the slowest of the ${count(lookedAt)} jobs that ended since ${time(searchedTo)}. Choose a range of time for others.`);
+    say($("partial"), `These are the slowest of the ${count(lookedAt)} jobs that ended since ${time(searchedTo)}. Choose a time range for others.`);
     return;
   }
-  const way = next ? " “Go on” goes on from there." : "";
-  const searched = searchedTo == null ? "" : ` The search has come to ${time(searchedTo)}.${way}`;
-  say($("partial"), (jobs.length ? "" : complete ? "There are no such jobs." : "None so far.") + searched);
+  const way = next ? " “Go on” continues from there." : "";
+  const searched = searchedTo == null ? "" : ` The search has reached ${time(searchedTo)}.${way}`;
+  say($("partial"), (jobs.length ? "" : complete ? "No jobs match." : "None so far.") + searched);
 }
 
 function paging({ next, complete, looked_at: lookedAt }) {

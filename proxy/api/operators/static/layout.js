@@ -64,11 +64,11 @@ export function showStatus(status) {
   $("status").className = `pill ${kind}`;
   say($("status"), status?.instance ? `${status.instance}: ${text}` : text);
   if (!status) {
-    notice("The proxy does not answer. This page asks again by itself; what it shows is from before.");
+    notice("The proxy does not answer. This page retries by itself; what it shows is out of date.");
     return;
   }
   const restarted = startedAt !== null && status.started_at !== startedAt;
-  if (restarted) notice(`The proxy was started again at ${time(status.started_at)}.`);
+  if (restarted) notice(`The proxy was restarted at ${time(status.started_at)}.`);
   else if ($("notice").dataset.lost) notice(`The proxy answers again, without a restart, since ${time(Date.now() / 1000)}.`);
   delete $("notice").dataset.lost;
   startedAt = status.started_at;
@@ -103,7 +103,7 @@ export async function watch(onReturn = () => {}) {
 }
 
 /** Ask the reader whether they mean it; resolves to true or false. What has the focus first is to leave it. */
-export function confirmed(title, { words = [], yes, no = "Leave it as it is", field = null }) {
+export function confirmed(title, { words = [], yes, no = "Cancel", field = null }) {
   const leave = make("button", "", no);
   leave.value = "";
   leave.autofocus = true;
@@ -129,7 +129,7 @@ export function stopButton(id, done) {
   mayAct.then((may) => { button.hidden = !may; });
   button.setAttribute("aria-label", `Stop job ${id}`);
   button.addEventListener("click", async () => {
-    const words = [id, "Its worker is killed and its client gets “cancelled”. A job that the job server has accepted runs on there, unless the profile has a call to cancel it."];
+    const words = [id, "Its worker is killed and its client gets “cancelled”. A job that the job server has accepted keeps running there, unless the profile has a call to cancel it."];
     if (!(await confirmed("Stop this job?", { words, yes: "Stop the job", no: "Keep it running" }))) return;
     button.disabled = true;
     await act(`jobs/${encodeURIComponent(id)}/stop`).then(() => done(id), (problem) => {

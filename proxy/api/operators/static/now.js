@@ -60,7 +60,7 @@ function queue(snapshot) {
   if (!snapshot.queue) return;
   const { messages, in_hand: inHand, oldest_s: oldest, trouble } = snapshot.queue;
   const fates = Object.entries(messages).map(([fate, count]) => `${count} ${fate}`).join(", ") || "no messages yet";
-  const state = trouble ? `cannot be read: ${trouble}` : `${inHand} in hand, the oldest came ${oldest} s after it was sent`;
+  const state = trouble ? `cannot be read: ${trouble}` : `${inHand} in progress, the oldest came ${oldest} s after it was sent`;
   say($("queue"), `Queue: ${fates}; ${state}`);
 }
 
@@ -91,7 +91,7 @@ function numbers() {
     const busy = points.filter((point) => point[0]);
     const middle = busy.map((point) => point[2]).sort((a, b) => a - b)[busy.length >> 1];
     const minutes = (past.length - end) / 60;
-    rows.push([minutes ? `${minutes} to ${minutes + 1} min ago` : "the last minute", sum(points, 0), sum(points, 1), duration(middle),
+    rows.push([minutes ? `${minutes} to ${minutes + 1} min ago` : "last minute", sum(points, 0), sum(points, 1), duration(middle),
       busy.length ? duration(Math.max(...busy.map((point) => point[3]))) : "–"]);
   }
   const columns = ["Minute", "Jobs", "Failed", "Median latency", "Highest 95 %"];

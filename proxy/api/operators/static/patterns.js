@@ -33,7 +33,7 @@ async function show() {
 function draw(found) {
   const { over_time: over } = found;
   const starts = Array.from({ length: found.buckets }, (_, index) => found.since + index * found.bucket_s);
-  const part = found.complete ? "" : ` Only those are counted that ended since ${time(found.searched_to)}.`;
+  const part = found.complete ? "" : ` Only jobs that ended since ${time(found.searched_to)} are counted.`;
   say($("total"), `${count(found.jobs)} jobs from ${time(found.since)} to ${time(found.until)}, by ${duration(found.bucket_s * 1000)}.${part}`);
   const rows = starts.map((start, index) => [when(start), count(over.ended[index]), count(over.failed[index])]);
   $("jobs").replaceChildren(columns(over.ended, over.failed), ends(starts, found.until),
@@ -60,9 +60,9 @@ function failures({ failures: groups, failures_complete: complete, since, until,
     link(`job.html?id=${encodeURIComponent(group.example)}`, group.example.slice(0, 8)),
     link(address("jobs.html", changed({ code: group.code, since: iso(since), until: iso(until), bucket: "", by: "" })), "all of this code"),
   ]);
-  const part = complete ? [] : [make("p", "soft", `Only those are grouped that ended since ${time(searchedTo)}.`)];
-  $("failures").replaceChildren(...(rows.length ? [table("Failures by code, label and words",
-    ["Jobs", "Code", "What was said", "Label", "Submitted", "Over time", `First (${zone})`, "Last", "Example", "List"], rows, [0])]
+  const part = complete ? [] : [make("p", "soft", `Only jobs that ended since ${time(searchedTo)} are grouped.`)];
+  $("failures").replaceChildren(...(rows.length ? [table("Failures by code, label and message",
+    ["Jobs", "Code", "Message", "Label", "Submitted", "Over time", `First (${zone})`, "Last", "Example", "List"], rows, [0])]
     : [make("p", "", "No job failed.")]), ...part);
 }
 
@@ -77,7 +77,7 @@ function phases({ jobs, sampled, quantiles_ms: quantiles, histogram }) {
     return [name, span(p50, p90, p99, longest), duration(p50), duration(p90), duration(p99), duration(max)];
   });
   const edges = histogram.edges_ms.map((edge) => duration(edge));
-  const heads = [`below ${edges[0]}`, ...edges.map((edge, index) => (index + 1 < edges.length ? `${edge} to ${edges[index + 1]}` : `${edge} and more`))];
+  const heads = [`below ${edges[0]}`, ...edges.map((edge, index) => (index + 1 < edges.length ? `${edge} to ${edges[index + 1]}` : `${edge} or more`))];
   const counts = Object.keys(histogram.counts);
   $("phases").replaceChildren(
     table("How long each phase took", ["Phase", "Half, 90 % and 99 % of the jobs, from 0.1 ms, each step ten times as long", "Half within", "90 %", "99 %", "Longest"], rows, [2, 3, 4, 5]),

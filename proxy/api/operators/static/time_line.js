@@ -4,11 +4,11 @@ import { duration, make, paint } from "./dom.js";
 
 const MEANING = {
   assign: "assigned to a worker",
-  "worker-lost": "the worker was lost before anything had left it",
+  "worker-lost": "the worker was lost before it sent anything",
   connected: "connected to the job server",
   refused: "refused by the job server",
   "reply-read": "the job server replied",
-  progress: "the job server said how far it is",
+  progress: "the job server reported progress",
   callback: "the callback arrived",
   finish: "finished",
 };

@@ -168,7 +168,7 @@ def test_what_is_almost_an_object_is_judged_alike(pieces: list[str]) -> None:
 )
 def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
     """Its readers may not agree which one counts."""
-    assert exact(object_members, data) == "a name stands twice in one object"
+    assert exact(object_members, data) == "an object has a duplicate name"
 
 
 def test_an_object_has_no_more_members_than_can_be_looked_at() -> None:

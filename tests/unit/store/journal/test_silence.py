@@ -30,7 +30,7 @@ from tests.support.waiting import IN_VAIN_S, eventually
 _SOON_S: Final = 2.0
 _REFUSED: Final = "new jobs are refused until the journal can be written"
 _OVER: Final = "the journal can be written again"
-_LACKS: Final = "the list of what operators did lacks entries, which only the log has"
+_LACKS: Final = "the audit list lacks entries, which only the log has"
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ async def test_an_end_does_not_wait_for_a_disk_that_hangs(
     await journal.close()
 
     assert watch.own_s < 3
-    await eventually(lambda: events("some jobs could not be recorded before the end"))
+    await eventually(lambda: events("some jobs could not be recorded before the process ended"))
 
 
 async def test_a_job_that_was_refused_by_silence_stays_refused(journal: Journal, file: HangingFile) -> None:

@@ -204,5 +204,5 @@ async def test_a_log_that_grows_because_of_a_reader_is_told_and_bounded(
         await eventually(lambda: "write-ahead log" in journal.trouble)
     await eventually(lambda: not journal.trouble)
     await journal.put(a_record())
-    await eventually(lambda: said(lines, "the journal's write-ahead log can be started anew again"))
+    await eventually(lambda: said(lines, "the journal's write-ahead log can be reset again"))
     await journal.close()

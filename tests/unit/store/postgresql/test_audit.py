@@ -49,5 +49,5 @@ async def test_what_there_was_no_room_for_is_told_once_something_is_written() ->
     assert session.written[-1] == done.id
     lines = [json.loads(line) for line in output.getvalue().splitlines()]
     assert [(line["event"], line["entries"]) for line in lines] == [
-        ("the list of what operators did lacks entries, which only the log has", 5)
+        ("the audit list lacks entries, which only the log has", 5)
     ]
