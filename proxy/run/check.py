@@ -115,6 +115,12 @@ class Check:
 
     async def _submit(self, url: str, profiles: list[Profile]) -> None:
         """Say what would be sent, and look for who would get it: at `url` the first one."""
+        try:
+            if self._settings.job_server_cafile:
+                check_trust(self._settings.job_server_cafile)
+        except SettingsError as exc:  # nor would a worker start
+            self._found(Verdict.FAILED, "job server", str(exc))
+            return
         if not profiles:
             await self._job_server(url, is_complete=False)
         servers: list[JobServer] = []
@@ -303,12 +309,6 @@ class Check:
         """Look for the job server; and, if `url` is the complete one that jobs are submitted to, for that."""
         which = shown(url) if self._settings.job_server_url else f"embedded, {url}"
         cafile = self._settings.job_server_cafile
-        try:
-            if cafile:
-                check_trust(cafile)
-        except SettingsError as exc:
-            self._found(Verdict.FAILED, "job server", str(exc))
-            return
         started = time.monotonic()
         reason = await reach(url, _TIMEOUT_S, cafile)
         took_ms = _ms(started)

@@ -322,6 +322,7 @@ def test_check_says_why_tls_to_the_job_server_fails(free_port: int, tmp_path: Pa
         "FAIL",
         f"JOB_SERVER_CAFILE: got '{nothing}', takes a file with CA certificates, PEM",
     )
+    assert ended.stderr == ""  # no worker is tried with it
 
 
 def test_check_says_that_the_certificate_is_no_longer_valid() -> None:
