@@ -1,4 +1,4 @@
-"""What a rate under load was limited by."""
+"""What limited a rate under load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run was made on."""
+"""The machine that a run was made on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be reached, and what was."""
+"""The targets of the benchmark, and what was reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The members of a cluster besides its database: the instances, the job server, the nginx before them."""
+"""The members of a cluster besides its database: the instances, the job server, the nginx in front of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""deploy/nginx.conf, made to run on this machine: before other instances, on other ports, in a folder of its own."""
+"""deploy/nginx.conf, adapted to this machine: other instances, other ports, its own folder."""
 
 from __future__ import annotations
 

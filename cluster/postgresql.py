@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own: made in a folder of its own, started, stopped, killed, paused.
+"""A private PostgreSQL server: created in its own folder, started, stopped, killed, paused.
 
 It listens on 127.0.0.1 only and lets everybody on this machine in as `postgres`; it holds nothing that should last.
 Its commits are as durable as those of any other (`fsync=on`). PostgreSQL refuses to run as root: started by root, it

@@ -1,4 +1,4 @@
-"""A whole cluster on this machine: started in order, kept running, ended in order."""
+"""A whole cluster on this machine: started in order, kept running, stopped in order."""
 
 from __future__ import annotations
 

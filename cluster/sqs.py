@@ -1,4 +1,4 @@
-"""A stand-in for Amazon SQS on this machine: moto's server, as a process of its own. Its end is that of its messages.
+"""A stand-in for Amazon SQS on this machine: moto's server, as a separate process. Its messages are lost when it exits.
 
 Everything here blocks.
 """

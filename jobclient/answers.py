@@ -1,4 +1,4 @@
-"""What came back for one request, and whether the job may be sent again.
+"""The answer to one request, and whether the job may be sent again.
 
 The question behind every rule here is whether the job can have run. A request that never left this machine
 did not start one. An answer says so itself (`retry_safe`). A connection that broke after the request was sent

@@ -1,4 +1,4 @@
-"""What the job server received and sent, for tests and for curious people.
+"""The record of what the job server received and sent, for tests and for users.
 
 The ledger is kept in memory, has a limit, and is cheap to write: text is decoded and fields are parsed when somebody
 reads it, not when a job comes in.

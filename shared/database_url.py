@@ -1,4 +1,4 @@
-"""Addresses of databases, as `JOURNAL` has them; and how they look where people read them: without what is secret."""
+"""Addresses of databases, as `JOURNAL` has them; and how they are shown: without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the front end, the fork server and the workers say to each other, and how it looks as bytes.
+"""The messages between the front end, the fork server and the workers, and their encoding.
 
 A message is one line of JSON, then, for the two that carry others' bytes, those bytes as they are. No message from
 a worker is ever unpickled: whoever reads one trusts nothing but its length, which the reader caps. Messages are named

@@ -1,4 +1,4 @@
-"""What settings accept: a parser for each kind of value. Each text is parsed here, once, and nowhere else.
+"""What settings accept: a parser for each kind of value. Each value is parsed here, once, and nowhere else.
 
 Programs disagree about quotes, comments and capitals in a configuration file. What is ambiguous is refused here,
 wherever it comes from. What is accepted has one form: the scheme and host of a URL are lower case, an IPv6 address has

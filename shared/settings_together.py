@@ -1,4 +1,4 @@
-"""What no setting can be wrong about alone: those that have to fit together, and files that have to be there.
+"""Checks beyond single values: settings that have to fit together, and files that have to exist.
 
 Each check says in a line what does not fit, as the settings do of a single value.
 """

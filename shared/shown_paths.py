@@ -1,4 +1,4 @@
-"""Paths of URLs as they may be shown: some services put a key into the path."""
+"""Masks URL paths before they are shown: some services put a key into the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that are nearly right: whoever wrote one meant another."""
+"""Finds the known name that a misspelt one probably means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where code is, and where an exception came from: file, line and function of each frame, and types.
+"""Stack traces without values: file, line and function of each frame, and types of exceptions.
 
 These are code and never data, so they may be logged. The words of an exception and the values of variables may hold a
 token or a body: they are never part of it.

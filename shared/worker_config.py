@@ -1,4 +1,4 @@
-"""What a worker needs to know; the same for every job, sent once to the fork server when it starts."""
+"""The configuration of workers; the same for every job, sent once to the fork server when it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to happen to a job: a job says so itself, by the text `stand-in=WISH` anywhere in its body."""
+"""What the stand-in does with a job: the job says so by the text `stand-in=WISH` anywhere in its body."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Keys that are sent as `Authorization: Bearer KEY`: known by their hashes, compared so that time tells nothing."""
+"""Keys that are sent as `Authorization: Bearer KEY`: stored as hashes, and compared in constant time."""
 
 from __future__ import annotations
 

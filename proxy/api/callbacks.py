@@ -1,4 +1,4 @@
-"""The callback routes: where a job server says how a job is doing.
+"""The callback routes: where a job server reports on a job.
 
 Who may call is told by the token, so every token that is not one of ours gets the same answer to the byte, before
 anything of the body is read. A profile may ask for a proof besides. Where a job server knows one URL for all jobs, that

@@ -1,4 +1,4 @@
-"""Health: is the process serving, and should it be given jobs?"""
+"""Health: is the process serving, and should it get new jobs?"""
 
 from __future__ import annotations
 

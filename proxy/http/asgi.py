@@ -1,4 +1,4 @@
-"""Reading a request and sending an answer: what every route here does in the same way.
+"""Reads requests and sends answers: what all routes have in common.
 
 Plain ASGI, without Request and Response objects: these two run for every job and every callback, and the size and time
 of the body have to be limited while it is read.

@@ -1,4 +1,4 @@
-"""Reading request bodies: each within its limit, and all that are being read within one of their own."""
+"""Reads request bodies: each within its own limit, and all unfinished ones within a common limit."""
 
 from __future__ import annotations
 

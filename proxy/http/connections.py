@@ -1,4 +1,4 @@
-"""The open connections of a listener, whoever serves them, and how many there may be."""
+"""The open connections of a listener, on either HTTP path, and their limit."""
 
 from __future__ import annotations
 

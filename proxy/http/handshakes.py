@@ -1,4 +1,4 @@
-"""TLS handshakes that fail: event loops close the connection without a word.
+"""Failed TLS handshakes: event loops close the connection silently.
 
 A job server that does not trust the certificate, or calls back by plain HTTP, would never be heard of, and its jobs
 would end by their deadlines. One that hangs up without a word still is not: it looks as if somebody had tried the port.

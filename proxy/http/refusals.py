@@ -1,4 +1,4 @@
-"""Log lines for refused requests: who, what and why, as many as anybody could read."""
+"""Log lines for refused requests: client, request and reason, at a limited rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request's target in absolute form, as a client sends it that takes this server for a proxy (RFC 9112, 3.2.2)."""
+"""Request targets in absolute form, which a client sends if it treats this server as a proxy (RFC 9112, 3.2.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a callback reaches whoever waits for it."""
+"""How a callback reaches the process that waits for it."""
 
 from __future__ import annotations
 

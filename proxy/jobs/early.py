@@ -1,4 +1,4 @@
-"""Callbacks at a fixed URL that nobody could be found for: they may have come before the reply that names their job."""
+"""Callbacks at a fixed URL whose job is not known yet: they may have come before the reply that names it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs and the other instances that share the store: what they do about ours, and what this one does about theirs.
+"""Jobs and the other instances that share the store: what they do for our jobs, and what this one does for theirs.
 
 Theory of operation
 -------------------

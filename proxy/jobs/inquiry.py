@@ -1,4 +1,4 @@
-"""Asking the job server about one job because a person wants to know: wherever the job is, and though it has ended.
+"""Asks the job server about one job on an operator's request: whichever instance has it, and even if it has ended.
 
 A job in flight here is asked about as it is by itself. Of any other the record has all that a call needs. An answer
 that says how it ended is recorded as a callback would be that came here: it ends a job of another instance, which is

@@ -1,4 +1,4 @@
-"""Jobs that are only waited for: an earlier front end has left them open, or another instance sees to them, or did.
+"""Jobs that are only waited for: an earlier front end left them open, or another instance runs or ran them.
 
 The record says all that is known. A job that is ACCEPTED was not submitted. Any other may run at the job server, and
 nothing is sent again: it stays open until its deadline for the callback that may come.

@@ -1,4 +1,4 @@
-"""Asking the job server about jobs: the remedy for callbacks and replies that are lost, and for those that say little.
+"""Asks the job server about jobs: makes up for lost callbacks and replies, and for those that say too little.
 
 Theory of operation
 -------------------

@@ -1,4 +1,4 @@
-"""From what a client sent, by whatever entrance, to a request for a job: one set of rules for all of them."""
+"""Turns what a client sent, by any entrance, into a request for a job: one set of rules for all entrances."""
 
 from __future__ import annotations
 

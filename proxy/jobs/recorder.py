@@ -1,4 +1,4 @@
-"""What the store is told about one job, and when.
+"""Records one job in the store: what, and when.
 
 Whatever happens to a job must be known after the death of this process. So two things are awaited: before a worker gets
 the job, it is recorded as SUBMITTING (from then on, readers of the record cannot know whether it was submitted); and

@@ -1,4 +1,4 @@
-"""Bodies as people may see them, if the operator asked for that: secrets masked, and cut.
+"""Bodies as operators may see them, if `RECORD_BODIES` is set: secrets masked, and cut.
 
 Only JSON of moderate size is shown: in anything else nobody can tell where a secret is.
 """

@@ -1,4 +1,4 @@
-"""What a record keeps of how its job came to its end: written once, with the end, so that it costs no write of its own.
+"""The history of a job in its record: written once, with the end of the job, so that it costs no extra write.
 
 A job that gets its callback is recorded for the last time when that comes. What comes after it, the delivery, is known
 to this process only: another write for each job would be the price of it.

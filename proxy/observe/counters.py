@@ -1,4 +1,4 @@
-"""What is counted as it happens, and the page that shows it together with what is read from live state.
+"""Metrics that are counted as things happen, and the page that shows them together with those of the live state.
 
 A finished job costs a few microseconds here: the children of every label are bound once, before the first job. What can
 be read from live state (jobs in flight, workers, the pool's own counts) is read at a scrape: proxy/observe/gauges.py.

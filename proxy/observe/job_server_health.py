@@ -1,4 +1,4 @@
-"""How the job servers are, as the workers see it: when one last answered a submission, and what has failed since."""
+"""The health of the job servers, as seen by the workers: the last answer to a submission, and failures since."""
 
 from __future__ import annotations
 

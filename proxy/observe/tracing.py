@@ -1,4 +1,4 @@
-"""Traces, where somebody collects them: one span for each job, and one within it for each of its phases.
+"""Traces, if a collector is configured: one span for each job, and one within it for each phase.
 
 OpenTelemetry is an optional extra (requirements-otel.txt). It is loaded only where OTEL_EXPORTER_OTLP_ENDPOINT, or the
 same for traces alone, is set; its own variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) do what its documentation

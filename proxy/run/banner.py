@@ -1,4 +1,4 @@
-"""What a person reads when the proxy has started: addresses, mode, and a line to paste."""
+"""The banner on a terminal when the proxy has started: addresses, mode, and a command to paste."""
 
 from __future__ import annotations
 

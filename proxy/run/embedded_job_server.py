@@ -1,4 +1,4 @@
-"""The embedded job server: a process of its own, for those who have no job server at hand."""
+"""The embedded job server: a separate process, used if no job server is configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The groundwork of a start: what a proxy has exclusively, and the processes that take as long to load as this one.
+"""First steps of a start: exclusive resources, and the processes that take as long to load as this one.
 
 First the addresses and the journal, so that what is in use is reported at once; then the job server and the fork
 server, which load while the front end does. All that this file needs is loaded before them, so that has to be little.

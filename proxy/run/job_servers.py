@@ -1,4 +1,4 @@
-"""The job servers that the settings name, and what workers are told of them."""
+"""The job servers that the settings name, and the configuration that workers get for them."""
 
 from __future__ import annotations
 

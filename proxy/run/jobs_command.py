@@ -1,4 +1,4 @@
-"""`python -m proxy jobs`: what `GET /jobs` on the admin address tells, read from the journal itself.
+"""`python -m proxy jobs`: the answer of `GET /jobs` on the admin address, read from the journal itself.
 
 Nothing is changed: neither the file nor the database, nor what its proxy does meanwhile.
 """

@@ -1,4 +1,4 @@
-"""What is looked at once, when the proxy serves: whether callbacks can arrive, and whether the job servers are there.
+"""Checks made once, when the proxy serves: whether callbacks can arrive, and whether the job servers can be reached.
 
 All of it may be right later, or seen from elsewhere, so the proxy goes on. `--check` says the same, before a start.
 """

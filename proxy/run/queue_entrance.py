@@ -1,4 +1,4 @@
-"""The queue entrance at start and end: what is wrong for good ends the start, what may pass is waited for."""
+"""The queue entrance at start and shutdown: permanent errors end the start, temporary ones are retried."""
 
 from __future__ import annotations
 

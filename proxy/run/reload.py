@@ -1,4 +1,4 @@
-"""What SIGHUP does: certificates and keys are read again, without an interruption. Everything else needs a restart.
+"""SIGHUP: reloads certificates and keys, without an interruption. Everything else needs a restart.
 
 If something cannot be read or is invalid, nothing changes and the log has a line: a proxy that serves is more important
 than one that obeys.

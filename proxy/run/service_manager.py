@@ -1,4 +1,4 @@
-"""Tells the service manager how the proxy is: the protocol of sd_notify(3), which systemd and others understand.
+"""Notifies the service manager of the proxy's state: the protocol of sd_notify(3), as used by systemd and others.
 
 A message is a datagram with lines NAME=value, to the socket that NOTIFY_SOCKET names; without that, nothing is said.
 Own code, as the libraries for it either wait while nobody reads the socket, which would hold up the event loop, or

@@ -1,4 +1,4 @@
-"""Calls for single messages, made ten at a time: what comes while a call is under way goes with the next.
+"""Batches calls for single messages by ten: requests that arrive during a call go into the next one.
 
 A call costs 1.5 ms of CPU whether it is about one message or ten.
 """

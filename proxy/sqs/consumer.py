@@ -1,4 +1,4 @@
-"""Takes messages from the queue, as many as there is room for, and never more: each delivery counts towards the dead.
+"""Takes messages from the queue, never more than can run: each delivery counts towards `maxReceiveCount`.
 
 One long poll at a time. It is never cancelled: what the service has sent to nobody is hidden from everybody all the
 same. So it is short, and a shutdown waits for its end; what it still brings is given back at once.

@@ -1,4 +1,4 @@
-"""What is counted of messages, for the metrics and the dashboard."""
+"""Counters of messages, for the metrics and the dashboard."""
 
 from __future__ import annotations
 

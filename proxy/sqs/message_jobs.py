@@ -1,4 +1,4 @@
-"""What becomes of one delivery of a message.
+"""The handling of one delivery of a message.
 
 ::
 

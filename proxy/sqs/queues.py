@@ -1,4 +1,4 @@
-"""The queues that the settings name, as they are: looked up at the start, with what there is to say about them."""
+"""The queues that the settings name: their attributes, looked up at start, and warnings about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent to whom: the reply to a message, and the letter that goes to the dead.
+"""What is sent for a message: the reply, or the dead letter.
 
 A result is sent byte for byte. A message of SQS is a text, so a result that is none is sent as Base64, and its
 attribute `Content-Transfer-Encoding` says so. What no message can hold, as it is too large or empty, is named by the

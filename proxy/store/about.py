@@ -1,4 +1,4 @@
-"""What a store says of itself, for operators."""
+"""A store's description of itself, for operators."""
 
 from __future__ import annotations
 

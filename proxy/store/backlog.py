@@ -1,4 +1,4 @@
-"""What could not be written and is to be kept until it can be: the newest record of each job."""
+"""Records that could not be written yet, kept until they can be: the newest record of each job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which jobs are meant, as SQL for either database, and the parts in which they are looked through.
+"""Conditions that select jobs, as SQL for either database, and the parts in which a search goes through them.
 
 Rows are numbered (`n`) in the sort in which they came; two jobs that ended at the same time are told apart by that.
 """

@@ -1,4 +1,4 @@
-"""What operators did: entries that a store keeps beside the jobs, so many of the newest."""
+"""The audit entries: what operators did. A store keeps a limited number of the newest beside the jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What records hold, as the texts that databases take, and back."""
+"""Converts the fields of records to the texts that databases store, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recorded when there is time: the newest record of each job, unless more is put of it before."""
+"""Records that may be written later: the newest of each job, unless a durable write of the job comes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for the end of a job by asking again and again: for stores that have no better way, as they need none."""
+"""Waits for the end of a job by polling: for stores that need no better way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store of jobs can do, and what one can do besides that several instances share.
+"""The interface of every store of jobs, and the additional one of a store that several instances share.
 
 A record of a store that is shared is written by conditions, each of which is one statement there. Which one it is
 follows from the record that is put, and from whether this instance sees to the job (`Record.owner`):

@@ -1,4 +1,4 @@
-"""What can be asked about many jobs, and what the answers look like, whatever remembers them.
+"""Queries about many jobs and their answers, whatever store the jobs are in.
 
 The time of a job is when it ended; one that is open has not ended yet, and is in every range that reaches to now. So
 the newest jobs are those that are open, then those that ended last.

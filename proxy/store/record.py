@@ -1,4 +1,4 @@
-"""What is remembered of a job, whatever remembers it."""
+"""The record of a job, whatever store it is in."""
 
 from __future__ import annotations
 

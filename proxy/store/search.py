@@ -1,4 +1,4 @@
-"""Questions about many jobs as SQL, for either database; without a connection: whoever has one carries it out.
+"""Queries about many jobs as SQL, for either database. Has no connection itself: the caller executes the SQL.
 
 Theory of operation
 -------------------

@@ -1,4 +1,4 @@
-"""The private memory of each worker, read only while somebody looks, a few workers at a time, off the event loop.
+"""The private memory of each worker, read only while a dashboard is open, a few workers at a time, off the event loop.
 
 The kernel computes it on request (smaps_rollup), which takes about a millisecond per process; a process that was read
 is not read again for some seconds.

@@ -1,4 +1,4 @@
-"""Callback tokens in what a job server says: one that could not call back often says with which URL."""
+"""Removes callback tokens from a job server's messages: one that could not call back often quotes the URL."""
 
 from __future__ import annotations
 

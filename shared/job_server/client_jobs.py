@@ -1,4 +1,4 @@
-"""What a client may send as a job: of which media type, and without what is the profile's to set.
+"""What a client may send as a job: the media type, and no members that the profile sets.
 
 For the front end; the submission itself is made by a worker (submissions.py).
 """

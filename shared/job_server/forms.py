@@ -1,4 +1,4 @@
-"""Forms: the names of their fields, and adding fields; what is there keeps its bytes."""
+"""Forms: the names of their fields, and adding fields; existing fields keep their bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The functions of expressions: JMESPath's own, and what the messages of job servers need besides."""
+"""The functions of expressions: JMESPath's own, and one more that the messages of job servers need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the answers to the calls about a job say: its status, and its result."""
+"""Reads the answers to calls about a job: its status, and its result."""
 
 from __future__ import annotations
 

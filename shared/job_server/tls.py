@@ -1,4 +1,4 @@
-"""TLS to the job server: whom to trust, and why a handshake failed, in words.
+"""TLS to the job server: the trusted authorities, and readable reasons for failed handshakes.
 
 `ssl` is loaded when it is needed only: workers that speak plain HTTP do without it.
 """

@@ -1,4 +1,4 @@
-"""What the values in a profile may be, beyond their types: what is wrong is said at the start, not at each job."""
+"""Limits on the values in a profile, beyond their types: errors are reported at start, not at each job."""
 
 from __future__ import annotations
 

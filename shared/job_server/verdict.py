@@ -1,4 +1,4 @@
-"""What a callback says of its job, and the outcome that it stands for."""
+"""A callback's meaning for its job, and the outcome that follows from it."""
 
 from __future__ import annotations
 

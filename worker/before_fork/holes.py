@@ -1,4 +1,4 @@
-"""Makes workers allocate in fresh memory, side by side.
+"""Fills the gaps in Python's memory pools, so that workers allocate from new pools.
 
 Loading leaves gaps: CPython has pools for small objects of each size, and hundreds of them have some free places. A
 worker's objects would use these, scattered over many pages, and the kernel would copy a page for each. So the free

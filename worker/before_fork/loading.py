@@ -1,4 +1,4 @@
-"""What the fork server loads less than an ordinary program."""
+"""Keeps modules out of the fork server that an ordinary program would load."""
 
 from __future__ import annotations
 

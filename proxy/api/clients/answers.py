@@ -1,4 +1,4 @@
-"""How a job looks to its client: its outcome, that it is not done yet, and its status document."""
+"""Answers to clients about a job: its outcome, a 202 while it runs, and its status document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages for people: small, without scripts, nothing from other hosts; light or dark as the reader prefers."""
+"""HTML pages: small, without scripts, nothing from other hosts; light or dark by the reader's preference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking the job server about one job because an operator wants to know now."""
+"""Asks the job server about one job on an operator's request."""
 
 from __future__ import annotations
 

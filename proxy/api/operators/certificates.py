@@ -1,4 +1,4 @@
-"""Until when certificates are valid: read from their files, as they are now. Blocks."""
+"""When certificates expire: read from the files as they are now. Blocks."""
 
 from __future__ import annotations
 

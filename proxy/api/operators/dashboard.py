@@ -1,4 +1,4 @@
-"""What the operators' pages ask for: events, the search for a job, and the one thing that it can change."""
+"""Routes for the operators' pages: events, the search for a job, and stopping a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house: what runs here, with which settings, and how what it depends on is doing."""
+"""`GET /house`: the version, the settings, and the state of what the proxy depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators see of the other instances: how many live, and what they and this one did for each other's jobs."""
+"""The other instances for operators: how many are alive, and what they and this one did for each other's jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pausing the intake of new jobs, going on, and draining: what an operator does before and after something else."""
+"""Pauses and resumes the intake of new jobs, and starts draining, on an operator's request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators ask about many jobs, as the parameters of a request or the options of a command say it."""
+"""Operators' queries about many jobs, read from a request's parameters or a command's options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What failures have in common, and where the time goes: for whoever asks what is wrong, not with which job."""
+"""Patterns over many jobs: what failures have in common, and where the time goes."""
 
 from __future__ import annotations
 

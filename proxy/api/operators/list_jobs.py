@@ -1,4 +1,4 @@
-"""The list of jobs that operators ask for, across restarts: a page as JSON, or all of it as lines of JSON."""
+"""The list of jobs for operators, across restarts: a page as JSON, or all of it as lines of JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operators' pages: HTML, one stylesheet and small scripts, as they stand in static/.
+"""The operators' pages: HTML, one stylesheet and small scripts, served from static/.
 
 There is no build step. Each page is a file; `static/layout.js` gives it what all have in common. All addresses in them
 are relative, so that they work below a gateway's prefix too.

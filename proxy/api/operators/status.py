@@ -1,4 +1,4 @@
-"""How the proxy is, in a few words: what each page shows in its head."""
+"""A short status of the proxy, for the head of each page."""
 
 from __future__ import annotations
 

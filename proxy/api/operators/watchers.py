@@ -1,4 +1,4 @@
-"""Those who look at the dashboard: so many at most, and nobody can keep another out.
+"""Open dashboard pages: a limited number, and no client can lock others out.
 
 The admin address may ask for no key. If the first so many were served and all others refused, whoever opens enough
 connections would keep everybody else out. So it is the other way round: a newcomer is always served, and of the address

@@ -1,4 +1,4 @@
-"""Everything that is known of one job, as operators see it: of one in flight, one of the last, or one on record."""
+"""Everything known about one job, for operators: in flight, recently finished, or from the store."""
 
 from __future__ import annotations
 

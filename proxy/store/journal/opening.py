@@ -1,4 +1,4 @@
-"""The journal's file is locked and opened; what will not do is told in one line, and left as it is."""
+"""Locks and opens the journal's file; an unusable file is reported in one line, and left as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the journal's thread is asked for: each order has a future for what comes of it, or nobody who waits."""
+"""Orders to the journal's thread: each has a future for its result, or none if nobody waits for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the journal is the one that was written last, or an earlier copy that was put in its place.
+"""Detects whether the journal is the one that was written last, or an earlier copy that was put in its place.
 
 A copy says of a job that waits for a worker that it was not submitted, which may be long untrue. So at each start and
 at each orderly end a new mark is written into the journal and into a file beside it. Where the two differ, the journal

@@ -1,4 +1,4 @@
-"""Whether the journal's files are still where they were, and what they were.
+"""Detects whether the journal's files were moved, replaced or changed by others.
 
 SQLite has them open and would not notice: what it writes to a file that was removed or replaced is found by nobody. So
 their names are looked at now and then, and so is the head of the file: how long it says that the file is.

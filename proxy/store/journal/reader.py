@@ -1,4 +1,4 @@
-"""Questions about many jobs, answered beside the journal's thread: by another one, over connections that only read.
+"""Queries about many jobs, answered by a thread of their own over read-only connections, beside the journal's thread.
 
 A reader of a write-ahead log waits for nobody and lets nobody wait. It only keeps the log from being started anew; so
 each question has a connection of its own, for as long as its limits allow.

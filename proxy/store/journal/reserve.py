@@ -1,4 +1,4 @@
-"""Room on the disk that the journal holds for the moment when there is no more: deleting needs some as well.
+"""Disk space that the journal reserves for when the disk is full: deleting needs some as well.
 
 SQLite writes to its log whatever it changes, deletions too, and what stands in the log needs room in the file before
 the log can be started anew. So a journal on a full disk could not even forget. The reserve is a file beside it. It is

@@ -1,4 +1,4 @@
-"""When a thread that waits for a disk has been silent for so long that nobody should go on waiting for it."""
+"""Decides when a thread that waits for a disk has been silent for so long that nobody should keep waiting for it."""
 
 from __future__ import annotations
 

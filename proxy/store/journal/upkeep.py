@@ -1,4 +1,4 @@
-"""What keeps the journal well, done by its thread between batches of orders.
+"""Maintenance of the journal, done by its thread between batches of orders.
 
 Jobs whose time is over are forgotten; so are the oldest finished ones when the journal has grown to its limit. Space
 that is not needed is given back. The files are looked at, and the log, which grows as long as somebody reads an old

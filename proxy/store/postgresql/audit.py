@@ -1,4 +1,4 @@
-"""What operators of all instances did: written when there is time, and again if the first attempt got no answer."""
+"""The audit entries of all instances: written in the background, and retried if an attempt got no answer."""
 
 from __future__ import annotations
 

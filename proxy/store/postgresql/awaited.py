@@ -1,4 +1,4 @@
-"""The ends of jobs that somebody here waits for, whoever records them.
+"""The ends of jobs that this instance waits for, whichever instance records them.
 
 They are told by notices, and looked for now and then, all of them by one query: a notice may be lost.
 """

@@ -1,4 +1,4 @@
-"""How what goes on for ever comes to its end: it is asked to, since nothing that was sent may be cancelled."""
+"""Stops tasks that run for ever: they are asked to stop, since nothing that was sent may be cancelled."""
 
 from __future__ import annotations
 

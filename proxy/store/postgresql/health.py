@@ -1,4 +1,4 @@
-"""Whether the database can be asked: what the sessions meet, and since when nothing went well."""
+"""Whether the database is available: the errors of the sessions, and since when nothing has succeeded."""
 
 from __future__ import annotations
 

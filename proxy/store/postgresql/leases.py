@@ -1,4 +1,4 @@
-"""Which instances live, by the database's clock: beats, and what is done about those that beat no more.
+"""Which instances are alive, by the database's clock: heartbeats, and the takeover from instances without one.
 
 A lease decides only how soon something happens, never whether it is right: whoever has lost a job cannot write it any
 more, whatever it believes. Nobody calls another dead before its own beats went through for a whole lease without a gap,

@@ -1,4 +1,4 @@
-"""What instances tell one another: NOTIFY to the instance's own channel, with a job's id.
+"""Notices between instances: NOTIFY to the instance's own channel, with a job's id.
 
 A notice says that it is worth looking; what there is to know is in the table. It may be lost, and costs whoever waits
 half a second then.

@@ -1,4 +1,4 @@
-"""The database is looked at before it is used; what will not do is told in one line, with its remedy."""
+"""Checks the database before it is used; an unusable one is reported in one line, with the remedy."""
 
 from __future__ import annotations
 

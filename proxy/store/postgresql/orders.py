@@ -1,4 +1,4 @@
-"""What the store is asked for, on its way to the database: orders, and the lane in which they wait for their turn.
+"""Orders on their way to the database, and the lane in which they wait for their turn.
 
 A lane has one batch under way at a time, and what accumulates in the meantime is the next: one statement and one commit
 for all of it. If the database is away, the batch is tried again for as long as somebody waits for it.

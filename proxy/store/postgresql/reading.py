@@ -1,4 +1,4 @@
-"""Questions about many jobs, as this database is asked."""
+"""Queries about many jobs, for this database."""
 
 from __future__ import annotations
 

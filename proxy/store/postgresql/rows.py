@@ -1,4 +1,4 @@
-"""Records as rows of the table, and back. Times go as seconds from now, as each clock has its own idea of the hour."""
+"""Records as rows of the table, and back. Times are sent as seconds from now, because clocks differ."""
 
 from __future__ import annotations
 

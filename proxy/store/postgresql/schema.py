@@ -1,4 +1,4 @@
-"""The tables: how they are made, and how those of an earlier version become today's, while other instances go on.
+"""The tables: their creation, and the migration from earlier versions while other instances keep running.
 
 Instances of several versions may share the tables, so that they can be upgraded one after the other. So columns are
 only ever added, with a default that means what their absence meant, and `proxy_meta` says which version of the tables

@@ -1,4 +1,4 @@
-"""One connection to the database, made again whenever it is gone; and what an error of the server means for us.
+"""One connection to the database, reconnected whenever it is lost; and what an error of the server means for us.
 
 Nothing is ever cancelled at the server. A commit that waits for a synchronous standby would *succeed* if it were,
 without the standby. So a server that does not answer is hung up on, and what it was asked may still be carried out:

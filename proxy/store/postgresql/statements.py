@@ -1,4 +1,4 @@
-"""The statements on the table of jobs. Each may be carried out twice without harm: it says what it expects.
+"""The statements on the table of jobs. Each may be executed twice without harm: it states what it expects.
 
 All times are the database's: what is written is `now()` and so many seconds, and so it is read. What several rows are
 locked for is done in the order of their ids, or two instances could wait for one another.

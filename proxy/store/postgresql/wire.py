@@ -1,4 +1,4 @@
-"""What goes over one connection: libpq's own functions, which wait for nothing, and the event loop, which waits.
+"""The traffic of one connection: libpq's non-blocking functions, and the event loop, which waits for them.
 
 psycopg makes the connection, reads what comes and knows its errors. Its cursors are not used: a job is a few small
 statements, and a cursor, its generators and its dumpers of lists cost the event loop more than the statement itself.

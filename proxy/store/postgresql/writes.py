@@ -1,4 +1,4 @@
-"""What is recorded: the records of a batch become rows, each if what the table has allows it (protocol.py).
+"""Writes the records of a batch as rows, each only if the row in the table allows it (protocol.py).
 
 Of several records of one job in a batch only the last is written, since it says everything. All rows of a batch are one
 transaction: first the new jobs, then what is learnt of known ones. A row whose expectation does not hold is skipped.

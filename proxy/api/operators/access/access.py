@@ -1,4 +1,4 @@
-"""The one way to the admin routes: who asks, whether they may, and an entry in the audit of what they did.
+"""The only way to the admin routes: authenticates, checks the role, and writes the audit entry.
 
 The role follows from the method: whoever looks sends GET, and whatever changes something is sent by another one. Pages
 and files without which nobody could log in are open.

@@ -1,4 +1,4 @@
-"""Wrong keys: so many from one address, and then no key from there is looked at for a while.
+"""Wrong keys: after too many from one address, no key from there is checked for a while.
 
 Who has logged in is not concerned. But those who share an address with somebody who guesses are: behind a gateway,
 TRUSTED_PROXIES has addresses told apart.

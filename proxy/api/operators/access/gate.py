@@ -1,4 +1,4 @@
-"""Who somebody is who asks something of the admin address: by a key, by a session, or by what a gateway says."""
+"""Authenticates requests to the admin address: by a key, by a session, or by a gateway's header."""
 
 from __future__ import annotations
 

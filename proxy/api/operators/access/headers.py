@@ -1,4 +1,4 @@
-"""What every answer of the admin address says to browsers: run nothing and load nothing that is not from here."""
+"""Security headers of every answer of the admin address: run and load nothing from other origins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator who asks, as every route of the admin address may know them."""
+"""The operator behind a request, as the routes of the admin address see them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions of browsers that have logged in: kept here, so that one that is over is over whoever has its cookie.
+"""Sessions of logged-in browsers: kept on the server, so that a copied cookie is useless once its session has ended.
 
 They are this process's own: after a restart, and at another instance, one logs in anew.
 """
