@@ -48,7 +48,7 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class LineWriter:
-    """Writes lines in a thread of its own; drops them while the output blocks."""
+    """Writes lines in its own thread; drops them while the output blocks."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output

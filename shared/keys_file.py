@@ -13,7 +13,7 @@ __all__ = ["read_keys"]
 
 
 def read_keys(setting: str, path: Path, kind: Kind, line_takes: str) -> tuple[Any, ...]:
-    """Return the keys in the file that `setting` names; lines that are empty or begin with # are none.
+    """Return the keys in the file that `setting` names; empty lines and lines that begin with # are ignored.
 
     `kind` reads a line as a tuple of keys, of which there has to be one; `line_takes` says for a person what that is.
 

@@ -133,7 +133,7 @@ class Told(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The job is finished: the worker was told of the callback, and has nothing left to do."""
+    """The job is finished: the worker got the callback, and has nothing left to do."""
 
     job_id: str
 

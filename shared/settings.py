@@ -371,7 +371,7 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None)
 
 
 class Given(NamedTuple):
-    """A setting as it was given, for people."""
+    """A setting as it was given, for display."""
 
     name: str
     #: Without passwords; of a secret, only whether it is set.

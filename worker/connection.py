@@ -203,7 +203,7 @@ class Connection(BaseProtocol):
         self._wake()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take what is there for the whole, if it can be."""
+        """Accept what has arrived as the whole reply, if it can be."""
         self.transport = None
         if self._is_whole():
             return

@@ -187,7 +187,7 @@ class Worker:
         self._report_exception(f"worker ended by {type(exc).__qualname__}", exc)
 
     def on_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Tell the front end's log what asyncio caught where nobody else could."""
+        """Report to the front end's log what asyncio caught and nobody handled."""
         self._report_exception("unhandled exception in a worker", context.get("exception"))
 
     def _report_exception(self, event: str, exc: BaseException | None) -> None:

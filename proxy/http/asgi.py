@@ -50,7 +50,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class ClientGoneError(OSError):
-    """The client left before its request was complete, or does not read its answer; nobody is there to be answered."""
+    """The client disconnected before its request was complete, or does not read its answer: none can be sent."""
 
 
 def header(scope: Scope, name: bytes) -> str:

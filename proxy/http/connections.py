@@ -35,7 +35,7 @@ _TELL_S: Final = 60.0
 
 
 class OnRefused(Protocol):
-    """What hears of a request that the application has not seen."""
+    """Is notified of a request that the application has not seen."""
 
     def __call__(self, problem: Problem, line: bytes, /) -> None:
         """`line`: as much as came of its first line, however wrong; nothing, where the application has seen that."""

@@ -23,7 +23,7 @@ _ALERT: Final = "_ALERT_"
 
 
 def report_failures(context: ssl.SSLContext, on_failure: Callable[[str], None]) -> None:
-    """Have `on_failure` hear why a handshake with this context failed, in words that are OpenSSL's or ours."""
+    """Call `on_failure` with the reason of each failed handshake of this context, from OpenSSL or in our words."""
 
     class Reported(ssl.SSLObject):
         def do_handshake(self) -> None:

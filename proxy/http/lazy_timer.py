@@ -42,7 +42,7 @@ class LazyTimer:
         self.until = None
 
     def close(self) -> None:
-        """Do not call back, now or ever, and hold nothing: whoever is called back need not wait for the collector."""
+        """Cancel for good, and drop the reference to the callback, so that its owner is freed without the collector."""
         self.until = None
         self._on_expiry = _nothing
         if self._handle is not None:

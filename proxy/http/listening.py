@@ -77,7 +77,7 @@ def address(listener: socket.socket, *, tls: bool = False) -> str:
 
 
 def check_certificate(settings: Settings) -> None:
-    """Load the certificate and its key once: a server that cannot would start and then answer nobody.
+    """Load the certificate and its key once at start: a server that cannot load them would start but serve no client.
 
     Raises:
         SettingsError: they cannot be used.

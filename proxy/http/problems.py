@@ -217,7 +217,7 @@ class Problem:
     headers: list[tuple[bytes, bytes]]
 
     def below(self, prefix: str) -> bytes:
-        """Return the body for a reader to whom all paths begin with `prefix`."""
+        """Return the body for a client for which all paths begin with `prefix`."""
         return self.body.replace(_TYPE, _TYPE + prefix.encode(), 1) if prefix else self.body
 
     @property

@@ -102,7 +102,7 @@ class CallbackIntake:
             return await self._store.by_token(hashed)
 
     async def refuse(self, hashed: bytes, reason: str, *, counted: bool = False) -> None:
-        """Note that a callback for the job of this token was refused: whoever waits for it can find out, and why.
+        """Note that a callback for the job of this token was refused, and why, so that its client can find out.
 
         `counted`: it counts as something else already.
         """

@@ -13,13 +13,13 @@ __all__ = ["Delivery", "LocalDelivery", "SharedDelivery"]
 
 
 class Delivery(Protocol):
-    """Tells whoever runs a job that its callback has come, or what else was recorded of it without them.
+    """Notifies the runner of a job that its callback has come, or of what else others recorded about it.
 
     That can be another process on another machine: a callback may arrive anywhere.
     """
 
     def deliver(self, record: Record) -> None:
-        """Pass a record to whoever runs the job. Does nothing if nobody does.
+        """Pass a record to the runner of the job. No-op if there is none.
 
         Does not wait and does not fail: the callback is in the store, where it will be found.
         """
@@ -47,7 +47,7 @@ class SharedDelivery:
         self._peers = peers
 
     def deliver(self, record: Record) -> None:
-        """See `Delivery.deliver`. Another instance that hears nothing finds the record all the same."""
+        """See `Delivery.deliver`. Another instance that misses the notice still finds the record."""
         self._here.deliver(record)
         if {record.owner, record.origin} - {self._peers.instance, ""}:
             self._peers.tell(record)

@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 
 class Observer(Protocol):
-    """Is told about jobs. Nothing that it does can affect them."""
+    """Is notified about jobs. Nothing that it does can affect them."""
 
     def job_began(self, job: Job) -> None:
         """Called for an accepted job, before anything is done with it."""
@@ -127,7 +127,7 @@ class Dispatcher:
             raise AdmissionError(Code.OVERLOADED, f"the machine is short of {shortage}")
 
     def check_descriptors(self) -> None:
-        """Raise AdmissionError if nobody is to be let in now who may hold a connection for long."""
+        """Raise AdmissionError if requests that may hold a connection for long are refused now."""
         if not self._headroom.has_descriptors():
             raise AdmissionError(Code.OVERLOADED, "the machine is short of file descriptors")
 
@@ -226,7 +226,7 @@ class Dispatcher:
             )
 
     def take_over(self, records: Sequence[Record]) -> None:
-        """See to jobs whose instance is gone. The store has ended those that certainly were not submitted."""
+        """Take over jobs whose instance is gone. The store has ended those that certainly were not submitted."""
         for record in records:
             job = self._in_flight.by_id(record.id)
             if job is not None:  # it was begun here, and taken over from here before

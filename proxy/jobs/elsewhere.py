@@ -72,11 +72,11 @@ class Elsewhere:
     # --- jobs that are here ------------------------------------------------------------------------------------------
 
     async def follow(self, job: Job) -> None:
-        """Hear of the end of a job that is here when it is on record; to be cancelled when the job has its outcome."""
+        """Wait until the end of a job that is here is recorded; to be cancelled when the job has its outcome."""
         self.hear(await self._store.ended(job.id))
 
     def hear(self, record: Record) -> None:
-        """Hear of what another instance has recorded of a job, which may be here."""
+        """Handle what another instance has recorded of a job that may be here."""
         job = self._in_flight.by_id(record.id)
         if job is None or job.recorder.called_back:  # if it was recorded here, it is on its way already
             return

@@ -53,7 +53,7 @@ class Entrance:
         self._keys = Keys(in_flight, store)
 
     def check_admission(self) -> None:
-        """Raise AdmissionError if a new job would not be taken now: to be told before there is a request to read."""
+        """Raise AdmissionError if a new job would be refused now: checked before the request is read."""
         self._dispatcher.check_admission()
 
     def check_descriptors(self) -> None:

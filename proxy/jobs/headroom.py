@@ -31,7 +31,7 @@ _MARGIN: Final = 1.25
 
 
 class Headroom:
-    """Tells what there is too little of."""
+    """Says what resource is short."""
 
     def __init__(self, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> None:
         self._proc = proc

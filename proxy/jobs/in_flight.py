@@ -57,7 +57,7 @@ class InFlight:
         return self._by_token.get(hashed)
 
     def by_name(self, text: str) -> Job | None:
-        """Return the newest job that people call so. Looks at each: for people who ask, not for each callback."""
+        """Return the newest job that is known by this name. A linear search: for operators, not for each callback."""
         return next((job for job in reversed(self._by_id.values()) if job.recorder.record.is_called(text)), None)
 
     def by_key(self, key: bytes) -> Job | None:
@@ -65,7 +65,7 @@ class InFlight:
         return self._by_key.get(key)
 
     def by_beginning(self, beginning: str) -> Job | None:
-        """Return the newest job with an id that begins so, if it is in flight. Looks at each."""
+        """Return the newest job in flight whose id begins like this. A linear search."""
         return next((job for job in reversed(self._by_id.values()) if job.id.startswith(beginning)), None)
 
     def by_state(self) -> Counter[State]:

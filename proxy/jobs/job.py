@@ -57,7 +57,7 @@ def token_hash(token: str) -> bytes:
 
 
 def cancelled_by(by: str) -> str:
-    """Return what clients are told of who cancelled a job: an operator's name is in the record, and not for them."""
+    """Return who cancelled a job, in words for clients: an operator's name is only in the record."""
     return f"the job was cancelled by {by if by in {BY_CLIENT, _BY_ANOTHER} else 'an operator'}"
 
 
@@ -158,12 +158,12 @@ class Job:
         self.changed.set()
 
     def arrive(self) -> None:
-        """Note that the callback has come: whoever runs the job may prepare for its end."""
+        """Note that the callback has come: the runner of the job may prepare for its end."""
         if not self.arrival.done():
             self.arrival.set_result(None)
 
     def call_back(self) -> None:
-        """Note that the callback is in the record; whoever runs the job continues. Ignored once the job is finished."""
+        """Note that the callback is recorded; the runner of the job continues. Ignored once the job is finished."""
         if self.state is not State.FINISHED and not self.callback.done():
             self.advance(Event.CALLBACK)
             self.arrive()
@@ -248,7 +248,7 @@ class Job:
         return Failed(code=code, detail=detail, submitted=self.submitted)
 
     def heard_instead(self) -> str:
-        """Return what a client has to know who waited for the job's end in vain: what came and was not taken as that.
+        """Return what to tell a client whose job timed out: the callbacks that came and did not count as its end.
 
         A state that the profile does not know is progress: it may be the end by another name.
         """

@@ -47,11 +47,11 @@ class ServedJobServer:
 
     @property
     def can_be_asked(self) -> bool:
-        """Whether there is a call that tells how a job ended."""
+        """Whether there is a call for the outcome of a job."""
         return "status" in self._needs or "result" in self._needs
 
     def page_of(self, record: Record) -> str:
-        """Return the address at which people see a job at the job server; empty: there is none, or none yet."""
+        """Return the URL of a job's page at the job server; empty: there is none, or none yet."""
         with contextlib.suppress(UnfilledError):
             return fill_quoted(self.profile.server.page, {"job_id": record.id, **record.outputs})
         return ""
@@ -62,7 +62,7 @@ class ServedJobServer:
         return bool(calls) and all(self._needs[call] <= record.outputs.keys() for call in calls)
 
     def can_cancel(self, job: Job) -> bool:
-        """Return whether the job server can be told now to end this job."""
+        """Return whether this job can be cancelled at the job server now."""
         needs = self._needs.get("cancel")
         return needs is not None and needs <= job.recorder.record.outputs.keys()
 

@@ -31,7 +31,7 @@ __all__ = ["Keys"]
 
 
 class Keys:
-    """Finds the job of a key, or begins it."""
+    """Finds the job of a key, or starts it."""
 
     def __init__(self, in_flight: InFlight, store: JobStore) -> None:
         self._in_flight = in_flight

@@ -142,7 +142,7 @@ class Poller:
             self._take(job, told)
 
     async def ask_now(self, job: Job) -> Told:
-        """Ask about `job` because somebody wants to know; what is told is taken as if it had been asked by itself."""
+        """Ask about `job` on request; the answer is handled like that of a scheduled call."""
         told = await self.ask_about(job, job.deadline)
         self._take(job, told)
         return told
@@ -202,11 +202,11 @@ class Poller:
         return self._job_servers.of(job.profile).profile.status is not None
 
     def can_cancel(self, job: Job) -> bool:
-        """Return whether the job server can be told to end `job`."""
+        """Return whether `job` can be cancelled at the job server."""
         return self.server_of(job).can_cancel(job)
 
     async def cancel(self, job: Job) -> None:
-        """Tell the job server to end `job`: as well as that can be done, and nobody waits for it."""
+        """Cancel `job` at the job server: best effort, in the background."""
         told = await self._ask(job, "cancel", time.monotonic() + _CANCEL_S)
         if told.kind == "cancelled":
             log_lines.job_event("info", "the job server was told to cancel a job", job)

@@ -62,7 +62,7 @@ class Recorder:
         self._ended_elsewhere = False
 
     async def claim(self) -> None:
-        """Record the job before anything is done with it: from then on no other instance begins one under its key.
+        """Record the job before anything is done with it: from then on no other instance starts one with its key.
 
         Raises:
             TakenError: another job has the key.
@@ -113,7 +113,7 @@ class Recorder:
 
     @property
     def is_taken(self) -> bool:
-        """Whether another instance sees to the job, or has recorded its end."""
+        """Whether another instance owns the job, or has recorded its end."""
         return self.record.owner != self._owner or self._ended_elsewhere
 
     @property
@@ -132,7 +132,7 @@ class Recorder:
             self.record = replace(self.record, worker_end=end)
 
     def reason(self, error: str) -> None:
-        """Record, some time, the reason of the failure that a callback told without one."""
+        """Record later the reason of a failure whose callback had none."""
         self.record = replace(self.record, error=error)
         self._store.note(self.record)
 
@@ -171,7 +171,7 @@ class Recorder:
             self._ended_elsewhere = True
 
     def waits_elsewhere(self, record: Record) -> None:
-        """Learn who sees to the job now, and what has been heard of it; it is open."""
+        """Update the owner of the open job, and what is known of it."""
         if self.record.state is not State.FINISHED:
             state = record.state if record.state is State.WAITING else self.record.state
             refused = max((self.record, record), key=lambda each: each.refused)
@@ -207,7 +207,7 @@ class Recorder:
         return first
 
     async def finished(self, outcome: Outcome, *, trail: str = "", cancelled_by: str = "") -> Outcome:
-        """Record how the job ended, and how it came to that (`trail`, trail.py); return what its client is told.
+        """Record how the job ended, and its history (`trail`, trail.py); return what its client gets.
 
         That is `outcome`, but where instances share a store, a callback counts whatever else has happened meanwhile.
 

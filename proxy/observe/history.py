@@ -148,7 +148,7 @@ class History:
         return self._seconds[-1]
 
     def by_id(self, job_id: str) -> PastJob | None:
-        """Return a recently finished job; also the newest that people call so (`is_called`)."""
+        """Return a recently finished job, by id or by another name (`is_called`): then the newest."""
         found = self._jobs.get(job_id)
         recent = (*reversed(self._jobs.values()), *reversed(self._failures))
         return found or next((past for past in recent if is_called(job_id, past.id, past.remote_id, past.labels)), None)

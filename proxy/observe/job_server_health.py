@@ -36,7 +36,7 @@ class Health:
 
 
 class JobServerHealth:
-    """Hears of finished jobs, by the name of their profile."""
+    """Is notified of finished jobs, by the name of their profile."""
 
     def __init__(self, profiles: Iterable[str]) -> None:
         """`profiles`: those that are served; of others nothing is kept."""

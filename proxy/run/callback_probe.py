@@ -46,7 +46,7 @@ class Leads(Enum):
 
 
 class StandIn:
-    """Serves the callback route's address, as long as nobody else does, to be found there."""
+    """Serves the callback route's address, while nothing else does, so that the probe can find it."""
 
     def __init__(self, listener: socket.socket, settings: Settings) -> None:
         route = Route("/callback/{token}", _Here(), methods=["GET"])

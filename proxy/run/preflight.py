@@ -149,7 +149,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def no_traceback() -> Iterator[None]:
-    """Raise SettingsError for what stands against a start and is nobody's setting; a bug of ours goes on as it is."""
+    """Raise SettingsError for what prevents a start and is not a setting; a bug of ours is re-raised."""
     try:
         yield
     except BrokenPipeError:
@@ -161,7 +161,7 @@ def no_traceback() -> Iterator[None]:
 
 
 def start_trouble(exc: OSError | RuntimeError | MemoryError) -> str:
-    """Return the line for what stands against a start and is nobody's setting; nothing if it is a bug of ours."""
+    """Return the line for what prevents a start and is not a setting; nothing if it is a bug of ours."""
     match exc:
         case OSError():
             number = exc.errno or 0

@@ -28,7 +28,7 @@ _STATUS_CHARACTERS: Final = 200
 
 
 class ServiceManager:
-    """One who started this process and wants to hear of it; nobody, where `environ` names none."""
+    """The service manager that started this process; none if `environ` names none."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         name = environ.get("NOTIFY_SOCKET", "")
@@ -50,7 +50,7 @@ class ServiceManager:
             self._tasks = [loop.create_task(self._report(is_ready, status)), loop.create_task(self._beat())]
 
     def reloading(self) -> None:
-        """Say that settings are read again; the time tells systemd (`Type=notify-reload`) which signal that is for."""
+        """Notify of a reload; the time tells systemd (`Type=notify-reload`) which signal it belongs to."""
         if self._is_ready and not self._is_stopping:
             self._say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
@@ -60,7 +60,7 @@ class ServiceManager:
             self._say("READY=1")
 
     def stopping(self, within_s: float) -> None:
-        """Say that the end has begun and may take so long, lest jobs are killed that had the time to finish."""
+        """Notify that draining has begun and may take this long, so that jobs that can finish are not killed."""
         self._is_stopping = True
         self._say("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(within_s * 1e6)}")
 

@@ -27,7 +27,7 @@ _IGNORED: Final = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Signals:
-    """Tells the front end's signals to whoever acts upon them, in the event loop."""
+    """Passes the front end's signals to their handlers in the event loop."""
 
     def __init__(
         self, on_stop: Callable[[signal.Signals], None], on_reload: Callable[[], None], end: Callable[[int], NoReturn]

@@ -68,7 +68,7 @@ class Consumer:
         self.counts = message_jobs.counts
 
     def start(self, queues: Queues | None) -> None:
-        """Begin to take messages; `queues`: None if they could not be looked up yet."""
+        """Start taking messages; `queues`: None if they could not be looked up yet."""
         self._loop = asyncio.get_running_loop().create_task(self._run(queues))
 
     def stop(self) -> None:

@@ -114,7 +114,7 @@ def text_attributes(texts: Mapping[str, str]) -> dict[str, Attribute]:
 
 
 def beginning_of_job(queue_url: str, message_id: str) -> str:
-    """Return what the id of the job of a message begins with: nobody knows it who does not know the message's id."""
+    """Return the beginning of the id of a message's job: it cannot be guessed without the message's id."""
     return _key(queue_url, "Job", message_id).hex()[:BEGINNING_CHARACTERS]
 
 

@@ -144,7 +144,7 @@ class MessageJobs:
             await self._deal_with(message, until, on_begun)
 
     async def return_at_once(self, message: Message, until: float) -> None:
-        """Let others have a message that came too late to be begun here."""
+        """Give back a message that came too late to be started here."""
         async with self._told(message):
             await self._give_back(message, 0, until, reason=str(Code.SHUTTING_DOWN))
 

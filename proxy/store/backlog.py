@@ -14,7 +14,7 @@ _BYTES: Final = 64 * 1024 * 1024
 
 
 class Backlog:
-    """Records that wait to be written, in the order in which their jobs were last heard of."""
+    """Records that wait to be written, in the order in which their jobs were last updated."""
 
     def __init__(self, max_bytes: int = _BYTES) -> None:
         self._max_bytes = max_bytes
@@ -38,7 +38,7 @@ class Backlog:
         return None
 
     def find_called(self, text: str) -> Record | None:
-        """Return the newest record that people call so (`Record.is_called`)."""
+        """Return the newest record with this name (`Record.is_called`)."""
         return next((record for record in reversed(self._records.values()) if record.is_called(text)), None)
 
     def add(self, record: Record, *, keep: bool) -> None:

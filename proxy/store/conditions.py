@@ -98,7 +98,7 @@ class Sql:
 
 
 def code(dialect: Dialect) -> str:
-    """Return the code of what the client was told, in the end or at first; NULL: no failure."""
+    """Return the code of the failure that the client got, in the end or at first; NULL: no failure."""
     return f"CASE WHEN j.code IS NOT NULL THEN j.code WHEN {dialect.says_failed} THEN '{Code.JOB_FAILED}' END"
 
 

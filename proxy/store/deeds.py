@@ -98,7 +98,7 @@ class WaitingDeeds:
         return [deed for _, deed in sorted(itertools.chain(*self._of_kind.values()), key=itemgetter(0))]
 
     def clear(self) -> None:
-        """Forget them, as somebody else has them; the log tells how many were dropped before."""
+        """Forget the entries, as they are stored elsewhere; the log says how many were dropped before."""
         for of_kind in self._of_kind.values():
             of_kind.clear()
         tell_dropped(self.dropped)

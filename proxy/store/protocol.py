@@ -97,7 +97,7 @@ class JobStore(Protocol):
         ...
 
     def note(self, record: Record) -> None:
-        """Remember `record` as `put` with `keep` does, but when there is time; nobody waits for it.
+        """Store `record` as `put` with `keep` does, but in the background, when there is time.
 
         Of a job that another instance sees to, or that has ended, only what adds to the record counts: callbacks that
         came again or were refused, outputs, the reason of a failure, and that an open job is WAITING.
@@ -124,7 +124,7 @@ class JobStore(Protocol):
         ...
 
     async def by_name(self, text: str) -> Record | None:
-        """Return the newest job that people call so (`Record.is_called`), if one is remembered; for people, who wait.
+        """Return the newest remembered job with this name (`Record.is_called`); may be slow.
 
         A store that holds very many looks at the newest of them only. Raises StoreUnavailableError.
         """
@@ -133,7 +133,7 @@ class JobStore(Protocol):
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
     ) -> JobPage:
-        """Return the first `limit` jobs that are meant, after the end of an earlier page; for people, who wait.
+        """Return the first `limit` matching jobs, after the end of an earlier page; may be slow.
 
         What was put is found once its future is done; what was noted, or waits for a store to be well again, may be
         missing. Raises StoreUnavailableError.
@@ -155,7 +155,7 @@ class JobStore(Protocol):
         ...
 
     async def ended(self, job_id: str) -> Record:
-        """Return the job once its end is on record, whoever recorded it; half a second later at most.
+        """Return the job once any instance has recorded its end; at most half a second later.
 
         Waits for as long as it takes, also while the store is unavailable, and for ever if the job is not remembered:
         who has waited long enough cancels this.
@@ -174,7 +174,7 @@ class JobStore(Protocol):
         ...
 
     async def last_failures(self, limit: int) -> list[Record]:
-        """Return the jobs that ended last without a result, the newest first: what people look at after a start.
+        """Return the jobs that failed last, newest first: for the dashboard after a start.
 
         At most `limit`, of the last thousands, and none with a large body. Raises StoreUnavailableError.
         """
@@ -190,7 +190,7 @@ class JobStore(Protocol):
         ...
 
     def enter(self, deed: Deed) -> None:
-        """Keep what an operator did, as soon as that is possible; nobody waits for it, and it does not fail.
+        """Store an audit entry in the background, as soon as possible. Never fails.
 
         So many of the newest are kept (proxy/store/deeds.py). `deed.n` is not used.
         """
@@ -213,12 +213,12 @@ class Peers(Protocol):
 
     @property
     def instance(self) -> str:
-        """The id of this instance: `Record.owner` of what it sees to. A new one at each start of the process."""
+        """The id of this instance: `Record.owner` of the jobs that it owns. New at each start of the process."""
         ...
 
     @property
     def name(self) -> str:
-        """What people call this instance."""
+        """The name of this instance."""
         ...
 
     def watch(self, *, on_changed: Callable[[Record], None], on_taken_over: Callable[[Sequence[Record]], None]) -> None:

@@ -93,7 +93,7 @@ class JobQuery:
 
     @property
     def may_be_id(self) -> bool:
-        """Whether the text may be how an id begins."""
+        """Whether the text may be the beginning of an id."""
         return len(self.text) >= LEAST_CHARACTERS and self.text.isalnum() and self.text.isascii()
 
 
@@ -184,7 +184,7 @@ class Counts:
 
 
 def code_of(record: Record) -> str | None:
-    """Return the code of what the client was told, in the end or at first; None: no failure."""
+    """Return the code of the failure that the client got, in the end or at first; None: no failure."""
     if record.failure is not None:
         return str(record.failure.code)
     return str(Code.JOB_FAILED) if record.says_failed else None

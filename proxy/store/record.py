@@ -28,7 +28,7 @@ BEGINNING_CHARACTERS: Final = 16
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """One job, as far as it is known. Whoever learns more makes a new record with the same id.
+    """What is known about one job. More knowledge makes a new record with the same id.
 
     A state means what it means in the life cycle. It is recorded before the job may reach it: a record that says
     SUBMITTING belongs to a job that may have been submitted, one that says ACCEPTED to a job that was not.
@@ -114,7 +114,7 @@ class Record(Struct, frozen=True, kw_only=True):
 
     @property
     def failed(self) -> bool:
-        """Whether the client was told, in the end or at first, that there is no result."""
+        """Whether the client got a failure, in the end or at first."""
         return self.failure is not None or self.says_failed
 
     def left_s(self, now: float) -> float:
@@ -126,11 +126,11 @@ class Record(Struct, frozen=True, kw_only=True):
 
     @property
     def late(self) -> bool:
-        """Whether the result came after the client had been told that there is none."""
+        """Whether the result came after the client had been answered without one."""
         return self.callback is not None and self.failure is not None
 
     def is_called(self, text: str) -> bool:
-        """Return whether people may mean this job: by a label, the job server's id, or how its own id begins."""
+        """Return whether this name may mean this job: a label, the job server's id, or the beginning of its own id."""
         return is_called(text, self.id, self.outputs.get("id", ""), self.labels)
 
     @property

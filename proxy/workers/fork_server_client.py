@@ -40,7 +40,7 @@ _LEAVE_S: Final = 1.0
 
 
 class Listener(Protocol):
-    """Whoever wants workers."""
+    """The user of the workers."""
 
     def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
         """Take over a new worker's descriptors."""

@@ -39,7 +39,7 @@ _LOST_S: Final = 1.0
 
 
 class Wanting(Protocol):
-    """Whoever wants workers."""
+    """The user of the workers."""
 
     def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
         """Take over the descriptors of a new worker."""
@@ -84,7 +84,7 @@ class Supply:
         await self._start_fork_server(spawned)
 
     def request(self, wanted: int) -> None:
-        """See to it that `wanted` workers are on their way; no-op while on hold."""
+        """Make sure that `wanted` workers are being started; no-op while on hold."""
         missing = wanted - self._starting
         if missing > 0 and self._fork_server is not None and not self.on_hold and not self._closing:
             self._starting += missing

@@ -34,7 +34,7 @@ _HEADER_BYTES: Final = 65_536
 
 
 class JobHandler(Protocol):
-    """Whoever runs a job in this worker."""
+    """The runner of a job in this worker."""
 
     @property
     def job_id(self) -> str:

@@ -56,7 +56,7 @@ def kept_content_type(content_type: str) -> str:
 
 
 def document_of(body: bytes, content_type: str = "") -> Any:  # noqa: ANN401 - JSON is what it is
-    """Return what `body` means to an expression. JSON is taken for JSON whatever its media type says."""
+    """Return what `body` means to an expression. JSON is read as JSON whatever its media type."""
     match media_type_of(content_type):
         case "application/x-www-form-urlencoded":
             return _document_of_fields(fields_of_query(body.decode("utf-8", "replace")).items())

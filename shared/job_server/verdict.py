@@ -45,7 +45,7 @@ class Verdict:
 
 
 def job_failed(callback: bytes, error: str = "") -> Failed:
-    """Return the failure of a job of which the job server says so; the same words whoever asks, and whenever.
+    """Return the failure of a job that the job server reports as failed; always in the same words.
 
     `error` is the job server's reason, if it gave one.
     """

@@ -16,7 +16,7 @@ __all__ = ["AskJobServer"]
 
 
 class AskJobServer:
-    """`POST /jobs/<id>/ask`: ask the job server now about a job; an end that it tells of counts."""
+    """`POST /jobs/<id>/ask`: ask the job server now about a job; a final state in its answer counts."""
 
     def __init__(self, inquiry: Inquiry) -> None:
         self._inquiry = inquiry

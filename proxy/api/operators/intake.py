@@ -59,7 +59,7 @@ class IntakeView:
 
 
 class PauseIntake:
-    """`POST /intake/pause`: take no new jobs until somebody has the intake go on, or the proxy is restarted."""
+    """`POST /intake/pause`: take no new jobs until the intake is resumed, or the proxy is restarted."""
 
     def __init__(self, view: IntakeView, dispatcher: Dispatcher) -> None:
         self._view = view

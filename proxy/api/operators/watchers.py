@@ -27,7 +27,7 @@ class Watchers:
 
     @contextlib.contextmanager
     def admitted(self, peer: str) -> Iterator[asyncio.Future[None]]:
-        """Count somebody at the address `peer`, for as long as the block goes on or until the future is done."""
+        """Count a watcher at the address `peer`, until the block ends or the future is done."""
         if len(self._present) >= self._limit:
             self._make_room()
         leave: asyncio.Future[None] = asyncio.get_running_loop().create_future()

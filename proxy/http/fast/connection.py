@@ -91,7 +91,7 @@ class FastConnection(asyncio.Protocol):
         return has_unread(self._transport)
 
     async def serve(self, reader: asyncio.StreamReader) -> bool:
-        """Serve the connection to its end; or return True where it is Hypercorn's to go on, with all that came."""
+        """Serve the connection to its end; or return True if Hypercorn has to continue, with all unread bytes."""
         self._connections.open.add(self)
         handed_over = False
         try:
@@ -268,7 +268,7 @@ class FastConnection(asyncio.Protocol):
             await asyncio.shield(self._room)
 
     def abort(self) -> None:
-        """Close at once, so that what was sent cannot be taken for a whole answer."""
+        """Close at once, so that what was sent cannot be mistaken for a whole answer."""
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -115,7 +115,7 @@ class JournalFile:
         self.place.opened()
 
     def close(self) -> None:
-        """Write everything to where it belongs and let go of the file."""
+        """Write everything into the file and close it."""
         if self._keeps_mark and self.is_open:
             leave_mark(self._db, self.path, at_end=True)
         with contextlib.suppress(sqlite3.Error):
@@ -139,7 +139,7 @@ class JournalFile:
         return left == (0, 0, 0)
 
     def reopen(self) -> None:
-        """Open the file anew, as if it had never been open. Nobody else may have a connection to it.
+        """Reopen the file, as if it had never been open. There must be no other connection to it.
 
         Raises:
             OSError: that cannot be done now; the file is closed.
@@ -171,7 +171,7 @@ class JournalFile:
                 self._db.execute(put_statement(len(rows)), [value for row in rows for value in row])
 
     def probe(self) -> None:
-        """Write something that nobody reads, to see whether that is possible."""
+        """Write a dummy value, to see whether writing is possible."""
         with self._transaction():
             self._db.execute("UPDATE probe SET times = times + 1 WHERE n = 1")
 
@@ -195,7 +195,7 @@ class JournalFile:
         return record if record is not None and _is_remembered(record, finished_after) else None
 
     def search(self, text: str, below: int, finished_after: float) -> tuple[Record | None, int]:
-        """Look for the newest job that people call so (`Record.is_called`), in a part of the table.
+        """Search a part of the table for the newest job with this name (`Record.is_called`).
 
         That is where the numbers are less than `below`. Return it, or None and the `below` of the next part; 0: that
         was all. As with `find`, one that finished too early is not found.

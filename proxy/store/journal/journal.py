@@ -253,7 +253,7 @@ class Journal:
         return await done
 
     async def close(self) -> None:
-        """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not recorded then is lost, and told."""
+        """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not recorded then is lost, and logged."""
         self._order_notes(self._notes.take_all())
         self._hand_over(at_the_end=True)
         self._batches.put(None)

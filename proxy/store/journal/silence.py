@@ -15,7 +15,7 @@ _IDLE_S: Final = 0.5
 
 
 class Silence:
-    """Says whether the thread is silent. Knows no clock: whoever looks brings the time."""
+    """Says whether the thread is silent. Has no clock: the caller passes the time."""
 
     def __init__(self) -> None:
         #: Whether it was silent at the last look.

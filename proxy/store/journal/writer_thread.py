@@ -61,7 +61,7 @@ _T = TypeVar("_T")
 
 
 class WriterThread:
-    """Carries out batches of orders on a thread of its own."""
+    """Executes batches of orders on its own thread."""
 
     def __init__(
         self,

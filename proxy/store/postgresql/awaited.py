@@ -57,7 +57,7 @@ class AwaitedEnds:
                 self._waiting[job_id] = left
 
     def tell(self, record: Record) -> None:
-        """Tell whoever waits for this job that it has ended."""
+        """Wake those who wait for the end of this job."""
         for done in self._waiting.get(record.id, ()):
             settle(done, record)
 

@@ -45,7 +45,7 @@ class Times:
 
 
 class Leases:
-    """Keeps this instance's lease, and sees to what others have left."""
+    """Keeps this instance's lease, and takes over what other instances have left."""
 
     def __init__(
         self, session: Session, health: Health, *, instance: str, name: str, ttl_s: float, times: Times
@@ -75,7 +75,7 @@ class Leases:
         return time.monotonic() - self._last_beat
 
     async def begin(self, on_ended: Callable[[Record], None]) -> None:
-        """Enter this instance, and go on from there; `on_ended` is told of jobs that were ended for others.
+        """Register this instance and keep its lease; `on_ended` is called with jobs that were ended for others.
 
         Raises:
             GoneError, UnfitError: it cannot be entered.

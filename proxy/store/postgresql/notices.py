@@ -34,13 +34,13 @@ class Tell:
 
 
 async def tell_all(session: Session, tells: list[Tell]) -> None:
-    """Tell what is to be told, each once."""
+    """Send the pending notices, each once."""
     once = sorted({(tell.instance, tell.job_id) for tell in tells})
     await session.run(NOTIFY, [instance for instance, _ in once], [job_id for _, job_id in once])
 
 
 class Listener:
-    """Hears what this instance is told, for as long as there is a connection; makes it again."""
+    """Receives the notices for this instance, and reconnects when the connection is lost."""
 
     def __init__(
         self, session: Session, instance: str, *, on_notice: Callable[[str], None], on_gap: Callable[[], None]
@@ -56,7 +56,7 @@ class Listener:
         self.heard = 0
 
     async def close(self) -> None:
-        """Hear no more."""
+        """Stop receiving."""
         self._closing = True
         self._task.cancel()
         await asyncio.wait((self._task,), timeout=1.0)

@@ -116,7 +116,7 @@ class Lane(Generic[T]):
             self._ways.give_up(order, StoreUnavailableError("the proxy is ending"))
 
     def look(self, now: float, reason: str) -> None:
-        """Give up what nobody waits for any more."""
+        """Drop orders that nobody waits for any more."""
         late = [order for order in self.pending() if order.until <= now]
         if not late:
             return
@@ -184,13 +184,13 @@ class Lane(Generic[T]):
 
 
 def settle(done: asyncio.Future[Any], value: Any = None) -> None:  # noqa: ANN401 - as many types as orders
-    """Say that an order is done, unless nobody waits."""
+    """Complete an order, unless nobody waits for it."""
     if not done.done():
         done.set_result(value)
 
 
 def fail(done: asyncio.Future[Any], error: Exception) -> None:
-    """Say that an order cannot be done, unless nobody waits."""
+    """Fail an order, unless nobody waits for it."""
     if not done.done():
         done.set_exception(error)
         done.exception()  # whoever only noted something does not come back for this

@@ -148,7 +148,7 @@ class Session:
         return wire
 
     def hang_up(self) -> None:
-        """Break the connection, so that whoever waits for an answer goes on."""
+        """Break the connection, so that waiting callers continue."""
         wire = self._wire
         if wire is not None and wire.is_open:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(wire.fileno)) as line:

@@ -109,7 +109,7 @@ class PostgreSQLStore:
         self._closing = asyncio.Event()
 
     async def begin(self) -> None:
-        """Enter this instance, and begin. Raises GoneError, UnfitError."""
+        """Register this instance, and start. Raises GoneError, UnfitError."""
         self._puts: Lane[Put] = Lane(
             self._writing, self._health, carry_out=self._write, give_up=self._give_up, pace_s=self._pace_s, proves=True
         )

@@ -82,7 +82,7 @@ class Wire:
         return self._lost is None
 
     def close(self) -> None:
-        """End it; whoever waits for an answer gets an error."""
+        """Close it; waiting callers get an error."""
         self._lose(psycopg.OperationalError("the connection was closed"))
 
     async def script(self, sql: str) -> Sequence[tuple[Any, ...]]:

@@ -41,7 +41,7 @@ class GatewayUsers:
     acting: Collection[str] = field(default=())
 
     def find(self, scope: Scope) -> Operator | None:
-        """Return the operator that a gateway names; None: no gateway does. Raises RequestError if it is nobody."""
+        """Return the operator that a gateway names; None: no gateway does. Raises RequestError if the name is empty."""
         if not comes_from(scope, self.peers):
             return None
         values = headers_of(scope, self.header.encode())
@@ -105,7 +105,7 @@ class Gate:
         return not operator.key or operator in self._holders.values()
 
     def log_in(self, scope: Scope, key: str) -> tuple[Operator, str]:
-        """Begin a session for the holder of `key`; return who that is, and the session's token.
+        """Start a session for the holder of `key`; return the operator, and the session's token.
 
         Raises:
             RequestError: the key is unknown.

@@ -47,7 +47,7 @@ def routes(gate: Gate, audit: Audit) -> list[Route]:
 
 
 class LogIn:
-    """`POST /login`: begins a session for who has the admin key in the form."""
+    """`POST /login`: starts a session for the holder of the admin key in the form."""
 
     def __init__(self, gate: Gate, audit: Audit) -> None:
         self._gate = gate

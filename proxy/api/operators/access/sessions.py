@@ -46,7 +46,7 @@ class Sessions:
         return len(self._by_hash)
 
     def begin(self, key: bytes) -> str:
-        """Begin a session for the holder of the key with this hash; return its token, which is kept nowhere else."""
+        """Start a session for the holder of the key with this hash; return its token, which is not stored."""
         self._end_those(lambda one: one.expires_at <= self._clock())
         of_key = [hashed for hashed, one in self._by_hash.items() if one.key == key]
         for hashed in of_key[: max(0, len(of_key) - _OF_A_KEY + 1)]:
