@@ -22,8 +22,8 @@ is read. A callback is proof: from then on the job is WAITING and late news from
 
 What a failure tells the caller follows from the state alone (`submitted`), which is why no other code decides it.
 
-This file does no I/O, knows no clock and imports nothing of the project. Everything that logs, counts or stores a
-job's progress hangs on `advance`; the diagram in docs/architecture.md is generated from `TABLE`.
+This file does no I/O, knows no clock and imports nothing of the project. Everything that logs, counts or stores a job's
+progress depends on `advance`; the diagram in docs/architecture.md is generated from `TABLE`.
 """
 
 from __future__ import annotations

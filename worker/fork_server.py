@@ -5,15 +5,15 @@ Theory of operation
 The front end has threads and much memory, so it must not fork, and a fresh interpreter costs hundreds of milliseconds.
 This process has what a worker needs and nothing else; it is asked over a socket (`Fork`), forks (worker/process.py),
 and hands back three descriptors of each worker: its pidfd, the writing end of its inbox and the reading end of its
-outbox. It keeps no copy of them, so a worker that ends is seen as EOF, and a front end that ends is seen by the worker
-as EOF.
+outbox. It keeps no copy of them, so the front end sees the end of a worker as EOF, and a worker sees the end of the
+front end as EOF.
 
-It reaps what it forked and reports each end (`Exited`). Before it reaps a worker it kills what is left of the worker's
+It reaps what it forked and reports each exit (`Exited`). Before it reaps a worker it kills what is left of the worker's
 process group: as long as the zombie is there, the group's number cannot belong to anybody else.
 
-Its own end does not end the workers: they notice nothing. When the front end ends, the socket does, and this process
-kills every worker, also one that is stopped and could not leave by itself; where jobs are remembered, after the time
-that a worker may go on with a submission.
+Its own death does not affect the workers. When the front end dies, the socket closes, and this process kills every
+worker, even one that is stopped and could not exit by itself; with a journal, it first gives them time to finish a
+submission.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A worker's life: take a job, submit it, wait on the inbox for the callback, report; leave after the last job.
 
-A worker leaves by `os._exit`: a name look-up that hangs would hold the interpreter's ordinary exit up, and there is
-nothing to tidy that the kernel does not tidy. It leaves as soon as its inbox says that the front end is gone; where the
-next front end will know the job, it first finishes the submission it is at.
+A worker exits by `os._exit`: a hanging name look-up would block the interpreter's normal exit, and the kernel cleans up
+everything. It exits as soon as its inbox shows that the front end is gone; if the next front end will know the job, it
+first finishes a submission in progress.
 """
 
 from __future__ import annotations

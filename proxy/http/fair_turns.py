@@ -1,8 +1,8 @@
 """Turns: how much is done in one iteration of the event loop.
 
-Everything that is ready when an iteration begins runs before the loop looks at anything else. Five hundred requests
-that arrive at once would be one iteration of several hundred milliseconds, in which no deadline is checked, no callback
-is received and no worker is read. With turns they are many short iterations, in order of arrival.
+Everything that is ready when an iteration starts runs before the loop checks anything else. Five hundred requests that
+arrive at once would be one iteration of several hundred milliseconds, in which no deadline is checked, no callback is
+received and no worker is read. With turns they are many short iterations, in order of arrival.
 
 A request is one turn; a large body, to be read or sent, takes several, up to a whole iteration.
 """

@@ -1,9 +1,9 @@
 """From an admitted request to a remembered outcome: admission, the runner, the store, draining.
 
-A job belongs to the front end, not to the connection that brought it: it runs in a task of its own, so a client that
-leaves changes nothing. Whatever happens, each job gets exactly one outcome and gives its place back.
+A job belongs to the front end, not to the connection that it came from: it runs in its own task, so a client that
+disconnects changes nothing. Whatever happens, each job gets exactly one outcome and frees its place.
 
-The way of a job, from the request to the answer::
+The path of a job, from the request to the answer::
 
     api/clients/post_job        reads the request: who asks, the key, how long the client waits (preferences), the body
       jobs/reading              what was sent becomes a request for a job, as the profile says (job_server)

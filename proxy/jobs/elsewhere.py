@@ -2,18 +2,18 @@
 
 Theory of operation
 -------------------
-A job belongs to the instance that owns its record. Only that one may submit it or record how it failed: anything else
-is refused by the store (`TakenError`), whatever an instance that was paused or cut off believes. A callback and a
-cancellation may be recorded by any instance.
+A job belongs to the instance that owns its record. Only the owner may submit it or record how it failed: the store
+refuses anything else (`TakenError`), whatever an instance that was frozen or cut off assumes. Any instance may record a
+callback or a cancellation.
 
-Whoever records one of these tells the owner, and the instance at which the client waits. That is a hint, and may be
-lost. So each job in flight here is also waited for in the store, which finds what was recorded at most half a second
-later.
+The instance that records one of these notifies the owner, and the instance at which the client waits. A notice is a
+hint, and may be lost. So each job in flight here is also polled in the store, which finds what was recorded at most
+half a second later.
 
-An owner that is gone does not end its jobs. Another instance takes them over; what certainly was not submitted has
-ended by then, and all else is waited for. Nothing is submitted by an instance that has not accepted it.
+If an owner is gone, another instance takes over its jobs: those that certainly were not submitted have ended by then,
+and the others are waited for. An instance submits only jobs that it has accepted itself.
 
-An instance without others has none of this, and nothing is asked of its store.
+A single instance does none of this, and its store is not polled.
 """
 
 from __future__ import annotations

@@ -2,20 +2,19 @@
 
 Theory of operation
 -------------------
-A `Poller` follows each job whose profile has a call that tells how it ended, beside whoever runs the job. It asks
+A `Poller` follows each job whose profile has a call for its outcome, in parallel with the job's runner. It asks
 
 - `after` seconds after the submission (after a restart: sooner, but not all jobs at once), then every `every` seconds,
   give or take a fifth, and a last time a second before the deadline. A callback that is lost is found that way; after a
   lost reply the job itself is, if the call needs only names that are ours;
-- as soon as the job server has said that there is something to ask for (`notification_only`), then again after pauses
-  that grow, since what was announced may not be there yet.
+- as soon as the job server has announced an outcome (`notification_only`), then again after growing pauses, since the
+  outcome may not be available yet.
 
-There is one call at a time for a job, and none is cut off to begin another. An answer that says how the job ended is
-recorded as the callback would have been; the first that says so counts, whichever way it came. An answer that is no
-sound one says nothing.
+There is one call at a time for a job, and none is cut off to start another. An answer with a final state is recorded as
+the callback would have been; the first final state counts, whichever way it came. An invalid answer is ignored.
 
-Whoever makes the calls is behind the `Asker` seam: on this machine a worker does, so that what a job server answers is
-read where it can do no harm.
+The `Asker` seam hides who makes the calls: on this machine a worker does, so that a job server's answer is read where
+it can do no harm.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@
           reply      `submitted: no` is given back instead, with a pause that doubles; the queue's own redrive ends that
             delete
 
-A message that is not deleted is delivered again when its time is over, to this instance or another: whatever is lost on
-the way, even this process, costs no more than that. The second delivery joins the job, or gets its outcome again.
+A message that is not deleted is delivered again after its visibility timeout, to this instance or another: any failure
+on the way, even the death of this process, costs no more than that. The second delivery joins the job, or gets its
+outcome again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The interface of every store of jobs, and the additional one of a store that several instances share.
 
-A record of a store that is shared is written by conditions, each of which is one statement there. Which one it is
-follows from the record that is put, and from whether this instance sees to the job (`Record.owner`):
+A shared store writes a record under a condition; each condition is one statement. It follows from the record that is
+put, and from whether this instance owns the job (`Record.owner`):
 
 ================================  ===================================================================================
 what is put                       is excluded unless
@@ -13,8 +13,8 @@ a `failure`, `owner` is another   what the store has is open; this is a cancella
                                   the store's own state has it then, which may be ahead of the record that is put
 ================================  ===================================================================================
 
-A key is free again once its job has ended with `submitted: no` and without a callback. Each put may be carried out
-twice without harm, in case the first answer was lost: what is there already is no reason for exclusion.
+A key is free again once its job has ended with `submitted: no` and without a callback. Each put may be executed twice
+without harm, in case the first answer was lost: a record that is already stored does not exclude itself.
 """
 
 from __future__ import annotations

@@ -4,24 +4,24 @@ Theory of operation
 -------------------
 `LocalRunner.run` is the `Runner` of this machine. It waits for a worker, then for the first of four things:
 
-1. the worker says that it has heard of the callback (`Answered`), and that is on record: the outcome is what was
-   recorded. The worker is told while it is recorded, so neither waits for the other. Or the worker reports a `Failure`:
-   that is the outcome;
-2. the worker ends without either, whatever ended it: `worker-died`;
+1. the worker confirms the callback (`Answered`), and the callback is recorded: the outcome is what was recorded. The
+   worker is notified while it is recorded, so neither waits for the other. Or the worker reports a `Failure`: that is
+   the outcome;
+2. the worker exits or dies without either: `worker-died`;
 3. the deadline comes: `deadline-exceeded`;
 4. somebody cancels the job: `cancelled`.
 
 What the failure says about the job server (`submitted`) is read from the job's state at that moment, so all that the
-worker wrote before is read first (see proxy/workers/worker.py, invariant 2). Where the deadline or whoever cancels is
-first, the worker still runs, and may be about to submit the job: as long as nothing is known to have left it, it is
-killed, and `no` is said only once it has exited.
+worker wrote before is read first (see proxy/workers/worker.py, invariant 2). If the deadline or a cancellation is
+first, the worker still runs, and may be about to submit the job: unless something is known to have left it, it is
+killed, and `no` is answered only after it has exited.
 
-Where a worker ends and nothing had left it that could start the job, nobody need hear of it: another worker gets the
-job, up to `_MORE_WORKERS` times, within the deadline. A worker that contradicts itself is not believed in anything, and
-its job is not given to another.
+If a worker dies before it sent anything that could start the job, the client does not notice: another worker gets the
+job, up to `_MORE_WORKERS` times, within the deadline. A worker that contradicts itself is not trusted at all, and its
+job is not given to another.
 
 Whatever happened, the worker goes back to the pool exactly once: reusable after a success, to be stopped after anything
-else, since nobody knows what a failed job left behind in it.
+else, since a failed job may have left something behind in it.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Theory of operation
 A job takes a spare, or queues for the next available worker, in order of arrival. After every change, `_refill` tells
 the supply (proxy/workers/supply.py) how many workers are wanted: one for each queued job, plus missing spares. So a
 burst is served as fast as processes can be created, and an idle proxy asks for nothing. As long as some spares are left
-they are replaced a little later and all together: the jobs that took them need the processors themselves. While the
-supply is on hold, queued jobs are refused at once (`no-worker`).
+they are replaced a little later and all together, because the jobs that took them need the CPUs first. While the supply
+is on hold, queued jobs are refused at once (`no-worker`).
 """
 
 from __future__ import annotations

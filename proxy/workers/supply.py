@@ -3,12 +3,12 @@
 Theory of operation
 -------------------
 
-`Supply.request` says how many workers are wanted beyond those there are. The fork server is asked for what is missing,
+`Supply.request` takes the number of additional workers that are wanted. The fork server is asked for the missing ones,
 and each worker is handed over as it starts.
 
 Two things interrupt this: a fork that fails (no process ids, no memory, no descriptors), and idle workers that keep
-dying. Both put the supply on hold: whoever wants workers is told so, the log says why, and every `_RETRY_S` one single
-worker is requested; the first one that starts ends the hold.
+dying. Both put the supply on hold: its user is notified, the log says why, and every `_RETRY_S` a single worker is
+requested; the first one that starts ends the hold.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Detects whether the journal is the one that was written last, or an earlier copy that was put in its place.
 
-A copy says of a job that waits for a worker that it was not submitted, which may be long untrue. So at each start and
-at each orderly end a new mark is written into the journal and into a file beside it. Where the two differ, the journal
-is a copy, and what it does not know for certain is unknown. The mark of a start comes with the number of the journal's
-file: copies that were made since have the same mark, and are files of their own.
+In a copy, a job that waits for a worker looks as if it was not submitted, which may no longer be true. So at each start
+and each orderly shutdown a new mark is written into the journal and into a file beside it. If the two differ, the
+journal is a copy, and whatever it does not know for certain counts as unknown. The mark of a start includes the inode
+of the journal's file: later copies have the same mark, but are different files.
 
-A journal without a mark is new, or of a version that had none, or a copy of one such: nobody can tell, so what it does
-not know for certain is unknown as well. Where jobs may be missing, that they are not there says nothing: until when
-such jobs ended is noted too, as it is where jobs were forgotten for want of room.
+A journal without a mark is new, or from a version without marks, or a copy of such a journal. These cannot be told
+apart, so whatever it does not know for certain counts as unknown as well. If jobs may be missing, the absence of a job
+proves nothing: the journal also notes until when such jobs may have ended, as it does if jobs were evicted.
 """
 
 from __future__ import annotations

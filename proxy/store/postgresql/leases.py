@@ -1,8 +1,8 @@
 """Which instances are alive, by the database's clock: heartbeats, and the takeover from instances without one.
 
-A lease decides only how soon something happens, never whether it is right: whoever has lost a job cannot write it any
-more, whatever it believes. Nobody calls another dead before its own beats went through for a whole lease without a gap,
-or all would be dead after an outage of the database.
+A lease decides only how soon something happens, never whether it is correct: an instance that has lost a job cannot
+write it any more, whatever it assumes. No instance declares another dead before its own heartbeats have succeeded for a
+whole lease without a gap; otherwise all would count as dead after an outage of the database.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One connection to the database, reconnected whenever it is lost; and what an error of the server means for us.
 
 Nothing is ever cancelled at the server. A commit that waits for a synchronous standby would *succeed* if it were,
-without the standby. So a server that does not answer is hung up on, and what it was asked may still be carried out:
-each statement of this room may be carried out twice.
+without the standby. So if the server does not answer, the connection is closed, and the statement may still be
+executed: each statement of this package may be executed twice.
 """
 
 from __future__ import annotations

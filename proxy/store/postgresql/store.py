@@ -1,12 +1,12 @@
 """The store that instances share, as seen from the event loop: orders wait in lanes, and each lane has one connection.
 
-What is put and what is noted becomes rows (writes.py); look-ups are answered after what was put before. A notice of
-another instance lets this one look at a job; that the end of every job is found that somebody here waits for does not
-depend on it, as they are all looked for by one query several times a second.
+Puts and notes become rows (writes.py); a look-up sees all earlier puts. A notice from another instance makes this one
+look at a job. The ends of jobs that this instance waits for are found without notices, too: one query looks for all of
+them several times a second.
 
-If the database is away, orders are tried again for `PATIENCE_S`, callbacks for longer: their senders may not try again.
-After that, whoever waits is told, new jobs are refused, and what is to be kept goes to the backlog, until the beats of
-this instance go through again.
+If the database is unavailable, orders are retried for `PATIENCE_S`, callbacks for longer, because their senders may not
+retry. After that, waiting callers get an error, new jobs are refused, and records that must be kept go to the backlog,
+until the heartbeats of this instance succeed again.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The only way to the admin routes: authenticates, checks the role, and writes the audit entry.
 
-The role follows from the method: whoever looks sends GET, and whatever changes something is sent by another one. Pages
-and files without which nobody could log in are open.
+The role follows from the method: `GET` needs `look`, everything else `act`. Pages and files that are needed to log in
+are open.
 
-A browser sends a session's cookie, and what a gateway makes of its user, with whatever it sends: also with what another
-site's page made it send. So what acts has to come from a page of this address, unless it brings a key. OwnNames makes
-sure that this address is not a stranger's domain (DNS rebinding).
+A browser sends a session's cookie with every request, also with one that another site's page triggered, and so does a
+gateway with the header that names its user. So a request that acts has to come from a page of this address, unless it
+brings a key. OwnNames makes sure that this address is not a stranger's domain (DNS rebinding).
 """
 
 from __future__ import annotations
