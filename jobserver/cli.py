@@ -60,7 +60,7 @@ class Arguments:
     exit_with_parent: bool
     #: Stand in for the job server of this profile; empty: be the project's own.
     profile: str
-    #: Where a job server calls that is told no URL with a job.
+    #: Where to call for a job without a callback URL.
     callback_url: str
     #: Tell a program, not a person, where the server listens.
     announce: bool

@@ -52,7 +52,7 @@ _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 #: RFC 3986 does not allow these in a URL, and libraries treat them differently.
 _NOT_IN_A_URL: Final = frozenset(' "<>\\^`{|}')
 _COMMENT: Final = re.compile(r"\s#")
-#: How people and programs that look after the proxy are called.
+#: The names of operators: people and programs.
 _USER: Final = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
 #: So many at least: what is shorter can be guessed.
 _ADMIN_KEY_CHARACTERS: Final = 16

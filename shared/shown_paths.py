@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["shown_path"]
 
-#: So many letters and digits without a break are no word; a name of people's making has breaks.
+#: This many letters and digits without a break are not a word; names made by people have breaks.
 _RUN: Final = re.compile(r"[A-Za-z0-9]{16,}+")
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _MASK: Final = "..."

@@ -15,9 +15,9 @@ from typing import Final
 __all__ = ["origin", "stack"]
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-#: Frames that are told; those further out are the same in nearly every case.
+#: How many frames are reported; those further out are nearly always the same.
 _FRAMES: Final = 8
-#: Exceptions that are told of those that led to one.
+#: How many causes of an exception are reported.
 _CHAIN: Final = 4
 
 

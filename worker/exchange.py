@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Exchange", "Refusal"]
 
 CheckStatus = Callable[[int, Mapping[str, str]], "Refusal | None"]
-#: A reason that a job server gives for a refusal: so much is read of it, and waited for.
+#: A job server's reason for a refusal: how much of it is read, and for how long.
 _REASON_BYTES: Final = 4_096
 _REASON_S: Final = 1.0
 

@@ -17,7 +17,7 @@ __all__ = ["SMALL_BYTES", "Turns", "turns"]
 
 #: Turns in one iteration; each is a few tenths of a millisecond of work.
 _PER_ROUND: Final = 8
-#: The size of a body that needs no turn of its own; a larger one takes a turn for each such part.
+#: The size of a body that needs no separate turn; a larger one takes a turn for each part of this size.
 SMALL_BYTES: Final = 65_536
 
 

@@ -229,7 +229,7 @@ class Dispatcher:
         """Take over jobs whose instance is gone. The store has ended those that certainly were not submitted."""
         for record in records:
             job = self._in_flight.by_id(record.id)
-            if job is not None:  # it was begun here, and taken over from here before
+            if job is not None:  # it was started here, and had been taken over from here
                 job.hear(record)
             elif record.state is not State.FINISHED:
                 self._start(adopt(self._store, record), self._left_open)

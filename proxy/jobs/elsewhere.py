@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Elsewhere"]
 
-#: How long after its deadline the end of a job is waited for: its owner may have to be found dead before.
+#: How long to wait for the end of a job after its deadline: its owner may have to be declared dead first.
 _GRACE_S: Final = 5.0
-#: How long what is on record is waited for after the deadline, by a client that waits here.
+#: How long a client that waits here waits after the deadline for the recorded outcome.
 _PATIENCE_S: Final = 0.5
 
 
@@ -61,7 +61,7 @@ class Elsewhere:
         self._store = store
         self._delivery = delivery
         self._poller = poller
-        #: The id of this instance, and what people call it; empty where there can be no others.
+        #: The id and the name of this instance; empty if there can be no others.
         self.instance = peers.instance if peers is not None else ""
         self.name = peers.name if peers is not None else ""
         #: Callbacks of jobs that are here, which another instance has recorded.

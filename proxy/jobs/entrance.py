@@ -36,7 +36,7 @@ class JobRequest(Struct, frozen=True, kw_only=True):
     key: bytes | None = None
     #: What the job's id is to begin with (`Record.beginning`), so that the job can be found by it; empty: anything.
     beginning: str = ""
-    #: What people recognise it by: names and values that may be shown.
+    #: Its labels: names and values that may be shown.
     labels: Mapping[str, str] = field(default_factory=dict)
     #: W3C trace context; empty if none.
     traceparent: str = ""

@@ -57,7 +57,7 @@ _REASON_S: Final = 2.0
 _OUTCOMES: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.PROGRESS, "cancelled", "unavailable"})
 #: How long a person waits for the job server's answer.
 _NOW_S: Final = 10.0
-#: How long the job server is told to end a job that nobody waits for any more.
+#: How long a cancel call for a job that nobody waits for any more is retried.
 _CANCEL_S: Final = 10.0
 
 

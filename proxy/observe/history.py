@@ -44,7 +44,7 @@ class PastJob(Struct, frozen=True, eq=False, kw_only=True):
     outcome: str
     submitted: str
     detail: str
-    #: Unix time, for people.
+    #: Unix time, for display.
     finished_at: float
     #: When it was accepted, in monotonic seconds, and every event after that.
     accepted: float
@@ -52,7 +52,7 @@ class PastJob(Struct, frozen=True, eq=False, kw_only=True):
     #: The duration of each phase, and of the whole, in seconds.
     phases: dict[str, float]
     total_s: float
-    #: What people recognise it by, and what the job server calls it.
+    #: Its labels, and the job server's id for it.
     labels: Mapping[str, str]
     remote_id: str
     #: Whose protocol its job server speaks, the state that it named last, and how often it said anything.

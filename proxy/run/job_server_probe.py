@@ -57,7 +57,7 @@ async def path_trouble(url: str, timeout_s: float, cafile: str = "") -> str:
     """Ask what there is at `url` (OPTIONS, which submits nothing); return what speaks against it, or nothing."""
     try:
         answer = await probe("OPTIONS", url, timeout_s, trusting(cafile) if url.startswith("https:") else None)
-    except ssl.SSLError as exc:  # with TLS 1.3, what a server refuses is told after the handshake
+    except ssl.SSLError as exc:  # with TLS 1.3, a refusal arrives after the handshake
         return f"ends each connection: {tls_trouble(exc)}"
     except OSError:
         return ""  # it may well take nothing but submissions

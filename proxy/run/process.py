@@ -174,7 +174,7 @@ class FrontEnd:
         self._stopping.set()
 
     def _on_drain(self, app: App) -> None:
-        app.ready.leaving = True  # now, so that the answer to whoever asked for it says so
+        app.ready.leaving = True  # now, so that the answer to the request for it says so
         self._on_stop(signal.SIGTERM)
 
     def _on_reload(self) -> None:

@@ -58,7 +58,7 @@ class App:
     callbacks: ASGIApp
     #: For `ADMIN_PORT`.
     admin: ASGIApp
-    #: What hears of requests that neither of them gets to see.
+    #: Notified of requests that reach neither of them.
     refused: OnRefused
     dispatcher: Dispatcher
     in_flight: InFlight

@@ -78,7 +78,7 @@ class Batches(Generic[T]):
         errors: Sequence[Exception | None]
         try:
             errors = await self._do([item for item, _ in batch])
-        except Exception as exc:  # noqa: BLE001 - whoever waits is to hear of it, whatever it is
+        except Exception as exc:  # noqa: BLE001 - waiting callers must get any error
             errors = [exc] * len(batch)
         for (_, done), error in zip(batch, errors, strict=True):
             if done.done():  # nobody waits any more

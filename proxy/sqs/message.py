@@ -73,7 +73,7 @@ class Message:
             raise RequestError(
                 Code.INVALID_REQUEST,
                 f"the attribute `{_KEY}` has more than {_MAX_KEY_CHARACTERS} characters",
-                fate_known=True,  # no job can have been begun under what is not a key
+                fate_known=True,  # no job can have been started with an invalid key
             )
         if own:
             return _key(queue_url, _KEY, own)

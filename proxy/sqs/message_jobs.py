@@ -63,7 +63,7 @@ _PAUSES_S: Final = (0.2, 5.0)
 _DELETE_GATHER_S: Final = 0.5
 #: Nothing to somebody who waits for a message, and enough for most of what ends at about the same time.
 _SEND_GATHER_S: Final = 0.02
-#: So many messages whose jobs others had begun are found again: the newest.
+#: How many messages whose jobs other messages had started are found again: the newest.
 _MAX_JOINED: Final = 10_000
 
 
@@ -101,7 +101,7 @@ class MessageJobs:
         self._senders: dict[str, Batches[Outgoing]] = {}
         self._deletions: Batches[str] | None = None
         self._pauses: Batches[tuple[str, int]] | None = None
-        #: The keys of jobs that other messages have begun, by the id of the message.
+        #: The keys of jobs that other messages have started, by the id of the message.
         self._joined: dict[str, bytes] = {}
         self.counts = Counts()
 

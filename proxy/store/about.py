@@ -12,11 +12,11 @@ class Instance:
     """One of those that share a store."""
 
     id: str
-    #: What people call it.
+    #: Its name.
     name: str
     #: Unix seconds.
     started_at: float
-    #: How long ago it was heard of.
+    #: The age of its last heartbeat.
     beat_s: float
     #: Whether it is this one.
     self: bool

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backlog"]
 
-#: How much is kept. Beyond it the oldest go, and their number is told.
+#: How much is kept. Beyond it the oldest are dropped, and their number is reported.
 _BYTES: Final = 64 * 1024 * 1024
 
 

@@ -64,7 +64,7 @@ class Dialect:
     whole: Callable[[str], str]
     #: LIKE, whatever the case of letters.
     like: str
-    #: All that people read: as JSON, and as it is.
+    #: All readable texts: as JSON, and plain.
     said_as_json: tuple[str, ...]
     said: tuple[str, ...]
     #: What the job server said of a failure, or we do.

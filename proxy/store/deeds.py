@@ -37,7 +37,7 @@ class Deed(msgspec.Struct, frozen=True, kw_only=True):
     via: str = ""
     #: The address that it came from.
     peer: str = ""
-    #: What people call the instance at which it was done, where there are several.
+    #: The name of the instance at which it was done, if there are several.
     instance: str = ""
     #: The id of the job that it was done to; empty: to none.
     of: str = ""

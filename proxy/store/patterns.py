@@ -35,7 +35,7 @@ __all__ = ["EDGES_MS", "FailureGroup", "Grid", "Patterns", "patterns"]
 _Count = Callable[[Dialect, JobQuery, Source, Part, "Patterns"], Question[None]]
 #: Where one class of durations ends and the next begins; the last has no end.
 EDGES_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
-#: So many groups of failures are told apart.
+#: How many groups of failures are distinguished.
 _GROUPS: Final = 1_000
 _MAX_WORDS: Final = 200
 #: What differs between failures that are alike: numbers, and ids.

@@ -38,7 +38,7 @@ __all__ = [
 
 #: Of `worker_end` and `cancelled_by`: whatever it is, if there is one.
 ANY: Final = "any"
-#: Of each facet so many values are told.
+#: How many values of each facet are returned.
 _VALUES: Final = 50
 
 
@@ -67,12 +67,12 @@ class JobQuery:
     #: Hashes of idempotency keys.
     keys: frozenset[bytes] = frozenset()
     profiles: frozenset[str] = frozenset()
-    #: Names, or ids of the one that sees to the job.
+    #: Names or ids of the instance that owns the job.
     instances: frozenset[str] = frozenset()
     #: A value, or `ANY`.
     worker_end: str = ""
     cancelled_by: str = ""
-    #: How an id begins, or a part of what people read of a job.
+    #: The beginning of an id, or a part of a job's texts.
     text: str = ""
 
     @property

@@ -60,7 +60,7 @@ class Record(Struct, frozen=True, kw_only=True):
     #: The job server's profile, and what later calls about the job need: what its reply named, and the client's path.
     profile: str = ""
     outputs: Mapping[str, str] = field(default_factory=dict)
-    #: What people recognise the job by: names and values that may be shown.
+    #: The job's labels: names and values that may be shown.
     labels: Mapping[str, str] = field(default_factory=dict)
     #: How many callbacks were refused, and why the last one was.
     refused: int = 0
@@ -73,7 +73,7 @@ class Record(Struct, frozen=True, kw_only=True):
     #: start of its process, so what an earlier one of the same name wrote is not its own.
     owner: str = ""
     origin: str = ""
-    #: What people call the instance that accepted the job; empty where there is one only.
+    #: The name of the instance that accepted the job; empty if there is only one.
     instance: str = ""
     #: How the last worker ended that the job lost, such as `SIGKILL`, and who cancelled the job; empty: none, nobody.
     worker_end: str = ""

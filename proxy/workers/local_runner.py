@@ -49,11 +49,11 @@ __all__ = ["LocalRunner"]
 
 #: A job that has lost so many workers and one more is likely to be the reason.
 _MORE_WORKERS: Final = 2
-#: How long a worker that was killed is waited for, before the fate of its job is called unknown.
+#: How long to wait for the exit of a killed worker before the fate of its job counts as unknown.
 _EXIT_S: Final = 0.5
 #: So many workers make calls about jobs that have none, at the same time.
 _BORROWED: Final = 4
-#: How long after its deadline the answer to a call is waited for.
+#: How long to wait for the answer to a call after its deadline.
 _ANSWER_S: Final = 1.0
 
 
@@ -285,7 +285,7 @@ class _Watch:
         self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         #: Whether the worker said what cannot be.
         self.contradicted = False
-        #: Whether the worker has heard of the callback; the job ends when that is also on record.
+        #: Whether the worker has confirmed the callback; the job ends when the callback is also recorded.
         self._has_answered = False
         self._job = job
         self._worker = worker

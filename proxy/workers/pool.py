@@ -38,7 +38,7 @@ __all__ = ["Pool"]
 _LATER_S: Final = 0.25
 _SOON: Final = 8
 #: A worker beyond the spares, left over from a burst of reused ones, goes when it has had no job for this long; one
-#: that never had a job, as whoever wanted it was refused in the meantime, much sooner.
+#: that never had a job, because its job was refused in the meantime, much sooner.
 _SURPLUS_S: Final = 10.0
 _UNUSED_S: Final = 1.0
 

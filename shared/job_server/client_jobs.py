@@ -36,7 +36,7 @@ class ClientJob(Struct, frozen=True, kw_only=True):
     content_type: str = ""
     #: Whether the client asks not to be kept waiting.
     respond_async: bool
-    #: What people recognise it by.
+    #: Its labels.
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -102,7 +102,7 @@ def inflate(body: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
     except (zlib.error, EOFError):
         if is_declared:
             raise RequestError(Code.INVALID_REQUEST, "the body is damaged, or incomplete: it is not gzip") from None
-        return body  # it only looked like it; whoever reads it finds nothing
+        return body  # it only looked like it; its reader finds nothing
 
 
 def inflate_beginning(body: bytes, coding: str, max_bytes: int) -> bytes:

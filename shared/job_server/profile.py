@@ -35,7 +35,7 @@ class Server:
     headers: dict[str, str] = field(default_factory=dict)
     #: Whether a worker that is used again keeps its connection between jobs.
     keep_alive: bool = True
-    #: Where people see a job there: a URL for the operators' pages.
+    #: The job server's page of a job: a URL for the operators' pages.
     page: str = ""
 
 

@@ -1,4 +1,4 @@
-"""C1 to C5 and C7: callbacks that are early, late, many, forged or too large, and one that nobody can take."""
+"""C1 to C5 and C7: callbacks that are early, late, many, forged or too large, and one for a stopped worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database that is away for a moment: instances wait for it, and nobody else has to know.
+"""A database that is briefly unavailable: instances wait for it, and clients notice nothing.
 
 For how long they wait is a promise of its own (`tests/integration/store/test_database_away.py`). Here they have more
 patience than a busy machine needs to start a database.

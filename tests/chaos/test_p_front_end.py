@@ -1,4 +1,4 @@
-"""P1 to P3: the front end itself is told to go, is killed, is stopped."""
+"""P1 to P3: the front end itself gets SIGTERM, is killed, is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S1 to S3: job servers that answer questions badly, that cannot be told to cancel, and that say too much."""
+"""S1 to S3: job servers that answer status calls badly, fail to cancel, or send too much progress."""
 
 from __future__ import annotations
 

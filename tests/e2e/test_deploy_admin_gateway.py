@@ -1,4 +1,4 @@
-"""deploy/nginx-admin.conf before the admin address: TLS, a path prefix, and who the operator is."""
+"""deploy/nginx-admin.conf in front of the admin address: TLS, a path prefix, and who the operator is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""deploy/nginx.conf and deploy/haproxy.cfg before a real proxy, by the real programs, over TLS."""
+"""deploy/nginx.conf and deploy/haproxy.cfg in front of a real proxy, with the real programs, over TLS."""
 
 from __future__ import annotations
 

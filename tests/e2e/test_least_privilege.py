@@ -1,4 +1,4 @@
-"""No process has what it does not need, and nobody is shown what lets him answer for the job server."""
+"""No process has what it does not need, and callback URLs are shown to nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that nobody asked for."""
+"""Jobs for tests, without a client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PgBouncer before a database."""
+"""PgBouncer in front of a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A queue service that a test steers: what it delivers is stated, what it is told is noted."""
+"""A queue service that a test controls: its deliveries are given, and calls are recorded."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _LEAST: Final = 2**31
 _MEMORY_WORDS: Final = 2**57 // 4
 #: Objects that are followed together: a call for each takes longer, and all at once more memory.
 _AT_ONCE: Final = 200
-#: Strings, and what runs or may run again, and so refers to what will be let go.
+#: Strings, and what runs or may run again, and so refers to objects that will be freed.
 _NOT: Final = (str, types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
 
 

@@ -39,7 +39,7 @@ def key_of(scope: Scope, holder: bytes) -> bytes | None:
         raise RequestError(
             Code.INVALID_REQUEST,
             f'the `Idempotency-Key` is not a string in quotes, like "8e03978e", of 1 to {_MAX_CHARACTERS} characters',
-            fate_known=True,  # no job can have been begun under what is not a key
+            fate_known=True,  # no job can have been started with an invalid key
         )
     return hash_of_key(holder, key)
 

@@ -93,7 +93,7 @@ class Drain:
     def __init__(self, view: IntakeView) -> None:
         #: What there is to see of the intake.
         self.view = view
-        #: What begins it; to be set by whoever can end the process.
+        #: Starts the drain; set by the code that can stop the process.
         self.begin: Callable[[], None] = lambda: None
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:

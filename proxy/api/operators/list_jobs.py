@@ -66,7 +66,7 @@ class ListJobs:
 
     async def _send_lines(self, scope: Scope, send: Send, asked: Asked) -> None:
         lines = self._lines(asked)
-        first = await anext(lines)  # what cannot be read is told before the answer begins
+        first = await anext(lines)  # errors are reported before the answer starts
         headers = [(b"content-type", _LINES.encode()), NO_STORE]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if scope["method"] != "HEAD":

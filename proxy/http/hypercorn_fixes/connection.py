@@ -137,7 +137,7 @@ class HypercornConnection(TCPServer):
         transport = self.writer.transport
         halves = transport.can_write_eof()  # TLS has none
         if self._http.failed:
-            transport.abort()  # so that what was sent cannot be taken for a whole answer
+            transport.abort()  # so that what was sent cannot be mistaken for a whole answer
         elif self._ended or self.config.connections.stopping or not (halves or self._http.unread):
             transport.close()
         elif halves and not transport.is_closing():

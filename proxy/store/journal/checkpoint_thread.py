@@ -29,7 +29,7 @@ __all__ = ["Checkpointer"]
 #: After about so much has been written, counting a page for each record.
 _DUE_BYTES: Final = 4 * 1024 * 1024
 _RECORD_BYTES: Final = 4096
-#: How often the second step is tried: it gives way to whoever reads the file.
+#: How often the second step is tried: it yields to readers of the file.
 _TRIES: Final = 20
 _AGAIN_S: Final = 0.002
 _VERSION: Final = "PRAGMA data_version"

@@ -278,7 +278,7 @@ class Journal:
     def _begin_asking(self) -> None:
         if self._silence.now:
             raise StoreUnavailableError(self.trouble)
-        self._order_notes(self._notes.take_all())  # whoever asks finds what was noted before
+        self._order_notes(self._notes.take_all())  # a look-up must find earlier notes
 
     def _order_notes(self, notes: Iterable[Record]) -> None:
         for record in notes:
@@ -381,4 +381,4 @@ class Journal:
 def _fail(done: asyncio.Future[Any], reason: str) -> None:
     if not done.done():
         done.set_exception(StoreUnavailableError(reason))
-        done.exception()  # whoever only noted something does not come back for this
+        done.exception()  # a note has no caller that would retrieve this

@@ -51,7 +51,7 @@ def row_of(record: Record) -> tuple[Any, ...]:
         record.profile,
         record.sent,
         str(record.state),
-        str(record.submitted),  # never read back; for people and programs that look into the file
+        str(record.submitted),  # never read back; for people and programs that read the file directly
         record.finished_at,
         str(failure.code) if failure else None,
         storable(failure.detail) if failure else None,

@@ -45,7 +45,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_by_key ON jobs (key) WHERE key IS NOT NULL;
 CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 """
-#: For whoever asks about many jobs (proxy/store/search.py): those that failed, and those that are open. A job that does
+#: For queries about many jobs (proxy/store/search.py): those that failed, and those that are open. A job that does
 #: not fail costs the first nothing; the second is never larger than the open jobs are many.
 _FOR_QUESTIONS: Final = """
 CREATE INDEX jobs_failed ON jobs (finished_at) WHERE code IS NOT NULL OR says_failed;

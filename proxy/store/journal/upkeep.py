@@ -36,7 +36,7 @@ _EVERY_S: Final = 1.0
 _LEAST_EVERY_S: Final = 0.1
 #: So many jobs are deleted by one transaction: one of 1 MiB takes 7 ms.
 _ROWS: Final = 4
-#: And after so long it is the turn of whoever waits.
+#: And after this long, waiting orders have their turn.
 _SLICE_S: Final = 0.02
 #: On a full disk, where nobody waits.
 _MUCH_S: Final = 0.15
@@ -51,7 +51,7 @@ _DUE_SHARE: Final = 16
 _SPARE_SHARE: Final = 64
 #: A log of this size is worth a line. Usually it has 10 MiB at most.
 _LONG_LOG_BYTES: Final = 64 * _MIB
-#: How often the log is told how many jobs were forgotten early.
+#: How often the number of jobs that were forgotten early is logged.
 _TELL_S: Final = 60.0
 
 
@@ -136,7 +136,7 @@ class Upkeep:
         self._check_log()
         if self._full or not self._reserve.held:
             self._forget_for_room()
-            if self._room_bytes() >= 0:  # or it would be taken in vain
+            if self._room_bytes() >= 0:  # or taking it would be useless
                 self.checkpointer.make(truncate=True)
             self._take_reserve()
             if self._room_bytes() < self._reserve.size_bytes:

@@ -19,7 +19,7 @@ __all__ = ["AuditTable"]
 
 #: So many wait for it at most, of either kind; beyond that, the log alone has them.
 _WAITING: Final = {False: 10_000, True: 2_000}
-#: How long whoever asks waits for what was entered before.
+#: How long a query waits for earlier entries to be written.
 _FLUSH_S: Final = 1.0
 _COLUMNS: Final = ("what", "who", "via", "peer", "instance", "of", "outcome", "detail")
 _NAMES: Final = ", ".join(f'"{name}"' for name in _COLUMNS)
@@ -48,7 +48,7 @@ _NO_ROW: Final = 2**63 - 1
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class _Entry:
     deed: Deed
-    #: A database that is away is waited for, as nobody else waits.
+    #: An unavailable database is waited for, because no caller waits.
     until: float = math.inf
     size_bytes: int = 500
 

@@ -9,7 +9,7 @@ from typing import Final
 
 __all__ = ["finish", "pause"]
 
-#: An answer of the server, or that there is none, is waited for for so long.
+#: How long to wait for an answer of the server.
 _ANSWER_S: Final = 2.5
 
 

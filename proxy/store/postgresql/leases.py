@@ -63,7 +63,7 @@ class Leases:
         #: Since when beats have gone through without a gap, and when the last one did; by the monotonic clock.
         self._healthy_since: float | None = None
         self._last_beat = time.monotonic()
-        #: Instances with a lease; the age of the oldest beat among those that have one or should see to a job.
+        #: Instances with a lease; the age of the oldest heartbeat among those that have one or own an open job.
         self.instances = 0
         self.slowest_s = 0.0
         #: Jobs taken over, ended because nobody did, forgotten.

@@ -21,7 +21,7 @@ __all__ = ["OLDEST_SERVER", "Found", "open_store", "probe", "reading_session", "
 #: The oldest that its makers still maintained when this was written is 14; nothing newer than 13 is used.
 OLDEST_SERVER: Final = 13
 #: Added to what the URL says, unless it says otherwise. A host that does not answer is given up after the first; an
-#: established connection after the others, though the server may be asked in vain for less long (session.py).
+#: established connection after the others, though session.py may give up on the server earlier.
 _DEFAULTS: Final = {
     "connect_timeout": "2",
     "target_session_attrs": "read-write",

@@ -193,4 +193,4 @@ def fail(done: asyncio.Future[Any], error: Exception) -> None:
     """Fail an order, unless nobody waits for it."""
     if not done.done():
         done.set_exception(error)
-        done.exception()  # whoever only noted something does not come back for this
+        done.exception()  # a note has no caller that would retrieve this

@@ -17,7 +17,7 @@ __all__ = ["LOCK", "VERSION", "prepare"]
 #: What this version of the proxy knows. An upgrade adds one; `_OLDEST_WRITER` follows where old ones would do harm.
 VERSION: Final = 2
 _OLDEST_WRITER: Final = 1
-#: "jobs" in ASCII: the advisory lock of whoever makes or changes the tables.
+#: "jobs" in ASCII: the advisory lock for creating or changing the tables.
 LOCK: Final = 0x6A6F6273
 _DDL: Final = """
 CREATE TABLE IF NOT EXISTS proxy_meta (
@@ -90,7 +90,7 @@ CREATE TABLE IF NOT EXISTS proxy_audit (
 );
 CREATE INDEX IF NOT EXISTS proxy_audit_by_kind ON proxy_audit (is_coming, n);
 """
-#: How a job came to its end, and an index for whoever asks about those that failed (proxy/store/search.py).
+#: How a job came to its end, and an index for queries about those that failed (proxy/store/search.py).
 _FROM_1: Final = """
 ALTER TABLE proxy_jobs
     ADD COLUMN IF NOT EXISTS instance text NOT NULL DEFAULT '',

@@ -23,7 +23,7 @@ from proxy.store.postgresql.wire import Statement, Wire
 
 __all__ = ["ANSWER_S", "GoneError", "Session", "UnfitError", "reason_of"]
 
-#: A server that has not answered for so long is hung up on; this much longer for each megabyte that it is sent.
+#: After this long without an answer the connection is closed; this much later for each megabyte that was sent.
 ANSWER_S: Final = 2.0
 _PER_MEGABYTE_S: Final = 0.2
 _CONFIRM_S: Final = 0.1

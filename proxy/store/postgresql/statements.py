@@ -82,7 +82,7 @@ _ADDS: Final = """
 """
 #: A callback came after the end, and proves that the job was submitted.
 _PROVES: Final = ":failure_submitted = 'yes' AND failure_submitted IS NOT NULL"
-#: An open job goes on, and never back: by their letters, its states stand in the order in which it has them.
+#: An open job moves forward, never back: its states are in alphabetical order.
 _GOES_ON: Final = f"""
 UPDATE proxy_jobs SET
     state = CASE WHEN finished_at IS NULL THEN greatest(state, :open_state) ELSE state END,

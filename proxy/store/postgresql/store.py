@@ -56,7 +56,7 @@ _PER_MEGABYTE_S: Final = 0.5
 #: The least time between the start of two batches: this much for each open job but one, up to the second figure.
 _PACE_S: Final = 0.00025
 _LONGEST_PACE_S: Final = 0.002
-#: How often it is seen to whether somebody has waited long enough.
+#: How often to check whether a caller has waited long enough.
 _LOOK_S: Final = 0.25
 _CLOSE_S: Final = 2.0
 #: So many open jobs, and so many finished ones, are looked at for a name: it takes less than an answer may.

@@ -135,7 +135,7 @@ class Wire:
             result = await self._next()
             if result is None:
                 exc = psycopg.InternalError("the server's answers do not fit what it was asked")
-                self._lose(exc)  # whatever comes next would be taken for the answer to something else
+                self._lose(exc)  # the next answer would be mistaken for that of another statement
                 raise exc
             if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
                 failure = failure or _error_of(result)

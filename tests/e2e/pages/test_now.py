@@ -1,4 +1,4 @@
-"""What happens now, in a real browser, before a real proxy."""
+"""The live page, in a real browser, with a real proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own does what it is told, and leaves nothing behind."""
+"""The private PostgreSQL starts, stops and pauses, and leaves nothing behind."""
 
 from __future__ import annotations
 

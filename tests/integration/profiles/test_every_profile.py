@@ -1,4 +1,4 @@
-"""Every shipped profile through the real proxy, before a stand-in for its job server: the promises hold for each."""
+"""Every shipped profile with the real proxy and a stand-in for its job server: the promises hold for each."""
 
 from __future__ import annotations
 

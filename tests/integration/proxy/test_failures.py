@@ -1,4 +1,4 @@
-"""Every way in which the job server or the worker lets a job down, and what the client is told of it."""
+"""Every way in which the job server or the worker can fail a job, and the answer that the client gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client can send that is no job, and what it is told."""
+"""Invalid requests, and their answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a message, at a stand-in for Amazon SQS that is a process of its own."""
+"""The handling of messages, with a stand-in for Amazon SQS in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The certificate: what is wrong with it is told at the start, in words."""
+"""The certificate: errors in it are reported at start, with the reason."""
 
 from __future__ import annotations
 

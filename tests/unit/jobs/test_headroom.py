@@ -1,4 +1,4 @@
-"""Room for another worker, as told from made-up /proc and cgroup trees."""
+"""Capacity for another worker, read from made-up /proc and cgroup trees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One key, one job: joins, replays, and when a job is begun anew."""
+"""One key, one job: joins, replays, and when a new job is started."""
 
 from __future__ import annotations
 

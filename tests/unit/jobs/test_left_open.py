@@ -1,4 +1,4 @@
-"""Jobs that an earlier front end left open: who goes on with them, and how they end."""
+"""Jobs that an earlier front end left open: who continues them, and how they end."""
 
 from __future__ import annotations
 

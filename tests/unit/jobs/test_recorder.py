@@ -1,4 +1,4 @@
-"""What the store is told of one job, and what happens when the store does not do its part."""
+"""What is recorded of one job, and what happens if the store fails."""
 
 from __future__ import annotations
 

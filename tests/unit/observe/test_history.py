@@ -1,4 +1,4 @@
-"""What the dashboard is told of a job, in flight and finished."""
+"""The dashboard's data about a job, in flight and finished."""
 
 from __future__ import annotations
 

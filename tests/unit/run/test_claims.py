@@ -1,4 +1,4 @@
-"""What is taken already is told at once, all of it."""
+"""Everything that is already in use is reported together."""
 
 from __future__ import annotations
 

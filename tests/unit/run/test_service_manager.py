@@ -1,4 +1,4 @@
-"""What the service manager is told, at which moment; and that it cannot hold up anything."""
+"""Which notifications the service manager gets, and when; and that it cannot block anything."""
 
 from __future__ import annotations
 

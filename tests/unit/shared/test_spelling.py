@@ -1,4 +1,4 @@
-"""Which known name a misspelt one is taken for, and how few names are looked at letter by letter."""
+"""Which known name a misspelt one probably means, and how few names are compared letter by letter."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ __all__ = ["Attempts"]
 #: So many wrong keys at once, and then one each so many seconds.
 _AT_ONCE: Final = 10
 _EVERY_S: Final = 6.0
-#: Addresses that are remembered; the one that was last heard of the longest ago is forgotten.
+#: How many addresses are remembered; the least recently seen one is forgotten first.
 _ADDRESSES: Final = 4_096
 #: Of an IPv6 address: everybody has a network of this size.
 _IPV6_PREFIX: Final = 64

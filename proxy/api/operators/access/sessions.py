@@ -18,7 +18,7 @@ __all__ = ["LASTS_S", "Session", "Sessions"]
 
 #: A working day, so that nobody is logged out in the middle of one.
 LASTS_S: Final = 12 * 3600.0
-#: Sessions of one key; with the next one, the oldest ends. So whoever has a key throws nobody else out.
+#: Sessions of one key; with the next one, the oldest ends. So the holder of one key cannot end the sessions of others.
 _OF_A_KEY: Final = 32
 
 
@@ -26,7 +26,7 @@ _OF_A_KEY: Final = 32
 class Session:
     """One session."""
 
-    #: The hash of the key that it was begun with.
+    #: The hash of the key that it was started with.
     key: bytes
     #: Unix seconds.
     expires_at: float
@@ -62,7 +62,7 @@ class Sessions:
 
     def find(self, token: str) -> Session | None:
         """Return the session with this token, unless it is over."""
-        # By its hash: what is compared tells whoever measures it nothing about a token.
+        # By its hash: the timing of the comparison reveals nothing about a token.
         session = self._by_hash.get(bearer.hash_of(token))
         return session if session is not None and session.expires_at > self._clock() else None
 

@@ -1,4 +1,4 @@
-"""Opening the journal: what will not do is told in one line, and left as it is."""
+"""Opening the journal: an unusable file is reported in one line, and left as it is."""
 
 from __future__ import annotations
 

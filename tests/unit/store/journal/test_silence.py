@@ -1,4 +1,4 @@
-"""A disk that hangs: whoever waits is told, nothing is lost, and what was told stays true."""
+"""A disk that hangs: waiting callers get an error, nothing is lost, and answers stay true."""
 
 from __future__ import annotations
 
