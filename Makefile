@@ -25,8 +25,8 @@ SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
-	@echo '  ARGS="..."           is handed on, e.g. make test ARGS="-k callback"'
-	@echo '  PYTHON=python3.13    uses another interpreter, in an environment of its own beside the first'
+	@echo '  ARGS="..."           is passed on, e.g. make test ARGS="-k callback"'
+	@echo '  PYTHON=python3.13    uses another interpreter, in a separate virtual environment'
 
 # The virtual environment. A stamp is as old as the last installation, so that new pins are installed by themselves. One
 # that was left half made, as by Debian's python3 without python3-venv, has no pip; it is made again, as is one whose
@@ -89,7 +89,7 @@ chaos: $(VENV)/.dev-stamp ## tests that break things
 e2e: $(VENV)/.dev-stamp ## tests that start the proxy as a user does
 	@$(PYTEST) tests/e2e $(ARGS)
 
-pages: $(VENV)/.dev-stamp ## the operators' pages before a million jobs, and their pictures in docs/
+pages: $(VENV)/.dev-stamp ## test the operators' pages with a million jobs, and take the screenshots in docs/
 	@PAGES_JOBS=1000000 PAGES_PICTURES=60 $(PY) -m pytest tests/e2e/pages $(ARGS)
 
 soak: $(VENV)/.dev-stamp ## the seeded kill loop for SECONDS=600

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure this proxy beside others, on one job server, in one run.",
-        epilog="The whole run takes some ten minutes and writes docs/performance.md. Every run writes"
+        epilog="The whole run takes about ten minutes and writes docs/performance.md. Every run writes"
         " build/bench/results.json; what the programs say on stderr is in build/bench/*.log.",
     )
     parser.add_argument("--quick", action="store_true", help="less of everything: under a minute, nothing written")

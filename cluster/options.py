@@ -9,10 +9,10 @@ from dataclasses import dataclass
 __all__ = ["Options", "parse"]
 
 _ABOUT = """\
-Several instances of the proxy on one PostgreSQL, behind one nginx, with one job server: on this machine, for trying.
+Several instances of the proxy on one PostgreSQL, behind one nginx, with one job server, on this machine, to try it out.
 
-Nothing has to run already, and nothing stays: Ctrl-C ends it all, and removes the database. The settings of the
-instances come from the environment, as for `make run`; addresses, journal and job server are the cluster's own.
+Nothing has to run beforehand, and nothing remains: Ctrl-C stops everything and removes the database. The settings of
+the instances come from the environment, as for `make run`; addresses, journal and job server are the cluster's own.
 """
 _MOST = 64
 
@@ -44,12 +44,18 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--instances", type=_instances, default=_DEFAULTS.instances, metavar="N", help="how many (%(default)s)")
+    add(
+        "--instances",
+        type=_instances,
+        default=_DEFAULTS.instances,
+        metavar="N",
+        help="number of instances (%(default)s)",
+    )
     add(
         "--port",
         type=_port,
         default=_DEFAULTS.port,
-        help="the entry's (%(default)s); instance n listens 10 * n above, its admin address one more; 0: any free ones",
+        help="the entry's port (%(default)s); instance n is 10 * n above it, its admin address one more; 0: any free",
     )
     add(
         "--duration",
@@ -58,7 +64,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         metavar="SECONDS",
         help="how long the job server takes for a job (%(default)s)",
     )
-    add("--queue", action="store_true", help="take jobs from a queue as well, at a stand-in for Amazon SQS")
+    add("--queue", action="store_true", help="take jobs from a queue as well, a stand-in for Amazon SQS")
     given = parser.parse_args(argv)
     return Options(instances=given.instances, port=given.port, duration_s=given.duration, queue=given.queue)
 

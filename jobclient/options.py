@@ -23,7 +23,7 @@ however often it is sent; then broken connections are retried, too.
 
 With sqs://NAME, the jobs go through the queue NAME of Amazon SQS and their replies are taken from --reply-queue.
 Credentials, region and endpoint are the AWS SDK's: AWS_ACCESS_KEY_ID, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL. Each
-message has a key of its own; --concurrency, --api-key, --idempotent and --retries mean nothing there.
+message has its own key; --concurrency, --api-key, --idempotent and --retries are ignored there.
 """
 
 

@@ -134,13 +134,13 @@ def _parser() -> argparse.ArgumentParser:
         "--profile",
         default="",
         metavar="NAME",
-        help="stand in for the job server of a profile: a file's name in profiles/, or the path of a .toml file",
+        help="simulate the job server of a profile: a file's name in profiles/, or the path of a .toml file",
     )
     add(
         "--callback-url",
         default="",
         metavar="URL",
-        help="where to call if the profile's job server has that in its configuration",
+        help="the callback URL, if the profile's job server has it in its configuration",
     )
     add("--seed", type=int, metavar="N", help="make ids and proofs repeatable")
     add(
@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--hide-ledger",
         action="store_true",
-        help="show the ledger's counts only, and not who may be called back at which address",
+        help="show only the ledger's counts, without callback URLs",
     )
     add(
         "--fd",

@@ -13,8 +13,8 @@ from shared.version import VERSION
 __all__ = ["Arguments", "parse", "settings_list"]
 
 _ABOUT: Final = """\
-The async job proxy: accepts jobs over HTTP, has a job server run them that answers by callback, and returns
-each result in the answer to the same request. SIGTERM or Ctrl-C stops it once the jobs in flight are
+The async job proxy: accepts jobs over HTTP, submits them to a job server that answers by callback, and
+returns each result in the answer to the same request. SIGTERM or Ctrl-C stops it once the jobs in flight are
 finished; a second one stops it at once. `python run.py jobs --help`: list the jobs that the journal remembers.
 """
 _END: Final = """

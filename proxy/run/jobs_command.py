@@ -46,11 +46,11 @@ _LIMITS: Final = Limits(seconds=5.0)
 _DETAIL: Final = 60
 _HEADS: Final = ("ended", "outcome", "submitted", "took", "labels", "job", "what was said")
 _ABOUT: Final = """\
-List the jobs that the journal remembers (JOURNAL, from the environment or .env), newest first: what GET /jobs
-on the admin address tells. It only reads, so a proxy may be running on the journal or not.
+List the jobs that the journal remembers (JOURNAL, from the environment or .env), newest first, like GET
+/jobs on the admin address. It only reads, whether or not a proxy runs on the journal.
 """
 _END: Final = """\
-exit status: 0 jobs were found; 1 there is none; 2 an option is invalid, or the journal cannot be read
+exit status: 0 jobs were found; 1 there are none; 2 an option is invalid, or the journal cannot be read
 """
 
 
@@ -92,9 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="X", help=takes)
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="a label and its value")
     parser.add_argument("--sort", metavar="X", help="newest, oldest, slowest")
-    parser.add_argument("--limit", metavar="N", help="so many jobs: 50 unless said otherwise; with --ndjson all")
-    parser.add_argument("--after", metavar="X", help="go on where `next` in an earlier answer says")
-    parser.add_argument("--journal", metavar="X", help="another journal than JOURNAL: a file, or a postgresql:// URL")
+    parser.add_argument("--limit", metavar="N", help="at most this many jobs (50; with --ndjson: all)")
+    parser.add_argument("--after", metavar="X", help="continue after the value of `next` in an earlier answer")
+    parser.add_argument(
+        "--journal", metavar="X", help="use this journal instead of JOURNAL: a file, or a postgresql:// URL"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object, with counts, as GET /jobs answers")
     form.add_argument("--ndjson", action="store_true", help="one JSON object a line, for each job")

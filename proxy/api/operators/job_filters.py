@@ -35,20 +35,20 @@ _STATES: Final = {
 } | {_OPEN: frozenset(State) - {State.FINISHED}}
 _CODES: Final = frozenset(str(code) for code in Code)
 _TIMES: Final = "takes a time such as 2026-11-26T00:00:00Z, Unix seconds, an age (90s, 15m, 2h, 7d), or midnight"
-#: The parameters that say which jobs are meant, with what each takes; label.NAME besides.
+#: The parameters that select jobs, with what each takes; in addition to label.NAME.
 FILTERS: Final = {
     "since": "ended at this time or later: RFC 3339, Unix seconds, an age (90s, 15m, 2h, 7d), or midnight",
     "until": "ended before this time",
-    "state": "accepted, submitting, waiting, finished, or open, which is all but finished",
-    "outcome": "succeeded or failed: what the client was told",
+    "state": "accepted, submitting, waiting, finished, or open (all but finished)",
+    "outcome": "succeeded or failed: the answer that the client got",
     "code": "codes of failures",
     "submitted": "no, unknown, yes",
     "key": "the idempotency key that came with the job",
     "profile": "names of profiles",
     "instance": "names or ids of instances",
-    "worker": "how a lost worker ended, such as SIGKILL; any",
+    "worker": "how the job's worker died, such as SIGKILL; any",
     "cancelled_by": "who cancelled the job; any",
-    "q": "how an id begins (from 6 characters on), or a part of what people read of a job",
+    "q": "the beginning of an id (at least 6 characters), or a part of a job's texts",
 }
 
 
@@ -130,7 +130,7 @@ def filters_of(given: dict[str, str], holders: Sequence[bytes], now: float) -> J
 def _key_hashes(given: dict[str, str], holders: Sequence[bytes]) -> frozenset[bytes]:
     key = given.get("key", "")
     if not key.isascii():
-        raise ParameterError("key", "`key` is no idempotency key: it is not ASCII")
+        raise ParameterError("key", "`key` is not an idempotency key: it is not ASCII")
     return frozenset(hash_of_key(holder, key) for holder in holders) if key else frozenset()
 
 
