@@ -22,5 +22,5 @@ def test_a_restart_is_said_and_got_over(driver: Chrome, operated: Operated, page
     assert "does not answer" in text(driver, "notice")
     operated.start()
     eventually_blocking(lambda: text(driver, "status") == "live", 60)
-    assert "started again" in text(driver, "notice")
+    assert "was restarted" in text(driver, "notice")
     driver.get_log("browser")  # type: ignore[no-untyped-call] # that nobody answered stands there, as it should
