@@ -19,6 +19,9 @@ PYTEST = $(PY) -m pytest -n $(WORKERS) --dist=loadgroup
 PACKAGES = cluster jobclient jobserver proxy shared worker
 SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
 
+# The tests start the proxy hundreds of times. Without bytecode on disk, each process compiles all its modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: clients servers help run cluster test unit integration chaos e2e pages soak soak-cluster lint types check imports coverage bench format docs clean
 
