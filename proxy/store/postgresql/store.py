@@ -122,6 +122,11 @@ class PostgreSQLStore:
         self._listener = Listener(self._listening, self._instance, on_notice=self._on_notice, on_gap=on_gap)
         self._tasks = [self._loop.create_task(self._awaited.run()), self._loop.create_task(self._look())]
 
+    @property
+    def open_jobs(self) -> int:
+        """How many jobs of this instance are open in the database, as far as it knows."""
+        return len(self._writer.known)
+
     # --- peers -------------------------------------------------------------------------------------------------------
 
     @property
@@ -256,7 +261,10 @@ class PostgreSQLStore:
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
-        return await self._awaited.of(job_id)
+        try:
+            return await self._awaited.of(job_id)
+        finally:  # its end may have been recorded by another instance, or it has its outcome
+            self._writer.forget(job_id)
 
     def may_have_lost(self, since: float = 0.0) -> bool:
         """See `JobStore.may_have_lost`: nothing is forgotten before its time, and what was confirmed is kept."""
@@ -331,7 +339,7 @@ class PostgreSQLStore:
 
     def _pace_s(self) -> float:
         """What is put becomes more in a while; with many jobs, that saves more than it costs."""
-        return min(_PACE_S * (len(self._writer.known) - 1), _LONGEST_PACE_S)
+        return min(_PACE_S * (self.open_jobs - 1), _LONGEST_PACE_S)
 
     async def _write(self, puts: list[Put]) -> None:
         await self._write_over(self._writing, puts)

@@ -82,7 +82,8 @@ class Writer:
             self.written += len(done)
             for job_id, (owner, code) in done.items():
                 record = todo.pop(job_id).record
-                self._learn(record)
+                if ways[job_id] != NOTE:  # which may be answered after the end of its job
+                    self._learn(record)
                 if ways[job_id] in _COMPLETE and owner == record.owner and code == _code_of(record):
                     alike[job_id] = record
             if not todo:
@@ -105,6 +106,10 @@ class Writer:
         if put.is_note and not (is_new and put.record.state is State.ACCEPTED):  # that is all that is known of the job
             return NOTE
         return _INSERT if is_new else op
+
+    def forget(self, job_id: str) -> None:
+        """Note that a job is not open here any more, whoever has recorded its end."""
+        self.known.discard(job_id)
 
     def _learn(self, record: Record) -> None:
         if record.state is State.FINISHED:

@@ -51,6 +51,25 @@ async def test_one_of_two_instances_begins_the_job_of_a_key(instance: MakeInstan
         assert await b.by_id(records[1 - won].id) is None
 
 
+async def test_an_instance_holds_nothing_of_a_job_whose_end_another_one_has_recorded(instance: MakeInstance) -> None:
+    """Nor of one that was noted once more after that: memory would grow with each callback that came elsewhere."""
+    a, b = await instance("a"), await instance("b")
+    records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(3)]
+    ends = [asyncio.create_task(a.ended(record.id)) for record in records]
+    for record in records:
+        await a.put(record)
+    assert a.open_jobs == len(records)
+    for record in records:
+        await b.put(called_back(record))
+    await asyncio.gather(*ends)
+    assert a.open_jobs == 0
+
+    for record in records:
+        a.note(replace(record, state=State.WAITING))
+    await a.by_name(records[0].id)  # what was noted is recorded first
+    assert a.open_jobs == 0
+
+
 async def test_what_operators_did_at_any_instance_is_one_list(instance: MakeInstance) -> None:
     """And is there when that instance has ended."""
     a, b = await instance("a"), await instance("b")
