@@ -18,10 +18,10 @@ _STAY_S: Final = 0.1
 
 
 class Notes:
-    """The notes of one store. Those of the last while, and those before them, whose time is over first."""
+    """The notes of one store, in two generations: the older ones are due first."""
 
     def __init__(self, on_due: Callable[[list[Record]], None], is_held: Callable[[], bool] = lambda: False) -> None:
-        """`on_due` gets those whose time is over, unless they are held; must run inside an event loop."""
+        """`on_due` gets the notes that are due, unless `is_held` returns true. Must run inside an event loop."""
         self._loop = asyncio.get_running_loop()
         self._on_due = on_due
         self._is_held = is_held
@@ -30,36 +30,36 @@ class Notes:
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """Return of how many jobs there is one."""
+        """Return the number of jobs with a note."""
         return len(self._older) + len(self._newer)
 
     def __iter__(self) -> Iterator[Record]:
-        """Go through all of them."""
+        """Iterate over all notes, the older ones first."""
         yield from self._older.values()
         yield from self._newer.values()
 
     def __contains__(self, job_id: str) -> bool:
-        """Return whether there is one of this job."""
+        """Return whether this job has a note."""
         return job_id in self._older or job_id in self._newer
 
     def add(self, record: Record) -> None:
-        """Keep a record, in place of an earlier one; a job that is noted again and again waits no longer for that."""
+        """Add a note, in place of an earlier one of the same job. That does not delay when it is due."""
         notes = self._older if record.id in self._older else self._newer
         notes[record.id] = record
         self._set_timer()
 
     def add_earlier(self, records: Iterable[Record]) -> None:
-        """Keep records that came before all notes: of a job with a note, that counts."""
+        """Add records that are older than all notes: where a job has a note, the note counts."""
         for record in records:
             if record.id not in self:
                 self.add(record)
 
     def pop(self, job_id: str) -> bool:
-        """Drop the note of a job that more is put of; return whether there was one."""
+        """Drop the note of a job; return whether there was one."""
         return (self._older.pop(job_id, None) or self._newer.pop(job_id, None)) is not None
 
     def take_all(self) -> list[Record]:
-        """Return all of them, which are none any more."""
+        """Remove all notes and return them."""
         taken = list(self)
         self._older, self._newer = {}, {}
         if self._timer is not None:

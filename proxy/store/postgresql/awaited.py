@@ -1,6 +1,6 @@
 """The ends of jobs that this instance waits for, whichever instance records them.
 
-They are told by notices, and looked for now and then, all of them by one query: a notice may be lost.
+Notices announce them. A notice may be lost, so all of them are also polled, by one query.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 __all__ = ["AwaitedEnds"]
 
-#: So many jobs are looked for by one query.
+#: The most jobs in one query.
 _AT_ONCE: Final = 1_000
 
 
 class AwaitedEnds:
-    """Who waits for the end of which job."""
+    """The jobs whose ends are awaited here, and who waits."""
 
     def __init__(self, session: Session, health: Health, *, every_s: float) -> None:
-        """Look for them with `session`, every so many seconds."""
+        """Poll over `session`, every `every_s` seconds."""
         self._session = session
         self._health = health
         self._every_s = every_s
         self._waiting: dict[str, list[asyncio.Future[Record]]] = {}
         self._now = asyncio.Event()
         self._closing = False
-        #: Ends that were found by looking, though another instance had recorded them.
+        #: Ends that polling found before a notice came.
         self.lost_notices = 0
 
     def __contains__(self, job_id: str) -> bool:
@@ -62,16 +62,16 @@ class AwaitedEnds:
             settle(done, record)
 
     def look_now(self) -> None:
-        """Look for all of them soon: notices may have been missed."""
+        """Poll soon: notices may have been missed."""
         self._now.set()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         self._closing = True
         self._now.set()
 
     async def run(self) -> None:
-        """Look for them until `close`."""
+        """Poll until `close`."""
         while not self._closing:
             self._now.clear()
             for job_ids in _chunks(list(self._waiting), _AT_ONCE):
