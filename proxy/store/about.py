@@ -9,7 +9,7 @@ __all__ = ["About", "Instance"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One of those that share a store."""
+    """One of the instances that share a store."""
 
     id: str
     #: Its name.
@@ -18,17 +18,17 @@ class Instance:
     started_at: float
     #: The age of its last heartbeat.
     beat_s: float
-    #: Whether it is this one.
+    #: Whether it is this instance.
     self: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """A store as it is now."""
+    """The current state of a store."""
 
-    #: A file, or a database without its password; empty: memory.
+    #: A file, or a database's address without its password; empty: memory.
     place: str
     size_bytes: int
-    #: When the job ended that has been over for the longest of those that are remembered, in Unix seconds; None: none.
+    #: When the first of the remembered finished jobs ended, in Unix seconds; None: there are none.
     oldest_at: float | None
     instances: tuple[Instance, ...] = ()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backlog"]
 
-#: How much is kept. Beyond it the oldest are dropped, and their number is reported.
+#: How much is kept. Beyond that, the oldest records are dropped, and their number is reported.
 _BYTES: Final = 64 * 1024 * 1024
 
 
@@ -27,7 +27,7 @@ class Backlog:
         return len(self._records)
 
     def records(self) -> dict[str, Record]:
-        """Return all of it, by job id."""
+        """Return all records, by job id."""
         return dict(self._records)
 
     def find(self, column: str, value: str | bytes) -> Record | None:
@@ -44,7 +44,8 @@ class Backlog:
     def add(self, record: Record, *, keep: bool) -> None:
         """Take a record that could not be written.
 
-        One that need not be kept is dropped, unless an earlier one of the same job is here: that would come back.
+        One that need not be kept is dropped, unless an older record of the same job is here: that one would be written
+        later and replace the newer one.
         """
         old = self._records.pop(record.id, None)
         if old is None and not keep:
@@ -55,13 +56,13 @@ class Backlog:
             self.drop(next(iter(self._records)))
 
     def drop(self, job_id: str) -> None:
-        """Give one up."""
+        """Drop the record of this job."""
         record = self._records.pop(job_id, None)
         if record is not None:
             self._bytes -= record.size_bytes
             self.given_up += 1
 
     def clear(self) -> None:
-        """Forget all of it: it is written."""
+        """Forget all records, because they are written."""
         self._records.clear()
         self._bytes = 0

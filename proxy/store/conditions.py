@@ -1,6 +1,6 @@
-"""Conditions that select jobs, as SQL for either database, and the parts in which a search goes through them.
+"""Conditions that select jobs, as SQL for either database, and the parts in which a search goes through the jobs.
 
-Rows are numbered (`n`) in the sort in which they came; two jobs that ended at the same time are told apart by that.
+Rows are numbered (`n`) in the order in which they were inserted; this orders jobs that ended at the same time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 #: More than any number of a row.
 LAST: Final = 2**62
-#: After everything that an id is made of.
+#: Sorts after every character of an id.
 _AFTER_IDS: Final = "~"
 
 Rows = Sequence[Sequence[Any]]
@@ -48,28 +48,28 @@ Question = Generator[Statement, Rows, T]
 class Dialect:
     """What differs between the databases. The table is called j."""
 
-    #: What a record is read from, its callback and what was sent being empty; and what makes a record of it.
+    #: The columns that a record is read from, without the bodies of `callback` and `sent`; and their conversion.
     columns: str
     record_of: Callable[[Sequence[Any]], Record]
-    #: FROM, by the index that is to be used: end, failed, open, key, id.
+    #: The FROM clause, by the index to use: end, failed, open, key, id.
     sources: dict[str, str]
-    #: A parameter of this number, of this kind (`text`, `float8`, `bytea`, `int8`).
+    #: The parameter with this number and type (`text`, `float8`, `bytea`, `int8`).
     param: Callable[[int, str], str]
-    #: A time in a parameter, and in a column, as the database has it, and as Unix time.
+    #: Converts a Unix time to the database's type for times, and a column of that type to Unix time.
     instant: Callable[[str], str]
     unix: Callable[[str], str]
     #: The condition that a job has a label of this name and value.
     label: Callable[[Sql, str, str], str]
-    #: The whole number below one that is not negative.
+    #: Rounds a number that is not negative down to an integer.
     whole: Callable[[str], str]
-    #: LIKE, whatever the case of letters.
+    #: LIKE, ignoring case.
     like: str
-    #: All readable texts: as JSON, and plain.
+    #: The columns with searchable text: as JSON, and plain.
     said_as_json: tuple[str, ...]
     said: tuple[str, ...]
-    #: What the job server said of a failure, or we do.
+    #: The job server's description of a failure, or else ours.
     words: str
-    #: The labels alone, to be counted, as JSON.
+    #: The labels alone, as JSON, for counting.
     labels_alone: str
     instance: str
     owner: str
@@ -77,23 +77,23 @@ class Dialect:
 
 
 class Sql:
-    """The parameters of a statement in the making."""
+    """The parameters of a statement while it is being built."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         self.values: list[Any] = []
 
     def p(self, value: object, kind: str = "text") -> str:
-        """Return a parameter that is this value."""
+        """Add a parameter with this value; return its placeholder."""
         self.values.append(value)
         return self.dialect.param(len(self.values), kind)
 
     def at(self, unix_s: float) -> str:
-        """Return an instant as the database has it."""
+        """Return a time in the database's type."""
         return self.dialect.instant(self.p(unix_s, "float8"))
 
     def any_of(self, column: str, values: Sequence[object], kind: str = "text") -> str:
-        """Return that `column` has one of these values."""
+        """Return the condition that `column` has one of these values."""
         return f"{column} IN ({', '.join(self.p(value, kind) for value in values)})"
 
 
@@ -103,17 +103,17 @@ def code(dialect: Dialect) -> str:
 
 
 def _failed(dialect: Dialect) -> str:
-    """Return the condition of the index of those that failed, word by word."""
+    """Return the condition of the index of failed jobs, word for word."""
     return f"(j.code IS NOT NULL OR {dialect.says_failed})"
 
 
 def member(name: str, value: str) -> str:
-    """Return how a member of an object stands in the JSON that is stored."""
+    """Return a member of an object as it is written in the stored JSON."""
     return f"{json.dumps(name)}: {json.dumps(value)}"
 
 
 def filters(sql: Sql, query: JobQuery) -> list[str]:
-    """Return the conditions of a query, but for its times and its keys."""
+    """Return the conditions of a query, except those on times and keys."""
     return [*_of_outcome(sql, query), *_of_names(sql, query), *([_said(sql, query)] if query.text else [])]
 
 
@@ -145,7 +145,7 @@ def _of_names(sql: Sql, query: JobQuery) -> Iterator[str]:
 
 
 def _said(sql: Sql, query: JobQuery) -> str:
-    """Return the condition that a text of the job has this in it."""
+    """Return the condition that one of the job's texts contains the query's text."""
     dialect, as_json = sql.dialect, json.dumps(query.text)[1:-1]
     parts = [f"{column} {dialect.like} {sql.p(_pattern(query.text))} ESCAPE '!'" for column in dialect.said]
     parts += [f"{column} {dialect.like} {sql.p(_pattern(as_json))} ESCAPE '!'" for column in dialect.said_as_json]
@@ -165,7 +165,7 @@ def _pattern(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where jobs are looked for; `part`: at so many at a time, or at all that there are if None."""
+    """Where jobs are looked for; `part`: how many jobs are looked at in one go, or None for all."""
 
     open: str
     ended: str
@@ -174,9 +174,9 @@ class Source:
 
 
 def source_of(dialect: Dialect, query: JobQuery, limits: Limits) -> Question[Source]:
-    """Return the index to go by: that of keys or of ids, where few jobs can be meant, else those of open and of ended.
+    """Return the index to use: that of keys or of ids if few jobs can match, else those of open and of ended jobs.
 
-    A text that is how an id begins means only the jobs whose ids begin so.
+    If the ids of some jobs begin with the text, only these jobs match.
     """
     if query.keys:
         keys, by_key = sorted(query.keys), dialect.sources["key"]
@@ -198,21 +198,21 @@ def source_of(dialect: Dialect, query: JobQuery, limits: Limits) -> Question[Sou
 class Part:
     """A range of ends; None: no bound."""
 
-    #: The first that is meant, or the last that is not.
+    #: The lower bound: inclusive, or exclusive.
     low: float | None = None
     above: float | None = None
-    #: The last that is meant, or the first that is not.
+    #: The upper bound: inclusive, or exclusive.
     high: float | None = None
     below: float | None = None
-    #: After this job.
+    #: Only jobs after this one.
     after: Position | None = None
     #: How far it goes; None: to the end.
     edge: float | None = None
-    #: How many jobs it has, meant or not, if it has an edge.
+    #: How many jobs it has, matching or not, if it has an edge.
     jobs: int = 0
 
     def conditions(self, sql: Sql, sort: Sort) -> list[str]:
-        """Return what holds for the jobs of this part."""
+        """Return the conditions for the jobs of this part."""
         found = ["j.finished_at IS NOT NULL"]
         bounds = ((">=", self.low), (">", self.above), ("<=", self.high), ("<", self.below))
         found += [f"j.finished_at {sign} {sql.at(bound)}" for sign, bound in bounds if bound is not None]
@@ -220,19 +220,19 @@ class Part:
 
 
 def beyond(sql: Sql, column: str, after: Position, sort: Sort) -> list[str]:
-    """Return what holds for the jobs after this one: the first condition is for the index."""
+    """Return the conditions for the jobs after this one; the first one makes the index usable."""
     sign = ">" if sort is Sort.OLDEST else "<"
     at = sql.at(after.at)
     return [f"{column} {sign}= {at}", f"({column} {sign} {at} OR j.n {sign} {sql.p(after.number, 'int8')})"]
 
 
 def first_part(query: JobQuery, after: Position | None) -> Part:
-    """Return where the jobs that have ended are looked for, after a position."""
+    """Return the part with all ended jobs that a query can match, after a position."""
     return Part(low=query.since, below=query.until, after=after)
 
 
 def cut(dialect: Dialect, query: JobQuery, source: Source, rest: Part, sort: Sort) -> Question[Part]:
-    """Return the first of `rest`, cut to the size of a part."""
+    """Return the beginning of `rest`, of the size of a part."""
     if source.part is None:
         return rest
     sql = Sql(dialect)
@@ -252,7 +252,7 @@ def cut(dialect: Dialect, query: JobQuery, source: Source, rest: Part, sort: Sor
 
 
 def rest_after(query: JobQuery, part: Part, sort: Sort) -> Part:
-    """Return what comes after `part`."""
+    """Return the rest after `part`."""
     if sort is Sort.OLDEST:
         return Part(above=part.edge, below=query.until)
     return Part(low=query.since, below=part.edge)

@@ -15,11 +15,11 @@ from shared.errors import Code
 
 __all__ = ["KEPT", "KEPT_MINOR", "Deed", "Deeds", "WaitingDeeds", "tell_dropped"]
 
-#: So many of what was done are kept; and so many of who came and went, and of what was forbidden, which anybody who
-#: reaches the address could fill a list with: they never take the room of the former.
+#: How many entries of operators' actions are kept; and how many minor ones: log-ins, log-outs and forbidden attempts.
+#: Anybody who reaches the address could fill a list with the latter, so they have a list of their own.
 KEPT: Final = 10_000
 KEPT_MINOR: Final = 1_000
-#: So many of either kind wait at most for a store that cannot be written.
+#: How many of each kind may wait for a store that cannot be written.
 _WAITING: Final = 1_000
 _COMINGS: Final = frozenset({"log-in", "log-out", "failed log-in"})
 
@@ -31,55 +31,55 @@ class Deed(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     #: What was done, in a word: `stop`, `pause`, `failed log-in`.
     what: str
-    #: Whose key or user name; empty: nobody was asked who they are.
+    #: The operator's key or user name; empty: not known, as no authentication was required.
     who: str = ""
-    #: How they were known: `key`, `session`, `header`, `address`.
+    #: How the operator was identified: `key`, `session`, `header`, `address`.
     via: str = ""
-    #: The address that it came from.
+    #: The address of the client.
     peer: str = ""
     #: The name of the instance at which it was done, if there are several.
     instance: str = ""
-    #: The id of the job that it was done to; empty: to none.
+    #: The id of the job that was acted on; empty: none.
     of: str = ""
     #: `done`, or the code of the refusal.
     outcome: str = "done"
-    #: What else was said of it.
+    #: More details.
     detail: str = ""
-    #: Unlike that of any other, so that one that is written twice is there once.
+    #: Unique, so that an entry that is written twice is stored once.
     id: str = msgspec.field(default_factory=lambda: secrets.token_hex(16))
     #: Its place in the list, given by the store: the larger, the newer.
     n: int = 0
 
     @property
     def is_minor(self) -> bool:
-        """Whether somebody came or went, or tried to do what they may not."""
+        """Whether this is a log-in, a log-out or a forbidden attempt."""
         return self.what in _COMINGS or self.outcome == Code.FORBIDDEN
 
 
 class Deeds:
-    """The newest of both kinds, in memory."""
+    """The newest entries of both kinds, in memory."""
 
     def __init__(self, kept: int = KEPT, kept_minor: int = KEPT_MINOR) -> None:
         self._of_kind: dict[bool, deque[Deed]] = {False: deque(maxlen=kept), True: deque(maxlen=kept_minor)}
 
     def add(self, deed: Deed) -> None:
-        """Add one, which has its place already; the oldest of its kind may go."""
+        """Add an entry that has its number already; the oldest of its kind may be dropped."""
         self._of_kind[deed.is_minor].append(deed)
 
     def newest(self, limit: int, before: int | None) -> list[Deed]:
-        """Return at most so many, newest first, of those before that place."""
+        """Return at most `limit` entries, newest first, of those with a number below `before`."""
         every = (deed for of_kind in self._of_kind.values() for deed in of_kind)
         older = [deed for deed in every if before is None or deed.n < before]
         return sorted(older, key=lambda deed: -deed.n)[:limit]
 
 
 class WaitingDeeds:
-    """Those that are still to be written: so many of either kind at most, of which the oldest are dropped."""
+    """Entries that are still to be written: a limited number of each kind; beyond that, the oldest are dropped."""
 
     def __init__(self, most: int = _WAITING) -> None:
         self._of_kind: dict[bool, deque[tuple[int, Deed]]] = {kind: deque(maxlen=most) for kind in (False, True)}
         self._added = 0
-        #: How many there was no room for since the last `clear`.
+        #: How many were dropped since the last `clear`.
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -106,6 +106,6 @@ class WaitingDeeds:
 
 
 def tell_dropped(entries: int) -> None:
-    """Log that so many are in the log alone, if there are any."""
+    """Log how many entries are only in the log, if there are any."""
     if entries:
         log.event("warning", "the audit list lacks entries, which only the log has", entries=entries)

@@ -12,20 +12,20 @@ from shared.outcome import Failed
 
 __all__ = ["FAILURES_AMONG", "SMALL_BYTES", "failure_of", "ids_called", "names_called", "storable"]
 
-#: The last failures are looked for among so many jobs that finished last, and those with larger bodies left out.
+#: The last failures are looked for among this many of the newest finished jobs; larger bodies are left out.
 FAILURES_AMONG: Final = 5_000
 SMALL_BYTES: Final = 65_536
-#: After everything that an id is made of.
+#: Sorts after every character of an id.
 _LAST: Final = "~"
 
 
 def failure_of(code: str | None, detail: str, submitted: str) -> Failed | None:
-    """Return the failure that was recorded with these words; None if there was none."""
+    """Return the failure that was recorded with these values; None if there was none."""
     if code is None:
         return None
     try:
         known = Code(code)
-    except ValueError:  # a later version has more codes; what it said of the submission still holds
+    except ValueError:  # a code of a later version; its `submitted` still holds
         known, detail = Code.INTERNAL_ERROR, f"{code}: {detail}"
     return Failed(code=known, detail=detail, submitted=Submitted(submitted))
 
@@ -36,13 +36,13 @@ def storable(text: str) -> str:
 
 
 def names_called(text: str) -> str:
-    """Return how names and their values hold `text` as a value, where they were stored as JSON.
+    """Return what the stored JSON of a mapping contains if `text` is one of its values.
 
-    A little else may hold it as well: `Record.is_called` has the last word.
+    Other JSON may contain it too, so `Record.is_called` has to confirm each match.
     """
     return f": {json.dumps(text)}"
 
 
 def ids_called(text: str) -> tuple[str, str]:
-    """Return the first of the ids that begin with `text`, and the first after them; the same if it is too short."""
+    """Return the bounds of the ids that begin with `text`: inclusive, exclusive. An empty range if it is too short."""
     return (text, text + _LAST) if len(text) >= LEAST_CHARACTERS else ("", "")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["MemoryStore"]
 
 _MAX_BYTES: Final = 64 * 1024 * 1024
-#: So many jobs are looked at in one turn of the event loop.
+#: How many jobs are looked at in one turn of the event loop.
 _SEARCHED: Final = 500
 
 
@@ -46,7 +46,7 @@ class MemoryStore:
         lost_before: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`lost_before`: until when, in Unix seconds, others may have had jobs that nobody remembers."""
+        """`lost_before`: until when, in Unix seconds, earlier processes may have had jobs that are not remembered."""
         self._ttl_s = ttl_s
         self._max_bytes = max_bytes
         self._clock = clock
@@ -62,7 +62,7 @@ class MemoryStore:
         self._by_beginning: dict[str, str] = {}
 
     def readings(self) -> Iterable[Reading]:
-        """See `JobStore.readings`: nothing that anybody asks for."""
+        """See `JobStore.readings`: there are none."""
         return ()
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
@@ -111,7 +111,7 @@ class MemoryStore:
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
     ) -> JobPage:
-        """See `JobStore.jobs`. All that fit are looked at."""
+        """See `JobStore.jobs`. Has no limits: all matching jobs are looked at."""
         del limits
         keyed = [(_place(record, sort), record) async for record in self._meant(query)]
         if sort is Sort.SLOWEST:
@@ -127,7 +127,7 @@ class MemoryStore:
         )
 
     async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
-        """See `JobStore.counts`. All that fit are counted."""
+        """See `JobStore.counts`. Has no limits: all matching jobs are counted."""
         del limits
         counted = Counts()
         async for record in self._meant(query):
@@ -135,7 +135,7 @@ class MemoryStore:
         return counted
 
     async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
-        """See `JobStore.patterns`. All that fit are counted."""
+        """See `JobStore.patterns`. Has no limits: all matching jobs are counted."""
         del limits
         found = Patterns(grid, label)
         async for record in self._meant(within(query, grid.since, grid.until)):
@@ -144,7 +144,7 @@ class MemoryStore:
         return found
 
     async def _meant(self, query: JobQuery) -> AsyncIterator[Record]:
-        """Yield the jobs that are meant, in no order; others have their turn meanwhile."""
+        """Yield the matching jobs, in no order, without blocking the event loop for long."""
         self._expire()
         now = time.time()
         everything = [*self._open.values(), *(record for _, record in self._finished.values())]
@@ -165,7 +165,7 @@ class MemoryStore:
         return self._lost_before > max(since, time.time() - self._ttl_s)
 
     async def unfinished(self) -> list[Record]:
-        """See `JobStore.unfinished`: there never is an earlier process."""
+        """See `JobStore.unfinished`: nothing is known of an earlier process."""
         return []
 
     async def last_failures(self, limit: int) -> list[Record]:
@@ -227,7 +227,7 @@ class MemoryStore:
 
 
 def _place(record: Record, sort: Sort) -> tuple[bool, float, int]:
-    """Return what jobs are ordered by: as in `Position`. Ids are as good as the numbers that they have elsewhere."""
+    """Return the sort key of a job, as in `Position`. Part of the token's hash serves as the job's number."""
     number = int.from_bytes(record.token_hash[:7])
     if record.finished_at is None:
         return True, record.accepted_at, number

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Notes"]
 
-#: A note stays for this time at least, and for less than twice as long: many callbacks come sooner, and then it costs
-#: nothing.
+#: A note is due after this time at least, and after twice as long at most. Many callbacks come sooner; then the note is
+#: never written.
 _STAY_S: Final = 0.1
 
 
@@ -43,13 +43,13 @@ class Notes:
         return job_id in self._older or job_id in self._newer
 
     def add(self, record: Record) -> None:
-        """Add a note, in place of an earlier one of the same job. That does not delay when it is due."""
+        """Add a note, in place of an earlier one of the same job, whose due time it keeps."""
         notes = self._older if record.id in self._older else self._newer
         notes[record.id] = record
         self._set_timer()
 
     def add_earlier(self, records: Iterable[Record]) -> None:
-        """Add records that are older than all notes: where a job has a note, the note counts."""
+        """Add records that are older than all notes; one whose job already has a note is ignored."""
         for record in records:
             if record.id not in self:
                 self.add(record)

@@ -1,6 +1,6 @@
 """How jobs ended over time: how many, how long they took, and which failures are alike.
 
-Counted by the database, a part of the jobs at a time (search.py), and within limits: what is not looked at is told.
+Counted by the database, one part of the jobs at a time (search.py), and within limits; the answer says how far it got.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from shared.outcome import Failed
 __all__ = ["EDGES_MS", "FailureGroup", "Grid", "Patterns", "patterns"]
 
 _Count = Callable[[Dialect, JobQuery, Source, Part, "Patterns"], Question[None]]
-#: Where one class of durations ends and the next begins; the last has no end.
+#: The bounds between the classes of durations; the last class has no upper bound.
 EDGES_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
 #: How many groups of failures are distinguished.
 _GROUPS: Final = 1_000
 _MAX_WORDS: Final = 200
-#: What differs between failures that are alike: numbers, and ids.
+#: What differs between similar failures: numbers and ids.
 _PARTICULAR: Final = re.compile(r"\b(?=[0-9a-f-]{0,40}[0-9])[0-9a-f]{6,}(?:-[0-9a-f]{4,})*\b|[0-9]+(?:[.:][0-9]+)*")
 
 
@@ -46,24 +46,24 @@ _PARTICULAR: Final = re.compile(r"\b(?=[0-9a-f-]{0,40}[0-9])[0-9a-f]{6,}(?:-[0-9
 class Grid:
     """Buckets of time."""
 
-    #: When the first begins, in Unix time; how long each is, in seconds; how many there are.
+    #: The start of the first bucket, in Unix time; the length of each, in seconds; their number.
     since: float
     bucket_s: float
     buckets: int
 
     @property
     def until(self) -> float:
-        """When the last one ends."""
+        """The end of the last bucket."""
         return self.since + self.bucket_s * self.buckets
 
     def bucket_of(self, at: float) -> int:
-        """Return the number of the bucket that an instant of this time is in."""
+        """Return the number of the bucket that contains this time."""
         return min(self.buckets - 1, max(0, int((at - self.since) / self.bucket_s)))
 
 
 @dataclass(slots=True, kw_only=True)
 class FailureGroup:
-    """Failures that are alike."""
+    """Similar failures."""
 
     count: int = 0
     submitted: Counter[str] = field(default_factory=Counter)
@@ -78,16 +78,16 @@ class Patterns:
     """What was counted."""
 
     def __init__(self, grid: Grid, label: str) -> None:
-        """`label`: by whose values failures are told apart; empty: by none."""
+        """`label`: the label by whose values failures are grouped, too; empty: none."""
         self.grid = grid
         self.label = label
         self.jobs = 0
         self.failed = [0] * grid.buckets
-        #: For each bucket of time, how many jobs took how long, by the classes of `EDGES_MS`.
+        #: For each bucket of time, the number of jobs in each class of durations (`EDGES_MS`).
         self.latency = [[0] * (len(EDGES_MS) + 1) for _ in range(grid.buckets)]
-        #: By code, words, and the label's value.
+        #: By code, similar words, and the label's value.
         self.failures: dict[tuple[str, str, str], FailureGroup] = {}
-        #: If it was ended by its limits: of which time on jobs, and failures, were counted, in Unix time.
+        #: If the limits ended the count: since when jobs, and failures, were counted, in Unix time.
         self.searched_to: float | None = None
         self.failures_to: float | None = None
 
@@ -97,13 +97,13 @@ class Patterns:
         return [sum(row) for row in self.latency]
 
     def add(self, bucket: int, duration_class: int, jobs: int, *, failed: bool) -> None:
-        """Count jobs that ended in this bucket of time and took so long."""
+        """Count jobs that ended in this bucket of time and belong to this class of durations."""
         self.jobs += jobs
         self.latency[bucket][duration_class] += jobs
         self.failed[bucket] += jobs if failed else 0
 
     def add_failures(self, alike: tuple[str, str, str], bucket: int, jobs: int, submitted: str, seen: _Seen) -> None:
-        """Count failures that are alike; beyond so many groups, all others of a code are one."""
+        """Count similar failures; once there are too many groups, all other failures of a code share one."""
         if alike not in self.failures and len(self.failures) >= _GROUPS:
             alike = (alike[0], "(others)", "")
         group = self.failures.setdefault(
@@ -137,12 +137,12 @@ class _Seen:
 
 
 def _alike(words: str) -> str:
-    """Return what failures have in common that are alike."""
+    """Return what similar failures have in common."""
     return _PARTICULAR.sub("#", words[:_MAX_WORDS])
 
 
 def patterns(dialect: Dialect, query: JobQuery, grid: Grid, label: str, *, limits: Limits) -> Question[Patterns]:
-    """Count the newest jobs of a grid's time, then the newest failures, each as many as can be looked at in time."""
+    """Count the newest jobs within the grid, then the newest failures, each as many as can be looked at in time."""
     found = Patterns(grid, label)
     if not query.wants_ended:
         return found
@@ -155,7 +155,7 @@ def patterns(dialect: Dialect, query: JobQuery, grid: Grid, label: str, *, limit
 def _through(
     dialect: Dialect, query: JobQuery, limits: Limits, found: Patterns, count: _Count
 ) -> Question[float | None]:
-    """Count a part of the jobs after the other; return None, or how far that came in time."""
+    """Count the jobs part by part; return None, or how far this got in time."""
     until = time.monotonic() + limits.seconds
     source = yield from source_of(dialect, query, limits)
     rest = first_part(query, None)
@@ -195,7 +195,7 @@ def _count_failures(dialect: Dialect, query: JobQuery, source: Source, part: Par
     columns = f"{code(dialect)}, {dialect.words}, {dialect.labels_alone}, j.submitted, {_bucket(sql, found.grid)}"
     statement = (
         f"SELECT {columns}, count(*), min({ended}), max({ended}), max(j.id) {_where(sql, query, source, part)} "
-        "GROUP BY 1, 2, 3, 4, 5"  # of a part, which has few jobs
+        "GROUP BY 1, 2, 3, 4, 5"  # cheap: a part has few jobs
     )
     for failure, words, labels, submitted, bucket, jobs, first_at, last_at, example in (yield statement, sql.values):
         alike = (failure, _alike(words or ""), _label(labels, found.label))

@@ -1,4 +1,4 @@
-"""Waits for the end of a job by polling: for stores that need no better way."""
+"""Waits for the end of a job by polling: for stores that do not need anything faster."""
 
 from __future__ import annotations
 

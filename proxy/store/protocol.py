@@ -1,16 +1,16 @@
 """The interface of every store of jobs, and the additional one of a store that several instances share.
 
-A shared store writes a record under a condition; each condition is one statement. It follows from the record that is
+A shared store writes a record under a condition, each with one statement. The condition follows from the record that is
 put, and from whether this instance owns the job (`Record.owner`):
 
 ================================  ===================================================================================
 what is put                       is excluded unless
 ================================  ===================================================================================
-an open record, `owner` is me     it is new, as is its key; or what the store has is open, ACCEPTED, and mine
-a record with a `callback`        what the store has is without one; a `failure` that the store has stays
-a `failure`, `owner` is me        what the store has is open and mine
-a `failure`, `owner` is another   what the store has is open; this is a cancellation, and its `submitted` is written as
-                                  the store's own state has it then, which may be ahead of the record that is put
+an open record, `owner` is me     the job and its key are new; or the stored record is open and mine
+a record with a `callback`        the stored record has none; a stored `failure` stays
+a `failure`, `owner` is me        the stored record is open and mine
+a `failure`, `owner` is another   the stored record is open; this is a cancellation, and its `submitted` follows from
+                                  the stored state, which may be ahead of the record that is put
 ================================  ===================================================================================
 
 A key is free again once its job has ended with `submitted: no` and without a callback. Each put may be executed twice
@@ -39,13 +39,13 @@ __all__ = ["JobStore", "Peers", "Reading", "TakenError"]
 
 
 class TakenError(ProxyError):
-    """What the store has excludes what was put, and nothing was written; raised by stores that are shared.
+    """A stored record excludes the record that was put, so nothing was written; raised by shared stores.
 
-    Another job has the key, another instance sees to the job now, or it has ended otherwise.
+    Another job has the key, another instance owns the job now, or the job has ended in another way.
     """
 
     def __init__(self, record: Record) -> None:
-        """`record` is what holds: of this job, or of the one that has its key. It may still be open."""
+        """`record` is the stored one: of this job, or of the job that has its key. It may still be open."""
         super().__init__(f"another record holds: {record.id}")
         self.record = record
 
@@ -63,7 +63,7 @@ class Reading:
 
 
 def gauge(name: str, words: str, value: float) -> Reading:
-    """Return a figure that goes up and down; `words` say what it is."""
+    """Return a figure that goes up and down; `words` describe it."""
     return Reading(name=name, help=words, value=value)
 
 
@@ -73,9 +73,9 @@ def counter(name: str, words: str, value: float) -> Reading:
 
 
 class JobStore(Protocol):
-    """A place to remember jobs. Each record is complete: the last one counts.
+    """A place to remember jobs. Each record is complete and replaces the previous one.
 
-    Every later request finds what was put. A finished job is forgotten after its time.
+    Later look-ups find what was put. A finished job is forgotten after its time to live.
     """
 
     @property
@@ -90,17 +90,17 @@ class JobStore(Protocol):
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """Remember `record`, in place of an earlier one with the same id.
 
-        The future is done when the record will be found again whatever dies next; it fails with StoreUnavailableError
-        if that is impossible now. With `keep`, the store keeps trying even then. It fails with TakenError if what the
-        store has excludes this record.
+        The future is done once the record survives any crash; it fails with StoreUnavailableError if that is impossible
+        now. With `keep`, the store keeps trying even then. It fails with TakenError if a stored record excludes this
+        one.
         """
         ...
 
     def note(self, record: Record) -> None:
         """Store `record` as `put` with `keep` does, but in the background, when there is time.
 
-        Of a job that another instance sees to, or that has ended, only what adds to the record counts: callbacks that
-        came again or were refused, outputs, the reason of a failure, and that an open job is WAITING.
+        If another instance owns the job, or the job has ended, only additions are stored: duplicate and refused
+        callbacks, outputs, the reason of a failure, and that an open job is WAITING.
         """
         ...
 
@@ -113,11 +113,11 @@ class JobStore(Protocol):
         ...
 
     async def by_key(self, key: bytes) -> Record | None:
-        """Return the last job that was begun with this key, if it is remembered. Raises StoreUnavailableError."""
+        """Return the newest job with this key, if it is remembered. Raises StoreUnavailableError."""
         ...
 
     async def by_beginning(self, beginning: str) -> Record | None:
-        """Return the last job that was begun with an id that begins so (`Record.beginning`), if it is remembered.
+        """Return the newest job whose id begins like this (`Record.beginning`), if it is remembered.
 
         Raises StoreUnavailableError.
         """
@@ -126,7 +126,7 @@ class JobStore(Protocol):
     async def by_name(self, text: str) -> Record | None:
         """Return the newest remembered job with this name (`Record.is_called`); may be slow.
 
-        A store that holds very many looks at the newest of them only. Raises StoreUnavailableError.
+        A large store looks only at its newest jobs. Raises StoreUnavailableError.
         """
         ...
 
@@ -135,37 +135,37 @@ class JobStore(Protocol):
     ) -> JobPage:
         """Return the first `limit` matching jobs, after the end of an earlier page; may be slow.
 
-        What was put is found once its future is done; what was noted, or waits for a store to be well again, may be
-        missing. Raises StoreUnavailableError.
+        A record that was put is found once its future is done. Notes, and records that wait for an unavailable store,
+        may be missing. Raises StoreUnavailableError.
         """
         ...
 
     async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
-        """Return how many of the jobs that are meant are of each kind: of the newest, if they are many.
+        """Count the matching jobs of each kind; only the newest, if there are many.
 
         Raises StoreUnavailableError.
         """
         ...
 
     async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
-        """Return how the jobs that are meant, and ended in the time of `grid`, did so: of the newest, if they are many.
+        """Return how the matching jobs that ended within `grid` ended; only the newest, if there are many.
 
-        `label`: by whose values failures are told apart. Raises StoreUnavailableError.
+        `label`: the label by whose values failures are grouped. Raises StoreUnavailableError.
         """
         ...
 
     async def ended(self, job_id: str) -> Record:
         """Return the job once any instance has recorded its end; at most half a second later.
 
-        Waits for as long as it takes, also while the store is unavailable, and for ever if the job is not remembered:
-        who has waited long enough cancels this.
+        Waits for as long as it takes, even while the store is unavailable, and for ever if the job is not remembered;
+        the caller cancels it after its own timeout.
         """
         ...
 
     def may_have_lost(self, since: float = 0.0) -> bool:
-        """Return whether a job may be missing that ended after `since` (Unix seconds) and whose time is not over.
+        """Return whether a job that ended after `since` (Unix seconds) may have been forgotten before its time.
 
-        It was forgotten for want of room; or an earlier journal, or an earlier process, had it.
+        Either there was no room for it, or only an earlier journal or process knew it.
         """
         ...
 
@@ -186,30 +186,30 @@ class JobStore(Protocol):
         ...
 
     async def about(self) -> About:
-        """Return what there is to say of the store now. Raises StoreUnavailableError."""
+        """Return the store's description of itself. Raises StoreUnavailableError."""
         ...
 
     def enter(self, deed: Deed) -> None:
         """Store an audit entry in the background, as soon as possible. Never fails.
 
-        So many of the newest are kept (proxy/store/deeds.py). `deed.n` is not used.
+        A limited number of the newest is kept (proxy/store/deeds.py). `deed.n` is ignored.
         """
         ...
 
     async def deeds(self, limit: int, before: int | None) -> list[Deed]:
-        """Return what operators did, of all instances that share the store, newest first; what was entered before too.
+        """Return the audit entries of all instances that share the store, newest first, including those just entered.
 
-        At most `limit`; with `before`, only what has a lower `n`. Raises StoreUnavailableError.
+        At most `limit`; with `before`, only those with a lower `n`. Raises StoreUnavailableError.
         """
         ...
 
     async def close(self) -> None:
-        """Finish what is in progress."""
+        """Finish the work in progress."""
         ...
 
 
 class Peers(Protocol):
-    """The other instances that share a store with this one, which that store knows."""
+    """The instances that share a store, as that store knows them."""
 
     @property
     def instance(self) -> str:
@@ -224,17 +224,17 @@ class Peers(Protocol):
     def watch(self, *, on_changed: Callable[[Record], None], on_taken_over: Callable[[Sequence[Record]], None]) -> None:
         """Have these called from now on, on the event loop. Nothing is taken over before.
 
-        `on_changed`: another instance has told of a job (`tell`) that is owned or was accepted here; with the record as
-        the store has it now. It may be missed: what counts is found by `JobStore.ended`.
+        `on_changed`: another instance announced news (`tell`) of a job that is owned or was accepted here; called with
+        the stored record. An announcement may be lost, so `JobStore.ended` does not depend on it.
 
-        `on_taken_over`: these jobs of instances that are gone are this one's now, each once. Those that were ACCEPTED
-        have been finished by the same statement, as `interrupted` and `no`. The others are open.
+        `on_taken_over`: this instance has taken over these jobs from instances that are gone, each once. Those that
+        were ACCEPTED have been finished by the same statement, as `interrupted` and `no`. The others are open.
         """
         ...
 
     def tell(self, record: Record) -> None:
-        """Let the instances that own and that accepted a job know that something was recorded of it; not this one.
+        """Notify the instances that own or accepted a job, except this one, that something was recorded of it.
 
-        They find what was noted before as well. Does not wait and does not fail.
+        They find earlier notes as well. Does not wait and does not fail.
         """
         ...

@@ -1,9 +1,9 @@
 """Queries about many jobs and their answers, whatever store the jobs are in.
 
-The time of a job is when it ended; one that is open has not ended yet, and is in every range that reaches to now. So
-the newest jobs are those that are open, then those that ended last.
+The time of a job is when it ended. An open job has not ended yet, and is in every range that reaches to now. So the
+newest jobs are the open ones, then those that ended last.
 
-A store that holds very many answers within `Limits`: a page, or a count, may be of a part only, and says so.
+A large store answers within `Limits`: a page or a count may cover only a part of the jobs, and says so.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ __all__ = [
     "within",
 ]
 
-#: Of `worker_end` and `cancelled_by`: whatever it is, if there is one.
+#: For `worker_end` and `cancelled_by`: any value but none.
 ANY: Final = "any"
 #: How many values of each facet are returned.
 _VALUES: Final = 50
 
 
 class Sort(StrEnum):
-    """In which order jobs are listed."""
+    """The order in which jobs are listed."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
-    #: Of those that have ended, by the time from acceptance to end.
+    #: Ended jobs only, by the time from acceptance to end.
     SLOWEST = "slowest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobQuery:
-    """Which jobs: those for which everything holds that is given. What is empty or None is not asked for."""
+    """The conditions that a matching job meets, all of them. One that is empty or None is ignored."""
 
-    #: Unix times, in seconds: the first that is meant, and the first that is not.
+    #: The range of time, in Unix seconds: `since` is inclusive, `until` exclusive.
     since: float | None = None
     until: float | None = None
     states: frozenset[State] = frozenset()
@@ -67,7 +67,7 @@ class JobQuery:
     #: Hashes of idempotency keys.
     keys: frozenset[bytes] = frozenset()
     profiles: frozenset[str] = frozenset()
-    #: Names or ids of the instance that owns the job.
+    #: Names of the instance that accepted the job, or ids of the one that owns it.
     instances: frozenset[str] = frozenset()
     #: A value, or `ANY`.
     worker_end: str = ""
@@ -77,18 +77,18 @@ class JobQuery:
 
     @property
     def wants_open(self) -> bool:
-        """Whether a job that is open can be meant."""
+        """Whether an open job can match."""
         ends = self.of_failures or self.failed is False or bool(self.cancelled_by)
         return not ends and self.states != {State.FINISHED}
 
     @property
     def wants_ended(self) -> bool:
-        """Whether a job that has ended can be meant."""
+        """Whether an ended job can match."""
         return not self.states or State.FINISHED in self.states
 
     @property
     def of_failures(self) -> bool:
-        """Whether only jobs are meant that failed."""
+        """Whether only failed jobs can match."""
         return bool(self.failed) or bool(self.codes)
 
     @property
@@ -99,37 +99,37 @@ class JobQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a page ends, and the next one begins: after this job."""
+    """Where a page ends and the next one begins: after this job."""
 
-    #: Whether it is among the open jobs; else among those that have ended.
+    #: Whether it is among the open jobs, or else among the ended ones.
     is_open: bool
-    #: When it was accepted, or ended, in Unix time; or, where the slowest are listed, how long it took, in seconds.
+    #: When it was accepted, or ended, in Unix time; or, with `Sort.SLOWEST`, how long it took, in seconds.
     at: float
-    #: The store's number of the job; more than any, or less, at the edge of what was searched.
+    #: The store's number of the job; at the edge of a search that ended early, above or below all numbers.
     number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
-    """Some jobs, in order; without the bodies of their callbacks, and of what was sent: these are empty."""
+    """Some jobs, in order; `callback` and `sent` are empty instead of the bodies."""
 
     records: Sequence[Record]
     #: Where the next page begins; None: there are no more.
     next: Position | None
-    #: If the search was ended by its limits: how far it came, in Unix time.
+    #: If the limits ended the search: how far it got, in Unix time.
     searched_to: float | None = None
-    #: Then, where the slowest are listed: how many jobs it has looked at, meant or not; they are among these.
+    #: In that case, with `Sort.SLOWEST`: how many jobs were looked at, matching or not.
     looked_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long one answer may take; at least a part of the jobs is looked at."""
+    """How long one answer may take; at least one part of the jobs is always looked at."""
 
     seconds: float = 0.06
-    #: So many jobs are looked at by one statement.
+    #: How many jobs one statement looks at.
     part: int = 3_000
-    #: So many jobs are counted at most.
+    #: How many jobs are counted at most.
     counted: int = 50_000
 
 
@@ -147,11 +147,11 @@ class Counts:
         }
         #: By the label's name.
         self.labels: dict[str, Counter[str]] = {}
-        #: If the count was ended by its limits: of which time on it counts, in Unix time.
+        #: If the limits ended the count: since when jobs were counted, in Unix time.
         self.counted_to: float | None = None
 
     def add(self, kind: Sequence[str | None], jobs: int) -> None:
-        """Count jobs whose state, code, submitted, profile, instance, worker's end and canceller are these."""
+        """Count jobs of one kind: state, code, submitted, profile, instance, worker's end and canceller."""
         state, code, submitted, profile, instance, worker_end, cancelled_by = kind
         self.total += jobs
         outcome = "failed" if code else "succeeded" if state == State.FINISHED else None
@@ -191,7 +191,7 @@ def code_of(record: Record) -> str | None:
 
 
 def matches(record: Record, query: JobQuery) -> bool:
-    """Return whether this is a job that is meant, at whatever time."""
+    """Return whether a job matches, ignoring the range of time."""
     is_open = record.state is not State.FINISHED
     return (
         (query.wants_open if is_open else query.wants_ended)
@@ -210,12 +210,12 @@ def matches(record: Record, query: JobQuery) -> bool:
 
 
 def remembered(query: JobQuery, since: float) -> JobQuery:
-    """Return the query without what ended before `since`, in Unix time: it is forgotten, though it may be there yet."""
+    """Return the query without jobs that ended before `since`, in Unix time: these are expired, if not yet deleted."""
     return query if query.since is not None and query.since >= since else replace(query, since=since)
 
 
 def within(query: JobQuery, since: float, until: float) -> JobQuery:
-    """Return the query without what is not in this range of time."""
+    """Return the query restricted to this range of time."""
     first = since if query.since is None else max(since, query.since)
     return replace(query, since=first, until=until if query.until is None else min(until, query.until))
 

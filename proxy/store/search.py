@@ -3,12 +3,12 @@
 Theory of operation
 -------------------
 Each question here is a generator: it yields statements and is sent their rows. The journal drives it in a thread, over
-a connection of its own that only reads; PostgreSQL is asked on the event loop, over a session of its own.
+a read-only connection of its own; for PostgreSQL it is driven from the event loop, over a session of its own.
 
-Jobs that have ended are found by the index of their ends, or by that of those that failed, where only these are meant.
-So a page of the newest is as quick among a million jobs as among a hundred. Where few jobs fit, the index is walked in
-parts of some thousands, within a time; then the page ends where the search did, and says so. Nothing is sorted but what
-one part has, and nothing is skipped by counting (OFFSET). Open jobs are few, and have an index of their own.
+Ended jobs are found by the index of their ends, or by that of failed jobs if only these can match. So a page of the
+newest is as fast among a million jobs as among a hundred. If few jobs match, the index is walked in parts of some
+thousands, until a time limit; then the page ends where the search did, and says so. Only the jobs of one part are
+sorted, and nothing is skipped by counting (OFFSET). Open jobs are few, and have an index of their own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from proxy.store.record import Record
 
 __all__ = ["counts", "page"]
 
-#: So many combinations of values, and of labels, are counted in each part.
+#: How many combinations of values, and of labels, are counted in each part.
 _COMBINATIONS: Final = 1_000
 
 
@@ -110,7 +110,7 @@ def _ended_jobs(
     found: list[tuple[Record, Position]],
     until: float,
 ) -> Question[float | None]:
-    """Add to `found`, up to `limit`; return None, or how far the search came until the time was over."""
+    """Add to `found`, up to `limit`; return None, or how far the search got in time."""
     rest = first_part(query, after)
     direction = "" if sort is Sort.OLDEST else " DESC"
     while True:
@@ -134,7 +134,7 @@ def _ended_jobs(
 def _slowest(
     dialect: Dialect, query: JobQuery, limit: int, after: Position | None, limits: Limits
 ) -> Question[JobPage]:
-    """Return the slowest of those that ended last, as many as can be looked at in time."""
+    """Return the slowest of the newest jobs, of as many as can be looked at in time."""
     if not query.wants_ended:
         return JobPage(records=[], next=None)
     until = time.monotonic() + limits.seconds

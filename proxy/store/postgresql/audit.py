@@ -17,15 +17,15 @@ from shared.errors import StoreUnavailableError
 
 __all__ = ["AuditTable"]
 
-#: So many wait for it at most, of either kind; beyond that, the log alone has them.
+#: How many entries of each kind may wait; beyond that, they are only in the log.
 _WAITING: Final = {False: 10_000, True: 2_000}
 #: How long a query waits for earlier entries to be written.
 _FLUSH_S: Final = 1.0
 _COLUMNS: Final = ("what", "who", "via", "peer", "instance", "of", "outcome", "detail")
 _NAMES: Final = ", ".join(f'"{name}"' for name in _COLUMNS)
 _ARRAYS: Final = ", ".join(f"${number}::text[]" for number in range(1, 4 + len(_COLUMNS)))
-#: As everywhere, the times are the database's. What is written twice is there once. Other commits of the session do not
-#: wait for the disk; this one does.
+#: As everywhere, the times are the database's. An entry that is written twice is stored once. Other commits of the
+#: session do not wait for the disk; this one does.
 _ENTER: Final = f"""
 INSERT INTO proxy_audit (id, at, is_coming, {_NAMES})
 SELECT id, now() - make_interval(secs => age_s::float8), is_coming::boolean, {_NAMES}
@@ -33,7 +33,7 @@ FROM (SELECT set_config('synchronous_commit', 'on', true)) AS durable,
     unnest({_ARRAYS}) AS x (id, age_s, is_coming, {_NAMES})
 ON CONFLICT (id) DO NOTHING
 """  # noqa: S608 - our own names
-#: $1: the kind; $2: how many of it are kept.
+#: $1: the kind; $2: how many entries of it are kept.
 _FORGET: Final = """
 DELETE FROM proxy_audit WHERE is_coming = $1 AND n <= (
     SELECT n FROM proxy_audit WHERE is_coming = $1 ORDER BY n DESC LIMIT 1 OFFSET $2)
@@ -41,14 +41,14 @@ DELETE FROM proxy_audit WHERE is_coming = $1 AND n <= (
 _NEWEST: Final = f"""
 SELECT n, id, extract(epoch FROM at)::float8, {_NAMES} FROM proxy_audit WHERE n < $1 ORDER BY n DESC LIMIT $2
 """  # noqa: S608
-#: More than any number of a row.
+#: Larger than the number of any row.
 _NO_ROW: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class _Entry:
     deed: Deed
-    #: An unavailable database is waited for, because no caller waits.
+    #: Never given up: no caller waits, so it can wait for an unavailable database.
     until: float = math.inf
     size_bytes: int = 500
 
@@ -57,11 +57,11 @@ class AuditTable:
     """The table of what operators did."""
 
     def __init__(self, session: Session, health: Health, *, clock: Callable[[], float] = time.time) -> None:
-        """Use the session beside others; must run inside an event loop. `clock`: that of `Deed.at`, in Unix seconds."""
+        """`session` may be shared; must run inside an event loop. `clock`: the one of `Deed.at`, in Unix seconds."""
         self._session = session
         self._clock = clock
         self._lane: Lane[_Entry] = Lane(session, health, carry_out=self._write, give_up=_give_up)
-        #: How many there was no room for; told when something is written again.
+        #: How many entries were dropped; logged when something is written again.
         self._dropped = 0
 
     def enter(self, deed: Deed) -> None:
@@ -84,12 +84,12 @@ class AuditTable:
         ]
 
     async def flush(self, timeout_s: float) -> None:
-        """Wait until all of it is written, at most that long."""
+        """Wait until all entries are written, at most that long."""
         if len(self._lane):
             await self._lane.flush(timeout_s)
 
     async def close(self) -> None:
-        """End it."""
+        """Stop writing; log what was not written."""
         await self._lane.close()
         self._tell_dropped()
 

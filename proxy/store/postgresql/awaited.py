@@ -42,11 +42,11 @@ class AwaitedEnds:
         self.lost_notices = 0
 
     def __contains__(self, job_id: str) -> bool:
-        """Return whether somebody waits for this one."""
+        """Return whether the end of this job is awaited."""
         return job_id in self._waiting
 
     async def of(self, job_id: str) -> Record:
-        """Wait for the end of a job, which may have come; return its record then."""
+        """Wait for the end of a job, unless it has ended already; return its record."""
         done: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, []).append(done)
         try:
@@ -57,7 +57,7 @@ class AwaitedEnds:
                 self._waiting[job_id] = left
 
     def tell(self, record: Record) -> None:
-        """Wake those who wait for the end of this job."""
+        """Wake the callers that wait for the end of this job."""
         for done in self._waiting.get(record.id, ()):
             settle(done, record)
 

@@ -1,4 +1,4 @@
-"""Stops tasks that run for ever: they are asked to stop, since nothing that was sent may be cancelled."""
+"""Stops background tasks by asking them to stop, because a statement that was sent must not be cancelled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 __all__ = ["finish", "pause"]
 
-#: How long to wait for an answer of the server.
+#: How long to wait for an answer from the server.
 _ANSWER_S: Final = 2.5
 
 

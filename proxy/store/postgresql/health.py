@@ -11,7 +11,7 @@ from proxy.store.postgresql.session import Session
 
 __all__ = ["PATIENCE_S", "Health"]
 
-#: For so long a database that is away is nobody's business: what was ordered is tried again.
+#: For this long an unavailable database is not reported: orders are retried.
 PATIENCE_S: Final = 3.0
 
 
@@ -19,24 +19,24 @@ class Health:
     """What is known of the database."""
 
     def __init__(self, place: str, sessions: Iterable[Session], lost: Callable[[], int]) -> None:
-        """`place`: how the log calls the database; `lost`: how many records were given up so far."""
+        """`place`: the database's name in the log; `lost`: how many records were given up so far."""
         self._place = place
         self._sessions = tuple(sessions)
         self._lost = lost
         self._reason = ""
-        #: When the first of a row of failures began, by the monotonic clock; 0: the last thing went well.
+        #: When the first of the current run of failures began, by the monotonic clock; 0: the last operation succeeded.
         self._since = 0.0
         self._announced = False
-        #: Statements that the database could not carry out, or did not answer.
+        #: Statements that failed or were not answered.
         self.failures = 0
 
     def worked(self) -> None:
-        """Note that something was recorded, or would have been."""
+        """Note that a statement succeeded."""
         self._since = 0.0
         self.say()
 
     def failed(self, reason: str, since: float) -> None:
-        """Note that something that began at the instant `since` could not be done."""
+        """Note that an operation that began at `since` failed."""
         self.failures += 1
         self._reason = reason
         self._since = self._since or since
@@ -44,14 +44,14 @@ class Health:
 
     @property
     def is_well(self) -> bool:
-        """Whether the last thing that was asked went well."""
+        """Whether the last operation succeeded."""
         return not self._since
 
     @property
     def trouble(self) -> str:
-        """That nothing can be recorded, as a sentence; empty while that is not so, or may soon be over.
+        """A sentence that says that nothing can be recorded; empty if all is well, or while it may soon be again.
 
-        Clients read it, so that it names no address; the log says more.
+        Clients read it, so it names no address; the log says more.
         """
         now = time.monotonic()
         oldest = min((session.busy_since for session in self._sessions if session.busy_since), default=now)

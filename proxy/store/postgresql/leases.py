@@ -25,7 +25,7 @@ __all__ = ["Leases", "Times"]
 
 _NEVER_SUBMITTED: Final = "the instance that had accepted the job is gone; it was not submitted"
 _NOBODY: Final = "the instance that saw to the job is gone, and no callback came by its deadline"
-#: While the database is away.
+#: The pause between beats while the database is unavailable.
 _AGAIN_S: Final = 0.5
 _EXPIRE_BATCH: Final = 500
 _EXPIRE_S: Final = 5.0
@@ -36,11 +36,11 @@ _FORGOTTEN_LEASES: Final = 360
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """How often what is done, in seconds."""
+    """The lease's duration and the intervals of recurring work, in seconds."""
 
     lease_s: float = 10.0
     beat_s: float = 1.5
-    #: How often the end of the jobs that somebody here waits for is looked for.
+    #: How often the ends of the jobs that are awaited here are polled.
     poll_s: float = 0.4
 
 
@@ -60,25 +60,25 @@ class Leases:
         self._leaving = asyncio.Event()
         self._on_taken_over: Callable[[Sequence[Record]], None] | None = None
         self._on_ended: Callable[[Record], None] = lambda _: None
-        #: Since when beats have gone through without a gap, and when the last one did; by the monotonic clock.
+        #: Since when beats have succeeded without a gap, and when the last one did; by the monotonic clock.
         self._healthy_since: float | None = None
         self._last_beat = time.monotonic()
         #: Instances with a lease; the age of the oldest heartbeat among those that have one or own an open job.
         self.instances = 0
         self.slowest_s = 0.0
-        #: Jobs taken over, ended because nobody did, forgotten.
+        #: Jobs taken over; ended after their deadlines for want of a live owner; expired.
         self.taken_over = self.overdue = self.expired = 0
 
     @property
     def beat_age_s(self) -> float:
-        """How long ago the last beat went through."""
+        """How long ago the last beat succeeded."""
         return time.monotonic() - self._last_beat
 
     async def begin(self, on_ended: Callable[[Record], None]) -> None:
         """Register this instance and keep its lease; `on_ended` is called with jobs that were ended for others.
 
         Raises:
-            GoneError, UnfitError: it cannot be entered.
+            GoneError, UnfitError: it cannot be registered.
         """
         self._on_ended = on_ended
         await self._beat()
@@ -90,7 +90,7 @@ class Leases:
         self._on_taken_over = on_taken_over
 
     async def leave(self) -> None:
-        """Stop; what is left open is the others' from now on."""
+        """Stop; from now on, the other instances may take over the jobs that are left open."""
         self._leaving.set()
         await finish(self._tasks)
         await self._session.run(LEAVE, self._instance)
@@ -142,7 +142,7 @@ class Leases:
                 self._on_ended(record)
 
     async def _expire(self) -> None:
-        """Delete finished jobs whose time is over, a few at a time, and instances that are gone."""
+        """Delete expired jobs, some at a time, and instances that are gone."""
         every_s = max(_LEAST_EXPIRE_S, min(_EXPIRE_S, self._ttl_s / 4))
         while not self._leaving.is_set():
             expired = 0

@@ -1,7 +1,7 @@
 """Notices between instances: NOTIFY to the instance's own channel, with a job's id.
 
-A notice says that it is worth looking; what there is to know is in the table. It may be lost, and costs whoever waits
-half a second then.
+A notice only says that the job's row has changed. It may be lost; then a waiting client gets its answer half a second
+later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _AGAIN_S: Final = 0.2
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Tell:
-    """Tell an instance that something was recorded of a job."""
+    """A notice to an instance that something was recorded of a job."""
 
     instance: str
     job_id: str
@@ -45,14 +45,14 @@ class Listener:
     def __init__(
         self, session: Session, instance: str, *, on_notice: Callable[[str], None], on_gap: Callable[[], None]
     ) -> None:
-        """`on_notice` is given the job's id; `on_gap` is called when something may have been missed."""
+        """`on_notice` gets the job's id; `on_gap` is called when notices may have been missed."""
         self._session = session
         self._instance = instance
         self._on_notice = on_notice
         self._on_gap = on_gap
         self._closing = False
         self._task = asyncio.get_running_loop().create_task(self._run())
-        #: How many notices came.
+        #: How many notices were received.
         self.heard = 0
 
     async def close(self) -> None:

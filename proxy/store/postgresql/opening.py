@@ -1,4 +1,4 @@
-"""Checks the database before it is used; an unusable one is reported in one line, with the remedy."""
+"""Checks the database before it is used; one line reports an unusable database and the fix."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from shared.errors import SettingsError
 
 __all__ = ["OLDEST_SERVER", "Found", "open_store", "probe", "reading_session", "unusable"]
 
-#: The oldest that its makers still maintained when this was written is 14; nothing newer than 13 is used.
+#: No feature of a newer version is used. The oldest version that was still maintained when this was written is 14.
 OLDEST_SERVER: Final = 13
-#: Added to what the URL says, unless it says otherwise. A host that does not answer is given up after the first; an
-#: established connection after the others, though session.py may give up on the server earlier.
+#: Defaults for what the URL does not say. The first one limits how long to wait for a host when connecting, the others
+#: when an established connection is given up, though session.py may give up on the server earlier.
 _DEFAULTS: Final = {
     "connect_timeout": "2",
     "target_session_attrs": "read-write",
@@ -30,9 +30,9 @@ _DEFAULTS: Final = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
-#: Making or changing tables may have to wait for another instance that does.
+#: Creating or changing tables may have to wait for another instance that is doing so.
 _PREPARE_S: Final = 60.0
-#: At a start nobody waits for an answer yet, and the machine may be busy with other starts.
+#: At a start no client waits yet, and the machine may be busy with other starts.
 _START_S: Final = 10.0
 _LOOK: Final = """
 SELECT current_setting('server_version_num')::int / 10000, current_setting('fsync') = 'on', pg_is_in_recovery(),
@@ -40,11 +40,11 @@ SELECT current_setting('server_version_num')::int / 10000, current_setting('fsyn
     (SELECT count(*) FROM pg_stat_replication)::int, current_database()::text,
     has_schema_privilege(current_schema(), 'CREATE')
 """
-#: The server's process.
+#: The id of the server's process.
 _PID: Final = "SELECT pg_backend_pid()"
-#: What PgBouncer says where each statement has another connection.
+#: PgBouncer's error if each statement may use another connection.
 _NO_TRANSACTIONS: Final = "transaction blocks not allowed"
-#: Whether what is done later is allowed, done to nothing.
+#: Checks the rights that are needed later, by statements that affect no rows.
 _RIGHTS: Final = """
 WITH d AS (DELETE FROM proxy_jobs WHERE false), u AS (UPDATE proxy_jobs SET owner = '' WHERE false),
     i AS (INSERT INTO proxy_jobs OVERRIDING SYSTEM VALUE SELECT * FROM proxy_jobs WHERE false),
@@ -52,29 +52,29 @@ WITH d AS (DELETE FROM proxy_jobs WHERE false), u AS (UPDATE proxy_jobs SET owne
     e AS (INSERT INTO proxy_instances SELECT * FROM proxy_instances WHERE false)
 SELECT FROM proxy_jobs, proxy_instances WHERE false
 """
-#: What a login that was refused says (SQLSTATE class 28), and a database that is not there.
+#: The words of the errors for a refused login (SQLSTATE class 28), and for a missing database.
 _NO_LOGIN: Final = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "role")
 _MISSING: Final = "does not exist"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A database that can be used."""
+    """A usable database."""
 
     server: int
     #: The version of its tables; None: there are none yet.
     tables: int | None
-    #: What may lose jobs though it works; empty: nothing.
+    #: A problem that may lose jobs although the database works; empty: none.
     doubt: str
 
 
 async def probe(url: str) -> Found:
-    """Look at the database, and leave it as it is. Raises SettingsError: it cannot be used."""
+    """Check the database without changing it. Raises SettingsError: it cannot be used."""
     return await _look(url, "check", upgrade=False)
 
 
 async def reading_session(url: str) -> Session:
-    """Return a connection that can change nothing. Raises GoneError, UnfitError; SettingsError: this is no address."""
+    """Return a read-only connection. Raises GoneError, UnfitError; SettingsError: the address is not valid."""
     session = Session(_conninfo(url, "jobs"), durable=False, hosts=_hosts(url))
     try:
         await session.run("SET default_transaction_read_only = on", patience_s=_START_S)
@@ -87,7 +87,7 @@ async def reading_session(url: str) -> Session:
 async def open_store(
     url: str, *, ttl_s: float, name: str, warn: Callable[[str], None], times: Times | None = None
 ) -> PostgreSQLStore:
-    """Return the store in this database, of which this process is an instance from now on; `warn` is told of doubts.
+    """Open the store in this database and register this process as an instance; `warn` is called with any problem.
 
     Raises:
         SettingsError: the database cannot be used.
@@ -122,7 +122,7 @@ async def _look(url: str, name: str, *, upgrade: bool) -> Found:
 
 
 async def _shares_connections(session: Session, beside: Session) -> bool:
-    """Whether somebody in between lets our sessions share connections to the server: nothing would stay prepared."""
+    """Whether a pooler in between makes our sessions share server connections: prepared statements would get lost."""
     ((pid,),) = await session.script(_PID, patience_s=_START_S)
     if pid == session.backend_pid:
         return False
@@ -171,7 +171,7 @@ async def _look_at(session: Session, url: str, *, upgrade: bool) -> Found:
 
 
 def unusable(url: str, exc: GoneError | UnfitError) -> SettingsError:
-    """Return the line for an error of the server or of the connection."""
+    """Return the one-line error for an error of the server or of the connection."""
     cause = exc.__cause__
     code = (getattr(cause, "sqlstate", None) or "") if cause is not None else ""
     words = without_secrets(url, str(exc))
@@ -197,7 +197,7 @@ def _grant() -> str:
 
 
 def _conninfo(url: str, name: str) -> str:
-    """Return what libpq is to be given. Raises SettingsError: it is not as libpq has it."""
+    """Return the connection string for libpq. Raises SettingsError: libpq does not understand the URL."""
     given = _parsed(url)
     defaults = _DEFAULTS | {"application_name": f"async-job-proxy {name}"[:60]}
     return make_conninfo(url, **{key: value for key, value in defaults.items() if key not in given})

@@ -1,7 +1,7 @@
-"""Orders on their way to the database, and the lane in which they wait for their turn.
+"""Orders to the database, and the lanes in which they are queued.
 
-A lane has one batch under way at a time, and what accumulates in the meantime is the next: one statement and one commit
-for all of it. If the database is away, the batch is tried again for as long as somebody waits for it.
+A lane has one batch under way at a time; the orders that arrive meanwhile are the next one. A batch is one transaction.
+If the database is unavailable, the batch is retried for as long as somebody waits for it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from shared.errors import StoreUnavailableError
 
 __all__ = ["Lane", "Order", "fail", "settle"]
 
-#: The most of a batch. What is larger than the bytes goes alone.
+#: The limits of a batch. An order with more bytes is a batch of its own.
 _ORDERS: Final = 256
 _BYTES: Final = 4 * 1024 * 1024
-#: Between two attempts at a database that is away.
+#: The pause between retries while the database is unavailable.
 _AGAIN_S: Final = 0.1
 
 
 class Order(Protocol):
-    """What can wait in a lane."""
+    """What a lane carries out."""
 
     @property
     def until(self) -> float:
@@ -66,19 +66,19 @@ class Lane(Generic[T]):
         pace_s: Callable[[], float] = lambda: 0.0,
         proves: bool = False,
     ) -> None:
-        """Begin; must run inside an event loop.
+        """Start the lane; must run inside an event loop.
 
-        `carry_out` does a batch and settles its orders; it may be called again with the same ones after a GoneError.
-        `give_up` is called instead, with the reason, for an order whose time is over and for one that is unfit.
-        `pace_s`: the least time between the start of two batches. `proves`: whether a batch that was carried out shows
-        that the database can record something.
+        `carry_out` executes a batch and settles its orders; it may be called again with the same ones after a
+        GoneError. `give_up` is called with the reason for an order that has timed out and for one that is unfit.
+        `pace_s`: the minimum time between the starts of two batches. `proves`: whether a successful batch shows that
+        the database can record something.
         """
         self._session = session
         self._health = health
         self._ways = _Ways(carry_out=carry_out, give_up=give_up, pace_s=pace_s, proves=proves)
         self._waiting: list[T] = []
         self._away: list[T] = []
-        #: Those of `_away` that were given up meanwhile; they may still be carried out.
+        #: The orders of `_away` that were given up meanwhile, by `id()`; they may still be carried out.
         self._given_up: set[int] = set()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -102,11 +102,11 @@ class Lane(Generic[T]):
         return [order for order in self._away if id(order) not in self._given_up] + self._waiting
 
     async def flush(self, timeout_s: float) -> None:
-        """Wait until nothing is left to do, at most that long."""
+        """Wait until all orders are done, at most that long."""
         await asyncio.wait((asyncio.ensure_future(self._idle.wait()),), timeout=timeout_s)
 
     async def close(self) -> None:
-        """End it; what is left is given up."""
+        """Stop; the remaining orders are given up."""
         self._closing = True
         self._session.close()
         self._wake.set()
@@ -140,7 +140,7 @@ class Lane(Generic[T]):
                 await self._carry_out(self._away)
             except GoneError as exc:
                 self._health.failed(str(exc), began)
-                # The first time it may be a connection that broke while nobody used it.
+                # Retry at once the first time: the connection may only have broken while it was idle.
                 again_s, in_a_row = (_AGAIN_S if in_a_row else 0.0), in_a_row + 1
                 left = [order for order in self._away if id(order) not in self._given_up]
                 self._waiting = left + self._waiting
@@ -172,7 +172,7 @@ class Lane(Generic[T]):
         return batch
 
     async def _carry_out(self, batch: list[T]) -> None:
-        """Carry out what the database takes; the others are given up alone."""
+        """Carry out a batch; if an order is unfit, carry out each alone, so that only the unfit ones are given up."""
         try:
             await self._ways.carry_out(batch)
         except UnfitError as exc:

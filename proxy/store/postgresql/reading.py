@@ -14,7 +14,7 @@ __all__ = ["DIALECT", "answer"]
 
 T = TypeVar("T")
 _FROM: Final = "FROM proxy_jobs j"
-#: What is not read for a list: it may be large.
+#: Columns that are not read for a list, because they may be large.
 _BODIES: Final = ("callback", "sent")
 
 
@@ -25,7 +25,7 @@ def _without_bodies() -> str:
     return columns
 
 
-#: The planner has the same choice of indexes, and makes it by itself.
+#: All sources are the same: the planner chooses the index by itself.
 DIALECT: Final = Dialect(
     columns=_without_bodies(),
     record_of=record_of,
@@ -49,7 +49,7 @@ DIALECT: Final = Dialect(
 async def answer(session: Session, question: Question[T]) -> T:
     """Return the answer to a question. Raises GoneError, UnfitError.
 
-    What is done with the rows of a part takes longer than the event loop has time for: a thread does it.
+    The rows of a part take too long to process for the event loop, so a thread does it.
     """
     found: list[T] = []
 
@@ -57,7 +57,7 @@ async def answer(session: Session, question: Question[T]) -> T:
         """Return the next statement; None: the question is answered."""
         try:
             return next(question) if rows is None else question.send(rows)
-        except StopIteration as end:  # which cannot leave a thread
+        except StopIteration as end:  # it cannot be raised out of a thread
             found.append(end.value)
             return None
 

@@ -1,4 +1,4 @@
-"""Records as rows of the table, and back. Times are sent as seconds from now, because clocks differ."""
+"""Converts records to rows of the table, and back. Times are sent as seconds from now, because clocks differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.lifecycle import State
 
 __all__ = ["COLUMNS", "VALUES", "operation", "record_of", "values_of"]
 
-#: What is sent of a job, with its types.
+#: The values that are sent for a job, with their types.
 VALUES: Final = {
     "id": "text", "token_hash": "bytea", "key": "bytea", "fingerprint": "bytea", "origin": "text", "owner": "text",
     "profile": "text", "state": "text", "submitted": "text", "age_s": "float8", "left_s": "float8", "ended_s": "float8",
@@ -22,7 +22,7 @@ VALUES: Final = {
     "content_type": "text", "error": "text", "instance": "text", "worker_end": "text", "cancelled_by": "text",
     "trail": "text", "sent": "bytea", "open_state": "text", "me": "text",
 }  # fmt: skip
-#: What is read; {j} is the table's alias.
+#: The columns that are read; {j} is the table's alias.
 COLUMNS: Final = (
     "{j}.id, {j}.token_hash, {j}.key, {j}.fingerprint, {j}.origin, {j}.owner, {j}.profile, {j}.state, "
     "extract(epoch FROM {j}.accepted_at - now())::float8, extract(epoch FROM {j}.deadline_at - now())::float8, "
@@ -33,7 +33,7 @@ COLUMNS: Final = (
 
 
 def operation(record: Record, instance: str) -> str:
-    """Return what putting a record is to the row that there is (protocol.py), if there is one."""
+    """Return what putting a record does to the existing row (protocol.py), if there is one."""
     if record.callback is not None:
         return "callback"
     if record.state is not State.FINISHED:
@@ -42,7 +42,7 @@ def operation(record: Record, instance: str) -> str:
 
 
 def values_of(record: Record, me: str) -> dict[str, Any]:
-    """Return what is sent of a job, by the names of `VALUES`, to the instance `me`'s statements."""
+    """Return the values that the instance `me` sends for a job, by the names of `VALUES`."""
     now = time.time()
     failure = record.failure
     return {
@@ -82,7 +82,7 @@ def values_of(record: Record, me: str) -> dict[str, Any]:
 
 
 def record_of(row: Sequence[Any]) -> Record:
-    """Return the record that the values of `COLUMNS` are. Raises ValueError if they are none."""
+    """Return the record with the values of `COLUMNS`. Raises ValueError if they are not valid."""
     (
         job_id, token_hash, key, fingerprint, origin, owner, profile, state, accepted_s, left_s, ended_s, code, detail,
         failure_submitted, callback, says_failed, early, duplicates, outputs, labels, refused, refusal, content_type,
@@ -125,5 +125,5 @@ def _names(values: Mapping[str, str]) -> str:
 
 
 def _text(text: str) -> str:
-    """Return `text` as PostgreSQL can store it: without zeros, too."""
+    """Return `text` as PostgreSQL can store it, which includes no NUL characters."""
     return storable(text).replace("\0", "\\x00") if text else ""

@@ -1,8 +1,8 @@
 """The tables: their creation, and the migration from earlier versions while other instances keep running.
 
-Instances of several versions may share the tables, so that they can be upgraded one after the other. So columns are
-only ever added, with a default that means what their absence meant, and `proxy_meta` says which version of the tables
-there is, and which one a proxy has to know at least to write to them. Whoever changes them holds a lock.
+Instances of different versions may share the tables, so that they can be upgraded one after the other. So columns are
+only ever added, with a default that means what their absence meant. `proxy_meta` says which version the tables have,
+and which one a proxy must know at least to write to them. An instance that changes them holds a lock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from shared.errors import SettingsError
 
 __all__ = ["LOCK", "VERSION", "prepare"]
 
-#: What this version of the proxy knows. An upgrade adds one; `_OLDEST_WRITER` follows where old ones would do harm.
+#: The version of the tables that this proxy knows. Each upgrade adds one; `_OLDEST_WRITER` is raised, too, if older
+#: proxies would do harm.
 VERSION: Final = 2
 _OLDEST_WRITER: Final = 1
 #: "jobs" in ASCII: the advisory lock for creating or changing the tables.
@@ -72,7 +73,7 @@ CREATE INDEX IF NOT EXISTS proxy_jobs_open ON proxy_jobs (owner) WHERE finished_
 CREATE INDEX IF NOT EXISTS proxy_jobs_by_end ON proxy_jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS proxy_jobs_failed ON proxy_jobs (finished_at) WHERE code IS NOT NULL OR says_failed;
 """
-#: What operators did.
+#: The audit entries.
 _AUDIT: Final = """
 CREATE TABLE IF NOT EXISTS proxy_audit (
     n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -90,7 +91,7 @@ CREATE TABLE IF NOT EXISTS proxy_audit (
 );
 CREATE INDEX IF NOT EXISTS proxy_audit_by_kind ON proxy_audit (is_coming, n);
 """
-#: How a job came to its end, and an index for queries about those that failed (proxy/store/search.py).
+#: How a job ended, and an index for queries about failed jobs (proxy/store/search.py).
 _FROM_1: Final = """
 ALTER TABLE proxy_jobs
     ADD COLUMN IF NOT EXISTS instance text NOT NULL DEFAULT '',
@@ -101,17 +102,16 @@ ALTER TABLE proxy_jobs
 ALTER TABLE proxy_jobs ALTER COLUMN sent SET STORAGE EXTERNAL;
 CREATE INDEX IF NOT EXISTS proxy_jobs_failed ON proxy_jobs (finished_at) WHERE code IS NOT NULL OR says_failed;
 """
-#: By the version that there is: what makes the next one of it. Each may be done twice (IF NOT EXISTS).
+#: The upgrade from each version to the next one. Each may be executed twice (IF NOT EXISTS).
 _UPGRADES: Final = {1: _FROM_1 + _AUDIT}
 
 Ask = Callable[[str], Awaitable[Sequence[tuple[Any, ...]]]]
 
 
 async def prepare(ask: Ask, *, upgrade: bool = True) -> int | None:
-    """Make the tables, or bring them up to date, if `upgrade`. Return the version that was found; None: no tables.
+    """If `upgrade`, create the tables or bring them up to date. Return the version that was found; None: no tables.
 
-    `ask` carries a statement out. All of it is one transaction of one statement, so a death in the middle leaves what
-    was there.
+    `ask` executes SQL. All changes are one transaction, sent at once, so a crash in the middle changes nothing.
 
     Raises:
         SettingsError: a later version of the proxy has made tables that this one would damage.
@@ -139,7 +139,7 @@ async def _version(ask: Ask) -> int | None:
 
 
 def _steps(version: int | None) -> str:
-    """Return what is to be done; another instance may have done it before the lock was ours."""
+    """Return the SQL to execute; another instance may have executed it before we got the lock."""
     if version is None:
         meta = f"INSERT INTO proxy_meta (version, oldest_writer) VALUES ({VERSION}, {_OLDEST_WRITER})"  # noqa: S608
         return f"{_DDL} {_AUDIT} {meta} ON CONFLICT DO NOTHING;"

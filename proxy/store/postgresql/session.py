@@ -1,8 +1,8 @@
 """One connection to the database, reconnected whenever it is lost; and what an error of the server means for us.
 
-Nothing is ever cancelled at the server. A commit that waits for a synchronous standby would *succeed* if it were,
+Nothing is ever cancelled at the server: a commit that waits for a synchronous standby would *succeed* on cancellation,
 without the standby. So if the server does not answer, the connection is closed, and the statement may still be
-executed: each statement of this package may be executed twice.
+executed. Therefore each statement of this package may be executed twice.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from proxy.store.postgresql.wire import Statement, Wire
 
 __all__ = ["ANSWER_S", "GoneError", "Session", "UnfitError", "reason_of"]
 
-#: After this long without an answer the connection is closed; this much later for each megabyte that was sent.
+#: After this long without an answer the connection is closed; the second figure is added for each megabyte sent.
 ANSWER_S: Final = 2.0
 _PER_MEGABYTE_S: Final = 0.2
 _CONFIRM_S: Final = 0.1
-#: What connecting may take in all, beside the time-out of each host: names have to be resolved.
+#: How long connecting may take per host. Longer than libpq's own timeout, because names have to be resolved.
 _CONNECT_S: Final = 5.0
-#: Every statement here finds its rows by an index. A plan that was made while the table was small must not say else.
+#: Every statement here finds its rows by an index, even if its plan was made while the table was small.
 _SET_UP: Final = "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SET jit = off; SET idle_session_timeout = 0; "
-#: To make a plan takes longer than to carry it out, and there is only one way to do it.
+#: Planning takes longer than execution, and there is only one sensible plan.
 _ONE_PLAN: Final = "SET plan_cache_mode = force_generic_plan; "
-#: At least as durable as `on`; what the server's owner has set above it stays.
+#: At least as durable as `on`; a stricter setting of the server stays.
 _DURABLE: Final = (
     "SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') = 'remote_apply' "
     "THEN 'remote_apply' ELSE 'on' END, false)"
 )
 _NOT_DURABLE: Final = "SET synchronous_commit = off"
-#: Of a server that has no such setting: it came with version 14.
+#: Servers before this version do not have `idle_session_timeout`.
 _WITHOUT_IDLE: Final = 14_00_00
-#: Classes of SQLSTATE that are about what was sent: data exception, integrity constraint, program limit.
+#: Classes of SQLSTATE that blame the sent values: data exception, integrity constraint, program limit.
 _UNFIT: Final = ("22", "23", "54")
 _READ_ONLY: Final = "25006"
 
@@ -49,23 +49,23 @@ T = TypeVar("T")
 
 
 class GoneError(Exception):
-    """The database could not be asked, did not answer, or could not do it now; the message says why.
+    """The database could not be reached, did not answer, or failed for now; the message says why.
 
-    What it was asked may have been done.
+    The statement may have been executed.
     """
 
 
 class UnfitError(Exception):
-    """The database cannot take this, now or later; the message says why."""
+    """The database will never accept these values; the message says why."""
 
 
 class Session:
-    """A connection that is made when it is needed. Statements are sent one after the other."""
+    """A connection that is opened when it is needed. Statements are sent one after the other."""
 
     def __init__(self, conninfo: str, *, durable: bool = True, hosts: int = 1) -> None:
         """`durable`: whether a commit waits for the disk, and for the standby if there is one.
 
-        One that is not has no haste either: each of its statements may have a plan of its own.
+        A session that is not durable is in no hurry either, so its statements may be planned at each execution.
         """
         self._conninfo = conninfo
         self._durable = durable
@@ -73,25 +73,25 @@ class Session:
         self._wire: Wire | None = None
         self._lock = asyncio.Lock()
         self._closed = False
-        #: When what is under way began, by the monotonic clock, or later if it is much; 0: nothing is.
+        #: When the current statements were sent, by the monotonic clock, plus the time allowed for large ones; 0: idle.
         self.busy_since = 0.0
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether there is a connection that is not known to be lost."""
         return self._wire is not None and self._wire.is_open
 
     @property
     def backend_pid(self) -> int:
-        """The server's process, as whoever answers the connection says; 0 where there is none."""
+        """The id of the server's process, as the server or a pooler says; 0 if there is no connection."""
         return self._wire.backend_pid if self._wire is not None and self._wire.is_open else 0
 
     async def run(self, sql: str, *params: Any, patience_s: float = ANSWER_S) -> Sequence[tuple[Any, ...]]:
-        """Return the rows that a statement answers; `$1` is the first of `params`.
+        """Return the rows of a statement; `$1` is the first of `params`.
 
         Raises:
-            GoneError: it may have been carried out.
-            UnfitError: it was not.
+            GoneError: it may have been executed.
+            UnfitError: it was not executed.
         """
         (rows,) = await self.run_all([(sql, params)], patience_s=patience_s)
         return rows
@@ -99,11 +99,11 @@ class Session:
     async def run_all(
         self, statements: Sequence[Statement], *, size_bytes: int = 0, patience_s: float = ANSWER_S
     ) -> list[Sequence[tuple[Any, ...]]]:
-        """Carry out statements as one transaction; return the rows of each. They have about `size_bytes`.
+        """Execute statements as one transaction; return the rows of each. Their values have about `size_bytes`.
 
         Raises:
-            GoneError: all of it may have been carried out.
-            UnfitError: nothing was.
+            GoneError: all of them may have been executed.
+            UnfitError: none was executed.
         """
         async with self._lock:
             limit_s = patience_s + _PER_MEGABYTE_S * size_bytes / 1e6
@@ -115,17 +115,17 @@ class Session:
                 self.busy_since = 0.0
 
     async def script(self, sql: str, *, patience_s: float = ANSWER_S) -> Sequence[tuple[Any, ...]]:
-        """Carry out statements without parameters, separated by semicolons; return the rows of the last.
+        """Execute statements without parameters, separated by semicolons; return the rows of the last.
 
         Raises:
-            GoneError, UnfitError: they may have been carried out, or some of them.
+            GoneError, UnfitError: all or some of them may have been executed.
         """
         async with self._lock:
             wire = await self._open()
             return await self._answer(wire, wire.script(sql), patience_s)
 
     async def connect(self) -> Wire:
-        """Return a new connection, in place of the one there is. Raises GoneError."""
+        """Open a new connection, in place of the current one. Raises GoneError."""
         self._drop()
         if self._closed:
             raise GoneError("the store is closed")
@@ -143,7 +143,7 @@ class Session:
         try:
             await self._answer(wire, wire.script(set_up), ANSWER_S)
         except (GoneError, UnfitError) as exc:
-            self._drop()  # not one of its settings counts, and whether a commit waits for the disk is one of them
+            self._drop()  # none of the settings holds, not even whether a commit waits for the disk
             raise GoneError(str(exc)) from exc
         return wire
 
@@ -155,7 +155,7 @@ class Session:
                 line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """End the connection; there will be no other one."""
+        """Close the connection and never open another one."""
         self._closed = True
         if self.busy_since:
             self.hang_up()
@@ -178,7 +178,7 @@ class Session:
         timers: list[asyncio.TimerHandle] = []
 
         def confirm() -> None:
-            # A process that was stopped, or starved, wakes up to an old hour; the answer may be there already.
+            # If this process was stopped or starved of CPU, the answer may have arrived but not been read yet.
             timers.append(loop.call_later(_CONFIRM_S, self.hang_up))
 
         timers.append(loop.call_later(limit_s, confirm))
@@ -196,7 +196,7 @@ class Session:
                 timer.cancel()
 
     def _meaning(self, wire: Wire, exc: psycopg.Error | OSError, is_late: bool, limit_s: float) -> Exception:  # noqa: FBT001 - private
-        """Return what to raise for an error; a connection that is of no use any more is dropped."""
+        """Return the exception to raise for an error; drop the connection if it is not usable any more."""
         code = getattr(exc, "sqlstate", None) or ""
         lives = wire.is_open
         if is_late or not lives or code == _READ_ONLY:  # a primary that has become a replica: look for the new one
@@ -209,7 +209,7 @@ class Session:
 
 
 def reason_of(exc: BaseException) -> str:
-    """Return what an error says, in a line. No such line holds a password: the server and libpq name none."""
+    """Return an error's message in one line. It contains no password, as neither the server nor libpq names any."""
     words = " ".join(str(exc).split()) or type(exc).__name__
     code = getattr(exc, "sqlstate", None)
     return f"{words} ({code})" if code else words

@@ -1,10 +1,11 @@
-"""The statements on the table of jobs. Each may be executed twice without harm: it states what it expects.
+"""The statements on the table of jobs. Each may be executed twice without harm, because its condition says what it
+expects.
 
-All times are the database's: what is written is `now()` and so many seconds, and so it is read. What several rows are
-locked for is done in the order of their ids, or two instances could wait for one another.
+All times are the database's: they are written and read relative to `now()`, in seconds. Several rows are always locked
+in the order of their ids, or two instances could deadlock.
 
-What is put is one row: one statement of `PUTS` for each line of the table in protocol.py. All rows of a batch are one
-transaction (wire.py). One statement for many rows, with an array for each column, costs more until there are some 16.
+A put is one row: `PUTS` has one statement for each line of the table in protocol.py. All rows of a batch are one
+transaction (wire.py). One statement for many rows, with an array for each column, is more expensive below some 16 rows.
 """
 
 from __future__ import annotations
@@ -41,19 +42,19 @@ _NAME: Final = re.compile(r":(\w+)")
 
 
 class RowStatement:
-    """What is put of one job: its statement, in which `:name` is a value of `VALUES`, and what that takes of them."""
+    """A statement that writes one row, in which `:name` is a value of `VALUES`, and its parameters."""
 
     def __init__(self, sql: str) -> None:
         names = list(dict.fromkeys(_NAME.findall(sql)))
         places = {name: f"${number}::{VALUES[name]}" for number, name in enumerate(names, start=1)}
-        #: The statement as the server takes it.
+        #: The statement with the server's placeholders.
         self.sql: Final = _NAME.sub(lambda found: places[found[1]], sql)
-        #: Of all that is sent of a job, the parameters.
+        #: Selects the statement's parameters from the values of a job.
         self.parameters: Final[Callable[[Mapping[str, Any]], tuple[Any, ...]]] = itemgetter(*names)
 
 
 def _of(alias: str) -> str:
-    """Return the columns that a record is read from, of the table with this alias."""
+    """Return the columns that a record is read from, with this alias of the table."""
     return COLUMNS.format(j=alias)
 
 
@@ -70,7 +71,7 @@ VALUES (:id, :token_hash, :key, :key IS NOT NULL AND NOT (:callback IS NULL
     :instance, :worker_end, :cancelled_by, :trail, :sent)
 ON CONFLICT DO NOTHING RETURNING owner, code
 """
-#: What every update adds.
+#: The additions that every update makes.
 _ADDS: Final = """
     error = CASE WHEN :error <> '' THEN :error ELSE error END,
     outputs = CASE WHEN :outputs <> '' THEN :outputs ELSE outputs END,
@@ -80,7 +81,7 @@ _ADDS: Final = """
     refused = greatest(refused, :refused),
     refusal = CASE WHEN :refused > refused THEN :refusal ELSE refusal END
 """
-#: A callback came after the end, and proves that the job was submitted.
+#: A callback that came after the end proves that the job was submitted.
 _PROVES: Final = ":failure_submitted = 'yes' AND failure_submitted IS NOT NULL"
 #: An open job moves forward, never back: its states are in alphabetical order.
 _GOES_ON: Final = f"""
@@ -91,8 +92,8 @@ UPDATE proxy_jobs SET
         WHEN greatest(state, :open_state) = 'waiting' THEN 'yes'
         WHEN greatest(state, :open_state) = 'submitting' THEN 'unknown' ELSE submitted END, {_ADDS}
 WHERE id = :id"""  # noqa: S608 - our own names
-#: What is put, by what it is to the row that there is (`operation` in rows.py). Each answers a row if it was written:
-#: the owner, and the failure's code as they are now.
+#: The statements, by what putting a record does to the existing row (`operation` in rows.py). If it was written, each
+#: returns a row with the current owner and the failure's code.
 PUTS: Final = {
     "insert": RowStatement(_INSERT),
     "note": RowStatement(f"{_GOES_ON} RETURNING owner, code"),
@@ -118,7 +119,7 @@ WHERE id = :id AND finished_at IS NULL RETURNING owner, code"""),  # noqa: S608 
 }
 
 
-#: A key is free again once its job is certain not to have been submitted, which the update sees to, or is forgotten.
+#: A key is free again once its job certainly was not submitted (the updates above free it then), or is forgotten.
 #: $1: keys; $2: after how many seconds a job is forgotten.
 RELEASE: Final = """
 UPDATE proxy_jobs SET key_held = false
@@ -127,7 +128,7 @@ WHERE id IN (SELECT id FROM proxy_jobs WHERE key_held AND key = ANY ($1::bytea[]
 """
 
 _REMEMBERED: Final = "(j.finished_at IS NULL OR j.finished_at > now() - make_interval(secs => $2))"
-#: $1: what is looked for; $2: after how many seconds a job is forgotten. The last job that was begun with a key has it.
+#: $1: the values to look for; $2: after how many seconds a job is forgotten. The newest job with a key comes last.
 FIND: Final = {
     "id": f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND {_REMEMBERED}",  # noqa: S608
     "token_hash": (
@@ -139,9 +140,9 @@ FIND: Final = {
         f"WHERE {_REMEMBERED} ORDER BY j.n"
     ),
 }
-#: By any name, the newest: all that are open, and those that finished last. $1: what is looked for, as a value; $2:
-#: after how many seconds a job is forgotten; $3, $4: the first of the ids, and the first after them; $5: how many of
-#: each are looked at.
+#: Jobs with a name, among the open ones and those that finished last. $1: the name as a value in JSON; $2: after how
+#: many seconds a job is forgotten; $3, $4: the bounds of the ids, inclusive and exclusive; $5: how many of each are
+#: looked at.
 CALLED: Final = f"""
 SELECT {_of("j")} FROM (
     (SELECT id, n, labels, outputs FROM proxy_jobs WHERE finished_at IS NULL LIMIT $5)
@@ -151,26 +152,26 @@ SELECT {_of("j")} FROM (
 WHERE strpos(recent.labels, $1) > 0 OR strpos(recent.outputs, $1) > 0 OR (recent.id >= $3 AND recent.id < $4)
 ORDER BY recent.n DESC LIMIT 10
 """  # noqa: S608 - our own names
-#: Those that ended last without a result. $1: after how many seconds a job is forgotten; $2: how many at most.
+#: The last failed jobs. $1: after how many seconds a job is forgotten; $2: how many at most.
 FAILED: Final = f"""
 SELECT {_of("j")} FROM (SELECT id, finished_at FROM proxy_jobs WHERE finished_at > now() - make_interval(secs => $1)
     ORDER BY finished_at DESC LIMIT {FAILURES_AMONG}) recent JOIN proxy_jobs j ON j.id = recent.id
 WHERE (j.code IS NOT NULL OR j.says_failed) AND coalesce(octet_length(j.callback), 0) <= {SMALL_BYTES}
 ORDER BY recent.finished_at DESC LIMIT $2
 """  # noqa: S608 - our own names
-#: Of these jobs, those that have ended.
+#: The ended ones of these jobs.
 ENDED: Final = f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND j.finished_at IS NOT NULL"  # noqa: S608
 
-#: Tell instances ($1) of jobs ($2). Not in the transaction that wrote: a NOTIFY holds a lock of the whole server until
-#: its commit, and a commit that waits for the disk would let everybody wait in turn.
+#: Notify instances ($1) of jobs ($2). Not in the transaction that wrote: a NOTIFY holds a lock on the whole server
+#: until its commit, and a commit that waits for the disk would make all others wait.
 NOTIFY: Final = "SELECT pg_notify('proxy_' || w, i) FROM unnest($1::text[], $2::text[]) AS t (w, i)"
 
-#: The size of the table of jobs, and the first end of those that are remembered: for $1 seconds.
+#: The size of the table of jobs, and the first end among those that are remembered. $1: for how many seconds.
 ABOUT: Final = """
 SELECT pg_total_relation_size('proxy_jobs')::bigint, (SELECT extract(epoch FROM finished_at)::float8 FROM proxy_jobs
     WHERE finished_at > now() - make_interval(secs => $1) ORDER BY finished_at LIMIT 1)
 """
-#: All that are not forgotten yet, with a lease or without.
+#: All instances that are not forgotten yet, with or without a valid lease.
 INSTANCES: Final = """
 SELECT id, name, extract(epoch FROM started_at)::float8, extract(epoch FROM now() - beat_at)::float8
 FROM proxy_instances ORDER BY name, started_at LIMIT 100
@@ -180,22 +181,23 @@ BEAT: Final = """
 INSERT INTO proxy_instances (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat_at = now()
 """
 LEAVE: Final = "DELETE FROM proxy_instances WHERE id = $1"
-#: How many instances have a lease ($1: its seconds), and the age of the oldest beat among those and those that left
-#: open jobs.
+#: How many instances have a valid lease ($1: its seconds), and the age of the oldest beat among these and the instances
+#: that left open jobs.
 CLUSTER: Final = """
 SELECT count(*) FILTER (WHERE i.beat_at > now() - make_interval(secs => $1)),
     coalesce(max(extract(epoch FROM now() - i.beat_at)), 0)::float8
 FROM proxy_instances i WHERE i.beat_at > now() - make_interval(secs => $1)
     OR EXISTS (SELECT FROM proxy_jobs j WHERE j.owner = i.id AND j.finished_at IS NULL)
 """
-#: Those of instances ($1: seconds without a beat) that left nothing open.
+#: Delete instances without a beat ($1: for how many seconds) that left no open jobs.
 FORGET_INSTANCES: Final = """
 DELETE FROM proxy_instances i WHERE i.beat_at < now() - make_interval(secs => $1)
     AND NOT EXISTS (SELECT FROM proxy_jobs j WHERE j.owner = i.id AND j.finished_at IS NULL)
 """
-#: Open jobs of instances whose last beat is older than a lease ($2), or that have left, are this one's ($1) now. Nobody
-#: but who began a job ever submits it: one that certainly was not submitted has ended. $3: the words for that. Not if
-#: its own last beat is older than $4: a server that was stopped carries this out before anybody could say he lives.
+#: This instance ($1) takes over open jobs of instances whose last beat is older than a lease ($2), or that have left.
+#: Only the instance that began a job ever submits it, so a job that certainly was not submitted ends; $3: the detail.
+#: Does nothing if this instance's own last beat is older than $4: a server that was paused executes this first, before
+#: any instance could renew its lease.
 TAKE_OVER: Final = f"""
 WITH gone AS MATERIALIZED (
     SELECT j.id FROM proxy_jobs j LEFT JOIN proxy_instances i ON i.id = j.owner
@@ -211,7 +213,7 @@ UPDATE proxy_jobs j SET owner = $1,
     failure_submitted = CASE WHEN j.state = 'accepted' THEN 'no' END
 FROM gone WHERE j.id = gone.id RETURNING {_of("j")}
 """  # noqa: S608 - our own names
-#: Whose deadline is over for so long has nobody who sees to it, whatever its lease says. Nobody writes over this.
+#: Ends jobs that are past their deadlines: their owners do not work, even if their leases are valid. $1: the detail.
 OVERDUE: Final = f"""
 UPDATE proxy_jobs j SET state = 'finished', finished_at = now(), code = 'interrupted', detail = $1,
     failure_submitted = j.submitted, key_held = j.key_held AND j.submitted <> 'no'

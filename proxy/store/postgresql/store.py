@@ -1,8 +1,8 @@
-"""The store that instances share, as seen from the event loop: orders wait in lanes, and each lane has one connection.
+"""The store that instances share: orders are queued in lanes, each over one connection.
 
-Puts and notes become rows (writes.py); a look-up sees all earlier puts. A notice from another instance makes this one
-look at a job. The ends of jobs that this instance waits for are found without notices, too: one query looks for all of
-them several times a second.
+Puts and notes become rows (writes.py); a look-up sees all earlier puts. On a notice from another instance, this one
+reads the job's row. The ends of jobs that this instance waits for are found without notices, too: one query polls them
+all several times a second.
 
 If the database is unavailable, orders are retried for `PATIENCE_S`, callbacks for longer, because their senders may not
 retry. After that, waiting callers get an error, new jobs are refused, and records that must be kept go to the backlog,
@@ -49,17 +49,17 @@ __all__ = ["PostgreSQLStore"]
 
 T = TypeVar("T")
 
-#: For so long a callback is tried to be recorded, or its job to be found.
+#: How long to try to record a callback, or to find its job.
 _CALLBACK_PATIENCE_S: Final = 8.0
-#: And longer for each megabyte of a result.
+#: Added for each megabyte of a result.
 _PER_MEGABYTE_S: Final = 0.5
-#: The least time between the start of two batches: this much for each open job but one, up to the second figure.
+#: The minimum time between the starts of two batches: this for each open job but one, up to the second figure.
 _PACE_S: Final = 0.00025
 _LONGEST_PACE_S: Final = 0.002
 #: How often to check whether a caller has waited long enough.
 _LOOK_S: Final = 0.25
 _CLOSE_S: Final = 2.0
-#: So many open jobs, and so many finished ones, are looked at for a name: it takes less than an answer may.
+#: How many open jobs, and how many finished ones, are searched for a name: few enough for the answer to be in time.
 _SEARCHED: Final = 20_000
 
 
@@ -73,17 +73,17 @@ class _Find:
 
 
 class PostgreSQLStore:
-    """A `JobStore` that several instances share, and what this one knows of the others (`Peers`)."""
+    """A `JobStore` that several instances share, and the view of the others (`Peers`)."""
 
     kind = "postgresql"
 
     def __init__(
         self, conninfo: str, *, place: str, name: str, ttl_s: float, hosts: int = 1, times: Times | None = None
     ) -> None:
-        """Use the tables in a database, which are there; must run inside an event loop.
+        """Use the existing tables in a database; must run inside an event loop.
 
-        `place`: how people call the database; `hosts`: how many may have to be tried; `ttl_s`: for how many seconds a
-        finished job is remembered. Nothing is done before `begin`.
+        `place`: the database's name for people; `hosts`: how many may have to be tried; `ttl_s`: for how many seconds a
+        finished job is remembered. Does not connect before `begin`.
         """
         self._loop = asyncio.get_running_loop()
         self._conninfo, self._hosts = conninfo, hosts
@@ -201,10 +201,10 @@ class PostgreSQLStore:
         )
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
-        """See `JobStore.put`. Where it fails because the database is away, it may be carried out all the same."""
+        """See `JobStore.put`. If it fails because the database is unavailable, it may be written nevertheless."""
         noted = self._notes.pop(record.id)
         put = self._order(record, keep=keep or noted)
-        # An end is tried all the same: an instance that was stopped may only think that the database is away.
+        # Ends are tried anyway: an instance that was paused may only think that the database is unavailable.
         if self.trouble and record.callback is None and not put.keep:
             self._give_up(put, StoreUnavailableError(self.trouble))
         else:
@@ -232,11 +232,11 @@ class PostgreSQLStore:
         return await self._find("beginning", beginning, PATIENCE_S)
 
     async def by_name(self, text: str) -> Record | None:
-        """See `JobStore.by_name`. It is asked beside the rest: what waits for it are notes, which are in no hurry."""
+        """See `JobStore.by_name`. Uses the session of the notes, which are in no hurry and can wait for it."""
         kept = self._backlog.find_called(text)
         if kept is not None:
             return kept
-        self._order_notes(self._notes.take_all())  # whoever asks finds what was noted before
+        self._order_notes(self._notes.take_all())  # so that the look-up sees earlier notes
         for put in self._noted.pending() + self._puts.pending():
             if put.record.is_called(text):
                 await _settled(put.done)
@@ -255,7 +255,7 @@ class PostgreSQLStore:
         return await self._ask(counts(DIALECT, remembered(query, time.time() - self._ttl_s), limits=limits))
 
     async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
-        """See `JobStore.patterns`. As `jobs` is."""
+        """See `JobStore.patterns`: of all instances."""
         meant = within(remembered(query, time.time() - self._ttl_s), grid.since, grid.until)
         return await self._ask(patterns(DIALECT, meant, grid, label, limits=limits))
 
@@ -263,16 +263,16 @@ class PostgreSQLStore:
         """See `JobStore.ended`."""
         try:
             return await self._awaited.of(job_id)
-        finally:  # its end may have been recorded by another instance, or it has its outcome
+        finally:  # another instance may have recorded the end, or the caller has the outcome already
             self._writer.forget(job_id)
 
     def may_have_lost(self, since: float = 0.0) -> bool:
-        """See `JobStore.may_have_lost`: nothing is forgotten before its time, and what was confirmed is kept."""
+        """See `JobStore.may_have_lost`: no job is forgotten before its time, and what was confirmed is kept."""
         del since
         return False
 
     async def unfinished(self) -> list[Record]:
-        """See `JobStore.unfinished`: what is left open is taken over after a lease."""
+        """See `JobStore.unfinished`: jobs that are left open are taken over once the lease has expired."""
         return []
 
     async def last_failures(self, limit: int) -> list[Record]:
@@ -301,7 +301,7 @@ class PostgreSQLStore:
         return await self._audit.newest(limit, before)
 
     async def close(self) -> None:
-        """See `JobStore.close`. The last that is done is to leave the other instances."""
+        """See `JobStore.close`. The last step is to give up this instance's lease."""
         self._order_notes(self._notes.take_all())
         self._closing.set()
         self._awaited.close()
@@ -338,7 +338,7 @@ class PostgreSQLStore:
             self._noted.add(self._order(record, keep=True, is_note=True))
 
     def _pace_s(self) -> float:
-        """What is put becomes more in a while; with many jobs, that saves more than it costs."""
+        """How long to let puts accumulate; with many jobs, larger batches save more than the delay costs."""
         return min(_PACE_S * (self.open_jobs - 1), _LONGEST_PACE_S)
 
     async def _write(self, puts: list[Put]) -> None:
@@ -358,7 +358,7 @@ class PostgreSQLStore:
                     self._look_at(put.record.id)
 
     def _give_up(self, put: Put, error: Exception) -> None:
-        """Tell whoever waits; keep what is to be kept."""
+        """Fail the order; keep its record in the backlog if it must be kept."""
         if isinstance(error, UnfitError):
             self._unfit += 1
             log.event("error", "a job cannot be recorded", job_id=put.record.id, reason=str(error))
@@ -374,14 +374,14 @@ class PostgreSQLStore:
         if kept is not None:
             return kept
         if any(getattr(record, column) == value for record in self._notes):
-            self._order_notes(self._notes.take_all())  # whoever asks finds what was noted before
+            self._order_notes(self._notes.take_all())  # so that the look-up sees earlier notes
         for put in self._noted.pending() + self._puts.pending():
             if getattr(put.record, column) == value:
                 await _settled(put.done)
         return await self._order_find(column, value, patience_s)
 
     async def _ask(self, question: Question[T]) -> T:
-        """Return the answer to a question, over a session of its own: it may take longer than others can wait."""
+        """Return the answer to a question, over a session of its own, because other orders cannot wait that long."""
         session = Session(self._conninfo, durable=False, hosts=self._hosts)
         try:
             return await answer(session, question)
@@ -412,7 +412,7 @@ class PostgreSQLStore:
                 if find.column == column:
                     settle(find.done, found.get(find.value))
 
-    # --- what others have done ---------------------------------------------------------------------------------------
+    # --- changes by other instances ----------------------------------------------------------------------------------
 
     async def _tell_all(self, tells: list[Tell]) -> None:
         await tell_all(self._beside, tells)
@@ -421,7 +421,7 @@ class PostgreSQLStore:
         self._look_at(job_id, noticed=True)
 
     def _look_at(self, job_id: str, *, noticed: bool = False) -> None:
-        """Look at a job soon, and tell whoever is concerned."""
+        """Read a job's row soon, and pass it on to the callers that wait for the job or watch it."""
 
         def tell(done: asyncio.Future[Record | None]) -> None:
             if done.cancelled() or done.exception() is not None:
@@ -435,7 +435,7 @@ class PostgreSQLStore:
         self._order_find("id", job_id, PATIENCE_S).add_done_callback(tell)
 
     async def _look(self) -> None:
-        """Give up what nobody waits for any more; write what was kept when that is possible again."""
+        """Give up orders that nobody waits for any more; write the backlog when the database is available again."""
         while not self._closing.is_set():
             await pause(self._closing, _LOOK_S)
             now, reason = self._loop.time(), self.trouble or "the database has not answered in time"
@@ -450,7 +450,7 @@ class PostgreSQLStore:
 
 
 async def _settled(done: asyncio.Future[None]) -> None:
-    """Wait for what was ordered before; what excluded it is found. Raises StoreUnavailableError."""
+    """Wait for an earlier order. If a stored record excluded it, that is fine. Raises StoreUnavailableError."""
     await asyncio.wait((done,))
     error = done.exception()
     if error is not None and not isinstance(error, TakenError):
@@ -458,7 +458,7 @@ async def _settled(done: asyncio.Future[None]) -> None:
 
 
 def _forget(tell: Tell, error: Exception) -> None:
-    """A notice that cannot be sent is one that is lost."""
+    """Do nothing: a notice may be lost."""
 
 
 def _give_up_find(find: _Find, error: Exception) -> None:

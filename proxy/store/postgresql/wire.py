@@ -1,10 +1,10 @@
-"""The traffic of one connection: libpq's non-blocking functions, and the event loop, which waits for them.
+"""The traffic of one connection: libpq's non-blocking functions, driven by the event loop.
 
-psycopg makes the connection, reads what comes and knows its errors. Its cursors are not used: a job is a few small
+psycopg opens the connection, decodes rows and translates errors. Its cursors are not used: a job is a few small
 statements, and a cursor, its generators and its dumpers of lists cost the event loop more than the statement itself.
 
 All statements of one call are one transaction, one message to the server and one commit: they go through libpq's
-pipeline, up to one synchronisation. Each is prepared once a connection. Values go and come as bytes.
+pipeline, up to one synchronisation. Each is prepared once per connection. Values are sent and received in binary form.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from psycopg.pq import DiagnosticField, ExecStatus
 
 __all__ = ["Statement", "Wire"]
 
-#: What is asked, and its parameters; `$1` is the first. The server knows the type of each by where it stands: text,
-#: bytea, boolean, text[], bytea[]. It is told that of numbers, which it can make into others.
+#: SQL and its parameters; `$1` is the first. The server infers the types text, bytea, boolean, text[] and bytea[] from
+#: the context. The types of numbers are sent, because the server can cast these to others.
 Statement = tuple[str, Sequence[Any]]
 
 _DOUBLE: Final = struct.Struct("!d").pack
 _BIGINT: Final = struct.Struct("!q").pack
 _LENGTH: Final = struct.Struct("!i").pack
-#: Of an array with one dimension and no NULL: dimensions, NULLs, the type of its elements, how many, the first index.
+#: The header of an array with one dimension and no NULL: dimensions, NULLs, element type, length, first index.
 _ARRAY: Final = struct.Struct("!iiIii").pack
 _UNSAID: Final = 0
 _NUMBERS: Final = {int: adapters.types["int8"].oid, float: adapters.types["float8"].oid}
@@ -40,21 +40,21 @@ _BINARY: Final = 1
 
 
 class Wire:
-    """One connection, as long as it is open. One call at a time."""
+    """One connection while it is open. Allows one call at a time."""
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         """Take over a connection that nobody else uses; must run inside an event loop."""
-        #: Called with what a notice says.
+        #: Called with the payload of a notice.
         self.on_notice: Callable[[str], None] = lambda _: None
         #: Set when the connection is lost, or was closed.
         self.gone = asyncio.Event()
-        self._connection = connection  # which closes it when it is forgotten
+        self._connection = connection  # its destructor closes the connection
         self._libpq = connection.pgconn
         self._libpq.nonblocking = 1
         self._loop = asyncio.get_running_loop()
         self._lost: Exception | None = None
         self._turn: asyncio.Future[None] | None = None
-        #: The names of what is prepared, by statement and what is said of its types.
+        #: The names of the prepared statements, by SQL and types of the parameters.
         self._prepared: dict[tuple[str, tuple[int, ...]], bytes] = {}
         self._numbers = itertools.count()
         self._rows = Transformer()
@@ -63,12 +63,12 @@ class Wire:
 
     @property
     def server_version(self) -> int:
-        """As libpq has it: 150002 is 15.2."""
+        """The server's version as a number: 150002 is 15.2."""
         return self._libpq.server_version
 
     @property
     def backend_pid(self) -> int:
-        """The server's process, as whoever answers the connection says."""
+        """The id of the server's process, as the server or a pooler says."""
         return self._libpq.backend_pid
 
     @property
@@ -78,7 +78,7 @@ class Wire:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used, as far as is known."""
+        """Whether the connection is not known to be lost."""
         return self._lost is None
 
     def close(self) -> None:
@@ -86,10 +86,10 @@ class Wire:
         self._lose(psycopg.OperationalError("the connection was closed"))
 
     async def script(self, sql: str) -> Sequence[tuple[Any, ...]]:
-        """Carry out statements without parameters, separated by semicolons; return the rows of the last.
+        """Execute statements without parameters, separated by semicolons; return the rows of the last.
 
         Raises:
-            psycopg.Error: as the server says; none of them may be done, or some.
+            psycopg.Error: as the server says; some of them may have been executed.
         """
         with self._sending():
             self._libpq.exit_pipeline_mode()
@@ -100,17 +100,17 @@ class Wire:
             if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
                 failure = failure or _error_of(result)
             rows = self._load(result)
-        self._hear()  # what came behind the answer
+        self._hear()  # notices that came after the answer
         if failure is not None:
             raise failure
         return rows
 
     async def run(self, statements: Sequence[Statement]) -> list[Sequence[tuple[Any, ...]]]:
-        """Carry out statements as one transaction; return the rows of each.
+        """Execute statements as one transaction; return the rows of each.
 
         Raises:
-            psycopg.Error: as the server says; nothing is done.
-            ValueError, struct.error: there is a value that cannot be sent; nothing is done.
+            psycopg.Error: as the server says; nothing has changed, unless the connection was lost.
+            ValueError, struct.error: there is a value that cannot be sent; nothing has changed.
         """
         dumped = [[_dumped(value) for value in values] for _, values in statements]
         kinds = [(sql, tuple(_NUMBERS.get(type(value), _UNSAID) for value in values)) for sql, values in statements]
@@ -135,7 +135,7 @@ class Wire:
             result = await self._next()
             if result is None:
                 exc = psycopg.InternalError("the server's answers do not fit what it was asked")
-                self._lose(exc)  # the next answer would be mistaken for that of another statement
+                self._lose(exc)  # or the next answer would be mistaken for that of another statement
                 raise exc
             if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
                 failure = failure or _error_of(result)
@@ -144,8 +144,8 @@ class Wire:
             else:
                 rows.append(self._load(result))
             await self._next()  # None: the end of this one
-        # The commit is made at the synchronisation, after the last statement was answered. That may be an error, which
-        # undoes everything that was answered before.
+        # The commit happens at the synchronisation, after the last statement was answered. It may fail, which undoes
+        # everything that was answered before.
         committed = await self._next()
         if committed is None or committed.status != ExecStatus.PIPELINE_SYNC:
             unknown = psycopg.OperationalError("nobody knows whether it was committed")
@@ -169,11 +169,11 @@ class Wire:
 
     @contextlib.contextmanager
     def _sending(self) -> Iterator[None]:
-        """Send what the block gives to libpq: as much as the socket takes, and the rest when it takes more."""
+        """Send what the block passes to libpq: as much as the socket takes now, and the rest when it is writable."""
         self._begin()
         try:
             yield
-        except psycopg.Error as exc:  # half of it may be on its way
+        except psycopg.Error as exc:  # a part may have been sent
             self._lose(exc)
             raise
         if self._flush():
@@ -220,8 +220,8 @@ class Wire:
         if self._lost is not None:
             return
         self._lost = exc
-        # At once: libpq may have closed the socket. What is opened next may get its number, a client's connection, too.
-        # The loop would take it for one that it looks at already, and its request would never be read.
+        # At once: libpq may have closed the socket, and the next connection, perhaps a client's, may get its number.
+        # The loop would think that it is watching that one already, and the client's request would never be read.
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._libpq.finish()
@@ -231,7 +231,7 @@ class Wire:
 
 
 def _dumped(value: Any) -> bytes | None:  # noqa: ANN401 - as many types as parameters
-    """Return a value as the server takes it."""
+    """Return a value in the server's binary format."""
     match value:
         case None | bytes():
             return value
@@ -257,7 +257,7 @@ def _array(values: Sequence[str] | Sequence[bytes]) -> bytes:
 
 
 def _error_of(result: pq.abc.PGresult) -> psycopg.Error:
-    """Return the error that a result is."""
+    """Return the exception for an error result."""
     code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
     words = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message or b"no reason was given"
     try:

@@ -1,9 +1,10 @@
 """Writes the records of a batch as rows, each only if the row in the table allows it (protocol.py).
 
-Of several records of one job in a batch only the last is written, since it says everything. All rows of a batch are one
-transaction: first the new jobs, then what is learnt of known ones. A row whose expectation does not hold is skipped.
-Then what the table has is read, and tells whether it is there already (an earlier try whose answer was lost), has to be
-written in another way (a job that was thought to be new, or known, and is not), or excludes what was put.
+If a batch has several records of one job, only the last is written, since each record is complete. All rows of a batch
+are one transaction: first the new jobs, then updates of known ones. A row whose condition does not hold is skipped.
+Then the stored row is read. Either it has what was put already (an earlier attempt whose answer was lost), or the
+record has to be written in another way (the job was wrongly thought to be new, or known), or the row excludes the
+record.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ __all__ = ["NOTE", "Put", "Writer"]
 
 NOTE: Final = "note"
 _INSERT: Final = "insert"
-#: What leaves nothing in the row that the record does not say, if nobody else has put an end or taken the job over.
+#: The ways after which the row is the same as the record, unless another instance has ended or taken over the job.
 _COMPLETE: Final = (_INSERT, "callback", "failure")
-#: A row can change between the attempt to write it and the look at it, but hardly so often.
+#: A row can change between the attempt to write it and the look at it, but hardly this often.
 _ROUNDS: Final = 5
-#: What a column of PostgreSQL takes is 1 GB, and so is a whole statement with everything around.
+#: PostgreSQL's limit is 1 GB, for a value and for a whole statement.
 _MAX_BYTES: Final = 512 * 1024 * 1024
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Put:
-    """Record this."""
+    """An order to record this."""
 
     record: Record
-    #: Only what adds to the record counts.
+    #: Whether only additions to the stored record are written (`JobStore.note`).
     is_note: bool = False
     keep: bool
     #: By the monotonic clock.
@@ -53,21 +54,21 @@ class Put:
 
 
 class Writer:
-    """Writes batches of records over one session or another."""
+    """Writes batches of records over a given session."""
 
     def __init__(self, instance: str, ttl_s: float) -> None:
         """Write as `instance`, which forgets finished jobs after `ttl_s`."""
         self._instance = instance
         self._ttl_s = ttl_s
-        #: Open jobs that are in the table, as this instance has written them.
+        #: Open jobs that this instance has written to the table.
         self.known: set[str] = set()
-        #: Records written, and those that what was there excluded.
+        #: Records that were written, and records that were excluded by stored ones.
         self.written = self.fenced = 0
 
     async def write(self, session: Session, puts: list[Put]) -> dict[str, Record]:
-        """Write the records of a batch and settle its orders; called again with the same after a GoneError.
+        """Write the records of a batch and settle its orders; called again with the same batch after a GoneError.
 
-        Return, by their ids, the records that are in the table just as they were put, so that nobody need read them.
+        Return, by id, the records whose rows are now the same as what was put, so that they need not be read.
         """
         last = {put.record.id: put for put in puts}
         for put in last.values():
@@ -82,7 +83,7 @@ class Writer:
             self.written += len(done)
             for job_id, (owner, code) in done.items():
                 record = todo.pop(job_id).record
-                if ways[job_id] != NOTE:  # which may be answered after the end of its job
+                if ways[job_id] != NOTE:  # a note may be written after the end of its job
                     self._learn(record)
                 if ways[job_id] in _COMPLETE and owner == record.owner and code == _code_of(record):
                     alike[job_id] = record
@@ -100,15 +101,15 @@ class Writer:
         return alike
 
     def _way(self, put: Put) -> str:
-        """Return how to begin: to insert, or the operation of an update."""
+        """Return which statement to try first: an insert, or an update."""
         op = operation(put.record, self._instance)
         is_new = op == "open" and put.record.id not in self.known
-        if put.is_note and not (is_new and put.record.state is State.ACCEPTED):  # that is all that is known of the job
+        if put.is_note and not (is_new and put.record.state is State.ACCEPTED):  # such a note may be all that is known
             return NOTE
         return _INSERT if is_new else op
 
     def forget(self, job_id: str) -> None:
-        """Note that a job is not open here any more, whoever has recorded its end."""
+        """Note that a job is not open here any more, whichever instance has recorded its end."""
         self.known.discard(job_id)
 
     def _learn(self, record: Record) -> None:
@@ -120,10 +121,10 @@ class Writer:
     async def _send(
         self, session: Session, records: list[Record], ways: dict[str, str]
     ) -> dict[str, tuple[str, str | None]]:
-        """Write the rows whose expectation holds; return their owner and failure's code by the job's id.
+        """Write the rows whose conditions hold; return the owner and the failure's code of each, by the job's id.
 
-        New jobs come first and by their keys, the others by their ids. So two instances never wait for one another: who
-        waits for a row has inserted all of his.
+        New jobs come first, sorted by key, then the others, sorted by id. So two instances never deadlock: one that
+        waits for a row to update has inserted all of its own.
         """
         new = sorted(
             (each for each in records if ways[each.id] == _INSERT), key=lambda each: (each.key or b"", each.id)
@@ -140,7 +141,7 @@ class Writer:
     async def _look_closer(
         self, session: Session, todo: dict[str, Put], ways: dict[str, str], taken: dict[str, Record]
     ) -> None:
-        """Decide about rows that were skipped: they leave `todo`, or have another way."""
+        """Decide about records that were skipped: they leave `todo`, or are tried in another way."""
         rows = {row.id: row for row in await self._find(session, "id", todo)}
         keys = [put.record.key for job_id, put in todo.items() if job_id not in rows and put.record.key is not None]
         holders = {row.key: row for row in await self._find(session, "key", keys)}
@@ -171,7 +172,7 @@ class Writer:
         taken[put.record.id] = holds
 
     def _is_there(self, put: Put, there: Record) -> bool:
-        """Whether the row has what is put already: an earlier try was carried out, and its answer was lost."""
+        """Whether the row has what is put already: an earlier attempt was executed, and its answer was lost."""
         record = put.record
         match operation(record, self._instance):
             case "callback":
@@ -182,10 +183,10 @@ class Writer:
                 return there.failure is not None and there.failure.code is Code.CANCELLED and there.callback is None
             case _:
                 mine = there.owner == record.owner and there.state is not State.FINISHED
-                return mine and there.state.value >= record.state.value  # by their letters, as in the statement
+                return mine and there.state.value >= record.state.value  # in alphabetical order, as in the statement
 
     def _may_update(self, record: Record, there: Record) -> bool:
-        """Whether the update that a record is would not be skipped."""
+        """Whether the row meets the condition of this record's update."""
         match operation(record, self._instance):
             case "callback":
                 return there.callback is None
@@ -206,17 +207,17 @@ def _code_of(record: Record) -> str | None:
 
 
 def _holds_key(record: Record) -> bool:
-    """Whether nobody else may begin a job with this one's key."""
+    """Whether this job's key is not free."""
     return not (record.state is State.FINISHED and record.submitted is Submitted.NO)
 
 
 def _same_end(there: Record, record: Record) -> bool:
-    """Whether both say the same of how the job ended; one of them may know more of whether it was submitted."""
+    """Whether both have the same failure; only one of them may know that the job was submitted."""
     return there.failure is not None and there.proven().failure == record.proven().failure
 
 
 def _adds(record: Record, there: Record) -> bool:
-    """Whether a record knows more than the row beside its end."""
+    """Whether a record has additions to the row, other than its end."""
     return (
         (record.submitted is Submitted.YES and there.submitted is not Submitted.YES)
         or record.duplicates > there.duplicates
