@@ -1,7 +1,7 @@
 """Metrics that are counted as things happen, and the page that shows them together with those of the live state.
 
-A finished job costs a few microseconds here: the children of every label are bound once, before the first job. What can
-be read from live state (jobs in flight, workers, the pool's own counts) is read at a scrape: proxy/observe/gauges.py.
+A finished job costs a few microseconds here: the children of every label are bound once, before the first job. Live
+state (jobs in flight, workers, the pool's own counts) is only read at a scrape: proxy/observe/gauges.py.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _FINE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 _COARSE_S: Final = (*_FINE_S, 5, 10, 30, 60)
 _ADMISSION_STATUS: Final = 503
 _FAILURE_STATUS: Final = 500
-#: How a job can fail. The codes that refuse a request before there is a job are not among them.
+#: The codes of failed jobs, without those that refuse a request before there is a job.
 _FAILURES: Final = (*(code for code, entry in TABLE.items() if entry.status == _FAILURE_STATUS), Code.NO_WORKER)
 
-#: The label of jobs whose profile is served no longer: a journal can hold them.
+#: The label of jobs from the journal whose profile is not served any more.
 _OTHER: Final = "other"
 
 # The extra time series with the time of creation would double what is stored, and nobody needs them here.
@@ -119,7 +119,7 @@ class Metrics:
             self._duration.observe(job.reached[State.FINISHED] - job.reached[State.ACCEPTED])
 
     def _count_submissions(self, name: str, job: Job) -> None:
-        """Count each attempt to submit `job`. One without a reply was accepted all the same if a callback came."""
+        """Count each attempt to submit `job`. One without a reply counts as accepted if a callback came."""
         is_open = False
         for _, event in job.life:
             match event:

@@ -50,7 +50,7 @@ class LiveMetrics(Collector):
         self._dispatcher = dispatcher
         self._callback_intake = callback_intake
         self._elsewhere = elsewhere
-        #: The number of calls to job servers, by profile, call and outcome, from each who counts some.
+        #: The number of calls to job servers, by profile, call and outcome, from each part that makes some.
         self._calls = calls
         self._store = store
         self._max_jobs = max_jobs

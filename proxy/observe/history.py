@@ -46,7 +46,7 @@ class PastJob(Struct, frozen=True, eq=False, kw_only=True):
     detail: str
     #: Unix time, for display.
     finished_at: float
-    #: When it was accepted, in monotonic seconds, and every event after that.
+    #: When it was accepted, in monotonic seconds, and all events after that.
     accepted: float
     life: list[tuple[float, Event]]
     #: The duration of each phase, and of the whole, in seconds.
@@ -55,13 +55,13 @@ class PastJob(Struct, frozen=True, eq=False, kw_only=True):
     #: Its labels, and the job server's id for it.
     labels: Mapping[str, str]
     remote_id: str
-    #: Whose protocol its job server speaks, the state that it named last, and how often it said anything.
+    #: The job server's profile, the state that it reported last, and its number of progress reports.
     profile: str
     remote_state: str
     progress_count: int
 
     def describe(self) -> dict[str, Any]:
-        """Return it for the dashboard: instants in milliseconds after acceptance."""
+        """Return the job for the dashboard: times in milliseconds after acceptance."""
         return {
             "job_id": self.id,
             "worker_pid": self.worker_pid or None,
@@ -136,7 +136,7 @@ class History:
             second.durations_s.append(job.reached[State.FINISHED] - past.accepted)
 
     async def restore(self, store: JobStore) -> None:
-        """Take the last failures from the store, as far as it can be read. To be called before anything is served."""
+        """Load the last failures from the store if it can be read. Must be called before anything is served."""
         with contextlib.suppress(StoreUnavailableError):
             failed = await store.last_failures(_FAILURES)
             self._failures.extend(map(_past, reversed(failed)))
@@ -148,7 +148,7 @@ class History:
         return self._seconds[-1]
 
     def by_id(self, job_id: str) -> PastJob | None:
-        """Return a recently finished job, by id or by another name (`is_called`): then the newest."""
+        """Return a recently finished job, by its id, or else the newest with this name (`is_called`)."""
         found = self._jobs.get(job_id)
         recent = (*reversed(self._jobs.values()), *reversed(self._failures))
         return found or next((past for past in recent if is_called(job_id, past.id, past.remote_id, past.labels)), None)
@@ -172,7 +172,7 @@ class History:
 
 
 def _past(record: Record) -> PastJob:
-    """Return what the store has of a job that failed: it knows of no phases and no events."""
+    """Return what the store knows about a failed job, which does not include phases and events."""
     failure = record.failure or record.outcome
     return PastJob(
         id=record.id,
@@ -194,7 +194,7 @@ def _past(record: Record) -> PastJob:
 
 
 def at_the_job_server(profile: str, remote_id: str, state: str, count: int) -> dict[str, Any]:
-    """Return what the job server calls a job, and what it said of it before the end."""
+    """Return the job server's id for a job, and the progress that it reported."""
     progress = {"state": state or None, "count": count} if count else None
     return {"profile": profile, "remote_id": remote_id or None, "progress": progress}
 

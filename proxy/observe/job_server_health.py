@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Health", "JobServerHealth"]
 
-#: How a job fails where its submission did.
+#: The codes of jobs whose submission failed.
 _FAILURES: Final = frozenset({Code.JOB_SERVER_UNAVAILABLE, Code.JOB_REJECTED, Code.BAD_JOB_SERVER_REPLY})
-#: What shows that a job server has answered.
+#: The events that show that a job server has answered.
 _ANSWERS: Final = frozenset({Event.REPLY_READ, Event.CALLBACK})
 
 
 @dataclass(slots=True, kw_only=True)
 class Health:
-    """How one job server is. Instants are Unix seconds; None: never."""
+    """The health of one job server. Times are Unix seconds; None: never."""
 
     last_success_at: float | None = None
     #: Jobs whose submission has failed since then.
@@ -36,14 +36,14 @@ class Health:
 
 
 class JobServerHealth:
-    """Is notified of finished jobs, by the name of their profile."""
+    """The health of each job server, by profile; updated with each finished job."""
 
     def __init__(self, profiles: Iterable[str]) -> None:
-        """`profiles`: those that are served; of others nothing is kept."""
+        """`profiles`: the names of those that are served; others are ignored."""
         self._by_profile = {name: Health() for name in profiles}
 
     def job_finished(self, job: Job, outcome: Outcome, _durations: dict[str, float]) -> None:
-        """Note what became of a job."""
+        """Note the outcome of a job."""
         health = self._by_profile.get(job.profile)
         if health is None:
             return
@@ -54,7 +54,7 @@ class JobServerHealth:
             health.last_failure = f"{outcome.code}: {outcome.detail}"
 
     def shown(self, in_flight: Iterable[Job]) -> dict[str, Health]:
-        """Return how each is now; what is known of jobs in flight counts as well."""
+        """Return the current health of each, including what is known from jobs in flight."""
         for job in in_flight:
             health = self._by_profile.get(job.profile)
             if health is not None:

@@ -1,6 +1,6 @@
 """What happens when a job is finished or a request is refused: log, metrics, history, traces.
 
-Nothing here may change what a client gets: an exception here is logged, and nothing else happens.
+Nothing here may change what a client gets, so an exception here is only logged.
 """
 
 from __future__ import annotations

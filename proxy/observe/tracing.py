@@ -1,13 +1,13 @@
 """Traces, if a collector is configured: one span for each job, and one within it for each phase.
 
-OpenTelemetry is an optional extra (requirements-otel.txt). It is loaded only where OTEL_EXPORTER_OTLP_ENDPOINT, or the
-same for traces alone, is set; its own variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) do what its documentation
-says.
+OpenTelemetry is an optional extra (requirements-otel.txt). It is loaded only if OTEL_EXPORTER_OTLP_ENDPOINT, or the
+variable for traces alone, is set; its own variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, …) do what its
+documentation says.
 
-A job's span begins with the job, so that the job server is sent this span as its parent. The phases' spans are made
-when the job is over, from what was noted anyway.
+A job's span begins with the job, so that the job server gets this span as its parent. The phases' spans are created
+when the job has ended, from times that are recorded anyway.
 
-Without all that a client's trace context is passed on to the job server as it came.
+Without a collector, a client's trace context is passed on to the job server unchanged.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = ["Tracing", "from_environment"]
 _WANTED_BY: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _SERVICE: Final = "async-job-proxy"
 _FLUSH_S: Final = 2.0
-#: Phase -> its span; what the log calls the job's own time is time that the proxy waits.
+#: Spans with a name other than their phase's: what the log calls the job's own time is time that the proxy waits.
 _NAMES: Final = {"job": "wait"}
 
 
 def from_environment() -> Tracing | None:
-    """Return what creates and sends spans, if the environment asks for it and OpenTelemetry is installed."""
+    """Return the tracing, if the environment asks for it and OpenTelemetry is installed."""
     if not any(os.environ.get(name) for name in _WANTED_BY):
         return None
     try:
@@ -59,7 +59,7 @@ class Tracing:
     """Creates the spans of jobs."""
 
     def __init__(self, provider: TracerProvider) -> None:
-        """Create them with `provider`, which sends them."""
+        """`provider` creates and sends the spans."""
         from opentelemetry import trace  # noqa: PLC0415 - optional
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 

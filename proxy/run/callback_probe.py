@@ -1,6 +1,6 @@
 """Whether CALLBACK_URL leads to the callback route: a wrong path, or a gateway without that route, fails every job.
 
-A GET is answered by that route in words that are nobody else's. It counts as no callback, and no token is needed.
+The route answers a GET with words that nothing else uses. A GET does not count as a callback, and needs no token.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Leads(Enum):
 
     #: To the callback route of a proxy.
     TO_THE_ROUTE = auto()
-    #: To a proxy, and to no route of it.
+    #: To a proxy, but not to one of its routes.
     TO_ANOTHER_PATH = auto()
-    #: To something else, which may pass on what a job server sends and not what we do.
+    #: To something else, which may forward a job server's requests but not ours.
     ELSEWHERE = auto()
-    #: Nowhere, seen from here.
+    #: Nowhere, as seen from here.
     NOWHERE = auto()
 
 
 class StandIn:
-    """Serves the callback route's address, while nothing else does, so that the probe can find it."""
+    """Serves the callback route's address for the probe while the proxy does not run."""
 
     def __init__(self, listener: socket.socket, settings: Settings) -> None:
         route = Route("/callback/{token}", _Here(), methods=["GET"])
@@ -64,14 +64,14 @@ class StandIn:
 
 
 class _Here:
-    """Answers as the callback route does when it is looked at."""
+    """Answers a GET as the callback route does."""
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         await send_response(scope, send, 200, HERE, b"application/json")
 
 
 async def where_it_leads(url: str, timeout_s: float) -> tuple[Leads, str]:
-    """Return where `url`, a callback base address, leads, and what to say about it."""
+    """Return where `url`, a callback base address, leads, and words about it."""
     try:
         answer = await probe("GET", f"{url}/{secrets.token_urlsafe(32)}", timeout_s, _anybody())
     except OSError as exc:
@@ -85,7 +85,7 @@ async def where_it_leads(url: str, timeout_s: float) -> tuple[Leads, str]:
 
 
 def _anybody() -> ssl.SSLContext:
-    """Return what accepts any certificate: nothing is told to whoever answers, and the job server has to trust it."""
+    """Return a context that accepts any certificate: the probe sends no secrets; only the job server must trust it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -83,7 +83,7 @@ class Check:
         self._failed = False
 
     async def run(self) -> int:
-        """Make every check; return the exit code: 0 if the proxy can be started and its jobs submitted, else 1."""
+        """Run all checks; return the exit code: 0 if the proxy can start and submit jobs, else 1."""
         writer = log.configure(self._settings.log_format, self._settings.log_level)
         try:
             await self._check_all()
@@ -114,11 +114,11 @@ class Check:
                 await embedded.stop()
 
     async def _submit(self, url: str, profiles: list[Profile]) -> None:
-        """Say what would be sent, and look for who would get it: at `url` the first one."""
+        """Report what would be sent, and check the job servers that would get it; the first one is at `url`."""
         try:
             if self._settings.job_server_cafile:
                 check_trust(self._settings.job_server_cafile)
-        except SettingsError as exc:  # nor would a worker start
+        except SettingsError as exc:  # then no worker would start either
             self._found(Verdict.FAILED, "job server", str(exc))
             return
         if not profiles:
@@ -197,7 +197,7 @@ class Check:
             listener.close()
 
     async def _callbacks(self, url: str) -> None:
-        """Say where callbacks would go; that the job server gets there as well is known only once a job has run."""
+        """Report where callbacks would go; whether the job server can reach that is known only once a job has run."""
         configured = [self._settings.job_server_url] if self._settings.job_server_url else []
         doubt = callback_doubt(url, configured)
         if doubt:
@@ -212,7 +212,7 @@ class Check:
                 self._found(Verdict.WARNING, "refusals", words)
 
     async def _queue(self) -> None:
-        """Look for the queues that the settings name."""
+        """Check the queues that the settings name."""
         settings = self._settings
         if not settings.sqs_queue_url:
             return
@@ -233,7 +233,7 @@ class Check:
 
     async def _database(self, url: str) -> None:
         try:
-            from proxy.store.postgresql.opening import probe  # noqa: PLC0415 - with its driver; only for who uses it
+            from proxy.store.postgresql.opening import probe  # noqa: PLC0415 - loads the driver; only if it is used
             from proxy.store.postgresql.schema import VERSION as TABLES  # noqa: PLC0415 - the same
 
             found = await probe(url)
@@ -257,7 +257,7 @@ class Check:
             return
         path = Path(self._settings.journal)
         try:
-            version = _written(path) if os.path.exists(path) else _written_beside(path)  # noqa: PTH110 - no name is too long
+            version = _written(path) if os.path.exists(path) else _written_beside(path)  # noqa: PTH110 - returns False for a name that is too long
         except SettingsError as exc:
             self._found(Verdict.FAILED, "journal", str(exc))
             return
@@ -306,7 +306,7 @@ class Check:
             self._found(Verdict.OK, "descriptors", f"the limit is {limit}, {needed} may be needed")
 
     async def _job_server(self, url: str, *, is_complete: bool) -> None:
-        """Look for the job server; and, if `url` is the complete one that jobs are submitted to, for that."""
+        """Check that the job server can be reached; if jobs are submitted to exactly `url`, check its path, too."""
         which = shown(url) if self._settings.job_server_url else f"embedded, {url}"
         cafile = self._settings.job_server_cafile
         started = time.monotonic()
@@ -332,7 +332,7 @@ class Check:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await pool.start()
-                while not pool.status().workers and not pool.on_hold:  # noqa: ASYNC110 - a look at the pool, once, by a person
+                while not pool.status().workers and not pool.on_hold:  # noqa: ASYNC110 - polling is fine for a single check
                     await asyncio.sleep(_LOOK_S)
             reason = pool.on_hold
         except (OSError, TimeoutError) as exc:
@@ -346,10 +346,10 @@ class Check:
 
 
 def _written(path: Path) -> int:
-    """Open a journal as it is, write to it, and return its table's version.
+    """Open a journal without upgrading it, write to it, and return its table's version.
 
     Raises:
-        SettingsError: that cannot be done.
+        SettingsError: that failed.
     """
     try:
         journal = JournalFile(str(path), upgrade=False)
@@ -363,7 +363,7 @@ def _written(path: Path) -> int:
 
 
 def _written_beside(path: Path) -> int:
-    """Do the same with another file in the same folder: what a check makes, a start should not find."""
+    """Do the same with another file in the same folder, so that a check leaves nothing for a start to find."""
     stand_in = path.with_name(f"{path.name}.check")
     try:
         return _written(stand_in)

@@ -1,4 +1,4 @@
-"""What one proxy has exclusively: its addresses, and a journal that is a file. Claimed before anything is started."""
+"""The exclusive resources of a proxy: its addresses, and a journal file. Claimed before anything is started."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _addresses(settings: Settings) -> dict[str, tuple[str, str, int]]:
 
 
 def bind_all(settings: Settings) -> dict[str, socket.socket]:
-    """Return the listening sockets by name, those that are set: `public`, `callback` and `admin`.
+    """Return the listening sockets of the configured listeners by name: `public`, `callback` and `admin`.
 
     Raises:
         SettingsError: some are not available, or their certificate is not; the message has a line for each.
@@ -56,7 +56,7 @@ def bind_all(settings: Settings) -> dict[str, socket.socket]:
 
 
 def claim(settings: Settings) -> tuple[dict[str, socket.socket], JournalFile | None]:
-    """Return the listening sockets and the open journal, if there is one that is a file.
+    """Return the listening sockets, and the open journal if it is a file.
 
     Raises:
         SettingsError: something is in use or not available; the message has a line for each, and another one if
@@ -76,7 +76,7 @@ def claim(settings: Settings) -> tuple[dict[str, socket.socket], JournalFile | N
 
 
 def _open_journal(path: str) -> JournalFile:
-    from proxy.store.journal.file import JournalFile  # noqa: PLC0415 - with SQLite; only for who uses it
+    from proxy.store.journal.file import JournalFile  # noqa: PLC0415 - loads SQLite; only if it is used
 
     return JournalFile(path)
 

@@ -1,4 +1,4 @@
-"""The command line of the proxy. It has few options: variables are for settings, and `--help` lists them."""
+"""The command line of the proxy. It has few options, as settings are environment variables; `--help` lists them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ invalid, an address or the journal is in use, or Python or the machine lacks som
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """What the command line says."""
+    """The parsed command line."""
 
     #: Try everything that a start needs, report, and exit.
     check: bool

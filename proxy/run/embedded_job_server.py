@@ -47,11 +47,11 @@ class EmbeddedJobServer:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The id of the process."""
         return self._process.pid
 
     async def stop(self) -> None:
-        """Let it exit, and make sure that it does."""
+        """Stop the process; kill it if it does not exit in time."""
         import asyncio  # noqa: PLC0415 - this file is loaded before it (groundwork.py)
 
         if self._process.stdin is not None:

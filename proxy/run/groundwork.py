@@ -1,7 +1,7 @@
 """First steps of a start: exclusive resources, and the processes that take as long to load as this one.
 
-First the addresses and the journal, so that what is in use is reported at once; then the job server and the fork
-server, which load while the front end does. All that this file needs is loaded before them, so that has to be little.
+First the addresses and the journal, so that a resource in use is reported at once; then the embedded job server and the
+fork server, which load while the front end does. They start only after this file's imports, so these must be few.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Groundwork", "lay_groundwork"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groundwork:
-    """What a front end builds on."""
+    """The claimed resources and started processes that a front end needs."""
 
     settings: Settings
     #: The job servers, with their addresses; the first one may be `embedded`.
@@ -39,15 +39,15 @@ class Groundwork:
     sockets: dict[str, socket.socket]
     #: The journal, if it is a file.
     journal: JournalFile | None
-    #: What fork servers read first, and the first of them.
+    #: The configuration that each fork server reads first, and the first fork server.
     config: bytes
     fork_server: Spawned
-    #: The embedded job server; None where there is another.
+    #: The embedded job server; None if another one is configured.
     embedded: EmbeddedJobServer | None
 
 
 def lay_groundwork(settings: Settings) -> Groundwork:
-    """Claim what is exclusive, and start the processes; these exit by themselves when this one does.
+    """Claim exclusive resources and start the processes; these exit by themselves when this one does.
 
     Raises:
         SettingsError: a profile or a certificate cannot be used, or something is in use or not available.
@@ -78,12 +78,15 @@ def lay_groundwork(settings: Settings) -> Groundwork:
 
 
 def _leave(_number: int, _frame: object) -> None:
-    """End the process: nothing has been accepted yet, and what was started ends by itself."""
+    """End the process: no job has been accepted yet, and the started processes end by themselves."""
     os._exit(0)
 
 
 def _raise_descriptor_limit() -> None:
-    """A job in flight takes four descriptors; the usual soft limit of 1,024 is for programs that use select(2)."""
+    """Raise the soft limit to the hard one: a job in flight takes several descriptors.
+
+    The usual soft limit of 1,024 is for programs that use select(2).
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""One request that finds out what answers at a URL, for a person who configures it."""
+"""Sends one request to find out what answers at a URL, for checks of the configuration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def probe(method: str, url: str, timeout_s: float, trust: ssl.SSLContext |
         OSError: there was no answer within `timeout_s`, or what came is not HTTP.
     """
     try:
-        async with asyncio.timeout(timeout_s + 1):  # the name may take longer, which sockets have no time limit for
+        async with asyncio.timeout(timeout_s + 1):  # resolving the name may take longer, and has no timeout of its own
             return await asyncio.to_thread(_exchange, method, url, timeout_s, trust)
     except (http.client.HTTPException, ValueError) as exc:
         raise OSError(f"the server there does not speak HTTP ({type(exc).__name__})") from exc

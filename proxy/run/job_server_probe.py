@@ -22,7 +22,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 def shown(url: str) -> str:
-    """Return `url` for a person, without what may be secret: a user name, a password, a query, what looks random."""
+    """Return `url` for a person, without possible secrets: a user name, a password, a query, random-looking parts."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{shown_path(parts.path)}"
 
@@ -36,7 +36,7 @@ def is_loopback(url: str) -> bool:
 async def reach(url: str, timeout_s: float, cafile: str = "") -> str:
     """Connect to `url`'s host and close the connection; return why that failed, or an empty string.
 
-    With https, the TLS handshake is a part of it; `cafile` has authorities to trust besides the system's.
+    With https, this includes the TLS handshake; `cafile` has authorities to trust besides the system's.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
@@ -54,13 +54,13 @@ async def reach(url: str, timeout_s: float, cafile: str = "") -> str:
 
 
 async def path_trouble(url: str, timeout_s: float, cafile: str = "") -> str:
-    """Ask what there is at `url` (OPTIONS, which submits nothing); return what speaks against it, or nothing."""
+    """Ask what is at `url` (OPTIONS, which submits nothing); return the problem, or an empty string."""
     try:
         answer = await probe("OPTIONS", url, timeout_s, trusting(cafile) if url.startswith("https:") else None)
     except ssl.SSLError as exc:  # with TLS 1.3, a refusal arrives after the handshake
         return f"ends each connection: {tls_trouble(exc)}"
     except OSError:
-        return ""  # it may well take nothing but submissions
+        return ""  # a server may accept only submissions
     if answer.status in _NOTHING_THERE:
         return f"answers {answer.status} at this path, as if there were nothing; is JOB_SERVER_URL complete?"
     return ""
@@ -89,7 +89,7 @@ def reason_of(exc: OSError | ValueError, timeout_s: float) -> str:
             return tls_trouble(exc)
         case OSError() if exc.errno:
             return os.strerror(exc.errno).lower()
-        case ConnectionError():  # asyncio's own: the handshake had no end
+        case ConnectionError():  # raised by asyncio: the connection closed during the handshake
             return tls_trouble(exc)
         case _:
             return str(exc) or "the connection failed"

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["job_servers_of", "worker_config"]
 
-#: For a submission in progress when the front end is killed: much less than the time until a new start serves.
+#: How long a submission may continue after the front end was killed: much less than a restart takes.
 _LINGER_S: Final = 1.0
 
 
 def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
-    """Return the job servers that PROFILE names. JOB_SERVER_URL is the first one's; empty: it is to be embedded.
+    """Return the job servers that PROFILE names. JOB_SERVER_URL is the first one's; empty: the embedded one.
 
     Raises:
         SettingsError: a profile cannot be loaded, a secret is not set, one of the others has no address, or an address
@@ -44,7 +44,7 @@ def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
 
 
 def _normal(profile: Profile) -> str:
-    """Return the profile's own address, read as JOB_SERVER_URL is. Raises SettingsError if it is none."""
+    """Return the profile's own address, parsed like JOB_SERVER_URL. Raises SettingsError if it is invalid."""
     try:
         return str(kinds.URL.parse(profile.server.url))
     except ValueError:

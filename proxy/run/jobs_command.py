@@ -1,6 +1,6 @@
 """`python -m proxy jobs`: the answer of `GET /jobs` on the admin address, read from the journal itself.
 
-Nothing is changed: neither the file nor the database, nor what its proxy does meanwhile.
+It changes neither the file nor the database, and does not disturb a running proxy.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["main"]
 T = TypeVar("T")
 _NONE: Final = 1
 _PAGE: Final = 200
-#: Here nobody else waits.
+#: Generous: no other request waits meanwhile.
 _LIMITS: Final = Limits(seconds=5.0)
 _DETAIL: Final = 60
 _HEADS: Final = ("ended", "outcome", "submitted", "took", "labels", "job", "what was said")
@@ -132,7 +132,7 @@ def _journal(settings: Settings, other: str | None) -> Iterator[_Ask]:
 
 @contextlib.contextmanager
 def _file(path: Path) -> Iterator[_Ask]:
-    """Ask a file. One without a write-ahead log has no proxy, and is read as if nobody could write to it."""
+    """Ask a file. If it has no write-ahead log, no proxy uses it, and it is read as immutable."""
     log = path.with_name(f"{path.name}-wal")
     try:
         if not path.is_file():
@@ -173,7 +173,7 @@ def _database(url: str) -> Iterator[_Ask]:
             session.close()
 
 
-# --- what is shown ---------------------------------------------------------------------------------------------------
+# --- output ----------------------------------------------------------------------------------------------------------
 
 
 def _show(ask: _Ask, asked: Asked, given: argparse.Namespace) -> int:
@@ -201,7 +201,7 @@ def _show(ask: _Ask, asked: Asked, given: argparse.Namespace) -> int:
 
 
 def _pages(ask: _Ask, asked: Asked, limit: int | None) -> Iterator[JobPage]:
-    """Yield pages with so many jobs in all; how far a search came does not matter where the next page goes on there."""
+    """Yield pages with `limit` jobs in all. `searched_to` is dropped where the next page continues the search."""
     after, left = asked.after, limit
     while left is None or left > 0:
         size = _PAGE if left is None else min(left, _PAGE)

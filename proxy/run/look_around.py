@@ -1,6 +1,7 @@
 """Checks made once, when the proxy serves: whether callbacks can arrive, and whether the job servers can be reached.
 
-All of it may be right later, or seen from elsewhere, so the proxy goes on. `--check` says the same, before a start.
+A problem may go away later, or exist only as seen from here, so the proxy only warns. `--check` reports the same
+problems before a start.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from proxy.run.job_server_probe import is_loopback, reach, shown
 __all__ = ["callback_caveats", "callback_doubt", "look_around"]
 
 _TIMEOUT_S: Final = 5.0
-#: Some job servers call no others.
+#: Some job servers call no other ports.
 _USUAL_PORTS: Final = frozenset({80, 443, 8080, 8443})
 _EVERY_ADDRESS: Final = ("//0.0.0.0", "//[::]")
 
 
 def callback_doubt(url: str, job_server_urls: Sequence[str]) -> str:
-    """Return why no job server can call back to `url`, as far as its text tells; empty if one may."""
+    """Return why no job server can call back to `url`, judging by its text; empty if there is no reason."""
     if any(host in url for host in _EVERY_ADDRESS):
         return "is not an address that can be called"
     if is_loopback(url) and not all(is_loopback(one) for one in job_server_urls):
@@ -32,9 +33,9 @@ def callback_doubt(url: str, job_server_urls: Sequence[str]) -> str:
 
 
 def callback_caveats(url: str, job_server_urls: Sequence[str]) -> str:
-    """Return for what many job servers refuse to call `url`, judging by its text; empty if there is nothing.
+    """Return why many job servers would refuse to call `url`, judging by its text; empty if there is no reason.
 
-    Those that run on this machine are not meant: whoever runs them says what they may call.
+    Job servers on this machine are exempt: their operator decides what they may call.
     """
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -49,12 +50,12 @@ def callback_caveats(url: str, job_server_urls: Sequence[str]) -> str:
 def _is_private(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_private
-    except ValueError:  # a name: what it stands for depends on who asks
+    except ValueError:  # a name: its address depends on who resolves it
         return host.endswith((".local", ".internal", ".localhost")) or "." not in host
 
 
 async def look_around(callbacks: str, job_server_urls: Sequence[str], cafile: str) -> None:
-    """Log a warning for each thing that is not as it should be; `callbacks` is the base URL of the callback route."""
+    """Log a warning for each problem; `callbacks` is the base URL of the callback route."""
     doubt = callback_doubt(callbacks, job_server_urls)
     if doubt:
         log.event(
@@ -78,7 +79,7 @@ async def look_around(callbacks: str, job_server_urls: Sequence[str], cafile: st
 
 async def _follow(callbacks: str) -> None:
     leads, reason = await where_it_leads(callbacks, _TIMEOUT_S)
-    if leads in {Leads.TO_ANOTHER_PATH, Leads.ELSEWHERE}:  # from a job server's side it may well be reached
+    if leads in {Leads.TO_ANOTHER_PATH, Leads.ELSEWHERE}:  # with NOWHERE, a job server may still reach it
         log.event(
             "warning",
             "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded",

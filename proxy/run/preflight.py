@@ -1,6 +1,6 @@
-"""What a start needs from Python, the kernel and the machine: checked before anything that needs it is loaded.
+"""Checks what a start needs from Python, the kernel and the machine, before anything that needs it is loaded.
 
-Each problem is one line that names the cause and the fix. `--check` checks the same things.
+Each problem is one line that names the cause and the fix. `--check` checks the same.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = [
     "start_trouble",
 ]
 
-#: What the front end needs to serve one job: its own, those that must stay free, and the job's.
+#: The descriptors that the front end needs to serve one job: its own, those that must stay free, and the job's.
 LEAST_DESCRIPTORS: Final = 128
-#: Parts of the standard library that an interpreter may have been built without, and what it takes to build them.
+#: Parts of the standard library that an interpreter may have been built without, and the packages to build them.
 _LIBRARIES: Final = {
     "_ctypes": "libffi-dev",
     "_sqlite3": "libsqlite3-dev",
@@ -55,7 +55,7 @@ class Preflight:
     """Checks what a start needs."""
 
     def __init__(self, *, proc: Path = Path("/proc"), journal: str) -> None:
-        """`journal`: what is to remember jobs."""
+        """`journal`: the setting JOURNAL, which says whether SQLite or the database's driver is needed."""
         self._proc = proc
         self._journal = journal
 
@@ -106,9 +106,9 @@ def _descriptors() -> Iterator[str]:
 
 
 def open_standard_streams() -> None:
-    """Open those of the descriptors 0 to 2 that are closed.
+    """Open the descriptors 0 to 2 if they are closed.
 
-    Sockets would get these numbers, and uvloop aborts the process when it has to close a socket that has one.
+    Otherwise sockets would get these numbers, and uvloop aborts the process when it closes such a socket.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - stderr's number
         os.set_inheritable(fd, True)  # noqa: FBT003 - its only argument
@@ -123,14 +123,14 @@ def open_standard_streams() -> None:
 
 
 def import_trouble(exc: ImportError) -> str:
-    """Return the line for a module that cannot be imported."""
+    """Return the one-line error for a module that cannot be imported."""
     root = (exc.name or str(exc)).partition(".")[0]
     if root not in sys.stdlib_module_names:
         return (
             f"the package {root} is not installed for {sys.executable}; run `make run` once, or use the environment's "
             "own interpreter: .venv/bin/python run.py"
         )
-    if not isinstance(exc, ModuleNotFoundError):  # it is there; a library that it needs is not, or memory
+    if not isinstance(exc, ModuleNotFoundError):  # it exists; a library that it needs, or memory, is missing
         return f"the Python at {sys.executable} cannot load {root}: {' '.join(str(exc).split())}"
     library = f", or rebuild it with {_LIBRARIES[root]}" if root in _LIBRARIES else ""
     return f"the Python at {sys.executable} was built without {root}; use another (make PYTHON=python3.13 run){library}"
@@ -139,7 +139,7 @@ def import_trouble(exc: ImportError) -> str:
 def say(text: str) -> None:
     """Print `text`. Raises SettingsError if it cannot be written, BrokenPipeError if nobody reads it."""
     try:
-        print(text, flush=True)  # noqa: T201 - this is what a command line program has to say
+        print(text, flush=True)  # noqa: T201 - the output of a command line program
     except OSError as exc:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise the interpreter would fail again at exit
         if isinstance(exc, BrokenPipeError):
@@ -149,7 +149,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def no_traceback() -> Iterator[None]:
-    """Raise SettingsError for what prevents a start and is not a setting; a bug of ours is re-raised."""
+    """Raise SettingsError for an environmental problem that prevents a start; re-raise bugs of ours."""
     try:
         yield
     except BrokenPipeError:
@@ -161,7 +161,7 @@ def no_traceback() -> Iterator[None]:
 
 
 def start_trouble(exc: OSError | RuntimeError | MemoryError) -> str:
-    """Return the line for what prevents a start and is not a setting; nothing if it is a bug of ours."""
+    """Return the one-line error for an environmental problem that prevents a start; empty for a bug of ours."""
     match exc:
         case OSError():
             number = exc.errno or 0

@@ -1,9 +1,9 @@
 """The front end process from start to end: order of the start, signals, draining.
 
-Sockets and processes are there already (proxy/run/groundwork.py); what this file needs is loaded while those load.
+Sockets and processes exist already (proxy/run/groundwork.py); this file's imports load while those processes load.
 
-The end, on the first SIGTERM or SIGINT: for DRAIN_DELAY, the proxy is not ready but still accepts jobs; then new jobs
-are refused. Jobs in flight continue, and so does the listener that their callbacks need; when the last one has its
+Shutdown, on the first SIGTERM or SIGINT: for DRAIN_DELAY, the proxy is not ready but still accepts jobs; then new jobs
+are refused. Jobs in flight continue, and so does the listener that their callbacks need. When the last one has its
 outcome, the listeners close, and the workers and the fork server exit. A second signal ends everything at once.
 """
 
@@ -52,12 +52,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HARD_STOP_S", "FrontEnd"]
 
-#: How long after the job timeout the process aborts whatever is still in progress.
+#: How long after the job timeout the process aborts the remaining work.
 HARD_STOP_S: Final = 4.0
-#: How long the other processes may take to exit after that; some seconds more than they do.
+#: How long the other processes may take to exit after that; some seconds more than they need.
 _LEAVE_S: Final = 10.0
-#: New container objects until a collection of the youngest generation; CPython's own number is 700. So many that,
-#: were all of them garbage, the event loop would not be held up for long: 20,000 took up to 94 ms.
+#: New container objects until a collection of the youngest generation; CPython's default is 700. Few enough that the
+#: event loop is not blocked for long even if all of them are garbage: 20,000 took up to 94 ms.
 _GC_THRESHOLD: Final = 5_000
 
 
@@ -67,7 +67,7 @@ class FrontEnd:
     def __init__(
         self, groundwork: Groundwork, read: Callable[[], Settings] = load, given: Sequence[Given] = ()
     ) -> None:
-        """Make it ready to run; `read` returns the settings as they are when SIGHUP comes, `given` is for people."""
+        """`read` returns the current settings on SIGHUP; `given`: the settings as given, to be shown to people."""
         self._given = given
         self._groundwork = groundwork
         self._read = read
@@ -101,7 +101,7 @@ class FrontEnd:
         await self._leave(0)
 
     async def _look_around(self) -> None:
-        from proxy.run.look_around import look_around  # noqa: PLC0415 - when everything serves
+        from proxy.run.look_around import look_around  # noqa: PLC0415 - not needed before everything serves
 
         configured = [one.url for one in self._job_servers if not self._job_server or one.url != self._job_server.url]
         if configured or self._settings.callback_url:
@@ -161,10 +161,10 @@ class FrontEnd:
         await self._pool.start(self._groundwork.fork_server)
         return self._pool
 
-    # --- the end -----------------------------------------------------------------------------------------------------
+    # --- shutdown ----------------------------------------------------------------------------------------------------
 
     def _children(self) -> set[int]:
-        """Return the processes whose ends somebody here waits for."""
+        """Return the processes that are waited for here."""
         pids = self._pool.pids if self._pool else {self._groundwork.fork_server.process.pid}
         pids.add(self._job_server.pid if self._job_server else 0)
         return pids
@@ -174,17 +174,17 @@ class FrontEnd:
         self._stopping.set()
 
     def _on_drain(self, app: App) -> None:
-        app.ready.leaving = True  # now, so that the answer to the request for it says so
+        app.ready.leaving = True  # now, so that the answer to the drain request shows it
         self._on_stop(signal.SIGTERM)
 
     def _on_reload(self) -> None:
-        if self._reload is not None:  # else the start is under way, and reads everything anyway
+        if self._reload is not None:  # otherwise the start is in progress and reads everything anyway
             self._reload()
 
     async def _let_balancers_notice(self, app: App) -> None:
-        """Be not ready for a while, and accept what is sent all the same; a person at a terminal need not wait."""
+        """Report not ready for a while, but still accept jobs. Skipped on SIGINT: a person at a terminal waits."""
         if app.consumer is not None:
-            app.consumer.stop()  # no balancer sends what it takes
+            app.consumer.stop()  # its messages do not come through a load balancer
         delay_s = self._settings.drain_delay
         if delay_s and self._stopped_by is not signal.SIGINT:
             app.ready.leaving = True
@@ -193,12 +193,12 @@ class FrontEnd:
         log.event("info", "shutting down: draining jobs in flight", signal=self._stopped_by.name)
 
     def _end_s(self) -> float:
-        """Return how long the end may take, from the first signal on."""
+        """Return how long the shutdown may take, from the first signal on."""
         return self._settings.drain_delay + self._settings.job_timeout + HARD_STOP_S + self._poll_s + _LEAVE_S
 
     @property
     def _poll_s(self) -> float:
-        """How long a call for messages may still take that was begun before the end."""
+        """How long a poll of the queue that began before the shutdown may still take."""
         return self._queue.poll_s if self._queue is not None else 0
 
     async def _drain(self, app: App, listeners: dict[str, Listener]) -> None:
@@ -233,7 +233,7 @@ class FrontEnd:
         self._exit(code)
 
     def _exit(self, code: int) -> NoReturn:
-        """End the process; the fork server ends every worker when it sees that we are gone."""
+        """End the process; the fork server kills every worker when it notices that this process is gone."""
         self._stall_watch.stop()
         self._service_manager.close()
         if self._log is not None:
@@ -242,19 +242,19 @@ class FrontEnd:
 
 
 def _queue_entrance(settings: Settings) -> QueueEntrance:
-    from proxy.run.queue_entrance import QueueEntrance  # noqa: PLC0415 - only for who uses it
+    from proxy.run.queue_entrance import QueueEntrance  # noqa: PLC0415 - only if it is used
 
     return QueueEntrance(settings)
 
 
 async def _open_store(settings: Settings, journal: JournalFile | None) -> tuple[JobStore, Peers | None]:
-    """Return what remembers jobs, and what is known of the other instances if there may be any.
+    """Return the store, and the same as `Peers` if several instances may share it.
 
     Raises:
         SettingsError: the database cannot be used.
     """
     if is_database(settings.journal):
-        from proxy.store.postgresql.opening import open_store  # noqa: PLC0415 - with its driver; only for who uses it
+        from proxy.store.postgresql.opening import open_store  # noqa: PLC0415 - loads the driver; only if it is used
 
         shared = await open_store(
             settings.journal,
@@ -265,7 +265,7 @@ async def _open_store(settings: Settings, journal: JournalFile | None) -> tuple[
         return shared, shared
     if journal is None:
         return MemoryStore(settings.result_ttl, lost_before=time.time()), None
-    from proxy.store.journal.journal import Journal  # noqa: PLC0415 - with SQLite; only for who uses it
+    from proxy.store.journal.journal import Journal  # noqa: PLC0415 - loads SQLite; only if it is used
 
     return Journal(journal, ttl_s=settings.result_ttl, max_bytes=settings.journal_max_bytes), None
 
@@ -316,7 +316,7 @@ async def _serve(
 
 
 def _status(app: App) -> str:
-    """Return in one line how the proxy is, for whoever asks the service manager."""
+    """Return the proxy's state in one line, for the service manager's status."""
     refusal = app.ready.refusal()
     if refusal is None:
         return "accepting jobs"
@@ -325,18 +325,18 @@ def _status(app: App) -> str:
 
 
 def _warn_of_misspelt() -> None:
-    """The environment is everybody's, so what nearly has a setting's name is no error there; but it does nothing."""
+    """Warn of variables whose names are nearly a setting's. No error: other programs may use them."""
     for name, meant in misspelt().items():
         log.event("warning", "a variable of the environment looks like a misspelt setting", variable=name, meant=meant)
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody need read it
+    with contextlib.suppress(OSError):  # it is only information
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
 
 def _tune_garbage_collection() -> None:
-    """Exclude what was loaded from every collection, and collect less often: jobs leave no cycles."""
+    """Exclude everything loaded so far from collections, and collect less often: jobs leave no cycles."""
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)

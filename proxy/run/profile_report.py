@@ -20,7 +20,7 @@ __all__ = ["list_of_profiles", "missing_secret", "sample_findings", "submissions
 
 
 def list_of_profiles() -> str:
-    """Return every shipped profile with a line on it, as text."""
+    """Return text with a line about each shipped profile."""
     lines = ["profiles that PROFILE can name:"]
     for name in loader.shipped():
         profile = loader.load(name)
@@ -29,7 +29,7 @@ def list_of_profiles() -> str:
 
 
 def tried(profile: Profile) -> str:
-    """Return what a profile was tried with, in words."""
+    """Return words about what a profile was tried with."""
     return f"tried with {profile.tried_with}" if profile.tried_with else "tried with its samples only"
 
 
@@ -58,7 +58,7 @@ def submissions(profile: Profile, job_server_url: str) -> Iterator[str]:
 
 
 def sample_findings(profile: Profile, job_server_url: str) -> tuple[str, list[str]]:
-    """Return how the samples are read, as one line, and a line for each that is read otherwise than it says."""
+    """Return one line about how the samples are read, and a line for each that is not read as it expects."""
     secrets = dict.fromkeys(loader.secret_names(profile), "")
     wrong = []
     read: Counter[str] = Counter()

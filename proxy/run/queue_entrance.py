@@ -23,7 +23,7 @@ __all__ = ["QueueEntrance"]
 class QueueEntrance:
     """The connection to the queue service, and what was found there."""
 
-    #: Seconds for which one look into the queue may last.
+    #: How many seconds one poll of the queue may take.
     poll_s: Final = POLL_S
 
     def __init__(self, settings: Settings) -> None:
@@ -55,7 +55,7 @@ class QueueEntrance:
         if consumer is None:
             return
         consumer.start(self._queues)
-        # That others take from the queue cannot be seen from here; that they must not, can.
+        # Whether other instances read the queue cannot be seen from here; whether they may, can.
         log.event(
             "info",
             "jobs come from the queue",

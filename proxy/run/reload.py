@@ -1,7 +1,7 @@
 """SIGHUP: reloads certificates and keys, without an interruption. Everything else needs a restart.
 
-If something cannot be read or is invalid, nothing changes and the log has a line: a proxy that serves is more important
-than one that obeys.
+If something cannot be read or is invalid, nothing changes and an error is logged: a reload must never stop a proxy that
+serves.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Reload:
         listeners: Collection[Listener],
         service_manager: ServiceManager,
     ) -> None:
-        """`settings` are those in effect; `read` returns them as they are now, or raises SettingsError."""
+        """`settings` are those in effect; `read` returns the current ones, or raises SettingsError."""
         self._settings = settings
         self._read = read
         self._authorization = authorization
@@ -52,7 +52,7 @@ class Reload:
         self._task: asyncio.Task[None] | None = None
 
     def __call__(self) -> None:
-        """Start to reload; if one is in progress, which may have read what was replaced since, once more after it."""
+        """Start a reload; if one is in progress, start another one after it, since it may have read old values."""
         self._is_wanted = True
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -71,7 +71,7 @@ class Reload:
             fresh = await asyncio.to_thread(self._look)
             for listener in self._listeners:
                 listener.reload_certificate(fresh.tls_certfile, fresh.tls_keyfile)
-        except (SettingsError, OSError) as exc:  # OSError: a file was replaced between one look and the next
+        except (SettingsError, OSError) as exc:  # OSError: a file was replaced between the check and its use
             log.event("error", "the reload failed, and nothing was changed", reason="; ".join(str(exc).splitlines()))
             return
         self._authorization.replace(fresh.api_keys)
@@ -87,7 +87,7 @@ class Reload:
         )
 
     def _look(self) -> Settings:
-        """Return the settings as they are now. Raises SettingsError if they are none that a running proxy can take."""
+        """Return the current settings. Raises SettingsError if a running proxy cannot apply them."""
         fresh = self._read()
         check_certificate(fresh)
         if bool(fresh.tls_certfile) is not bool(self._settings.tls_certfile):

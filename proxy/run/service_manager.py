@@ -1,8 +1,8 @@
 """Notifies the service manager of the proxy's state: the protocol of sd_notify(3), as used by systemd and others.
 
-A message is a datagram with lines NAME=value, to the socket that NOTIFY_SOCKET names; without that, nothing is said.
-Own code, as the libraries for it either wait while nobody reads the socket, which would hold up the event loop, or
-need a compiler. Nothing that goes wrong here may end or delay anything: it costs one line in the log.
+A message is a datagram with lines NAME=value, to the socket that NOTIFY_SOCKET names; without that, nothing is sent.
+Own code, because the libraries for it either block while nobody reads the socket, which would block the event loop, or
+need a compiler. An error here must not stop or delay anything: it only costs one line in the log.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from proxy import log
 
 __all__ = ["ServiceManager"]
 
-#: How often it is looked at whether there is something to say, before the proxy is ready and afterwards.
+#: How often to check for news, before the proxy is ready and afterwards.
 _START_LOOK_S: Final = 0.05
 _LOOK_S: Final = 1.0
-#: So many messages wait while nobody reads the socket; then the oldest are dropped.
+#: How many messages may wait while nobody reads the socket; beyond that, the oldest are dropped.
 _MAX_UNSENT: Final = 16
 _STATUS_CHARACTERS: Final = 200
 
@@ -32,11 +32,11 @@ class ServiceManager:
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         name = environ.get("NOTIFY_SOCKET", "")
-        #: A path, or a name in Linux's abstract namespace, which begins with a zero byte.
+        #: A path, or a name in Linux's abstract namespace, which begins with a NUL byte.
         self._address = f"\0{name[1:]}" if name.startswith("@") else name
         self._beat_s = _watchdog_s(environ) / 2 if name else 0.0
         self._unsent: deque[bytes] = deque(maxlen=_MAX_UNSENT)
-        #: Opened at the start: there may be no descriptor left when it is needed.
+        #: Opened at the start, because later there may be no descriptor left.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if name else None
         self._is_ready = False
         self._is_stopping = False
@@ -44,7 +44,7 @@ class ServiceManager:
         self._tasks: list[asyncio.Task[None]] = []
 
     def inform(self, is_ready: Callable[[], bool], status: Callable[[], str]) -> None:
-        """From now on say `status` when it changes, READY=1 as soon as `is_ready`, and that the event loop moves."""
+        """From now on send `status` when it changes, READY=1 as soon as `is_ready`, and the watchdog's heartbeats."""
         if self._socket is not None:
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._report(is_ready, status)), loop.create_task(self._beat())]
@@ -55,7 +55,7 @@ class ServiceManager:
             self._say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def reloaded(self) -> None:
-        """Say that this is over, whatever came of it."""
+        """Notify that the reload has ended, whether or not it succeeded."""
         if self._is_ready and not self._is_stopping:
             self._say("READY=1")
 
@@ -65,7 +65,7 @@ class ServiceManager:
         self._say("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(within_s * 1e6)}")
 
     def close(self) -> None:
-        """Say no more."""
+        """Stop sending."""
         for task in self._tasks:
             task.cancel()
         if self._socket is not None:
@@ -84,13 +84,13 @@ class ServiceManager:
             await asyncio.sleep(_LOOK_S if self._is_ready else _START_LOOK_S)
 
     async def _beat(self) -> None:
-        """Prove that the event loop moves, by saying so from it."""
+        """Send the watchdog's heartbeats from the event loop, which proves that it is not blocked."""
         while self._beat_s:
             self._say("WATCHDOG=1")
             await asyncio.sleep(self._beat_s)
 
     def _say(self, *lines: str) -> None:
-        """Send this after what is unsent; what the socket has no room for stays for the next look."""
+        """Send unsent messages, then this one; what the socket has no room for is sent later."""
         if self._socket is None:
             return
         if lines:
@@ -109,7 +109,7 @@ class ServiceManager:
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float:
-    """Return how long the service manager waits for a sign of life; 0: it wants none, or none of this process."""
+    """Return how long the service manager waits for a heartbeat; 0: it expects none from this process."""
     usec = environ.get("WATCHDOG_USEC", "")
     is_meant = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(usec) / 1e6 if is_meant and usec.isascii() and usec.isdigit() else 0.0

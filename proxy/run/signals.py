@@ -1,9 +1,9 @@
-"""The signals of the front end: SIGTERM, SIGINT, SIGQUIT and SIGPWR stop it, SIGHUP reloads what can be reloaded.
+"""The signals of the front end: SIGTERM, SIGINT, SIGQUIT and SIGPWR stop it, SIGHUP reloads certificates and keys.
 
-SIGUSR1 and SIGUSR2 mean nothing here, and would end the process without a word; they are only logged. The first signal
-that stops it is only noted, for the event loop to act upon; the second ends the process whatever the loop does. These
-are Python's own handlers and not the loop's: Python runs them between two instructions of the main thread, and within a
-regular expression that does not end, when the loop would not get to them.
+SIGUSR1 and SIGUSR2 have no meaning here, and their default would end the process silently; they are only logged. The
+first stop signal is passed to the event loop; the second ends the process even if the loop is blocked. These are
+Python's own handlers, not the loop's: Python runs them between two instructions of the main thread, and even within an
+endless regular expression, when the loop would not run them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shared.stack import stack
 
 __all__ = ["Signals"]
 
-#: What a shell reports for a process that a signal ended, minus the number of the signal.
+#: A shell reports this plus the number of the signal for a process that a signal ended.
 _BY_SIGNAL: Final = 128
 #: The last is what LXC sends.
 _STOP: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR)
@@ -57,7 +57,7 @@ class Signals:
             signal.signal(number, stop)
         for number in _IGNORED:
             signal.signal(number, ignore)
-        # Whoever started it may have had them blocked, and a blocked signal is not heard.
+        # The parent process may have blocked them, and the mask is inherited.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_STOP, *_IGNORED, signal.SIGHUP})
-        # A terminal also sends it when it is closed: no job should end with a window.
+        # A terminal also sends it when it is closed; that must not end any job.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._on_reload))

@@ -1,8 +1,8 @@
 """Reports where the event loop is blocked: nothing else in the front end could report anything then.
 
-The event loop keeps restarting a kernel timer. It expires if the loop did not get to that for seconds. The handler of
-its signal runs in the main thread, in the middle of whatever blocks the loop, Python code or a regular expression, and
-gets its frame. A thread could not do this: a regular expression that does not end does not release the GIL either.
+The event loop keeps restarting a kernel timer, which expires if the loop is blocked for seconds. The handler of its
+signal runs in the main thread, in the middle of the code or regular expression that blocks the loop, and gets its
+frame. A thread could not do this, because an endless regular expression does not release the GIL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["StallWatch"]
 _EVERY_S: Final = 0.5
 #: The first report comes after this time, each further one after twice the time of the one before.
 _LIMIT_S: Final = 2.0
-#: What keeps the interpreter keeps it from the thread that writes the log as well: it gets this long to write.
+#: Code that holds the GIL also blocks the thread that writes the log; this pause lets that thread write.
 _WRITE_S: Final = 0.1
 
 

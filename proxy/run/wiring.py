@@ -58,7 +58,7 @@ class App:
     callbacks: ASGIApp
     #: For `ADMIN_PORT`.
     admin: ASGIApp
-    #: Notified of requests that reach neither of them.
+    #: Notified of requests that reach none of them.
     refused: OnRefused
     dispatcher: Dispatcher
     in_flight: InFlight
@@ -66,11 +66,11 @@ class App:
     authorization: Authorization
     #: Who may look and act on the admin address; its keys can be replaced.
     gate: Gate
-    #: What load balancers ask.
+    #: Readiness, for load balancers.
     ready: health.Ready
-    #: What operators end the process with.
+    #: Lets operators drain the process.
     drain: Drain
-    #: What operators see of the process; who has read the settings tells it.
+    #: The process's description for operators; the front end sets `given`.
     house: House
     store: JobStore
     pool: Pool
@@ -95,8 +95,8 @@ def create_app(
 ) -> App:
     """Return the front end for `settings`; `callback_url` is where the job server reaches the callback route.
 
-    `peers`: the other instances that share `store`; None: there can be none. `queue_service` has the queue that jobs
-    come from besides; None: there is none.
+    `peers`: the instances that share `store`; None: there can be no others. `queue_service`: for jobs from a queue;
+    None: there is none.
     """
     core = create_core(settings, job_servers, pool=pool, store=store, callback_url=callback_url, peers=peers)
     observe(core, settings)
@@ -134,7 +134,7 @@ def create_app(
 
 def _queue(settings: Settings, core: Core, queue_service: QueueService) -> tuple[MessageJobs, Consumer]:
     """Return the queue entrance."""
-    from proxy.sqs.consumer import Consumer  # noqa: PLC0415 - only for who uses it
+    from proxy.sqs.consumer import Consumer  # noqa: PLC0415 - only if it is used
     from proxy.sqs.message_jobs import MessageJobs  # noqa: PLC0415
     from proxy.sqs.metrics import QueueMetrics  # noqa: PLC0415
 
@@ -182,15 +182,15 @@ def _client_routes(settings: Settings, core: Core, message_jobs: MessageJobs | N
 
 
 def _app(settings: Settings, core: Core, routes: list[Route], *, documentation: str = "") -> ASGIApp:
-    """Return an application with these routes; all else may be a callback that went astray."""
-    # Only the router: the two layers of a Starlette application would do what the guard does a second time.
+    """Return an application with these routes; any other request may be a stray callback."""
+    # Only the router: the two layers of a Starlette application would duplicate the guard.
     app: ASGIApp = Router(routes, redirect_slashes=False, default=StrayCallbacks(core.callback_intake))
     app = Guard(app, core.observers.request_refused, documentation)
     return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
 
 
 def _refused(core: Core) -> OnRefused:
-    """Return what hears of requests that are no valid HTTP."""
+    """Return the callback for requests that are not valid HTTP."""
     stray = StrayCallbacks(core.callback_intake)
 
     def refused(problem: Problem, line: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Wires the parts that every job passes, whichever way it comes; no logic."""
+"""Wires the parts that all jobs use, whichever entrance they come through; no logic."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Core:
     observers: Observers
 
     def on_hold(self) -> str:
-        """Return why there are no workers, if so."""
+        """Return why no workers can be started; empty if they can."""
         return self.pool.on_hold
 
 
@@ -123,7 +123,7 @@ def _delivery(in_flight: InFlight, peers: Peers | None) -> Delivery:
 
 
 def observe(core: Core, settings: Settings) -> None:
-    """Have the parts measured."""
+    """Start to measure the parts."""
     metrics = core.observers.metrics
     metrics.registry.register(
         LiveMetrics(

@@ -120,12 +120,12 @@ def _house(settings: Settings, core: Core, gate: Gate, drain: Drain) -> House:
 
 
 def _router(routes: list[Route], core: Core) -> Router:
-    """Return what finds a route; all else may be a callback, where `CALLBACK_URL` has the wrong port."""
+    """Return the router; any other request may be a callback, if `CALLBACK_URL` has the wrong port."""
     return Router(routes, redirect_slashes=False, default=StrayCallbacks(core.callback_intake))
 
 
 def _app(settings: Settings, access: Access, core: Core) -> ASGIApp:
-    """Return the application, which is asked only by the address's own names."""
+    """Return the application, which accepts only the address's own names as hosts."""
     app: ASGIApp = admin.OwnNames(access, (settings.admin_host, *settings.admin_names))
     app = SafeHeaders(Guard(app, core.observers.request_refused, "/docs"))
     trusted = (*settings.trusted_proxies, *settings.admin_trusted_peers)

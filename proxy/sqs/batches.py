@@ -1,4 +1,4 @@
-"""Batches calls for single messages by ten: requests that arrive during a call go into the next one.
+"""Batches calls for single messages, up to ten in one: requests that arrive during a call go into the next one.
 
 A call costs 1.5 ms of CPU whether it is about one message or ten.
 """
@@ -19,12 +19,12 @@ __all__ = ["Batches"]
 
 T = TypeVar("T")
 
-#: So many calls at a time: one that is not answered holds up only those that it took along.
+#: The number of concurrent calls. With two, a call that is not answered delays only its own items.
 _AT_ONCE: Final = 2
 
 
 class Batches(Generic[T]):
-    """Does one kind of thing with one queue."""
+    """Batches one kind of call to one queue."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Batches(Generic[T]):
         size_of: Callable[[T], int] = lambda _: 0,
         max_bytes: int = 1,
     ) -> None:
-        """Wait `gather_s` for more to come before a call; no call takes more than `max_bytes` by `size_of`, but one."""
+        """Wait `gather_s` for more items before a call; a call with several has at most `max_bytes` by `size_of`."""
         self._do = do
         self._gather_s = gather_s
         self._size_of = size_of
@@ -43,7 +43,7 @@ class Batches(Generic[T]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def add(self, item: T) -> None:
-        """Have it done with the next call. Raises QueueError."""
+        """Add an item to the next call and wait for that. Raises QueueError."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, done))
         if len(self._tasks) < _AT_ONCE:
@@ -81,7 +81,7 @@ class Batches(Generic[T]):
         except Exception as exc:  # noqa: BLE001 - waiting callers must get any error
             errors = [exc] * len(batch)
         for (_, done), error in zip(batch, errors, strict=True):
-            if done.done():  # nobody waits any more
+            if done.done():  # the caller was cancelled
                 continue
             if error is None:
                 done.set_result(None)

@@ -1,10 +1,10 @@
 """Takes messages from the queue, never more than can run: each delivery counts towards `maxReceiveCount`.
 
-One long poll at a time. It is never cancelled: what the service has sent to nobody is hidden from everybody all the
-same. So it is short, and a shutdown waits for its end; what it still brings is given back at once.
+One long poll at a time. It is never cancelled, because messages that the service has sent are hidden even if nobody
+received them. So it is short, and a shutdown waits for its end; messages that it still returns are given back at once.
 
-Of a FIFO queue, one message is taken at a time: the service then delivers none of its group before it is dealt with,
-which is what keeps their order.
+From a FIFO queue, one message is taken at a time: the service then delivers no other message of its group before that
+one is done, which keeps their order.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = ["POLL_S", "Consumer"]
 
 #: The longest poll; a shutdown may have to wait for it. Twelve a minute take 0.03 % of a core.
 POLL_S: Final = 5
-#: How often to look for room, while there is none.
+#: How often to check for room while there is none.
 _LOOK_S: Final = 0.1
 _PAUSES_S: Final = (0.5, 30.0)
-#: What the clocks of the service and of this machine may make of the time that a message is hidden.
+#: By how much the clocks of the service and of this machine may disagree about how long a message is hidden.
 _MARGIN_S: Final = 1.0
 
 
@@ -52,7 +52,7 @@ class Consumer:
         message_jobs: MessageJobs,
         on_hold: Callable[[], str],
     ) -> None:
-        """`on_hold` returns why no worker can be started now; nothing if all is well."""
+        """`on_hold` returns why no worker can be started now; an empty string if all is well."""
         self._service = service
         self._settings = settings
         self._entrance = entrance
@@ -76,7 +76,7 @@ class Consumer:
         self._stopping.set()
 
     async def ended(self) -> None:
-        """Wait, once it is stopped, until every message that was taken is dealt with."""
+        """After `stop`, wait until every message that was taken is done."""
         if self._loop is not None:
             await self._loop
         while self._tasks:
@@ -101,7 +101,7 @@ class Consumer:
             pause_s = min(pause_s * 2, longest_s)
 
     async def _take_all(self, queues: Queues) -> None:
-        """Take messages until the end. Raises QueueError if the queue cannot be read for good."""
+        """Take messages until `stop`. Raises QueueError only if that failed for good."""
         pause_s, longest_s = _PAUSES_S
         while not self._stopping.is_set():
             room = self._room()
@@ -118,7 +118,7 @@ class Consumer:
             except QueueError as exc:
                 self.counts.receive_errors += 1
                 self._begin_trouble(exc)
-                await self._pause(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
+                await self._pause(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all retry at once
                 pause_s = min(pause_s * 2, longest_s)
                 continue
             pause_s = _PAUSES_S[0]
@@ -164,7 +164,7 @@ class Consumer:
         task.add_done_callback(self._tasks.discard)
 
     async def _pause(self, pause_s: float) -> None:
-        """Wait, but not longer than until the end."""
+        """Wait this long, or until `stop`."""
         try:
             async with asyncio.timeout(pause_s):
                 await self._stopping.wait()

@@ -9,21 +9,21 @@ __all__ = ["Counts", "Fate"]
 
 
 class Fate(StrEnum):
-    """What happened to a delivery of a message; several may apply to one."""
+    """What happened to a delivery of a message; several values may apply to one delivery."""
 
     #: It was taken from the queue.
     RECEIVED = "received"
     #: It began a job.
     BEGUN = "begun"
-    #: Its job was there before: in flight, or over.
+    #: Its job existed already: in flight, or finished.
     JOINED = "joined"
     REPLIED = "replied"
     DELETED = "deleted"
-    #: It is to be delivered again.
+    #: It will be delivered again.
     GIVEN_BACK = "given-back"
     #: It cannot be a job, or may have been one that was forgotten: it was sent to the dead-letter queue.
     DEAD = "dead"
-    #: Its time was over before it was dealt with; it is delivered again by itself.
+    #: Its visibility timeout was over before it was done; the service delivers it again.
     OVERDUE = "overdue"
 
 
@@ -32,10 +32,10 @@ class Counts:
 
     def __init__(self) -> None:
         self.by_fate: Counter[Fate] = Counter()
-        #: Calls for messages that were answered, and that were not.
+        #: Calls for messages that succeeded, and that failed.
         self.receives = 0
         self.receive_errors = 0
-        #: Deliveries that are being dealt with.
+        #: Deliveries in progress.
         self.in_hand = 0
         #: The age of the oldest message of the last delivery, in seconds; 0 when the queue was empty.
         self.oldest_s = 0.0

@@ -1,4 +1,4 @@
-"""A message as it comes from the queue, and as it is sent to one: no decisions, and no SDK."""
+"""Messages that are received from or sent to a queue: no decisions, and no SDK."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.errors import Code, RequestError
 
 __all__ = ["Attribute", "Message", "Outgoing", "beginning_of_job", "text_attributes"]
 
-#: An attribute as the API has it: `DataType`, and `StringValue` or `BinaryValue`.
+#: An attribute in the API's form: `DataType`, and `StringValue` or `BinaryValue`.
 Attribute = Mapping[str, Any]
 
 _KEY: Final = "Idempotency-Key"
@@ -24,23 +24,23 @@ _MAX_KEY_CHARACTERS: Final = 255
 class Message:
     """One delivery of a message."""
 
-    #: The same with each delivery.
+    #: The same for each delivery.
     id: str
-    #: What names this delivery.
+    #: Identifies this delivery.
     handle: str
     body: str
     attributes: Mapping[str, Attribute]
-    #: How often it was delivered, this time included; approximate, as everything that SQS counts.
+    #: How often it was delivered, including this time; approximate, like all counts of SQS.
     receives: int
     #: When it was sent, in Unix seconds, by the clock of the service.
     sent_at: float
-    #: In a FIFO queue; else empty.
+    #: Only in a FIFO queue; otherwise empty.
     group: str = ""
     deduplication_id: str = ""
 
     @classmethod
     def from_api(cls, given: Mapping[str, Any]) -> Message:
-        """Return what ReceiveMessage answers, with the system attributes that it has, as a message."""
+        """Return a message of ReceiveMessage's answer."""
         system = given.get("Attributes", {})
         return cls(
             id=given["MessageId"],
@@ -54,7 +54,7 @@ class Message:
         )
 
     def text(self, name: str) -> str:
-        """Return the attribute `name`; empty if there is none. Raises RequestError if it is not a text."""
+        """Return the attribute `name`; empty if there is none. Raises RequestError if it is not a string."""
         attribute = self.attributes.get(name)
         if attribute is None:
             return ""
@@ -64,9 +64,10 @@ class Message:
         return text
 
     def key(self, queue_url: str) -> bytes:
-        """Return the hash of what the message's job is known by.
+        """Return the hash of the key of the message's job.
 
-        That is its attribute `Idempotency-Key`, else its deduplication id, else its own id. Raises RequestError.
+        The key is the attribute `Idempotency-Key`, or else the deduplication id, or else the message's id. Raises
+        RequestError.
         """
         own = self.text(_KEY)
         if len(own) > _MAX_KEY_CHARACTERS:
@@ -83,23 +84,23 @@ class Message:
 
     @property
     def has_name(self) -> bool:
-        """Whether its job is known by something else than the message's id."""
+        """Whether the key of its job is not just the message's id."""
         return _KEY in self.attributes or bool(self.deduplication_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A message to be sent."""
+    """A message to send."""
 
     body: str
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
-    #: For a FIFO queue; else ignored.
+    #: Only used for a FIFO queue.
     group: str
     deduplication_id: str
 
     @property
     def size_bytes(self) -> int:
-        """What counts towards the limit of a message: the body, and names, types and values of the attributes."""
+        """The size that the limit applies to: the body, and names, types and values of the attributes."""
         size = len(self.body) if self.body.isascii() else len(self.body.encode())
         for name, attribute in self.attributes.items():
             value = attribute.get("StringValue")
@@ -109,16 +110,16 @@ class Outgoing:
 
 
 def text_attributes(texts: Mapping[str, str]) -> dict[str, Attribute]:
-    """Return attributes of type String, without those that are empty: SQS takes none."""
+    """Return attributes of type String, without empty ones, which SQS does not accept."""
     return {name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text}
 
 
 def beginning_of_job(queue_url: str, message_id: str) -> str:
-    """Return the beginning of the id of a message's job: it cannot be guessed without the message's id."""
+    """Return the beginning of the id of a message's job. It cannot be guessed without the message's id."""
     return _key(queue_url, "Job", message_id).hex()[:BEGINNING_CHARACTERS]
 
 
 def _key(queue_url: str, kind: str, name: str) -> bytes:
-    # Account and name of the queue: it has several host names, and instances that use different ones are to agree.
+    # Only account and name of the queue: it has several host names, and all must lead to the same key.
     queue = urlsplit(queue_url).path
     return hashlib.sha256(f"sqs\0{queue}\0{kind}\0{name}".encode("utf-8", "surrogatepass")).digest()

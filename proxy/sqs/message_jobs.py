@@ -2,15 +2,15 @@
 
 ::
 
-    read             what cannot be a job goes to the dead letters, with the reason
-      begin or join  its job is known by a key that is made from the message; what cannot be begun now is given back
+    read             a message that cannot be a job goes to the dead-letter queue, with the reason
+      begin or join  the job's key is made from the message; if it cannot be begun now, the message is given back
         outcome      recorded
-          reply      `submitted: no` is given back instead, with a pause that doubles; the queue's own redrive ends that
+          reply      with `submitted: no` it is given back instead, with a pause that doubles, until the queue's redrive
             delete
 
-A message that is not deleted is delivered again after its visibility timeout, to this instance or another: any failure
-on the way, even the death of this process, costs no more than that. The second delivery joins the job, or gets its
-outcome again.
+A message that is not deleted is delivered again after its visibility timeout, to this instance or another. So any
+failure on the way, even a crash of this process, only causes another delivery, which joins the job or gets its outcome
+again.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageJobs"]
 
-#: The longest pause before something is delivered again, in seconds.
+#: The longest pause before a message is delivered again, in seconds.
 _LONGEST_PAUSE_S: Final = 900
-#: A message that is older than its job would be remembered, less this much, may have been a job that is forgotten.
+#: If a message is older than RESULT_TTL minus this, its job may have been forgotten.
 _FORGOTTEN_MARGIN_S: Final = 60.0
-#: How long a message waits here for room that somebody else took.
+#: How long a message waits for room that an HTTP client took.
 _ROOM_S: Final = 5.0
 _LOOK_S: Final = 0.1
 _PAUSES_S: Final = (0.2, 5.0)
-#: Nobody waits for a deletion: others come meanwhile. A process that dies before it has messages replied to twice.
+#: Nobody waits for a deletion, so it can wait for others. If the process dies before, replies are sent twice.
 _DELETE_GATHER_S: Final = 0.5
-#: Nothing to somebody who waits for a message, and enough for most of what ends at about the same time.
+#: Negligible for the recipient, and long enough to batch most replies of jobs that end at about the same time.
 _SEND_GATHER_S: Final = 0.02
-#: How many messages whose jobs other messages had started are found again: the newest.
+#: How many messages are remembered whose jobs other messages had started: the newest.
 _MAX_JOINED: Final = 10_000
 
 
@@ -74,7 +74,7 @@ class _Read:
 
 
 class MessageJobs:
-    """Deals with messages."""
+    """Handles deliveries of messages."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class MessageJobs:
         granular_errors: bool,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` returns Unix seconds, as the service's clock does."""
+        """`clock` returns Unix seconds, to be compared with the service's times."""
         self._service = service
         self._entrance = entrance
         self._reader = reader
@@ -126,7 +126,7 @@ class MessageJobs:
     async def find(self, message_id: str) -> Job | Record | None:
         """Return the job of the message with this id, in flight or remembered, if there is one.
 
-        One that another message had begun is found only if this one came lately, and here.
+        A job that another message had begun is found only if this message was recently delivered to this instance.
 
         Raises StoreUnavailableError.
         """
@@ -137,15 +137,15 @@ class MessageJobs:
         return await self._entrance.find(key) if key is not None else None
 
     async def deal_with(self, message: Message, until: float, on_begun: Callable[[], None]) -> None:
-        """See one delivery through; `until` is when it will be delivered again, in monotonic seconds.
+        """Handle one delivery; `until` is when the message will be delivered again, in monotonic seconds.
 
-        `on_begun` is called when its job is in flight, or when it is clear that it will not be.
+        `on_begun` is called when its job is in flight, or when it is certain that it will not be.
         """
         async with self._told(message):
             await self._deal_with(message, until, on_begun)
 
     async def return_at_once(self, message: Message, until: float) -> None:
-        """Give back a message that came too late to be started here."""
+        """Give back a message that came too late for a job to be started here."""
         async with self._told(message):
             await self._give_back(message, 0, until, reason=str(Code.SHUTTING_DOWN))
 
@@ -174,14 +174,14 @@ class MessageJobs:
             found = await self._begin(message, read.request, until)
             on_begun()
         except RequestError as exc:
-            # Another message may have begun a job under the same name; or an earlier delivery, before the settings
-            # were others.
+            # Another message may have begun a job with the same key; or an earlier delivery, before the settings
+            # changed.
             may_have_begun = message.has_name or message.receives > 1
             submitted = Submitted.UNKNOWN if may_have_begun and not exc.fate_known else Submitted.NO
             await self._refuse(message, exc.code, exc.detail, submitted, until)
             return
         except AdmissionError as exc:
-            at_once = exc.code in {Code.SHUTTING_DOWN, Code.INTAKE_PAUSED}  # another instance may have it
+            at_once = exc.code in {Code.SHUTTING_DOWN, Code.INTAKE_PAUSED}  # another instance may take it
             await self._give_back(message, 0 if at_once else _pause_s(message), until, reason=str(exc.code))
             return
         except StoreUnavailableError:
@@ -202,7 +202,7 @@ class MessageJobs:
     # --- its job -----------------------------------------------------------------------------------------------------
 
     def _read(self, message: Message) -> _Read:
-        """Return what the message asks for. Raises RequestError if it cannot be a job."""
+        """Return the message's job request. Raises RequestError if it cannot be a job."""
         queues = self._their_queues
         reply_to = queues.replies
         wanted = message.text("ReplyTo")
@@ -249,7 +249,7 @@ class MessageJobs:
         return found
 
     async def _when_there_is_room(self, request: JobRequest, give_up: float) -> tuple[Job | Record, bool]:
-        """Begin or join the job; clients of HTTP may have taken the room that this message was taken for."""
+        """Begin or join the job; wait if HTTP clients have taken the room that was meant for this message."""
         while True:
             try:
                 return await self._entrance.submit_or_join(request)
@@ -269,10 +269,10 @@ class MessageJobs:
             return True
         if not is_old or isinstance(found, Job) or found.finished_at is None or found.submitted is Submitted.NO:
             return False
-        return self._clock() > found.finished_at + self._result_ttl_s - _ROOM_S  # it may be forgotten before it is read
+        return self._clock() > found.finished_at + self._result_ttl_s - _ROOM_S  # it may expire while it is read
 
     async def _outcome(self, found: Job | Record, until: float) -> Outcome:
-        """Return the outcome once it is recorded. Raises QueueError if there is none in time."""
+        """Return the outcome once it is recorded. Raises QueueError if that is not in time."""
         try:
             async with asyncio.timeout_at(_loop_time(until)):
                 if isinstance(found, Job):
@@ -287,10 +287,10 @@ class MessageJobs:
             raise QueueError("its job has no recorded outcome")
         return outcome
 
-    # --- what it gets ------------------------------------------------------------------------------------------------
+    # --- the answer --------------------------------------------------------------------------------------------------
 
     async def _give_back(self, message: Message, pause_s: int, until: float, *, reason: str) -> None:
-        """Have the message delivered again, to anybody, after `pause_s`. Raises QueueError."""
+        """Have the message delivered again after `pause_s`, to any instance. Raises QueueError."""
         pauses = self._pauses
         if pauses is None:
             raise AssertionError("nothing is received before the queues are known")
@@ -299,7 +299,7 @@ class MessageJobs:
         await _until(until, lambda: pauses.add((message.handle, pause_s)))
 
     async def _refuse(self, message: Message, code: Code, detail: str, submitted: Submitted, until: float) -> None:
-        """Put the message among the dead letters; without these reply to it; with no queue for that either, keep it."""
+        """Send the message to the dead-letter queue; if there is none, reply; with no reply queue, give it back."""
         queues = self._their_queues
         log.event(
             "warning", "a message cannot be a job", message=message.id, code=code, submitted=submitted, reason=detail
@@ -339,7 +339,7 @@ class MessageJobs:
 
 
 def _pause_s(message: Message) -> int:
-    """Return how long to wait before a message is tried again: it doubles with each delivery."""
+    """Return the pause before a message is delivered again: it doubles with each delivery."""
     return int(min(_LONGEST_PAUSE_S, 2.0 ** min(message.receives, 10)))
 
 
@@ -362,7 +362,7 @@ def _loop_time(monotonic: float) -> float:
 
 
 async def _until(until: float, attempt: Callable[[], Awaitable[None]]) -> None:
-    """Do it, again and again if need be, until it is too late. Raises QueueError."""
+    """Retry `attempt` until it succeeds, is refused, or it is too late. Raises QueueError."""
     pause_s, longest_s = _PAUSES_S
     while True:
         try:
@@ -372,5 +372,5 @@ async def _until(until: float, attempt: Callable[[], Awaitable[None]]) -> None:
                 raise
         else:
             return
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come at once
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all retry at once
         pause_s = min(pause_s * 2, longest_s)

@@ -1,4 +1,4 @@
-"""The queues that the settings name: their attributes, looked up at start, and warnings about them."""
+"""The queues that the settings name: their attributes, looked up at the start, and warnings about them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SLACK_S", "Queue", "Queues", "doubts", "look_up", "visibility_s"]
 
-#: How much longer than a job may take its message is hidden: for what comes before it, and for the reply.
+#: A message is hidden for the job timeout plus this, which covers the time before the job, and the reply.
 SLACK_S: Final = 15
 _MAX_BYTES: Final = 1_048_576
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """A queue, as far as it matters here."""
+    """The attributes of a queue that are used here."""
 
     url: str
     fifo: bool = False
@@ -30,21 +30,21 @@ class Queue:
     max_bytes: int = _MAX_BYTES
     #: How long a message is kept, in seconds.
     retention_s: int = 345_600
-    #: Where messages go that were received too often, and how often that is; empty: they are delivered for ever.
+    #: The dead-letter queue, and after how many receives a message goes there; empty: messages are delivered for ever.
     dead_letter_arn: str = ""
     max_receives: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queues:
-    """Where jobs come from, and where what becomes of them goes."""
+    """Where jobs come from, and where replies and dead letters go."""
 
     jobs: Queue
     #: The dead-letter queue of that queue.
     dead: Queue | None = None
-    #: Where replies go, unless a message says otherwise.
+    #: Where replies go unless a message names another queue.
     replies: Queue | None = None
-    #: Where a message may have its reply sent, by address.
+    #: The queues that a message may name for its reply, by address.
     allowed: Mapping[str, Queue] = field(default_factory=dict)
 
 
@@ -106,7 +106,7 @@ def _redrive(policy: str) -> tuple[str, int]:
 
 
 def doubts(queues: Queues, settings: Settings) -> Iterator[str]:
-    """Yield what can be used and is hardly meant, one sentence each."""
+    """Yield warnings about settings that work but are hardly intended, one sentence each."""
     if queues.dead is None:
         yield (
             "SQS_QUEUE_URL: the queue has no dead-letter queue: a message that is never submitted is retried until its "

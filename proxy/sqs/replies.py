@@ -1,8 +1,8 @@
-"""What is sent for a message: the reply, or the dead letter.
+"""The replies to messages, and the dead letters.
 
-A result is sent byte for byte. A message of SQS is a text, so a result that is none is sent as Base64, and its
-attribute `Content-Transfer-Encoding` says so. What no message can hold, as it is too large or empty, is named by the
-attribute `Location` instead.
+A result is sent byte for byte. SQS only takes text, so a result that is not text is sent as Base64, and the attribute
+`Content-Transfer-Encoding` says so. If a result is too large for a message, or empty, the attribute `Location` says
+where it is.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["dead_letter", "refusal", "reply"]
 
 _JSON: Final = "application/json"
-#: The control characters that SQS takes, and the rest of ASCII.
+#: The control characters that SQS accepts, and the rest of ASCII.
 _PLAIN: Final = bytes([9, 10, 13, *range(32, 128)])
 _MAX_ATTRIBUTES: Final = 10
 _MAX_DETAIL: Final = 500
 
 
 def reply(message: Message, job_id: str, outcome: Outcome, *, max_bytes: int, granular: bool) -> Outgoing:
-    """Return the reply to a message whose job is over; `max_bytes` is the limit of the queue that it goes to."""
+    """Return the reply to a message whose job has ended; `max_bytes` is the limit of the reply queue."""
     texts = {"Job-Id": job_id, "Message-Id": message.id}
     if isinstance(outcome, Succeeded):
         body = outcome.body
@@ -53,7 +53,7 @@ def refusal(message: Message, code: Code, detail: str, submitted: Submitted) -> 
 
 
 def dead_letter(message: Message, code: Code, detail: str, submitted: Submitted, *, max_bytes: int) -> Outgoing:
-    """Return the message as it goes to the dead letters: with the reason, and its attributes if there is room."""
+    """Return the message for the dead-letter queue: with the reason, and with its attributes if there is room."""
     reason = text_attributes({"Code": str(code), "Submitted": str(submitted), "Message-Id": message.id})
     full = {**reason, **text_attributes({"Detail": _printable(detail)})}
     others = [(name, it) for name, it in message.attributes.items() if name not in full]
@@ -90,7 +90,7 @@ def _that_fits(message: Message, job_id: str, body: bytes, texts: dict[str, str]
 
 
 def _as_text(body: bytes) -> str | None:
-    """Return what a message may hold as it is, or None."""
+    """Return the body as text that SQS accepts, or None."""
     rest = body.translate(None, _PLAIN)
     if not rest:
         return body.decode("ascii")
@@ -104,7 +104,7 @@ def _as_text(body: bytes) -> str | None:
 
 
 def _outgoing(message: Message, group: str, body: str, attributes: dict[str, Attribute]) -> Outgoing:
-    # Two messages may have one job, and each is replied to: so the message, and not its job, is what is there once.
+    # Two messages may have the same job, and each gets a reply. So replies are deduplicated by message, not by job.
     return Outgoing(body=body, attributes=attributes, group=group, deduplication_id=message.id)
 
 

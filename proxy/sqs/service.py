@@ -1,7 +1,7 @@
 """Amazon SQS by its SDK: the only file that knows it. Its errors are translated here.
 
-The SDK is loaded only where there is a queue: it takes 0.3 s of CPU and 30 MB. It tries nothing twice by itself: what
-is tried again, and for how long, is decided where one knows what for.
+The SDK is loaded only if there is a queue: it takes 0.3 s of CPU and 30 MB. It does not retry by itself: the callers
+decide what is retried, and for how long.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["BATCH", "QueueService", "Sqs", "connect"]
 
 #: The most messages in one call, of any kind.
 BATCH: Final = 10
-#: What is asked for of each message besides what its sender has given: what `Message.from_api` reads.
+#: The attributes of each message to ask for, besides the sender's own: those that `Message.from_api` reads.
 _SYSTEM_ATTRIBUTES: Final = (
     "ApproximateReceiveCount",
     "SentTimestamp",
@@ -29,29 +29,29 @@ _SYSTEM_ATTRIBUTES: Final = (
 )
 _CONNECT_S: Final = 5.0
 _READ_S: Final = 10.0
-#: Calls under way at a time: a poll, and two batches of each kind for each queue.
+#: The number of concurrent calls: a poll, and two batches of each kind for each queue.
 _CONNECTIONS: Final = 32
 _AWS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-#: What no second attempt changes: the message is not there any more, or can never be what was asked for.
+#: Permanent errors: a retry would fail in the same way.
 _REFUSALS: Final = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "AccessDenied"})
 
 
 class QueueService(Protocol):
-    """What the entrance needs of a queue service. Everything raises QueueError.
+    """What the entrance needs of a queue service. Every method raises QueueError.
 
-    Where a batch is given, the result has an entry for each item: None, or why it was not done.
+    The result of a batch has an entry for each item: None, or its error.
     """
 
     async def attributes(self, url: str) -> Mapping[str, str]:
-        """Return what GetQueueAttributes says of a queue."""
+        """Return the answer of GetQueueAttributes for a queue."""
         ...
 
     async def url_of(self, arn: str) -> str:
-        """Return the address of the queue with this name."""
+        """Return the address of the queue with this ARN."""
         ...
 
     async def receive(self, url: str, *, count: int, wait_s: int, visibility_s: int) -> list[Message]:
-        """Return up to `count` messages, when there are some or `wait_s` is over; hidden from others for so long."""
+        """Return up to `count` messages, or none after `wait_s`; they are hidden from others for `visibility_s`."""
         ...
 
     async def send(self, url: str, messages: Sequence[Outgoing], *, fifo: bool) -> list[QueueError | None]:
@@ -63,14 +63,14 @@ class QueueService(Protocol):
         ...
 
     async def hide(self, url: str, pauses: Sequence[tuple[str, int]]) -> list[QueueError | None]:
-        """Have up to BATCH deliveries delivered again after so many seconds each."""
+        """Have up to BATCH messages delivered again, each after its number of seconds."""
         ...
 
 
 class Sqs:
-    """A `QueueService`: Amazon SQS, or what speaks its protocol."""
+    """A `QueueService`: Amazon SQS, or a service that speaks its protocol."""
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401 - the SDK makes its classes while it runs
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - the SDK creates its classes at run time
         self._client = client
 
     async def attributes(self, url: str) -> Mapping[str, str]:
@@ -86,7 +86,7 @@ class Sqs:
         return str(answer["QueueUrl"])
 
     async def receive(self, url: str, *, count: int, wait_s: int, visibility_s: int) -> list[Message]:
-        """See `QueueService.receive`. It must not be cancelled: what is delivered to nobody is hidden all the same."""
+        """See `QueueService.receive`. Must not be cancelled: the messages would be hidden although nobody got them."""
         answer = await self._call(
             "receive_message",
             wait_s=wait_s,
@@ -168,7 +168,8 @@ def _is_refusal(code: str) -> bool:
 async def connect(queue_url: str) -> AsyncIterator[Sqs]:
     """Open a client for the service that has this queue, with the credentials that the SDK finds.
 
-    The region is that of the queue's address, else the SDK's; so is the endpoint, where the address is not Amazon's.
+    The region is that of the queue's address, or else the SDK's. If the address is not Amazon's, it is the endpoint,
+    too, unless the environment names one.
 
     Raises:
         QueueError: no region is known, or the SDK's own configuration is wrong.
@@ -184,12 +185,12 @@ async def connect(queue_url: str) -> AsyncIterator[Sqs]:
     )
     config = AioConfig(
         connect_timeout=_CONNECT_S,
-        read_timeout=None,  # a poll may wait; _call has the limit
+        read_timeout=None,  # a poll may wait; _call sets the limit
         max_pool_connections=_CONNECTIONS,
         retries={"total_max_attempts": 1},
         tcp_keepalive=True,
-        user_agent="async-job-proxy",  # the SDK would put its own together at each call, and look at it 88 times
-        parameter_validation=False,  # the service does that as well
+        user_agent="async-job-proxy",  # the SDK would build its own at each call, and search it 88 times
+        parameter_validation=False,  # the service validates, too
     )
     try:
         opening = get_session().create_client(
