@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
 
-from proxy.http.asgi import ClientGoneError, header, headers_of, send_response
-from proxy.http.bodies import Bodies
+from proxy.http.asgi import Bodies, ClientGoneError, header, headers_of, send_response
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError, StrictJSONError

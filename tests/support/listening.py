@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.http.asgi import Guard, send_response
-from proxy.http.bodies import Bodies
+from proxy.http.asgi import Bodies, Guard, send_response
 from proxy.http.connections import Room
 from proxy.http.fast.exchange import Exchange
 from proxy.http.listening import bind

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy.api.clients.idempotency_key import key_of
 from proxy.api.clients.preferences import preference
-from proxy.http.asgi import header, headers_of
-from proxy.http.bodies import Bodies
+from proxy.http.asgi import Bodies, header, headers_of
 from proxy.jobs.reading import Sent
 
 if TYPE_CHECKING:

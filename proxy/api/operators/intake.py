@@ -10,8 +10,7 @@ from starlette.routing import Route
 from proxy import log
 from proxy.api.operators.access.access import say_of_deed
 from proxy.api.operators.access.operator import operator_of
-from proxy.http.asgi import send_json
-from proxy.http.bodies import Bodies
+from proxy.http.asgi import Bodies, send_json
 from shared import strict_json
 from shared.errors import Code, RequestError, StrictJSONError
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.http.asgi import ClientGoneError
-from proxy.http.bodies import Bodies
+from proxy.http.asgi import Bodies, ClientGoneError
 from shared.errors import AdmissionError, Code, RequestError
 
 
