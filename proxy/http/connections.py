@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-    from proxy.http.pace import Limits
     from proxy.http.problems import Problem
+    from proxy.http.time_limits import Limits
 
 __all__ = ["Connection", "Connections", "OnRefused", "Room", "has_unread"]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from proxy.http.connections import OnRefused
-    from proxy.http.pace import Limits
+    from proxy.http.time_limits import Limits
 
 __all__ = ["Listener"]
 

@@ -14,8 +14,8 @@ from starlette.routing import Route, Router
 
 from proxy.api.callbacks import HERE
 from proxy.http.asgi import Guard, send_response
-from proxy.http.pace import Limits
 from proxy.http.server import Listener
+from proxy.http.time_limits import Limits
 from proxy.run.http_probe import probe
 from proxy.run.job_server_probe import reason_of
 from shared.errors import Code

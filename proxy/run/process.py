@@ -281,8 +281,8 @@ async def _serve(
     queue_service: QueueService | None,
 ) -> tuple[App, dict[str, Listener]]:
     from proxy.http.connections import Room  # noqa: PLC0415
-    from proxy.http.pace import Limits  # noqa: PLC0415
     from proxy.http.server import Listener  # noqa: PLC0415
+    from proxy.http.time_limits import Limits  # noqa: PLC0415
     from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
 
     app = create_app(

@@ -16,9 +16,9 @@ from proxy.http.asgi import Bodies, Guard, send_response
 from proxy.http.connections import Room
 from proxy.http.fast.exchange import Exchange
 from proxy.http.listening import bind
-from proxy.http.pace import Limits
 from proxy.http.problems import Problem
 from proxy.http.server import Listener
+from proxy.http.time_limits import Limits
 from tests.support.waiting import IN_VAIN_S
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from proxy.http.connections import has_unread
 from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import Exchange
 from proxy.http.fast.head import answer_head, parse
-from proxy.http.lazy_timer import LazyTimer
-from proxy.http.pace import drained
+from proxy.http.time_limits import LazyTimer, drained
 from shared.errors import Code
 
 if TYPE_CHECKING:

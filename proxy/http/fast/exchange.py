@@ -10,7 +10,7 @@ from proxy import log
 from proxy.http import problems
 from proxy.http.fair_turns import turns
 from proxy.http.fast.head import Request, answer_head
-from proxy.http.pace import Limits, Pace, body_cut_off
+from proxy.http.time_limits import Limits, Pace, body_cut_off
 from shared.errors import Code
 
 if TYPE_CHECKING:

@@ -23,12 +23,11 @@ from proxy.http.connections import has_unread
 from proxy.http.fair_turns import turns
 from proxy.http.hypercorn_fixes.application import Tasks
 from proxy.http.hypercorn_fixes.request import HTTP1
-from proxy.http.lazy_timer import LazyTimer
-from proxy.http.pace import drained
+from proxy.http.time_limits import LazyTimer, drained
 
 if TYPE_CHECKING:
     from proxy.http.hypercorn_fixes.config import ServerConfig
-    from proxy.http.pace import Limits
+    from proxy.http.time_limits import Limits
 
 __all__ = ["HypercornConnection", "install"]
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from proxy.http.pace import Limits, Pace, body_cut_off, content_length, waited
+from proxy.http.time_limits import Limits, Pace, body_cut_off, content_length, waited
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveEvent, HTTPScope

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, Scope
 
     from proxy.http.hypercorn_fixes.config import ServerConfig
-    from proxy.http.pace import Limits
+    from proxy.http.time_limits import Limits
 
 __all__ = ["HTTP1"]
 

@@ -12,7 +12,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.pace import Limits
+from proxy.http.time_limits import Limits
 from tests.support.listening import MAX_BYTES, Server, post, problem, serving, statuses
 from tests.support.waiting import eventually
 from tests.unit.http.fast.test_head import NOT_PLAIN

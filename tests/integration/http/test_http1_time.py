@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from proxy.http.connections import Room
-from proxy.http.pace import Limits
+from proxy.http.time_limits import Limits
 from tests.support.listening import Server, post, problem, serving, statuses
 from tests.support.waiting import eventually
 

@@ -12,7 +12,7 @@ import pytest
 
 from proxy import log
 from proxy.http.connections import Connections, Room, has_unread
-from proxy.http.pace import Limits
+from proxy.http.time_limits import Limits
 from tests.support.waiting import eventually
 
 
