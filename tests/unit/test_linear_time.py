@@ -50,7 +50,7 @@ def findall(pattern: Pattern, text: Text) -> None:
 
 def lines_of_a_head(pattern: Pattern, text: Text) -> None:
     """Read the lines of what was found to be a head."""
-    head = patterns()["proxy.http.fast.head._HEAD"].fullmatch(text)
+    head = patterns()["proxy.http.fast.exchange._HEAD"].fullmatch(text)
     if head is not None:
         pattern.findall(head[3])
 
@@ -68,8 +68,8 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.http.asgi._ROUTE": fullmatch,
     "proxy.log._TOKEN": findall,
     "proxy.http.fast.connection._BARE_END": search,
-    "proxy.http.fast.head._HEAD": fullmatch,
-    "proxy.http.fast.head._LINE": lines_of_a_head,
+    "proxy.http.fast.exchange._HEAD": fullmatch,
+    "proxy.http.fast.exchange._LINE": lines_of_a_head,
     "proxy.http.forwarded._HOST": fullmatch,
     "proxy.http.forwarded._PREFIX": fullmatch,
     "proxy.api.callbacks._TOKEN": search,

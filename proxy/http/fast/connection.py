@@ -2,7 +2,7 @@
 
 Hypercorn makes a task, a queue and a dozen event objects of every request, and h11 reads it in Python; that was half of
 what the front end did. Here the application is awaited where the request was read, and its answer is one write. What is
-not plain (proxy/http/fast/head.py) is left to Hypercorn, from its first byte on, and the connection with it.
+not plain (proxy/http/fast/exchange.py) is left to Hypercorn, from its first byte on, and the connection with it.
 
 The application has as long as it likes, whatever the client does. The client's time for the next head and for a body is
 kept by one timer, which is set anew at most once in a while, however many requests there are.
@@ -21,8 +21,7 @@ from proxy.http import problems
 from proxy.http.asgi import ClientGoneError
 from proxy.http.connections import has_unread
 from proxy.http.fair_turns import turns
-from proxy.http.fast.exchange import Exchange
-from proxy.http.fast.head import answer_head, parse
+from proxy.http.fast.exchange import Exchange, answer_head, parse
 from proxy.http.time_limits import LazyTimer, drained
 from shared.errors import Code
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.fast.head import Request, answer_head, parse
+from proxy.http.fast.exchange import Request, answer_head, parse
 
 _PLAIN = b"POST /callback/a%20b?c=d HTTP/1.1\r\nHost: proxy\r\nContent-Length: 4\r\n"
 #: After each head: enough for its body, and a request that must be seen where the body ends, and nowhere else.
