@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from proxy.api.clients.authorization import Authorization
+from proxy.api.clients.request_headers import Authorization
 from proxy.api.operators.job_documents import counts_document, line
 from proxy.api.operators.job_filters import FILTERS, LABEL, Asked, cursor_of, read
 from proxy.run.preflight import say

@@ -16,7 +16,7 @@ from proxy.http.listening import check_certificate
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
-    from proxy.api.clients.authorization import Authorization
+    from proxy.api.clients.request_headers import Authorization
     from proxy.api.operators.access.gate import Gate
     from proxy.http.server import Listener
     from proxy.run.service_manager import ServiceManager

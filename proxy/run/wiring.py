@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from proxy.api.clients.authorization import Authorization
+    from proxy.api.clients.request_headers import Authorization
     from proxy.api.operators.access.gate import Gate
     from proxy.api.operators.house import House
     from proxy.api.operators.intake import Drain

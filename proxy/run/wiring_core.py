@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxy.api import health
-from proxy.api.clients.authorization import Authorization
+from proxy.api.clients.request_headers import Authorization
 from proxy.jobs.callback_intake import CallbackIntake
 from proxy.jobs.delivery import LocalDelivery, SharedDelivery
 from proxy.jobs.dispatcher import Dispatcher

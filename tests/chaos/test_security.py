@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from proxy.api.clients.authorization import Authorization
+from proxy.api.clients.request_headers import Authorization
 from shared.errors import RequestError
 from tests.chaos.support.harness import Chaos
 from tests.support.http import fetch

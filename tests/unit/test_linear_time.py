@@ -57,11 +57,11 @@ def lines_of_a_head(pattern: Pattern, text: Text) -> None:
 
 #: Module and name of each pattern, and how it is used.
 PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
-    "proxy.api.clients.idempotency_key._BARE": fullmatch,
-    "proxy.api.clients.idempotency_key._ESCAPED": findall,
-    "proxy.api.clients.idempotency_key._STRING": fullmatch,
-    "proxy.api.clients.preferences._NAME": fullmatch,
-    "proxy.api.clients.preferences._PIECE": findall,
+    "proxy.api.clients.request_headers._BARE": fullmatch,
+    "proxy.api.clients.request_headers._ESCAPED": findall,
+    "proxy.api.clients.request_headers._STRING": fullmatch,
+    "proxy.api.clients.request_headers._NAME": fullmatch,
+    "proxy.api.clients.request_headers._PIECE": findall,
     "proxy.api.operators.access.log_in._NEXT": fullmatch,
     "proxy.api.operators.certificates._PEM": findall,
     "proxy.api.operators.job_filters._AGE": fullmatch,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from proxy.api.clients.answers import send_status
-from proxy.api.clients.preferences import preference
+from proxy.api.clients.request_headers import preference
 from proxy.jobs.job import BY_CLIENT
 from proxy.store.record import Record
 from shared.errors import Code, RequestError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.api.clients.answers import Answers
-    from proxy.api.clients.authorization import Authorization
+    from proxy.api.clients.request_headers import Authorization
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.elsewhere import Elsewhere
     from proxy.jobs.in_flight import InFlight

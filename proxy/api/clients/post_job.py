@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.api.clients.idempotency_key import key_of
-from proxy.api.clients.preferences import preference
+from proxy.api.clients.request_headers import key_of, preference
 from proxy.http.asgi import Bodies, header, headers_of
 from proxy.jobs.reading import Sent
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.api.clients.answers import Answers
-    from proxy.api.clients.authorization import Authorization
+    from proxy.api.clients.request_headers import Authorization
     from proxy.jobs.entrance import Entrance
     from proxy.jobs.reading import JobReader
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
-from proxy.api.clients.idempotency_key import hash_of_key
+from proxy.api.clients.request_headers import hash_of_key
 from proxy.api.operators import pages
 from proxy.api.operators.access.operator import operator_of
 from proxy.api.operators.watchers import Watchers
@@ -20,7 +20,7 @@ from shared.lifecycle import State, Submitted
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from proxy.api.clients.authorization import Authorization
+    from proxy.api.clients.request_headers import Authorization
     from proxy.api.operators.asking import AskJobServer
     from proxy.api.operators.snapshots import Snapshots
     from proxy.jobs.dispatcher import Dispatcher

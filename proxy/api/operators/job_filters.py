@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from proxy.api.clients.idempotency_key import hash_of_key
+from proxy.api.clients.request_headers import hash_of_key
 from proxy.store.query import JobQuery, Position, Sort
 from shared.errors import Code, ParameterError
 from shared.lifecycle import State, Submitted

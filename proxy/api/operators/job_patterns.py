@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope, Send
 
-    from proxy.api.clients.authorization import Authorization
+    from proxy.api.clients.request_headers import Authorization
     from proxy.store.patterns import FailureGroup, Patterns
     from proxy.store.protocol import JobStore
     from proxy.store.query import JobPage, JobQuery

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope, Send
 
-    from proxy.api.clients.authorization import Authorization
+    from proxy.api.clients.request_headers import Authorization
     from proxy.jobs.in_flight import InFlight
     from proxy.store.protocol import JobStore
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from proxy.api.clients.authorization import Authorization
+from proxy.api.clients.request_headers import Authorization
 from proxy.api.operators.access.gate import Gate
 from proxy.api.operators.audit import Audit
 from proxy.run.reload import Reload

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.api.clients.answers import status_document
-from proxy.api.clients.idempotency_key import key_of
+from proxy.api.clients.request_headers import key_of
 from proxy.api.description.docs_page import DocsPage
 from proxy.api.description.html import prefers_html
 from proxy.api.description.openapi import (

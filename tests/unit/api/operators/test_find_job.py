@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.api.clients.authorization import Authorization
+from proxy.api.clients.request_headers import Authorization
 from proxy.api.operators.dashboard import FindJob
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.shown_bodies import ShownBodies

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from proxy.api.clients.idempotency_key import hash_of_key
+from proxy.api.clients.request_headers import hash_of_key
 from proxy.api.operators.job_filters import FILTERS, Asked, cursor_of, read
 from proxy.store.query import JobQuery, Position, Sort
 from shared.errors import Code, ParameterError

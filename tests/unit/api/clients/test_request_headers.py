@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.api.clients.preferences import Preference, preference
+from proxy.api.clients.request_headers import Preference, preference
 
 
 def read(*headers: str) -> Preference:
