@@ -1,4 +1,4 @@
-"""How a callback reaches the process that waits for it."""
+"""How a callback reaches the process that waits for it: this one, where there are no others (`InFlight`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from proxy.store.protocol import Peers
     from proxy.store.record import Record
 
-__all__ = ["Delivery", "LocalDelivery", "SharedDelivery"]
+__all__ = ["Delivery", "SharedDelivery"]
 
 
 class Delivery(Protocol):
@@ -26,28 +26,15 @@ class Delivery(Protocol):
         ...
 
 
-class LocalDelivery:
-    """For jobs that this process runs itself."""
-
-    def __init__(self, in_flight: InFlight) -> None:
-        self._in_flight = in_flight
-
-    def deliver(self, record: Record) -> None:
-        """See `Delivery.deliver`."""
-        job = self._in_flight.by_id(record.id)
-        if job is not None:
-            job.hear(record)
-
-
 class SharedDelivery:
     """For jobs that this instance runs, or another one that shares its store."""
 
-    def __init__(self, here: LocalDelivery, peers: Peers) -> None:
-        self._here = here
+    def __init__(self, in_flight: InFlight, peers: Peers) -> None:
+        self._in_flight = in_flight
         self._peers = peers
 
     def deliver(self, record: Record) -> None:
         """See `Delivery.deliver`. Another instance that misses the notice still finds the record."""
-        self._here.deliver(record)
+        self._in_flight.deliver(record)
         if {record.owner, record.origin} - {self._peers.instance, ""}:
             self._peers.tell(record)

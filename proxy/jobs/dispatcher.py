@@ -15,7 +15,7 @@ The path of a job, from the request to the answer::
               worker/main       in the worker: takes it from its inbox (pipes),
               worker/job_client submits it (exchange, connection) and reads the reply; main waits on its inbox
     api/callbacks               meanwhile, in the front end: reads the callback, once
-      jobs/callback_intake      the recorder records it; the `Delivery` finds who runs the job
+      jobs/callback_intake      the recorder records it; the `Delivery` (in_flight) finds who runs the job
           workers/local_runner  tells the worker, which says that it is done
         jobs/elsewhere          or another instance records it: then this one hears of it, or finds it in the store
         jobs/dispatcher         the outcome is what was recorded; observe/observers hear of it

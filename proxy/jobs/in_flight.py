@@ -1,4 +1,4 @@
-"""Jobs in flight, by job id, by callback token and by idempotency key."""
+"""Jobs in flight: found by id, by callback token or by idempotency key, and told of their callbacks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proxy.jobs.job import Job
+    from proxy.store.record import Record
     from shared.lifecycle import State
 
 __all__ = ["InFlight"]
 
 
 class InFlight:
-    """Finds jobs in flight. Tokens are stored only as hashes."""
+    """Finds jobs in flight. Tokens are stored only as hashes. A `Delivery`, for jobs that this process runs."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Job] = {}
@@ -44,6 +45,12 @@ class InFlight:
         del self._by_token[job.token_hash]
         if job.key is not None and self._by_key.get(job.key) is job:
             del self._by_key[job.key]
+
+    def deliver(self, record: Record) -> None:
+        """See `Delivery.deliver`."""
+        job = self._by_id.get(record.id)
+        if job is not None:
+            job.hear(record)
 
     def by_id(self, job_id: str) -> Job | None:
         """Return the job with this id, if it is in flight."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from proxy.api import health
 from proxy.api.clients.request_headers import Authorization
 from proxy.jobs.callback_intake import CallbackIntake
-from proxy.jobs.delivery import LocalDelivery, SharedDelivery
+from proxy.jobs.delivery import SharedDelivery
 from proxy.jobs.dispatcher import Dispatcher
 from proxy.jobs.elsewhere import Elsewhere
 from proxy.jobs.entrance import Entrance
@@ -77,7 +77,7 @@ def create_core(
     served = ServedJobServers(job_servers, settings.label_members)
     runner = LocalRunner(pool, callback_url)
     poller = Poller(served, runner)
-    delivery = _delivery(in_flight, peers)
+    delivery: Delivery = in_flight if peers is None else SharedDelivery(in_flight, peers)
     callback_intake = CallbackIntake(in_flight, store, delivery, poller)
     poller.was_called = callback_intake.note_name
     elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
@@ -115,11 +115,6 @@ def create_core(
         ready=health.Ready(dispatcher, store, lambda: pool.on_hold, headroom),
         observers=observers,
     )
-
-
-def _delivery(in_flight: InFlight, peers: Peers | None) -> Delivery:
-    here = LocalDelivery(in_flight)
-    return here if peers is None else SharedDelivery(here, peers)
 
 
 def observe(core: Core, settings: Settings) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from proxy.jobs.callback_intake import CallbackFate, CallbackIntake
-from proxy.jobs.delivery import Delivery, LocalDelivery, SharedDelivery
+from proxy.jobs.delivery import Delivery, SharedDelivery
 from proxy.jobs.dispatcher import Dispatcher
 from proxy.jobs.elsewhere import Elsewhere
 from proxy.jobs.entrance import Entrance
@@ -115,12 +115,10 @@ class Instance:
         self.stepped = SteppedRunner()
         self.store = store or FailingStore()
         self.in_flight = InFlight()
-        #: Gets a callback to the jobs of this instance.
-        self.here = LocalDelivery(self.in_flight)
         self.asker = StatedAsker()
         served = ServedJobServers([a_job_server(profile)])
         self.poller = Poller(served, self.asker)
-        delivery: Delivery = self.here if peers is None else SharedDelivery(self.here, peers)
+        delivery: Delivery = self.in_flight if peers is None else SharedDelivery(self.in_flight, peers)
         self.callback_intake = CallbackIntake(self.in_flight, self.store, delivery, self.poller)
         self.elsewhere = Elsewhere(
             in_flight=self.in_flight, store=self.store, delivery=delivery, poller=self.poller, peers=peers

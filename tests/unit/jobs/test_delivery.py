@@ -9,7 +9,6 @@ from typing import Final
 import pytest
 
 from proxy.jobs.callback_intake import CallbackFate
-from proxy.jobs.delivery import LocalDelivery
 from proxy.jobs.in_flight import InFlight
 from proxy.jobs.job import Job
 from proxy.store.record import Record
@@ -57,7 +56,7 @@ async def test_a_record_reaches_the_job_that_it_is_of() -> None:
         in_flight.add(each)
     record = finished(id=job.id, token_hash=job.token_hash, callback=BODY)
 
-    LocalDelivery(in_flight).deliver(record)
+    in_flight.deliver(record)
 
     assert (job.callback.done(), other.callback.done()) == (True, False)
     assert job.recorder.record.outcome == Succeeded(body=BODY)
@@ -65,7 +64,7 @@ async def test_a_record_reaches_the_job_that_it_is_of() -> None:
 
 async def test_a_record_of_a_job_that_is_not_here_is_nobodys() -> None:
     """It is in the store, where it will be found."""
-    LocalDelivery(InFlight()).deliver(finished())
+    InFlight().deliver(finished())
 
 
 async def test_a_record_that_is_delivered_twice_is_delivered_once() -> None:
@@ -73,7 +72,7 @@ async def test_a_record_that_is_delivered_twice_is_delivered_once() -> None:
     in_flight, job = InFlight(), a_job()
     in_flight.add(job)
     for body in (BODY, OTHER):
-        LocalDelivery(in_flight).deliver(finished(id=job.id, token_hash=job.token_hash, callback=body))
+        in_flight.deliver(finished(id=job.id, token_hash=job.token_hash, callback=body))
 
     assert job.recorder.record.callback == BODY
 
@@ -85,7 +84,7 @@ async def test_what_a_client_was_told_stays_beside_a_record_from_elsewhere() -> 
     told = Failed(code=Code.DEADLINE_EXCEEDED, detail="late", submitted=job.submitted)
     await job.recorder.finished(told)
 
-    LocalDelivery(in_flight).deliver(finished(id=job.id, token_hash=job.token_hash, callback=BODY))
+    in_flight.deliver(finished(id=job.id, token_hash=job.token_hash, callback=BODY))
 
     record = job.recorder.record
     assert (record.callback, record.failure, record.late) == (BODY, told, True)
