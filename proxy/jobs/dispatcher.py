@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from proxy.jobs.entrance import JobRequest
     from proxy.jobs.headroom import Headroom
     from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.job_server import ServedJobServers
     from proxy.jobs.polling import Poller
     from proxy.jobs.runner import Runner
     from proxy.jobs.shown_bodies import ShownBodies
@@ -81,22 +82,24 @@ class Dispatcher:
         in_flight: InFlight,
         headroom: Headroom,
         observer: Observer,
+        job_servers: ServedJobServers,
         poller: Poller,
         elsewhere: Elsewhere,
         callback_counts: Counter[str],
-        bodies: ShownBodies,
+        bodies: ShownBodies | None,
         max_jobs: int,
         job_timeout_s: float,
     ) -> None:
         """`callback_counts`: how many callbacks had which fate; those that never came are counted here.
 
-        `bodies`: what is recorded of what clients send.
+        `bodies`: what is recorded of what clients send; None: nothing is.
         """
         self._runner = runner
         self._store = store
         self._in_flight = in_flight
         self._headroom = headroom
         self._observer = observer
+        self._job_servers = job_servers
         self._poller = poller
         self._elsewhere = elsewhere
         self._callback_counts = callback_counts
@@ -117,7 +120,8 @@ class Dispatcher:
         """Raise AdmissionError if a job would not be accepted now."""
         if self.draining:
             raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and accepts no new jobs")
-        self.pause.check()
+        if self.pause.since is not None:
+            raise self.pause.refusal()
         if len(self._in_flight) + self._claiming >= self._max_jobs:
             raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, which is the limit")
         if self._store.trouble:
@@ -196,7 +200,7 @@ class Dispatcher:
             owner=self._elsewhere.instance,
             origin=self._elsewhere.instance,
             instance=self._elsewhere.name,
-            sent=self._bodies.recorded(request.body, request.content_type),
+            sent=self._bodies.recorded(request.body, request.content_type) if self._bodies is not None else None,
         )
         return Job(
             body=request.body,
@@ -246,7 +250,7 @@ class Dispatcher:
         """Cancel a job in flight and return it, if there is one; it is over when it has its outcome. `by`: who does."""
         job = self._in_flight.by_id(job_id)
         if job is not None and not job.cancelled.done():
-            job.is_cancellable = self._poller.can_cancel(job)
+            job.is_cancellable = self._job_servers.of(job.profile).can_cancel(job)
             job.cancelled.set_result(by)
         return job
 
@@ -290,12 +294,13 @@ class Dispatcher:
                 self._observer.job_finished(job, outcome)
                 for task in following:
                     task.cancel()
-                if _is_given_up(outcome) and self._poller.can_cancel(job):
+                if _is_given_up(outcome) and self._job_servers.of(job.profile).can_cancel(job):
                     self._run(self._poller.cancel(job))
 
     def _followers(self, job: Job) -> list[Poller | Elsewhere]:
         """Return who looks for the end of a job, beside whoever runs it."""
-        followers: list[Poller | Elsewhere] = [self._poller] if self._poller.wants_to_follow(job) else []
+        can_be_asked = self._job_servers.of(job.profile).can_be_asked
+        followers: list[Poller | Elsewhere] = [self._poller] if can_be_asked else []
         return [*followers, self._elsewhere] if self._elsewhere.instance else followers
 
     async def _follow(self, job: Job, follow: Callable[[Job], Awaitable[None]]) -> None:

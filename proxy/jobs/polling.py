@@ -115,12 +115,11 @@ class Poller:
         #: Says whether a callback came for a name before its job had it, and forgets that.
         self.was_called: Callable[[str, str], bool] = lambda _profile, _name: False
 
-    def wants_to_follow(self, job: Job) -> bool:
-        """Return whether there is anything to ask about this job."""
-        return self._job_servers.of(job.profile).can_be_asked
-
     async def follow(self, job: Job) -> None:
-        """Ask about `job` until how it ended is on record; to be cancelled when it is over otherwise."""
+        """Ask about `job` until how it ended is on record; to be cancelled when it is over otherwise.
+
+        Its job server can be asked (`ServedJobServer.can_be_asked`).
+        """
         server = self._job_servers.of(job.profile)
         status = server.profile.status
         after_s = _AFTER_S if status is None else status.after
@@ -199,10 +198,6 @@ class Poller:
     def can_find_reason(self, job: Job) -> bool:
         """Return whether there is a call that may tell why."""
         return self._job_servers.of(job.profile).profile.status is not None
-
-    def can_cancel(self, job: Job) -> bool:
-        """Return whether `job` can be cancelled at the job server."""
-        return self.server_of(job).can_cancel(job)
 
     async def cancel(self, job: Job) -> None:
         """Cancel `job` at the job server: best effort, in the background."""

@@ -84,6 +84,7 @@ def create_core(
     shown_bodies = ShownBodies(settings.record_bodies, settings.record_bodies_masked)
     dispatcher = Dispatcher(
         runner=runner,
+        job_servers=served,
         poller=poller,
         store=store,
         in_flight=in_flight,
@@ -91,7 +92,7 @@ def create_core(
         observer=observers,
         elsewhere=elsewhere,
         callback_counts=callback_intake.counts,
-        bodies=shown_bodies,
+        bodies=shown_bodies if settings.record_bodies else None,
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
     )

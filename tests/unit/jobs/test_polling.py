@@ -109,7 +109,7 @@ async def test_a_job_server_that_cannot_be_asked_is_not_followed() -> None:
     """It costs such a job nothing."""
     instance = Instance()
     job = await waiting(instance)
-    assert not instance.poller.wants_to_follow(job)
+    assert not instance.poller.server_of(job).can_be_asked
     await job.outcome
     assert instance.asker.asked == []
 
