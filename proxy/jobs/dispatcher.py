@@ -6,7 +6,7 @@ disconnects changes nothing. Whatever happens, each job gets exactly one outcome
 The path of a job, from the request to the answer::
 
     api/clients/post_job        reads the request: who asks, the key, how long to wait (request_headers), and the body
-      jobs/reading              what was sent becomes a request for a job, as the profile says (job_server)
+      jobs/entrance             what was sent becomes a request for a job, as the profile says (job_server);
       jobs/entrance, keys       a new job, or the one that this key has already, here or at another instance
         jobs/dispatcher         may it be taken (headroom)? in_flight knows it from now on
           workers/local_runner  the `Runner`: waits for a worker (pool)

@@ -11,12 +11,11 @@ from proxy.jobs.callback_intake import CallbackIntake
 from proxy.jobs.delivery import SharedDelivery
 from proxy.jobs.dispatcher import Dispatcher
 from proxy.jobs.elsewhere import Elsewhere
-from proxy.jobs.entrance import Entrance
+from proxy.jobs.entrance import Entrance, JobReader
 from proxy.jobs.headroom import Headroom
 from proxy.jobs.in_flight import InFlight
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.polling import Poller
-from proxy.jobs.reading import JobReader
 from proxy.jobs.shown_bodies import ShownBodies
 from proxy.observe import tracing
 from proxy.observe.gauges import LiveMetrics

@@ -28,8 +28,8 @@ from msgspec.structs import replace
 
 from proxy import log
 from proxy.http.fair_turns import turns
+from proxy.jobs.entrance import Entrance, JobReader, JobRequest, Sent
 from proxy.jobs.job import Job
-from proxy.jobs.reading import Sent
 from proxy.sqs import replies
 from proxy.sqs.batches import Batches
 from proxy.sqs.counts import Counts, Fate
@@ -41,8 +41,6 @@ from shared.outcome import Failed, Outcome
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from proxy.jobs.entrance import Entrance, JobRequest
-    from proxy.jobs.reading import JobReader
     from proxy.sqs.message import Message
     from proxy.sqs.queues import Queue, Queues
     from proxy.sqs.service import QueueService

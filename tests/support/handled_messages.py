@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import Final
 
+from proxy.jobs.entrance import JobReader
 from proxy.jobs.job_server import ServedJobServers
-from proxy.jobs.reading import JobReader
 from proxy.sqs.counts import Fate
 from proxy.sqs.message import Message
 from proxy.sqs.message_jobs import MessageJobs

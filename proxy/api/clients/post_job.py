@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 from proxy.api.clients.request_headers import key_of, preference
 from proxy.http.asgi import Bodies, header, headers_of
-from proxy.jobs.reading import Sent
+from proxy.jobs.entrance import Entrance, JobReader, Sent
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.api.clients.answers import Answers
     from proxy.api.clients.request_headers import Authorization
-    from proxy.jobs.entrance import Entrance
-    from proxy.jobs.reading import JobReader
 
 __all__ = ["QueueJob"]
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from proxy.jobs.entrance import JobReader
 from proxy.jobs.job_server import ServedJobServers
-from proxy.jobs.reading import JobReader
 from proxy.sqs.consumer import Consumer
 from proxy.sqs.message_jobs import MessageJobs
 from proxy.sqs.queues import Queue, Queues
