@@ -12,8 +12,7 @@ from shared.job_server.calls import Call
 from shared.job_server.documents import document_of
 from shared.job_server.placeholders import UnfilledError
 from shared.job_server.polls import FetchedKind, Results, Statuses
-from shared.job_server.readings import text_as_json
-from shared.job_server.verdict import Kind
+from shared.job_server.verdict import Kind, text_as_json
 from shared.messages import Ask, Told
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from shared.job_server.documents import FORMS, document_of, fields_of_query, med
 from shared.job_server.expressions import body_members, compile_expression, only_body, plain_path, text_of
 from shared.job_server.partial_json import PartialReader
 from shared.job_server.profile import Callback
-from shared.job_server.readings import Reader
-from shared.job_server.verdict import Kind, Verdict
+from shared.job_server.verdict import Kind, Reader, Verdict
 
 __all__ = ["Callbacks", "Received"]
 

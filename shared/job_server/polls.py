@@ -9,8 +9,7 @@ from typing import Final
 
 from shared.job_server.documents import document_of
 from shared.job_server.profile import Result, Status
-from shared.job_server.readings import Part, Reader
-from shared.job_server.verdict import Kind, Verdict
+from shared.job_server.verdict import Kind, Part, Reader, Verdict
 
 __all__ = ["Fetched", "FetchedKind", "Results", "Statuses"]
 

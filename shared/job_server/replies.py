@@ -14,8 +14,7 @@ from shared import strict_json
 from shared.errors import StrictJSONError
 from shared.job_server.expressions import compile_expression, is_true, only_body
 from shared.job_server.profile import Submit
-from shared.job_server.readings import Reader, error_text
-from shared.job_server.verdict import Kind, Verdict
+from shared.job_server.verdict import Kind, Reader, Verdict, error_text
 
 __all__ = ["Replies", "Reply", "ReplyKind", "pause_in", "status_in", "with_pause"]
 
