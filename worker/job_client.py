@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
 from shared.job_server.placeholders import UnfilledError
-from shared.job_server.replies import Replies, Reply, ReplyKind, with_pause
-from shared.job_server.submissions import Submissions
+from shared.job_server.submissions import Replies, Reply, ReplyKind, Submissions, with_pause
 from shared.lifecycle import Event
 from worker.exchange import Exchange, Refusal
 

@@ -21,7 +21,7 @@ from shared.stack import origin
 from worker.pipes import Inbox, Post
 
 if TYPE_CHECKING:
-    from shared.job_server.replies import Reply
+    from shared.job_server.submissions import Reply
     from worker.job_servers import JobServers
     from worker.pipes import Outbox
 

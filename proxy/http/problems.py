@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shared.errors import Code
-from shared.job_server.replies import pause_in
+from shared.job_server.submissions import pause_in
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 

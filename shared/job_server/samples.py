@@ -11,8 +11,7 @@ from shared.job_server.callbacks import Callbacks, Received
 from shared.job_server.client_jobs import JSON_TYPE, ClientJobs
 from shared.job_server.polls import Results, Statuses
 from shared.job_server.profile import Profile, Sample
-from shared.job_server.replies import Replies
-from shared.job_server.submissions import Submissions
+from shared.job_server.submissions import Replies, Submissions
 from shared.job_server.verdict import Kind, Verdict
 
 __all__ = ["SAMPLE_VALUES", "SampleError", "described_submission", "found_in", "problems_with"]

@@ -1,25 +1,42 @@
-"""The submission for a client's job: the profile's address, headers, members and fields, filled in.
+"""The submission of a client's job, as the profile's [submit] says: what is sent, and what the reply to it says.
 
 For the workers. The client's own values keep their exact text, because parsing and writing JSON again changes numbers.
+The reply says whether the job runs, and if not, whether that is certain.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
+import math
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
 
+from shared import strict_json
+from shared.errors import StrictJSONError
 from shared.job_server.addresses import address
 from shared.job_server.calls import Request, headers_of
+from shared.job_server.expressions import compile_expression, is_true, only_body
 from shared.job_server.placeholders import fill, has_placeholders, json_text
-from shared.job_server.profile import Profile
+from shared.job_server.profile import Profile, Submit
+from shared.job_server.verdict import Kind, Reader, Verdict, error_text
 from shared.strict_json import members_of, object_of
 
-__all__ = ["Submissions"]
+__all__ = ["Replies", "Reply", "ReplyKind", "Submissions", "pause_in", "status_in", "with_pause"]
 
 #: Makes the text of a value.
 _Make = Callable[[Mapping[str, str]], str]
 _Members = dict[str, str]
+#: In the words below.
+_STATUS: Final = re.compile(r"the job server answered ([1-9][0-9]{2})\b")
+_PAUSE: Final = re.compile(r"the job server answered [1-9][0-9]{2} and asks to wait ([0-9]{1,5}) s\b")
+#: Where job servers say why, if their profile does not say where; one of these may be in another.
+_REASONS: Final = ("error", "message", "detail", "reason", "title")
+_TOO_MANY_REQUESTS: Final = 429
+_UNAVAILABLE: Final = 503
 
 
 class Submissions:
@@ -90,3 +107,181 @@ def _merged(members: _Members, patch: Mapping[str, Any], values: Mapping[str, st
         else:
             merged[name] = ours(values)
     return object_of(merged)
+
+
+# --- the reply -------------------------------------------------------------------------------------------------------
+
+
+class ReplyKind(StrEnum):
+    """What a reply says."""
+
+    #: The job server has the job.
+    RUNNING = "running"
+    #: It has the job, which is already finished.
+    FINAL = "final"
+    #: It did not accept the job, and will not.
+    REFUSED = "refused"
+    #: It did not accept the job now; the same submission may be sent again.
+    BUSY = "busy"
+    #: It answered with an error; it is unknown whether the job runs.
+    ERROR = "error"
+    #: Its answer does not follow the protocol; it is unknown whether the job runs.
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A reply, interpreted."""
+
+    kind: ReplyKind
+    #: What is wrong with it, for a person; empty if nothing is.
+    detail: str = ""
+    #: What later calls about the job need, by the profile's names.
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    #: FINAL: how the job ended, and what the reply holds.
+    verdict: Verdict | None = None
+    content_type: str = ""
+    body: bytes = b""
+
+
+_RUNNING: Final = Reply(kind=ReplyKind.RUNNING)
+
+
+class Replies:
+    """Reads replies."""
+
+    def __init__(self, submit: Submit) -> None:
+        """Read them as `submit` describes."""
+        self._accepted = frozenset(submit.accepted)
+        self._busy = None if submit.busy is None else frozenset(submit.busy)
+        self._rejected = compile_expression(submit.rejected) if submit.rejected else None
+        self._rejected_by_body = "body" in submit.rejected
+        self._error = compile_expression(submit.error)
+        self._running = frozenset(submit.running)
+        self._reader = Reader(submit, submit.outputs)
+        self._only_body = only_body(
+            submit.rejected, submit.state, submit.result, submit.error, *submit.outputs.values()
+        )
+        self._is_read = bool(submit.rejected or submit.running or submit.state or submit.outputs)
+
+    def read_status(self, status: int, *, retry_after: bool) -> Reply | None:
+        """Return what the status says, or None where it says that the job was taken: then the body has its say.
+
+        `retry_after` is whether the reply has a Retry-After that can be read.
+        """
+        if status in self._accepted or (_is_success(status) and not self._accepted):
+            return None
+        if _is_success(status):
+            return Reply(
+                kind=ReplyKind.BAD, detail=f"the job server answered {status}, which its profile does not have"
+            )
+        detail = f"the job server answered {status}"
+        if self._is_busy(status, retry_after=retry_after):
+            return Reply(kind=ReplyKind.BUSY, detail=detail)
+        refused = 400 <= status < 500  # noqa: PLR2004 - HTTP's own
+        return Reply(kind=ReplyKind.REFUSED if refused else ReplyKind.ERROR, detail=detail)
+
+    def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Return what a reply says whose status says that the job was taken."""
+        if not self._is_read:
+            return _RUNNING
+        document: Any = None
+        unread = ""
+        try:
+            document = strict_json.loads(body)
+        except StrictJSONError as exc:
+            unread = f"is not JSON: {exc}"
+            if self._running:
+                return _bad(unread)
+        seen: dict[str, Any] = {"status": status, "body": document}
+        if not self._only_body:
+            seen["headers"] = {name.lower(): value for name, value in headers.items()}
+        if self._rejected is not None and is_true(self._rejected(seen)):
+            if unread and self._rejected_by_body and _is_success(status):
+                return _bad(unread)  # what could not be read refuses nothing: half a reply, a gateway's page
+            return Reply(kind=ReplyKind.REFUSED, detail=_refusal(status, error_text(self._error(seen))))
+        return self._taken(seen, headers, body)
+
+    def _taken(self, seen: dict[str, Any], headers: Mapping[str, str], body: bytes) -> Reply:
+        """Return what a reply says that does not refuse the job."""
+        verdict = self._reader.read(seen, body)
+        if verdict.kind is not Kind.PROGRESS:
+            content_type = headers.get("content-type") or headers.get("Content-Type", "")
+            return Reply(
+                kind=ReplyKind.FINAL, outputs=verdict.outputs, verdict=verdict, content_type=content_type, body=body
+            )
+        if self._running and verdict.state not in self._running:
+            is_object = isinstance(seen["body"], dict)
+            return _bad("does not say that the job is running" if is_object else "is not a JSON object")
+        return Reply(kind=ReplyKind.RUNNING, outputs=verdict.outputs)
+
+    def reason(self, body: bytes) -> str:
+        """Return why a status was answered that refuses, as the beginning of its body says; empty if it does not."""
+        text = _text_of(body)
+        try:
+            document: Any = strict_json.loads(text.encode())
+        except StrictJSONError:
+            document = None if text.startswith("<") else text
+        seen = {"status": 0, "headers": {}, "body": document}
+        said = error_text(self._error(seen) or _reason_in(document))
+        return " ".join("".join(c if c.isprintable() else " " for c in said).split())
+
+    def _is_busy(self, status: int, *, retry_after: bool) -> bool:
+        if self._busy is not None:
+            return status in self._busy
+        return status == _TOO_MANY_REQUESTS or (status == _UNAVAILABLE and retry_after)
+
+
+def _is_success(status: int) -> bool:
+    return 200 <= status < 300  # noqa: PLR2004 - HTTP's own
+
+
+def _text_of(body: bytes) -> str:
+    """Return the words for a person that a body has, in whatever it is encoded; empty if they are none.
+
+    It may end in the middle of a character.
+    """
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return body.decode("utf-16", "replace").strip()
+    text = body.decode("utf-8-sig", "replace").strip()
+    if "\ufffd" not in text[:-1]:
+        return text
+    text = body.decode("cp1252", "replace").strip()  # what else is common; all bytes are characters to it, nearly
+    return text if all(c != "\ufffd" and (c.isprintable() or c.isspace()) for c in text) else ""
+
+
+def _reason_in(document: object) -> object:
+    """Return the part of an error document that says why; if none does, all of it."""
+    for _ in range(2):
+        if not isinstance(document, dict):
+            break
+        document = next((document[name] for name in _REASONS if document.get(name)), document)
+    return document
+
+
+def with_pause(detail: str, pause_s: float) -> str:
+    """Return the words about a status that came with a Retry-After."""
+    return f"{detail} and asks to wait {math.ceil(pause_s)} s"
+
+
+def pause_in(detail: str) -> int | None:
+    """Return how many seconds the job server asks to wait, where the words of a failure say so."""
+    found = _PAUSE.match(detail)
+    return None if found is None else int(found[1])
+
+
+def status_in(detail: str) -> int | None:
+    """Return the status that the job server answered, where the words of a failure say so."""
+    found = _STATUS.search(detail)
+    return None if found is None else int(found[1])
+
+
+def _refusal(status: int, reason: str) -> str:
+    said = f"the job server answered {status}"
+    if _is_success(status):
+        said = "the job server's reply says that the job was refused"
+    return f"{said}: {reason}" if reason else said
+
+
+def _bad(what: str) -> Reply:
+    return Reply(kind=ReplyKind.BAD, detail=f"the job server's reply {what}")

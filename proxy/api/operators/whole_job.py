@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.api.operators.job_documents import line
 from proxy.jobs.phases import phases
 from proxy.jobs.trail import Trail, phases_in, trail_of, written
-from shared.job_server.replies import status_in
+from shared.job_server.submissions import status_in
 from shared.lifecycle import Event
 from shared.outcome import Failed
 

@@ -18,8 +18,7 @@ from shared.job_server.calls import Call, Request
 from shared.job_server.client_jobs import ClientJobs
 from shared.job_server.polls import FetchedKind, Results, Statuses
 from shared.job_server.profile import Profile
-from shared.job_server.replies import Replies, Reply, ReplyKind
-from shared.job_server.submissions import Submissions
+from shared.job_server.submissions import Replies, Reply, ReplyKind, Submissions
 from shared.job_server.verdict import Kind
 from shared.job_server.verification import Verifier
 from tests.support.samples import with_wish

@@ -18,7 +18,7 @@ from aiohttp import ClientError, ClientSession
 
 from shared.job_server import loader
 from shared.job_server.profile import Profile, Sample
-from shared.job_server.replies import Replies, ReplyKind
+from shared.job_server.submissions import Replies, ReplyKind
 from tests.support import mutations
 from tests.support.http import Answer, fetch
 from tests.support.proxy_process import ProxyProcess

@@ -12,7 +12,7 @@ from shared.job_server import loader
 from shared.job_server.callbacks import Callbacks, Received
 from shared.job_server.polls import Results, Statuses
 from shared.job_server.profile import Profile
-from shared.job_server.replies import Replies
+from shared.job_server.submissions import Replies
 from shared.job_server.verification import Verifier
 from tests.support import mutations
 

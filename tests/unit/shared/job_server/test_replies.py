@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.job_server.profile import Submit
-from shared.job_server.replies import Replies, Reply, ReplyKind
+from shared.job_server.submissions import Replies, Reply, ReplyKind
 from shared.job_server.verdict import Kind, Verdict
 
 STRICT = Submit(state="body.state", running=("running", "queued"))

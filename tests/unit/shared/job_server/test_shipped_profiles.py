@@ -11,8 +11,8 @@ import pytest
 
 from shared.job_server import loader
 from shared.job_server.profile import Profile, Sample
-from shared.job_server.replies import Replies, ReplyKind
 from shared.job_server.samples import problems_with
+from shared.job_server.submissions import Replies, ReplyKind
 
 PROFILES = [loader.load(name) for name in loader.shipped()]
 SAMPLES = [
