@@ -1,4 +1,4 @@
-"""The messages between the front end, the fork server and the workers, and their encoding.
+"""The messages between the front end, the fork server and the workers, their encoding, and their frames in a pipe.
 
 A message is one line of JSON, then, for the two that carry others' bytes, those bytes as they are. No message from
 a worker is ever unpickled: whoever reads one trusts nothing but its length, which the reader caps. Messages are named
@@ -6,12 +6,18 @@ tuples, as several are made for each job: a frozen dataclass takes longer.
 
 Every message about a job carries its id, so that a worker that serves several jobs, one after the other, can never take
 a callback meant for an earlier one, and the front end never takes old news for new.
+
+In a pipe, messages are told apart by the framing of `multiprocessing.connection.Connection`, without its blocking
+calls: `recv` blocks on a half-written message, and `send` on a full pipe, even where `poll` said yes. The front end may
+do neither, so it writes frames into non-blocking pipes and cuts them out of what it reads.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import pickle
+import struct
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, get_type_hints
 
 from shared.errors import Code, MessageError
@@ -28,6 +34,7 @@ __all__ = [
     "Fork",
     "ForkFailed",
     "Forked",
+    "FrameReader",
     "FromForkServer",
     "FromWorker",
     "Log",
@@ -41,10 +48,14 @@ __all__ = [
     "decode_from_worker",
     "decode_to_worker",
     "encode",
+    "frame",
+    "queue_frame",
 ]
 
 #: So many workers `Forked` speaks of at most.
 WORKERS_AT_ONCE: Final = 4
+#: CPython's `Connection._send_bytes`: a signed length in network order, for payloads below 2 GiB.
+_LENGTH: Final = struct.Struct("!i")
 
 
 # --- front end -> worker ---------------------------------------------------------------------------------------------
@@ -282,3 +293,47 @@ _MADE: Final = {
     kind: [(place, _OTHERS[wanted][1]) for place, wanted in enumerate(wanteds) if wanted in _OTHERS]
     for kind, wanteds in _FIELDS.items()
 }
+
+
+# --- in a pipe -------------------------------------------------------------------------------------------------------
+
+
+def frame(payload: bytes) -> bytes:
+    """Return what `Connection.send_bytes(payload)` would write into its pipe."""
+    return _LENGTH.pack(len(payload)) + payload
+
+
+def queue_frame(payload: bytes) -> bytes:
+    """Return what `multiprocessing.Queue.put(payload)` would write into the queue's pipe."""
+    return frame(pickle.dumps(payload, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+class FrameReader:
+    """Cuts a stream of bytes into the payloads of its frames."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Refuse payloads over `max_bytes`."""
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield each payload that `data` completes.
+
+        Raises:
+            MessageError: a frame announces a length that is negative or over the cap.
+        """
+        self._buffer += data
+        at = 0
+        try:
+            while len(self._buffer) - at >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(self._buffer, at)
+                if not 0 <= length <= self._max_bytes:
+                    raise MessageError(f"a message of {length} bytes")
+                end = at + _LENGTH.size + length
+                if len(self._buffer) < end:
+                    break
+                payload = bytes(self._buffer[at + _LENGTH.size : end])
+                at = end
+                yield payload
+        finally:
+            del self._buffer[:at]

@@ -4,7 +4,7 @@ The inbox is a `multiprocessing.Queue` of its own, whose other end is the front 
 
 `Queue.put` starts a feeder thread in the calling process: one thread for each worker, and one that hangs for ever if
 the worker is stopped and the message is larger than the pipe. So the front end writes the queue's own frames into its
-pipe itself, without blocking (shared/frames.py), and the worker gets them from the queue as from any other.
+pipe itself, without blocking (shared/messages.py), and the worker gets them from the queue as from any other.
 
 A queue has three semaphores, for several readers, several writers and a limit. This one has one reader, one writer and
 no limit, so it needs none: a lock is a name in /dev/shm for a moment, a mapping in every worker, and, in a queue that
@@ -21,8 +21,7 @@ import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from shared.frames import frame
-from shared.messages import Ask, Assign, Callback, Retry, decode_to_worker
+from shared.messages import Ask, Assign, Callback, Retry, decode_to_worker, frame
 
 __all__ = ["Inbox", "Outbox", "Post"]
 

@@ -18,9 +18,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Final, NoReturn
 
 from bench.processes import cpu_s, descendants, stat_fields
-from shared.frames import FrameReader, queue_frame
 from shared.job_server import loader
-from shared.messages import Answered, Assign, Callback, Fork, Forked, Progress, encode
+from shared.messages import Answered, Assign, Callback, Fork, Forked, FrameReader, Progress, encode, queue_frame
 from shared.messages import decode_from_fork_server as heard
 from shared.messages import decode_from_worker as said
 from shared.worker_config import JobServer, WorkerConfig

@@ -11,7 +11,7 @@ The path of a job, from the request to the answer::
         jobs/dispatcher         may it be taken (headroom)? in_flight knows it from now on
           workers/local_runner  the `Runner`: waits for a worker (pool)
             jobs/recorder       SUBMITTING is recorded (store/...) before the worker hears of the job
-            workers/worker      Assign, through the worker's inbox (shared/messages, frames)
+            workers/worker      Assign, through the worker's inbox (shared/messages)
               worker/main       in the worker: takes it from its inbox (pipes),
               worker/job_client submits it (exchange, connection) and reads the reply; main waits on its inbox
     api/callbacks               meanwhile, in the front end: reads the callback, once

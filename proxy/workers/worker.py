@@ -19,8 +19,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from shared.errors import MessageError
-from shared.frames import FrameReader, queue_frame
-from shared.messages import FromWorker, Log, ToWorker, decode_from_worker, encode
+from shared.messages import FrameReader, FromWorker, Log, ToWorker, decode_from_worker, encode, queue_frame
 
 __all__ = ["GRACE_S", "JobHandler", "Worker"]
 

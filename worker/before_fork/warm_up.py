@@ -14,11 +14,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from shared.frames import queue_frame
 from shared.job_server.profile import Callback as CallbackRules
 from shared.job_server.profile import Profile, Submit
 from shared.lifecycle import Event
-from shared.messages import Answered, Assign, Callback, encode
+from shared.messages import Answered, Assign, Callback, encode, queue_frame
 from shared.stack import origin
 from shared.worker_config import JobServer
 from worker.job_servers import JobServers

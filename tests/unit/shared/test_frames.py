@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import MessageError
-from shared.frames import FrameReader, queue_frame
+from shared.messages import FrameReader, queue_frame
 from tests.support.waiting import IN_VAIN_S
 
 

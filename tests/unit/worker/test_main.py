@@ -11,7 +11,6 @@ from typing import Any, cast
 import pytest
 
 from shared.errors import Code, UnavailableError
-from shared.frames import FrameReader, queue_frame
 from shared.lifecycle import Event
 from shared.messages import (
     Answered,
@@ -19,6 +18,7 @@ from shared.messages import (
     Assign,
     Callback,
     Failure,
+    FrameReader,
     FromWorker,
     Log,
     MayRetry,
@@ -27,6 +27,7 @@ from shared.messages import (
     ToWorker,
     decode_from_worker,
     encode,
+    queue_frame,
 )
 from worker.job_servers import JobServers
 from worker.main import Worker
