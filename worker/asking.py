@@ -17,8 +17,8 @@ from shared.messages import Ask, Told
 
 if TYPE_CHECKING:
     from shared.job_server.verdict import Verdict
-    from worker.exchange import Answer
-    from worker.job_client import JobClient
+    from shared.worker_config import JobServer
+    from worker.exchange import Answer, Exchange
 
 __all__ = ["Asker"]
 
@@ -26,9 +26,10 @@ __all__ = ["Asker"]
 class Asker:
     """Asks one job server about jobs. Everything has to be done by the deadline of the request."""
 
-    def __init__(self, client: JobClient) -> None:
-        profile, url, server = client.job_server.profile, client.job_server.url, client.job_server.profile.server
-        self._client = client
+    def __init__(self, job_server: JobServer, exchange: Exchange) -> None:
+        profile, url, server = job_server.profile, job_server.url, job_server.profile.server
+        self._secrets = job_server.secrets
+        self._exchange = exchange
         self._status = None if profile.status is None else Call(url, server, profile.status)
         self._result = None if profile.result is None else Call(url, server, profile.result)
         self._cancel = None if profile.cancel is None else Call(url, server, profile.cancel)
@@ -37,7 +38,7 @@ class Asker:
 
     async def tell(self, ask: Ask) -> Told:
         """Make the call, or the calls, and return the result. Never raises."""
-        values = self._client.job_server.secrets | json.loads(ask.values)
+        values = self._secrets | json.loads(ask.values)
         try:
             async with asyncio.timeout(ask.deadline - time.monotonic()):
                 match ask.call:
@@ -96,7 +97,7 @@ class Asker:
     async def _make(self, call: Call | None, values: dict[str, str]) -> Answer:
         if call is None:
             raise UnfilledError("the profile has no such call")
-        return await self._client.exchange.make(call.request(values))
+        return await self._exchange.make(call.request(values))
 
 
 def _told_verdict(ask: Ask, verdict: Verdict, answer: Answer) -> Told:

@@ -31,7 +31,7 @@ from shared.messages import WORKERS_AT_ONCE, Exited, Forked, ForkFailed, decode_
 from worker.before_fork.holes import fill_holes
 from worker.before_fork.immortal import make_immortal
 from worker.before_fork.warm_up import rehearse
-from worker.job_servers import JobServers
+from worker.job_client import JobServers
 from worker.loop import ForkableLoop
 from worker.main import Worker, run
 from worker.process import WorkerProcess

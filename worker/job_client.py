@@ -1,4 +1,4 @@
-"""The submission of jobs: composed by the job server's profile, its retries, its reply.
+"""The clients of the job servers, one for each profile: a submission as the profile says, its retries, its reply.
 
 A submission is sent again only if it is certain that nothing was started, and everything has to be done by the job's
 deadline.
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from shared.job_server.calls import Request
     from shared.messages import Assign
     from shared.worker_config import JobServer, WorkerConfig
+    from worker.asking import Asker
 
-__all__ = ["JobClient", "retry_after_s"]
+__all__ = ["JobClient", "JobServers", "retry_after_s"]
 
 OnEvent = Callable[[Event], None]
 BeforeRetry = Callable[[], Awaitable[object]]
@@ -136,6 +137,50 @@ class JobClient:
             return False
         is_busy = isinstance(exc, RejectedError) and self._waits_while_busy
         return is_busy or retries < self._config.submit_retries
+
+
+class JobServers:
+    """The job servers that a worker can talk to, by the names of their profiles; most workers have one.
+
+    What is needed for that is made before the fork, so that it costs no worker anything.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._clients = {one.profile.name: JobClient(config, one) for one in config.job_servers}
+        self._first = self._clients[config.job_servers[0].profile.name]
+        self._askers: dict[str, Asker] = {}
+
+    @property
+    def lost_reply_wait_s(self) -> float:
+        """How long the callback is waited for after the connection broke before the reply."""
+        return self._config.lost_reply_wait_s
+
+    def client(self, profile: str) -> JobClient:
+        """Return what submits to the job server of this profile; empty: to the first one."""
+        return self._clients.get(profile, self._first)
+
+    def asker(self, profile: str) -> Asker:
+        """Return what asks the job server of this profile."""
+        from worker.asking import Asker  # noqa: PLC0415 - jobs that get their callback need none
+
+        if profile not in self._askers:
+            client = self.client(profile)
+            self._askers[profile] = Asker(client.job_server, client.exchange)
+        return self._askers[profile]
+
+    def finds_lost_jobs(self, profile: str) -> bool:
+        """Return whether a job whose reply was lost can be asked for by names that are ours."""
+        from shared.job_server.calls import Call  # noqa: PLC0415 - after a lost reply only
+
+        server = self.client(profile).job_server
+        status = server.profile.status
+        return status is not None and not Call(server.url, server.profile.server, status).needs
+
+    def close(self) -> None:
+        """Close the connections that were kept open."""
+        for client in self._clients.values():
+            client.exchange.close()
 
 
 def _uuid(job_id: str) -> str:

@@ -22,7 +22,7 @@ from worker.pipes import Inbox, Post
 
 if TYPE_CHECKING:
     from shared.job_server.submissions import Reply
-    from worker.job_servers import JobServers
+    from worker.job_client import JobServers
     from worker.pipes import Outbox
 
 __all__ = ["Worker", "run"]

@@ -136,7 +136,7 @@ def _put(inbox: multiprocessing.queues.Queue[bytes], data: bytes) -> None:
 
 
 def _standard_worker(inbox: multiprocessing.queues.Queue[bytes], outbox: Connection, url: str) -> None:
-    from worker.job_servers import JobServers  # noqa: PLC0415
+    from worker.job_client import JobServers  # noqa: PLC0415
 
     config = _config(url)
     inbox.get()

@@ -20,7 +20,7 @@ from shared.lifecycle import Event
 from shared.messages import Answered, Assign, Callback, encode, queue_frame
 from shared.stack import origin
 from shared.worker_config import JobServer
-from worker.job_servers import JobServers
+from worker.job_client import JobServers
 from worker.main import Worker
 from worker.pipes import Inbox, Outbox
 

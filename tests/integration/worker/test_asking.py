@@ -16,7 +16,7 @@ from shared.lifecycle import Event
 from shared.messages import Ask, Assign, Told
 from shared.worker_config import JobServer, WorkerConfig
 from tests.support.waiting import IN_VAIN_S, eventually
-from worker.job_servers import JobServers
+from worker.job_client import JobServers
 
 PROFILE = """
 name = "asked"

@@ -1,4 +1,4 @@
-"""A submission's retries, and what a job server may say of when to come back."""
+"""Which job server a job is for, a submission's retries, and what a job server may say of when to come back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shared.messages import Assign
 from shared.worker_config import JobServer, WorkerConfig
 from worker import exchange, job_client
 from worker.connection import Address, Connection
-from worker.job_client import JobClient, retry_after_s
+from worker.job_client import JobClient, JobServers, retry_after_s
 
 _RUNNING: Final = b'HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"state":"running"}'
 _BUSY: Final = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
@@ -319,3 +319,24 @@ async def _submission(reply: bytes) -> JobServerError | None:
     except JobServerError as exc:
         return exc
     return None
+
+
+def test_each_job_server_is_prepared_once_and_before_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that prepared one after the fork would pay for it with each job; an unknown name means the first."""
+    made: list[str] = []
+
+    def make(config: WorkerConfig, job_server: JobServer) -> JobClient:
+        made.append(job_server.profile.name)
+        return JobClient(config, job_server)
+
+    monkeypatch.setattr(job_client, "JobClient", make)
+    names = ["spreedly", "cog"]
+    servers = tuple(JobServer(url="http://127.0.0.1:9/", profile=loader.load(name)) for name in names)
+    all_of_them = JobServers(
+        WorkerConfig(job_servers=servers, max_body_bytes=1_000, submit_retries=0, lost_reply_wait_s=0, max_jobs=1)
+    )
+
+    clients = [all_of_them.client(name) for name in (*names, "", "gone")]
+
+    assert made == names
+    assert [client.job_server for client in clients] == [*servers, servers[0], servers[0]]

@@ -29,7 +29,7 @@ from shared.messages import (
     encode,
     queue_frame,
 )
-from worker.job_servers import JobServers
+from worker.job_client import JobServers
 from worker.main import Worker
 from worker.pipes import Inbox, Outbox
 
