@@ -6,8 +6,8 @@ disconnects changes nothing. Whatever happens, each job gets exactly one outcome
 The path of a job, from the request to the answer::
 
     api/clients/post_job        reads the request: who asks, the key, how long to wait (request_headers), and the body
-      jobs/entrance             what was sent becomes a request for a job, as the profile says (job_server);
-      jobs/entrance, keys       a new job, or the one that this key has already, here or at another instance
+      jobs/entrance             what was sent becomes a request for a job, as the profile says (job_server); that is a
+                                new job, or the one that its key has already (keys), here or at another instance
         jobs/dispatcher         may it be taken (headroom)? in_flight knows it from now on
           workers/local_runner  the `Runner`: waits for a worker (pool)
             jobs/recorder       SUBMITTING is recorded (store/...) before the worker hears of the job
