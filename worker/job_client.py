@@ -16,13 +16,13 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, assert_never
 
 from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
+from shared.job_server.calls import Call, Request
 from shared.job_server.placeholders import UnfilledError
 from shared.job_server.submissions import Replies, Reply, ReplyKind, Submissions, with_pause
 from shared.lifecycle import Event
 from worker.exchange import Exchange, Refusal
 
 if TYPE_CHECKING:
-    from shared.job_server.calls import Request
     from shared.messages import Assign
     from shared.worker_config import JobServer, WorkerConfig
     from worker.asking import Asker
@@ -171,8 +171,6 @@ class JobServers:
 
     def finds_lost_jobs(self, profile: str) -> bool:
         """Return whether a job whose reply was lost can be asked for by names that are ours."""
-        from shared.job_server.calls import Call  # noqa: PLC0415 - after a lost reply only
-
         server = self.client(profile).job_server
         status = server.profile.status
         return status is not None and not Call(server.url, server.profile.server, status).needs

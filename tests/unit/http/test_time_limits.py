@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 
 from proxy.http import time_limits
-from proxy.http.asgi import ClientGoneError, route_of
+from proxy.http.asgi import ClientGoneError
 from proxy.http.time_limits import LazyTimer, Limits, Pace, body_cut_off, content_length, drained, waited
 from shared.errors import Code
 from tests.support.waiting import eventually
 
 LIMITS = Limits(stall_s=9.0, least_bytes_per_s=1000.0)
-
-TOKEN = "Zq0yJv0m4n3sS1c2k9Qh7bqVvF1WJm8eRk5u2y6T0dA"
 
 
 def left_after(*steps: tuple[float, int]) -> float:
@@ -108,29 +106,6 @@ def test_what_is_cut_off_says_how_much_of_it_came() -> None:
     assert body_cut_off(12, 100).code is Code.REQUEST_TIMEOUT
     assert "after 12 of 100 bytes" in body_cut_off(12, 100).detail
     assert "after 12 bytes" in body_cut_off(12, None).detail
-
-
-@pytest.mark.parametrize(
-    ("path", "route"),
-    [
-        ("/", "/"),
-        ("", "/"),
-        ("/queueJob", "/queueJob"),
-        ("/openapi.json", "/openapi.json"),
-        ("/callback/x/y", "/callback"),
-        ("//callback/x", "/callback"),
-        ("/docs?b/c", "/docs"),
-        (f"/{TOKEN}", "/..."),
-        (f"//{TOKEN}/callback", "/..."),
-        (f"/callback{TOKEN}", "/..."),
-        (f"/callback%2f{TOKEN}", "/..."),
-        (f"/{TOKEN[:9]}", "/..."),
-        ("/" + "a" * 17, "/..."),
-    ],
-)
-def test_a_route_is_the_first_part_of_a_path_if_that_is_a_word(path: str, route: str) -> None:
-    """Anything else may be a token, or a part of one: a callback URL may lack its path, and a request be garbled."""
-    assert route_of(path) == route
 
 
 def test_the_announced_length_is_a_number_or_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Request bodies: each within its limit, and all together within theirs."""
+"""Request bodies, each within its limit, and all together within theirs; and what a log may have of a path."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from proxy.http.asgi import Bodies, ClientGoneError
+from proxy.http.asgi import Bodies, ClientGoneError, route_of
 from shared.errors import AdmissionError, Code, RequestError
+
+TOKEN = "Zq0yJv0m4n3sS1c2k9Qh7bqVvF1WJm8eRk5u2y6T0dA"
 
 
 def scope(length: str | None = None) -> dict[str, Any]:
@@ -117,3 +119,26 @@ def test_there_is_room_for_several_of_the_largest() -> None:
     """However large they may be."""
     assert vars(Bodies(1_000))["_free_bytes"] == 64 * 1024 * 1024
     assert vars(Bodies(1_000_000_000))["_free_bytes"] == 4_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/", "/"),
+        ("", "/"),
+        ("/queueJob", "/queueJob"),
+        ("/openapi.json", "/openapi.json"),
+        ("/callback/x/y", "/callback"),
+        ("//callback/x", "/callback"),
+        ("/docs?b/c", "/docs"),
+        (f"/{TOKEN}", "/..."),
+        (f"//{TOKEN}/callback", "/..."),
+        (f"/callback{TOKEN}", "/..."),
+        (f"/callback%2f{TOKEN}", "/..."),
+        (f"/{TOKEN[:9]}", "/..."),
+        ("/" + "a" * 17, "/..."),
+    ],
+)
+def test_a_route_is_the_first_part_of_a_path_if_that_is_a_word(path: str, route: str) -> None:
+    """Anything else may be a token, or a part of one: a callback URL may lack its path, and a request be garbled."""
+    assert route_of(path) == route
