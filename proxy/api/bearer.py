@@ -16,20 +16,20 @@ __all__ = ["find", "hash_of", "sent_with"]
 
 
 def hash_of(key: str) -> bytes:
-    """Return what is kept of a key."""
+    """Return the hash by which a key is stored."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def sent_with(scope: Scope) -> bytes | None:
-    """Return the hash of the key that a request brings; None: it brings none."""
+    """Return the hash of a request's key; None: it has none."""
     scheme, _, key = header(scope, b"authorization").partition(" ")
     return hash_of(key.strip()) if scheme.lower() == "bearer" else None
 
 
 def find(given: bytes, known: Sequence[bytes]) -> int | None:
-    """Return which of the `known` hashes this one is; None: none of them.
+    """Return the index of this hash among the `known` ones; None: it is none of them.
 
-    Every one is compared, each in constant time, so that the time reveals nothing about any of them.
+    All are compared, each in constant time, so that the time reveals nothing about any of them.
     """
     alike = [hmac.compare_digest(given, one) for one in known]
     return alike.index(True) if any(alike) else None

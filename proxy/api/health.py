@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Alive", "Ready"]
 
 
-#: Also so that those who look see which of several instances has which version.
+#: With the version, so that one can see which of several instances runs which.
 _ALIVE: Final = json.dumps({"status": "ok", "version": VERSION}).encode()
 
 
@@ -42,12 +42,12 @@ class Ready:
     """
 
     def __init__(self, dispatcher: Dispatcher, store: JobStore, on_hold: Callable[[], str], headroom: Headroom) -> None:
-        """`on_hold` returns why no worker can be started now; nothing if all is well."""
+        """`on_hold` returns why no worker can be started now; an empty string if all is well."""
         self._dispatcher = dispatcher
         self._store = store
         self._on_hold = on_hold
         self._headroom = headroom
-        #: Whether the proxy is to be sent no more jobs, although it still accepts them.
+        #: Whether load balancers should send no more jobs, although the proxy still accepts them.
         self.leaving = False
 
     def refusal(self) -> tuple[Code, str] | None:

@@ -1,7 +1,7 @@
-"""The environment of the processes below the front end: what an interpreter and its libraries need, and nothing else.
+"""The environment of child processes: what an interpreter and its libraries need, and nothing else.
 
-The front end's has API keys and whatever else its operator put there. A worker needs none of it: what it has to know of
-the settings is handed to it (shared/worker_config.py).
+The front end's own has API keys and other secrets. A worker needs none of them: it is sent the settings that it needs
+(shared/worker_config.py).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Final
 
 __all__ = ["child_environment"]
 
-#: Of the shell and the C library: where programs and files are, languages, time zones, how names are resolved.
+#: Variables of the shell and the C library: where programs and files are, languages, time zones, name resolution.
 _NAMES: Final = frozenset(
     {"HOME", "HOSTALIASES", "LANG", "LANGUAGE", "LOCALDOMAIN", "PATH", "RES_OPTIONS", "TMPDIR", "TZ", "TZDIR"}
-    # Whom to trust (OpenSSL).
+    # Trusted certificates (OpenSSL).
     | {"OPENSSL_CONF", "SSL_CERT_DIR", "SSL_CERT_FILE"}
 )
-#: Of languages, Python, the dynamic linker, the allocator, and what measures coverage.
+#: Prefixes of variables of languages, Python, the dynamic linker, the allocator, and coverage measurement.
 PREFIXES: tuple[str, ...] = ("LC_", "PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES", "COVERAGE_")
 
 
 def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the part of `environ` that a child may have."""
     given = {name: value for name, value in environ.items() if name in _NAMES or name.startswith(PREFIXES)}
-    given.pop("PYTHONSAFEPATH", None)  # a child is `python -m` in the folder that this would keep Python from
+    given.pop("PYTHONSAFEPATH", None)  # a child is `python -m` in the project's folder, which this would exclude
     return given

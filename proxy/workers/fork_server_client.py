@@ -1,7 +1,7 @@
-"""The front end's side of the fork server: start it, ask it for workers, receive its reports, replace it when it dies.
+"""The front end's side of the fork server: start it, ask it for workers, receive its reports, notice its end.
 
-Anybody can kill, terminate or stop the fork server. Its death is seen as EOF on the socket; a fork server that is
-stopped, or does not answer for long, is killed, which is seen in the same way. Its workers live on.
+Anybody can kill, terminate or stop the fork server. Its death is noticed by EOF on the socket; a fork server that is
+stopped, or does not answer for long, is killed, which is noticed in the same way. Its workers survive.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = ["ForkServer", "Listener"]
 
 _MESSAGE_BYTES: Final = 65_536
 _FDS: Final = 3
-#: How many messages are read before other work has its turn.
+#: How many messages are read in one turn of the event loop.
 _MESSAGES_AT_ONCE: Final = 16
-#: How often a fork server that owes an answer is looked at, and at how many looks in a row it may owe one: some 10 s,
-#: but none of the time in which this process was stopped itself.
+#: How often to check a fork server that owes an answer, and how many checks in a row it may owe one: some 10 s, not
+#: counting time in which this process was stopped itself.
 _LOOK_S: Final = 0.25
 _PATIENCE_LOOKS: Final = 40
 #: How long it may take to exit when asked to.
@@ -40,7 +40,7 @@ _LEAVE_S: Final = 1.0
 
 
 class Listener(Protocol):
-    """The user of the workers."""
+    """Receives the workers and the reports."""
 
     def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
         """Take over a new worker's descriptors."""
@@ -75,11 +75,11 @@ class ForkServer:
 
     @property
     def pid(self) -> int:
-        """Its process id; 0 before the start."""
+        """The process id; 0 before the start."""
         return self._process.pid if self._process else 0
 
     async def start(self, spawned: Spawned | None = None) -> None:
-        """Start the process, or take over the one that was `spawned` before. Raises OSError if that cannot be done."""
+        """Start the process, or take over one that was `spawned` before. Raises OSError if that fails."""
         if spawned is None:
             spawning = self._loop.run_in_executor(None, spawn, self._config)
             try:
@@ -100,7 +100,7 @@ class ForkServer:
         self._loop.add_reader(self._pidfd, self._on_ended)
 
     def fork(self, count: int) -> None:
-        """Ask for `count` workers; each is answered by `on_forked` or `on_fork_failed`, unless the process is lost."""
+        """Request `count` workers; each is answered by `on_forked` or `on_fork_failed`, unless the process is lost."""
         if self._channel is None or count <= 0:
             return
         self._owe(count)
@@ -118,7 +118,7 @@ class ForkServer:
             self._loop.add_writer(self._channel, self._ask)
             return
         except OSError:
-            return  # it is gone: EOF will tell
+            return  # it is gone, and EOF will follow
         self._unasked = 0
         self._loop.remove_writer(self._channel)
 
@@ -130,7 +130,7 @@ class ForkServer:
             self._channel = None
 
     async def stop(self) -> None:
-        """End the fork server and, with it, every worker it still has."""
+        """End the fork server and all its remaining workers."""
         self._close_channel()
         if self._process is not None:
             with contextlib.suppress(TimeoutError):
@@ -140,12 +140,12 @@ class ForkServer:
                 await asyncio.wait_for(asyncio.shield(self._gone), _LEAVE_S)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         if not self._gone.done() and self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    # --- what it says ----------------------------------------------------------------------------------------------
+    # --- its reports -----------------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
         for _ in range(_MESSAGES_AT_ONCE):
@@ -153,7 +153,7 @@ class ForkServer:
                 return
 
     def _read_one(self) -> bool:
-        """Take one message; return whether there may be another."""
+        """Read one message; return whether there may be another."""
         if self._channel is None:
             return False
         try:
@@ -186,7 +186,7 @@ class ForkServer:
                 self._listener.on_exited(message.pid, message.status)
 
     def _hand_over(self, pids: list[int], fds: list[int]) -> None:
-        """Pass on the workers whose descriptors all arrived: the kernel drops those that there is no room for."""
+        """Pass on the workers whose descriptors all arrived: the kernel drops descriptors beyond the limit."""
         self._owe(-len(pids))
         whole = min(len(pids), len(fds) // _FDS)
         for i in range(whole):
@@ -195,7 +195,7 @@ class ForkServer:
         for _ in pids[whole:]:
             self._listener.on_fork_failed(os.strerror(errno.EMFILE))
 
-    # --- whether it lives ------------------------------------------------------------------------------------------
+    # --- whether it is alive ---------------------------------------------------------------------------------------
 
     def _owe(self, count: int) -> None:
         if count < 0 or not self._owed:
@@ -217,7 +217,7 @@ class ForkServer:
         self._timer = self._loop.call_later(_LOOK_S, self._look)
 
     def _on_ended(self) -> None:
-        """The process has exited: read what it left in the socket, reap it, report."""
+        """Handle the exit of the process: read what it left in the socket, reap it, report."""
         self._loop.remove_reader(self._pidfd)
         while self._read_one():
             pass
@@ -256,7 +256,7 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _discard(spawning: asyncio.Future[Spawned]) -> None:
-    """Let go of a fork server that nobody waits for any more: it ends when its channel does."""
+    """Drop a fork server that is no longer wanted: it exits when its channel is closed."""
     if not spawning.cancelled() and spawning.exception() is None:
         _, channel, stderr_fd = spawning.result()
         channel.close()

@@ -1,27 +1,27 @@
-"""The life of one job in the worker processes of this machine: hand it over, watch, deadline, stop, outcome.
+"""The life of one job in the worker processes of this machine: assignment, watching, deadline, stop, outcome.
 
 Theory of operation
 -------------------
 `LocalRunner.run` is the `Runner` of this machine. It waits for a worker, then for the first of four things:
 
 1. the worker confirms the callback (`Answered`), and the callback is recorded: the outcome is what was recorded. The
-   worker is notified while it is recorded, so neither waits for the other. Or the worker reports a `Failure`: that is
+   worker is notified during the recording, so neither waits for the other. Or the worker reports a `Failure`: that is
    the outcome;
 2. the worker exits or dies without either: `worker-died`;
-3. the deadline comes: `deadline-exceeded`;
-4. somebody cancels the job: `cancelled`.
+3. the deadline passes: `deadline-exceeded`;
+4. the job is cancelled: `cancelled`.
 
-What the failure says about the job server (`submitted`) is read from the job's state at that moment, so all that the
-worker wrote before is read first (see proxy/workers/worker.py, invariant 2). If the deadline or a cancellation is
-first, the worker still runs, and may be about to submit the job: unless something is known to have left it, it is
-killed, and `no` is answered only after it has exited.
+The failure's `submitted` is read from the job's state at that moment, so everything that the worker wrote before is
+read first (see proxy/workers/worker.py, invariant 2). If the deadline or a cancellation comes first, the worker still
+runs, and may be about to submit the job. Unless it is known to have sent something, it is killed, and `no` is answered
+only after it has exited.
 
 If a worker dies before it sent anything that could start the job, the client does not notice: another worker gets the
-job, up to `_MORE_WORKERS` times, within the deadline. A worker that contradicts itself is not trusted at all, and its
-job is not given to another.
+job, up to `_MORE_WORKERS` times, within the deadline. A worker that contradicts itself is not trusted at all, and no
+other worker gets its job.
 
-Whatever happened, the worker goes back to the pool exactly once: reusable after a success, to be stopped after anything
-else, since a failed job may have left something behind in it.
+In every case, the worker goes back to the pool exactly once: reusable after a success, to be stopped otherwise, because
+a failed job may have left something behind in it.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalRunner"]
 
-#: A job that has lost so many workers and one more is likely to be the reason.
+#: How often another worker is tried. A job that has lost more workers is likely to be the cause.
 _MORE_WORKERS: Final = 2
-#: How long to wait for the exit of a killed worker before the fate of its job counts as unknown.
+#: How long to wait for a killed worker's exit; after that, its job's `submitted` is `unknown`.
 _EXIT_S: Final = 0.5
-#: So many workers make calls about jobs that have none, at the same time.
+#: How many workers may be borrowed at the same time, for calls about jobs that have no worker.
 _BORROWED: Final = 4
 #: How long to wait for the answer to a call after its deadline.
 _ANSWER_S: Final = 1.0
@@ -64,11 +64,11 @@ class LocalRunner:
         """`callback_url` is the base address to which a job's token is appended."""
         self._pool = pool
         self._callback_url = callback_url
-        #: Of the jobs that a worker has now, by their ids.
+        #: The watches of the jobs that a worker has now, by job id.
         self._watches: dict[str, _Watch] = {}
-        #: Workers that are borrowed for a call leave the others to new jobs.
+        #: Limits the workers that are borrowed for calls, so that the others stay free for new jobs.
         self._borrowed = asyncio.Semaphore(_BORROWED)
-        #: How often a job was given to another worker, as its first one was lost before the submission.
+        #: How often a job was given to another worker because its worker was lost before the submission.
         self.reassigned = 0
 
     async def run(self, job: Job) -> Outcome:
@@ -85,7 +85,7 @@ class LocalRunner:
         )
 
     async def ask(self, job: Job, call: str, deadline: float) -> Told:
-        """Have a worker make a call about `job`: its own, if one has it, else one that is borrowed. See `Asker`."""
+        """Have a worker make a call about `job`: the job's own, if it has one, or else a borrowed one. See `Asker`."""
         ask = Ask(job_id=job.id, profile=job.profile, call=call, values=json.dumps(_values(job)), deadline=deadline)
         try:
             async with asyncio.timeout_at(deadline + _ANSWER_S):
@@ -121,7 +121,7 @@ class LocalRunner:
         return told
 
     async def _run_in_one_worker(self, job: Job) -> Outcome | None:
-        """Return the outcome; or None where the worker was lost and nothing had left it."""
+        """Return the outcome; None: the worker was lost before it sent anything."""
         try:
             worker = await self._worker_for(job)
         except TimeoutError:
@@ -138,7 +138,7 @@ class LocalRunner:
         return outcome
 
     async def _worker_for(self, job: Job) -> Worker | None:
-        """Return a worker, or None where the job is cancelled first. Raises AdmissionError, TimeoutError."""
+        """Return a worker; None: the job was cancelled first. Raises AdmissionError, TimeoutError."""
         ticket = self._pool.request()
         if ticket.done():
             return ticket.result()
@@ -160,7 +160,7 @@ class LocalRunner:
             job.cancelled.remove_done_callback(on_cancel)
 
     async def _watch(self, job: Job, worker: Worker) -> Outcome | None:
-        if job.callback.done():  # a worker that was lost had the token; whatever it did, it is not done again
+        if job.callback.done():  # a lost worker had the token, and may have submitted: do not submit again
             return job.recorder.record.outcome
         watch = _Watch(job, worker)
         job.worker_pid = worker.pid
@@ -171,8 +171,8 @@ class LocalRunner:
         try:
             return await self._outcome(job, worker, watch)
         finally:
-            # A job that holds what holds it would stay until a garbage collection, which would then have thousands of
-            # jobs to free, with the event loop waiting.
+            # Break reference cycles. Otherwise jobs would stay until a garbage collection, which would have to free
+            # thousands of them and block the event loop.
             job.cancelled.remove_done_callback(watch.on_cancel)
             job.arrival.remove_done_callback(watch.on_arrival)
             job.callback.remove_done_callback(watch.on_callback)
@@ -192,10 +192,10 @@ class LocalRunner:
         return outcome
 
     async def _hand_over(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
-        if worker.gone:  # it ended while the ticket was on its way, and its end was reported to nobody
+        if worker.gone:  # it ended between the ticket's completion and now, when it had no handler to report to
             watch.on_death("it died before it got the job")
         await job.recorder.submitting()
-        if watch.outcome.done():  # cancelled, or the worker died, before it had anything to do
+        if watch.outcome.done():  # cancelled, or the worker died, before it got the job
             return watch.outcome.result()
         watch.has_job = True
         worker.send(
@@ -216,7 +216,7 @@ class LocalRunner:
         return await watch.outcome
 
     async def _given_up(self, job: Job, worker: Worker, watch: _Watch, failure: Callable[[Job], Failed]) -> Failed:
-        """Return the failure of a job whose worker still has it, and may just now submit it."""
+        """Return the failure of a job whose worker still has it and may be about to submit it."""
         if watch.has_job and job.submitted is Submitted.NO:
             self._pool.kill(worker)
             await asyncio.wait((watch.exited,), timeout=_EXIT_S)
@@ -226,7 +226,7 @@ class LocalRunner:
 
 
 class _LostError(Exception):
-    """The worker that was to make a call is gone, or has something else to do."""
+    """The worker that was to make a call is gone, or is done with the job."""
 
 
 class _Call:
@@ -257,7 +257,7 @@ class _Call:
 
 
 class _Errand:
-    """What a borrowed worker does: one call."""
+    """The task of a borrowed worker: one call."""
 
     state_name = "asking"
 
@@ -274,16 +274,16 @@ class _Errand:
 
 
 class _Watch:
-    """What one job waits for while a worker has it."""
+    """Waits for one job's outcome while a worker has the job."""
 
     def __init__(self, job: Job, worker: Worker) -> None:
-        #: None: the worker was lost, and nothing had left it.
+        #: None: the worker was lost before it sent anything.
         self.outcome: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         #: Whether the worker was sent the job: from then on it may submit it.
         self.has_job = False
-        #: Done when the worker has exited, and all that it wrote is read.
+        #: Done when the worker has exited, and all its messages have been read.
         self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        #: Whether the worker said what cannot be.
+        #: Whether the worker sent contradictory messages.
         self.contradicted = False
         #: Whether the worker has confirmed the callback; the job ends when the callback is also recorded.
         self._has_answered = False
@@ -329,7 +329,7 @@ class _Watch:
         if self._has_answered:
             return
         detail = f"the worker with pid {self._worker.pid} did not finish the job: {reason}"
-        if not self.outcome.done():  # else it is no loss: it was killed since the job has ended
+        if not self.outcome.done():  # otherwise it was killed because the job has ended
             self._job.lose_worker(self._worker.end)
         if self._worker.broken:
             self._disbelieve(detail)
@@ -368,14 +368,14 @@ class _Watch:
         self._has_answered = self._job.arrival.done()
         outcome = self._job.recorder.record.outcome if self._job.callback.done() else None
         if self._has_answered and not self._job.callback.done():
-            return  # until it is on record
+            return  # until the callback is recorded
         if outcome is None:
             self._disbelieve("the worker sent contradictory messages: it has taken a callback that never came")
         else:
             self._finish(outcome)
 
     def _disbelieve(self, detail: str) -> None:
-        """End the job: a worker that says what cannot be may have done what it did not say."""
+        """End the job: a worker that sends contradictory messages may have done things that it did not report."""
         self.contradicted = True
         submitted = Submitted.YES if self._job.submitted is Submitted.YES else Submitted.UNKNOWN
         self._finish(Failed(code=Code.WORKER_DIED, detail=detail, submitted=submitted))
@@ -386,7 +386,7 @@ class _Watch:
 
 
 def _values(job: Job) -> dict[str, str]:
-    """Return what the profile's placeholders stand for in this job, less the secrets."""
+    """Return the values of the profile's placeholders for this job, without the secrets."""
     values = {"job_id": job.id, "job_uuid": str(UUID(job.id)), **job.recorder.record.outputs}
     return values | {"callback_token": job.token} if job.token else values
 

@@ -1,4 +1,4 @@
-"""What the log says about workers, and what workers report themselves."""
+"""Log lines about workers, and log messages from workers."""
 
 from __future__ import annotations
 

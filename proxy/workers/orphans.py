@@ -1,4 +1,4 @@
-"""Orphans: processes that our descendants leave behind become ours to reap, even if no init does it."""
+"""Orphans: this process adopts and reaps the processes that its descendants leave behind, even if no init does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def reap_orphans(loop: asyncio.AbstractEventLoop, known: Callable[[], Collection
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 if ended.si_pid in known():
-                    loop.call_later(0.05, sweep)  # its owner reaps it; then there may be more behind it
+                    loop.call_later(0.05, sweep)  # its owner reaps it; then look for more
                     return
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
 

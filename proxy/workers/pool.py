@@ -1,13 +1,13 @@
-"""Who gets which worker, how many are kept ready, and how often one is reused.
+"""Which job gets which worker, how many workers are kept ready, and how often one is reused.
 
 Theory of operation
 -------------------
 
-A job takes a spare, or queues for the next available worker, in order of arrival. After every change, `_refill` tells
-the supply (proxy/workers/supply.py) how many workers are wanted: one for each queued job, plus missing spares. So a
-burst is served as fast as processes can be created, and an idle proxy asks for nothing. As long as some spares are left
-they are replaced a little later and all together, because the jobs that took them need the CPUs first. While the supply
-is on hold, queued jobs are refused at once (`no-worker`).
+A job takes a spare, or queues for the next available worker, in order of arrival. After every change, `_refill`
+requests as many workers from the supply (proxy/workers/supply.py) as are wanted: one for each queued job, plus missing
+spares. So a burst is served as fast as processes can be created, and an idle proxy requests nothing. As long as some
+spares are left, missing ones are replaced a little later and all together, because the jobs that took them need the
+CPUs first. While the supply is on hold, queued jobs are refused at once (`no-worker`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
-#: Spares are replaced, all that are missing, when this time has passed since the first of them was taken: by then a
-#: lone job or a burst has been submitted, and had the processors to itself. But where fewer than half of so many are
-#: left, so many are wanted at once.
+#: All missing spares are replaced this long after the first of them was taken: by then, a single job or a burst has
+#: been submitted, and had the CPUs to itself. But if fewer than half of `_SOON` are left, they are filled up to `_SOON`
+#: at once.
 _LATER_S: Final = 0.25
 _SOON: Final = 8
-#: A worker beyond the spares, left over from a burst of reused ones, goes when it has had no job for this long; one
-#: that never had a job, because its job was refused in the meantime, much sooner.
+#: A surplus worker, left over from a burst, is retired after having had no job for this long; one that never had a job,
+#: because its job was refused in the meantime, much sooner.
 _SURPLUS_S: Final = 10.0
 _UNUSED_S: Final = 1.0
 
@@ -74,7 +74,7 @@ class Pool:
     # --- for runners -------------------------------------------------------------------------------------------------
 
     def status(self) -> PoolStatus:
-        """Return what there is to see of the pool now."""
+        """Return the current state of the pool."""
         now = time.monotonic()
         return PoolStatus(
             on_hold=self._supply.on_hold,
@@ -89,7 +89,7 @@ class Pool:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there has been a worker; true from the start where none is to be kept ready."""
+        """Whether a worker has been started; true from the start if no spares are kept."""
         return not self._target or self._counts.started > 0
 
     @property
@@ -106,7 +106,7 @@ class Pool:
         await self._supply.start(spawned)
 
     def request(self) -> asyncio.Future[Worker]:
-        """Return a ticket that becomes a worker, yours until you `release` it; tickets are served in order of arrival.
+        """Return a future for a worker, yours until you `release` it; these tickets are served in order of arrival.
 
         The ticket fails with AdmissionError if no worker can be started now.
         """
@@ -122,7 +122,7 @@ class Pool:
         return ticket
 
     def withdraw(self, ticket: asyncio.Future[Worker]) -> None:
-        """Give a ticket back; a worker that arrived at the same moment serves another job."""
+        """Withdraw a ticket; a worker that arrived at the same moment serves another job."""
         if ticket in self._queue:
             self._queue.remove(ticket)
         if not ticket.cancel() and not ticket.cancelled() and ticket.exception() is None:
@@ -145,7 +145,7 @@ class Pool:
         self._offer(worker)
 
     def kill(self, worker: Worker) -> None:
-        """End a worker at once; it is still to be given back."""
+        """Kill a worker; it still has to be released."""
         self._counts.stopped += 1
         worker.kill()
 
@@ -192,11 +192,11 @@ class Pool:
             worker.on_status(status)
 
     def on_hold_begun(self) -> None:
-        """No worker can be started now: refuse the queued jobs."""
+        """Refuse the queued jobs: no worker can be started now."""
         self._fail_queue(self._no_worker())
 
     def on_ready(self) -> None:
-        """There is a (new) fork server."""
+        """Request the spares from the (new) fork server."""
         self._request(self._target)
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Pool:
         self._request(self._target)
 
     def _request(self, spares: int) -> None:
-        """See to it that there will be a worker for each queued job, and so many spares."""
+        """Request workers so that there will be one for each queued job, and `spares` in all."""
         self._supply.request(len(self._queue) + max(0, spares - len(self._spares)))
 
     def _drop_surplus_at(self, when: float) -> None:
@@ -286,5 +286,5 @@ def _status_of(worker: Worker, now: float) -> WorkerStatus:
 
 
 def _surplus_until(worker: Worker) -> float:
-    """Return until when a worker beyond the spares is kept."""
+    """Return until when a surplus worker is kept."""
     return worker.idle_since + (_SURPLUS_S if worker.jobs_done else _UNUSED_S)

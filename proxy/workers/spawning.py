@@ -1,7 +1,7 @@
 """Starts the fork server's process.
 
-It takes as long to load as the front end does, so the front end starts it before it loads most of itself. This file
-must load little, and no event loop, for that.
+It takes as long to load as the front end does, so the front end starts it before loading most of itself. Therefore this
+file must have few imports, and not asyncio.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from proxy.workers.environment import child_environment
 
 __all__ = ["Spawned", "spawn"]
 
-#: What starts it; the number of its socket's descriptor is appended.
+#: The command line, to which the number of the socket's descriptor is appended.
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "worker")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 class Spawned(NamedTuple):
-    """A fork server's process, and what it is talked to by."""
+    """A fork server's process, and the channels to it."""
 
     process: subprocess.Popen[bytes]
     #: Requests and reports.
     channel: socket.socket
-    #: What it and its workers write to stderr; not blocking.
+    #: The stderr of it and its workers; not blocking.
     stderr_fd: int
 
 
 def spawn(config: bytes) -> Spawned:
-    """Start a fork server; `config` is what it reads first. Blocks for some milliseconds.
+    """Start a fork server; `config` is the first message to it. Blocks for some milliseconds.
 
     Raises:
         OSError: it cannot be started.
@@ -46,7 +46,7 @@ def spawn(config: bytes) -> Spawned:
         theirs.close()
         raise
     try:
-        os.set_blocking(their_stderr_fd, True)  # for them it is blocking: a failed write would be another error
+        os.set_blocking(their_stderr_fd, True)  # blocking for them: a write that fails would be another error
         ours.send(config)
         process = _start(theirs.fileno(), their_stderr_fd)
     except BaseException:
@@ -70,5 +70,5 @@ def _start(fd: int, stderr: int) -> subprocess.Popen[bytes]:
         stderr=stderr,
         start_new_session=True,
         env=child_environment()
-        | {"LD_BIND_NOW": "1"},  # whatever is bound after the fork, each worker would have to bind for itself
+        | {"LD_BIND_NOW": "1"},  # otherwise each worker would have to bind symbols for itself
     )

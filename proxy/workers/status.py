@@ -1,4 +1,4 @@
-"""What the rest of the proxy sees of the pool: a view that changes nothing and does not change."""
+"""The rest of the proxy's view of the pool: a read-only snapshot."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ WORKER_STATES: Final = ("spare", "assigned", "submitting", "waiting", "stopping"
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """What happened so far."""
+    """Counts of what has happened so far."""
 
     #: Workers that were started, and those that could not be.
     started: int = 0
     failed_forks: int = 0
-    #: How often a worker was kept for another job, and was stopped because its job failed.
+    #: How often a worker was kept for another job, and how often one was stopped because its job failed.
     reused: int = 0
     stopped: int = 0
-    #: Idle workers that died, and how often so many did that new jobs were refused.
+    #: Idle workers that died, and how often so many died that new jobs were refused.
     spares_died: int = 0
     storms: int = 0
     #: Fork servers that were started.

@@ -1,7 +1,7 @@
-"""What the fork server and its workers write to stderr: it is logged, like everything else.
+"""Logs what the fork server and its workers write to stderr.
 
-None of our code writes there. The interpreter does when it crashes, and libraries that complain. Only the last line of
-each piece is logged, which says what it was, without anything that could be a token; operators have no use for a
+None of our code writes there, only the interpreter when it crashes, and libraries that complain. Only the last line of
+each piece is logged, which names the error, without anything that could be a token; operators have no use for a
 traceback.
 """
 

@@ -1,10 +1,10 @@
-"""How workers are made: by a fork server, which is replaced when it dies; and when making them is paused.
+"""Starts workers by a fork server, which is replaced when it dies; and pauses that when it is useless.
 
 Theory of operation
 -------------------
 
-`Supply.request` takes the number of additional workers that are wanted. The fork server is asked for the missing ones,
-and each worker is handed over as it starts.
+`Supply.request` takes the number of additional workers that are wanted. Those that are not starting yet are requested
+from the fork server, and each worker is handed over as it starts.
 
 Two things interrupt this: a fork that fails (no process ids, no memory, no descriptors), and idle workers that keep
 dying. Both put the supply on hold: its user is notified, the log says why, and every `_RETRY_S` a single worker is
@@ -29,7 +29,7 @@ __all__ = ["Supply", "Wanting"]
 
 #: While on hold: how often one worker is requested.
 _RETRY_S: Final = 0.5
-#: If this many spares die within this many seconds, it is a storm and not an accident.
+#: If this many spares die within this many seconds, there is a common cause.
 _STORM_DEATHS: Final = 30
 _STORM_S: Final = 10.0
 #: A dead fork server is replaced at once, but not more often than this.
@@ -39,7 +39,7 @@ _LOST_S: Final = 1.0
 
 
 class Wanting(Protocol):
-    """The user of the workers."""
+    """Receives the workers and the reports."""
 
     def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
         """Take over the descriptors of a new worker."""
@@ -48,17 +48,17 @@ class Wanting(Protocol):
         """Receive the exit status of a worker."""
 
     def on_hold_begun(self) -> None:
-        """Receive that no worker can be started now; `Supply.on_hold` says why."""
+        """No worker can be started now; `Supply.on_hold` says why."""
 
     def on_ready(self) -> None:
-        """Receive that workers can be requested (again); earlier requests may be lost."""
+        """Workers can be requested (again); earlier requests may be lost."""
 
 
 class Supply:
-    """Makes workers for one who wants them."""
+    """Starts workers and hands them over."""
 
     def __init__(self, config: bytes, wanting: Wanting, counts: Counts) -> None:
-        """`config` is what fork servers read first."""
+        """`config` is the first message to each fork server."""
         self._config = config
         self._wanting = wanting
         self._counts = counts
@@ -99,7 +99,7 @@ class Supply:
             task.cancel()
 
     async def stop(self) -> None:
-        """End the fork server and, with it, every worker that it still has."""
+        """End the fork server and all its remaining workers."""
         self.close()
         if self._fork_server is not None:
             await self._fork_server.stop()
@@ -129,7 +129,7 @@ class Supply:
         self._wanting.on_forked(pid, pidfd, inbox_fd, outbox_fd)
 
     def on_fork_failed(self, reason: str) -> None:
-        """A worker could not be started: go on hold."""
+        """Go on hold: a worker could not be started."""
         self._starting = max(0, self._starting - 1)
         self._counts.failed_forks += 1
         self._go_on_hold(f"no worker could be started: {reason}")
@@ -139,7 +139,7 @@ class Supply:
         self._wanting.on_exited(pid, status)
 
     def on_lost(self) -> None:
-        """The fork server died: replace it. Its workers continue."""
+        """Replace the fork server, which died. Its workers continue."""
         pid, self._fork_server, self._starting = self.fork_server_pid, None, 0
         if self._closing:
             return

@@ -4,7 +4,7 @@ Invariants
 ----------
 1. Every descriptor this object was given is closed exactly once, when the process is known to be gone.
 2. What the worker wrote before it died is read before its death is reported.
-3. The process is only ever signalled through its pidfd, so a number that was given to somebody else is never hit.
+3. The process is only ever signalled through its pidfd, so another process with a reused pid is never hit.
 4. Its end is reported once, at the latest `_STATUS_WAIT_S` after it was noticed, with the exit status if it came.
 """
 
@@ -23,12 +23,12 @@ from shared.messages import FrameReader, FromWorker, Log, ToWorker, decode_from_
 
 __all__ = ["GRACE_S", "JobHandler", "Worker"]
 
-#: From SIGTERM to SIGKILL, and from the end of the last job to SIGTERM.
+#: The time from SIGTERM to SIGKILL, and from the end of the last job to SIGTERM.
 GRACE_S: Final = 0.5
 #: How long to wait for the exit status from the fork server.
 _STATUS_WAIT_S: Final = 0.25
 _READ_BYTES: Final = 262_144
-#: The size of a message without its body, at most.
+#: The maximum size of a message without its body.
 _HEADER_BYTES: Final = 65_536
 
 
@@ -47,7 +47,7 @@ class JobHandler(Protocol):
         """Receive a message from the worker."""
 
     def on_death(self, reason: str) -> None:
-        """Receive that the worker is gone; `reason` is for a person."""
+        """The worker is gone; `reason` is for a person."""
 
 
 class Worker:
@@ -93,7 +93,7 @@ class Worker:
 
     @property
     def broken(self) -> bool:
-        """Whether it sent an invalid message: then nothing that it sent or did not send can be trusted."""
+        """Whether it sent an invalid message: then neither its messages nor their absence can be trusted."""
         return bool(self._broken)
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Worker:
         except BlockingIOError:
             return 0
         except OSError:
-            return len(data)  # the worker is gone; its exit will be noticed and is what counts
+            return len(data)  # the worker is gone; its exit is handled elsewhere
 
     def _on_readable(self) -> None:
         try:
@@ -131,7 +131,7 @@ class Worker:
             data = b""
         if not data:
             self._loop.remove_reader(self._outbox_fd)
-            self.kill()  # it cannot report any more: it is as good as dead, and soon will be
+            self.kill()  # without its outbox it is useless
             return
         self._hear(data)
 
@@ -162,7 +162,7 @@ class Worker:
         self._after(GRACE_S, self.stop)
 
     def stop(self) -> None:
-        """SIGTERM; after the grace period, SIGKILL."""
+        """Send SIGTERM, and SIGKILL after the grace period."""
         self.stopping = True
         if self._ended:
             return
@@ -170,15 +170,15 @@ class Worker:
         self._after(GRACE_S, self.kill)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.stopping = True
         if self._ended:
-            return  # the timer that runs now is the one that will report
+            return  # the running timer will report the end
         self._cancel_timer()
         self._signal(signal.SIGKILL)
 
     def on_status(self, status: int) -> None:
-        """Receive from the fork server that the process was reaped, and its exit status."""
+        """Handle the fork server's report that the process was reaped, with its exit status."""
         self.status = status
         if self._ended:
             self._report()
@@ -186,7 +186,7 @@ class Worker:
             self.on_ended()
 
     def on_ended(self) -> None:
-        """The process has exited: read what it left, then report, with its exit status if that arrives soon."""
+        """Handle the exit of the process: read what it left, then report, with its exit status if that arrives soon."""
         if self._ended:
             return
         self._ended = True
@@ -203,7 +203,7 @@ class Worker:
         while not self._broken:
             try:
                 data = os.read(self._outbox_fd, _READ_BYTES)
-            except OSError:  # nothing more, and the writer is dead; a child of its own may hold the pipe open
+            except OSError:  # nothing more to read; the worker is dead, though a child of it may hold the pipe open
                 return
             if not data:
                 return
@@ -235,7 +235,7 @@ class Worker:
 
     @property
     def end(self) -> str:
-        """How it ended: the signal, `exit 1`, `broken` (it was killed for what it wrote), or `unknown`."""
+        """How it ended: the signal, `exit 1`, `broken` (it was killed for an invalid message), or `unknown`."""
         if self._broken:
             return "broken"
         if self.status is None:

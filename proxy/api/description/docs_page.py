@@ -26,7 +26,7 @@ __all__ = ["DocsPage", "ProblemPage", "routes"]
 
 
 def routes(description: Description) -> list[Route]:
-    """Return the routes that describe an address's own routes, and what its problems refer to."""
+    """Return the routes that describe an address's routes and its problems."""
     return [
         Route("/problems/{code}", ProblemPage(), methods=["GET"]),
         Route("/openapi.json", description, methods=["GET"]),
@@ -126,7 +126,7 @@ def _operation(described: dict[str, Any], path: str, method: str) -> Iterator[st
 
 
 def _shown(example: Any) -> str:  # noqa: ANN401 - any JSON
-    """Return markup of a parameter's example, as it stands in an address."""
+    """Return markup of a parameter's example, as it is written in an address."""
     return code_span(urlencode(example) if isinstance(example, dict) else str(example))
 
 

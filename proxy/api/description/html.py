@@ -1,4 +1,4 @@
-"""HTML pages: small, without scripts, nothing from other hosts; light or dark by the reader's preference."""
+"""HTML pages: small, without scripts and content from other hosts; light or dark by the reader's preference."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The admin routes: what operators see; only on their own address, and only under its own names.
 
-A stranger's page can make its own domain point to this address while an operator's browser has it open (DNS rebinding).
-To the browser, everything it then reads here belongs to that page. The name in `Host` reveals it.
+A malicious page can make its own domain point to this address while an operator's browser has it open (DNS rebinding).
+The browser then lets that page read everything here. The name in `Host` gives it away.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ __all__ = ["MetricsPage", "OwnNames", "Workers"]
 
 
 class OwnNames:
-    """Accepts only requests for an IP address, or for a name that is known to be of this address.
+    """Accepts only requests for an IP address, or for one of the known names of this address.
 
-    A name without a dot is none: within a network, search lists and single names are anybody's to give.
+    Other names without a dot are refused, too: within a network, anybody may be able to claim one.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
-        """`app` has the routes; `names` are what it may be called besides `localhost`, in lower case."""
+        """`app` has the routes; `names` are the address's own names besides `localhost`, in lower case."""
         self._app = app
-        self._names = frozenset({"", "localhost", *names})  # without a Host it is no browser that asks
+        self._names = frozenset({"", "localhost", *names})  # no Host: the client is not a browser
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on. Raises RequestError if its `Host` is not one of ours."""
@@ -72,7 +72,7 @@ class MetricsPage:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer with the metrics as they are now."""
+        """Answer with the current metrics."""
         await send_response(scope, send, 200, self._metrics.text(), CONTENT_TYPE)
 
 

@@ -16,17 +16,17 @@ __all__ = ["AskJobServer"]
 
 
 class AskJobServer:
-    """`POST /jobs/<id>/ask`: ask the job server now about a job; a final state in its answer counts."""
+    """`POST /jobs/<id>/ask`: ask the job server now about a job; a final state in its answer ends the job."""
 
     def __init__(self, inquiry: Inquiry) -> None:
         self._inquiry = inquiry
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer with what the job server said.
+        """Answer with the job server's answer.
 
         Raises:
             RequestError: there is no such job.
-            StoreUnavailableError: it cannot be looked up now, or what was said cannot be recorded.
+            StoreUnavailableError: the job cannot be looked up now, or the answer cannot be recorded.
         """
         told = await self._inquiry.ask(scope["path_params"]["id"])
         if told is None:

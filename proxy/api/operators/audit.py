@@ -21,7 +21,7 @@ __all__ = ["Audit", "AuditList"]
 _LIMIT: Final = 100
 _MOST: Final = 500
 _LARGEST: Final = 2**63 - 1
-#: Of each text so much is kept.
+#: How much of each text is stored.
 _CHARACTERS: Final = 500
 
 
@@ -29,7 +29,7 @@ class Audit:
     """Notes what operators do."""
 
     def __init__(self, store: JobStore, instance: str = "") -> None:
-        """`instance`: what people call this one, where there may be others."""
+        """`instance`: this instance's name, if there may be others."""
         self._store = store
         self._instance = instance
 
@@ -44,7 +44,7 @@ class Audit:
         outcome: str = "done",
         detail: str = "",
     ) -> None:
-        """Note that `who` did `what` to the job `of`, if it is about one, and what came of it: `done`, or a code."""
+        """Note that `who` did `what`, perhaps to the job `of`, with this `outcome`: `done`, or a code."""
         log.event(
             "info",
             "done on the admin address",
@@ -72,7 +72,7 @@ class Audit:
 
 
 class AuditList:
-    """`GET /audit`: what operators did, newest first; `limit` entries, and with `before` only those that are older."""
+    """`GET /audit`: what operators did, newest first; `limit` entries, and with `before` only older ones."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store

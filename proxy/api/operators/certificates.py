@@ -1,4 +1,4 @@
-"""When certificates expire: read from the files as they are now. Blocks."""
+"""Reads from certificate files when the certificates expire. Blocks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["shown"]
 
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _SEQUENCE, _EXPLICIT_VERSION, _UTC_TIME = 0x30, 0xA0, 0x17
-#: 2.5.4.3, as DER has it.
+#: The object identifier 2.5.4.3 in DER.
 _COMMON_NAME: Final = b"\x06\x03\x55\x04\x03"
 _LONG: Final = 0x80
 
 
 def shown(setting: str, path: str, *, each_alone: bool = False) -> dict[str, Any]:
-    """Return what operators see of a file's certificates: of that which ends first.
+    """Return a description of a file's certificates for operators: of the one that expires first.
 
-    `each_alone`: they are authorities, and not a chain. Then one that is no longer valid is no trouble as long as
-    another one is; how many are not is said.
+    `each_alone`: they are authorities, not a chain. Then expired ones are no trouble as long as one is valid; their
+    number is returned.
     """
     found: dict[str, Any] = {
         "setting": setting, "file": path, "subject": None, "ends_at": None, "left_s": None, "trouble": "",
@@ -52,7 +52,7 @@ def _end_of(der: bytes) -> tuple[float, str]:
     """Return until when a certificate is valid, in Unix seconds, and its subject's common name (RFC 5280, 4.1).
 
     Raises:
-        ValueError, IndexError: it is none.
+        ValueError, IndexError: it is not a certificate.
     """
     (_, certificate), *_ = _items(der)
     (_, signed), *_ = _items(certificate)

@@ -38,7 +38,7 @@ __all__ = ["Events", "FindJob", "StopJob", "routes"]
 #: A page that reads nothing for this long is disconnected.
 _PATIENCE_S: Final = 10.0
 _STOP_WAIT_S: Final = 2.0
-#: nginx would gather events until a buffer is full.
+#: Without this, nginx would buffer events.
 _EVENTS_HEADERS: Final = (NO_STORE, (b"x-accel-buffering", b"no"))
 
 
@@ -54,7 +54,7 @@ def routes(snapshots: Snapshots, find: FindJob, stop: StopJob, ask: AskJobServer
 
 
 class Events:
-    """`GET /events`: a snapshot of jobs and workers each second, as server-sent events, until the reader leaves."""
+    """`GET /events`: a snapshot of jobs and workers each second, as server-sent events, until the client leaves."""
 
     def __init__(self, snapshots: Snapshots) -> None:
         self._snapshots = snapshots
@@ -103,7 +103,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class FindJob:
-    """`GET /jobs/<id>`: everything that is known of a job; what went in and came out if `RECORD_BODIES` says so."""
+    """`GET /jobs/<id>`: everything that is known about a job; its request and result, too, with `RECORD_BODIES`."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class FindJob:
         served: ServedJobServers,
         inquiry: Inquiry,
     ) -> None:
-        """`bodies`: how what went in and came out is shown, if it is."""
+        """`bodies`: how requests and results are shown, if at all."""
         self._served = served
         self._inquiry = inquiry
         self._authorization = authorization
@@ -130,10 +130,10 @@ class FindJob:
         await send_json(scope, send, found)
 
     async def find(self, job_id: str) -> dict[str, Any]:
-        """Return what is known of a job, by its id or its idempotency key.
+        """Return what is known about a job, by its id or its idempotency key.
 
-        It is found by the job server's id as well, by one of its labels, and by how its id begins; the newest of
-        several, but one in flight first, then one of the last.
+        It is also found by the job server's id, a label, or the beginning of its id. Of several, jobs in flight come
+        first, then recently finished ones; then the newest.
 
         Raises:
             RequestError: there is no such job.
@@ -141,7 +141,7 @@ class FindJob:
         job = self._in_flight.by_id(job_id) or self._in_flight.by_name(job_id)
         past = None if job else self._history.by_id(job_id)
         record = None if job or past else await self._recorded(job_id)
-        if record is not None:  # by its key, or by what only the store remembers
+        if record is not None:  # found by its key, or by something that only the store knows
             job = self._in_flight.by_id(record.id)
             past = None if job else self._history.by_id(record.id)
         if job is not None:
@@ -153,21 +153,21 @@ class FindJob:
         return on_record(record, self._bodies) | self._there(record)
 
     def _there(self, record: Record | None) -> dict[str, Any]:
-        """Return how people get at a job at the job server."""
+        """Return whether the job server can be asked about a job, and the link to the job there."""
         if record is None:
             return {"can_ask": False, "remote_link": None}
         page = self._served.of(record.profile).page_of(record)
         return {"can_ask": self._inquiry.can_ask(record), "remote_link": page or None}
 
     async def record(self, job_id: str) -> Record | None:
-        """Return what the store has of a job. Raises StoreUnavailableError."""
+        """Return the store's record of a job. Raises StoreUnavailableError."""
         return await self._store.by_id(job_id)
 
     async def _recorded(self, text: str) -> Record | None:
         return await self.record(text) or await self._of_key(text) or await self._store.by_name(text)
 
     async def _of_key(self, key: str) -> Record | None:
-        """Return the job of this idempotency key, whoever of those who may send jobs has sent it."""
+        """Return the job with this idempotency key, whichever API key it was sent with."""
         if not key.isascii():
             return None
         for holder in self._authorization.holders:
@@ -177,7 +177,7 @@ class FindJob:
         return None
 
     async def _past(self, past: PastJob) -> dict[str, Any]:
-        """Return one of the last jobs, with what its record says of it by now: its result may have come late."""
+        """Return a recently finished job, together with its current record: its result may have come late."""
         try:
             record = await self._store.by_id(past.id)
             return of_past(past, record, self._bodies) | self._there(record)

@@ -48,9 +48,9 @@ class House:
         keys: Callable[[], Mapping[str, int]],
         instance: str = "",
     ) -> None:
-        """`job_servers`: their addresses by profile, as they may be shown; `files`: those of certificates by setting.
+        """`job_servers`: their addresses by profile, without secrets; `files`: those of certificates by setting.
 
-        `keys` returns how many keys there are now, by setting. `instance`: what people call this one among others.
+        `keys` returns the current number of keys, by setting. `instance`: this instance's name, if there may be others.
         """
         self._store = store
         self._job_servers = job_servers
@@ -61,11 +61,11 @@ class House:
         self._keys = keys
         self._instance = instance
         self._started_at = round(time.time(), 3)
-        #: The settings as they were given at the start; to be set by who has read them.
+        #: The settings as given at the start; set by the front end.
         self.given: Sequence[Given] = ()
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer with it."""
+        """Answer with the description."""
         await send_json(scope, send, await self._shown())
 
     async def _shown(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The other instances for operators: how many are alive, and what they and this one did for each other's jobs."""
+"""The instances, for operators: how many are alive, and what they and this one did for each other's jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class InstancesView:
         self._elsewhere = elsewhere
 
     def shown(self) -> dict[str, object]:
-        """Return the figures of one snapshot: of the leases from the store, the counts since this instance started."""
+        """Return the figures of one snapshot: the store's view of the leases, and counts since the start."""
         of_store = {reading.name: reading.value for reading in self._store.readings()}
         return {
             "live": int(of_store.get("cluster_instances", 0)),

@@ -37,7 +37,7 @@ def routes(dispatcher: Dispatcher, drain: Drain) -> list[Route]:
 
 
 class IntakeView:
-    """What operators see of whether jobs are taken."""
+    """Whether jobs are accepted, for operators."""
 
     def __init__(self, dispatcher: Dispatcher, in_flight: InFlight, ready: Ready) -> None:
         self._dispatcher = dispatcher
@@ -45,7 +45,7 @@ class IntakeView:
         self._ready = ready
 
     def shown(self) -> dict[str, Any]:
-        """Return it."""
+        """Return the state of the intake."""
         return {
             **self._dispatcher.pause.shown(),
             "draining": self._dispatcher.draining or self._ready.leaving,
@@ -53,12 +53,12 @@ class IntakeView:
         }
 
     async def send(self, scope: Scope, send: Send, status: int = 200) -> None:
-        """Answer with it."""
+        """Answer with the state of the intake."""
         await send_json(scope, send, self.shown(), status=status)
 
 
 class PauseIntake:
-    """`POST /intake/pause`: take no new jobs until the intake is resumed, or the proxy is restarted."""
+    """`POST /intake/pause`: accept no new jobs until the intake is resumed or the proxy restarted."""
 
     def __init__(self, view: IntakeView, dispatcher: Dispatcher) -> None:
         self._view = view
@@ -74,23 +74,23 @@ class PauseIntake:
 
 
 class ResumeIntake:
-    """`POST /intake/resume`: take new jobs again."""
+    """`POST /intake/resume`: accept new jobs again."""
 
     def __init__(self, view: IntakeView, dispatcher: Dispatcher) -> None:
         self._view = view
         self._dispatcher = dispatcher
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Go on, and answer with the state of the intake."""
+        """Resume, and answer with the state of the intake."""
         self._dispatcher.pause.end(operator_of(scope).name)
         await self._view.send(scope, send)
 
 
 class Drain:
-    """`POST /drain`: do as on SIGTERM: take no new jobs, finish those in flight, end the process. Cannot be undone."""
+    """`POST /drain`: the same as SIGTERM: accept no new jobs, finish those in flight, exit. Cannot be undone."""
 
     def __init__(self, view: IntakeView) -> None:
-        #: What there is to see of the intake.
+        #: The state of the intake.
         self.view = view
         #: Starts the drain; set by the code that can stop the process.
         self.begin: Callable[[], None] = lambda: None

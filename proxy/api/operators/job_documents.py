@@ -1,4 +1,4 @@
-"""How jobs look to operators. Instants are Unix times in seconds; durations end in `_ms`."""
+"""Jobs as JSON for operators. Times are Unix times in seconds; names of durations end in `_ms`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["counts_document", "line"]
 
 
 def line(record: Record, now: float, job: Job | None = None) -> dict[str, Any]:
-    """Return a job as a list has it; `job`: the same in flight here, which may be ahead of its record."""
+    """Return a job for a list; `job`: the same job in flight here, which may be ahead of its record."""
     state = record.state if job is None else job.state
     code = code_of(record)
     told = record.failure or record.outcome

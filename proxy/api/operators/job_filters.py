@@ -20,14 +20,14 @@ from shared.lifecycle import State, Submitted
 
 __all__ = ["FILTERS", "LABEL", "Asked", "age_of", "cursor_of", "filters_of", "read", "single_values"]
 
-#: Before the name of a label.
+#: The prefix of a label's name.
 LABEL: Final = "label."
 _LIMIT: Final = 50
 _MOST: Final = 500
 _MAX_CHARACTERS: Final = 300
 _AGE: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-#: Unix times before this are none: somebody has left something out.
+#: An earlier Unix time is a mistake: digits are missing.
 _FIRST: Final = 1_000_000_000.0
 _OPEN: Final = "open"
 _STATES: Final = {
@@ -58,7 +58,7 @@ class Asked:
 
     query: JobQuery
     sort: Sort
-    #: None: not said.
+    #: None: not given.
     limit: int | None
     after: Position | None
     #: Whether to count as well.
@@ -71,10 +71,10 @@ class Asked:
 
 
 def read(pairs: Iterable[tuple[str, str]], holders: Sequence[bytes], now: float | None = None) -> Asked:
-    """Return what is asked for; `holders`: of the API keys, for each of whom an idempotency key is another one.
+    """Return the parsed request; `holders`: those of the API keys, each of whom has idempotency keys of their own.
 
     Raises:
-        ParameterError: a parameter is unknown, or is not what it takes.
+        ParameterError: a parameter is unknown, or its value is invalid.
     """
     given = single_values(pairs, (*FILTERS, "sort", "limit", "after", "counts"))
     sort = Sort(_one_of(given, "sort", [str(sort) for sort in Sort]) or Sort.NEWEST)
@@ -90,7 +90,7 @@ def read(pairs: Iterable[tuple[str, str]], holders: Sequence[bytes], now: float 
 
 
 def single_values(pairs: Iterable[tuple[str, str]], known: Sequence[str]) -> dict[str, str]:
-    """Return the parameters by name; each may be given once. Raises ParameterError."""
+    """Return the parameters by name; each may be given only once. Raises ParameterError."""
     given: dict[str, str] = {}
     for name, value in pairs:
         if name not in known and not (name.startswith(LABEL) and name != LABEL):
@@ -105,7 +105,7 @@ def single_values(pairs: Iterable[tuple[str, str]], known: Sequence[str]) -> dic
 
 
 def filters_of(given: dict[str, str], holders: Sequence[bytes], now: float) -> JobQuery:
-    """Return which jobs are meant. Raises ParameterError."""
+    """Return the query that selects the jobs. Raises ParameterError."""
     outcome = _one_of(given, "outcome", ["succeeded", "failed"])
     query = JobQuery(
         since=_time(given, "since", now),
@@ -186,13 +186,13 @@ def _time(given: dict[str, str], name: str, now: float) -> float | None:
 
 
 def age_of(text: str) -> float | None:
-    """Return the seconds that an age such as `15m` has, or a whole number; None: it is none."""
+    """Return the seconds of an age such as `15m`, or of a whole number; None: it is neither."""
     age = _AGE.fullmatch(text)
     return float(int(age[1]) * _UNIT_S[age[2] or "s"]) if age is not None else None
 
 
 def cursor_of(position: Position, sort: Sort) -> str:
-    """Return a position as it is written in `after`."""
+    """Return a position as a value of `after`."""
     written = json.dumps([sort, *dataclasses.astuple(position)], separators=(",", ":"))
     return base64.urlsafe_b64encode(written.encode()).decode().rstrip("=")
 

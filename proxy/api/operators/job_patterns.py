@@ -36,18 +36,18 @@ _BUCKETS: Final = 48
 _MOST_BUCKETS: Final = 200
 _SLOWEST: Final = 10
 _FAILURES: Final = 100
-#: So many jobs, the newest, are looked at for their phases.
+#: How many of the newest jobs are looked at for their phases.
 _SAMPLE: Final = 1_000
-#: And so many in one turn of the event loop.
+#: How many of them in one turn of the event loop.
 _AT_ONCE: Final = 100
 _QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 class JobPatterns:
-    """`GET /jobs/patterns`: failures that are alike, the slowest jobs, and where the time went."""
+    """`GET /jobs/patterns`: groups of similar failures, the slowest jobs, and where the time went."""
 
     def __init__(self, store: JobStore, authorization: Authorization, labels: Sequence[str]) -> None:
-        """`labels`: by which people recognise jobs; by the first of them failures are told apart."""
+        """`labels`: the names of labels; failures are grouped by the first one unless the request names another."""
         self._store = store
         self._authorization = authorization
         self._label = labels[0] if labels else ""
@@ -122,7 +122,7 @@ def _group(alike: tuple[str, str, str], group: FailureGroup, buckets: int) -> di
 
 
 async def _phases(sample: JobPage) -> dict[str, Any]:
-    """Return how long the phases of some jobs took. What an earlier version recorded has none."""
+    """Return how long the phases of some jobs took. Records of earlier versions have no phases."""
     took: dict[str, list[float]] = {name: [] for name in (*PHASES, "total")}
     for number, record in enumerate(sample.records, start=1):
         total_ms = ((record.finished_at or 0.0) - record.accepted_at) * 1000

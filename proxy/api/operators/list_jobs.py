@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["ListJobs", "parameters"]
 
 _LINES: Final = "application/x-ndjson"
-#: Lines are read and sent so many at a time.
+#: How many lines are read and sent at a time.
 _AT_ONCE: Final = 200
 
 
 class ListJobs:
-    """`GET /jobs`: the jobs that the parameters mean, page by page, with counts; or all of them, one a line."""
+    """`GET /jobs`: the matching jobs, page by page, with counts; or all of them, one per line."""
 
     def __init__(self, in_flight: InFlight, store: JobStore, authorization: Authorization) -> None:
         self._in_flight = in_flight
@@ -76,7 +76,7 @@ class ListJobs:
         await send({"type": "http.response.body", "body": b""})
 
     async def _lines(self, asked: Asked) -> AsyncIterator[bytes]:
-        """Yield the lines of one page after the other; a last one that says where to go on, if that was not all."""
+        """Yield the lines page by page; if there are more, a last line says where to continue."""
         left, after, begun = asked.limit, asked.after, False
         while True:
             size = _AT_ONCE if left is None else min(left, _AT_ONCE)

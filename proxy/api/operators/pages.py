@@ -1,7 +1,7 @@
 """The operators' pages: HTML, one stylesheet and small scripts, served from static/.
 
-There is no build step. Each page is a file; `static/layout.js` gives it what all have in common. All addresses in them
-are relative, so that they work below a gateway's prefix too.
+There is no build step. Each page is a file; `static/layout.js` adds what all pages have in common. All addresses in
+them are relative, so that they also work below a gateway's prefix.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class StaticFile:
         self._body = path.read_bytes()
         self._type = _TYPES[path.suffix]
         self._etag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
-        # A browser asks each time whether it has the newest, and after an upgrade never mixes old files with new ones.
+        # A browser revalidates each time, so that it never mixes old and new files after an upgrade.
         self._headers = ((b"cache-control", b"no-cache"), (b"etag", self._etag.encode()))
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer with the file, or that the browser has it already."""
+        """Answer with the file, or 304 if the browser has it already."""
         if header(scope, b"if-none-match").removeprefix("W/") != self._etag:
             await send_response(scope, send, 200, self._body, self._type, self._headers)
             return
-        fields = [(b"content-length", b"%d" % len(self._body)), *self._headers]  # of what the browser has
+        fields = [(b"content-length", b"%d" % len(self._body)), *self._headers]  # of the file that the browser has
         await send({"type": "http.response.start", "status": 304, "headers": fields})
         await send({"type": "http.response.body", "body": b""})
 

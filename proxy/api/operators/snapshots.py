@@ -1,6 +1,6 @@
-"""What the dashboard shows, once per second while a page is open; nothing is computed otherwise.
+"""The dashboard's data, once per second while a page is open; nothing is computed otherwise.
 
-One snapshot, a JSON object, serves all open pages. The first one that a page gets also has the past of the charts.
+One snapshot, a JSON object, serves all open pages. A page's first one also has the past seconds for the charts.
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ class Snapshots:
         queue: Callable[[], dict[str, object]] | None = None,
         instances: Callable[[], dict[str, object]] | None = None,
     ) -> None:
-        """`status` returns how the proxy is, in a few words.
+        """`status` returns the proxy's short status.
 
-        `queue` returns the figures of the queue entrance, `instances` those of the other instances; None: there are
-        none.
+        `queue` returns the figures of the queue entrance, `instances` those of the instances; None: there are none.
         """
         self._instances = instances
         self._queue = queue
@@ -63,11 +62,11 @@ class Snapshots:
         self._task: asyncio.Task[None] | None = None
         #: How many pages are open.
         self.watchers = 0
-        #: Set at the end: all pages are disconnected.
+        #: Set at shutdown: all pages are disconnected.
         self.closed = asyncio.Event()
 
     def first(self) -> bytes:
-        """Return a snapshot with the past of the charts and the last failures."""
+        """Return a snapshot with the past seconds for the charts and the last failures."""
         history = self._observers.history
         return _encoded(self._snapshot() | {"past": history.seconds(), "failures": history.failures()})
 

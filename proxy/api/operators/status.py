@@ -19,10 +19,10 @@ __all__ = ["Status"]
 
 
 class Status:
-    """`GET /status`: whether it takes jobs, and since when it runs; cheap, for pages that ask every few seconds."""
+    """`GET /status`: whether the proxy accepts jobs, and since when it runs; cheap, as pages ask every few seconds."""
 
     def __init__(self, dispatcher: Dispatcher, ready: Ready, on_hold: Callable[[], str], instance: str = "") -> None:
-        """`on_hold` says why there are no workers, if so; `instance`: what people call this one among others."""
+        """`on_hold` returns why no workers can be started, or ""; `instance`: its name, if there may be others."""
         self._dispatcher = dispatcher
         self._ready = ready
         self._on_hold = on_hold
@@ -30,11 +30,11 @@ class Status:
         self._started_at = round(time.time(), 3)
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer with it."""
+        """Answer with the status."""
         await send_json(scope, send, self.shown())
 
     def shown(self) -> dict[str, Any]:
-        """Return it for a page; `started_at` in Unix seconds: another one means another process."""
+        """Return the status for a page; `started_at`, in Unix seconds, changes if the process was restarted."""
         return {
             "instance": self._instance,
             "started_at": self._started_at,

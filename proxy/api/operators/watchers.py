@@ -1,8 +1,8 @@
 """Open dashboard pages: a limited number, and no client can lock others out.
 
-The admin address may ask for no key. If the first so many were served and all others refused, whoever opens enough
-connections would keep everybody else out. So it is the other way round: a newcomer is always served, and of the address
-that has the most, the one that has been there the longest makes room. A browser comes back by itself.
+The admin address may need no key. If only the first pages up to the limit were served, anybody who opens enough
+connections would lock out all others. So a new page is always served; if there are too many, the oldest page of the
+address with the most pages is disconnected. A browser reconnects by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LIMIT: Final = 16
 
 
 class Watchers:
-    """Who looks, and from where."""
+    """The open pages, by the address of their client."""
 
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit

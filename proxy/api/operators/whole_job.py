@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["in_flight", "of_past", "on_record"]
 
-#: What only a record says, where there is none.
+#: The members that only a record has, for a job without one.
 _NOT_RECORDED: dict[str, Any] = {
     "late": False,
     "error": None,
@@ -53,7 +53,7 @@ def in_flight(job: Job, bodies: ShownBodies) -> dict[str, Any]:
 
 
 def on_record(record: Record, bodies: ShownBodies) -> dict[str, Any]:
-    """Return a job as the store has it, whichever process ran it."""
+    """Return a job from the store, whichever process ran it."""
     shown, trail = line(record, time.time()), written(record.trail)
     times = [[name, took_ms] for name, took_ms in phases_in(trail, shown["total_ms"]).items()]
     return {
@@ -66,7 +66,7 @@ def on_record(record: Record, bodies: ShownBodies) -> dict[str, Any]:
 
 
 def of_past(past: PastJob, record: Record | None, bodies: ShownBodies) -> dict[str, Any]:
-    """Return one of the last jobs, of which this process knows what came after its last write; `record`: if found."""
+    """Return a recently finished job, of which this process may know more than its `record`, if that was found."""
     described = past.describe()
     if record is None:
         nothing = _course(Trail(), [])
@@ -78,7 +78,7 @@ def of_past(past: PastJob, record: Record | None, bodies: ShownBodies) -> dict[s
 
 
 def _course(trail: Trail, times: list[list[Any]]) -> dict[str, Any]:
-    """Return how a job went: its worker, its phases and events, the attempts and the calls about it."""
+    """Return the course of a job: its worker, phases, events, attempts, and the calls about it."""
     names = [what for _, what in trail.events]
     calls = [(*call.split(" ", 1), count) for call, count in trail.calls.items()]
     return {

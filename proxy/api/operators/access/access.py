@@ -3,9 +3,9 @@
 The role follows from the method: `GET` needs `look`, everything else `act`. Pages and files that are needed to log in
 are open.
 
-A browser sends a session's cookie with every request, also with one that another site's page triggered, and so does a
-gateway with the header that names its user. So a request that acts has to come from a page of this address, unless it
-brings a key. OwnNames makes sure that this address is not a stranger's domain (DNS rebinding).
+A browser sends a session's cookie with every request, even one that another site's page triggered; likewise, a gateway
+adds the header that names its user. So a request that acts must come from a page of this address, unless it has a key.
+OwnNames makes sure that this address is not another site's domain (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Access", "check_origin", "is_open", "needed_role", "say_of_deed"]
 
-#: What needs nobody to be known: logging in and out, and the files of the project that a page is made of.
+#: What needs no authentication: logging in and out, and the static files of the pages.
 _OPEN: Final = frozenset({"/login", "/logout"})
 _OPEN_BELOW: Final = "/static/"
 #: RFC 9110, 9.2.1.
@@ -42,12 +42,12 @@ _BAD: Final = 400
 
 
 def is_open(path: str) -> bool:
-    """Return whether a route's path, without a gateway's prefix, is for everybody."""
+    """Return whether a route's path, without a gateway's prefix, is open to everybody."""
     return path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
 def needed_role(method: str) -> Role:
-    """Return what somebody has to be who sends such a request to a route that is not open."""
+    """Return the role that a request with this method needs on a route that is not open."""
     return Role.LOOK if method in _LOOKS else Role.ACT
 
 
@@ -63,8 +63,8 @@ class Access:
         """Pass a request on.
 
         Raises:
-            RequestError: nobody knows who sends it, they may not, or another site's page may have sent it.
-            AdmissionError: too many wrong keys came from where it comes from.
+            RequestError: the operator is unknown or not allowed to do this, or another site's page may have sent it.
+            AdmissionError: too many wrong keys came from its address.
         """
         path = scope["path"].removeprefix(scope["root_path"])
         if is_open(path):
@@ -86,7 +86,7 @@ class Access:
             await self._router(scope, receive, send)
 
     def _while_known(self, operator: Operator, send: Send) -> Send:
-        """Return a `send` that ends an answer in parts when `operator` is let in no more."""
+        """Return a `send` that aborts a streamed answer once `operator` is no longer admitted."""
 
         async def send_while_known(message: Message) -> None:
             if message.get("more_body") and not self._gate.still_knows(operator):
@@ -97,7 +97,7 @@ class Access:
 
     async def _act(self, operator: Operator, scope: Scope, receive: Receive, send: Send) -> None:
         deed = self._deed(scope)
-        if deed is None:  # no route does anything with it
+        if deed is None:  # there is no such route
             await self._router(scope, receive, send)
             return
         what, of = deed
@@ -131,7 +131,7 @@ class Access:
             )
 
     def _deed(self, scope: Scope) -> tuple[str, str] | None:
-        """Return what a request does, and to which job if to one; None: there is no such route."""
+        """Return the name of a request's action, and the job's id or ""; None: there is no such route."""
         for route in self._router.routes:
             match, found = route.matches(scope)
             if match is Match.FULL:
@@ -153,7 +153,7 @@ def check_origin(scope: Scope) -> None:
 
 
 def say_of_deed(scope: Scope, detail: str) -> None:
-    """Have the audit say this of what a request does."""
+    """Set the detail of the request's audit entry."""
     scope.get("deed", {})["detail"] = detail
 
 
@@ -175,7 +175,7 @@ def _log_in(scope: Scope, path: str) -> bytes:
 
 
 def _until_the_end(session: Session, receive: Receive) -> Receive:
-    """Return a `receive` that says that the client has left when its session is over."""
+    """Return a `receive` that reports a disconnect when the session ends."""
 
     async def receive_until() -> Message:
         coming: asyncio.Future[Message] = asyncio.ensure_future(receive())

@@ -1,7 +1,7 @@
 """Wrong keys: after too many from one address, no key from there is checked for a while.
 
-Who has logged in is not concerned. But those who share an address with somebody who guesses are: behind a gateway,
-TRUSTED_PROXIES has addresses told apart.
+Operators who have logged in are not affected, but others who share the address are. Behind a gateway, TRUSTED_PROXIES
+makes the proxy see the clients' own addresses.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from shared.errors import AdmissionError, Code
 
 __all__ = ["Attempts"]
 
-#: So many wrong keys at once, and then one each so many seconds.
+#: How many wrong keys are allowed at once, and the seconds until another one is.
 _AT_ONCE: Final = 10
 _EVERY_S: Final = 6.0
 #: How many addresses are remembered; the least recently seen one is forgotten first.
 _ADDRESSES: Final = 4_096
-#: Of an IPv6 address: everybody has a network of this size.
+#: For IPv6, networks of this size are counted instead of addresses, because a single client usually has one.
 _IPV6_PREFIX: Final = 64
 
 
@@ -35,7 +35,7 @@ class Attempts:
         self._settled_at: OrderedDict[str, float] = OrderedDict()
 
     def check(self, peer: str) -> None:
-        """Raise AdmissionError if no further key from the address `peer` is to be looked at now."""
+        """Raise AdmissionError if no further key from the address `peer` may be checked now."""
         wait_s = self._settled_at.get(_network(peer), 0.0) - self._clock() - (_AT_ONCE - 1) * _EVERY_S
         if wait_s > 0:
             raise AdmissionError(
@@ -45,7 +45,7 @@ class Attempts:
             )
 
     def failed(self, peer: str) -> None:
-        """Note that a key from there was wrong."""
+        """Note that a key from the address `peer` was wrong."""
         network = _network(peer)
         self._settled_at[network] = max(self._settled_at.pop(network, 0.0), self._clock()) + _EVERY_S
         if len(self._settled_at) > _ADDRESSES:

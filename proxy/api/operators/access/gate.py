@@ -35,9 +35,9 @@ class GatewayUsers:
 
     #: In lower case.
     header: str
-    #: Who alone is believed.
+    #: The networks of trusted gateways.
     peers: Collection[IPv4Network | IPv6Network]
-    #: Who of them may act; `*`: all.
+    #: The users who may act; `*`: all.
     acting: Collection[str] = field(default=())
 
     def find(self, scope: Scope) -> Operator | None:
@@ -53,7 +53,7 @@ class GatewayUsers:
 
 
 class Gate:
-    """Lets operators in; everybody who reaches the address, if neither keys nor a gateway's users are set."""
+    """Admits operators; if neither keys nor a gateway's users are set, everybody who reaches the address."""
 
     def __init__(self, keys: Sequence[AdminKey], users: GatewayUsers | None, audit: Audit) -> None:
         self._users = users
@@ -65,7 +65,7 @@ class Gate:
         self.replace(keys)
 
     def replace(self, keys: Sequence[AdminKey]) -> None:
-        """Let in who has one of these keys, from the next request on; sessions of others end."""
+        """Admit only these keys, from the next request on; sessions of other keys end."""
         self._known = [bearer.hash_of(one.key) for one in keys]
         self._holders = {
             hashed: Operator(name=one.name, role=one.role, via=Via.KEY, key=hashed)
@@ -80,15 +80,15 @@ class Gate:
 
     @property
     def is_guarded(self) -> bool:
-        """Whether anybody is asked who they are."""
+        """Whether operators have to authenticate."""
         return bool(self._known) or self._users is not None
 
     def who(self, scope: Scope) -> Operator | None:
-        """Return who sends a request; None: it does not say.
+        """Return the operator who sends a request; None: it does not authenticate.
 
         Raises:
-            RequestError: it brings a key that is unknown, or a user name that is none.
-            AdmissionError: too many wrong keys came from where it comes from.
+            RequestError: its key is unknown, or its user name is invalid.
+            AdmissionError: too many wrong keys came from its address.
         """
         if not self.is_guarded:
             return NOBODY_IN_PARTICULAR
@@ -99,7 +99,7 @@ class Gate:
         return user or self._of_session(scope)
 
     def still_knows(self, operator: Operator) -> bool:
-        """Return whether somebody who was let in has not logged out, and their key is not withdrawn."""
+        """Return whether an operator's session has not ended, and their key has not been withdrawn."""
         if operator.session is not None:
             return not operator.session.ended.done()
         return not operator.key or operator in self._holders.values()
@@ -112,7 +112,7 @@ class Gate:
             AdmissionError: as for `who`.
         """
         hashed = self._known_key(scope, bearer.hash_of(key))
-        self.log_out(scope)  # one that the browser had before
+        self.log_out(scope)  # end the browser's previous session
         return self._holders[hashed], self._sessions.begin(hashed)
 
     def log_out(self, scope: Scope) -> Operator | None:
@@ -141,13 +141,13 @@ class Gate:
 
 
 def cookie_name(scope: Scope) -> str:
-    """Return the name of the cookie with the session's token; browsers do not tell the ports of a host apart."""
+    """Return the name of the session's cookie. It has the port, because browsers share cookies between ports."""
     server = scope.get("server") or ("", 0)
     return f"async_job_proxy_{server[1]}"
 
 
 def peer_of(scope: Scope) -> str:
-    """Return the address of who asks."""
+    """Return the client's address."""
     return str((scope.get("client") or ("",))[0])
 
 
@@ -156,7 +156,7 @@ def _token(scope: Scope) -> str:
 
 
 def _name_in(values: Sequence[str]) -> str:
-    """Return the name in a header that was sent once. Raises RequestError."""
+    """Return the name in the header. Raises RequestError unless it was sent once and is valid."""
     try:
         name = values[0].strip().encode("latin-1").decode()
     except UnicodeDecodeError:

@@ -17,7 +17,7 @@ _POLICY: Final = (
 _HEADERS: Final = (
     (b"content-security-policy", _POLICY),
     (b"x-content-type-options", b"nosniff"),
-    # Not no-referrer: with that, the Origin of a form is null, and nobody could log in.
+    # Not no-referrer: it would make the Origin of a form null, and nobody could log in.
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -26,7 +26,7 @@ _HEADERS: Final = (
 
 
 class SafeHeaders:
-    """Adds these headers to each answer, refusals included; one that the answer has already stays."""
+    """Adds these headers to each answer, including refusals; headers that the answer has already stay."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

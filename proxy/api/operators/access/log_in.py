@@ -1,4 +1,4 @@
-"""Logging in by a form, for browsers: a key becomes a session, whose token only this address ever gets again."""
+"""Logging in by a form, for browsers: a key starts a session, whose token the browser sends only to this address."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MESSAGE: Final = "<!--message-->"
 _HTML: Final = b"text/html; charset=utf-8"
 _MAX_BODY_BYTES: Final = 4_096
 _FORM: Final = "application/x-www-form-urlencoded"
-#: Where somebody wanted to go: below this address, and nowhere else, however a browser reads it.
+#: A valid page to return to: below this address and nowhere else, however a browser interprets it.
 _NEXT: Final = re.compile(r"(?![^?]*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,200}(?:\?[A-Za-z0-9._~=&%+:,-]{0,1000})?")
 
 
@@ -54,7 +54,7 @@ class LogIn:
         self._bodies = Bodies(_MAX_BODY_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Begin a session and send the browser to where it wanted to go; or show the form again."""
+        """Start a session and redirect the browser to the page that it asked for; or show the form again."""
         check_origin(scope)
         if header(scope, b"content-type").partition(";")[0].strip().lower() != _FORM:
             raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, f"the form is sent as {_FORM}")
@@ -79,7 +79,7 @@ class Form:
         self._gate = gate
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer with the form; whoever is let in without it is sent on."""
+        """Answer with the form; redirect operators who are admitted without it."""
         if self._gate.who(scope) is not None:
             await _send_on(scope, send, _next(scope))
             return
@@ -94,7 +94,7 @@ class LogOut:
         self._audit = audit
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """End the session, if there is one, and send the browser to the form."""
+        """End the session, if there is one, and redirect the browser to the form."""
         check_origin(scope)
         operator = self._gate.log_out(scope)
         if operator is not None:
@@ -103,7 +103,7 @@ class LogOut:
 
 
 class SessionOf:
-    """`GET /session`: who asks, what they may do, and until when their session lasts."""
+    """`GET /session`: the operator, what they may do, and until when their session lasts."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -127,7 +127,7 @@ class SessionOf:
 def _member(body: bytes, name: str) -> str:
     try:
         members = dict(parse_qsl(body.decode("ascii"), max_num_fields=8))
-    except ValueError:  # not ASCII, or more than that
+    except ValueError:  # not ASCII, or too many members
         raise RequestError(Code.INVALID_REQUEST, "the form has one member, `key`") from None
     return members.get(name, "")
 

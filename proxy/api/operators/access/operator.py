@@ -17,12 +17,12 @@ __all__ = ["NOBODY_IN_PARTICULAR", "Operator", "Via", "operator_of"]
 
 
 class Via(StrEnum):
-    """How somebody is known."""
+    """How an operator was authenticated."""
 
     KEY = "key"
     SESSION = "session"
     HEADER = "header"
-    #: Not at all: they reach the address, and no keys are set.
+    #: Not at all: no keys are set, so everybody who reaches the address is admitted.
     ADDRESS = "address"
 
 
@@ -30,17 +30,17 @@ class Via(StrEnum):
 class Operator:
     """Somebody who may use the admin address."""
 
-    #: The name of their key, or their user name; empty: nobody asks who they are.
+    #: The name of their key, or their user name; empty: no authentication is required.
     name: str
     role: Role
     via: Via
     session: Session | None = None
-    #: The hash of the key that they sent; empty: they are known otherwise.
+    #: The hash of the key that they sent; empty: they did not authenticate by a key.
     key: bytes = field(default=b"", repr=False)
 
     @property
     def words(self) -> str:
-        """How sentences call them."""
+        """What sentences call them."""
         return f"the operator {self.name}" if self.name else "an operator"
 
 
@@ -48,6 +48,6 @@ NOBODY_IN_PARTICULAR: Final = Operator(name="", role=Role.ACT, via=Via.ADDRESS)
 
 
 def operator_of(scope: Scope) -> Operator:
-    """Return who sends a request that was let in."""
+    """Return the operator who sent an admitted request."""
     operator: Operator = scope["operator"]
     return operator

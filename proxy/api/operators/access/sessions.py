@@ -1,6 +1,6 @@
 """Sessions of logged-in browsers: kept on the server, so that a copied cookie is useless once its session has ended.
 
-They are this process's own: after a restart, and at another instance, one logs in anew.
+They belong to this process: after a restart, and at another instance, operators have to log in again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["LASTS_S", "Session", "Sessions"]
 
 #: A working day, so that nobody is logged out in the middle of one.
 LASTS_S: Final = 12 * 3600.0
-#: Sessions of one key; with the next one, the oldest ends. So the holder of one key cannot end the sessions of others.
+#: The limit of sessions per key; one more ends the oldest. Per key, so that no operator can end the sessions of others.
 _OF_A_KEY: Final = 32
 
 
@@ -30,7 +30,7 @@ class Session:
     key: bytes
     #: Unix seconds.
     expires_at: float
-    #: Done when it is over, so that what is still being sent to it ends.
+    #: Done when the session ends, so that its streams end, too.
     ended: asyncio.Future[None]
 
 
@@ -62,7 +62,7 @@ class Sessions:
 
     def find(self, token: str) -> Session | None:
         """Return the session with this token, unless it is over."""
-        # By its hash: the timing of the comparison reveals nothing about a token.
+        # By its hash, so that the timing of the comparison reveals nothing about a token.
         session = self._by_hash.get(bearer.hash_of(token))
         return session if session is not None and session.expires_at > self._clock() else None
 
