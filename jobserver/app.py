@@ -1,8 +1,8 @@
 """The HTTP side of the job server.
 
-An asynchronous job starts when its reply has been written, so that a job of no duration does not
-overtake its reply. Started before are those that asked for it (`early`, or `run` with a fault) and
-those whose reply will not be a proper one.
+An asynchronous job starts after its reply has been written, so that the callback of a job without
+duration does not overtake the reply. Jobs that ask for it (`early`, or `run` with a fault), and those
+whose reply is faulty, start before.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ _BODY_LIMIT_BYTES: Final = 16 * 1024 * 1024
 def create_app(options: Options | None = None) -> web.Application:
     """Return the job server as an application, with its ledger under `LEDGER`.
 
-    Serve it with `handler_cancellation=True` (aiohttp's TestServer does): a client that leaves the
-    queue of its account, or a connection that hangs on purpose, is noticed that way.
+    Serve it with `handler_cancellation=True` (aiohttp's TestServer does): it notices clients that leave
+    the queue of their account, or a connection that hangs on purpose.
     """
     options = options or Options()
     app = web.Application(client_max_size=_BODY_LIMIT_BYTES)
@@ -69,7 +69,7 @@ class JobServer:
         await self._jobs.close()
 
     async def drop_connections(self, app: web.Application) -> None:
-        """Cut what is being served: the end need not wait for a fault that was asked for."""
+        """Abort running requests, so that the shutdown need not wait for a requested fault."""
         del app
         self._closing = True
         for handler in self._handlers:
@@ -91,7 +91,7 @@ class JobServer:
         try:
             return await self._receive(request)
         except ConnectionError:
-            # The client left; nobody is there to be told.
+            # The client has disconnected.
             return no_reply()
         finally:
             self._handlers.discard(handler)
@@ -144,28 +144,28 @@ class JobServer:
         return await self._accept(request, submission, entry)
 
     async def _accept(self, request: web.Request, submission: Submission, entry: SubmissionEntry) -> web.StreamResponse:
-        """Answer as the protocol says; what goes wrong comes later, by the callback."""
+        """Answer as the protocol says; faults come later, in the callback."""
         response = document(self._documents.running(entry.id or ""))
         if not submission.runs:
             return response
         if submission.fault.calls is Calls.BEFORE_REPLY:
             job = self._jobs.start(submission, entry)
             if job is not None:
-                # A client that leaves does not take its job with it.
+                # A job does not end when its client disconnects.
                 await asyncio.shield(job)
             return response
         try:
             await response.prepare(request)
             await response.write_eof()
         finally:
-            # Accepted is accepted, whether or not the client is still there to hear it.
+            # The job is accepted, even if the client has disconnected.
             self._jobs.start(submission, entry)
         return response
 
     async def _serve_badly(
         self, request: web.Request, submission: Submission, entry: SubmissionEntry
     ) -> web.StreamResponse:
-        """Answer as the fault asks. A job that runs all the same starts before; there may be no after."""
+        """Answer as the fault asks. A job that runs nevertheless starts before the reply, which may never end."""
         if submission.fault.rejects and not submission.runs:
             self._ledger.refused(entry)
         if submission.wait:

@@ -19,8 +19,8 @@ from jobserver.protocol import Submission
 _TIMEOUT_S: Final = 30.0
 #: Callbacks in progress at the same time.
 _CONNECTIONS: Final = 1000
-#: Shorter than a receiver's usual 5 s, so that an idle connection is never used as it is closed: a
-#: callback lost that way would look like a fault of the receiver.
+#: Shorter than a receiver's usual 5 s, so that an idle connection is not used while the receiver closes it:
+#: a callback lost that way would look like the receiver's fault.
 _KEEPALIVE_S: Final = 2.0
 _LARGE_BYTES: Final = 64 * 1024
 _JSON: Final = {"Content-Type": "application/json"}
@@ -114,7 +114,7 @@ class CallbackSender:
         try:
             async with self._session.post(
                 URL(url, encoded=True),
-                # aiohttp sends a file in pieces, but bytes in one go, and many of them hold up the loop.
+                # aiohttp sends a file in pieces, but bytes in one go, which would block the loop.
                 data=BytesIO(body) if isinstance(body, bytes) and len(body) > _LARGE_BYTES else body,
                 headers=headers,
                 allow_redirects=False,

@@ -49,7 +49,7 @@ _DEFAULTS = Options()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """What the command line says."""
+    """The parsed command line."""
 
     host: str
     #: 0: any free port.
@@ -58,17 +58,17 @@ class Arguments:
     fd: int | None
     #: Exit when standard input ends.
     exit_with_parent: bool
-    #: Stand in for the job server of this profile; empty: be the project's own.
+    #: Simulate the job server of this profile; empty: the project's own protocol.
     profile: str
-    #: Where to call for a job without a callback URL.
+    #: The callback URL for jobs that have none.
     callback_url: str
-    #: Tell a program, not a person, where the server listens.
+    #: Announce where the server listens for a program, not for a person.
     announce: bool
     options: Options
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
-    """Read the command line; leave with code 2 and a line on stderr if it is wrong."""
+    """Parse the command line; exit with code 2 and a line on stderr if it is invalid."""
     given = _parser().parse_args(argv)
     return Arguments(
         host=given.host,
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def port(text: str) -> int:
-    """A TCP port; the names of these three appear in argparse's messages."""
+    """A TCP port; the names of these three functions appear in argparse's messages."""
     number = int(text)
     if not 0 <= number <= 65535:  # noqa: PLR2004 - the range of TCP ports
         raise argparse.ArgumentTypeError(f"{text} is not a port: 0 to 65535")

@@ -1,7 +1,7 @@
 """Every fault a job can ask for by its `fault` field, in one table.
 
 A fault changes up to three things: the reply to the submission, whether the job runs at all, and
-what is sent to the callback. The table says what; `replies.py` and `callbacks.py` do it.
+what is sent to the callback. `replies.py` and `callbacks.py` implement the table.
 """
 
 from dataclasses import dataclass

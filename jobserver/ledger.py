@@ -1,7 +1,7 @@
 """The record of what the job server received and sent, for tests and for users.
 
-The ledger is kept in memory, has a limit, and is cheap to write: text is decoded and fields are parsed when somebody
-reads it, not when a job comes in.
+The ledger is kept in memory, has a limit, and is cheap to write: text is decoded and fields are parsed when it is read,
+not when a job arrives.
 """
 
 import json

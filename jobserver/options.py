@@ -1,15 +1,15 @@
-"""What the job server can be told when it starts."""
+"""The options of the job server."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How the job server behaves; where it listens is not its own business."""
+    """How the job server behaves, but not where it listens."""
 
     #: Seconds a job takes, unless the job says otherwise.
     duration_s: float = 0.5
-    #: True: one connection at a time per account, as the real job server has it.
+    #: True: one connection at a time per account, like the real job server.
     account_queue: bool = True
     #: Makes ids and proofs repeat from run to run; None: they are different each time.
     seed: int | None = None
@@ -19,5 +19,5 @@ class Options:
     callback_retry_pause_s: float = 0.2
     #: How many submissions, and how many callbacks, the ledger keeps.
     ledger_entries: int = 100_000
-    #: Whether anybody may see the ledger. It has callback addresses, and who knows one may answer for the job server.
+    #: Whether anybody may see the ledger. With a callback address from it, one could answer in the job server's place.
     shows_ledger: bool = True

@@ -160,7 +160,7 @@ class Documents:
 
     def __init__(self, seed: int | None = None) -> None:
         """Start a sequence of ids; the same seed gives the same sequence."""
-        # These ids name jobs and protect nothing: repeatable is better than unguessable.
+        # These ids protect nothing, so repeatable is better than unguessable.
         self._random = random.Random(seed)  # noqa: S311
 
     def new_id(self) -> str:

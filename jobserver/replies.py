@@ -1,7 +1,7 @@
-"""The replies that go wrong, each as the fault table asks.
+"""The faulty replies of the fault table.
 
-Those that HTTP can still express are aiohttp responses. The others write on the transport
-themselves and end with `_AlreadySent`, which tells aiohttp to send nothing of its own.
+Those that are valid HTTP are aiohttp responses. The others write to the transport themselves and
+return `_AlreadySent`, so that aiohttp sends nothing itself.
 """
 
 import asyncio
@@ -157,10 +157,10 @@ async def _endless(request: web.Request) -> web.StreamResponse:
 
 @functools.lru_cache(maxsize=4)
 def gzip_bomb(size_bytes: int) -> bytes:
-    """Return a valid gzip stream that inflates to so many bytes (rounded up to a whole MiB) of zeros.
+    """Return a valid gzip stream that inflates to `size_bytes` zeros, rounded up to a whole MiB.
 
-    A block deflated after a full flush does not depend on those before it, so one block, repeated,
-    makes the stream: no need to deflate hundreds of MiB.
+    A block that was deflated after a full flush does not depend on those before it, so the stream is
+    one block repeated, without deflating hundreds of MiB.
     """
     mib = bytes(1024 * 1024)
     blocks = -(-size_bytes // len(mib))

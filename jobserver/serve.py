@@ -1,7 +1,7 @@
 """Listens, reports it, and serves until the process is stopped.
 
-There is nothing to save and nobody to wait for, so whatever stops the server ends the process at once: `os._exit`
-leaves the clean-up to the kernel.
+There is nothing to save and nothing to wait for, so stopping the server ends the process at once: `os._exit` leaves the
+clean-up to the kernel.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from aiohttp import web
 from jobserver.app import create_app
 from jobserver.cli import Arguments
 
-#: A burst of submissions is a burst of connections.
+#: Large, because a burst of submissions is a burst of connections.
 _BACKLOG: Final = 4096
 _STDIN: Final = 0
 
@@ -51,7 +51,7 @@ async def serve(arguments: Arguments) -> NoReturn:
 def _app(arguments: Arguments) -> web.Application:
     if not arguments.profile:
         return create_app(arguments.options)
-    from jobserver.stand_in import app as stand_in  # noqa: PLC0415 - takes modules that the own protocol has no use for
+    from jobserver.stand_in import app as stand_in  # noqa: PLC0415 - imports modules that the own protocol does not need
     from shared.errors import SettingsError  # noqa: PLC0415
     from shared.job_server import loader  # noqa: PLC0415
 
@@ -80,7 +80,7 @@ def listening_line(url: str, arguments: Arguments) -> str:
 
 
 def _say(line: str) -> None:
-    # The standard output may have been closed; the server runs all the same.
+    # The server runs even if standard output is closed.
     with suppress(OSError):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -89,13 +89,13 @@ def _say(line: str) -> None:
 def _allow_many_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        # Not allowed everywhere; then fewer connections are possible.
+        # Not allowed everywhere; otherwise fewer connections are possible.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _watch_parent() -> None:
-    """Exit when standard input closes: the kernel closes it however the parent died."""
+    """Exit when standard input closes: the kernel closes it, however the parent dies."""
     try:
         asyncio.get_running_loop().add_reader(_STDIN, _leave_at_end_of_input)
     except OSError as exc:

@@ -1,7 +1,7 @@
 """`python -m proxy`: settings, log, embedded job server if none is configured, serve, drain.
 
-What a start needs may be missing, down to parts of Python itself. So this file loads nothing but itself before it is
-ready to say so in one line.
+Anything that a start needs may be missing, even parts of Python. So this file imports other modules only where it can
+report a failure in one line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NOT_READ: Final = 141
 
 
 def main() -> int:
-    """Run the proxy until it is stopped, or do what the command line says instead; return the exit code."""
+    """Run the proxy until it is stopped, or whatever else the command line asks for; return the exit code."""
     from proxy.run import preflight  # noqa: PLC0415 - see above
     from shared.errors import SettingsError  # noqa: PLC0415
 
@@ -83,7 +83,7 @@ def _serve(settings: Settings) -> int:
 
     import asyncio  # noqa: PLC0415
 
-    from proxy.run.process import FrontEnd  # noqa: PLC0415 - while the processes of the groundwork load
+    from proxy.run.process import FrontEnd  # noqa: PLC0415 - while the started processes load
     from shared.settings import given, load  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -93,15 +93,15 @@ def _serve(settings: Settings) -> int:
 
 def _new_loop() -> asyncio.AbstractEventLoop:
     """Return uvloop's loop: asyncio's with the sockets in C, which saves the front end a fifth of its work."""
-    import uvloop  # noqa: PLC0415 - loaded when the settings have been found good
+    import uvloop  # noqa: PLC0415 - not needed before the settings are validated
 
     return uvloop.new_event_loop()
 
 
 def _impossible(reasons: str) -> int:
-    """Say why there is no start, a line for each reason, whatever stderr is able to show."""
+    """Print why the proxy cannot start, one line for each reason, whatever encoding stderr has."""
     lines = "".join(f"error: {line}\n" for line in reasons.splitlines())
-    with contextlib.suppress(OSError):  # nobody can be told
+    with contextlib.suppress(OSError):  # stderr is closed
         os.write(2, lines.encode("utf-8", "backslashreplace"))
     return _IMPOSSIBLE
 

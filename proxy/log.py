@@ -1,11 +1,11 @@
 """The log: structlog, one line per event; readable on a terminal, JSON otherwise.
 
 A thread writes the lines from a bounded queue: a reader that stops reading, or a full disk, may cost lines (they are
-counted), but never blocks the event loop. This file knows nothing about jobs: what the log says about jobs and workers
-is in the files log_lines.py of their rooms.
+counted), but never blocks the event loop. This file knows nothing about jobs: the lines about jobs and workers are in
+log_lines.py of their folders.
 
-No line contains a token, a key or a body. No value can look like another line: JSON escapes what is not printable, and
-so does the console format.
+No line contains a token, a key or a body. No value can look like another line: JSON and the console format both escape
+what is not printable.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MAX_LINES: Final = 10_000
 _BATCH: Final = 500
 #: How long lines are collected before they are written.
 _GATHER_S: Final = 0.02
-#: What a library says: so much of it.
+#: How much of a library's message is logged.
 _SHOWN: Final = 1_000
 #: A callback token, or anything as long in the same alphabet.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{40,}")
@@ -84,7 +84,7 @@ class LineWriter:
         lines: list[str] = []
         while (line := self._lines.get()) is not None:
             if not lines:
-                time.sleep(_GATHER_S)  # a wake-up for each line would take the GIL from the event loop
+                time.sleep(_GATHER_S)  # waking up for each line would take the GIL from the event loop
             lines.append(line)
             if len(lines) == _BATCH or self._lines.empty():
                 return lines, False
@@ -115,7 +115,7 @@ def configure(log_format: str, level: str, output: TextIO = sys.stderr) -> LineW
     _current.log = structlog.get_logger().bind()
     _current.writer = writer
     _current.level = LEVELS[level]
-    logging.getLogger().addHandler(_libraries)  # once, however often
+    logging.getLogger().addHandler(_libraries)  # added once, even if this is called several times
     return writer
 
 
@@ -125,7 +125,7 @@ def dropped_lines() -> int:
 
 
 class _Current:
-    """Where events go: bound once, because binding costs more than writing."""
+    """The logger and its writer: bound once, because binding costs more than writing."""
 
     log: Any = structlog.get_logger()
     writer: LineWriter | None = None
@@ -133,7 +133,7 @@ class _Current:
 
 
 _current: Final = _Current()
-#: How often which line was logged.
+#: How often each line was logged.
 counts: Final = LogCounts()
 
 
@@ -145,7 +145,7 @@ def _json(_logger: object, _method: str, fields: structlog.typing.EventDict) -> 
 
 
 def _escape(_logger: object, _method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Make visible whatever could move a terminal's cursor or look like another line; JSON does that by itself."""
+    """Escape whatever could move a terminal's cursor or look like another line; JSON does that by itself."""
     return {name: _visible(value) for name, value in fields.items()}
 
 
@@ -159,10 +159,10 @@ def _visible(value: object) -> object:
 
 
 class _Libraries(logging.Handler):
-    """Takes what libraries say, which would be lines of another form, in this log."""
+    """Logs messages of libraries in this log's format."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a record by its words alone, without what could be a token."""
+        """Log only a record's message, without anything that could be a token."""
         level = "error" if record.levelno >= logging.ERROR else "warning"
         try:
             words = _TOKEN.sub("\u2026", " ".join(record.getMessage().split()))[:_SHOWN]
@@ -175,12 +175,12 @@ _libraries: Final = _Libraries(logging.WARNING)
 
 
 def exception_fields(exc: BaseException | None) -> dict[str, str]:
-    """Return what a line says of an unexpected exception: its type, and where it came from; never its words."""
+    """Return a line's fields for an unexpected exception: its type, and where it was raised; never its message."""
     return {"kind": type(exc).__qualname__} | ({"at": origin(exc)} if exc is not None else {})
 
 
 def on_thread_error(args: threading.ExceptHookArgs) -> None:
-    """Log what would otherwise be a traceback on stderr, with the exception's words."""
+    """Log an exception that would otherwise be a traceback on stderr, including the exception's message."""
     thread = args.thread.name if args.thread is not None else ""
     event("error", "unhandled exception in a thread", thread=thread, **exception_fields(args.exc_value))
 

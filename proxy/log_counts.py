@@ -1,6 +1,6 @@
-"""What the log is full of: how often each line came within the last hour, by its level and its words.
+"""How often each line was logged within the last hour, by its level and its message.
 
-The words of a line are constants, so there are few; were there many, as of a bug, the rest would be counted together.
+Messages are constants, so there are few; if a bug makes too many, the rest is counted together.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Final
 
 __all__ = ["SECONDS", "LogCounts"]
 
-#: The lines of so many seconds are counted.
+#: Over how many seconds lines are counted.
 SECONDS: Final = 3600
 _SLICE_S: Final = 60
-#: So many different lines within a minute.
+#: How many different lines are counted within a minute.
 _LINES: Final = 200
 
 
 class LogCounts:
-    """Counts lines, minute by minute. Any thread may do that."""
+    """Counts lines, minute by minute. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -40,7 +40,7 @@ class LogCounts:
             counts[line if line in counts or len(counts) < _LINES else ("", "")] += 1
 
     def most(self, limit: int) -> tuple[list[tuple[str, str, int]], int]:
-        """Return the most frequent lines with level, words and number, and how many lines there are besides."""
+        """Return the most frequent lines with level, message and count, and the number of all other lines."""
         first = int(self._clock()) // _SLICE_S - SECONDS // _SLICE_S
         total: Counter[tuple[str, str]] = Counter()
         with self._lock:

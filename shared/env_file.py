@@ -1,7 +1,7 @@
-"""The file `.env`: read by decouple, after every line that decouple would skip or misread has been refused.
+"""The file `.env`: read by decouple, after checking that there is no line that decouple would skip or misread.
 
-A line without effect is a setting that somebody believes to have made: `API_KEY=` instead of `API_KEYS=` leaves the
-proxy open to everybody. So each line is a comment, empty, or one of our settings, once.
+A line without effect is a setting that somebody believes to be in force: `API_KEY=` instead of `API_KEYS=` leaves the
+proxy open to everybody. So each line must be empty, a comment, or one of our settings, each at most once.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from shared.spelling import nearest
 
 __all__ = ["read"]
 
-#: The byte order mark that some editors write at the beginning is not part of the first name.
+#: Some editors begin a file with a byte order mark, which is not part of the first name.
 _ENCODING: Final = "utf-8-sig"
 _EXPORT: Final = re.compile(r"\Aexport\s+")
 _WORD: Final = re.compile(r"[\w-]+")
 
 
 def read(path: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the file's settings, and what is wrong with it: one line for each problem. No file: no settings.
+    """Return the file's settings, and one line for each problem. No file: no settings.
 
-    `known` has the known names. The lines never contain a value: it may be a secret.
+    `known`: the names of all settings. The lines never contain a value, because it may be a secret.
     """
     if path.is_fifo():
         return {}, [f"{path.name}: it is a pipe; use a file"]
@@ -46,7 +46,7 @@ def read(path: Path, known: Collection[str]) -> tuple[dict[str, str], list[str]]
 
 
 def _troubles(lines: Iterator[tuple[int, str]], known: Collection[str]) -> Iterator[tuple[int, str]]:
-    """Yield the number of each line that would not do what its author wants, and the reason."""
+    """Yield the number of each invalid line, and the reason."""
     seen: dict[str, int] = {}
     for number, raw in lines:
         line = raw.strip()
@@ -62,7 +62,7 @@ def _troubles(lines: Iterator[tuple[int, str]], known: Collection[str]) -> Itera
 
 
 def _name(key: str) -> str:
-    """Return the name that is set; shells and their files have an `export` before it."""
+    """Return the name that is set, without the `export` of shells."""
     return _EXPORT.sub("", key.strip(), count=1)
 
 

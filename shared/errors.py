@@ -1,21 +1,21 @@
-"""Every way to fail has a code, and every exception of ours has one root.
+"""The codes of all failures, and the tree of our exceptions.
 
     ProxyError
     ├── SettingsError            an invalid setting; the proxy does not start
     ├── MessageError             bytes from another process that are not a message
-    ├── StrictJSONError          bytes that are not JSON as RFC 8259 and this proxy want it
+    ├── StrictJSONError          bytes that are not JSON as RFC 8259 and this proxy require it
     ├── RequestError             the client's request is invalid (4xx)
-    │   └── ParameterError       one of its parameters is
-    ├── AdmissionError           no job was created, a later attempt may succeed (503, 429)
+    │   └── ParameterError       one of its parameters is invalid
+    ├── AdmissionError           no job was created; a retry may succeed (503, 429)
     ├── StoreUnavailableError    the store of jobs cannot be read or written now
-    ├── TakenError               what a store has excludes what was to be recorded (proxy/store/protocol.py)
-    ├── QueueError               the queue service did not do what it was asked
+    ├── TakenError               a stored record excludes the one to be stored (proxy/store/protocol.py)
+    ├── QueueError               a call to the queue service failed
     └── JobServerError           the submission failed; raised in a worker only
         ├── UnavailableError     it could not be reached, or the connection broke
-        ├── RejectedError        it answered other than 2xx
+        ├── RejectedError        its answer was not 2xx
         └── BadReplyError        its reply does not follow the protocol
 
-The table from code to HTTP is proxy/http/problems.py, and a test holds that it has every code.
+The table from code to HTTP is proxy/http/problems.py; a test makes sure that it has every code.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ class StrictJSONError(ProxyError):
 
 
 class RequestError(ProxyError):
-    """A request that cannot become a job, or asks for something that is not there.
+    """A request that cannot become a job, or asks for something that does not exist.
 
-    `fate_known` is true when it is certain that no earlier request has begun this very job under the same key.
-    `parameter` is the one that is at fault, if it is one.
+    `fate_known` is true when it is certain that no earlier request has begun this very job with the same key.
+    `parameter` is the name of the invalid parameter, if there is one.
     """
 
     parameter: str | None = None
@@ -107,7 +107,7 @@ class RequestError(ProxyError):
 
 
 class ParameterError(RequestError):
-    """A parameter of a request about jobs is unknown, or not what it takes; `parameter` is its name."""
+    """A parameter of a request about jobs is unknown or invalid; `parameter` is its name."""
 
     def __init__(self, parameter: str, detail: str) -> None:
         super().__init__(Code.INVALID_REQUEST, detail)
@@ -115,9 +115,9 @@ class ParameterError(RequestError):
 
 
 class AdmissionError(ProxyError):
-    """The proxy is sound but takes no job now; nothing was submitted.
+    """The request is valid but the proxy accepts no job now; nothing was submitted.
 
-    `retry_after_s` is when another attempt makes sense, in whole seconds. `fate_known`: see RequestError.
+    `retry_after_s` is the number of seconds after which to retry. `fate_known`: see RequestError.
     """
 
     def __init__(self, code: Code, detail: str, *, retry_after_s: int = 1, fate_known: bool = False) -> None:
@@ -133,9 +133,9 @@ class StoreUnavailableError(ProxyError):
 
 
 class QueueError(ProxyError):
-    """The queue service did not do what it was asked; the message says why and holds no secret.
+    """A call to the queue service failed; the message says why and contains no secret.
 
-    `code` is the service's name for it; empty if it did not answer. `refused` is true when asking again is no use.
+    `code` is the service's error code; empty if it did not answer. `refused` is true when a retry is useless.
     """
 
     def __init__(self, detail: str, *, code: str = "", refused: bool = False) -> None:
@@ -147,8 +147,8 @@ class QueueError(ProxyError):
 class JobServerError(ProxyError):
     """A submission failed.
 
-    `refused` is true when it is certain that the job server started no job; only then may it be sent again.
-    `retryable` is true when another attempt may end differently. `retry_after_s` is the pause the job server asked for.
+    `refused` is true when it is certain that the job server started no job; only then may the job be submitted again.
+    `retryable` is true when a retry may succeed. `retry_after_s` is the pause that the job server asked for.
     `lost_reply` is true when the submission was sent and the connection broke before the reply.
     """
 
@@ -171,7 +171,7 @@ class JobServerError(ProxyError):
         self.lost_reply = lost_reply
 
     def because(self, reason: str) -> Self:
-        """Return the same with the job server's own words; empty: there are none."""
+        """Add the job server's reason to the detail, unless it is empty; return the error."""
         if reason:
             self.detail = f"{self.detail}: {reason}"
         return self
@@ -184,7 +184,7 @@ class UnavailableError(JobServerError):
 
 
 class RejectedError(JobServerError):
-    """The job server answered other than 2xx."""
+    """The job server's answer was not 2xx."""
 
     code = Code.JOB_REJECTED
 

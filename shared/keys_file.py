@@ -15,14 +15,14 @@ __all__ = ["read_keys"]
 def read_keys(setting: str, path: Path, kind: Kind, line_takes: str) -> tuple[Any, ...]:
     """Return the keys in the file that `setting` names; empty lines and lines that begin with # are ignored.
 
-    `kind` reads a line as a tuple of keys, of which there has to be one; `line_takes` says for a person what that is.
+    `kind` parses a line as a tuple of keys, which must have exactly one; `line_takes` describes it for a person.
 
     Raises:
-        SettingsError: the file cannot be read, or has no key, or one that does not fit. No key is in the message.
+        SettingsError: the file cannot be read, or has no key, or an invalid one. No key is in the message.
     """
     name = f"{setting}: {str(path)!r}"
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may not have an end
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may never end
             raise SettingsError(f"{name} is not a file")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""The life of one job: every state, every event, and what each says about the job server.
+"""The life of one job: every state, every event, and what each state says about the submission.
 
 Theory of operation
 -------------------
@@ -7,20 +7,21 @@ A job moves through five states::
     ACCEPTED -> ASSIGNED -> SUBMITTING -> WAITING -> FINISHED
 
 * ACCEPTED    the client's request was read and admitted; no worker has it yet.
-* ASSIGNED    a worker has it; nothing that could start the job has left that worker.
-* SUBMITTING  a connection to the job server stands and the submission may be on its way.
-* WAITING     the job server has it for certain: its reply was read, or a callback for this job was seen.
+* ASSIGNED    a worker has it; that worker has sent nothing that could start the job.
+* SUBMITTING  there is a connection to the job server, and the submission may have been sent.
+* WAITING     the job server certainly has it: its reply was read, or a callback for this job arrived.
 * FINISHED    the outcome is known and never changes again.
 
-Eight events move it. Two go back. ``REFUSED``: the job server said, beyond doubt, that it did not start the job
-(refused connection, 4xx, 429, 503 with Retry-After), so the job is where it was before the attempt. ``WORKER_LOST``:
-the worker is gone and nothing had left it, so another one may have the job.
+Eight events move it. Two go back. ``REFUSED``: it is certain that the job server did not start the job (refused
+connection, 4xx, 429, 503 with Retry-After), so the job is where it was before the attempt. ``WORKER_LOST``: the worker
+is gone and had sent nothing, so another one may get the job.
 
-Two processes report events: the worker (``CONNECTED``, ``REFUSED``, ``REPLY_READ``) and the callback route
-(``PROGRESS``, ``CALLBACK``). Nothing orders their messages, so a callback may be seen before the worker's earlier news
-is read. A callback is proof: from then on the job is WAITING and late news from the worker cannot lower that.
+Events come from two sources: the worker (``CONNECTED``, ``REFUSED``, ``REPLY_READ``) and the callback route
+(``PROGRESS``, ``CALLBACK``). Their messages are not ordered, so a callback may be seen before earlier messages of the
+worker are read. A callback is proof: from then on the job is WAITING, and late messages of the worker do not change
+that.
 
-What a failure tells the caller follows from the state alone (`submitted`), which is why no other code decides it.
+What a failure says about the submission follows from the state alone (`submitted`), so no other code decides it.
 
 This file does no I/O, knows no clock and imports nothing of the project. Everything that logs, counts or stores a job's
 progress depends on `advance`; the diagram in docs/architecture.md is generated from `TABLE`.
@@ -36,7 +37,7 @@ __all__ = ["TABLE", "Event", "IllegalEventError", "State", "Submitted", "advance
 
 
 class State(StrEnum):
-    """Where a job is."""
+    """The state of a job."""
 
     ACCEPTED = "accepted"
     ASSIGNED = "assigned"
@@ -50,11 +51,11 @@ class Event(StrEnum):
 
     #: A worker got the job.
     ASSIGN = "assign"
-    #: That worker died before anything that could start the job had left it; another one may get the job.
+    #: That worker died before it sent anything that could start the job; another one may get the job.
     WORKER_LOST = "worker-lost"
-    #: The worker has a connection to the job server and is about to write the submission to it.
+    #: The worker has a connection to the job server and is about to send the submission.
     CONNECTED = "connected"
-    #: This attempt at a submission certainly started nothing.
+    #: This attempt at a submission certainly did not start the job.
     REFUSED = "refused"
     #: The job server's reply was read and says that the job runs.
     REPLY_READ = "reply-read"
@@ -67,7 +68,7 @@ class Event(StrEnum):
 
 
 class Submitted(StrEnum):
-    """Whether the job server was given the job: what a client must know before it retries."""
+    """Whether the job was submitted to the job server: what a client must know before it retries."""
 
     NO = "no"
     UNKNOWN = "unknown"
@@ -75,7 +76,7 @@ class Submitted(StrEnum):
 
 
 class IllegalEventError(Exception):
-    """An event that the table does not have for this state; the state stays as it was."""
+    """An event that the table does not have for this state; the state does not change."""
 
     def __init__(self, state: State, event: Event) -> None:
         super().__init__(f"a job that is {state} cannot take the event {event}")
@@ -150,10 +151,10 @@ def advance(state: State, event: Event) -> State:
 
 
 def submitted(state: State) -> Submitted:
-    """Return what a failure in `state` says about the job server.
+    """Return what a failure in `state` says about the submission.
 
     Raises:
-        ValueError: the job is finished; its outcome carries the answer.
+        ValueError: the job is finished; its outcome has the answer.
     """
     try:
         return _SUBMITTED[state]

@@ -1,4 +1,4 @@
-"""How a job ended: with a result, or with a failure that says whether the job server was given the job."""
+"""How a job ended: with a result, or with a failure that says whether the job was submitted."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """There is no result, and why."""
+    """There is no result, for this reason."""
 
     #: What happened.
     code: Code
-    #: One sentence for a person; never holds a token, a body or a traceback.
+    #: One sentence for a person; never contains a token, a body or a traceback.
     detail: str
-    #: Whether the job server was given the job.
+    #: Whether the job was submitted to the job server.
     submitted: Submitted
-    #: The callback's body, if the callback itself reported the failure; as JSON, whatever it was.
+    #: The callback's body, if the callback itself reported the failure; always as JSON.
     result: bytes | None = None
 
     @property

@@ -1,7 +1,7 @@
 """What settings accept: a parser for each kind of value. Each value is parsed here, once, and nowhere else.
 
-Programs disagree about quotes, comments and capitals in a configuration file. What is ambiguous is refused here,
-wherever it comes from. What is accepted has one form: the scheme and host of a URL are lower case, an IPv6 address has
+Programs disagree about quotes, comments and capitals in a configuration file. Ambiguous values are refused here,
+wherever they come from. Accepted values have one form: the scheme and host of a URL are lower case, an IPv6 address has
 no brackets.
 """
 
@@ -54,22 +54,22 @@ _NOT_IN_A_URL: Final = frozenset(' "<>\\^`{|}')
 _COMMENT: Final = re.compile(r"\s#")
 #: The names of operators: people and programs.
 _USER: Final = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
-#: So many at least: what is shorter can be guessed.
+#: The minimum length: a shorter key can be guessed.
 _ADMIN_KEY_CHARACTERS: Final = 16
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
-#: What decides who is served, and what it is called, before anybody asks who the operator is.
+#: Headers that are used before or for authentication, so no gateway can name the operator in them.
 _TAKEN_HEADERS: Final = frozenset({"authorization", "cookie", "host", "origin"})
 
-#: Those of programs, and those that word processors make of them.
+#: ASCII quotes, and those that word processors make of them.
 _QUOTES: Final = frozenset("'\"\u2018\u2019\u201c\u201d")
-#: What a shell, Compose or Kubernetes would have replaced: `${NAME}`, `$(NAME)`, and `$NAME` where it is a whole part.
+#: References that a shell, Compose or Kubernetes would have replaced: `${NAME}`, `$(NAME)`, `$NAME` as a whole part.
 _REFERENCE: Final = re.compile(
     r"\$\{[A-Za-z_][^{}$]*+\}|\$\([A-Za-z_][^()$]*+\)|(?:\A|(?<=[,:@])|(?<=//))\$[A-Za-z_]\w*+(?=[,:@/]|\Z)", re.ASCII
 )
 
 
 class Role(StrEnum):
-    """What somebody may do on the admin address."""
+    """What an operator may do on the admin address."""
 
     LOOK = "look"
     #: Stop jobs, pause, drain; and look.
@@ -79,7 +79,7 @@ class Role(StrEnum):
 class AdminKey(NamedTuple):
     """A key for the admin address."""
 
-    #: Whose it is.
+    #: The operator's name.
     name: str
     role: Role
     key: str
@@ -87,13 +87,13 @@ class AdminKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What a variable takes: a parser that raises ValueError, and the words for a person."""
+    """What a variable accepts: a parser that raises ValueError, and a description for people."""
 
     read: Callable[[str], Any]
     takes: str
 
     def parse(self, text: str) -> Any:  # noqa: ANN401 - as many types as kinds
-        """Return the value. Raises ValueError; a message says what is wrong with the text besides not being a value."""
+        """Return the value. Raises ValueError, with a message if there is more to say than that it is invalid."""
         text = text.strip()
         if not text.isprintable():
             raise ValueError("it has characters that cannot be printed")
@@ -106,8 +106,8 @@ class Kind:
         try:
             value = self.read(text)
         except ValueError:
-            raise ValueError from None  # the library's words may quote a secret
-        if isinstance(value, str) and value[-1:] in _QUOTES:  # an empty query behind it was left out
+            raise ValueError from None  # the library's message may contain a secret
+        if isinstance(value, str) and value[-1:] in _QUOTES:  # the URL had an empty query after the quote
             raise ValueError("it has a quote at its end")
         return value
 
@@ -126,7 +126,7 @@ def number(low: float, high: float, *, whole: bool) -> Kind:
 
 
 def one_of(*words: str) -> Kind:
-    """Return the kind of these words, in capitals or not."""
+    """Return the kind of these words, ignoring case."""
 
     def read(text: str) -> str:
         if text.lower() not in words:
@@ -137,7 +137,7 @@ def one_of(*words: str) -> Kind:
 
 
 def _plain(text: str) -> str:
-    """Return `text`. Raises ValueError for what only Python calls a number: other scripts' digits, underscores."""
+    """Return `text`. Raises ValueError for what only Python accepts in numbers: other scripts' digits, underscores."""
     if not text.isascii() or "_" in text:
         raise ValueError
     return text
@@ -171,9 +171,7 @@ def _host(text: str) -> str:
 
 
 def _url(text: str) -> str:
-    """Return a URL in the form that every library reads in the same way: lower case scheme and host, no empty port, a
-    path.
-    """
+    """Return a URL in a form that all libraries read alike: lower case scheme and host, no empty port, a path."""
     if not text:
         return ""
     parts = urlsplit(text)
@@ -195,7 +193,7 @@ def _callback_url(text: str) -> str:
 
 
 def _queue_url(text: str) -> str:
-    """Return the address of a queue as the service has it: /ACCOUNT/NAME."""
+    """Return the address of a queue, whose path is /ACCOUNT/NAME."""
     if "?" in text or "@" in text or (text and len(urlsplit(text).path.strip("/").split("/")) < 2):  # noqa: PLR2004
         raise ValueError
     return _url(text)
@@ -209,7 +207,7 @@ def _queue_urls(text: str) -> tuple[str, ...]:
 
 
 def _path(text: str) -> str:
-    if text.startswith("~") or "$" in text:  # a shell would replace them, and a file with that name would be a surprise
+    if text.startswith("~") or "$" in text:  # a shell would replace these; a file with such a name would be a surprise
         raise ValueError
     return text
 

@@ -22,25 +22,25 @@ from shared.spelling import nearest
 
 __all__ = ["Given", "Settings", "Variable", "given", "load", "misspelt", "variables"]
 
-#: What has a file with more of it: what a line of that file takes.
+#: The settings that have a file with further keys, and the description of a line of that file.
 _KEYS: Final = (
     ("api_keys", kinds.KEYS, "one key of printable ASCII without spaces"),
     ("admin_keys", kinds.ADMIN_KEYS, "NAME:look:KEY or NAME:act:KEY, the key of 16 or more characters without spaces"),
 )
 #: The user name and password in a URL, which are not shown.
 _USER: Final = re.compile(r"//[^/?#]*@")
-#: And the query, which may be a key.
+#: The query, which may contain a key.
 _QUERY: Final = re.compile(r"\?.*")
-#: After the host.
+#: The path after the host.
 _PATH: Final = re.compile(r"(://[^/?#]*)(/[^?#]*)")
 
 
 class Variable(NamedTuple):
-    """What there is to say about a variable; the documentation is generated from it."""
+    """The description of a variable, from which the documentation is generated."""
 
     #: The default, as in `.env`.
     default: str
-    #: The values that it takes, in words.
+    #: The values that it accepts, in words.
     takes: str
     #: What it does; `backticks` mark code.
     meaning: str
@@ -49,7 +49,7 @@ class Variable(NamedTuple):
 
 
 def _variable(default: str, kind: Kind, meaning: str, *, secret: bool = False, section: str = "") -> Any:  # noqa: ANN401 - a dataclass field
-    """Return a field; `section` opens a section of the documentation, which goes on until the next one."""
+    """Return a field; `section` starts a section of the documentation, which continues until the next one."""
     return field(metadata={"default": default, "kind": kind, "meaning": meaning, "secret": secret, "section": section})
 
 
@@ -340,10 +340,10 @@ def variables() -> dict[str, Variable]:
 
 
 def load(environ: Mapping[str, str] | None = None, env_file: Path | None = None) -> Settings:
-    """Return the settings from `environ` (default: the process's) and, below it, from `env_file`.
+    """Return the settings from `environ` (default: the process's), or else from `env_file`.
 
     Raises:
-        SettingsError: something does not fit; the message has a line for each thing that does not.
+        SettingsError: something is invalid; the message has a line for each problem.
     """
     given = os.environ if environ is None else environ
     file, troubles = dot_env.read(env_file, variables()) if env_file is not None else ({}, [])
@@ -374,7 +374,7 @@ class Given(NamedTuple):
     """A setting as it was given, for display."""
 
     name: str
-    #: Without passwords; of a secret, only whether it is set.
+    #: Without passwords; for a secret, only whether it is set.
     value: str
     #: `environment`, `.env` or `default`.
     source: str
@@ -382,14 +382,14 @@ class Given(NamedTuple):
 
 
 def given(environ: Mapping[str, str] | None = None, env_file: Path | None = None) -> list[Given]:
-    """Return every setting as `load` finds it, and where, in the order in which they are documented."""
+    """Return every setting as `load` finds it, and its source, in the order in which they are documented."""
     found = os.environ if environ is None else environ
     file = dot_env.read(env_file, variables())[0] if env_file is not None else {}
     every = []
     for f in fields(Settings):
         name, default, secret = f.name.upper(), f.metadata["default"], f.metadata["secret"]
         text = found.get(name, file.get(name, default)).strip()
-        # The shipped `.env` has every setting with its default, which nobody has set.
+        # The shipped `.env` has every setting with its default: that does not count as set by the user.
         at = "environment" if name in found else ".env" if file.get(name, default).strip() != default else "default"
         every.append(Given(name, "(set)" * bool(text) if secret else _without_secrets(text), at, secret))
     return every

@@ -1,6 +1,6 @@
-"""Checks beyond single values: settings that have to fit together, and files that have to exist.
+"""Checks beyond single values: settings that must fit together, and files that must exist.
 
-Each check says in a line what does not fit, as the settings do of a single value.
+Each check yields one line for each problem, like those for single values.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from shared.setting_kinds import AdminKey
 
 __all__ = ["TOGETHER", "admin_keys_differ", "quoted"]
 
-#: SQS hides a message for at most 12 hours, and it is hidden for 15 s longer than its job may take.
+#: SQS hides a message for at most 12 hours, and we hide it for 15 s longer than its job may take.
 _LONGEST_SQS_JOB_S: Final = 43_180
-#: So much of a value is shown where it is refused.
+#: How much of a refused value is shown.
 _SHOWN: Final = 200
 
 
 def quoted(text: str) -> str:
-    """Return a value for one line of a terminal; cut off if it is as long as a file that got there by mistake."""
+    """Return a value for one line of a terminal; truncated, because it may be a whole file by mistake."""
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
@@ -39,7 +39,7 @@ def _cafile(cafile: str) -> Iterator[str]:
 
 
 def _unreadable(name: str, path: str) -> Iterator[str]:
-    """A pipe or a device may not have an end, and who reads it waits for ever."""
+    """Yield an error unless it is a readable file. A pipe or a device may never end, and its reader would hang."""
     if path and not (os.path.isfile(path) and os.access(path, os.R_OK)):  # noqa: PTH113 - Path's raises for some names
         yield f"{name}: got {quoted(path)}, takes a file that can be read"
 
@@ -69,7 +69,7 @@ def _no_port(port: int | None, callback_port: int | None, queue: str) -> Iterato
 
 
 def admin_keys_differ(keys: tuple[AdminKey, ...]) -> Iterator[str]:
-    """A key says who somebody is, and a name what they may do."""
+    """Yield an error unless each key has one operator, and each operator one role."""
     roles: dict[str, str] = {}
     if len({key.key for key in keys}) < len(keys):
         yield "ADMIN_KEYS, ADMIN_KEYS_FILE: got one key twice, takes each once"
@@ -100,7 +100,7 @@ def _callback_port(port: int | None, admin_port: int | None, callback_port: int 
         yield f"CALLBACK_PORT: got '{callback_port}', takes a port other than PORT and ADMIN_PORT"
 
 
-#: The names of settings, and what looks at their values together.
+#: The names of settings, and the checks of their values together.
 TOGETHER: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[str]]], ...]] = (
     (("tls_certfile", "tls_keyfile"), _tls),
     (("job_server_cafile",), _cafile),

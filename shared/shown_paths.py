@@ -7,14 +7,14 @@ from typing import Final
 
 __all__ = ["shown_path"]
 
-#: This many letters and digits without a break are not a word; names made by people have breaks.
+#: This many letters and digits in a row are not a word; names made by people have separators.
 _RUN: Final = re.compile(r"[A-Za-z0-9]{16,}+")
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _MASK: Final = "..."
 
 
 def shown_path(path: str) -> str:
-    """Return a path in which each segment that looks random is masked: it may be a secret."""
+    """Return a path in which each segment that looks random is masked, because it may be a secret."""
     return "/".join(_MASK if _is_random(segment) else segment for segment in path.split("/"))
 
 

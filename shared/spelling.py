@@ -7,24 +7,24 @@ from typing import Final
 
 __all__ = ["nearest"]
 
-#: The most mistakes that a misspelling has.
+#: The maximum number of mistakes in a misspelling.
 _MOST: Final = 2
-#: From this length on, two mistakes are more likely than two names that are similar by accident.
+#: Two mistakes are accepted only in names of at least this length; shorter names may be similar by accident.
 _LONG: Final = 8
 
 
 def nearest(name: str, known: Collection[str]) -> str:
     """Return the known name that `name` is a misspelling of, or an empty string.
 
-    A misspelling has other capitals or `-` for `_`, or one letter too many, missing, wrong, or swapped with its
-    neighbour; two of these in a long name.
+    A misspelling differs in case or has `-` for `_`, or one letter is added, missing, wrong, or swapped with its
+    neighbour; in a long name, two.
     """
     wanted = name.upper().replace("-", "_")
     letters = set(wanted)
     distances = {
         candidate: _distance(wanted, candidate)
         for candidate in known
-        # The distance is at least these two, which take a fiftieth of the time.
+        # These bounds rule out most candidates in a fiftieth of the time.
         if abs(len(candidate) - len(wanted)) <= _MOST and len(letters ^ set(candidate)) <= 2 * _MOST
     }
     best = min(distances, key=distances.__getitem__, default="")

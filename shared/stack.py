@@ -1,7 +1,7 @@
 """Stack traces without values: file, line and function of each frame, and types of exceptions.
 
-These are code and never data, so they may be logged. The words of an exception and the values of variables may hold a
-token or a body: they are never part of it.
+These are code and never data, so they may be logged. The messages of exceptions and the values of variables are never
+included, because they may contain a token or a body.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Final
 __all__ = ["origin", "stack"]
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-#: How many frames are reported; those further out are nearly always the same.
+#: How many frames are reported; the outer ones are nearly always the same.
 _FRAMES: Final = 8
 #: How many causes of an exception are reported.
 _CHAIN: Final = 4
 
 
 def stack(frame: FrameType | None) -> str:
-    """Return where `frame` stands and who called it, the innermost first: `file:line function < file:line function`."""
+    """Return the position of `frame` and its callers, innermost first: `file:line function < file:line function`."""
     return _steps((where.f_code, line) for where, line in traceback.walk_stack(frame))
 
 
 def origin(exc: BaseException) -> str:
-    """Return where `exc` was raised, in the form of `stack`; then the type and the place of what led to it.
+    """Return where `exc` was raised, in the form of `stack`, followed by the type and place of each cause.
 
     For example `worker/a.py:3 f < worker/b.py:7 g; caused by KeyError at worker/a.py:2 f`.
     """
@@ -69,4 +69,4 @@ def _short(path: str) -> str:
     file = Path(path)
     if file.is_relative_to(_ROOT):
         return str(file.relative_to(_ROOT))
-    return "/".join(file.parts[-2:])  # a library's: its package and its file
+    return "/".join(file.parts[-2:])  # a library's package and file

@@ -1,7 +1,7 @@
 """JSON as RFC 8259 defines it: whatever the standard module wrongly accepts or crashes on becomes one error.
 
-The standard module accepts NaN, lone surrogates and UTF-16, raises RecursionError for deep nesting and a bare
-ValueError for numbers of thousands of digits. Both sides use this file instead to read what strangers send.
+The standard module accepts NaN, lone surrogates and UTF-16, and raises RecursionError for deep nesting and a plain
+ValueError for numbers of thousands of digits. Front end and workers use this file instead to parse untrusted JSON.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-#: What is often sent for UTF-8, by what it begins with.
+#: Encodings that are often sent instead of UTF-8, by their first bytes.
 _OTHERS: Final = (
     (b"\x1f\x8b", "gzip without a `Content-Encoding` that says so"),
     (b"\xff\xfe", "UTF-16 or UTF-32"),
     (b"\xfe\xff", "UTF-16"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
 )
-#: What the first characters of JSON are in another encoding, without a mark: each of them is ASCII.
+#: The first characters of JSON, which are ASCII, in UTF-16 or UTF-32 without a byte order mark.
 _WIDE: Final = re.compile(rb"\0{0,3}[\t\n\r -~]\0")
 
 
-def loads(data: bytes) -> Any:  # noqa: ANN401 - JSON is what it is
+def loads(data: bytes) -> Any:  # noqa: ANN401 - any JSON
     """Return the value of `data`, which is UTF-8 JSON.
 
     Raises:
@@ -58,10 +58,10 @@ def loads(data: bytes) -> Any:  # noqa: ANN401 - JSON is what it is
 def object_members(data: bytes) -> dict[str, str]:
     """Return the members of the JSON object `data`: each name with the exact text of its value.
 
-    The text is kept because parsing and writing again changes numbers: 1e400 becomes Infinity, 0.10 becomes 0.1.
+    The text is kept because parsing and writing would change numbers: 1e400 becomes Infinity, 0.10 becomes 0.1.
 
     Raises:
-        StrictJSONError: as `loads`, or not an object, or a name stands twice: its readers may not agree which counts.
+        StrictJSONError: as `loads`, or not an object, or a duplicate name, because readers may not agree which counts.
     """
     text = _text(data)
     try:
@@ -92,7 +92,7 @@ def _members(text: str) -> dict[str, str]:
 
 
 def _member(text: str, at: int, members: dict[str, str], values: list[Any]) -> int:
-    """Read one member at `at` into `members` and `values`; return where the text goes on."""
+    """Read one member at `at` into `members` and `values`; return where the text continues."""
     if text[at : at + 1] != '"':
         raise StrictJSONError(f"expected a name in quotes at character {at}")
     name, at = scanstring(text, at + 1, True)  # noqa: FBT003 - strict; C signature
@@ -123,7 +123,7 @@ def _text(data: bytes) -> str:
 
 
 def check_encoding(data: bytes) -> None:
-    """Raise StrictJSONError if `data` is not UTF-8 without a byte order mark; the message says what it is instead."""
+    """Raise StrictJSONError if `data` is not UTF-8 without a byte order mark; the message names its encoding."""
     _text(data)
 
 
@@ -147,7 +147,7 @@ def _reason(exc: ValueError | RecursionError) -> str:
     return "a number has too many digits"
 
 
-# --- objects as the exact texts of their members: parsing and writing them again would change numbers -----------------
+# --- objects as the exact texts of their members: parsing and writing would change numbers ----------------------------
 
 
 def members_of(text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The version: here and, as the newest release, in CHANGELOG.md; a test holds the two together."""
+"""The version: the same as the newest release in CHANGELOG.md; a test makes sure."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ __all__ = ["JobServer", "WorkerConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobServer:
-    """A job server: where it is, and what is known of its protocol."""
+    """A job server: its address, and its protocol."""
 
     url: str
     profile: Profile
-    #: What the profile's placeholders `{env:NAME}` stand for, by `env:NAME`.
+    #: The values of the profile's placeholders `{env:NAME}`, by `env:NAME`.
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -25,22 +25,22 @@ class JobServer:
 class WorkerConfig:
     """The part of the settings that reaches the workers."""
 
-    #: Where jobs are submitted; the first one is that of jobs which name none.
+    #: Where jobs are submitted; the first one is the default.
     job_servers: tuple[JobServer, ...]
-    #: Authorities that may vouch for the job server, besides the system's: a file. Empty: none.
+    #: A file with authorities that are trusted for the job server, besides the system's. Empty: none.
     job_server_cafile: str = ""
-    #: Cap in bytes on the job server's reply.
+    #: The maximum size of the job server's reply, in bytes.
     max_body_bytes: int
-    #: Further attempts at a submission that certainly started no job.
+    #: How often a submission that certainly started no job is retried.
     submit_retries: int
     #: Seconds to wait for the callback after the connection broke before the reply.
     lost_reply_wait_s: float
-    #: Jobs a worker serves before it leaves; 0: no limit.
+    #: How many jobs a worker runs before it exits; 0: no limit.
     max_jobs: int
-    #: Seconds that a worker may go on with a submission when the front end is gone. Worth it where somebody will know
-    #: the job again: a submission that is cut off has an unknown fate, one that is finished gets its callback.
+    #: Seconds that a worker may continue a submission when the front end is gone. Useful if a restarted front end will
+    #: still know the job: an aborted submission is `unknown`, a completed one gets its callback.
     linger_s: float = 0.0
-    #: Whether what the fork server has loaded is made immortal, where that is possible.
+    #: Whether the objects that the fork server has loaded are made immortal, if that is possible.
     immortal_objects: bool = True
 
     def encode(self) -> bytes:

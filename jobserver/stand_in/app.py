@@ -1,4 +1,4 @@
-"""The HTTP side of the stand-in: submissions, status, result and cancel calls, as the profile has them."""
+"""The HTTP side of the stand-in: submissions, status, result and cancel calls, as the profile defines them."""
 
 import asyncio
 from collections import Counter
@@ -26,13 +26,13 @@ _CALLS: Final = ("cancel", "result", "status")
 
 @dataclass(slots=True, kw_only=True)
 class StandInJob:
-    """A job that was taken."""
+    """An accepted job."""
 
     number: int
     wish: str
-    #: What its placeholders stand for: those of the submission, and the outputs of the reply.
+    #: The values of its placeholders: those of the submission, and the outputs of the reply.
     values: dict[str, str]
-    #: What stands for what in the samples.
+    #: What to replace in the samples, and by what.
     names: dict[str, str]
     #: progress, succeeded, failed.
     state: str = "progress"
@@ -47,7 +47,7 @@ class StandIn:
         self._duration_s = duration_s
         self._fixed_url = fixed_url
         self.jobs: list[StandInJob] = []
-        #: Every submission's body and headers, also of those that were not taken.
+        #: The body and headers of every submission, including refused ones.
         self.submissions: list[tuple[bytes, dict[str, str]]] = []
         self._targets: dict[tuple[str, str, str], list[StandInJob]] = {}
         self._told_busy: Counter[bytes] = Counter()
@@ -66,7 +66,7 @@ class StandIn:
         await self.sender.close()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Serve whatever comes."""
+        """Serve any request."""
         script = self._script = self._script or Script(self._profile, f"http://{request.host}")
         body = await request.read()
         for call in _CALLS:
@@ -191,7 +191,7 @@ STAND_IN: Final = web.AppKey("stand_in", StandIn)
 def create_app(profile: Profile, *, duration_s: float = 0.5, fixed_url: str = "") -> web.Application:
     """Return a stand-in for the job server of `profile`, itself under `STAND_IN`.
 
-    A job takes `duration_s` seconds. `fixed_url` is the callback URL of a job server that is told none with a job.
+    A job takes `duration_s` seconds. `fixed_url` is the callback URL of a job server whose submissions have none.
     """
     app = web.Application(client_max_size=_BODY_LIMIT_BYTES)
     stand_in = app[STAND_IN] = StandIn(profile, duration_s=duration_s, fixed_url=fixed_url)

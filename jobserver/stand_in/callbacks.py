@@ -1,4 +1,4 @@
-"""Sends callbacks, with the proof that the profile asks for."""
+"""Sends callbacks, with the proof that the profile requires."""
 
 import base64
 import hashlib
@@ -22,7 +22,7 @@ _TIMEOUT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A callback that was sent, and how it was answered; None: not at all."""
+    """A callback that was sent, and the status of its answer; None: there was none."""
 
     job: int
     expect: str
@@ -33,7 +33,7 @@ class CallbackSender:
     """Sends callbacks and remembers them."""
 
     def __init__(self, profile: Profile, fixed_url: str) -> None:
-        """`fixed_url` is where a job server calls that is told no URL with a job. An event loop must run."""
+        """`fixed_url` is the callback URL if submissions have none. An event loop must be running."""
         self._profile = profile
         self._fixed_url = fixed_url
         self._session = ClientSession(
@@ -64,12 +64,12 @@ class CallbackSender:
                 status = response.status
                 await response.read()
         except (ClientError, OSError, TimeoutError, ValueError):
-            pass  # told by the status that is missing
+            pass  # recorded by the missing status
         self.sent.append(Sent(job=job, expect="forged" if forged else sample.expect, status=status))
 
 
 def proof(profile: Profile, body: bytes, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that prove who sends a callback; none where a secret is not set here."""
+    """Return the headers that prove who sends a callback; none if a secret is not set here."""
     verify = profile.verify
     if verify is None:
         return {}

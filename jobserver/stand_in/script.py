@@ -1,4 +1,4 @@
-"""The messages of one job: the profile's samples, with the job's own names in the place of those of the samples."""
+"""The messages of one job: the profile's samples, with the job's own names instead of those in the samples."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -13,17 +13,17 @@ _OFFERED = Sample(kind="reply", status=500, expect="error", body="{}")
 
 
 class Script:
-    """What a job server with this profile says."""
+    """The messages of a job server with this profile."""
 
     def __init__(self, profile: Profile, base_url: str) -> None:
-        """`base_url` is where the stand-in is reached."""
+        """`base_url` is the address of the stand-in."""
         self._profile = profile
         self._base_url = base_url.rstrip("/")
         self._numbers = count(1)
         self.outputs = next((sample.outputs for sample in self._of("reply", "running") if sample.outputs), {})
 
     def names_for(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Return what stands for what in the samples, for a job whose placeholders have these `values`."""
+        """Return what to replace in the samples, and by what, for a job whose placeholders have these `values`."""
         names = {SAMPLE_VALUES[name]: value for name, value in values.items() if name in SAMPLE_VALUES}
         if self._profile.server.url:
             names[self._profile.server.url] = self._base_url
@@ -36,7 +36,7 @@ class Script:
         return names
 
     def reply(self, expect: str, names: Mapping[str, str]) -> Sample:
-        """Return a reply of this kind; a bare one if the profile has no sample of it."""
+        """Return a reply of this kind; a minimal one if the profile has no sample of it."""
         sample = next(self._of("reply", expect), None)
         if sample is None:
             status = {"running": 200, "busy": 429, "refused": 400}.get(expect, 500)
@@ -44,13 +44,13 @@ class Script:
         return _for_job(sample, names)
 
     def message(self, kind: str, expects: Iterable[str], names: Mapping[str, str]) -> Sample | None:
-        """Return the first sample of this kind that is expected to be read as one of `expects`, in their order."""
+        """Return the first sample of this kind that expects one of `expects`, in their order."""
         samples = (sample for expect in expects for sample in self._of(kind, expect))
         sample = next(samples, None)
         return None if sample is None else _for_job(sample, names)
 
     def messages(self, kind: str, expect: str, names: Mapping[str, str]) -> list[Sample]:
-        """Return all of them."""
+        """Return all samples of this kind with this expectation."""
         return [_for_job(sample, names) for sample in self._of(kind, expect)]
 
     def _of(self, kind: str, expect: str) -> Iterator[Sample]:
@@ -63,7 +63,7 @@ def _for_job(sample: Sample, names: Mapping[str, str]) -> Sample:
 
 
 def replaced(text: str, names: Mapping[str, str]) -> str:
-    """Return `text` with each of the names replaced, the longest first, none of them twice."""
+    """Return `text` with each of the names replaced, the longest first, and no replacement replaced again."""
     marks = {}
     for number, name in enumerate(sorted(names, key=len, reverse=True)):
         mark = f"\0{number}\0"

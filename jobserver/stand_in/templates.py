@@ -1,4 +1,4 @@
-"""A profile's templates read backwards: what was filled in, from what arrived."""
+"""Applies a profile's templates in reverse: finds the filled-in values in what arrived."""
 
 import json
 import re
@@ -10,7 +10,7 @@ __all__ = ["json_or_none", "learn", "learn_from_path", "lower"]
 
 
 def learn(template: object, actual: object, values: dict[str, str]) -> None:
-    """Add to `values` what the placeholders in `template`, a JSON value, stand for in `actual`."""
+    """Add to `values` the values in `actual` of the placeholders in `template`, a JSON value."""
     match template, actual:
         case str(), str():
             found = _pattern(template, "(.+)").fullmatch(actual)
@@ -29,7 +29,7 @@ def learn(template: object, actual: object, values: dict[str, str]) -> None:
 
 
 def learn_from_path(template: str, path: str, values: dict[str, str]) -> bool:
-    """Do the same for a path; return whether it fits at all."""
+    """Do the same for a path; return whether it matches."""
     found = _pattern(template, "([^/]+)").fullmatch(path) or _pattern(template, "(.+)").fullmatch(path)
     if found:
         values.update(zip(names_in(template), found.groups(), strict=True))
@@ -44,7 +44,7 @@ def _pattern(template: str, group: str) -> re.Pattern[str]:
 
 
 def json_or_none(body: bytes) -> object:
-    """Return the JSON that a body is, if it is any."""
+    """Return the JSON value of a body, or None."""
     try:
         value: object = json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the stand-in does with a job: the job says so by the text `stand-in=WISH` anywhere in its body."""
+"""What the stand-in does with a job, as wished by the text `stand-in=WISH` anywhere in its body."""
 
 import re
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _WISH: Final = re.compile(rb"stand-in=([a-z-]+)")
 
 
 def wish_of(body: bytes) -> str:
-    """Return what a submission's body wishes for; one that is not known counts as none."""
+    """Return the wish in a submission's body; an unknown one is ignored."""
     found = _WISH.search(body)
     wish = found[1].decode() if found else ""
     return wish if wish in WISHES else "succeeded"

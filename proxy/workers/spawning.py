@@ -69,6 +69,5 @@ def _start(fd: int, stderr: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stderr=stderr,
         start_new_session=True,
-        env=child_environment()
-        | {"LD_BIND_NOW": "1"},  # otherwise each worker would have to bind symbols for itself
+        env=child_environment() | {"LD_BIND_NOW": "1"},  # otherwise each worker would have to bind symbols for itself
     )
