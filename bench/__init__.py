@@ -1,1 +1,1 @@
-"""The benchmark: this proxy beside others, in one run, on one job server."""
+"""The benchmark: this proxy and others, in one run, with the same job server."""

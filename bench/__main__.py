@@ -33,12 +33,12 @@ _DOCUMENT = ROOT / "docs" / "performance.md"
 _CHART = ROOT / "docs" / "performance.svg"
 _GROWTH_CHART = ROOT / "docs" / "performance-growth.svg"
 _RESULTS = LOGS.parent / "bench" / "results.json"
-#: Contenders that have a place in the measurements besides throughput.
+#: The contenders in the measurements other than throughput.
 _QUICK_ONES = ("fresh", "reused", "uvloop")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what the options say; return 1 if something could not be measured."""
+    """Run the chosen measurements; return 1 if something could not be measured."""
     options = parse(argv)
     contenders = available(options.beside)
     unknown = set(options.only) - set(contenders)
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _measure(options: Options, chosen: Sequence[Contender], results: Results) -> None:
-    if task := asyncio.current_task():  # told to stop, end what was started
+    if task := asyncio.current_task():  # on SIGTERM, end the started processes
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     started = time.monotonic()
     async with open_session(options.settings) as session:

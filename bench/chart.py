@@ -50,7 +50,7 @@ class _Bar:
 
 
 def draw(results: Results) -> str:
-    """Return the chart: jobs a second and CPU for a job, each contender a bar with its lowest and highest round."""
+    """Return the chart: jobs per second and CPU per job, a bar and its range over the rounds for each contender."""
     panels = [
         ("Jobs per second (longer is better)", "{:.0f}", _bars(results, lambda one: one.jobs_per_s)),
         (
@@ -105,13 +105,13 @@ def _panel(top: int, title: str, form: str, bars: Sequence[_Bar]) -> list[str]:
 
 
 def _longest(values: Sequence[float]) -> float:
-    """Return the value that fills the width: the highest, unless that would make all others too short to compare."""
+    """Return the value that fills the width: the highest one, unless all others would be too short to compare."""
     *_, second, highest = [1.0, *sorted(values)] if len(values) < 2 else sorted(values)
     return 1.3 * second if highest > 3 * second and len(values) > 1 else highest
 
 
 def draw_growth(results: Results) -> str:
-    """Return the chart of how cost grows: with the jobs in flight above, with the instances below."""
+    """Return the chart of how the cost grows: with the jobs in flight (above), and with the instances (below)."""
     flights, instances = results.in_flight, results.instances
     in_flight = [f"{one.jobs:,}" for one in flights]
     counts = [str(one.instances) for one in instances]
@@ -149,13 +149,13 @@ def draw_growth(results: Results) -> str:
 @dataclass(frozen=True, slots=True)
 class _Curve:
     title: str
-    #: What stands below each point, and its value.
+    #: The label below each point, and its value.
     names: Sequence[str]
     values: Sequence[float]
 
 
 def _plot(left: float, top: float, curve: _Curve, below: str) -> list[str]:
-    """Draw one curve from 0 on, each point with its value; the points are equally far from each other."""
+    """Draw one curve from 0 on, each point with its value; the points are equidistant."""
     bottom, height = top + _PLOT_HEIGHT - 46, _PLOT_HEIGHT - 104
     begin, end = left + 16, left + _PLOT_WIDTH - 16
     parts = [

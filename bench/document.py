@@ -1,4 +1,4 @@
-"""Puts the figures of a run into docs/performance.md, between the markers that are there for them.
+"""Writes the figures of a run into docs/performance.md, between its markers.
 
 The page shows what a reader compares; the tables of the single parts are printed, and are in build/bench/results.json.
 """
@@ -16,7 +16,7 @@ SHOWN: Final = ("targets", "machine", "throughput", "in-flight", "instances", "r
 
 
 def fill(text: str, results: Results) -> str:
-    """Return `text` with the content of every section that it shows replaced.
+    """Return `text` with the content of each of its sections replaced.
 
     Raises:
         ValueError: a section has no markers.

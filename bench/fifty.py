@@ -1,4 +1,4 @@
-"""50 jobs of 0.5 s at once: with the benchmark's load and job server, and with the project's own as a user has them."""
+"""50 jobs of 0.5 s at once: with the benchmark's load and job server, and with the project's own, like a user."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bench.session import Proxy, Session
 
 __all__ = ["AS_A_USER", "WITH_SPARES", "run_fifty"]
 
-#: The way with more spares than jobs.
+#: The variant with more spares than jobs.
 WITH_SPARES = "fresh, 64 spares"
-#: The way through `python -m jobclient` and the embedded job server, which serves one connection at a time.
+#: The variant with `python -m jobclient` and the embedded job server, which serves one connection at a time.
 AS_A_USER = "jobclient"
 
 
@@ -54,7 +54,7 @@ async def run_fifty(session: Session, contenders: Sequence[Contender], *, times:
 
 
 def _last_submission_s(load: Load) -> float:
-    """Return when the last job had reached the job server, whose clock is ours."""
+    """Return when the last job had reached the job server, which has the same clock as we."""
     return max(float(json.loads(answer.body)["submitted_at"]) for answer in load.answers) - load.started
 
 

@@ -1,4 +1,4 @@
-"""Many jobs in flight at once, each in a process of its own: what that costs, as their number grows."""
+"""Many jobs in flight at once, each in a process of its own: how the cost grows with their number."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _PATIENCE_S: Final = 120.0
 _LOOK_S: Final = 0.02
 #: Workers whose memory is read.
 _SAMPLE: Final = 200
-#: Fewer jobs in flight come in so many waves that there are this many jobs in all.
+#: With fewer jobs in flight, there are several waves, so that there are this many jobs in all.
 _JOBS: Final = 300
 
 
 @dataclass(slots=True)
 class _Waves:
-    """What came of the waves so far."""
+    """The figures of the waves so far."""
 
     submitted_s: list[float] = field(default_factory=list)
     answered_s: list[float] = field(default_factory=list)
-    #: When the proxy was at work, by the monotonic clock.
+    #: The spans in which the proxy was busy, by the monotonic clock.
     busy: list[tuple[float, float]] = field(default_factory=list)
     workers: int = 0
     memory: list[int] = field(default_factory=list)
@@ -41,7 +41,7 @@ class _Waves:
 
 
 async def run_in_flight(session: Session, contender: Contender, *, jobs: int) -> list[InFlight]:
-    """Have `jobs` jobs held by the job server at the same time, look, then let them end."""
+    """Let the job server hold `jobs` jobs at the same time, measure, then let them end."""
     ticks = Ticks()
     settings = {"MAX_JOBS": str(jobs), "JOB_TIMEOUT": str(2 * _PATIENCE_S), **ticks.settings}
     results: list[InFlight] = []
@@ -120,7 +120,7 @@ def _look(proxy: Proxy, waves: _Waves) -> int:
 
 
 def worker_pids(front_end: int) -> Sequence[int]:
-    """Return the workers: the forks of a fork server that have no children, also those whose fork server is gone."""
+    """Return the workers: the forks of a fork server without children, including those whose fork server is gone."""
     parents = {pid: parent for pid, (parent, _) in descendants(front_end).items()}
     has_children = set(parents.values())
     return [pid for pid in parents if pid not in has_children and b"worker" in command_line(pid)]

@@ -1,4 +1,4 @@
-"""Several instances of this proxy on one PostgreSQL, on this machine, under load: what sharing costs."""
+"""Several instances of this proxy on one PostgreSQL, on this machine, under load: the cost of sharing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cluster.postgresql import PostgreSQL, PostgreSQLError
 
 __all__ = ["run_instances"]
 
-#: Clients in all, shared out to the instances.
+#: The number of clients in all, distributed over the instances.
 _CLIENTS: Final = 24
-#: Jobs to find out how fast they are.
+#: The number of jobs to find out how fast they are.
 _WARM_UP: Final = 4 * _CLIENTS
 
 
 async def run_instances(session: Session, contender: Contender, *, count: int, seconds: float) -> list[Instances]:
-    """Have `count` instances do jobs of 0 s for about `seconds`."""
+    """Let `count` instances run jobs of 0 s for about `seconds`."""
     results: list[Instances] = []
     async with session.attempt(f"{count} instances"), contextlib.AsyncExitStack() as stack:
         try:
@@ -67,7 +67,7 @@ async def run_instances(session: Session, contender: Contender, *, count: int, s
 
 
 async def _load(proxies: list[Proxy], jobs: int) -> tuple[float, tuple[float, float]]:
-    """Have them share `jobs` jobs; return the seconds, and from when to when by the monotonic clock."""
+    """Let them share `jobs` jobs; return the seconds, and the start and the end by the monotonic clock."""
     each, clients = jobs // len(proxies), _CLIENTS // len(proxies)
     started = time.monotonic()
     await asyncio.gather(*(keep_busy(proxy.url, jobs=each, clients=clients) for proxy in proxies))

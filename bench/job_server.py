@@ -1,13 +1,13 @@
 """`python -m bench.job_server`: a job server that costs little, so that a measurement is about the proxy.
 
-It speaks the asynchronous form of the protocol only. A job is `{"callback": URL, "duration": seconds}`, 0 s if it does
-not say; with `"hold": true` it runs until somebody says `POST /release`. The result says how long the job really took,
-from the submission's last byte to the callback's first, as `took_ms`, and the monotonic instant of that last byte, as
-`submitted_at`; with `"bytes": N` it is about N bytes long. `GET /held` tells how many are held, and the monotonic
-instant of the `last` submission. `GET /tls` tells the port where the same is served over TLS, and
-how many connections there have been on it.
+It only speaks the asynchronous form of the protocol. A job is `{"callback": URL, "duration": seconds}`; the default is
+0 s. With `"hold": true` it runs until a `POST /release`. The result has the real duration of the job, from the
+submission's last byte to the callback's first, as `took_ms`, and the monotonic time of that last byte, as
+`submitted_at`; with `"bytes": N` it is about N bytes long. `GET /held` returns the number of held jobs, and the
+monotonic time of the `last` submission. `GET /tls` returns the port where the same is served over TLS, and the number
+of connections there so far.
 
-Callbacks go out over connections that are kept where the callee keeps them, at most `_CONNECTIONS` at a time.
+Callbacks are sent over at most `_CONNECTIONS` connections, which are kept if the receiver keeps them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TLS: Final = ROOT / "tests" / "support" / "tls"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job that runs."""
+    """A running job."""
 
     id: str
     callback: str
@@ -50,7 +50,7 @@ class JobServer:
         self._ids = itertools.count(1)
         self._held: list[Job] = []
         self._callees: dict[str, Callee] = {}
-        #: Where TLS is served, and the connections there so far.
+        #: The port for TLS, and the number of connections there so far.
         self.tls = {"port": 0, "opened": 0}
 
     def answer(self, message: Message) -> bytes:
@@ -98,13 +98,13 @@ class JobServer:
 
 @cache
 def rows(size: int) -> list[dict[str, object]]:
-    """Return records of the usual kind, together about `size` bytes as JSON."""
+    """Return typical records, together about `size` bytes as JSON."""
     one = {"id": 1_234_567, "name": "example", "amount": 12.5, "paid": True, "tags": ["a", "b"]}
     return [one] * (size // len(json.dumps(one) + ", "))
 
 
 class Callee:
-    """Whoever is called back at one address."""
+    """The receiver of callbacks at one address."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
@@ -134,19 +134,19 @@ class Callee:
 
     def _connected(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
-        if task.exception() is not None:  # the proxy is gone; its jobs are of no interest any more
+        if task.exception() is not None:  # the proxy is gone, so its jobs do not matter any more
             self._open -= 1
             self._waiting.clear()
 
     def free(self, connection: CallbackConnection) -> None:
-        """Take a connection that is ready for a request."""
+        """Reuse a connection that is ready for a request."""
         if self._waiting:
             connection.send(self._waiting.popleft())
         else:
             self._idle.append(connection)
 
     def lost(self, connection: CallbackConnection, unanswered: bytes) -> None:
-        """Note that a connection closed; a callback that was on its way is sent again."""
+        """Note that a connection closed; resend the callback that was not answered."""
         self._open -= 1
         if connection in self._idle:
             self._idle.remove(connection)
@@ -157,7 +157,7 @@ class Callee:
 
 
 class CallbackConnection(asyncio.Protocol):
-    """One connection to a callee, one request at a time."""
+    """One connection to a receiver, one request at a time."""
 
     _transport: asyncio.Transport
 
@@ -190,7 +190,7 @@ class CallbackConnection(asyncio.Protocol):
                 self._on_free(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Tell the callee."""
+        """Notify the receiver's `Callee`."""
         self._on_lost(self, self._sent)
 
 
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
         self._server.tls["opened"] += transport.get_extra_info("ssl_object") is not None
 
     def data_received(self, data: bytes) -> None:
-        """Answer what came."""
+        """Answer the requests."""
         for message in self._reader.feed(data):
             self._transport.write(self._server.answer(message))
             if message.close:

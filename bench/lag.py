@@ -1,4 +1,4 @@
-"""How late the event loop is while many jobs arrive at once: by a timer inside, and by `GET /healthz` from outside."""
+"""The event loop's lag while many jobs arrive at once: by a timer inside, and by `GET /healthz` from outside."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bench.ticks import Ticks, ticking
 __all__ = ["run_lag", "run_large_callbacks"]
 
 _QUIET_S: Final = 1.0
-#: The large callbacks: how many at once, and how long each is.
+#: The number of large callbacks at once, and the size of each.
 _CALLBACKS: Final = 100
-_LARGE_BYTES: Final = (1 << 20) - 1024  # with its head it is not above MAX_BODY_BYTES
+_LARGE_BYTES: Final = (1 << 20) - 1024  # including its head, it is within MAX_BODY_BYTES
 
 
 async def run_lag(session: Session, contender: Contender, *, jobs: int, times: int) -> list[Lag]:
-    """Send `jobs` jobs of 0 s at once while a probe asks, `times` times, each with a proxy of its own."""
+    """Send `jobs` jobs of 0 s at once while a probe runs; `times` times, each with a new proxy."""
     results: list[Lag] = []
     for number in range(times):
         async with session.attempt(f"loop lag {number + 1}/{times}  {contender.name}"):
@@ -56,9 +56,9 @@ async def _measure(session: Session, contender: Contender, jobs: int) -> Lag:
             await asyncio.sleep(_QUIET_S)
             load = await fire(proxy.url, jobs=jobs, document={"account": "example"})
         finally:
-            output, _ = await probe.communicate(b"")  # ends its standard input, and so its work
+            output, _ = await probe.communicate(b"")  # closes its standard input, which ends it
     probes: list[tuple[float, float]] = json.loads(output)
-    # Opening the connections comes before the burst; the quiet time is what lies well before that.
+    # The connections are opened before the burst; the quiet time ends well before that.
     quiet = [took_s * 1000 for due, took_s in probes if due < probes[0][0] + _QUIET_S / 2]
     burst = [took_s * 1000 for due, took_s in probes if load.started <= due <= load.started + load.took_s]
     loop = ticks.within([(load.started, load.started + load.took_s)])
@@ -76,7 +76,7 @@ async def _measure(session: Session, contender: Contender, jobs: int) -> Lag:
 
 
 async def run_large_callbacks(session: Session, contender: Contender, *, times: int) -> list[LargeCallbacks]:
-    """Have 100 jobs end at once, each with a result of 1 MiB, `times` times."""
+    """Let 100 jobs end at once, each with a result of 1 MiB; `times` times."""
     results: list[LargeCallbacks] = []
     ticks = Ticks()
     settings = {"JOB_TIMEOUT": "120", **ticks.settings}

@@ -13,14 +13,14 @@ from bench.measures import Cores, Round
 
 __all__ = ["Reckoned", "limit_of", "reckon"]
 
-#: From this share on, a core is taken to be fully used: the rest goes to the kernel and to other programs.
+#: From this share on, a core counts as fully used: the kernel and other programs use the rest.
 _FULL: Final = 0.9
 
 
 def limit_of(cores: Cores, machine: int | None = None) -> str:
-    """Return what used up its core, or all cores; `machine`: how many there are (default: here).
+    """Return what used up its core, or all cores; `machine`: the number of cores (default: here).
 
-    All but the workers run on one core each at most. Workers, and a contender's threads, run on as many as there are.
+    Workers, and a contender's threads, run on all cores; everything else uses at most one core each.
     """
     machine = machine or len(os.sched_getaffinity(0))
     single = {
@@ -39,9 +39,9 @@ def limit_of(cores: Cores, machine: int | None = None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reckoned:
-    """What this project's proxy should do on more cores: arithmetic, not a measurement."""
+    """The expected throughput of this project's proxy on more cores: calculated, not measured."""
 
-    #: CPU for a job: of the event loop, of the fork server, and of everything, the database included.
+    #: CPU per job: of the event loop, of the fork server, and of everything including the database.
     front_end_ms: float
     fork_server_ms: float
     all_ms: float
@@ -53,7 +53,7 @@ class Reckoned:
 
     @property
     def cores_per_instance(self) -> float:
-        """Cores that one instance uses then."""
+        """How many cores one instance uses at that rate."""
         return self.most_per_instance * self.all_ms / 1000
 
     def instances_on(self, cores: int) -> int:
@@ -61,12 +61,12 @@ class Reckoned:
         return max(1, math.ceil(cores / self.cores_per_instance))
 
     def jobs_per_s_on(self, cores: int) -> float:
-        """Return the jobs per second of so many instances, if nothing else is the limit."""
+        """Return the jobs per second of that many instances, if nothing else is the limit."""
         return min(self.instances_on(cores) * self.most_per_instance, cores * 1000 / self.all_ms)
 
 
 def reckon(rounds: Sequence[Round]) -> Reckoned:
-    """Reckon from one contender's rounds, of which there is at least one."""
+    """Calculate from one contender's rounds, of which there is at least one."""
     return Reckoned(
         front_end_ms=statistics.median(1000 * one.cores.front_end / one.jobs_per_s for one in rounds),
         fork_server_ms=statistics.median(1000 * one.cores.fork_server / one.jobs_per_s for one in rounds),

@@ -1,4 +1,4 @@
-"""The load: a fixed number of clients on kept-alive connections, each with one job at a time. It costs little."""
+"""The load: a fixed number of clients on kept connections, each with one job at a time. It costs little CPU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bench.wire import Message, MessageReader, request
 __all__ = ["Answer", "Client", "Load", "LoadError", "fire", "keep_busy", "send", "send_job"]
 
 
-#: Connections that are opened at the same time.
+#: How many connections are opened at the same time.
 _CONNECTS: Final = 256
 
 
 class LoadError(Exception):
-    """A job was not answered as it should be; the message is what came instead."""
+    """A job got an unexpected answer; the message has that answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Answer:
 class Load:
     """A load that was served."""
 
-    #: Monotonic instant of the first request.
+    #: The monotonic time of the first request.
     started: float
     took_s: float
     answers: list[Answer]
 
 
 class Client(asyncio.Protocol):
-    """One connection. Send with `exchange`; a connection that the other side closed is made anew."""
+    """One connection. Send with `exchange`; reconnects if the server has closed the connection."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -77,7 +77,7 @@ class Client(asyncio.Protocol):
         self._reader = MessageReader()
 
     def data_received(self, data: bytes) -> None:
-        """Hand the response over."""
+        """Complete the exchange."""
         for message in self._reader.feed(data):
             if message.close:
                 self.close()
@@ -85,13 +85,13 @@ class Client(asyncio.Protocol):
                 self._waiter.set_result(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
+        """Fail the exchange."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(exc or ConnectionResetError("closed without an answer"))
 
 
 async def keep_busy(url: str, *, jobs: int, clients: int) -> Load:
-    """Do `jobs` jobs of 0 s with `clients` clients; return how it went.
+    """Run `jobs` jobs of 0 s with `clients` clients; return the figures.
 
     Raises:
         LoadError: a job failed, or two got the same result.
@@ -117,7 +117,7 @@ async def keep_busy(url: str, *, jobs: int, clients: int) -> Load:
 
 
 async def fire(url: str, *, jobs: int, document: dict[str, object]) -> Load:
-    """Send `jobs` jobs at once, each over a connection opened before; return how it went.
+    """Send `jobs` jobs at once, each over a connection opened before; return the figures.
 
     Raises:
         LoadError: a job failed, or two got the same result.

@@ -1,4 +1,4 @@
-"""What the proxy adds to a job's own time when there is one job at a time and a spare is ready."""
+"""The time that the proxy adds to a job when there is one job at a time and a spare is ready."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.session import Session
 
 __all__ = ["run_lone"]
 
-#: Seconds between two jobs, at random, so that no rhythm of the proxy's can match it.
+#: Seconds between two jobs, at random, so that it does not match any rhythm of the proxy.
 _PAUSE_S: Final = (0.02, 0.05)
 
 

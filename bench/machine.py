@@ -19,7 +19,7 @@ __all__ = ["allow_many_connections", "describe"]
 
 
 def allow_many_connections() -> None:
-    """Raise the soft limit of open files to the hard one, for us and for what we start."""
+    """Raise the soft limit of open files to the hard one, for us and for our child processes."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -49,7 +49,7 @@ def _processor() -> str:
     return platform.machine()
 
 
-#: What prints the release of Erlang/OTP.
+#: Erlang code that prints the release of Erlang/OTP.
 _RELEASE: Final = 'io:format("~s", [erlang:system_info(otp_release)]), halt().'
 
 

@@ -1,4 +1,4 @@
-"""What comes out of the measurements, and the little arithmetic they need."""
+"""The results of the measurements, and the little arithmetic that they need."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cores:
-    """How many cores were in use, on average, and by whom."""
+    """How many cores each part of a contender used, on average."""
 
-    #: The contender's first thread, which is its event loop where it has one.
+    #: The contender's first thread, which is its event loop if it has one.
     front_end: float
-    #: What makes this project's workers.
+    #: The fork server of this project.
     fork_server: float
-    #: All else of the contender: workers, threads, its database.
+    #: The rest of the contender: workers, threads, its database.
     workers: float
     job_server: float
     load: float
@@ -48,7 +48,7 @@ class Round:
     contender: str
     jobs: int
     jobs_per_s: float
-    #: Of all its processes, its database's included; and that alone.
+    #: Of all its processes including its database; and of its database alone.
     cpu_ms_per_job: float
     database_cpu_ms_per_job: float
     p50_ms: float
@@ -63,7 +63,7 @@ class Fifty:
 
     way: str
     total_s: float
-    #: From the first request until the last job had been submitted; None where the job server does not say.
+    #: From the first request until the last job had been submitted; None if the job server does not report it.
     submitted_s: float | None = None
 
 
@@ -72,7 +72,7 @@ class InFlight:
     """Many jobs in flight at the same time."""
 
     jobs: int
-    #: How often; the figures are of all of them together.
+    #: The number of waves; the figures are of all waves together.
     waves: int
     #: Worker processes, each waiting for its callback, at the same moment.
     workers: int
@@ -80,7 +80,7 @@ class InFlight:
     submitted_s: float
     #: From the release of all jobs until the last answer.
     answered_s: float
-    #: Private memory of a worker: median and the value that 90 % stay under.
+    #: Private memory of a worker: median and 90th percentile.
     worker_p50_bytes: float
     worker_p90_bytes: float
     #: Private memory of the front end, before the first job and with all jobs in flight.
@@ -93,12 +93,12 @@ class InFlight:
 
     @property
     def jobs_per_s(self) -> float:
-        """Jobs in the time that the proxy had something to do for them."""
+        """Jobs per second of the time in which the proxy was busy with them."""
         return self.jobs / (self.submitted_s + self.answered_s)
 
     @property
     def bytes_per_job(self) -> float:
-        """A worker, and what the front end holds for one job."""
+        """The memory of a worker, and of the front end for one job."""
         return self.worker_p50_bytes + (self.front_end_bytes - self.idle_front_end_bytes) / self.jobs
 
 
@@ -111,16 +111,16 @@ class Instances:
     #: Of all processes of the instances, and of the database.
     cpu_ms_per_job: float
     database_cpu_ms_per_job: float
-    #: Private memory of an instance's processes under load, and of the database's for each instance.
+    #: Private memory under load: of an instance's processes, and of the database's processes per instance.
     bytes_per_instance: float
     database_bytes_per_instance: float
-    #: How late the event loops were.
+    #: The event loops' lag.
     loop_p99_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lone:
-    """One job at a time, nothing else going on: what the proxy adds to the job's own time."""
+    """One job at a time, on an idle proxy: what the proxy adds to the job's own time."""
 
     contender: str
     duration_s: float
@@ -131,17 +131,17 @@ class Lone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueCost:
-    """Jobs that came as messages, and as many that came over HTTP at the same pace, once."""
+    """One measurement of jobs that came as messages, and as many that came over HTTP at the same pace."""
 
     messages: int
     jobs_per_s: float
-    #: CPU of all processes of the proxy for a job that came as a message, and for one that came over HTTP.
+    #: CPU of all processes of the proxy per job that came as a message, and per job that came over HTTP.
     message_ms: float
     http_ms: float
 
     @property
     def added_ms(self) -> float:
-        """What a message adds: to be received, replied to and deleted, less what HTTP takes for the same."""
+        """What a message adds: receiving, replying and deleting, minus what HTTP costs instead."""
         return self.message_ms - self.http_ms
 
 
@@ -150,7 +150,7 @@ class Tls:
     """One job at a time, and TLS to the job server."""
 
     contender: str
-    #: Whether a worker that is used again keeps its connection.
+    #: Whether a reused worker keeps its connection.
     keep_alive: bool
     jobs: int
     #: Connections, each with its handshake, for these jobs.
@@ -162,7 +162,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lag:
-    """How late the event loop is while many jobs arrive at once, once."""
+    """One measurement of the event loop's lag while many jobs arrive at once."""
 
     jobs: int
     took_s: float
@@ -171,7 +171,7 @@ class Lag:
     max_ms: float
     #: The same probe before the burst.
     quiet_p99_ms: float
-    #: How late the loop itself was during the burst, by a timer inside the proxy.
+    #: The lag of the loop itself during the burst, by a timer inside the proxy.
     loop_p50_ms: float
     loop_p99_ms: float
     loop_max_ms: float
@@ -179,7 +179,7 @@ class Lag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LargeCallbacks:
-    """How late the event loop is while large callbacks arrive at once, once."""
+    """One measurement of the event loop's lag while large callbacks arrive at once."""
 
     callbacks: int
     bytes_each: int

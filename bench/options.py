@@ -1,4 +1,4 @@
-"""What the command line says."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["MEASUREMENTS", "Options", "parse"]
 #: The parts of the benchmark, in the order in which they run.
 MEASUREMENTS = ("throughput", "fifty", "startup", "idle", "lag", "in-flight", "instances", "lone", "queue", "tls")
 
-#: When the last round, and the last part, may begin: a whole run takes less than ten minutes also where it is slow.
+#: When the last round, and the last part, may begin: a whole run takes less than ten minutes even on a slow machine.
 _LIMIT_S: Final = 200.0
 _LAST_PART_S: Final = 510.0
 
@@ -23,20 +23,20 @@ _LAST_PART_S: Final = 510.0
 class Options:
     """How much is measured."""
 
-    #: Contenders; empty: all there are.
+    #: Contenders; empty: all.
     only: tuple[str, ...]
-    #: Another checkout of this project, which takes part as well.
+    #: Another checkout of this project that takes part, too.
     beside: Path | None
     measurements: tuple[str, ...]
     #: Settings for this project's proxy.
     settings: dict[str, str]
-    #: Clients, each with one job at a time, rounds, and about how many seconds one turn of a contender takes.
+    #: Clients, each with one job at a time; rounds; and about how many seconds a contender's turn takes.
     clients: int
     rounds: int
     seconds: float
-    #: After so many seconds no round of the throughput measurement begins any more.
+    #: After this many seconds, no more round of the throughput measurement begins.
     limit_s: float
-    #: After so many seconds no part of the benchmark begins any more.
+    #: After this many seconds, no more part of the benchmark begins.
     last_part_s: float
     #: How many jobs are in flight at once, one measurement for each number.
     in_flight: tuple[int, ...]

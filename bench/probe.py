@@ -1,9 +1,9 @@
-"""`python -m bench.probe URL`: ask an address every 5 ms until standard input ends, then print how long each took.
+"""`python -m bench.probe URL`: send a request every 5 ms until standard input ends, then print how long each took.
 
-A time is counted from the moment the request was due, not from when it was sent: an event loop that stands still for
-100 ms delays twenty requests, and all twenty count. Each request is `[due, seconds]`, `due` a monotonic instant.
+Times are counted from when the request was due, not from when it was sent: an event loop that is blocked for 100 ms
+delays twenty requests, and all twenty count. Each request is `[due, seconds]`; `due` is a monotonic time.
 
-It has a process of its own, at a high priority where that is allowed, so that it is the proxy's delay it sees.
+It runs in a process of its own, with a high priority if that is allowed, so that it sees only the proxy's delay.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PRIORITY: Final = -15
 
 
 def probe(url: str) -> list[tuple[float, float]]:
-    """Ask until standard input ends."""
+    """Send requests until standard input ends."""
     parts = urlsplit(url)
     data = request("GET", parts.netloc, parts.path)
     times: list[tuple[float, float]] = []

@@ -31,7 +31,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 #: Where the programs' stderr goes.
 LOGS: Final = ROOT / "build" / "bench"
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-#: As a user has it: a second start finds what the first one compiled.
+#: As for a user: a second start uses the modules that the first one compiled.
 _ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 _START_S: Final = 20.0
 _GRACE_S: Final = 5.0
@@ -42,7 +42,7 @@ class StartError(Exception):
 
 
 class Process:
-    """One program of the benchmark and everything that it starts."""
+    """One program of the benchmark and its child processes."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path = ROOT) -> None:
         """Start `command` in `folder`; its stderr is appended to a file named after `name`."""
@@ -75,14 +75,14 @@ class Process:
         return self.url
 
     def _read_url(self) -> str:
-        """Read up to the first address; a program that ends has none."""
+        """Read until the first address; empty if the program ends before."""
         for line in self._process.stdout or ():
             if found := re.search(rb"http://[\w.:]+", line):
                 return found.group().decode()
         return ""
 
     async def stop(self) -> None:
-        """SIGTERM; after the grace SIGKILL for it and whatever it has left."""
+        """Send SIGTERM, and after the grace period SIGKILL to it and its remaining descendants."""
         family = descendants(self.pid)
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
@@ -105,7 +105,7 @@ def _kill(pid: int) -> None:
 
 
 def _is_ours(pid: int, started: int) -> bool:
-    """Return whether the pid still belongs to the process that started then, and not to a later one."""
+    """Return whether the pid still belongs to the process that started at that time, not to a later one."""
     fields = stat_fields(pid)
     return bool(fields) and int(fields[19]) == started and fields[0] != "Z"
 
@@ -119,9 +119,9 @@ def stat_fields(pid: int) -> list[str]:
 
 
 def descendants(root: int) -> dict[int, tuple[int, int]]:
-    """Return what is below `root`, parents first: each pid with its parent's and with its start time in clock ticks."""
+    """Return the descendants of `root`, parents first: each pid with its parent's and its start time in clock ticks."""
     children: dict[int, list[tuple[int, int]]] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - a thousand Path objects would be for nothing
+    for name in os.listdir("/proc"):  # noqa: PTH208 - a thousand Path objects would be wasteful
         fields = stat_fields(int(name)) if name.isdecimal() else []
         if fields:
             children.setdefault(int(fields[1]), []).append((int(name), int(fields[19])))
@@ -135,7 +135,7 @@ def descendants(root: int) -> dict[int, tuple[int, int]]:
 
 
 def command_line(pid: int) -> bytes:
-    """Return a process's command line, its words separated by zero bytes; empty if it is gone."""
+    """Return a process's command line, its arguments separated by NUL bytes; empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -143,10 +143,10 @@ def command_line(pid: int) -> bytes:
 
 
 def cpu_s(root: int) -> float:
-    """Return the CPU seconds that `root` and everything below it used so far, children that were reaped included.
+    """Return the CPU seconds that `root` and its descendants have used so far, including reaped children.
 
-    Those that live are counted to the nanosecond: of many workers with short jobs, each may have used less than a clock
-    tick. A process that ends without being waited for takes its time with it; none of the contenders does that.
+    Live processes are counted to the nanosecond, because each of many workers with short jobs may have used less than a
+    clock tick. The time of a process that nobody waits for is lost; no contender has such processes.
     """
     total_s = 0.0
     for pid in (root, *descendants(root)):
@@ -163,12 +163,12 @@ def first_thread_cpu_s(pid: int) -> float:
 
 
 def live_cpu_s(root: int) -> float:
-    """Return the CPU seconds of the threads that live now, to the nanosecond where the kernel tells."""
+    """Return the CPU seconds of the live threads, to the nanosecond if the kernel reports it."""
     return sum(_threads_s(pid) for pid in (root, *descendants(root)))
 
 
 def _threads_s(pid: int) -> float:
-    """Return the CPU seconds of the threads of a process that live now."""
+    """Return the CPU seconds of a process's live threads."""
     total_ns = 0
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():

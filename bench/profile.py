@@ -1,4 +1,4 @@
-"""The profile that the benchmark runs, with its connections kept or not."""
+"""The profile that the benchmark uses, with or without kept connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["profile_with"]
 
 
 def profile_with(folder: Path, keep_alive: str) -> Path:
-    """Write the shipped profile with this value of `keep_alive`; return its file. Raises LoadError if it has none."""
+    """Write the shipped profile with this value of `keep_alive`; return the file. Raises LoadError if it has none."""
     text = (ROOT / "profiles" / "spreedly.toml").read_text(encoding="utf-8")
     text, count = re.subn(r"(?m)^keep_alive = \w+", f"keep_alive = {keep_alive}", text)
     if count != 1:

@@ -1,7 +1,7 @@
-"""`python -m bench.questions`: how long questions to a journal with a million jobs take.
+"""`python -m bench.questions`: how long queries take in a journal with a million jobs.
 
-A journal is filled by SQL in a temporary folder (300 MB), then asked as an operator would. Each line is one question:
-how long the first page took, and the counts; and how long the event loop was held up meanwhile, at worst.
+A journal is filled by SQL in a temporary folder (300 MB), then queried as an operator would. Each line is one query:
+how long the first page and the counts took, and for how long the event loop was blocked meanwhile, at worst.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shared.lifecycle import State
 __all__ = ["FIRST_END", "JOBS", "fill", "main"]
 
 JOBS: Final = 1_000_000
-#: When the first of the jobs ended, in Unix time; the others did so ten each second.
+#: When the first of the jobs ended, in Unix time; after that, ten jobs ended each second.
 FIRST_END: Final = 1_790_000_000.0
 #: One job in a hundred failed, one in a thousand lost its worker; a thousand accounts; the last ten are open.
 _FILL: Final = f"""
@@ -70,7 +70,7 @@ _PAGE: Final = 50
 
 
 def fill(path: Path) -> None:
-    """Fill an empty journal, which nobody has open, with `JOBS` jobs."""
+    """Fill an empty journal, which is not in use, with `JOBS` jobs."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode = OFF")
         db.execute("PRAGMA synchronous = OFF")
@@ -78,7 +78,7 @@ def fill(path: Path) -> None:
 
 
 async def _held_up(held: list[float]) -> None:
-    """Note how much later than asked for each millisecond is over."""
+    """Note how late each timer of a millisecond is."""
     while True:
         began = time.perf_counter()
         await asyncio.sleep(0.001)
@@ -114,7 +114,7 @@ async def _ask(path: Path) -> None:
 
 
 def main() -> None:
-    """Fill a journal, ask, and print a table: the longest of five times each."""
+    """Fill a journal, query it, and print a table: the longest of five times each."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path = Path(folder) / "jobs.sqlite3"
         JournalFile(str(path)).close()

@@ -1,4 +1,4 @@
-"""What a message of the queue adds to a job: its CPU, beside that of jobs which come over HTTP at the same pace."""
+"""What a message of the queue adds to a job: its CPU, compared with jobs that come over HTTP at the same pace."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from cluster.sqs import CREDENTIALS, SqsStandIn, SqsStandInError
 
 __all__ = ["run_queue"]
 
-#: Messages in one turn, and in one call.
+#: The number of messages in one turn, and in one call.
 _MESSAGES: Final = 200
 _BATCH: Final = 10
-#: Until deletions have been gathered and made.
+#: How long to wait until deletions have been batched and executed.
 _SETTLE_S: Final = 1.0
 _PATIENCE_S: Final = 60.0
 
 
 async def run_queue(session: Session, *, times: int) -> list[QueueCost]:
-    """Let messages be jobs, then send as many over HTTP, ten at once as often as ten messages took; `times` times.
+    """Send jobs as messages, then as many over HTTP, in tens and at the same pace; `times` times.
 
-    Workers are used again, and there is a journal; the queue is a stand-in for Amazon SQS in a process of its own.
+    Workers are reused, and there is a journal; the queue is a stand-in for Amazon SQS in a process of its own.
     """
     results: list[QueueCost] = []
     async with session.attempt("queue"):
@@ -84,7 +84,7 @@ async def _measure(proxy: Proxy, client: Any, jobs: str, replies: str) -> QueueC
 
 
 async def _replied(client: Any, url: str) -> None:  # noqa: ANN401 - as above
-    """Take the replies to all messages. Raises LoadError if one is not a result."""
+    """Receive the replies to all messages. Raises LoadError if one is not a result."""
     seen = 0
     while seen < _MESSAGES:
         answer = await client.receive_message(
@@ -101,7 +101,7 @@ async def _replied(client: Any, url: str) -> None:  # noqa: ANN401 - as above
 
 
 async def _over_http(proxy: Proxy, jobs: int, within_s: float) -> None:
-    """Send jobs in tens, spread evenly over so many seconds."""
+    """Send jobs in tens, spread evenly over `within_s`."""
     clients = [Client(proxy.url) for _ in range(_BATCH)]
     began, tens = time.monotonic(), jobs // _BATCH
     for number in range(tens):

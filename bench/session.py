@@ -1,4 +1,4 @@
-"""One run of the benchmark: the job server that all share, and contenders that come and go."""
+"""One run of the benchmark: the job server that all share, and contenders that are started and ended."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from cluster.postgresql import PostgreSQL, PostgreSQLError
 
 __all__ = ["Proxy", "Session", "open_session"]
 
-#: After the load: until the processes that served it have ended and are counted.
+#: How long to wait after the load until the processes that served it have ended and are counted.
 _SETTLE_S: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A contender that runs."""
+    """A running contender."""
 
     process: Process
     url: str
     #: The first process of its database; 0: it has none.
     database: int = 0
-    #: What makes its workers, if it is this project's; 0: nothing does.
+    #: The pid of its fork server, if it is this project's; 0: it has none.
     fork_server: int = 0
 
     @property
     def pid(self) -> int:
-        """Its first process."""
+        """The pid of its first process."""
         return self.process.pid
 
     def fork_server_cpu_s(self) -> float:
-        """Return what its fork server has used so far, without the workers."""
+        """Return what its fork server has used so far, not including the workers."""
         return first_thread_cpu_s(self.fork_server) if self.fork_server else 0.0
 
     def database_cpu_s(self) -> float:
@@ -48,20 +48,20 @@ class Proxy:
         return cpu_s(self.database) if self.database else 0.0
 
     def event_loop_cpu_s(self) -> float:
-        """Return what its first thread has used so far: its event loop, where it has one."""
+        """Return what its first thread has used so far: its event loop, if it has one."""
         return first_thread_cpu_s(self.pid)
 
     def cpu_s(self) -> float:
-        """Return what it has used so far, its database included."""
+        """Return what it has used so far, including its database."""
         return cpu_s(self.pid) + self.database_cpu_s()
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What every measurement needs."""
+    """The context of every measurement."""
 
     job_server: Process
-    #: Settings that the user of the benchmark adds to this project's proxy.
+    #: The user's additional settings for this project's proxy.
     extra: Mapping[str, str]
     #: What could not be measured, and why.
     failures: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Session:
 
     @contextlib.asynccontextmanager
     async def attempt(self, title: str) -> AsyncIterator[None]:
-        """Say what is measured; where it fails, say that instead of its figures, remember it, and go on."""
+        """Print what is measured; if it fails, print that instead of the figures, record it, and continue."""
         print(f"  {title:30}", end="", flush=True)
         try:
             yield
@@ -110,7 +110,7 @@ class Session:
         print(text, flush=True)
 
     async def settle(self) -> None:
-        """Wait for what goes on after the last answer: ended processes are reaped, spares are made."""
+        """Wait for work after the last answer: ended processes are reaped, spares are started."""
         await asyncio.sleep(_SETTLE_S)
 
     def job_server_cpu_s(self) -> float:
@@ -119,7 +119,7 @@ class Session:
 
 
 def _fork_server(front_end: int) -> int:
-    """Return the child of the front end that makes its workers."""
+    """Return the pid of the front end's fork server."""
     children = (pid for pid, (parent, _) in descendants(front_end).items() if parent == front_end)
     return next((pid for pid in children if b"\0worker\0" in command_line(pid)), 0)
 

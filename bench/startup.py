@@ -1,4 +1,4 @@
-"""From `python run.py` to the first job's answer, and what a proxy uses that has nothing to do."""
+"""The time from `python run.py` to the first job's answer, and what an idle proxy uses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bench.session import Session
 
 __all__ = ["run_idle", "run_startup"]
 
-#: After the start, until everything that a start sets off is over.
+#: How long to wait after the start until everything has settled.
 _CALM_S: Final = 3.0
 
 
 async def run_startup(session: Session, contender: Contender, *, times: int) -> list[float]:
-    """Start the proxy with its embedded job server and send a job of 0 s as soon as it says where; `times` times."""
+    """Start the proxy with its embedded job server and send a job of 0 s once it prints its address; `times` times."""
     results: list[float] = []
     for number in range(times):
         async with (

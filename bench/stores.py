@@ -1,8 +1,8 @@
 """`python -m bench.stores`: what a job costs the front end in the SQLite journal, and in a PostgreSQL of its own.
 
-Two durable writes a job, as a job without a key has them. The figure to look at is the CPU of this process; jobs per
-second depend on what the disk and the machine's other processes do. And how soon an instance hears of what another one
-has recorded of its job, both in this process.
+Two durable writes per job, as for a job without a key. The figure to look at is the CPU of this process; jobs per
+second depend on the disk and on other processes. Then, how soon an instance is notified of what another one has
+recorded of its job, both in this process.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from proxy.store.record import Record
 from shared.lifecycle import State
 
 _TTL_S = 3_600.0
-#: After so long a notice is lost.
+#: After this long a notice counts as lost.
 _LOST_S = 10.0
 _BODY = b'{"id": "4aa90ad3b4e3db20", "state": "completed"}'
 _TRAIL = '{"events":[[0.3,"assign"],[0.9,"connected"],[8.1,"reply-read"],[512.4,"callback"]],"pid":4711}'
-#: How many jobs at a time, how many in all, and how long each waits after each of its writes.
+#: The number of jobs at a time and in all, and how long each waits after each of its writes.
 _RUNS = ((1, 500, 0.0), (16, 3_000, 0.0), (16, 1_500, 0.005), (64, 6_000, 0.0))
-#: How many jobs wait for callbacks at a time, how many in all, and how long each waits for its own.
+#: The number of jobs that wait for callbacks at a time and in all, and how long each waits.
 _WAITS = ((1, 100, 0.02), (16, 800, 0.1), (64, 2_000, 0.25), (64, 2_000, 0.05))
 
 
 async def _measure(store: JobStore, instance: str, at_once: int, jobs: int, pause_s: float) -> str:
-    """Record so many jobs; return the figures as cells of a table."""
+    """Record jobs; return the figures as cells of a table."""
     took: list[float] = []
     left = iter(range(jobs))
 
@@ -62,7 +62,7 @@ async def _measure(store: JobStore, instance: str, at_once: int, jobs: int, paus
 
 
 async def _wake(owner: PostgreSQLStore, other: PostgreSQLStore, at_once: int, jobs: int, pause_s: float) -> str:
-    """Have callbacks come to the other instance; return from when they are recorded until their job's has heard."""
+    """Record callbacks at the other instance; return the times from recording until the job's owner is notified."""
     heard: dict[str, asyncio.Future[None]] = {}
     took: list[float] = []
     left = iter(range(jobs))

@@ -23,7 +23,7 @@ _FIFTY_TITLES: Final = {
 
 
 def sections(results: Results) -> dict[str, str]:
-    """Return the text of each section of docs/performance.md that a run makes, by its name."""
+    """Return the text of each generated section of docs/performance.md, by its name."""
     return {
         "machine": _machine(results),
         "targets": _targets(results),
@@ -49,7 +49,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _with_range(form: str, figure: Spread) -> str:
-    """Return the median and, where there is more than one value, lowest and highest."""
+    """Return the median and, if there is more than one value, the lowest and the highest."""
     median = form.format(figure.median)
     low, high = form.format(figure.low), form.format(figure.high)
     return median if low == high else f"{median} ({low} to {high})"

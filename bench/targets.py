@@ -13,7 +13,7 @@ from bench.measures import Results, Round, Spread, spread
 __all__ = ["TARGETS", "Reached", "Target", "Verdict", "ratios", "reached"]
 
 
-#: Jobs in flight that the target for many is about, and that are enough to look at workers' memory.
+#: The jobs in flight of the target for many jobs, which are also enough to measure workers' memory.
 _MANY: Final = 4000
 _ENOUGH: Final = 200
 
@@ -36,11 +36,11 @@ class Target:
     form: str
     at_least: float
     hoped_for: float
-    #: The figures of a run, one for each repetition; none where it was not measured.
+    #: The figures of a run, one for each repetition; none if it was not measured.
     figures: Callable[[Results], Iterable[float]]
 
     def verdict(self, figure: float) -> Verdict:
-        """Judge a figure. More is better where more is hoped for than asked."""
+        """Compare a figure with the target. More is better if the hoped-for value is above the required one."""
         sign = 1 if self.hoped_for > self.at_least else -1
         if sign * figure >= sign * self.hoped_for:
             return Verdict.HOPED_FOR
@@ -49,7 +49,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A target and what came of it."""
+    """A target and its result."""
 
     target: Target
     figure: Spread | None
@@ -70,7 +70,7 @@ def reached(results: Results) -> list[Reached]:
 
 
 def ratios(rounds: Iterable[Round], ours: str, other: str) -> list[float]:
-    """Return, round by round, how many times the jobs a second of `other` are done by `ours`."""
+    """Return, for each round, the ratio of the jobs per second of `ours` to those of `other`."""
     jobs_per_s = {(one.number, one.contender): one.jobs_per_s for one in rounds}
     return [
         figure / jobs_per_s[number, other]
@@ -80,7 +80,7 @@ def ratios(rounds: Iterable[Round], ours: str, other: str) -> list[float]:
 
 
 def _cost(results: Results, contender: str, without: str) -> list[float]:
-    """Return, round by round, how many per cent of the jobs a second it takes; below 0 is noise."""
+    """Return, for each round, by how many per cent the jobs per second are lower than `without`; below 0 is noise."""
     return [100 * (1 - ratio) for ratio in ratios(results.rounds, contender, without)]
 
 
@@ -90,7 +90,7 @@ def _in_flight(results: Results) -> list[float]:
 
 
 def _spares_cost(results: Results) -> list[float]:
-    """Return, pair by pair, how many times as long 50 jobs take with more spares than jobs."""
+    """Return, for each pair, the ratio of the times for 50 jobs with and without more spares than jobs."""
     few = [one.total_s for one in results.fifty if one.way == "fresh"]
     many = [one.total_s for one in results.fifty if one.way == WITH_SPARES]
     return [after / before for before, after in zip(few, many, strict=False)]

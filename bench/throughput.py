@@ -1,4 +1,4 @@
-"""How many jobs a second, at what cost: all contenders run, and take turns under the same load in short slices."""
+"""Jobs per second, and their cost: all contenders run, and are under the same load in turns, in short slices."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bench.session import Proxy, Session
 
 __all__ = ["run_rounds"]
 
-#: Waves of clients' jobs that a measurement has at least, so that its end weighs little.
+#: The minimum number of waves of clients' jobs in a measurement, so that its end matters little.
 _WAVES: Final = 2
-#: So long, in parts of a turn, a contender works before it is measured: as it does under a load that lasts.
+#: For this part of a turn, a contender is under load before the measurement starts, as under a lasting load.
 _LEAD_IN: Final = 0.25
 
 
 async def run_rounds(
     session: Session, contenders: Sequence[Contender], *, rounds: int, clients: int, seconds: float, limit_s: float
 ) -> list[Round]:
-    """Measure every contender `rounds` times, or as often as there is time for within `limit_s`.
+    """Measure every contender `rounds` times, or as often as possible within `limit_s`.
 
-    Every other round is in the opposite order, against drift; slow contenders take part in some rounds only.
+    Every other round is in reverse order, against drift; slow contenders take part only in some rounds.
     """
     results = []
     async with contextlib.AsyncExitStack() as stack:
@@ -58,12 +58,12 @@ async def run_rounds(
 
 
 class _Turns:
-    """What one contender does in its turns; it is idle in those of the others."""
+    """The turns of one contender; it is idle in those of the others."""
 
     def __init__(self, session: Session, contender: Contender, proxy: Proxy, *, clients: int, seconds: float) -> None:
         self.name = contender.name
         self.every = contender.every
-        #: As it did last; its next turn has as many jobs as take it `seconds` then.
+        #: The rate of its last turn, from which the number of jobs of the next one is calculated.
         self.jobs_per_s = 0.0
         self._session = session
         self._proxy = proxy
@@ -71,7 +71,7 @@ class _Turns:
         self._seconds = seconds
 
     async def warm_up(self) -> None:
-        """Do a few jobs, or more if it is fast."""
+        """Run a few jobs, or more if it is fast."""
         load = await keep_busy(self._proxy.url, jobs=self._clients, clients=self._clients)
         if load.took_s < self._seconds:
             jobs = int(self._clients / load.took_s * self._seconds) + 1
@@ -79,7 +79,7 @@ class _Turns:
         self.jobs_per_s = len(load.answers) / load.took_s
 
     async def take(self, number: int) -> Round:
-        """Measure as many jobs as take about `seconds`, in round `number`."""
+        """Measure about as many jobs as take `seconds`, in round `number`."""
         jobs = max(int(self.jobs_per_s * self._seconds), _WAVES * self._clients)
         await keep_busy(self._proxy.url, jobs=max(int(jobs * _LEAD_IN), self._clients), clients=self._clients)
         await self._session.settle()
@@ -106,7 +106,7 @@ class _Turns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Used:
-    """CPU seconds used until an instant."""
+    """CPU seconds used up to a point in time."""
 
     at: float
     contender_s: float

@@ -1,7 +1,7 @@
-"""`python -m bench.ticking`: the proxy, with a timer that notes every 5 ms how late its event loop is.
+"""`python -m bench.ticking`: the proxy, with a timer that records the lag of its event loop every 5 ms.
 
-The lag of the loop itself cannot be seen from outside: a request that is sent while others queue waits for them too.
-Each note is a line, `due lag`, both in seconds of the monotonic clock, in the file that LAG_FILE names.
+The lag of the loop itself cannot be measured from outside, because a request that is sent while others queue also waits
+for those. Each record is a line, `due lag`, both in seconds of the monotonic clock, in the file that LAG_FILE names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INTERVAL_S: Final = 0.005
 
 class _Ticking(FrontEnd):
     async def run(self) -> None:
-        """Serve, and tick."""
+        """Serve, and run the timer."""
         self._file = os.open(os.environ["LAG_FILE"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self._tick(asyncio.get_running_loop().time())
         await super().run()

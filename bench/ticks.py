@@ -1,4 +1,4 @@
-"""What bench.ticking wrote: how late a proxy's event loop was, every 5 ms."""
+"""Reads the records of bench.ticking: the lag of a proxy's event loop, every 5 ms."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["Ticks", "ticking"]
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """Where a ticking proxy writes, which is a setting of it."""
+    """The file that a ticking proxy writes."""
 
     name: str = "lag"
 
     @property
     def settings(self) -> dict[str, str]:
-        """What tells the proxy."""
+        """The proxy's settings for it."""
         return {"LAG_FILE": str(LOGS / f"{self.name}.txt")}
 
     def within(self, spans: Iterable[tuple[float, float]]) -> Sequence[float]:
-        """Return the lags, in ms, that were due within any of the spans of monotonic instants."""
+        """Return the lags, in ms, of timers that were due within any of the spans of monotonic times."""
         lines = (LOGS / f"{self.name}.txt").read_text(encoding="ascii").splitlines()
         ticks = [(float(due), float(lag_s)) for due, lag_s in (line.split() for line in lines)]
         return [1000 * lag_s for begin, end in spans for due, lag_s in ticks if begin <= due <= end]
 
 
 def ticking(contender: Contender) -> Contender:
-    """Return this project's proxy as it is, but with a timer that measures its event loop."""
+    """Return this project's proxy with a timer that measures its event loop."""
     return replace(contender, command=(sys.executable, "-m", "bench.ticking"))

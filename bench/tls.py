@@ -1,4 +1,4 @@
-"""What TLS to the job server costs a job, with workers that keep their connection and with those that do not."""
+"""The cost of TLS to the job server per job, with workers that keep their connection and with those that do not."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from bench.session import Session
 __all__ = ["run_tls"]
 
 _JOBS: Final = 150
-#: Both profiles are the shipped one but for this.
+#: The only difference between the two profiles.
 _KEEP_ALIVE: Final = ("false", "true")
 
 
 async def run_tls(session: Session, contenders: Sequence[Contender]) -> list[Tls]:
-    """Send jobs one after the other, to each contender that is this project's, with each value of `keep_alive`."""
+    """Send jobs one after the other, to each contender of this project, with each value of `keep_alive`."""
     results = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for contender in contenders:
@@ -52,7 +52,7 @@ async def _measure(session: Session, contender: Contender, profile: Path, *, kee
         for _ in range(_JOBS):
             answer = await send_job(client, proxy.url, {"account": "example"})
             added_ms.append(answer.latency_s * 1000 - json.loads(answer.body)["took_ms"])
-            await asyncio.sleep(0.01)  # a spare is ready, or the worker is back
+            await asyncio.sleep(0.01)  # until a spare is ready, or the worker is back
         opened, used_s = (await _listener(session))["opened"] - before, cpu_s(proxy.pid) - used_s
         client.close()
     return Tls(
@@ -67,6 +67,6 @@ async def _measure(session: Session, contender: Contender, profile: Path, *, kee
 
 
 async def _listener(session: Session) -> dict[str, int]:
-    """Return the port of the job server's TLS, and how many connections it has had there."""
+    """Return the job server's port for TLS, and the number of connections there so far."""
     found: dict[str, int] = json.loads(await send("GET", f"{session.job_server.url}/tls"))
     return found

@@ -1,4 +1,4 @@
-"""Just enough HTTP/1.1 to load a proxy without costing much: messages with a Content-Length, nothing else."""
+"""Just enough HTTP/1.1 to load a proxy at low cost: only messages with a Content-Length."""
 
 from __future__ import annotations
 

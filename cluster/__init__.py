@@ -1,1 +1,1 @@
-"""What many instances of the proxy need beside them, started on this machine: for trying, and for the tests."""
+"""Starts several instances of the proxy, and what they need, on this machine: for trying it out, and for the tests."""

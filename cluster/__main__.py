@@ -20,9 +20,9 @@ _THROUGH_IT = f"sqs://{QUEUE} --reply-queue {REPLIES} --limit 60"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a cluster and return the exit status: 0 once it was told to end, 2 if it cannot run."""
+    """Run a cluster; return the exit status: 0 after it was stopped, 2 if it cannot run."""
     options = parse(argv)
-    # A shell starts what it runs in the background with SIGINT ignored.
+    # A shell starts background processes with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -49,8 +49,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _banner(cluster: Cluster) -> str:
     post = f"{cluster.url}/queueJob"
     python = os.path.relpath(sys.executable)
-    # Long enough that all are submitted before the kill, and none is finished: a submission that a kill cuts off is one
-    # whose fate nobody knows.
+    # Long enough that all jobs are submitted before the kill, and none is finished: a submission that the kill aborts
+    # would be `unknown`.
     fifty = f"{python} -m jobclient {post} --idempotent --retries 30 --limit 60 --field duration=4"
     lines = [
         f"entry       {cluster.url}  (nginx; callbacks come in here, too)",

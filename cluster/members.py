@@ -1,4 +1,4 @@
-"""The members of a cluster besides its database: the instances, the job server, the nginx in front of them."""
+"""The members of a cluster besides its database: the instances, the job server, and nginx in front of the instances."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class ClusterError(Exception):
 
 
 class Member:
-    """A process that belongs to the cluster, on an address that it keeps when it is started again."""
+    """A process of the cluster, on an address that it keeps when it is restarted."""
 
     def __init__(
         self, name: str, command: list[str], folder: Path, environ: Mapping[str, str], *, port: socket.socket
     ) -> None:
-        """`port` is reserved for it. It is killed when this process ends, or, should it have children, told to end."""
+        """`port` is reserved for it. When this process ends, it gets the signal `end`."""
         self.name = name
         self.log = folder / f"{name.replace(' ', '-')}.log"
         self._command = command
@@ -42,25 +42,25 @@ class Member:
         self._reservation = port
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{port.getsockname()[1]}"
-        #: The last signal that a person or a program may send it: what ends all that it has started, too.
+        #: The signal that ends it; it must also end its children.
         self.end = signal.SIGKILL
 
     @property
     def pid(self) -> int:
-        """Its process id, or the last one. 0: it was never started."""
+        """The id of its process, or of the last one. 0: it was never started."""
         return 0 if self._process is None else self._process.pid
 
     @property
     def ended(self) -> int | None:
-        """How its last process ended (negative: by that signal); None while it runs."""
+        """The exit code of its last process (negative: a signal); None while it runs."""
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Start its process; return at once."""
+        """Start its process; do not wait for it."""
         self._process = start(self._command, self.log, self._environ, end=self.end)
 
     def wait_until(self, path: str = "") -> None:
-        """Wait until it accepts connections, or, with a `path`, answers 200 there. Raises ClusterError."""
+        """Wait until it accepts connections or, with a `path`, answers 200 there. Raises ClusterError."""
         ready: Callable[[], bool] = self._accepts if not path else lambda: self._answers(path)
         give_up = time.monotonic() + _START_S
         while not ready():
@@ -70,7 +70,7 @@ class Member:
 
     @property
     def last_words(self) -> str:
-        """The end of what it has written."""
+        """The end of its log."""
         text = self.log.read_text(encoding="utf-8", errors="replace").strip() if self.log.exists() else ""
         return text[-500:] or "none"
 
@@ -89,7 +89,7 @@ class Member:
         return True
 
     def close(self) -> None:
-        """End it for good, at once."""
+        """End it at once, and release its port."""
         self.signal(self.end)
         if not self.wait(_START_S):
             self.signal(signal.SIGKILL)
@@ -109,12 +109,12 @@ class Member:
 
 
 class Instance(Member):
-    """One instance of the proxy: `python run.py`, whose own processes end with it, whatever ends it."""
+    """One instance of the proxy: `python run.py`, whose child processes end with it, however it ends."""
 
     def __init__(
         self, number: int, folder: Path, settings: Mapping[str, str], *, port: int = 0, admin: int = 0
     ) -> None:
-        """`number` counts from one. `settings` are by the names of their variables. Raises OSError: a port is taken."""
+        """`number` counts from one. `settings`: by the names of the variables. Raises OSError: a port is in use."""
         listen = reserve(port)
         try:
             self._admin = reserve(admin)
@@ -136,13 +136,13 @@ class Instance(Member):
         super().__init__(f"instance {number}", command, folder, environ, port=listen)
 
     def close(self) -> None:
-        """End it for good, at once."""
+        """End it at once, and release its ports."""
         super().close()
         self._admin.close()
 
 
 def job_server(folder: Path, *, port: int = 0, duration_s: float = 0.5) -> Member:
-    """Return a job server for all instances; a callback that got no 2xx is sent again, for half a minute."""
+    """Return a job server for all instances; it retries callbacks that got no 2xx for half a minute."""
     reservation = reserve(port)
     number = str(reservation.getsockname()[1])
     arguments = ["--port", number, "--duration", str(duration_s), "--callback-retries", "150"]
@@ -151,12 +151,12 @@ def job_server(folder: Path, *, port: int = 0, duration_s: float = 0.5) -> Membe
 
 
 def entry(folder: Path, instances: list[Instance], port: socket.socket) -> Member:
-    """Return the nginx before the instances, with the configuration of deploy/."""
+    """Return the nginx in front of the instances, with the configuration of deploy/."""
     place = folder / "nginx"
     place.mkdir(mode=0o700)
     upstreams = [instance.url.removeprefix("http://") for instance in instances]
     command = nginx.command(place, port.getsockname()[1], upstreams)
     member = Member("nginx", command, folder, os.environ, port=port)
-    # It has a child that would go on after SIGKILL.
+    # It has a child that would survive a SIGKILL of its parent.
     member.end = signal.SIGTERM
     return member

@@ -14,7 +14,7 @@ __all__ = ["FILE", "Times", "command", "command_for", "is_installed", "replaced"
 
 FILE: Final = Path(__file__).resolve().parent.parent / "deploy" / "nginx.conf"
 
-#: What a distribution's nginx.conf has around a site.
+#: The main configuration around a site, like a distribution's nginx.conf.
 _AROUND: Final = """\
 daemon off;
 worker_processes 1;
@@ -37,7 +37,7 @@ _SERVER: Final = "server 127.0.0.1:3000 max_fails=0;"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """How long a gateway waits, as its file writes it."""
+    """How long a gateway waits, as written in its file."""
 
     #: For the proxy's answer.
     answer: str = "40s"
@@ -46,7 +46,7 @@ class Times:
 
 
 def is_installed() -> bool:
-    """Whether there is an nginx. Debian keeps it where only root looks."""
+    """Whether nginx is installed. Debian installs it in a folder that is only on root's PATH."""
     return _program() is not None
 
 
@@ -60,8 +60,8 @@ def command(
 ) -> list[str]:
     """Write the configuration into `folder`; return the command that runs nginx with it, until SIGTERM.
 
-    It listens on `port` of 127.0.0.1, and passes on to `upstreams`, each of the form `host:port`. With `pair`, a
-    certificate and its key, it speaks TLS. Its files are in `folder`, and nowhere else.
+    It listens on `port` of 127.0.0.1, and forwards to `upstreams`, each of the form `host:port`. With `pair`, a
+    certificate and its key, it speaks TLS. All its files are in `folder`.
     """
     times = times or Times()
     site = replaced(
@@ -94,7 +94,7 @@ def command_for(folder: Path, site: str, *, connections: int = _CONNECTIONS) -> 
 
 
 def replaced(text: str, *changes: tuple[str, str]) -> str:
-    """Return the text with each change made. Raises ValueError if one has nothing to change."""
+    """Return the text with each change made. Raises ValueError if the text does not contain what is to be changed."""
     for old, new in changes:
         if old not in text:
             raise ValueError(f"there is no {old!r} any more")

@@ -1,4 +1,4 @@
-"""What the command line of `python -m cluster` says."""
+"""The command line of `python -m cluster`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MOST = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """A cluster to be started."""
+    """The options of a cluster."""
 
     #: How many instances.
     instances: int = 3
-    #: The port of the entry. Instance n listens 10 * n above, its admin address one more, the job server 2 above. 0:
-    #: any free ports for all.
+    #: The entry's port P. Instance n uses P + 10 * n, its admin address one more, the job server P + 2. 0: any free
+    #: ports.
     port: int = 3000
     #: Seconds that a job takes at the job server.
     duration_s: float = 0.5
@@ -36,7 +36,7 @@ _DEFAULTS = Options()
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
-    """Read the command line; a wrong one ends the process with status 2 and a line that says why."""
+    """Parse the command line; exit with status 2 and a line that says why if it is invalid."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster",
         description=_ABOUT,

@@ -1,8 +1,8 @@
 """A private PostgreSQL server: created in its own folder, started, stopped, killed, paused.
 
-It listens on 127.0.0.1 only and lets everybody on this machine in as `postgres`; it holds nothing that should last.
-Its commits are as durable as those of any other (`fsync=on`). PostgreSQL refuses to run as root: started by root, it
-runs as the user `postgres`, or `nobody` if there is none.
+It listens on 127.0.0.1 only and lets everybody on this machine log in as `postgres`, so it is only for throw-away data.
+Its commits are durable (`fsync=on`). PostgreSQL refuses to run as root: started by root, it runs as the user
+`postgres`, or `nobody` if there is none.
 
 Everything here blocks.
 """
@@ -31,7 +31,7 @@ __all__ = ["PostgreSQL", "PostgreSQLError", "binaries"]
 _FOLDERS: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 _START_S: Final = 30.0
 _LOOK_S: Final = 0.01
-#: Small, as several may run beside other things; durable, as the proxy accepts no other.
+#: Small, because several may run at the same time; durable, because the proxy accepts nothing else.
 _CONFIGURATION: Final = """\
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -47,7 +47,7 @@ class PostgreSQLError(Exception):
 
 
 def binaries() -> Path:
-    """Return the folder with the programs: `POSTGRESQL_BIN`, or that of the newest. Raises PostgreSQLError: none."""
+    """Return the folder with the programs: `POSTGRESQL_BIN`, or the newest version's. Raises PostgreSQLError: none."""
     if given := os.environ.get("POSTGRESQL_BIN"):
         return Path(given)
     folders = [folder for pattern in _FOLDERS for folder in Path("/").glob(pattern[1:])]
@@ -70,26 +70,26 @@ class PostgreSQL:
         parent: Path | None = None,
         standby_of: PostgreSQL | None = None,
     ) -> None:
-        """Make its folder, with an empty database; `configuration`: further lines for postgresql.conf.
+        """Create its folder, with an empty database; `configuration`: further lines for postgresql.conf.
 
-        `port` 0: any free one, which stays the same whenever the server is started again. `parent`: where the folder is
-        made, and who it runs as must be able to go there; None: where temporary files are. `standby_of`: it is a copy
-        of this one, which runs, and follows it until it is promoted.
+        `port` 0: any free one, which stays the same when the server is restarted. `parent`: where to create the folder,
+        accessible to the user that the server runs as; None: where temporary files are. `standby_of`: a running server;
+        this one copies it, and follows it until it is promoted.
 
         Raises:
             PostgreSQLError: there is no PostgreSQL on this machine, or it cannot be used.
         """
         self._bin = binaries()
         user = _user()
-        #: What its programs are started with (util-linux, in every distribution).
+        #: The command prefix for its programs (setpriv is in util-linux, so in every distribution).
         self._as_user = ["setpriv", *_options(user)]
         self.folder = Path(tempfile.mkdtemp(prefix="proxy-postgresql-", dir=parent))
         self.data = self.folder / "data"
-        # Bound and never listened on: nobody else is given this port while the server is down.
+        # Bound but not listening: the kernel gives this port to nobody else while the server is down.
         self._reservation = socket.socket()
         self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._process: subprocess.Popen[bytes] | None = None
-        # The kernel takes the end of the thread that started it for our own.
+        # pdeathsig is sent when the thread that started the process ends, so that thread must live as long as we do.
         self._starter = ThreadPoolExecutor(1, "postgresql")
         try:
             self._reservation.bind(("127.0.0.1", port))
@@ -118,13 +118,13 @@ class PostgreSQL:
 
     @property
     def log(self) -> str:
-        """What the server has written so far."""
+        """What the server has logged so far."""
         path = self.folder / "log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     @property
     def pids(self) -> list[int]:
-        """The processes of the server, the one that all others are children of first; none if it does not run."""
+        """The processes of the server, the parent of all others first; none if it does not run."""
         if self._process is None or self._process.poll() is not None:
             return []
         pid = self._process.pid
@@ -133,12 +133,12 @@ class PostgreSQL:
         return []
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
-        """Return what `JOURNAL` is to be set to for one of its databases."""
+        """Return the value of `JOURNAL` for one of its databases."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         """Start it, and return when it accepts connections. Raises PostgreSQLError."""
-        # If we are killed, the kernel ends it, and it ends all its children.
+        # If we are killed, the kernel sends it the signal, and it ends its children.
         program = [str(self._bin / "postgres"), "-D", str(self.data), "-p", str(self.port)]
         command = [*self._as_user, "--pdeathsig", "QUIT", *program]
         with (self.folder / "log").open("ab") as log:
@@ -160,7 +160,7 @@ class PostgreSQL:
             time.sleep(_LOOK_S)
 
     def stop(self) -> None:
-        """End it in an orderly way: connections are closed, everything is written."""
+        """Stop it gracefully: connections are closed, everything is written."""
         if self._process is not None:
             self._signal([self._process.pid], signal.SIGINT)
             self._process.wait()
@@ -168,7 +168,7 @@ class PostgreSQL:
 
     def kill(self) -> None:
         """Kill all its processes at once, as a crash of the server would, and wait until they are gone."""
-        self._signal(self.pids[:1], signal.SIGSTOP)  # it starts no more of them, which would go on listening
+        self._signal(self.pids[:1], signal.SIGSTOP)  # so that it starts no more processes
         pids = self.pids
         self._signal(pids, signal.SIGKILL)
         if self._process is not None:
@@ -182,11 +182,11 @@ class PostgreSQL:
         self._signal(self.pids, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Continue after `pause`."""
         self._signal(self.pids, signal.SIGCONT)
 
     def sql(self, statement: str, database: str = "postgres") -> str:
-        """Return what a statement answers: a line for each row, columns separated by `|`. Raises PostgreSQLError."""
+        """Return a statement's answer: a line for each row, columns separated by `|`. Raises PostgreSQLError."""
         command = [str(self._bin / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.url(database)]
         ended = subprocess.run(  # noqa: S603 - our own arguments
             [*command, "-c", statement], capture_output=True, text=True, check=False, env=_environment()
@@ -196,14 +196,14 @@ class PostgreSQL:
         return ended.stdout.strip()
 
     def remove(self) -> None:
-        """Kill it, and remove all it has written."""
+        """Kill it, and remove its files."""
         self.kill()
         self._starter.shutdown()
         self._reservation.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def promote(self) -> None:
-        """Let a standby be a primary from now on."""
+        """Promote a standby to primary."""
         self.sql("SELECT pg_promote()")
 
     def _make(self, configuration: str, standby_of: PostgreSQL | None) -> None:
@@ -223,8 +223,8 @@ class PostgreSQL:
             file.write(f"{_CONFIGURATION}{configuration}\n")
 
     def _is_ready(self) -> bool:
-        """Whether it accepts connections: it says so in the last line of its lock file."""
-        with contextlib.suppress(OSError, IndexError):  # not there yet, or not written yet
+        """Whether it accepts connections, according to the last line of its lock file."""
+        with contextlib.suppress(OSError, IndexError):  # does not exist yet, or is incomplete
             lines = (self.data / "postmaster.pid").read_text(encoding="ascii").splitlines()
             return self._process is not None and lines[0] == str(self._process.pid) and lines[-1].strip() == "ready"
         return False
@@ -237,7 +237,7 @@ class PostgreSQL:
 
 
 def _user() -> pwd.struct_passwd | None:
-    """Return as whom it has to run, if that is somebody else."""
+    """Return the user that it has to run as; None: the current one."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -251,7 +251,7 @@ def _options(user: pwd.struct_passwd | None) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours without what would lead its programs elsewhere (PGHOST, PGDATA), and in English."""
+    """Return our environment without what would mislead its programs (PGHOST, PGDATA), and in English."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
 
 
@@ -260,7 +260,7 @@ def _version(folder: Path) -> tuple[int, ...]:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether a process exists and is more than what init has not yet taken note of."""
+    """Whether a process exists and is not a zombie."""
     with contextlib.suppress(OSError):
         return not _stat(pid).startswith("Z")
     return False

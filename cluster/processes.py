@@ -1,4 +1,4 @@
-"""Starting processes that never outlive the one that started them."""
+"""Starts processes that never outlive this one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["reserve", "start", "with_us"]
 
 
 def with_us(command: Sequence[str], end: signal.Signals = signal.SIGKILL) -> list[str]:
-    """Return the command for a process that the kernel sends `end` when the thread that starts it is gone (prctl(2)).
+    """Return the command for a process that the kernel sends `end` when the thread that started it ends (prctl(2)).
 
-    setpriv is part of util-linux, and so of every distribution. A program that runs as another user has it lost.
+    setpriv is part of util-linux, so of every distribution. The setting is lost if the program changes its user.
     """
     return ["setpriv", "--pdeathsig", end.name.removeprefix("SIG"), *command]
 
@@ -26,9 +26,9 @@ def start(
     *,
     end: signal.Signals = signal.SIGKILL,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that writes to `log` and ends, by `end`, when this one does.
+    """Start a process that writes to `log` and gets the signal `end` when this one ends.
 
-    It has a session of its own: Ctrl-C reaches us alone, and we end the others in order.
+    It has a session of its own: Ctrl-C reaches only us, and we stop the others in order.
     """
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - our own arguments
@@ -42,9 +42,9 @@ def start(
 
 
 def reserve(port: int = 0) -> socket.socket:
-    """Return a socket that keeps a port for whoever listens on it with SO_REUSEADDR; 0: any free one. Raises OSError.
+    """Return a socket that reserves a port for a server with SO_REUSEADDR; 0: any free one. Raises OSError.
 
-    It is bound and never listened on: the kernel gives the port to nobody else while that server is down.
+    It is bound but not listening: the kernel gives the port to nobody else while the server is down.
     """
     reservation = socket.socket()
     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

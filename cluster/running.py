@@ -20,16 +20,16 @@ from cluster.sqs import SqsStandIn, SqsStandInError
 
 __all__ = ["Cluster"]
 
-#: What is left of a second when a process has ended, before it is started again.
+#: The delay before a process that has ended is restarted.
 _AGAIN_S: Final = 1.0
 _LOOK_S: Final = 0.1
 
 
 class Cluster:
-    """A PostgreSQL, a job server, instances and an nginx. As a context manager it runs within the block."""
+    """A PostgreSQL server, a job server, instances and nginx. As a context manager it runs within the block."""
 
     def __init__(self, options: Options) -> None:
-        """Start nothing yet, but take the ports. Raises ClusterError."""
+        """Reserve the ports, but start nothing yet. Raises ClusterError."""
         if not nginx.is_installed():
             raise ClusterError("nginx is not installed. Debian, Ubuntu: apt install nginx-light")
         try:
@@ -41,7 +41,7 @@ class Cluster:
         #: The stand-in for Amazon SQS, if there is one.
         self.sqs: SqsStandIn | None = None
         self._members: list[Member] = []
-        #: When those that have ended are started again, by the monotonic clock.
+        #: When to restart the members that have ended, by the monotonic clock.
         self._again: dict[Member, float] = {}
         try:
             self._make(options)
@@ -75,7 +75,7 @@ class Cluster:
         self._members.append(self.entry)
 
     def __enter__(self) -> Self:
-        """Start everything, and return when jobs are taken. Raises ClusterError."""
+        """Start everything, and return when jobs are accepted. Raises ClusterError."""
         try:
             self.database.start()
             for member in self._members:
@@ -99,7 +99,7 @@ class Cluster:
         self.close()
 
     def watch(self, say: Callable[[str], None]) -> None:
-        """Start again whatever ends, as systemd or Kubernetes would, for ever; `say` is told of it."""
+        """Restart members that have ended, like systemd or Kubernetes, for ever; `say` reports it."""
         while True:
             for member in self._members:
                 if member.ended is not None:
@@ -117,7 +117,7 @@ class Cluster:
             say(f"{member.name} is started again, pid {member.pid}")
 
     def drain(self) -> None:
-        """End the instances in an orderly way: the jobs in flight are finished, their callbacks still come in."""
+        """Drain the instances: their jobs in flight are finished, and callbacks are still accepted."""
         for instance in self.instances:
             instance.signal(signal.SIGTERM)
         for instance in self.instances:

@@ -1,7 +1,7 @@
 """`python -m cluster.scale`: jobs per second against the number of instances.
 
-On one machine all instances share its processors, so each is made to admit only a few jobs at a time (MAX_JOBS): as
-long as nothing else is used up, twice the instances then do twice the jobs. The last column says whether it was.
+On one machine all instances share its CPUs, so each may run only a few jobs at a time (MAX_JOBS): then twice the
+instances do twice the jobs, unless the machine is the bottleneck. The last column says whether it was.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _OK = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What a number of instances did."""
+    """The figures of one number of instances."""
 
     instances: int
     jobs_per_s: float
-    #: Milliseconds of CPU a job.
+    #: Milliseconds of CPU per job.
     instances_ms: float
     database_ms: float
-    #: The share of the machine's processors that was in use.
+    #: The share of the machine's CPU time that was used.
     busy: float
     wal_bytes_per_job: float
 
@@ -98,7 +98,7 @@ async def _measure(cluster: Cluster, clients: int, seconds: float) -> Row:
 
 
 def _used(cluster: Cluster) -> tuple[float, float, float, float, float]:
-    """Return the time, CPU seconds of the instances, of the database and of the machine, and bytes of WAL."""
+    """Return the time, the CPU seconds of the instances, the database and the machine, and the bytes of WAL."""
     machine = psutil.cpu_times()
     return (
         time.monotonic(),
@@ -110,7 +110,7 @@ def _used(cluster: Cluster) -> tuple[float, float, float, float, float]:
 
 
 def _cpu_s(pid: int) -> float:
-    """Return the CPU seconds of a process and all its descendants, those that have ended included."""
+    """Return the CPU seconds of a process and all its descendants, including ended ones."""
     total = 0.0
     process = psutil.Process(pid)
     for one in (process, *process.children(recursive=True)):

@@ -18,13 +18,13 @@ from urllib.request import Request, urlopen
 
 __all__ = ["ACCOUNT", "CREDENTIALS", "DEAD", "QUEUE", "REPLIES", "SqsStandIn", "SqsStandInError"]
 
-#: What an SDK needs to talk to it: any key will do.
+#: The variables that an SDK needs to use it; any key will do.
 CREDENTIALS: Final = {
     "AWS_ACCESS_KEY_ID": "anybody",
     "AWS_SECRET_ACCESS_KEY": "anything",
     "AWS_DEFAULT_REGION": "eu-west-1",
 }
-#: Whose queues these are.
+#: The account that the queues belong to.
 ACCOUNT: Final = "123456789012"
 #: The queues of a cluster.
 QUEUE: Final = "jobs"
@@ -62,7 +62,7 @@ class SqsStandIn:
 
     @property
     def url(self) -> str:
-        """Its address: the `endpoint_url` of an SDK."""
+        """Its address: the `endpoint_url` for an SDK."""
         return f"http://127.0.0.1:{self.port}"
 
     def queue_url(self, name: str) -> str:
@@ -71,11 +71,11 @@ class SqsStandIn:
 
     @property
     def variables(self) -> str:
-        """What a shell needs to let an SDK talk to it."""
+        """The variables for a shell, so that an SDK uses it."""
         return " ".join(f"{name}={value}" for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": self.url}.items())
 
     def make_queues(self) -> dict[str, str]:
-        """Make a queue for jobs, its dead letters, and one for replies; return what an instance needs to use them."""
+        """Create a queue for jobs, its dead-letter queue, and one for replies; return the settings of an instance."""
         arn = f"arn:aws:sqs:{CREDENTIALS['AWS_DEFAULT_REGION']}:{ACCOUNT}:{DEAD}"
         redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": _MAX_RECEIVES})
         for name, attributes in ((DEAD, {}), (REPLIES, {}), (QUEUE, {"RedrivePolicy": redrive})):
@@ -87,7 +87,7 @@ class SqsStandIn:
         }
 
     def _ask(self, action: str, parameters: dict[str, object]) -> None:
-        """Make a call as an SDK does; the signature is not looked at, but for the region in it."""
+        """Make a call as an SDK does; of the signature, only the region matters."""
         scope = f"anybody/20260101/{CREDENTIALS['AWS_DEFAULT_REGION']}/sqs/aws4_request"
         headers = {
             "Content-Type": "application/x-amz-json-1.0",
@@ -99,7 +99,7 @@ class SqsStandIn:
             pass
 
     def pause(self) -> None:
-        """Let it answer nobody; connections are accepted and stay silent."""
+        """Stop it from answering; connections are accepted and stay silent."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:

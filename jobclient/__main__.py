@@ -1,4 +1,4 @@
-"""`python -m jobclient URL`: send the jobs, print the summary, end with 0 if the run passed."""
+"""`python -m jobclient URL`: send the jobs, print the summary, exit with 0 if the run passed."""
 
 import asyncio
 import resource

@@ -1,8 +1,8 @@
 """The answer to one request, and whether the job may be sent again.
 
-The question behind every rule here is whether the job can have run. A request that never left this machine
-did not start one. An answer says so itself (`retry_safe`). A connection that broke after the request was sent
-tells nothing: sending again might run the job twice, unless it carries a key that the proxy knows it by.
+The question behind every rule here is whether the job can have run. A request that was never sent did not
+start one. An answer says so itself (`retry_safe`). If the connection broke after the request was sent, the job
+may have run: a retry might run it twice, unless the request has an idempotency key.
 """
 
 import json
@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from http import HTTPStatus
 
-#: What says "not now" rather than "no", if it comes from a gateway or carries no problem code.
+#: Temporary errors, if the answer comes from a gateway or has no problem code.
 _TEMPORARY = frozenset(
     {
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -21,7 +21,7 @@ _TEMPORARY = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-#: A problem of this type says no more than its status does (RFC 9457, 4.2.1): a gateway's, for all it knows of jobs.
+#: A problem of this type says no more than its status (RFC 9457, 4.2.1): it is from a gateway, which knows no jobs.
 _NO_TYPE = "about:blank"
 _EXAMPLE_CHARACTERS = 200
 
@@ -44,15 +44,15 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The job has no result, as far as this request tells."""
+    """The request got no result of the job."""
 
-    #: The code of the problem, or a name of ours for what has none.
+    #: The code of the problem, or our own if there is none.
     code: str
     detail: str
     reached: Reached
     #: The HTTP status; None if there was no answer.
     status: int | None = None
-    #: The answer is a problem that names its code: the proxy's own, not that of a gateway before it.
+    #: The answer is a problem with a code: the proxy's own, not that of a gateway in front of it.
     is_problem: bool = False
     #: The answer says that the job certainly did not run.
     retry_safe: bool = False
@@ -64,7 +64,7 @@ Answer = Succeeded | Failed
 
 
 def classify(*, status: int, body: bytes, retry_after: str | None = None) -> Answer:
-    """Tell what an answer says about its job."""
+    """Return what an answer says about its job."""
     document = _object(body)
     if status == HTTPStatus.OK:
         return _classify_result(body, document)
@@ -99,9 +99,9 @@ def _classify_result(body: bytes, document: dict[str, object] | None) -> Answer:
 
 
 def may_send_again(failed: Failed, *, idempotent: bool) -> bool:
-    """Whether sending the job once more cannot run it twice, and has a chance.
+    """Whether a retry cannot run the job twice, and may succeed.
 
-    `idempotent`: the request carried a key, and the next one will carry the same.
+    `idempotent`: the request had an idempotency key, and the next one will have the same.
     """
     match failed.reached:
         case Reached.NOTHING_SENT:
@@ -115,7 +115,7 @@ def may_send_again(failed: Failed, *, idempotent: bool) -> bool:
 def _may_ask_again(failed: Failed, *, idempotent: bool) -> bool:
     status = failed.status or 0
     if failed.retry_safe:
-        # A refusal of the request itself is safe to repeat, and pointless.
+        # Repeating an invalid request is safe, but pointless.
         wrong_request = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
         return not wrong_request or status in {
             HTTPStatus.REQUEST_TIMEOUT,
@@ -142,7 +142,7 @@ def seconds_to_wait(retry_after: str | None, *, now: datetime | None = None) -> 
         return 0.0
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
-    # The one place where the wall clock counts: the header names an hour of the day.
+    # The only use of the wall clock: the header contains a date.
     return max(0.0, (then - (now or datetime.now(UTC))).total_seconds())
 
 

@@ -1,4 +1,4 @@
-"""What the command line asks for."""
+"""The command line."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 _SQS = "sqs://"
-#: What SQS takes as a name.
+#: A valid name of a queue in SQS.
 _QUEUE = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}[.]fifo")
 EPILOG = """\
 exit status: 0 passed, 1 failed, 2 wrong usage, 130 interrupted
@@ -33,7 +33,7 @@ class Options:
 
     #: Where each job is posted, character for character as given.
     url: URL
-    #: The queue to send through instead, and the one with the replies; empty: none.
+    #: The queue to send to instead, and the one with the replies; empty: none.
     queue: str = ""
     reply_queue: str = ""
     jobs: int = 50
@@ -61,7 +61,7 @@ class Options:
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
-    """Read the command line; a wrong one ends the process with status 2 and a line that says why."""
+    """Parse the command line; exit with status 2 and a line that says why if it is invalid."""
     parser = _parser()
     given = parser.parse_args(argv)
     queue = given.url.removeprefix(_SQS) if isinstance(given.url, str) else ""
@@ -134,13 +134,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _url(text: str) -> URL | str:
-    """Return the address; that of a queue as it is, since names have capitals."""
+    """Return the address; that of a queue unchanged, because names are case-sensitive."""
     if text.startswith(_SQS):
         if not _QUEUE.fullmatch(text.removeprefix(_SQS)):
             raise argparse.ArgumentTypeError(f"{text!r} is not sqs:// and the name of a queue")
         return text
     try:
-        # Only to see that it is an address: this form is normalised, which is not what the user typed.
+        # Only to validate it: this form is normalised and differs from what the user typed.
         checked = URL(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address: {exc}") from exc

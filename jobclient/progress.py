@@ -12,10 +12,10 @@ _BAR = " ="
 
 
 class Progress:
-    """Counts finished jobs where a person can see it.
+    """Shows a person the number of finished jobs.
 
-    It draws on standard output if that is a terminal. With `quiet`, when standard output is for a program, it draws on
-    standard error if that is a terminal, and writes no final line.
+    It draws on standard output if that is a terminal. With `quiet`, used when a program reads standard output, it draws
+    on standard error if that is a terminal, and writes no final line.
     """
 
     def __init__(self, jobs: int, *, quiet: bool = False) -> None:

@@ -1,7 +1,7 @@
 """Sends the jobs through a queue of Amazon SQS, and waits for the replies. The only part that knows the SDK.
 
-Each message has a key of its own, so that one that was sent twice is one job. Replies that are for others are left
-where they are.
+Each message has its own idempotency key, so that a message that was sent twice is one job. Replies for others stay in
+the queue.
 """
 
 import json
@@ -27,7 +27,7 @@ _OK_STATUS = 200
 
 
 class QueueUnusableError(Exception):
-    """The queue service refuses, or is not there; the message says why."""
+    """The queue service refuses, or cannot be reached; the message says why."""
 
 
 async def run(options: Options, *, on_finished: Callable[[], None] = lambda: None) -> Report:
@@ -55,7 +55,7 @@ async def run(options: Options, *, on_finished: Callable[[], None] = lambda: Non
 
 
 async def _send_all(client: Any, url: str, options: Options) -> dict[str, float]:  # noqa: ANN401 - the SDK has no types
-    """Send the messages; return the id of each with when it was sent."""
+    """Send the messages; return when each was sent, by its id."""
     body, fifo = options.body.decode(), url.endswith(".fifo")
     sent: dict[str, float] = {}
     for numbers in _in_tens(range(options.jobs)):
@@ -83,7 +83,7 @@ def _entry(number: int, body: str, *, fifo: bool) -> dict[str, Any]:
 
 
 async def _replies(client: Any, url: str, wanted: set[str]) -> list[tuple[str, Answer]]:  # noqa: ANN401 - as above
-    """Wait a moment for replies; delete those to `wanted` messages and return what they say."""
+    """Poll for replies; delete those to `wanted` messages and return their answers."""
     answer = await _call(
         client.receive_message,
         QueueUrl=url,
@@ -122,7 +122,7 @@ async def _url(client: Any, name: str) -> str:  # noqa: ANN401 - as above
 
 
 async def _call(call: Any, **parameters: Any) -> Mapping[str, Any]:  # noqa: ANN401 - as above
-    import botocore.exceptions  # noqa: PLC0415 - only for those who send through a queue
+    import botocore.exceptions  # noqa: PLC0415 - only needed for a queue
 
     try:
         answer: Mapping[str, Any] = await call(**parameters)

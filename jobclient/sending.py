@@ -24,8 +24,8 @@ _BACKOFF = wait_exponential_jitter(multiplier=0.2, max=5, jitter=0.2)
 async def run(options: Options, *, on_finished: Callable[[], None] = lambda: None) -> Report:
     """Send all jobs, wait for all of them, and report. Calls `on_finished` after each job."""
     slots = asyncio.Semaphore(options.concurrency or options.jobs)
-    # One connection per job, as if many callers sent one job each. It also means that a connection that the
-    # other side is just closing is never used for a job whose outcome would then be unknown.
+    # One connection per job, as if many callers sent one job each. Besides, a reused connection might be closed by
+    # the server just when a job is sent, and the job's fate would be unknown.
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     timeout = aiohttp.ClientTimeout(total=options.timeout_s)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -48,7 +48,7 @@ async def _send_job(session: aiohttp.ClientSession, options: Options) -> Finishe
     if options.api_key is not None:
         headers["Authorization"] = f"Bearer {options.api_key}"
     if options.idempotent:
-        # A structured-field string (RFC 8941): the quotes belong to it. Each attempt at a job sends the same.
+        # A structured-field string (RFC 8941), including the quotes. All attempts at a job send the same key.
         headers["Idempotency-Key"] = f'"{uuid.uuid4()}"'
     body = options.body
 

@@ -1,1 +1,1 @@
-"""What writes the generated parts of the documentation: `make docs` runs each of them."""
+"""Generators of parts of the documentation, all run by `make docs`; and other tools."""

@@ -14,7 +14,7 @@ PAGE: Final = files.ROOT / "docs" / "profiles.md"
 
 
 def table() -> str:
-    """Return a row for each profile: whose protocol it is, and what its job server can do."""
+    """Return a table with a row for each profile: its job server, and what that can do."""
     rows: list[tuple[str, ...]] = []
     for name in loader.shipped():
         profile = loader.load(name)

@@ -1,6 +1,6 @@
-"""`python -m tools.generate_rooms`: writes what each package is for into docs/architecture.md.
+"""`python -m tools.generate_rooms`: writes the purpose of each package into docs/architecture.md.
 
-The words are the docstrings of the packages; the order is that of the layers contract in pyproject.toml.
+The text is the packages' docstrings; the order is that of the layers contract in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PAGE: Final = files.ROOT / "docs" / "architecture.md"
 
 
 def table() -> str:
-    """Return the packages as Markdown, those within another one below it."""
+    """Return the packages as Markdown, subpackages below their packages."""
     rows = [(f"`{folder}/`", files.cell(_purpose(folder))) for top in _layers() for folder in _folders(top)]
     rows += [(f"`{folder}/`", files.cell(_purpose(folder))) for folder in ("jobserver", "jobclient")]
     return files.table(("Package", "Purpose"), rows)

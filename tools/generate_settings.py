@@ -51,7 +51,7 @@ def page() -> str:
 
 
 def dot_env(values: Mapping[str, str]) -> str:
-    """Return `.env` with `values`, and with the default where a variable has none."""
+    """Return `.env` with `values`, and with the defaults of all other variables."""
     lines = [_DOT_ENV_ABOUT]
     for section, of_it in _sections():
         lines.append(f"# --- {section.lower()} ".ljust(_WIDTH - 1, "-") + "\n")
@@ -62,7 +62,7 @@ def dot_env(values: Mapping[str, str]) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return the files with the text they should have. Values that somebody has set in `.env` are kept."""
+    """Return the files with the text they should have. Values that are set in `.env` are kept."""
     values = RepositoryEnv(str(DOT_ENV)).data if DOT_ENV.exists() else {}
     return {PAGE: page(), DOT_ENV: dot_env(values)}
 

@@ -1,4 +1,4 @@
-"""`python -m tools.generate_state_diagram`: writes the life of a job into docs/architecture.md, from its table."""
+"""`python -m tools.generate_state_diagram`: writes the states of a job into docs/architecture.md, from their table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE: Final = files.ROOT / "docs" / "architecture.md"
 
 
 def diagram() -> str:
-    """Return the table as a state diagram for mermaid, events between the same two states on one arrow."""
+    """Return the table as a mermaid state diagram, with one arrow for all events between the same two states."""
     lines = ["stateDiagram-v2"]
     lines += [f'    state "{state}<br/>submitted: {_submitted(state)}" as {state}' for state in TABLE]
     lines.append(f"    [*] --> {State.ACCEPTED}")
@@ -27,7 +27,7 @@ def diagram() -> str:
 
 
 def table() -> str:
-    """Return the table as Markdown: a row a state, with the event that leads to each other state."""
+    """Return the table as Markdown: a row for each state, with the events that leave it."""
     rows: list[tuple[str, ...]] = []
     for state, events in TABLE.items():
         ways = ", ".join(f"`{event}` → {target}" for event, target in events.items())
@@ -36,7 +36,7 @@ def table() -> str:
 
 
 def renewed(page: str) -> str:
-    """Return `page` with its part written again. Raises ValueError where the markers are missing."""
+    """Return `page` with the part regenerated. Raises ValueError if the markers are missing."""
     return files.replaced(page, "generate_state_diagram", f"```mermaid\n{diagram()}\n```\n\n{table()}")
 
 

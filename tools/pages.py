@@ -1,4 +1,4 @@
-"""What the generators share. Each has a `pages()` that returns the files it owns with the text they should have."""
+"""Shared by the generators. Each has a `pages()` that returns the files it owns, with the text they should have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 def write(pages: Mapping[Path, str]) -> None:
-    """Write each file that differs, and say so."""
+    """Write each file that differs, and print its name."""
     for path, text in pages.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
@@ -30,7 +30,7 @@ def _row(cells: tuple[str, ...]) -> str:
 
 
 def cell(text: str) -> str:
-    """Return `text` for a cell of a table, where a vertical bar would end it."""
+    """Return `text` for a cell of a table, with vertical bars escaped."""
     return text.replace("|", "\\|")
 
 

@@ -1,8 +1,8 @@
 """Which files a job crosses: `python -m tools.trace_job` starts a proxy, posts one plain job and lists them.
 
-Counted is a file of `proxy/`, `shared/` or `worker/` if a function of it runs in the front end or in the job's worker
-between the request and its answer. Left out is what runs then beside the way, and what is called from there: the log,
-metrics, history, the watch over the event loop, and the start of the worker that takes the place of this one.
+A file of `proxy/`, `shared/` or `worker/` is counted if one of its functions runs in the front end or in the job's
+worker between the request and its answer. Not counted is code that runs at the same time but not for the job, and what
+it calls: the log, metrics, history, the stall watch, and the start of the next worker.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ASIDE: Final = (
     "workers/log_lines.py",
     "workers/supply.py",
 )
-#: Loaded by each of the processes at its start; a descriptor of its own might be closed by whoever forks.
+#: Loaded by each process at its start. It opens the file each time, because a fork might close its descriptor.
 _WATCH: Final = """
 import os, sys, threading, time
 def note(frame, event, arg):
@@ -46,7 +46,7 @@ sys.setprofile(note)
 
 
 def crossed(folder: Path) -> set[str]:
-    """Return the files that a job crosses. `folder` is for what is written meanwhile."""
+    """Return the files that a job crosses. `folder` is for temporary files."""
     path = folder / "trace"
     roots = tuple(f"{ROOT}/{name}/" for name in ("proxy", "shared", "worker"))
     aside = tuple(f"{ROOT}/proxy/{name}" for name in _ASIDE)
@@ -57,7 +57,7 @@ def crossed(folder: Path) -> set[str]:
         try:
             lines = (json.loads(line) for line in proxy.stderr or ())
             url = next(line["public"] for line in lines if "public" in line) + "/queueJob"
-            _post(url)  # what is loaded or made when it is first needed is there for the next one
+            _post(url)  # so that everything that is loaded or created on first use exists already
             time.sleep(2)
             began = time.monotonic()
             _post(url)
@@ -87,7 +87,7 @@ def _post(url: str) -> None:
 
 
 def main() -> None:
-    """Print them, by folder."""
+    """Print the files, and their number by folder."""
     with tempfile.TemporaryDirectory() as folder:
         files = sorted(crossed(Path(folder)))
     print("\n".join(files))

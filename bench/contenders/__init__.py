@@ -1,1 +1,1 @@
-"""The proxies that the benchmark compares with. Each is one small program of its own."""
+"""The proxies that the benchmark compares with. Each is a small program."""

@@ -36,7 +36,7 @@ async def queue_job(request: Request) -> Response:
 
 
 async def callback(request: Request) -> Response:
-    """Hand a result to the request that waits for it."""
+    """Pass a result to the request that waits for it."""
     result = waiting.get(request.path_params["token"])
     if result is None:
         return PlainTextResponse("", 404)
@@ -47,7 +47,7 @@ async def callback(request: Request) -> Response:
 
 @asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-    """Keep one client session; unless KEEP_ALIVE is set, no connection to the job server outlives its reply."""
+    """Keep one client session; unless KEEP_ALIVE is set, connections to the job server close after the reply."""
     headers = {"Content-Type": "application/json"}
     connector = aiohttp.TCPConnector(force_close="KEEP_ALIVE" not in os.environ, limit=0)
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:

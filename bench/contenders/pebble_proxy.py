@@ -1,6 +1,6 @@
-"""A proxy that has pebble run each job in a process of its own (`pebble.concurrent.process`).
+"""A proxy that lets pebble run each job in a process of its own (`pebble.concurrent.process`).
 
-Its defaults: processes are forked from this process, which is quick, if not safe, as this process has threads.
+With pebble's defaults, processes are forked from this one, which is fast but not safe, because this one has threads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ run_in_process = concurrent.process(timeout=TIMEOUT_S)(run_job)
 
 
 async def run_job_in_pebble(job: dict[str, Any], inbox: Queue[bytes]) -> bytes:
-    """Have the job run, without keeping the event loop while it starts."""
+    """Run the job, without blocking the event loop while its process starts."""
     future = await asyncio.to_thread(run_in_process, job, inbox)
     result: bytes = await asyncio.wrap_future(future)
     return result

@@ -1,4 +1,4 @@
-"""What the Python contenders have in common: Hypercorn, served from code, on the port that `PORT` names."""
+"""Shared by the Python contenders: Hypercorn, started from code, on the port that `PORT` names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def callback_base() -> str:
 
 
 def serve(app: Starlette) -> None:
-    """Serve until killed, on uvloop. `PORT=0` becomes the port that was free."""
+    """Serve until killed, on uvloop. `PORT=0`: any free port."""
     listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=4096)
     os.environ["PORT"] = str(listener.getsockname()[1])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -38,6 +38,6 @@ async def _serve(app: Starlette, listener: socket.socket) -> None:
     config.accesslog = None
     config.errorlog = None
     print(f"listening on http://127.0.0.1:{os.environ['PORT']}", flush=True)
-    # A handler for SIGTERM would be inherited by forked processes, with the pipe that wakes this one.
+    # Forked processes would inherit a handler for SIGTERM, with the pipe that wakes this process.
     never = asyncio.Event()
     await hypercorn_serve(cast("ASGIFramework", app), config, shutdown_trigger=never.wait, mode="asgi")

@@ -17,12 +17,12 @@ THREADS = ThreadPoolExecutor(max_workers=64)
 
 
 def work(job: dict[str, Any], inbox: Queue[bytes], results: Connection) -> None:
-    """What the process does."""
+    """Run the job in the process."""
     results.send(run_job(job, inbox))
 
 
 def run_in_process(job: dict[str, Any], inbox: Queue[bytes]) -> bytes:
-    """Start the process, take its result, wait for its end; blocks, so it has a thread."""
+    """Start the process, get its result, wait for its end; blocks, so it runs in a thread."""
     ours, theirs = SPAWN.Pipe(duplex=False)
     process = SPAWN.Process(target=work, args=(job, inbox, theirs))
     process.start()
@@ -33,7 +33,7 @@ def run_in_process(job: dict[str, Any], inbox: Queue[bytes]) -> bytes:
 
 
 async def run_job_spawned(job: dict[str, Any], inbox: Queue[bytes]) -> bytes:
-    """Do the above without keeping the event loop."""
+    """Do the above without blocking the event loop."""
     return await asyncio.get_running_loop().run_in_executor(THREADS, run_in_process, job, inbox)
 
 

@@ -1,4 +1,4 @@
-"""What the process for one request does, where there is one: submit, wait on the queue, return the result."""
+"""The work of the process for one request: submit, wait on the queue, return the result."""
 
 from __future__ import annotations
 

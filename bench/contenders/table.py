@@ -1,4 +1,4 @@
-"""Who takes part: the name, how it is started, and what a reader should know about it."""
+"""The contenders: the name of each, how it is started, and what a reader should know about it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _PYTHON: Final = sys.executable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """One proxy. It is told `PORT` and `JOB_SERVER_URL` and says on stdout where it listens."""
+    """One proxy. It gets `PORT` and `JOB_SERVER_URL`, and prints its address on stdout."""
 
     name: str
-    #: What it is, for the table.
+    #: Its description in the table.
     title: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     #: Whether it is this project's proxy.
     ours: bool = False
-    #: What each start gets a new one of as its journal, which goes when it ends; None: `JOURNAL` is as it is told.
+    #: The journal that is created for each start and deleted afterwards; None: `JOURNAL` is not changed.
     journal: Literal["file", "database"] | None = None
-    #: Whether its profile says that the job server's connections are kept; only for this project's proxy.
+    #: Whether its profile says that connections to the job server are kept; only for this project's proxy.
     keep_alive: bool = False
-    #: The most clients that it gets, as more take too long; it takes part in every so many rounds.
+    #: The limit of its clients, because more take too long; and that it takes part in every n-th round only.
     most_clients: int = 1_000
     every: int = 1
-    #: Where to get its program from, if that is not here.
+    #: How to install its program if it is missing.
     package: str = ""
     #: The checkout that it is started from.
     folder: Path = ROOT
@@ -117,7 +117,7 @@ CONTENDERS: Final = {
 def available(beside: Path | None = None) -> dict[str, Contender]:
     """Return the contenders whose programs are installed here.
 
-    This project's proxy takes part once more as it is in the checkout `beside`: as `fresh@<folder>` and so on.
+    This project's proxy takes part again from the checkout `beside`: as `fresh@<folder>` and so on.
     """
     found = {name: contender for name, contender in CONTENDERS.items() if _is_here(contender)}
     if beside is not None:
@@ -136,7 +136,7 @@ def _is_here(contender: Contender) -> bool:
 
 
 def missing() -> list[str]:
-    """Return a line for each contender that cannot take part here, with what it lacks."""
+    """Return a line for each contender that cannot take part here, with what is missing."""
     lines = []
     for contender in CONTENDERS.values():
         if not _is_here(contender):
@@ -146,7 +146,7 @@ def missing() -> list[str]:
 
 
 def title_of(name: str) -> str:
-    """Return a contender's title, also of one from another checkout."""
+    """Return a contender's title, even if it is from another checkout."""
     known, _, checkout = name.partition("@")
     return f"{CONTENDERS[known].title} ({checkout})" if checkout else CONTENDERS[known].title
 

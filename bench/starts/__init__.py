@@ -1,1 +1,1 @@
-"""What starting a worker process costs."""
+"""The cost of starting a worker process."""

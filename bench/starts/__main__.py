@@ -1,6 +1,6 @@
-"""`python -m bench.starts`: what it costs to start and end a worker process, in three ways.
+"""`python -m bench.starts`: the cost of starting and ending a worker process, in three ways.
 
-A module of its own, named `__main__`: the standard forkserver runs the main script again in every child otherwise.
+This is a separate `__main__`, because the standard forkserver runs any other main script again in every child.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What it costs to start and end a worker process, in three ways.
+"""The cost of starting and ending a worker process, in three ways.
 
-Each process takes one job against a listener that answers at once and then ends. The CPU is that of everything but the
-listener: whoever starts, the helper that forks, and the children. Figures are for docs/decisions/0001.
+Each process runs one job against a listener that answers at once, and then ends. The CPU is that of everything but the
+listener: this process, the fork server, and the children. The figures are for docs/decisions/0001.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _REPLY: Final = (
 def main() -> None:
     """Measure and print."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    # Started before anything is measured, and left out of it: below, only what comes later counts.
+    # Started before the measurement, and not counted.
     command = [sys.executable, "-m", "bench.starts", str(listener.fileno())]
     answering = subprocess.Popen(command, pass_fds=[listener.fileno()])
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/start"
@@ -102,7 +102,7 @@ class _OurForkServer:
 
 
 class _Standard:
-    """A process of `multiprocessing`, with a queue and a pipe, as its documentation has it."""
+    """A process of `multiprocessing`, with a queue and a pipe, as in its documentation."""
 
     def __init__(self, method: str, url: str) -> None:
         self._context: Any = multiprocessing.get_context(method)
@@ -143,7 +143,7 @@ def _standard_worker(inbox: multiprocessing.queues.Queue[bytes], outbox: Connect
 
     async def serve() -> None:
         client = JobServers(config).client("")
-        never = asyncio.Event().wait  # one attempt has to do
+        never = asyncio.Event().wait  # there is only one attempt
         await client.submit(
             _assign(), lambda event: outbox.send_bytes(encode(Progress(job_id="j", event=event))), never
         )
@@ -172,7 +172,7 @@ def _assign() -> Assign:
 
 
 def answer_for_ever(listener: socket.socket) -> NoReturn:
-    """Be the listener: say to every submission that it runs."""
+    """Run the listener: answer every submission that the job runs."""
     while True:
         connection, _ = listener.accept()
         data = b""
@@ -183,11 +183,11 @@ def answer_for_ever(listener: socket.socket) -> NoReturn:
 
 
 def _cpu_s(left_out: int) -> float:
-    """Return the CPU of this process, its descendants and all that they reaped, without the process `left_out`."""
+    """Return the CPU of this process, its descendants and all reaped children, without the process `left_out`."""
     return cpu_s(os.getpid()) - cpu_s(left_out)
 
 
 def _page_faults() -> int:
-    """Return the minor page faults of the children that whoever forks has reaped; they do not depend on the load."""
+    """Return the minor page faults of the reaped children; they do not depend on other load."""
     helpers = [os.getpid(), *descendants(os.getpid())]
     return sum(int(fields[8]) for fields in map(stat_fields, helpers) if fields)
