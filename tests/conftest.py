@@ -27,18 +27,19 @@ from tests.support.quarantine import hold_back
 from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import IN_VAIN_S
 
-# Two cores, and other tests beside: how long an example takes says nothing, and half of the usual number has to do.
+# Other tests run on the same two cores, so how long an example takes means nothing, and half of the usual number is
+# enough.
 settings.register_profile("proxy", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("proxy")
 
-# A shell starts what it runs in the background with SIGINT ignored, nohup with SIGHUP; all that the tests start would
-# inherit that. SIGHUP and SIGCONT are what the kernel sends to a stopped worker whose fork server ends: ignored, the
-# first does not end the worker, and the second lets it go on.
+# A shell starts background processes with SIGINT ignored, nohup with SIGHUP ignored, and all processes of the tests
+# would inherit that. The kernel sends SIGHUP and SIGCONT to a stopped worker whose fork server ends: if SIGHUP is
+# ignored, it does not end the worker, and SIGCONT lets it continue.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-#: What their tests reach is what the coverage counts.
+#: The folders whose tests count for the coverage.
 MEASURED = ("unit", "integration")
 
 _numbers = itertools.count(1)
@@ -51,14 +52,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Where coverage is measured: only in the folders that count, and in the processes that their tests start."""
+    """Measure coverage only in the folders that count, and in the processes that their tests start."""
     with measured(counts=item.path.relative_to(Path(__file__).parent).parts[0] in MEASURED):
         return (yield)
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[ClientSession]:
-    """An HTTP client that makes a connection for each request and waits for an answer longer than any proxy here."""
+    """An HTTP client with a connection for each request, and a longer timeout than any proxy here."""
     connector = TCPConnector(force_close=True, limit=0)
     async with ClientSession(connector=connector, timeout=ClientTimeout(total=30 + IN_VAIN_S)) as session:
         yield session
@@ -66,7 +67,7 @@ async def client() -> AsyncIterator[ClientSession]:
 
 @pytest.fixture(scope="session")
 def job_server_port() -> Iterator[int]:
-    """A port of this test run's own: bound all the time, and listened on by one test after the other."""
+    """A port that is reserved for this test run: always bound, and used by one test after the other."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))
@@ -75,7 +76,7 @@ def job_server_port() -> Iterator[int]:
 
 @pytest.fixture
 async def aiohttp_server(aiohttp_server: AiohttpServer) -> AsyncIterator[AiohttpServer]:
-    """As pytest-aiohttp has it, but that a connection which is open at the end does not outlive the event loop."""
+    """Like pytest-aiohttp's fixture, but a connection that is open at the end does not outlive the event loop."""
     servers: list[TestServer] = []
 
     async def start(app: Application, **options: Any) -> TestServer:
@@ -89,7 +90,7 @@ async def aiohttp_server(aiohttp_server: AiohttpServer) -> AsyncIterator[Aiohttp
 
 @pytest.fixture
 async def job_server(aiohttp_server: AiohttpServer, job_server_port: int) -> JobServer:
-    """A fresh job server, whose jobs take no time unless they ask for it, where `proxies` submit their jobs."""
+    """A fresh job server, to which `proxies` submit their jobs; jobs take no time unless they ask for it."""
     return JobServer(await aiohttp_server(create_app(Options(duration_s=0)), port=job_server_port))
 
 
@@ -103,20 +104,20 @@ def proxies(job_server_port: int) -> Iterator[SharedProxies]:
 
 @pytest.fixture
 def proxy(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
-    """A shared proxy with plain settings, before a fresh job server."""
+    """A shared proxy with plain settings, with a fresh job server."""
     return proxies.get()
 
 
 @pytest.fixture(scope="session")
 def shared_postgresql() -> Iterator[PostgreSQL]:
-    """One server for all tests of this process; without PostgreSQL on this machine they fail (.ci/run installs it)."""
+    """One server for all tests of this process; they fail if PostgreSQL is not installed (.ci/run installs it)."""
     with PostgreSQL(parent=shared_memory()) as server:
         yield server
 
 
 @pytest.fixture
 def postgresql(shared_postgresql: PostgreSQL) -> Iterator[PostgreSQL]:
-    """That server, up and running whatever the test before did to it, or this one does."""
+    """That server, running before and after the test, whatever tests do to it."""
     yield shared_postgresql
     shared_postgresql.resume()
     if not shared_postgresql.pids:

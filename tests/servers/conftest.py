@@ -1,4 +1,4 @@
-"""Real job servers, as pip installs them: each a process in an environment of its own (`make servers`)."""
+"""Real job servers, installed by pip: each is a process in an environment of its own (`make servers`)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RealServer:
     #: The profile that speaks its protocol.
     profile: str
     arguments: tuple[str, ...]
-    #: What is asked until it is there, and what its answer then holds.
+    #: The path that is polled until the server is ready, and what the answer then contains.
     probe: str
     ready: bytes = b""
     environment: dict[str, str] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def callback_port() -> int:
-    """The port of the proxy that a job server calls which is told so once for all, in its configuration."""
+    """The proxy's port, for job servers that have the callback URL in their configuration."""
     return _free_port()
 
 
@@ -151,7 +151,7 @@ class _running:  # noqa: N801 - used as a function
 def settings_for(
     start_server: Callable[[str], str], tmp_path: Path, callback_port: int
 ) -> Callable[..., dict[str, str]]:
-    """Return the settings of a proxy for a real job server; `asks_soon`, one that asks about jobs twice a second."""
+    """Return the settings of a proxy for a real job server; with `asks_soon`, it asks about jobs twice a second."""
 
     def settings(name: str, *, asks_soon: bool = False) -> dict[str, str]:
         if not (ROOT / ".servers" / name / ".stamp").exists():
@@ -176,7 +176,7 @@ def settings_for(
 
 @pytest.fixture
 async def deaf(aiohttp_server: Callable[..., Awaitable[TestServer]]) -> str:
-    """An address that takes every callback and does nothing with it."""
+    """An address that accepts every callback and ignores it."""
 
     async def take(_: web.Request) -> web.Response:
         return web.Response()

@@ -1,4 +1,4 @@
-"""Shipped profiles before real job servers, each with a program that does what a job says."""
+"""Shipped profiles with real job servers, each with a program that does what a job says."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def job(name: str, text: str = "hi", *, seconds: float = 0, fail: bool = False) 
     if name == "a2a":
         words = " ".join([text, *(["slow"] if seconds else []), *(["fail"] if fail else [])])
         return {"message": {"messageId": str(next(_numbers)), "role": "ROLE_USER", "parts": [{"text": words}]}}
-    if name == "ckan":  # of jobs that are over before it has recorded them, it says for ever that they are pending
+    if name == "ckan":  # a job that ends before it is recorded stays pending there for ever
         seconds = max(seconds, 0.3)
     data = {"text": text, "seconds": seconds, "fail": fail}
     match name:
@@ -59,7 +59,7 @@ def text_of(name: str, document: Any) -> str:  # noqa: ANN401 - as many as serve
 
 
 def has_names(journal: str) -> bool:
-    """Return whether it is on record what the job server calls the job."""
+    """Return whether the job server's id of the job is recorded."""
     with closing(sqlite3.connect(journal)) as db:
         (remote,) = db.execute("SELECT remote FROM jobs").fetchone()
     return bool(remote) and bool(json.loads(remote)[0].keys() - {"path"})
@@ -68,7 +68,7 @@ def has_names(journal: str) -> bool:
 async def post(
     session: ClientSession, proxy: ProxyProcess, document: dict[str, Any], path: str = "worker", **headers: str
 ) -> Answer:
-    """Post a job; `path`, to where it goes on a server that has many processes."""
+    """Post a job; `path`: the process, on a server that has several."""
     url = f"{proxy.queue_job}/ogc-processes/{path}" if "inputs" in document else proxy.queue_job
     return await fetch(session, "POST", url, json=document, headers=headers)
 
@@ -77,7 +77,7 @@ async def post(
 async def test_results_and_failures(
     client: ClientSession, settings_for: Settings, start_proxy: Start, name: str
 ) -> None:
-    """Several in turn, each its own; a failure comes with the reason that the server gives.
+    """Several jobs in turn get their own results; a failure has the server's reason.
 
     With reused workers, which may keep their connection; the other tests here have fresh ones.
     """
@@ -95,7 +95,7 @@ async def test_results_and_failures(
 async def test_a_lost_callback_is_found_by_asking(
     client: ClientSession, settings_for: Settings, start_proxy: Start, deaf: str, name: str
 ) -> None:
-    """The server calls an address where nobody keeps it."""
+    """The server calls an address that ignores the callback."""
     settings = settings_for(name, asks_soon=True) | {"PORT": "0", "CALLBACK_URL": deaf}
     proxy = start_proxy(**settings)
     answer = await post(client, proxy, job(name))
@@ -109,7 +109,7 @@ async def test_a_lost_callback_is_found_by_asking(
 async def test_a_cancel_reaches_the_server(
     client: ClientSession, settings_for: Settings, start_proxy: Start, name: str
 ) -> None:
-    """The job ends there: Cog has room for the next one at once."""
+    """The job ends there: Cog accepts the next one at once."""
     proxy = start_proxy(**settings_for(name))
     accepted = await post(client, proxy, job(name, "long", seconds=25), Prefer="respond-async")
     url = f"{proxy.url}/jobs/{accepted.headers['Job-Id']}"
@@ -128,7 +128,7 @@ async def test_a_cancel_reaches_the_server(
 async def test_cog_is_waited_for_while_it_is_busy(
     client: ClientSession, settings_for: Settings, start_proxy: Start
 ) -> None:
-    """It has one slot, and says 409 without a Retry-After."""
+    """It has one slot, and answers 409 without a Retry-After."""
     proxy = start_proxy(**settings_for("cog"), SUBMIT_RETRIES="0")
     answers = await asyncio.gather(*(post(client, proxy, job("cog", str(n), seconds=0.3)) for n in range(3)))
     assert [answer.status for answer in answers] == [200] * 3
@@ -138,7 +138,7 @@ async def test_cog_is_waited_for_while_it_is_busy(
 async def test_a_job_that_is_finished_in_the_reply(
     client: ClientSession, settings_for: Settings, start_proxy: Start
 ) -> None:
-    """CKAN Service Provider has job types that are; that the callback comes as well changes nothing."""
+    """CKAN Service Provider has such job types; their callback, which comes as well, changes nothing."""
     proxy = start_proxy(**settings_for("ckan"))
     at_once = {"job_type": "at_once", "data": {"text": "hi"}}
     answer = await post(client, proxy, at_once)
@@ -151,15 +151,15 @@ async def test_a_job_that_is_finished_in_the_reply(
 async def test_a_front_end_that_was_killed_finds_the_job_again(
     client: ClientSession, settings_for: Settings, start_proxy: Start, deaf: str, name: str
 ) -> None:
-    """Its callback came while nobody was there; the next one asks."""
+    """Its callback came while no front end ran; the next front end asks."""
     settings = settings_for(name, asks_soon=True) | {"PORT": "0", "CALLBACK_URL": deaf}
     first = start_proxy(**settings)
     document = job(name, "survivor") if name == "a2a" else job(name, "survivor", seconds=1)
     accepted = await post(client, first, document, Prefer="respond-async")
     job_id = accepted.headers["Job-Id"]
-    await eventually(lambda: has_names(settings["JOURNAL"]))  # they are recorded when there is time
+    await eventually(lambda: has_names(settings["JOURNAL"]))  # they are recorded in the background
     first.kill()
-    await asyncio.sleep(2)  # the job ends meanwhile, on a server that cannot be asked without ending the test
+    await asyncio.sleep(2)  # until the job has ended; the server cannot be asked without ending the test
     second = start_proxy(**settings)
     answer = await fetch(client, "GET", f"{second.url}/jobs/{job_id}/result", headers={"Prefer": "wait=25"})
     assert answer.status == 200, answer.body
@@ -169,7 +169,7 @@ async def test_a_front_end_that_was_killed_finds_the_job_again(
 async def test_pygeoapis_own_example_and_a_process_that_cannot_run_in_the_background(
     client: ClientSession, settings_for: Settings, start_proxy: Start
 ) -> None:
-    """What has run at once has run, also where pygeoapi says with a 400 that it failed; what is refused has not."""
+    """A job that ran at once was submitted, even if pygeoapi answers 400 for its failure; a refused job was not."""
     proxy = start_proxy(**settings_for("pygeoapi"))
     hello = await post(client, proxy, {"inputs": {"name": "Alice"}}, "hello-world")
     assert (hello.status, hello.document) == (200, {"id": "echo", "value": "Hello Alice!"})
@@ -191,7 +191,7 @@ async def test_pygeoapis_own_example_and_a_process_that_cannot_run_in_the_backgr
 async def test_a_refusal_says_why(
     client: ClientSession, settings_for: Settings, start_proxy: Start, name: str, document: dict[str, Any], why: str
 ) -> None:
-    """In the server's words, and nothing has been submitted, unless the server itself does not know."""
+    """In the server's words, and with `submitted: no` unless the server itself does not know."""
     refused = (await post(client, start_proxy(**settings_for(name)), document)).document
     assert refused["code"] == "job-rejected"
     assert why in refused["detail"]

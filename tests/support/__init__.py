@@ -1,1 +1,1 @@
-"""What tests of several folders have in common."""
+"""Shared by tests of several folders."""

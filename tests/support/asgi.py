@@ -14,7 +14,7 @@ __all__ = ["ask", "request_scope", "sent_by"]
 
 
 def request_scope(method: str = "GET", path: str = "/", **members: Any) -> Scope:
-    """Return the scope of a request; `headers` is a mapping here."""
+    """Return the scope of a request; `headers` is a mapping."""
     headers: Mapping[str, str] = members.pop("headers", {})
     path, _, query = path.partition("?")
     return {
@@ -37,7 +37,7 @@ def request_scope(method: str = "GET", path: str = "/", **members: Any) -> Scope
 
 
 async def sent_by(app: ASGIApp, scope: Scope, body: bytes = b"") -> list[Message]:
-    """Return what `app` sends in answer to a request with this body, which comes in two pieces."""
+    """Return the messages that `app` sends to answer a request whose body comes in two pieces."""
     half = len(body) // 2
     pieces: list[Message] = [
         {"type": "http.request", "body": body[:half], "more_body": True},
@@ -56,7 +56,7 @@ async def sent_by(app: ASGIApp, scope: Scope, body: bytes = b"") -> list[Message
 
 
 async def ask(app: ASGIApp, method: str, path: str, *, body: bytes = b"", **members: Any) -> Answer:
-    """Return the whole answer of `app` to a request, and hold that it is one."""
+    """Return the answer of `app` to a request, and check that it is complete."""
     first, *rest = await sent_by(app, request_scope(method, path, **members), body)
     assert first["type"] == "http.response.start"
     assert [piece["type"] for piece in rest] == ["http.response.body"] * len(rest)

@@ -1,4 +1,4 @@
-"""axe-core, which knows what makes a page hard to read for some."""
+"""axe-core, which checks pages for accessibility."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _AXE: Final = (ROOT / "tests" / "e2e" / "pages" / "axe" / "axe.min.js").read_tex
 
 
 def violations(driver: Chrome) -> list[Any]:
-    """Return what axe-core finds: the rule, what it asks for, and the first place that breaks it."""
-    driver.execute_cdp_cmd("Runtime.evaluate", {"expression": _AXE})  # the page's own policy lets no script in
+    """Return axe-core's findings: the rule, its description, and the first element that violates it."""
+    driver.execute_cdp_cmd("Runtime.evaluate", {"expression": _AXE})  # the page's own policy allows no other script
     found: list[Any] = driver.execute_async_script(
         "const done = arguments[0];"
         "axe.run().then(({violations}) => done(violations.map(({id, help, nodes}) => [id, help, nodes[0].html])))"

@@ -1,4 +1,4 @@
-"""Each kind of body that is not JSON as RFC 8259 has it, or that a careless reader breaks on."""
+"""Each kind of body that is not JSON according to RFC 8259, or that breaks a careless reader."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BAD_VALUES: Final = {
     "an unfinished string": (b'{"a": "', "character"),
     "an unfinished object": (b'{"a": 1', "character"),
 }
-#: Kind -> what is JSON, but no object.
+#: Kind -> JSON that is not an object.
 NO_OBJECTS: Final = {
     "an array": b"[]",
     "a string": b'"a"',

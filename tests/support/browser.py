@@ -1,4 +1,4 @@
-"""A real Chromium, without a screen, driven by Selenium."""
+"""A real Chromium, headless, driven by Selenium."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SCRIPT_S: Final = 120.0
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Chrome]:
-    """Start a browser with an empty profile; end it with the block."""
+    """Run a browser with an empty profile within the block."""
     options = ChromeOptions()
     options.binary_location = BROWSER or ""
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
-    options.accept_insecure_certs = True  # those that tests make
+    options.accept_insecure_certs = True  # those of the tests
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = Chrome(options=options, service=ChromeService(DRIVER))
     driver.set_script_timeout(_SCRIPT_S)
@@ -47,7 +47,7 @@ def run(driver: Chrome, script: str, *arguments: object) -> Any:  # noqa: ANN401
 
 
 def errors_in_console(driver: Chrome) -> list[str]:
-    """Return the errors that the page has caused, blocked content included; that a job is not found is none."""
+    """Return the page's errors, including blocked content; a job that is not found is no error."""
     messages = [entry["message"] for entry in _log(driver) if entry["level"] == "SEVERE"]
     return [message for message in messages if "/jobs/" not in message or "status of 404" not in message]
 

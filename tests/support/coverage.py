@@ -1,4 +1,4 @@
-"""Coverage of some tests within a run of all."""
+"""Measures coverage of some tests within a run of all."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import coverage
 
 __all__ = ["measured"]
 
-#: By this a Python that is started while coverage is measured learns that it is to measure itself.
+#: The variable by which child processes learn that they have to measure their coverage.
 _HANDED_ON: Final = "COVERAGE_PROCESS_CONFIG"
 
 
 @contextmanager
 def measured(*, counts: bool) -> Iterator[None]:
-    """Measure nothing for as long as the block lasts, here or in what is started, unless it `counts`."""
+    """Measure nothing within the block, here or in child processes, unless it `counts`."""
     measuring = coverage.Coverage.current()
     if counts or measuring is None:
         yield

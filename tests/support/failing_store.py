@@ -1,4 +1,4 @@
-"""A store that does its part, or does not, as a test says."""
+"""A store that works or fails, as a test says."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _FULL = "the disk is full"
 
 
 class FailingStore:
-    """A `JobStore` that remembers what it is told, but fails, or takes for ever, on request."""
+    """A `JobStore` that remembers records, but fails, or hangs, on request."""
 
     def __init__(self, memory: JobStore | None = None) -> None:
-        """`memory`: what really remembers; several of these may share one."""
+        """`memory`: the real store; several of these may share one."""
         self.memory = memory or MemoryStore(3600)
         self._failing = False
         self._answers = asyncio.Event()
         self._answers.set()
-        #: Whether what is put is recorded, and whoever waits is told that it could not be.
+        #: Whether puts are recorded, but the waiting callers get an error.
         self.loses_answers = False
-        #: What is to be recorded when that is possible again.
+        #: Records to be written when that is possible again.
         self._kept: list[Record] = []
-        #: What came while nothing was answered: the record, whether to keep it, and who waits.
+        #: The puts while nothing was answered: the record, whether to keep it, and the caller's future.
         self._held: list[tuple[Record, bool, asyncio.Future[None]]] = []
-        #: What was put, and whether it is to be kept; what was noted.
+        #: The records that were put, and whether to keep them; and the notes.
         self.puts: list[tuple[Record, bool]] = []
         self.notes: list[Record] = []
         #: The newest state of each job, by id.
@@ -44,7 +44,7 @@ class FailingStore:
 
     @property
     def failing(self) -> bool:
-        """Whether nothing can be recorded or found. Once that is over, what was to be kept is recorded."""
+        """Whether nothing can be recorded or found. Afterwards, records to be kept are written."""
         return self._failing
 
     @failing.setter
@@ -57,7 +57,7 @@ class FailingStore:
 
     @property
     def hanging(self) -> bool:
-        """Whether whoever records or asks something waits. Once that is over, all of it is done in turn."""
+        """Whether all calls hang. Afterwards, they are carried out in order."""
         return not self._answers.is_set()
 
     @hanging.setter
@@ -71,17 +71,17 @@ class FailingStore:
         self._answers.set()
 
     def answer_once(self) -> None:
-        """Do what waits, and leave waiting what comes next."""
+        """Carry out the waiting calls, and let later ones hang."""
         self.hanging = False
         self.hanging = True
 
     @property
     def trouble(self) -> str:
-        """What is wrong, if anything is."""
+        """See `JobStore.trouble`."""
         return _FULL if self._failing else ""
 
     def states(self) -> list[State]:
-        """Return the newest state of each job that is not over, recorded or not."""
+        """Return the newest state of each open job, recorded or not."""
         return [state for state in self._states.values() if state is not State.FINISHED]
 
     def readings(self) -> Iterable[Reading]:
@@ -100,7 +100,7 @@ class FailingStore:
         return done
 
     def note(self, record: Record) -> None:
-        """Record what is noted, some time."""
+        """Record a note, at some time."""
         self.notes.append(record)
         self._states[record.id] = record.state
         if self.hanging:
@@ -153,7 +153,7 @@ class FailingStore:
         return await self.memory.patterns(query, grid, label, limits=limits)
 
     async def ended(self, job_id: str) -> Record:
-        """Wait for the end of a job, for as long as nothing can be found as well."""
+        """Wait for the end of a job, even while nothing can be found."""
         return await polled_end(self.by_id, job_id)
 
     def may_have_lost(self, since: float = 0.0) -> bool:
@@ -172,20 +172,20 @@ class FailingStore:
 
     @property
     def kind(self) -> str:
-        """That of what really remembers."""
+        """The kind of the real store."""
         return self.memory.kind
 
     async def about(self) -> About:
-        """Return what is said of it, or fail."""
+        """Return its description, or fail."""
         await self._ask()
         return await self.memory.about()
 
     def enter(self, deed: Deed) -> None:
-        """Keep it."""
+        """Keep the entry."""
         self.memory.enter(deed)
 
     async def deeds(self, limit: int, before: int | None) -> list[Deed]:
-        """Return what was kept, or fail."""
+        """Return the entries, or fail."""
         await self._ask()
         return await self.memory.deeds(limit, before)
 
@@ -193,7 +193,7 @@ class FailingStore:
         """Do nothing."""
 
     async def _ask(self) -> None:
-        await asyncio.sleep(0)  # as whatever remembers: nobody has the answer at once
+        await asyncio.sleep(0)  # like any real store: the answer never comes at once
         await self._answers.wait()
         if self._failing:
             raise StoreUnavailableError(_FULL)
@@ -203,10 +203,10 @@ class FailingStore:
         if self.loses_answers:
             self.memory.put(record, keep=keep)
         elif not self._failing:
-            refusal = self.memory.put(record, keep=keep).exception()  # what remembers does it at once
+            refusal = self.memory.put(record, keep=keep).exception()  # the real store does it at once
         elif keep:
             self._kept.append(record)
-        if done.done():  # nobody waits any more
+        if done.done():  # the caller was cancelled
             return
         if refusal is None:
             done.set_result(None)

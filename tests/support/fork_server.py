@@ -1,4 +1,4 @@
-"""A fork server that makes pipes in the place of processes."""
+"""A fork server that creates pipes instead of processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FakeForkServer"]
 
 
 class FakeForkServer:
-    """Makes workers out of pipes, when the test says so."""
+    """Creates workers from pipes, when the test says so."""
 
     made: list[FakeForkServer]
     start_error: OSError | None = None
@@ -33,20 +33,20 @@ class FakeForkServer:
             raise self.start_error
 
     def fork(self, count: int) -> None:
-        """Note what is asked for."""
+        """Note the request."""
         self.asked += count
         self.requests.append(count)
 
     async def stop(self) -> None:
-        """End, with every worker."""
+        """End, including all workers."""
         self.stopped = True
         for pid in list(self.alive):
             self.ends(pid, -9)
 
-    # --- what the test says ------------------------------------------------------------------------------------------
+    # --- for the test ------------------------------------------------------------------------------------------------
 
     def answers(self, count: int | None = None) -> None:
-        """Make `count` of the workers that were asked for; None: all."""
+        """Create `count` of the requested workers; None: all."""
         for _ in range(self.asked if count is None else count):
             assert self.asked > 0
             self.asked -= 1
@@ -58,7 +58,7 @@ class FakeForkServer:
             self.listener.on_forked(pid, pidfd, inbox_w, outbox_r)
 
     def fails(self) -> None:
-        """Say that the oldest request could not be met."""
+        """Report that the oldest request failed."""
         self.asked -= 1
         self.listener.on_fork_failed("out of cheese")
 

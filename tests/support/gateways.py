@@ -1,4 +1,4 @@
-"""The gateways of deploy/, as real programs before a proxy: only addresses, ports, paths and times are replaced."""
+"""The gateways of deploy/, as real programs in front of a proxy; only addresses, ports, paths and times are changed."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Gateway:
     folder: Path
     certificate: Path
     key: Path
-    #: Of the process that takes signals.
+    #: The pid of the process that takes signals.
     pid: int
 
     def renew(self) -> None:
-        """Put another certificate in the place of its own, and have it read without an interruption."""
+        """Replace its certificate, and reload it without an interruption."""
         _certificate_in(self.folder)
         both = self.folder / "both.pem"
         if both.exists():
@@ -59,9 +59,9 @@ def running(
     *,
     tls: bool = True,
 ) -> Iterator[Gateway]:
-    """Start a gateway that listens on `port` and passes on to `proxies`, one URL or several; end it with the block.
+    """Run a gateway within the block that listens on `port` and forwards to `proxies`, one URL or several.
 
-    Without `tls`, what its file says of that is left out: there are clients that trust no certificate of a test's.
+    Without `tls`, that part of its file is left out: some clients cannot trust a certificate of a test.
     """
     certificate, key = _certificate_in(folder)
     urls = [proxies] if isinstance(proxies, str) else proxies
@@ -75,9 +75,9 @@ def running(
 
 @contextlib.contextmanager
 def running_admin(port: int, proxy: str, folder: Path, users: Path | None = None) -> Iterator[Gateway]:
-    """Start deploy/nginx-admin.conf, which listens on `port` and passes on to the admin address of `proxy`.
+    """Start deploy/nginx-admin.conf, which listens on `port` and forwards to the admin address of `proxy`.
 
-    With `users`, a file as auth_basic reads it, nginx logs operators in.
+    With `users`, a file for auth_basic, nginx authenticates operators.
     """
     certificate, key = _certificate_in(folder)
     site = nginx.replaced(
@@ -123,7 +123,7 @@ def _run(command: list[str], name: str, port: int, folder: Path, certificate: Pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """Where a gateway stands."""
+    """The address and the files of a gateway."""
 
     port: int
     upstreams: list[str]

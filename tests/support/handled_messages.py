@@ -1,4 +1,4 @@
-"""The core of a front end and its queues, with a queue service that the test steers."""
+"""The core of a front end and its queues, with a queue service that the test controls."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Handled:
         )
 
     def take(self, message: Message, for_s: float = 45.0) -> asyncio.Task[None]:
-        """Deal with a delivery, in the background."""
+        """Handle a delivery in the background."""
         until = time.monotonic() + for_s
         return asyncio.create_task(self.message_jobs.deal_with(message, until, lambda: None))
 
     def sent(self, url: str = REPLIES) -> list[dict[str, str]]:
-        """Return the attributes of what was sent to a queue."""
+        """Return the attributes of the messages that were sent to a queue."""
         sent = self.queue.sent.get(url, [])
         return [{name: it["StringValue"] for name, it in one.attributes.items()} for one in sent]
 

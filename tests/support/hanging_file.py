@@ -15,45 +15,45 @@ _IN_VAIN_S: Final = 60.0
 
 
 class HangingFile(JournalFile):
-    """Does what it is asked, but no sooner than it may."""
+    """Carries out calls, but not before the test allows it."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._goes_on = threading.Event()
         self._goes_on.set()
-        #: Set when something waits for the disk.
+        #: Set when a call waits for the disk.
         self.hangs = threading.Event()
-        #: What was written, batch by batch.
+        #: The records that were written, by batch.
         self.written: list[list[Record]] = []
 
     def hang(self) -> None:
-        """Let everything wait from now on."""
+        """Let all calls hang from now on."""
         self.hangs.clear()
         self._goes_on.clear()
 
     def go_on(self) -> None:
-        """Let everything happen that waits."""
+        """Carry out the waiting calls."""
         self._goes_on.set()
 
     def write(self, records: Iterable[Record]) -> None:
-        """Write, some time."""
+        """Write, once it is allowed."""
         batch = list(records)
         self._wait()
         super().write(batch)
         self.written.append(batch)
 
     def find(self, column: str, value: str | bytes, finished_after: float) -> Record | None:
-        """Look up, some time."""
+        """Look up, once it is allowed."""
         self._wait()
         return super().find(column, value, finished_after)
 
     def unfinished(self) -> list[Record]:
-        """List, some time."""
+        """List, once it is allowed."""
         self._wait()
         return super().unfinished()
 
     def expire(self, finished_before: float, at_most: int) -> int:
-        """Forget, some time."""
+        """Delete, once it is allowed."""
         self._wait()
         return super().expire(finished_before, at_most)
 

@@ -19,25 +19,25 @@ _MEMBERS: Final = {"type", "title", "status", "detail", "code", "job_id", "submi
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer."""
+    """A complete answer."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     @property
-    def document(self) -> Any:  # noqa: ANN401 - JSON is what it is
+    def document(self) -> Any:  # noqa: ANN401 - any JSON
         """The body, parsed."""
         return json.loads(self.body)
 
 
 def new_ref() -> str:
-    """Return a name for a job that no other job of this test run has."""
+    """Return a unique name for a job."""
     return f"job-{os.getpid()}-{next(_numbers)}"
 
 
 async def fetch(session: ClientSession, method: str, url: str, **options: Any) -> Answer:
-    """Send a request, `options` as aiohttp takes them; return the whole answer."""
+    """Send a request, with `options` for aiohttp; return the complete answer."""
     async with session.request(method, url, allow_redirects=False, **options) as response:
         return Answer(response.status, response.headers.copy(), await response.read())
 
@@ -47,8 +47,8 @@ async def post_job(
 ) -> Answer:
     """Post a job to `url` and return the answer.
 
-    Without an `account` of its own a job gets one that no other job has: the job server serves one connection at a time
-    per account. Its `ref`, by which the ledger knows it, is by default the same.
+    A job without an `account` gets a unique one, because the job server serves one connection at a time per account.
+    The default of its `ref`, its name in the ledger, is the same.
     """
     ref = new_ref()
     job = {"account": str(fields.get("ref", ref)), "ref": ref, **fields}
@@ -67,7 +67,7 @@ def problem(answer: Answer, code: str, status: int, submitted: str | None = None
     assert document["detail"]
     assert document["submitted"] in {"no", "unknown", "yes"}
     assert document["retry_safe"] is (document["submitted"] == "no")
-    if code != "job-rejected":  # where it is the job server's
+    if code != "job-rejected":  # its detail is the job server's
         assert ("Retry-After" in answer.headers) is (status in {429, 503})
     if document["job_id"] is not None:
         assert answer.headers["Job-Id"] == document["job_id"]

@@ -1,4 +1,4 @@
-"""Front ends without HTTP and processes, and several of them in one process, which share one store."""
+"""Front ends without HTTP and worker processes; several in one process can share a store."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ PROGRESS = Verdict(kind=Kind.PROGRESS, state="running")
 
 
 class StatedHeadroom(Headroom):
-    """A machine that is short of what the test says."""
+    """A machine that is short of a resource, as the test says."""
 
     def __init__(self) -> None:
         self.short_of = ""
 
     def shortage(self) -> str:
-        """Return what there is too little of."""
+        """Return the scarce resource."""
         return self.short_of
 
     def has_descriptors(self) -> bool:
-        """Return whether that is not descriptors."""
+        """Return whether there are enough descriptors."""
         return self.short_of != "file descriptors"
 
 
 class Notes:
-    """An observer that notes what it hears."""
+    """An observer that records its notifications."""
 
     def __init__(self) -> None:
         self.began: list[Job] = []
@@ -70,14 +70,14 @@ class Notes:
 
 
 class StatedAsker:
-    """Makes calls to a job server that answers what a test says, and nothing of use by default."""
+    """Makes calls to a job server that answers what a test says; by default nothing useful."""
 
     def __init__(self) -> None:
-        #: Every call: which job, what, and by when.
+        #: Every call: the job, the call, and its deadline.
         self.asked: list[tuple[Job, str, float]] = []
-        #: And when, by the event loop's clock.
+        #: The time of every call, by the event loop's clock.
         self.at: list[float] = []
-        #: What is answered, in turn; the last one again and again.
+        #: The answers, in order; the last one is repeated.
         self.answers: list[Told] = []
 
     async def ask(self, job: Job, call: str, deadline: float) -> Told:
@@ -110,7 +110,7 @@ class Instance:
         max_jobs: int = 100,
         job_timeout_s: float = 30.0,
     ) -> None:
-        """Without a `runner`, one that the test steers; without a `store`, one of its own; without `peers`, alone."""
+        """Defaults: a `runner` that the test controls; a `store` of its own; no `peers`."""
         self.stepped = SteppedRunner()
         self.store = store or FailingStore()
         self.in_flight = InFlight()
@@ -155,24 +155,24 @@ class Instance:
         return self.dispatcher.submit(a_request(body))
 
     async def join(self, body: bytes = b"{}", key: str | None = "a key") -> tuple[Job | Record, bool]:
-        """Begin a job, or join the one of this key."""
+        """Begin a job, or join the one with this key."""
         return await self.entrance.submit_or_join(a_request(body, key))
 
     async def call_back(
         self, job: Job, body: bytes = b'{"state": "completed"}', verdict: Verdict = SUCCEEDED
     ) -> CallbackFate:
-        """Take a callback for `job`, wherever that runs."""
+        """Receive a callback for `job`, whichever instance runs it."""
         return await self.callback_intake.take(token_hash(job.token), body, verdict)
 
 
 class Cluster:
-    """Several instances, each with a runner that the test steers, one store for all."""
+    """Several instances, each with a runner that the test controls, with one store."""
 
     def __init__(self, count: int = 2, **members: Any) -> None:
-        """`members`: of each `Instance`."""
+        """`members`: arguments of each `Instance`."""
         self.store = SharedStore()
         self.instances: list[Instance] = []
-        #: What each instance, also one that is gone, has of the store.
+        #: The view of the store of each instance, including those that are gone.
         self.members: dict[Instance, Member] = {}
         self._options = members
         for _ in range(count):
@@ -187,31 +187,31 @@ class Cluster:
         return instance
 
     def kill(self, instance: Instance) -> None:
-        """Have nothing of an instance reach anybody any more; its jobs are left open."""
+        """Cut off an instance from everything; its jobs are left open."""
         self.instances.remove(instance)
         self.pause(instance)
 
     def pause(self, instance: Instance) -> None:
-        """Have nothing reach the store from an instance, and nothing reach it, until it wakes up."""
+        """Freeze an instance: nothing from it reaches the store, and nothing reaches it, until it wakes up."""
         self.members[instance].cut_off = True
         instance.store.hanging = True
 
     def wake(self, instance: Instance) -> None:
-        """Let an instance that was paused go on with what it was about to do."""
+        """Let a paused instance continue with what it was about to do."""
         self.members[instance].cut_off = False
         instance.store.hanging = False
 
     def sleeps_through_its_lease(self, instance: Instance, heir: Instance) -> None:
-        """Have an instance paused until another one has taken its jobs over."""
+        """Pause an instance until another one has taken over its jobs."""
         self.pause(instance)
         self.take_over(heir, instance)
         self.wake(instance)
 
     def cut_off(self, instance: Instance, *, on: bool = True) -> None:
-        """Have nothing of the store reach an instance; it notices."""
+        """Make the store unavailable for an instance."""
         self.members[instance].cut_off = on
         instance.store.failing = on
 
     def take_over(self, heir: Instance, *gone: Instance) -> None:
-        """Let an instance find that these have not been heard of for too long."""
+        """Let an instance find that the leases of these have expired, and take over."""
         self.members[heir].take_over({self.members[instance].instance for instance in gone})

@@ -14,19 +14,19 @@ from jobserver.ledger import CallbackEntry, Ledger, SubmissionEntry
 
 __all__ = ["JobServer", "end"]
 
-#: Of the event loop, until a connection that was accepted is the server's, and one that was broken off is closed.
+#: Iterations of the event loop until the server has an accepted connection, and until an aborted one is closed.
 _ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class JobServer:
-    """A job server that serves, and what it was sent."""
+    """A running job server, and what it received."""
 
     server: TestServer
 
     @property
     def url(self) -> str:
-        """What JOB_SERVER_URL is to be."""
+        """The value of JOB_SERVER_URL."""
         return str(self.server.make_url("/start"))
 
     @property
@@ -35,11 +35,11 @@ class JobServer:
         return self.server.app[LEDGER]
 
     def submissions(self, ref: str) -> list[SubmissionEntry]:
-        """Return the submissions of the job that calls itself `ref`, oldest first."""
+        """Return the submissions of the job with this `ref`, oldest first."""
         return [entry for entry in self.ledger.submissions if entry.ref == ref]
 
     def submission(self, ref: str) -> SubmissionEntry:
-        """Return the one submission of the job that calls itself `ref`."""
+        """Return the only submission of the job with this `ref`."""
         (entry,) = self.submissions(ref)
         return entry
 
@@ -48,7 +48,7 @@ class JobServer:
         return [entry for entry in self.submissions(ref) if not entry.refused]
 
     def callback_url(self, ref: str) -> str:
-        """Return where the job server is to call for this job."""
+        """Return the callback URL of this job."""
         url = self.submissions(ref)[-1].callback
         assert url is not None
         return url
@@ -65,7 +65,7 @@ class JobServer:
 
 
 async def end(server: TestServer) -> None:
-    """Accept no more connections, and break off those that are open: one with unsent bytes would stay open."""
+    """Accept no more connections, and abort the open ones: a connection with unsent bytes would stay open."""
     assert server.runner is not None
     for site in list(server.runner.sites):
         await site.stop()

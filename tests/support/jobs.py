@@ -17,7 +17,7 @@ __all__ = ["a_job", "a_request"]
 
 
 def a_job(*, store: JobStore | None = None, timeout_s: float = 30.0, key: bytes | None = None, **members: Any) -> Job:
-    """Return a job that was just accepted, but for `members`; needs a running event loop."""
+    """Return a job that was just accepted, except for `members`; needs a running event loop."""
     token = new_token()
     record = a_record(token_hash=token_hash(token), key=key)
     usual: dict[str, Any] = {
@@ -30,6 +30,6 @@ def a_job(*, store: JobStore | None = None, timeout_s: float = 30.0, key: bytes 
 
 
 def a_request(body: bytes = b"{}", key: str | None = None, **members: Any) -> JobRequest:
-    """Return a request for a job; `key` is an idempotency key as its client knows it."""
+    """Return a request for a job; `key` is the client's idempotency key."""
     usual: dict[str, Any] = {"body": body, "key": None if key is None else hashlib.sha256(key.encode()).digest()}
     return JobRequest(**(usual | members))

@@ -1,8 +1,8 @@
-"""An event loop on which waiting takes no time: as soon as nothing can go on, its clock jumps to the next timer.
+"""An event loop on which waiting takes no time: when nothing is ready, its clock jumps to the next timer.
 
-So a test of a limit of seconds takes none, a busy machine cannot make it fail, and what waits for ever is noticed at
-once. `time.monotonic` and `time.time` follow the loop's clock as long as the loop is open. For code that only waits for
-itself: no sockets, threads or processes.
+So a test of a limit of seconds takes no time, a busy machine cannot make it fail, and code that waits for ever is
+noticed at once. `time.monotonic` and `time.time` follow the loop's clock as long as the loop is open. Only for code
+that does not wait for sockets, threads or processes.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         super().__init__(_JumpingSelector(self.jump))
 
     def time(self) -> float:
-        """Return the time, which passes only where this loop jumps."""
+        """Return the time, which only passes by jumps of this loop."""
         return self._now_s
 
     def jump(self, seconds: float) -> None:
-        """Let that much time have passed."""
+        """Advance the clock by this time."""
         self._now_s += seconds
 
     def set_wall_clock(self, seconds: float) -> None:
-        """Set the wall clock forward, or back; the monotonic clock does not notice."""
+        """Set the wall clock forward, or back; the monotonic clock does not change."""
         self._wall_ahead_s += seconds
 
     def close(self) -> None:
-        """Close the loop and let the machine's clocks go on."""
+        """Close the loop and restore the machine's clocks."""
         super().close()
         if self._real is not None:
             time.monotonic, time.time = self._real
@@ -60,7 +60,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         self._jump = jump
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready now; where that is nothing, wait for no longer than a look at the clock."""
+        """Return what is ready now; if that is nothing, jump instead of waiting."""
         ready: list[Any] = super().select(0)
         if not ready and timeout is None:
             raise AssertionError("everything waits for something else, and no timer runs: this would never end")
@@ -75,11 +75,11 @@ def jumping_loops(config: pytest.Config, item: pytest.Item) -> Mapping[str, Call
 
 
 async def nothing_moves() -> None:
-    """Return when everything has come as far as it can without the passing of time."""
+    """Return when nothing more can happen without the passing of time."""
     await asyncio.sleep(_MOMENT_S)
 
 
 async def time_passes(seconds: float) -> None:
-    """Let that much time pass, and what is due then happen."""
+    """Let this much time pass, and let everything happen that is due by then."""
     await asyncio.sleep(seconds)
     await nothing_moves()

@@ -1,4 +1,4 @@
-"""A journal with very many jobs, written by SQL: as a proxy leaves it that has run for a day."""
+"""A journal with very many jobs, written by SQL, like that of a proxy that has run for a day."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from proxy.store.journal.schema import prepare
 
 __all__ = ["HOSTILE", "HOSTILE_ID", "write_journal"]
 
-#: What a job, a job server or a client may say, in the worst case: markup, a script, a mark that turns the text around.
+#: The worst text that a job, a job server or a client may send: markup, a script, characters that reverse the text.
 HOSTILE: Final = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\u202eback\u2066"
-#: The job that says that in each place, and whose label has 10 kB.
+#: The job that has this text everywhere, and a label of 10 kB.
 HOSTILE_ID: Final = "bad0" * 8
 _SPAN_S: Final = 86_000.0
-#: Every 50th job failed; they differ in code, in words and in how long they took.
+#: Every 50th job failed; jobs differ in code, words and duration.
 _MANY: Final = """
 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :jobs)
 INSERT INTO jobs (id, token_hash, fingerprint, accepted_at, deadline_at, state, submitted, finished_at, code, detail,
@@ -45,7 +45,7 @@ VALUES (:id, randomblob(32), x'', :now - 20, :now - 1, 'finished', 'yes', :now -
 
 
 def write_journal(path: Path, jobs: int) -> None:
-    """Write a journal of so many jobs of the last day, and one more whose every word is `HOSTILE`."""
+    """Write a journal with `jobs` jobs of the last day, and one more whose texts are all `HOSTILE`."""
     path.touch()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         prepare(db, path, "OFF")

@@ -9,7 +9,7 @@ __all__ = ["LeftOpenStore"]
 
 
 class LeftOpenStore(MemoryStore):
-    """Remembers these jobs, and what becomes of them."""
+    """Remembers these jobs, and their later records."""
 
     def __init__(self, *records: Record) -> None:
         super().__init__(3600)

@@ -1,4 +1,4 @@
-"""A line to a server, the database or the proxy, which a test can stall, cut, and mend: no packet filter is needed."""
+"""A line to a server, such as the database or the proxy, which a test can stall, cut and mend."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PASS_BYTES = 65_536
 
 
 class Line:
-    """Passes connections on to a port of this machine for as long as the `async with` block lasts."""
+    """Forwards connections to a port of this machine within the `async with` block."""
 
     def __init__(self, port: int) -> None:
-        """`port`: where the server is that stands at the other end."""
+        """`port`: the port of the server at the other end."""
         self._target = port
         self._flows = asyncio.Event()
         self._flows.set()
@@ -39,7 +39,7 @@ class Line:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def stall(self) -> None:
-        """Let nothing through any more, and tell nobody: what is sent meanwhile arrives when the line is mended."""
+        """Silently let nothing through any more; what is sent meanwhile arrives when the line is mended."""
         self._flows.clear()
 
     def cut(self) -> None:

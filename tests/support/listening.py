@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BYTES", "Client", "Echo", "Server", "post", "problem", "serving", "statuses", "tls_context"]
 
-#: What the echo takes of a body.
+#: The largest body that the echo accepts.
 MAX_BYTES: Final = 200_000
 _TLS: Final = Path(__file__).parent / "tls"
 
 
 @dataclass
 class Echo:
-    """An application that answers with what it was asked."""
+    """An application that echoes requests."""
 
     seen: list[str] = field(default_factory=list)
     #: Requests for `/wait` are answered when this is set.
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    #: What `/large` is answered with.
+    #: The answer to `/large`.
     large: bytes = b""
-    #: What reads the requests' bodies.
+    #: Reads the requests' bodies.
     bodies: Bodies = field(default_factory=lambda: Bodies(MAX_BYTES))
     #: Requests that were not Hypercorn's.
     fast: int = 0
@@ -95,7 +95,7 @@ class Echo:
 
 @dataclass
 class Client:
-    """A connection from the client's end."""
+    """The client's end of a connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -116,8 +116,8 @@ class Client:
         return data
 
     async def ask(self, *pieces: bytes, end: bool = False) -> bytes:
-        """Write each of `pieces` by itself, then, if so told, an end; return all that comes until the other closes."""
-        with suppress(OSError):  # closed already; shutdown(2) then says ENOTCONN, which is no ConnectionError
+        """Write each of `pieces` separately, then, with `end`, EOF; return everything until the server closes."""
+        with suppress(OSError):  # already closed: shutdown(2) fails with ENOTCONN, which is not a ConnectionError
             for piece in pieces:
                 self.writer.write(piece)
                 await self.writer.drain()
@@ -127,7 +127,7 @@ class Client:
         return await self.rest()
 
     def stop_reading(self) -> None:
-        """Take no more from the kernel."""
+        """Stop reading from the socket."""
         self.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a read transport as well
 
 
@@ -138,13 +138,13 @@ class Server:
     port: int
     echo: Echo
     listener: Listener
-    #: Whether requests may be served without Hypercorn.
+    #: Whether requests may be served by the fast path, without Hypercorn.
     fast: bool
     #: The codes of requests that the application did not see, or did not answer.
     refused: list[Code]
-    #: What came of their first lines.
+    #: As much as came of their first lines.
     lines: list[bytes]
-    #: What they were told.
+    #: The details of their answers.
     details: list[str]
     clients: list[Client] = field(default_factory=list)
 
@@ -155,7 +155,7 @@ class Server:
         return client
 
     async def ask(self, *pieces: bytes, end: bool = True) -> bytes:
-        """On a new connection, write each of `pieces` by itself, then an end; return all that comes."""
+        """On a new connection, write each of `pieces` separately, then EOF; return everything that comes."""
         client = await self.connect()
         try:
             return await client.ask(*pieces, end=end)
@@ -167,7 +167,7 @@ class Server:
 async def serving(
     *, fast: bool, limits: Limits | None = None, room: Room | None = None, tls: bool = False
 ) -> AsyncIterator[Server]:
-    """Serve the echo while the body runs."""
+    """Serve the echo within the block."""
     sock = bind("HOST, PORT", "127.0.0.1", 0)
     sock.setblocking(False)
     port = sock.getsockname()[1]
@@ -204,7 +204,7 @@ async def serving(
 
 
 def tls_context() -> ssl.SSLContext:
-    """Return what a client needs that trusts the certificate of the tests."""
+    """Return a context for a client that trusts the certificate of the tests."""
     context = ssl.create_default_context(cafile=str(_TLS / "cert.pem"))
     context.check_hostname = False
     return context

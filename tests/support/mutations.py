@@ -1,4 +1,4 @@
-"""Messages of a job server as they might be, made from samples: cut, swapped, blown up, with what does not belong."""
+"""Odd messages of a job server, made from samples: truncated, swapped, inflated, or with foreign parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 __all__ = ["body", "header", "status"]
 
-#: What stands in a message in the place of something else.
+#: Odd values that replace parts of a message.
 _ODD: Final[tuple[Any, ...]] = (
     None, True, False, 0, -1, 40, 1e308, 10**40, "", "succeeded", "FAILED", "completed", "\x00", "\ud800", "é" * 3000,
     "a\r\nX-Injected: yes", "../..", "http://other.example/x", "/x/../../y", "{callback_token}", [], {}, [[]],
@@ -25,7 +25,7 @@ _STATUSES: Final = (
 
 
 def _mutated(value: Any, chance: random.Random) -> Any:  # noqa: ANN401 - JSON is what it is
-    """Return a JSON value with something in it that is another."""
+    """Return a JSON value in which one part is replaced."""
     if chance.random() < 0.15 or not isinstance(value, dict | list) or not value:
         return chance.choice(_ODD)
     if isinstance(value, list):
@@ -38,7 +38,7 @@ def _mutated(value: Any, chance: random.Random) -> Any:  # noqa: ANN401 - JSON i
 
 
 def body(sample: str, chance: random.Random) -> bytes:
-    """Return a body, from a sample's: half of the time as it is or nearly so."""
+    """Return a body made from a sample's; half of the time unchanged or nearly so."""
     raw = sample.encode()
     match chance.randrange(10):
         case 0 | 1 | 2:

@@ -1,4 +1,4 @@
-"""Stands in for a service manager: the socket that NOTIFY_SOCKET names, and what came to it."""
+"""Stands in for a service manager: the socket that NOTIFY_SOCKET names, and its messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["NotifySocket"]
 
 
 class NotifySocket:
-    """A datagram socket with a name; ends with the `with` block."""
+    """A datagram socket with a name; closed at the end of the `with` block."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """A file in `folder`, whose path has to be short; None: a name in the abstract namespace."""
@@ -30,7 +30,7 @@ class NotifySocket:
         self._socket.close()
 
     def received(self) -> list[str]:
-        """Take what has come since, and return every message so far."""
+        """Receive new messages, and return all messages so far."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 self.messages.append(self._socket.recv(65_536).decode())

@@ -1,4 +1,4 @@
-"""The proxy before which the operators' pages are tested, and what a browser is asked about them."""
+"""The proxy for tests of the operators' pages, and helpers to drive them in a browser."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ MARKS: Final = [
     pytest.mark.timeout(300),
     pytest.mark.xdist_group("browser"),
 ]
-#: How many jobs the journal has. The whole suite makes do with fewer than `make pages`.
+#: How many jobs the journal has: fewer in the whole suite than with `make pages`.
 JOBS: Final = int(os.environ.get("PAGES_JOBS", "20000"))
 #: Each page of operators, by its address below the admin address.
 PAGES: Final = ("", "jobs.html", "job.html", "patterns.html", "house.html")
-#: A journal of a million jobs is looked through before anything is served.
+#: A journal of a million jobs is scanned before anything is served.
 _START_S: Final = 240.0
 
 
 class Operated:
-    """A proxy with a large journal, whose addresses stay the same when it is started again."""
+    """A proxy with a large journal, whose addresses stay the same when it is restarted."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(dir=shared_memory())
@@ -50,7 +50,7 @@ class Operated:
             "JOURNAL": str(journal), "RESULT_TTL": "604800", "WORKER_SPARES": "4", "JOB_TIMEOUT": "20",
             "PORT": str(_free_port()), "ADMIN_PORT": str(_free_port()),
         }  # fmt: skip
-        #: The process that runs now.
+        #: The current process.
         self.process = self._started()
 
     def __enter__(self) -> Self:
@@ -62,7 +62,7 @@ class Operated:
 
     @property
     def admin(self) -> str:
-        """Where the pages are."""
+        """The base address of the pages."""
         return self.process.admin
 
     def end(self) -> None:
@@ -102,13 +102,13 @@ def width_of(driver: Chrome, width: int, height: int = 900) -> None:
 
 
 def scheme_of(driver: Chrome, scheme: str) -> None:
-    """Have the page be `light` or `dark`."""
+    """Switch the page to `light` or `dark`."""
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def press(driver: Chrome, name: str, answer: str) -> None:
-    """Press a button by the keyboard, and the button of the question with this text."""
+    """Press a button by the keyboard, then the button with this text in the confirmation."""
     driver.find_element(By.ID, name).send_keys(Keys.ENTER)
     buttons = eventually_blocking(lambda: driver.find_elements(By.CSS_SELECTOR, "dialog[open] button"))
     next(button for button in buttons if button.text == answer).send_keys(Keys.ENTER)
@@ -116,7 +116,7 @@ def press(driver: Chrome, name: str, answer: str) -> None:
 
 
 def log_in(driver: Chrome, key: str) -> None:
-    """Type a key into the form, and wait until it is taken."""
+    """Type a key into the form, and wait until it is accepted."""
     field = (By.CSS_SELECTOR, "body.log-in [name=key]")
     eventually_blocking(lambda: driver.find_elements(*field), 60)[0].send_keys(key, Keys.ENTER)
     eventually_blocking(lambda: not driver.find_elements(*field))
@@ -135,7 +135,7 @@ def post(proxy: ProxyProcess, **job: object) -> tuple[int, dict[str, Any]]:
 
 
 class Later:
-    """A job that is posted from a thread; its answer comes with `answer`."""
+    """A job that is posted from a thread; `answer` returns its answer."""
 
     def __init__(self, proxy: ProxyProcess, **job: object) -> None:
         self._answers: list[tuple[int, dict[str, Any]]] = []

@@ -22,7 +22,7 @@ PROGRAM: Final = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/
 
 @contextlib.contextmanager
 def running(server_port: int, mode: str, folder: Path) -> Iterator[int]:
-    """Start one that passes on to the server on this port, with this `pool_mode`; yield its port."""
+    """Start one that forwards to the server on this port, with this `pool_mode`; yield its port."""
     reservation = reserve()
     port = reservation.getsockname()[1]
     settings = folder / "pgbouncer.ini"
@@ -32,7 +32,7 @@ def running(server_port: int, mode: str, folder: Path) -> Iterator[int]:
         f"pool_mode = {mode}\n",
         encoding="ascii",
     )
-    # It refuses to run as root, and reads its settings before it is somebody else.
+    # It refuses to run as root; it reads its settings before it changes its user.
     as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
     with (folder / "pgbouncer.log").open("wb") as output:
         process = subprocess.Popen([PROGRAM or "", "-q", *as_user, str(settings)], stdout=output, stderr=output)

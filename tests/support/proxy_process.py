@@ -1,4 +1,4 @@
-"""The proxy as a user starts it: `python run.py` in a process and a session of its own."""
+"""The proxy, started as by a user: `python run.py` in a process and a session of its own."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["ROOT", "ProxyProcess", "collect", "environment", "is_alive"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 _START_S: Final = 30.0
-#: How long those that a front end leaves behind may take to end by themselves.
+#: How long the processes that a front end leaves behind may take to end by themselves.
 _NOTICE_S: Final = 3.0
-#: How long its output is waited for where others still hold the pipe.
+#: How long to wait for its output while other processes still hold the pipe.
 _HELD_S: Final = 10.0
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Return this process's environment with every setting at its default, but any free ports, no journal, JSON lines.
+    """Return this process's environment with all settings at their defaults, except free ports, no journal, JSON lines.
 
-    What stands in the repository's `.env`, or in the environment of whoever runs the tests, has no say.
+    Settings in the repository's `.env`, or in the environment of the tests, have no effect.
     """
     defaults = {name: it.default for name, it in variables().items()}
     ours = {"PORT": "0", "ADMIN_PORT": "0", "JOURNAL": "", "LOG_FORMAT": "json"}
@@ -41,14 +41,14 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 class ProxyProcess:
-    """One run of the proxy, from its start to its end; ends with the `with` block."""
+    """One run of the proxy; ended at the end of the `with` block."""
 
-    #: What is started.
+    #: The command line.
     PROGRAM: tuple[str, ...] = (sys.executable, str(ROOT / "run.py"))
 
     def __init__(self, *arguments: str, **settings: str) -> None:
-        """Start `python run.py` with these `settings` (by their variables' names); return at once."""
-        #: The lines that stdout and stderr have had so far.
+        """Start `python run.py` with these `settings` (by the names of their variables); return at once."""
+        #: The lines of stdout and stderr so far.
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self._process = subprocess.Popen(
@@ -84,14 +84,14 @@ class ProxyProcess:
         left = self.descendants()
         if self.returncode is None:
             self._process.kill()
-        with contextlib.suppress(AssertionError):  # the test had its say about them; no other test is to meet them
+        with contextlib.suppress(AssertionError):  # the test has checked them; no other test should meet them
             eventually_blocking(lambda: not any(map(is_alive, left)), _NOTICE_S)
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.wait()
 
-    # --- what it says ------------------------------------------------------------------------------------------------
+    # --- its output --------------------------------------------------------------------------------------------------
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -107,7 +107,7 @@ class ProxyProcess:
         return [line for line in self.events if line.get("event") == what]
 
     def wait_until_listening(self, timeout_s: float = _START_S) -> dict[str, Any]:
-        """Return the log line that says where it listens; fail if it ends first."""
+        """Return the log line with its addresses; fail if it ends first."""
 
         def listening() -> bool:
             assert self.returncode is None, f"it ended with {self.returncode}:\n" + "\n".join(self.stderr)
@@ -118,7 +118,7 @@ class ProxyProcess:
 
     @functools.cached_property
     def listening(self) -> dict[str, Any]:
-        """The log line that says where it listens. Every request asks for it, and a log can be long."""
+        """The log line with its addresses; cached, because every request needs it and the log can be long."""
         return self.events_of("listening")[0]
 
     @property
@@ -128,7 +128,7 @@ class ProxyProcess:
 
     @property
     def queue_job(self) -> str:
-        """Where jobs are posted."""
+        """The URL to post jobs to."""
         return f"{self.url}/queueJob"
 
     @property
@@ -138,7 +138,7 @@ class ProxyProcess:
 
     @property
     def callback(self) -> str:
-        """The base address of the listener that takes callbacks."""
+        """The base address of the listener for callbacks."""
         return str(self.listening.get("callback", self.url))
 
     # --- its processes -----------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class ProxyProcess:
             return []
 
     def stopwatch(self) -> Stopwatch:
-        """Start a stopwatch that does not count the time in which it, or what is below it, had no processor."""
+        """Start a stopwatch that does not count time in which it, or a descendant, was starved of CPU."""
         return Stopwatch(self.pid, *(process.pid for process in self.descendants()))
 
     # --- its end -----------------------------------------------------------------------------------------------------
@@ -171,26 +171,26 @@ class ProxyProcess:
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float = 30.0) -> int:
-        """Return the exit code once it has ended and everything it wrote is read; whoever holds its pipes may go on."""
+        """Return the exit code once it has ended and its output is read; others may still hold its pipes."""
         code = self._process.wait(timeout_s)
         for reader in self._readers:
             reader.join(_HELD_S)
         return code
 
     def stop(self, timeout_s: float = 40.0) -> int:
-        """SIGTERM; return the exit code."""
+        """Send SIGTERM; return the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait(timeout_s)
 
     def kill(self) -> None:
-        """SIGKILL, if it still runs; its other processes have to notice by themselves."""
+        """Send SIGKILL if it still runs; its other processes have to notice by themselves."""
         if self.returncode is None:
             self._process.kill()
         self.wait()
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Return whether it has not ended; a zombie has, and reaping it may be nobody's business here."""
+    """Return whether it has not ended. A zombie has ended, even if nobody here reaps it."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,8 +1,8 @@
-"""Quarantine: a test that is known to flake is skipped, for all to see, until it is repaired.
+"""Quarantine: a test that is known to be flaky is skipped, visibly, until it is fixed.
 
     @pytest.mark.quarantine(date="2026-01-31", reason="the port is taken by the kernel now and then")
 
-Each run lists such tests among those that were skipped. `make test ARGS="-m quarantine"` runs them.
+Each run lists such tests among the skipped ones. `make test ARGS="-m quarantine"` runs them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["hold_back"]
 
 
 def hold_back(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the tests in quarantine, unless they are what was asked for.
+    """Skip the tests in quarantine, unless they were selected.
 
     Raises:
         pytest.UsageError: a mark has no date or no reason.

@@ -1,4 +1,4 @@
-"""An entrance without HTTP: jobs come as messages, and what becomes of each is noted."""
+"""An entrance without HTTP: jobs come as messages, and their outcomes are recorded."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Message:
 
     id: str
     body: bytes = b"{}"
-    #: Its idempotency key; messages without one are known by their id.
+    #: Its idempotency key; empty: the message's id serves as the key.
     key: str = ""
 
 
 class QueueEntrance:
-    """Takes messages, each of which may come several times; answers each with an outcome, or gives it back."""
+    """Takes messages, which may be delivered several times; answers each with an outcome, or gives it back."""
 
     def __init__(self, entrance: Entrance) -> None:
         self._entrance = entrance
-        #: By the message's id: its outcome; why it can never be a job.
+        #: By the message's id: the outcomes; and why a message can never be a job.
         self.replies: dict[str, Outcome] = {}
         self.dead: dict[str, Code] = {}
         #: How often a message was given back, to be delivered again.
         self.given_back: Counter[str] = Counter()
-        #: How many messages joined a job, or got the outcome of one that was over.
+        #: How many messages joined a job, or got the outcome of a finished one.
         self.joined = 0
 
     async def take(self, message: Message) -> None:
-        """See one delivery of a message through."""
+        """Handle one delivery of a message."""
         request = a_request(message.body, message.key or message.id)
         try:
             found, joined = await self._entrance.submit_or_join(request)

@@ -1,4 +1,4 @@
-"""Queues at a stand-in for Amazon SQS, as a sender of jobs and a reader of replies use them: with the SDK alone."""
+"""Queues at a stand-in for Amazon SQS, for sending jobs and reading replies with the SDK alone."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Reply:
 
 @dataclass
 class SomeQueues:
-    """A queue of jobs with its dead letters, and one for replies; the names are nobody else's."""
+    """A queue of jobs with its dead-letter queue, and one for replies; their names are unique."""
 
     sqs: SqsStandIn
     client: Any
     jobs: str
     dead: str
     replies: str
-    #: Everything that was read from the queues of replies and dead letters so far.
+    #: Everything that was read from the reply queue and the dead-letter queue so far.
     read: dict[str, list[Reply]] = field(default_factory=dict)
 
     @classmethod
@@ -52,7 +52,7 @@ class SomeQueues:
     async def made(
         cls, sqs: SqsStandIn, *, fifo: bool = False, max_receives: int = 5, redrive: bool = True
     ) -> AsyncIterator[Self]:
-        """Make the queues; `redrive`: whether there are dead letters."""
+        """Create the queues; `redrive`: whether there is a dead-letter queue."""
         async with _opening(sqs) as client:
             mark, suffix = uuid.uuid4().hex[:8], ".fifo" if fifo else ""
             attributes = {"FifoQueue": "true"} if fifo else {}
@@ -71,13 +71,13 @@ class SomeQueues:
     @classmethod
     @asynccontextmanager
     async def of_a_cluster(cls, sqs: SqsStandIn) -> AsyncIterator[Self]:
-        """Use the queues that a cluster has made."""
+        """Use the queues that a cluster has created."""
         async with _opening(sqs) as client:
             yield cls(sqs, client, sqs.queue_url(QUEUE), sqs.queue_url(DEAD), sqs.queue_url(REPLIES))
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a proxy needs to take jobs from there."""
+        """The settings of a proxy that takes jobs from there."""
         return {**CREDENTIALS, "SQS_QUEUE_URL": self.jobs, "SQS_REPLY_QUEUE_URL": self.replies}
 
     async def send(self, body: str, attributes: Mapping[str, str] = NONE, **members: Any) -> str:
@@ -93,7 +93,7 @@ class SomeQueues:
         return str(sent["MessageId"])
 
     async def messages(self, url: str) -> list[Reply]:
-        """Return everything that was ever found in a queue; what is new is deleted there."""
+        """Return everything that was ever found in a queue; new messages are deleted there."""
         kept = self.read.setdefault(url, [])
         answer = await self.client.receive_message(
             QueueUrl=url,
@@ -119,11 +119,11 @@ class SomeQueues:
         return found
 
     async def dead_letter(self, message_id: str) -> Reply:
-        """Wait for a message to be among the dead letters, with a reason."""
+        """Wait for a message to be in the dead-letter queue, with a reason."""
         return await self.reply(message_id, self.dead)
 
     async def left(self, url: str = "") -> tuple[int, int]:
-        """Return how many messages wait in a queue, and how many are in somebody's hands."""
+        """Return how many messages wait in a queue, and how many are in flight."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = await self.client.get_queue_attributes(QueueUrl=url or self.jobs, AttributeNames=names)
         visible, hidden = (int(found["Attributes"][name]) for name in names)

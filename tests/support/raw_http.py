@@ -1,4 +1,4 @@
-"""Requests that no HTTP client would send: bodies that stall, chunks that never end."""
+"""Requests that no HTTP client would send: stalled bodies, endless chunks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def head(method: str, url: str, **headers: str) -> bytes:
 
 
 async def exchange(url: str, data: bytes, *, limit_s: float = 20.0) -> tuple[int, bytes]:
-    """Write `data` to the server of `url`; return the status and the whole of what it sends until it closes.
+    """Write `data` to the server of `url`; return the status and everything that it sends until it closes.
 
-    The status is 0 where nothing comes. Raises TimeoutError where it does not close within `limit_s`.
+    The status is 0 if nothing comes. Raises TimeoutError if it does not close within `limit_s`.
     """
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)

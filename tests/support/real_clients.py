@@ -1,4 +1,4 @@
-"""HTTP clients that other people write, as they come: each posts the same job again and again, with pauses."""
+"""Unmodified HTTP clients of others: each posts the same job repeatedly, with pauses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.proxy_process import ROOT
 __all__ = ["CLIENTS", "GO", "Reply", "post_with", "require"]
 
 _FOLDER: Final = ROOT / "tests" / "e2e" / "clients"
-#: The one that has to be compiled before: too long for a test.
+#: This one has to be compiled before, which takes too long for a test.
 GO: Final = "Go net/http"
 _GO_CLIENT: Final = ROOT / ".clients" / "go" / "client"
 
@@ -40,7 +40,7 @@ def _script(*command: str) -> Callable[[str, str, Sequence[int]], list[str]]:
 
 
 def _curl(url: str, body: str, pauses_ms: Sequence[int]) -> list[str]:
-    """Return one curl for all requests: it keeps its connection. It cannot pause; so many requests have to do."""
+    """Return one curl for all requests, which keeps its connection. It cannot pause, but sends as many requests."""
     one = ["-s", "-d", body, "-H", "Content-Type: application/json", "-w", "\n%{http_code} %{http_version}\n", url]
     command = ["curl"]
     for n in range(len(pauses_ms)):
@@ -48,7 +48,7 @@ def _curl(url: str, body: str, pauses_ms: Sequence[int]) -> list[str]:
     return command
 
 
-#: Name -> the program it needs, and how it is called.
+#: Name -> the program that it needs, and its command line.
 CLIENTS: Final[dict[str, tuple[str, Callable[[str, str, Sequence[int]], list[str]]]]] = {
     "curl": ("curl", _curl),
     GO: (str(_GO_CLIENT), _script(str(_GO_CLIENT))),
@@ -61,7 +61,7 @@ CLIENTS: Final[dict[str, tuple[str, Callable[[str, str, Sequence[int]], list[str
 
 
 def require(name: str) -> None:
-    """Fail if the client is not installed, or skip the test where it is Go's, which is large."""
+    """Fail if the client is not installed; for Go, which is large, skip the test."""
     program, _ = CLIENTS[name]
     if name == GO and not _GO_CLIENT.exists():
         pytest.skip("Go's client is not built: make clients")
@@ -71,7 +71,7 @@ def require(name: str) -> None:
 async def post_with(
     name: str, url: str, job: dict[str, object], pauses_ms: Sequence[int], *arguments: str
 ) -> list[Reply]:
-    """Post `job` once after each pause; return the replies. Fails where the client does."""
+    """Post `job` once after each pause; return the replies. Fails if the client does."""
     require(name)
     _, call = CLIENTS[name]
     process = await asyncio.create_subprocess_exec(

@@ -16,7 +16,7 @@ _numbers: Final = itertools.count(1)
 
 
 def a_record(**members: Any) -> Record:
-    """Return the record of a job that was just accepted, but for `members`."""
+    """Return the record of a job that was just accepted, except for `members`."""
     number = next(_numbers)
     now = time.time()
     usual: dict[str, Any] = {
@@ -30,7 +30,7 @@ def a_record(**members: Any) -> Record:
 
 
 def finished(**members: Any) -> Record:
-    """Return the record of a job whose callback has come, but for `members`."""
+    """Return the record of a job whose callback has come, except for `members`."""
     usual: dict[str, Any] = {
         "state": State.FINISHED,
         "finished_at": time.time(),

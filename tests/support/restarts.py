@@ -1,4 +1,4 @@
-"""A proxy that is killed and started again: the same address, the same journal."""
+"""A proxy that is killed and restarted, with the same address and the same journal."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tests.support.stopwatch import Stopwatch
 
 __all__ = ["Restarts"]
 
-#: How long those may take that were left behind, and how often they are looked at.
+#: How long the processes that were left behind may take to end, and how often to check.
 _GONE_S = 2.0
 _LOOK_S = 0.01
 
 
 class Restarts:
-    """One proxy after the other; ends with the `with` block."""
+    """One proxy after the other; ended at the end of the `with` block."""
 
-    #: What is started each time.
+    #: The kind of process that is started each time.
     KIND: type[ProxyProcess] = ProxyProcess
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        """Start the first one; it keeps its journal in `folder`, unless the settings have another one."""
+        """Start the first one; its journal is in `folder`, unless the settings name another one."""
         self._reservation = reserve()
         self.journal = folder / "jobs.sqlite3"
         port = str(self._reservation.getsockname()[1])
@@ -50,17 +50,17 @@ class Restarts:
 
     @property
     def queue_job(self) -> str:
-        """Where jobs are posted."""
+        """The URL to post jobs to."""
         return f"{self.url}/queueJob"
 
     def kill(self) -> None:
-        """SIGKILL the front end."""
+        """Kill the front end by SIGKILL."""
         self._left += self.proxy.descendants()
         self.kills += 1
         self.proxy.kill()
 
     def start(self, **settings: str) -> None:
-        """Start the next one, with these settings besides."""
+        """Start the next one, with these additional settings."""
         self.proxy = self.KIND.started(**(self._settings | settings))
 
     def restart(self, **settings: str) -> None:
@@ -69,7 +69,7 @@ class Restarts:
         self.start(**settings)
 
     def leftovers(self) -> list[psutil.Process]:
-        """Return the processes of those that were killed which are still there when they should not be."""
+        """Return processes of killed front ends that should have ended but still run."""
         watch = Stopwatch(*(process.pid for process in self._left))
         while (alive := [process for process in self._left if is_alive(process)]) and watch.own_s < _GONE_S:
             time.sleep(_LOOK_S)

@@ -1,4 +1,4 @@
-"""Runners without processes: second implementations of `Runner`, and some that break its rules."""
+"""Runners without processes: further implementations of `Runner`, and some that break its rules."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ __all__ = ["SUBMIT", "AnsweringRunner", "FreeRunner", "InProcessRunner", "Refuse
 
 
 class FreeRunner:
-    """Runs each job by a function, which may do what no runner should."""
+    """Runs each job by a function, which may break the rules."""
 
     def __init__(self, run: Callable[[Job], Awaitable[Outcome]]) -> None:
         self._run = run
 
     async def run(self, job: Job) -> Outcome:
-        """Do what the function does."""
+        """Call the function."""
         return await self._run(job)
 
 
 class AnsweringRunner:
-    """Has the outcome of every job at once, without any callback."""
+    """Returns the outcome of every job at once, without any callback."""
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        #: How many jobs of which body were run.
+        #: How many jobs were run, by their bodies.
         self.submitted: Counter[bytes] = Counter()
 
     async def run(self, job: Job) -> Outcome:
-        """Record that the job runs, then return its outcome."""
+        """Record that the job is running, then return its outcome."""
         job.advance(Event.ASSIGN)
         await job.recorder.submitting()
         job.advance(Event.CONNECTED)
@@ -46,11 +46,11 @@ class AnsweringRunner:
 
 
 class RefusedError(Exception):
-    """Raised by what an `InProcessRunner` submits to: this job was certainly not begun."""
+    """Raised by the function of an `InProcessRunner`: this job was certainly not started."""
 
 
 class InProcessRunner:
-    """Submits jobs to a function of this process, which has them done and calls back."""
+    """Submits jobs to a function of this process, which runs them and calls back."""
 
     def __init__(self, submit: Callable[[bytes, str], Awaitable[None]]) -> None:
         """`submit` takes the job's body and its callback token; it may raise RefusedError."""
@@ -75,7 +75,7 @@ class InProcessRunner:
 
 
 class Step(Enum):
-    """What a runner does with a job, one thing after the other."""
+    """The steps of a runner with a job."""
 
     QUEUE = auto()
     ASSIGN = auto()
@@ -87,31 +87,31 @@ class Step(Enum):
 
 Order = Step | Code | Outcome | Exception
 
-#: All that happens to a job until the job server has it.
+#: All steps until the job server has the job.
 SUBMIT: Final = (Step.ASSIGN, Step.RECORD, Step.CONNECT, Step.REPLY)
 
 
 class SteppedRunner:
-    """Goes on with a job only as the test says."""
+    """Continues with a job only as the test says."""
 
     def __init__(self) -> None:
         self._orders: dict[str, asyncio.Queue[Order]] = {}
         #: The ids of the jobs that were run, in order.
         self.ran: list[str] = []
-        #: How many submissions left, by the job's id. Those that were refused count as well.
+        #: How many submissions were sent, by the job's id, including refused ones.
         self.submitted: Counter[str] = Counter()
 
     def tell(self, job: Job, *orders: Order) -> None:
-        """Have these steps done with `job`, one after the other; anything else is how it ends.
+        """Order these steps for `job`, one after the other; any other order is its end.
 
-        A code is a failure that says of the submission what is known by then.
+        A code means a failure whose `submitted` is what is known by then.
         """
         queue = self._orders.setdefault(job.id, asyncio.Queue())
         for order in orders:
             queue.put_nowait(order)
 
     async def run(self, job: Job) -> Outcome:
-        """Run `job` as the test says, until that ends it, or the callback, the deadline or whoever cancels."""
+        """Run `job` as the test says, until an order, the callback, the deadline or a cancellation ends it."""
         self.ran.append(job.id)
         return await _until_over(job, self._obeyed(job))
 
@@ -147,7 +147,7 @@ class SteppedRunner:
 
 
 async def _until_over(job: Job, work: Coroutine[Any, Any, Outcome | None]) -> Outcome:
-    """Return what `work` returns, if that is an outcome; else wait for the callback. Ends as every runner has to."""
+    """Return the outcome of `work` if it returns one; otherwise wait for the callback. Ends as every runner must."""
     working = asyncio.create_task(work)
     try:
         async with asyncio.timeout_at(job.deadline):

@@ -8,7 +8,7 @@ __all__ = ["with_wish"]
 
 
 def with_wish(sample: Sample, wish: str, content_type: str) -> bytes:
-    """Return a sample's job that wishes for something, wherever a job of its type can."""
+    """Return a sample's job with a wish, in a place that is valid for its content type."""
     text = f"stand-in={wish}"
     if content_type == "application/json":
         return sample.body.replace("{", f'{{"wish": "{text}", ', 1).encode()

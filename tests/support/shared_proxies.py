@@ -1,4 +1,4 @@
-"""Proxies that many tests share: a start costs more than most tests do."""
+"""Proxies that many tests share, because a start costs more than most tests."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _LEAVE_S: Final = 2.0
 
 
 class SharedProxies:
-    """One proxy for each set of settings, started when it is first asked for. Not for tests that harm it."""
+    """One proxy for each set of settings, started when it is first needed. Not for tests that damage it."""
 
     def __init__(self, job_server_url: str) -> None:
-        """Make proxies that submit to `job_server_url`."""
+        """`job_server_url`: where the proxies submit jobs."""
         self._job_server_url = job_server_url
         self._proxies: dict[frozenset[tuple[str, str]], ProxyProcess] = {}
 
     def get(self, **settings: str) -> ProxyProcess:
-        """Return the proxy that has these settings; another one where a test has ended that."""
+        """Return the proxy with these settings; a new one if a test has ended the previous one."""
         key = frozenset(settings.items())
         if key not in self._proxies or self._proxies[key].returncode is not None:
             defaults = {"JOB_SERVER_URL": self._job_server_url, "WORKER_SPARES": "4"}
@@ -35,7 +35,7 @@ class SharedProxies:
 
     def close(self) -> None:
         """End them all."""
-        for limit_s in (_DRAIN_S, _LEAVE_S):  # a second signal ends at once what a job in flight holds up
+        for limit_s in (_DRAIN_S, _LEAVE_S):  # a second signal ends proxies that still have jobs in flight
             until = time.monotonic() + limit_s
             running = [proxy for proxy in self._proxies.values() if proxy.returncode is None]
             for proxy in running:

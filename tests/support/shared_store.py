@@ -1,4 +1,4 @@
-"""A store that several instances share, in memory, with the conditions that proxy/store/protocol.py names."""
+"""A store that several instances share, in memory, with the conditions of proxy/store/protocol.py."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ __all__ = ["Member", "SharedStore"]
 
 
 class SharedStore(MemoryStore):
-    """What all instances have in common."""
+    """The store of all instances."""
 
     def __init__(self) -> None:
         super().__init__(3600)
         self.members: list[Member] = []
-        #: Every record that was refused, and by whom it was put.
+        #: Every record that was refused, and the instance that put it.
         self.refused: list[tuple[str, Record]] = []
-        #: Whether nobody hears of what is told.
+        #: Whether notices are lost.
         self.deaf = False
 
     def newest(self, job_id: str) -> Record | None:
-        """Return what is known of a job now."""
+        """Return the current record of a job."""
         entry = self._finished.get(job_id)
         return entry[1] if entry else self._open.get(job_id)
 
     def offer(self, me: str, record: Record) -> None:
-        """Write `record`, which the instance `me` puts. Raises TakenError where what is known excludes it."""
+        """Write `record`, put by the instance `me`. Raises TakenError if the stored record excludes it."""
         known = self.newest(record.id)
         try:
             self._put(self._begun(record) if known is None else _written(me, known, record))
@@ -51,7 +51,7 @@ class SharedStore(MemoryStore):
             raise
 
     def mention(self, me: str, record: Record) -> None:
-        """Write what a note adds."""
+        """Write the additions of a note."""
         known = self.newest(record.id)
         if known is None:
             self._put(record)
@@ -70,7 +70,7 @@ class SharedStore(MemoryStore):
         self._put(replace(known, **added))
 
     def take_over(self, me: str, gone: set[str]) -> list[Record]:
-        """Give `me` what is open and belongs to one of `gone`; end what certainly was not submitted."""
+        """Give `me` the open jobs of the instances `gone`; end those that certainly were not submitted."""
         taken = []
         for record in [record for record in self._open.values() if record.owner in gone]:
             mine = replace(record, owner=me)
@@ -82,7 +82,7 @@ class SharedStore(MemoryStore):
         return taken
 
     def end_overdue(self) -> None:
-        """End what should have ended two seconds ago, whoever owns it."""
+        """End jobs whose deadline was two seconds ago, whoever owns them."""
         for record in [record for record in self._open.values() if record.deadline_at < time.time() - 2]:
             failure = Failed(code=Code.INTERRUPTED, detail="nobody sees to it", submitted=record.submitted)
             self._put(replace(record, state=State.FINISHED, finished_at=time.time(), failure=failure))
@@ -93,12 +93,12 @@ class SharedStore(MemoryStore):
             return record
         outcome = holder.outcome
         if holder.callback is None and isinstance(outcome, Failed) and outcome.submitted is Submitted.NO:
-            return record  # which has the key from now on
+            return record  # it has the key from now on
         raise TakenError(holder)
 
 
 def _written(me: str, known: Record, record: Record) -> Record:
-    """Return what is written where `known` is on record and `me` puts `record`. Raises TakenError."""
+    """Return what is written if `known` is stored and `me` puts `record`. Raises TakenError."""
     is_open = known.state is not State.FINISHED
     if record.callback is not None:
         if known.callback is None:
@@ -123,18 +123,18 @@ def _written(me: str, known: Record, record: Record) -> Record:
 
 
 class Member:
-    """The store and its other instances, as one instance has them: a `JobStore` and its `Peers`."""
+    """One instance's view of the store and the other instances: a `JobStore` and its `Peers`."""
 
     trouble = ""
 
     def __init__(self, shared: SharedStore, instance: str) -> None:
         self.instance = self.name = instance
-        #: Whether this one hears nothing, and nobody hears it.
+        #: Whether this instance can neither reach the others nor be reached.
         self.cut_off = False
         self._shared = shared
         self._on_changed: Callable[[Record], None] | None = None
         self._on_taken_over: Callable[[Sequence[Record]], None] | None = None
-        #: How often it has told others.
+        #: How many notices it has sent.
         self.told = 0
         shared.members.append(self)
 
@@ -203,7 +203,7 @@ class Member:
         return False
 
     async def unfinished(self) -> list[Record]:
-        """See `JobStore.unfinished`: what is left open is taken over by those who live."""
+        """See `JobStore.unfinished`: live instances take over jobs that are left open."""
         return []
 
     async def last_failures(self, limit: int) -> list[Record]:
@@ -235,7 +235,7 @@ class Member:
         self._on_changed, self._on_taken_over = on_changed, on_taken_over
 
     def tell(self, record: Record) -> None:
-        """See `Peers.tell`; it takes its time, as a message between machines does."""
+        """See `Peers.tell`; it takes some time, like a message between machines."""
         self.told += 1
         if not self.cut_off and not self._shared.deaf:
             for member in self._shared.members:
@@ -243,7 +243,7 @@ class Member:
                     asyncio.get_running_loop().call_soon(member.hear, record.id)
 
     def hear(self, job_id: str) -> None:
-        """Hear that something was recorded of a job."""
+        """Receive a notice that something was recorded of a job."""
         record = self._shared.newest(job_id)
         if record is not None and self._on_changed is not None and not self.cut_off:
             self._on_changed(record)

@@ -15,7 +15,7 @@ __all__ = ["StatedQueue", "a_message"]
 def a_message(
     number: int = 1, body: str = "{}", attributes: Mapping[str, str] | None = None, **members: Any
 ) -> Message:
-    """Return a message as it was delivered."""
+    """Return a delivered message."""
     usual: dict[str, Any] = {"id": f"message-{number}", "handle": f"handle-{number}", "receives": 1, "sent_at": 0.0}
     texts = {name: {"DataType": "String", "StringValue": text} for name, text in (attributes or {}).items()}
     return Message(**(usual | {"body": body, "attributes": texts} | members))
@@ -25,27 +25,27 @@ class StatedQueue:
     """A `QueueService`."""
 
     def __init__(self) -> None:
-        #: What each queue says of itself, by its address.
+        #: The attributes of each queue, by its address.
         self.about: dict[str, dict[str, str]] = {}
-        #: What the next polls bring, in turn; a poll waits until there is something.
+        #: The results of the next polls, in order; a poll waits until there is one.
         self.deliveries: asyncio.Queue[list[Message] | QueueError] = asyncio.Queue()
         #: How many messages each poll asked for.
         self.asked: list[int] = []
         self.sent: dict[str, list[Outgoing]] = {}
         self.deleted: list[str] = []
         self.hidden: list[tuple[str, int]] = []
-        #: Raised by the next calls of all kinds but polls, in turn.
+        #: Raised by the next calls other than polls, in order.
         self.errors: list[QueueError] = []
-        #: How many calls there were of all kinds but polls.
+        #: The number of calls other than polls.
         self.calls = 0
 
     async def attributes(self, url: str) -> Mapping[str, str]:
-        """Say what is stated."""
+        """Return the stated attributes."""
         self._fail()
         return self.about[url]
 
     async def url_of(self, arn: str) -> str:
-        """Return an address that ends as the name does."""
+        """Return an address that ends with the queue's name."""
         self._fail()
         return "http://queues/1/" + arn.rpartition(":")[2]
 

@@ -1,8 +1,8 @@
-"""Measuring how long something takes, less the time in which the machine gave it no processor.
+"""Measures how long something takes, minus the time in which it was starved of CPU.
 
-The kernel counts it: how long each thread stood in a processor's queue (proc(5), /proc/PID/schedstat, the second
-number), and how long the processors were taken away from the whole machine (/proc/stat, steal). A promise such as
-"within a second" is about the program; a machine that is busy with something else must not break it.
+The kernel counts that: how long each thread waited in a CPU's run queue (proc(5), /proc/PID/schedstat, the second
+number), and for how long the hypervisor took the CPUs away (/proc/stat, steal). A promise such as "within a second" is
+about the program, so a machine that is busy with something else must not break it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _STEAL_FIELD: Final = 8
 
 
 class Stopwatch:
-    """Runs from the moment it is made."""
+    """Runs from its creation on."""
 
     def __init__(self, *pids: int) -> None:
-        """Watch this process and besides the processes `pids`, with all their threads."""
+        """Watch this process and the processes `pids`, with all their threads."""
         self._begun = time.monotonic()
         self._pids = (os.getpid(), *pids)
         self._before = dict(self._queued())
@@ -32,26 +32,26 @@ class Stopwatch:
 
     @property
     def took_s(self) -> float:
-        """How long it has run."""
+        """The time since its creation."""
         return time.monotonic() - self._begun
 
     @property
     def starved_s(self) -> float:
-        """How long its threads had no processor meanwhile, added up; of one that has ended, what was seen last."""
+        """How long the threads were starved of CPU, in sum; for an ended thread, the last value that was seen."""
         self._last.update(self._queued())
         queued_ns = sum(last - self._before.get(thread, 0) for thread, last in self._last.items())
         return queued_ns / 1e9 + _steal_s() - self._steal_before_s
 
     @property
     def own_s(self) -> float:
-        """How long it has run, less that. Can be negative: several threads may queue at once."""
+        """The difference of both. Can be negative, because several threads may be starved at the same time."""
         return self.took_s - self.starved_s
 
     def _queued(self) -> Iterator[tuple[str, int]]:
-        """Yield for each thread how long it has queued in its life, in nanoseconds."""
+        """Yield for each thread how long it has waited for a CPU so far, in nanoseconds."""
         for pid in self._pids:
             with contextlib.suppress(OSError):  # it has ended
-                for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - often; a Path for each would cost more
+                for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - called often; Path objects would cost more
                     with contextlib.suppress(OSError):
                         yield thread, int(_read(f"/proc/{pid}/task/{thread}/schedstat").split()[1])
 

@@ -1,4 +1,4 @@
-"""Stores to be tested, and what their records look like to whoever asks."""
+"""Stores for tests, and a comparison of their records."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from proxy.store.record import Record
 __all__ = ["BRISK", "Heard", "MakeStore", "alike", "of", "on_database"]
 
 MakeStore = Callable[[float], Awaitable[JobStore]]
-#: A lease that a test can wait for; beats and polls as much shorter.
+#: A lease that is short enough for a test, with shorter beats and polls.
 BRISK: Final = Times(lease_s=1.5, beat_s=0.2, poll_s=0.1)
-#: What reading the clock of the database, and one's own, may differ by on a machine that is busy.
+#: By how much the readings of the database's clock and of our own may differ on a busy machine.
 _CLOCKS_S: Final = 5.0
 
 
 @dataclass(eq=False)
 class Heard:
-    """What an instance was told by its store."""
+    """The notifications that an instance got from its store."""
 
     changed: list[Record] = field(default_factory=list)
     taken_over: list[Record] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Heard:
 async def on_database(
     url: str, *, ttl_s: float = 3600, name: str = "a", times: Times = BRISK, heard: Heard | None = None
 ) -> PostgreSQLStore:
-    """Return the store of an instance that shares a database; with `heard`, it takes over from others."""
+    """Return the store of an instance that shares a database; with `heard`, it also takes over from others."""
     doubts: list[str] = []
     store = await open_store(url, ttl_s=ttl_s, name=name, warn=doubts.append, times=times)
     if heard is not None:
@@ -47,13 +47,13 @@ async def on_database(
 
 
 def of(store: JobStore, record: Record) -> Record:
-    """Return the record as the instance with this store would have made it."""
+    """Return the record as if the instance with this store had made it."""
     instance = store.instance if isinstance(store, PostgreSQLStore) else ""
     return replace(record, owner=instance, origin=instance)
 
 
 def alike(found: Record | None, expected: Record) -> bool:
-    """Whether this is the record, but for what its times lose on the way to another machine's clock and back."""
+    """Whether this is the same record, except for the rounding of times in the conversion between clocks."""
     if found is None:
         return False
     times = [(found.accepted_at, expected.accepted_at), (found.deadline_at, expected.deadline_at)]

@@ -1,4 +1,4 @@
-"""Waiting for a condition, never for a time."""
+"""Waits for conditions, never for a time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.support.stopwatch import Stopwatch
 __all__ = ["IN_VAIN_S", "eventually", "eventually_blocking"]
 
 _LOOK_S: Final = 0.01
-#: For what has no limit of its own: only so that a test that waits in vain ends, and says what for.
+#: The limit for conditions without a limit of their own: only so that a test that waits in vain ends with a message.
 IN_VAIN_S: Final = 30.0
 
 
 async def eventually(
     condition: Callable[[], Awaitable[Any] | Any], timeout_s: float = IN_VAIN_S, watch: Stopwatch | None = None
-) -> Any:  # noqa: ANN401 - as many types as conditions; it is the limit of a look-out
+) -> Any:  # noqa: ANN401 - as many types as conditions
     """Return what `condition` returns, or resolves to, once that is true; fail after `timeout_s`.
 
-    Time in which this process had no processor does not count. Where the limit is a promise of other processes,
-    `watch` is a stopwatch that watches those as well; the limit then counts from when it was started.
+    Time in which this process was starved of CPU does not count. If the limit is a promise of other processes, pass a
+    stopwatch that watches them as `watch`; the limit then counts from its start.
     """
     watch = watch or Stopwatch()
     while True:
@@ -39,7 +39,7 @@ async def eventually(
 def eventually_blocking(
     condition: Callable[[], Any], timeout_s: float = IN_VAIN_S, watch: Stopwatch | None = None
 ) -> Any:  # noqa: ANN401 - as above
-    """Do as `eventually` does, where there is no event loop."""
+    """Do the same without an event loop."""
     watch = watch or Stopwatch()
     while not (value := condition()):
         _check(watch, timeout_s, value)
@@ -48,5 +48,5 @@ def eventually_blocking(
 
 
 def _check(watch: Stopwatch, timeout_s: float, value: object) -> None:
-    own_s = watch.own_s  # looked at each time: a process that ends soon can tell only while it is there
+    own_s = watch.own_s  # read each time, because the figures of a process are gone when it ends
     assert own_s <= timeout_s, f"not so within {timeout_s:g} s ({watch.took_s:.1f} s in all); last seen: {value!r}"

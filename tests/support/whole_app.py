@@ -1,4 +1,4 @@
-"""A whole front end without sockets and processes: its routes through plain ASGI, its jobs run as the test says."""
+"""A whole front end without sockets and processes: its routes are called by plain ASGI, the test controls its jobs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DONE: Final = b'{"state": "completed", "cost": 1.10}'
 
 
 class WholeApp:
-    """What `create_app` makes, with a second `Runner` and a store that fails on request."""
+    """The result of `create_app`, with another `Runner` and a store that fails on request."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class WholeApp:
         job_server: JobServer | None = None,
         **variables: str,
     ) -> None:
-        """`variables`: settings, as the environment has them; `peers`: those that share the store."""
+        """`variables`: settings, as in the environment; `peers`: the instances that share the store."""
         self.stepped = SteppedRunner()
         self.headroom = StatedHeadroom()
         self.store = store or FailingStore()
@@ -75,7 +75,7 @@ class WholeApp:
         self.routes = list(zip(listeners, [*tables, *operators], strict=True))
 
     async def close(self) -> None:
-        """End what the front end has started."""
+        """End the tasks of the front end."""
         for job in self.parts.in_flight:
             self.parts.dispatcher.cancel(job.id)
         self.store.hanging = False
@@ -105,7 +105,7 @@ class WholeApp:
         return asyncio.create_task(self.post(body, headers))
 
     async def begun(self, *steps: Step, body: bytes = b"{}", headers: Mapping[str, str] = NONE) -> Job:
-        """Return a job that was posted with `Prefer: respond-async`, and that has come so far."""
+        """Return a job that was posted with `Prefer: respond-async`, after these steps."""
         before = set(self.parts.in_flight)
         posting = self.posting(body, {"Prefer": "respond-async", **headers})
         await nothing_moves()
@@ -121,7 +121,7 @@ class WholeApp:
         return await self.begun(*SUBMIT, headers=headers)
 
     async def call_back(self, job: Job, body: bytes = DONE, method: str = "POST") -> Answer:
-        """Have the job server call back."""
+        """Send the job server's callback."""
         return await self.ask(method, f"/callback/{job.token}", body=body, headers=JSON_TYPE)
 
     async def status(self, job: Job) -> dict[str, Any]:
