@@ -1,4 +1,4 @@
-"""The routes without sockets and processes; time passes only when everything waits for it."""
+"""The routes without sockets and processes; the clock jumps when everything waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.whole_app import WholeApp
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run each test on a loop of its own that jumps; but for those of what measures the machine's time."""
+    """Run each test on a jumping loop, except the tests that measure the machine's time."""
     if "operators" in item.path.parts:
         return {"usual": asyncio.new_event_loop}
     return jumping_loops(config, item)

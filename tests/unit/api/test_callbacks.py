@@ -30,7 +30,7 @@ async def job(app: WholeApp) -> Job:
 
 
 def said(answer: Answer) -> str:
-    """Return what a callback's sender was told."""
+    """Return the status word of a callback's answer."""
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
     assert answer.document.keys() == {"status"}
     return str(answer.document["status"])
@@ -38,7 +38,7 @@ def said(answer: Answer) -> str:
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_the_sender_hears_what_its_callback_was(app: WholeApp, job: Job, method: str) -> None:
-    """By either method, with one word for each fate."""
+    """With either method; there is one word for each fate."""
     words = [said(await app.call_back(job, body, method)) for body in (PROGRESS, DONE, DONE, PROGRESS)]
     await job.outcome
     words.append(said(await app.call_back(job, DONE, method)))
@@ -47,7 +47,7 @@ async def test_the_sender_hears_what_its_callback_was(app: WholeApp, job: Job, m
 
 
 async def test_a_sender_that_comes_too_late_hears_so_once(app: WholeApp, job: Job) -> None:
-    """What it sends is kept."""
+    """Its callback is kept."""
     await job.outcome
 
     assert [said(await app.call_back(job)) for _ in range(2)] == ["late", "duplicate"]
@@ -56,7 +56,7 @@ async def test_a_sender_that_comes_too_late_hears_so_once(app: WholeApp, job: Jo
 
 @pytest.mark.parametrize("state", ["failed", "error"])
 async def test_a_callback_that_names_a_failure_is_one(app: WholeApp, job: Job, state: str) -> None:
-    """Whether it does is the profile's to say."""
+    """The profile decides."""
     assert said(await app.call_back(job, b'{"state": "%s"}' % state.encode())) == "accepted"
     await job.outcome
     assert (await app.status(job))["code"] == "job-failed"
@@ -65,7 +65,7 @@ async def test_a_callback_that_names_a_failure_is_one(app: WholeApp, job: Job, s
 async def test_every_other_token_gets_the_same_answer_to_the_byte_and_nothing_of_it_is_read(
     app: WholeApp, job: Job
 ) -> None:
-    """Nothing tells a near miss from nonsense, nor a job's id from either."""
+    """The answer does not reveal whether a token is nearly right, nonsense, or a job's id."""
     others = [new_token(), job.id, job.token[:-1], job.token + "x", job.token.swapcase(), "x", "\udcff", "%2e%2e"]
 
     async def receive() -> dict[str, Any]:
@@ -91,7 +91,7 @@ async def test_every_other_token_gets_the_same_answer_to_the_byte_and_nothing_of
 
 @pytest.mark.parametrize("kind", BAD_VALUES)
 async def test_a_callback_that_is_no_json_leaves_its_job_waiting(app: WholeApp, job: Job, kind: str) -> None:
-    """Its sender hears what is wrong; another one may follow."""
+    """Its sender gets the reason; another callback may follow."""
     body, word = BAD_VALUES[kind]
     answer = await app.call_back(job, body)
 
@@ -102,7 +102,7 @@ async def test_a_callback_that_is_no_json_leaves_its_job_waiting(app: WholeApp, 
 
 @pytest.mark.parametrize("announced", [False, True])
 async def test_a_callback_that_is_too_large_leaves_its_job_waiting(app: WholeApp, job: Job, *, announced: bool) -> None:
-    """Before it is read, where it says how large it is."""
+    """Before it is read, if its length is announced."""
     headers = JSON_TYPE | ({"Content-Length": "1048577"} if announced else {})
     body = b"{}" if announced else b'"%s"' % (b"x" * 1_048_576)
     answer = await app.ask("POST", f"/callback/{job.token}", body=body, headers=headers)
@@ -113,7 +113,7 @@ async def test_a_callback_that_is_too_large_leaves_its_job_waiting(app: WholeApp
 
 
 async def test_a_callback_whose_sender_leaves_halfway_is_none(app: WholeApp, job: Job) -> None:
-    """Nobody is answered, and whoever waits for it can find out; it may come again."""
+    """There is no answer, and the client can see why it waits; the callback may come again."""
     pieces: list[dict[str, Any]] = [
         {"type": "http.request", "body": DONE[:5], "more_body": True},
         {"type": "http.disconnect"},
@@ -136,7 +136,7 @@ async def test_a_callback_whose_sender_leaves_halfway_is_none(app: WholeApp, job
 
 @pytest.mark.parametrize("line", ["POST /callback/{token} HTTP/1.1\r", "PUT http://h/?y={token}", "POST /{token} X"])
 async def test_a_job_knows_of_a_callback_that_is_no_valid_request(app: WholeApp, job: Job, line: str) -> None:
-    """As far as its first line says whose it is; what only looks is none."""
+    """If the first line has its token; a mere GET is no callback."""
     refusal = problems.unread(Code.HEADERS_TOO_LARGE, "the headers are too large")
     for method in (line.format(token=job.token), f"GET /callback/{job.token}", line.format(token="x" * 43), ""):
         app.parts.refused(refusal, method.encode())
@@ -148,7 +148,7 @@ async def test_a_job_knows_of_a_callback_that_is_no_valid_request(app: WholeApp,
 
 @pytest.mark.parametrize("over", [False, True])
 async def test_a_callback_that_is_refused_takes_no_other_back(app: WholeApp, job: Job, *, over: bool) -> None:
-    """It was so slow that the job ended, and another callback came and was kept, before it turned out to be none."""
+    """It was so slow that the job ended, and another callback was kept, before it turned out to be invalid."""
     if over:
         await job.outcome
     begun, rest = asyncio.Event(), asyncio.Event()
@@ -180,7 +180,7 @@ async def test_a_callback_that_is_refused_takes_no_other_back(app: WholeApp, job
 
 
 async def test_a_callback_that_cannot_be_recorded_is_asked_for_again(app: WholeApp, job: Job) -> None:
-    """And is not lost for the client that waits; while the store fails, no token is called unknown."""
+    """The waiting client gets it anyway; while the store fails, no token is called unknown."""
     app.store.failing = True
     answer = await app.call_back(job)
     problem(answer, "journal-unavailable", 503)
@@ -195,7 +195,7 @@ async def test_a_callback_that_cannot_be_recorded_is_asked_for_again(app: WholeA
 
 
 async def test_two_callbacks_at_once_while_the_store_hangs_are_answered_together(app: WholeApp, job: Job) -> None:
-    """None before it is safe; the client has its answer after a moment."""
+    """Not before it is recorded; the client gets its answer after a moment."""
     app.store.hanging = True
     calling = [asyncio.create_task(app.call_back(job)) for _ in range(2)]
     await time_passes(1.1)
@@ -207,7 +207,7 @@ async def test_two_callbacks_at_once_while_the_store_hangs_are_answered_together
 
 
 async def test_a_token_opens_nothing_but_its_callback(app: WholeApp, job: Job) -> None:
-    """Other methods, and paths below it; one that only looks is told the same whatever the token."""
+    """Not with other methods or paths below it; a GET gets the same answer whatever the token."""
     problem(await app.ask("DELETE", f"/callback/{job.token}"), "method-not-allowed", 405)
     looks = [await app.ask("GET", f"/callback/{token}") for token in (job.token, "nobodys")]
     assert [(look.status, said(look)) for look in looks] == [(200, "here")] * 2
@@ -236,7 +236,7 @@ async def test_a_token_opens_nothing_but_its_callback(app: WholeApp, job: Job) -
 async def test_a_job_knows_of_a_callback_that_went_astray(
     app: WholeApp, job: Job, method: str, path: str, status: int, reason: str
 ) -> None:
-    """Whoever waits for it can find out; whoever sends it is told what a guess would be told."""
+    """The client can see that; the sender gets the same answer as for a guess."""
     answer = await app.ask(method, path.format(token=job.token), body=DONE)
     guess = await app.ask(method, path.format(token="x" * 43), body=DONE)
     assert (answer.status, answer.body) == (guess.status, guess.body)
@@ -246,7 +246,7 @@ async def test_a_job_knows_of_a_callback_that_went_astray(
 
 
 async def test_a_callback_for_which_there_is_no_room_is_known_to_its_job(app: WholeApp, job: Job) -> None:
-    """Its sender may come again, or not; there is room for what every job in flight may get."""
+    """Its sender may retry, or not; there is room for the callbacks of all jobs in flight."""
     bodies = vars(vars(app.parts.callback_route)["_bodies"])
     assert bodies["_free_bytes"] == 256 * 1024 * 1024  # MAX_JOBS times MAX_BODY_BYTES
     bodies["_free_bytes"] = 2
@@ -265,7 +265,7 @@ async def test_a_callback_for_which_there_is_no_room_is_known_to_its_job(app: Wh
 
 
 async def test_a_callback_that_comes_to_the_operators_is_known_to_its_job(app: WholeApp, job: Job) -> None:
-    """`CALLBACK_URL` has the wrong port; whoever sends it is told what a guess would be told."""
+    """`CALLBACK_URL` has the wrong port; the sender gets the same answer as for a guess."""
     answers = [
         await app.ask_admin("POST", f"/callback/{token}", body=DONE, headers={"Host": "localhost"})
         for token in (job.token, "x" * 43)
@@ -276,7 +276,7 @@ async def test_a_callback_that_comes_to_the_operators_is_known_to_its_job(app: W
 
 
 async def test_who_looks_at_a_wrong_place_refuses_nothing(app: WholeApp, job: Job) -> None:
-    """Nor does a path in which a token is but a part of something longer, and a store that fails is no other answer."""
+    """Nor does a path in which a token is a part of something longer; a failing store does not change the answer."""
     await app.ask("GET", f"/{job.token}")
     await app.ask("POST", f"/x{job.token}", body=DONE)
     assert job.recorder.record.refused == 0
@@ -285,7 +285,7 @@ async def test_who_looks_at_a_wrong_place_refuses_nothing(app: WholeApp, job: Jo
 
 
 async def test_callbacks_have_a_listener_of_their_own_where_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And are then to be had there only."""
+    """And are only available there."""
     app = WholeApp(monkeypatch, CALLBACK_PORT="3002", CALLBACK_URL="http://127.0.0.1:3002/callback")
     job = await app.waiting()
     problem(await app.call_back(job), "not-found", 404)
@@ -301,7 +301,7 @@ async def test_callbacks_have_a_listener_of_their_own_where_that_is_set(monkeypa
 async def test_a_bug_while_a_callback_is_taken_is_a_500(
     app: WholeApp, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its sender sends it again."""
+    """So its sender retries."""
 
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
@@ -314,7 +314,7 @@ async def test_a_bug_while_a_callback_is_taken_is_a_500(
 
 
 async def test_a_head_request_ends_nothing(app: WholeApp, job: Job) -> None:
-    """As GET."""
+    """Like GET."""
     first, _ = await sent_by(app.parts.public, request_scope("HEAD", f"/callback/{job.token}"))
 
     assert first["status"] == 200
@@ -324,7 +324,7 @@ async def test_a_head_request_ends_nothing(app: WholeApp, job: Job) -> None:
 async def test_at_one_url_for_all_jobs_what_is_no_json_is_refused_where_nothing_else_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It names no job, and is the sender's mistake."""
+    """It names no job, so the mistake is the sender's."""
     profile = load("buildbot")
     json_only = dataclasses.replace(profile, callback=dataclasses.replace(profile.callback, json_only=True))
     app = WholeApp(monkeypatch, job_server=JobServer(url="http://job-server", profile=json_only))

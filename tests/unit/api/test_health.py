@@ -1,4 +1,4 @@
-"""Health: whether the process serves, and whether it should be given jobs."""
+"""Health: whether the process serves, and whether it should get jobs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def leaving(app: WholeApp) -> None:
 
 
 def draining(app: WholeApp) -> None:
-    """It takes no jobs any more."""
+    """It accepts no more jobs."""
     app.parts.dispatcher.draining = True
 
 
 def paused(app: WholeApp) -> None:
-    """An operator wants no jobs for a while."""
+    """An operator has paused the intake."""
     app.parts.dispatcher.pause.begin("anna", "the reason")
 
 
@@ -54,7 +54,7 @@ REASONS = [
 
 
 async def test_a_proxy_that_is_well_is_ready(app: WholeApp) -> None:
-    """No cache keeps that."""
+    """The answer must not be cached."""
     answer = await app.ask("GET", "/readyz")
 
     assert (answer.status, answer.document) == (200, {"status": "ready"})
@@ -88,7 +88,7 @@ async def test_it_is_ready_again_when_that_is_over(app: WholeApp) -> None:
 
 
 async def test_a_proxy_that_is_about_to_leave_still_takes_jobs(app: WholeApp) -> None:
-    """Until balancers have noticed."""
+    """Until load balancers have noticed."""
     leaving(app)
 
     assert await app.waiting() in app.parts.in_flight

@@ -1,4 +1,4 @@
-"""What a client gets at an instance that does not run its job."""
+"""The answers of an instance that does not run the client's job."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[WholeApp]]
 
 
 async def test_the_status_of_a_job_is_known_everywhere(pair: list[WholeApp]) -> None:
-    """With its state, and what that says of the submission."""
+    """With its state, and `submitted`."""
     here, there = pair
     job = await here.begun(Step.QUEUE)
     seen = [await there.status(job)]
@@ -56,7 +56,7 @@ async def test_the_status_of_a_job_is_known_everywhere(pair: list[WholeApp]) -> 
 
 
 async def test_the_result_of_a_job_is_waited_for_everywhere(pair: list[WholeApp]) -> None:
-    """202 until there is one; with `Prefer: wait`, as soon as it is there, and with the newest state until then."""
+    """202 until there is one; with `Prefer: wait`, as soon as it exists, and with the newest state until then."""
     here, there = pair
     job = await here.waiting()
     path = f"/jobs/{job.id}/result"
@@ -74,7 +74,7 @@ async def test_the_result_of_a_job_is_waited_for_everywhere(pair: list[WholeApp]
 
 
 async def test_a_key_joins_the_job_of_another_instance(pair: list[WholeApp]) -> None:
-    """The same answer, of the same job, and it says so; nothing is submitted a second time."""
+    """The same answer, of the same job, marked as a replay; nothing is submitted twice."""
     here, there = pair
     job = await here.waiting(KEY)
     asynchronous = await there.post(headers={**KEY, "Prefer": "respond-async"})
@@ -95,7 +95,7 @@ async def test_a_key_joins_the_job_of_another_instance(pair: list[WholeApp]) -> 
 
 
 async def test_two_instances_that_are_posted_one_key_at_once_give_one_answer(pair: list[WholeApp]) -> None:
-    """The client that retried somewhere else gets the job of its first request."""
+    """A client that retried elsewhere gets the job of its first request."""
     posting = [app.posting(headers=KEY) for app in pair]
     await nothing_moves()
     (job,) = [job for app in pair for job in app.parts.in_flight]
@@ -111,7 +111,7 @@ async def test_two_instances_that_are_posted_one_key_at_once_give_one_answer(pai
 
 
 async def test_a_job_is_cancelled_everywhere(pair: list[WholeApp]) -> None:
-    """The one who asked sees it ended; the one who waits is told; a second time changes nothing."""
+    """The canceller sees that it ended; the waiting client gets `cancelled`; a second time changes nothing."""
     here, there = pair
     posting = here.posting()
     await nothing_moves()
@@ -131,7 +131,7 @@ async def test_a_job_is_cancelled_everywhere(pair: list[WholeApp]) -> None:
 
 
 async def test_an_operator_stops_a_job_at_any_instance(pair: list[WholeApp]) -> None:
-    """And one that is over, or is none, at none."""
+    """But not one that has ended or does not exist."""
     here, there = pair
     job = await here.waiting()
     headers = {"Host": "127.0.0.1", "Origin": "http://127.0.0.1", "X-Requested-By": "dashboard"}
@@ -146,7 +146,7 @@ async def test_an_operator_stops_a_job_at_any_instance(pair: list[WholeApp]) -> 
 
 
 async def test_the_job_server_is_asked_now_at_any_instance(pair: list[WholeApp]) -> None:
-    """But not for a page of another site, nor about what is no job."""
+    """But not for a page of another site, and not about an unknown job."""
     here, _ = pair
     job = await here.waiting()
     headers = {"Host": "127.0.0.1", "Origin": "http://127.0.0.1", "X-Requested-By": "dashboard"}
@@ -161,7 +161,7 @@ async def test_the_job_server_is_asked_now_at_any_instance(pair: list[WholeApp])
 
 
 async def test_only_so_many_wait_for_jobs_elsewhere(pair: list[WholeApp], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are told what there is; or, where nothing else can be told, to come again."""
+    """The others get the current status; or, if there is no other answer, have to retry."""
     here, there = pair
     monkeypatch.setattr(answers, "_MAX_WAITS", 1)
     job = await here.waiting(KEY)
@@ -178,7 +178,7 @@ async def test_only_so_many_wait_for_jobs_elsewhere(pair: list[WholeApp], monkey
 
 
 async def test_a_client_that_leaves_ends_its_wait_and_nothing_else(pair: list[WholeApp]) -> None:
-    """The job goes on."""
+    """The job continues."""
     here, there = pair
     job = await here.waiting(KEY)
     joining = there.posting(headers=KEY)
@@ -192,7 +192,7 @@ async def test_a_client_that_leaves_ends_its_wait_and_nothing_else(pair: list[Wh
 
 
 async def test_without_the_store_nobody_knows_of_jobs_elsewhere(pair: list[WholeApp]) -> None:
-    """Nor of their callbacks; whoever asks is to come again, and learns nothing that could be wrong."""
+    """Nor of their callbacks; clients have to retry, and get no answer that may be wrong."""
     here, there = pair
     job = await here.waiting(KEY)
     there.store.failing = True
@@ -211,14 +211,14 @@ async def test_without_the_store_nobody_knows_of_jobs_elsewhere(pair: list[Whole
 
 
 async def test_the_dashboard_says_which_instance_it_shows(pair: list[WholeApp]) -> None:
-    """There are several tabs open."""
+    """So that one can tell several tabs apart."""
     names = [json.loads(app.parts.snapshots.first())["status"]["instance"] for app in pair]
 
     assert names == ["east", "west"]
 
 
 async def test_what_happened_elsewhere_is_in_the_metrics(pair: list[WholeApp]) -> None:
-    """For whoever operates several."""
+    """For operators of several instances."""
     here, there = pair
     job = await here.waiting()
     await there.call_back(job)

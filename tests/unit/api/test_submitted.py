@@ -1,7 +1,7 @@
 """No answer ever says `submitted: no` of a job that was or may have been submitted.
 
-A client that reads `no` sends its job again, and it runs twice. So this goes through every route, with everything that
-can be asked about a job there, in every moment of the job's life and beyond, whatever else is wrong just then.
+A client that reads `no` submits its job again, and the job would run twice. So this calls every route, with every kind
+of request about a job, at every moment of the job's life and after it, combined with other faults.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tests.support.runners import SUBMIT, Step
 from tests.support.whole_app import JSON_TYPE, WholeApp
 
 API_KEY: Final = {"Authorization": "Bearer secret"}
-#: What the dashboard sends as well, which no other route minds.
+#: Headers of the dashboard, which other routes ignore.
 HEADERS: Final = API_KEY | {"X-Requested-By": "dashboard", "Origin": "http://127.0.0.1", "Host": "127.0.0.1"}
 
 
 class BrokenStore(FailingStore):
-    """A store with a bug that shows when the test says so."""
+    """A store with a bug, when the test says so."""
 
     broken = False
 
@@ -45,14 +45,14 @@ class BrokenStore(FailingStore):
 
 
 class App(WholeApp):
-    """A front end that asks for API keys, and begins each job under a key of its own."""
+    """A front end that requires API keys, and begins each job with its own idempotency key."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.memory = MemoryStore(3600)
         self.broken_store = BrokenStore(self.memory)
         settings: dict[str, Any] = {"API_KEYS": "secret", "MAX_JOBS": "10000", "MAX_BODY_BYTES": "1024"}
         super().__init__(patch, self.broken_store, **settings)
-        #: Another instance, which shares what is remembered.
+        #: Another instance, which shares the store.
         self.other = WholeApp(patch, FailingStore(self.memory), **settings)
         self._numbers = itertools.count()
         #: The idempotency key of the newest job, as a header.
@@ -64,12 +64,12 @@ class App(WholeApp):
         await self.other.close()
 
     async def begin(self, *steps: Step, other: bool = False) -> Job:
-        """Begin a job, here or at the other instance, and let it come so far."""
+        """Begin a job, here or at the other instance, and let it run these steps."""
         self.key = {"Idempotency-Key": f"key-{next(self._numbers)}"}
         return await (self.other if other else self).begun(*steps, headers=self.key | API_KEY)
 
     async def failed(self, job: Job, code: Code, submitted: Submitted) -> Job:
-        """Let the runner say how a job ended."""
+        """Let the runner report this failure."""
         self.stepped.tell(job, Failed(code=code, detail="because", submitted=submitted))
         await job.outcome
         return job
@@ -77,7 +77,7 @@ class App(WholeApp):
 
 @pytest.fixture
 async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
-    """Two instances, one of which is asked."""
+    """Two instances, one of which gets the requests."""
     app = App(monkeypatch)
     yield app
     await app.close()
@@ -88,7 +88,7 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[App]:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What a job was known by."""
+    """The names of a forgotten job."""
 
     id: str
     token: str
@@ -105,7 +105,7 @@ async def waiting(app: App) -> Job:
 
 
 async def called_back(app: App) -> Job:
-    """The callback is here before anything else is known; the store takes its time to record it."""
+    """The callback is here before anything else is known; the store is recording it."""
     job = await app.begin(*SUBMIT[:2])
     app.store.hanging = True
     calling = asyncio.create_task(app.call_back(job))
@@ -124,7 +124,7 @@ async def ending(app: App) -> Job:
 
 
 async def succeeded(app: App) -> Job:
-    """It is over."""
+    """It has ended."""
     job = await app.begin(*SUBMIT)
     await app.call_back(job)
     await job.outcome
@@ -132,7 +132,7 @@ async def succeeded(app: App) -> Job:
 
 
 async def failed(app: App) -> Job:
-    """It is over, and its callback said that it failed."""
+    """It has ended, and its callback reported a failure."""
     job = await app.begin(*SUBMIT)
     await app.call_back(job, b'{"state": "failed"}')
     await job.outcome
@@ -147,40 +147,40 @@ async def overdue(app: App) -> Job:
 
 
 async def lost(app: App) -> Job:
-    """Its worker died, and nobody knows when exactly."""
+    """Its worker died, and it is unknown at which moment."""
     return await app.failed(await app.begin(*SUBMIT[:3]), Code.WORKER_DIED, Submitted.UNKNOWN)
 
 
 async def refused_and_run(app: App) -> Job:
-    """The job server refused it, and calls back all the same."""
+    """The job server refused it, but calls back."""
     job = await app.failed(await app.begin(*SUBMIT[:3], Step.REFUSE), Code.JOB_REJECTED, Submitted.NO)
     await app.call_back(job)
     return job
 
 
 async def refused_and_running(app: App) -> Job:
-    """The job server refused it, and then reports that it runs."""
+    """The job server refused it, and then reports that it is running."""
     job = await app.failed(await app.begin(*SUBMIT[:3], Step.REFUSE), Code.JOB_REJECTED, Submitted.NO)
     await app.call_back(job, b'{"state": "running"}')
     return job
 
 
 async def refused_and_called_in_vain(app: App) -> Job:
-    """The job server refused it, and then calls back with what is no JSON."""
+    """The job server refused it, and then calls back with invalid JSON."""
     job = await app.failed(await app.begin(*SUBMIT[:3], Step.REFUSE), Code.JOB_REJECTED, Submitted.NO)
     assert (await app.call_back(job, b"{")).status == 400
     return job
 
 
 async def busy_and_called_in_vain(app: App) -> Job:
-    """The job server was busy, and before the next attempt it calls back with what is no JSON."""
+    """The job server was busy, and calls back with invalid JSON before the next attempt."""
     job = await app.begin(*SUBMIT[:3], Step.REFUSE)
     assert (await app.call_back(job, b"{")).status == 400
     return job
 
 
 async def refused_and_running_while_that_is_recorded(app: App) -> Job:
-    """The job server refused it, and reports that it runs before its end is on record."""
+    """The job server refused it, and reports that it is running before its end is recorded."""
     job = await app.begin(*SUBMIT[:3], Step.REFUSE)
     app.store.hanging = True
     app.stepped.tell(job, Failed(code=Code.JOB_REJECTED, detail="because", submitted=Submitted.NO))
@@ -190,7 +190,7 @@ async def refused_and_running_while_that_is_recorded(app: App) -> Job:
 
 
 async def refused_and_run_while_that_is_recorded(app: App) -> Job:
-    """The job server refused it, and calls back before its end is on record."""
+    """The job server refused it, and calls back before its end is recorded."""
     job = await app.begin(*SUBMIT[:3], Step.REFUSE)
     app.store.hanging = True
     app.stepped.tell(job, Failed(code=Code.JOB_REJECTED, detail="because", submitted=Submitted.NO))
@@ -202,7 +202,7 @@ async def refused_and_run_while_that_is_recorded(app: App) -> Job:
 
 
 async def a_bug(app: App) -> Job:
-    """The runner failed in a way that nobody foresaw."""
+    """The runner raised an unexpected exception."""
     job = await app.begin(*SUBMIT[:3])
     app.stepped.tell(job, ZeroDivisionError())
     await job.outcome
@@ -210,23 +210,23 @@ async def a_bug(app: App) -> Job:
 
 
 async def elsewhere(app: App) -> Job:
-    """It runs at another instance: here is only its record."""
+    """It runs at another instance; only its record is here."""
     return await app.begin(*SUBMIT, other=True)
 
 
 async def elsewhere_under_way(app: App) -> Job:
-    """The same, and its fate is unknown."""
+    """The same, and its `submitted` is unknown."""
     return await app.begin(*SUBMIT[:3], other=True)
 
 
 async def forgotten(app: App) -> Forgotten:
-    """RESULT_TTL is over, or an older journal was restored. Its key is as free as if it had never been used."""
+    """RESULT_TTL is over, or an older journal was restored. Its key is free again."""
     app.key = {}
     return Forgotten(new_id(), new_token())
 
 
 async def forgotten_early(app: App) -> Forgotten:
-    """There was no room to remember it until its time is over, and the client still has its key."""
+    """There was no room to remember it for its whole time, and the client still has its key."""
     app.store.memory = MemoryStore(3600, lost_before=time.time())
     app.key = {"Idempotency-Key": f"key-{new_id()}"}
     return Forgotten(new_id(), new_token())
@@ -236,7 +236,7 @@ MOMENTS: Final = (
     under_way, waiting, called_back, ending, succeeded, failed, overdue, lost, refused_and_run, a_bug, elsewhere,
     elsewhere_under_way, forgotten,
 )  # fmt: skip
-#: Of a job that seemed not to be submitted.
+#: Moments of a job that seemed not to be submitted.
 PROVEN: Final = (
     refused_and_running, refused_and_called_in_vain, busy_and_called_in_vain,
     refused_and_running_while_that_is_recorded, refused_and_run_while_that_is_recorded,
@@ -256,7 +256,7 @@ def all_is_well(app: App) -> None:
 
 
 def shutting_down(app: App) -> None:
-    """The proxy drains."""
+    """The proxy is draining."""
     app.parts.dispatcher.draining = True
 
 
@@ -271,7 +271,7 @@ def short_of_memory(app: App) -> None:
 
 
 def short_of_descriptors(app: App) -> None:
-    """Nobody is let in who could hold a connection."""
+    """No client may hold a connection."""
     app.headroom.short_of = "file descriptors"
 
 
@@ -282,13 +282,13 @@ def the_store_fails(app: App) -> None:
 
 
 def the_store_has_a_bug(app: App) -> None:
-    """Whatever it is asked, it fails in a way that nobody foresaw."""
+    """Every call raises an unexpected exception."""
     app.store.hanging = False
     app.broken_store.broken = True
 
 
 def the_api_key_has_changed(app: App) -> None:
-    """The client's is no longer known."""
+    """The client's key is no longer valid."""
     app.parts.authorization.replace(("another",))
 
 
@@ -297,11 +297,11 @@ CIRCUMSTANCES: Final = (
 )  # fmt: skip
 
 
-#: All moments under all circumstances; what differs in few of them, in these.
+#: All moments under all circumstances; for a few moments, only some circumstances matter.
 CASES: Final = (
     *itertools.product(MOMENTS, CIRCUMSTANCES),
     *itertools.product(PROVEN, (all_is_well,)),
-    *itertools.product((forgotten_early,), CIRCUMSTANCES[1:]),  # where all is well, the key begins another job
+    *itertools.product((forgotten_early,), CIRCUMSTANCES[1:]),  # if all is well, the key begins another job
     *itertools.product((waiting, elsewhere, succeeded), (short_of_descriptors,)),
 )
 
@@ -309,7 +309,7 @@ CASES: Final = (
 # --- requests --------------------------------------------------------------------------------------------------------
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-#: What may come with a request: headers, and a body.
+#: The variants of a request: headers, and a body.
 WITHOUT_BODY: Final[tuple[tuple[Mapping[str, str], bytes], ...]] = (({}, b""), ({"Prefer": "wait=0"}, b""))
 WITH_BODY: Final[tuple[tuple[Mapping[str, str], bytes], ...]] = (
     *WITHOUT_BODY,
@@ -335,12 +335,12 @@ class Request:
 
     @property
     def needs_key(self) -> bool:
-        """Whether only the key says which job it is about."""
+        """Whether only the key identifies the job."""
         return not names_a_job(self.path)
 
 
 def names_a_job(path: str) -> bool:
-    """Return whether a route's path has what a job is known by."""
+    """Return whether a route's path has a parameter that identifies a job."""
     return "{id}" in path or "{token}" in path
 
 
@@ -350,10 +350,10 @@ def requests_about_a_job(app: App) -> Iterator[Request]:
         for route, method in itertools.product(routes, METHODS):
             if not names_a_job(route.path) and method != "POST":
                 continue
-            if route.path.startswith("/intake/"):  # which would change the circumstances of all that follow
+            if route.path.startswith("/intake/"):  # these would change the circumstances of all later requests
                 continue
             if method not in (route.methods or METHODS):
-                ways = WITHOUT_BODY[:1]  # no header has a say in what is refused for its method
+                ways = WITHOUT_BODY[:1]  # headers do not matter if the method is refused
             else:
                 ways = WITH_BODY if method in {"POST", "PUT"} and route.methods else WITHOUT_BODY
             for headers, body in ways:
@@ -363,7 +363,7 @@ def requests_about_a_job(app: App) -> Iterator[Request]:
 
 
 async def document_of(app: App, request: Request, job: Job | Forgotten) -> dict[str, Any]:
-    """Return the document that answers a request about `job`. A store that hangs goes on after a while."""
+    """Return the document that answers a request about `job`. A hanging store continues after a while."""
     path = request.path.replace("{id}", job.id).replace("{token}", job.token)
     headers = {**request.headers, **(app.key if request.needs_key else {})}
     sending = asyncio.create_task(
@@ -380,7 +380,7 @@ async def document_of(app: App, request: Request, job: Job | Forgotten) -> dict[
 
 
 def says_no(document: Mapping[str, Any]) -> bool:
-    """Return whether a client that reads this would send its job again."""
+    """Return whether a client that reads this would submit its job again."""
     return document.get("submitted") == "no" or document.get("retry_safe") is True
 
 
@@ -388,7 +388,7 @@ def says_no(document: Mapping[str, Any]) -> bool:
 async def test_no_answer_says_no_of_a_job_that_may_have_been_submitted(
     app: App, moment: Callable[[App], Awaitable[Job | Forgotten]], circumstance: Callable[[App], None]
 ) -> None:
-    """Each request meets a job of its own in that moment."""
+    """Each request is sent about a new job at that moment."""
     asked, wrong = 0, []
     for request in requests_about_a_job(app):
         job = await moment(app)
@@ -406,7 +406,7 @@ async def test_no_answer_says_no_of_a_job_that_may_have_been_submitted(
 
 
 async def test_an_answer_says_no_of_a_job_that_was_certainly_not_submitted(app: App) -> None:
-    """Else what is held above would be held by saying nothing at all."""
+    """Otherwise the test above would pass if no answer ever said `no`."""
     job = await app.begin()
     documents = []
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/result")):

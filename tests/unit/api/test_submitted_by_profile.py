@@ -1,7 +1,7 @@
-"""With no shipped profile is `submitted: no` said of a job that its job server calls back about.
+"""For no shipped profile, `submitted: no` is said of a job that its job server calls back about.
 
 Job servers differ in how they refuse a job, say that they are busy, and call back: with a thin notification, at one URL
-for all jobs, with a proof. Whatever it is, a callback for a job that seemed not to be submitted proves that it was.
+for all jobs, with a proof. In any case, a callback for a job that seemed not to be submitted proves that it was.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.support.whole_app import WholeApp
 
 PROFILES: Final = [loader.load(name) for name in loader.shipped()]
 SECRET: Final = "whsec_c2VjcmV0"
-#: What no job server says.
+#: A callback that no job server sends.
 BROKEN: Final = Sample(kind="callback", body="{", expect="refused")
 
 
 class App(WholeApp):
-    """A front end before one job server."""
+    """A front end with one job server."""
 
     def __init__(self, patch: pytest.MonkeyPatch, profile: Profile) -> None:
         self.profile = profile
@@ -53,7 +53,7 @@ class App(WholeApp):
         )
 
     async def begin(self, *steps: Step) -> Job:
-        """Begin a job and let it come so far."""
+        """Begin a job and let it run these steps."""
         self.key = new_id()
         posting = asyncio.create_task(self.posted(Prefer="respond-async"))
         await nothing_moves()
@@ -64,7 +64,7 @@ class App(WholeApp):
         return job
 
     async def called_back(self, job: Job, sample: Sample, *, forged: bool = False) -> Answer:
-        """Have the job server call back with a sample."""
+        """Send the job server's callback: a sample."""
         values = {"callback_token": job.token, "job_id": job.id, **self.secrets}
         body = sample.body.replace("TOKEN", job.token).encode()
         headers = {"Content-Type": "application/json"} | {
@@ -76,7 +76,7 @@ class App(WholeApp):
         return await self.ask(sample.method, path, body=body, headers=headers)
 
     async def said(self, job: Job) -> list[dict[str, Any]]:
-        """Return all that clients are told of the job, and would be of its key."""
+        """Return all documents that clients get about the job, and would get with its key."""
         answers = [await self.ask("GET", f"/jobs/{job.id}"), await self.ask("GET", f"/jobs/{job.id}/result")]
         answers.append(await self.posted(Prefer="wait=0"))
         answers.append(await self.ask("DELETE", f"/jobs/{job.id}"))
@@ -93,14 +93,14 @@ async def app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def callbacks(profile: Profile) -> list[Sample]:
-    """Return what the job server of a profile calls back with, and something that it should not."""
+    """Return the callbacks of a profile's job server, and an invalid one."""
     return [*(sample for sample in profile.sample if sample.kind == "callback"), BROKEN]
 
 
 def names_its_job(profile: Profile, sample: Sample) -> bool:
-    """Return whether a callback says for which job it is that the job server has refused, as far as anybody knows.
+    """Return whether a callback identifies its job even if the job server seems to have refused the job.
 
-    At one URL for all jobs it is the callback that names it, by what only a reply that accepts it could have said.
+    At one URL for all jobs, callbacks name the job by something that only an accepting reply could have said.
     """
     if not profile.callback.path:
         return True
@@ -108,7 +108,7 @@ def names_its_job(profile: Profile, sample: Sample) -> bool:
 
 
 async def refused(app: App) -> Job:
-    """The job server has refused it, or was busy until there was no time left."""
+    """The job server has refused it, or was busy until the deadline."""
     job = await app.begin(*SUBMIT[:3], Step.REFUSE)
     app.stepped.tell(job, Failed(code=Code.JOB_REJECTED, detail="because", submitted=Submitted.NO))
     await job.outcome
@@ -116,7 +116,7 @@ async def refused(app: App) -> Job:
 
 
 async def busy(app: App) -> Job:
-    """The job server was busy, and will be asked again."""
+    """The job server was busy, and the submission will be retried."""
     return await app.begin(*SUBMIT[:3], Step.REFUSE)
 
 
@@ -124,7 +124,7 @@ async def busy(app: App) -> Job:
 async def test_a_callback_proves_that_the_job_server_has_the_job(
     app: App, moment: Callable[[App], Awaitable[Job]]
 ) -> None:
-    """Of each kind that there is; a result or not, and also one that cannot be read."""
+    """Of any kind, with or without a result, even one that cannot be read."""
     for number, sample in enumerate(callbacks(app.profile)):
         job = await moment(app)
         assert job.submitted is Submitted.NO
@@ -144,7 +144,7 @@ async def test_a_callback_proves_that_the_job_server_has_the_job(
 
 
 async def test_a_callback_without_its_proof_never_makes_it_less(app: App) -> None:
-    """Whoever knows the token was told it by a submission."""
+    """The sender knows the token, which only a submission could have told it."""
     for sample in callbacks(app.profile):
         job = await app.begin(*SUBMIT)
         if app.profile.verify is not None:

@@ -75,13 +75,13 @@ def test_a_percentile_is_one_of_the_values(percent: float, expected: float) -> N
 
 
 def test_a_spread_tells_the_median_and_both_ends() -> None:
-    """A median alone would hide a run on a busy machine."""
+    """A median alone would hide that the machine was busy."""
     figure = spread([3.0, 1.0, 2.0])
     assert (figure.median, figure.low, figure.high) == (2.0, 1.0, 3.0)
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:
-    """A round that the other did not finish has no ratio; nothing is compared across rounds."""
+    """If the other did not finish a round, that round has no ratio; nothing is compared across rounds."""
     rounds = [a_round(0, "fresh", 100), a_round(0, "node", 20), a_round(1, "fresh", 90), a_round(2, "node", 30)]
     assert ratios(rounds, "fresh", "node") == [5.0]
 
@@ -100,13 +100,13 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     ],
 )
 def test_a_figure_is_judged_in_the_right_direction(title: str, figure: float, verdict: Verdict) -> None:
-    """Less CPU is better; more jobs are."""
+    """Less CPU is better, and so are more jobs."""
     (target,) = [one for one in TARGETS if one.title.startswith(title)]
     assert target.verdict(figure) is verdict
 
 
 def test_a_journals_cost_is_taken_from_the_same_way_of_working_in_the_same_round() -> None:
-    """In per cent of the jobs a second without it; and the table of ratios says so too."""
+    """As a percentage of the jobs per second without it; the table of ratios agrees."""
     results = Results(rounds=[a_round(0, "reused", 200), a_round(0, "reused+journal", 180), a_round(1, "fresh", 100)])
     figures = {one.target.title: one.figure for one in reached(results)}
     cost = figures["journal's cost in jobs/s, reused workers"]
@@ -117,7 +117,7 @@ def test_a_journals_cost_is_taken_from_the_same_way_of_working_in_the_same_round
 
 
 def test_what_was_not_measured_is_said_to_be_so() -> None:
-    """No figure is neither reached nor missed."""
+    """A missing figure is neither reached nor missed."""
     assert {one.verdict for one in reached(Results())} == {Verdict.NOT_MEASURED}
 
 
@@ -130,7 +130,7 @@ def test_jobs_in_flight_count_only_with_a_process_for_each() -> None:
 
 
 def test_a_way_without_a_time_of_submission_has_an_empty_cell() -> None:
-    """The embedded job server does not say when it got a job."""
+    """The embedded job server does not report when it got a job."""
     results = Results(
         fifty=[
             Fifty(way="fresh", total_s=0.66, submitted_s=0.15),
@@ -145,14 +145,14 @@ def test_a_way_without_a_time_of_submission_has_an_empty_cell() -> None:
 
 
 def test_what_tls_costs_stands_beside_its_handshakes() -> None:
-    """With and without connections that are kept."""
+    """With and without kept connections."""
     one = Tls(contender="reused", keep_alive=True, jobs=150, handshakes=2, p50_ms=2.4, p99_ms=16, cpu_ms_per_job=2.2)
     text = sections(Results(tls=[one]))["tls"]
     assert "| this proxy, reused workers | yes | 150 | 2 | 2.4 | 16.0 | 2.2 |" in text
 
 
 def test_what_a_message_adds_is_what_it_takes_less_a_job_over_http() -> None:
-    """In its table, and against its target."""
+    """In its table, and compared with its target."""
     results = Results(queue=[QueueCost(messages=200, jobs_per_s=100, message_ms=2.5, http_ms=1.75)])
     assert "| 200 | 100 | 2.50 | 1.75 | 0.75 |" in sections(results)["queue"]
     (one,) = [one for one in reached(results) if one.figure is not None and "queue" in one.target.title]
@@ -168,7 +168,7 @@ def test_the_profile_that_tls_is_measured_with_differs_in_one_thing(tmp_path: Pa
 
 
 def test_another_checkout_stands_beside_this_one() -> None:
-    """In the table under its folder's name, and as a ratio of the one to the other, round by round."""
+    """In the table under its folder's name, and as a ratio, round by round."""
     results = Results(
         rounds=[a_round(n, name, speed) for n in range(2) for name, speed in (("fresh", 90), ("fresh@old", 100))]
     )
@@ -177,7 +177,7 @@ def test_another_checkout_stands_beside_this_one() -> None:
 
 
 def test_every_contender_of_ours_can_come_from_another_checkout(tmp_path: Path) -> None:
-    """It is started there, and told the same."""
+    """It is started there, with the same settings."""
     here, both = available(), available(tmp_path)
     other = both[f"fresh@{tmp_path.name}"]
     assert (other.folder, other.command, other.environment) == (
@@ -197,7 +197,7 @@ def test_the_document_has_a_place_for_every_section() -> None:
 
 
 def test_a_document_without_markers_is_refused() -> None:
-    """Figures must not be lost in silence."""
+    """Figures must not be lost silently."""
     with pytest.raises(ValueError, match="targets"):
         fill("no markers", Results())
 
@@ -205,7 +205,7 @@ def test_a_document_without_markers_is_refused() -> None:
 def test_the_chart_is_well_formed_and_names_every_contender() -> None:
     """One bar for each contender in each of the two panels."""
     results = Results(rounds=[a_round(0, name, 50) for name in CONTENDERS])
-    chart = ET.fromstring(draw(results))  # noqa: S314 - made by ourselves
+    chart = ET.fromstring(draw(results))  # noqa: S314 - our own
     bars = [one for one in chart.iter() if one.tag.endswith("rect")]
     texts = {one.text for one in chart.iter() if one.tag.endswith("text")}
     assert len(bars) == 2 * len(CONTENDERS)
@@ -213,7 +213,7 @@ def test_the_chart_is_well_formed_and_names_every_contender() -> None:
 
 
 def test_a_bar_that_would_dwarf_all_others_is_cut_and_says_so() -> None:
-    """A process that costs a hundred times as much must not hide how the others compare."""
+    """A process that costs a hundred times as much must not make the others indistinguishable."""
     results = Results(rounds=[a_round(0, "fresh", 50), a_round(0, "reused", 60), a_round(0, "uvloop", 9000)])
     texts = [one.text for one in ET.fromstring(draw(results)).iter() if one.tag.endswith("text")]  # noqa: S314 - ours
     assert "9000 (cut)" in texts
@@ -224,11 +224,11 @@ def test_the_growth_chart_is_well_formed_and_has_every_point() -> None:
     """Four curves over the jobs in flight, four over the instances; one that was not measured is empty."""
     results = Results(in_flight=[in_flight(10, 12), in_flight(4000, 4008)], instances=[instances(1)])
     for some, points in ((results, 4 * 2 + 4), (Results(), 0)):
-        chart = ET.fromstring(draw_growth(some))  # noqa: S314 - made by ourselves
+        chart = ET.fromstring(draw_growth(some))  # noqa: S314 - our own
         assert len([one for one in chart.iter() if one.tag.endswith("circle")]) == points
         assert len([one for one in chart.iter() if one.tag.endswith("polyline")]) == 8
-    texts = {one.text for one in ET.fromstring(draw_growth(results)).iter()}  # noqa: S314 - made by ourselves
-    assert {"4,000", "2,000", "2.00", "6.50"} <= texts  # in flight, jobs/s, MB a job, CPU with the database
+    texts = {one.text for one in ET.fromstring(draw_growth(results)).iter()}  # noqa: S314 - our own
+    assert {"4,000", "2,000", "2.00", "6.50"} <= texts  # in flight, jobs/s, MB per job, CPU including the database
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_what_used_up_its_core_was_the_limit(cores: tuple[float, float, float, f
 
 
 def test_more_cores_are_reckoned_from_what_runs_on_one() -> None:
-    """5 ms of the event loop for a job are 200 jobs/s an instance, which with 10 ms in all keep two cores busy."""
+    """5 ms of the event loop per job are 200 jobs/s per instance, which with 10 ms in all keeps two cores busy."""
     one = reckon([replace(a_round(0, "fresh", 100), cpu_ms_per_job=10.0)])
     assert (one.front_end_ms, one.fork_server_ms, one.most_per_instance, one.cores_per_instance) == (
         5.0,
@@ -262,7 +262,7 @@ def test_more_cores_are_reckoned_from_what_runs_on_one() -> None:
 
 
 def test_more_spares_are_compared_burst_by_burst() -> None:
-    """Each burst with the one beside it."""
+    """Each burst with the one next to it."""
     results = Results(
         fifty=[
             Fifty(way=way, total_s=total_s)
@@ -276,14 +276,14 @@ def test_more_spares_are_compared_burst_by_burst() -> None:
 
 
 def test_a_contender_that_cannot_take_part_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a line that names the package."""
+    """In a line with the package's name."""
     monkeypatch.setenv("PATH", "/nonexistent")
     assert "beam does not take part: there is no escript (apt install erlang-base)" in missing()
     assert "beam" not in available()
 
 
 def test_only_a_whole_run_writes_the_documentation() -> None:
-    """Parts and trials leave it as it is, unless told otherwise."""
+    """Partial and trial runs leave it unchanged, unless told otherwise."""
     assert parse([]).write
     assert parse(["--quick", "--write"]).write
     for arguments in (["--quick"], ["--only", "fresh"], ["--measure", "idle"], ["--set", "MAX_JOBS=9"]):

@@ -39,17 +39,17 @@ async def test_jobs_are_held_until_they_are_released() -> None:
 
 
 def test_a_large_result_is_about_as_long_as_it_was_asked_to_be() -> None:
-    """Records, not one long string: they take longer to read."""
+    """Records, not one long string, because records take longer to read."""
     assert 0.98 * 2**20 < len(json.dumps(rows(2**20))) <= 2**20 + 2
 
 
 async def test_a_result_says_when_its_job_was_submitted() -> None:
-    """The instant lies between the request and its reply, by the clock of whoever asks."""
+    """The time is between the request and its reply, by the caller's clock."""
     called: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def callee(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         (message,) = MessageReader().feed(await reader.readuntil(b"}"))
-        writer.write(response("200 OK", {}, close=True))  # without an answer it would be called once more, in vain
+        writer.write(response("200 OK", {}, close=True))  # without an answer it would be called again, in vain
         writer.close()
         called.set_result(message.body)
 
@@ -63,7 +63,7 @@ async def test_a_result_says_when_its_job_was_submitted() -> None:
 
 
 async def test_connections_over_tls_are_counted() -> None:
-    """Each has a handshake; the measurement of TLS wants to know how many there were."""
+    """Each has a handshake; the measurement of TLS needs the count."""
     server = JobServer()
     transport = Mock(asyncio.Transport)
     for ssl_object in (None, object()):
@@ -73,5 +73,5 @@ async def test_connections_over_tls_are_counted() -> None:
 
 
 async def test_an_unknown_route_is_not_found() -> None:
-    """A contender that calls the wrong address must not look like a fast one."""
+    """So that a contender that calls the wrong address does not look fast."""
     assert _ask(JobServer(), "GET", "/start")[0] == 404

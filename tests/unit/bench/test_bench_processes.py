@@ -9,7 +9,7 @@ import sys
 from bench.processes import cpu_s, first_thread_cpu_s, live_cpu_s
 
 _BURNT_S = 0.2
-#: It uses so much CPU, whatever else the machine does; then it says so and waits for its end.
+#: It uses a known amount of CPU, whatever else the machine does; then it prints a line and waits.
 _BURN = f"""
 import sys, time
 while time.process_time() < {_BURNT_S}: pass
@@ -19,7 +19,7 @@ sys.stdin.read()
 
 
 def test_a_process_counts_while_it_lives_and_when_it_has_ended() -> None:
-    """What it used is seen at once, and is not lost with it; only the living count as living."""
+    """CPU is counted while it runs and after it has ended; `live_cpu_s` only counts live threads."""
     own, before_s, live_before_s = os.getpid(), cpu_s(os.getpid()), live_cpu_s(os.getpid())
     child = subprocess.Popen([sys.executable, "-c", _BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None

@@ -21,14 +21,14 @@ def test_messages_are_found_however_the_stream_is_cut(size: int) -> None:
 
 
 def test_a_response_tells_its_status_and_whether_the_connection_ends() -> None:
-    """The load has to know both."""
+    """The load needs both."""
     data = response("200 OK", {}) + response("503 Service Unavailable", {}, close=True)
     messages = list(MessageReader().feed(data))
     assert [(message.status, message.close) for message in messages] == [(200, False), (503, True)]
 
 
 def test_header_names_are_read_in_any_case() -> None:
-    """Proxies write them in lower case and in upper case."""
+    """Proxies write them in lower and in upper case."""
     (message,) = MessageReader().feed(b"HTTP/1.1 200\r\nCONTENT-LENGTH: 2\r\nConnection: Close\r\n\r\nok")
     assert (message.body, message.close) == (b"ok", True)
 

@@ -1,4 +1,4 @@
-"""What `python -m cluster` says before anything runs."""
+"""What `python -m cluster` prints before anything runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cluster.postgresql import PostgreSQLError
 
 
 def test_the_defaults_are_three_instances_at_the_ports_of_make_run() -> None:
-    """Whoever has tried `make run` finds the entry where the proxy was."""
+    """The entry is where `make run` has the proxy."""
     options = parse([])
     assert (options.instances, options.port) == (3, 3000)
 
@@ -37,7 +37,7 @@ def test_a_missing_nginx_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_a_missing_postgresql_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """As the module that starts it says it."""
+    """With the words of the module that starts it."""
 
     def missing() -> None:
         raise PostgreSQLError("PostgreSQL is not installed. Debian, Ubuntu: apt install postgresql")
@@ -49,7 +49,7 @@ def test_a_missing_postgresql_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_the_site_has_a_line_for_each_instance_and_speaks_no_tls(tmp_path: Path) -> None:
-    """All else is as in deploy/nginx.conf."""
+    """Everything else is as in deploy/nginx.conf."""
     nginx.command(tmp_path, 4444, ["127.0.0.1:5001", "127.0.0.1:5002"])
     site = (tmp_path / "site.conf").read_text(encoding="utf-8")
     for line in ("listen 127.0.0.1:4444;", "server 127.0.0.1:5001 max_fails=0;", "server 127.0.0.1:5002 max_fails=0;"):
@@ -58,7 +58,7 @@ def test_the_site_has_a_line_for_each_instance_and_speaks_no_tls(tmp_path: Path)
 
 
 def test_a_change_that_changes_nothing_is_an_error() -> None:
-    """A file of deploy/ that was edited must not silently lose what is done to it here."""
+    """If a file of deploy/ is edited, changes made here must not silently have no effect."""
     assert nginx.replaced("a b", ("a", "c")) == "c b"
     with pytest.raises(ValueError, match="'x'"):
         nginx.replaced("a b", ("x", "c"))

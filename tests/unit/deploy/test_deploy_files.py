@@ -1,4 +1,4 @@
-"""The alert rules and the Grafana dashboard speak of what is exported, and the documentation explains all of it."""
+"""The alert rules and the Grafana dashboard only use exported metrics, and the documentation explains all of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SELECTOR: Final = re.compile(rf"({PREFIX}_[a-z_]+)\{{([^}}]*)\}}")
 _MATCHER: Final = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
 
 
-#: What a database as the journal reads besides, by its code: there is none to be asked here.
+#: The additional metrics with a database as the journal, from its code: no database is available here.
 _OF_DATABASE: Final = {
     f"{PREFIX}_{name}" + ("_total" if kind == "counter" else "")
     for kind, name in re.findall(
@@ -49,7 +49,7 @@ _OF_DATABASE: Final = {
 
 @functools.cache
 def _exported() -> dict[str, set[tuple[str, str]]]:
-    """Return each sample's name with the labels and values it is exported with, where there is a journal."""
+    """Return the exported samples' names, each with its labels and values, with a journal."""
 
     async def collect() -> dict[str, set[tuple[str, str]]]:
         with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +109,7 @@ def test_the_dashboard_speaks_of_what_is_exported() -> None:
 
 
 def test_the_dashboard_shows_everything_that_is_exported() -> None:
-    """No metric is exported without a panel."""
+    """Every exported metric has a panel."""
     shown = set(_NAME.findall(_DASHBOARD.read_text()))
     exported = {re.sub("_(bucket|sum|count)$", "", name) for name in _exported()}
     assert exported == {re.sub("_(bucket|sum|count)$", "", name) for name in shown}
@@ -122,7 +122,7 @@ def test_every_metric_is_explained() -> None:
 
 
 def test_every_alert_names_a_section_that_begins_with_its_severity() -> None:
-    """Who is called finds what it means by a link; and no section is about an alert that is no more."""
+    """A link leads from the alert to its explanation; and no section is about a removed alert."""
     (group,) = yaml.safe_load(_ALERTS.read_text())["groups"]
     sections = dict(re.findall(r"\n### (AsyncJobProxy\w+)\n\n(\w+)\. ", _RUNBOOK.read_text()))
     said = {}
@@ -135,7 +135,7 @@ def test_every_alert_names_a_section_that_begins_with_its_severity() -> None:
 
 
 def test_every_code_is_counted_from_the_first_scrape_on() -> None:
-    """Each code has its series before it first happens, or a rate would miss the first one."""
+    """Each code has its series before it first occurs; otherwise `rate` would miss the first one."""
     codes = {value for labels in _exported().values() for _, value in labels}
     assert set(map(str, Code)) <= codes
 
@@ -154,7 +154,7 @@ def test_promtool_accepts_the_alerts() -> None:
 
 @_needs_promtool
 def test_promtool_accepts_the_scrape_configuration() -> None:
-    """With the rules that it names, which are beside it; the job has the name that the rules ask for."""
+    """Including the rules that it names, which are next to it; the job has the name that the rules use."""
     config = _ALERTS.with_name("prometheus.yml")
     done = subprocess.run(["promtool", "check", "config", config], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -164,7 +164,7 @@ def test_promtool_accepts_the_scrape_configuration() -> None:
 
 @_needs_promtool
 def test_promtool_accepts_what_the_dashboard_asks(tmp_path: Path) -> None:
-    """Every panel's expression is PromQL, with what Grafana puts in."""
+    """Every panel's expression is PromQL, after substituting Grafana's variables."""
     panels = json.loads(_DASHBOARD.read_text())["panels"]
     asked = [target["expr"] for panel in panels for target in panel["targets"]]
     queries = [query.replace("$instance", ".*").replace("$__rate_interval", "1m") for query in asked]
@@ -179,9 +179,9 @@ def test_promtool_accepts_what_the_dashboard_asks(tmp_path: Path) -> None:
 
 @_needs_promtool
 def test_the_alerts_tell_trouble_from_what_is_usual(tmp_path: Path) -> None:
-    """`promtool test rules`, on courses of events that no proxy can be made to go through here.
+    """`promtool test rules`, with courses of events that a proxy cannot easily be made to go through here.
 
-    That each alert fires on the trouble it is for is tested with running proxies: tests/chaos/test_alerts.py.
+    tests/chaos/test_alerts.py tests with running proxies that each alert fires.
     """
     cases = Path(__file__).with_name("alerts_test.yml").read_text().replace("RULES", str(_ALERTS))
     (tmp_path / "alerts_test.yml").write_text(cases)

@@ -1,4 +1,4 @@
-"""deploy/compose.yml and deploy/kubernetes.yaml are what the schemas ask for, and fit the settings."""
+"""deploy/compose.yml and deploy/kubernetes.yaml conform to the schemas, and fit the settings."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from shared.settings import load, variables
 _DEPLOY: Final = Path(__file__).resolve().parents[3] / "deploy"
 _COMPOSE: Final = _DEPLOY / "compose.yml"
 _MANIFESTS: Final = list(yaml.safe_load_all((_DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8")))
-#: The oldest version of Kubernetes that anybody still maintains, and the newest that the validator knows.
+#: The oldest maintained version of Kubernetes, and the newest one that the validator knows.
 _VERSIONS: Final = ("1.33", "1.37")
-#: What the address of the database looks like.
+#: The form of the database's address.
 _JOURNAL: Final = re.compile(r"postgresql://[a-z]+:[^@/]+@[a-z.]+:5432/jobs")
 
 
@@ -51,12 +51,12 @@ def _service(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("version", _VERSIONS)
 @pytest.mark.parametrize("manifest", _MANIFESTS, ids=lambda it: f"{it['kind']} {it['metadata']['name']}")
 def test_each_manifest_is_what_kubernetes_takes(manifest: dict[str, Any], version: str) -> None:
-    """By its schema, with no field that it does not know."""
+    """By its schema, without unknown fields."""
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_the_validator_notices_what_is_wrong() -> None:
-    """A field that does not exist, and a number that is a word."""
+    """An unknown field, and a word instead of a number."""
     for change in ({"replica": 3}, {"replicas": "three"}):
         manifest = _of("Deployment")
         manifest["spec"] = manifest["spec"] | change
@@ -65,7 +65,7 @@ def test_the_validator_notices_what_is_wrong() -> None:
 
 
 def test_every_variable_of_the_pods_is_a_setting_and_fits(tmp_path: Path) -> None:
-    """With the Secret's values in their places."""
+    """With the Secret's values filled in."""
     keys = tmp_path / "api-keys"
     keys.write_text(_of("Secret")["stringData"]["api-keys"], encoding="utf-8")
     given = {entry["name"]: entry.get("value", "") for entry in _container()["env"]}
@@ -74,7 +74,7 @@ def test_every_variable_of_the_pods_is_a_setting_and_fits(tmp_path: Path) -> Non
 
 
 def test_the_journal_comes_from_the_secret() -> None:
-    """Nobody who may read the Deployment learns the password."""
+    """Reading the Deployment does not reveal the password."""
     (journal,) = [entry for entry in _container()["env"] if entry["name"] == "JOURNAL"]
     key = journal["valueFrom"]["secretKeyRef"]
     assert key["name"] == "async-job-proxy"
@@ -82,14 +82,14 @@ def test_the_journal_comes_from_the_secret() -> None:
 
 
 def test_kubernetes_waits_until_the_jobs_in_flight_are_finished() -> None:
-    """The grace covers the delay, a whole job, and the end itself."""
+    """The grace period covers the delay, a whole job, and the shutdown itself."""
     env = {entry["name"]: entry.get("value", "") for entry in _container()["env"]}
     least_s = float(env["DRAIN_DELAY"]) + float(env["JOB_TIMEOUT"]) + HARD_STOP_S + 2
     assert _pod()["terminationGracePeriodSeconds"] >= least_s
 
 
 def test_a_pod_that_drains_is_noticed_before_it_refuses_jobs() -> None:
-    """The probe fails within DRAIN_DELAY, and there are seconds left for the endpoints to follow."""
+    """The probe fails within DRAIN_DELAY, which leaves seconds for the endpoints to be updated."""
     env = {entry["name"]: entry.get("value", "") for entry in _container()["env"]}
     probe = _container()["readinessProbe"]
     noticed_s = probe["periodSeconds"] * probe["failureThreshold"]
@@ -99,7 +99,7 @@ def test_a_pod_that_drains_is_noticed_before_it_refuses_jobs() -> None:
 
 
 def test_everything_selects_the_same_pods() -> None:
-    """A label that was changed in one place shows here."""
+    """So that a label is not changed in one place only."""
     labels = _of("Deployment")["spec"]["template"]["metadata"]["labels"]
     selectors = [
         _of("Deployment")["spec"]["selector"]["matchLabels"],
@@ -115,13 +115,13 @@ def test_everything_selects_the_same_pods() -> None:
 
 
 def test_callbacks_reach_pods_that_are_not_ready_and_new_jobs_do_not() -> None:
-    """Those that drain have clients who wait for them."""
+    """Clients wait for the jobs of draining pods."""
     assert _of("Service", "async-job-proxy-open")["spec"]["publishNotReadyAddresses"] is True
     assert "publishNotReadyAddresses" not in _of("Service")["spec"]
 
 
 def test_the_pods_run_as_the_user_of_the_image_and_may_do_little() -> None:
-    """No root, nothing to write to but /tmp, no privilege."""
+    """Not as root, with only /tmp writable, without privileges."""
     (uid,) = re.findall(r"--uid (\d+) proxy", (_DEPLOY / "Dockerfile").read_text(encoding="utf-8"))
     assert _pod()["securityContext"]["runAsUser"] == int(uid)
     own = _container()["securityContext"]
@@ -133,9 +133,9 @@ def test_the_pods_run_as_the_user_of_the_image_and_may_do_little() -> None:
 
 
 def test_the_compose_file_is_what_its_specification_says() -> None:
-    """A key that it does not have is refused."""
+    """Unknown keys are refused."""
     text = _COMPOSE.read_text(encoding="utf-8")
-    # The parser takes what has been interpolated, as Compose itself does first.
+    # The parser takes the file after interpolation, like Compose.
     filled = re.sub(r"\$\{POSTGRES_PASSWORD:\?[^}]*\}", "secret", text)
     assert PyCompose.from_yaml(filled).service_names() == ["database", "proxy", "entry", "job-server"]
     with pytest.raises(Exception, match="grace_period"):
@@ -159,14 +159,14 @@ def test_no_password_is_in_the_compose_file() -> None:
 
 
 def test_compose_waits_until_the_jobs_in_flight_are_finished() -> None:
-    """More than a whole job and the end itself."""
+    """More than a whole job plus the shutdown itself."""
     seconds = int(_service("proxy")["stop_grace_period"].removesuffix("s"))
     assert seconds > load({}).job_timeout + HARD_STOP_S + 2
 
 
 @pytest.mark.skipif(not nginx.is_installed(), reason="nginx is not installed (Debian package: nginx)")
 def test_the_entry_of_the_compose_file_is_a_site_that_nginx_takes(tmp_path: Path) -> None:
-    """deploy/nginx.conf with the changes that the entry's command makes."""
+    """deploy/nginx.conf with the changes of the entry's command."""
     script = _service("entry")["entrypoint"][2].partition(" && exec")[0]
     site = tmp_path / "site.conf"
     script = script.replace("/site.conf", str(nginx.FILE)).replace("/etc/nginx/conf.d/default.conf", str(site))

@@ -1,4 +1,4 @@
-"""deploy/queue.yml and docs/queue.md give the proxy the rights that it uses, and no others."""
+"""deploy/queue.yml and docs/queue.md grant the proxy exactly the rights that it uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 
 class _Template(yaml.SafeLoader):
-    """Reads a CloudFormation template; its functions are read as what they are applied to."""
+    """Reads a CloudFormation template; functions are replaced by their arguments."""
 
 
 def _function(loader: yaml.SafeLoader, _tag: str, node: yaml.Node) -> object:
@@ -29,7 +29,7 @@ _Template.add_multi_constructor("!", _function)
 
 
 def used() -> set[str]:
-    """The rights that the calls of the product need; a batch needs that of a single call."""
+    """The rights that the product's calls need; a batch needs the right of the single call."""
     source = (_ROOT / "proxy" / "sqs" / "service.py").read_text(encoding="utf-8")
     calls = re.findall(r'_(?:call|batch)\(\s*"([a-z_]+)"', source)
     words = [call.removesuffix("_batch").split("_") for call in calls]
@@ -37,14 +37,14 @@ def used() -> set[str]:
 
 
 def granted(statements: list[dict[str, Any]]) -> dict[str, set[str]]:
-    """The rights for the queue of jobs, and those for the others."""
+    """The rights for the queue of jobs, and those for the other queues."""
     assert all(statement["Effect"] == "Allow" for statement in statements)
     jobs, others = statements
     return {"jobs": set(jobs["Action"]), "others": set(others["Action"])}
 
 
 def test_the_template_grants_what_is_used() -> None:
-    """To the queue of jobs and to those that are sent to."""
+    """To the queue of jobs, and to the queues that it sends to."""
     template = yaml.load((_ROOT / "deploy" / "queue.yml").read_text(encoding="utf-8"), _Template)  # noqa: S506 - a SafeLoader
     rights = granted(template["Resources"]["ProxyPolicy"]["Properties"]["PolicyDocument"]["Statement"])
     assert rights["jobs"] | rights["others"] == used()
@@ -53,7 +53,7 @@ def test_the_template_grants_what_is_used() -> None:
 
 
 def test_the_page_grants_the_same() -> None:
-    """Whoever has no CloudFormation copies it from there."""
+    """Users without CloudFormation copy it from there."""
     page = (_ROOT / "docs" / "queue.md").read_text(encoding="utf-8")
     policy = json.loads(page.split("```json\n")[1].split("```")[0])
     template = yaml.load((_ROOT / "deploy" / "queue.yml").read_text(encoding="utf-8"), _Template)  # noqa: S506 - the same

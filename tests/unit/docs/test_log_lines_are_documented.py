@@ -1,4 +1,4 @@
-"""Every line that the proxy can log stands in docs/operations.md, with its level, and no other does."""
+"""Exactly the lines that the proxy can log are in docs/operations.md, with their levels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[3]
 _LOGGING = {"event", "job_event"}
-#: What workers say, which is no constant in the front end.
+#: Messages of workers, which are not constants in the front end.
 _COMPOSED = {"worker ended by …": "error", "unhandled exception in a worker": "error"}
 
 
 def logged() -> dict[str, str]:
-    """The level of each line, read from the calls in the source."""
+    """The level of each line, from the calls in the source."""
     lines = {}
     for path in (_ROOT / "proxy").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -35,6 +35,6 @@ def documented() -> dict[str, str]:
 
 
 def test_every_log_line_is_documented_with_its_level() -> None:
-    """Neither more nor fewer; a line that is reworded is reworded there, too."""
+    """If a line is reworded, the table has to be updated."""
     assert logged()
     assert documented() == logged() | _COMPOSED

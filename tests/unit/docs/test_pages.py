@@ -1,4 +1,4 @@
-"""The pages hold together: generated parts are up to date, what they name exists, links lead somewhere."""
+"""The pages are consistent: generated parts are current, named files exist, links work."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_generated_pages_are_current(name: str) -> None:
 
 
 def test_the_state_diagram_has_every_arrow() -> None:
-    """Each event of each state stands on an arrow to the state it leads to."""
+    """Each event of each state is on an arrow to its next state."""
     arrows = {
         (source, target, event)
         for line in generate_state_diagram.diagram().splitlines()
@@ -65,14 +65,14 @@ def test_the_state_diagram_has_every_arrow() -> None:
 
 
 def test_a_page_without_markers_is_refused() -> None:
-    """The generator says so and writes nothing."""
+    """The generator raises an error and writes nothing."""
     with pytest.raises(ValueError, match="begin"):
         generate_state_diagram.renewed("# A page\n")
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=page_id)
 def test_every_path_that_a_page_names_exists(page: Path) -> None:
-    """A file that moved has moved in the pages too; a test that is named as path::function is there."""
+    """Also if a file has moved; a test that is named as path::function exists."""
     for path, function in _PATH.findall(text(page)):
         assert (_ROOT / path).exists(), path
         assert not function or f"def {function}(" in text(_ROOT / path), function
@@ -80,7 +80,7 @@ def test_every_path_that_a_page_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", _PAGES, ids=page_id)
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
-    """Links inside the repository only; the others are not ours."""
+    """Only links inside the repository are checked."""
     for target in _LINK.findall(text(page)):
         assert (page.parent / target).exists(), target
 
@@ -96,7 +96,7 @@ def test_what_the_invariants_name_is_in_the_code() -> None:
 
 
 def test_the_index_has_every_decision_with_its_title() -> None:
-    """In their order."""
+    """In order."""
     folder = _ROOT / "docs" / "decisions"
     titles = [(page.name, text(page).splitlines()[0].removeprefix("# ")) for page in sorted(folder.glob("0*.md"))]
     lines = re.findall(r"^- \[(\d+)\]\((.+)\): (.+)$", text(folder / "README.md"), re.MULTILINE)
@@ -104,13 +104,13 @@ def test_the_index_has_every_decision_with_its_title() -> None:
 
 
 def test_eleven_questions_have_one_file_each() -> None:
-    """A maintainer opens one file for an answer."""
+    """A maintainer needs one file to answer a question."""
     section = text(_ROOT / "docs" / "architecture.md").split("\n## Eleven questions", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| (.+\?) \| `([\w/.]+)` \|$", section, re.MULTILINE)
     assert len({question for question, _ in rows}) == len({path for _, path in rows}) == 11
 
 
 def test_dot_env_is_in_the_repository() -> None:
-    """It is documentation as much as configuration, and some ignore it by habit."""
+    """It is documentation, too; some people ignore it in git by habit."""
     listed = subprocess.run(["git", "check-ignore", ".env"], cwd=_ROOT, capture_output=True, check=False)
     assert listed.returncode != 0

@@ -1,4 +1,4 @@
-"""The page of profiles: its example is a profile that is right, and it names every key there is."""
+"""The page of profiles: its example is a valid profile, and it names every key."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def keys() -> dict[str, set[str]]:
 
 
 def test_the_example_is_a_profile_whose_samples_are_read_as_they_should() -> None:
-    """Whoever pastes it has a working one."""
+    """A user can paste it."""
     (text,) = re.findall(r"```toml\n(.*?)```", _PAGE, re.DOTALL)
     profile = loader.parse(text)
     problems = [problem for sample in profile.sample for problem in problems_with(profile, sample, profile.server.url)]
@@ -49,7 +49,7 @@ def test_the_example_is_a_profile_whose_samples_are_read_as_they_should() -> Non
 
 @pytest.mark.parametrize("section", _SECTIONS)
 def test_every_key_stands_in_the_table(section: str) -> None:
-    """Neither more nor fewer, but for the sections themselves."""
+    """Exactly, except for the sections themselves."""
     known = {field.name for field in fields(_SECTIONS[section])}
     if not section:
         known -= {name.strip("[]") for name in _SECTIONS}

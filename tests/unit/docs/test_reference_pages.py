@@ -1,4 +1,4 @@
-"""Settings and codes in the pages against the code: generated pages are complete, the README's excerpt is right."""
+"""Settings and codes in the pages match the code: generated pages are complete, the README's excerpt is right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENV = _ROOT / ".env"
 
 
 def rows(page: str) -> dict[str, list[str]]:
-    """The rows of a page's tables: the name in the first column, and the other columns."""
+    """The rows of a page's tables, by the first column."""
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:3] == "| `"]
     return {first.strip("`"): rest for first, *rest in cells}
 
@@ -33,7 +33,7 @@ def section(heading: str) -> str:
 
 
 def test_every_setting_has_a_row_with_its_default_and_meaning() -> None:
-    """Neither more nor fewer, in the order of the code."""
+    """Exactly, in the order of the code."""
     table = rows(generate_settings.page())
     assert list(table) == list(variables())
     for name, (default, takes, meaning) in table.items():
@@ -43,7 +43,7 @@ def test_every_setting_has_a_row_with_its_default_and_meaning() -> None:
 
 
 def test_the_readme_is_one_page() -> None:
-    """Some 900 words, tables and commands included; what does not fit belongs on a page of its own."""
+    """Some 900 words, including tables and commands; the rest belongs on other pages."""
     assert len(_README.split()) <= 930
 
 
@@ -63,13 +63,13 @@ def test_every_setting_stands_in_dot_env_with_its_default() -> None:
 
 
 def test_every_setting_in_dot_env_has_a_comment() -> None:
-    """Each line of a setting comes after a comment that says what it is for."""
+    """Each setting's line follows a comment that explains it."""
     blocks = [block.splitlines() for block in re.split(r"\n\n+", _ENV.read_text(encoding="utf-8").strip())]
     assert all(block[0].startswith("#") for block in blocks)
 
 
 def test_dot_env_changes_nothing() -> None:
-    """Who deletes the file has the same settings."""
+    """Without the file, the settings are the same."""
     assert load({}, _ENV) == load({})
 
 
@@ -82,7 +82,7 @@ def test_generating_keeps_a_value_that_somebody_has_set() -> None:
 
 @pytest.mark.parametrize("code", Code)
 def test_every_code_has_a_row_with_its_statuses(code: Code) -> None:
-    """With its status where GRANULAR_ERRORS is off and where it is on, what happened, and what to do."""
+    """With both statuses, what happened, and what to do."""
     status, granular, happened, to_do = rows(generate_codes.page())[code]
     entry = problems.TABLE[code]
     assert (int(status), int(granular)) == (entry.status, entry.granular)
@@ -91,7 +91,7 @@ def test_every_code_has_a_row_with_its_statuses(code: Code) -> None:
 
 
 def test_the_page_has_no_other_codes() -> None:
-    """A code that is gone leaves the table too."""
+    """A removed code is removed from the table, too."""
     assert set(rows(generate_codes.page())) == set(Code)
 
 
@@ -103,7 +103,7 @@ def test_the_status_document_of_the_page_of_jobs_has_the_members_of_a_real_one()
 
 
 def test_every_route_stands_in_the_page_of_routes() -> None:
-    """Each path that the front end serves; and no other."""
+    """Exactly the paths that the front end serves."""
     source = "".join(path.read_text(encoding="utf-8") for path in (_ROOT / "proxy").rglob("*.py"))
     paths = {
         path.replace("{", "<").replace(":path", "").replace("}", ">")

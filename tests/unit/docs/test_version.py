@@ -1,4 +1,4 @@
-"""The version that the program says is the newest release that the changelog knows."""
+"""The program's version is the newest release in the changelog."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ROOT: Final = Path(__file__).resolve().parents[3]
 
 
 def test_the_version_is_the_newest_release_of_the_changelog() -> None:
-    """Releasing is one heading and one line of code, and neither without the other."""
+    """A release is one heading and one line of code, always both."""
     releases = re.findall(
         r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$",
         (_ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),

@@ -1,4 +1,4 @@
-"""Request bodies, each within its limit, and all together within theirs; and what a log may have of a path."""
+"""Request bodies, with a limit for each and for all together; and what the log may contain of a path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def piece(body: bytes, *, more: bool = False) -> dict[str, Any]:
 
 
 class Sender:
-    """A client that sends pieces when it is told to."""
+    """A client that sends pieces when the test says so."""
 
     def __init__(self, *pieces: dict[str, Any]) -> None:
         self.pieces: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -51,7 +51,7 @@ async def read(bodies: Bodies, *pieces: dict[str, Any], length: str | None = Non
     ],
 )
 async def test_a_body_is_read_whole(pieces: Sequence[dict[str, Any]]) -> None:
-    """In however many pieces it comes."""
+    """In any number of pieces."""
     assert await read(Bodies(5), *pieces) == b"whole"
 
 
@@ -68,7 +68,7 @@ async def test_a_body_is_read_whole(pieces: Sequence[dict[str, Any]]) -> None:
 async def test_a_body_that_is_too_large_is_refused_as_soon_as_that_is_known(
     pieces: Sequence[dict[str, Any]], length: str | None
 ) -> None:
-    """Before it is read, where its length says so."""
+    """Before it is read, if its length is announced."""
     with pytest.raises(RequestError) as raised:
         await read(Bodies(5), *pieces, length=length)
     assert raised.value.code is Code.PAYLOAD_TOO_LARGE
@@ -76,14 +76,14 @@ async def test_a_body_that_is_too_large_is_refused_as_soon_as_that_is_known(
 
 @pytest.mark.parametrize("before", [[], [piece(b"1", more=True)]])
 async def test_a_client_that_leaves_has_no_body(before: Sequence[dict[str, Any]]) -> None:
-    """Before anything came, or in the middle."""
+    """Before the first byte, or in the middle."""
     with pytest.raises(ClientGoneError):
         await read(Bodies(5), *before, {"type": "http.disconnect"})
 
 
 @pytest.fixture
 async def half_sent() -> AsyncIterator[tuple[Bodies, list[Sender], list[asyncio.Task[bytes]]]]:
-    """Two bodies of which 400 bytes have come, where all together may have 1,000."""
+    """Two bodies of which 400 bytes each have come, with a limit of 1,000 for all together."""
     bodies = Bodies(800, together_bytes=1000)
     senders = [Sender(piece(b"x" * 400, more=True)) for _ in range(2)]
     reading = [asyncio.create_task(bodies.read(scope(), sender.receive)) for sender in senders]
@@ -97,7 +97,7 @@ HalfSent = tuple[Bodies, list[Sender], list[asyncio.Task[bytes]]]
 
 
 async def test_bodies_that_do_not_end_are_bounded_together(half_sent: HalfSent) -> None:
-    """The one that would be too much is refused, to be sent again; one that comes at once is no burden."""
+    """The one that exceeds the limit is refused, to be retried; a body that comes at once does not count."""
     bodies, _, _ = half_sent
     with pytest.raises(AdmissionError) as raised:
         await read(bodies, piece(b"x" * 300, more=True), piece(b"x" * 10, more=True))
@@ -106,9 +106,9 @@ async def test_bodies_that_do_not_end_are_bounded_together(half_sent: HalfSent) 
 
 
 async def test_a_body_that_ends_makes_room(half_sent: HalfSent) -> None:
-    """Whether it is read to its end or given up."""
+    """Whether it is complete or aborted."""
     bodies, senders, reading = half_sent
-    senders[0].pieces.put_nowait(piece(b"x" * 400))  # the last piece is taken: it frees more than it needs
+    senders[0].pieces.put_nowait(piece(b"x" * 400))  # the last piece is accepted: it frees more than it needs
     assert len(await reading[0]) == 800
     reading[1].cancel()
     await asyncio.wait(reading)
@@ -116,7 +116,7 @@ async def test_a_body_that_ends_makes_room(half_sent: HalfSent) -> None:
 
 
 def test_there_is_room_for_several_of_the_largest() -> None:
-    """However large they may be."""
+    """Whatever the limit of a single one."""
     assert vars(Bodies(1_000))["_free_bytes"] == 64 * 1024 * 1024
     assert vars(Bodies(1_000_000_000))["_free_bytes"] == 4_000_000_000
 
@@ -140,5 +140,5 @@ def test_there_is_room_for_several_of_the_largest() -> None:
     ],
 )
 def test_a_route_is_the_first_part_of_a_path_if_that_is_a_word(path: str, route: str) -> None:
-    """Anything else may be a token, or a part of one: a callback URL may lack its path, and a request be garbled."""
+    """Anything else may be a token or a part of one: a callback URL may lack its path, and a request may be garbled."""
     assert route_of(path) == route

@@ -25,7 +25,7 @@ class Fake:
     has_unread: bool = False
 
     def stop(self) -> None:
-        """Remember it."""
+        """Record it."""
         self.stopped = True
 
 
@@ -37,7 +37,7 @@ def listener(room: Room, *times: float | None) -> list[Fake]:
 
 
 def test_nothing_is_closed_while_there_is_room() -> None:
-    """There may be one more."""
+    """One more fits."""
     room = Room(most=3)
     idle = listener(room, 1.0, 2.0)
     room.make()
@@ -45,7 +45,7 @@ def test_nothing_is_closed_while_there_is_room() -> None:
 
 
 def test_the_one_that_would_be_closed_the_soonest_is_closed() -> None:
-    """Of any listener; one that has a request is left alone."""
+    """Of any listener; one with a request is left alone."""
     room = Room(most=5)
     public, callbacks = listener(room, 9.0, None, 5.0), listener(room, 1.0, None)
     room.make()
@@ -53,7 +53,7 @@ def test_the_one_that_would_be_closed_the_soonest_is_closed() -> None:
 
 
 def test_the_few_that_have_just_come_stay() -> None:
-    """Their requests are on their way; of many, the older ones go before any that was used."""
+    """Their requests are about to come; of many, older ones go before any that was used."""
     room, now = Room(most=3), time.monotonic()
     head_s = Limits().head_s
     used, *silent = listener(room, now + 50, *(now + head_s - number / 100 for number in range(10)))
@@ -65,7 +65,7 @@ def test_the_few_that_have_just_come_stay() -> None:
 
 
 def test_one_whose_request_has_come_is_not_closed() -> None:
-    """It is only not read yet."""
+    """It has only not been read yet."""
     room = Room(most=1)
     (connection,) = listener(room, 1.0)
     connection.has_unread = True
@@ -74,7 +74,7 @@ def test_one_whose_request_has_come_is_not_closed() -> None:
 
 
 async def test_what_has_come_is_seen_before_it_is_read() -> None:
-    """By the kernel's word; of a connection that is closed there is none."""
+    """The kernel tells; for a closed connection, there is nothing."""
     ours, theirs = socket.socketpair()
     with theirs:
         transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
@@ -88,7 +88,7 @@ async def test_what_has_come_is_seen_before_it_is_read() -> None:
 
 
 def test_where_none_is_idle_none_is_closed() -> None:
-    """Whoever waits for an answer gets it."""
+    """Clients that wait for an answer get it."""
     room = Room(most=2)
     busy = listener(room, None, None)
     room.make()
@@ -96,7 +96,7 @@ def test_where_none_is_idle_none_is_closed() -> None:
 
 
 def test_of_many_several_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To look for them costs as much for one as for all; it is logged, but not each time."""
+    """Because the search costs the same for one as for all; it is logged, but not each time."""
     lines: list[object] = []
     monkeypatch.setattr(log, "event", lambda *_, **fields: lines.append(fields))
     room = Room(most=320)
@@ -111,7 +111,7 @@ def test_of_many_several_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     ("limit", "most"), [(1024, 512), (1_048_576, 10_000), (resource.RLIM_INFINITY, 10_000)], ids=str
 )
 def test_connections_have_half_of_the_descriptors(limit: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And never more than memory is meant for."""
+    """And never more than the memory allows."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     room = Room()
     idle = listener(room, *(float(number) for number in range(most - 1)))

@@ -1,4 +1,4 @@
-"""Turns bound what one round of the event loop does."""
+"""Turns limit the work in one iteration of the event loop."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from tests.support.waiting import IN_VAIN_S
 
 
 async def test_a_round_has_no_more_turns_than_allowed_and_they_come_in_order() -> None:
-    """Twenty that arrive at once are served in order, three in each round of the loop."""
+    """Twenty that arrive at once are served in order, three in each iteration of the loop."""
     turns = Turns(3)
     served: list[tuple[int, int]] = []
     rounds = 0
@@ -31,7 +31,7 @@ async def test_a_round_has_no_more_turns_than_allowed_and_they_come_in_order() -
 
 
 async def test_one_alone_does_not_wait() -> None:
-    """A turn that nobody else wants is there at once: the coroutine never suspends."""
+    """If nobody else waits, the coroutine does not suspend."""
     taking = Turns(1).take()
     try:
         taking.send(None)
@@ -42,7 +42,7 @@ async def test_one_alone_does_not_wait() -> None:
 
 
 async def test_one_that_gave_up_takes_nobody_s_turn() -> None:
-    """A waiter that was cancelled is passed over in favour of the next one."""
+    """A cancelled waiter is skipped in favour of the next one."""
     turns = Turns(1)
     first, gone, patient = (asyncio.ensure_future(turns.take()) for _ in range(3))
     await first
@@ -52,7 +52,7 @@ async def test_one_that_gave_up_takes_nobody_s_turn() -> None:
 
 
 async def test_a_large_body_takes_a_round_for_itself() -> None:
-    """However large it is; a small one takes no turn, as its request has had one."""
+    """Whatever its size; a small one needs no turn, because its request has had one."""
     turns = Turns(3)
     served: list[tuple[str, int]] = []
     rounds = 0

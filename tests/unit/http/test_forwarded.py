@@ -1,4 +1,4 @@
-"""What gateways say of a request is believed if they are trusted, and as far as it makes sense."""
+"""Headers of gateways are used if these are trusted, and if they are valid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GATEWAY = "10.0.0.7"
 async def seen(
     headers: dict[str, str], *, peer: str = GATEWAY, trusted: str = "10.0.0.0/8, ::1", path: str = "/jobs/1"
 ) -> dict[str, Any]:
-    """What the application is told of a request that comes from `peer` with these headers."""
+    """What the application sees of a request from `peer` with these headers."""
     found: list[Scope] = []
 
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -73,7 +73,7 @@ async def test_nobody_else_is(peer: str) -> None:
 
 @pytest.mark.parametrize("peer", ["::1", "::ffff:10.1.2.3"])
 async def test_a_gateway_may_be_known_by_ipv6(peer: str) -> None:
-    """Also where a socket shows an IPv4 address in this form."""
+    """Also if a socket shows an IPv4 address in this form."""
     assert (await seen(ALL, peer=peer))["scheme"] == "https"
 
 
@@ -107,13 +107,13 @@ async def test_a_prefix_that_could_lead_elsewhere_is_ignored(prefix: str) -> Non
 
 @pytest.mark.parametrize("scheme", ["", "ftp", "javascript", "https\t"])
 async def test_a_scheme_that_is_none_is_ignored(scheme: str) -> None:
-    """Only two are served here; blanks around it mean nothing."""
+    """Only two are supported; surrounding spaces are ignored."""
     assert (await seen({"X-Forwarded-Proto": scheme}))["scheme"] == ("https" if scheme.strip() == "https" else "http")
 
 
 @pytest.mark.parametrize("host", ["", "evil example", "a/b", "a@b", "[::1", "host:port"])
 async def test_a_host_that_is_none_is_ignored(host: str) -> None:
-    """The one that came with the request stays."""
+    """The request's own host stays."""
     assert (await seen({"X-Forwarded-Host": host}))["host"] == ["inside:3000"]
 
 
@@ -130,11 +130,11 @@ async def test_a_host_that_is_none_is_ignored(host: str) -> None:
     ],
 )
 async def test_the_client_is_who_asked_the_first_of_our_gateways(chain: str, client: str) -> None:
-    """What stands before that address, the client has written itself."""
+    """Addresses before that one were written by the client."""
     assert (await seen({"X-Forwarded-For": chain}))["client"] == client
 
 
 async def test_of_several_values_the_last_is_the_gateways_own() -> None:
-    """The first could be the client's."""
+    """The first one could be the client's."""
     found = await seen({"X-Forwarded-Proto": "https, http", "X-Forwarded-Host": "evil.example, jobs.example.com"})
     assert (found["scheme"], found["host"]) == ("http", ["jobs.example.com"])

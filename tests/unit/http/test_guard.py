@@ -1,4 +1,4 @@
-"""The outermost layer: whatever is raised, the client gets one problem document, or nothing where it has left."""
+"""The outermost layer: whatever is raised, the client gets one problem document, or nothing if it has left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET: Final = "a token, say"
 
 
 class Raising:
-    """An application that raises, after it has sent something or before."""
+    """An application that raises, before or after it has sent something."""
 
     def __init__(self, exception: BaseException, *sent: Message) -> None:
         self._exception = exception
@@ -39,14 +39,14 @@ class Raising:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """What is logged: the level, and the fields."""
+    """The logged lines: the level, and the fields."""
     logged: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr("proxy.log.event", lambda level, _what, **fields: logged.append((level, fields)))
     return logged
 
 
 async def refused(exception: Exception, method: str = "GET", **options: Any) -> tuple[Answer, list[Code]]:
-    """Return the answer where `exception` is raised, and what was counted."""
+    """Return the answer if `exception` is raised, and the counted codes."""
     counted: list[Code] = []
     guard = Guard(Raising(exception), counted.append, **options)
     return await ask(guard, method, "/somewhere"), counted
@@ -54,7 +54,7 @@ async def refused(exception: Exception, method: str = "GET", **options: Any) -> 
 
 @pytest.mark.parametrize("code", Code)
 async def test_a_refused_request_is_answered_with_its_code(code: Code) -> None:
-    """And with the words of whoever refused it; the code is counted."""
+    """With the detail of the exception; the code is counted."""
     answer, counted = await refused(RequestError(code, "because"))
 
     assert problem(answer, code, TABLE[code].status)["detail"] == "because"
@@ -70,7 +70,7 @@ async def test_a_job_that_is_not_admitted_hears_when_to_come_again() -> None:
 
 
 async def test_a_store_that_is_unavailable_is_answered_in_one_place() -> None:
-    """Whoever asked it need not know of HTTP."""
+    """The caller need not know HTTP."""
     answer, counted = await refused(StoreUnavailableError("the disk is full"))
 
     assert problem(answer, Code.JOURNAL_UNAVAILABLE, 503)["detail"] == "the disk is full"
@@ -83,7 +83,7 @@ async def test_a_store_that_is_unavailable_is_answered_in_one_place() -> None:
 async def test_an_unhandled_exception_is_a_500_that_tells_nothing(
     exception: Exception, lines: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """No traceback and no value, neither in the answer nor in the log; the log has the exception's type."""
+    """No traceback and no value in the answer or in the log; the log has the exception's type."""
     answer, counted = await refused(exception)
 
     problem(answer, Code.INTERNAL_ERROR, 500)
@@ -103,7 +103,7 @@ def errors(root: type[ProxyError]) -> Iterator[type[ProxyError]]:
 
 @pytest.mark.parametrize("kind", [ProxyError, *errors(ProxyError)])
 async def test_every_exception_of_the_project_becomes_a_problem(kind: type[ProxyError]) -> None:
-    """Those that have no business in a request as well."""
+    """Even those that should not occur in a request."""
     made_of: tuple[object, ...] = ("full",)
     if kind in {RequestError, AdmissionError}:
         made_of = (Code.OVERLOADED, "full")
@@ -120,7 +120,7 @@ async def test_every_exception_of_the_project_becomes_a_problem(kind: type[Proxy
 
 @pytest.mark.parametrize("documentation", ["", "/docs"])
 async def test_a_route_that_is_not_there_leads_to_those_that_are(documentation: str) -> None:
-    """Where there is a page that lists them; below a gateway's path it is found there."""
+    """If there is a page that lists them; a gateway's prefix is added."""
     counted: list[Code] = []
     guard = Guard(Router([]), counted.append, documentation)
     answer = await ask(guard, "GET", "/gateway/nowhere", root_path="/gateway")
@@ -149,7 +149,7 @@ async def test_any_other_http_exception_is_a_problem_too() -> None:
 
 
 async def test_a_head_request_gets_the_headers_of_the_problem_alone() -> None:
-    """With the length that its body would have."""
+    """Including the length that its body would have."""
     first, rest = await sent_by(Guard(Raising(KeyError())), request_scope("HEAD"))
 
     assert (first["status"], rest["body"]) == (500, b"")
@@ -167,7 +167,7 @@ PIECE: Final[Message] = {"type": "http.response.body", "body": b"half", "more_bo
 async def test_an_answer_that_has_begun_is_not_followed_by_another(
     sent: tuple[Message, ...], exception: Exception, lines: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """It stays unfinished, which the client sees; the failure is counted, and logged where nobody expected it."""
+    """It stays incomplete, which the client notices; the failure is counted, and logged if it was unexpected."""
     counted: list[Code] = []
     guard = Guard(Raising(exception, *sent), counted.append)
 
@@ -180,7 +180,7 @@ async def test_an_answer_that_has_begun_is_not_followed_by_another(
 async def test_a_client_that_has_left_is_not_answered(
     sent: tuple[Message, ...], lines: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """Nor is it counted as refused or logged as a fault."""
+    """Nor is it counted as refused or logged as an error."""
     counted: list[Code] = []
 
     assert await sent_by(Guard(Raising(ClientGoneError(), *sent), counted.append), request_scope()) == list(sent)
@@ -188,7 +188,7 @@ async def test_a_client_that_has_left_is_not_answered(
 
 
 async def test_a_client_that_leaves_while_its_problem_is_sent_is_no_fault() -> None:
-    """The problem is counted all the same."""
+    """The problem is counted anyway."""
     counted: list[Code] = []
     guard = Guard(Raising(RequestError(Code.NOT_FOUND, "no")), counted.append)
 
@@ -204,13 +204,13 @@ async def test_a_client_that_leaves_while_its_problem_is_sent_is_no_fault() -> N
 
 
 async def test_cancellation_is_not_answered_for() -> None:
-    """Whoever cancels a request's task knows why; the connection is theirs."""
+    """Whoever cancels a request's task closes the connection, too."""
     with pytest.raises(asyncio.CancelledError):
         await sent_by(Guard(Raising(asyncio.CancelledError())), request_scope())
 
 
 async def test_what_is_no_request_passes() -> None:
-    """A server's start and end, say; its exceptions are the server's."""
+    """Such as a server's start and end; their exceptions are the server's."""
     with pytest.raises(KeyError):
         await sent_by(Guard(Raising(KeyError())), {"type": "lifespan"})
 

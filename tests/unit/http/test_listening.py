@@ -1,4 +1,4 @@
-"""The certificate: errors in it are reported at start, with the reason."""
+"""The certificate: errors in it are reported at the start, with the reason."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_files_that_do_not_fit_are_told_with_what_openssl_has_against_them(
 
 
 def test_a_certificate_with_its_key_is_good() -> None:
-    """What the others vary."""
+    """The valid case, which the other tests vary."""
     check_certificate(load({"TLS_CERTFILE": str(_TLS / "cert.pem"), "TLS_KEYFILE": str(_TLS / "key.pem")}))

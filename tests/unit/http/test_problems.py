@@ -15,7 +15,7 @@ from shared.outcome import Failed
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent.parent
 
-#: The contract, and below the line what was added to it: code -> status, status where GRANULAR_ERRORS is on.
+#: The contract, and below the line the additions: code -> status, and status with GRANULAR_ERRORS.
 CONTRACT: Final = {
     "invalid-request": (400, 400),
     "unauthorized": (401, 401),
@@ -56,14 +56,14 @@ def document(problem: problems.Problem) -> dict[str, Any]:
 
 
 def test_the_table_has_every_code_and_no_other() -> None:
-    """A code without an entry would be an answer without a meaning."""
+    """Each code has a meaning."""
     assert set(problems.TABLE) == set(Code)
     assert {str(code) for code in Code} == set(CONTRACT)
 
 
 @pytest.mark.parametrize("code", Code)
 def test_a_code_has_the_statuses_of_the_contract(code: Code) -> None:
-    """With and without GRANULAR_ERRORS; the document repeats the status it is sent with."""
+    """With and without GRANULAR_ERRORS; the document repeats its status."""
     plain, granular = CONTRACT[code]
     for is_granular, status in ((False, plain), (True, granular)):
         problem = problems.make(code, "because", granular=is_granular)
@@ -73,7 +73,7 @@ def test_a_code_has_the_statuses_of_the_contract(code: Code) -> None:
 
 @pytest.mark.parametrize("code", Code)
 def test_a_document_is_complete(code: Code) -> None:
-    """Each member that a client may rely on is there, and the words for a person are not empty."""
+    """All promised members are there, and the texts are not empty."""
     assert document(problems.make(code, "because")) == {
         "type": f"/problems/{code}",
         "title": problems.TABLE[code].title,
@@ -92,7 +92,7 @@ def test_a_document_is_complete(code: Code) -> None:
 
 @pytest.mark.parametrize("submitted", Submitted)
 def test_only_a_job_that_was_certainly_not_submitted_is_safe_to_retry(submitted: Submitted) -> None:
-    """`retry_safe` says in one word what `submitted` says in three."""
+    """`retry_safe` is `submitted` as a boolean."""
     failure = Failed(code=Code.WORKER_DIED, detail="it died", submitted=submitted)
     shown = document(problems.of_failure(failure, "abc", granular=False))
     assert shown["submitted"] == str(submitted)
@@ -110,7 +110,7 @@ def test_a_failure_names_its_job_in_document_and_header() -> None:
 
 
 def test_the_result_of_a_failed_job_stands_in_the_document_as_it_came() -> None:
-    """Numbers that parsing would change are not changed."""
+    """Numbers are not changed by parsing."""
     result = b'{"state": "failed", "cost": 1.10, "big": 1e400}'
     failure = Failed(code=Code.JOB_FAILED, detail="no", submitted=Submitted.YES, result=result)
     problem = problems.of_failure(failure, "abc", granular=False)
@@ -120,7 +120,7 @@ def test_the_result_of_a_failed_job_stands_in_the_document_as_it_came() -> None:
 
 @pytest.mark.parametrize("code", Code)
 def test_only_a_429_and_a_503_say_when_to_come_again(code: Code) -> None:
-    """`Retry-After` is on every one, at least 1 s, and on nothing else."""
+    """Those always have a `Retry-After` of at least 1 s; others never."""
     headers = dict(problems.make(code, "because", retry_after_s=7).headers)
     assert headers.get(b"retry-after") == (b"7" if CONTRACT[code][0] in {429, 503} else None)
     if CONTRACT[code][0] in {429, 503}:
@@ -128,7 +128,7 @@ def test_only_a_429_and_a_503_say_when_to_come_again(code: Code) -> None:
 
 
 def test_a_401_says_which_scheme_is_wanted() -> None:
-    """RFC 9110 asks for the header."""
+    """RFC 9110 requires the header."""
     assert (b"www-authenticate", b"Bearer") in problems.make(Code.UNAUTHORIZED, "no").headers
 
 
@@ -152,6 +152,6 @@ def test_the_page_of_codes_has_every_code_with_its_statuses() -> None:
     ],
 )
 def test_when_a_job_server_wants_to_be_asked_again_is_passed_on(detail: str, asked: bytes | None) -> None:
-    """As the header that it sent; what only its words say is none."""
+    """As the header that it sent; a time that is only in its text is not passed on."""
     failure = Failed(code=Code.JOB_REJECTED, detail=detail, submitted=Submitted.NO)
     assert dict(problems.of_failure(failure, "job", granular=False).headers).get(b"retry-after") == asked

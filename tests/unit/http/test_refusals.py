@@ -1,4 +1,4 @@
-"""Refused requests leave a line, and a flood of them does not flood the log."""
+"""Refused requests are logged, and a flood of them does not flood the log."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_refused_request_leaves_a_line(lines: list[dict[str, Any]]) -> None:
 
 
 def test_of_a_flood_some_are_listed_and_the_others_are_counted(lines: list[dict[str, Any]]) -> None:
-    """Twenty in each second."""
+    """Twenty per second."""
     now = 100.0
     refusals = Refusals(lambda: now)
     problem = problems.make(Code.OVERLOADED, "too many")

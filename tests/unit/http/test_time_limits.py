@@ -1,4 +1,4 @@
-"""How long a client may take: whether bytes move fast enough, and the timer that is set for every request."""
+"""How long a client may take: whether it transfers fast enough, and the timer for every request."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def left_after(*steps: tuple[float, int]) -> float:
 
 
 def test_a_transfer_that_stalls_ends_however_fast_it_was_before() -> None:
-    """A gigabyte in a second earns no more than the time that there was at first."""
+    """A gigabyte in a second earns no more than the initial time."""
     assert left_after((1.0, 1_000_000_000)) == 9.0
     assert left_after((1.0, 1_000_000_000), (9.0, 0)) <= 0
 
 
 def test_a_transfer_that_keeps_the_least_rate_never_ends() -> None:
-    """An hour of it, in small steps and in large ones."""
+    """For an hour, in small and in large steps."""
     assert left_after(*[(1.0, 1000)] * 3600) == 9.0
     assert left_after(*[(8.0, 8000)] * 450) == 9.0
 
 
 def test_a_transfer_that_drips_ends_about_as_soon_as_one_that_stalls() -> None:
-    """A byte a second."""
+    """A byte per second."""
     assert left_after(*[(1.0, 1)] * 9) > 0
     assert left_after(*[(1.0, 1)] * 10) < 0
 
 
 async def test_time_in_which_this_process_was_stopped_is_not_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A timer that fires late gives what waits another moment, in which what came meanwhile is read."""
+    """A late timer grants a moment more, in which bytes that came meanwhile are read."""
     now = [0.0]
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(loop, "time", lambda: now[0])
@@ -62,7 +62,7 @@ async def test_time_in_which_this_process_was_stopped_is_not_the_clients(monkeyp
 
 
 class SlowTransport(asyncio.WriteTransport):
-    """A transport whose peer takes so much each time it is looked at."""
+    """A transport whose peer reads a fixed amount each time it is checked."""
 
     def __init__(self, unsent: int, taken: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class SlowTransport(asyncio.WriteTransport):
         self.aborted = False
 
     def get_write_buffer_size(self) -> int:
-        """What is unsent."""
+        """The unsent bytes."""
         self.unsent = max(0, self.unsent - self.taken)
         return self.unsent
 
@@ -80,7 +80,7 @@ class SlowTransport(asyncio.WriteTransport):
 
 
 async def drain(transport: SlowTransport) -> None:
-    """Return when all is sent."""
+    """Return when everything is sent."""
     while transport.unsent:
         await asyncio.sleep(0.001)
 
@@ -102,14 +102,14 @@ async def test_an_answer_is_given_up_when_it_is_read_too_slowly(
 
 
 def test_what_is_cut_off_says_how_much_of_it_came() -> None:
-    """Of how much, where that is known: the answer has it, and so has the log."""
+    """And of how much, if that is known: in the answer and in the log."""
     assert body_cut_off(12, 100).code is Code.REQUEST_TIMEOUT
     assert "after 12 of 100 bytes" in body_cut_off(12, 100).detail
     assert "after 12 bytes" in body_cut_off(12, None).detail
 
 
 def test_the_announced_length_is_a_number_or_nothing() -> None:
-    """Whatever a header may have in it."""
+    """Whatever the header contains."""
     values = [b"12", b"", b"-1", b"1_0", "٤".encode(), b"9" * 30]
     assert [content_length([(b"x", b"5"), (b"content-length", value)]) for value in values] == [
         12,
@@ -123,7 +123,7 @@ def test_the_announced_length_is_a_number_or_nothing() -> None:
 
 
 class Expiries:
-    """Counts how often a timer expires, and tells when."""
+    """Counts how often a timer expires, and when."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
@@ -131,7 +131,7 @@ class Expiries:
 
 
 async def test_a_timer_expires_once_at_the_time_that_was_set_last() -> None:
-    """Later or earlier than the one before."""
+    """Later or earlier than the previous one."""
     for first_s, last_s in [(0.01, 0.05), (60.0, 0.05)]:
         expiries = Expiries()
         begun = asyncio.get_running_loop().time()
@@ -156,7 +156,7 @@ async def test_a_cleared_timer_does_not_expire() -> None:
 
 
 async def test_to_set_a_later_time_makes_no_timer_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is what it is for."""
+    """That is its purpose."""
     made: list[float] = []
     loop = asyncio.get_running_loop()
     real = loop.call_at
@@ -175,7 +175,7 @@ async def test_to_set_a_later_time_makes_no_timer_of_the_loop(monkeypatch: pytes
 
 
 async def test_when_the_process_was_stopped_a_timer_gives_what_waits_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came meanwhile is read first: a time that is over for long is not the client's fault."""
+    """Bytes that came meanwhile are read first: the long delay is not the client's fault."""
     expiries = Expiries()
     loop = asyncio.get_running_loop()
     real = loop.time
@@ -187,7 +187,7 @@ async def test_when_the_process_was_stopped_a_timer_gives_what_waits_a_moment(mo
 
 
 async def test_a_closed_timer_holds_nothing() -> None:
-    """Neither a timer of the loop nor whoever was to be called back."""
+    """Neither a timer of the loop nor the callback."""
     expiries = Expiries()
     expiries.timer.set(0.01)
     expiries.timer.close()

@@ -1,4 +1,4 @@
-"""What an answer says about its job, and what may be sent again."""
+"""What an answer says about its job, and when a retry is safe."""
 
 import json
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from jobclient.answers import Failed, Reached, Succeeded, classify, may_send_aga
 
 
 def problem(code: str, *, status: int, retry_safe: bool) -> Failed:
-    """The failure that a problem document of the proxy is read as."""
+    """The failure that a problem document of the proxy is parsed as."""
     body = {"code": code, "detail": "Words.", "status": status, "retry_safe": retry_safe}
     answer = classify(status=status, body=json.dumps(body).encode())
     assert isinstance(answer, Failed)
@@ -19,14 +19,14 @@ def problem(code: str, *, status: int, retry_safe: bool) -> Failed:
 
 
 def test_a_completed_job_succeeds_with_its_id() -> None:
-    """200 and the state completed is a success, whatever else the body holds."""
+    """200 with the state completed is a success, whatever else the body has."""
     body = b'{"id": "4a40f6c1bf585ca9", "state": "completed", "proof": "E850"}'
 
     assert classify(status=200, body=body) == Succeeded(job_id="4a40f6c1bf585ca9")
 
 
 def test_a_completed_job_without_an_id_has_none() -> None:
-    """An id that is missing or no string is not made up."""
+    """A missing or invalid id is not replaced."""
     assert classify(status=200, body=b'{"state": "completed", "id": 7}') == Succeeded(job_id=None)
 
 
@@ -51,7 +51,7 @@ def test_an_ok_that_holds_no_completed_job_is_a_failure(body: bytes, code: str) 
 
 
 def test_a_completed_job_in_another_status_is_a_failure() -> None:
-    """The contract is 200; a 202 or 500 with the same body is not it."""
+    """The contract is 200; the same body with 202 or 500 does not count."""
     for status in (202, 500):
         answer = classify(status=status, body=b'{"state": "completed", "id": "1"}')
         assert isinstance(answer, Failed)
@@ -59,7 +59,7 @@ def test_a_completed_job_in_another_status_is_a_failure() -> None:
 
 
 def test_a_problem_gives_its_code_detail_and_safety() -> None:
-    """What the proxy says about a failure is kept."""
+    """The proxy's details of a failure are kept."""
     body = b'{"code": "overloaded", "detail": "Full.", "status": 503, "retry_safe": true}'
 
     assert classify(status=503, body=body, retry_after="2") == Failed(
@@ -74,7 +74,7 @@ def test_a_problem_gives_its_code_detail_and_safety() -> None:
 
 
 def test_only_a_plain_true_makes_an_answer_safe() -> None:
-    """A string, a number or nothing at all does not let a job be sent twice."""
+    """A string, a number or a missing value does not allow a retry."""
     for value in ("true", "1", 1, None):
         body = json.dumps({"code": "worker-died", "retry_safe": value}).encode()
         answer = classify(status=500, body=body)
@@ -85,7 +85,7 @@ def test_only_a_plain_true_makes_an_answer_safe() -> None:
 @settings(deadline=None)  # the machine may be busy
 @given(status=st.integers(100, 599), body=st.binary(max_size=200), header=st.none() | st.text(max_size=30))
 def test_no_answer_breaks_the_client(status: int, body: bytes, header: str | None) -> None:
-    """Whatever comes back is either a success or a failure with a code."""
+    """Any answer is either a success or a failure with a code."""
     match classify(status=status, body=body, retry_after=header):
         case Succeeded():
             assert status == 200
@@ -103,7 +103,7 @@ def test_a_connection_that_was_not_made_is_tried_again() -> None:
 
 
 def test_a_broken_connection_is_tried_again_only_under_a_key() -> None:
-    """The job may run already."""
+    """The job may be running already."""
     failed = Failed(code="connection-broken", detail="", reached=Reached.MAYBE_SENT)
 
     assert not may_send_again(failed, idempotent=False)
@@ -132,7 +132,7 @@ def test_a_broken_connection_is_tried_again_only_under_a_key() -> None:
 def test_a_problem_is_tried_again_where_that_is_safe_and_has_a_chance(
     failed: Failed, without_key: bool, with_key: bool
 ) -> None:
-    """retry_safe decides, but a wrong request stays wrong; a key also lets "not now" be asked again."""
+    """`retry_safe` decides, but a wrong request stays wrong; with a key, temporary errors are retried, too."""
     assert may_send_again(failed, idempotent=False) is without_key
     assert may_send_again(failed, idempotent=True) is with_key
 
@@ -151,7 +151,7 @@ def test_a_problem_is_tried_again_where_that_is_safe_and_has_a_chance(
     ],
 )
 def test_an_answer_without_a_code_is_tried_again_only_under_a_key(status: int, with_key: bool) -> None:
-    """A gateway before the proxy cannot know whether the job ran."""
+    """A gateway in front of the proxy cannot know whether the job ran."""
     failed = classify(status=status, body=b"<html>Bad gateway</html>")
 
     assert isinstance(failed, Failed)
@@ -160,7 +160,7 @@ def test_an_answer_without_a_code_is_tried_again_only_under_a_key(status: int, w
 
 
 def test_a_gateways_own_problem_is_tried_again_only_under_a_key() -> None:
-    """deploy/ has its gateways answer in problem documents; they know no more of a job than any other gateway."""
+    """The gateways of deploy/ answer in problem documents, but know no more about a job than any gateway."""
     body = b'{"type": "about:blank", "code": "gateway-timeout", "submitted": "unknown", "retry_safe": false}'
     failed = classify(status=504, body=body)
 
@@ -185,7 +185,7 @@ def test_a_gateways_own_problem_is_tried_again_only_under_a_key() -> None:
     ],
 )
 def test_retry_after_is_seconds_or_a_date(header: str | None, expected_s: float) -> None:
-    """Both forms of RFC 9110 count; anything else and what is past means now."""
+    """Both forms of RFC 9110 count; anything else and past dates mean now."""
     now = datetime(2015, 6, 29, 15, 28, 55, tzinfo=UTC)
 
     assert seconds_to_wait(header, now=now) == expected_s

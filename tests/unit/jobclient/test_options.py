@@ -19,7 +19,7 @@ def test_an_address_is_enough() -> None:
 
 
 def test_the_address_is_used_as_given() -> None:
-    """No character of it is normalised: an escaped slash stays escaped, dots stay dots."""
+    """No character is normalised: an escaped slash stays escaped, dots stay dots."""
     address = "http://127.0.0.1:3000/a%2Fb/../c?x=%7E"
 
     assert str(parse([address]).url) == address

@@ -1,4 +1,4 @@
-"""The progress bar and what stands in for it."""
+"""The progress bar and its replacement."""
 
 import io
 
@@ -8,15 +8,15 @@ from jobclient.progress import Progress
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Say so."""
+        """Return true."""
         return True
 
 
 def advance(progress: Progress, jobs: int) -> None:
-    """Finish so many jobs."""
+    """Finish some jobs."""
     with progress:
         for _ in range(jobs):
             progress.advance()
@@ -58,7 +58,7 @@ def test_for_a_program_nothing_goes_to_standard_output(
 
 
 def test_an_interrupted_run_prints_no_final_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """What did not finish does not look finished."""
+    """An incomplete run does not look finished."""
     progress = Progress(2)
     progress.advance()
 

@@ -1,4 +1,4 @@
-"""What the command line takes for a queue."""
+"""The command line for a queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_queue_is_named_as_it_is() -> None:
     ],
 )
 def test_what_is_no_queue_is_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody waits for replies that nobody asked for."""
+    """Both queues have to be given."""
     with pytest.raises(SystemExit) as exit_:
         parse(arguments)
     assert exit_.value.code == 2

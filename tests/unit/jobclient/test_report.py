@@ -34,7 +34,7 @@ def test_the_summary_of_a_good_run_is_the_agreed_one() -> None:
 
 
 def test_the_summary_of_a_bad_run_groups_the_failures() -> None:
-    """The most frequent kind comes first, each with the words of one example."""
+    """The most frequent kind comes first, each with the detail of one example."""
     report = summarize([REFUSED, DIED, GATEWAY, *DONE, DIED], total_s=6.0, limit_s=5)
 
     assert as_text(report).splitlines() == [
@@ -53,7 +53,7 @@ def test_the_summary_of_a_bad_run_groups_the_failures() -> None:
 
 
 def test_a_run_passes_only_under_its_limit() -> None:
-    """Reaching the limit is missing it."""
+    """A total equal to the limit does not pass."""
     assert summarize(DONE, total_s=4.999, limit_s=5).passed
     assert not summarize(DONE, total_s=5.0, limit_s=5).passed
 
@@ -65,7 +65,7 @@ def test_a_run_with_one_failure_does_not_pass() -> None:
 
 @pytest.mark.parametrize("job_id", ["0", None])
 def test_a_run_with_the_same_id_twice_or_with_none_does_not_pass(job_id: str | None) -> None:
-    """Two clients with one answer means that one of them got somebody else's."""
+    """Two jobs with one answer mean that one got another's result."""
     report = summarize([*DONE, Finished(answer=Succeeded(job_id=job_id), duration_s=1.0)], total_s=1.0, limit_s=5)
 
     assert not report.passed
@@ -82,7 +82,7 @@ def test_control_characters_of_a_server_do_not_reach_the_terminal() -> None:
 
 
 def test_the_json_report_holds_every_figure() -> None:
-    """A program finds the same facts as a person, counted by code."""
+    """A program gets the same facts as a person, counted by code."""
     other_status = dataclasses.replace(
         DIED, answer=Failed(code="worker-died", detail="", reached=Reached.ANSWERED, status=502)
     )
@@ -105,7 +105,7 @@ def test_the_json_report_holds_every_figure() -> None:
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
-    """Nearest rank: no value is made up between two others."""
+    """Nearest rank: no value is interpolated."""
     hundred = [float(n) for n in range(1, 101)]
 
     assert [percentile(hundred, percent) for percent in (1, 50, 99, 100)] == [1.0, 50.0, 99.0, 100.0]

@@ -1,4 +1,4 @@
-"""What becomes of a callback: whose it is, whether it is the first, and when its sender may be answered."""
+"""What happens to a callback: whose it is, whether it is the first, and when its sender may be answered."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHER: Final = b'{"state": "completed", "cost": 2}'
 
 @pytest.fixture
 async def instance() -> Instance:
-    """A front end with a store that is well."""
+    """A front end with a working store."""
     return Instance()
 
 
@@ -39,7 +39,7 @@ async def job(instance: Instance) -> Job:
 
 
 async def on_record(instance: Instance, job: Job) -> Record:
-    """Return what the store has of `job`."""
+    """Return the store's record of `job`."""
     record = await instance.store.by_id(job.id)
     assert record is not None
     return record
@@ -51,7 +51,7 @@ async def on_record(instance: Instance, job: Job) -> Record:
 async def test_the_first_callback_is_recorded_and_delivered_when_its_sender_hears_of_it(
     instance: Instance, job: Job
 ) -> None:
-    """Neither may be outstanding: what was answered 2xx is never sent again."""
+    """Both are done before the answer, because a callback that was answered 2xx is never sent again."""
     fate = await instance.call_back(job, BODY)
 
     assert (fate, job.callback.done()) == (CallbackFate.ACCEPTED, True)
@@ -72,7 +72,7 @@ async def test_a_callback_that_says_that_the_job_failed_is_the_outcome_as_well(i
 
 
 async def test_a_callback_that_comes_again_changes_nothing(instance: Instance, job: Job) -> None:
-    """Before the job has its outcome and afterwards; with another body too."""
+    """Before and after the job's outcome; even with another body."""
     await instance.call_back(job, BODY)
     fates = [await instance.call_back(job, OTHER)]
     await job.outcome
@@ -85,7 +85,7 @@ async def test_a_callback_that_comes_again_changes_nothing(instance: Instance, j
 
 
 async def test_progress_after_the_end_costs_nothing(instance: Instance, job: Job) -> None:
-    """However often it comes, nothing is written for it."""
+    """However often it comes, nothing is written."""
     await instance.call_back(job, BODY)
     fates = [await instance.call_back(job, OTHER, PROGRESS)]
     await job.outcome
@@ -98,7 +98,7 @@ async def test_progress_after_the_end_costs_nothing(instance: Instance, job: Job
 
 @pytest.mark.parametrize("over", [False, True])
 async def test_of_fifty_callbacks_at_once_one_is_the_first(instance: Instance, job: Job, *, over: bool) -> None:
-    """Whether the job is in flight or over; the outcome is that one's body."""
+    """Whether the job is in flight or finished; the outcome is the first callback's body."""
     if over:
         await time_passes(30)
         await job.outcome
@@ -119,7 +119,7 @@ async def test_of_fifty_callbacks_at_once_one_is_the_first(instance: Instance, j
 async def test_a_callback_before_the_reply_was_read_is_early_and_proof(
     instance: Instance, steps: tuple[Step, ...], early: int
 ) -> None:
-    """It is accepted in every state; early is one that overtook the reply to the submission."""
+    """It is accepted in every state; early means that it overtook the reply to the submission."""
     job = instance.submit()
     instance.stepped.tell(job, *steps)
     await nothing_moves()
@@ -132,7 +132,7 @@ async def test_a_callback_before_the_reply_was_read_is_early_and_proof(
 
 
 async def test_a_token_that_is_nobodys_is_known_to_be(instance: Instance, job: Job) -> None:
-    """That of a job is known in flight and afterwards; the job's id is no token."""
+    """A job's token is known in flight and afterwards; the job's id is no token."""
     hashed = token_hash(job.token)
     assert await instance.callback_intake.find(hashed) is not None
     await instance.call_back(job)
@@ -150,7 +150,7 @@ async def test_a_token_that_is_nobodys_is_known_to_be(instance: Instance, job: J
 
 
 async def test_a_callback_after_the_job_ended_without_it_is_kept_as_the_outcome(instance: Instance, job: Job) -> None:
-    """What the client was told stays on record beside it."""
+    """The client's answer stays in the record."""
     told = await job.outcome
 
     assert await instance.call_back(job, BODY) is CallbackFate.LATE
@@ -161,7 +161,7 @@ async def test_a_callback_after_the_job_ended_without_it_is_kept_as_the_outcome(
 
 
 async def test_a_callback_while_the_jobs_end_is_being_recorded_is_late(instance: Instance, job: Job) -> None:
-    """The outcome is decided then, though nobody has heard of it yet."""
+    """The outcome is already decided, even if no client has it yet."""
     instance.store.hanging = True
     assert instance.dispatcher.cancel(job.id) is job
     await nothing_moves()
@@ -179,7 +179,7 @@ async def test_a_callback_while_the_jobs_end_is_being_recorded_is_late(instance:
 async def test_a_callback_in_the_moment_of_the_end_is_on_record_whatever_the_client_gets(
     instance: Instance, job: Job, *, cancel_first: bool
 ) -> None:
-    """Nobody is told two things: if the client gets a failure, the record says that the result came late."""
+    """Clients get consistent answers: if the client gets a failure, the record says that the result was late."""
     taken = None if cancel_first else asyncio.create_task(instance.call_back(job, BODY))
     instance.dispatcher.cancel(job.id)
     taken = taken or asyncio.create_task(instance.call_back(job, BODY))
@@ -195,7 +195,7 @@ async def test_a_callback_in_the_moment_of_the_end_is_on_record_whatever_the_cli
 
 @pytest.mark.parametrize("before_s", [0.0, 0.4, 0.9])
 async def test_a_callback_is_recorded_while_the_deadline_passes(instance: Instance, job: Job, before_s: float) -> None:
-    """The store takes so long that the job ends meanwhile: the callback is late, and its sender hears so."""
+    """The store is so slow that the job ends meanwhile: the callback is late, and the answer says so."""
     await time_passes(job.deadline - asyncio.get_running_loop().time() - before_s - 0.001)
     instance.store.hanging = True
     taken = asyncio.create_task(instance.call_back(job, BODY))
@@ -214,7 +214,7 @@ async def test_a_callback_is_recorded_while_the_deadline_passes(instance: Instan
 
 
 async def test_a_callback_is_delivered_after_a_moment_though_the_store_hangs(instance: Instance, job: Job) -> None:
-    """The client waits for it; only its sender has to wait until it is safe."""
+    """The client waits for it; only its sender has to wait until it is recorded."""
     instance.store.hanging = True
     taken = asyncio.create_task(instance.call_back(job, BODY))
 
@@ -234,7 +234,7 @@ async def test_a_callback_is_delivered_after_a_moment_though_the_store_hangs(ins
 async def test_a_callback_is_proof_of_the_submission_before_it_is_on_record(
     instance: Instance, steps: tuple[Step, ...]
 ) -> None:
-    """A job that is cancelled just then was submitted, whatever its runner has reported."""
+    """If the job is cancelled at that moment, it was submitted, whatever its runner has reported."""
     job = instance.submit()
     instance.stepped.tell(job, *steps)
     await nothing_moves()
@@ -255,7 +255,7 @@ async def test_a_callback_is_proof_of_the_submission_before_it_is_on_record(
 async def test_callbacks_that_come_while_the_first_is_being_recorded_wait_for_that(
     instance: Instance, job: Job
 ) -> None:
-    """A sender that is told `duplicate` relies on it as on `accepted`."""
+    """A sender may rely on `duplicate` as much as on `accepted`."""
     instance.store.hanging = True
     taken = [asyncio.create_task(instance.call_back(job, body)) for body in (BODY, OTHER, OTHER)]
     await nothing_moves()
@@ -271,7 +271,7 @@ async def test_callbacks_that_come_while_the_first_is_being_recorded_wait_for_th
 async def test_a_callback_that_cannot_be_recorded_reaches_the_client_and_is_asked_for_again(
     instance: Instance, job: Job
 ) -> None:
-    """Its sender hears that it did not arrive safely; what it sends then is recorded as the first."""
+    """The answer says that it was not recorded; the retry is recorded as the first."""
     instance.store.failing = True
     for body in (BODY, OTHER):
         with pytest.raises(StoreUnavailableError):
@@ -287,7 +287,7 @@ async def test_a_callback_that_cannot_be_recorded_reaches_the_client_and_is_aske
 
 
 async def test_nobody_is_told_that_a_token_is_unknown_while_the_store_cannot_tell(instance: Instance, job: Job) -> None:
-    """That of a job in flight is known without it."""
+    """The token of a job in flight is known without the store."""
     instance.store.failing = True
 
     assert await instance.callback_intake.find(token_hash(job.token)) is job
@@ -296,7 +296,7 @@ async def test_nobody_is_told_that_a_token_is_unknown_while_the_store_cannot_tel
 
 
 async def test_a_late_callback_that_cannot_be_recorded_is_none(instance: Instance, job: Job) -> None:
-    """Its sender tries again until it is."""
+    """Its sender retries until it is recorded."""
     await job.outcome
     instance.store.failing = True
     with pytest.raises(StoreUnavailableError):
@@ -309,7 +309,7 @@ async def test_a_late_callback_that_cannot_be_recorded_is_none(instance: Instanc
 
 @pytest.mark.parametrize("over", [False, True])
 async def test_a_callback_is_kept_though_its_sender_has_left(instance: Instance, job: Job, *, over: bool) -> None:
-    """It was read whole; the connection that brought it does not matter any more."""
+    """It was read completely; its connection does not matter any more."""
     if over:
         await job.outcome
     instance.store.hanging = True
@@ -332,7 +332,7 @@ async def test_a_callback_is_kept_though_its_sender_has_left(instance: Instance,
 
 
 async def test_progress_is_proof_that_the_job_server_has_the_job(instance: Instance) -> None:
-    """In whatever state it comes; the job is not over."""
+    """In any state; the job has not ended."""
     job = instance.submit()
     instance.stepped.tell(job, *SUBMIT[:3])
     await nothing_moves()
@@ -346,7 +346,7 @@ async def test_progress_is_proof_that_the_job_server_has_the_job(instance: Insta
 
 
 async def test_any_number_of_progress_callbacks_takes_no_more_memory(instance: Instance, job: Job) -> None:
-    """A job server may report every percent, or every line; the end is noted however many there were."""
+    """A job server may report every per cent, or every line; the end is noticed anyway."""
     for _ in range(2_000):
         assert await instance.call_back(job, b"{}", PROGRESS) is CallbackFate.PROGRESS
     grown = len(job.life)
@@ -360,7 +360,7 @@ async def test_any_number_of_progress_callbacks_takes_no_more_memory(instance: I
 
 
 async def test_progress_after_the_deadline_is_no_result(instance: Instance, job: Job) -> None:
-    """The job has ended without one, and one may still come."""
+    """The job has ended without one, and a result may still come."""
     told = await job.outcome
 
     assert await instance.call_back(job, b"{}", PROGRESS) is CallbackFate.PROGRESS

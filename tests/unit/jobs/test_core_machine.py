@@ -1,9 +1,9 @@
-"""The core under whatever can happen to it, in any order: instances that share a store, clients, a job server, time.
+"""Random sequences of events for the core: instances that share a store, clients, a job server, time.
 
-Instances are killed, paused and cut off from the store; its answers are lost, and so is what they tell one another. Any
-of them may be taken for dead at any time, since a lease decides how soon that is, and not whether it is right.
+Instances are killed, paused and cut off from the store; its answers and the notices between instances are lost. Any
+instance may be declared dead at any time, because a lease decides only how soon that happens, not whether it is right.
 
-What always holds:
+Invariants:
 
 1. Each job has exactly one outcome at each instance that has it, and gives its place back with it.
 2. Nobody is told `submitted: no` of a job whose submission has left, or will, and was not refused; nor of one that has

@@ -1,4 +1,4 @@
-"""How a job looks to its client: the outcome, that there is none yet, and the status document."""
+"""How answers about a job look to its client: its outcome, 202 while there is none, and the status document."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def answered(
     """Return the answer about a job."""
     answers = Answers(Instance().elsewhere, lambda: None, granular_errors=granular)
 
-    async def app(scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI has them so
+    async def app(scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
         await answers.of_job(scope, send, found, limit_s=limit_s, applied=applied, replayed=replayed)
 
     return await ask(app, "POST", "/queueJob", root_path=root_path)
@@ -61,7 +61,7 @@ async def over(outcome: Outcome, **members: Any) -> Job:
 
 
 async def test_a_success_is_the_callbacks_body_byte_for_byte() -> None:
-    """As JSON, with the job's id, and kept by no cache."""
+    """As JSON, with the job's id, and `no-store`."""
     job = await over(DONE)
     answer = await answered(job)
 
@@ -74,7 +74,7 @@ async def test_a_success_is_the_callbacks_body_byte_for_byte() -> None:
 
 @pytest.mark.parametrize(("granular", "status"), [(False, 500), (True, 504)])
 async def test_a_failure_is_a_problem_with_what_is_known_of_the_submission(*, granular: bool, status: int) -> None:
-    """Its status is one for all, or that of its code."""
+    """Its status is the same for all codes, or that of its code."""
     job = await over(OVERDUE)
     answer = await answered(job, granular=granular)
 
@@ -83,7 +83,7 @@ async def test_a_failure_is_a_problem_with_what_is_known_of_the_submission(*, gr
 
 
 async def test_the_result_of_a_job_that_failed_is_in_the_problem() -> None:
-    """As it came."""
+    """Unchanged."""
     answer = await answered(await over(job_failed(b'{"state": "failed", "n": 1.0}')))
 
     assert problem(answer, "job-failed", 500)["result"] == {"state": "failed", "n": 1.0}
@@ -93,7 +93,7 @@ async def test_the_result_of_a_job_that_failed_is_in_the_problem() -> None:
 @pytest.mark.parametrize("outcome", [DONE, OVERDUE, job_failed(b"{}")])
 @pytest.mark.parametrize("replayed", [False, True])
 async def test_what_is_remembered_is_answered_as_it_was(outcome: Outcome, *, replayed: bool) -> None:
-    """To the byte; a header says whether it is a replay."""
+    """Byte for byte; a header says whether it is a replay."""
     job = await over(outcome)
     first, again = await answered(job), await answered(job.recorder.record, replayed=replayed)
 
@@ -102,7 +102,7 @@ async def test_what_is_remembered_is_answered_as_it_was(outcome: Outcome, *, rep
 
 
 async def test_a_client_waits_for_as_long_as_it_takes_where_it_prefers_nothing() -> None:
-    """And hears the outcome in the moment in which there is one."""
+    """And gets the outcome as soon as there is one."""
     job = a_job()
     answering = asyncio.create_task(answered(job))
     await asyncio.sleep(1_000)
@@ -114,7 +114,7 @@ async def test_a_client_waits_for_as_long_as_it_takes_where_it_prefers_nothing()
 
 
 async def test_a_client_that_leaves_takes_its_job_with_it_nowhere() -> None:
-    """The job is not its request's to cancel; others may wait for it too."""
+    """A request that ends does not cancel its job; others may wait for it, too."""
     job = a_job()
     leaving, staying = (asyncio.create_task(answered(job)) for _ in range(2))
     await nothing_moves()
@@ -130,7 +130,7 @@ async def test_a_client_that_leaves_takes_its_job_with_it_nowhere() -> None:
 
 
 async def test_a_job_that_takes_longer_than_its_client_waits_is_a_202() -> None:
-    """With where to ask again, and when; the body is the status document."""
+    """With the address and the time to ask again; the body is the status document."""
     job = a_job()
     job.recorder.queued()
     begun = time.monotonic()
@@ -145,7 +145,7 @@ async def test_a_job_that_takes_longer_than_its_client_waits_is_a_202() -> None:
 
 
 async def test_a_job_that_is_over_in_time_is_answered_at_once() -> None:
-    """Its client's limit is a limit, not a delay; that it was heeded is said all the same."""
+    """The client's limit is not a delay; `Preference-Applied` is sent anyway."""
     job = a_job()
     job.recorder.queued()
     begun = time.monotonic()
@@ -158,7 +158,7 @@ async def test_a_job_that_is_over_in_time_is_answered_at_once() -> None:
 
 
 async def test_no_id_is_given_away_before_it_will_be_found_again() -> None:
-    """A 202 waits for the store: what it promises must outlive this process."""
+    """A 202 waits for the store: the job must be found even after a crash of this process."""
     store = FailingStore()
     store.hanging = True
     job = a_job(store=store)
@@ -175,7 +175,7 @@ async def test_no_id_is_given_away_before_it_will_be_found_again() -> None:
 
 
 async def test_a_job_that_ends_before_it_is_on_record_is_answered_with_its_outcome() -> None:
-    """Nothing is promised then."""
+    """Then nothing is promised."""
     store = FailingStore()
     store.hanging = True
     job = a_job(store=store)
@@ -195,7 +195,7 @@ async def test_a_record_without_an_outcome_is_a_202() -> None:
 
 
 async def test_addresses_are_below_the_path_of_a_gateway() -> None:
-    """Where a client finds them."""
+    """So that clients can use them."""
     job = a_job()
     job.recorder.queued()
     answer = await answered(job, limit_s=0, root_path="/gateway")
@@ -206,7 +206,7 @@ async def test_addresses_are_below_the_path_of_a_gateway() -> None:
 
 @pytest.mark.parametrize("outcome", [DONE, OVERDUE, None])
 async def test_a_traced_job_says_where_it_stands_in_its_clients_trace(outcome: Outcome | None) -> None:
-    """In every answer about it, as the job server was told."""
+    """In every answer about it, with the same context as the job server got."""
     job = a_job(traceparent=TRACE) if outcome is None else await over(outcome, traceparent=TRACE)
     job.recorder.queued()
     answer = await answered(job, limit_s=0)
@@ -229,7 +229,7 @@ async def test_a_traced_job_says_where_it_stands_in_its_clients_trace(outcome: O
     ],
 )
 async def test_a_job_in_flight_says_where_it_is(events: tuple[Event, ...], state: str, submitted: str) -> None:
-    """By its own state, as its record may be behind; nothing is said of an outcome."""
+    """By its own state, because its record may be behind; there is no outcome yet."""
     job = a_job()
     for event in events:
         job.advance(event)
@@ -242,7 +242,7 @@ async def test_a_job_in_flight_says_where_it_is(events: tuple[Event, ...], state
 
 
 async def test_a_job_whose_callback_is_here_is_not_over_until_its_outcome_is() -> None:
-    """Whoever reads `outcome` can fetch it."""
+    """A client that sees `outcome` can fetch it."""
     job = a_job()
     await job.recorder.callback(DONE.body, failed=False, early=True)
     job.call_back()
@@ -262,7 +262,7 @@ async def test_a_job_whose_callback_is_here_is_not_over_until_its_outcome_is() -
     ],
 )
 async def test_a_job_that_is_over_says_how_it_ended(outcome: Outcome, expected: tuple[str | None, ...]) -> None:
-    """The same in the moment of its end and from the store."""
+    """The document is the same right after the end and from the store."""
     job = await over(outcome)
     document = status_document(job)
 
@@ -273,7 +273,7 @@ async def test_a_job_that_is_over_says_how_it_ended(outcome: Outcome, expected: 
 
 
 async def test_a_job_whose_end_is_being_recorded_is_still_running() -> None:
-    """Nobody hears of an outcome before whoever waits for it does."""
+    """No status shows an outcome before the waiting client gets it."""
     store = FailingStore()
     job = a_job(store=store)
     store.hanging = True
@@ -298,7 +298,7 @@ async def test_a_late_result_is_the_outcome_and_keeps_what_the_client_was_told()
 
 
 async def test_a_late_result_proves_a_submission_that_nobody_knew_of() -> None:
-    """Whatever the earlier answer said."""
+    """Whatever the earlier answer was."""
     told = Failed(code=Code.WORKER_DIED, detail="gone", submitted=Submitted.UNKNOWN)
     document = status_document(finished(callback=b"{}", says_failed=True, failure=told))
 
@@ -317,7 +317,7 @@ async def test_times_are_rfc_3339_in_utc() -> None:
 
 
 async def test_only_so_many_requests_wait_for_jobs_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever only prefers to wait is told at once how the job stands; whoever joins a job is refused."""
+    """A client that only prefers to wait gets the status at once; one that joins a job is refused."""
     monkeypatch.setattr("proxy.api.clients.answers._MAX_WAITS", 3)
     answers, job = Answers(Instance().elsewhere, lambda: None, granular_errors=False), a_job()
     job.recorder.stored.set_result(None)
@@ -336,7 +336,7 @@ async def test_only_so_many_requests_wait_for_jobs_of_others(monkeypatch: pytest
 
 
 async def test_where_descriptors_are_short_nobody_waits_for_jobs_of_others() -> None:
-    """What holds a connection would keep the callback out that it waits for."""
+    """Its connection would take the descriptor that the callback needs."""
 
     def none_left() -> None:
         raise AdmissionError(Code.OVERLOADED, "the machine is short of file descriptors")

@@ -24,7 +24,7 @@ async def job(app: WholeApp) -> Job:
 
 
 async def test_a_job_is_found_in_flight_and_in_the_store(app: WholeApp, job: Job) -> None:
-    """With no moment between in which it is not."""
+    """At every moment."""
     assert (await app.status(job))["state"] == "waiting"
     app.store.hanging = True
     await time_passes(29)
@@ -41,12 +41,12 @@ async def test_a_job_is_found_in_flight_and_in_the_store(app: WholeApp, job: Job
 @pytest.mark.parametrize("path", ["/jobs/{}", "/jobs/{}/result"])
 @pytest.mark.parametrize("job_id", ["0" * 32, "1", "..", "%00", "x" * 5_000])
 async def test_a_job_that_is_not_known_is_not_found(app: WholeApp, path: str, job_id: str) -> None:
-    """It may have been forgotten: nothing is said of whether it ran."""
+    """It may have been forgotten, so the answer does not say whether it ran."""
     problem(await app.ask("GET", path.format(job_id)), "not-found", 404, submitted="unknown")
 
 
 async def test_a_key_is_needed_where_there_are_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each of the routes; nothing is said of the job, and nothing happens to it."""
+    """For each route; the answer reveals nothing of the job, and nothing happens to it."""
     app = WholeApp(monkeypatch, API_KEYS="one")
     job = await app.waiting({"Authorization": "Bearer one"})
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/result")):
@@ -57,7 +57,7 @@ async def test_a_key_is_needed_where_there_are_keys(monkeypatch: pytest.MonkeyPa
 
 
 async def test_nothing_is_said_of_a_job_that_nobody_can_look_up(app: WholeApp, job: Job) -> None:
-    """One that is in flight needs no look."""
+    """A job in flight is found without the store."""
     app.store.failing = True
 
     assert (await app.status(job))["state"] == "waiting"
@@ -69,7 +69,7 @@ async def test_nothing_is_said_of_a_job_that_nobody_can_look_up(app: WholeApp, j
 
 
 async def test_whoever_asks_for_a_result_is_not_kept_waiting(app: WholeApp, job: Job) -> None:
-    """A 202 until there is one; then the answer to the original request, as often as is asked."""
+    """202 until there is one; then the answer to the original request, as often as it is asked for."""
     answer = await app.ask("GET", f"/jobs/{job.id}/result")
     assert (answer.status, answer.headers["Retry-After"]) == (202, "1")
     await app.call_back(job)
@@ -82,7 +82,7 @@ async def test_whoever_asks_for_a_result_is_not_kept_waiting(app: WholeApp, job:
 
 @pytest.mark.parametrize(("wait_s", "status"), [(5, 202), (60, 500)])
 async def test_whoever_prefers_to_wait_for_a_result_does(app: WholeApp, job: Job, wait_s: int, status: int) -> None:
-    """For that long, or until there is one."""
+    """For that time, or until there is one."""
     begun = time.monotonic()
     answer = await app.ask("GET", f"/jobs/{job.id}/result", headers={"Prefer": f"wait={wait_s}"})
 
@@ -91,7 +91,7 @@ async def test_whoever_prefers_to_wait_for_a_result_does(app: WholeApp, job: Job
 
 
 async def test_a_late_result_is_there_to_be_fetched(app: WholeApp, job: Job) -> None:
-    """Its client was told that there is none; now both are known."""
+    """Its client was answered without a result; now both are known."""
     problem(await app.ask("GET", f"/jobs/{job.id}/result", headers={"Prefer": "wait=60"}), "deadline-exceeded", 500)
     await app.call_back(job)
 
@@ -105,7 +105,7 @@ async def test_a_late_result_is_there_to_be_fetched(app: WholeApp, job: Job) -> 
 
 
 async def test_a_job_is_cancelled_and_whoever_waits_for_it_hears_so(app: WholeApp) -> None:
-    """DELETE answers when it is over; again, it answers the same."""
+    """DELETE answers when the job has ended; a second one gets the same answer."""
     posting = app.posting()
     await nothing_moves()
     job = app.job
@@ -121,7 +121,7 @@ async def test_a_job_is_cancelled_and_whoever_waits_for_it_hears_so(app: WholeAp
 
 
 async def test_a_job_that_is_over_is_not_cancelled_any_more(app: WholeApp, job: Job) -> None:
-    """DELETE says how it ended."""
+    """DELETE answers with its outcome."""
     await app.call_back(job)
     await job.outcome
     answer = await app.ask("DELETE", f"/jobs/{job.id}")
@@ -132,7 +132,7 @@ async def test_a_job_that_is_over_is_not_cancelled_any_more(app: WholeApp, job: 
 @pytest.mark.parametrize("ahead", range(-8, 9))
 @pytest.mark.parametrize("end", ["callback", "failure", "deadline"])
 async def test_a_job_is_cancelled_in_the_round_in_which_it_ends(app: WholeApp, job: Job, end: str, ahead: int) -> None:
-    """The end is so many rounds of the event loop ahead of the cancellation: every answer is whole, and they agree."""
+    """It ends `ahead` iterations of the event loop before the cancellation; answers are complete and consistent."""
     begin_in_s = job.deadline - time.monotonic() if end == "deadline" else 0
 
     async def ends() -> None:
@@ -159,14 +159,14 @@ async def test_a_job_is_cancelled_in_the_round_in_which_it_ends(app: WholeApp, j
 
 
 async def in_rounds(seconds: float, rounds: int) -> None:
-    """Return after that time, and then so many rounds of the event loop."""
+    """Return after that time, plus a number of iterations of the event loop."""
     await asyncio.sleep(seconds)
     for _ in range(rounds):
         await asyncio.sleep(0)
 
 
 async def test_a_job_that_waits_for_a_worker_is_cancelled_before_it_was_submitted(app: WholeApp) -> None:
-    """And may be sent again."""
+    """And may be submitted again."""
     job = await app.begun()
     answer = await app.ask("DELETE", f"/jobs/{job.id}")
 
@@ -175,7 +175,7 @@ async def test_a_job_that_waits_for_a_worker_is_cancelled_before_it_was_submitte
 
 
 async def test_a_cancellation_is_answered_though_the_store_hangs(app: WholeApp, job: Job) -> None:
-    """After the moment in which it may be recorded."""
+    """After the time that recording it may take."""
     app.store.hanging = True
     answer = await app.ask("DELETE", f"/jobs/{job.id}")
 

@@ -1,4 +1,4 @@
-"""Posting a job: what is read of the request, in which order it can be refused, and what is answered."""
+"""Posting a job: how the request is read, in which order it can be refused, and the answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.mark.parametrize("path", ["/queueJob", "/start"])
 async def test_a_job_is_answered_with_its_callback(app: WholeApp, path: str) -> None:
-    """The connection waits for it, at either address."""
+    """The client's connection waits for it, at either address."""
     posting = asyncio.create_task(app.post(b'{"a": 1.10}', path=path))
     await nothing_moves()
     job = app.job
@@ -39,7 +39,7 @@ async def test_a_job_is_answered_with_its_callback(app: WholeApp, path: str) -> 
 
 
 async def test_a_job_whose_callback_does_not_come_is_answered_by_its_deadline(app: WholeApp) -> None:
-    """With what is known of it."""
+    """With what is known of the job."""
     posting = app.posting()
     await nothing_moves()
     app.stepped.tell(app.job, *SUBMIT)
@@ -68,7 +68,7 @@ async def test_failures_have_statuses_of_their_own_where_that_is_asked_for(monke
 async def test_a_client_is_kept_waiting_as_it_prefers(
     app: WholeApp, prefer: str, status: int, applied: str | None
 ) -> None:
-    """A job of 30 seconds without a callback; what was heeded is said."""
+    """A job of 30 seconds without a callback; the answer says which preference was applied."""
     posting = app.posting(headers={"Prefer": prefer})
     await nothing_moves()
     app.stepped.tell(app.job, *SUBMIT)
@@ -96,7 +96,7 @@ async def test_a_client_is_kept_waiting_as_it_prefers(
 async def test_what_cannot_be_a_job_is_none(
     app: WholeApp, body: bytes, headers: dict[str, str], code: str, status: int
 ) -> None:
-    """Nothing is begun, and nothing was submitted."""
+    """Nothing is started or submitted."""
     answer = await app.ask("POST", "/queueJob", body=body, headers=headers)
 
     problem(answer, code, status, submitted="no")
@@ -115,7 +115,7 @@ async def test_what_cannot_be_a_job_is_none(
 async def test_a_job_that_is_not_admitted_is_refused_before_its_body_is_read(
     monkeypatch: pytest.MonkeyPatch, refusal: str, code: str
 ) -> None:
-    """An overload is answered at once; the client hears when to come again."""
+    """An overload is answered at once; the client learns when to retry."""
     app = WholeApp(monkeypatch, MAX_JOBS="1")
     match refusal:
         case "draining":
@@ -132,7 +132,7 @@ async def test_a_job_that_is_not_admitted_is_refused_before_its_body_is_read(
 
 
 async def test_who_has_no_key_is_refused_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it sends; the keys can be replaced while the proxy runs."""
+    """Whatever it sends; keys can be replaced while the proxy runs."""
     app = WholeApp(monkeypatch, API_KEYS="first")
     for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Basic first"}):
         problem(await app.ask("POST", "/queueJob", body=b"x", headers=headers), "unauthorized", 401)
@@ -144,7 +144,7 @@ async def test_who_has_no_key_is_refused_before_anything_else(monkeypatch: pytes
 
 
 async def test_a_client_that_leaves_before_its_job_was_read_has_none(app: WholeApp) -> None:
-    """And one that leaves afterwards has one all the same."""
+    """But one that leaves afterwards has one."""
 
     async def gone() -> dict[str, Any]:
         return {"type": "http.disconnect"}
@@ -167,7 +167,7 @@ async def test_a_client_that_leaves_before_its_job_was_read_has_none(app: WholeA
 
 
 async def test_fifty_requests_with_one_key_are_one_job(app: WholeApp) -> None:
-    """All of them are answered with its result; all but one hear that it is a replay."""
+    """All get its result; all but one are marked as replays."""
     postings = [app.posting(headers=KEY) for _ in range(50)]
     await nothing_moves()
     app.stepped.tell(app.job, *SUBMIT)
@@ -181,7 +181,7 @@ async def test_fifty_requests_with_one_key_are_one_job(app: WholeApp) -> None:
 
 
 async def test_a_key_is_its_holders_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two holders of API keys may choose the same key, and are two jobs."""
+    """Two holders of API keys may use the same key for two jobs."""
     app = WholeApp(monkeypatch, API_KEYS="one,two")
     one, two = [await app.waiting(KEY | {"Authorization": f"Bearer {name}"}) for name in ("one", "two")]
 
@@ -192,7 +192,7 @@ async def test_a_key_is_its_holders_own(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_a_key_with_another_body_is_refused(app: WholeApp) -> None:
-    """And changes nothing for the job that it belongs to."""
+    """And does not affect the key's job."""
     job = await app.waiting(KEY)
 
     problem(await app.post(b'{"a": 1}', KEY), "idempotency-key-reused", 422, "unknown")
@@ -200,7 +200,7 @@ async def test_a_key_with_another_body_is_refused(app: WholeApp) -> None:
 
 
 async def test_a_job_that_is_there_is_joined_where_no_new_one_is_taken(app: WholeApp) -> None:
-    """Draining, and short of memory; a job that is over as well."""
+    """While draining, or short of memory; a finished job can be joined, too."""
     job = await app.waiting(KEY)
     app.headroom.short_of = "memory"
     app.parts.dispatcher.draining = True
@@ -213,7 +213,7 @@ async def test_a_job_that_is_there_is_joined_where_no_new_one_is_taken(app: Whol
 
 
 async def test_a_key_that_nobody_can_look_up_begins_nothing(app: WholeApp) -> None:
-    """An earlier request may have begun its job: nothing is known of it."""
+    """An earlier request may have begun its job, but that cannot be checked."""
     app.store.failing = True
 
     problem(await app.post(headers=KEY), "journal-unavailable", 503, submitted="unknown")
@@ -221,7 +221,7 @@ async def test_a_key_that_nobody_can_look_up_begins_nothing(app: WholeApp) -> No
 
 
 async def test_a_job_is_begun_anew_only_where_nothing_was_submitted(app: WholeApp) -> None:
-    """A new job with an id of its own."""
+    """A new job with another id."""
     first = await app.begun(headers=KEY)
     app.stepped.tell(first, Failed(code=Code.NO_WORKER, detail="none", submitted=Submitted.NO))
     await first.outcome
@@ -254,7 +254,7 @@ async def test_a_job_is_begun_anew_only_where_nothing_was_submitted(app: WholeAp
 async def test_a_trace_is_passed_on_if_it_is_one(
     app: WholeApp, given: dict[str, str], passed_on: tuple[str, str]
 ) -> None:
-    """What is none is dropped, as the recommendation says."""
+    """An invalid one is dropped, as the recommendation says."""
     job = await app.begun(headers=given)
 
     assert (job.traceparent, job.tracestate) == passed_on

@@ -1,4 +1,4 @@
-"""What a client's `Prefer` header says."""
+"""A client's `Prefer` header."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(*headers: str) -> Preference:
     ],
 )
 def test_preferences_are_read_as_the_rfc_has_them(header: str, wait_s: int | None, respond_async: bool) -> None:
-    """RFC 7240: a list, with parameters that concern nobody here; the first of each name counts."""
+    """RFC 7240: a list, with parameters that are ignored here; the first of each name counts."""
     assert read(header) == Preference(wait_s=wait_s, respond_async=respond_async)
 
 
@@ -54,7 +54,7 @@ def test_preferences_are_read_as_the_rfc_has_them(header: str, wait_s: int | Non
     ],
 )
 def test_invalid_preferences_are_ignored(header: str) -> None:
-    """As RFC 7240 has it."""
+    """As RFC 7240 says."""
     assert read(header) == Preference()
 
 

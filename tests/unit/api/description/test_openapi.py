@@ -1,4 +1,4 @@
-"""The description of the routes: complete, valid, and about what is there."""
+"""The description of the routes is complete, valid and true."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _all_documents() -> list[dict[str, Any]]:
 
 
 def _responses(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each response of each operation, with its status; and those that any route can give."""
+    """Each response of each operation, with its status; and the responses that any route can give."""
     for operation in operations(described):
         for status, response in operation["responses"].items():
             yield status, resolved(described, response)
@@ -67,7 +67,7 @@ def _responses(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _contents(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each body that is sent or answered."""
+    """The body of each request and answer."""
     for part in [*(op["requestBody"] for op in operations(described) if "requestBody" in op)]:
         yield from part["content"].values()
     for _, response in _responses(described):
@@ -76,7 +76,7 @@ def _contents(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("described", _all_documents())
 def test_every_example_fits_its_schema(described: dict[str, Any]) -> None:
-    """What the description shows is what the description allows."""
+    """The examples are valid."""
     seen = 0
     for content in _contents(described):
         for example in content.get("examples", {}).values():
@@ -87,13 +87,13 @@ def test_every_example_fits_its_schema(described: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("described", _all_documents())
 def test_every_answer_has_an_example(described: dict[str, Any]) -> None:
-    """No response, and no request, is described without one."""
+    """All requests and responses have one."""
     assert all(content.get("examples") or content.get("example") for content in _contents(described))
 
 
 @pytest.mark.parametrize("described", _documents())
 def test_every_code_appears_with_its_status(described: dict[str, Any]) -> None:
-    """Each code of the table is an example somewhere, under the status that it has under these settings."""
+    """Each code of the table has an example, under its status with these settings."""
     found: set[str] = set()
     for status, response in _responses(described):
         content = response["content"].get(PROBLEM, {"examples": {}})
@@ -117,7 +117,7 @@ def test_a_problem_comes_with_the_headers_that_it_is_sent_with(described: dict[s
 
 
 def test_the_schemas_have_the_words_of_the_code() -> None:
-    """Codes, states, and what may be said of a submission: neither more nor fewer, in the same order."""
+    """Codes, states and values of `submitted`: exactly the same, in the same order."""
     schemas = document(load({}))["components"]["schemas"]
     assert schemas["Code"]["enum"] == [str(code) for code in Code]
     assert schemas["JobStatus"]["properties"]["state"]["enum"] == [str(state) for state in State]
@@ -125,7 +125,7 @@ def test_the_schemas_have_the_words_of_the_code() -> None:
 
 
 def test_the_schemas_have_the_members_of_the_answers() -> None:
-    """Neither more nor fewer, in the same order; all of them always, but for a problem's `result`."""
+    """Exactly the same, in the same order; all are required, except a problem's `result`."""
     schemas = document(load({}))["components"]["schemas"]
     problem = problems.make(Code.JOB_FAILED, "because", submitted=Submitted.YES, result=b"{}")
     for name, answer, optional in [
@@ -138,7 +138,7 @@ def test_the_schemas_have_the_members_of_the_answers() -> None:
 
 
 def test_every_schema_is_an_object() -> None:
-    """JSON Schema takes `true` and `false` as well; generators of clients do not."""
+    """JSON Schema also allows `true` and `false`, but generators of clients do not support these."""
 
     def schemas(part: object, of_schemas: bool = False) -> Iterator[object]:
         for key, value in part.items() if isinstance(part, dict) else ():
@@ -154,7 +154,7 @@ def test_every_schema_is_an_object() -> None:
 
 
 def test_the_file_is_read_in_the_same_way_with_and_without_libyaml() -> None:
-    """PyYAML is built without it on some machines."""
+    """On some machines, PyYAML is built without it."""
     for described, source in [(document(load({})), SOURCE), (operators_document(load(_KEYED)), OPERATORS_SOURCE)]:
         plain = yaml.safe_load(source.read_text(encoding="utf-8"))
         assert list(described["paths"]) == list(plain["paths"])
@@ -173,7 +173,7 @@ def _is_taken(key: str) -> bool:
 
 @given(st.one_of(st.from_regex(_PATTERN), st.text(st.characters(min_codepoint=32, max_codepoint=126))))
 def test_the_pattern_of_a_key_is_what_is_taken(key: str) -> None:
-    """A key that fits the pattern is taken, one that does not is refused."""
+    """A key that matches the pattern is accepted, any other one is refused."""
     key = key.strip(" \t\n")
     assert _is_taken(key) is (re.search(_PATTERN, key) is not None)
 
@@ -188,13 +188,13 @@ def test_the_pattern_of_a_key_has_the_length_that_is_taken(length: int, quoted: 
 
 @pytest.mark.parametrize("described", _all_documents())
 def test_operations_have_names_of_their_own(described: dict[str, Any]) -> None:
-    """No `operationId` is used twice."""
+    """Each `operationId` is unique."""
     names = [operation["operationId"] for operation in operations(described)]
     assert len(names) == len(set(names))
 
 
 def test_keys_are_asked_for_where_they_are_used() -> None:
-    """Operations about jobs ask for a key exactly where API_KEYS is set, and the keys are not shown."""
+    """Operations about jobs need a key exactly if API_KEYS is set, and the keys are not shown."""
     plain, keyed = document(load({})), document(load({"API_KEYS": "secret-key"}))
     assert not any("security" in operation for operation in operations(plain))
     secured = {operation["operationId"] for operation in operations(keyed) if "security" in operation}
@@ -212,7 +212,7 @@ def test_keys_are_asked_for_where_they_are_used() -> None:
 
 
 def test_operators_are_asked_who_they_are_where_that_is_set() -> None:
-    """Every route but those without which nobody could log in; none at all where nobody is asked."""
+    """For all routes except those for logging in; for none if no authentication is configured."""
     plain, keyed = operators_document(load({})), operators_document(load(_KEYED))
     assert not [it for it in (plain, *operations(plain)) if "security" in it]
     assert keyed["security"]
@@ -222,7 +222,7 @@ def test_operators_are_asked_who_they_are_where_that_is_set() -> None:
 
 
 def test_every_filter_of_jobs_is_described() -> None:
-    """In the order in which the code has them, and a label's besides."""
+    """In the same order as in the code, plus labels."""
     paths = operators_document(load({}))["paths"]
     for path, more in [("/jobs", ["sort", "limit", "after", "counts"]), ("/jobs/patterns", ["bucket", "by"])]:
         described = [parameter["name"] for parameter in paths[path]["get"]["parameters"]]
@@ -231,7 +231,7 @@ def test_every_filter_of_jobs_is_described() -> None:
 
 @pytest.mark.parametrize("make", [document, operators_document])
 def test_the_page_shows_every_operation_and_every_code(make: Callable[[Settings], dict[str, Any]]) -> None:
-    """The rendered page leaves nothing of the description out, and loads nothing."""
+    """The rendered page is complete, and loads nothing."""
     description = Description(lambda: make(load({})))
     page = DocsPage(description).body.decode()
     for operation in operations(description.document):
@@ -257,13 +257,13 @@ def test_the_page_shows_every_operation_and_every_code(make: Callable[[Settings]
     ],
 )
 def test_a_browser_gets_html_and_a_program_json(accept: str, html: bool) -> None:
-    """The `Accept` header decides, by RFC 9110's rules; without one it is JSON."""
+    """`Accept` decides, by the rules of RFC 9110; the default is JSON."""
     assert prefers_html({"headers": [(b"accept", accept.encode())]}) is html
 
 
 @pytest.mark.parametrize("described", _all_documents())
 def test_every_path_parameter_is_described(described: dict[str, Any]) -> None:
-    """What stands in braces in a path is a parameter of that path."""
+    """Each name in braces in a path is a parameter of that path."""
     for path, item in described["paths"].items():
         named = {resolved(described, parameter)["name"] for parameter in item.get("parameters", [])}
         assert named == set(re.findall(r"{(\w+)}", path)), path

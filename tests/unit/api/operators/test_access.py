@@ -31,9 +31,9 @@ GATEWAY: Final[dict[str, Any]] = {
 }
 HERE: Final = {"Host": "127.0.0.1:3001", "Origin": "http://127.0.0.1:3001"}
 FORM: Final = HERE | {"Content-Type": "application/x-www-form-urlencoded"}
-#: What the dashboard's own scripts send with what they change.
+#: The headers of the dashboard's own scripts with requests that change something.
 PAGE: Final = HERE | {"X-Requested-By": "dashboard", "Sec-Fetch-Site": "same-origin"}
-#: All that needs nobody to be known.
+#: The routes without authentication.
 OPEN: Final = {("GET", "/login"), ("POST", "/login"), ("POST", "/logout")}
 
 
@@ -46,12 +46,12 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
 
 
 def bearer(key: str) -> dict[str, str]:
-    """Return what a program sends."""
+    """Return the header of a program."""
     return {"Authorization": f"Bearer {key}"}
 
 
 def cookie(answer: Answer) -> dict[str, str]:
-    """Return the session's cookie as the browser sends it back."""
+    """Return the session's cookie as the browser returns it."""
     return {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
 
 
@@ -64,7 +64,7 @@ async def log_in(
 
 
 def admin_routes(app: WholeApp) -> Iterator[tuple[str, str]]:
-    """Every method and path of the admin address; HEAD goes with GET."""
+    """Every method and path of the admin address; HEAD is like GET."""
     routes: list[Route] = app.routes[2][1]
     for route in routes:
         for method in (route.methods or set()) - {"HEAD"}:
@@ -72,7 +72,7 @@ def admin_routes(app: WholeApp) -> Iterator[tuple[str, str]]:
 
 
 async def status_of(app: WholeApp, method: str, path: str, headers: Mapping[str, str]) -> int:
-    """Return how far a request gets, without an endless answer."""
+    """Return the status of a request, without waiting for an endless answer."""
     path = path.replace("{id}", "unknown")
     if path == "/events":
         method = "HEAD"
@@ -80,7 +80,7 @@ async def status_of(app: WholeApp, method: str, path: str, headers: Mapping[str,
 
 
 async def test_every_route_is_for_one_role_and_refuses_everybody_below(app: WholeApp) -> None:
-    """GET looks, all else acts, a few are open; there is no route that is not asked here."""
+    """GET looks, everything else acts, a few are open; all routes are tested here."""
     seen = set()
     for method, path in admin_routes(app):
         seen.add((method, path))
@@ -103,13 +103,13 @@ async def test_every_route_is_for_one_role_and_refuses_everybody_below(app: Whol
 
 
 async def test_a_route_takes_one_method(app: WholeApp) -> None:
-    """Else what it does would depend on something that nobody sees in the table of routes."""
+    """Otherwise its effect would depend on something that the table of routes does not show."""
     for route in app.routes[2][1]:
         assert len((route.methods or set()) - {"HEAD"}) == 1, route.path
 
 
 async def test_who_acts_is_named_to_operators_only(app: WholeApp) -> None:
-    """The name of the key is on record of the job that was stopped, and in the audit; clients are not told."""
+    """The key's name is in the record of the stopped job, and in the audit; clients do not see it."""
     job = await app.waiting()
     problem(await app.ask_admin("POST", f"/jobs/{job.id}/stop", headers=bearer(LOOK)), "forbidden", 403)
     answer = await app.ask_admin("POST", f"/jobs/{job.id}/stop", headers=bearer(ACT))
@@ -123,7 +123,7 @@ async def test_who_acts_is_named_to_operators_only(app: WholeApp) -> None:
 
 
 async def test_a_program_needs_its_key_and_nothing_else(app: WholeApp) -> None:
-    """Prometheus scrapes with a key that may look, in whatever capitals the scheme is written."""
+    """Prometheus scrapes with a key that may look; the scheme's case does not matter."""
     for headers in (bearer(LOOK), {"Authorization": f"bearer  {LOOK}"}):
         assert (await app.ask_admin("GET", "/metrics", headers=headers)).status == 200
     answer = await app.ask_admin("GET", "/metrics", headers={"Authorization": LOOK})
@@ -133,7 +133,7 @@ async def test_a_program_needs_its_key_and_nothing_else(app: WholeApp) -> None:
 
 @pytest.mark.parametrize("with_keys", [False, True], ids=["open", "with keys"])
 async def test_without_keys_everything_is_as_it_was(monkeypatch: pytest.MonkeyPatch, *, with_keys: bool) -> None:
-    """Whoever reaches the address may look and act; from the dashboard's own page."""
+    """Everybody who reaches the address may look and act; acting needs the dashboard's own page."""
     app = WholeApp(monkeypatch, **(KEYS if with_keys else {}))
     expected = 401 if with_keys else 200
     assert (await app.ask_admin("GET", "/workers")).status == expected
@@ -147,7 +147,7 @@ async def test_without_keys_everything_is_as_it_was(monkeypatch: pytest.MonkeyPa
 
 
 async def test_every_admin_key_is_compared_in_constant_time(app: WholeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However the first ones compare, by the form and as a program; as hashes, since lengths would tell."""
+    """Even if an earlier one matches, for the form and for programs; as hashes, because lengths would leak."""
     calls: list[tuple[bytes, bytes]] = []
     real = hmac.compare_digest
 
@@ -167,7 +167,7 @@ async def test_every_admin_key_is_compared_in_constant_time(app: WholeApp, monke
 
 
 async def test_a_browser_is_sent_to_the_form_and_back_to_where_it_wanted_to_go(app: WholeApp) -> None:
-    """A page is no problem document; what a script asks for is."""
+    """For a page, the answer is a redirect; for a script's request, a problem document."""
     page = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     sent = await app.ask_admin("GET", "/jobs/abc", query_string=b"code=late&x=1", headers=page)
     assert (sent.status, sent.headers["Location"]) == (303, "/login?next=jobs%2Fabc%3Fcode%3Dlate%26x%3D1")
@@ -179,7 +179,7 @@ async def test_a_browser_is_sent_to_the_form_and_back_to_where_it_wanted_to_go(a
 
 
 async def test_a_session_is_what_its_key_is(app: WholeApp) -> None:
-    """It may act where the key may, from the dashboard's own page; and no script can read its cookie."""
+    """It may act if the key may, from the dashboard's own page; scripts cannot read its cookie."""
     answer = await log_in(app)
     assert answer.status == 303
     attributes = {part.strip() for part in answer.headers["Set-Cookie"].split(";")[1:]}
@@ -208,7 +208,7 @@ async def test_a_session_is_what_its_key_is(app: WholeApp) -> None:
     ids=str,
 )
 async def test_what_another_sites_page_sends_is_refused(app: WholeApp, changed: dict[str, str]) -> None:
-    """Were the cookie sent all the same. Logging in and out as well: somebody would work under a wrong name."""
+    """Even with the cookie. Logging in and out, too: an operator would work under a wrong name."""
     session = cookie(await log_in(app))
     headers = {name: value for name, value in (PAGE | FORM | changed).items() if value} | session
     problem(await app.ask_admin("POST", "/jobs/none/stop", headers=headers), "forbidden", 403)
@@ -219,7 +219,7 @@ async def test_what_another_sites_page_sends_is_refused(app: WholeApp, changed: 
 
 
 async def test_a_session_that_was_replayed_after_the_log_out_opens_nothing(app: WholeApp) -> None:
-    """Whoever has copied its cookie has nothing any more; another session of the same key goes on."""
+    """A copy of its cookie is useless; another session of the same key continues."""
     session, other = cookie(await log_in(app)), cookie(await log_in(app))
     out = await app.ask_admin("POST", "/logout", headers=HERE | session)
     assert (out.status, out.headers["Location"]) == (303, "/login")
@@ -231,7 +231,7 @@ async def test_a_session_that_was_replayed_after_the_log_out_opens_nothing(app: 
 
 
 async def test_logging_in_again_ends_the_session_that_the_browser_had(app: WholeApp) -> None:
-    """No token lives on that nobody can see, and none that somebody else may have put there is taken over."""
+    """No forgotten token stays valid, and a token that somebody planted in the browser is not adopted."""
     first = cookie(await log_in(app))
     planted = {"Cookie": first["Cookie"].partition("=")[0] + "=planted"}
     second = cookie(await log_in(app, headers=FORM | first))
@@ -257,13 +257,13 @@ async def test_logging_in_again_ends_the_session_that_the_browser_had(app: Whole
     ids=lambda value: repr(value[:30]),
 )
 async def test_a_cookie_without_a_session_opens_nothing(app: WholeApp, value: str) -> None:
-    """However it looks; the key itself is none."""
+    """Whatever its value; the key itself is not a session."""
     await log_in(app)
     problem(await app.ask_admin("GET", "/workers", headers={"Cookie": value}), "unauthorized", 401)
 
 
 async def test_a_session_ends_with_its_key(app: WholeApp) -> None:
-    """When the keys are read again without it; and its role is the one that the key has now."""
+    """When the keys are reloaded without it; and its role is always the key's current one."""
     anna, lena = cookie(await log_in(app)), cookie(await log_in(app, LOOK))
     app.parts.gate.replace(load({"ADMIN_KEYS": f"lena:act:{LOOK}"}).admin_keys)
     assert (await app.ask_admin("GET", "/workers", headers=anna)).status == 401
@@ -274,7 +274,7 @@ async def test_a_session_ends_with_its_key(app: WholeApp) -> None:
 
 
 async def test_what_is_being_sent_ends_with_the_session(app: WholeApp) -> None:
-    """An open page hears nothing more once it is logged out."""
+    """An open page gets nothing more after the log-out."""
     session = cookie(await log_in(app))
     sent: list[Message] = []
     left = asyncio.Event()
@@ -296,7 +296,7 @@ async def test_what_is_being_sent_ends_with_the_session(app: WholeApp) -> None:
 
 
 async def test_what_is_being_sent_ends_with_the_key(app: WholeApp) -> None:
-    """A stream that was begun with a key which is withdrawn ends with its next part; one of another key goes on."""
+    """A stream that was started with a withdrawn key ends with its next part; one of another key continues."""
     sent: dict[str, list[Message]] = {LOOK: [], ACT: []}
     left = asyncio.Event()
 
@@ -339,7 +339,7 @@ async def test_what_is_being_sent_ends_with_the_key(app: WholeApp) -> None:
     ],
 )
 async def test_no_link_leads_from_the_form_to_another_place(app: WholeApp, wanted: str) -> None:
-    """Where the form leads is below this address, whoever made the link to it."""
+    """The form leads only to pages of this address, whoever made the link."""
     answer = await log_in(app, query=urlencode({"next": wanted}))
     assert (answer.status, answer.headers["Location"]) == (303, "/")
 
@@ -359,7 +359,7 @@ async def test_no_link_leads_from_the_form_to_another_place(app: WholeApp, wante
     ],
 )
 async def test_a_form_that_is_none_is_refused(app: WholeApp, body: bytes, kind: str, status: int) -> None:
-    """And says nothing of what it held."""
+    """And its content is not shown."""
     answer = await app.ask_admin("POST", "/login", body=body, headers=HERE | {"Content-Type": kind})
     assert answer.status == status
     assert b"<script>" not in answer.body
@@ -367,7 +367,7 @@ async def test_a_form_that_is_none_is_refused(app: WholeApp, body: bytes, kind: 
 
 
 async def test_guessing_is_slowed_where_it_comes_from_and_nowhere_else(app: WholeApp) -> None:
-    """By the form or as a program: then not even the right key is looked at. Sessions and other addresses go on."""
+    """By the form or as a program: then not even the right key is checked. Sessions and others are not affected."""
     session = cookie(await log_in(app))
     for number in range(10):
         if number % 2:
@@ -390,28 +390,28 @@ async def test_guessing_is_slowed_where_it_comes_from_and_nowhere_else(app: Whol
 
 @pytest.fixture
 async def behind(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
-    """A front end behind a gateway that logs operators in."""
+    """A front end behind a gateway that authenticates operators."""
     whole = WholeApp(monkeypatch, **GATEWAY)
     yield whole
     await whole.close()
 
 
 async def named(app: WholeApp, peer: str, *names: str, **more: str) -> Answer:
-    """Ask who one is, with the gateway's header."""
+    """Ask for the session, with the gateway's header."""
     headers = [(name.replace("_", "-"), value) for name, value in more.items()]
     headers += [("X-User", name.encode().decode("latin-1")) for name in names]
     return await app.ask_admin("GET", "/session", headers=CIMultiDict(headers), client=(peer, 1))
 
 
 async def test_the_gateways_users_are_known_by_its_header(behind: WholeApp) -> None:
-    """Those who are named may act, the others look."""
+    """Those in the setting may act, the others look."""
     for name, role in [("anna", "act"), ("ben@example.com", "act"), ("jürgen", "look")]:
         answer = await named(behind, "10.0.0.7", name)
         assert (answer.document["name"], answer.document["role"], answer.document["via"]) == (name, role, "header")
 
 
 async def test_the_header_is_nothing_from_anybody_else(behind: WholeApp) -> None:
-    """Nor from the gateway's own clients, whatever they say of where they come from."""
+    """Nor from the gateway's own clients, whatever they claim about their address."""
     for peer in ("10.0.0.8", "127.0.0.1", "::ffff:10.0.0.8"):
         assert (await named(behind, peer, "anna")).status == 401
         assert (await named(behind, peer, "anna", X_Forwarded_For="10.0.0.7")).status == 401
@@ -421,12 +421,12 @@ async def test_the_header_is_nothing_from_anybody_else(behind: WholeApp) -> None
 
 @pytest.mark.parametrize("names", [("anna", "anna"), ("anna", ""), ("",), ("a" * 200,), ("an\tna\x07",)], ids=str)
 async def test_a_header_that_names_nobody_lets_nobody_in(behind: WholeApp, names: tuple[str, ...]) -> None:
-    """Two may be the client's and the gateway's: nobody can tell which is which."""
+    """Two headers may be the client's and the gateway's, and it is unknown which is which."""
     problem(await named(behind, "10.0.0.7", *names), "unauthorized", 401)
 
 
 async def test_below_a_prefix_and_over_tls_the_session_stays_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cookie is for that path, and for TLS alone; the form leads back to it."""
+    """The cookie is for that path, and only for TLS; the form leads back to that path."""
     app = WholeApp(monkeypatch, **KEYS, TRUSTED_PROXIES="10.0.0.7", ADMIN_NAMES="ops.example")
     gateway = {
         "X-Forwarded-Prefix": "/proxy",
@@ -452,14 +452,14 @@ async def test_below_a_prefix_and_over_tls_the_session_stays_there(monkeypatch: 
 
 
 async def test_every_answer_forbids_what_is_not_from_here(app: WholeApp) -> None:
-    """Pages, data, the form, refusals, what is not there."""
+    """Pages, data, the form, refusals, unknown paths."""
     asked = [("GET", "/no-such-route", {}), ("GET", "/workers", {"Host": "evil.example"}), ("PUT", "/", bearer(ACT))]
     asked += [(method, path, bearer(ACT)) for method, path in admin_routes(app)]
     for method, path, headers in asked:
         sent = "HEAD" if path == "/events" else method
         answer = await app.ask_admin(sent, path.replace("{id}", "unknown"), headers=headers)
         policy = answer.headers["Content-Security-Policy"]
-        if path == "/docs":  # the same page as for clients: no scripts at all, and its one style by its hash
+        if path == "/docs":  # the same page as for clients: no scripts at all, and its only style by its hash
             assert policy.startswith("default-src 'none'; style-src 'sha256-"), path
             continue
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';"), path
@@ -472,7 +472,7 @@ async def test_every_answer_forbids_what_is_not_from_here(app: WholeApp) -> None
 
 
 async def test_no_page_has_code_or_style_of_its_own(app: WholeApp) -> None:
-    """The policy would not let it run."""
+    """The policy would block it."""
     for method, path in admin_routes(app):
         if method != "GET" or path in {"/events", "/docs"}:
             continue

@@ -28,12 +28,12 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
 
 
 async def act(app: WholeApp, path: str, key: str = _ACT, **members: Any) -> Answer:
-    """Do something with a key."""
+    """Send a request with a key."""
     return await app.ask_admin("POST", path, headers={"Authorization": f"Bearer {key}"}, **members)
 
 
 async def audit(app: WholeApp, query: str = "") -> dict[str, Any]:
-    """Return the list, as somebody sees it who may look."""
+    """Return the list, as seen by an operator who may look."""
     headers = {"Authorization": f"Bearer {_LOOK}"}
     answer = await app.ask_admin("GET", "/audit", query_string=query.encode(), headers=headers)
     assert answer.status == 200, answer
@@ -42,13 +42,13 @@ async def audit(app: WholeApp, query: str = "") -> dict[str, Any]:
 
 
 async def log_in(app: WholeApp, key: str) -> dict[str, str]:
-    """Send the form; return what the browser sends from then on."""
+    """Send the form; return the browser's headers from then on."""
     answer = await app.ask_admin("POST", "/login", body=urlencode({"key": key}).encode(), headers=_FORM)
     return {"Cookie": answer.headers.get("Set-Cookie", "").partition(";")[0]}
 
 
 async def test_whatever_is_done_is_listed_with_who_did_it_and_what_came_of_it(app: WholeApp) -> None:
-    """By key and by session; what was refused, too; newest first. Who only looks leaves no trace."""
+    """By key and by session; refused actions, too; newest first. Only looking leaves no trace."""
     job = await app.waiting()
     await act(app, "/intake/pause", body=b'{"reason": "an upgrade"}')
     await act(app, "/intake/resume", _LOOK)
@@ -111,7 +111,7 @@ async def test_the_list_comes_in_pages(app: WholeApp) -> None:
     ],
 )
 async def test_a_question_that_is_none_is_refused(app: WholeApp, query: str) -> None:
-    """With the parameter's name."""
+    """The error has the parameter's name."""
     headers = {"Authorization": f"Bearer {_LOOK}"}
     answer = await app.ask_admin("GET", "/audit", query_string=query.encode(), headers=headers)
     document = problem(answer, "invalid-request", 400)
@@ -119,7 +119,7 @@ async def test_a_question_that_is_none_is_refused(app: WholeApp, query: str) -> 
 
 
 async def test_while_the_store_is_away_the_list_cannot_be_read(app: WholeApp) -> None:
-    """And what is done is done all the same."""
+    """But actions are carried out."""
     app.store.failing = True
     headers = {"Authorization": f"Bearer {_LOOK}"}
     problem(await app.ask_admin("GET", "/audit", headers=headers), "journal-unavailable", 503)

@@ -1,4 +1,4 @@
-"""How an operator finds a job: by whatever somebody knows of it."""
+"""How an operator finds a job, by whatever they know of it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
 
 
 def headers(client: str, key: str) -> dict[str, str]:
-    """Return what a client sends beside its job."""
+    """Return the headers of a client's request."""
     return {"Authorization": f"Bearer {_KEYS[client]}", "Idempotency-Key": f'"{key}"'}
 
 
 async def found(app: WholeApp, text: str) -> object:
-    """Return the id of the job that is found."""
+    """Return the id of the job that was found."""
     return (await app.ask_admin("GET", f"/jobs/{text}")).document.get("job_id")
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["in flight", "finished"])
 async def test_a_job_is_found_by_what_people_know_of_it(app: WholeApp, *, over: bool) -> None:
-    """Its id, how that begins, the job server's id, a label, its key; the newest of several."""
+    """Its id, the beginning of its id, the job server's id, a label, its key; the newest of several."""
     jobs = []
     for client in _KEYS:
         body = b'{"account": "acme-%b", "team": 1}' % client.encode()
@@ -60,7 +60,7 @@ async def test_a_job_is_found_by_what_people_know_of_it(app: WholeApp, *, over: 
 
 
 async def test_of_several_with_a_label_the_newest_is_found(app: WholeApp) -> None:
-    """It is the one that people ask about."""
+    """It is the one that is usually meant."""
     older = await app.begun(*SUBMIT, body=b'{"account": "acme"}', headers=headers("one", "a"))
     newer = await app.begun(*SUBMIT, body=b'{"account": "acme"}', headers=headers("one", "b"))
     assert await found(app, "acme") == newer.id
@@ -70,7 +70,7 @@ async def test_of_several_with_a_label_the_newest_is_found(app: WholeApp) -> Non
 
 
 async def test_a_job_of_before_the_start_is_found_by_what_people_know_of_it(app: WholeApp) -> None:
-    """The store has it, and what it was called."""
+    """The store has it, and its names."""
     record = finished(id="b" * 8 + "1" * 24, labels={"account": "acme"}, outputs={"id": "theirs"})
     await app.store.put(record)
     for text in (record.id, record.id[:8], "acme", "theirs"):
@@ -79,13 +79,13 @@ async def test_a_job_of_before_the_start_is_found_by_what_people_know_of_it(app:
 
 
 async def test_nobody_is_told_that_there_is_no_such_job_while_nobody_knows(app: WholeApp) -> None:
-    """A journal that cannot be read has nothing to say."""
+    """If the journal cannot be read, the answer is an error."""
     app.store.failing = True
     problem(await app.ask_admin("GET", "/jobs/acme"), "journal-unavailable", 503)
 
 
 async def test_a_job_leads_to_the_job_server_where_that_can_be_asked_or_looked_at() -> None:
-    """A job that is over is not asked about any more; one whose job server has no page leads nowhere."""
+    """The job server is not asked about a finished job; without a page of the job server, there is no link."""
     instance = Instance(profile="replicate")
     served = ServedJobServers([a_job_server("replicate")])
     find = FindJob(

@@ -1,4 +1,4 @@
-"""Wrong keys and old sessions take no more room and no more patience than there is."""
+"""Wrong keys and old sessions take a limited amount of memory and time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Clock:
 
 
 def _refused(attempts: Attempts, peer: str) -> int:
-    """Return for how long no key from there is looked at; 0: it is."""
+    """Return for how long no key from there is checked; 0: it is checked."""
     try:
         attempts.check(peer)
     except AdmissionError as exc:
@@ -60,7 +60,7 @@ def test_after_ten_wrong_keys_one_is_looked_at_every_six_seconds() -> None:
     ],
 )
 def test_who_has_a_network_has_one_chance(first: str, second: str, same: bool) -> None:
-    """An IPv6 network of one customer's has more addresses than could be counted."""
+    """A customer's IPv6 network has too many addresses to be counted separately."""
     attempts = Attempts(_Clock())
     for _ in range(10):
         attempts.failed(first)
@@ -68,7 +68,7 @@ def test_who_has_a_network_has_one_chance(first: str, second: str, same: bool) -
 
 
 def test_however_many_addresses_guess_no_more_are_remembered() -> None:
-    """The newest are."""
+    """The newest ones."""
     attempts = Attempts(_Clock())
     for number in range(10_000):
         attempts.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
@@ -79,7 +79,7 @@ def test_however_many_addresses_guess_no_more_are_remembered() -> None:
 
 
 async def test_a_session_lasts_for_its_time() -> None:
-    """Then its cookie is nothing, and what was being sent has ended."""
+    """Then its cookie is invalid, and its streams have ended."""
     clock = _Clock()
     sessions = Sessions(3600, clock=clock)
     token = sessions.begin(b"key")
@@ -95,7 +95,7 @@ async def test_a_session_lasts_for_its_time() -> None:
 
 
 async def test_the_end_of_a_session_comes_by_itself() -> None:
-    """Nobody need ask for it."""
+    """Without any request."""
     sessions = Sessions(0.02)
     session = sessions.find(sessions.begin(b"key"))
     assert session is not None
@@ -104,7 +104,7 @@ async def test_the_end_of_a_session_comes_by_itself() -> None:
 
 
 async def test_one_key_cannot_throw_out_anothers_sessions() -> None:
-    """However often its holder logs in, only the oldest of their own end."""
+    """However often its holder logs in, only their own oldest sessions end."""
     sessions = Sessions()
     other = sessions.begin(b"other")
     tokens = [sessions.begin(b"key") for _ in range(100)]

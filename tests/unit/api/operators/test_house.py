@@ -1,4 +1,4 @@
-"""The house: what runs here, and how what it depends on is doing."""
+"""`GET /house`: the proxy, and the state of what it depends on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
 
 
 async def house(app: WholeApp) -> dict[str, Any]:
-    """Return it as somebody sees it who may look."""
+    """Return it as seen by an operator who may look."""
     answer = await app.ask_admin("GET", "/house", headers={"Authorization": f"Bearer {_KEY}"})
     assert answer.status == 200, answer
     document: dict[str, Any] = answer.document
@@ -44,7 +44,7 @@ async def house(app: WholeApp) -> dict[str, Any]:
 
 
 async def test_it_has_everything_and_no_secret(app: WholeApp) -> None:
-    """Each member that pages rely on; keys are only counted, as many as there are now."""
+    """Each member that the pages need; keys are only counted, and the count is current."""
     await app.store.put(finished())
     app.parts.authorization.replace(("one",))
     found = await house(app)
@@ -70,7 +70,7 @@ async def test_it_has_everything_and_no_secret(app: WholeApp) -> None:
 
 
 async def test_while_the_store_is_away_the_rest_is_told(app: WholeApp) -> None:
-    """It is asked for just then."""
+    """The state of the store is read at that moment."""
     app.store.failing = True
     found = await house(app)
     assert found["journal"]["trouble"]
@@ -79,7 +79,7 @@ async def test_while_the_store_is_away_the_rest_is_told(app: WholeApp) -> None:
 
 
 async def test_a_job_servers_last_answer_is_known_while_the_job_still_runs(app: WholeApp) -> None:
-    """And what has failed since; the next answer ends that."""
+    """And the failures since; the next answer resets them."""
     (before,) = (await house(app))["job_servers"]
     assert before == {
         "profile": "spreedly",
@@ -106,7 +106,7 @@ async def test_a_job_servers_last_answer_is_known_while_the_job_still_runs(app: 
 
 
 def test_settings_are_shown_with_where_they_come_from_and_without_secrets(tmp_path: Path) -> None:
-    """A value of `.env` that is the default has not been set by anybody."""
+    """A value in `.env` that is the default does not count as set."""
     file = tmp_path / ".env"
     file.write_text("PORT=3000\nMAX_JOBS=7\nJOB_TIMEOUT=20\n", encoding="utf-8")
     environ = {
@@ -144,7 +144,7 @@ def _certificate(folder: Path, *options: str) -> str:
 
 @pytest.mark.parametrize("days", ["1", "30000"], ids=["this century", "beyond 2050"])
 def test_a_certificates_end_is_what_openssl_says(tmp_path: Path, days: str) -> None:
-    """Also where its time is written in the other form, from 2050 on."""
+    """Also for times in the other format, from 2050 on."""
     path = _certificate(tmp_path, "-days", days, "-subj", "/O=Us, Inc./CN=proxy.example")
     found = certificates.shown("TLS_CERTFILE", path)
     command = ["openssl", "x509", "-enddate", "-noout", "-in", path]
@@ -154,7 +154,7 @@ def test_a_certificates_end_is_what_openssl_says(tmp_path: Path, days: str) -> N
 
 
 def test_of_several_certificates_the_one_that_ends_first_counts(tmp_path: Path) -> None:
-    """In whatever order they stand in the file."""
+    """Whatever their order in the file."""
     texts = []
     for name, days in (("long", "900"), ("short", "9")):
         (tmp_path / name).mkdir()
@@ -167,7 +167,7 @@ def test_of_several_certificates_the_one_that_ends_first_counts(tmp_path: Path) 
 
 
 def test_an_authority_that_is_no_longer_valid_is_no_trouble_beside_one_that_is(tmp_path: Path) -> None:
-    """In a chain it is."""
+    """In a chain it would be."""
     expired = _PEM.with_name("expired.pem").read_text(encoding="ascii")
     path = tmp_path / "ca.pem"
     path.write_text(expired + _PEM.read_text(encoding="ascii"), encoding="ascii")
@@ -184,7 +184,7 @@ def test_an_authority_that_is_no_longer_valid_is_no_trouble_beside_one_that_is(t
 
 @pytest.mark.parametrize("base64", [None, "AAAA", "MIIB", "MIMIMIMI", "MAA=", "MAMwAQA="])
 def test_a_file_without_a_certificate_is_told(tmp_path: Path, base64: str | None) -> None:
-    """And so is one that is not there."""
+    """And so is a missing one."""
     path = tmp_path / "cert.pem"
     line = "-----{} CERTIFICATE-----\n"
     text = "nothing" if base64 is None else line.format("BEGIN") + base64 + "\n" + line.format("END")

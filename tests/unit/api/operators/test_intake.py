@@ -1,4 +1,4 @@
-"""Pausing, going on, draining: what clients, balancers and operators see of it."""
+"""Pausing, resuming, draining: what clients, load balancers and operators see."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
 
 
 async def act(app: WholeApp, path: str, body: bytes = b"") -> Answer:
-    """Do something as the holder of that key."""
+    """Send a request as the holder of that key."""
     return await app.ask_admin("POST", path, body=body, headers=_KEY)
 
 
 async def test_a_paused_proxy_takes_no_new_job_and_does_all_else(app: WholeApp) -> None:
-    """What is in flight ends as ever, and is found by its id and its key. Then it goes on."""
+    """Jobs in flight end as usual, and are found by id and key. Then it resumes."""
     keyed = {"Idempotency-Key": '"order-1"'}
     job = await app.begun(*SUBMIT, headers=keyed)
     paused = await act(app, "/intake/pause", b'{"reason": "the job server is upgraded"}')
@@ -61,7 +61,7 @@ async def test_a_paused_proxy_takes_no_new_job_and_does_all_else(app: WholeApp) 
 
 
 async def test_pausing_again_changes_nothing_but_who_wants_it_and_why(app: WholeApp) -> None:
-    """It lasts since it began. Going on twice does no harm."""
+    """The start time stays. Resuming twice does no harm."""
     first = (await act(app, "/intake/pause")).document
     second = (await act(app, "/intake/pause", b'{"reason": "longer"}')).document
     assert (second["since"], second["reason"]) == (first["since"], "longer")
@@ -86,13 +86,13 @@ async def test_pausing_again_changes_nothing_but_who_wants_it_and_why(app: Whole
     ],
 )
 async def test_a_body_that_is_none_pauses_nothing(app: WholeApp, body: bytes) -> None:
-    """The operator is told what it takes."""
+    """The error says what is accepted."""
     problem(await act(app, "/intake/pause", body), Code.INVALID_REQUEST, 400)
     assert app.parts.dispatcher.pause.since is None
 
 
 async def test_draining_is_begun_as_by_a_signal(app: WholeApp) -> None:
-    """The answer comes before the end."""
+    """The answer comes before the shutdown."""
     begun = asyncio.Event()
     app.parts.drain.begin = begun.set
     answer = await act(app, "/drain")
@@ -101,14 +101,14 @@ async def test_draining_is_begun_as_by_a_signal(app: WholeApp) -> None:
 
 
 async def test_while_it_drains_operators_see_that(app: WholeApp) -> None:
-    """From the first moment, though jobs may still be accepted for DRAIN_DELAY."""
+    """From the first moment, even while jobs are still accepted for DRAIN_DELAY."""
     app.parts.ready.leaving = True
     assert (await act(app, "/intake/resume")).document["draining"] is True
     assert (await app.ask_admin("GET", "/status", headers=_KEY)).document["draining"] is True
 
 
 async def test_the_metrics_say_that_it_is_paused(app: WholeApp) -> None:
-    """So that nobody forgets it."""
+    """So that it is not forgotten."""
     for action, value in (("pause", b"1.0"), ("resume", b"0.0")):
         await act(app, f"/intake/{action}")
         metrics = (await app.ask_admin("GET", "/metrics", headers=_KEY)).body

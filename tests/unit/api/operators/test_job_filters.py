@@ -1,4 +1,4 @@
-"""What operators ask about many jobs, as a request says it."""
+"""Operators' queries about many jobs, in the form of a request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOW = 1_764_115_200.0
 
 
 def asked(*pairs: tuple[str, str]) -> Asked:
-    """Return what these parameters ask for."""
+    """Return the parsed request of these parameters."""
     return read(pairs, [b"one", b"two"], _NOW)
 
 
@@ -42,7 +42,7 @@ def test_nothing_said_means_all_jobs() -> None:
     ],
 )
 def test_a_time_is_said_in_several_ways(text: str, expected: float) -> None:
-    """As an instant, or as an age."""
+    """As a time, or as an age."""
     assert asked(("since", text)).query.since == expected
     assert asked(("until", text)).query.until == expected
 
@@ -56,7 +56,7 @@ def test_midnight_is_the_last_one_here() -> None:
 
 
 def test_each_filter_is_read() -> None:
-    """Several values are separated by commas; a key is one for each who may send jobs."""
+    """Several values are separated by commas; a key is hashed for each holder of an API key."""
     query = asked(
         ("state", "open, finished"),
         ("outcome", "failed"),
@@ -116,27 +116,27 @@ def test_each_filter_is_read() -> None:
     ],
 )
 def test_what_cannot_be_meant_is_told_with_its_name(name: str, value: str) -> None:
-    """In a sentence that says what would do."""
+    """The error says what is accepted."""
     with pytest.raises(ParameterError, match=f"`{name}`") as caught:
         asked((name, value))
     assert (caught.value.parameter, caught.value.code) == (name, Code.INVALID_REQUEST)
 
 
 def test_a_range_that_is_none_is_told() -> None:
-    """Its end is before its beginning."""
+    """Its end is before its start."""
     with pytest.raises(ParameterError, match="`until` is not after `since`"):
         asked(("since", "1h"), ("until", "2h"))
 
 
 def test_a_parameter_is_given_once() -> None:
-    """Or nobody knows which one counts."""
+    """Otherwise it would be ambiguous."""
     with pytest.raises(ParameterError, match="`state` is given twice"):
         asked(("state", "open"), ("state", "finished"))
 
 
 @pytest.mark.parametrize("sort", Sort)
 def test_a_cursor_leads_back_to_its_position(sort: Sort) -> None:
-    """To the last bit; and only in a list of the same order. Whoever goes on has counted already."""
+    """Exactly; and only in a list with the same sort. A further page has no counts by default."""
     position = Position(is_open=False, at=1_764_115_200.123456, number=-1)
     again = asked(("sort", sort), ("after", cursor_of(position, sort)))
     assert (again.after, again.counts) == (position, False)

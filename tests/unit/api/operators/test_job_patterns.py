@@ -1,4 +1,4 @@
-"""What failures have in common and where the time goes, over the whole application."""
+"""Groups of failures, and where the time goes, over the whole application."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
 
 
 async def test_patterns_say_what_failed_and_where_the_time_went(app: WholeApp) -> None:
-    """Of the last day, unless said otherwise."""
+    """Of the last day by default."""
     now = time.time()
     failure = Failed(code=Code.JOB_REJECTED, detail="the job server answered 422", submitted=Submitted.NO)
     for ago in (60, 120):
@@ -69,6 +69,6 @@ async def test_what_makes_no_pattern_is_told(app: WholeApp, parameters: str, nam
 
 
 async def test_a_journal_that_cannot_be_read_is_told(app: WholeApp) -> None:
-    """Nobody knows any pattern then."""
+    """Then there are no patterns."""
     app.store.failing = True
     problem(await app.ask_admin("GET", "/jobs/patterns"), "journal-unavailable", 503)

@@ -31,7 +31,7 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
 
 
 async def _remember(app: WholeApp, count: int) -> list[str]:
-    """Record jobs of before the start, the newest of which is the first that is returned; every other one failed."""
+    """Record jobs from before the start; return their ids, newest first; every other one failed."""
     now = time.time()
     lost = Failed(code=Code.WORKER_DIED, detail="it was killed by SIGKILL", submitted=Submitted.UNKNOWN)
     ids = []
@@ -46,7 +46,7 @@ async def _remember(app: WholeApp, count: int) -> list[str]:
 
 
 async def test_pages_lead_from_one_to_the_next(app: WholeApp) -> None:
-    """By a member, and by a link that has the same parameters."""
+    """By a member, and by a link with the same parameters."""
     ids = await _remember(app, 5)
     first = await app.ask_admin("GET", "/jobs?limit=2&label.account=acme&q=&since=1h")
     assert [job["job_id"] for job in first.document["jobs"]] == ids[:2]
@@ -107,7 +107,7 @@ async def test_a_job_in_flight_is_shown_as_it_is_now(app: WholeApp) -> None:
 
 
 async def test_all_jobs_are_sent_as_lines(app: WholeApp) -> None:
-    """More than a page has; or as many as are wanted, and where to go on."""
+    """More than fit on a page; or as many as requested, and where to continue."""
     ids = await _remember(app, 450)
     answer = await app.ask_admin("GET", "/jobs", headers=_LINES)
     assert answer.headers["Content-Type"] == "application/x-ndjson"
@@ -126,7 +126,7 @@ async def test_all_jobs_are_sent_as_lines(app: WholeApp) -> None:
 
 @pytest.mark.parametrize("headers", [{}, _LINES], ids=["page", "lines"])
 async def test_a_bad_parameter_is_named(app: WholeApp, headers: dict[str, str]) -> None:
-    """In a problem document, in words and by a member."""
+    """In a problem document, in words and as a member."""
     answer = await app.ask_admin("GET", "/jobs?state=nowhere", headers=headers)
     found = problem(answer, "invalid-request", 400)
     assert found["parameter"] == "state"
@@ -136,19 +136,19 @@ async def test_a_bad_parameter_is_named(app: WholeApp, headers: dict[str, str]) 
 
 @pytest.mark.parametrize("headers", [{}, _LINES], ids=["page", "lines"])
 async def test_a_journal_that_cannot_be_read_is_told(app: WholeApp, headers: dict[str, str]) -> None:
-    """Before anything is sent."""
+    """Before the answer starts."""
     app.store.failing = True
     problem(await app.ask_admin("GET", "/jobs", headers=headers), "journal-unavailable", 503)
 
 
 async def test_clients_cannot_list_jobs(app: WholeApp) -> None:
-    """Their address has another question under this name."""
+    """On their address, this path means something else."""
     await _remember(app, 1)
     problem(await app.ask("GET", "/jobs"), "not-found", 404)
 
 
 async def test_the_slowest_of_a_part_are_said_to_be_that(app: WholeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of how many, and how far back these go: on a page, in lines, and among the patterns."""
+    """Of how many, and since when: on a page, in lines, and in the patterns."""
 
     async def part(*_: object, **__: object) -> JobPage:
         return JobPage(records=[finished()], next=None, searched_to=1_795_709_149.0, looked_at=3_000)

@@ -1,4 +1,4 @@
-"""By which names the admin address may be asked."""
+"""The host names under which the admin address may be used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def _asked_by(host: bytes | None, admin_host: str = "admin.example.com") -
     ],
 )
 async def test_addresses_and_own_names_are_let_through(host: bytes | None) -> None:
-    """An address, ADMIN_HOST, one of ADMIN_NAMES, or localhost; whoever has no Host is no browser."""
+    """An address, ADMIN_HOST, one of ADMIN_NAMES, or localhost; a client without a Host is not a browser."""
     assert await _asked_by(host)
 
 
@@ -69,7 +69,7 @@ async def test_addresses_and_own_names_are_let_through(host: bytes | None) -> No
     ],
 )
 async def test_other_names_are_forbidden(host: bytes) -> None:
-    """Whoever owns a domain can make it point anywhere."""
+    """The owner of a domain can make it point anywhere."""
     with pytest.raises(RequestError) as caught:
         await _asked_by(host)
     assert caught.value.code is Code.FORBIDDEN

@@ -1,4 +1,4 @@
-"""The operators' pages as files: nothing inline, nothing from elsewhere, nothing that could turn words into markup."""
+"""The operators' pages as files: nothing inline, nothing from elsewhere, nothing that turns text into markup."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proxy.api.operators import pages
 _STATIC: Final = Path(pages.__file__).parent / "static"
 _HTML: Final = sorted(_STATIC.glob("*.html"))
 _SCRIPTS: Final = sorted(_STATIC.glob("*.js"))
-#: What makes markup or code of text.
+#: What turns text into markup or code.
 _DANGEROUS: Final = re.compile(
     r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|new Function"
     r"|setAttribute\(\"(?:on|style)"
@@ -26,7 +26,7 @@ def _name(path: Path) -> str:
 
 
 class _Page(HTMLParser):
-    """What stands in a page's tags."""
+    """The content of a page's tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class _Page(HTMLParser):
 
 @pytest.mark.parametrize("path", _HTML, ids=_name)
 def test_a_page_has_nothing_inline_and_relative_addresses_only(path: Path) -> None:
-    """So the browser may refuse all that is inline, and a gateway may put the pages below a prefix."""
+    """So that the browser may refuse all inline code, and a gateway may use a prefix."""
     page = _Page(path.read_text(encoding="utf-8"))
     assert page.inline == []
     assert page.addresses
@@ -61,7 +61,7 @@ def test_a_page_has_nothing_inline_and_relative_addresses_only(path: Path) -> No
 
 @pytest.mark.parametrize("path", _SCRIPTS, ids=_name)
 def test_a_script_makes_no_markup_of_text_and_asks_nobody_else(path: Path) -> None:
-    """What comes from outside is put in as text; what is asked for is relative to the page."""
+    """Foreign text is inserted as text; requests are relative to the page."""
     text = path.read_text(encoding="utf-8")
     assert _DANGEROUS.findall(text) == []
     assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text) == []
@@ -70,13 +70,13 @@ def test_a_script_makes_no_markup_of_text_and_asks_nobody_else(path: Path) -> No
 
 @pytest.mark.parametrize("path", [*_HTML, *_SCRIPTS], ids=_name)
 def test_every_file_that_is_named_is_there(path: Path) -> None:
-    """Imports of scripts, and what pages load."""
+    """Imports of scripts, and files of pages."""
     named = re.findall(r"(?:from \"\./|static/)([\w.]+)", path.read_text(encoding="utf-8"))
     assert [name for name in named if not (_STATIC / name).exists()] == []
 
 
 def test_each_file_has_its_own_type_and_route() -> None:
-    """`index.html` is the address itself."""
+    """`index.html` is served at `/`."""
     routes = {route.path for route in pages.routes()}
     assert "/" in routes
     assert routes >= {f"/{path.name}" for path in _HTML if path.name != "index.html"}

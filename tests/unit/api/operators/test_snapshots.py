@@ -64,7 +64,7 @@ def _ended(history: History, *, failed: bool = False) -> Job:
 
 
 async def test_nothing_is_computed_while_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the last watcher has left, the feed stops; the next one starts it again."""
+    """When the last page is closed, the feed stops; the next one starts it again."""
     monkeypatch.setattr("proxy.api.operators.snapshots._EVERY_S", 0.001)
     feed, pool = _feed()
     feed.watchers = 1
@@ -80,7 +80,7 @@ async def test_nothing_is_computed_while_nobody_looks(monkeypatch: pytest.Monkey
 
 
 async def test_everybody_gets_the_same_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten who look cost what one does."""
+    """Ten pages cost as much as one."""
     monkeypatch.setattr("proxy.api.operators.snapshots._EVERY_S", 0.001)
     feed, pool = _feed()
     feed.watchers = 10
@@ -92,7 +92,7 @@ async def test_everybody_gets_the_same_snapshot(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_job_in_flight_is_shown_with_what_its_job_server_says_of_it() -> None:
-    """Its profile, the job server's id, and the last progress with how often there was any."""
+    """Its profile, the job server's id, the last progress report and their number."""
     in_flight = InFlight()
     feed = Snapshots(pool_status=PoolStatus, in_flight=in_flight, observers=Observers(), max_jobs=1, status=dict)
     quiet, heard = a_job(), a_job()
@@ -116,7 +116,7 @@ async def test_a_job_in_flight_is_shown_with_what_its_job_server_says_of_it() ->
 
 
 async def test_the_history_has_a_point_for_each_second() -> None:
-    """Jobs count in the second in which they ended; the present second is not shown before it is over."""
+    """Jobs count in the second of their end; the current second is not shown."""
     now = 1_000.5
     history = History(clock=lambda: now)
     _ended(history)
@@ -131,7 +131,7 @@ async def test_the_history_has_a_point_for_each_second() -> None:
 
 
 async def test_the_history_is_bounded() -> None:
-    """However many jobs end: so many are kept and the oldest go first."""
+    """However many jobs end: a limited number is kept, and the oldest are dropped."""
     history = History()
     first = _ended(history, failed=True)
     assert history.by_id(first.id) is not None
@@ -146,7 +146,7 @@ async def test_the_history_is_bounded() -> None:
 
 
 async def test_memory_is_read_a_few_at_a_time_and_forgotten_with_the_worker() -> None:
-    """A process that is there has a reading soon; one that is gone has none."""
+    """A running process soon has a reading; one that is gone has none."""
     memory = WorkerMemory()
     memory.refresh([os.getpid()])
     await eventually(lambda: (memory.of(os.getpid()) or 0) > 100_000)
@@ -156,7 +156,7 @@ async def test_memory_is_read_a_few_at_a_time_and_forgotten_with_the_worker() ->
 
 
 async def test_a_blocked_event_loop_is_seen() -> None:
-    """What holds the loop up shows as lag; stopping ends the measurement."""
+    """A blocked loop shows as lag; stopping ends the measurement."""
     heard: list[float] = []
     lag = LoopLag(heard.append)
     lag.start()
@@ -170,7 +170,7 @@ async def test_a_blocked_event_loop_is_seen() -> None:
 
 
 async def test_a_page_that_takes_nothing_is_let_go_and_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever does not read the events for a while counts as gone."""
+    """A client that does not read the events for some time counts as disconnected."""
     monkeypatch.setattr(dashboard, "_PATIENCE_S", 0.01)
     feed, _ = _feed()
 
@@ -188,7 +188,7 @@ async def test_a_page_that_takes_nothing_is_let_go_and_is_no_bug(monkeypatch: py
 
 
 async def test_the_other_instances_are_shown_where_there_may_be_any() -> None:
-    """How many live, the slowest lease, and what they and this one did for each other's jobs."""
+    """How many are alive, the slowest lease, and what they and this one did for each other's jobs."""
 
     class Store(MemoryStore):
         def readings(self) -> tuple[Reading, ...]:

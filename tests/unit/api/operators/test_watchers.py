@@ -1,4 +1,4 @@
-"""Nobody can keep another from looking at the dashboard."""
+"""No client can keep others from using the dashboard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxy.api.operators.watchers import Watchers
 
 
 class Crowd:
-    """People who look, by the order in which they came."""
+    """Clients, in order of arrival."""
 
     def __init__(self, limit: int) -> None:
         self._watchers = Watchers(limit)
@@ -17,21 +17,21 @@ class Crowd:
         self.leave: list[asyncio.Future[None]] = []
 
     def comes(self, *peers: str) -> None:
-        """Let some more look."""
+        """Let some more clients come."""
         self.leave += [self._stack.enter_context(self._watchers.admitted(peer)) for peer in peers]
 
     @property
     def present(self) -> list[int]:
-        """Who still looks."""
+        """Return those that are still connected."""
         return [n for n, leave in enumerate(self.leave) if not leave.done()]
 
     def close(self) -> None:
-        """Let them all go."""
+        """Let all of them leave."""
         self._stack.close()
 
 
 async def test_whoever_opens_all_places_makes_room_for_others() -> None:
-    """The address with the most gives its oldest, and the operator stays whatever comes."""
+    """The address with the most pages loses its oldest one; the operator's page stays."""
     crowd = Crowd(4)
     crowd.comes("stranger", "stranger", "stranger", "stranger")
     crowd.comes("operator")
@@ -42,7 +42,7 @@ async def test_whoever_opens_all_places_makes_room_for_others() -> None:
 
 
 async def test_of_one_address_the_oldest_makes_room() -> None:
-    """As with a page that somebody forgot to close."""
+    """Such as a page that somebody forgot to close."""
     crowd = Crowd(2)
     crowd.comes("operator", "operator", "operator")
     assert crowd.present == [1, 2]
@@ -50,7 +50,7 @@ async def test_of_one_address_the_oldest_makes_room() -> None:
 
 
 async def test_a_place_that_was_left_is_free() -> None:
-    """Nobody has to go for the next one."""
+    """Nobody is disconnected for the next one."""
     watchers = Watchers(2)
     with watchers.admitted("a") as first, contextlib.suppress(ValueError):
         with watchers.admitted("b"):

@@ -1,4 +1,4 @@
-"""Everything about one job: in flight, finished here, and as the next process finds it."""
+"""Everything about one job: in flight, recently finished, and after a restart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BODY = b'{"account": "acme", "card": "4111111111111111"}'
 
 @pytest.fixture
 async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
-    """The whole application, which records bodies."""
+    """The whole application, recording bodies."""
     whole = WholeApp(monkeypatch, RECORD_BODIES="1000")
     yield whole
     await whole.close()
@@ -28,14 +28,14 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WholeApp]:
 
 @pytest.fixture
 async def after(monkeypatch: pytest.MonkeyPatch, app: WholeApp) -> AsyncIterator[WholeApp]:
-    """The application after a restart: with the same store."""
+    """The application after a restart, with the same store."""
     whole = WholeApp(monkeypatch, app.store, RECORD_BODIES="1000")
     yield whole
     await whole.close()
 
 
 async def test_a_restart_forgets_nothing_of_a_job_but_its_delivery(app: WholeApp, after: WholeApp) -> None:
-    """Which comes after its last write."""
+    """The delivery comes after the last write."""
     job = await app.begun(*SUBMIT, body=_BODY)
     job.learn({"id": "theirs-7"})
     job.progress("busy")
@@ -61,7 +61,7 @@ async def test_a_restart_forgets_nothing_of_a_job_but_its_delivery(app: WholeApp
 
 
 async def test_who_cancelled_a_job_is_on_record(app: WholeApp, after: WholeApp) -> None:
-    """By the words of whoever did."""
+    """With the words of the canceller."""
     job = await app.begun(*SUBMIT)
     app.parts.dispatcher.cancel(job.id, by="operator ann")
     await job.outcome
@@ -73,7 +73,7 @@ async def test_who_cancelled_a_job_is_on_record(app: WholeApp, after: WholeApp) 
 
 
 async def test_a_job_says_what_its_client_and_its_job_server_were_told(after: WholeApp) -> None:
-    """The status, callbacks that were refused, and the first answer before a late result."""
+    """The status, refused callbacks, and the first answer before a late result."""
     now = time.time()
     rejected = Failed(
         code=Code.JOB_REJECTED, detail="the job server answered 422: no such plan", submitted=Submitted.NO

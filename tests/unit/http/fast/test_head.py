@@ -1,4 +1,4 @@
-"""The reader of plain heads against h11: it may understand less, but nothing else."""
+"""The parser of plain heads compared with h11: it may accept less, but must not differ."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from proxy.http.fast.exchange import Request, answer_head, parse
 
 _PLAIN = b"POST /callback/a%20b?c=d HTTP/1.1\r\nHost: proxy\r\nContent-Length: 4\r\n"
-#: After each head: enough for its body, and a request that must be seen where the body ends, and nowhere else.
+#: Appended to each head: enough for its body, and a request that must be found exactly where the body ends.
 _NEXT = b"GET /next HTTP/1.1\r\nHost: proxy\r\n\r\n"
 
-#: What request smuggling is made of, and what is merely not plain.
+#: Heads for request smuggling, and heads that are merely not plain.
 NOT_PLAIN = {
     "length and chunks": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n",
     "chunks": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n",
@@ -68,12 +68,12 @@ NOT_PLAIN = {
 
 @pytest.mark.parametrize("head", NOT_PLAIN.values(), ids=NOT_PLAIN.keys())
 def test_what_is_not_plain_is_left_to_hypercorn(head: bytes) -> None:
-    """None of it is understood here, whether h11 then refuses it or not."""
+    """None is accepted here, whether or not h11 then refuses it."""
     assert parse(head) is None
 
 
 def test_a_plain_head_is_understood() -> None:
-    """Names in lower case, values without the space around them, the length as a number."""
+    """Names in lower case, values without surrounding space, the length as a number."""
     request = parse(b"POST /a%20b?c=d HTTP/1.1\r\nHost: proxy\r\nX-Y:\t \xe9 z \t\r\nEmpty:\r\ncontent-LENGTH: 012\r\n")
     assert request == Request(
         method="POST",
@@ -86,7 +86,7 @@ def test_a_plain_head_is_understood() -> None:
 
 @pytest.mark.parametrize(("value", "more"), [("close", False), ("Close", False), ("keep-alive", True)])
 def test_the_client_says_whether_more_requests_follow(value: str, more: bool) -> None:
-    """`Connection: close` is the last request's."""
+    """`Connection: close` marks the last request."""
     request = parse(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: %b\r\n" % value.encode())
     assert request is not None
     assert request.keep_alive is more
@@ -110,25 +110,25 @@ _START = st.one_of(
 
 @given(_START, _LINES)
 def test_a_head_means_what_h11_makes_of_it_or_is_left_to_it(start: bytes, lines: bytes) -> None:
-    """Made of parts that make trouble."""
+    """Heads made of troublesome parts."""
     agree(start + lines)
 
 
 @given(st.integers(0, len(_PLAIN)), st.integers(0, 12), st.binary(max_size=12))
 def test_a_broken_head_means_what_h11_makes_of_it_or_is_left_to_it(at: int, removed: int, inserted: bytes) -> None:
-    """A plain one, with some bytes replaced."""
+    """A plain head with some bytes replaced."""
     agree(_PLAIN[:at] + inserted + _PLAIN[at + removed :])
 
 
 @given(st.binary(max_size=60))
 def test_no_bytes_are_too_odd_to_be_looked_at(data: bytes) -> None:
-    """Bytes at random."""
+    """Random bytes."""
     agree(data)
 
 
 def agree(head: bytes) -> None:
-    """Hold what is understood of a head, if anything is, against what h11 understands, up to where the body ends."""
-    request = None if b"\r\n\r\n" in head else parse(head)  # the connection looks for its end before it is parsed
+    """Check that a head that is accepted means the same to h11, up to the end of the body."""
+    request = None if b"\r\n\r\n" in head else parse(head)  # the connection looks for the end before it parses
     if request is None:
         return
     peer = h11.Connection(h11.SERVER)
@@ -150,13 +150,13 @@ def agree(head: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b"a\r\nX: b", b"a\nX: b", b"a\r", b"\n"])
 def test_a_field_of_an_answer_cannot_begin_another(value: bytes) -> None:
-    """What comes from a client or a job server splits no answer."""
+    """Bytes from a client or a job server cannot split an answer."""
     with pytest.raises(ValueError, match="line break"):
         answer_head(200, [(b"job-id", value)], close=False)
 
 
 def test_an_answer_has_a_date_and_says_that_it_is_the_last() -> None:
-    """As RFC 9110 asks of a server with a clock."""
+    """As RFC 9110 requires of a server with a clock."""
     lines = answer_head(404, [(b"content-length", b"0")], close=True).split(b"\r\n")
     assert lines[:3] == [b"HTTP/1.1 404 Not Found", b"content-length: 0", b"connection: close"]
     assert lines[3].startswith(b"date: ")
