@@ -5,14 +5,14 @@ instance may be declared dead at any time, because a lease decides only how soon
 
 Invariants:
 
-1. Each job has exactly one outcome at each instance that has it, and gives its place back with it.
-2. Nobody is told `submitted: no` of a job whose submission has left, or will, and was not refused; nor of one that has
-   called back.
-3. A callback that was answered as recorded is found in the store for ever, and is the job's outcome.
-4. No job is run twice under one key, unless the earlier one certainly was not submitted, at whichever instances.
+1. At each instance that has a job, the job has exactly one outcome, and then does not count as in flight any more.
+2. No client gets `submitted: no` of a job whose submission was sent, or will be, and was not refused; nor of a job that
+   has called back.
+3. A callback that was answered as recorded stays in the store, and is the job's outcome.
+4. At all instances, no job is run twice with one key, unless the earlier one certainly was not submitted.
 5. Every client is answered.
-6. What is on record is what the clients were told; or it is a late result, and has beside it what they were told. A
-   client of an instance that was paused, cut off or taken for dead may have been told something else that is true.
+6. The record is what the clients got; or it is a late result, together with what they got. A client of an instance that
+   was paused, cut off or declared dead may have got another answer that is true.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.support.runners import SUBMIT, Order, Step
 
 T = TypeVar("T")
 
-#: What a runner may do next with a job in this state.
+#: The next steps that a runner may take in this state.
 STEPS: Final = {
     State.ACCEPTED: (Step.QUEUE, Step.ASSIGN),
     State.ASSIGNED: (Step.CONNECT,),
@@ -54,32 +54,32 @@ NUMBERS: Final = st.integers(0, 5)
 
 @dataclass(eq=False)
 class Seen:
-    """A job as its outside sees it."""
+    """A job, as seen from outside."""
 
     job: Job
-    #: Where it was begun, and by which key; it runs there, unless that instance is dead.
+    #: Where it was begun, and with which key; it runs there unless that instance is dead.
     at: Instance
-    #: What clients were told, and where.
+    #: The outcomes that clients got, and where.
     told: list[tuple[Instance, Outcome]] = field(default_factory=list)
-    #: What senders of final callbacks were told.
+    #: The answers to final callbacks.
     fates: Counter[CallbackFate] = field(default_factory=Counter)
-    #: What is on record of its callback since the first time that there was something.
+    #: The recorded callback, once there is one.
     callback: bytes | None = None
 
     @property
     def token_left(self) -> bool:
-        """Whether the job server may have been told where to call back."""
+        """Whether the job server may know the callback URL."""
         return any(event is Event.CONNECTED for _, event in self.job.life)
 
     @property
     def may_run(self) -> bool:
-        """Whether a submission has left that was not refused."""
+        """Whether a submission was sent and not refused."""
         events = Counter(event for _, event in self.job.life)
         return events[Event.CONNECTED] > events[Event.REFUSED]
 
     @property
     def ending(self) -> tuple[bytes, Verdict]:
-        """What the job server says of its end, however often it does."""
+        """The job server's final callback; every time the same."""
         return b'{"id": "%s"}' % self.job.id.encode(), FAILED if self.job.body == b"bad" else SUCCEEDED
 
 
@@ -89,14 +89,14 @@ class Core(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = JumpingLoop()
-        #: Clients and senders that wait for an answer.
+        #: Clients and callback senders that wait for an answer.
         self.tasks: dict[asyncio.Task[None], Instance] = {}
         self.cluster = self.run(self.a_cluster())
         self.jobs: list[Seen] = []
-        #: The jobs that were begun under each key, in order.
+        #: The jobs that were begun with each key, in order.
         self.by_key: dict[str, list[Seen]] = defaultdict(list)
         self.dead: list[Instance] = []
-        #: Those that were ever kept from the store, or taken for dead.
+        #: The instances that were ever cut off from the store, or declared dead.
         self.disturbed: set[Instance] = set()
 
     async def a_cluster(self) -> Cluster:
@@ -104,7 +104,7 @@ class Core(RuleBasedStateMachine):
         return Cluster(3)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine until it ends, and everything else as far as it goes without the passing of time."""
+        """Run a coroutine until it ends, and everything else that can run without the passing of time."""
 
         async def all_of_it() -> T:
             result = await coroutine
@@ -118,7 +118,7 @@ class Core(RuleBasedStateMachine):
         return result
 
     def start(self, at: Instance, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Begin something at an instance that may take as long as its store hangs."""
+        """Start something at an instance that may hang together with the store."""
 
         async def begin() -> None:
             self.tasks[asyncio.create_task(coroutine)] = at
@@ -126,7 +126,7 @@ class Core(RuleBasedStateMachine):
         self.run(begin())
 
     def instance(self, number: int) -> Instance:
-        """Return a living instance."""
+        """Return a live instance."""
         return self.cluster.instances[number % len(self.cluster.instances)]
 
     def seen(self, number: int) -> Seen:
@@ -134,13 +134,13 @@ class Core(RuleBasedStateMachine):
         return self.jobs[-1 - number % len(self.jobs)]
 
     def alive(self, number: int) -> Seen | None:
-        """Return one of the newest jobs, if it runs where it was begun."""
+        """Return one of the newest jobs if the instance that began it still runs it."""
         seen = self.seen(number)
         return seen if seen.at not in self.dead and seen.job in seen.at.in_flight else None
 
     @property
     def queueing(self) -> list[Seen]:
-        """The jobs that nothing has happened to yet, where they were begun; the newest first."""
+        """The new jobs at the instances that began them; the newest first."""
         alive = (seen for seen in self.jobs if seen.at not in self.dead and seen.job in seen.at.in_flight)
         return [seen for seen in alive if seen.job.state is State.ACCEPTED][::-1]
 
@@ -148,17 +148,17 @@ class Core(RuleBasedStateMachine):
 
     @rule(at=NUMBERS, body=st.sampled_from([b"good", b"bad"]))
     def a_job_is_submitted(self, at: int, body: bytes) -> None:
-        """Without a key: anywhere."""
+        """Without a key, at any instance."""
         self.start(self.instance(at), self.post(self.instance(at), body, None))
 
     @rule(at=NUMBERS, key=st.sampled_from("ab"), body=st.sampled_from([b"good", b"good", b"good", b"bad"]))
     def a_job_is_submitted_or_joined(self, at: int, key: str, body: bytes) -> None:
-        """With a key: anywhere."""
+        """With a key, at any instance."""
         self.start(self.instance(at), self.post(self.instance(at), body, key))
 
     @rule(key=st.sampled_from("ab"))
     def a_job_is_submitted_or_joined_everywhere(self, key: str) -> None:
-        """At once."""
+        """At all instances at once."""
         for at in list(self.cluster.instances):
             self.start(at, self.post(at, b"good", key))
 
@@ -181,12 +181,12 @@ class Core(RuleBasedStateMachine):
             for seen in self.jobs:
                 if seen.job.id == found.id:
                     seen.told.append((at, outcome))
-                    # Later it may be: there are job servers that call back about what they have refused.
+                    # It may be submitted later, since some job servers call back about jobs that they have refused.
                     is_no = isinstance(outcome, Failed) and outcome.submitted is Submitted.NO
                     assert at in self.disturbed or not (is_no and seen.fates)
 
     async def outcome_at(self, at: Instance, found: Job | Record) -> Outcome:
-        """Wait for the outcome of what was submitted or joined."""
+        """Wait for the outcome of a submitted or joined job."""
         if isinstance(found, Job):
             return await asyncio.shield(found.outcome)
         record = await at.elsewhere.end_of(found, None)
@@ -219,20 +219,20 @@ class Core(RuleBasedStateMachine):
             if seen is not None and seen.job.state in STEPS:
                 steps = STEPS[seen.job.state]
                 step = steps[choice % len(steps)]
-                # A submission may leave only once it is recorded that it may; the runner waits for that.
+                # A submission may be sent only after it was recorded that it may have been; the runner waits for that.
                 before = (Step.RECORD,) if step is Step.CONNECT else ()
                 self.run(self.tell(seen, *before, step))
 
     @precondition(lambda self: self.queueing)
     @rule(job=NUMBERS)
     def a_runner_gets_a_job_through(self, job: int) -> None:
-        """As far as it gets."""
+        """As far as possible."""
         self.run(self.tell(self.queueing[job % len(self.queueing)], *SUBMIT))
 
     @precondition(lambda self: self.jobs)
     @rule(job=NUMBERS, code=st.sampled_from([Code.WORKER_DIED, Code.JOB_REJECTED, Code.JOB_SERVER_UNAVAILABLE]))
     def a_runner_gives_up(self, job: int, code: Code) -> None:
-        """And says what it knows."""
+        """With what it knows."""
         seen = self.alive(job)
         if seen is not None:
             self.run(self.tell(seen, code))
@@ -246,7 +246,7 @@ class Core(RuleBasedStateMachine):
             self.run(self.tell(seen, ZeroDivisionError()))
 
     async def tell(self, seen: Seen, *orders: Order) -> None:
-        """Have a runner do something, as far as it gets."""
+        """Order steps of a runner."""
         seen.at.stepped.tell(seen.job, *orders)
 
     # --- the job server ----------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class Core(RuleBasedStateMachine):
     @precondition(lambda self: any(seen.token_left for seen in self.jobs))
     @rule(job=NUMBERS, at=NUMBERS, times=st.integers(1, 2))
     def a_job_is_over(self, job: int, at: int, times: int) -> None:
-        """The job server says so, anywhere, and perhaps twice."""
+        """The job server reports it, to any instance, and perhaps twice."""
         called = [seen for seen in self.jobs if seen.token_left]
         seen = called[-1 - job % len(called)]
         for number in range(times):
@@ -264,13 +264,13 @@ class Core(RuleBasedStateMachine):
     @precondition(lambda self: any(seen.token_left for seen in self.jobs))
     @rule(job=NUMBERS, at=NUMBERS)
     def a_job_makes_progress(self, job: int, at: int) -> None:
-        """Or so the job server says."""
+        """According to the job server."""
         called = [seen for seen in self.jobs if seen.token_left]
         where = self.instance(at)
         self.start(where, self.call(where, called[-1 - job % len(called)], b"{}", PROGRESS))
 
     async def call(self, at: Instance, seen: Seen, body: bytes, verdict: Verdict) -> None:
-        """Call back, and note what is answered."""
+        """Call back, and note the answer."""
         try:
             fate = await at.call_back(seen.job, body, verdict)
         except StoreUnavailableError:
@@ -291,34 +291,34 @@ class Core(RuleBasedStateMachine):
         self.run(self.set_store(self.instance(at), "hanging", on=hanging))
 
     async def set_store(self, at: Instance, name: str, *, on: bool) -> None:
-        """Let a store be as it is said."""
+        """Set the state of a store."""
         setattr(at.store, name, on)
         self.disturbed.add(at)
 
     @rule(at=NUMBERS)
     def an_instance_is_paused(self, at: int) -> None:
-        """It neither reaches the store nor hears of anything."""
+        """It can neither reach the store nor be reached."""
         self.disturbed.add(self.instance(at))
         self.run(self.call_cluster("pause", self.instance(at)))
 
     @rule(at=NUMBERS)
     def an_instance_wakes_up(self, at: int) -> None:
-        """And goes on with what it was about to do."""
+        """And continues with what it was about to do."""
         self.run(self.call_cluster("wake", self.instance(at)))
 
     @rule(at=NUMBERS, lost=st.booleans())
     def a_store_loses_its_answers(self, at: int, *, lost: bool) -> None:
-        """What it is told is recorded, and nobody knows."""
+        """It records what it gets, but the callers do not learn that."""
         self.run(self.set_store(self.instance(at), "loses_answers", on=lost))
 
     @rule(deaf=st.booleans())
     def what_instances_tell_one_another_is_lost(self, *, deaf: bool) -> None:
-        """Or no longer."""
+        """Or is delivered again."""
         self.cluster.store.deaf = deaf
 
     @rule(heir=NUMBERS, gone=NUMBERS)
     def an_instance_is_taken_for_dead(self, heir: int, gone: int) -> None:
-        """Whether it is, or not."""
+        """Whether or not it is dead."""
         others = [*self.dead, *self.cluster.instances]
         taken = others[gone % len(others)]
         if taken is not self.instance(heir):
@@ -328,7 +328,7 @@ class Core(RuleBasedStateMachine):
     @precondition(lambda self: self.queueing and len(self.cluster.instances) > 1)
     @rule(job=NUMBERS, heir=NUMBERS, before=st.integers(0, 4), key=st.sampled_from("ab"))
     def an_instance_sleeps_through_its_lease(self, job: int, heir: int, before: int, key: str) -> None:
-        """In the middle of a job, whose client tries again elsewhere; then it goes on as if nothing had been."""
+        """In the middle of a job, whose client retries elsewhere; then it continues as if nothing had happened."""
         seen = self.queueing[job % len(self.queueing)]
         others = [instance for instance in self.cluster.instances if instance is not seen.at]
         self.run(self.tell(seen, *SUBMIT[:before]))
@@ -344,7 +344,7 @@ class Core(RuleBasedStateMachine):
 
     @rule()
     def what_is_overdue_is_ended(self) -> None:
-        """By whoever looks."""
+        """By any instance."""
         self.cluster.store.end_overdue()
 
     async def call_cluster(self, name: str, *instances: Instance) -> None:
@@ -353,13 +353,13 @@ class Core(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.2, 0.5, 1.1, 10.0, 31.0]))
     def time_goes_by(self, seconds: float) -> None:
-        """Patience and deadlines end."""
+        """Timeouts and deadlines pass."""
         self.run(time_passes(seconds))
 
     @precondition(lambda self: not self.dead)
     @rule(at=NUMBERS)
     def an_instance_is_killed(self, at: int) -> None:
-        """Nobody has noticed yet."""
+        """No instance has noticed yet."""
         killed = self.instance(at)
         self.dead.append(killed)
         self.run(self.call_cluster("kill", killed))
@@ -367,7 +367,7 @@ class Core(RuleBasedStateMachine):
     @precondition(lambda self: len(self.cluster.instances) < 3)
     @rule()
     def an_instance_is_started(self) -> None:
-        """It has nothing to do with what was."""
+        """It knows nothing of the past."""
         self.run(self.call_cluster("add"))
 
     # --- what always holds -------------------------------------------------------------------------------------------
@@ -383,13 +383,13 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def each_key_has_one_job_that_runs(self) -> None:
-        """At most."""
+        """At most one."""
         for seen in self.by_key.values():
             assert sum(each.may_run for each in seen) <= 1, "run twice under one key"
 
     @invariant()
     def nobody_who_looks_reads_no_of_a_job_that_may_run(self) -> None:
-        """Neither in flight nor in the store, also of a job whose instance is dead."""
+        """Neither in flight nor in the store, even if the job's instance is dead."""
         for seen in self.jobs:
             record = self.on_record(seen)
             if seen.may_run:
@@ -399,7 +399,7 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def a_callback_that_is_on_record_stays(self) -> None:
-        """And there is one if anybody was told so; it proves that the job ran."""
+        """And there is one if any answer said so; it proves that the job was submitted."""
         for seen in self.jobs:
             record = self.on_record(seen)
             callback = record.callback if record is not None else None
@@ -411,11 +411,11 @@ class Core(RuleBasedStateMachine):
                 assert record.submitted is Submitted.YES
 
     def on_record(self, seen: Seen) -> Record | None:
-        """Return what the store that all of them share has of a job."""
+        """Return the record of a job in the shared store."""
         return self.run(self.cluster.store.by_id(seen.job.id))
 
     def teardown(self) -> None:
-        """Let everything recover and end; then hold that what is on record is what clients were told."""
+        """Let everything recover and end; then check that the records are what clients got."""
         try:
             self.run(self.recover())
             assert all(at in self.dead for at in self.tasks.values()), "a client was left without an answer"
@@ -426,7 +426,7 @@ class Core(RuleBasedStateMachine):
             self.loop.close()
 
     async def recover(self) -> None:
-        """Let all that is alive come to its end."""
+        """Let everything alive finish."""
         self.cluster.store.deaf = False
         for instance in self.cluster.instances:
             self.cluster.wake(instance)
@@ -439,8 +439,8 @@ class Core(RuleBasedStateMachine):
         await time_passes(10)
 
     def hold_the_end(self, seen: Seen, record: Record | None) -> None:
-        """Compare what is on record of a job with what was told of it."""
-        if record is None:  # its instance died before anything of it was recorded: nothing has left it
+        """Compare the record of a job with the answers about it."""
+        if record is None:  # its instance died before anything was recorded, so nothing was submitted
             assert seen.at in self.dead
             assert not seen.token_left
             return
@@ -452,7 +452,7 @@ class Core(RuleBasedStateMachine):
                 assert not seen.may_run
 
     async def end(self) -> None:
-        """Leave nothing behind, the dead included."""
+        """Clean up, including dead instances."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for _ in range(2):
             for task in tasks:

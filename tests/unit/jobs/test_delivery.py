@@ -1,4 +1,4 @@
-"""How a callback gets to whoever waits for it: in one process, and among several instances that share a store."""
+"""How a callback reaches the waiting client: in one process, and among several instances that share a store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def cluster() -> Cluster:
 
 
 async def a_job_at(instance: Instance) -> Job:
-    """Begin a job there, which the job server has."""
+    """Begin a job there; the job server has it."""
     job = instance.submit()
     instance.stepped.tell(job, *SUBMIT)
     await nothing_moves()
@@ -40,7 +40,7 @@ async def a_job_at(instance: Instance) -> Job:
 
 
 async def on_record(cluster: Cluster, job: Job) -> Record:
-    """Return what the store has of `job`."""
+    """Return the store's record of `job`."""
     record = await cluster.store.by_id(job.id)
     assert record is not None
     return record
@@ -68,7 +68,7 @@ async def test_a_record_of_a_job_that_is_not_here_is_nobodys() -> None:
 
 
 async def test_a_record_that_is_delivered_twice_is_delivered_once() -> None:
-    """What came first stays."""
+    """The first one stays."""
     in_flight, job = InFlight(), a_job()
     in_flight.add(job)
     for body in (BODY, OTHER):
@@ -78,7 +78,7 @@ async def test_a_record_that_is_delivered_twice_is_delivered_once() -> None:
 
 
 async def test_what_a_client_was_told_stays_beside_a_record_from_elsewhere() -> None:
-    """The job had ended here, and its end was being recorded, when the callback was recorded there."""
+    """The job had ended here, and its end was being recorded, when the callback was recorded elsewhere."""
     in_flight, job = InFlight(), a_job()
     in_flight.add(job)
     told = Failed(code=Code.DEADLINE_EXCEEDED, detail="late", submitted=job.submitted)
@@ -94,7 +94,7 @@ async def test_what_a_client_was_told_stays_beside_a_record_from_elsewhere() -> 
 
 
 async def test_a_callback_is_accepted_where_it_arrives_and_answered_where_the_client_waits(cluster: Cluster) -> None:
-    """A balancer sends it anywhere."""
+    """A load balancer may send it to any instance."""
     here, there, _ = cluster.instances
     job = await a_job_at(here)
 
@@ -108,7 +108,7 @@ async def test_a_callback_is_accepted_where_it_arrives_and_answered_where_the_cl
 
 @pytest.mark.parametrize("where", [0, 1, 2])
 async def test_a_callback_that_comes_again_is_a_duplicate_at_every_instance(cluster: Cluster, where: int) -> None:
-    """Once the first one has been delivered to the job, and when the job is over."""
+    """After the first one was delivered to the job, and after the job has ended."""
     job = await a_job_at(cluster.instances[0])
     fates = [await cluster.instances[1].call_back(job, BODY)]
     await job.callback
@@ -136,7 +136,7 @@ async def test_a_callback_is_late_at_every_instance_once_the_client_has_been_tol
 
 
 async def test_what_the_runner_reports_meanwhile_takes_no_callback_back(cluster: Cluster) -> None:
-    """The callback was recorded elsewhere and is on its way; the reply to the submission is read only now."""
+    """The callback was recorded elsewhere, its notice is on the way; the reply to the submission is read only now."""
     here, there, _ = cluster.instances
     job = here.submit()
     here.stepped.tell(job, *SUBMIT[:3])
@@ -150,7 +150,7 @@ async def test_what_the_runner_reports_meanwhile_takes_no_callback_back(cluster:
 
 
 async def test_a_callback_at_the_instance_that_runs_the_job_is_in_time(cluster: Cluster) -> None:
-    """Others are told of it only if they have to do with the job."""
+    """Only instances that own or accepted the job are notified."""
     here = cluster.instances[0]
     job = await a_job_at(here)
 
@@ -161,7 +161,7 @@ async def test_a_callback_at_the_instance_that_runs_the_job_is_in_time(cluster: 
 
 
 async def test_a_callback_reaches_the_client_though_its_sender_has_left(cluster: Cluster) -> None:
-    """It was read whole, at another instance, whose store takes its time."""
+    """It was read completely, at another instance, whose store is slow."""
     here, there, _ = cluster.instances
     job = await a_job_at(here)
     there.store.hanging = True
@@ -180,7 +180,7 @@ async def test_a_callback_reaches_the_client_though_its_sender_has_left(cluster:
 
 
 async def test_a_callback_that_one_instance_cannot_record_is_taken_by_another(cluster: Cluster) -> None:
-    """The first one tells its sender so, and nobody else."""
+    """The first one answers its sender that it failed."""
     here, there, elsewhere = cluster.instances
     job = await a_job_at(here)
     there.store.failing = True
@@ -212,7 +212,7 @@ async def test_a_callback_reaches_whoever_has_taken_the_job_up(cluster: Cluster)
 
 
 async def test_a_callback_between_the_death_and_the_takeover_is_kept(cluster: Cluster) -> None:
-    """Nobody runs the job then; it is over, and nobody takes it up."""
+    """No instance runs the job at that moment; it has ended, and is not taken over."""
     here, there, elsewhere = cluster.instances
     job = await a_job_at(here)
     cluster.kill(here)
@@ -225,7 +225,7 @@ async def test_a_callback_between_the_death_and_the_takeover_is_kept(cluster: Cl
 
 
 async def test_a_job_that_was_taken_up_is_taken_up_once(cluster: Cluster) -> None:
-    """By the first that asks, whose end it gets."""
+    """By the first instance that asks; the others do not get it."""
     here, there, elsewhere = cluster.instances
     job = await a_job_at(here)
     cluster.kill(here)

@@ -25,7 +25,7 @@ BUG: Final = Failed(code=Code.INTERNAL_ERROR, detail="the proxy failed", submitt
 
 
 async def its_end(instance: Instance, job: Job) -> Outcome:
-    """Return the outcome of a job, and hold that there is one and no more, wherever one looks."""
+    """Return the outcome of a job, and check that it is the same everywhere."""
     outcome = await job.outcome
     assert instance.notes.finished == [(job, outcome)]
     assert (len(instance.in_flight), job.state) == (0, State.FINISHED)
@@ -39,7 +39,7 @@ async def its_end(instance: Instance, job: Job) -> Outcome:
 
 
 def paused(instance: Instance) -> None:
-    """An operator wants no jobs for a while."""
+    """An operator has paused the intake."""
     instance.dispatcher.pause.begin("anna", "")
 
 
@@ -49,7 +49,7 @@ def draining(instance: Instance) -> None:
 
 
 def full(instance: Instance) -> None:
-    """As many jobs as may be are in flight."""
+    """The limit of jobs in flight is reached."""
     for _ in range(3):
         instance.submit()
 
@@ -77,7 +77,7 @@ def short_of_memory(instance: Instance) -> None:
 async def test_a_job_that_is_not_admitted_leaves_nothing_behind(
     hinder: Callable[[Instance], None], code: Code, word: str
 ) -> None:
-    """It is refused with the reason; nobody hears of it, nothing is recorded, nothing is run."""
+    """It is refused with the reason; nobody is notified, nothing is recorded, nothing is run."""
     instance = Instance(max_jobs=3)
     hinder(instance)
     await nothing_moves()
@@ -87,7 +87,7 @@ async def test_a_job_that_is_not_admitted_leaves_nothing_behind(
         instance.submit()
 
     await nothing_moves()
-    retry_after_s = 30 if code is Code.INTAKE_PAUSED else 1  # a person ends that, and no moment
+    retry_after_s = 30 if code is Code.INTAKE_PAUSED else 1  # a person ends it, so it takes longer
     assert (refusal.value.code, refusal.value.retry_after_s) == (code, retry_after_s)
     after = (len(instance.in_flight), len(instance.notes.began), len(instance.stepped.ran), len(instance.store.puts))
     assert after == before
@@ -96,7 +96,7 @@ async def test_a_job_that_is_not_admitted_leaves_nothing_behind(
 
 
 async def test_a_job_gives_its_place_back_when_it_has_its_outcome() -> None:
-    """Not before: one that is being recorded still counts."""
+    """Not before: a job whose end is being recorded still counts."""
     instance = Instance(max_jobs=1)
     job = instance.submit()
     with pytest.raises(AdmissionError):
@@ -108,7 +108,7 @@ async def test_a_job_gives_its_place_back_when_it_has_its_outcome() -> None:
 
 
 async def test_jobs_are_taken_again_when_what_hindered_is_over() -> None:
-    """Nothing is remembered of the trouble."""
+    """The problem leaves no trace."""
     instance = Instance()
     without_store(instance)
     short_of_memory(instance)
@@ -151,7 +151,7 @@ async def raises(_: Job) -> Outcome:
 
 
 async def raises_after_the_submission(job: Job) -> Outcome:
-    """A bug that comes late."""
+    """A bug after the submission."""
     job.advance(Event.ASSIGN)
     await job.recorder.submitting()
     job.advance(Event.CONNECTED)
@@ -164,13 +164,13 @@ async def is_cancelled(_: Job) -> Outcome:
 
 
 async def finishes_by_itself(job: Job) -> Outcome:
-    """FINISH is not the runner's to report."""
+    """A runner must not report FINISH."""
     job.advance(Event.FINISH)
     return DONE
 
 
 async def is_late(job: Job) -> Outcome:
-    """Returns when the deadline is long over."""
+    """Returns long after the deadline."""
     await asyncio.sleep(job.deadline - asyncio.get_running_loop().time() + 100)
     return DONE
 
@@ -190,7 +190,7 @@ async def is_late(job: Job) -> Outcome:
 async def test_a_job_has_one_outcome_whatever_its_runner_does(
     run: Callable[[Job], Awaitable[Outcome]], outcome: Outcome
 ) -> None:
-    """It is recorded, told to whoever waits and to the observer, and the job gives its place back."""
+    """It is recorded, reported to clients and the observer, and the job does not count any more."""
     instance = Instance(FreeRunner(run))
     job = instance.submit()
 
@@ -198,7 +198,7 @@ async def test_a_job_has_one_outcome_whatever_its_runner_does(
 
 
 async def test_what_a_bug_says_is_logged_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception may hold a token; what kind it is says enough to begin with."""
+    """An exception may contain a token; its type is enough to begin with."""
     lines: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr("proxy.log.event", lambda level, _what, **fields: lines.append((level, fields)))
     instance = Instance(FreeRunner(raises))
@@ -212,7 +212,7 @@ async def test_what_a_bug_says_is_logged_without_values(monkeypatch: pytest.Monk
 
 
 async def test_a_job_is_run_and_called_back_without_any_process() -> None:
-    """The whole way, with a job server that is a function."""
+    """The complete way, with a job server that is a function."""
     calls: list[tuple[bytes, str]] = []
 
     async def submit(body: bytes, token: str) -> None:
@@ -230,7 +230,7 @@ async def test_a_job_is_run_and_called_back_without_any_process() -> None:
 
 
 async def test_a_job_that_was_refused_was_not_submitted() -> None:
-    """The job server said so, and that is the one thing that makes a retry safe."""
+    """The job server's refusal is the only thing that makes a retry safe."""
 
     async def refuse(_body: bytes, _token: str) -> None:
         raise RefusedError
@@ -244,7 +244,7 @@ async def test_a_job_that_was_refused_was_not_submitted() -> None:
 
 
 async def test_a_runner_that_loses_its_store_submits_nothing() -> None:
-    """What cannot be recorded first is not begun, and may be sent again."""
+    """What cannot be recorded before is not submitted, and may be retried."""
     instance = Instance()
     job = instance.submit()
     instance.store.failing = True
@@ -260,7 +260,7 @@ async def test_a_runner_that_loses_its_store_submits_nothing() -> None:
 
 
 async def test_an_outcome_does_not_wait_for_a_store_that_hangs_and_is_recorded_when_it_goes_on() -> None:
-    """Beyond a moment nobody is kept waiting; until then the job is found in flight, afterwards in the store."""
+    """After a moment, clients get it anyway; until then the job is found in flight, afterwards in the store."""
     instance = Instance()
     job = instance.submit()
     instance.stepped.tell(job, *SUBMIT)
@@ -280,7 +280,7 @@ async def test_an_outcome_does_not_wait_for_a_store_that_hangs_and_is_recorded_w
 
 
 async def test_an_outcome_that_could_not_be_recorded_is_recorded_later() -> None:
-    """The client has its answer at once, and still has it when the disk has room again."""
+    """The client gets its answer at once; the record follows when the disk has room again."""
     instance = Instance()
     job = instance.submit()
     instance.stepped.tell(job, *SUBMIT)
@@ -294,7 +294,7 @@ async def test_an_outcome_that_could_not_be_recorded_is_recorded_later() -> None
 
 
 async def test_a_job_has_its_outcome_though_its_task_is_cancelled_to_the_last() -> None:
-    """As where the event loop is about to close; whoever waits is not left alone with that."""
+    """As when the event loop is about to close; waiting clients get it anyway."""
     before = asyncio.all_tasks()
     instance = Instance()
     job = instance.submit()
@@ -314,14 +314,14 @@ class BrokenStore(FailingStore):
     """A store with a bug."""
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
-        """Raise what no store should."""
+        """Raise an exception that no store should raise."""
         if record.state is State.FINISHED:
             raise TypeError
         return super().put(record, keep=keep)
 
 
 async def test_a_bug_in_the_store_costs_no_client_its_answer() -> None:
-    """It is logged; the job gives its place back."""
+    """It is logged; the job does not count any more."""
     instance = Instance(AnsweringRunner(DONE), BrokenStore())
     job = instance.submit()
 
@@ -383,12 +383,12 @@ async def test_a_job_that_is_cancelled_says_what_had_been_submitted(
 
 
 async def test_nothing_is_cancelled_where_there_is_no_job() -> None:
-    """A job that is not in flight here is nobody's to cancel."""
+    """Only jobs in flight here can be cancelled."""
     assert Instance().dispatcher.cancel("0" * 32) is None
 
 
 async def test_draining_waits_for_the_jobs_in_flight_and_their_callbacks() -> None:
-    """No new job is taken, and each of those that are here gets its outcome."""
+    """No new job is accepted, and each job in flight gets its outcome."""
     instance = Instance()
     called, failing = instance.submit(), instance.submit()
     for job in (called, failing):
@@ -409,7 +409,7 @@ async def test_draining_waits_for_the_jobs_in_flight_and_their_callbacks() -> No
 
 
 async def test_draining_ends_at_once_where_nothing_is_in_flight() -> None:
-    """And can be asked for twice."""
+    """And can be called twice."""
     dispatcher = Instance().dispatcher
     await dispatcher.drain()
     await dispatcher.drain()

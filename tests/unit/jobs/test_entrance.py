@@ -1,4 +1,4 @@
-"""Submit or join, as every entrance does it: called directly, and by a queue."""
+"""Submit or join, as used by every entrance: directly, and by a queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DONE: Final = Succeeded(body=b'{"state": "completed"}')
 
 
 async def test_requests_without_a_key_are_jobs_of_their_own() -> None:
-    """However alike they are."""
+    """Even if they are the same."""
     instance = Instance()
 
     asked = [await instance.join(b"{}", None) for _ in range(3)]
@@ -35,7 +35,7 @@ async def test_requests_without_a_key_are_jobs_of_their_own() -> None:
 
 
 async def test_a_request_with_a_key_joins_then_is_replayed() -> None:
-    """In flight it gets the job itself, afterwards what is on record."""
+    """While in flight it gets the job itself, afterwards the record."""
     instance = Instance()
     job, joined = await instance.join()
     assert isinstance(job, Job)
@@ -65,7 +65,7 @@ async def test_a_body_is_compared_to_the_byte() -> None:
 
 
 async def test_a_job_that_was_not_submitted_is_begun_anew_and_leaves_the_old_one_findable() -> None:
-    """By its id, and by its token: a callback for it would be late, and would say that something was wrong."""
+    """By its id, and by its token: a callback for it would be late, and would show that something was wrong."""
     instance = Instance()
     first, _ = await instance.join()
     assert isinstance(first, Job)
@@ -84,7 +84,7 @@ async def test_a_job_that_was_not_submitted_is_begun_anew_and_leaves_the_old_one
 
 
 async def test_refusals_come_before_anything_is_begun() -> None:
-    """With a key and without; the key stays free."""
+    """With and without a key; the key stays free."""
     instance = Instance(max_jobs=0)
     for key in (None, "a key"):
         with pytest.raises(AdmissionError):
@@ -99,7 +99,7 @@ async def test_refusals_come_before_anything_is_begun() -> None:
 
 
 async def test_a_job_is_joined_at_an_instance_that_takes_no_new_ones() -> None:
-    """It is there already: neither draining nor a limit is a reason to refuse whoever asks for it again."""
+    """It exists already: neither draining nor a limit is a reason to refuse a client that asks for it again."""
     instance = Instance(max_jobs=1)
     job, _ = await instance.join()
     assert await instance.join() == (job, True)
@@ -110,7 +110,7 @@ async def test_a_job_is_joined_at_an_instance_that_takes_no_new_ones() -> None:
 
 
 async def test_a_key_is_known_at_every_instance() -> None:
-    """Where the job does not run, its record is what there is: open first, then over."""
+    """At other instances, its record is returned: first open, then finished."""
     cluster = Cluster(2)
     here, there = cluster.instances
     job, _ = await here.join()
@@ -132,7 +132,7 @@ async def test_a_key_is_known_at_every_instance() -> None:
 
 
 async def test_a_message_is_a_job_and_its_outcome_the_reply() -> None:
-    """Without HTTP and without a process; the job server is a function that calls back by itself."""
+    """Without HTTP and processes; the job server is a function that calls back by itself."""
     calls: Counter[bytes] = Counter()
 
     async def submit(body: bytes, token: str) -> None:
@@ -152,7 +152,7 @@ async def test_a_message_is_a_job_and_its_outcome_the_reply() -> None:
 
 
 async def test_a_message_that_is_delivered_fifty_times_is_one_job() -> None:
-    """At once, and again when it is over: each delivery gets the same reply."""
+    """At once, and again after the end: each delivery gets the same reply."""
     runner = AnsweringRunner(DONE)
     queue = QueueEntrance(Instance(runner).entrance)
 
@@ -164,7 +164,7 @@ async def test_a_message_that_is_delivered_fifty_times_is_one_job() -> None:
 
 
 async def test_messages_of_one_key_are_one_job() -> None:
-    """A sender that sends twice makes two messages, and means one job; with another body it is a mistake."""
+    """A sender that sends twice creates two messages, but means one job; with another body it is an error."""
     runner = AnsweringRunner(DONE)
     queue = QueueEntrance(Instance(runner).entrance)
 
@@ -177,7 +177,7 @@ async def test_messages_of_one_key_are_one_job() -> None:
 
 
 async def test_only_what_was_not_submitted_goes_back_to_the_queue() -> None:
-    """It is begun anew with the next delivery; what may have run is replied to and never repeated."""
+    """It is begun again with the next delivery; a job that may have run is replied to and never repeated."""
     refusing = True
     submissions: Counter[bytes] = Counter()
 
@@ -222,7 +222,7 @@ async def test_messages_wait_in_the_queue_while_there_is_no_room_or_no_store() -
 
 
 async def test_a_message_of_an_instance_that_died_is_replied_to_by_another() -> None:
-    """The queue delivers it again; the job goes on where it was taken up, and is not submitted again."""
+    """The queue delivers it again; the job continues where it was taken over, and is not submitted again."""
     cluster = Cluster(2)
     here, there = cluster.instances
     taken = asyncio.create_task(QueueEntrance(here.entrance).take(Message("m")))

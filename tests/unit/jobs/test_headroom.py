@@ -1,4 +1,4 @@
-"""Capacity for another worker, read from made-up /proc and cgroup trees."""
+"""Capacity for another worker, read from artificial /proc and cgroup trees."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Machine:
         self.write("cgroup/memory.current", "1000000")
 
     def write(self, name: str, text: str) -> None:
-        """Set one file."""
+        """Write one file."""
         path = self.proc.parent / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n", encoding="ascii")
 
     def shortage(self) -> str:
-        """Ask afresh."""
+        """Read everything again."""
         return Headroom(self.proc, self.cgroup).shortage()
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """A machine with room."""
+    """A machine with enough of everything."""
     return Machine(tmp_path)
 
 
@@ -66,7 +66,7 @@ def test_a_machine_with_room_is_short_of_nothing(machine: Machine) -> None:
     ],
 )
 def test_each_limit_counts_by_itself(machine: Machine, name: str, text: str, shortage: str) -> None:
-    """The kernel's, and the control group's where it has one."""
+    """The kernel's, and the control group's if there is one."""
     machine.write(name, text)
     assert machine.shortage() == shortage
 
@@ -74,7 +74,7 @@ def test_each_limit_counts_by_itself(machine: Machine, name: str, text: str, sho
 @pytest.mark.parametrize("text", ["", "nonsense", "\u0000"])
 @pytest.mark.parametrize("name", ["proc/loadavg", "proc/meminfo", "cgroup/pids.max", "cgroup/memory.current"])
 def test_what_cannot_be_read_refuses_nobody(machine: Machine, name: str, text: str) -> None:
-    """Another kernel, another container: no reason not to serve."""
+    """Another kernel or container is no reason not to serve."""
     machine.write(name, text)
     assert machine.shortage() == ""
 
@@ -97,7 +97,7 @@ def test_the_files_are_looked_at_now_and_then_only(machine: Machine, monkeypatch
 
 
 def test_descriptors_are_counted_at_every_job(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They run out first, and looking costs next to nothing."""
+    """They run out first, and checking costs next to nothing."""
     highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
     room = Headroom(machine.proc, machine.cgroup)
     assert room.shortage() == ""
@@ -106,7 +106,7 @@ def test_descriptors_are_counted_at_every_job(machine: Machine, monkeypatch: pyt
 
 
 def test_where_no_descriptor_can_be_had_there_is_no_room(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EMFILE is an answer too, where the kernel does not say how many are open."""
+    """EMFILE counts, too, if the kernel does not tell how many are open."""
 
     def fail(_: object) -> int:
         raise OSError(24, "Too many open files")
@@ -124,7 +124,7 @@ _ENDS = "the machine has room again"
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, object]]]:
-    """What is logged: level, event and fields."""
+    """The logged lines: level, event and fields."""
     found: list[tuple[str, str, dict[str, object]]] = []
     monkeypatch.setattr(log, "event", lambda level, what, **fields: found.append((level, what, fields)))
     return found
@@ -133,7 +133,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, ob
 async def test_a_shortage_is_one_line_and_its_end_another(
     machine: Machine, events: list[tuple[str, str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many jobs are refused; and the end is noticed although no job comes any more."""
+    """However many jobs are refused; and the end is noticed even if no job comes any more."""
     monkeypatch.setattr(headroom, "_AGAIN_S", 0.001)
     monkeypatch.setattr(headroom, "_FRESH_S", 0.0)
     room = Headroom(machine.proc, machine.cgroup)
@@ -148,7 +148,7 @@ async def test_a_shortage_is_one_line_and_its_end_another(
 def test_a_shortage_is_over_when_there_is_room_to_spare(
     machine: Machine, events: list[tuple[str, str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or it would begin and end with every job at the limit."""
+    """Otherwise it would begin and end with every job at the limit."""
     monkeypatch.setattr(headroom, "_FRESH_S", 0.0)
     room = Headroom(machine.proc, machine.cgroup)
     for limit, shortage in ((300 + 64, ""), (300 + 63, "process ids"), (300 + 79, "process ids"), (300 + 80, "")):

@@ -1,4 +1,4 @@
-"""Where a service or a container has limits of its own, these are what counts."""
+"""If a service or a container has limits of its own, these count."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def machine(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file and the folders above it."""
+    """Write a file and create its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="ascii")
 
 
 def test_without_limits_there_is_no_shortage(machine: tuple[Path, Path]) -> None:
-    """What the other tests change, they change from here."""
+    """The base case, which the other tests change."""
     assert Headroom(*machine).shortage() == ""
 
 
 def test_the_limit_of_the_service_counts(machine: tuple[Path, Path]) -> None:
-    """TasksMax and MemoryMax of a systemd unit stand in the unit's own cgroup, not in the root."""
+    """TasksMax and MemoryMax of a systemd unit are in the unit's own cgroup, not in the root."""
     proc, cgroup = machine
     write(proc / "self/cgroup", "0::/system.slice/async-job-proxy.service\n")
     own = cgroup / "system.slice/async-job-proxy.service"
@@ -46,7 +46,7 @@ def test_the_limit_of_the_service_counts(machine: tuple[Path, Path]) -> None:
 
 
 def test_the_limit_of_a_slice_above_counts_too(machine: tuple[Path, Path]) -> None:
-    """The tightest limit on the way up is the one that is hit."""
+    """The tightest limit on the way up is the one that matters."""
     proc, cgroup = machine
     write(proc / "self/cgroup", "0::/system.slice/async-job-proxy.service\n")
     write(cgroup / "system.slice/async-job-proxy.service/memory.max", "max\n")
@@ -58,7 +58,7 @@ def test_the_limit_of_a_slice_above_counts_too(machine: tuple[Path, Path]) -> No
 
 @pytest.mark.parametrize("limit", ["max", str(4000 * _MIB)])
 def test_where_the_kernel_begins_to_slow_down_there_is_no_more_room(machine: tuple[Path, Path], limit: str) -> None:
-    """MemoryHigh of a systemd unit: nobody is killed there, but nothing goes on."""
+    """MemoryHigh of a systemd unit: nothing is killed there, but everything stalls."""
     proc, cgroup = machine
     write(proc / "self/cgroup", "0::/box\n")
     write(cgroup / "box/memory.max", f"{limit}\n")
@@ -108,7 +108,7 @@ def fill(
     used: int,
     **stat: int,
 ) -> None:
-    """Make this process a member of a group with a limit, so much of it used."""
+    """Make this process a member of a group with a limit, of which this much is used."""
     proc, cgroup = machine
     write(proc / "self/cgroup", names["line"] + "\n")
     folder = cgroup / ("memory" if names is V1 else "") / group
@@ -122,7 +122,7 @@ def fill(
 @pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
 @pytest.mark.parametrize("kind", ["inactive_file", "active_file"])
 def test_page_cache_is_room(machine: tuple[Path, Path], names: dict[str, str], kind: str) -> None:
-    """A process that used 110 MiB and has read files has nearly reached the limit, and is short of nothing."""
+    """A process that used 110 MiB and has read files is near the limit, but not short of memory."""
     inactive, active = (400, 0) if kind == "inactive_file" else (0, 400)
     fill(machine, names, used=510 * _MIB, inactive_file=inactive * _MIB, active_file=active * _MIB)
     assert Headroom(*machine).shortage() == ""
@@ -130,14 +130,14 @@ def test_page_cache_is_room(machine: tuple[Path, Path], names: dict[str, str], k
 
 @pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
 def test_what_cannot_be_taken_back_is_no_room(machine: tuple[Path, Path], names: dict[str, str]) -> None:
-    """Neither memory that is in use, nor files that are mapped, as the code that runs is."""
+    """Neither memory in use nor mapped files, such as running code."""
     fill(machine, names, used=500 * _MIB, inactive_file=20 * _MIB, active_file=100 * _MIB, mapped=90 * _MIB)
     assert Headroom(*machine).shortage() == "memory"
 
 
 @pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
 def test_what_a_group_above_can_take_back_counts_there(machine: tuple[Path, Path], names: dict[str, str]) -> None:
-    """Each group has its own limit, use and cache, and the tightest is what is hit."""
+    """Each group has its own limit, use and cache, and the tightest one matters."""
     inner = names | {"line": names["line"] + "/inner"}
     fill(machine, names, used=510 * _MIB, inactive_file=10 * _MIB)
     folder = machine[1] / ("memory" if names is V1 else "") / "box/inner"
@@ -163,14 +163,14 @@ def test_the_process_limit_of_version_1_counts(machine: tuple[Path, Path]) -> No
 
 
 def test_in_a_container_of_version_1_the_mount_is_its_own(machine: tuple[Path, Path]) -> None:
-    """The name is the one that the group has outside, and only the container's own group is mounted."""
+    """The name is the group's name outside, and only the container's own group is mounted."""
     fill(machine, V1, group="", used=510 * _MIB)
     write(machine[0] / "self/cgroup", "4:memory:/docker/0123456789abcdef\n")
     assert Headroom(*machine).shortage() == "memory"
 
 
 def test_without_its_numbers_a_group_counts_as_it_says(machine: tuple[Path, Path]) -> None:
-    """No memory.stat, no cache to take back."""
+    """Without memory.stat, there is no cache to reclaim."""
     fill(machine, V2, used=510 * _MIB)
     (machine[1] / "box/memory.stat").unlink()
     assert Headroom(*machine).shortage() == "memory"
@@ -178,7 +178,7 @@ def test_without_its_numbers_a_group_counts_as_it_says(machine: tuple[Path, Path
 
 @pytest.mark.parametrize("name", ["prüfung".encode(), b"\xff\xfe"], ids=["UTF-8", "neither"])
 def test_a_group_may_be_called_anything(machine: tuple[Path, Path], name: bytes) -> None:
-    """Its name is bytes to the kernel; a line that names none is no reason to fail either."""
+    """Its name is bytes for the kernel; a line without a name is no error either."""
     proc, cgroup = machine
     (proc / "self").mkdir()
     (proc / "self/cgroup").write_bytes(b"nonsense\n0::/" + name + b"\n")

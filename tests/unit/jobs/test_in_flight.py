@@ -37,7 +37,7 @@ async def test_jobs_are_counted_by_state() -> None:
 
 
 async def test_jobs_can_be_removed_while_they_are_looked_through() -> None:
-    """A job may end at any moment."""
+    """A job may end at any time."""
     in_flight = InFlight()
     for _ in range(3):
         in_flight.add(a_job())
@@ -57,7 +57,7 @@ async def test_ids_and_tokens_are_long_and_differ() -> None:
 
 
 async def test_an_illegal_event_leaves_a_job_as_it_was() -> None:
-    """State and times are untouched."""
+    """State and times do not change."""
     job = a_job()
     reached = dict(job.reached)
     with pytest.raises(IllegalEventError):

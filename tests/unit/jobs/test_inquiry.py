@@ -1,4 +1,4 @@
-"""Asking the job server about a job because a person wants to know: here, at another instance, and after its end."""
+"""Asking the job server about a job for a person: here, at another instance, and after its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.jumping_loop import nothing_moves
 from tests.support.runners import SUBMIT, Step
 
 BODY = b'{"status": "succeeded"}'
-#: What the calls of the profile need.
+#: The values that the profile's calls need.
 NAMED = {"id": "1", "status_url": "http://job-server/1", "cancel_url": "http://job-server/1/cancel"}
 
 
@@ -29,7 +29,7 @@ def said(kind: str, body: bytes = BODY, error: str = "") -> Told:
 
 
 async def begun(at: Instance, *steps: Step) -> Job:
-    """A job that has come so far, and that the job server has named."""
+    """A job after these steps, whose job server's names are known."""
     job = at.submit()
     await nothing_moves()
     at.stepped.tell(job, *steps)
@@ -39,7 +39,7 @@ async def begun(at: Instance, *steps: Step) -> Job:
 
 
 async def overdue(at: Instance, *steps: Step) -> Job:
-    """A job whose client was told that it took too long."""
+    """A job whose client got `deadline-exceeded`."""
     job = await begun(at, *(steps or SUBMIT))
     at.stepped.tell(job, Code.DEADLINE_EXCEEDED)
     assert isinstance(await job.outcome, Failed)
@@ -50,12 +50,12 @@ async def overdue(at: Instance, *steps: Step) -> Job:
 
 @pytest.fixture
 def cluster() -> Cluster:
-    """Two instances, whose job server can be asked."""
+    """Two instances whose job server can be asked."""
     return Cluster(2, profile="replicate")
 
 
 async def test_a_job_of_another_instance_is_asked_about_and_ended(cluster: Cluster) -> None:
-    """What the answer says is recorded from here, and ends the job where it is."""
+    """The answer is recorded here, and ends the job at its instance."""
     here, there = cluster.instances
     job = await begun(here, *SUBMIT)
     there.asker.answers = [said(Kind.PROGRESS), said(Kind.SUCCEEDED)]
@@ -75,7 +75,7 @@ async def test_a_job_of_another_instance_is_asked_about_and_ended(cluster: Clust
 
 
 async def test_a_job_that_ended_without_a_callback_gets_its_late_result() -> None:
-    """Whoever asks for it from then on gets the result; its client had been told otherwise, which stays on record."""
+    """Later requests get the result; the client's earlier answer stays recorded."""
     instance = Instance(profile="replicate")
     job = await overdue(instance)
     instance.asker.answers = [said(Kind.SUCCEEDED)]
@@ -109,7 +109,7 @@ async def test_it_may_have_failed_there(cluster: Cluster) -> None:
 
 
 async def test_a_callback_that_comes_while_it_is_asked_counts_once(cluster: Cluster) -> None:
-    """The answer is no second callback."""
+    """The answer is not a second callback."""
     here, there = cluster.instances
     job = await overdue(here)
     there.asker.answers = [said(Kind.SUCCEEDED, body=b'{"status": "other"}')]
@@ -138,7 +138,7 @@ async def test_a_callback_that_comes_while_it_is_asked_counts_once(cluster: Clus
     ],
 )
 async def test_what_cannot_tell_more_is_not_asked(changed: dict[str, object], reason: str) -> None:
-    """It says why; and the page shows no button."""
+    """The error says why; the page shows no button."""
     instance = Instance(profile="replicate")
     job = await overdue(instance)
     record = await instance.store.by_id(job.id)
@@ -156,7 +156,7 @@ async def test_what_cannot_tell_more_is_not_asked(changed: dict[str, object], re
 
 
 async def test_there_is_nothing_to_ask_of_a_profile_without_calls() -> None:
-    """Nor of what is no job."""
+    """Nor about an unknown job."""
     instance = Instance()
     job = instance.submit()
     assert not instance.inquiry.can_ask(job.recorder.record)
@@ -164,7 +164,7 @@ async def test_there_is_nothing_to_ask_of_a_profile_without_calls() -> None:
 
 
 async def test_what_cannot_be_recorded_is_said() -> None:
-    """Whoever asks is told that it does not count yet."""
+    """The error says that the answer does not count yet."""
     instance = Instance(profile="replicate")
     job = await overdue(instance)
     instance.asker.answers = [said(Kind.SUCCEEDED)]

@@ -1,4 +1,4 @@
-"""A job server as the front end knows it."""
+"""A job server, from the front end's point of view."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.support.records import a_record
 
 
 def test_people_see_a_job_where_the_profile_says() -> None:
-    """Once the job server has named it; what it names stays within its place, whatever it is."""
+    """Once the job server's names are known; a value stays within its place in the URL, whatever it is."""
     server = ServedJobServer(a_job_server("replicate"))
     assert server.page_of(a_record(outputs={})) == ""
     assert server.page_of(a_record(outputs={"id": "a1"})) == "https://replicate.com/p/a1"

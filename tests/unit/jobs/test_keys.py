@@ -29,7 +29,7 @@ NOT_SUBMITTED: Final = Failed(code=Code.NO_WORKER, detail="none", submitted=Subm
 
 
 class Stage:
-    """Keys, and a dispatcher that only counts what it begins."""
+    """Keys, and a dispatcher that only counts the jobs that it begins."""
 
     def __init__(self) -> None:
         self.store = FailingStore()
@@ -39,7 +39,7 @@ class Stage:
         self.refusal: AdmissionError | None = None
 
     def begin(self, key: bytes) -> Callable[[], Awaitable[Job]]:
-        """Return what begins a job under `key`."""
+        """Return a function that begins a job with `key`."""
 
         async def begin() -> Job:
             if self.refusal is not None:
@@ -55,18 +55,18 @@ class Stage:
         return begin
 
     async def ask(self, key: bytes = KEY, fingerprint: bytes = PRINT) -> tuple[Job | Record, bool]:
-        """Ask for the job of `key`."""
+        """Ask for the job with `key`."""
         return await self.keys.join_or_begin(key, fingerprint, self.begin(key))
 
 
 @pytest.fixture
 async def stage() -> Stage:
-    """Nothing was ever begun."""
+    """No job was begun yet."""
     return Stage()
 
 
 async def test_fifty_requests_at_once_are_one_job(stage: Stage) -> None:
-    """Each of them gets that job, and all but one hear that it was there."""
+    """Each gets that job, and all but one join it."""
     asked = await asyncio.gather(*(stage.ask() for _ in range(50)))
 
     assert stage.begun == {KEY: 1}
@@ -75,7 +75,7 @@ async def test_fifty_requests_at_once_are_one_job(stage: Stage) -> None:
 
 
 async def test_two_keys_do_not_wait_for_each_other(stage: Stage) -> None:
-    """A look into the store for one holds up nobody under another."""
+    """A slow look-up for one key does not delay another key."""
     stage.store.hanging = True
     first = asyncio.create_task(stage.ask(KEY))
     await nothing_moves()
@@ -92,7 +92,7 @@ async def test_two_keys_do_not_wait_for_each_other(stage: Stage) -> None:
 
 
 async def test_two_keys_at_once_are_two_jobs(stage: Stage) -> None:
-    """However their requests are mixed."""
+    """However their requests are interleaved."""
     asked = await asyncio.gather(*(stage.ask(key) for _ in range(10) for key in (KEY, OTHER_KEY)))
 
     assert stage.begun == {KEY: 1, OTHER_KEY: 1}
@@ -101,7 +101,7 @@ async def test_two_keys_at_once_are_two_jobs(stage: Stage) -> None:
 
 @pytest.mark.parametrize("where", ["in flight", "open in the store", "over"])
 async def test_another_body_under_a_key_is_refused(stage: Stage, where: str) -> None:
-    """Wherever the job of the key is; also where it could be begun anew."""
+    """Wherever the key's job is; even if it could be begun again."""
     match where:
         case "in flight":
             await stage.ask()
@@ -119,7 +119,7 @@ async def test_another_body_under_a_key_is_refused(stage: Stage, where: str) -> 
 
 
 async def test_a_job_that_is_over_is_replayed(stage: Stage) -> None:
-    """Its record is, as often as is asked."""
+    """Its record is returned, as often as asked."""
     record = finished(key=KEY, fingerprint=PRINT)
     stage.store.note(record)
 
@@ -129,7 +129,7 @@ async def test_a_job_that_is_over_is_replayed(stage: Stage) -> None:
 
 @pytest.mark.parametrize("state", [State.ACCEPTED, State.SUBMITTING, State.WAITING])
 async def test_a_job_that_runs_elsewhere_is_not_begun_here(stage: Stage, state: State) -> None:
-    """Another instance may have it, or nobody any more; neither makes it safe to begin it again."""
+    """Another instance may have it, or none; in neither case may it be begun again."""
     record = a_record(key=KEY, fingerprint=PRINT, state=state)
     stage.store.note(record)
 
@@ -142,7 +142,7 @@ async def test_a_job_that_runs_elsewhere_is_not_begun_here(stage: Stage, state: 
 async def test_only_what_was_certainly_not_submitted_is_begun_anew(
     stage: Stage, code: Code, submitted: Submitted
 ) -> None:
-    """Whatever it ended with."""
+    """Whatever its failure was."""
     failure = Failed(code=code, detail="because", submitted=submitted)
     record = finished(key=KEY, fingerprint=PRINT, callback=None, failure=failure)
     stage.store.note(record)
@@ -155,7 +155,7 @@ async def test_only_what_was_certainly_not_submitted_is_begun_anew(
 
 
 async def test_a_late_result_settles_that_a_job_was_submitted(stage: Stage) -> None:
-    """Its client was told `no`, which was wrong; what came since is not forgotten for it."""
+    """Its client got `no`, which was wrong; the late result is kept."""
     record = finished(key=KEY, fingerprint=PRINT, failure=NOT_SUBMITTED)
     stage.store.note(record)
 
@@ -163,7 +163,7 @@ async def test_a_late_result_settles_that_a_job_was_submitted(stage: Stage) -> N
 
 
 async def test_a_job_that_failed_by_its_own_account_is_not_begun_anew(stage: Stage) -> None:
-    """It ran."""
+    """It was submitted."""
     record = finished(key=KEY, fingerprint=PRINT, says_failed=True, callback=b"{}")
     stage.store.note(record)
 
@@ -172,7 +172,7 @@ async def test_a_job_that_failed_by_its_own_account_is_not_begun_anew(stage: Sta
 
 
 async def test_of_fifty_that_begin_a_job_anew_one_does(stage: Stage) -> None:
-    """As of fifty that begin the first."""
+    """As for the first job."""
     stage.store.note(finished(key=KEY, fingerprint=PRINT, callback=None, failure=NOT_SUBMITTED))
 
     asked = await asyncio.gather(*(stage.ask() for _ in range(50)))
@@ -182,7 +182,7 @@ async def test_of_fifty_that_begin_a_job_anew_one_does(stage: Stage) -> None:
 
 
 async def test_nothing_is_begun_where_nobody_can_tell_whether_the_key_was_used(stage: Stage) -> None:
-    """Each request hears so, also those that waited for the first one's look; later ones are not held up."""
+    """Each request fails, including those that waited for the first look-up; later ones are not delayed."""
     stage.store.failing = True
 
     asked = await asyncio.gather(*(stage.ask() for _ in range(5)), return_exceptions=True)
@@ -194,7 +194,7 @@ async def test_nothing_is_begun_where_nobody_can_tell_whether_the_key_was_used(s
 
 
 async def test_a_job_in_flight_is_joined_though_the_store_fails(stage: Stage) -> None:
-    """It need not be looked for."""
+    """It need not be looked up."""
     found, _ = await stage.ask()
     stage.store.failing = True
 
@@ -202,7 +202,7 @@ async def test_a_job_in_flight_is_joined_though_the_store_fails(stage: Stage) ->
 
 
 async def test_a_job_that_is_not_admitted_leaves_its_key_free(stage: Stage) -> None:
-    """Each of those that come together is refused, and a later one begins it."""
+    """Concurrent requests are all refused, and a later one begins it."""
     stage.refusal = AdmissionError(Code.OVERLOADED, "full")
     asked = await asyncio.gather(*(stage.ask() for _ in range(5)), return_exceptions=True)
     assert [type(answer) for answer in asked] == [AdmissionError] * 5
@@ -213,7 +213,7 @@ async def test_a_job_that_is_not_admitted_leaves_its_key_free(stage: Stage) -> N
 
 
 async def test_whoever_leaves_while_it_looks_leaves_the_key_to_the_next(stage: Stage) -> None:
-    """A client that breaks off must not block those that wait behind it."""
+    """A client that disconnects must not block those that wait behind it."""
     stage.store.hanging = True
     first, second = (asyncio.create_task(stage.ask()) for _ in range(2))
     await nothing_moves()
@@ -227,7 +227,7 @@ async def test_whoever_leaves_while_it_looks_leaves_the_key_to_the_next(stage: S
 
 
 async def test_a_job_that_ends_between_two_looks_is_found_in_the_store(stage: Stage) -> None:
-    """It leaves the jobs in flight only when it is on record; so there is no moment in which its key looks free."""
+    """It stays in flight until it is recorded, so its key never looks free."""
     found, _ = await stage.ask()
     assert isinstance(found, Job)
     await found.recorder.finished(job_failed(b"{}"))

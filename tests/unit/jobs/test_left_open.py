@@ -1,4 +1,4 @@
-"""Jobs that an earlier front end left open: who continues them, and how they end."""
+"""Jobs that an earlier front end left open: which instance continues them, and how they end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def restored(*records: Record) -> Instance:
 
 
 async def on_record(instance: Instance, record: Record) -> Record:
-    """Return what the store has of a job now."""
+    """Return the store's current record of a job."""
     found = await instance.store.by_id(record.id)
     assert found is not None
     return found
@@ -46,7 +46,7 @@ def failure(record: Record) -> tuple[Code, Submitted]:
 
 
 async def test_a_job_that_no_worker_had_was_not_submitted() -> None:
-    """It ends at once, and may be sent again; nobody runs it."""
+    """It ends at once, and may be retried; it is not run."""
     record = a_record(state=State.ACCEPTED)
 
     instance = await restored(record)
@@ -76,7 +76,7 @@ async def test_a_job_that_may_run_stays_open_until_its_deadline(state: State, su
 
 
 async def test_whoever_waited_in_vain_is_told_what_the_job_server_said_instead() -> None:
-    """A state that the profile does not know may be the end by another name; a token in it is nobody's business."""
+    """An unknown state may be the end by another name; a token in it is not shown."""
     token = new_token()
     record = a_record(state=State.WAITING, token_hash=token_hash(token))
     instance = await restored(record)
@@ -99,7 +99,7 @@ async def test_whoever_waited_in_vain_is_told_what_the_job_server_said_instead()
 
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.WAITING])
 async def test_a_job_that_was_taken_up_ends_with_its_callback(state: State) -> None:
-    """Its token is known by its hash only; whether it was early nobody can tell any more."""
+    """Only its token's hash is known; whether the callback was early is unknown."""
     token = new_token()
     record = a_record(state=state, token_hash=token_hash(token))
     instance = await restored(record)
@@ -114,7 +114,7 @@ async def test_a_job_that_was_taken_up_ends_with_its_callback(state: State) -> N
 
 
 async def test_a_callback_that_says_failed_ends_a_job_that_was_taken_up() -> None:
-    """As it ends any other."""
+    """Like any other job."""
     record = a_record(state=State.WAITING)
     instance = await restored(record)
 
@@ -152,7 +152,7 @@ async def test_a_job_that_was_taken_up_can_be_cancelled(state: State, submitted:
 
 
 async def test_a_job_whose_deadline_is_over_ends_at_once() -> None:
-    """The proxy was down for longer than the job had."""
+    """The proxy was down for longer than the job's time."""
     now = time.time()
     record = a_record(state=State.WAITING, accepted_at=now - 100, deadline_at=now - 70)
     instance = await restored(record)
@@ -163,7 +163,7 @@ async def test_a_job_whose_deadline_is_over_ends_at_once() -> None:
 
 @pytest.mark.parametrize("set_by_s", [-86_400, 86_400])
 async def test_a_wall_clock_that_was_set_gives_no_job_more_time_than_it_had(set_by_s: float) -> None:
-    """Set back by a day, it would have a day; set forward, it has none left."""
+    """If it was set back by a day, the job would have a day; if it was set forward, none."""
     record = a_record(state=State.WAITING)
     loop = cast("JumpingLoop", asyncio.get_running_loop())
     begun = loop.time()
@@ -178,7 +178,7 @@ async def test_a_wall_clock_that_was_set_gives_no_job_more_time_than_it_had(set_
 
 
 async def test_a_key_joins_the_job_that_was_taken_up() -> None:
-    """The client whose connection broke asks again, at whichever instance; nothing is submitted a second time."""
+    """A client whose connection broke retries at any instance; nothing is submitted twice."""
     cluster = Cluster(2)
     here, there = cluster.instances
     lost, _ = await here.join()
@@ -195,7 +195,7 @@ async def test_a_key_joins_the_job_that_was_taken_up() -> None:
 
 
 async def test_each_of_many_jobs_is_taken_up_once_and_draining_waits_for_them() -> None:
-    """Those that are over stay as they are."""
+    """Finished jobs do not change."""
     states = (State.ACCEPTED, State.SUBMITTING, State.WAITING)
     records = [a_record(state=states[number % 3]) for number in range(30)]
     over = finished()
@@ -214,7 +214,7 @@ async def test_each_of_many_jobs_is_taken_up_once_and_draining_waits_for_them() 
 
 
 async def test_a_job_that_was_never_submitted_ends_though_the_store_hangs() -> None:
-    """A front end that has to serve does not wait for its disk; the end is recorded when it goes on."""
+    """A front end that should serve does not wait for its disk; the end is recorded when the store continues."""
     record = a_record(state=State.ACCEPTED)
     instance = Instance(store=FailingStore(LeftOpenStore(record)))
     instance.store.hanging = True

@@ -1,4 +1,4 @@
-"""Asking the job server about jobs: when, how often, and what its answers change."""
+"""Asking the job server about jobs: when, how often, and the effects of its answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def told(kind: str, body: bytes = b"", **more: str) -> Told:
 
 
 async def waiting(instance: Instance, **outputs: str) -> Job:
-    """Return a job that the job server has, and whose reply named `outputs`."""
+    """Return a job that the job server has, and whose reply had these `outputs`."""
     job = instance.submit()
     instance.stepped.tell(job, *SUBMIT)
     await nothing_moves()
@@ -55,12 +55,12 @@ def asked_at(instance: Instance, since: float) -> list[float]:
 
 
 def a_schedule(chance: float = 0.5) -> Schedule:
-    """Return one that begins at 0 and ends at 100."""
+    """Return a schedule from 0 to 100."""
     return Schedule(after_s=30, every_s=10, deadline=100, chance=lambda: chance)
 
 
 def moments(schedule: Schedule, submitted_at: float | None = 0, *, notified: bool = False) -> list[float]:
-    """Return when is asked, if each answer takes no time."""
+    """Return the times of the calls, if each answer takes no time."""
     found: list[float] = []
     moment = 0.0
     for _ in range(1_000):
@@ -85,19 +85,19 @@ def test_chance_keeps_jobs_from_asking_together(chance: float, second: float) ->
 
 
 def test_a_job_that_was_not_submitted_is_not_asked_for() -> None:
-    """As nobody has it."""
+    """No job server has it."""
     assert moments(a_schedule(), None) == []
 
 
 def test_after_a_notification_is_asked_at_once_and_then_after_pauses_that_grow() -> None:
-    """Up to those of any other job."""
+    """Up to the intervals of any other job."""
     found = moments(a_schedule(), notified=True)
     assert found[:9] == [0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 12.7, 22.7]
     assert found[-1] == 99
 
 
 def test_the_last_moment_is_never_later_than_the_deadline_allows() -> None:
-    """A job with less time than `after` is asked for all the same."""
+    """A job with less time than `after` is asked about anyway."""
     assert moments(Schedule(after_s=30, every_s=10, deadline=5)) == [4]
     assert moments(Schedule(after_s=30, every_s=10, deadline=0.5)) == [0]
 
@@ -115,7 +115,7 @@ async def test_a_job_server_that_cannot_be_asked_is_not_followed() -> None:
 
 
 async def test_a_lost_callback_is_made_up_for() -> None:
-    """What the answer says is recorded, and becomes the outcome, as if it were the callback."""
+    """The answer is recorded, and becomes the outcome, like a callback."""
     instance = Instance(profile="replicate", job_timeout_s=100)
     since = now()
     instance.asker.answers = [
@@ -137,7 +137,7 @@ async def test_a_lost_callback_is_made_up_for() -> None:
 
 
 async def test_a_failure_that_was_asked_for_has_its_reason_and_a_result_its_media_type() -> None:
-    """As those of callbacks."""
+    """Like those of callbacks."""
     instance = Instance(profile="replicate")
     instance.asker.answers = [told(Kind.FAILED, b'{"a": 1}', error="out of memory")]
     failed = await (await waiting(instance, status_url="/1")).outcome
@@ -151,7 +151,7 @@ async def test_a_failure_that_was_asked_for_has_its_reason_and_a_result_its_medi
 
 
 async def test_nothing_is_asked_of_a_job_whose_callback_comes() -> None:
-    """However long the others of its kind take."""
+    """However long similar jobs take."""
     instance = Instance(profile="replicate")
     job = await waiting(instance, status_url="/1")
     await time_passes(20)
@@ -162,7 +162,7 @@ async def test_nothing_is_asked_of_a_job_whose_callback_comes() -> None:
 
 
 async def test_a_person_can_have_it_asked_now() -> None:
-    """Whatever the answer says counts, as if the time had come; where there is nothing to ask by, it says why."""
+    """The answer counts as at any other time; if the job server cannot be asked, the error says why."""
     instance = Instance(profile="replicate", job_timeout_s=100)
     job = await waiting(instance)
     assert (await instance.poller.ask_now(job)).error == "the job server has not given its id for the job yet"
@@ -193,7 +193,7 @@ async def test_nothing_is_asked_before_the_names_are_there() -> None:
 
 
 async def test_what_the_reply_named_counts_for_more_than_what_a_callback_does() -> None:
-    """A callback fills in what the reply did not give."""
+    """A callback only adds outputs that the reply did not have."""
     instance = Instance(profile="replicate")
     job = await waiting(instance, id="reply")
     await instance.call_back(job, b"{}", Verdict(kind=Kind.PROGRESS, outputs={"id": "callback", "status_url": "/1"}))
@@ -203,7 +203,7 @@ async def test_what_the_reply_named_counts_for_more_than_what_a_callback_does() 
 
 
 async def test_a_lost_reply_is_made_up_for_where_only_our_names_are_needed() -> None:
-    """Also what is not over proves that the job server has the job."""
+    """An answer that the job has not ended also proves that the job server has it."""
     instance = Instance(profile="langgraph")
     instance.asker.answers = [told(Kind.PROGRESS, state="busy"), told("unavailable", error="no")]
     job = instance.submit()
@@ -214,7 +214,7 @@ async def test_a_lost_reply_is_made_up_for_where_only_our_names_are_needed() -> 
 
 
 async def test_an_answer_without_a_state_proves_nothing() -> None:
-    """It may be anybody's: HTML, an error, a lie."""
+    """It may be from anybody: HTML, an error, a lie."""
     instance = Instance(profile="langgraph")
     instance.asker.answers = [told(Kind.PROGRESS)]
     job = instance.submit()
@@ -236,7 +236,7 @@ async def test_a_notification_is_followed_by_a_question() -> None:
 
 
 async def test_a_notification_before_the_reply_waits_for_the_names() -> None:
-    """As there is nobody to ask for."""
+    """Without them, the job server cannot be asked."""
     instance = Instance(profile="docling-serve")
     instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
     job = await waiting(instance)
@@ -262,7 +262,7 @@ async def test_a_notification_at_a_fixed_url_may_come_before_its_job_has_the_nam
 
 
 async def test_the_reason_of_a_failure_is_asked_for_where_the_callback_has_none() -> None:
-    """Its sender does not wait for that, its client a little."""
+    """The callback's sender does not wait for that, the client waits a little."""
     instance = Instance(profile="ogc-processes")
     instance.asker.answers = [told(Kind.FAILED, error="no such input")]
     job = await waiting(instance, id="1")
@@ -278,7 +278,7 @@ async def test_the_reason_of_a_failure_is_asked_for_where_the_callback_has_none(
 
 
 async def test_a_reason_that_cannot_be_had_keeps_a_client_for_two_seconds() -> None:
-    """And is then left out."""
+    """And is then omitted."""
     instance = Instance(profile="ogc-processes")
     job = await waiting(instance)
     since = now()
@@ -306,7 +306,7 @@ async def test_a_job_that_is_given_up_is_cancelled_at_the_job_server(how: str) -
 
 
 async def test_a_job_that_was_not_submitted_is_not_cancelled_there() -> None:
-    """Nor one that cannot be named."""
+    """Nor one whose outputs are unknown."""
     instance = Instance(profile="replicate")
     unsubmitted, unnamed = instance.submit(), await waiting(instance)
     for job in (unsubmitted, unnamed):
@@ -330,7 +330,7 @@ async def test_a_job_that_ended_otherwise_is_not_cancelled() -> None:
 
 
 async def test_after_a_restart_jobs_are_asked_for_but_not_all_at_once() -> None:
-    """By the names that are on record; a thousand of them spread over the time that a poll may take."""
+    """By the recorded outputs; the calls for a thousand jobs are spread over the time that a poll may take."""
     members = {"profile": "replicate", "outputs": {"status_url": "http://job-server/1"}}
     left_open = LeftOpenStore(*(a_record(state=State.WAITING, **members) for _ in range(1_000)))
     instance = Instance(store=FailingStore(left_open), profile="replicate", max_jobs=2_000)
@@ -345,7 +345,7 @@ async def test_after_a_restart_jobs_are_asked_for_but_not_all_at_once() -> None:
 
 
 async def test_a_flood_of_progress_is_shown_and_costs_nothing_that_grows() -> None:
-    """Ten thousand callbacks: one line in the store, and the last body, if it is not long."""
+    """Ten thousand callbacks: one line in the store, and the last body, unless it is long."""
     instance = Instance(profile="replicate")
     job = await waiting(instance, status_url="/1")
     before = len(instance.store.puts), len(instance.store.notes)
@@ -361,7 +361,7 @@ async def test_a_flood_of_progress_is_shown_and_costs_nothing_that_grows() -> No
 
 
 async def test_the_token_is_not_shown_where_the_job_server_repeats_it() -> None:
-    """A result stays as it is, byte for byte."""
+    """A result is not changed, byte for byte."""
     instance = Instance(profile="replicate")
     job = await waiting(instance)
     body = b'{"webhook": "http://proxy/callback/%b"}' % job.token.encode()
@@ -377,7 +377,7 @@ async def test_the_token_is_not_shown_where_the_job_server_repeats_it() -> None:
 
 
 async def test_a_job_server_that_could_not_call_back_may_say_with_which_url() -> None:
-    """The token in it is not shown either; here it is asked about a job whose token is known by its hash alone."""
+    """The token in it is not shown either; here, only the hash of the job's token is known."""
     instance = Instance(profile="replicate")
     job = await waiting(instance, status_url="/1")
     url, job.token = f"http://proxy/callback/{job.token}", ""

@@ -21,18 +21,18 @@ FAILURE = Failed(code=Code.WORKER_DIED, detail="it is gone", submitted=Submitted
 
 @pytest.fixture
 def disk() -> FailingStore:
-    """A store that is well at first."""
+    """A store that works at first."""
     return FailingStore()
 
 
 @pytest.fixture
 async def recorder(disk: FailingStore) -> Recorder:
-    """A job that nothing is recorded of."""
+    """A job of which nothing is recorded."""
     return Recorder(disk, a_record())
 
 
 async def test_a_job_is_on_record_as_unknown_before_it_may_be_submitted(recorder: Recorder, disk: FailingStore) -> None:
-    """The first thing recorded of a job that need not queue."""
+    """The first record of a job that need not queue."""
     await recorder.submitting()
 
     ((record, _),) = disk.puts
@@ -41,7 +41,7 @@ async def test_a_job_is_on_record_as_unknown_before_it_may_be_submitted(recorder
 
 
 async def test_a_job_that_cannot_be_recorded_must_not_be_submitted(recorder: Recorder, disk: FailingStore) -> None:
-    """Whoever runs it is told, and its id is not given away."""
+    """Its runner gets an error, and its id is not given to the client."""
     disk.failing = True
 
     with pytest.raises(StoreUnavailableError):
@@ -51,7 +51,7 @@ async def test_a_job_that_cannot_be_recorded_must_not_be_submitted(recorder: Rec
 
 
 async def test_queueing_is_recorded_only_where_nothing_else_is(recorder: Recorder, disk: FailingStore) -> None:
-    """A job that has its worker at once costs no second record."""
+    """A job that gets its worker at once costs no second record."""
     await recorder.submitting()
     recorder.queued()
 
@@ -60,7 +60,7 @@ async def test_queueing_is_recorded_only_where_nothing_else_is(recorder: Recorde
 
 @pytest.mark.parametrize("key", [None, b"key"])
 async def test_that_a_job_waits_is_recorded_at_once_if_it_has_a_key(disk: FailingStore, key: bytes | None) -> None:
-    """Somebody may ask for it by that; else it is noted."""
+    """A client may ask for it by that; otherwise it is only noted."""
     recorder = Recorder(disk, replace(a_record(), key=key))
     recorder.queued()
 
@@ -79,7 +79,7 @@ async def test_whoever_wants_to_give_a_jobs_id_away_has_it_recorded(recorder: Re
 
 
 async def test_a_success_costs_two_records_that_are_waited_for(recorder: Recorder, disk: FailingStore) -> None:
-    """Assigned and called back; that the reply was read is noted."""
+    """Assigned and called back; that the reply was read is only noted."""
     await recorder.submitting()
     recorder.waiting()
     await recorder.callback(b"{}", failed=False, early=False)
@@ -92,7 +92,7 @@ async def test_a_success_costs_two_records_that_are_waited_for(recorder: Recorde
 
 
 async def test_a_failure_is_answered_though_the_store_never_is_done(recorder: Recorder, disk: FailingStore) -> None:
-    """A job in flight does not wait for a sick disk; the record is kept for when it is well."""
+    """A job in flight does not wait for a broken disk; the record is kept until it works again."""
     await recorder.submitting()
     disk.hanging = True
 
@@ -105,7 +105,7 @@ async def test_a_failure_is_answered_though_the_store_never_is_done(recorder: Re
 async def test_a_callback_that_could_not_be_recorded_is_tried_again_with_the_next(
     recorder: Recorder, disk: FailingStore
 ) -> None:
-    """Its sender was told that it did not arrive safely, and sends it again."""
+    """Its sender got an error, and sends it again."""
     await recorder.submitting()
     disk.failing = True
     with pytest.raises(StoreUnavailableError):
@@ -122,7 +122,7 @@ async def test_a_callback_that_could_not_be_recorded_is_tried_again_with_the_nex
 
 
 async def test_a_success_that_could_not_be_recorded_in_time_is_kept(recorder: Recorder, disk: FailingStore) -> None:
-    """The client has its answer; the record follows when the store is well."""
+    """The client gets its answer; the record follows when the store works again."""
     await recorder.submitting()
     disk.failing = True
     with pytest.raises(StoreUnavailableError):
@@ -135,7 +135,7 @@ async def test_a_success_that_could_not_be_recorded_in_time_is_kept(recorder: Re
 
 
 async def test_a_callback_outlives_the_worker_it_was_given_to(recorder: Recorder, disk: FailingStore) -> None:
-    """The client was told of the failure; the outcome is the callback, and late."""
+    """The client got the failure; the outcome is the callback, and late."""
     await recorder.submitting()
     await recorder.callback(b"{}", failed=False, early=True)
 
@@ -158,7 +158,7 @@ async def test_a_job_that_failed_by_its_own_account_is_not_late(recorder: Record
 
 
 async def test_an_outcome_from_another_kind_of_runner_is_recorded_whole(recorder: Recorder, disk: FailingStore) -> None:
-    """One that has its result without a callback of ours."""
+    """A runner that has its result without a callback of ours."""
     await recorder.submitting()
 
     await recorder.finished(Succeeded(body=b"[1]"))

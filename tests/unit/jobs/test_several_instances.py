@@ -1,4 +1,4 @@
-"""Several instances that share a store: one job a key, ends that others record, fences, takeovers, and a lost store."""
+"""Instances that share a store: one job per key, ends that others record, fences, takeovers, an unavailable store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def cluster() -> Cluster:
 
 
 async def begun(instance: Instance, *steps: Step) -> Job:
-    """Begin a job that comes so far."""
+    """Begin a job and let it run these steps."""
     job = instance.submit()
     instance.stepped.tell(job, *steps)
     await nothing_moves()
@@ -40,7 +40,7 @@ async def begun(instance: Instance, *steps: Step) -> Job:
 
 
 async def on_record(cluster: Cluster, job: Job | Record) -> Record:
-    """Return what the store has of a job."""
+    """Return the store's record of a job."""
     record = await cluster.store.by_id(job.id)
     assert record is not None
     return record
@@ -53,7 +53,7 @@ def failure(outcome: Outcome | None) -> tuple[Code, Submitted]:
 
 
 def submissions(cluster: Cluster) -> int:
-    """Return how many submissions left, anywhere."""
+    """Return how many submissions were sent, by all instances."""
     return sum(instance.stepped.submitted.total() for instance in cluster.members)
 
 
@@ -61,7 +61,7 @@ def submissions(cluster: Cluster) -> int:
 
 
 async def test_of_two_instances_that_begin_a_key_at_once_one_does(cluster: Cluster) -> None:
-    """The other one's client joins that job; so does whoever comes later, anywhere."""
+    """The client of the other one joins that job; so do later ones, at any instance."""
     found = await asyncio.gather(*(instance.join() for instance in cluster.instances))
 
     (job,) = [found for found, joined in found if not joined]
@@ -84,7 +84,7 @@ async def test_of_two_instances_that_begin_a_key_at_once_one_does(cluster: Clust
 
 
 async def test_another_body_under_a_key_of_another_instance_is_refused(cluster: Cluster) -> None:
-    """Also when both come at once."""
+    """Also if both come at once."""
     here, there, _ = cluster.instances
     found = await asyncio.gather(here.join(b"1"), there.join(b"2"), return_exceptions=True)
 
@@ -93,7 +93,7 @@ async def test_another_body_under_a_key_of_another_instance_is_refused(cluster: 
 
 
 async def test_a_job_that_certainly_was_not_submitted_leaves_its_key_to_all(cluster: Cluster) -> None:
-    """And one whose fate is unknown does not."""
+    """And one whose `submitted` is unknown does not."""
     here, there, elsewhere = cluster.instances
     job, _ = await here.join()
     assert isinstance(job, Job)
@@ -116,7 +116,7 @@ async def test_a_job_that_certainly_was_not_submitted_leaves_its_key_to_all(clus
 
 
 async def test_a_key_whose_claim_got_no_answer_is_free_when_the_store_is_back(cluster: Cluster) -> None:
-    """The claim may be on record, of a job that nobody runs."""
+    """The claim may be recorded, for a job that no instance runs."""
     here, there, _ = cluster.instances
     here.store.loses_answers = True
     with pytest.raises(StoreUnavailableError):
@@ -130,7 +130,7 @@ async def test_a_key_whose_claim_got_no_answer_is_free_when_the_store_is_back(cl
 
 
 async def test_a_job_without_a_key_costs_no_claim_and_one_instance_needs_none() -> None:
-    """Alone, a key is looked up and nothing else."""
+    """With one instance, a key is only looked up."""
     cluster = Cluster(1)
     await begun(cluster.instances[0], *SUBMIT)
     assert [record.state for record, _ in cluster.instances[0].store.puts] == [State.SUBMITTING]
@@ -141,13 +141,13 @@ async def test_a_job_without_a_key_costs_no_claim_and_one_instance_needs_none() 
 
 
 async def test_a_claim_counts_for_the_limit_and_for_draining() -> None:
-    """It is a job before long."""
+    """It soon becomes a job."""
     cluster = Cluster(1, max_jobs=1)
     (here,) = cluster.instances
     here.store.hanging = True
     joining = asyncio.create_task(here.join())
     await nothing_moves()
-    here.store.answer_once()  # the key is looked up, and being claimed
+    here.store.answer_once()  # the key is looked up, and is being claimed
     await nothing_moves()
     with pytest.raises(Exception, match="the limit"):
         here.submit()
@@ -167,7 +167,7 @@ async def test_a_claim_counts_for_the_limit_and_for_draining() -> None:
 
 
 async def test_a_callback_is_found_though_nobody_is_told_of_it(cluster: Cluster) -> None:
-    """Wake-ups are hints; the store is asked as well."""
+    """Notices are hints; the store is polled as well."""
     here, there, _ = cluster.instances
     cluster.store.deaf = True
     job = await begun(here, *SUBMIT)
@@ -181,7 +181,7 @@ async def test_a_callback_is_found_though_nobody_is_told_of_it(cluster: Cluster)
 
 @pytest.mark.parametrize("first_waits", [False, True])
 async def test_of_two_callbacks_at_once_the_first_on_record_wins(cluster: Cluster, *, first_waits: bool) -> None:
-    """The other one is a duplicate, wherever it came, and the client gets what is on record."""
+    """The other one is a duplicate, wherever it came, and the client gets what is recorded."""
     here, there, _ = cluster.instances
     cluster.store.deaf = True
     job = await begun(here, *SUBMIT)
@@ -198,7 +198,7 @@ async def test_of_two_callbacks_at_once_the_first_on_record_wins(cluster: Cluste
 
 
 async def test_a_callback_on_record_counts_though_the_deadline_comes_before_it_is_heard_of(cluster: Cluster) -> None:
-    """The end of the job is refused; the client gets what the record says."""
+    """The job's own end is refused; the client gets what the record says."""
     here, there, _ = cluster.instances
     cluster.store.deaf = True
     job = await begun(here, *SUBMIT)
@@ -226,7 +226,7 @@ async def test_progress_at_another_instance_is_proof_at_the_one_that_runs_the_jo
 
 
 async def test_a_refused_callback_at_another_instance_is_known_to_the_job(cluster: Cluster) -> None:
-    """Whoever waits for it is told why it does not come."""
+    """The client can see why its callback does not come."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
 
@@ -237,7 +237,7 @@ async def test_a_refused_callback_at_another_instance_is_known_to_the_job(cluste
 
 
 async def test_the_reason_of_a_failure_is_asked_for_where_the_client_waits() -> None:
-    """The callback came elsewhere, and says only that the job failed."""
+    """The callback came elsewhere, and only says that the job failed."""
     cluster = Cluster(2, profile="replicate")
     here, there = cluster.instances
     job = await begun(here, *SUBMIT)
@@ -261,7 +261,7 @@ async def test_the_reason_of_a_failure_is_asked_for_where_the_client_waits() -> 
 async def test_a_job_is_cancelled_from_any_instance(
     cluster: Cluster, steps: tuple[Step, ...], submitted: Submitted
 ) -> None:
-    """With what is known of its submission; whoever runs it stops, and its client is told the same."""
+    """With what is known of its submission; the instance that runs it stops, and its client gets the same."""
     here, there, elsewhere = cluster.instances
     job = await begun(here, Step.QUEUE, *steps)
     record = await there.store.by_id(job.id)
@@ -277,7 +277,7 @@ async def test_a_job_is_cancelled_from_any_instance(
 
 
 async def test_an_operator_who_cancels_elsewhere_is_named_on_record_only(cluster: Cluster) -> None:
-    """The job's client is told that an operator did it, not which one."""
+    """The job's client learns that an operator did it, not which one."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
     record = await there.store.by_id(job.id)
@@ -292,7 +292,7 @@ async def test_an_operator_who_cancels_elsewhere_is_named_on_record_only(cluster
 
 
 async def test_a_cancellation_says_what_is_on_record_when_it_is_written(cluster: Cluster) -> None:
-    """The job has gone on since it was looked up."""
+    """The job has advanced since it was looked up."""
     here, there, _ = cluster.instances
     job = await begun(here, Step.QUEUE)
     before = await there.store.by_id(job.id)
@@ -306,7 +306,7 @@ async def test_a_cancellation_says_what_is_on_record_when_it_is_written(cluster:
 
 
 async def test_a_cancellation_comes_too_late_for_a_job_that_has_ended(cluster: Cluster) -> None:
-    """What holds is returned."""
+    """The stored end is returned."""
     here, there, elsewhere = cluster.instances
     job = await begun(here, *SUBMIT)
     before = await there.store.by_id(job.id)
@@ -319,7 +319,7 @@ async def test_a_cancellation_comes_too_late_for_a_job_that_has_ended(cluster: C
 
 
 async def test_the_job_server_is_told_of_a_cancellation_by_whoever_runs_the_job() -> None:
-    """Where its profile has a call for that."""
+    """If its profile has a call for that."""
     cluster = Cluster(2, profile="replicate")
     here, there = cluster.instances
     job = await begun(here, *SUBMIT)
@@ -361,7 +361,7 @@ async def test_an_instance_that_was_paused_does_not_submit_what_was_taken_over(c
 
 
 async def test_a_job_that_was_taken_over_while_it_ran_ends_as_its_record_does(cluster: Cluster) -> None:
-    """The one that was paused cannot record how it ended; it has its callback all the same."""
+    """The paused instance cannot record its end; but it gets the callback."""
     here, there, elsewhere = cluster.instances
     job = await begun(here, *SUBMIT)
     cluster.pause(here)
@@ -377,7 +377,7 @@ async def test_a_job_that_was_taken_over_while_it_ran_ends_as_its_record_does(cl
 
 
 async def test_a_failure_is_refused_to_an_instance_whose_job_was_taken_over(cluster: Cluster) -> None:
-    """The job is waited for until its deadline, as it may still be called back about."""
+    """The job is waited for until its deadline, because a callback may still come."""
     here, there, elsewhere = cluster.instances
     job = await begun(here, *SUBMIT)
     cluster.sleeps_through_its_lease(here, there)
@@ -393,7 +393,7 @@ async def test_a_failure_is_refused_to_an_instance_whose_job_was_taken_over(clus
 
 
 async def test_what_was_about_to_be_submitted_when_it_was_taken_over_is_unknown(cluster: Cluster) -> None:
-    """Its record says so since before the worker had it, and nothing can be fenced after that."""
+    """Its record says so since before the worker got it, and nothing can be fenced after that."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT[:2])
     cluster.sleeps_through_its_lease(here, there)
@@ -406,7 +406,7 @@ async def test_what_was_about_to_be_submitted_when_it_was_taken_over_is_unknown(
 
 
 async def test_a_client_can_cancel_where_its_job_was_taken_over_from(cluster: Cluster) -> None:
-    """Whoever owns it."""
+    """Whichever instance owns it."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
     cluster.sleeps_through_its_lease(here, there)
@@ -423,7 +423,7 @@ async def test_a_client_can_cancel_where_its_job_was_taken_over_from(cluster: Cl
 
 
 async def test_the_jobs_of_a_dead_instance_end_by_callback_cancellation_or_deadline(cluster: Cluster) -> None:
-    """At whoever took them over, once."""
+    """At the instance that took them over, once."""
     here, there, elsewhere = cluster.instances
     called, cancelled, silent = [await begun(here, *SUBMIT) for _ in range(3)]
     queued = await begun(here, Step.QUEUE)
@@ -448,7 +448,7 @@ async def test_the_jobs_of_a_dead_instance_end_by_callback_cancellation_or_deadl
 
 
 async def test_a_job_that_comes_back_to_where_it_was_begun_ends_there(cluster: Cluster) -> None:
-    """It was taken over from here, and the one that did so is gone as well."""
+    """It was taken over from here, and the other instance is gone as well."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
     cluster.sleeps_through_its_lease(here, there)
@@ -463,7 +463,7 @@ async def test_a_job_that_comes_back_to_where_it_was_begun_ends_there(cluster: C
 
 
 async def test_jobs_that_were_taken_over_are_asked_for() -> None:
-    """As after a restart: whoever took them over asks the job server."""
+    """As after a restart: the new owner asks the job server."""
     cluster = Cluster(2, profile="replicate")
     here, there = cluster.instances
     job = await begun(here, *SUBMIT)
@@ -479,7 +479,7 @@ async def test_jobs_that_were_taken_over_are_asked_for() -> None:
 
 
 async def test_an_instance_that_drains_waits_for_its_own_jobs_and_takes_callbacks_of_others(cluster: Cluster) -> None:
-    """Nothing of a rolling upgrade is lost."""
+    """A rolling upgrade loses nothing."""
     here, there, _ = cluster.instances
     own, others = await begun(here, *SUBMIT), await begun(there, *SUBMIT)
     drained = asyncio.create_task(here.dispatcher.drain())
@@ -495,7 +495,7 @@ async def test_an_instance_that_drains_waits_for_its_own_jobs_and_takes_callback
 
 
 async def test_cut_off_from_the_store_an_instance_answers_what_it_has(cluster: Cluster) -> None:
-    """No new jobs; a callback goes to the client that waits here, and its sender is to try again, elsewhere too."""
+    """No new jobs; a callback reaches the client that waits here, and its sender has to retry, perhaps elsewhere."""
     here, there, elsewhere = cluster.instances
     called, silent, queued = [await begun(here, *SUBMIT), await begun(here, *SUBMIT), await begun(here)]
     cluster.cut_off(here)
@@ -522,7 +522,7 @@ async def test_cut_off_from_the_store_an_instance_answers_what_it_has(cluster: C
 
 
 async def test_what_is_recorded_elsewhere_while_an_instance_is_cut_off_is_found_afterwards(cluster: Cluster) -> None:
-    """It heard nothing of it."""
+    """It got no notice of it."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
     cluster.cut_off(here)
@@ -539,7 +539,7 @@ async def test_what_is_recorded_elsewhere_while_an_instance_is_cut_off_is_found_
 
 
 async def test_a_wait_for_a_job_elsewhere_ends_after_its_time_with_the_newest_record(cluster: Cluster) -> None:
-    """It is not over yet."""
+    """The job has not ended yet."""
     here, there, _ = cluster.instances
     job = await begun(here, Step.QUEUE)
     record = await on_record(cluster, job)
@@ -551,7 +551,7 @@ async def test_a_wait_for_a_job_elsewhere_ends_after_its_time_with_the_newest_re
 
 
 async def test_a_wait_for_a_job_that_nobody_sees_to_ends_with_the_sweep(cluster: Cluster) -> None:
-    """Every job ends, also where its owner neither lives nor is dead."""
+    """Every job ends, even if its owner neither works nor counts as dead."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
     cluster.pause(here)
@@ -566,7 +566,7 @@ async def test_a_wait_for_a_job_that_nobody_sees_to_ends_with_the_sweep(cluster:
 
 
 async def test_a_wait_is_given_up_where_the_end_must_be_and_cannot_be_found(cluster: Cluster) -> None:
-    """The client may ask again; nobody knows more."""
+    """The client may ask again; nothing more is known."""
     here, there, _ = cluster.instances
     job = await begun(here, *SUBMIT)
     record = await on_record(cluster, job)

@@ -1,4 +1,4 @@
-"""Bodies as people may see them."""
+"""Bodies as shown to people."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_nothing_is_shown_unless_it_was_asked_for() -> None:
 
 
 def test_secrets_are_masked_wherever_they_are() -> None:
-    """By their names, by what they look like, and as the operator says."""
+    """By their names, by their form, and by the operator's setting."""
     body: dict[str, Any] = {
         "account": "acme",
         "amount": 1250,
@@ -46,7 +46,7 @@ def test_secrets_are_masked_wherever_they_are() -> None:
 
 
 def test_a_body_is_cut_after_it_was_masked() -> None:
-    """Between two characters; its size is that of the whole."""
+    """Between two characters; the size is that of the whole."""
     body = '{"a": "\u00e9\u00e9\u00e9\u00e9"}'.encode()
     shown = ShownBodies(10, ()).shown(body, "")
     assert shown == {"body": '{"a": "\u00e9', "bytes": len(body), "cut": True, "content_type": ""}
@@ -94,7 +94,7 @@ _JSON = st.recursive(
 @example(value=[None], max_bytes=2)
 @example(value={"": [None]}, max_bytes=4)
 def test_what_is_cut_off_is_left_out_before(value: object, max_bytes: int) -> None:
-    """What is shown is how the whole begins, masked; and whether there is more."""
+    """The shown part is the beginning of the whole, masked; and it says whether there is more."""
     body = json.dumps(value).encode()
     whole = ShownBodies(1_000_000, ["pin"]).shown(body, "")
     shown = ShownBodies(max_bytes, ["pin"]).shown(body, "")
@@ -111,7 +111,7 @@ def test_what_is_cut_off_is_left_out_before(value: object, max_bytes: int) -> No
     ids=["numbers", "texts", "objects", "empty", "names"],
 )
 def test_what_is_not_shown_costs_nothing(body: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event loop has no time for all that a body can have."""
+    """The event loop has no time for everything that a body may contain."""
     looked_at = 0
 
     def counted(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a record keeps of how its job came to its end."""
+"""What a record keeps of the course of its job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _USUAL: Final = (Event.ASSIGN, Event.CONNECTED, Event.REPLY_READ)
 
 
 async def test_a_trail_has_all_that_happened() -> None:
-    """In order, with the event that happens just now; and who did it."""
+    """In order, including the current event; and the cause."""
     job = a_job()
     for event in _USUAL:
         job.advance(event)
@@ -35,7 +35,7 @@ async def test_a_trail_has_all_that_happened() -> None:
 
 
 async def test_the_phases_on_record_are_those_that_were_measured() -> None:
-    """Within what rounding takes, whichever of them were reached."""
+    """Except for rounding, whichever phases were reached."""
     for steps in ([], [*_USUAL], [Event.ASSIGN, Event.WORKER_LOST, Event.ASSIGN, Event.CONNECTED]):
         job = a_job()
         for event in steps:
@@ -48,7 +48,7 @@ async def test_the_phases_on_record_are_those_that_were_measured() -> None:
 
 
 def test_phases_end_with_the_callback_where_nothing_later_is_known() -> None:
-    """What came after it was never written: how long the delivery took is not made up; the clocks differ a little."""
+    """Later events were not recorded, so no delivery time is made up; the clocks differ a little."""
     events = [(0.5, "assign"), (2.0, "connected"), (10.0, "reply-read"), (510.0, "callback")]
     known = {"queue": 0.5, "start": 1.5, "submission": 8.0, "job": 500.0}
     assert phases_in(Trail(events=events), 518.8) == known
@@ -56,7 +56,7 @@ def test_phases_end_with_the_callback_where_nothing_later_is_known() -> None:
 
 
 def test_an_early_callback_leaves_out_what_it_overtook() -> None:
-    """As the phases that are measured do."""
+    """Like the measured phases."""
     events = [(0.5, "assign"), (2.0, "connected"), (3.0, "callback")]
     assert list(phases_in(Trail(events=events), 3.0)) == ["queue", "start", "submission"]
 
@@ -75,7 +75,7 @@ async def test_of_very_many_events_the_first_and_the_last_are_kept() -> None:
 
 
 async def test_the_times_of_a_job_that_was_left_open_count_from_its_acceptance() -> None:
-    """Which was in another process."""
+    """That was in another process."""
     job = a_job()
     job.adopted = True
     now = time.time()
@@ -86,7 +86,7 @@ async def test_the_times_of_a_job_that_was_left_open_count_from_its_acceptance()
 
 
 def test_what_comes_late_is_added() -> None:
-    """To what there was."""
+    """To the existing trail."""
     record = finished(accepted_at=time.time() - 1, trail='{"events":[[0.5,"assign"],[30.0,"finish"]],"pid":7}')
     trail = written(trail_with(record, Event.CALLBACK))
     assert [what for _, what in trail.events] == ["assign", "finish", "callback"]
@@ -95,5 +95,5 @@ def test_what_comes_late_is_added() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"events": 7}', '{"events":[[1,"teleport"]]}'])
 def test_what_cannot_be_read_says_nothing(text: str) -> None:
-    """A job is shown all the same."""
+    """The job is shown anyway."""
     assert phases_in(written(text), 5.0) == {}

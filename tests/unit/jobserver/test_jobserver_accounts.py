@@ -94,14 +94,14 @@ async def test_a_connection_that_leaves_the_queue_is_passed_over() -> None:
 
 @pytest.mark.parametrize("cancel_first", [True, False])
 async def test_leaving_in_the_instant_of_the_turn_does_not_lose_it(cancel_first: bool) -> None:
-    """Whichever of the two comes first, the account goes on to the third connection."""
+    """Whichever comes first, the third connection gets the account."""
     queue, first, second, third = AccountQueue(), connection(), connection(), connection()
     await queue.enter("a", first)
     leaving, staying = spawn(queue.enter("a", second)), spawn(queue.enter("a", third))
     await settle()
     if cancel_first:
         leaving.cancel()
-        queue._release(first)  # noqa: SLF001 - the race cannot be had from outside
+        queue._release(first)  # noqa: SLF001 - the race cannot be provoked from outside
     else:
         queue._release(first)  # noqa: SLF001 - the same
         leaving.cancel()

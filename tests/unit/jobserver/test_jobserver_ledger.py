@@ -15,12 +15,12 @@ def note(ledger: Ledger, raw: bytes = b"{}", **fields: object) -> SubmissionEntr
 
 
 def call(ledger: Ledger, status: int | None) -> None:
-    """A callback that ended so."""
+    """A callback that ended with this status."""
     ledger.callback("id", "http://c", kind="result", attempt=1, status=status, error=None, took_s=0.0)
 
 
 def test_a_submission_is_shown_as_it_was_sent() -> None:
-    """Raw text, parsed body and the headers that matter are there; others are not."""
+    """Raw text, parsed body and relevant headers are there; other headers are not."""
     ledger = Ledger()
     ledger.submission(b'{"account": "a", "n": 1.50}', {"user-agent": "u", "cookie": "secret"})
     shown = ledger.as_json()["submissions"][0]
@@ -31,7 +31,7 @@ def test_a_submission_is_shown_as_it_was_sent() -> None:
 
 
 def test_a_body_that_is_no_text_is_shown_all_the_same() -> None:
-    """Bytes that are not UTF-8 are read as latin-1, and there is no parsed body."""
+    """Bytes that are not UTF-8 are decoded as latin-1, and there is no parsed body."""
     ledger = Ledger()
     note(ledger, b"\xff\xfe")
     shown = ledger.as_json()["submissions"][0]
@@ -39,7 +39,7 @@ def test_a_body_that_is_no_text_is_shown_all_the_same() -> None:
 
 
 def test_of_a_long_body_the_beginning_is_kept() -> None:
-    """The entry says that it is cut, and how long the body was."""
+    """The entry says that it is truncated, and how long the body was."""
     ledger = Ledger()
     note(ledger, b'"' + b"x" * BODY_LIMIT_BYTES + b'"')
     shown = ledger.as_json()["submissions"][0]
@@ -48,7 +48,7 @@ def test_of_a_long_body_the_beginning_is_kept() -> None:
 
 
 def test_the_newest_entries_are_kept_and_the_dropped_ones_counted() -> None:
-    """Both lists are bounded; the counts go on."""
+    """Both lists are bounded; the counts continue."""
     ledger = Ledger(limit=3)
     for _ in range(5):
         note(ledger)
@@ -61,7 +61,7 @@ def test_the_newest_entries_are_kept_and_the_dropped_ones_counted() -> None:
 
 
 def test_the_bodies_kept_are_bounded_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many large bodies push the oldest submissions out."""
+    """Many large bodies push out the oldest submissions."""
     monkeypatch.setattr(ledger_module, "BODIES_LIMIT_BYTES", 100)
     ledger = Ledger()
     for _ in range(5):
@@ -91,7 +91,7 @@ def test_a_job_submitted_twice_is_found_by_its_ref_and_by_its_callback() -> None
 
 
 def test_a_cleared_ledger_counts_from_one_again() -> None:
-    """Nothing of the past is left."""
+    """Nothing of the past remains."""
     ledger = Ledger()
     note(ledger)
     call(ledger, 200)

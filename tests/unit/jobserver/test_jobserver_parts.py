@@ -29,21 +29,21 @@ def test_a_job_is_refused_so_many_times_and_then_let_in() -> None:
 
 
 def test_a_name_used_again_is_refused_again() -> None:
-    """A job that was let in is forgotten."""
+    """A job that was accepted is forgotten."""
     refusals = Refusals()
     answers = [refusals.refuses(asking("rate-limit", "one")) for _ in range(4)]
     assert answers == [True, False, True, False]
 
 
 def test_some_are_always_refused_and_some_never() -> None:
-    """`refuse` has no end; a fault of another kind is no refusal."""
+    """`refuse` never ends; a fault of another kind is no refusal."""
     refusals = Refusals()
     assert all(refusals.refuses(asking("refuse", "one")) for _ in range(5))
     assert not refusals.refuses(asking("reject", "one"))
 
 
 def test_the_jobs_remembered_are_bounded() -> None:
-    """The oldest is forgotten, and then refused from the beginning."""
+    """The oldest is forgotten, and then refused from the beginning again."""
     refusals = Refusals(limit=2)
     for name in ("one", "two", "three"):
         refusals.refuses(asking("refuse-first", name))
@@ -92,7 +92,7 @@ def test_the_command_line_sets_every_option() -> None:
     "given", ["--port 70000", "--duration -1", "--duration nan", "--callback-retries -1", "--seed x"]
 )
 def test_a_wrong_option_ends_with_code_2_and_names_itself(given: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Argparse's own way to fail."""
+    """By argparse."""
     with pytest.raises(SystemExit) as caught:
         parse_arguments(given.split())
     assert caught.value.code == 2

@@ -1,4 +1,4 @@
-"""The wire contract: what is a submission, and what the documents look like."""
+"""The protocol: what a submission is, and the form of the documents."""
 
 import json
 import re
@@ -12,7 +12,7 @@ CALLBACK = "http://127.0.0.1:1/callback/token"
 
 
 def body(**fields: object) -> bytes:
-    """An asynchronous submission with these fields besides."""
+    """An asynchronous submission with these additional fields."""
     return json.dumps({"account": "a", "wait": False, "callback": CALLBACK} | fields).encode()
 
 
@@ -47,7 +47,7 @@ def body(**fields: object) -> bytes:
     ],
 )
 def test_what_is_no_submission_is_refused_with_the_reason(raw: bytes, words: str) -> None:
-    """Every malformed body raises the one error, whose message names what is wrong."""
+    """Every malformed body raises the same error, whose message names the problem."""
     with pytest.raises(BadSubmissionError, match=re.escape(words)):
         parse_submission(raw)
 
@@ -60,14 +60,14 @@ def test_an_unknown_fault_is_refused_by_naming_the_known_ones() -> None:
 
 
 def test_the_synchronous_form_needs_an_account_only() -> None:
-    """The client's own form is read, and its callback ignored."""
+    """The client's own form is accepted, and its callback ignored."""
     submission = parse_submission(b'{"account": "example", "wait": true}')
     assert (submission.account, submission.wait, submission.callback) == ("example", True, None)
     assert submission.runs
 
 
 def test_without_a_fault_the_names_of_its_options_belong_to_the_client() -> None:
-    """A job's own field called `bytes` is not taken for an option."""
+    """A job's own field called `bytes` does not count as an option."""
     submission = parse_submission(body(bytes="x", times=None, status={}, delay="soon", run=3))
     assert submission.fault_name == "none"
     assert submission.runs

@@ -1,4 +1,4 @@
-"""What is counted of a finished job, and by which names."""
+"""What is counted for a finished job, and by which labels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FAILED = Failed(code=Code.JOB_REJECTED, detail="", submitted=Submitted.NO)
 
 
 def a_job(profile: str, *events: Event, called_back: bool = False) -> Job:
-    """Return as much of a finished job as is counted."""
+    """Return the parts of a finished job that are counted."""
     life = [(0.0, event) for event in events]
     return cast("Job", SimpleNamespace(profile=profile, life=life, recorder=SimpleNamespace(called_back=called_back)))
 
 
 @pytest.mark.parametrize("outcome", [Succeeded(body=b""), FAILED])
 def test_only_profiles_that_are_served_have_a_label_of_their_own(outcome: Outcome) -> None:
-    """A journal may hold jobs of any."""
+    """A journal may have jobs of other profiles."""
     metrics = Metrics(["cog", "a2a"])
     for profile in ("cog", "gone", "gone too"):
         metrics.job_finished(a_job(profile), outcome, {})
@@ -50,7 +50,7 @@ def test_only_profiles_that_are_served_have_a_label_of_their_own(outcome: Outcom
 def test_each_attempt_to_submit_a_job_counts(
     events: tuple[Event, ...], called_back: bool, expected: dict[str, int] | None
 ) -> None:
-    """By what came of it."""
+    """By its outcome."""
     metrics = Metrics(["cog"])
     metrics.job_finished(a_job("cog", *events, called_back=called_back), FAILED, {})
     expected = {"refused": 2, "accepted": 1} if expected is None else expected

@@ -22,7 +22,7 @@ OUTCOME = Succeeded(body=b"{}")
     [([], None), (["starting", "busy"], {"state": "busy", "count": 2}), ([""], {"state": None, "count": 1})],
 )
 async def test_what_the_job_server_says_is_shown(said: list[str], progress: object) -> None:
-    """What it calls the job, and the last of its progress; of a finished job as well, which is found by that name."""
+    """Its id of the job, and the last progress; also for a finished job, which is found by that id."""
     job = a_job()
     job.learn({"id": "their-7"})
     for state in said:
@@ -41,7 +41,7 @@ async def test_what_the_job_server_says_is_shown(said: list[str], progress: obje
 
 
 async def test_the_last_failures_of_before_the_start_are_there() -> None:
-    """The newest first, with what the store knows; they are found by what people know of them."""
+    """The newest first, with what the store knows; they are found by all their names."""
     store, history = FailingStore(), History()
     failure = Failed(code=Code.DEADLINE_EXCEEDED, detail="no callback came in time", submitted=Submitted.YES)
     told = {"profile": "cog", "labels": {"account": "acme"}, "outputs": {"id": "theirs"}}
@@ -64,7 +64,7 @@ async def test_the_last_failures_of_before_the_start_are_there() -> None:
 
 
 async def test_a_store_that_cannot_be_read_does_not_keep_anybody_from_starting() -> None:
-    """The failures of before are not worth it."""
+    """Earlier failures are not that important."""
     store, history = FailingStore(), History()
     store.failing = True
     await history.restore(store)

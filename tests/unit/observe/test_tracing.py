@@ -1,4 +1,4 @@
-"""Spans, as an exporter gets them."""
+"""Spans, as received by an exporter."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_job_is_a_span_with_one_for_each_phase(monkeypatch: pytest.Monke
 
 
 async def test_the_span_stands_between_the_client_and_the_job_server() -> None:
-    """It is a child of the client's span, and the job server is sent it as the parent, in the same trace."""
+    """It is a child of the client's span, and the job server gets it as the parent, in the same trace."""
     job, spans = _traced(Succeeded(body=b"{}"), *_LIFE, traceparent=_CLIENT)
     span = spans["job"]
     assert span.parent is not None
@@ -65,7 +65,7 @@ async def test_the_span_stands_between_the_client_and_the_job_server() -> None:
 
 
 async def test_a_failure_is_one_in_the_trace_as_well() -> None:
-    """The status is an error with the code; what was known of the submission is an attribute; no body is in it."""
+    """The status is an error with the code; `submitted` is an attribute; no body is in it."""
     failed = Failed(code=Code.DEADLINE_EXCEEDED, detail="too late", submitted=Submitted.UNKNOWN)
     job, spans = _traced(failed, Event.ASSIGN, Event.CONNECTED)
     span = spans["job"]
@@ -81,14 +81,14 @@ async def test_a_failure_is_one_in_the_trace_as_well() -> None:
 
 
 async def test_a_client_that_does_not_want_a_sample_is_heard() -> None:
-    """A trace that its client does not sample makes no span here, and goes on unsampled."""
+    """A trace that its client does not sample has no span here, and is passed on unsampled."""
     job, spans = _traced(Succeeded(body=b"{}"), *_LIFE, traceparent=_CLIENT[:-1] + "0")
     assert spans == {}
     assert job.traceparent.endswith("-00")
 
 
 async def test_a_bug_in_tracing_costs_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails while a job is noted is logged; the rest is noted all the same."""
+    """An exception in tracing is logged; the rest of the job is recorded anyway."""
     lines: list[str] = []
     monkeypatch.setattr(log_lines, "job_event", lambda _level, what, *_, **__: lines.append(what))
     broken = SimpleNamespace(job_began=lambda _job: 1 / 0, job_finished=lambda *_: 1 / 0)
@@ -102,7 +102,7 @@ async def test_a_bug_in_tracing_costs_no_job(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nothing_is_traced_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an endpoint there is no tracing; with one, and without OpenTelemetry, a line says what to install."""
+    """Without an endpoint there is no tracing; with one, but without OpenTelemetry, a line says what to install."""
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
     assert tracing.from_environment() is None

@@ -1,4 +1,4 @@
-"""What a person reads when the proxy has started."""
+"""The banner for a person when the proxy has started."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_it_names_the_addresses_the_mode_and_a_line_to_paste() -> None:
 
 
 def test_what_is_switched_off_is_not_named() -> None:
-    """No admin address, no journal, a job server of one's own: and no password of its address."""
+    """No admin address, no journal, and another job server, without the password in its address."""
     settings = load({"JOB_SERVER_URL": "http://user:hidden@jobs.example/start", "JOURNAL": ""})
     text = banner(settings, {"public": URLS["public"]}, "")
     assert "Dashboard" not in text
@@ -36,7 +36,7 @@ def test_what_is_switched_off_is_not_named() -> None:
 
 
 def test_the_password_of_a_database_is_not_shown() -> None:
-    """Nor its parameters, which may be one."""
+    """Nor its parameters, which may be secret."""
     settings = load({"JOURNAL": "postgresql://u:hidden@one,two:5433/jobs?sslpassword=hidden"})
     text = banner(settings, URLS, "")
     assert "remembered in postgresql://u@one,two:5433/jobs\n" in text
@@ -45,7 +45,7 @@ def test_the_password_of_a_database_is_not_shown() -> None:
 
 @pytest.mark.parametrize(("value", "words"), [("0", "reused after each success"), ("7", "serve 7 jobs each")])
 def test_it_says_how_workers_are_used(value: str, words: str) -> None:
-    """As WORKER_MAX_JOBS has it."""
+    """As set by WORKER_MAX_JOBS."""
     assert words in banner(load({"WORKER_MAX_JOBS": value}), URLS, "")
 
 
@@ -61,15 +61,15 @@ def test_where_keys_are_asked_for_the_line_has_a_place_for_one() -> None:
     [("", "Keys: none needed: anybody who can reach"), ("one,two", "Keys: clients must send one of 2 keys")],
 )
 def test_it_says_whether_keys_are_asked_for(keys: str, words: str) -> None:
-    """A proxy that stands open by mistake is seen at the first look."""
+    """A proxy that is open by mistake is noticed at once."""
     assert words in banner(load({"API_KEYS": keys}), URLS, "")
 
 
 def test_it_names_the_version() -> None:
-    """As it is what everybody who helps asks for first."""
+    """It is the first thing that support asks for."""
     assert f"The async job proxy {VERSION} listens on" in banner(load({}), URLS, "")
 
 
 def test_callbacks_with_a_listener_of_their_own_are_named() -> None:
-    """The operator has to tell the job server's side."""
+    """The operator has to configure the job server with it."""
     assert "Callbacks: http://127.0.0.1:3003" in banner(load({}), {**URLS, "callback": "http://127.0.0.1:3003"}, "")

@@ -1,4 +1,4 @@
-"""Everything that is already in use is reported together."""
+"""All resources that are in use are reported together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.settings import Settings, load
 
 @pytest.fixture
 def taken() -> Iterator[tuple[int, int]]:
-    """Two ports that somebody else listens on."""
+    """Two ports that another process listens on."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         yield one.getsockname()[1], other.getsockname()[1]
 
@@ -27,7 +27,7 @@ def settings_for(port: int, admin_port: int, journal: str = "") -> Settings:
 
 
 def refusal(settings: Settings) -> list[str]:
-    """The lines that the start ends with."""
+    """The lines of the error."""
     with pytest.raises(SettingsError) as caught:
         claim(settings)
     return str(caught.value).splitlines()
@@ -46,7 +46,7 @@ def test_free_addresses_and_a_free_journal_are_claimed(tmp_path: Path) -> None:
 
 
 def test_a_second_start_is_told_everything_that_is_taken(taken: tuple[int, int], tmp_path: Path) -> None:
-    """Both ports and the journal, and that another proxy may have them."""
+    """Both ports and the journal, and that another proxy may be running."""
     path = str(tmp_path / "jobs.sqlite3")
     journal = JournalFile(path)
     lines = refusal(settings_for(*taken, path))
@@ -57,7 +57,7 @@ def test_a_second_start_is_told_everything_that_is_taken(taken: tuple[int, int],
 
 
 def test_what_could_be_claimed_is_let_go_again(taken: tuple[int, int], tmp_path: Path) -> None:
-    """Nothing stays bound or locked after a refusal."""
+    """Nothing stays bound or locked after an error."""
     path = str(tmp_path / "jobs.sqlite3")
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -72,13 +72,13 @@ def test_what_could_be_claimed_is_let_go_again(taken: tuple[int, int], tmp_path:
 
 
 def test_what_is_no_other_proxys_doing_is_not_said_to_be(tmp_path: Path) -> None:
-    """A folder that is missing."""
+    """A missing folder."""
     (line,) = refusal(settings_for(0, 0, str(tmp_path / "missing" / "jobs.sqlite3")))
     assert line.startswith("JOURNAL: cannot open")
 
 
 def test_a_name_with_an_address_that_is_not_here_is_bound_at_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`localhost` is often an IPv6 address first, also where there is no IPv6."""
+    """`localhost` is often an IPv6 address first, even without IPv6."""
     kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
     found = [(*kind, ("192.0.2.1", 0)), (*kind, ("127.0.0.1", 0))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: found)
@@ -89,7 +89,7 @@ def test_a_name_with_an_address_that_is_not_here_is_bound_at_another(monkeypatch
 
 
 def test_a_name_that_cannot_be_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python's own words for it are no OSError."""
+    """Python's own exception for it is no OSError."""
 
     def refuse(*_args: object, **_options: object) -> None:
         raise UnicodeError("label too long")

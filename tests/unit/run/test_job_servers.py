@@ -23,7 +23,7 @@ succeeded = ["done"]
 
 
 def test_an_address_has_no_query_where_paths_are_appended_to_it(tmp_path: Path) -> None:
-    """It would end up within the query; an address that is the whole one may have one."""
+    """They would end up in the query; a complete address may have a query."""
     file = tmp_path / "mine.toml"
     file.write_text(PROFILE, encoding="utf-8")
     urls = {"JOB_SERVER_URL": "http://a/start?key=1"}

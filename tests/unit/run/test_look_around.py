@@ -1,4 +1,4 @@
-"""What is said of the address that callbacks are to come to."""
+"""Checks of the callback URL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ELSEWHERE = ["https://api.example.com/v1"]
     ],
 )
 def test_an_address_that_many_job_servers_refuse_to_call_is_told(url: str, caveats: str) -> None:
-    """For each reason that one is known to have; not of those on this machine, which call whatever they may."""
+    """For each known reason; not for job servers on this machine, which may call any address."""
     assert callback_caveats(url, _ELSEWHERE) == caveats
     assert callback_caveats(url, ["http://127.0.0.1:5000/", *_ELSEWHERE]) == caveats
     assert callback_caveats(url, ["http://127.0.0.1:5000/"]) == ""

@@ -1,4 +1,4 @@
-"""What a start needs of Python, the kernel and the machine: what is missing is named, with the remedy."""
+"""What a start needs of Python, the kernel and the machine: problems are named, with the fix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RAISE_PROCESSES: Final = "raise the limit of processes (ulimit -u, TasksMax=, -
 
 
 def troubles(proc: Path = Path("/proc"), *, journal: str = "jobs.sqlite3") -> list[str]:
-    """The lines that a start would end with."""
+    """The lines of the error."""
     try:
         Preflight(proc=proc, journal=journal).check()
     except SettingsError as exc:
@@ -30,7 +30,7 @@ def troubles(proc: Path = Path("/proc"), *, journal: str = "jobs.sqlite3") -> li
 
 
 def test_nothing_is_missing_here() -> None:
-    """What the other tests take away, they take away from here."""
+    """The base case, which the other tests change."""
     assert troubles() == []
 
 
@@ -42,7 +42,7 @@ def test_without_proc_there_is_no_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["_ctypes", "_sqlite3", "_ssl"])
 def test_a_python_without_a_part_of_its_library_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it takes to build it."""
+    """With the package to build it."""
     monkeypatch.setitem(sys.modules, name, None)
     (line,) = troubles()
     assert line.startswith(f"the Python at {sys.executable} was built without {name}; use another (")
@@ -50,7 +50,7 @@ def test_a_python_without_a_part_of_its_library_is_named(name: str, monkeypatch:
 
 
 def test_sqlite_is_needed_only_for_a_journal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one, nobody asks for it."""
+    """Without one, it is not needed."""
     monkeypatch.setitem(sys.modules, "_sqlite3", None)
     assert troubles(journal="") == []
 
@@ -64,7 +64,7 @@ def test_a_package_that_is_not_installed_is_named_with_the_way_to_install_it() -
 
 
 def test_a_module_that_is_there_and_cannot_be_loaded_is_told_with_the_reason() -> None:
-    """A library of the system's is missing, or the memory for it."""
+    """A library of the system, or memory, is missing."""
     reason = "libffi.so.8: cannot open shared object file: No such file or directory"
     assert import_trouble(ImportError(reason, name="_ctypes")).endswith(f"cannot load _ctypes: {reason}")
 
@@ -82,7 +82,7 @@ def test_a_kernel_without_pidfd_open_is_named(number: int, monkeypatch: pytest.M
 
 
 def test_a_python_that_was_built_without_pidfd_open_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel may have it all the same."""
+    """Even if the kernel has it."""
     monkeypatch.delattr(os, "pidfd_open")
     (line,) = troubles()
     assert line.startswith("this Python was built without pidfd_open")
@@ -97,7 +97,7 @@ def test_a_python_that_was_built_without_pidfd_open_is_named(monkeypatch: pytest
     ],
 )
 def test_too_few_descriptors_are_told(limit: int, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hard limit counts: the soft one is raised to it."""
+    """The hard limit counts, because the soft one is raised to it."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert [line.partition(" (")[0] for line in troubles()] == said
 
@@ -135,12 +135,12 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
 def test_what_stands_against_a_start_is_one_line_with_the_remedy(
     exc: OSError | RuntimeError | MemoryError, line: str
 ) -> None:
-    """A bug of ours is none: its traceback is of use."""
+    """Except for a bug of ours: its traceback is useful."""
     assert start_trouble(exc) == line
 
 
 def test_the_driver_is_needed_only_for_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And then it is named, before anything else is loaded."""
+    """Then it is named, before anything else is loaded."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     assert troubles() == []
     (line,) = troubles(journal="postgresql://h/db")
@@ -148,7 +148,7 @@ def test_the_driver_is_needed_only_for_a_database(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_start_without_a_database_loads_nothing_of_its_driver() -> None:
-    """Which takes time and memory."""
+    """That would take time and memory."""
     program = (
         "import sys, proxy.run.process, proxy.run.wiring, proxy.run.check, worker.main\n"
         "sys.exit('psycopg' in sys.modules)"

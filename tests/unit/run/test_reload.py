@@ -1,4 +1,4 @@
-"""SIGHUP while an earlier one is still being obeyed; tests/e2e/test_reload.py has what it reads."""
+"""SIGHUP while an earlier one is being handled; tests/e2e/test_reload.py tests what is reloaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 
 async def test_what_is_replaced_while_files_are_read_is_read_as_well() -> None:
-    """However many signals come meanwhile, the files are read once more, and not at the same time."""
+    """However many signals come meanwhile, the files are read once more, and not concurrently."""
     keys, reads, go_on = "old", 0, threading.Semaphore(0)
 
     def read() -> Settings:
@@ -39,7 +39,7 @@ async def test_what_is_replaced_while_files_are_read_is_read_as_well() -> None:
 
 
 async def test_the_service_manager_is_told_of_each() -> None:
-    """Of one that fails as well: what is served goes on, so the proxy is ready again."""
+    """Also of a failed one: the proxy continues, so it is ready again."""
     with NotifySocket() as manager:
         service_manager = ServiceManager({"NOTIFY_SOCKET": manager.name})
         service_manager.inform(lambda: True, str)

@@ -19,20 +19,20 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("made")
 
-#: More than any socket's queue has room for.
+#: More than any socket's queue can hold.
 MANY = 5_000
 
 
 @pytest.fixture
 def manager() -> Iterator[NotifySocket]:
-    """Somebody who listens."""
+    """A listening service manager."""
     with NotifySocket() as it:
         yield it
 
 
 @pytest.fixture
 def warnings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the log gets."""
+    """The logged warnings."""
     found: list[dict[str, Any]] = []
     monkeypatch.setattr(log, "event", lambda level, what, **fields: found.append(dict(fields, level=level, what=what)))
     return found
@@ -40,7 +40,7 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 async def made(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """What a test makes is closed when it has ended."""
+    """Close everything at the end of the test."""
     makes = ServiceManager.__init__
     open_ones: list[ServiceManager] = []
 
@@ -55,17 +55,17 @@ async def made(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 
 
 def telling(manager: NotifySocket, **environ: str) -> ServiceManager:
-    """One who tells `manager`."""
+    """Return a ServiceManager that notifies `manager`."""
     return ServiceManager({"NOTIFY_SOCKET": manager.name, **environ})
 
 
 def always() -> bool:
-    """It is ready."""
+    """The proxy is ready."""
     return True
 
 
 async def test_without_a_socket_nothing_is_said(warnings: list[dict[str, Any]]) -> None:
-    """Nor is anything started."""
+    """And nothing is started."""
     told = ServiceManager({"WATCHDOG_USEC": "1000"})
     told.inform(always, str)
     told.reloading()
@@ -76,14 +76,14 @@ async def test_without_a_socket_nothing_is_said(warnings: list[dict[str, Any]]) 
 
 
 async def test_a_path_does_as_well(tmp_path: Path) -> None:
-    """The name in the abstract namespace is what the other tests have."""
+    """The other tests use a name in the abstract namespace."""
     with NotifySocket(tmp_path) as manager:
         telling(manager).inform(always, lambda: "well")
         assert await eventually(manager.received) == ["READY=1\nSTATUS=well"]
 
 
 async def test_ready_is_said_once_and_when_it_is_so(manager: NotifySocket) -> None:
-    """The status is said before, and whenever it changes: in one line, however many it has, and not a long one."""
+    """The status is sent before, and whenever it changes: in one line, and truncated."""
     is_ready, status = False, "starting\nREADY=1 " + "x" * 300
     telling(manager).inform(lambda: is_ready, lambda: status)
     (first,) = await eventually(manager.received)
@@ -96,7 +96,7 @@ async def test_ready_is_said_once_and_when_it_is_so(manager: NotifySocket) -> No
 
 
 async def test_a_reload_has_a_beginning_with_its_time_and_an_end(manager: NotifySocket) -> None:
-    """In microseconds of the monotonic clock, which the signal that it is for cannot be later than."""
+    """In microseconds of the monotonic clock, not earlier than the signal."""
     told = telling(manager)
     told.inform(always, str)
     await eventually(manager.received)
@@ -110,7 +110,7 @@ async def test_a_reload_has_a_beginning_with_its_time_and_an_end(manager: Notify
 
 
 async def test_a_reload_before_the_proxy_is_ready_does_not_make_it_so(manager: NotifySocket) -> None:
-    """READY=1 is what a start waits for."""
+    """A start waits for READY=1."""
     told = telling(manager)
     told.inform(lambda: False, lambda: "")
     told.reloading()
@@ -119,7 +119,7 @@ async def test_a_reload_before_the_proxy_is_ready_does_not_make_it_so(manager: N
 
 
 async def test_the_end_is_said_with_the_time_that_it_may_take(manager: NotifySocket) -> None:
-    """After it nothing is ready any more: not a worker that comes late, nor what is reloaded."""
+    """After that, nothing makes it ready again: neither a late worker nor a reload."""
     is_ready = False
     told = telling(manager, WATCHDOG_USEC="2000")
     told.inform(lambda: is_ready, lambda: "ending" if is_ready else "starting")
@@ -134,11 +134,11 @@ async def test_the_end_is_said_with_the_time_that_it_may_take(manager: NotifySoc
 
 
 async def test_signs_of_life_come_as_long_as_the_loop_moves(manager: NotifySocket) -> None:
-    """Also while it is not ready, or ends; none while the loop stands still, and again when it goes on."""
+    """Also while it is not ready, or stops; none while the loop is blocked, and again afterwards."""
     telling(manager, WATCHDOG_USEC="20000", WATCHDOG_PID=str(os.getpid())).inform(lambda: False, str)
     await eventually(lambda: manager.count("WATCHDOG=1") >= 3)
     before = manager.count("WATCHDOG=1")
-    time.sleep(0.1)  # noqa: ASYNC251 - the loop stands still
+    time.sleep(0.1)  # noqa: ASYNC251 - the loop is blocked
     assert manager.count("WATCHDOG=1") == before
     await eventually(lambda: manager.count("WATCHDOG=1") > before)
 
@@ -146,7 +146,7 @@ async def test_signs_of_life_come_as_long_as_the_loop_moves(manager: NotifySocke
 async def test_signs_of_life_come_twice_as_often_as_they_must(
     manager: NotifySocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is waited for between two of them."""
+    """The interval between two heartbeats."""
     waited = set()
     sleep = asyncio.sleep
 
@@ -163,7 +163,7 @@ async def test_signs_of_life_come_twice_as_often_as_they_must(
 
 @pytest.mark.parametrize(("usec", "ours"), [("", True), ("0", True), ("soon", True), ("-5", True), ("2000", False)])
 async def test_no_signs_of_life_where_nobody_waits_for_them(manager: NotifySocket, usec: str, ours: bool) -> None:
-    """Or where they are wanted of another process, whose environment this one has."""
+    """Or if they are expected of another process, whose environment this one inherited."""
     changes = iter(range(MANY))
     telling(manager, WATCHDOG_USEC=usec, WATCHDOG_PID=str(os.getpid() if ours else 1)).inform(
         lambda: False, lambda: str(next(changes))
@@ -175,7 +175,7 @@ async def test_no_signs_of_life_where_nobody_waits_for_them(manager: NotifySocke
 async def test_one_who_does_not_read_holds_up_nothing(
     manager: NotifySocket, warnings: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was said first comes first, when it is read again; the oldest that nobody had room for is dropped."""
+    """Messages keep their order when it reads again; the oldest ones beyond the limit are dropped."""
     monkeypatch.setattr(service_manager, "_LOOK_S", 0.01)
     told = telling(manager)
     told.inform(always, lambda: "")
@@ -191,7 +191,7 @@ async def test_one_who_does_not_read_holds_up_nothing(
 
 @pytest.mark.parametrize("name", ["{folder}/nobody", "@nobody-here", "{folder}/" + "x" * 200, "vsock:2:1234"])
 async def test_one_who_is_gone_costs_one_line(name: str, tmp_path: Path, warnings: list[dict[str, Any]]) -> None:
-    """The proxy goes on."""
+    """The proxy continues."""
     told = ServiceManager({"NOTIFY_SOCKET": name.format(folder=tmp_path), "WATCHDOG_USEC": "2000"})
     told.inform(always, str)
     await eventually(lambda: warnings)
@@ -203,7 +203,7 @@ async def test_one_who_is_gone_costs_one_line(name: str, tmp_path: Path, warning
 
 
 async def test_one_who_comes_back_hears_again(tmp_path: Path, warnings: list[dict[str, Any]]) -> None:
-    """Under the same name."""
+    """With the same name."""
     with NotifySocket(tmp_path) as manager:
         told = telling(manager)
         told.inform(always, str)

@@ -1,4 +1,4 @@
-"""The front end's signals are heard, whatever was done to them before it was started."""
+"""The front end receives its signals, whatever its parent process did to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from proxy.run.signals import Signals
 
 @pytest.fixture
 def blocked() -> Iterator[None]:
-    """All signals of the front end are blocked, as whoever started it had them; the test's own come back."""
+    """All signals of the front end are blocked, as if by the parent process; restored afterwards."""
     numbers = {
         signal.SIGTERM,
         signal.SIGINT,
@@ -35,7 +35,7 @@ def blocked() -> Iterator[None]:
 
 @pytest.mark.usefixtures("blocked")
 async def test_a_signal_that_was_blocked_is_heard() -> None:
-    """Else nothing but SIGKILL would end the process."""
+    """Otherwise only SIGKILL would end the process."""
     heard: asyncio.Queue[Any] = asyncio.Queue()
 
     def end(code: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""An address of a database is shown without what is secret, however it is written."""
+"""A database's address is shown without secrets, however it is written."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _SHOWN = {
 
 @pytest.mark.parametrize("url", _SHOWN)
 def test_it_is_shown_without_password_and_parameters(url: str) -> None:
-    """Who, where and which one: that is what people need."""
+    """User, host and database are what people need."""
     assert is_database(url)
     assert shown(url) == _SHOWN[url]
 
 
 def test_a_file_is_no_database() -> None:
-    """Whatever it is called."""
+    """Whatever its name."""
     assert not is_database("postgresql.sqlite3")
     assert not is_database("")
 
 
 def test_what_was_said_of_it_loses_every_part_of_a_password() -> None:
-    """As it is written, and as it is meant."""
+    """As written, and decoded."""
     said = "no such host: ret; tried se%20cret and se cret"
     assert without_secrets("postgresql://u:se%20cret@h/db", said) == "no such host: ret; tried *** and ***"
     assert without_secrets("postgresql://u:sec/ret@h/db", said) == "no such host: ***; tried se%20c*** and se c***"
@@ -43,7 +43,7 @@ def test_what_was_said_of_it_loses_every_part_of_a_password() -> None:
 
 
 def test_a_bad_one_is_refused_without_its_password() -> None:
-    """The settings name the place alone."""
+    """The settings only name the address."""
     with pytest.raises(SettingsError) as error:
         load({"JOURNAL": "postgresql://u:geheim@h/d b"})
     assert "got 'postgresql://u@h/d b'" in str(error.value)

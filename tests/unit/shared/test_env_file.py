@@ -1,4 +1,4 @@
-"""`.env`: each line does what it says, or the start says which one does not."""
+"""`.env`: each line has an effect, or the start reports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.settings import load, misspelt
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the file is."""
+    """The path of the file."""
     return tmp_path / ".env"
 
 
@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
     ],
 )
 def test_what_editors_and_shells_write_is_taken(file: Path, text: str) -> None:
-    """A byte order mark, other line ends, `export`, and quotes around the whole of a value change nothing."""
+    """A byte order mark, other line ends, `export`, and quotes around a whole value change nothing."""
     file.write_bytes(text.encode())
     assert load({}, file).port == 4000
 
@@ -60,7 +60,7 @@ def test_what_editors_and_shells_write_is_taken(file: Path, text: str) -> None:
     ],
 )
 def test_a_line_that_would_do_nothing_ends_the_start(file: Path, line: str, words: str) -> None:
-    """With its number and the name that was meant; never with a value, which may be a secret."""
+    """With its number and the probable name; never with a value, which may be a secret."""
     file.write_text(f"# a comment\nMAX_BODY_BYTES=2048\n{line}\n", encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
         load({}, file)
@@ -80,14 +80,14 @@ def test_a_name_that_stands_there_twice_ends_the_start(file: Path) -> None:
     "line", ['API_KEYS="k1","k2"', "API_KEYS='k1', 'k2'", "API_KEYS=k1 # mine", "JOURNAL=jobs.sqlite3 # the file"]
 )
 def test_what_would_become_part_of_a_value_ends_the_start(file: Path, line: str) -> None:
-    """Quotes would make other keys of these, a comment another file."""
+    """Quotes would change the keys, a comment the file's name."""
     file.write_text(line + "\n", encoding="utf-8")
     with pytest.raises(SettingsError, match=rf"^{line.partition('=')[0]}: got "):
         load({}, file)
 
 
 def test_every_wrong_line_is_told_at_once(file: Path) -> None:
-    """And each wrong value."""
+    """And each invalid value."""
     file.write_text("port=1\nMAX_JOBS=none\nJOB_TIMOUT=5\n", encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
         load({}, file)
@@ -107,7 +107,7 @@ def test_a_file_that_is_not_utf_8_is_one_line(file: Path, encoding: str) -> None
 
 
 def test_a_folder_or_a_pipe_of_that_name_is_one_line(file: Path, tmp_path: Path) -> None:
-    """A container runtime makes a folder where the file that it is to mount is missing."""
+    """A container runtime creates a folder if a file to mount is missing."""
     file.mkdir()
     with pytest.raises(SettingsError, match=r"^\.env: it cannot be read: Is a directory; use a file"):
         load({}, file)
@@ -118,12 +118,12 @@ def test_a_folder_or_a_pipe_of_that_name_is_one_line(file: Path, tmp_path: Path)
 
 
 def test_an_empty_device_is_no_file_and_no_error() -> None:
-    """Mounting /dev/null over a file is how some switch it off."""
+    """Some users mount /dev/null over a file to disable it."""
     assert load({}, Path("/dev/null")) == load({})
 
 
 def test_misspelt_variables_of_the_environment_are_found() -> None:
-    """They cannot be refused, as the environment is everybody's; what is far from ours is nobody's business."""
+    """They cannot be refused, because other programs may use them; names that are not similar are ignored."""
     environ = {
         "API_KEY": "k",
         "JOB_TIMOUT": "5",
@@ -145,7 +145,7 @@ def test_misspelt_variables_of_the_environment_are_found() -> None:
 
 
 def test_an_ordinary_environment_has_no_misspelt_names() -> None:
-    """Nobody is warned of what is not ours."""
+    """There are no warnings about other programs' variables."""
     ordinary = (
         "SHELL PWD LOGNAME XDG_SESSION_TYPE MOTD_SHOWN HOME LANG LS_COLORS SSH_CONNECTION USER SHLVL XDG_SESSION_ID "
         "XDG_RUNTIME_DIR SSH_CLIENT PATH DBUS_SESSION_BUS_ADDRESS SSH_TTY MAIL TERM _ INVOCATION_ID JOURNAL_STREAM "

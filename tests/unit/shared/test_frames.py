@@ -1,4 +1,4 @@
-"""Frames: whatever pieces a stream comes in, the same payloads come out; and CPython's own queue reads ours."""
+"""Frames: however a stream is cut, the same payloads come out; and CPython's own queue reads ours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def frame(payload: bytes) -> bytes:
 
 @given(payloads=st.lists(st.binary(max_size=40)), data=st.data())
 def test_any_split_of_the_stream_gives_the_same_payloads(payloads: list[bytes], data: st.DataObject) -> None:
-    """The reader does not care where one read ends and the next begins."""
+    """It does not matter where one read ends and the next begins."""
     stream = b"".join(map(frame, payloads))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -33,13 +33,13 @@ def test_any_split_of_the_stream_gives_the_same_payloads(payloads: list[bytes], 
 
 @given(payload=st.binary(min_size=1, max_size=40), missing=st.integers(1, 44))
 def test_half_a_message_gives_nothing(payload: bytes, missing: int) -> None:
-    """A writer that dies in the middle of a message has said nothing."""
+    """A writer that dies in the middle of a message has sent nothing."""
     stream = frame(payload)
     assert list(FrameReader(100).feed(stream[: max(0, len(stream) - missing)])) == []
 
 
 def test_a_message_of_the_largest_size_passes_and_one_byte_more_does_not() -> None:
-    """The cap is exact, and told from the length alone, before any of it is buffered."""
+    """The limit is exact, and checked by the length alone, before anything is buffered."""
     assert list(FrameReader(10).feed(frame(b"x" * 10))) == [b"x" * 10]
     with pytest.raises(MessageError, match="11 bytes"):
         list(FrameReader(10).feed(struct.pack("!i", 11)))
@@ -47,13 +47,13 @@ def test_a_message_of_the_largest_size_passes_and_one_byte_more_does_not() -> No
 
 @pytest.mark.parametrize("length", [-1, -2, -(2**31), 2**31 - 1])
 def test_a_length_that_cannot_be_is_refused(length: int) -> None:
-    """Negative lengths (CPython's sign for messages over 2 GiB) and huge ones end the conversation."""
+    """Negative lengths (CPython's mark for messages over 2 GiB) and huge ones are errors."""
     with pytest.raises(MessageError):
         list(FrameReader(1_000_000).feed(struct.pack("!i", length)))
 
 
 def test_good_messages_before_a_bad_length_are_delivered() -> None:
-    """What was complete before the nonsense is news all the same."""
+    """Messages that were complete before the error count."""
     reader = FrameReader(10).feed(frame(b"good") + struct.pack("!i", -5))
     assert next(reader) == b"good"
     with pytest.raises(MessageError):
@@ -82,12 +82,12 @@ def test_a_connection_understands_a_message_over_16_kib() -> None:
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 255, 256, 20_000])
 def test_a_real_queue_reads_a_frame_written_into_its_pipe(size_bytes: int) -> None:
-    """`multiprocessing.Queue.get` returns what was never `put`."""
+    """`multiprocessing.Queue.get` returns a message that was never `put`."""
     payload = os.urandom(size_bytes)
     queue = multiprocessing.get_context("fork").Queue()
     writer: Connection = queue._writer  # type: ignore[attr-defined] # noqa: SLF001 - the pipe is what this is about
     os.write(writer.fileno(), queue_frame(payload) + queue_frame(b"next"))
-    # `get` gives a slot back that no `put` has taken; worker/pipes.py sees to that, a plain queue has slots to spare.
+    # `get` releases a slot that no `put` has taken; worker/pipes.py handles that, a plain queue has slots to spare.
     queue._sem.acquire()  # type: ignore[attr-defined] # noqa: SLF001 - as `put` would
     assert queue.get(timeout=IN_VAIN_S) == payload
     queue._sem.acquire()  # type: ignore[attr-defined] # noqa: SLF001 - as `put` would

@@ -1,4 +1,4 @@
-"""The file with keys: one a line, and never an open door by mistake."""
+"""The file with keys: one per line, and never accidentally open."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from shared.settings import load
 
 
 def keys_of(file: Path, text: bytes, api_keys: str = "") -> tuple[str, ...]:
-    """The keys that clients may send with this file."""
+    """The keys that clients may use with this file."""
     file.write_bytes(text)
     return load({"API_KEYS_FILE": str(file), "API_KEYS": api_keys}).api_keys
 
 
 def test_each_line_is_a_key_beside_those_of_api_keys(tmp_path: Path) -> None:
-    """Comments, empty lines, a byte order mark and the end of the last line are none."""
+    """Comments, empty lines, a byte order mark and the end of the last line are ignored."""
     text = "\ufeff# since May\r\none\n\n  two  \nthree".encode()
     assert keys_of(tmp_path / "keys", text, "zero") == ("zero", "one", "two", "three")
 
@@ -33,7 +33,7 @@ def test_each_line_is_a_key_beside_those_of_api_keys(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_would_let_in_the_wrong_ones_ends_the_start(tmp_path: Path, text: bytes, words: str) -> None:
-    """And says why, without a key."""
+    """The error says why, without a key."""
     file = tmp_path / "keys"
     with pytest.raises(SettingsError) as caught:
         keys_of(file, text)
@@ -42,6 +42,6 @@ def test_a_file_that_would_let_in_the_wrong_ones_ends_the_start(tmp_path: Path, 
 
 
 def test_a_file_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
-    """A secret that was not mounted is no open door either."""
+    """A secret that was not mounted must not open the proxy either."""
     with pytest.raises(SettingsError, match="cannot be read: No such file or directory"):
         load({"API_KEYS_FILE": str(tmp_path / "keys")})

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from shared.lifecycle import TABLE, Event, IllegalEventError, State, Submitted, advance, submitted
 
-#: The table once more, as a person would draw it: what is not here is illegal.
+#: The table again, as a person would draw it: everything else is illegal.
 ROWS: Final = {
     (State.ACCEPTED, Event.ASSIGN): State.ASSIGNED,
     (State.ACCEPTED, Event.PROGRESS): State.WAITING,
@@ -41,20 +41,20 @@ ILLEGAL: Final = [pair for pair in itertools.product(State, Event) if pair not i
 
 @pytest.mark.parametrize(("row", "following"), ROWS.items(), ids=lambda value: "-".join(map(str, value)))
 def test_an_event_of_the_table_leads_where_the_table_says(row: tuple[State, Event], following: State) -> None:
-    """Each row of the table holds."""
+    """Each row of the table."""
     assert advance(*row) is following
 
 
 @pytest.mark.parametrize(("state", "event"), ILLEGAL)
 def test_an_event_that_the_table_does_not_have_raises(state: State, event: Event) -> None:
-    """What is not in the table cannot happen, and the error says what was tried."""
+    """The error names the event and the state."""
     with pytest.raises(IllegalEventError, match=f"{state} cannot take the event {event}") as caught:
         advance(state, event)
     assert (caught.value.state, caught.value.event) == (state, event)
 
 
 def test_the_table_has_every_state_and_nothing_more_than_these_rows() -> None:
-    """The table is the one drawn here."""
+    """The table is the one above."""
     assert set(TABLE) == set(State)
     assert {(state, event): to for state, row in TABLE.items() for event, to in row.items()} == ROWS
 
@@ -69,7 +69,7 @@ def test_the_table_has_every_state_and_nothing_more_than_these_rows() -> None:
     ],
 )
 def test_a_state_says_whether_the_job_server_has_the_job(state: State, says: Submitted) -> None:
-    """What a failure tells the caller follows from the state alone."""
+    """What a failure says follows from the state alone."""
     assert submitted(state) is says
 
 
@@ -80,7 +80,7 @@ def test_a_finished_job_no_longer_says_by_its_state_whether_it_was_submitted() -
 
 
 def test_the_table_cannot_be_changed() -> None:
-    """Neither the table nor a row takes an assignment."""
+    """Neither the table nor a row can be assigned to."""
     with pytest.raises(TypeError):
         TABLE[State.FINISHED] = TABLE[State.WAITING]  # type: ignore[index] # that is the point
     with pytest.raises(TypeError):
@@ -89,7 +89,7 @@ def test_the_table_cannot_be_changed() -> None:
 
 @given(st.lists(st.sampled_from(Event)))
 def test_no_history_leads_out_of_finished_or_down_from_waiting(events: list[Event]) -> None:
-    """A finished job stays finished; a job that the job server has for certain is never taken for one it has not."""
+    """A finished job stays finished; a job that the job server certainly has never goes back."""
     state, seen = State.ACCEPTED, []
     for event in events:
         try:
@@ -104,10 +104,10 @@ def test_no_history_leads_out_of_finished_or_down_from_waiting(events: list[Even
 
 
 class LifeOfAJob(RuleBasedStateMachine):
-    """Drives `advance` beside a model that knows only what happened, not the table.
+    """Compares `advance` with a model that knows only the facts, not the table.
 
-    The model keeps the facts: has a worker the job, may a submission be on its way, is there proof that the job
-    server has it, is it over. The state has to be the one that these facts call for.
+    The facts are: has a worker the job, may a submission have been sent, is there proof that the job server has it, has
+    it ended. The state has to match these facts.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.assigned = self.sent = self.proof = self.over = False
 
     def take(self, event: Event, *, legal: bool) -> None:
-        """Let `event` happen; check that it is taken, or refused without a trace."""
+        """Apply `event`; check that it is accepted, or refused without a trace."""
         before = self.state
         if legal:
             self.state = advance(self.state, event)
@@ -134,7 +134,7 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     @rule()
     def worker_lost(self) -> None:
-        """The worker is gone; another may have the job as long as nothing was sent."""
+        """The worker is gone; another one may get the job if nothing was sent."""
         legal = self.assigned and not self.over and not self.sent and not self.proof
         self.take(Event.WORKER_LOST, legal=legal)
         if legal:
@@ -142,7 +142,7 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     @rule()
     def connected(self) -> None:
-        """A connection stands: news only while nothing was sent, no news once there is proof."""
+        """There is a connection: only while nothing was sent; without effect once there is proof."""
         legal = not self.over and (self.proof or (self.assigned and not self.sent))
         self.take(Event.CONNECTED, legal=legal)
         self.sent |= legal
@@ -157,21 +157,21 @@ class LifeOfAJob(RuleBasedStateMachine):
 
     @rule()
     def reply_read(self) -> None:
-        """The reply to what was sent says that the job runs."""
+        """The reply to the submission says that the job is running."""
         legal = not self.over and (self.sent or self.proof)
         self.take(Event.REPLY_READ, legal=legal)
         self.proof |= legal
 
     @rule()
     def callback(self) -> None:
-        """A callback comes; before a worker has the job, from whoever learned of it from a worker that was lost."""
+        """A callback comes; before a worker has the job, after a submission by a lost worker."""
         legal = not self.over
         self.take(Event.CALLBACK, legal=legal)
         self.proof |= legal
 
     @rule()
     def progress(self) -> None:
-        """A callback that is not the last proves as much."""
+        """A callback that is not final proves as much."""
         legal = not self.over
         self.take(Event.PROGRESS, legal=legal)
         self.proof |= legal

@@ -1,4 +1,4 @@
-"""Messages between the processes: as bytes and back, and nothing else is let in."""
+"""Messages between the processes, to bytes and back; everything else is refused."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ _ANY: Final = st.one_of(*(strategy for _, strategy in _KINDS.values()))
 
 
 def test_every_kind_of_message_is_tested_here() -> None:
-    """A message that is added to a union is added to these tests."""
+    """A message that is added to a union must be added to these tests."""
     unions = {*get_args(ToWorker), *get_args(FromWorker), *get_args(FromForkServer), Fork}
     assert unions == set(_KINDS)
     offered = [getattr(messages, name) for name in messages.__all__]
@@ -111,7 +111,7 @@ def test_every_kind_of_message_is_tested_here() -> None:
 
 @given(message=_ANY)
 def test_a_message_survives_the_way_through_bytes(message: Any) -> None:  # noqa: ANN401 - ten types
-    """What is encoded is decoded to an equal message, bodies to the byte."""
+    """The decoded message is equal, including the body."""
     decode, _ = _KINDS[type(message)]
     decoded = decode(encode(message))
     assert decoded == message
@@ -120,7 +120,7 @@ def test_a_message_survives_the_way_through_bytes(message: Any) -> None:  # noqa
 
 @given(message=_ANY)
 def test_a_message_in_the_wrong_direction_is_refused(message: Any) -> None:  # noqa: ANN401 - ten types
-    """No side takes a message that only the other side may send."""
+    """No side accepts a message that only the other side may send."""
     right, _ = _KINDS[type(message)]
     for decode in _DECODERS:
         if decode is not right:
@@ -130,7 +130,7 @@ def test_a_message_in_the_wrong_direction_is_refused(message: Any) -> None:  # n
 
 @given(data=st.binary())
 def test_garbage_is_no_message(data: bytes) -> None:
-    """Random bytes raise MessageError, whichever side reads them."""
+    """Random bytes raise MessageError on either side."""
     for decode in _DECODERS:
         with pytest.raises(MessageError):
             decode(data)
@@ -147,7 +147,7 @@ _JSON: Final = st.recursive(
 def test_a_message_with_wrong_values_is_refused_or_is_the_message_it_says(
     name: str, values: list[Any], body: bytes | None
 ) -> None:
-    """Whatever stands behind a known name, the reader gets a well-typed message or MessageError, nothing else."""
+    """Whatever follows a known name, the result is a well-typed message or MessageError."""
     data = json.dumps([name, *values]).encode() + (b"" if body is None else b"\n" + body)
     for decode in _DECODERS:
         try:
@@ -171,7 +171,7 @@ def test_a_message_with_wrong_values_is_refused_or_is_the_message_it_says(
         b'["Answered","j",1]\nbody',  # 1 is not true
         b'["Answered","j"]\nbody',
         b'["Answered","j",true,"more"]\nbody',
-        b'["Progress","j","assign",{}]\nbody',  # a body where there is none
+        b'["Progress","j","assign",{}]\nbody',  # a body for a message without one
         b'["Progress","j","dance",{}]',
         b'["Progress","j","assign"]',
         b'["Progress","j","assign",{"a":1}]',

@@ -1,4 +1,4 @@
-"""Addresses: what the job server names is followed on that server only, and nothing leaves its place in a URL."""
+"""Addresses: URLs from the job server are only called on that server, and a value stays in its place in a URL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SERVER = "http://jobs:8080/v1/"
     ],
 )
 def test_a_template_is_filled_in(template: str, values: dict[str, str], expected: str) -> None:
-    """A value that is a URL stands as it is at the beginning; any other is encoded."""
+    """A value that is a URL is inserted unchanged at the beginning; any other is encoded."""
     assert address(SERVER, template, values) == expected
 
 
@@ -52,7 +52,7 @@ def test_a_template_is_filled_in(template: str, values: dict[str, str], expected
     ],
 )
 def test_a_url_that_is_not_on_the_job_server_is_not_called(url: str) -> None:
-    """Credentials go nowhere else."""
+    """Credentials are not sent elsewhere."""
     with pytest.raises(UnfilledError, match="not on the job server"):
         address(SERVER, "{url}", {"url": url})
 
@@ -72,14 +72,14 @@ def test_a_url_that_is_not_on_the_job_server_is_not_called(url: str) -> None:
 def test_a_call_without_a_value_or_with_one_that_leaves_its_place_is_not_made(
     template: str, values: dict[str, str]
 ) -> None:
-    """Such values come from a job server that is broken, or worse."""
+    """Such values come from a broken or malicious job server."""
     with pytest.raises(UnfilledError):
         address(SERVER, template, values)
 
 
 @given(st.text(min_size=1).filter(lambda text: text not in {".", ".."}))
 def test_whatever_an_id_is_it_stays_one_segment(text: str) -> None:
-    """And means the same to who reads it."""
+    """And means the same to its reader."""
     try:
         parts = urlsplit(address(SERVER, "/jobs/{id}/cancel", {"id": text}))
     except UnicodeEncodeError:
@@ -89,12 +89,12 @@ def test_whatever_an_id_is_it_stays_one_segment(text: str) -> None:
 
 
 def test_an_origin_is_scheme_host_and_port() -> None:
-    """The port of the scheme where none is given."""
+    """With the scheme's default port."""
     assert origin("https://Jobs/a") == origin("https://jobs:443/b") != origin("http://jobs/a")
 
 
 def test_a_call_says_what_it_needs_of_the_job_server() -> None:
-    """What is ours is always known; what is not decides whether it can be made after a lost reply."""
+    """Our own values are always known; others decide whether the call can be made after a lost reply."""
     server = Server(headers={"Authorization": "Bearer {env:KEY}"})
     assert Call(SERVER, server, Status(url="/threads/{job_uuid}")).needs == frozenset()
     assert Call(SERVER, server, Status(url="/j/{id}", headers={"X": "{key}"})).needs == {"id", "key"}
@@ -102,7 +102,7 @@ def test_a_call_says_what_it_needs_of_the_job_server() -> None:
 
 
 def test_a_call_is_made_with_headers_and_body() -> None:
-    """The server's headers come with each."""
+    """With the server's headers."""
     server = Server(headers={"Authorization": "Bearer {env:KEY}"})
     values = {"env:KEY": "k", "id": "7"}
     cancel = Call(SERVER, server, Cancel(url="/cancel", body={"uuid": "{id}"})).request(values)
@@ -113,7 +113,7 @@ def test_a_call_is_made_with_headers_and_body() -> None:
 
 
 def test_what_cannot_stand_in_a_header_is_not_sent() -> None:
-    """A line break would be a header of its own."""
+    """A line break would start another header."""
     with pytest.raises(UnfilledError, match="the header X"):
         Call(SERVER, Server(), Status(url="/", headers={"X": "{key}"})).request({"key": "a\r\nB: c"})
 
@@ -124,7 +124,7 @@ def test_secrets_are_masked() -> None:
 
 
 def test_what_looks_like_a_placeholder_in_a_value_is_text() -> None:
-    """A job server that names a job `{env:KEY}`, or after another name, is told no secret and goes in no circle."""
+    """If a job server names a job `{env:KEY}`, or after another value, it gets no secret, and no loop is endless."""
     section = Cancel(url="/jobs/{a}", headers={"X-A": "{a}"}, body={"a": "{a}", "b": ["{b}"]})
     values = {"a": "{env:KEY}", "b": "{a}", "env:KEY": "hush"}
     request = Call(SERVER, Server(), section).request(values)

@@ -1,4 +1,4 @@
-"""Whatever a job server sends: no profile's rules raise, and what they find is what may go further."""
+"""Whatever a job server sends: no profile's rules raise, and what they find is safe to use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUES = {"callback_token": "TOKEN", "job_id": "0" * 32, "env:ANY": "whsec_c2Vjc
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_no_message_raises(profile: Profile) -> None:
-    """As a reply, a callback, a status and a result alike; outputs are texts that are short."""
+    """As a reply, a callback, a status and a result; outputs are short texts."""
     chance = random.Random(profile.name)
     replies, callbacks = Replies(profile.submit), Callbacks(profile.callback)
     statuses = None if profile.status is None else Statuses(profile.status)
@@ -51,7 +51,7 @@ def test_no_message_raises(profile: Profile) -> None:
 
 
 def callbacks_read(callbacks: Callbacks, received: Received) -> None:
-    """Read a callback; that it is not JSON is the one thing that may be said of it."""
+    """Read a callback; the only error is that it is not JSON."""
     try:
         assert isinstance(callbacks.correlation(received), str)
         verdict = callbacks.read(received)

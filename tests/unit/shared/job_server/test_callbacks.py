@@ -43,12 +43,12 @@ def verdict(callback: Callback, body: bytes) -> Verdict:
     ],
 )
 def test_a_state_ends_the_job_or_does_not(body: bytes, kind: Kind) -> None:
-    """What is in neither list is never an end."""
+    """A state in neither list is never an end."""
     assert verdict(RULES, body).kind is kind
 
 
 def test_the_state_is_told() -> None:
-    """Progress is shown by it."""
+    """It is shown as progress."""
     assert verdict(RULES, b'{"state": "half done"}').state == "half done"
 
 
@@ -60,13 +60,13 @@ def test_every_callback_says_something(body: bytes) -> None:
 
 
 def test_a_profile_may_know_json_only() -> None:
-    """Then anything else is no callback at all."""
+    """Then anything else is not a callback."""
     with pytest.raises(StrictJSONError):
         verdict(Callback(json_only=True, state="body.state", succeeded=()), b"<html>")
 
 
 def test_a_final_callback_stands_for_an_outcome() -> None:
-    """Its body is the result, or comes with the failure."""
+    """Its body is the result, or is part of the failure."""
     assert outcome_of(b"{}", failed=False) == Succeeded(body=b"{}")
     failed = outcome_of(b"{}", failed=True)
     assert isinstance(failed, Failed)
@@ -74,7 +74,7 @@ def test_a_final_callback_stands_for_an_outcome() -> None:
 
 
 def received(body: bytes = b"", route: str = "", query: str = "", **headers: str) -> Received:
-    """A callback with these headers, underscores for hyphens."""
+    """A callback with these headers, with underscores for hyphens."""
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     return Received(body=body, route=route, query=query, headers=pairs)
 
@@ -96,7 +96,7 @@ def test_the_state_can_be_anywhere() -> None:
 
 
 def test_the_result_can_be_a_part_in_its_exact_text() -> None:
-    """Where a plain path names it; what an expression makes is written anew; what is not there is null."""
+    """With a plain path; the result of an expression is serialised again; a missing one is null."""
     body = b'{"state": "done", "data": {"a": 1.50, "b": 1e400, "c": "\\u00e9"}}'
     for result, expected in {
         "": None,
@@ -113,7 +113,7 @@ def test_the_result_can_be_a_part_in_its_exact_text() -> None:
 
 
 def test_the_reason_of_a_failure_is_told() -> None:
-    """As text, cut where it is long; a success has none, whatever stands there."""
+    """As text, truncated if it is long; a success has none, whatever the body has there."""
     rules = Callback(state="body.state", succeeded=("done",), failed=("broken",), error="body.error")
     for error, expected in {
         '"so"': "so",
@@ -126,7 +126,7 @@ def test_the_reason_of_a_failure_is_told() -> None:
 
 
 def test_a_callback_can_be_a_notification_only() -> None:
-    """Then what ends a job only says that there is something to ask for; without a state, everything does."""
+    """Then a final state only says that there is something to ask for; without a state, every callback does."""
     rules = Callback(
         state="body.state", succeeded=("done",), failed=("broken",), notification_only=True, outputs={"id": "body.id"}
     )
@@ -139,7 +139,7 @@ def test_a_callback_can_be_a_notification_only() -> None:
 
 
 def test_a_callback_at_a_fixed_url_says_whose_it_is() -> None:
-    """Or nothing."""
+    """Or it names nothing."""
     rules = Callbacks(Callback(state="body.s", correlate="body.ids[0]", path="/callback/x"))
     assert rules.correlation(received(b'{"ids": [7]}')) == "7"
     assert rules.correlation(received(b"[]")) == ""
@@ -159,7 +159,7 @@ def test_a_callback_at_a_fixed_url_says_whose_it_is() -> None:
     ),
 )
 def test_no_body_of_any_type_raises(body: bytes, content_type: str) -> None:
-    """What is not what it says is null to an expression."""
+    """A body that is not of its type is null for an expression."""
     rules = Callbacks(Callback(state="body.a.b || query.a", succeeded=("done",)))
     assert rules.read(received(body, content_type=content_type, query="%")).kind in Kind
 
@@ -168,7 +168,7 @@ def test_no_body_of_any_type_raises(body: bytes, content_type: str) -> None:
 def test_no_shipped_profile_makes_objects_of_what_it_does_not_ask_for(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A megabyte of it would hold the event loop up for a tenth of a second; what is found is the same."""
+    """A megabyte would block the event loop for a tenth of a second; the findings are the same."""
     profile = loader.load(name)
     read, loads = Callbacks(profile.callback), strict_json.loads
     bodies = [sample.body for sample in profile.sample if sample.kind == "callback" and sample.body.startswith("{")]
@@ -177,7 +177,7 @@ def test_no_shipped_profile_makes_objects_of_what_it_does_not_ask_for(
         padded = body[:1] + '"padding of the test": [' + "[1]," * 50_000 + "1], " + body[1:]
         expected = read.read(small)
         with monkeypatch.context() as patch:
-            patch.setattr(strict_json, "loads", lambda data: loads(data[:65_536]))  # which is no JSON if it is larger
+            patch.setattr(strict_json, "loads", lambda data: loads(data[:65_536]))  # invalid JSON if it is larger
             found = read.read(received(padded.encode()))
         assert (found.kind, found.state, found.error, found.outputs) == (
             expected.kind,

@@ -24,7 +24,7 @@ from shared.job_server.documents import TooLargeError, document_of, fields_of_qu
     ],
 )
 def test_a_body_means_json_or_a_form_or_nothing(body: bytes, content_type: str, expected: object) -> None:
-    """JSON whatever its type says, as some senders do not say."""
+    """JSON whatever its type says, because some senders send no type."""
     assert document_of(body, content_type) == expected
 
 
@@ -38,12 +38,12 @@ def test_the_fields_of_a_multipart_form_are_read_but_not_its_files() -> None:
 
 
 def test_a_query_with_too_many_fields_has_none() -> None:
-    """Rather than taking long."""
+    """Instead of taking long."""
     assert fields_of_query("&".join(["a=1"] * 2_000)) == {}
 
 
 BODY = b'{"a": 1}' * 100
-PACKED = gzip.compress(BODY, mtime=0)  # a time in it would make a name of its own of each test, in each process
+PACKED = gzip.compress(BODY, mtime=0)  # a time in it would make the test's name differ between processes
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ PACKED = gzip.compress(BODY, mtime=0)  # a time in it would make a name of its o
     ],
 )
 def test_gzip_is_inflated(body: bytes, headers: dict[str, str], expected: bytes) -> None:
-    """By its header or by how it begins, unless the file itself is meant."""
+    """By its header or its first bytes, unless a gzip file itself is meant."""
     assert inflate(body, headers, 10_000) == expected
 
 
@@ -81,7 +81,7 @@ _GZIP = gzip.compress(b'{"a": 1}')
     ids=["one member", "two members", "padded", "not compressed", "nothing"],
 )
 def test_gzip_is_inflated_to_its_end(coding: str, body: bytes, expected: bytes) -> None:
-    """Whole, or not at all: half a result would be taken for one."""
+    """Completely, or not at all: half a result would be mistaken for a whole one."""
     assert inflate(body, {"content-encoding": coding}, 10_000) == expected
 
 
@@ -91,7 +91,7 @@ def test_gzip_is_inflated_to_its_end(coding: str, body: bytes, expected: bytes) 
     ids=["a byte short", "no trailer", "a head", "wrong sum", "garbage behind", "half a member", "too many members"],
 )
 def test_half_a_gzip_body_is_refused_where_it_is_called_one(body: bytes) -> None:
-    """Where it is not, it is what it is, and whoever reads it finds no JSON."""
+    """Otherwise it stays as it is, and its reader finds invalid JSON."""
     with pytest.raises(RequestError) as refusal:
         inflate(body, {"content-encoding": "gzip"}, 10_000)
     assert refusal.value.code is Code.INVALID_REQUEST
@@ -100,7 +100,7 @@ def test_half_a_gzip_body_is_refused_where_it_is_called_one(body: bytes) -> None
 
 @pytest.mark.parametrize("coding", ["br", "Deflate", "zstd", "gzip, gzip", "br, gzip", "compress"])
 def test_another_coding_is_refused_by_its_name(coding: str) -> None:
-    """Its bytes would be passed on as a result that nobody can read."""
+    """Otherwise its bytes would be passed on as a result that nobody can read."""
     with pytest.raises(RequestError) as refusal:
         inflate(b"\x8b\x02", {"content-encoding": coding}, 10_000)
     assert refusal.value.code is Code.UNSUPPORTED_MEDIA_TYPE

@@ -1,4 +1,4 @@
-"""Expressions: the short cut for plain paths reads as jmespath does, and nothing raises."""
+"""Expressions: the fast way for plain paths finds the same as jmespath, and nothing raises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ values = st.recursive(
 
 @given(st.lists(names, min_size=1, max_size=4), values)
 def test_a_plain_path_finds_what_jmespath_finds(steps: list[str], value: object) -> None:
-    """Whatever it is looked up in."""
+    """In any value."""
     text = ".".join(f'"{step}"' if "-" in step else step for step in steps)
     assert compile_expression(text)(value) == jmespath.search(text, value)
 
@@ -33,12 +33,12 @@ def test_a_plain_path_finds_what_jmespath_finds(steps: list[str], value: object)
 )
 @given(values)
 def test_what_goes_wrong_is_null(text: str, value: object) -> None:
-    """A function that is given what it does not take ends nothing."""
+    """A wrong argument of a function raises nothing."""
     compile_expression(text)({"body": value})
 
 
 def test_a_number_that_is_no_number_is_null() -> None:
-    """1e400 is infinite to Python, which has no whole number for that."""
+    """1e400 is infinite in Python, which has no integer for that."""
     assert compile_expression("ceil(body)")({"body": float("inf")}) is None
 
 
@@ -56,7 +56,7 @@ def test_a_number_that_is_no_number_is_null() -> None:
     ],
 )
 def test_a_location_can_count_by_its_last_segment(url: object, name: str | None) -> None:
-    """For job servers that name an address at which only they know themselves."""
+    """For job servers whose address only works on their side."""
     assert compile_expression("basename(headers.location)")({"headers": {"location": url}}) == name
 
 
@@ -77,13 +77,13 @@ def test_an_empty_expression_finds_nothing() -> None:
     [("a", "a"), (True, "true"), (False, "false"), (0, "0"), (40, "40"), (1.5, "1.5"), (None, ""), ([], ""), ({}, "")],
 )
 def test_a_boolean_or_a_number_counts_by_its_text(value: object, text: str) -> None:
-    """Null, lists and objects have none."""
+    """Null, lists and objects have no text."""
     assert text_of(value) == text
 
 
 @given(values)
 def test_true_is_what_jmespath_takes_for_true(value: object) -> None:
-    """Numbers always, what is empty never."""
+    """Numbers are always true, empty values never."""
     assert is_true(value) is (jmespath.search("a && 'yes' || 'no'", {"a": value}) == "yes")
 
 
@@ -127,7 +127,7 @@ def test_plain_paths_do_without_jmespath() -> None:
     ],
 )
 def test_it_is_known_which_members_of_the_body_an_expression_reads(text: str, members: set[str] | None) -> None:
-    """All of them, where it cannot be told; with these alone it finds the same."""
+    """All of them if that cannot be determined; with these alone it finds the same."""
     found = body_members(text)
     assert found == members
     if found is not None:

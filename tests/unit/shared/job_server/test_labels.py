@@ -1,4 +1,4 @@
-"""What people recognise a job by, and what is never shown."""
+"""Labels, by which people recognise a job, and what is never shown."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from shared.job_server.partial_json import object_members
 
 
 def labels(job: dict[str, object], *names: str) -> dict[str, str]:
-    """Return the labels of a job as a client sends it."""
+    """Return the labels of a job that a client sent."""
     return Labels(names).of(object_members(json.dumps(job).encode()))
 
 
 def test_the_members_that_are_named_are_the_labels() -> None:
-    """Texts as they are, numbers and booleans as JSON has them; what is missing, null or no scalar is none."""
+    """Texts unchanged, numbers and booleans as in JSON; missing members, null and others are left out."""
     job = {"account": "example", "n": 1.50, "ok": True, "none": None, "list": [1], "object": {}, "other": "x"}
 
     assert labels(job, "account", "n", "ok", "none", "list", "object", "missing") == {
@@ -35,7 +35,7 @@ def test_a_long_value_is_cut() -> None:
     "name", ["password", "api_key", "apiKey", "card_number", "access_token", "client_secret", "cvv"]
 )
 def test_a_member_whose_name_says_secret_is_not_shown(name: str) -> None:
-    """Whatever it holds."""
+    """Whatever its value."""
     assert labels({name: "short"}, name) == {name: HIDDEN}
 
 
@@ -52,11 +52,11 @@ def test_a_member_whose_name_says_secret_is_not_shown(name: str) -> None:
     ],
 )
 def test_a_value_that_looks_like_a_secret_is_not_shown(value: str) -> None:
-    """Under whatever name."""
+    """Whatever its name."""
     assert labels({"account": value}, "account") == {"account": HIDDEN}
 
 
 @pytest.mark.parametrize("value", ["example", "Müller & Söhne", "2026-11-26T10:00:00Z", "order-12345678", "a" * 60])
 def test_a_usual_value_is_shown(value: str) -> None:
-    """Names, dates, numbers of orders."""
+    """Names, dates, order numbers."""
     assert labels({"account": value}, "account") == {"account": value}

@@ -1,4 +1,4 @@
-"""The loader: what is wrong in a profile is named, with its place."""
+"""The loader: errors in a profile are reported with their place."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("text", "reason"), list(WRONG.items()))
 def test_what_is_wrong_is_named_with_its_place(text: str, reason: str) -> None:
-    """A key that is unknown or missing, a wrong type, an expression or a placeholder that is none."""
+    """An unknown or missing key, a wrong type, an invalid expression or placeholder."""
     with pytest.raises(ValueError, match=r".") as caught:
         loader.parse(text)
     begin, _, end = reason.partition(" ... ")
@@ -141,7 +141,7 @@ def test_what_is_wrong_is_named_with_its_place(text: str, reason: str) -> None:
 
 
 def test_what_is_nested_too_deeply_is_wrong_as_well() -> None:
-    """And ends the start with a line of words, as anything else does."""
+    """And ends the start with one line, like any other error."""
     for state in ("(" * 5_000 + "body" + ")" * 5_000, "body.a"):
         deep = "[" * 5_000 + "]" * 5_000 if state == "body.a" else "1"
         text = f'{HEAD}[submit]\nbody = {{ a = "{{callback_url}}", b = {deep} }}\n[callback]\nstate = "{state}"\n'
@@ -150,7 +150,7 @@ def test_what_is_nested_too_deeply_is_wrong_as_well() -> None:
 
 
 def test_a_name_means_a_file_of_the_folder_and_anything_else_a_path(tmp_path: Path) -> None:
-    """What has a slash or ends in .toml is a path."""
+    """A name with a slash, or one that ends in .toml, is a path."""
     file = tmp_path / "mine.toml"
     file.write_text(SOUND, encoding="utf-8")
     assert loader.load(str(file)).name == "sound"
@@ -166,13 +166,13 @@ def test_a_profile_may_begin_with_a_mark_of_its_byte_order(tmp_path: Path) -> No
 
 
 def test_a_profile_that_is_not_there_is_one_line_that_names_those_that_are() -> None:
-    """As for any setting."""
+    """Like for any setting."""
     with pytest.raises(SettingsError, match=r"^PROFILE: got 'nothing', takes a profile's name \(.*spreedly.*\) or "):
         loader.load("nothing")
 
 
 def test_a_profile_that_is_wrong_is_one_line_that_names_its_file(tmp_path: Path) -> None:
-    """As for any setting."""
+    """Like for any setting."""
     file = tmp_path / "mine.toml"
     file.write_text("nme = 1", encoding="utf-8")
     with pytest.raises(SettingsError, match=rf"^PROFILE: {file}: there is no key `nme`"):
@@ -180,7 +180,7 @@ def test_a_profile_that_is_wrong_is_one_line_that_names_its_file(tmp_path: Path)
 
 
 def test_a_profile_reaches_a_worker_as_it_is() -> None:
-    """Nothing is lost on the way, and no list stays a list that was a tuple."""
+    """Nothing is lost, and tuples do not become lists."""
     profile = loader.load("spreedly")
     config = WorkerConfig(
         job_servers=(JobServer(url="http://a/", profile=replace(profile, sample=()), secrets={"env:A": "b"}),),
@@ -194,7 +194,7 @@ def test_a_profile_reaches_a_worker_as_it_is() -> None:
 
 
 def test_a_secret_is_taken_from_the_environment() -> None:
-    """And one that is not set ends the start, before anything is started."""
+    """And a missing one ends the start, before anything is started."""
     profile = loader.load("replicate")
     environ = {"REPLICATE_API_TOKEN": "a", "REPLICATE_WEBHOOK_SECRET": "b", "OTHER": "c"}
     assert loader.secrets_of(profile, environ) == {"env:REPLICATE_API_TOKEN": "a", "env:REPLICATE_WEBHOOK_SECRET": "b"}
@@ -204,7 +204,7 @@ def test_a_secret_is_taken_from_the_environment() -> None:
 
 
 def test_status_is_read_as_callbacks_are_unless_it_says_otherwise() -> None:
-    """Each key for itself."""
+    """Each key separately."""
     profile = loader.parse(
         f'{HEAD}{SUBMIT}outputs = {{ id = "body.id" }}\n{CALLBACK}failed = ["broken"]\nresult = "body.a"\n'
         f'{STATUS}state = "body.s"\n'
@@ -221,7 +221,7 @@ def test_status_is_read_as_callbacks_are_unless_it_says_otherwise() -> None:
 
 
 def test_a_profile_that_is_no_file_is_one_line(tmp_path: Path) -> None:
-    """Who reads a pipe that nobody writes to waits for ever."""
+    """Reading a pipe that nobody writes to would hang."""
     os.mkfifo(tmp_path / "pipe.toml")
     for path in (tmp_path / "pipe.toml", tmp_path / f"{'n' * 300}.toml", tmp_path):
         with pytest.raises(SettingsError, match=r"^PROFILE: got .*, takes a profile's name \("):

@@ -1,4 +1,4 @@
-"""A partial look at a document finds what a whole one does, and refuses what that refuses."""
+"""A partial parse of a document finds what a full one does, and refuses what that refuses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["state", "data"]), inner),
 )
-#: Pieces that come close to JSON, and to what is none.
+#: Pieces of almost valid and of invalid JSON.
 _PIECES = st.lists(
     st.sampled_from(
         ["{", "}", "[", "]", '"', "state", ":", ",", "\\", "\\\\", "u", "\\ud83d", "\\ude00", "d800", "1", "0", "e9",
@@ -30,7 +30,7 @@ _PIECES = st.lists(
 
 
 def whole(data: bytes) -> object:
-    """Return what the reference says: what was asked for, nothing for what is no object, or why it is refused."""
+    """Return what the full parser says: the members, nothing if it is not an object, or the error."""
     try:
         document = strict_json.loads(data)
     except StrictJSONError as exc:
@@ -39,7 +39,7 @@ def whole(data: bytes) -> object:
 
 
 def partial(data: bytes) -> object:
-    """Return the same of a partial look."""
+    """Return the same for a partial parse."""
     try:
         return READER.read(data)
     except StrictJSONError as exc:
@@ -48,7 +48,7 @@ def partial(data: bytes) -> object:
 
 @given(_JSON, st.booleans(), st.sampled_from([None, 1]))
 def test_what_json_is_is_read_alike(value: object, ascii_only: bool, indent: int | None) -> None:
-    """Whatever it holds, and however it is written."""
+    """Whatever it contains, and however it is formatted."""
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     data = text.encode("utf-8", "surrogatepass")
 
@@ -57,7 +57,7 @@ def test_what_json_is_is_read_alike(value: object, ascii_only: bool, indent: int
 
 @given(_PIECES)
 def test_what_is_almost_json_is_judged_alike(pieces: list[str]) -> None:
-    """Accepted by both, or refused by both in the same words."""
+    """Accepted by both, or refused by both with the same reason."""
     data = "".join(pieces).encode()
 
     assert partial(data) == whole(data)
@@ -65,13 +65,13 @@ def test_what_is_almost_json_is_judged_alike(pieces: list[str]) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_judged_alike(data: bytes) -> None:
-    """Accepted by both, or refused by both in the same words."""
+    """Accepted by both, or refused by both with the same reason."""
     assert partial(data) == whole(data)
 
 
 @pytest.mark.parametrize("data", [data for data, _ in BAD_VALUES.values()], ids=BAD_VALUES)
 def test_what_is_refused_is_refused_in_a_member_that_nobody_asks_for(data: bytes) -> None:
-    """Passing over is not letting through."""
+    """Skipping a member does not mean accepting it."""
     inside = b'{"other": ' + data + b', "state": "completed"}'
 
     assert partial(data) == whole(data)
@@ -102,12 +102,12 @@ def test_what_is_refused_is_refused_in_a_member_that_nobody_asks_for(data: bytes
     ],
 )
 def test_where_two_parsers_could_differ_they_do_not(text: str) -> None:
-    """Surrogates, large numbers, a name that stands twice, depth."""
+    """Surrogates, large numbers, a duplicate name, depth."""
     assert partial(text.encode()) == whole(text.encode())
 
 
 def test_what_stands_for_a_word_is_not_read_if_it_is_large() -> None:
-    """A megabyte of arrays takes a tenth of a second to make, and is none; a string is always one."""
+    """A megabyte of arrays takes a tenth of a second to parse, and is no word anyway; a string always is."""
     reader = PartialReader(["state", "data"], words={"state"})
     large = b"[" + b"[1]," * 50_000 + b"1]"
     string = b'"' + b"x" * 100_000 + b'"'
@@ -124,7 +124,7 @@ def test_what_stands_for_a_word_is_not_read_if_it_is_large() -> None:
 
 
 def exact(read: Callable[[bytes], dict[str, str]], data: bytes) -> object:
-    """Return the members, or why there are none."""
+    """Return the members, or the error."""
     try:
         return read(data)
     except StrictJSONError as exc:
@@ -138,7 +138,7 @@ _NAMES = st.sampled_from(["a", "b", "", "state", "é", '"', "\\", "\n", "😀"])
 def test_members_keep_their_exact_text_and_stand_once(
     pairs: list[tuple[str, object]], ascii_only: bool, space: str
 ) -> None:
-    """As the strict reader has them, also where a name stands twice."""
+    """As with the strict parser, also for duplicate names."""
     text = ",".join(
         f"{space}{json.dumps(name, ensure_ascii=ascii_only)}{space}:{space}{json.dumps(value)}{space}"
         for name, value in pairs
@@ -150,7 +150,7 @@ def test_members_keep_their_exact_text_and_stand_once(
 
 @given(_PIECES)
 def test_what_is_almost_an_object_is_judged_alike(pieces: list[str]) -> None:
-    """Accepted by both, or refused by both in the same words."""
+    """Accepted by both, or refused by both with the same reason."""
     data = "".join(["{", *pieces, "}"]).encode()
 
     assert exact(object_members, data) == exact(strict_json.object_members, data)
@@ -167,12 +167,12 @@ def test_what_is_almost_an_object_is_judged_alike(pieces: list[str]) -> None:
     ],
 )
 def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
-    """Its readers may not agree which one counts."""
+    """Readers may not agree which one counts."""
     assert exact(object_members, data) == "an object has a duplicate name"
 
 
 def test_an_object_has_no_more_members_than_can_be_looked_at() -> None:
-    """A megabyte of short members would hold the event loop up."""
+    """A megabyte of short members would block the event loop."""
     members = {f"n{n}": n for n in range(MAX_MEMBERS)}
 
     assert len(object_members(json.dumps(members).encode())) == MAX_MEMBERS
@@ -191,5 +191,5 @@ def test_an_object_has_no_more_members_than_can_be_looked_at() -> None:
     ],
 )
 def test_a_large_body_is_refused_in_few_words(data: bytes, reason: str) -> None:
-    """To find better ones would take as long as to read it."""
+    """To find a better one would take as long as parsing it."""
     assert reason in str(exact(object_members, data))

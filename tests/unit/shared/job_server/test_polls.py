@@ -1,4 +1,4 @@
-"""Status and result calls: what is not a sound answer is no answer."""
+"""Status and result calls: an invalid answer is no answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATUS = Status(url="/", state="body.status", succeeded=("done",), failed=("fail
     ],
 )
 def test_only_a_2xx_says_how_a_job_is_doing(status: int, body: bytes, kind: Kind) -> None:
-    """Cog's 409 says "failed" of another job than the one that is asked for."""
+    """Cog's 409 says "failed" of another job than the requested one."""
     assert Statuses(STATUS).read(status, {}, body).kind is kind
 
 
@@ -53,7 +53,7 @@ def test_a_result_is_there_or_comes_or_never_will(status: int, kind: FetchedKind
 
 
 def test_a_result_is_the_whole_body_or_a_part() -> None:
-    """As of a callback."""
+    """As for a callback."""
     assert Results(Result(url="/")).read(200, {}, b"\x00") == Fetched(kind=FetchedKind.READY)
     assert Results(Result(url="/", result="body.a")).read(200, {}, b'{"a": 1.0}').result == b"1.0"
 
@@ -66,7 +66,7 @@ def test_no_answer_raises(status: int, body: bytes) -> None:
 
 
 def test_a_reason_has_no_callback_token_in_it() -> None:
-    """Pygeoapi gives the URL that it could not call; its job has failed for that."""
+    """Pygeoapi returns the URL that it could not call, which made its job fail."""
     status = Status(url="/s", state="body.status", failed=("failed",), error="body.message")
     body = b'{"status": "failed", "message": "no connection: /callback/%b/succeeded"}' % (b"a_-B" * 11)
     assert Statuses(status).read(200, {}, body).error == "no connection: /callback/***/succeeded"

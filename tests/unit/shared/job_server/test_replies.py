@@ -1,4 +1,4 @@
-"""Replies: every status and body says one of five things."""
+"""Replies: every status and body means one of five things."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def by_status(submit: Submit, status: int, *, retry_after: bool = False) -> str:
 
 
 def by_body(submit: Submit, body: bytes) -> Reply:
-    """Read the body of a reply whose status is fine."""
+    """Read the body of a reply with a good status."""
     return Replies(submit).read(200, {}, body)
 
 
@@ -40,12 +40,12 @@ def by_body(submit: Submit, body: bytes) -> Reply:
     ],
 )
 def test_by_default_statuses_mean_what_http_says(status: int, expected: str) -> None:
-    """What is not certain is an error, after which nobody can tell."""
+    """If it is not certain, it is an error, and `submitted` is unknown."""
     assert by_status(Submit(), status) == expected
 
 
 def test_a_503_is_busy_only_where_it_says_when_to_come_again() -> None:
-    """Otherwise the job may run."""
+    """Otherwise the job may be running."""
     assert by_status(Submit(), 503, retry_after=True) == "busy"
 
 
@@ -53,13 +53,13 @@ def test_a_503_is_busy_only_where_it_says_when_to_come_again() -> None:
     ("status", "expected"), [(202, "accepted"), (200, "bad"), (409, "busy"), (503, "busy"), (429, "refused")]
 )
 def test_a_profile_may_name_the_statuses(status: int, expected: str) -> None:
-    """Those alone count then; another 2xx may have started a job or not."""
+    """Then only those count; another 2xx may or may not have started a job."""
     assert by_status(Submit(accepted=(202,), busy=(409, 503)), status) == expected
 
 
 @given(st.binary(max_size=50))
 def test_without_states_any_body_will_do(body: bytes) -> None:
-    """Also one that is not JSON."""
+    """Even one that is not JSON."""
     assert by_body(Submit(), body) == Reply(kind=ReplyKind.RUNNING)
 
 
@@ -74,13 +74,13 @@ def test_without_states_any_body_will_do(body: bytes) -> None:
     ],
 )
 def test_with_states_anything_else_is_bad(body: bytes, detail: str) -> None:
-    """With what is wrong with it, for a person."""
+    """With the error, for a person."""
     assert by_body(STRICT, body) == Reply(kind=ReplyKind.BAD, detail=detail)
 
 
 @pytest.mark.parametrize("body", [b'{"state": "running"}', b' {"id": 1, "state": "queued"}\n'])
 def test_with_states_one_of_them_runs(body: bytes) -> None:
-    """Whatever else it says."""
+    """Whatever else it contains."""
     assert by_body(STRICT, body) == Reply(kind=ReplyKind.RUNNING)
 
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_read_refuses_nothing(body: bytes) -> None:
 
 
 def test_a_refusal_says_why_and_a_4xx_need_not_be_one() -> None:
-    """A job server that runs a job at once may say with a 400 that it failed."""
+    """A job server that runs a job at once may answer 400 for its failure."""
     submit = Submit(
         accepted=(200, 400),
         rejected="status == `400` && !(headers.ran)",
@@ -129,21 +129,21 @@ def test_a_refusal_says_why_and_a_4xx_need_not_be_one() -> None:
 
 @given(st.integers(100, 599), st.booleans(), st.binary(max_size=30))
 def test_every_reply_says_something(status: int, retry_after: bool, body: bytes) -> None:
-    """Nothing raises, and what is not a success has a reason."""
+    """Nothing raises, and everything but a success has a reason."""
     replies = Replies(STRICT)
     reply = replies.read_status(status, retry_after=retry_after) or replies.read(status, {}, body)
     assert (reply.kind is ReplyKind.RUNNING) is (reply.detail == "")
 
 
 def test_a_reply_can_name_what_later_calls_need() -> None:
-    """In its body and its headers; numbers count by their text, and what is missing is left out."""
+    """In its body and its headers; numbers count by their text, and missing ones are left out."""
     outputs = {"id": "body.id", "place": "headers.location", "none": "body.none", "status": "status"}
     reply = Replies(Submit(outputs=outputs)).read(201, {"Location": "/jobs/1"}, b'{"id": 7}')
     assert reply == Reply(kind=ReplyKind.RUNNING, outputs={"id": "7", "place": "/jobs/1", "status": "201"})
 
 
 def test_a_reply_can_be_final() -> None:
-    """Where the profile says by what."""
+    """If the profile says how to recognise that."""
     submit = Submit(
         state="body.state",
         succeeded=("done",),

@@ -1,4 +1,4 @@
-"""Every shipped profile against its own samples: what is sent, and what each message is read as."""
+"""Every shipped profile with its own samples: what is sent, and how each message is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLES = [
 
 
 def secrets(profile: Profile) -> dict[str, str]:
-    """Return something for each secret."""
+    """Return a value for each secret."""
     return dict.fromkeys(loader.secret_names(profile), "hush")
 
 
@@ -35,7 +35,7 @@ def test_a_sample_is_what_it_says(profile: Profile, sample: Sample) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_a_profile_is_complete(profile: Profile) -> None:
-    """It has a name, a line for a person, its documentation, and samples of all that it speaks."""
+    """It has a name, a description, its documentation, and samples of all that it uses."""
     assert loader.path_of(profile.name).is_file()
     assert profile.description
     assert profile.documentation.startswith("https://") or profile.name == "spreedly"
@@ -50,13 +50,13 @@ def test_a_profile_is_complete(profile: Profile) -> None:
     assert "failed" in found
 
 
-#: Bodies that nobody can have meant as a refusal.
+#: Bodies that cannot be meant as a refusal.
 _NOTHING_SAID = (b"", b"{", b"{}", b"[]", b"null", b'"x"', b"<html>Bad Gateway</html>")
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_only_what_says_so_is_a_refusal(profile: Profile) -> None:
-    """Of all else the job may run: `submitted: no` would have it run twice."""
+    """Otherwise the job may be running, and after `submitted: no` it would run twice."""
     replies = Replies(profile.submit)
     for status, body in itertools.product([*range(200, 400), *range(500, 600)], _NOTHING_SAID):
         reply = replies.read_status(status, retry_after=False) or replies.read(status, {}, body)
@@ -66,7 +66,7 @@ def test_only_what_says_so_is_a_refusal(profile: Profile) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_a_profile_begins_with_a_comment_that_names_its_documentation(profile: Profile) -> None:
-    """Whoever reads the file knows where it comes from, and with what it was tried: a server, or its samples only."""
+    """The reader learns where it comes from, and what it was tried with: a server, or only its samples."""
     lines = loader.path_of(profile.name).read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
     assert "https://" in lines[0] or profile.name == "spreedly"
@@ -76,14 +76,14 @@ def test_a_profile_begins_with_a_comment_that_names_its_documentation(profile: P
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_a_profile_reaches_a_worker_whole_and_small(profile: Profile) -> None:
-    """But for its samples; and with the others it fits into the one message that a fork server is started with."""
+    """Except for its samples; and together with the others, it fits into the one message to a new fork server."""
     sent = json.dumps(profile.as_json())
     assert Profile.from_json(json.loads(sent)) == dataclasses.replace(profile, sample=())
     assert len(sent) < 4_000
 
 
 def test_a_sample_that_is_not_what_it_says_is_found() -> None:
-    """In each thing that it may say."""
+    """For each expectation."""
     (cog,) = [profile for profile in PROFILES if profile.name == "cog"]
     url = cog.server.url
     wrong = [

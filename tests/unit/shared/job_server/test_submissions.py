@@ -28,7 +28,7 @@ NESTED = Submit(
 
 
 def submissions(submit: Submit, server: Server | None = None) -> Submissions:
-    """Return what composes submissions."""
+    """Return the rules that compose submissions."""
     callback = Callback(state="body.state", succeeded=("done",))
     profile = Profile(name="test", server=server or Server(), submit=submit, callback=callback)
     return Submissions(profile, "http://jobs/v1")
@@ -40,7 +40,7 @@ def read(submit: Submit, body: bytes) -> ClientJob:
 
 
 def made(submit: Submit, body: bytes) -> bytes:
-    """Make a submission of a client's object."""
+    """Compose a submission from a client's object."""
     return submissions(submit).compose(read(submit, body).body, VALUES).body
 
 
@@ -53,7 +53,7 @@ def refused(submit: Submit, body: bytes) -> str:
 
 
 def test_the_clients_text_comes_first_and_is_kept() -> None:
-    """Numbers that reading and writing would change, escapes, the order."""
+    """Numbers that parsing and writing would change, escapes, the order."""
     body = b'{"b": 1e400, "a":0.10, "wait":true, "s": "\\u00e9 {callback_url}", "o": { "x" : [1.0,2] }}'
     assert made(FLAT, body) == (
         b'{"b":1e400,"a":0.10,"s":"\\u00e9 {callback_url}","o":{ "x" : [1.0,2] },'
@@ -62,7 +62,7 @@ def test_the_clients_text_comes_first_and_is_kept() -> None:
 
 
 def test_an_empty_object_is_a_job() -> None:
-    """No comma too many."""
+    """Without an extra comma."""
     assert made(FLAT, b" { } ") == b'{"wait":false,"callback":"http://proxy/callback/t"}'
 
 
@@ -73,7 +73,7 @@ def test_a_profile_that_sets_nothing_in_the_body_changes_no_byte_of_it(body: byt
 
 
 def test_members_are_merged_into_those_of_the_client() -> None:
-    """RFC 7396: objects are gone into, and what is not touched keeps its text."""
+    """RFC 7396: objects are merged recursively, and other members keep their text."""
     body = b'{"m": 1.0, "configuration": {"x": 1e2, "push": {"y": [ ]}}}'
     assert made(NESTED, body) == (
         b'{"m":1.0,"configuration":{"x":1e2,"push":{"y":[ ],"url":"http://proxy/callback/t","token":"t"},"now":true},'
@@ -88,7 +88,7 @@ def test_a_member_of_the_profiles_is_refused() -> None:
 
 
 def test_what_cannot_be_merged_into_is_refused() -> None:
-    """A member that is no object would have to be replaced, and it is the client's."""
+    """A member that is not an object would have to be replaced, but it is the client's."""
     assert "`configuration`" in refused(NESTED, b'{"configuration": []}')
     assert "`configuration.push`" in refused(NESTED, b'{"configuration": {"push": null}}')
 
@@ -113,7 +113,7 @@ def test_a_member_that_may_be_overwritten_is_not_refused() -> None:
     ],
 )
 def test_a_client_may_ask_not_to_be_kept_waiting(submit: Submit, body: bytes, expected: bool) -> None:
-    """By the very value that the profile names; a profile without any knows no such client."""
+    """By exactly the value that the profile names; without any, there is no such client."""
     assert read(submit, body).respond_async is expected
 
 
@@ -122,12 +122,12 @@ def test_a_client_may_ask_not_to_be_kept_waiting(submit: Submit, body: bytes, ex
     [b"", b"[]", b"null", b'"a"', b"{", b'{"a":1,"a":2}', b'{"a": NaN}', b"\xff", b'{"configuration":{"a":1,"a":2}}'],
 )
 def test_what_is_no_object_is_refused(body: bytes) -> None:
-    """With what is wrong with it, as far as the profile has to look into it."""
+    """With the error, if the profile has to parse it."""
     assert refused(NESTED, body).startswith("the body is not a job: ")
 
 
 def test_a_name_without_a_value_is_an_error() -> None:
-    """The caller's, who has to give them all."""
+    """Of the caller, who has to pass all values."""
     with pytest.raises(UnfilledError, match="callback_url"):
         submissions(FLAT).compose(b"{}", {})
 
@@ -141,7 +141,7 @@ objects = st.dictionaries(st.sampled_from(["a", "b", "c", "é", '"']), json_valu
 
 
 def merged(target: object, patch: object) -> object:
-    """RFC 7396, section 2, where nothing is removed."""
+    """RFC 7396, section 2, without removals."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}
@@ -149,25 +149,25 @@ def merged(target: object, patch: object) -> object:
 
 
 def without_braces(value: object) -> dict[str, Any]:
-    """Strings that nothing is filled into."""
+    """Strings without placeholders."""
     made: dict[str, Any] = json.loads(json.dumps(value).replace("{", "{ ").replace("}", " }"))
     return made
 
 
 @given(objects, objects.filter(bool).map(without_braces))
 def test_merging_is_that_of_the_rfc(target: dict[str, Any], patch: dict[str, Any]) -> None:
-    """Where the client has the same member, either it may be overwritten, or it is gone into, or it is refused."""
+    """If the client has the same member, it is overwritten if allowed, merged into, or refused."""
     body = json.dumps(target).encode()
     try:
         kept = read(Submit(body=patch, overwrites=tuple(patch)), body).body
-    except RequestError as exc:  # a name with a dot or quotes in a nested object cannot be named
+    except RequestError as exc:  # a name with a dot or quotes in a nested object cannot be expressed
         raise AssertionError(exc.detail) from exc
     expected = merged({name: value for name, value in target.items() if name not in patch}, patch)
     assert json.loads(submissions(Submit(body=patch)).compose(kept, {}).body) == expected
 
 
 def test_address_and_headers_are_filled_in() -> None:
-    """Those of the server come with every call; what is filled into a URL is percent-encoded."""
+    """Those of the server are sent with every call; values in a URL are percent-encoded."""
     submit = Submit(
         method="PUT",
         url="/jobs/{job_id}",
@@ -190,7 +190,7 @@ def test_address_and_headers_are_filled_in() -> None:
 
 
 def test_an_empty_address_is_that_of_the_server() -> None:
-    """To the letter, query and all."""
+    """Unchanged, including the query."""
     assert submissions(FLAT).compose(b"{}", VALUES).url == "http://jobs/v1"
 
 
@@ -227,7 +227,7 @@ MULTIPART = b'--b\r\nContent-Disposition: form-data; name="a"; filename="hook"\r
 
 
 def sent(body: bytes, content_type: str) -> bytes:
-    """Make a submission of a client's form."""
+    """Compose a submission from a client's form."""
     job = ClientJobs(FORM).read(body, content_type)
     request = submissions(FORM).compose(job.body, VALUES, job.content_type)
     assert request.headers["Content-Type"] == content_type
@@ -235,7 +235,7 @@ def sent(body: bytes, content_type: str) -> bytes:
 
 
 def test_a_field_is_added_to_a_form() -> None:
-    """And the client's own bytes stay as they are."""
+    """And the client's own bytes are not changed."""
     form = "application/x-www-form-urlencoded"
     assert sent(b"a=%C3%A9&b", form) == b"a=%C3%A9&b&hook=http%3A%2F%2Fproxy%2Fcallback%2Ft"
     assert sent(b"", form) == b"hook=http%3A%2F%2Fproxy%2Fcallback%2Ft"
@@ -256,7 +256,7 @@ def test_a_field_is_added_to_a_form() -> None:
     ],
 )
 def test_a_form_is_refused_for_what_an_object_is_refused_for(body: bytes, content_type: str, why: str) -> None:
-    """A field that is the profile's to set, or a body that is not what its type says."""
+    """A field that the profile sets, or a body that does not match its type."""
     with pytest.raises(RequestError) as caught:
         ClientJobs(FORM).read(body, content_type)
     assert caught.value.detail.startswith(why)

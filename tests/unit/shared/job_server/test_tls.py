@@ -1,4 +1,4 @@
-"""Why TLS to the job server failed, in words that help."""
+"""Why TLS to the job server failed, in helpful words."""
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ def failed(reason: str) -> ssl.SSLError:
     ],
 )
 def test_the_reason_is_named_and_the_remedy_where_there_is_one(error: OSError, words: str) -> None:
-    """And nothing that the peer says."""
+    """And nothing from the peer."""
     assert tls_trouble(error) == words
 
 
 def test_a_file_with_certificates_is_trusted_besides_the_systems() -> None:
-    """Also a self-signed one, which is its own authority."""
+    """Even a self-signed one, which is its own authority."""
     plain = len(trusting("").get_ca_certs())
     assert len(trusting(str(_TLS / "cert.pem")).get_ca_certs()) == plain + 1
 
 
 @pytest.mark.parametrize("name", ["key.pem", "missing.pem"])
 def test_a_file_without_certificates_cannot_be_trusted(name: str) -> None:
-    """It is told at the start."""
+    """The start reports it."""
     with pytest.raises(OSError, match=r"."):
         trusting(str(_TLS / name))

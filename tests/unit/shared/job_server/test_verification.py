@@ -1,4 +1,4 @@
-"""Verification: who does not have the secret cannot call back, whatever else is right."""
+"""Verification: without the secret, no callback is accepted, whatever else is right."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ HEADER = Verify(scheme="header", header="X-Token", value="Bearer {callback_token
     ],
 )
 def test_a_header_must_hold_what_the_job_server_was_told(headers: dict[str, str], expected: bool) -> None:
-    """To the letter."""
+    """Exactly."""
     assert accepts(HEADER, b"", headers) is expected
 
 
 def test_what_is_not_known_cannot_be_proven() -> None:
-    """A value that cannot be filled in fits nothing, not even nothing."""
+    """A value that cannot be filled in matches nothing, not even an empty header."""
     assert not accepts(Verify(scheme="header", header="x", value="{env:GONE}"), b"", {"x": "{env:GONE}"})
     assert not accepts(Verify(scheme="header", header="x", value=""), b"", {"x": ""})
 
@@ -70,7 +70,7 @@ EXAMPLE = {
 
 
 def test_standard_webhooks_accepts_the_example_of_its_specification() -> None:
-    """Also among other signatures, as while a secret is replaced."""
+    """Even among other signatures, as while a secret is being replaced."""
     assert accepts(STANDARD, BODY, EXAMPLE, now=1614265330)
     several = {"webhook-signature": f"v1,AAAA v2,x {EXAMPLE['webhook-signature']}"}
     assert accepts(STANDARD, BODY, EXAMPLE | several, now=1614265330)
@@ -78,7 +78,7 @@ def test_standard_webhooks_accepts_the_example_of_its_specification() -> None:
 
 @pytest.mark.parametrize(("age_s", "expected"), [(0, True), (300, True), (301, False), (-300, True), (-301, False)])
 def test_standard_webhooks_refuses_what_is_old_or_to_come(age_s: int, expected: bool) -> None:
-    """More than five minutes either way, so that nobody can send a callback of long ago again."""
+    """More than five minutes either way, so that an old callback cannot be replayed."""
     assert accepts(STANDARD, BODY, EXAMPLE, now=1614265330 + age_s) is expected
 
 
@@ -98,14 +98,14 @@ def test_standard_webhooks_refuses_what_is_old_or_to_come(age_s: int, expected: 
     ],
 )
 def test_standard_webhooks_refuses_whatever_is_not_signed(change: dict[str, str]) -> None:
-    """The id and the time are a part of what is signed."""
+    """The id and the time are signed, too."""
     pairs = [(name.encode(), value.encode("latin-1", "replace")) for name, value in (EXAMPLE | change).items()]
     received = Received(body=BODY, headers=pairs)
     assert not Verifier(STANDARD).is_genuine(received, BODY, VALUES, 1614265330)
 
 
 def test_a_standard_secret_need_not_be_base64() -> None:
-    """Some senders take the secret as it is."""
+    """Some senders use the secret unchanged."""
     signed = base64.b64encode(hmac.digest(b"it's plain", b"a.1614265330.{}", "sha256")).decode()
     headers = {"webhook-id": "a", "webhook-timestamp": "1614265330", "webhook-signature": f"v1,{signed}"}
     assert accepts(Verify(scheme="standard-webhooks", secret="it's plain"), b"{}", headers, now=1614265330)
@@ -115,7 +115,7 @@ def test_a_standard_secret_need_not_be_base64() -> None:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("prefix", ["", "sha256="])
 def test_an_hmac_is_that_of_the_body(hash_name: Hash, encoding: Encoding, prefix: str) -> None:
-    """In each form that senders write it."""
+    """In each form that senders use."""
     verify = Verify(
         scheme="hmac",
         header="X-Sign",
@@ -134,7 +134,7 @@ def test_an_hmac_is_that_of_the_body(hash_name: Hash, encoding: Encoding, prefix
 
 
 def test_a_signature_may_be_of_the_body_as_it_came_or_inflated() -> None:
-    """Senders differ in what they sign first."""
+    """Senders differ in what they sign."""
     verify = Verify(scheme="hmac", header="x", secret="{env:PLAIN}")
     raw = gzip.compress(b"body")
     for signed in (raw, b"body"):
@@ -145,5 +145,5 @@ def test_a_signature_may_be_of_the_body_as_it_came_or_inflated() -> None:
 @pytest.mark.parametrize("verify", [HEADER, STANDARD, Verify(scheme="hmac", header="x", secret="s")])
 @given(st.dictionaries(st.sampled_from(["x", "x-token", *EXAMPLE]), st.text(st.characters(max_codepoint=255))))
 def test_nothing_that_is_made_up_is_accepted_or_raises(verify: Verify, headers: dict[str, str]) -> None:
-    """Whatever its headers hold."""
+    """Whatever its headers contain."""
     assert not accepts(verify, b"{}", headers)
