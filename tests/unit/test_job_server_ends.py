@@ -19,10 +19,10 @@ _HEAD = f"POST /start HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nC
 
 
 def test_a_connection_that_nobody_reads_from_ends_with_its_server() -> None:
-    """One that does not is told of when its memory is freed, which fails whatever test runs then."""
+    """Otherwise it is reported when its memory is freed, which fails an unrelated test."""
     with socket.socket() as peer:
         asyncio.run(_served(peer))
-        gc.collect()  # pytest makes a warning of what is still open, and that is an error here
+        gc.collect()  # pytest reports what is still open by a warning, which is an error here
 
 
 async def _served(peer: socket.socket) -> None:

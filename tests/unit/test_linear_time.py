@@ -1,8 +1,8 @@
-"""Whatever others send is read in a time that grows with its length, and not faster.
+"""All foreign input is parsed in time that grows linearly with its length.
 
-A pattern that can read the same text in two ways tries both, for every such place: 83 bytes were once enough to stop
+A pattern that can match the same text in two ways tries both, for every such place: 83 bytes were once enough to stop
 the front end for ever. So each pattern of the proxy has a row here, with the methods by which it is used, and is tried
-with whatever may make it look again and again.
+with inputs that may cause backtracking.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ Text = str | bytes
 
 
 def fullmatch(pattern: Pattern, text: Text) -> None:
-    """Read the whole of a text."""
+    """Match the whole text."""
     pattern.fullmatch(text)
 
 
 def match(pattern: Pattern, text: Text) -> None:
-    """Read the beginning of a text."""
+    """Match the beginning of a text."""
     pattern.match(text)
 
 
 def search(pattern: Pattern, text: Text) -> None:
-    """Look for the first place."""
+    """Find the first match."""
     pattern.search(text)
 
 
 def findall(pattern: Pattern, text: Text) -> None:
-    """Look for every place."""
+    """Find all matches."""
     pattern.findall(text)
 
 
 def lines_of_a_head(pattern: Pattern, text: Text) -> None:
-    """Read the lines of what was found to be a head."""
+    """Match the lines of a text that is a head."""
     head = patterns()["proxy.http.fast.exchange._HEAD"].fullmatch(text)
     if head is not None:
         pattern.findall(head[3])
@@ -122,19 +122,19 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.strict_json._SURROGATE": search,
     "shared.strict_json._WIDE": match,
 }
-#: What runs are made of: what the grammars of HTTP and JSON give a meaning, and what they do not.
+#: The inputs consist of these: characters with a meaning in HTTP and JSON, and others.
 CHARACTERS = ["a", "0", " ", ";", ",", "=", '"', "\\", "-", ":", "\r\n", "\\u"]
 BEFORE = ["", '"', "a;", "GET / HTTP/1.1\r\na:"]
 AFTER = ["", "(", '"', "\\", "\r\n", "\x00"]
 LENGTH = 8_000
-#: Of the processor's time, not of the clock's. What takes linear time takes less than a fiftieth of this, what takes
-#: quadratic time several times as much, and what takes exponential time, for ever.
+#: CPU time, not wall-clock time. Linear time takes less than a fiftieth of this, quadratic time several times as much,
+#: and exponential time, for ever.
 LIMIT_S = 0.05
 ATTEMPTS = 3
 
 
 def modules() -> Iterator[ModuleType]:
-    """Yield every module of the product that can be loaded without starting anything."""
+    """Yield every module of the product that can be imported without side effects."""
     for package in (proxy, shared, worker):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith("__main__"):
@@ -143,7 +143,7 @@ def modules() -> Iterator[ModuleType]:
 
 @functools.cache
 def patterns() -> dict[str, Pattern]:
-    """Return each pattern that a module has, by where it is."""
+    """Return the patterns of all modules, by their places."""
     return {
         f"{module.__name__}.{name}": value
         for module in modules()
@@ -153,7 +153,7 @@ def patterns() -> dict[str, Pattern]:
 
 
 def hostile() -> Iterator[str]:
-    """Yield texts that consist of one or two things again and again, between what may surround them."""
+    """Yield texts of one or two repeated parts, with various surroundings."""
     units = [*CHARACTERS, *("".join(pair) for pair in itertools.permutations(CHARACTERS, 2))]
     for unit in units:
         run = unit * (LENGTH // len(unit))
@@ -162,13 +162,13 @@ def hostile() -> Iterator[str]:
 
 
 def test_every_pattern_has_a_row() -> None:
-    """And no row is left of one that is gone."""
+    """And no row of a removed one is left."""
     assert set(patterns()) == set(PATTERNS)
 
 
 @pytest.mark.parametrize(("name", "use"), PATTERNS.items())
 def test_a_pattern_takes_linear_time(name: str, use: Callable[[Pattern, Text], None]) -> None:
-    """Whatever is repeated in what it reads."""
+    """Whatever is repeated in its input."""
     pattern = patterns()[name]
     for text in hostile():
         given = text.encode("ascii") if isinstance(pattern.pattern, bytes) else text
@@ -176,15 +176,15 @@ def test_a_pattern_takes_linear_time(name: str, use: Callable[[Pattern, Text], N
 
 
 def test_the_limit_tells_quadratic_time_from_linear() -> None:
-    """A pattern that is known to be slow does not pass."""
+    """A pattern that is known to be slow fails."""
     assert spent_s(match, re.compile(r"\s*x?\s*="), " " * LENGTH) > LIMIT_S
 
 
 def spent_s(use: Callable[[Pattern, Text], None], pattern: Pattern, text: Text) -> float:
-    """Return the processor time that reading `text` takes, in seconds, without what a collection of garbage takes.
+    """Return the CPU time that matching `text` takes, in seconds, without garbage collections.
 
-    A virtual machine counts what its host takes away as the process's own: the least of some attempts is what reading
-    takes. One that stays below the limit needs no other.
+    A virtual machine counts time that its host takes away as the process's own, so the minimum of some attempts
+    counts. One attempt below the limit is enough.
     """
     spent: list[float] = []
     while len(spent) < ATTEMPTS and (not spent or spent[-1] >= LIMIT_S):

@@ -1,4 +1,4 @@
-"""What a log line says, and what it can never be made to say."""
+"""What a log line says, and that it cannot be forged."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _line_of(job: Job, outcome: Succeeded | Failed) -> dict[str, Any]:
 
 @given(st.text())
 def test_no_value_can_forge_a_line_of_json(text: str) -> None:
-    """Whatever a value holds, it stays one line, and reads back as the same text."""
+    """Whatever a value contains, it stays one line, and is decoded to the same text."""
     written = _written("json", value=text)
     assert written.count("\n") == 1
     assert len(written.splitlines()) == 1
@@ -72,14 +72,14 @@ def test_no_value_can_forge_a_line_of_json(text: str) -> None:
 
 @given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\n\r\x1b\x07\x9b\u2028\u202e\x85\ud800"))))
 def test_no_value_can_forge_a_line_on_a_terminal(text: str) -> None:
-    """On the console, too, nothing that a value holds starts a line or moves the cursor."""
+    """On the console, too, no value can start a line or move the cursor."""
     written = _written("console", value=text)
     assert written.count("\n") == 1
     assert all(char.isprintable() for char in written[:-1])
 
 
 async def test_a_worker_cannot_forge_a_line_either() -> None:
-    """A worker's words come out as one line, on a terminal without any colour of theirs."""
+    """A worker's message is one line, on a terminal without any colour of its own."""
     output = _Terminal()
     writer = log.configure("auto", "info", output)
     worker = cast("Worker", type("Fake", (), {"pid": 5, "handler": None})())
@@ -90,14 +90,14 @@ async def test_a_worker_cannot_forge_a_line_either() -> None:
 
 
 def test_a_terminal_gets_colours_and_a_file_gets_json() -> None:
-    """`auto` is for people on a terminal and for machines elsewhere."""
+    """`auto` is for people on a terminal and for programs elsewhere."""
     assert "\x1b[" in _written("auto", _Terminal())
     assert json.loads(_written("auto"))["event"] == "something"
     assert "\x1b[" not in _written("console")
 
 
 async def test_a_success_is_one_line_with_every_phase() -> None:
-    """The line has the job, its worker, its state, its outcome, and how long each phase took."""
+    """The line has the job, its worker, state and outcome, and the duration of each phase."""
     line = _line_of(_job(*_LIFE), Succeeded(body=b'{"proof": "not-to-be-seen"}'))
     assert line["event"] == "job succeeded"
     assert (line["worker_pid"], line["state"]) == (77, "finished")
@@ -119,14 +119,14 @@ async def test_a_failure_says_its_code_and_the_phases_it_reached() -> None:
 
 
 async def test_an_early_callback_leaves_no_submission_phase_out_of_order() -> None:
-    """A callback that overtakes the worker's news ends the start; no phase is negative."""
+    """A callback that overtakes the worker's messages ends the start; no phase is negative."""
     line = _line_of(_job(Event.ASSIGN, Event.CALLBACK, Event.CONNECTED, Event.FINISH), Succeeded(body=b"{}"))
     assert "submission_ms" not in line
     assert all(line[phase] >= 0 for phase in _PHASES if phase in line)
 
 
 def test_an_output_that_takes_nothing_costs_lines_and_nothing_else() -> None:
-    """A full disk loses lines, which are counted; the caller never notices."""
+    """A full disk loses lines, which are counted; the caller does not notice."""
 
     class Full(io.StringIO):
         def write(self, _text: str) -> int:
@@ -139,7 +139,7 @@ def test_an_output_that_takes_nothing_costs_lines_and_nothing_else() -> None:
 
 
 def test_a_reader_that_stopped_reading_blocks_nobody() -> None:
-    """Lines beyond the bound are dropped at once, while the writing thread hangs."""
+    """Lines beyond the limit are dropped at once, while the writing thread hangs."""
     go_on = threading.Event()
 
     class Stuck(io.StringIO):
@@ -161,7 +161,7 @@ def _stumble() -> None:
 
 
 def test_an_exception_is_logged_by_its_type_and_place_and_never_by_its_words() -> None:
-    """File, line and function are code; what an exception says may be a secret."""
+    """File, line and function are code; a message may be secret."""
     with pytest.raises(OverflowError) as caught:
         _stumble()
     fields: dict[str, Any] = {**log.exception_fields(caught.value)}
@@ -173,7 +173,7 @@ def test_an_exception_is_logged_by_its_type_and_place_and_never_by_its_words() -
 
 
 def test_the_exception_of_a_thread_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be a traceback on stderr otherwise, with its words."""
+    """Otherwise it would be a traceback on stderr, including its message."""
     output = io.StringIO()
     writer = log.configure("json", "info", output)
     monkeypatch.setattr(threading, "excepthook", log.on_thread_error)
@@ -192,7 +192,7 @@ _ROOT = Path(__file__).resolve().parents[2]
     "path", [*(_ROOT / "proxy").rglob("*.py"), *(_ROOT / "worker").rglob("*.py")], ids=lambda path: str(path.name)
 )
 def test_whoever_logs_an_exception_that_nobody_expected_says_where_it_came_from(path: Path) -> None:
-    """A handler for any exception that logs at all, logs `exception_fields`."""
+    """Every handler for any exception that logs at all logs `exception_fields`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if (
             isinstance(node, ast.ExceptHandler)
@@ -217,7 +217,7 @@ def test_what_a_library_says_is_a_line_like_any_other(level: str, logged: str | 
 
 
 def test_a_library_whose_words_do_not_fit_together_is_heard_all_the_same() -> None:
-    """Its mistake is no reason to fail."""
+    """A library's bug is no reason to fail."""
     output = io.StringIO()
     writer = log.configure("json", "info", output)
     (ours,) = (handler for handler in logging.getLogger().handlers if type(handler).__module__ == log.__name__)

@@ -1,4 +1,4 @@
-"""What the log is full of."""
+"""The most frequent log lines."""
 
 from __future__ import annotations
 

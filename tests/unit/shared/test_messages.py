@@ -191,7 +191,7 @@ def test_what_is_almost_a_message_is_refused(data: bytes) -> None:
 
 
 def test_a_body_keeps_its_line_breaks_and_odd_bytes() -> None:
-    """A body is everything behind the first line, untouched."""
+    """A body is everything after the first line, unchanged."""
     body = b'\n\n{"a": 1}\r\n\x00\xff\n'
     assign = Assign(job_id="j", callback_url="http://x", deadline=1.0, body=body)
     assert decode_to_worker(encode(assign)) == assign

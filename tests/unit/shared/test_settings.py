@@ -1,4 +1,4 @@
-"""Settings: the names and defaults of the contract, where they are documented, and what a wrong one says."""
+"""Settings: the names and defaults of the contract, their documentation, and the errors for wrong values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.settings import Settings, load, variables
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent.parent
 
-#: The contract: each variable with its default as text, and what that means to the program.
+#: The contract: each variable with its default as text, and its value in the program.
 CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "HOST": ("127.0.0.1", "127.0.0.1"),
     "PORT": ("3000", 3000),
@@ -29,7 +29,7 @@ CONTRACT: Final[dict[str, tuple[str, Any]]] = {
     "JOB_SERVER_URL": ("", ""),
     "JOB_SERVER_CAFILE": ("", ""),
     "PROFILE": ("spreedly", "spreedly"),
-    # The contract's http://127.0.0.1:3000/callback is what an empty value becomes with the default listener.
+    # The contract's http://127.0.0.1:3000/callback is the value of an empty one with the default listener.
     "CALLBACK_URL": ("", ""),
     "JOB_TIMEOUT": ("30", 30.0),
     "MAX_JOBS": ("256", 256),
@@ -231,13 +231,13 @@ def test_a_setting_left_alone_has_the_default_of_the_contract(name: str) -> None
 
 
 def test_no_setting_is_missing_or_added_in_silence() -> None:
-    """The contract may grow, and then this test and the documents grow with it."""
+    """If the contract grows, this test and the documents have to be extended."""
     assert set(variables()) == set(CONTRACT)
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_VALUES)
 def test_a_bad_value_gives_one_line_that_names_the_variable(name: str, value: str) -> None:
-    """The line has the variable, what it got (a secret's value excepted) and what it takes."""
+    """The line has the variable, its value (unless it is secret) and what it takes."""
     with pytest.raises(SettingsError) as caught:
         load({name: value})
     line = str(caught.value)
@@ -257,7 +257,7 @@ def test_without_a_port_callbacks_need_one_of_their_own() -> None:
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
-    """One line for each: alone, together with others, and in the file."""
+    """One line each: single settings, combinations, and the file."""
     with pytest.raises(SettingsError) as caught:
         load({"MAX_JOBS": "many", "PORT": "3001", "API_KEYS": "sec ret", "CALLBACK_HOST": "127.0.0.1"})
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
@@ -269,14 +269,14 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
 
 
 def test_what_hangs_together_with_a_bad_value_is_left_alone() -> None:
-    """Nobody can tell whether a port that is none is another one than ADMIN_PORT."""
+    """If the port is invalid, it cannot be compared with ADMIN_PORT."""
     with pytest.raises(SettingsError) as caught:
         load({"PORT": "x", "ADMIN_PORT": "3000"})
     assert str(caught.value).count("\n") == 0
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:
-    """A bad address is told without who may use it."""
+    """A bad address is shown without user and password."""
     with pytest.raises(SettingsError) as caught:
         load({"JOB_SERVER_URL": "http://user:hidden@jobs.example.com:99999/start"})
     assert "hidden" not in str(caught.value)
@@ -285,7 +285,7 @@ def test_a_password_in_an_address_is_not_shown() -> None:
 
 @pytest.mark.parametrize("end", ["", "?"])
 def test_an_address_with_a_quote_at_its_end_is_refused(end: str) -> None:
-    """Also where an empty query behind it is left out: what is shown can be set again."""
+    """Even if the empty query after it is dropped: a value that is shown could be set again."""
     with pytest.raises(SettingsError, match="quote"):
         load({"JOB_SERVER_URL": f"http://jobs.example.com/'{end}"})
 
@@ -300,7 +300,7 @@ def test_an_address_with_a_quote_at_its_end_is_refused(end: str) -> None:
 def test_the_libraries_read_an_address_that_is_taken_as_we_do(
     scheme: str, host: str, port: str, path: str, user: str
 ) -> None:
-    """What `--check` connects to, what a worker submits to, and what is shown are one host, port and scheme."""
+    """`--check`, the workers and the output agree about host, port and scheme."""
     try:
         url = load({"JOB_SERVER_URL": f"{scheme}://{user}{host}{port}{path}"}).job_server_url
     except SettingsError:
@@ -317,7 +317,7 @@ def test_the_libraries_read_an_address_that_is_taken_as_we_do(
 
 @pytest.mark.parametrize("name", ["HOST", "JOB_SERVER_URL", "JOB_SERVER_CAFILE", "CALLBACK_HOST", "LOG_LEVEL"])
 def test_a_value_as_long_as_a_file_does_not_fill_the_terminal(name: str) -> None:
-    """Somebody has given the file's content instead of its name."""
+    """Somebody has passed a file's content instead of its name."""
     with pytest.raises(SettingsError) as refused:
         load({name: "a" * 100_000})
     (line,) = str(refused.value).splitlines()
@@ -327,7 +327,7 @@ def test_a_value_as_long_as_a_file_does_not_fill_the_terminal(name: str) -> None
 
 @pytest.mark.parametrize("names", TOGETHER)
 def test_values_that_do_not_fit_together_give_one_line(names: str) -> None:
-    """What no variable is wrong about alone is told as plainly."""
+    """Wrong combinations are reported as clearly as wrong values."""
     with pytest.raises(SettingsError) as caught:
         load(TOGETHER[names])
     line = str(caught.value)
@@ -336,7 +336,7 @@ def test_values_that_do_not_fit_together_give_one_line(names: str) -> None:
 
 
 def test_a_secret_is_never_in_the_message() -> None:
-    """A key that does not fit is not printed: the log of a failed start is read by many."""
+    """An invalid key is not printed, because many may read the log of a failed start."""
     with pytest.raises(SettingsError) as caught:
         load({"API_KEYS": "hush-hush, not this one"})
     assert "hush" not in str(caught.value)
@@ -391,12 +391,12 @@ def test_a_secret_is_never_in_the_message() -> None:
     ],
 )
 def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:
-    """Each kind of setting, at the edges of what it takes."""
+    """Each kind of setting, at the limits of what it takes."""
     assert getattr(load({name: text}), name.lower()) == value
 
 
 def test_the_environment_comes_before_the_file_and_the_file_before_the_default(tmp_path: Path) -> None:
-    """Also an empty variable in the environment counts: it is how a setting of the file is switched off."""
+    """Even an empty variable in the environment counts: it can disable a setting of the file."""
     file = tmp_path / ".env"
     file.write_text("# a comment\nPORT=4000\nMAX_JOBS=7\nJOURNAL=somewhere\n", encoding="utf-8")
     settings = load({"PORT": "5000", "JOURNAL": ""}, file)
@@ -404,7 +404,7 @@ def test_the_environment_comes_before_the_file_and_the_file_before_the_default(t
 
 
 def test_a_bad_value_in_the_file_is_told_like_any_other(tmp_path: Path) -> None:
-    """Where it stands makes no difference."""
+    """With the same words."""
     file = tmp_path / ".env"
     file.write_text("MAX_JOBS=none\n", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"^MAX_JOBS: got 'none'"):
@@ -423,12 +423,12 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_unknown_variables_are_nobodys_business() -> None:
-    """The environment is full of them."""
+    """The environment is full of other programs' variables."""
     assert load({"PATH": "/bin", "PORTS": "x"}) == load({})
 
 
 def test_the_env_file_has_every_setting_with_its_default_and_a_comment() -> None:
-    """`.env` of the repository documents each setting, and changes none."""
+    """`.env` of the repository documents each setting, and has the defaults."""
     file = ROOT / ".env"
     comment, found = "", {}
     for line in file.read_text(encoding="utf-8").splitlines():
@@ -446,7 +446,7 @@ def test_the_env_file_has_every_setting_with_its_default_and_a_comment() -> None
 
 
 def test_every_setting_has_a_field_and_every_field_a_variable() -> None:
-    """A field's name in capitals is its variable; there is no second place to name it."""
+    """A field's name in capitals is its variable; it is not named anywhere else."""
     assert {name.lower() for name in variables()} == set(Settings.__dataclass_fields__)
 
 
@@ -456,7 +456,7 @@ def test_every_setting_has_a_field_and_every_field_a_variable() -> None:
 )
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "name"])
 def test_what_is_to_be_read_has_an_end(tmp_path: Path, name: str, kind: str) -> None:
-    """Who reads a pipe that nobody writes to, or a device, waits for ever: at the start, and at each SIGHUP."""
+    """Reading a pipe that nobody writes to, or a device, would hang: at the start, and at each SIGHUP."""
     place = {"pipe": tmp_path / "pipe", "device": Path("/dev/zero"), "folder": tmp_path, "name": tmp_path / ("n" * 300)}
     os.mkfifo(tmp_path / "pipe")
     other = {"TLS_CERTFILE": "TLS_KEYFILE", "TLS_KEYFILE": "TLS_CERTFILE"}.get(name)

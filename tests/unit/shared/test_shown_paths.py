@@ -21,5 +21,5 @@ from shared.shown_paths import shown_path
     ],
 )
 def test_what_looks_random_is_not_shown(path: str, shown: str | None) -> None:
-    """A key, a token, a UUID; not what people call things."""
+    """A key, a token, a UUID; but not names made by people."""
     assert shown_path(path) == (path if shown is None else shown)

@@ -22,7 +22,7 @@ def _mistakes(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["MAX_JOBS", "TLS_KEYFILE"])
 def test_a_long_name_is_known_by_two_mistakes_and_not_by_three(name: str) -> None:
-    """What is left out before letters are compared would not have been found by that either."""
+    """Names that are excluded before the comparison would not match anyway."""
     for once in _mistakes(name):
         assert nearest(once, [name]) == name
         for twice in _mistakes(once):
@@ -43,12 +43,12 @@ def test_a_long_name_is_known_by_two_mistakes_and_not_by_three(name: str) -> Non
     ],
 )
 def test_a_short_name_is_known_by_one(name: str, meant: str) -> None:
-    """Capitals, and hyphens for underscores, are no mistakes."""
+    """Case, and hyphens for underscores, do not count as mistakes."""
     assert nearest(name, ["PORT", "MAX_JOBS"]) == meant
 
 
 def test_few_names_are_compared_letter_by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment has dozens of names, and a start compares each with each setting."""
+    """An environment has dozens of variables, and a start compares each with each setting."""
     compared = 0
 
     def counting(a: str, b: str) -> int:

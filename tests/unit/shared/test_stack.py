@@ -1,4 +1,4 @@
-"""Where code stands, in one line without data."""
+"""Positions in code, in one line without data."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from shared.stack import origin, stack
 
 
 def _inner(_secret: str) -> str:
-    return stack(sys._getframe())  # noqa: SLF001 - as a signal handler is given it
+    return stack(sys._getframe())  # noqa: SLF001 - as passed to a signal handler
 
 
 def test_it_names_file_line_and_function_from_the_inside_out() -> None:
-    """Files of the project from its folder on, and no value of any variable."""
+    """The project's files relative to its folder, and no value of any variable."""
     first, second, *_ = _inner("hidden").split(" < ")
     assert first.startswith("tests/unit/shared/test_stack.py:")
     assert first.endswith(" _inner")
@@ -25,7 +25,7 @@ def test_it_names_file_line_and_function_from_the_inside_out() -> None:
 
 
 def test_a_deep_stack_is_cut() -> None:
-    """The outermost frames are the same in nearly every case."""
+    """The outermost frames are nearly always the same."""
 
     def deeper(levels: int) -> str:
         return deeper(levels - 1) if levels else stack(sys._getframe())  # noqa: SLF001 - as above
@@ -58,7 +58,7 @@ def _stumbles(secret: str) -> None:
 
 
 def test_an_exception_is_told_by_where_it_was_raised() -> None:
-    """The innermost frame first, and no word of its own."""
+    """The innermost frame first, without its message."""
     told = _raised(lambda: _fails("hidden"))
     assert told.startswith("tests/unit/shared/test_stack.py:")
     assert " _fails < tests/unit/shared/test_stack.py:" in told
@@ -66,7 +66,7 @@ def test_an_exception_is_told_by_where_it_was_raised() -> None:
 
 
 def test_what_led_to_an_exception_is_told_as_well() -> None:
-    """By type and place: its cause, or what was being handled."""
+    """With type and place: its cause, or the exception that was being handled."""
     first, cause = _raised(lambda: _translates("hidden")).split("; ")
     assert " _translates < " in first
     assert cause.startswith("caused by ValueError at tests/unit/shared/test_stack.py:")
@@ -75,7 +75,7 @@ def test_what_led_to_an_exception_is_told_as_well() -> None:
 
 
 def test_what_was_left_out_on_purpose_is_left_out() -> None:
-    """`raise … from None` says that the context explains nothing."""
+    """`raise … from None` means that the context explains nothing."""
 
     def act() -> None:
         try:
@@ -87,7 +87,7 @@ def test_what_was_left_out_on_purpose_is_left_out() -> None:
 
 
 def test_the_exceptions_of_a_group_are_told() -> None:
-    """As a group says nothing by itself."""
+    """A group itself says nothing."""
 
     async def act() -> None:
         async with asyncio.TaskGroup() as group:

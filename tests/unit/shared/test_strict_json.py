@@ -1,4 +1,4 @@
-"""Strict JSON: what strangers send, taken exactly or refused."""
+"""Strict JSON: untrusted input is read exactly or refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.bad_json import BAD_VALUES, NO_OBJECTS
 
 @pytest.mark.parametrize(("data", "reason"), BAD_VALUES.values(), ids=BAD_VALUES.keys())
 def test_each_kind_of_bad_json_is_refused_with_its_reason(data: bytes, reason: str) -> None:
-    """Both readers refuse it with the one error, whose text says why."""
+    """Both parsers raise the same exception, whose message says why."""
     with pytest.raises(StrictJSONError, match=reason):
         strict_json.loads(data)
     with pytest.raises(StrictJSONError):
@@ -39,7 +39,7 @@ def test_what_is_json_but_no_object_has_no_members(data: bytes) -> None:
     ids=["as written", "by an escape"],
 )
 def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
-    """Two readers of such an object need not agree which one counts."""
+    """Readers of such an object may not agree which one counts."""
     with pytest.raises(StrictJSONError, match="duplicate name"):
         strict_json.object_members(data)
 
@@ -49,7 +49,7 @@ def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
     [b'{"a" 1}', b'{"a": 1 "b": 2}', b"{1: 2}", b"{,}", b'{"a": 1,, "b": 2}', b'{"a": 1} x', b'{"a":}', b"{"],
 )
 def test_an_object_that_is_not_quite_one_is_refused(data: bytes) -> None:
-    """The reader of members is as strict as the whole decoder."""
+    """The parser of members is as strict as the whole decoder."""
     with pytest.raises(StrictJSONError):
         strict_json.object_members(data)
     with pytest.raises(StrictJSONError):
@@ -77,19 +77,19 @@ def test_an_object_that_is_not_quite_one_is_refused(data: bytes) -> None:
     ],
 )
 def test_a_value_keeps_its_exact_text(text: str) -> None:
-    """Nothing is parsed and written again on the way."""
+    """It is not parsed and serialised again."""
     data = f' {{ "first" : 1 ,\n "value":\t{text}\r , "last":2}} '.encode()
     assert strict_json.object_members(data) == {"first": "1", "value": text, "last": "2"}
 
 
 @pytest.mark.parametrize("data", [b"{}", b" { } ", b"{\n}"])
 def test_an_empty_object_has_no_members(data: bytes) -> None:
-    """Emptiness is fine, with white space or without."""
+    """With or without white space."""
     assert strict_json.object_members(data) == {}
 
 
 def test_names_are_told_by_what_they_mean() -> None:
-    """An escaped name is the name."""
+    """An escaped name is decoded."""
     assert strict_json.object_members(b'{"c\\u0061llback": 1}') == {"callback": "1"}
 
 
@@ -108,14 +108,14 @@ _VALUES: Final = st.recursive(
 
 @given(value=_VALUES, ensure_ascii=st.booleans(), indent=st.sampled_from([None, 1, "\t"]))
 def test_all_good_json_is_read_as_it_is(value: object, ensure_ascii: bool, indent: int | str | None) -> None:
-    """The strict reader agrees with the standard one on everything that is JSON."""
+    """The strict parser agrees with the standard one about all valid JSON."""
     data = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent).encode()
     assert strict_json.loads(data) == value
 
 
 @given(value=st.dictionaries(_TEXT, _VALUES), indent=st.sampled_from([None, 1, "\t"]))
 def test_members_put_together_again_are_the_same_object(value: dict[str, Any], indent: int | str | None) -> None:
-    """Taking an object apart loses and adds nothing."""
+    """Splitting an object and joining it again changes nothing."""
     members = strict_json.object_members(json.dumps(value, indent=indent).encode())
     again = "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in members.items()) + "}"
     assert json.loads(again) == value
@@ -123,7 +123,7 @@ def test_members_put_together_again_are_the_same_object(value: dict[str, Any], i
 
 @given(data=st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_no_input_breaks_the_reader(data: bytes) -> None:
-    """Anything at all is either JSON or StrictJSONError."""
+    """Any input is either JSON or raises StrictJSONError."""
     for read in (strict_json.loads, strict_json.object_members):
         with contextlib.suppress(StrictJSONError):
             read(data)
@@ -131,7 +131,7 @@ def test_no_input_breaks_the_reader(data: bytes) -> None:
 
 @given(data=st.lists(st.sampled_from(["{", "}", "[", "]", ",", ":", '"a"', '"', "1", "null", " ", "\\ud800"])))
 def test_both_readers_agree_what_an_object_is(data: list[str]) -> None:
-    """What one takes for an object, the other does too, but for names that stand twice."""
+    """Both accept the same objects, except those with duplicate names."""
     text = "".join(data).encode()
     try:
         value: object = strict_json.loads(text)
@@ -151,6 +151,6 @@ def test_both_readers_agree_what_an_object_is(data: list[str]) -> None:
     [(gzip.compress(b"{}", mtime=0), "gzip"), ("{}".encode("utf-16"), "UTF-16"), (b"\xfe\xff\x00{\x00}", "UTF-16")],
 )
 def test_what_is_often_sent_for_utf_8_is_refused_by_its_name(data: bytes, what: str) -> None:
-    """Whoever sent it knows then what to do."""
+    """So that the sender knows what to do."""
     with pytest.raises(StrictJSONError, match=f"it is {what}"):
         strict_json.loads(data)

@@ -1,4 +1,4 @@
-"""Time passes here only when everything waits for it."""
+"""The clock jumps when everything waits."""
 
 from __future__ import annotations
 

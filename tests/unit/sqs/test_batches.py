@@ -12,7 +12,7 @@ from shared.errors import QueueError
 
 
 async def test_what_comes_together_goes_together() -> None:
-    """Ten at most, and nothing is left."""
+    """Ten at most, and none is left."""
     calls: list[list[int]] = []
 
     async def do(items: Sequence[int]) -> list[QueueError | None]:
@@ -29,7 +29,7 @@ async def test_what_comes_together_goes_together() -> None:
 
 
 async def test_each_hears_of_its_own_error() -> None:
-    """One that fails fails nobody else's; a call that fails fails all of it, and the next one is made all the same."""
+    """An error of one item does not affect others; a failed call fails all its items, but not the next call."""
     broken = True
 
     async def do(items: Sequence[int]) -> list[QueueError | None]:
@@ -46,7 +46,7 @@ async def test_each_hears_of_its_own_error() -> None:
 
 
 async def test_a_call_is_no_larger_than_it_may_be() -> None:
-    """But for one that is too large alone, which the service refuses."""
+    """Except for a single item that is too large, which the service refuses."""
     calls: list[list[int]] = []
 
     async def do(items: Sequence[int]) -> list[QueueError | None]:

@@ -24,7 +24,7 @@ JOBS = "http://queues/1/jobs"
 
 
 class Consumed:
-    """A front end's core, and what takes messages for it."""
+    """A front end's core, and its consumer of messages."""
 
     def __init__(self, *, max_jobs: int = 100) -> None:
         self.instance = Instance(max_jobs=max_jobs)
@@ -82,13 +82,13 @@ async def test_no_more_messages_are_taken_than_there_is_room_for() -> None:
 
 
 async def test_of_a_fifo_queue_one_message_is_taken_at_a_time() -> None:
-    """Else two of one group would run at once."""
+    """Otherwise two of one group would run at once."""
     async with consuming(fifo=True) as consumed:
         assert consumed.queue.asked == [1]
 
 
 async def test_none_are_taken_while_a_job_would_be_refused() -> None:
-    """Each delivery counts towards the dead letters."""
+    """Each delivery counts towards `maxReceiveCount`."""
     consumed = Consumed()
     consumed.instance.store.failing = True
     consumed.consumer.start(Queues(jobs=Queue(url=JOBS)))
@@ -109,7 +109,7 @@ async def test_none_are_taken_while_a_job_would_be_refused() -> None:
 
 
 async def test_at_the_end_the_poll_is_waited_for_and_what_it_brings_is_given_back_at_once() -> None:
-    """A poll that is cancelled may swallow a message until its time is over."""
+    """A cancelled poll may lose a message until its visibility timeout."""
     consumed = Consumed()
     consumed.consumer.start(Queues(jobs=Queue(url=JOBS)))
     await nothing_moves()
@@ -127,7 +127,7 @@ async def test_at_the_end_the_poll_is_waited_for_and_what_it_brings_is_given_bac
 
 
 async def test_the_end_waits_for_the_replies_of_what_runs() -> None:
-    """A job that was begun is finished, and its message deleted."""
+    """A started job is finished, and its message deleted."""
     consumed = Consumed()
     consumed.consumer.start(Queues(jobs=Queue(url=JOBS)))
     consumed.queue.deliveries.put_nowait([a_message()])
@@ -137,7 +137,7 @@ async def test_the_end_waits_for_the_replies_of_what_runs() -> None:
 
 
 async def test_a_service_that_is_away_is_asked_less_and_less_often() -> None:
-    """Its trouble is shown, and counted, and over when it is."""
+    """The trouble is shown and counted, and then reset."""
     async with consuming() as consumed:
         for _ in range(8):
             consumed.queue.deliveries.put_nowait(QueueError("away"))
@@ -154,7 +154,7 @@ async def test_a_service_that_is_away_is_asked_less_and_less_often() -> None:
 
 
 async def test_queues_that_could_not_be_looked_up_at_the_start_are_looked_up_later() -> None:
-    """The proxy serves meanwhile."""
+    """Meanwhile the proxy serves."""
     consumed = Consumed()
     redrive = {"deadLetterTargetArn": "arn:aws:sqs:r:1:dead", "maxReceiveCount": 5}
     consumed.queue.about[JOBS] = {"RedrivePolicy": json.dumps(redrive)}

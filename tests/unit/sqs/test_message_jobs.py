@@ -1,4 +1,4 @@
-"""What becomes of one delivery of a message: at the core of a front end, with a queue service that the test steers."""
+"""The handling of one delivery of a message, in a front end's core, with a queue service that the test controls."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def failed(code: Code, submitted: Submitted) -> Failed:
     ],
 )
 async def test_what_is_over_is_replied_to_then_deleted(outcome: Outcome, what: str) -> None:
-    """Whatever may have run; and what was cancelled, which nobody wants any more."""
+    """Anything that may have run; and a cancelled job, which nobody wants any more."""
     handled = Handled(Instance(AnsweringRunner(outcome)))
 
     await handled.take(a_message())
@@ -64,7 +64,7 @@ async def test_what_was_not_submitted_is_given_back_with_a_pause_that_doubles(re
 
 
 async def test_while_nothing_can_be_recorded_a_message_is_given_back() -> None:
-    """Nobody could tell whether it ran."""
+    """It cannot be known whether it ran."""
     handled = Handled()
     handled.instance.store.failing = True
 
@@ -76,7 +76,7 @@ async def test_while_nothing_can_be_recorded_a_message_is_given_back() -> None:
 
 @pytest.mark.parametrize("how", ["drained", "paused"])
 async def test_a_proxy_that_takes_no_jobs_gives_back_at_once(how: str) -> None:
-    """Others need not wait."""
+    """Other instances can take it at once."""
     handled = Handled()
     if how == "drained":
         handled.instance.dispatcher.draining = True
@@ -90,7 +90,7 @@ async def test_a_proxy_that_takes_no_jobs_gives_back_at_once(how: str) -> None:
 
 
 async def test_room_that_others_took_is_waited_for() -> None:
-    """A delivery counts towards the dead letters: it is not to be for nothing."""
+    """A delivery counts towards `maxReceiveCount`, so it should not be wasted."""
     handled = Handled(Instance(max_jobs=1))
     first = handled.instance.submit()
     task = handled.take(a_message())
@@ -120,7 +120,7 @@ async def test_room_that_others_took_is_waited_for() -> None:
     ],
 )
 async def test_what_cannot_be_a_job_goes_to_the_dead_letters(message: Message, code: Code) -> None:
-    """With the reason; and is deleted."""
+    """With the reason; then it is deleted."""
     handled = Handled()
 
     await handled.take(message)
@@ -147,7 +147,7 @@ async def test_without_a_queue_for_the_dead_it_is_replied_to_and_without_any_it_
 
 
 async def test_a_message_may_name_one_of_the_allowed_queues_for_its_reply() -> None:
-    """And no other gets it."""
+    """And no other queue gets it."""
     handled = Handled(Instance(AnsweringRunner(DONE)))
 
     await handled.take(a_message(attributes={"ReplyTo": OTHER}))
@@ -156,7 +156,7 @@ async def test_a_message_may_name_one_of_the_allowed_queues_for_its_reply() -> N
 
 
 async def test_a_base64_body_is_the_job() -> None:
-    """What is no text can be sent as well."""
+    """So a body need not be text."""
     runner = AnsweringRunner(DONE)
     handled = Handled(Instance(runner))
     await handled.take(a_message(body="eyJhIjogMX0=", attributes={"Content-Transfer-Encoding": "base64"}))
@@ -164,7 +164,7 @@ async def test_a_base64_body_is_the_job() -> None:
 
 
 async def test_the_job_is_known_by_the_messages_key_its_deduplication_id_or_its_id() -> None:
-    """In this order; and one kind of name is never taken for another."""
+    """In this order; and the kinds of keys are never mixed up."""
     runner = AnsweringRunner(DONE)
     handled = Handled(Instance(runner))
     named = {"Idempotency-Key": "n"}
@@ -187,7 +187,7 @@ async def test_the_job_is_known_by_the_messages_key_its_deduplication_id_or_its_
 
 
 async def test_the_job_of_a_message_is_found_at_any_instance_also_if_the_message_has_a_key() -> None:
-    """The newest, if it was begun again; each has an id of its own."""
+    """The newest, if it was begun again; each has its own id."""
     here, there = (Handled(instance) for instance in Cluster(2).instances)
     message = a_message(1, attributes={"Idempotency-Key": "n"})
     ids = []
@@ -200,7 +200,7 @@ async def test_the_job_of_a_message_is_found_at_any_instance_also_if_the_message
         assert isinstance(elsewhere, Record)
         assert elsewhere.id == found.id
         ids.append(found.id)
-        here.instance.dispatcher.cancel(found.id)  # so that the key may have another job
+        here.instance.dispatcher.cancel(found.id)  # so that the key may get another job
         await delivery
 
     assert len(set(ids)) == 2
@@ -209,7 +209,7 @@ async def test_the_job_of_a_message_is_found_at_any_instance_also_if_the_message
 
 
 async def test_a_message_that_is_delivered_again_while_its_job_runs_joins_it() -> None:
-    """Both deliveries end with the same reply, and one submission."""
+    """Both deliveries end with the same reply, after one submission."""
     handled = Handled()
     first = handled.take(a_message())
     await nothing_moves()
@@ -225,7 +225,7 @@ async def test_a_message_that_is_delivered_again_while_its_job_runs_joins_it() -
 
 
 async def test_an_old_message_whose_job_may_be_forgotten_is_not_run() -> None:
-    """Nobody can tell whether it ran before; while its job is remembered, it gets the outcome."""
+    """It cannot be known whether it ran before; while its job is remembered, it gets the outcome."""
     runner = AnsweringRunner(DONE)
     handled = Handled(Instance(runner))
     sent_at = handled.now - TTL_S
@@ -236,7 +236,7 @@ async def test_an_old_message_whose_job_may_be_forgotten_is_not_run() -> None:
     assert runner.submitted.total() == 0
 
     await handled.take(a_message(2, receives=1, sent_at=sent_at))  # never delivered before
-    await handled.take(a_message(3, receives=9, sent_at=handled.now - TTL_S + 100))  # would be remembered
+    await handled.take(a_message(3, receives=9, sent_at=handled.now - TTL_S + 100))  # its job would be remembered
     assert runner.submitted.total() == 2
     handled.now = time.time()
     await handled.take(a_message(2, receives=2, sent_at=0.0))
@@ -247,7 +247,7 @@ async def test_an_old_message_whose_job_may_be_forgotten_is_not_run() -> None:
 
 
 async def test_a_lost_reply_is_sent_again_and_only_then_is_the_message_deleted() -> None:
-    """The service may be away for a while."""
+    """The service may be unavailable for a while."""
     handled = Handled(Instance(AnsweringRunner(DONE)))
     handled.queue.errors = [QueueError("away")] * 4
 
@@ -275,7 +275,7 @@ async def test_what_cannot_be_replied_to_in_time_is_delivered_again() -> None:
 
 
 async def test_nothing_is_deleted_before_its_outcome_is_recorded() -> None:
-    """Else a second message of its key would find a job whose fate is unknown."""
+    """Otherwise a second message with its key would find a job whose `submitted` is unknown."""
     handled = Handled()
     task = handled.take(a_message())
     await nothing_moves()
@@ -294,7 +294,7 @@ async def test_nothing_is_deleted_before_its_outcome_is_recorded() -> None:
 
 
 async def test_a_bug_costs_one_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message comes again."""
+    """The message is delivered again."""
 
     async def run(_: JobRequest) -> NoReturn:
         raise AssertionError

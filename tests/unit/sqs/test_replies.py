@@ -1,4 +1,4 @@
-"""What is sent to whom."""
+"""Replies and dead letters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def reply_with(body: bytes, max_bytes: int = 1_048_576, content_type: str = "") 
 
 @pytest.mark.parametrize("body", [b'{"a":\t1.10}\r\n', '{"a": "\u00fc\U0001f600"}'.encode(), b"\x7f"])
 def test_a_text_is_sent_byte_for_byte(body: bytes) -> None:
-    """Whatever it says."""
+    """Whatever its content."""
     sent = reply_with(body)
     assert sent.body.encode() == body
     assert "Content-Transfer-Encoding" not in sent.attributes
@@ -46,7 +46,7 @@ def test_what_sqs_does_not_take_as_text_is_base64(body: bytes) -> None:
 
 
 def test_a_result_that_no_message_can_hold_is_named() -> None:
-    """Too large, as it is or as Base64, or nothing at all: SQS takes no empty message."""
+    """Too large, as text or as Base64, or empty: SQS accepts no empty message."""
     overhead = reply_with(b"x").size_bytes - 1
     assert "Location" not in reply_with(b"x" * 1_000, overhead + 1_000).attributes
     for sent in (
@@ -61,7 +61,7 @@ def test_a_result_that_no_message_can_hold_is_named() -> None:
 
 
 def test_a_failure_is_its_problem_document() -> None:
-    """With what the job server said, if it said so."""
+    """With the job server's result, if there is one."""
     outcome = Failed(code=Code.JOB_FAILED, detail="it failed", submitted=Submitted.YES, result=b'{"why": 1.10}')
     sent = reply(a_message(), "job", outcome, max_bytes=1_048_576, granular=True)
     document = json.loads(sent.body)
@@ -78,7 +78,7 @@ def test_a_failure_is_its_problem_document() -> None:
 
 
 def test_two_messages_of_one_job_are_two_replies() -> None:
-    """A FIFO queue drops what has the same deduplication id."""
+    """A FIFO queue drops a message with the same deduplication id."""
     done = Succeeded(body=b"{}")
     first, second = (reply(a_message(n), "job", done, max_bytes=1_000, granular=False) for n in (1, 2))
     assert first.group == second.group == "job"
@@ -86,7 +86,7 @@ def test_two_messages_of_one_job_are_two_replies() -> None:
 
 
 def test_a_dead_letter_keeps_the_message_and_as_much_beside_it_as_there_is_room_for() -> None:
-    """SQS takes ten attributes, and as many bytes with them as without."""
+    """SQS allows ten attributes, and counts their bytes."""
     given = {f"a{number}": "x" for number in range(10)}
     message = a_message(body="no JSON", attributes=given)
 

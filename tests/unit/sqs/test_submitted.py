@@ -1,7 +1,7 @@
-"""No reply and no dead letter says `Submitted: no` of a job that was or may have been submitted, and none is run again.
+"""No reply and no dead letter says `Submitted: no` of a job that was or may have been submitted, and no job runs twice.
 
-Whoever reads `no` sends the message anew. So each message here has a job that an earlier delivery, or another message
-of the same name, has begun; then it is delivered again in every moment of that job's life, whatever else is wrong.
+A sender that reads `no` sends its message again. So each message here has a job that an earlier delivery, or another
+message with the same key, has begun; then it is delivered again at every moment of that job, with other faults.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ FOR_S: Final = 45.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A message whose job was begun: the front end, the job, and what its first delivery does still."""
+    """A message whose job was begun: the front end, the job, and the handling of its first delivery."""
 
     handled: Handled
     job: Job
     delivery: asyncio.Task[None]
 
     async def tell(self, *orders: Any) -> None:
-        """Go on with the job."""
+        """Order steps of the job's runner."""
         self.handled.instance.stepped.tell(self.job, *orders)
         await nothing_moves()
 
     async def end(self, outcome: Failed) -> None:
-        """Let the runner say how it ended."""
+        """Let the runner report this outcome."""
         await self.tell(outcome)
         await self.job.outcome
 
@@ -85,14 +85,14 @@ async def ending(it: Begun) -> None:
 
 
 async def succeeded(it: Begun) -> None:
-    """It is over."""
+    """It has ended."""
     await it.tell(*SUBMIT)
     await it.handled.instance.call_back(it.job)
     await it.job.outcome
 
 
 async def failed(it: Begun) -> None:
-    """It is over, and its callback said that it failed."""
+    """It has ended, and its callback reported a failure."""
     await it.tell(*SUBMIT)
     await it.handled.instance.call_back(it.job, b'{"state": "failed"}', FAILED)
     await it.job.outcome
@@ -105,26 +105,26 @@ async def overdue(it: Begun) -> None:
 
 
 async def lost(it: Begun) -> None:
-    """Its worker died, and nobody knows when exactly."""
+    """Its worker died, and it is unknown at which moment."""
     await it.tell(*SUBMIT[:3])
     await it.end(Failed(code=Code.WORKER_DIED, detail="because", submitted=Submitted.UNKNOWN))
 
 
 async def cancelled(it: Begun) -> None:
-    """Nobody wants it any more."""
+    """An operator or a client has cancelled it."""
     await it.tell(*SUBMIT)
     it.handled.instance.dispatcher.cancel(it.job.id)
     await it.job.outcome
 
 
 async def refused_and_run(it: Begun) -> None:
-    """The job server refused it, and calls back all the same."""
+    """The job server refused it, but calls back."""
     await refused(it)
     await it.handled.instance.call_back(it.job)
 
 
 async def refused_and_running(it: Begun) -> None:
-    """The job server refused it, and then reports that it runs."""
+    """The job server refused it, and then reports that it is running."""
     await refused(it)
     await it.handled.instance.call_back(it.job, b'{"state": "running"}', PROGRESS)
 
@@ -136,19 +136,19 @@ async def refused(it: Begun) -> None:
 
 
 async def a_bug(it: Begun) -> None:
-    """The runner failed in a way that nobody foresaw."""
+    """The runner raised an unexpected exception."""
     await it.tell(*SUBMIT[:3], ZeroDivisionError())
     await it.job.outcome
 
 
 async def forgotten_early(it: Begun) -> None:
-    """It is over, and there was no room to remember it."""
+    """It has ended, and there was no room to remember it."""
     await succeeded(it)
     it.handled.instance.store.memory = MemoryStore(TTL_S, lost_before=time.time())
 
 
 async def forgotten(it: Begun) -> None:
-    """It is over, and its time is as well."""
+    """It has ended, and its time is over."""
     await succeeded(it)
     it.handled.instance.store.memory = MemoryStore(TTL_S)
     it.handled.now += TTL_S
@@ -158,7 +158,7 @@ MOMENTS: Final = (
     under_way, waiting, ending, succeeded, failed, overdue, lost, cancelled, refused_and_run, refused_and_running,
     a_bug, forgotten_early, forgotten,
 )  # fmt: skip
-#: Of which nobody has anything that could tell one body from another.
+#: Jobs whose bodies are forgotten, so that bodies cannot be compared.
 FORGOTTEN: Final = (forgotten_early, forgotten)
 
 
@@ -170,7 +170,7 @@ def all_is_well(_: Handled) -> None:
 
 
 def shutting_down(handled: Handled) -> None:
-    """The proxy drains."""
+    """The proxy is draining."""
     handled.instance.dispatcher.draining = True
 
 
@@ -187,14 +187,14 @@ def the_store_fails(handled: Handled) -> None:
 
 CIRCUMSTANCES: Final = (all_is_well, shutting_down, short_of_memory, the_store_fails)
 
-#: What a job is known by: the message's own id, or a name that senders choose.
+#: The names of a job: the message's own id, or keys that senders choose.
 NAMES: Final[tuple[Mapping[str, Any], ...]] = (
     {}, {"deduplication_id": "n"}, {"attributes": {"Idempotency-Key": "n"}}
 )  # fmt: skip
 
 
 def deliveries(named: Mapping[str, Any], sent_at: float) -> Iterator[Message]:
-    """Yield messages of the job: as they were, and as they cannot be a job, or not this one, whatever has changed."""
+    """Yield messages of the job: unchanged, and changed so that they cannot be a job, or not this one."""
     attributes = named.get("attributes", {})
     changes: tuple[Mapping[str, Any], ...] = (
         {}, {"body": "no JSON"}, {"body": '{"another": 1}'}, {"body": "{" + " " * 2_000 + "}"},
@@ -210,7 +210,7 @@ def deliveries(named: Mapping[str, Any], sent_at: float) -> Iterator[Message]:
 
 
 def says_no(outgoing: Outgoing) -> bool:
-    """Return whether who reads this would send its message again."""
+    """Return whether a sender that reads this would send its message again."""
     if outgoing.attributes.get("Submitted", {}).get("StringValue") == "no":
         return True
     try:
@@ -225,13 +225,13 @@ def says_no(outgoing: Outgoing) -> bool:
 async def test_no_message_says_no_of_a_job_that_may_have_been_submitted(
     moment: Callable[[Begun], Awaitable[None]], circumstance: Callable[[Handled], None]
 ) -> None:
-    """Each delivery meets a job of its own in that moment; with a queue for dead letters and without one, in turn."""
+    """Each delivery is about a new job at that moment; with and without a dead-letter queue, in turn."""
     wrong: list[tuple[Message, Outgoing | str]] = []
     asked, dead_letters = 0, itertools.cycle((True, False, False))
     for named in NAMES:
         for message in deliveries(named, sent_at=1_000_000.0 - 1.0):
             if moment in FORGOTTEN and message.receives == 1:
-                continue  # its name is as free as if it had never been used
+                continue  # its key is free again
             it = await begun({**named, "sent_at": 1_000_000.0 - 1.0}, dead=next(dead_letters))
             handled = it.handled
             await moment(it)
@@ -254,7 +254,7 @@ async def test_no_message_says_no_of_a_job_that_may_have_been_submitted(
 
 
 async def test_a_message_says_no_of_a_job_that_was_certainly_not_submitted() -> None:
-    """Else what is held above would be held by saying nothing at all."""
+    """Otherwise the test above would pass if nothing ever said `no`."""
     handled = Handled()
     await handled.take(a_message(body="no JSON"))
     it = await begun({}, dead=True)

@@ -1,4 +1,4 @@
-"""A journal of a test's own."""
+"""A journal for each test."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tests.support.jumping_loop import jumping_loops
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Let what has no thread and no file wait on a loop that jumps."""
+    """Run tests without threads and files on a jumping loop."""
     return jumping_loops(config, item) if item.path.stem == "test_notes" else {"usual": asyncio.new_event_loop}
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the journal is."""
+    """The path of the journal."""
     return tmp_path / "jobs.sqlite3"
 
 
 @pytest.fixture
 async def journal(path: Path) -> AsyncIterator[Journal]:
-    """A journal that remembers for an hour."""
+    """A journal that remembers jobs for an hour."""
     journal = Journal(JournalFile(str(path)), ttl_s=3600)
     yield journal
     await journal.close()

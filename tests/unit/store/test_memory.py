@@ -1,4 +1,4 @@
-"""The store that forgets with the process."""
+"""The store that forgets everything with the process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.records import a_record, finished
 
 
 async def test_the_oldest_finished_jobs_make_room_for_new_ones() -> None:
-    """Memory is bounded by bytes; what is open stays."""
+    """Memory is limited by bytes; open jobs stay."""
     store = MemoryStore(3600, max_bytes=100_000)
     open_job = a_record()
     store.put(open_job)
@@ -41,7 +41,7 @@ async def test_time_is_taken_from_the_clock_that_was_given() -> None:
 
 
 def test_what_an_earlier_process_had_may_be_lost_until_its_time_is_over() -> None:
-    """Nobody remembers it."""
+    """It is not remembered."""
     assert MemoryStore(10, lost_before=time.time()).may_have_lost()
     assert not MemoryStore(10, lost_before=time.time() - 11).may_have_lost()
     assert not MemoryStore(10).may_have_lost()

@@ -1,4 +1,4 @@
-"""Notes stay for a while, in which more may be put of their jobs."""
+"""Notes wait for a while, in which puts of their jobs may replace them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.records import a_record
 
 
 class Held:
-    """Notes, and those whose time was over."""
+    """Notes, and those that are due."""
 
     def __init__(self) -> None:
         self.due: list[Record] = []
@@ -20,7 +20,7 @@ class Held:
 
 
 async def test_a_note_is_due_after_a_while_and_not_before() -> None:
-    """Whenever others came."""
+    """Whenever other notes came."""
     held = Held()
     first, second = a_record(), a_record()
     held.notes.add(first)
@@ -47,7 +47,7 @@ async def test_the_newest_note_of_a_job_counts_and_waits_no_longer() -> None:
 
 
 async def test_a_job_of_which_more_is_put_has_no_note_any_more() -> None:
-    """Whether the note is new or older."""
+    """Whether the note is in the newer or the older generation."""
     held = Held()
     new, old = a_record(), a_record()
     held.notes.add(old)
@@ -61,7 +61,7 @@ async def test_a_job_of_which_more_is_put_has_no_note_any_more() -> None:
 
 
 async def test_what_came_before_a_note_does_not_take_its_place() -> None:
-    """Old notes and new ones."""
+    """For both generations."""
     held = Held()
     record, other = a_record(), a_record()
     later = replace(record, duplicates=1)
@@ -74,7 +74,7 @@ async def test_what_came_before_a_note_does_not_take_its_place() -> None:
 
 
 async def test_notes_that_are_held_stay() -> None:
-    """Until they are not held any more."""
+    """Until they are no longer held."""
     held = Held()
     record = a_record()
     held.is_held = True

@@ -1,4 +1,4 @@
-"""Which of the addresses that a name has is connected to, and how."""
+"""To which of a name's addresses a worker connects, and how."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TCP = (socket.AF_INET6, socket.SOCK_STREAM, 6, "")
     ("found", "is_raced"),
     [
         ([(*_TCP, ("::1", 80, 0, 0))], False),
-        ([(*_TCP, ("fe80::1", 80, 0, 3))], True),  # link-local: it is another one on each interface
+        ([(*_TCP, ("fe80::1", 80, 0, 3))], True),  # link-local: it differs on each interface
         ([(*_TCP, ("::1", 80, 0, 0)), (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))], True),
     ],
 )
 async def test_only_one_address_that_says_all_is_connected_to_by_name(
     monkeypatch: pytest.MonkeyPatch, found: list[Any], *, is_raced: bool
 ) -> None:
-    """All else needs a socket, which is connected to the whole of an address."""
+    """All others need a socket that is connected to the complete address."""
     given: list[Any] = []
 
-    async def start_connection(infos: Any, **_: object) -> str:  # noqa: ANN401 - as getaddrinfo has them
+    async def start_connection(infos: Any, **_: object) -> str:  # noqa: ANN401 - as in getaddrinfo
         given.extend(infos)
         return "a socket"
 

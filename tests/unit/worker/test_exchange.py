@@ -1,4 +1,4 @@
-"""One request and its reply: whatever a job server sends, there is a reply or an error that is true to the facts."""
+"""One request and its reply: whatever a job server sends, the result is a reply or a truthful error."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ Reply = tuple[int, bytes]
 
 
 class _Transport(asyncio.Transport):
-    """Keeps nothing, and can be closed."""
+    """Discards everything, and can be closed."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Lose it."""
+        """Discard it."""
 
     def abort(self) -> None:
-        """Do nothing more."""
+        """Do nothing."""
 
 
 async def _fed(pieces: Sequence[bytes], end: BaseException | bool | None = None) -> Reply:
-    """Return the reply that is made of `pieces`; `end`: False, the connection stands; else with what it is lost."""
+    """Return the reply that `pieces` make; `end`: False if the connection stays open, or its loss."""
     connection = Connection(asyncio.get_running_loop(), _CAP)
     connection.connection_made(_Transport())
 
@@ -82,12 +82,12 @@ async def _fed(pieces: Sequence[bytes], end: BaseException | bool | None = None)
     ],
 )
 async def test_a_whole_reply_needs_no_end_of_the_connection(sent: bytes, reply: Reply) -> None:
-    """With a length or in chunks, after others that announce it, at the cap, and whatever follows it."""
+    """With a length or in chunks, after interim replies, at the size limit, and whatever follows it."""
     assert await _fed([sent], end=False) == reply
 
 
 async def test_a_reply_without_a_length_is_as_long_as_the_connection_stands() -> None:
-    """As HTTP/1.0 has it; cut off by a reset it is not whole."""
+    """As in HTTP/1.0; after a reset it is incomplete."""
     sent = [_OK + b"\r\n{", b"}"]
     assert await _fed(sent) == (200, b"{}")
     with pytest.raises(BadReplyError, match="was cut off"):
@@ -104,7 +104,7 @@ async def test_a_reply_without_a_length_is_as_long_as_the_connection_stands() ->
     ],
 )
 async def test_a_connection_that_is_closed_before_the_reply_is_a_lost_reply(sent: bytes, words: str) -> None:
-    """The job may run: the callback is still waited for, and nothing is sent again."""
+    """The job may be running: the callback is still waited for, and nothing is resent."""
     with pytest.raises(UnavailableError, match=words) as caught:
         await _fed([sent] if sent else [])
     assert (caught.value.lost_reply, caught.value.refused, caught.value.retryable) == (True, False, False)
@@ -122,7 +122,7 @@ async def test_a_connection_that_is_closed_before_the_reply_is_a_lost_reply(sent
     ids=repr,
 )
 async def test_a_connection_that_breaks_is_a_lost_reply(broken: Exception) -> None:
-    """The error's own words, which may hold an address, are not passed on."""
+    """The error's message, which may have an address, is not passed on."""
     with pytest.raises(UnavailableError, match="the connection to the job server broke") as caught:
         await _fed([_OK], broken)
     assert (caught.value.lost_reply, caught.value.refused) == (True, False)
@@ -148,7 +148,7 @@ async def test_a_connection_that_breaks_is_a_lost_reply(broken: Exception) -> No
     ],
 )
 async def test_a_reply_that_is_none_is_a_bad_one(sent: bytes, words: str) -> None:
-    """Nobody can tell whether the job runs; the job server's own bytes are not passed on."""
+    """It is unknown whether the job is running; the job server's bytes are not passed on."""
     with pytest.raises(BadReplyError, match=words) as caught:
         await _fed([sent])
     assert (caught.value.lost_reply, caught.value.refused, caught.value.retryable) == (False, False, False)
@@ -165,7 +165,7 @@ async def test_a_large_body_is_refused_before_it_is_whole() -> None:
     st.lists(st.integers(0, 90)),
 )
 def test_any_split_of_a_reply_gives_the_same(sent: bytes, cuts: list[int]) -> None:
-    """Nothing depends on the pieces in which it comes."""
+    """It does not matter in which pieces it comes."""
     places = [0, *sorted(cut for cut in cuts if cut < len(sent)), len(sent)]
     pieces = [sent[begin:end] for begin, end in itertools.pairwise(places)]
     assert asyncio.run(_fed(pieces)) == (200, b"{}")
@@ -200,7 +200,7 @@ _TOKENS: Final = st.sampled_from(
 @given(st.lists(_TOKENS | st.binary(max_size=20), max_size=12), st.sampled_from([None, ConnectionResetError(104, "x")]))
 @example([_OK, b"Content-Length: 5\r\n\r\n", b"hello", _OK], None)
 def test_whatever_comes_there_is_a_reply_or_an_error_of_ours(pieces: list[bytes], end: Exception | None) -> None:
-    """And never one that says that nothing was submitted, nor a body above the cap."""
+    """And never an error that says that nothing was submitted, nor a body above the limit."""
     reply = asyncio.run(_reply_or_error([piece for piece in pieces if piece], end))
     if isinstance(reply, JobServerError):
         assert (reply.refused, reply.retryable) == (False, False)
@@ -227,10 +227,10 @@ class _JobServer:
         self.port = 0
         #: The requests of each connection.
         self.connections: list[list[bytes]] = []
-        #: What is answered, and whether the connection is closed after it.
+        #: The answer, and whether the connection is closed after it.
         self.reply = _JSON
         self.closes = True
-        #: Whether a request is waited for.
+        #: Whether to read a request before the answer.
         self.hears = True
         self._serving: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
@@ -253,7 +253,7 @@ class _JobServer:
             await writer.wait_closed()
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
         for writer in self._serving.values():
             writer.close()
         await asyncio.gather(*self._serving)
@@ -292,14 +292,14 @@ async def _make(url: str, *, cafile: str = "", **headers: str) -> Reply:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_server_is_reached_by_its_address_and_by_its_name(serve: Serve, host: str) -> None:
-    """With and without a look-up."""
+    """With and without name resolution."""
     assert await _make(f"http://{host}:{(await serve()).port}/start") == (200, b"{}")
 
 
 async def test_the_next_address_of_a_name_is_tried_where_one_refuses(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name with several addresses is reached as long as one of them answers."""
+    """A name with several addresses works if one of them answers."""
     port, closed = (await serve()).port, _closed_port()
     kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
 
@@ -312,14 +312,14 @@ async def test_the_next_address_of_a_name_is_tried_where_one_refuses(
 
 @pytest.mark.parametrize("name", ["jobs.invalid", f"{'x' * 64}.example", "a..b"])
 async def test_a_name_that_does_not_resolve_is_a_refusal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was submitted, and another attempt may succeed."""
+    """Nothing was submitted, and a retry may succeed."""
 
     def fail(host: str, *_args: object, **_named: object) -> None:
         host.encode("idna")
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     address = Address("host", 80, trust=None, cap_bytes=_CAP)
-    address._host = name  # noqa: SLF001 - after the look whether it is a number
+    address._host = name  # noqa: SLF001 - after the check whether it is a number
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(UnavailableError, match="name could not be resolved") as caught:
         await address.connect()
@@ -327,20 +327,20 @@ async def test_a_name_that_does_not_resolve_is_a_refusal(name: str, monkeypatch:
 
 
 async def test_a_port_that_nobody_listens_on_is_a_refusal() -> None:
-    """As above."""
+    """The same."""
     with pytest.raises(UnavailableError, match="no connection to the job server: connection refused") as caught:
         await _make(f"http://127.0.0.1:{_closed_port()}/")
     assert (caught.value.refused, caught.value.retryable, caught.value.lost_reply) == (True, True, False)
 
 
 async def test_tls_is_spoken_with_a_server_that_can_be_trusted(serve: Serve) -> None:
-    """The certificates of a file count besides the system's."""
+    """The certificates of a file count in addition to the system's."""
     port = (await serve(_server_tls())).port
     assert await _make(f"https://localhost:{port}/", cafile=str(_TLS / "cert.pem")) == (200, b"{}")
 
 
 async def test_whom_to_trust_is_read_again_where_the_file_was_replaced(serve: Serve, tmp_path: Path) -> None:
-    """Also by one that has made connections before; what is missing or half written changes nothing."""
+    """Even after earlier connections; a missing or incomplete file changes nothing."""
     port, file = (await serve(_server_tls())).port, tmp_path / "ca.pem"
     shutil.copy(_TLS / "expired.pem", file)
     exchange = Exchange(keep_alive=False, max_body_bytes=_CAP, cafile=str(file))
@@ -362,7 +362,7 @@ async def test_whom_to_trust_is_read_again_where_the_file_was_replaced(serve: Se
 
 
 async def test_tls_that_cannot_be_trusted_or_is_none_is_a_refusal(serve: Serve) -> None:
-    """Nothing was submitted; to try again would change nothing."""
+    """Nothing was submitted; a retry would change nothing."""
     plain = await serve()
     plain.hears = False
     secret = await serve(_server_tls())
@@ -373,7 +373,7 @@ async def test_tls_that_cannot_be_trusted_or_is_none_is_a_refusal(serve: Serve) 
 
 
 async def test_a_server_that_resets_the_connection_is_a_lost_reply() -> None:
-    """Over a real socket: the request was written, and nobody knows whether it was read."""
+    """Over a real socket: the request was written, and it is unknown whether it was read."""
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -395,7 +395,7 @@ def _packed(body: bytes, coding: bytes) -> bytes:
 
 
 async def test_an_answer_that_was_compressed_though_nobody_asked_for_it_is_inflated(serve: Serve) -> None:
-    """Some gateways compress whatever they are asked for; the bytes would be taken for the result."""
+    """Some gateways always compress; the compressed bytes would be mistaken for the result."""
     job_server = await serve()
     job_server.reply = _packed(gzip.compress(b'{"a": 1}'), b"gzip")
     assert await _make(f"http://127.0.0.1:{job_server.port}/") == (200, b'{"a": 1}')
@@ -412,7 +412,7 @@ async def test_an_answer_that_was_compressed_though_nobody_asked_for_it_is_infla
 async def test_an_answer_that_cannot_be_inflated_is_a_bad_one(
     serve: Serve, body: bytes, coding: bytes, words: str
 ) -> None:
-    """It is nobody's result."""
+    """It is no result."""
     job_server = await serve()
     job_server.reply = _packed(body, coding)
     with pytest.raises(BadReplyError, match=words):
@@ -423,7 +423,7 @@ async def test_an_answer_that_cannot_be_inflated_is_a_bad_one(
 
 
 async def test_a_kept_connection_serves_one_request_after_the_other(serve: Serve) -> None:
-    """Several at once have one each, and all of these are used again."""
+    """Concurrent ones have one each, and all of these are reused."""
     job_server = await serve()
     job_server.closes = False
     exchange = Exchange(keep_alive=True, max_body_bytes=_CAP)
@@ -447,7 +447,7 @@ async def test_a_kept_connection_serves_one_request_after_the_other(serve: Serve
     ],
 )
 async def test_a_connection_is_kept_only_after_a_whole_reply_and_nothing_else(serve: Serve, reply: bytes) -> None:
-    """What came besides would be taken for the next reply."""
+    """Extra bytes would be mistaken for the next reply."""
     job_server = await serve()
     job_server.closes, job_server.reply = False, reply
     exchange = Exchange(keep_alive=True, max_body_bytes=_CAP)
@@ -463,17 +463,17 @@ async def test_a_connection_is_kept_only_after_a_whole_reply_and_nothing_else(se
 
 
 class _Closing(Connection):
-    """Is closed by the other side as soon as something is sent."""
+    """Is closed by the server as soon as something is sent."""
 
     async def request(self, data: bytes) -> tuple[int, CIMultiDictProxy[str]]:
-        """Send, and find out."""
+        """Send, and fail."""
         self._loop.call_soon(self.connection_lost, None)
         return await super().request(data)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
 async def test_what_is_closed_when_it_is_used_again_is_a_lost_reply(serve: Serve, method: str) -> None:
-    """The request may have been heard: whatever HTTP says of its method, it is never sent a second time."""
+    """The request may have been read: whatever HTTP says about its method, it is never resent."""
     job_server = await serve()
     exchange = Exchange(keep_alive=True, max_body_bytes=_CAP)
     request = _request(f"http://127.0.0.1:{job_server.port}/", method)
@@ -488,7 +488,7 @@ async def test_what_is_closed_when_it_is_used_again_is_a_lost_reply(serve: Serve
 
 
 async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(serve: Serve) -> None:
-    """A new one is made, and nothing is lost."""
+    """A new one is opened, and nothing is lost."""
     job_server = await serve()
     exchange = Exchange(keep_alive=True, max_body_bytes=_CAP)
     request = _request(f"http://127.0.0.1:{job_server.port}/", "POST")
@@ -510,7 +510,7 @@ async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(serve:
     ],
 )
 async def test_a_requests_first_line_comes_from_the_url(serve: Serve, path: str, line: bytes) -> None:
-    """Encoded as HTTP has it."""
+    """Encoded as HTTP requires."""
     job_server = await serve()
     await _make(f"http://127.0.0.1:{job_server.port}{path}")
     lines = job_server.connections[0][0].splitlines()
@@ -520,7 +520,7 @@ async def test_a_requests_first_line_comes_from_the_url(serve: Serve, path: str,
 
 
 async def test_a_requests_own_headers_come_before_the_usual_ones(serve: Serve) -> None:
-    """Whatever their case; a user in the URL logs in, unless the request says otherwise."""
+    """Ignoring case; a user in the URL authenticates, unless the request says otherwise."""
     job_server = await serve()
     url = f"http://me:p%40ss@127.0.0.1:{job_server.port}/"
     await _make(url)
@@ -548,7 +548,7 @@ async def test_a_length_is_told_where_there_is_or_might_be_a_body(
 
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "a\rb", "a\x00b", "\u2028"])
 async def test_a_field_that_could_be_read_as_two_is_refused(value: str) -> None:
-    """Whatever brought it there."""
+    """Wherever it comes from."""
     with pytest.raises(ValueError, match="more than one"):
         await _make("http://127.0.0.1:9/", traceparent=value)
 

@@ -1,4 +1,4 @@
-"""Which job server a job is for, a submission's retries, and what a job server may say of when to come back."""
+"""Which job server a job is for, retries of a submission, and `Retry-After`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DAY_S: Final = 86_400
 
 
 class _Server:
-    """Answers attempt after attempt with what the test says: bytes, or an error instead of a connection."""
+    """Answers each attempt with what the test says: bytes, or an error instead of a connection."""
 
     def __init__(self, replies: Sequence[bytes | JobServerError]) -> None:
         self._replies = iter(replies)
@@ -57,17 +57,17 @@ class _Transport(asyncio.Transport):
         self._hear = hear
 
     def write(self, data: Any) -> None:  # noqa: ANN401 - as in asyncio
-        """Hear a request and answer it."""
+        """Read a request and answer it."""
         self._hear(data)
         self._connection.data_received(self._reply)
         self._connection.connection_lost(None)
 
     def abort(self) -> None:
-        """Be gone."""
+        """Do nothing."""
 
 
 async def _at_once() -> None:
-    """Let it be submitted again."""
+    """Allow a retry at once."""
 
 
 def _client(
@@ -80,7 +80,7 @@ def _client(
     client = JobClient(config, job_server)
     server = _Server(replies)
     route = client.exchange.prepare("POST", job_server.url)
-    object.__setattr__(route, "address", cast("Address", server))  # the one thing that is not real here
+    object.__setattr__(route, "address", cast("Address", server))  # the only thing that is not real here
     return client, server
 
 
@@ -147,7 +147,7 @@ async def test_there_are_no_more_retries_than_allowed(retries: int) -> None:
     ids=repr,
 )
 async def test_nothing_else_is_sent_again(reply: bytes | JobServerError) -> None:
-    """Another attempt might start a second job, or change nothing."""
+    """A retry might start a second job, or change nothing."""
     client, _ = _client([reply, _RUNNING], retries=3)
     with pytest.raises(JobServerError):
         await client.submit(_job(), lambda _: None, _at_once)
@@ -182,7 +182,7 @@ def _answer(status: int, body: bytes, *headers: bytes) -> bytes:
     ],
 )
 async def test_a_refusal_has_the_job_servers_own_words(reply: bytes, said: str) -> None:
-    """Where they can be read: without what it was told for itself alone, and cut where they are long."""
+    """If they can be read: without secrets, and truncated if they are long."""
     client, _ = _client([reply], retries=0)
     client.job_server.secrets["env:KEY"] = "s3cr3t"
     with pytest.raises(RejectedError) as caught:
@@ -191,7 +191,7 @@ async def test_a_refusal_has_the_job_servers_own_words(reply: bytes, said: str) 
 
 
 async def test_words_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The refusal is what counts."""
+    """Only the refusal matters."""
     monkeypatch.setattr(exchange, "_REASON_S", 0.01)
     client, server = _client([b"HTTP/1.1 422 X\r\nContent-Length: 100\r\n\r\nhalf"], retries=0)
     monkeypatch.setattr(Connection, "connection_lost", lambda *_: None)
@@ -209,7 +209,7 @@ async def test_a_header_of_a_reply_may_be_long() -> None:
 
 
 async def test_a_job_server_that_is_often_busy_is_asked_until_the_deadline() -> None:
-    """Where the profile says by what it is busy, the limit of retries is not for that."""
+    """If the profile says how to recognise that it is busy, the limit of retries does not apply."""
     spreedly = loader.load("spreedly")
     profile = replace(spreedly, submit=replace(spreedly.submit, busy=(429,)))
     client, server = _client([*[_BUSY] * 50, _RUNNING], retries=1, profile=profile)
@@ -218,7 +218,7 @@ async def test_a_job_server_that_is_often_busy_is_asked_until_the_deadline() -> 
 
 
 async def test_nothing_is_waited_for_beyond_the_deadline() -> None:
-    """A job server that asks for an hour is not asked again: its refusal is the answer at once."""
+    """If a job server asks for an hour, its refusal is the answer at once."""
     later = b"HTTP/1.1 503 Later\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n"
     client, _ = _client([later, _RUNNING], retries=3)
     with pytest.raises(RejectedError) as caught:
@@ -227,7 +227,7 @@ async def test_nothing_is_waited_for_beyond_the_deadline() -> None:
 
 
 async def test_a_trace_context_is_passed_on_where_it_can_be_one() -> None:
-    """What would be a header of its own is left out, and the job goes on."""
+    """One that would be another header is dropped, and the job continues."""
     trace = {"traceparent": "00-abc-def-01", "tracestate": "a=b\r\nX-Evil: 1"}
     client, server = _client([_RUNNING], retries=0)
     await client.submit(_job(**trace), lambda _: None, _at_once)
@@ -258,12 +258,12 @@ async def test_a_trace_context_is_passed_on_where_it_can_be_one() -> None:
     ],
 )
 def test_a_pause_is_asked_for_in_seconds_or_by_a_date(value: str, pause_s: float | None) -> None:
-    """At most a day, never below nothing; what is neither asks for nothing."""
+    """At most a day, and never negative; an invalid value asks for nothing."""
     assert retry_after_s(value) == pause_s
 
 
 def test_a_date_to_come_is_a_pause_until_then() -> None:
-    """To the second, which is what a date says."""
+    """To the second, which is the precision of a date."""
     pause_s = retry_after_s(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
     assert pause_s is not None
     assert 55 < pause_s <= 60
@@ -277,7 +277,7 @@ _DATE_PARTS: Final = st.sampled_from(
 @given(st.text() | st.lists(_DATE_PARTS, max_size=20).map("".join) | st.datetimes().map(format_datetime))
 @example("Fri, 31 Dec 9999 23:59:59 GMT")
 def test_any_retry_after_is_a_pause_or_none(value: str) -> None:
-    """A header that nobody foresaw ends no worker."""
+    """No header can crash a worker."""
     pause_s = retry_after_s(value)
     assert pause_s is None or 0 <= pause_s <= _DAY_S
 
@@ -302,7 +302,7 @@ _BODIES: Final = (
 def test_whatever_a_job_server_answers_is_a_job_that_runs_or_an_error_of_ours(
     status: int, lines: list[bytes], body: bytes
 ) -> None:
-    """Any status, any headers, any body: a client always gets an answer, and one that is true to the facts."""
+    """Any status, headers and body: a client always gets an answer, and a true one."""
     head = f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\n".encode()
     error = asyncio.run(_submission(head + b"".join(lines) + b"\r\n" + body))
     if error is None:
@@ -322,7 +322,7 @@ async def _submission(reply: bytes) -> JobServerError | None:
 
 
 def test_each_job_server_is_prepared_once_and_before_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that prepared one after the fork would pay for it with each job; an unknown name means the first."""
+    """If a worker prepared it after the fork, each job would pay for it; an unknown name means the first one."""
     made: list[str] = []
 
     def make(config: WorkerConfig, job_server: JobServer) -> JobClient:

@@ -1,4 +1,4 @@
-"""A worker's outermost layer: whatever a bug of ours raises, the job is answered and the log says where it was."""
+"""A worker's outermost layer: whatever a bug raises, the job is answered and the log says where."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class _Client:
 
     async def submit(
         self, _job: Assign, on_event: Callable[[Event], None], before_retry: Callable[[], Awaitable[None]]
-    ) -> Any:  # noqa: ANN401 - whatever it is
+    ) -> Any:  # noqa: ANN401 - any result
         """Submit."""
         self.before_retry = before_retry
         return await self._submit(on_event)
 
 
 class _Stage:
-    """A worker and both ends of what it is connected with."""
+    """A worker and both ends of its pipes."""
 
     def __init__(self) -> None:
         self._inbox = Inbox()
@@ -60,7 +60,7 @@ class _Stage:
         self._life: asyncio.Task[None] | None = None
 
     def start(self, submit: Callable[[Callable[[Event], None]], Any]) -> asyncio.Task[None]:
-        """Let a worker live whose client submits by `submit`, and whose calls all fail."""
+        """Run a worker whose client submits by `submit`, and whose calls all fail."""
         self.client = _Client(submit)
         servers = type("Servers", (), {"client": lambda *_: self.client, "asker": _bug, "lost_reply_wait_s": 0})()
         worker = Worker(cast("JobServers", servers), Outbox(self._outbox), 0)
@@ -68,7 +68,7 @@ class _Stage:
         return self._life
 
     def tell(self, message: ToWorker) -> None:
-        """Say something to the worker."""
+        """Send a message to the worker."""
         os.write(self._inbox.writer_fileno(), queue_frame(encode(message)))
 
     async def hear(self, kind: type[Any]) -> Any:  # noqa: ANN401 - one of `kind`
@@ -83,7 +83,7 @@ class _Stage:
                 await asyncio.sleep(0.001)
 
     async def close(self) -> None:
-        """End it all."""
+        """Close everything."""
         if self._life is not None:
             self._life.cancel()
             await asyncio.gather(self._life, return_exceptions=True)
@@ -96,7 +96,7 @@ class _Stage:
 
 @pytest.fixture
 async def stage() -> AsyncIterator[_Stage]:
-    """A stage that is closed with the test."""
+    """A stage that is closed at the end of the test."""
     made = _Stage()
     yield made
     await made.close()
@@ -112,7 +112,7 @@ def _job() -> Assign:
 
 
 async def test_an_unforeseen_exception_becomes_an_outcome_and_ends_the_worker(stage: _Stage) -> None:
-    """The front end adds what the job's state says; nobody knows what the exception left behind in the worker."""
+    """The front end adds `submitted`; the worker ends, because it may be in any state after the exception."""
 
     async def submit(on_event: Callable[[Event], None]) -> None:
         on_event(Event.CONNECTED)
@@ -128,7 +128,7 @@ async def test_an_unforeseen_exception_becomes_an_outcome_and_ends_the_worker(st
 
 
 async def test_a_callback_outweighs_an_exception_of_the_submission(stage: _Stage) -> None:
-    """The job has its answer; the log has the exception."""
+    """The job gets its result; the log has the exception."""
     called = asyncio.Event()
 
     async def submit(_: Callable[[Event], None]) -> None:
@@ -146,7 +146,7 @@ async def test_a_callback_outweighs_an_exception_of_the_submission(stage: _Stage
 
 
 async def test_a_call_that_raises_is_answered(stage: _Stage) -> None:
-    """Whoever asks does not wait for ever, and the log says where it was, without the exception's words."""
+    """The caller does not wait for ever, and the log says where it was raised, without the message."""
 
     async def submit(_: Callable[[Event], None]) -> None:
         await asyncio.Event().wait()
@@ -163,7 +163,7 @@ async def test_a_call_that_raises_is_answered(stage: _Stage) -> None:
 
 
 async def test_a_submission_is_sent_again_when_the_front_end_lets_it(stage: _Stage) -> None:
-    """It is asked each time; what was meant for another job changes nothing."""
+    """Permission is requested each time; one for another job has no effect."""
 
     async def submit(_: Callable[[Event], None]) -> None:
         await stage.client.before_retry()

@@ -1,4 +1,4 @@
-"""The life of one job, with a pool and a worker that do what the test says."""
+"""The life of one job, with a pool and a worker that the test controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.waiting import IN_VAIN_S, eventually
 
 
 class FakeWorker:
-    """Takes what it is sent."""
+    """Accepts messages."""
 
     pid = 4711
     end = "SIGKILL"
@@ -32,13 +32,13 @@ class FakeWorker:
         self.handler: Any = None
         self.gone = False
         self.broken = False
-        #: What it has written that nobody has read yet; and whether it does not even end when it is killed.
+        #: The events that it has written and that were not read yet; and whether even SIGKILL does not end it.
         self.unread: list[Event] = []
         self.stuck = False
         self.killed = False
 
     def send(self, message: ToWorker) -> None:
-        """Note a message."""
+        """Record a message."""
         self.sent.append(message)
 
     def die(self) -> None:
@@ -50,7 +50,7 @@ class FakeWorker:
 
 
 class FakePool:
-    """Gives out workers, when the test says so."""
+    """Gives out workers when the test says so."""
 
     def __init__(self) -> None:
         self.tickets: list[asyncio.Future[Any]] = []
@@ -64,25 +64,25 @@ class FakePool:
         return self.tickets[-1]
 
     def withdraw(self, ticket: asyncio.Future[Any]) -> None:
-        """Note it."""
+        """Record it."""
         assert ticket is self.tickets[-1]
         self.withdrawn += 1
 
     def kill(self, worker: FakeWorker) -> None:
-        """Have the worker end, in a later round."""
+        """Let the worker end, in a later iteration of the loop."""
         worker.killed = True
         if not worker.stuck:
             asyncio.get_running_loop().call_soon(worker.die)
 
     def release(self, worker: FakeWorker, *, reusable: bool) -> None:
-        """Note it, and let the worker forget the job."""
+        """Record it, and let the worker forget the job."""
         assert worker is self.workers[-1]
         worker.handler = None
         self.released.append(reusable)
 
 
 class Stage:
-    """One job on its way."""
+    """One job and its workers."""
 
     def __init__(self, *, timeout_s: float = 10.0) -> None:
         self.pool = FakePool()
@@ -93,17 +93,17 @@ class Stage:
 
     @property
     def worker(self) -> FakeWorker:
-        """The worker that has the job, or had it last."""
+        """The current or last worker of the job."""
         return self.pool.workers[-1]
 
     async def given(self, worker: FakeWorker | None = None) -> None:
-        """Let the job have a worker."""
+        """Give a worker to the job."""
         await eventually(lambda: len(self.pool.tickets) > len(self.pool.workers))
         self.pool.workers.append(worker or FakeWorker())
         self.pool.tickets[-1].set_result(self.worker)
 
     async def assigned(self) -> None:
-        """Let the job have a worker, and that worker the job."""
+        """Give a worker to the job, and the job to that worker."""
         await self.given()
         await eventually(lambda: self.worker.sent)
 
@@ -119,7 +119,7 @@ class Stage:
             self.worker.handler.on_message(Progress(job_id=self.job.id, event=event))
 
     async def failed(self) -> Failed:
-        """The outcome, which is a failure."""
+        """Return the outcome, which is a failure."""
         outcome = await asyncio.wait_for(self.run, IN_VAIN_S)
         assert isinstance(outcome, Failed)
         return outcome
@@ -127,7 +127,7 @@ class Stage:
 
 @pytest.mark.parametrize("heard", [False, True])
 async def test_a_job_is_submitted_again_unless_the_job_server_has_it_after_all(*, heard: bool) -> None:
-    """It refused the job, and a callback came all the same."""
+    """It refused the job, but a callback came."""
     stage = Stage()
     await stage.assigned()
     stage.says(Event.CONNECTED, Event.REFUSED)
@@ -158,7 +158,7 @@ async def test_the_worker_is_told_everything_and_the_outcome_is_what_was_recorde
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:
-    """Nothing is freed but what nobody refers to any more."""
+    """Only reference counting frees memory."""
     gc.disable()
     try:
         yield
@@ -169,7 +169,7 @@ def no_collection() -> Iterator[None]:
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("end", ["success", "death", "cancelled", "cancelled before", "deadline"])
 async def test_a_job_that_ended_holds_no_memory(end: str) -> None:
-    """It is freed with its last user, whatever happened: thousands left to one collection would block the loop."""
+    """It is freed with its last user, whatever happened: a collection of thousands would block the loop."""
     stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
     if end == "cancelled before":
         stage.job.cancelled.set_result("its client")
@@ -185,7 +185,7 @@ async def test_a_job_that_ended_holds_no_memory(end: str) -> None:
         case "cancelled":
             stage.job.cancelled.set_result("its client")
     await stage.run
-    canary = FakeWorker()  # a job has no weak references itself
+    canary = FakeWorker()  # jobs do not support weak references
     held = weakref.ref(canary)
     job, stage.job = stage.job, a_job()
     job.span = canary
@@ -212,7 +212,7 @@ STEPS = [
     ],
 )
 async def test_a_failure_says_what_the_state_says(events: tuple[Event, ...], submitted: Submitted, end: str) -> None:
-    """Each way to fail at each point: `submitted` is told from how far the job got, and the worker is not reused."""
+    """Each way to fail at each point: `submitted` follows from how far the job got, and the worker is not reused."""
     stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
     await stage.assigned()
     stage.says(*events)
@@ -238,9 +238,9 @@ async def test_a_failure_says_what_the_state_says(events: tuple[Event, ...], sub
 async def test_what_a_worker_has_done_in_the_last_moment_counts(
     unread: tuple[Event, ...], submitted: Submitted, end: str
 ) -> None:
-    """It may have submitted the job before anybody has read that: it is killed and heard before `no` is said.
+    """It may have submitted the job before its message was read: it is killed, and its messages are read, before `no`.
 
-    One that says what cannot be is not believed.
+    One that sends contradictory messages is not believed.
     """
     stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
     await stage.assigned()
@@ -253,7 +253,7 @@ async def test_what_a_worker_has_done_in_the_last_moment_counts(
 
 @pytest.mark.parametrize("end", ["deadline", "cancelled"])
 async def test_a_worker_that_cannot_be_killed_may_have_submitted_its_job(end: str) -> None:
-    """Nobody is kept waiting for it, and nothing is known of the job."""
+    """Clients do not wait for it, and `submitted` is unknown."""
     stage = Stage(timeout_s=0.2 if end == "deadline" else 10)
     await stage.assigned()
     stage.worker.stuck = True
@@ -277,7 +277,7 @@ async def test_a_worker_that_has_not_been_given_the_job_is_not_killed() -> None:
 
 @pytest.mark.parametrize("dies", [False, True])
 async def test_a_worker_hears_of_the_callback_while_that_is_recorded(*, dies: bool) -> None:
-    """The job ends when both have been done; a worker that has answered may end before."""
+    """The job ends when both are done; a worker that has answered may end earlier."""
     stage = Stage()
     await stage.assigned()
     stage.says(Event.CONNECTED, Event.REPLY_READ)
@@ -297,7 +297,7 @@ async def test_a_worker_hears_of_the_callback_while_that_is_recorded(*, dies: bo
 
 
 async def test_a_worker_that_dies_with_the_callback_fails_its_job() -> None:
-    """It was told of it, and has not answered: that the callback is on record does not help its client now."""
+    """It was notified and has not answered: that the callback is recorded does not help its client now."""
     stage = Stage()
     await stage.assigned()
     stage.says(Event.CONNECTED, Event.REPLY_READ)
@@ -309,7 +309,7 @@ async def test_a_worker_that_dies_with_the_callback_fails_its_job() -> None:
 
 
 async def test_a_job_that_gets_no_worker_in_time_was_not_submitted() -> None:
-    """The ticket is given back, so that no worker is lost."""
+    """The ticket is withdrawn, so that no worker is lost."""
     stage = Stage(timeout_s=0.05)
     outcome = await stage.failed()
     assert (outcome.code, outcome.submitted) == (Code.DEADLINE_EXCEEDED, Submitted.NO)
@@ -327,7 +327,7 @@ async def test_a_job_that_is_cancelled_while_it_queues_gives_its_ticket_back() -
 
 
 async def test_a_job_for_which_no_worker_can_be_made_says_so() -> None:
-    """The pool's reason is the job's."""
+    """With the pool's reason."""
     stage = Stage()
     await eventually(lambda: stage.pool.tickets)
     stage.pool.tickets[-1].set_exception(AdmissionError(Code.NO_WORKER, "no process ids"))
@@ -336,7 +336,7 @@ async def test_a_job_for_which_no_worker_can_be_made_says_so() -> None:
 
 
 async def test_a_job_that_cannot_be_recorded_is_given_to_no_worker() -> None:
-    """Nobody could tell its fate after the death of this process."""
+    """After a crash of this process, its fate would be unknown."""
     stage = Stage()
     stage.store.failing = True
     await stage.given()
@@ -348,7 +348,7 @@ async def test_a_job_that_cannot_be_recorded_is_given_to_no_worker() -> None:
 
 
 async def test_each_step_is_recorded_by_who_runs_the_job() -> None:
-    """Queueing, what may be submitted before it may be, and the reply."""
+    """Queueing, that it may be submitted before it may be, and the reply."""
     stage = Stage()
     states = []
     await eventually(lambda: stage.pool.tickets)
@@ -364,7 +364,7 @@ async def test_each_step_is_recorded_by_who_runs_the_job() -> None:
 
 @pytest.mark.parametrize("way", ["before it has the job", "with the job", "after a refusal"])
 async def test_a_worker_lost_before_the_submission_is_nobodys_loss(way: str) -> None:
-    """Nothing had left it: another worker gets the job, and nobody hears of the first."""
+    """It had sent nothing: another worker gets the job, and the client does not notice."""
     stage = Stage()
     if way == "before it has the job":
         gone = FakeWorker()
@@ -385,7 +385,7 @@ async def test_a_worker_lost_before_the_submission_is_nobodys_loss(way: str) -> 
 
 
 async def test_a_job_whose_callback_is_being_recorded_is_given_to_no_other_worker() -> None:
-    """Whatever the lost one had reported: the job runs."""
+    """Whatever the lost worker had reported: the job was submitted."""
     stage = Stage()
     await stage.assigned()
     stage.store.hanging = True
@@ -396,7 +396,7 @@ async def test_a_job_whose_callback_is_being_recorded_is_given_to_no_other_worke
 
 
 async def test_a_job_that_has_lost_three_workers_is_given_to_no_other() -> None:
-    """It is likely to be the reason. Nothing was submitted."""
+    """It is likely to be the cause. Nothing was submitted."""
     stage = Stage()
     for _ in range(3):
         await stage.assigned()
@@ -407,7 +407,7 @@ async def test_a_job_that_has_lost_three_workers_is_given_to_no_other() -> None:
 
 
 async def test_a_worker_lost_later_than_the_deadline_is_not_replaced() -> None:
-    """The deadline is the job's, however many workers it has."""
+    """The deadline is the job's, however many workers it gets."""
     stage = Stage(timeout_s=0.1)
     await stage.assigned()
     stage.worker.handler.on_death("it was killed by SIGKILL")
@@ -417,7 +417,7 @@ async def test_a_worker_lost_later_than_the_deadline_is_not_replaced() -> None:
 
 @pytest.mark.parametrize("lie", ["reply read without a connection", "callback taken where there is none"])
 async def test_a_worker_that_contradicts_itself_is_not_believed(lie: str) -> None:
-    """Its job ends, and nobody can say that it was not submitted; no other worker gets it."""
+    """Its job ends as possibly submitted; no other worker gets it."""
     stage = Stage()
     await stage.assigned()
     if lie == "reply read without a connection":
@@ -430,7 +430,7 @@ async def test_a_worker_that_contradicts_itself_is_not_believed(lie: str) -> Non
 
 
 async def test_the_job_of_a_worker_that_sent_nonsense_is_given_to_no_other() -> None:
-    """What it did not say cannot be believed either."""
+    """Missing messages cannot be believed either."""
     stage = Stage()
     await stage.assigned()
     stage.worker.broken = True
@@ -440,7 +440,7 @@ async def test_the_job_of_a_worker_that_sent_nonsense_is_given_to_no_other() -> 
 
 
 async def test_only_the_first_word_counts() -> None:
-    """An answer after the end changes nothing, nor does a death after an answer."""
+    """A message after the end changes nothing, nor does a death after an answer."""
     stage = Stage()
     await stage.assigned()
     stage.says(Event.CONNECTED)
@@ -455,7 +455,7 @@ async def test_only_the_first_word_counts() -> None:
 
 
 async def test_how_a_lost_worker_ended_is_taken_down() -> None:
-    """Whether another worker gets the job or it fails for that."""
+    """Whether another worker gets the job or the job fails."""
     stage = Stage()
     await stage.assigned()
     stage.worker.die()
@@ -470,7 +470,7 @@ async def test_how_a_lost_worker_ended_is_taken_down() -> None:
 
 
 async def test_a_worker_that_is_killed_as_its_job_has_ended_is_not_lost() -> None:
-    """It did nothing wrong."""
+    """The worker is not to blame."""
     stage = Stage()
     await stage.assigned()
     stage.job.cancelled.set_result("an operator")

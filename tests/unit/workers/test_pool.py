@@ -1,4 +1,4 @@
-"""Who gets which worker when, with a fork server that makes pipes in the place of processes."""
+"""Which job gets which worker when, with a fork server that creates pipes instead of processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Stage:
 
     @property
     def server(self) -> FakeForkServer:
-        """The fork server of now."""
+        """The current fork server."""
         return self.servers[-1]
 
 
@@ -34,7 +34,7 @@ Make = Callable[..., Awaitable[Stage]]
 
 @pytest.fixture
 async def stages(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
-    """Makes pools; ends them with the test."""
+    """Creates pools; ends them after the test."""
     made: list[Stage] = []
     # A worker here has no process that could be signalled.
     monkeypatch.setattr(Worker, "_signal", lambda _self, _number: None)
@@ -57,7 +57,7 @@ async def stages(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
 
 
 async def test_the_spares_are_asked_for_at_the_start_and_kept(stages: Make) -> None:
-    """Exactly the missing ones, a little later, whatever happens to those there are."""
+    """Exactly the missing ones, a little later, whatever happens to the existing ones."""
     stage = await stages(spares=3)
     assert stage.server.requests == [3]
     stage.server.answers()
@@ -65,7 +65,7 @@ async def test_the_spares_are_asked_for_at_the_start_and_kept(stages: Make) -> N
     assert stage.server.requests == [3]
     await eventually(lambda: stage.server.requests == [3, 1])
     stage.server.answers()
-    stage.pool.release(taken, reusable=True)  # its only job: it leaves, and nobody takes its place
+    stage.pool.release(taken, reusable=True)  # its only job: it exits, and is not replaced
     stage.server.ends(taken.pid, 0)
     await time_passes(1)
     assert stage.server.requests == [3, 1]
@@ -74,7 +74,7 @@ async def test_the_spares_are_asked_for_at_the_start_and_kept(stages: Make) -> N
 
 
 async def test_a_burst_is_served_in_arrival_order(stages: Make) -> None:
-    """One worker is asked for each job that queues, and the spares besides; who came first is served first."""
+    """One worker is requested for each queued job, plus the spares; first come, first served."""
     stage = await stages(spares=2)
     stage.server.answers()
     tickets = [stage.pool.request() for _ in range(6)]
@@ -91,7 +91,7 @@ async def test_a_burst_is_served_in_arrival_order(stages: Make) -> None:
 
 @pytest.mark.parametrize(("spares", "enough_for"), [(1, 0), (2, 1), (8, 4), (12, 8)])
 async def test_spares_are_replaced_at_once_where_few_are_left(stages: Make, spares: int, enough_for: int) -> None:
-    """Jobs that they are enough for do not compete with their replacement, which comes a little later."""
+    """Their replacement comes a little later, so that it does not compete with these jobs."""
     stage = await stages(spares=spares)
     stage.server.answers()
     for _ in range(enough_for):
@@ -105,7 +105,7 @@ async def test_spares_are_replaced_at_once_where_few_are_left(stages: Make, spar
 
 
 async def test_a_burst_is_followed_by_all_the_spares_that_are_missing(stages: Make) -> None:
-    """Together, and once; while jobs go on coming as well."""
+    """Together, and once; even while more jobs come."""
     stage = await stages(spares=12)
     stage.server.answers()
     for taken in (3, 1):
@@ -119,7 +119,7 @@ async def test_a_burst_is_followed_by_all_the_spares_that_are_missing(stages: Ma
 
 
 async def test_nobody_overtakes_a_job_that_queues(stages: Make) -> None:
-    """A worker that is given back goes to the first in the queue, not to the next who asks."""
+    """A released worker goes to the first in the queue, not to the next request."""
     stage = await stages(max_jobs=0)
     first = stage.pool.request()
     stage.server.answers(1)
@@ -131,7 +131,7 @@ async def test_nobody_overtakes_a_job_that_queues(stages: Make) -> None:
 
 
 async def test_a_ticket_that_is_given_back_is_nobodys(stages: Make) -> None:
-    """The worker that was made for it serves the next job."""
+    """The worker that was started for it serves the next job."""
     stage = await stages()
     first, second = stage.pool.request(), stage.pool.request()
     stage.pool.withdraw(first)
@@ -151,7 +151,7 @@ async def test_a_worker_that_comes_as_its_ticket_is_given_back_serves_somebody_e
 
 
 async def test_a_cancelled_ticket_takes_no_worker(stages: Make) -> None:
-    """A job that was cancelled while it queued is passed over."""
+    """A job that was cancelled while it queued is skipped."""
     stage = await stages()
     first, second = stage.pool.request(), stage.pool.request()
     first.cancel()
@@ -176,7 +176,7 @@ async def test_a_worker_is_used_as_often_as_it_may(stages: Make, max_jobs: int, 
 
 
 async def test_a_worker_that_is_not_reusable_is_never_offered_again(stages: Make) -> None:
-    """Whatever the limit says."""
+    """Whatever the limit."""
     stage = await stages(max_jobs=0)
     first = stage.pool.request()
     stage.server.answers(1)
@@ -190,7 +190,7 @@ async def test_a_fork_that_fails_refuses_whoever_queues_and_one_that_works_ends_
     stages: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`no-worker` at once; while on hold one worker is tried now and then; then everything goes on by itself."""
+    """`no-worker` at once; while on hold, one worker is tried now and then; then everything works again by itself."""
     monkeypatch.setattr(proxy.workers.supply, "_RETRY_S", 0.01)
     stage = await stages(spares=1)
     stage.server.answers()
@@ -204,7 +204,7 @@ async def test_a_fork_that_fails_refuses_whoever_queues_and_one_that_works_ends_
     assert "out of cheese" in stage.pool.on_hold
     before = len(stage.server.requests)
     stage.server.asked = 0
-    stage.pool._supply._starting = 0  # noqa: SLF001 - what else was asked for is taken as failed too
+    stage.pool._supply._starting = 0  # noqa: SLF001 - the other requests count as failed, too
     await eventually(lambda: len(stage.server.requests) > before)
     assert stage.server.requests[before:] == [1]
     stage.server.answers(1)
@@ -225,7 +225,7 @@ async def test_a_spare_that_dies_is_told_to_the_supply(stages: Make, monkeypatch
 
 
 async def test_a_worker_that_dies_at_its_job_is_no_storm(stages: Make) -> None:
-    """It is the job's affair."""
+    """The job is to blame."""
     stage = await stages()
     for _ in range(40):
         ticket = stage.pool.request()
@@ -255,7 +255,7 @@ async def test_a_lost_fork_server_is_replaced_and_its_workers_live_on(
 
 
 async def test_surplus_workers_go_after_a_while(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a burst of reused workers only the spares are kept, and those who still have jobs now and then."""
+    """After a burst of reused workers only the spares are kept, plus those that still get jobs now and then."""
     monkeypatch.setattr(proxy.workers.pool, "_SURPLUS_S", 0.2)
     stage = await stages(spares=1, max_jobs=0)
     tickets = [stage.pool.request() for _ in range(5)]
@@ -276,7 +276,7 @@ async def test_surplus_workers_go_after_a_while(stages: Make, monkeypatch: pytes
 
 
 async def test_surplus_workers_without_a_job_go_soon(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever wanted it was refused meanwhile. One that had a job stays, as more may come for it."""
+    """Its job was refused meanwhile. One that had a job stays longer, because more may come."""
     monkeypatch.setattr(proxy.workers.pool, "_UNUSED_S", 0.02)
     stage = await stages(spares=1, max_jobs=0)
     used = [stage.pool.request() for _ in range(3)]
@@ -297,7 +297,7 @@ async def test_surplus_workers_without_a_job_go_soon(stages: Make, monkeypatch: 
 
 
 async def test_the_status_says_what_each_worker_does(stages: Make) -> None:
-    """Who has a job, and which; the numbers of each state, and what happened so far."""
+    """Which workers have a job, and which one; the number in each state, and the counts."""
     stage = await stages(spares=2, max_jobs=0)
     stage.server.answers()
     ticket = stage.pool.request()
@@ -315,7 +315,7 @@ async def test_the_status_says_what_each_worker_does(stages: Make) -> None:
 
 
 async def test_a_pool_that_stops_refuses_who_queues_and_waits_for_its_workers(stages: Make) -> None:
-    """`shutting-down`; nothing is left, and a worker that comes too late is ended at once."""
+    """`shutting-down`; no process is left, and a late worker is stopped at once."""
     stage = await stages(spares=2)
     stage.server.answers()
     tickets = [stage.pool.request() for _ in range(3)]
@@ -330,12 +330,12 @@ async def test_a_pool_that_stops_refuses_who_queues_and_waits_for_its_workers(st
 
 
 def _staying(stage: Stage) -> list[int]:
-    """The workers that have not been told to leave."""
+    """The workers that were not told to exit."""
     return [worker.pid for worker in stage.pool.status().workers if worker.state != "stopping"]
 
 
 class _Deaf:
-    """A job at a worker, that does not care."""
+    """A handler that ignores everything."""
 
     job_id = "job"
     state_name = "waiting"

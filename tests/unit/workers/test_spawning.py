@@ -1,4 +1,4 @@
-"""A fork server's process is started with what it needs, and a start that fails leaves nothing behind."""
+"""A fork server's process is started with what it needs, and a failed start leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _descriptors() -> int:
 def test_a_process_reads_its_configuration_first_and_its_stderr_comes_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The configuration was sent before there was anybody to read it."""
+    """The configuration was sent before the process could read it."""
     monkeypatch.setattr(spawning, "COMMAND", (sys.executable, "-c", _SPEAKER))
     before = _descriptors()
     process, channel, stderr_fd = spawning.spawn(b"the settings")

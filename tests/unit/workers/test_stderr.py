@@ -1,4 +1,4 @@
-"""What workers write to their stderr comes out as log lines, and as nothing else."""
+"""What workers write to stderr becomes log lines, and nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 async def test_a_traceback_becomes_one_line_without_a_token(lines: list[dict[str, Any]]) -> None:
-    """Its last line says what it was; the token in it does not come out."""
+    """Its last line names the error; a token in it is not logged."""
     read_fd, write_fd = os.pipe2(os.O_NONBLOCK)
     log_output(read_fd)
     os.write(write_fd, f"Traceback\n  File x\nError: http://h/callback/{_TOKEN} \x1b[2J\n\n".encode())

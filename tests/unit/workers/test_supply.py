@@ -1,4 +1,4 @@
-"""How workers are made, with a fork server that makes pipes in the place of processes."""
+"""How workers are started, with a fork server that creates pipes instead of processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 
 class _Shop:
-    """Wants workers, and closes what it gets of them."""
+    """The user of a supply; closes the workers that it gets."""
 
     def __init__(self, servers: list[FakeForkServer]) -> None:
         self.servers = servers
@@ -29,31 +29,31 @@ class _Shop:
 
     @property
     def server(self) -> FakeForkServer:
-        """The fork server of now."""
+        """The current fork server."""
         return self.servers[-1]
 
     def on_forked(self, pid: int, *fds: int) -> None:
-        """Note a worker."""
+        """Record a worker."""
         self.got.append(pid)
         for fd in fds:
             os.close(fd)
 
     def on_exited(self, pid: int, status: int) -> None:
-        """Note an end."""
+        """Record an exit."""
         self.exited.append((pid, status))
 
     def on_hold_begun(self) -> None:
-        """Note that nothing can be had."""
+        """Record that no workers can be started."""
         self.holds.append(self.supply.on_hold)
 
     def on_ready(self) -> None:
-        """Note that something can be had."""
+        """Record that workers can be requested."""
         self.ready += 1
 
 
 @pytest.fixture
 async def shop(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[_Shop]:
-    """A shop whose supply has been started, and soon tries again."""
+    """A shop whose supply has been started, with short retries."""
     for name in ("_RETRY_S", "_RESTART_S"):
         monkeypatch.setattr(supply, name, 0.01)
     servers: list[FakeForkServer] = []
@@ -68,7 +68,7 @@ async def shop(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[_Shop]:
 
 
 async def test_only_what_is_not_on_its_way_is_requested(shop: _Shop) -> None:
-    """A wish that grows asks for the difference; one that shrinks asks for nothing."""
+    """A larger request asks for the difference; a smaller one for nothing."""
     for wanted in (3, 3, 5, 1, 0):
         shop.supply.request(wanted)
     assert shop.server.requests == [3, 2]
@@ -79,7 +79,7 @@ async def test_only_what_is_not_on_its_way_is_requested(shop: _Shop) -> None:
 
 
 async def test_an_exit_status_is_passed_on(shop: _Shop) -> None:
-    """To whoever has the worker."""
+    """To the worker's owner."""
     shop.supply.request(1)
     shop.server.answers()
     shop.server.ends(shop.got[0], -9)
@@ -102,7 +102,7 @@ async def test_a_fork_that_fails_begins_a_hold_and_one_that_works_ends_it(shop: 
 
 
 async def test_many_idle_workers_that_die_are_a_storm(shop: _Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After so many within so many seconds workers are no longer made without end."""
+    """After a number of deaths within some seconds, workers are no longer replaced without end."""
     monkeypatch.setattr(supply, "_STORM_DEATHS", 5)
     shop.supply._deaths = deque(maxlen=5)  # noqa: SLF001 - as patched
     for death in range(5):
@@ -127,7 +127,7 @@ async def test_deaths_far_apart_are_no_storm(shop: _Shop, monkeypatch: pytest.Mo
 
 
 async def test_a_fork_server_that_dies_is_replaced(shop: _Shop) -> None:
-    """Who wants workers hears of the new one, since what was requested from the old one is lost."""
+    """The user is notified of the new one, since requests to the old one are lost."""
     shop.supply.request(2)
     shop.server.answers(1)
     shop.server.listener.on_lost()
@@ -139,7 +139,7 @@ async def test_a_fork_server_that_dies_is_replaced(shop: _Shop) -> None:
 
 
 async def test_one_that_dies_before_its_first_worker_is_a_hold_at_once(shop: _Shop) -> None:
-    """As it is likely that the next one will, too; the first worker ends it."""
+    """The next one will probably die, too; the first worker ends the hold."""
     shop.server.listener.on_lost()
     assert shop.holds == ["the fork server ended before it had made a worker"]
     await eventually(lambda: shop.servers[1:] and shop.server.requests == [1])
@@ -181,7 +181,7 @@ async def test_a_fork_server_that_cannot_be_started_is_tried_again(
     ],
 )
 async def test_a_supply_that_is_closed_does_nothing_any_more(shop: _Shop, happens: Callable[[_Shop], None]) -> None:
-    """Whatever comes."""
+    """Whatever happens."""
     shop.supply.close()
     happens(shop)
     assert shop.holds == []

@@ -1,4 +1,4 @@
-"""One worker as the front end sees it, with pipes of the test's own in the place of a process."""
+"""One worker as the front end sees it, with the test's pipes instead of a process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_BODY_BYTES: Final = 1_000
 
 
 class Handler:
-    """Notes what it hears, in order."""
+    """Records its notifications, in order."""
 
     job_id = "job"
     state_name = "waiting"
@@ -30,16 +30,16 @@ class Handler:
         self.heard: list[FromWorker | str] = []
 
     def on_message(self, message: FromWorker) -> None:
-        """Hear the worker."""
+        """Record a message."""
         self.heard.append(message)
 
     def on_death(self, reason: str) -> None:
-        """Hear of its end."""
+        """Record the end."""
         self.heard.append(reason)
 
 
 class Rig:
-    """A worker whose process is the test: `outbox` is what it writes to, `inbox` what it reads from."""
+    """A worker whose process is the test: the test writes to `outbox`, and reads from `inbox`."""
 
     def __init__(self) -> None:
         pidfd, self._alive = os.pipe()
@@ -61,11 +61,11 @@ class Rig:
         self.worker.handler = self.handler
 
     def says(self, *messages: FromWorker) -> None:
-        """Write messages as the worker would."""
+        """Write messages like the worker."""
         self.writes(b"".join(frame(encode(message)) for message in messages))
 
     def writes(self, data: bytes) -> None:
-        """Write bytes as the worker would."""
+        """Write bytes like the worker."""
         os.write(self.outbox, data)
 
     def reads(self) -> bytes:
@@ -75,7 +75,7 @@ class Rig:
         return b""
 
     def close(self) -> None:
-        """Close the worker's side, and let its end be known."""
+        """Close the worker's side, and report its end."""
         for fd in (self.outbox, self.inbox, self._alive):
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -89,7 +89,7 @@ def frame(payload: bytes) -> bytes:
 
 @contextlib.contextmanager
 def rig() -> Iterator[Rig]:
-    """A worker for one test; an event loop must run."""
+    """A worker for one test; an event loop must be running."""
     made = Rig()
     try:
         yield made
@@ -104,12 +104,12 @@ ANSWERED: Final = Answered(job_id="job")
 def test_what_a_worker_wrote_before_its_end_is_heard_before_its_end(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    """The news of the end may overtake the last words: these are read first, whatever event loop is used."""
+    """The report of the end may overtake the last messages: these are read first, with every event loop."""
 
     async def ended_at_once() -> list[FromWorker | str]:
         with rig() as one:
             one.says(ANSWERED)
-            one.worker.on_status(0)  # before the loop has looked at the pipe
+            one.worker.on_status(0)  # before the loop has checked the pipe
             return one.handler.heard
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -117,7 +117,7 @@ def test_what_a_worker_wrote_before_its_end_is_heard_before_its_end(
 
 
 async def test_half_a_message_before_the_end_is_no_message() -> None:
-    """A worker that dies while it writes has said nothing."""
+    """A worker that dies while it writes has sent nothing."""
     with rig() as one:
         one.writes(frame(encode(ANSWERED))[:-1])
         one.worker.on_status(-9)
@@ -137,7 +137,7 @@ async def test_the_end_is_reported_once() -> None:
 
 
 async def test_a_message_about_another_job_is_old_news() -> None:
-    """It is not handed to the present job; lines for the log are always taken."""
+    """The current job does not get it; lines for the log are always accepted."""
     with rig() as one:
         line = Log(level="info", event="hello", job_id="former")
         one.says(Progress(job_id="former", event=Event.CONNECTED), line, Progress(job_id="job", event=Event.REFUSED))
@@ -152,7 +152,7 @@ async def test_a_message_about_another_job_is_old_news() -> None:
     ids=["negative length", "over the cap", "garbage", "wrong direction"],
 )
 async def test_nonsense_ends_the_conversation(nonsense: bytes) -> None:
-    """What came before it counts, what comes after it does not, and the reason is told."""
+    """Messages before it count, later ones do not, and the reason is reported."""
     with rig() as one:
         one.writes(frame(encode(Progress(job_id="job", event=Event.CONNECTED))) + nonsense + frame(encode(ANSWERED)))
         one.worker.kill = lambda: None  # type: ignore[method-assign] # its process is this test
@@ -164,7 +164,7 @@ async def test_nonsense_ends_the_conversation(nonsense: bytes) -> None:
 
 
 async def test_a_full_pipe_never_blocks_and_loses_nothing() -> None:
-    """A stopped worker reads nothing; when it goes on, every byte is there, in order."""
+    """A stopped worker reads nothing; when it continues, all bytes are there, in order."""
     with rig() as one:
         body = b"x" * 300_000
         messages: list[Assign | Callback] = [
@@ -184,7 +184,7 @@ async def test_a_full_pipe_never_blocks_and_loses_nothing() -> None:
 
 
 async def test_a_worker_that_is_gone_takes_nothing() -> None:
-    """Sending to it is no error: its end is the news that counts."""
+    """Sending to it is no error: its end is handled elsewhere."""
     with rig() as one:
         os.close(one.inbox)
         one.inbox = -1

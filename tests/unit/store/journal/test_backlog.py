@@ -1,4 +1,4 @@
-"""What waits to be written until that is possible again, and records that never can be."""
+"""Records that wait to be written, and records that can never be written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_beyond_its_bytes_the_oldest_are_given_up() -> None:
 
 
 def test_what_need_not_be_kept_is_not() -> None:
-    """Unless an older record of the same job would come back."""
+    """Unless it replaces an older record of the same job."""
     backlog = Backlog()
     kept, dropped = a_record(), a_record()
     newer = finished(id=kept.id, token_hash=kept.token_hash)
@@ -44,10 +44,10 @@ def test_what_need_not_be_kept_is_not() -> None:
 
 
 class _Picky(JournalFile):
-    """Takes no record with a certain callback, as SQLite takes none above a gigabyte."""
+    """Refuses records with a certain callback, as SQLite refuses those above a gigabyte."""
 
     def write(self, records: Iterable[Record]) -> None:
-        """Write, unless there is one of those."""
+        """Write, unless there is such a record."""
         batch = list(records)
         if any(record.callback == b"too much" for record in batch):
             raise sqlite3.DataError("string or blob too big")
@@ -55,7 +55,7 @@ class _Picky(JournalFile):
 
 
 async def test_a_record_that_cannot_be_written_does_not_keep_others_from_it(path: Path) -> None:
-    """It is given up alone, and whoever waits for it is told."""
+    """Only that one is given up, and its caller gets the error."""
     journal = Journal(_Picky(str(path)), ttl_s=3600)
     before, too_much, after = finished(), finished(callback=b"too much"), finished()
     puts = [journal.put(record, keep=True) for record in (before, too_much, after)]
@@ -75,12 +75,12 @@ class _Buggy(JournalFile):
     """Has a bug."""
 
     def find(self, column: str, value: str | bytes, finished_after: float) -> Record | None:
-        """Fail as no disk does."""
+        """Fail in a way that no disk does."""
         raise KeyError(column)
 
 
 async def test_a_bug_fails_the_batch_and_not_the_thread(path: Path) -> None:
-    """Nobody waits for ever."""
+    """No caller waits for ever."""
     journal = Journal(_Buggy(str(path)), ttl_s=3600)
 
     with pytest.raises(StoreUnavailableError, match="KeyError"):
@@ -92,7 +92,7 @@ async def test_a_bug_fails_the_batch_and_not_the_thread(path: Path) -> None:
 
 
 async def test_a_row_that_cannot_be_read_is_told(path: Path) -> None:
-    """Somebody wrote a state there that there is not."""
+    """Its state does not exist."""
     record = a_record()
     journal = Journal(JournalFile(str(path)), ttl_s=3600)
     await journal.put(record)
@@ -108,7 +108,7 @@ async def test_a_row_that_cannot_be_read_is_told(path: Path) -> None:
 
 
 class _Full(JournalFile):
-    """Has no room for what operators do, for a while."""
+    """Has no room for audit entries, for a while."""
 
     is_full = True
 
@@ -120,7 +120,7 @@ class _Full(JournalFile):
 
 
 async def test_what_operators_did_is_kept_until_it_can_be_written_and_is_there_after_a_start(path: Path) -> None:
-    """Nobody had to wait for it."""
+    """No caller had to wait."""
     file = _Full(str(path))
     journal = Journal(file, ttl_s=3600)
     for what in ("stop", "pause"):
@@ -141,7 +141,7 @@ async def test_what_operators_did_is_kept_until_it_can_be_written_and_is_there_a
 
 
 def test_what_is_kept_of_what_operators_did_is_the_newest_of_either_kind() -> None:
-    """So that somebody who fails to log in takes no room from it."""
+    """So that failed log-ins do not displace actions."""
     deeds = [Deed(at=float(number), what="stop" if number < 5 else "failed log-in") for number in range(20)]
     few, many = WaitingDeeds(3), WaitingDeeds(100)
     for deed in deeds:

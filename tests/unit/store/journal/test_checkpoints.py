@@ -1,4 +1,4 @@
-"""Checkpoints, which are made beside the writer."""
+"""Checkpoints, which are made concurrently with the writer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def _write_much(journal: Journal) -> None:
 
 
 async def test_the_log_begins_anew_while_records_are_written(journal: Journal, path: Path) -> None:
-    """Checkpoints are made beside the writer, which comes to none of its own."""
+    """The log does not grow for ever, although the writer makes no checkpoints."""
     for _ in range(3):
         await _write_much(journal)
 
@@ -34,7 +34,7 @@ async def test_the_log_begins_anew_while_records_are_written(journal: Journal, p
 
 
 async def test_who_reads_the_file_for_long_holds_up_nobody(journal: Journal, path: Path) -> None:
-    """The log grows meanwhile, and begins anew afterwards."""
+    """The log grows meanwhile, and is reset afterwards."""
     await journal.put(finished())
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
@@ -48,7 +48,7 @@ async def test_who_reads_the_file_for_long_holds_up_nobody(journal: Journal, pat
 
 
 async def test_a_journal_that_is_closed_has_no_threads(path: Path) -> None:
-    """Neither the writer nor the one that makes checkpoints."""
+    """Neither the writer nor the checkpoint thread."""
     journal = Journal(JournalFile(str(path)), ttl_s=3600)
     await _write_much(journal)
     await journal.close()
@@ -60,7 +60,7 @@ async def test_a_journal_that_is_closed_has_no_threads(path: Path) -> None:
 
 
 class _Watched(Checkpointer):
-    """Tells which checkpoints it makes, and whether the writer could commit meanwhile."""
+    """Reports which checkpoints it makes, and whether the writer could commit meanwhile."""
 
     def __init__(self, file: JournalFile) -> None:
         self.made: list[tuple[str, bool]] = []
@@ -81,7 +81,7 @@ def file(path: Path) -> Iterator[JournalFile]:
 
 @pytest.fixture
 def checkpointer(file: JournalFile) -> Iterator[_Watched]:
-    """Makes checkpoints of it."""
+    """Makes checkpoints of that file."""
     with closing(_Watched(file)) as checkpointer:
         checkpointer.make()
         eventually_blocking(lambda: checkpointer.done == 1)
@@ -90,7 +90,7 @@ def checkpointer(file: JournalFile) -> Iterator[_Watched]:
 
 
 def test_the_log_is_started_anew_only_while_nobody_commits(file: JournalFile, checkpointer: _Watched) -> None:
-    """The writer waits for the second step, and for that alone."""
+    """The writer waits for the second step, and only for that."""
     file.write([finished()])
 
     checkpointer.make()
@@ -103,7 +103,7 @@ def test_the_log_is_started_anew_only_while_nobody_commits(file: JournalFile, ch
 def test_no_checkpoint_begins_beside_the_writer_while_the_log_could_be_started_anew(
     file: JournalFile, checkpointer: _Watched, change: str
 ) -> None:
-    """SQLite's bug needs that: everything was moved, and a commit comes before the next one has looked around."""
+    """SQLite's bug needs that: everything was moved, and a commit comes before the next checkpoint reads the log."""
     file.write([finished()])
     checkpointer.make()
     eventually_blocking(lambda: checkpointer.done == 2)

@@ -1,4 +1,4 @@
-"""The journal: its file, its lock, what it does when it cannot be written, how it stays small."""
+"""The journal: its file, its lock, what it does when it cannot be written, and how it stays small."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.waiting import IN_VAIN_S, eventually
 
 @contextmanager
 def full_disk(path: Path) -> Iterator[None]:
-    """Let no file grow: what a full disk, a quota or a limit does."""
+    """Let no file grow, as with a full disk, a quota or a limit."""
     wal = Path(f"{path}-wal")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (wal.stat().st_size if wal.exists() else 0, hard))
@@ -41,7 +41,7 @@ def _has_expired(journal: Journal, count: int) -> bool:
 
 
 async def test_what_is_noted_is_written_when_nothing_else_is(journal: Journal, path: Path) -> None:
-    """Though nobody asks."""
+    """Without any request."""
     journal.note(finished())
 
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
@@ -52,7 +52,7 @@ async def test_what_is_noted_is_written_when_nothing_else_is(journal: Journal, p
 
 
 async def test_the_next_one_finds_what_this_one_was_told(path: Path) -> None:
-    """Finished jobs by their names, open ones as such."""
+    """Finished jobs by their names, and open jobs."""
     first = Journal(JournalFile(str(path)), ttl_s=3600)
     done = finished(key=b"k" * 32)
     queued = a_record()
@@ -70,7 +70,7 @@ async def test_the_next_one_finds_what_this_one_was_told(path: Path) -> None:
 
 
 async def test_what_was_noted_before_the_end_is_written(path: Path) -> None:
-    """`close` carries out what is queued, though nobody waits for it."""
+    """`close` carries out what is queued, even if no caller waits."""
     first = Journal(JournalFile(str(path)), ttl_s=3600)
     records = [finished() for _ in range(2500)]
     for record in records[:1500]:
@@ -86,7 +86,7 @@ async def test_what_was_noted_before_the_end_is_written(path: Path) -> None:
 
 
 async def test_a_journal_is_for_its_owner_only(journal: Journal, path: Path) -> None:
-    """It holds results."""
+    """It contains results."""
     await journal.put(finished())
 
     for file in path.parent.iterdir():
@@ -94,7 +94,7 @@ async def test_a_journal_is_for_its_owner_only(journal: Journal, path: Path) -> 
 
 
 async def test_two_proxies_cannot_share_a_journal(journal: Journal, path: Path) -> None:
-    """The second is told in one line; the first goes on."""
+    """The second one gets a one-line error; the first one continues."""
     with pytest.raises(SettingsError, match=r"^JOURNAL: '.*jobs.sqlite3' is in use by another proxy[^\n]*$"):
         JournalFile(str(path))
 
@@ -102,7 +102,7 @@ async def test_two_proxies_cannot_share_a_journal(journal: Journal, path: Path) 
 
 
 async def test_others_may_read_a_journal_that_is_written(journal: Journal, path: Path) -> None:
-    """Whoever wants to look is not kept out, and does not take the lock away."""
+    """Readers are not locked out, and do not remove the lock."""
     await journal.put(finished())
 
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
@@ -116,7 +116,7 @@ async def test_others_may_read_a_journal_that_is_written(journal: Journal, path:
 
 
 async def test_a_full_disk_is_trouble_until_there_is_room(journal: Journal, path: Path) -> None:
-    """Who waits is told; what is to be kept is written when that is possible again; what is not, is not."""
+    """Waiting callers get an error; records to keep are written later, others are not."""
     kept, given_up, before = finished(), a_record(), a_record()
     await journal.put(before)
 
@@ -135,7 +135,7 @@ async def test_a_full_disk_is_trouble_until_there_is_room(journal: Journal, path
 
 
 async def test_the_newest_record_of_a_job_waits_for_room(journal: Journal, path: Path) -> None:
-    """An older one that is to be kept does not come back over a newer one."""
+    """An older record to keep does not replace a newer one."""
     await journal.put(a_record())
     older = a_record(state=State.WAITING)
     newer = replace(older, state=State.FINISHED, finished_at=time.time(), callback=b"{}")
@@ -150,7 +150,7 @@ async def test_the_newest_record_of_a_job_waits_for_room(journal: Journal, path:
 
 
 async def test_a_journal_that_was_removed_is_trouble(path: Path) -> None:
-    """What is written to a file without a name would not be found again. Put back, it goes on."""
+    """Records in a deleted file would not be found again. When it is put back, the journal works again."""
     journal = Journal(JournalFile(str(path)), ttl_s=1)
     await journal.put(a_record())
     aside = path.with_suffix(".aside")
@@ -165,7 +165,7 @@ async def test_a_journal_that_was_removed_is_trouble(path: Path) -> None:
 
 
 async def test_damage_that_shows_up_later_ends_the_writing(path: Path) -> None:
-    """Nothing more is written to a broken file, and whoever asks it is told that nobody knows."""
+    """Nothing more is written to a damaged file, and look-ups fail."""
     records = [finished(callback=b"x" * 3000) for _ in range(2000)]  # more than SQLite keeps in memory
     with closing(JournalFile(str(path))) as file:
         file.write(records)
@@ -187,14 +187,14 @@ async def test_damage_that_shows_up_later_ends_the_writing(path: Path) -> None:
 
 
 async def test_what_comes_at_once_shares_commits(journal: Journal) -> None:
-    """A burst of jobs costs few transactions."""
+    """A burst of jobs needs few transactions."""
     await asyncio.gather(*(journal.put(a_record()) for _ in range(500)))
 
     assert journal.writer.commits < 50
 
 
 async def test_the_loop_goes_on_while_the_journal_is_slow(journal: Journal, path: Path) -> None:
-    """Another process holds SQLite's lock: whoever puts something waits, nobody else does."""
+    """Another process holds SQLite's lock: only callers that put something wait."""
     await journal.put(a_record())
     with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
@@ -210,7 +210,7 @@ async def test_the_loop_goes_on_while_the_journal_is_slow(journal: Journal, path
 
 
 async def test_the_file_stays_small_however_many_jobs_there_are(path: Path) -> None:
-    """Room of forgotten jobs is used again, and what is not needed any more is given back."""
+    """Space of expired jobs is reused, and unused space is released."""
     journal = Journal(JournalFile(str(path)), ttl_s=0.2)
     most = 0
     for number in range(1, 9):
@@ -224,7 +224,7 @@ async def test_the_file_stays_small_however_many_jobs_there_are(path: Path) -> N
 
 
 async def test_room_that_a_burst_took_is_given_back(path: Path) -> None:
-    """In small steps, when its jobs are forgotten."""
+    """In small steps, when its jobs expire."""
     journal = Journal(JournalFile(str(path)), ttl_s=0.2)
     await asyncio.gather(*(journal.put(finished(callback=b"x" * 4000)) for _ in range(1000)))
 

@@ -1,4 +1,4 @@
-"""A journal that version 0.9.0 wrote. `data/version-1.sqlite3` was made by that version's own code."""
+"""A journal that version 0.9.0 wrote. `data/version-1.sqlite3` was created by that version's own code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shared.outcome import Failed, Succeeded
 from tests.support.proxy_process import ROOT
 from tests.support.records import a_record, finished
 
-#: What version 4 has added, and what version 3 names when it reads and writes.
+#: The columns that version 4 added, and those that version 3 reads and writes.
 _SINCE_4: Final = ("worker_end", "cancelled_by", "trail", "sent")
 _COLUMNS_OF_3: Final = (
     "id, token_hash, key, fingerprint, accepted_at, deadline_at, profile, state, submitted, finished_at, code, detail, "
@@ -31,11 +31,11 @@ _COLUMNS_OF_3: Final = (
 )
 _DATA: Final = Path(__file__).parent / "data"
 VERSION_1: Final = _DATA / "version-1.sqlite3"
-#: With a job and an entry of the audit list, as the first code made it that had these.
+#: With a job and an audit entry, created by the first code that had these.
 VERSION_4: Final = _DATA / "version-4.sqlite3"
 _T: Final = 1_795_000_000.0
 
-#: Opens a journal, and is killed when SQLite has done so many steps of the migration.
+#: Opens a journal, and is killed after a number of steps of the migration.
 _KILLED: Final = """
 import os, signal, sqlite3, sys
 from proxy.store.journal import schema
@@ -66,7 +66,7 @@ def _by_number(path: Path, *numbers: int) -> list[Record]:
 
 
 def test_open_jobs_of_version_1_mean_what_they_meant(old: Path) -> None:
-    """What it called `assigned` may have been submitted; and what it called `accepted`, as this may be a copy."""
+    """Its `assigned` may have been submitted; and so may its `accepted`, because this may be a copy."""
     accepted, assigned, waiting = _by_number(old, 1, 2, 3)
 
     assert (accepted.state, accepted.submitted) == (State.SUBMITTING, Submitted.UNKNOWN)
@@ -77,7 +77,7 @@ def test_open_jobs_of_version_1_mean_what_they_meant(old: Path) -> None:
 
 
 def test_finished_jobs_of_version_1_are_answered_again(old: Path) -> None:
-    """To the byte, whether they succeeded, failed, or succeeded late."""
+    """Byte for byte, whether they succeeded, failed, or succeeded late."""
     done, failed, late, refused, died = _by_number(old, 4, 5, 6, 7, 8)
 
     assert (done.outcome, done.early, done.duplicates) == (Succeeded(body=b'{"state": "completed"}'), True, 2)
@@ -91,7 +91,7 @@ def test_finished_jobs_of_version_1_are_answered_again(old: Path) -> None:
 
 
 def test_a_callback_of_version_1_is_the_outcome_of_its_job(old: Path) -> None:
-    """Version 1 could have one in a job that was not over."""
+    """In version 1, an open job could have one."""
     (record,) = _by_number(old, 9)
 
     assert (record.state, record.submitted, record.finished_at) == (State.FINISHED, Submitted.YES, _T + 9 + 30)
@@ -99,7 +99,7 @@ def test_a_callback_of_version_1_is_the_outcome_of_its_job(old: Path) -> None:
 
 
 def test_what_version_1_began_goes_on(old: Path) -> None:
-    """Its jobs are found by their tokens, recorded again, and joined by new ones."""
+    """Its jobs are found by their tokens and recorded again, and new ones are added."""
     (waiting,) = _by_number(old, 3)
     done = replace(waiting, state=State.FINISHED, finished_at=_T + 10, callback=b"{}")
     new = a_record(id="f" * 32, token_hash=b"t" * 32)
@@ -113,7 +113,7 @@ def test_what_version_1_began_goes_on(old: Path) -> None:
 
 
 def test_a_journal_is_brought_up_to_date_in_place(path: Path) -> None:
-    """However large it is: its results are not copied."""
+    """Whatever its size: results are not copied."""
     shutil.copyfile(VERSION_1, path)
     with closing(sqlite3.connect(path)) as db, db:
         db.execute(
@@ -131,7 +131,7 @@ def test_a_journal_is_brought_up_to_date_in_place(path: Path) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 20, 50, 100, 200])
 def test_who_is_killed_while_bringing_it_up_to_date_leaves_it_whole(old: Path, steps: int) -> None:
-    """The next start finds the old journal or the new one, and all of it."""
+    """The next start finds either the old journal or the new one, complete."""
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(old), str(steps)], cwd=ROOT, check=False)
     assert killed.returncode == -9
 
@@ -141,7 +141,7 @@ def test_who_is_killed_while_bringing_it_up_to_date_leaves_it_whole(old: Path, s
 
 
 def test_a_damaged_journal_of_version_1_is_left_as_it_is(old: Path) -> None:
-    """Nothing is brought up to date that cannot be read."""
+    """A file that cannot be read is not upgraded."""
     pages = bytearray(old.read_bytes())
     pages[4096 * 2 : 4096 * 4] = b"\xff" * 8192
     old.write_bytes(pages)
@@ -153,7 +153,7 @@ def test_a_damaged_journal_of_version_1_is_left_as_it_is(old: Path) -> None:
 
 
 def test_a_journal_of_version_2_knows_one_job_server(old: Path) -> None:
-    """Its table is that of version 1, which has no columns for others, and for what they name."""
+    """Its table is that of version 1, without the columns for other job servers and their outputs."""
     with closing(sqlite3.connect(old)) as db, db:
         db.execute("UPDATE jobs SET state = 'submitting' WHERE state = 'assigned'")
         db.execute("PRAGMA user_version = 2")
@@ -167,7 +167,7 @@ def test_a_journal_of_version_2_knows_one_job_server(old: Path) -> None:
 
 
 def test_a_journal_of_version_3_is_brought_up_to_date_and_back(path: Path) -> None:
-    """It did not know how a job came to its end; told that it is version 3 again, it is one that has a little more."""
+    """It did not know how a job ended; set back to version 3, it is such a journal with additions."""
     record = finished(labels={"account": "acme"}, worker_end="SIGKILL", trail="{}")
     with closing(JournalFile(str(path))) as file:
         file.write([record])
@@ -191,7 +191,7 @@ def test_a_journal_of_version_3_is_brought_up_to_date_and_back(path: Path) -> No
 
 
 def test_a_journal_of_a_later_version_is_refused(path: Path) -> None:
-    """By the number of its table, with what to do."""
+    """With the number of its table, and what to do."""
     JournalFile(str(path)).close()
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {VERSION + 1}")
@@ -201,7 +201,7 @@ def test_a_journal_of_a_later_version_is_refused(path: Path) -> None:
 
 
 def test_who_only_looks_leaves_an_old_journal_as_it_is(old: Path) -> None:
-    """The version that wrote it can read it still."""
+    """So the version that wrote it can still read it."""
     with closing(JournalFile(str(old), upgrade=False)) as file:
         file.probe()
         assert file.version == 1
@@ -212,7 +212,7 @@ def test_who_only_looks_leaves_an_old_journal_as_it_is(old: Path) -> None:
 
 
 def test_what_operators_do_goes_on_in_a_list_that_there_is(path: Path) -> None:
-    """A table that is there is not made anew: what is written has to fit it."""
+    """An existing table is not created again, so entries have to fit it."""
     shutil.copyfile(VERSION_4, path)
     with closing(JournalFile(str(path))) as file:
         file.enter([Deed(at=_T, what="resume"), Deed(at=_T, what="log-in")])

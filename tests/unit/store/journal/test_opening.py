@@ -18,7 +18,7 @@ from tests.support.records import finished
 
 
 def test_a_damaged_journal_is_refused_with_what_to_do(path: Path) -> None:
-    """It may hold jobs that are open: nobody but its owner may decide to do without."""
+    """It may have open jobs, so only its owner may decide to discard it."""
     with closing(JournalFile(str(path))) as file:
         file.write([finished() for _ in range(200)])
     pages = bytearray(path.read_bytes())
@@ -33,7 +33,7 @@ def test_a_damaged_journal_is_refused_with_what_to_do(path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough to be taken for one" * 100, b"x"])
 def test_what_is_no_database_is_refused(path: Path, content: bytes) -> None:
-    """And left as it is."""
+    """And not changed."""
     path.write_bytes(content)
 
     with pytest.raises(SettingsError, match=r"^JOURNAL: [^\n]*$"):
@@ -43,7 +43,7 @@ def test_what_is_no_database_is_refused(path: Path, content: bytes) -> None:
 
 
 def test_somebody_elses_database_is_refused(path: Path) -> None:
-    """No table of ours is put into it."""
+    """No table is added to it."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE theirs (x)")
 
@@ -52,13 +52,13 @@ def test_somebody_elses_database_is_refused(path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """By the variable's name, the file's and the reason."""
+    """With the variable's name, the file's name and the reason."""
     with pytest.raises(SettingsError, match=r"^JOURNAL: cannot open '.*missing/jobs': No such file or directory$"):
         JournalFile(str(tmp_path / "missing" / "jobs"))
 
 
 def test_a_refused_start_lets_go_of_the_lock(path: Path) -> None:
-    """So that mending the file is enough."""
+    """So that it is enough to repair the file."""
     path.write_bytes(b"x" * 5000)
     with pytest.raises(SettingsError):
         JournalFile(str(path))
@@ -69,13 +69,13 @@ def test_a_refused_start_lets_go_of_the_lock(path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/dev/null", "/proc/self", "."])
 def test_what_is_no_file_is_refused(path: str) -> None:
-    """A device or a folder remembers nothing."""
+    """A device or a folder cannot store anything."""
     with pytest.raises(SettingsError, match=r"^JOURNAL: '[^']*' is not a file$"):
         JournalFile(path)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    """It is looked at before it is opened."""
+    """It is checked before it is opened."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
@@ -84,7 +84,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_names_that_sqlite_takes_for_something_else_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`./:memory:` is a file, and remembers."""
+    """`./:memory:` is a file, and is stored."""
     monkeypatch.chdir(tmp_path)
     record = finished()
 
@@ -96,7 +96,7 @@ def test_names_that_sqlite_takes_for_something_else_are_files(tmp_path: Path, mo
 
 
 def test_a_file_system_without_locks_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as NFS without its lock daemon; that is not another proxy."""
+    """Such as NFS without its lock daemon; the error does not blame another proxy."""
 
     def flock(_fd: int, _operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -108,7 +108,7 @@ def test_a_file_system_without_locks_is_told(path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_log_that_was_left_behind_is_not_thrown_away(path: Path) -> None:
-    """Who moves a journal and forgets its log is told; SQLite would delete the log, and the newest jobs with it."""
+    """If a journal was moved without its log, the start fails; SQLite would delete the log with the newest jobs."""
     log = Path(f"{path}-wal")
     log.write_bytes(b"the newest jobs" * 1000)
 
@@ -121,7 +121,7 @@ def test_a_log_that_was_left_behind_is_not_thrown_away(path: Path) -> None:
 
 @pytest.mark.parametrize("version", [(3, 24, 0), (3, 7, 17)])
 def test_a_sqlite_that_is_too_old_is_told(version: tuple[int, ...]) -> None:
-    """Which it is, and which is needed."""
+    """With its version, and the one that is needed."""
     dotted = ".".join(str(number) for number in version)
 
     with pytest.raises(SettingsError, match=rf"^JOURNAL: this Python uses SQLite {dotted}, 3\.26\.0 or newer[^\n]*$"):

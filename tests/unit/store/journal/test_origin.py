@@ -1,4 +1,4 @@
-"""An earlier copy of a journal that is put in its place: it is noticed, and says nothing that may be untrue."""
+"""An earlier copy of a journal that replaces it is noticed, and its `submitted` is never wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def open_jobs(path: Path) -> tuple[bool, list[Record]]:
 
 @pytest.fixture
 def queued(path: Path) -> Record:
-    """A job that nobody has begun, in a journal whose process is dead."""
+    """A job that was not begun, in a journal whose process is dead."""
     record = a_record()
     file = JournalFile(str(path))
     file.write([record, finished()])
@@ -33,13 +33,13 @@ def queued(path: Path) -> Record:
 
 
 def crash(file: JournalFile) -> None:
-    """Let go of a file as a process that is killed does."""
-    file._keeps_mark = False  # noqa: SLF001 - an orderly end would leave one
+    """Release a file like a process that is killed."""
+    file._keeps_mark = False  # noqa: SLF001 - a clean end would leave one
     file.close()
 
 
 def test_the_journal_itself_is_believed(path: Path, queued: Record) -> None:
-    """After a crash, after an end, and after it was moved together with what stands beside it."""
+    """After a crash, after a clean end, and after it was moved together with its other files."""
     assert open_jobs(path) == (False, [queued])
     assert open_jobs(path) == (False, [queued])
     moved = path.with_name("moved")
@@ -51,7 +51,7 @@ def test_the_journal_itself_is_believed(path: Path, queued: Record) -> None:
 @pytest.mark.parametrize("how", ["cp", "backup", "vacuum"])
 @pytest.mark.parametrize("since", ["a start", "an end"])
 def test_of_a_copy_nothing_is_said_not_to_be_submitted(path: Path, queued: Record, how: str, since: str) -> None:
-    """However it was made, and though the file that it is written over is the same."""
+    """However it was made, even if it was written over the same file."""
     copy = path.with_name("copy")
     running = JournalFile(str(path)) if since == "an end" else None
     if how == "cp" and running is None:
@@ -79,7 +79,7 @@ def test_of_a_copy_nothing_is_said_not_to_be_submitted(path: Path, queued: Recor
 
 
 def test_a_copy_of_the_last_run_is_one_though_that_run_had_no_end(path: Path, queued: Record) -> None:
-    """It has the same mark as the journal whose process died, and is another file."""
+    """It has the same mark as the journal whose process died, but is another file."""
     copy = path.with_name("copy")
     running = JournalFile(str(path))
     with closing(sqlite3.connect(path)) as source:
@@ -97,7 +97,7 @@ def test_a_copy_of_the_last_run_is_one_though_that_run_had_no_end(path: Path, qu
 def test_of_a_journal_that_never_had_a_mark_nothing_is_said_not_to_be_submitted(
     path: Path, queued: Record, *, beside: bool
 ) -> None:
-    """An earlier version wrote it, and nobody can tell whether it is a copy."""
+    """An earlier version wrote it, so it is unknown whether it is a copy."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("DELETE FROM probe WHERE n = 2")
         db.commit()
@@ -112,7 +112,7 @@ def test_of_a_journal_that_never_had_a_mark_nothing_is_said_not_to_be_submitted(
 
 
 def test_a_write_that_nobody_reads_changes_no_mark(path: Path, queued: Record) -> None:
-    """Else a journal whose process died after trouble with its disk would be a copy."""
+    """Otherwise a journal whose process died after disk errors would count as a copy."""
     file = JournalFile(str(path))
     file.probe()
     crash(file)
@@ -120,7 +120,7 @@ def test_a_write_that_nobody_reads_changes_no_mark(path: Path, queued: Record) -
 
 
 def test_what_an_earlier_journal_or_the_newer_one_had_may_be_lost(path: Path) -> None:
-    """Where a journal is new, and where it is a copy; not where it goes on, however it came to its end."""
+    """If a journal is new, or a copy; not if it is continued, however its process ended."""
     before = time.time()
     with closing(JournalFile(str(path))) as file:
         assert before <= file.lost_before <= time.time() + 1
@@ -140,9 +140,9 @@ def test_what_an_earlier_journal_or_the_newer_one_had_may_be_lost(path: Path) ->
 
 
 def test_one_that_takes_no_mark_is_a_copy_the_next_time(path: Path, queued: Record) -> None:
-    """As on a full disk: what was copied before the start would not differ from it."""
+    """As on a full disk: a copy from before the start would not differ from it."""
     with closing(JournalFile(str(path))) as file:
-        file._db.execute("PRAGMA query_only = 1")  # noqa: SLF001 - as a disk that takes nothing
+        file._db.execute("PRAGMA query_only = 1")  # noqa: SLF001 - like a disk that cannot be written
 
     is_copy, (job,) = open_jobs(path)
 

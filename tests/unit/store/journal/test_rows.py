@@ -1,4 +1,4 @@
-"""A record as a row, where the row is not what this version would write."""
+"""A row that this version would not write, as a record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.records import finished
 
 
 def test_a_code_of_a_later_version_is_told_in_words(path: Path) -> None:
-    """What it says of the submission still holds."""
+    """Its `submitted` still holds."""
     failure = Failed(code=Code.CANCELLED, detail="it was too blue", submitted=Submitted.UNKNOWN)
     record = finished(callback=None, failure=failure)
     with closing(JournalFile(str(path))) as file:
@@ -35,7 +35,7 @@ def test_a_code_of_a_later_version_is_told_in_words(path: Path) -> None:
 
 @pytest.mark.parametrize("detail", ["\ud800", "a \udcff b"])
 def test_what_unicode_has_no_bytes_for_is_written_visibly(path: Path, detail: str) -> None:
-    """A job server's words may hold a lone surrogate, for which SQLite has no place."""
+    """A job server's text may have a lone surrogate, which SQLite cannot store."""
     failure = Failed(code=Code.JOB_REJECTED, detail=detail, submitted=Submitted.NO)
     record = finished(callback=None, failure=failure)
 
@@ -49,7 +49,7 @@ def test_what_unicode_has_no_bytes_for_is_written_visibly(path: Path, detail: st
 
 
 def test_whoever_looks_into_the_file_reads_whether_a_job_was_submitted(path: Path) -> None:
-    """In a column that the proxy itself has no use for."""
+    """In a column that the proxy itself does not use."""
     with closing(JournalFile(str(path))) as file:
         file.write([finished()])
 

@@ -26,7 +26,7 @@ from tests.support.records import a_record, finished
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import IN_VAIN_S, eventually
 
-#: The limit, what it takes to be sure, and what a busy machine takes.
+#: The limit, plus the confirmation, plus what a busy machine needs.
 _SOON_S: Final = 2.0
 _REFUSED: Final = "new jobs are refused until the journal can be written"
 _OVER: Final = "the journal can be written again"
@@ -50,7 +50,7 @@ async def journal(file: HangingFile) -> AsyncIterator[Journal]:
 
 @pytest.fixture
 def events() -> Iterator[Callable[[str], int]]:
-    """Returns how often the log has an event."""
+    """Returns how often an event was logged."""
     output = io.StringIO()
     writer = log.configure("json", "info", output)
 
@@ -69,13 +69,13 @@ async def _fails_soon(waiting: Awaitable[Any]) -> None:
 
 
 async def _silent(journal: Journal, file: HangingFile) -> None:
-    """Let the disk hang, and somebody notice."""
+    """Let the disk hang until that is noticed."""
     file.hang()
     await _fails_soon(journal.put(a_record()))
 
 
 async def test_whoever_waits_for_a_disk_that_hangs_is_told(journal: Journal, file: HangingFile) -> None:
-    """What the thread has, and what waits for it; and what comes later does not wait at all."""
+    """For calls in the thread, and queued calls; later ones fail at once."""
     file.hang()
     first = journal.put(a_record())
     await asyncio.to_thread(file.hangs.wait)
@@ -95,7 +95,7 @@ async def test_whoever_waits_for_a_disk_that_hangs_is_told(journal: Journal, fil
 
 
 async def test_nothing_is_lost_when_the_disk_goes_on(journal: Journal, file: HangingFile) -> None:
-    """Neither what the thread had, nor what waited, nor what came meanwhile; of each job the newest counts."""
+    """Neither calls in the thread, nor queued ones, nor later ones; of each job the newest record counts."""
     had, waited, came = a_record(), a_record(), a_record()
     file.hang()
     journal.put(had)
@@ -117,7 +117,7 @@ async def test_nothing_is_lost_when_the_disk_goes_on(journal: Journal, file: Han
 async def test_the_log_tells_when_it_begins_and_when_it_is_over(
     journal: Journal, file: HangingFile, events: Callable[[str], int]
 ) -> None:
-    """One line each, however many wait."""
+    """One line each, however many callers wait."""
     file.hang()
     waiting = [journal.put(a_record()) for _ in range(20)]
     await asyncio.wait(waiting)
@@ -135,7 +135,7 @@ async def test_a_disk_that_hangs_right_after_it_was_slow_is_noticed(journal: Jou
     """A batch that was nearly too slow does not hide the next one."""
     file.hang()
     slow = journal.put(a_record())
-    await asyncio.sleep(LIMIT_S + 0.05)  # between the first look and the second
+    await asyncio.sleep(LIMIT_S + 0.05)  # between the first check and the second
     file.go_on()
     await asyncio.wait((slow,))
     file.hang()
@@ -145,7 +145,7 @@ async def test_a_disk_that_hangs_right_after_it_was_slow_is_noticed(journal: Jou
 
 
 async def test_a_disk_that_hangs_while_nobody_asks_is_noticed(path: Path) -> None:
-    """The journal is looked after in between; a balancer is told before a job comes."""
+    """The journal is checked in between; a load balancer learns it before a job comes."""
     file = HangingFile(str(path))
     journal = Journal(file, ttl_s=1)
     file.hang()
@@ -157,7 +157,7 @@ async def test_a_disk_that_hangs_while_nobody_asks_is_noticed(path: Path) -> Non
 
 
 async def test_a_disk_that_hangs_takes_no_more_memory_than_its_jobs(journal: Journal, file: HangingFile) -> None:
-    """A callback that is sent again and again waits as one record."""
+    """A callback that is sent repeatedly waits as one record."""
     await _silent(journal, file)
     record = finished()
 
@@ -176,7 +176,7 @@ async def test_a_disk_that_hangs_takes_no_more_memory_than_its_jobs(journal: Jou
 async def test_a_disk_that_hangs_takes_so_much_of_what_operators_did_and_what_it_lacks_is_told(
     journal: Journal, file: HangingFile, events: Callable[[str], int]
 ) -> None:
-    """Whoever fails to log in again and again fills no memory, and takes no room from what was done."""
+    """Repeated failed log-ins do not fill the memory, and do not displace actions."""
     await _silent(journal, file)
     journal.enter(Deed(at=1.0, what="stop"))
     for number in range(1_005):
@@ -212,7 +212,7 @@ async def test_the_jobs_of_an_earlier_run_are_waited_for(path: Path) -> None:
 async def test_an_end_does_not_wait_for_a_disk_that_hangs(
     journal: Journal, file: HangingFile, events: Callable[[str], int]
 ) -> None:
-    """It tells how many jobs are not recorded as they were last."""
+    """The log says for how many jobs the last record was not written."""
     await _silent(journal, file)
     watch = Stopwatch()
 
@@ -223,7 +223,7 @@ async def test_an_end_does_not_wait_for_a_disk_that_hangs(
 
 
 async def test_a_job_that_was_refused_by_silence_stays_refused(journal: Journal, file: HangingFile) -> None:
-    """Its client was told `no`; the file never says less, and in the end the same. Its key may be used again then."""
+    """Its client got `no`; the file never says less, and in the end the same. Then its key can be used again."""
     recorder = Recorder(journal, a_record(key=b"k" * 32))
     file.hang()
     with pytest.raises(StoreUnavailableError):
@@ -231,7 +231,7 @@ async def test_a_job_that_was_refused_by_silence_stays_refused(journal: Journal,
     no = Failed(code=Code.JOURNAL_UNAVAILABLE, detail="the disk hangs", submitted=Submitted.NO)
     await recorder.finished(no)
     with pytest.raises(StoreUnavailableError):
-        await journal.by_key(b"k" * 32)  # nobody may begin anew under the key before
+        await journal.by_key(b"k" * 32)  # the key is not free before
 
     file.go_on()
     await eventually(lambda: not journal.trouble)
@@ -244,7 +244,7 @@ async def test_a_job_that_was_refused_by_silence_stays_refused(journal: Journal,
 
 
 async def test_a_callback_that_was_not_recorded_in_time_is_recorded_later(journal: Journal, file: HangingFile) -> None:
-    """Its sender was told to send it again; when it does, the first one is there."""
+    """Its sender was told to retry; when it does, the first one is found."""
     recorder = Recorder(journal, a_record())
     await recorder.submitting()
     file.hang()
@@ -261,11 +261,11 @@ async def test_a_callback_that_was_not_recorded_in_time_is_recorded_later(journa
     assert (found.callback, found.duplicates) == (b'{"state": "completed"}', 2)
 
 
-# --- when to speak of silence -----------------------------------------------------------------------------------------
+# --- when it counts as silence ----------------------------------------------------------------------------------------
 
 
 def test_an_idle_thread_is_not_silent() -> None:
-    """However long it has nothing to do."""
+    """However long it is idle."""
     silence = Silence()
 
     for now in (0.0, 10.0, 1000.0):
@@ -274,7 +274,7 @@ def test_an_idle_thread_is_not_silent() -> None:
 
 
 def test_silence_is_looked_at_twice() -> None:
-    """A process that was stopped for an hour wakes up to an old batch; a moment later it has heard the answer."""
+    """A process that was stopped for an hour sees an old batch; a moment later it has read the answer."""
     silence = Silence()
     assert silence.look(0.1, 0.0) == pytest.approx(LIMIT_S - 0.1)
 
@@ -298,7 +298,7 @@ def test_something_else_that_takes_long_is_looked_at_twice_as_well() -> None:
 
 
 def test_silence_is_over_when_something_else_is_under_way() -> None:
-    """Or nothing at all."""
+    """Or when it is idle."""
     silence = Silence()
     silence.look(LIMIT_S, 0.0)
     silence.look(LIMIT_S + 0.1, 0.0)

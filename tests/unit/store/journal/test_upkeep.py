@@ -1,4 +1,4 @@
-"""The journal's upkeep: how large it grows, what happens on a full disk, and to files that others lay hands on."""
+"""The journal's upkeep: its size, a full disk, and files that others change."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _MIB = 1024 * 1024
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What is logged."""
+    """The logged lines."""
     said: list[dict[str, Any]] = []
     monkeypatch.setattr(log, "event", lambda _, what, **fields: said.append({"what": what, **fields}))
     return said
 
 
 def said(lines: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
-    """Return the lines that begin so."""
+    """Return the lines that begin like this."""
     return [line for line in lines if line["what"].startswith(what)]
 
 
@@ -42,7 +42,7 @@ def said(lines: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
 
 
 async def test_at_its_limit_the_oldest_finished_jobs_are_forgotten(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Long before their time; open ones stay, and so do the newest."""
+    """Long before their time; open jobs stay, and so do the newest."""
     journal = Journal(JournalFile(str(path)), ttl_s=3600, max_bytes=_MIB)
     still_open, begun = a_record(), time.time() - 1000
     await journal.put(still_open)
@@ -76,7 +76,7 @@ def _finished_in(path: Path) -> int:
 async def test_before_the_disk_is_full_nothing_is_recorded_and_with_room_all_is_well(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody has to start anything again."""
+    """Without a restart."""
     journal = Journal(JournalFile(str(path)), ttl_s=3600)
     await journal.put(a_record())
     monkeypatch.setattr(Place, "free_bytes", property(lambda _: 4096))
@@ -97,7 +97,7 @@ async def test_before_the_disk_is_full_nothing_is_recorded_and_with_room_all_is_
 
 
 def test_the_reserve_is_given_up_but_for_a_last_bit_and_taken_again(tmp_path: Path) -> None:
-    """The last bit is for a start on a disk that is still full."""
+    """The rest is for a start on a disk that is still full."""
     reserve = Reserve(tmp_path / "jobs")
     assert reserve.missing_bytes() == 0
     assert reserve.take()
@@ -116,7 +116,7 @@ def test_the_reserve_is_given_up_but_for_a_last_bit_and_taken_again(tmp_path: Pa
 
 
 def test_a_reserve_for_which_there_is_no_room_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it is known how much is missing."""
+    """And the missing size is known."""
     reserve = Reserve(tmp_path / "jobs")
     disk = os.statvfs(tmp_path)
     fields = list(disk)
@@ -128,14 +128,14 @@ def test_a_reserve_for_which_there_is_no_room_is_not_taken(tmp_path: Path, monke
     assert reserve.missing_bytes() == 2 * reserve.size_bytes - 10 * disk.f_frsize
 
 
-# --- files that others lay hands on ----------------------------------------------------------------------------------
+# --- files that others change ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffixes", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids="".join)
 async def test_a_log_that_was_removed_is_saved_and_begun_anew(
     path: Path, suffixes: list[str], lines: list[dict[str, Any]]
 ) -> None:
-    """What was in it is not lost, nor what comes after."""
+    """Neither its content nor later records are lost."""
     journal = Journal(JournalFile(str(path)), ttl_s=1_000_000)
     before = [finished() for _ in range(50)]
     await asyncio.gather(*(journal.put(record) for record in before))
@@ -146,14 +146,14 @@ async def test_a_log_that_was_removed_is_saved_and_begun_anew(
     await eventually(lambda: not journal.trouble)
     after = finished()
     await journal.put(after)
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:  # others find all of it
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:  # others can read all of it
         assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (51,)
     await journal.close()
 
 
 @pytest.mark.parametrize("left_bytes", [0, 50, 8192], ids=["empty", "half a head", "two pages"])
 async def test_a_journal_that_was_cut_off_is_not_written_any_more(path: Path, left_bytes: int) -> None:
-    """Nor is it called well: new jobs are refused."""
+    """And it is not healthy: new jobs are refused."""
     journal = Journal(JournalFile(str(path)), ttl_s=3600)
     await asyncio.gather(*(journal.put(finished(callback=b"x" * 4000)) for _ in range(50)))
     journal.writer.checkpointer.make()
@@ -169,7 +169,7 @@ async def test_a_journal_that_was_cut_off_is_not_written_any_more(path: Path, le
 
 @pytest.mark.parametrize("written", [b"", b"something else"], ids=["cut off", "overwritten"])
 async def test_a_log_that_is_no_longer_one_is_noticed(path: Path, written: bytes) -> None:
-    """SQLite does not look at its beginning as long as it is open; the next one to open it would find nothing."""
+    """SQLite does not read its header while it is open; the next process to open it would find nothing."""
     journal = Journal(JournalFile(str(path)), ttl_s=3600)
     await journal.put(finished())
     log = Path(f"{path}-wal")
@@ -177,7 +177,7 @@ async def test_a_log_that_is_no_longer_one_is_noticed(path: Path, written: bytes
         file.write(written)
         if not written:
             file.truncate()
-    with suppress(StoreUnavailableError):  # what is written behind a log that was cut off makes it one with a hole
+    with suppress(StoreUnavailableError):  # records after the end of a truncated log leave a hole
         await journal.put(finished())
 
     await eventually(lambda: journal.trouble)
@@ -190,7 +190,7 @@ async def test_a_log_that_is_no_longer_one_is_noticed(path: Path, written: bytes
 async def test_a_log_that_grows_because_of_a_reader_is_told_and_bounded(
     path: Path, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New jobs are refused before it fills the disk; without the reader all is well again."""
+    """New jobs are refused before it fills the disk; without the reader, everything works again."""
     monkeypatch.setattr(upkeep, "_LONG_LOG_BYTES", _MIB)
     journal = Journal(JournalFile(str(path)), ttl_s=3600, max_bytes=4 * _MIB)
     await journal.put(finished())

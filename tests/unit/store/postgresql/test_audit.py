@@ -1,4 +1,4 @@
-"""What operators did, on its way to the database."""
+"""Audit entries, on their way to the database."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tests.support.waiting import eventually
 
 
 class _Session:
-    """A session to a database that does not answer for a while."""
+    """A session of a database that does not answer for a while."""
 
     def __init__(self) -> None:
         self.answers = asyncio.Event()
         self.written: list[str] = []
 
     async def run(self, _sql: str, *values: Any) -> list[Any]:
-        """Note the ids of what is written, once there is an answer."""
+        """Record the ids of written entries, once there is an answer."""
         await self.answers.wait()
         self.written += values[0] if isinstance(values[0], list) else []
         return []
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
 
 async def test_what_there_was_no_room_for_is_told_once_something_is_written() -> None:
-    """Whoever fails to log in again and again takes so much room, and none from what was done."""
+    """Repeated failed log-ins take limited room, and do not displace actions."""
     output = io.StringIO()
     writer = log.configure("json", "info", output)
     session = _Session()

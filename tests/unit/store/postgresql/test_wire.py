@@ -1,4 +1,4 @@
-"""What a lost connection to the database leaves behind."""
+"""The aftermath of a lost connection to the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proxy.store.postgresql.wire import Wire
 
 
 class LostConnection:
-    """A connection that has its socket closed when the server hangs up, as libpq does it."""
+    """A connection whose socket is closed when the server hangs up, as by libpq."""
 
     nonblocking = 0
 
@@ -21,7 +21,7 @@ class LostConnection:
         self.pgconn = self
         self._line = line
         self.socket = line.fileno()
-        #: What gets the number of that socket: a client's connection, say.
+        #: What gets the number of that socket, such as a client's connection.
         self.next: list[socket.socket] = []
         self.reading: asyncio.Task[bytes] | None = None
 
@@ -50,7 +50,7 @@ async def _read_from(client: socket.socket) -> bytes:
 
 
 async def test_a_connection_that_gets_the_number_of_a_lost_one_is_read() -> None:
-    """It may be a client's: its request would never be seen."""
+    """It may be a client's, whose request would never be read."""
     ours, server = socket.socketpair()
     ours.setblocking(False)
     lost = LostConnection(ours)
