@@ -18,14 +18,14 @@ from tests.support.waiting import eventually_blocking
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process; one that has ended does not count, though its new parent may not know it yet."""
+    """Whether such a process exists; a zombie does not count: its new parent may not have reaped it yet."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 
 def test_what_was_committed_outlives_a_kill_and_a_stop(postgresql: PostgreSQL, database: str) -> None:
-    """The port stays the same, so that clients find it again."""
+    """The port stays the same, so that clients find the server again."""
     name = database.rpartition("/")[2]
     port = postgresql.port
     postgresql.sql("CREATE TABLE t (n int)", name)
@@ -41,10 +41,10 @@ def test_what_was_committed_outlives_a_kill_and_a_stop(postgresql: PostgreSQL, d
 
 
 def test_a_paused_one_answers_nobody_until_it_is_resumed(postgresql: PostgreSQL) -> None:
-    """Connections are accepted by the kernel all the same."""
+    """The kernel still accepts connections."""
     postgresql.pause()
     with socket.create_connection(("127.0.0.1", postgresql.port)) as connection:
-        connection.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")  # may this be TLS?
+        connection.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")  # an SSLRequest
         connection.settimeout(0.1)
         with pytest.raises(TimeoutError):
             connection.recv(1)
@@ -54,7 +54,7 @@ def test_a_paused_one_answers_nobody_until_it_is_resumed(postgresql: PostgreSQL)
 
 
 def test_it_is_durable_and_alone() -> None:
-    """As the proxy wants it; what is given is added to its configuration."""
+    """As the proxy wants it; given settings are added to its configuration."""
     with PostgreSQL(parent=shared_memory(), configuration="work_mem = '5MB'") as server:
         pids = server.pids
         assert server.sql("SHOW fsync") == "on"
@@ -66,7 +66,7 @@ def test_it_is_durable_and_alone() -> None:
 
 
 def test_what_cannot_be_started_says_why_and_leaves_nothing() -> None:
-    """The server's own words."""
+    """The error quotes the server's own words."""
     server = PostgreSQL(parent=shared_memory(), configuration="no_such_setting = 1")
     with pytest.raises(PostgreSQLError, match="no_such_setting"), server:
         pytest.fail("it started")
@@ -74,7 +74,7 @@ def test_what_cannot_be_started_says_why_and_leaves_nothing() -> None:
 
 
 def test_it_ends_with_whoever_started_it() -> None:
-    """However that came to its end."""
+    """However the starter ended."""
     program = """
 import sys
 from cluster.postgresql import PostgreSQL
@@ -96,7 +96,7 @@ sys.stdin.read()
 
 
 def test_a_machine_without_it_is_told_which_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is made before."""
+    """Nothing is created before the check."""
     monkeypatch.setattr("cluster.postgresql._FOLDERS", ())
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(PostgreSQLError, match="apt install postgresql"):

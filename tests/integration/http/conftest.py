@@ -12,7 +12,7 @@ from tests.support.listening import Server, serving
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run these tests on the front end's event loop: it refuses what asyncio's own lets pass."""
+    """Run these tests on the front end's event loop, which is stricter than asyncio's own."""
     return {"uvloop": uvloop.new_event_loop}
 
 

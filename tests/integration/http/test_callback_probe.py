@@ -21,7 +21,7 @@ from tests.support.waiting import IN_VAIN_S
     ],
 )
 async def test_only_the_path_of_the_route_leads_there(path: str, leads: Leads) -> None:
-    """Any other is the proxy's, and not of the route: the words say what it has to end in."""
+    """Any other path is the proxy's but not the route's: the words say what the path has to end in."""
     listener = socket.create_server(("127.0.0.1", 0))
     async with StandIn(listener, load({})):
         found, words = await where_it_leads(f"http://127.0.0.1:{listener.getsockname()[1]}{path}", IN_VAIN_S)

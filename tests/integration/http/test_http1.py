@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 
 async def test_requests_on_one_connection_are_answered_in_order(server: Server) -> None:
-    """One after the other, and many that come in one piece; on the fast path none of them is Hypercorn's."""
+    """One at a time, and many that arrive in one piece; on the fast path, none of them goes to Hypercorn."""
     client = await server.connect()
     for number in range(3):
         client.writer.write(post(f"/a%20b{number}?q={number}", b"x" * number))
@@ -40,7 +40,7 @@ async def test_requests_on_one_connection_are_answered_in_order(server: Server) 
 
 @pytest.mark.parametrize("path", ["/", "/unread", "/wait"])
 async def test_who_closes_the_sending_half_gets_every_answer(server: Server, path: str) -> None:
-    """An end is not a disconnect."""
+    """A half-closed connection is not a disconnect."""
     asking = asyncio.ensure_future(server.ask(post(path, b"x") * 3))
     if path == "/wait":
         await eventually(lambda: server.echo.seen)
@@ -50,7 +50,7 @@ async def test_who_closes_the_sending_half_gets_every_answer(server: Server, pat
 
 @pytest.mark.parametrize("path", ["/", "/unread"])
 async def test_a_body_is_never_taken_for_a_request(server: Server, path: str) -> None:
-    """Whether the application reads it or not, whether it comes with the head or after the answer."""
+    """Whether or not the application reads it, whether it comes with the head or after the answer."""
     hidden = post("/hidden")
     whole = post(path, hidden)
     await server.ask(whole + post("/next"))
@@ -63,7 +63,7 @@ async def test_a_body_is_never_taken_for_a_request(server: Server, path: str) ->
 
 @given(st.lists(st.integers(0, 400), max_size=12).map(sorted), st.booleans())
 def test_it_does_not_matter_how_requests_are_cut_up(cuts: list[int], fast: bool) -> None:
-    """Two requests and one whose body comes in chunks, in pieces that end anywhere."""
+    """Two plain requests and one with a chunked body, split anywhere."""
     chunked = b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     data = post("/a", b"first\r\n\r\nbody") + post("/b?q", b"", b"X: y") + chunked + post("/d", b"d")
 
@@ -80,7 +80,7 @@ def test_it_does_not_matter_how_requests_are_cut_up(cuts: list[int], fast: bool)
 
 
 async def test_a_body_of_many_small_chunks_is_read(server: Server) -> None:
-    """Each of them a byte, thousands in one read; and the next request is served as well."""
+    """Thousands of one-byte chunks in one read; the next request is served as well."""
     chunks = b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
     head = b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     data = await server.ask(head + chunks + post("/next"))
@@ -101,7 +101,7 @@ async def test_who_waits_to_be_asked_for_the_body_is_asked(server: Server) -> No
 
 
 async def test_who_waits_to_be_asked_is_refused_without_being_asked(server: Server) -> None:
-    """Where the answer does not depend on the body, it need not be sent (RFC 9110, 10.1.1)."""
+    """Where the answer does not depend on the body, the body need not be sent (RFC 9110, 10.1.1)."""
     head = b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
     assert statuses(await server.ask(head, end=False)) == [404]
 
@@ -118,7 +118,7 @@ async def test_who_waits_to_be_asked_is_refused_without_being_asked(server: Serv
     ids=["HTTP/1.0", "close", "HEAD", "upgrade", "HTTP/1.2"],
 )
 async def test_other_ways_to_ask(server: Server, head: bytes, closes: bool) -> None:
-    """Each gets an answer; who wants the connection closed has it closed."""
+    """Each gets an answer, and the connection closes where the client asked for that."""
     data = await server.ask(head, end=not closes)
     assert statuses(data) == [200]
     assert data.endswith(b"\r\n\r\n") == head.startswith(b"HEAD")
@@ -126,7 +126,7 @@ async def test_other_ways_to_ask(server: Server, head: bytes, closes: bool) -> N
 
 
 async def test_a_target_with_a_host_in_it_is_served(server: Server) -> None:
-    """As clients send it that take this server for a proxy; the host counts that is in the target."""
+    """As clients send it that take this server for a proxy; the host in the target counts."""
     head = b"POST http://other:80/a?b=c HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
     data = await server.ask(head, end=False)
     assert statuses(data) == [200]
@@ -151,7 +151,7 @@ async def test_an_empty_line_after_a_request_is_no_end(server: Server) -> None:
 @pytest.mark.parametrize("stray", [b"x", b"\r\n", post("/hidden")], ids=["a byte", "a line", "a request"])
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_what_comes_after_the_last_request_changes_nothing(server: Server, version: bytes, stray: bytes) -> None:
-    """The client gets the answer to its request, whole, and no other."""
+    """The client gets the whole answer to its request, and no other."""
     head = b"POST /wait HTTP/%b\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok" % version
     client = await server.connect()
     client.writer.write(head + stray)
@@ -167,7 +167,7 @@ async def test_what_comes_after_the_last_request_changes_nothing(server: Server,
 
 async def test_an_upgrade_to_http2_is_declined_and_leaves_nothing_behind(server: Server) -> None:
     """It is answered as HTTP/1.1."""
-    await server.ask(post("/first"))  # the listener is there
+    await server.ask(post("/first"))  # the listener has started
     before = len(asyncio.all_tasks())
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
     upgrade = b"GET / HTTP/1.1\r\nHost: a\r\n" + offer + b"\r\n"
@@ -176,7 +176,7 @@ async def test_an_upgrade_to_http2_is_declined_and_leaves_nothing_behind(server:
 
 
 async def test_an_answer_without_a_length_comes_in_chunks_until_its_reader_leaves(server: Server) -> None:
-    """As the dashboard's events do."""
+    """Like the dashboard's events."""
     client = await server.connect()
     client.writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
     assert b"transfer-encoding: chunked" in (await client.reader.readuntil(b"\r\n\r\n")).lower()
@@ -186,7 +186,7 @@ async def test_an_answer_without_a_length_comes_in_chunks_until_its_reader_leave
 
 
 async def test_a_client_that_resets_takes_nothing_with_it(server: Server) -> None:
-    """Its request is finished for nobody, and nothing is left behind that the loop has to complain of."""
+    """Its request is finished for nobody, and nothing is left behind that the loop could complain about."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     client = await server.connect()
@@ -201,7 +201,7 @@ async def test_a_client_that_resets_takes_nothing_with_it(server: Server) -> Non
 
 
 async def test_a_bug_in_an_answer_splits_nothing(server: Server) -> None:
-    """Of a field with a line break nothing is sent; the client gets a problem document."""
+    """A field with a line break is not sent at all; the client gets a problem document."""
     data = await server.ask(post("/bug"))
     assert statuses(data) == [500]
     assert problem(data)["code"] == "internal-error"
@@ -209,7 +209,7 @@ async def test_a_bug_in_an_answer_splits_nothing(server: Server) -> None:
 
 
 async def test_a_request_without_an_answer_gets_one(server: Server) -> None:
-    """Where the application ends without; it is never an empty one."""
+    """Where the application ends without answering; the answer is never empty."""
     data = await server.ask(post("/nothing"))
     assert statuses(data) == [500]
     assert problem(data)["code"] == "internal-error"
@@ -217,14 +217,14 @@ async def test_a_request_without_an_answer_gets_one(server: Server) -> None:
 
 
 async def test_half_an_answer_is_not_taken_for_a_whole_one(server: Server) -> None:
-    """Where the application ends in the middle, the connection does as well."""
+    """Where the application ends in the middle of an answer, so does the connection."""
     data = await server.ask(post("/half") + post("/next"))
     assert statuses(data) in ([], [200])
     assert b"/next" not in data
 
 
 async def test_tls_is_served_the_same_way(fast: bool) -> None:
-    """Plain requests, and the end of it."""
+    """Plain requests, and the end of the connection."""
     async with serving(fast=fast, tls=True) as running:
         client = await running.connect(tls_context())
         client.writer.write(post("/a", b"b") + post("/b", b"x" * (2 * MAX_BYTES)))

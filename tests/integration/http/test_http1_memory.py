@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a socket: what a connection holds is free when it has ended, and does not wait for the collector."""
+"""HTTP/1.1 on a socket: the objects of a connection are freed when it ends, without the garbage collector."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.waiting import eventually
 _CHUNKED: Final = b"POST /%b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
 _OURS: Final = (FastConnection, Exchange, HypercornConnection, HTTP1, Stream, Messages, asyncio.StreamReader)
 
-#: What a client may send, and then close.
+#: What a client may send before it closes the connection.
 _ENDS: Final = {
     "nothing": b"",
     "a plain request": post("/a"),
@@ -39,7 +39,7 @@ _ENDS: Final = {
 
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
-    """Let nothing be freed that is part of a cycle."""
+    """Switch the garbage collector off, so that no reference cycle is freed."""
     gc.collect()
     gc.disable()
     yield
@@ -47,14 +47,14 @@ def _no_collector() -> Iterator[None]:
 
 
 def ours() -> list[weakref.ref[Any]]:
-    """What there is of connections and requests."""
+    """All living objects of connections and requests."""
     return [weakref.ref(found) for found in gc.get_objects() if isinstance(found, _OURS)]
 
 
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.parametrize("data", _ENDS.values(), ids=_ENDS.keys())
 async def test_a_connection_that_has_ended_is_freed_at_once(server: Server, data: bytes) -> None:
-    """However it ended: so memory does not depend on when the collector comes by, which may be never."""
+    """However it ended: memory must not depend on when the garbage collector runs, which may be never."""
     await server.ask(data)
     server.clients.clear()
     await eventually(lambda: not any(found() for found in ours()))

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a socket: what is refused, on the fast path and by Hypercorn, and that every refusal says why."""
+"""HTTP/1.1 on a socket: what is refused, on the fast path and by Hypercorn; every refusal says why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.http.fast.test_head import NOT_PLAIN
 
 @pytest.mark.parametrize("head", NOT_PLAIN.values(), ids=NOT_PLAIN.keys())
 async def test_what_is_not_plain_hides_no_request(server: Server, head: bytes) -> None:
-    """As the first request and as a second one: what follows it is seen by no application unless h11 says so."""
+    """As the first request or a later one: no application sees what follows it unless h11 accepts it."""
     body = b"1\r\nZ\r\n0\r\n\r\n" if b"chunked" in head.lower() else b"ZZZZ"
     for before in (b"", post("/first")):
         server.echo.seen.clear()
@@ -50,7 +50,7 @@ async def test_what_is_not_plain_hides_no_request(server: Server, head: bytes) -
 )
 @pytest.mark.parametrize("body", [b"", b"0\r\n\r\n"], ids=["no body", "chunk"])
 async def test_what_smuggles_is_refused(server: Server, name: str, status: int, code: str, body: bytes) -> None:
-    """Each gets one answer that says what is wrong, and a closed connection; the application sees nothing."""
+    """Each gets one answer that says what is wrong, and the connection closes; the application sees nothing."""
     data = await server.ask(NOT_PLAIN[name] + b"\r\n" + body + post("/hidden"), end=False)
     assert statuses(data) == [status], data
     assert problem(data)["code"] == code
@@ -72,7 +72,7 @@ async def test_what_smuggles_is_refused(server: Server, name: str, status: int, 
     ids=["target", "version", "name", "value", "chunk", "footer"],
 )
 async def test_what_is_refused_is_not_quoted(server: Server, head: bytes) -> None:
-    """It may hold the token of a callback, and the detail of a refusal is logged."""
+    """It may hold a callback's token, and the detail of a refusal is logged."""
     data = await server.ask(head + b"\r\n", end=False)
     assert problem(data)["code"] == "malformed-request"
     assert b"secret" not in data
@@ -83,7 +83,7 @@ async def test_what_is_refused_is_not_quoted(server: Server, head: bytes) -> Non
     st.booleans(),
 )
 def test_garbage_is_refused_and_others_are_served(pieces: list[bytes], fast: bool) -> None:
-    """Whatever comes, it ends in 4xx or nothing, at once or after a request; the next client is served."""
+    """Whatever arrives, at once or after a request, ends in 4xx or nothing; the next client is served."""
 
     async def offer() -> tuple[bytes, bytes]:
         async with serving(fast=fast) as running:
@@ -96,7 +96,7 @@ def test_garbage_is_refused_and_others_are_served(pieces: list[bytes], fast: boo
 
 
 async def test_http2_with_prior_knowledge_is_refused(server: Server) -> None:
-    """The preface gets one answer in HTTP/1.1, which says what is spoken here; then the connection closes."""
+    """The preface gets one answer in HTTP/1.1, which says which protocol is spoken; then the connection closes."""
     settings = b"\0\0\0\4\0\0\0\0\0"
     for before in (b"", post("/first")):
         data = await server.ask(before + b"PRI * HTTP/2.0\r\n\r\n", b"SM\r\n\r\n", settings * 1000, end=False)
@@ -106,7 +106,7 @@ async def test_http2_with_prior_knowledge_is_refused(server: Server) -> None:
 
 
 async def test_a_body_over_the_cap_is_refused_so_that_the_client_can_read_it(server: Server) -> None:
-    """With a length and without being sent, and while it is being sent: the answer comes whole, then the end."""
+    """With a declared length and nothing sent, and while it is being sent: the whole answer, then the end."""
     for path in ("/", "/unread"):
         data = await server.ask(post(path, b"x" * (4 * MAX_BYTES)))
         assert statuses(data) == [404 if path == "/unread" else 413]
@@ -117,9 +117,9 @@ async def test_a_body_over_the_cap_is_refused_so_that_the_client_can_read_it(ser
 
 @pytest.mark.parametrize("chunks", [1, 9, 40])
 async def test_a_body_that_nobody_reads_does_not_block_its_connection(chunks: int, fast: bool) -> None:
-    """However many chunks it has: the client is answered, the connection closes, and nothing stays behind."""
+    """However many chunks it has: the client is answered, the connection closes, and nothing is left behind."""
     async with serving(fast=fast, limits=Limits(head_s=0.2, keep_alive_s=0.2)) as server:
-        await server.ask(post("/first"))  # the listener is there
+        await server.ask(post("/first"))  # the listener has started
         before = len(asyncio.all_tasks())
         head = b"POST /unread HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
         client = await server.connect()
@@ -129,7 +129,7 @@ async def test_a_body_that_nobody_reads_does_not_block_its_connection(chunks: in
 
 
 async def test_a_body_that_nobody_reads_in_time_is_thrown_away(server: Server) -> None:
-    """The client is still sending when it is answered: it can send all of it, and then read its answer."""
+    """The client is answered while it is still sending: it can send everything, and then read its answer."""
     head = b"POST /unread HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     client = await server.connect()
     client.writer.write(head)
@@ -140,7 +140,7 @@ async def test_a_body_that_nobody_reads_in_time_is_thrown_away(server: Server) -
 
 
 async def test_a_body_that_ends_too_early_is_refused(server: Server) -> None:
-    """And so is a head."""
+    """The same goes for a head."""
     data = await server.ask(post("/", b"whole")[:-1])
     assert statuses(data) == [400]
     assert problem(data)["code"] == "malformed-request"
@@ -148,7 +148,7 @@ async def test_a_body_that_ends_too_early_is_refused(server: Server) -> None:
 
 
 async def test_a_body_that_breaks_does_not_disturb_an_answer_under_way(server: Server) -> None:
-    """The application has answered, and goes on; a chunk that is none is not its client's answer."""
+    """The application has already answered and goes on; an invalid chunk does not change that answer."""
     client = await server.connect()
     client.writer.write(b"POST /stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
     await client.reader.readuntil(b"5\r\nfirst\r\n")
@@ -182,7 +182,7 @@ async def test_a_head_has_an_upper_limit(server: Server, data: bytes) -> None:
 async def test_whoever_hears_of_a_refusal_hears_whose_request_it_was(
     server: Server, before: bytes, rest: bytes
 ) -> None:
-    """A job may wait for it: it may be a callback."""
+    """A job may be waiting for it: it may be a callback."""
     await server.ask(before + b"POST /callback/token HTTP/1.1\r\nHost: a\r\n" + rest, end=False)
     assert [line.rstrip() for line in server.lines] == [b"POST /callback/token HTTP/1.1"]
 
@@ -197,7 +197,7 @@ async def test_whoever_hears_of_a_refusal_hears_whose_request_it_was(
     ids=["TLS", "PROXY", "PROXY, version 2"],
 )
 async def test_what_comes_to_the_wrong_address_is_refused_by_its_name(server: Server, sent: bytes, words: str) -> None:
-    """Somebody has configured something else."""
+    """Someone configured the wrong address."""
     assert problem(await server.ask(sent + post("/"), end=False))["detail"].startswith(f"this is not HTTP/1.1: {words}")
 
 
@@ -210,7 +210,7 @@ async def test_what_comes_to_the_wrong_address_is_refused_by_its_name(server: Se
     ids=["untrusted", "plain HTTP"],
 )
 async def test_a_handshake_that_fails_is_heard_of(fast: bool, context: ssl.SSLContext | None, words: str) -> None:
-    """No job would ever get to know of a job server that does not like the certificate."""
+    """Otherwise no job would learn that its job server rejects the certificate."""
     async with serving(fast=fast, tls=True) as server:
         await asyncio.to_thread(_greet, server.port, context)
         await eventually(lambda: server.refused)
@@ -219,7 +219,7 @@ async def test_a_handshake_that_fails_is_heard_of(fast: bool, context: ssl.SSLCo
 
 
 def _greet(port: int, context: ssl.SSLContext | None) -> None:
-    """Begin as a client that says what it does not like; event loops hang up without a word."""
+    """Start a handshake as a client that says why it refuses; event loops close without a word."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as plain:
         if context is None:
             plain.sendall(post("/"))
@@ -229,6 +229,6 @@ def _greet(port: int, context: ssl.SSLContext | None) -> None:
 
 
 async def test_of_a_request_that_was_begun_nobody_hears_but_its_application(server: Server) -> None:
-    """It can tell itself whose it was."""
+    """The application knows itself whose request it was."""
     await server.ask(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"nonsense\r\n", end=False)
     assert server.lines == [b""]

@@ -19,7 +19,7 @@ _LONG: Final = 60.0
 
 @pytest.mark.parametrize("data", [b"", post("/first")], ids=["silent", "idle"])
 async def test_a_connection_without_a_request_is_closed(data: bytes, fast: bool) -> None:
-    """The first head has to come soon; after an answer the connection stays for the next request, for a time."""
+    """The first head has to arrive soon; after an answer, the connection stays open for a while."""
     limits = Limits(head_s=_LONG if data else _SHORT, keep_alive_s=_SHORT if data else _LONG)
     async with serving(fast=fast, limits=limits) as server:
         assert len(statuses(await server.ask(data, end=False))) == bool(data)
@@ -27,7 +27,7 @@ async def test_a_connection_without_a_request_is_closed(data: bytes, fast: bool)
 
 @pytest.mark.parametrize("before", [b"", post("/first")], ids=["first", "second"])
 async def test_a_head_that_stalls_is_not_waited_for(before: bytes, fast: bool) -> None:
-    """Its client is told so."""
+    """Its client gets an answer that says so."""
     async with serving(fast=fast, limits=Limits(head_s=_SHORT, keep_alive_s=_LONG)) as server:
         client = await server.connect()
         if before:
@@ -44,18 +44,18 @@ async def test_a_connection_stays_for_the_next_request(fast: bool) -> None:
         kept, silent = await server.connect(), await server.connect()
         kept.writer.write(post("/first"))
         await kept.answer()
-        assert await silent.rest() == b""  # was closed
+        assert await silent.rest() == b""  # it was closed
         kept.writer.write(post("/second"))
         assert (await kept.answer())[0] == 200
 
 
 async def test_a_request_under_way_is_not_idle(fast: bool) -> None:
-    """The application has as long as it likes."""
+    """The application may take as long as it likes."""
     async with serving(fast=fast, limits=Limits(head_s=_SHORT, keep_alive_s=_SHORT)) as server:
         client, idle = await server.connect(), await server.connect()
         client.writer.write(post("/wait"))
         await eventually(lambda: server.echo.seen)
-        await idle.rest()  # was closed
+        await idle.rest()  # it was closed
         server.echo.go_on.set()
         assert (await client.answer())[0] == 200
         assert await client.rest() == b""
@@ -64,7 +64,7 @@ async def test_a_request_under_way_is_not_idle(fast: bool) -> None:
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"], ids=["length", "chunks"])
 @pytest.mark.parametrize("begun", [b"", b"5\r\nbegun\r\n"], ids=["nothing", "a piece"])
 async def test_a_body_that_stalls_is_cut_off(framing: bytes, begun: bytes, fast: bool) -> None:
-    """Its client is told so, and can read it."""
+    """Its client gets an answer that says so, and can read it."""
     async with serving(fast=fast, limits=Limits(stall_s=_SHORT)) as server:
         data = await server.ask(b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % framing, begun, end=False)
         assert statuses(data) == [408]
@@ -74,7 +74,7 @@ async def test_a_body_that_stalls_is_cut_off(framing: bytes, begun: bytes, fast:
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100000", b"Transfer-Encoding: chunked"])
 async def test_a_body_that_drips_is_cut_off(framing: bytes, fast: bool) -> None:
-    """A byte now and then is progress, but too little."""
+    """A byte now and then is progress, but not enough."""
     async with serving(fast=fast, limits=Limits(stall_s=0.5, least_bytes_per_s=1000)) as server:
         client = await server.connect()
         client.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % framing)
@@ -88,7 +88,7 @@ async def test_a_body_that_drips_is_cut_off(framing: bytes, fast: bool) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
 async def test_a_body_may_take_long_if_it_keeps_coming(chunked: bool, fast: bool) -> None:
-    """Several times as long as it may stall."""
+    """Several times as long as a stall may last."""
     async with serving(fast=fast, limits=Limits(stall_s=0.6, least_bytes_per_s=1000)) as server:
         client = await server.connect()
         framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 20000"
@@ -114,7 +114,7 @@ async def test_an_answer_that_nobody_reads_is_given_up(fast: bool) -> None:
 
 
 async def test_an_answer_may_take_long_if_it_is_read(fast: bool) -> None:
-    """Several times as long as its reader may stall; it comes whole."""
+    """Several times as long as its reader may stall; it arrives whole."""
     async with serving(fast=fast, limits=Limits(stall_s=1.0, least_bytes_per_s=1000)) as server:
         server.echo.large = b"x" * 12_000_000
         client = await server.connect()
@@ -128,7 +128,7 @@ async def test_an_answer_may_take_long_if_it_is_read(fast: bool) -> None:
 
 
 async def test_a_listener_that_stops_closes_idle_connections_and_finishes_answers(server: Server) -> None:
-    """At once the one, with `connection: close` the other."""
+    """Idle ones at once, the others with `connection: close`."""
     idle, busy, begun = await server.connect(), await server.connect(), await server.connect()
     idle.writer.write(post("/first"))
     await idle.answer()
@@ -147,7 +147,7 @@ async def test_a_listener_that_stops_closes_idle_connections_and_finishes_answer
 
 
 async def test_idle_connections_make_room_for_new_ones(fast: bool) -> None:
-    """Those that never sent a request first, then those that have been idle for the longest; a busy one stays."""
+    """First those that never sent a request, then those that have been idle longest; a busy one stays open."""
     async with serving(fast=fast, room=Room(most=20)) as server:
         busy, used = await server.connect(), await server.connect()
         busy.writer.write(post("/wait"))
@@ -167,7 +167,7 @@ async def test_idle_connections_make_room_for_new_ones(fast: bool) -> None:
 
 
 async def test_a_tls_handshake_that_stalls_is_not_waited_for(fast: bool) -> None:
-    """Silent, or in the middle: the connection is closed."""
+    """Silent or stalled halfway: the connection is closed."""
     async with serving(fast=fast, limits=Limits(head_s=_SHORT), tls=True) as server:
         for begun in (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"):
             assert not statuses(await server.ask(begun, end=False))

@@ -25,14 +25,14 @@ async def start(*arguments: str) -> Process:
 
 
 async def finish(process: Process) -> tuple[int, str, str]:
-    """Its exit status, standard output and standard error."""
+    """Return its exit status, standard output and standard error."""
     out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
 
 async def serve(aiohttp_server: AiohttpServer, *, failing: int = 0) -> str:
-    """The address of a server whose first `failing` answers are problems."""
+    """Return the address of a server whose first `failing` answers are problems."""
     count = 0
 
     async def handler(_: web.Request) -> web.Response:
@@ -48,7 +48,7 @@ async def serve(aiohttp_server: AiohttpServer, *, failing: int = 0) -> str:
 
 
 async def test_a_good_run_prints_the_agreed_summary_and_ends_with_0(aiohttp_server: AiohttpServer) -> None:
-    """Line for line what the protocol shows."""
+    """Line for line as the protocol shows it."""
     url = await serve(aiohttp_server)
 
     status, out, err = await finish(await start(url, "--limit", "30"))
@@ -78,7 +78,7 @@ async def test_a_bad_run_says_what_failed_and_ends_with_1(aiohttp_server: Aiohtt
 
 
 async def test_json_is_all_that_standard_output_gets(aiohttp_server: AiohttpServer) -> None:
-    """A program can read it as it is."""
+    """A program can parse it."""
     url = await serve(aiohttp_server, failing=1)
 
     status, out, err = await finish(await start(url, "--jobs", "4", "--json"))

@@ -23,7 +23,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Seen:
-    """What a server got."""
+    """What a server received."""
 
     bodies: list[object] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Servers:
     start: AiohttpServer
 
     async def url(self, handler: Handler) -> URL:
-        """The address of a new server that answers every path with `handler`."""
+        """Return the address of a new server that answers every path with `handler`."""
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", handler)
         server = await self.start(app)
@@ -61,7 +61,7 @@ def servers(aiohttp_server: AiohttpServer) -> Servers:
 
 @pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other at once."""
+    """Make retries follow each other at once."""
     monkeypatch.setattr("jobclient.sending._BACKOFF", wait_none())
 
 
@@ -81,7 +81,7 @@ def problem(status: int, code: str, *, retry_safe: bool, retry_after: str | None
 
 
 async def test_all_jobs_are_under_way_at_the_same_time(servers: Servers) -> None:
-    """The server answers the first job only when it has seen the last one, and the run still passes."""
+    """The server answers the first job only once it has received the last one, and the run still passes."""
     seen, everyone = Seen(), asyncio.Event()
 
     async def handler(request: web.Request) -> web.Response:
@@ -100,14 +100,14 @@ async def test_all_jobs_are_under_way_at_the_same_time(servers: Servers) -> None
 
 
 async def test_concurrency_limits_the_jobs_under_way(servers: Servers) -> None:
-    """No more than asked for are open, and all are sent in the end."""
+    """Never more open jobs than asked for, and all are sent in the end."""
     seen = Seen()
 
     async def handler(request: web.Request) -> web.Response:
         seen.at_once += 1
         seen.most_at_once = max(seen.most_at_once, seen.at_once)
         number = await seen.note(request)
-        # Others get their turn to arrive.
+        # Let others arrive.
         await asyncio.sleep(0.001)
         seen.at_once -= 1
         return done(number)
@@ -150,7 +150,7 @@ async def test_the_address_and_the_key_are_sent_as_given(servers: Servers) -> No
 
 
 async def test_failures_are_grouped_by_code(servers: Servers) -> None:
-    """What a proxy and a gateway say is kept apart."""
+    """Problems of the proxy and of a gateway are kept apart."""
     seen = Seen()
 
     async def handler(request: web.Request) -> web.Response:
@@ -173,7 +173,7 @@ async def test_failures_are_grouped_by_code(servers: Servers) -> None:
 
 
 async def test_a_job_that_certainly_did_not_run_is_sent_again(servers: Servers, no_backoff: None) -> None:
-    """retry_safe is enough; no key is sent."""
+    """`retry_safe` is enough; no key is sent."""
     seen = Seen()
 
     async def handler(request: web.Request) -> web.Response:
@@ -253,7 +253,7 @@ async def test_under_a_key_broken_connections_are_sent_again(servers: Servers, n
 
 
 async def test_a_half_answer_is_a_broken_connection(servers: Servers, no_backoff: None) -> None:
-    """A 200 whose body is cut is no result."""
+    """A 200 with a truncated body is no result."""
     seen = Seen()
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -289,9 +289,9 @@ async def test_an_answer_that_never_comes_ends_at_the_timeout(servers: Servers) 
 
 
 async def test_a_refused_connection_is_tried_again(no_backoff: None) -> None:
-    """Nothing was sent, so it is tried again even without a key."""
+    """Nothing was sent, so it is retried even without a key."""
     with socket.socket() as reserved:
-        # Bound and not listening: connections to it are refused, and nobody else takes the port.
+        # Bound but not listening: connections to it are refused, and nobody else takes the port.
         reserved.bind(("127.0.0.1", 0))
         url = URL(f"http://127.0.0.1:{reserved.getsockname()[1]}/")
         report = await run(Options(url=url, jobs=2, retries=3))
@@ -301,7 +301,7 @@ async def test_a_refused_connection_is_tried_again(no_backoff: None) -> None:
 
 
 async def test_what_is_not_http_is_a_bad_answer(no_backoff: None) -> None:
-    """A server that speaks something else breaks nothing."""
+    """A server that speaks another protocol breaks nothing."""
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}")
@@ -346,5 +346,5 @@ async def test_retry_after_is_honoured_and_bounded(
 
 
 def test_the_body_is_what_the_protocol_shows() -> None:
-    """A job names its account and waits."""
+    """A job names its account, and asks to wait."""
     assert json.loads(Options(url=URL("http://x/")).body) == {"account": "example", "wait": True}

@@ -1,4 +1,4 @@
-"""The proxy of these tests, once for each place to remember jobs."""
+"""The proxy of these tests, once for each kind of store."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(params=["memory", "journal"])
 def proxy(request: pytest.FixtureRequest, proxies: SharedProxies, job_server: JobServer, journal: str) -> ProxyProcess:
-    """A proxy before a fresh job server that gives up a job after two seconds."""
+    """A proxy with a fresh job server, whose jobs time out after two seconds."""
     return proxies.get(JOB_TIMEOUT="2", JOURNAL=journal if request.param == "journal" else "")

@@ -19,12 +19,12 @@ pytestmark = pytest.mark.xdist_group("jobs")
 
 
 def new_key() -> dict[str, str]:
-    """Return the header with a key that nobody else has."""
+    """Return the header with a unique key."""
     return {"Idempotency-Key": f'"{uuid.uuid4()}"'}
 
 
 def same(one: Answer, other: Answer) -> bool:
-    """Return whether two answers are the same for a client, to the byte."""
+    """Return whether two answers are the same for a client, byte for byte."""
     return (one.status, one.body, one.headers["Job-Id"]) == (other.status, other.body, other.headers["Job-Id"])
 
 
@@ -48,7 +48,7 @@ async def test_a_finished_job_is_answered_again_to_the_byte(
 async def test_a_failure_is_answered_again_to_the_byte(
     client: ClientSession, proxies: SharedProxies, proxy: ProxyProcess, job_server: JobServer, fault: str
 ) -> None:
-    """Whoever was told that the job may have run is not made to run it by asking again."""
+    """A client that was told that the job may have run cannot run it twice by asking again."""
     ref, key = new_ref(), new_key()
 
     first = await post_job(client, proxy.queue_job, ref=ref, fault=fault, headers=key)
@@ -63,7 +63,7 @@ async def test_a_failure_is_answered_again_to_the_byte(
 async def test_50_simultaneous_requests_are_one_job(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """One submission, 50 equal answers, 49 of them marked."""
+    """One submission and 50 equal answers, 49 of them marked as replays."""
     ref, key = new_ref(), new_key()
 
     answers = await asyncio.gather(
@@ -95,7 +95,7 @@ async def test_who_comes_back_for_a_job_in_flight_gets_its_answer(
 async def test_a_key_used_with_another_body_is_422(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, in_flight: bool
 ) -> None:
-    """Whether its job runs or is over; nothing is submitted for the second."""
+    """Whether its job runs or is over; nothing is submitted for the second request."""
     ref, other, key = new_ref(), new_ref(), new_key()
     first = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, duration=0.3, headers=key))
     await eventually(lambda: job_server.submissions(ref))
@@ -112,7 +112,7 @@ async def test_a_key_used_with_another_body_is_422(
 async def test_how_the_answer_is_asked_for_does_not_make_it_another_body(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """`wait` is for the proxy; the job is the same."""
+    """`wait` is meant for the proxy; the job is the same."""
     ref, key = new_ref(), new_key()
 
     first = await post_job(client, proxy.queue_job, ref=ref, wait=False, headers=key)
@@ -154,7 +154,7 @@ async def test_a_job_that_was_not_submitted_may_be_run_again(
 async def test_keys_of_many_forms_are_taken(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, key: str
 ) -> None:
-    """A string as RFC 8941 has it, or what clients send that do not know of it."""
+    """A string as in RFC 8941, or what clients send that do not know it."""
     ref = new_ref()
     headers = {"Idempotency-Key": key.format(ref)}
 
@@ -172,7 +172,7 @@ async def test_keys_of_many_forms_are_taken(
 async def test_a_malformed_key_is_400(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, key: str
 ) -> None:
-    """Rather than a job that the client thinks to be safe."""
+    """Better than a job that the client wrongly thinks is safe."""
     ref = new_ref()
 
     answer = await post_job(client, proxy.queue_job, ref=ref, headers={"Idempotency-Key": key})
@@ -193,7 +193,7 @@ async def test_two_keys_in_one_request_are_400(client: ClientSession, proxy: Pro
 async def test_clients_do_not_see_each_others_keys(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer, journal: str
 ) -> None:
-    """With API keys, an idempotency key is one holder's own."""
+    """With API keys, an idempotency key belongs to one holder."""
     proxy = proxies.get(API_KEYS="first,second")
     key = new_key()
     ref, other = new_ref(), new_ref()

@@ -44,7 +44,7 @@ async def test_the_status_document_follows_the_job(
 async def test_the_result_is_what_the_original_request_was_answered(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, fault: str
 ) -> None:
-    """Status, type and body, success or failure."""
+    """Status, type and body, for success and failure."""
     answer = await post_job(client, proxy.queue_job, fault=fault)
 
     result = await fetch(client, "GET", f"{proxy.url}/jobs/{answer.headers['Job-Id']}/result")
@@ -57,7 +57,7 @@ async def test_the_result_is_what_the_original_request_was_answered(
 async def test_a_result_that_is_not_there_yet_is_202(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """At once, with the status document and when to come again."""
+    """At once, with the status document and Retry-After."""
     answer = await post_job(client, proxy.queue_job, duration=1, headers=ASYNC)
 
     result = await fetch(client, "GET", f"{proxy.url}{answer.headers['Location']}/result")
@@ -69,7 +69,7 @@ async def test_a_result_that_is_not_there_yet_is_202(
 async def test_a_cancelled_job_is_over_for_everybody(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """Its worker goes, a waiting client is told with the true `submitted`, and it stays cancelled."""
+    """Its worker is stopped, a waiting client is told the true `submitted`, and it stays cancelled."""
     ref, key = new_ref(), {"Idempotency-Key": new_ref()}
     waiting = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never", headers=key))
     await eventually(lambda: job_server.submissions(ref))
@@ -91,7 +91,7 @@ async def test_a_cancelled_job_is_over_for_everybody(
 async def test_a_finished_job_is_not_changed_by_a_cancellation(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """It is answered with how the job stands."""
+    """The answer is the job's status."""
     answer = await post_job(client, proxy.queue_job)
     job = f"{proxy.url}/jobs/{answer.headers['Job-Id']}"
 
@@ -104,7 +104,7 @@ async def test_a_finished_job_is_not_changed_by_a_cancellation(
 async def test_a_job_can_be_cancelled_at_once(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """Most queue for a worker then; `no` is said only where nothing was submitted."""
+    """Most are still queued for a worker; `no` is said only where nothing was submitted."""
     ref = new_ref()
     proxy = proxies.get(WORKER_SPARES="0")
 
@@ -120,7 +120,7 @@ async def test_a_job_can_be_cancelled_at_once(
 async def test_an_unknown_id_is_404(
     client: ClientSession, proxy: ProxyProcess, job_id: str, method: str, route: str
 ) -> None:
-    """Whatever is asked of it."""
+    """On each of its routes."""
     answer = await fetch(client, method, f"{proxy.url}/jobs/{job_id}{route}")
 
     problem(answer, "not-found", 404, "unknown")
@@ -129,7 +129,7 @@ async def test_an_unknown_id_is_404(
 async def test_the_routes_of_a_job_need_a_key_where_jobs_do(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """Whoever learns an id from a log cannot read the result with it."""
+    """An id from a log is not enough to read the result."""
     proxy = proxies.get(API_KEYS="first,second")
     answer = await post_job(client, proxy.queue_job, headers={"Authorization": "Bearer first"})
     job = f"{proxy.url}/jobs/{answer.headers['Job-Id']}"

@@ -1,4 +1,4 @@
-"""A result that comes too late for its client is kept, and found."""
+"""A result that comes too late for its client is kept and can be found."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESULT = b'{"state": "completed",  "sum": 0.10}'
 async def test_a_late_result_becomes_the_outcome(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """Found by id and by key; the earlier answer stays in the record; a second one changes nothing."""
+    """Found by id and by key; the earlier answer stays in the record; a second result changes nothing."""
     ref, key = new_ref(), {"Idempotency-Key": f'"{uuid.uuid4()}"'}
     answer = await post_job(client, proxy.queue_job, ref=ref, fault="never", headers=key)
     problem(answer, "deadline-exceeded", 500, "yes")
@@ -50,7 +50,7 @@ async def test_a_late_result_becomes_the_outcome(
 async def test_a_late_failure_is_the_jobs_own(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """What comes late may say that the job failed."""
+    """The late callback may say that the job failed."""
     ref = new_ref()
     answer = await post_job(client, proxy.queue_job, ref=ref, fault="never")
 
@@ -63,7 +63,7 @@ async def test_a_late_failure_is_the_jobs_own(
 async def test_a_result_for_a_cancelled_job_is_kept(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """The job server was not told, so it goes on."""
+    """The job server was not told about the cancellation, so it goes on."""
     ref = new_ref()
     accepted = await post_job(client, proxy.queue_job, ref=ref, fault="never", headers={"Prefer": "respond-async"})
     job = proxy.url + accepted.headers["Location"]
@@ -93,7 +93,7 @@ async def test_100_late_results_at_once_are_one(
 async def test_a_result_survives_the_worker_it_was_given_to(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """The waiting client hears that the worker died; the result is found afterwards."""
+    """The waiting client is told that the worker died; the result is found afterwards."""
     ref = new_ref()
     key = {"Idempotency-Key": ref}
     waiting = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never", headers=key))
@@ -134,7 +134,7 @@ async def test_callbacks_are_counted_by_job(
 
 
 async def test_a_job_that_nobody_called_back_for_is_counted(client: ClientSession, job_server: JobServer) -> None:
-    """As `never`; and when its callback comes after all, as `late` besides."""
+    """As `never`; and if its callback comes after all, as `late` in addition."""
     ref = new_ref()
     with ProxyProcess.started(JOB_SERVER_URL=job_server.url, JOB_TIMEOUT="1") as proxy:
         await post_job(client, proxy.queue_job, ref=ref, fault="never")

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("jobs")
 
 
 def location(proxy: ProxyProcess, answer: Answer, applied: str | None) -> str:
-    """Check that an answer is a complete 202; return the job's address."""
+    """Check that an answer is a complete 202, and return the job's address."""
     assert answer.status == 202, answer.body
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Location"] == f"/jobs/{answer.headers['Job-Id']}"
@@ -41,7 +41,7 @@ def location(proxy: ProxyProcess, answer: Answer, applied: str | None) -> str:
 async def test_who_does_not_want_to_wait_is_answered_at_once(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, prefer: str | None, wait: bool, applied: str
 ) -> None:
-    """202, where to ask, and when; the job goes on, and its result is the usual answer."""
+    """202 with where and when to ask; the job goes on, and its result is the usual answer."""
     ref = new_ref()
     headers = {"Prefer": prefer} if prefer else None
 
@@ -66,7 +66,7 @@ async def test_a_job_that_is_quick_enough_is_answered_as_usual(
 async def test_a_job_that_takes_longer_is_answered_202_after_that_time(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """And goes on."""
+    """The job goes on."""
     ref = new_ref()
     watch = proxy.stopwatch()
 
@@ -86,7 +86,7 @@ async def test_a_job_that_takes_longer_is_answered_202_after_that_time(
 async def test_a_preference_that_makes_no_sense_is_passed_over(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, prefer: str
 ) -> None:
-    """As RFC 7240 has it; the answer is the one final one."""
+    """As RFC 7240 says; there is only the final answer."""
     answer = await post_job(client, proxy.queue_job, headers={"Prefer": prefer})
 
     assert (answer.status, answer.document["state"]) == (200, "completed")

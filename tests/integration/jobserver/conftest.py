@@ -25,7 +25,7 @@ async def receiver(aiohttp_server: AiohttpServer) -> Receiver:
 
 @pytest.fixture
 async def job_server(aiohttp_server: AiohttpServer, receiver: Receiver) -> AsyncIterator[MakeHarness]:
-    """Starts a job server whose jobs take no time, unless told otherwise."""
+    """Starts a job server whose jobs take no time by default."""
     connector = TCPConnector(force_close=True, limit=0)
     made: list[Harness] = []
     async with ClientSession(connector=connector, timeout=ClientTimeout(total=IN_VAIN_S)) as client:

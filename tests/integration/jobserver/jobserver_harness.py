@@ -20,17 +20,17 @@ from jobserver.options import Options
 class Receiver:
     """Takes callbacks and remembers them."""
 
-    #: Answers for the next callbacks; then 200.
+    #: Statuses of the next answers to callbacks; afterwards 200.
     statuses: list[int] = field(default_factory=list)
-    #: The path and the body of each callback that came whole, and when.
+    #: The path, the body and the time of each complete callback.
     received: list[tuple[str, bytes, float]] = field(default_factory=list)
     content_types: list[str] = field(default_factory=list)
     base: str = ""
-    #: Called when a callback has come.
+    #: Called when a callback has arrived.
     on_callback: Callable[[], object] = bool
 
     async def take(self, request: web.Request) -> web.Response:
-        """Be the callback route."""
+        """Handle the callback route."""
         raw = await request.read()
         self.on_callback()
         self.content_types.append(request.content_type)
@@ -38,17 +38,17 @@ class Receiver:
         return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
 
     def url(self, job: str = "job") -> str:
-        """The callback address that ends so."""
+        """Return the callback address with this end."""
         return f"{self.base}/callback/{job}"
 
     def documents(self, job: str = "job") -> list[dict[str, Any]]:
-        """What came for a job, parsed."""
+        """Return the parsed callbacks of a job."""
         return [json.loads(raw) for path, raw, _ in self.received if path == job]
 
 
 @dataclass
 class Harness:
-    """A job server that serves, with a client for it."""
+    """A running job server, with a client for it."""
 
     server: TestServer
     client: ClientSession
@@ -85,7 +85,7 @@ class Harness:
             return response
 
     async def raw(self, **fields: object) -> bytes:
-        """Submit an asynchronous job over a bare socket, and return all that is sent until it closes."""
+        """Submit an asynchronous job over a bare socket, and return everything sent until the server closes it."""
         job = {"account": "a", "wait": False, "callback": self.receiver.url()} | fields
         reader, _ = await self.send(job)
         return await reader.read()
@@ -99,13 +99,13 @@ class Harness:
 
 
 def request_bytes(job: dict[str, object]) -> bytes:
-    """A submission as it goes over the wire."""
+    """Return a submission as sent over the wire."""
     body = json.dumps(job).encode()
     return b"POST /start HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
 class MakeHarness(Protocol):
-    """What the fixture `job_server` is."""
+    """The type of the fixture `job_server`."""
 
     def __call__(self, options: Options | None = None) -> Awaitable[Harness]:
         """Start a job server."""

@@ -12,7 +12,7 @@ from jobserver.options import Options
 from tests.integration.jobserver.jobserver_harness import MakeHarness
 from tests.support.waiting import IN_VAIN_S, eventually
 
-#: Faults that no test below names, of which there must be none.
+#: Faults with a test below; every fault has to be here.
 TESTED = {
     "none", "early", "late", "never", "duplicate", "many", "forged", "garbage-callback", "huge-callback",
     "slow-callback-body", "failed", "error", "big-result", "refuse", "refuse-first", "rate-limit", "reject",
@@ -110,7 +110,7 @@ async def test_slow_callback_body_stalls_first(job_server: MakeHarness) -> None:
 @pytest.mark.parametrize("state", ["failed", "error"])
 @pytest.mark.parametrize("wait", [True, False])
 async def test_a_job_can_fail_in_both_forms(job_server: MakeHarness, state: str, wait: bool) -> None:
-    """The state is in the result, wherever that goes."""
+    """The state is in the result, wherever that is sent."""
     jobs = await job_server()
     response = await jobs.submit(fault=state, wait=wait)
     if wait:
@@ -142,7 +142,7 @@ async def test_a_refused_job_is_let_in_later(job_server: MakeHarness, fault: str
 
 
 async def test_refuse_never_lets_the_job_in(job_server: MakeHarness) -> None:
-    """503 with the Retry-After asked for, as often as it is tried."""
+    """503 with the requested Retry-After, as often as it is tried."""
     jobs = await job_server()
     for _ in range(3):
         response = await jobs.submit(fault="refuse", retry_after=7)
@@ -163,7 +163,7 @@ async def test_refuse_never_lets_the_job_in(job_server: MakeHarness) -> None:
 async def test_an_error_status_runs_no_job(
     job_server: MakeHarness, fields: dict[str, object], status: int, refused: bool
 ) -> None:
-    """Only a 4xx is a certain no; none asks the client to come again."""
+    """Only a 4xx is a certain refusal; none asks the client to retry."""
     jobs = await job_server()
     response = await jobs.submit(**fields)
     assert (response.status, "Retry-After" in response.headers) == (status, False)
@@ -172,7 +172,7 @@ async def test_an_error_status_runs_no_job(
 
 
 async def test_drop_closes_without_a_reply_and_runs_nothing(job_server: MakeHarness) -> None:
-    """The client sees the end of the stream and not a byte."""
+    """The client sees the end of the stream and not a single byte."""
     jobs = await job_server()
     assert await jobs.raw(fault="drop") == b""
     (entry,) = jobs.ledger.submissions
@@ -188,7 +188,7 @@ async def test_drop_but_run_closes_without_a_reply_and_calls_back(job_server: Ma
 
 
 async def test_reset_sends_rst(job_server: MakeHarness) -> None:
-    """The client's read fails instead of ending."""
+    """The client's read fails instead of reaching the end."""
     jobs = await job_server()
     with pytest.raises(ConnectionResetError):
         await jobs.raw(fault="reset")
@@ -209,7 +209,7 @@ async def test_hang_sends_nothing_until_the_client_leaves(job_server: MakeHarnes
 
 
 async def test_a_hanging_submission_can_run_all_the_same(job_server: MakeHarness) -> None:
-    """`run` decides against the table."""
+    """Whatever the table says, `run` decides."""
     jobs = await job_server()
     _, writer = await jobs.send(
         {"account": "a", "wait": False, "callback": jobs.receiver.url(), "fault": "hang", "run": True}
@@ -219,7 +219,7 @@ async def test_a_hanging_submission_can_run_all_the_same(job_server: MakeHarness
 
 
 async def test_slow_reply_comes_byte_by_byte_and_then_the_job_runs(job_server: MakeHarness) -> None:
-    """The reply is the right one, in as many pieces as it has bytes."""
+    """The reply is right, in as many pieces as it has bytes."""
     jobs = await job_server()
     reply = await jobs.raw(fault="slow-reply", delay=0.0005)
     document = json.loads(reply.partition(b"\r\n\r\n")[2])
@@ -229,7 +229,7 @@ async def test_slow_reply_comes_byte_by_byte_and_then_the_job_runs(job_server: M
 
 
 async def test_a_slow_reply_that_is_not_awaited_runs_no_job(job_server: MakeHarness) -> None:
-    """A client that leaves before the last byte has not been accepted."""
+    """If the client leaves before the last byte, the job was not accepted."""
     jobs = await job_server()
     reader, writer = await jobs.send(
         {"account": "a", "wait": False, "callback": jobs.receiver.url(), "fault": "slow-reply", "delay": 0.01}
@@ -267,7 +267,7 @@ async def test_short_body_ends_before_its_length(job_server: MakeHarness) -> Non
 
 
 async def test_endless_body_goes_on_until_the_client_leaves(job_server: MakeHarness) -> None:
-    """Far more than any reply comes, and the account is free afterwards."""
+    """Far more than any reply arrives, and the account is free afterwards."""
     jobs = await job_server()
     reader, writer = await jobs.send({"account": "a", "fault": "endless-body"})
     for _ in range(64):
@@ -277,7 +277,7 @@ async def test_endless_body_goes_on_until_the_client_leaves(job_server: MakeHarn
 
 
 async def test_gzip_bomb_is_small_on_the_wire(job_server: MakeHarness) -> None:
-    """4 MiB come as a few KiB, marked as gzip."""
+    """4 MiB are sent as a few KiB, marked as gzip."""
     jobs = await job_server()
     client = jobs.client
     job = {"account": "a", "fault": "gzip-bomb", "bytes": 4 * 1024 * 1024}
@@ -316,7 +316,7 @@ async def test_a_fault_of_the_reply_shows_in_the_synchronous_form_too(job_server
 
 
 async def test_a_server_that_is_closed_ends_its_hanging_jobs_at_once(job_server: MakeHarness) -> None:
-    """Neither a hanging reply nor a late callback holds up the end."""
+    """Neither a hanging reply nor a late callback delays the end."""
     jobs = await job_server(Options(duration_s=60))
     await jobs.submit()
     _, hanging = await jobs.send({"account": "a", "fault": "hang"})
@@ -328,7 +328,7 @@ async def test_a_server_that_is_closed_ends_its_hanging_jobs_at_once(job_server:
 
 
 def test_the_default_bomb_is_worth_its_name() -> None:
-    """Zlib agrees that the default inflates to at least what the table says, without inflating it."""
+    """Zlib agrees, without inflating it, that the default inflates to at least what the table says."""
     from jobserver.replies import gzip_bomb  # noqa: PLC0415 - only here
 
     size = FAULTS["gzip-bomb"].size_bytes

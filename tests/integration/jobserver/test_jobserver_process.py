@@ -1,4 +1,4 @@
-"""The job server as a process: how it starts, says where it is, and leaves."""
+"""The job server as a process: how it starts, says where it is, and exits."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ COMMAND = (sys.executable, "-m", "jobserver", "--port", "0")
 
 @contextmanager
 def running(*options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A job server on pipes, killed in the end if it has not left."""
+    """A job server on pipes; killed at the end if it has not exited."""
     process = subprocess.Popen(
         [*COMMAND, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -31,19 +31,19 @@ def running(*options: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def first_line(process: subprocess.Popen[bytes]) -> str:
-    """What it prints once it listens."""
+    """Return what it prints once it listens."""
     assert process.stdout is not None
     return process.stdout.readline().decode()
 
 
 def ended_within_a_second(process: subprocess.Popen[bytes]) -> int:
-    """Return its exit code; fail if it takes longer, and not because it had no processor."""
+    """Return its exit code; fail if it takes longer although it had CPU time."""
     eventually_blocking(lambda: process.poll() is not None, 1, Stopwatch(process.pid))
     return process.wait()
 
 
 def test_it_announces_where_it_listens_and_leaves_with_its_parent() -> None:
-    """One line of JSON; when its standard input ends, so does it."""
+    """One line of JSON; it exits when its standard input ends."""
     with running("--announce", "--exit-with-parent", "--duration", "0") as process:
         announced = json.loads(first_line(process))
         assert announced["pid"] == process.pid
@@ -59,7 +59,7 @@ def test_it_announces_where_it_listens_and_leaves_with_its_parent() -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_at_once_and_quietly(signum: signal.Signals) -> None:
-    """Exit code 0, nothing on stderr; what it printed for a person names the address."""
+    """Exit code 0, nothing on stderr; the text for people names the address."""
     with running() as process:
         assert "http://127.0.0.1:" in first_line(process)
         process.send_signal(signum)
@@ -69,7 +69,7 @@ def test_a_signal_ends_it_at_once_and_quietly(signum: signal.Signals) -> None:
 
 
 def test_a_taken_port_gives_one_clear_line() -> None:
-    """Exit code 2 and the address."""
+    """Exit code 2, with the address in the message."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = subprocess.run([*COMMAND, "--port", str(port)], capture_output=True, timeout=IN_VAIN_S, check=False)
@@ -93,7 +93,7 @@ def test_leaving_with_the_parent_needs_a_pipe() -> None:
 
 
 def test_it_leaves_when_its_parent_is_killed() -> None:
-    """A parent that is given no chance to clean up leaves no job server behind."""
+    """A parent without a chance to clean up leaves no job server behind."""
     parent = f"""
 import subprocess
 command = {[*COMMAND, "--announce", "--exit-with-parent"]!r}
@@ -103,5 +103,5 @@ subprocess.Popen(command, stdin=subprocess.PIPE).wait()
         announced = json.loads(first_line(process))
         assert announced["pid"] != process.pid
         process.kill()
-        # The two share this pipe: it ends when both have gone.
+        # Both processes hold this pipe: it ends when both have gone.
         assert process.communicate(timeout=IN_VAIN_S)[0] == b""

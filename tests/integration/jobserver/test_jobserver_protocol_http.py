@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 
 async def test_the_synchronous_form_answers_the_result(job_server: MakeHarness) -> None:
-    """The connection is kept until the job is done; no callback is sent."""
+    """The connection stays open until the job is done; no callback is sent."""
     jobs = await job_server(Options(duration_s=0.05))
     begun = time.monotonic()
     async with jobs.client.post(jobs.url, json={"account": "a", "wait": True}) as response:
@@ -41,7 +41,7 @@ async def test_the_asynchronous_form_answers_at_once_and_calls_back(job_server: 
 
 
 async def test_a_job_of_no_duration_does_not_overtake_its_reply(job_server: MakeHarness) -> None:
-    """When the callback comes, the reply can already be read without waiting."""
+    """When the callback arrives, the reply can already be read without waiting."""
     jobs = await job_server()
     replies: list[bytes] = []
     with socket.create_connection(("127.0.0.1", jobs.server.port or 0)) as client:
@@ -54,7 +54,7 @@ async def test_a_job_of_no_duration_does_not_overtake_its_reply(job_server: Make
 
 
 async def test_a_job_may_choose_its_duration(job_server: MakeHarness) -> None:
-    """`duration` beats the option."""
+    """`duration` overrides the option."""
     jobs = await job_server(Options(duration_s=60))
     await jobs.submit(duration=0)
     await eventually(lambda: jobs.receiver.received)
@@ -73,7 +73,7 @@ async def test_what_is_no_submission_gets_a_400_that_says_why(job_server: MakeHa
 
 
 async def test_an_unknown_fault_gets_a_400_that_names_the_known_ones(job_server: MakeHarness) -> None:
-    """So that a typing error is not taken for a job without fault."""
+    """So that a typing error is not taken for a job without a fault."""
     jobs = await job_server()
     response = await jobs.submit(fault="lightning")
     assert response.status == 400
@@ -81,7 +81,7 @@ async def test_an_unknown_fault_gets_a_400_that_names_the_known_ones(job_server:
 
 
 async def test_a_body_over_the_cap_gets_a_413(job_server: MakeHarness) -> None:
-    """16 MiB is the most that is read."""
+    """At most 16 MiB are read."""
     jobs = await job_server()
     async with jobs.client.post(jobs.url, data=BytesIO(bytes(16 * 1024 * 1024 + 1))) as response:
         assert response.status == 413
@@ -89,7 +89,7 @@ async def test_a_body_over_the_cap_gets_a_413(job_server: MakeHarness) -> None:
 
 
 async def test_synchronous_jobs_of_an_account_are_served_one_after_the_other(job_server: MakeHarness) -> None:
-    """N connections take n times the duration."""
+    """With N connections, it takes N times the duration."""
     jobs = await job_server(Options(duration_s=0.05))
 
     async def run() -> float:
@@ -111,7 +111,7 @@ async def test_asynchronous_jobs_of_an_account_run_together(job_server: MakeHarn
     await eventually(lambda: len(jobs.receiver.received) == 20)
     starts = [entry.at_s for entry in jobs.ledger.submissions]
     ends = [entry.at_s for entry in jobs.ledger.callbacks]
-    # One after the other would be 10 s; all were accepted before the first was done.
+    # One after the other would take 10 s; all were accepted before the first was done.
     assert max(starts) < min(ends) + watch.starved_s
 
 
@@ -141,7 +141,7 @@ async def test_without_the_queue_an_account_has_any_number_of_connections(job_se
 
 
 async def test_a_client_that_leaves_the_queue_does_not_block_it(job_server: MakeHarness) -> None:
-    """Its job never runs, and the next one has its turn."""
+    """Its job never runs, and the next one gets its turn."""
     jobs = await job_server()
     _, holder = await jobs.send({"account": "a", "fault": "hang"})
     await eventually(lambda: jobs.ledger.submissions)
@@ -214,7 +214,7 @@ async def test_callback_retries_go_on_until_a_2xx(job_server: MakeHarness) -> No
 
 
 async def test_a_callback_that_finds_nobody_is_noted_with_its_error(job_server: MakeHarness) -> None:
-    """No answer: no status, but the reason."""
+    """There was no answer: no status, but the reason."""
     jobs = await job_server()
     await jobs.submit(callback="http://127.0.0.1:1/callback/x")
     await eventually(lambda: jobs.callbacks)

@@ -1,4 +1,4 @@
-"""The stand-in speaks every shipped profile well enough that the profile's own rules can read it, end to end."""
+"""The stand-in speaks every shipped profile well enough for the profile's own rules to read it, end to end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Bench:
         }
 
     async def submit(self, wish: str) -> Reply:
-        """Submit the job of the first sample that is one; return what its reply says."""
+        """Submit the job of the first job sample, and return what its reply says."""
         sample = next(sample for sample in self.profile.sample if sample.kind == "job")
         content_type = sample.headers.get("content-type", "application/json")
         job = ClientJobs(self.profile.submit).read(with_wish(sample, wish, content_type), content_type)
@@ -76,7 +76,7 @@ class Bench:
             return response.status, response.headers.copy(), await response.read()
 
     def can_ask(self, section: str) -> bool:
-        """Return whether the profile has this call, and the reply to the submission named all that it needs."""
+        """Return whether the profile has this call, and the reply to the submission named everything it needs."""
         rules = getattr(self.profile, section)
         return rules is not None and Call(self.url, self.profile.server, rules).needs <= self.values.keys()
 
@@ -86,11 +86,11 @@ class Bench:
         return await self.call(call.request(self.values))
 
     def verdicts(self) -> list[Kind]:
-        """Return what the callbacks that came say."""
+        """Return what the received callbacks say."""
         return [Callbacks(self.profile.callback).read(received).kind for received in self.callbacks]
 
     def genuine(self) -> list[bool]:
-        """Return which of them are the job server's own."""
+        """Return, for each callback, whether it is the job server's own."""
         if self.profile.verify is None:
             return [True] * len(self.callbacks)
         verifier = Verifier(self.profile.verify)
@@ -98,7 +98,7 @@ class Bench:
 
 
 async def received(request: web.Request) -> Received:
-    """Return a callback as the rules take it."""
+    """Return a callback in the form that the rules expect."""
     return Received(
         method=request.method,
         route=request.match_info.get("route", ""),
@@ -131,12 +131,12 @@ async def bench(
 
 
 async def done(bench: Bench) -> None:
-    """Wait until the last job is over for the job server."""
+    """Wait until the last job is over at the job server."""
     await eventually(lambda: bench.stand_in.jobs[-1].state != "progress")
 
 
 async def test_a_job_that_succeeds(bench: Bench) -> None:
-    """Its reply, its callback with the proof, its status and its result are what the profile says."""
+    """Its reply, its callback with the proof, its status and its result are as the profile says."""
     assert (await bench.submit("succeeded")).kind is ReplyKind.RUNNING
     await eventually(lambda: bool(bench.verdicts()))
     assert bench.verdicts() in ([Kind.SUCCEEDED], [Kind.NOTIFICATION])
@@ -153,7 +153,7 @@ async def test_a_job_that_succeeds(bench: Bench) -> None:
 
 
 async def test_a_job_that_fails(bench: Bench) -> None:
-    """By its callback, or by the status that a notification makes one ask for."""
+    """By its callback, or by the status call that a notification triggers."""
     await bench.submit("failed")
     await done(bench)
     samples = [one.expect for one in bench.profile.sample if one.kind == "callback"]
@@ -164,7 +164,7 @@ async def test_a_job_that_fails(bench: Bench) -> None:
 
 
 async def test_a_job_that_is_cancelled(bench: Bench) -> None:
-    """Ends there and then."""
+    """It ends at once."""
     await bench.submit("never")
     if not bench.can_ask("cancel"):
         return  # this job server has no such call, or only once it has called back
@@ -174,7 +174,7 @@ async def test_a_job_that_is_cancelled(bench: Bench) -> None:
 
 
 async def test_what_goes_wrong_on_request(bench: Bench) -> None:
-    """Busy once, refused, an error, a callback that is lost, twice or forged."""
+    """Busy once, refused, an error, a callback that is lost, sent twice, or forged."""
     assert (await bench.submit("busy")).kind is ReplyKind.BUSY
     assert (await bench.submit("busy")).kind is ReplyKind.RUNNING
     assert (await bench.submit("refused")).kind is ReplyKind.REFUSED
@@ -203,5 +203,5 @@ async def test_a_reply_that_is_lost_and_a_callback_that_is_early(bench: Bench) -
 
 
 def test_the_command_line_takes_a_profile(profile: Profile) -> None:
-    """By its name, or a path."""
+    """By its name or a path."""
     assert parse_arguments(["--profile", profile.name]).profile == profile.name

@@ -1,4 +1,4 @@
-"""The dashboard's routes over HTTP: who may look, who may stop a job, and that nobody who looks costs nothing."""
+"""The dashboard's routes over HTTP: who may look, who may cancel a job, and that viewers cost nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROUTES: Final = ("/", "/static/now.js", "/static/style.css", "/events", "/metri
 
 @pytest.fixture
 async def waiting(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> AsyncIterator[str]:
-    """The id of a job in flight, whose callback never comes; it is stopped at the end."""
+    """The id of a job in flight whose callback never comes; it is cancelled at the end."""
     posted = await post_job(client, proxy.queue_job, fault="never", headers={"Prefer": "respond-async"})
     job_id = posted.headers["Job-Id"]
 
@@ -51,7 +51,7 @@ async def _events(client: ClientSession, proxy: ProxyProcess, count: int) -> lis
 
 
 async def test_many_who_look_keep_nobody_out(client: ClientSession, proxy: ProxyProcess) -> None:
-    """More pages than are served at a time: each newcomer gets its events, through nginx at once as well."""
+    """More pages than are served at a time: each newcomer gets its events at once, also through nginx."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(20):
             response = await stack.enter_async_context(client.get(f"{proxy.admin}/events"))
@@ -67,13 +67,13 @@ async def test_clients_cannot_reach_it(client: ClientSession, proxy: ProxyProces
 
 @pytest.mark.parametrize("path", [*_ROUTES, "/jobs/unknown", "/no-such-route"])
 async def test_a_strangers_name_reads_nothing(client: ClientSession, proxy: ProxyProcess, path: str) -> None:
-    """A page whose domain was made to point here gets neither ids nor figures (DNS rebinding)."""
+    """A page whose domain was pointed at this address gets neither ids nor figures (DNS rebinding)."""
     answer = await fetch(client, "GET", proxy.admin + path, headers={"Host": "evil.example:3001"})
     problem(answer, "forbidden", 403)
 
 
 async def test_a_local_name_reads_all(client: ClientSession, proxy: ProxyProcess) -> None:
-    """As the browser of an operator does who types `localhost`."""
+    """As in the browser of an operator who types `localhost`."""
     port = proxy.admin.rpartition(":")[2]
     for path in ("/", "/metrics", "/workers"):
         answer = await fetch(client, "GET", proxy.admin + path, headers={"Host": f"localhost:{port}"})
@@ -93,7 +93,7 @@ async def test_the_page_may_load_from_nowhere_else(client: ClientSession, proxy:
 
 
 async def test_a_file_that_the_browser_has_is_not_sent_again(client: ClientSession, proxy: ProxyProcess) -> None:
-    """304 by the hash of what is in it, on the same connection as what comes next; another hash gets the file."""
+    """304 if the hash of its content is the same, on the same connection as the next request; otherwise the file."""
     for path in ("/", "/static/style.css"):
         first = await fetch(client, "GET", proxy.admin + path)
         assert (first.status, first.headers["Cache-Control"]) == (200, "no-cache")
@@ -104,7 +104,7 @@ async def test_a_file_that_the_browser_has_is_not_sent_again(client: ClientSessi
 
 
 async def test_a_snapshot_comes_each_second(client: ClientSession, proxy: ProxyProcess, waiting: str) -> None:
-    """The first has the past for the charts; each has the jobs and workers as they are."""
+    """The first has the past for the charts; each has the current jobs and workers."""
     first, second, third = await _events(client, proxy, 3)
     assert len(first["past"]) == first["seconds"] == 300
     assert "past" not in second
@@ -123,7 +123,7 @@ async def test_asking_for_the_head_of_the_events_ends(client: ClientSession, pro
 async def test_a_job_in_flight_and_a_finished_one_are_found(
     client: ClientSession, proxy: ProxyProcess, waiting: str
 ) -> None:
-    """The search knows a job while it runs and afterwards, with its events and without its body."""
+    """The search finds a job while it runs and afterwards, with its events and without its body."""
     found = (await fetch(client, "GET", f"{proxy.admin}/jobs/{waiting}")).document
     assert (found["state"], found["outcome"], found["submitted"]) == ("waiting", None, "yes")
     assert [event for _, event in found["events"]] == ["assign", "connected", "reply-read"]
@@ -151,7 +151,7 @@ async def test_a_job_in_flight_and_a_finished_one_are_found(
 async def test_another_sites_page_cannot_stop_a_job(
     client: ClientSession, proxy: ProxyProcess, waiting: str, changed: dict[str, str]
 ) -> None:
-    """A request that lacks our header, or comes from another origin, or by another name, is 403; the job goes on."""
+    """A request without our header, from another origin or to another name is a 403; the job goes on."""
     headers = {name: value for name, value in (_honest(proxy) | changed).items() if value}
     answer = await fetch(client, "POST", f"{proxy.admin}/jobs/{waiting}/stop", headers=headers)
     problem(answer, "forbidden", 403)
@@ -173,7 +173,7 @@ async def test_a_job_that_is_not_there_cannot_be_stopped(client: ClientSession, 
 
 
 async def test_open_pages_do_not_hold_up_the_end(client: ClientSession, job_server: JobServer) -> None:
-    """SIGTERM with a page open: its events end, and so does the process, with 0."""
+    """SIGTERM with a page open: its events end, and the process exits with 0."""
     with ProxyProcess.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="1") as proxy:
         async with client.get(f"{proxy.admin}/events") as response:
             await response.content.readline()

@@ -1,4 +1,4 @@
-"""The description of the routes against a running proxy: what it says is what happens."""
+"""The description of the routes against a running proxy: they behave as described."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
 
-#: What is checked of each answer. That a failed job answers 500 is the contract; positive data can be a job that fails.
+#: What is checked of each answer. By contract a failed job answers 500, and valid data can be a job that fails.
 _CHECKS = (
     "status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,"
     "negative_data_rejection,unsupported_method"
 )
-#: One thread: Hypothesis parses source code, and `ast` in CPython 3.11 counts the depth of all threads in one place. As
-#: Hypothesis has a callback of the collector, too, two threads get `SystemError: … recursion depth mismatch`.
+#: One thread: Hypothesis parses source code, and `ast` in CPython 3.11 counts the depth of all threads together. As
+#: Hypothesis also has a callback of the collector, two threads get `SystemError: … recursion depth mismatch`.
 _WORKERS = "1"
 
 
@@ -46,7 +46,7 @@ def _routes(guard: object) -> set[tuple[str, str]]:
 
 
 async def test_every_route_is_described_and_nothing_else() -> None:
-    """The paths and methods of the description are those of the application, with and without a callback listener."""
+    """The description has the paths and methods of the application, with and without a callback listener."""
     for environ in ({}, {"CALLBACK_PORT": "0"}):
         settings = load(environ)
         job_servers = [worker_config.JobServer(url="http://127.0.0.1:9/", profile=loader.load("spreedly"))]
@@ -75,7 +75,7 @@ async def test_the_page_and_the_description_are_served(client: ClientSession, pr
 
 
 async def test_every_code_is_explained_to_people_and_programs(client: ClientSession, proxy: ProxyProcess) -> None:
-    """/problems/<code> is a page for a browser, JSON for anybody else, and 404 for what is no code."""
+    """/problems/<code> is a page for a browser, JSON for other clients, and 404 if there is no such code."""
     for code in Code:
         url = f"{proxy.url}/problems/{code}"
         assert (await fetch(client, "GET", url)).document["code"] == code
@@ -92,7 +92,7 @@ async def test_every_code_is_explained_to_people_and_programs(client: ClientSess
 async def test_schemathesis_finds_nothing_that_is_not_as_described(
     proxies: SharedProxies, job_server: JobServer, tmp_path: Path
 ) -> None:
-    """Requests made up from the description, good and bad, get answers that the description allows."""
+    """Requests generated from the description, valid and invalid, get answers that the description allows."""
     proxy = proxies.get(JOB_TIMEOUT="2", SUBMIT_RETRIES="0")
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("schemathesis"), "run", f"{proxy.url}/openapi.json",

@@ -1,4 +1,4 @@
-"""The metrics page of a running proxy: what happened is what it says."""
+"""The metrics page of a running proxy: it says what happened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import eventually
 
-#: On one proxy, which no other test has: whatever is counted there was done here.
+#: On one proxy, which no other test uses: everything counted there was done here.
 pytestmark = pytest.mark.xdist_group("metrics")
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -24,7 +24,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 @pytest.fixture
 def proxy(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
-    """A proxy of these tests' own; its workers do not exit by themselves, so that each stop is one."""
+    """A proxy for these tests alone; its workers do not exit by themselves, so each exit is a stop."""
     return proxies.get(WORKER_SPARES="3", WORKER_MAX_JOBS="0")
 
 
@@ -55,7 +55,7 @@ def _grown(after: Samples, before: Samples, name: str, **labels: str) -> float:
 async def test_a_success_is_counted_with_all_its_phases(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """One job: one success, one duration of each phase, one callback, one worker more or one reuse."""
+    """One job: one success, one duration for each phase, one callback, one more worker or one more reuse."""
     before = await _read(client, proxy)
     assert (await post_job(client, proxy.queue_job)).status == 200
     after = await _read(client, proxy)
@@ -71,7 +71,7 @@ async def test_a_success_is_counted_with_all_its_phases(
 async def test_a_failure_is_counted_by_its_code(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """A rejected job counts as job-rejected, submitted no, and has no job phase; its worker is stopped."""
+    """A rejected job counts as job-rejected with `submitted` no, and has no job phase; its worker is stopped."""
     before = await _read(client, proxy)
     assert (await post_job(client, proxy.queue_job, fault="refuse")).status == 500
     after = await _read(client, proxy)
@@ -86,7 +86,7 @@ async def test_a_failure_is_counted_by_its_code(
 
 
 async def test_the_counters_add_up(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> None:
-    """Jobs that were accepted are jobs that ended or are in flight; nothing falls between."""
+    """Every accepted job has ended or is in flight; none is missing."""
     for fault in ("failed", "duplicate", "garbage"):
         await post_job(client, proxy.queue_job, fault=fault)
     samples = await _read(client, proxy)
@@ -96,7 +96,7 @@ async def test_the_counters_add_up(client: ClientSession, proxy: ProxyProcess, j
 
 
 async def test_refusals_are_counted_by_code(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> None:
-    """A request that is no job, and a forged callback, are counted; neither makes a job."""
+    """An invalid job request and a forged callback are counted; neither makes a job."""
     before = await _read(client, proxy)
     await fetch(client, "POST", proxy.queue_job, data=b"[]", headers={"Content-Type": "application/json"})
     await fetch(client, "POST", f"{proxy.callback}/callback/forged", json={})

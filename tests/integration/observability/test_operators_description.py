@@ -1,4 +1,4 @@
-"""The description of the routes for operators against a running proxy: what it says is what happens."""
+"""The description of the routes for operators against a running proxy: they behave as described."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BROWSER: Final = {"Accept": "text/html"}
 
 
 class _Described:
-    """Checks answers by the description that the proxy itself gives, and knows which of it has been seen."""
+    """Checks answers against the proxy's own description, and knows which parts of it have been seen."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
@@ -45,7 +45,7 @@ class _Described:
         self.seen: set[tuple[str, str, str]] = set()
 
     def check(self, method: str, path: str, answer: Answer) -> Answer:
-        """Assert that `path`, which the description has, may give this answer; return it."""
+        """Assert that the described `path` may give this answer, and return the answer."""
         response = self._document["paths"][path][method.lower()]["responses"][str(answer.status)]
         if "$ref" in response:
             response = self._document["components"]["responses"][response["$ref"].rpartition("/")[2]]
@@ -60,12 +60,12 @@ class _Described:
         return answer
 
     def validate(self, schema: dict[str, Any], value: object) -> None:
-        """Assert that a value has what a schema says, and nothing else."""
+        """Assert that a value is exactly what a schema says."""
         jsonschema_rs.validate({"components": self._components, **_strict(schema)}, value)
 
     @property
     def looked_at(self) -> set[tuple[str, str, str]]:
-        """Every successful answer that there is."""
+        """Return every successful answer in the description."""
         return {
             (method, path, status)
             for path, item in self._document["paths"].items()
@@ -77,13 +77,13 @@ class _Described:
 
 
 def _strict(part: Any) -> Any:  # noqa: ANN401 - any part of a document
-    """Return the same in which no object may have members that are not described."""
+    """Return the same, with undescribed members forbidden in every object."""
     if isinstance(part, list):
         return [_strict(inner) for inner in part]
     if not isinstance(part, dict):
         return part
     found = {
-        # What `allOf` names is a part of something: that says what more there is.
+        # What `allOf` names is only a part: the whole says what else there may be.
         name: inner if name in {"allOf", "Problem", "JobLine"} else _strict(inner)
         for name, inner in part.items()
     }
@@ -96,7 +96,7 @@ def _templates(path: str, described: Iterator[str]) -> list[str]:
 
 
 async def test_every_route_is_described_and_nothing_else() -> None:
-    """The paths and methods of the description are those of the application; its files go by one template."""
+    """The description has the paths and methods of the application; its files share one template."""
     pool = cast("Pool", SimpleNamespace(status=PoolStatus, on_hold=""))
     servers = [worker_config.JobServer(url="http://127.0.0.1:9/", profile=loader.load("spreedly"))]
     app = create_app(
@@ -116,7 +116,7 @@ async def test_every_route_is_described_and_nothing_else() -> None:
 
 
 async def test_every_answer_is_as_described(client: ClientSession, job_server: JobServer, tmp_path: Path) -> None:
-    """Each that says that something worked, with all its members and no other; and refusals."""
+    """Each kind of success, with exactly the described members; and refusals."""
     settings = {**_SETTINGS, "JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "j"), "WORKER_SPARES": "1"}
     with ProxyProcess.started(**settings) as proxy:
         document = (await fetch(client, "GET", f"{proxy.admin}/openapi.json", headers=_ACTING)).document
@@ -190,7 +190,7 @@ async def _check_events(client: ClientSession, proxy: ProxyProcess, described: _
 
 @pytest.mark.timeout(300)
 async def test_schemathesis_finds_nothing_that_is_not_as_described(proxies: SharedProxies, tmp_path: Path) -> None:
-    """Requests made up from the description, good and bad, get answers that the description allows."""
+    """Requests generated from the description, valid and invalid, get answers that the description allows."""
     proxy = proxies.get(**_SETTINGS)
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("schemathesis"), "run", f"{proxy.admin}/openapi.json",

@@ -19,7 +19,7 @@ _CLIENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 async def test_it_reaches_the_job_server_and_the_answer(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """Without tracing of our own it is passed on and answered as it came, also with a failure."""
+    """Without tracing of our own, it is passed on and returned unchanged, also with a failure."""
     for fault in ({}, {"fault": "failed"}):
         ref = new_ref()
         headers = {"traceparent": _CLIENT, "tracestate": "vendor=1"}
@@ -35,7 +35,7 @@ async def test_it_reaches_the_job_server_and_the_answer(
 async def test_what_is_no_trace_context_is_dropped(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, wrong: str
 ) -> None:
-    """It harms nothing and goes nowhere; spaces around it are no part of a header."""
+    """It does no harm and is not passed on; spaces around it are not part of a header."""
     ref = new_ref()
     answer = await post_job(client, proxy.queue_job, headers={"traceparent": wrong}, ref=ref)
     assert answer.status == 200

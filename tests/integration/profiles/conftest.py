@@ -21,13 +21,13 @@ from tests.support.proxy_process import ProxyProcess
 from tests.support.samples import with_wish
 
 SECRET = "whsec_c2VjcmV0"
-#: Of the profiles' own, which are for people; and how long a job may take.
+#: Replace the profiles' own values, which are meant for real use; and how long a job may take.
 AFTER_S, EVERY_S, JOB_TIMEOUT_S = 0.3, 0.2, 4
 
 
 @pytest.fixture(scope="session")
 def ports() -> Iterator[dict[str, int]]:
-    """A port of its own for each profile's job server: bound all the time, listened on by one test after the other."""
+    """A port for each profile's job server: bound all the time, listened on by one test at a time."""
     with ExitStack() as stack:
         found = {}
         for name in loader.shipped():
@@ -40,7 +40,7 @@ def ports() -> Iterator[dict[str, int]]:
 
 @pytest.fixture(scope="session")
 def profiles(ports: Mapping[str, int], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The shipped profiles, but that each job server is where its stand-in is, and is asked soon."""
+    """The shipped profiles, changed so that they lead to the stand-ins and ask soon."""
     folder = tmp_path_factory.mktemp("profiles")
     found = {}
     for name in loader.shipped():
@@ -61,7 +61,7 @@ def profiles(ports: Mapping[str, int], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def all_profiles(profiles: Mapping[str, Path]) -> Iterator[list[ProxyProcess]]:
-    """Two proxies that serve all of them, with fresh workers and with reused ones."""
+    """Two proxies that serve all profiles, with fresh workers and with reused ones."""
     names = {name for path in profiles for name in loader.secret_names(loader.load(path))}
     secrets = {name.removeprefix("env:"): SECRET for name in names}
     with ExitStack() as stack:
@@ -90,11 +90,11 @@ class Bench:
 
     @property
     def job(self) -> Sample:
-        """What a client sends."""
+        """Return what a client sends."""
         return next(sample for sample in self.profile.sample if sample.kind == "job")
 
     async def post(self, wish: str = "succeeded", **headers: str) -> Answer:
-        """Post the job of the profile's first sample, which wishes for something to happen."""
+        """Post the job of the profile's first sample, which asks for this outcome."""
         sample = self.job
         content_type = sample.headers.get("content-type", "application/json")
         path = f"/{sample.path}" if sample.path else ""
@@ -126,7 +126,7 @@ async def make_bench(
     aiohttp_server: AiohttpServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Any]:
-    """Start the stand-in for a profile's job server, whose jobs take so many seconds.
+    """Start the stand-in for a profile's job server, whose jobs take this many seconds.
 
     Every other profile is tried with reused workers: what a worker keeps does not depend on the profile.
     """

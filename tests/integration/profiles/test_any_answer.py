@@ -1,4 +1,4 @@
-"""Job servers that answer anything: no answer is a bug of the proxy, and what is said of the submission is true."""
+"""Job servers that answer anything: no answer triggers a bug in the proxy, and `submitted` is true."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.support.http import Answer, fetch
 from tests.support.proxy_process import ProxyProcess
 from tests.support.samples import with_wish
 
-#: Of each kind: callbacks of its own, a fixed URL, two URLs, thin ones, forms, a status call, a result call, none.
+#: One of each kind: own callback URLs, a fixed URL, two URLs, thin ones, forms, a status call, a result call, none.
 NAMES: Final = ("spreedly", "cog", "a2a", "ogc-processes", "langgraph", "buildbot", "docling-serve", "nodeodm")
 _JOBS: Final = 12
-#: A job is over that much before its client has the answer, at most.
+#: At most this long before its client has the answer, a job is over.
 _MARGIN_S: Final = 0.5
 _CALLBACK: Final = re.compile(rb"https?://[^\"\\\s]+/callback/([A-Za-z0-9_-]{40,})((?:/[a-z-]+)?)")
-#: Where the job server knows the URL, and is told the token alone.
+#: Where the job server knows the URL, and is told only the token.
 _TOKEN: Final = re.compile(rb'"corr": ?"([A-Za-z0-9_-]{40,})()"')
 _WISH: Final = re.compile(rb"stand-in=any-(\d+)")
 _REFUSALS: Final = frozenset({ReplyKind.REFUSED, ReplyKind.BUSY})
@@ -41,14 +41,14 @@ class Told:
     """What a job server did about one job."""
 
     replies: list[ReplyKind] = field(default_factory=list)
-    #: The `status` in the proxy's answers to callbacks, each with when it came.
+    #: The `status` in each of the proxy's answers to callbacks, with its time.
     callbacks: list[tuple[float, str]] = field(default_factory=list)
-    #: When the client had its answer.
+    #: When the client got its answer.
     answered_at: float = 0.0
 
     @property
     def proven(self) -> bool:
-        """Whether a callback was taken while the job went on for certain."""
+        """Return whether a callback was taken while the job was certainly going on."""
         return any(
             what == "accepted" or (what == "progress" and at < self.answered_at - _MARGIN_S)
             for at, what in self.callbacks
@@ -100,7 +100,7 @@ class AnyServer:
         return self._chance.choice(found) if found else None
 
     def _message(self, sample: Sample | None) -> tuple[ReplyKind, bytes]:
-        """Return an answer, and what it says if it is a reply; some are cut, or none of HTTP's."""
+        """Return an answer, and what it says if it is a reply; some are truncated or not HTTP at all."""
         chance = self._chance
         if sample is None or chance.random() < 0.05:
             return ReplyKind.BAD, chance.choice([b"", b"nonsense\r\n\r\n", chance.randbytes(50)])
@@ -156,7 +156,7 @@ def check(answer: Answer, told: Told) -> None:
 
 
 def _starved(line: dict[str, Any]) -> bool:
-    """Whether this line is about an event loop that the machine gave no CPU time; no answer can do that."""
+    """Return whether this line says that the event loop got no CPU time; no answer can cause that."""
     return bool(line["event"] == "the event loop is blocked" and line["cpu_s"] < line["stood_s"] / 2)
 
 
@@ -168,7 +168,7 @@ async def test_no_answer_is_a_bug_and_submitted_is_true(
     ports: Mapping[str, int],
     name: str,
 ) -> None:
-    """Twelve jobs at a job server that answers, and calls back, with whatever it likes."""
+    """Twelve jobs at a job server that answers, and calls back, with anything."""
     profile, proxy = loader.load(str(profiles[name])), all_profiles[NAMES.index(name) % 2]
     server = AnyServer(profile, proxy, client)
     job = next(sample for sample in profile.sample if sample.kind == "job")

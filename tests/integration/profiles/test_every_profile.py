@@ -20,13 +20,13 @@ GROUPS = 2
 
 
 def named(names: Iterable[str]) -> list[Any]:
-    """Return profiles for tests that have them in turn, in groups that have their proxies in common."""
+    """Return the profiles as test parameters, in groups that share their proxies."""
     numbers = {name: number % GROUPS for number, name in enumerate(NAMES)}
     return [pytest.param(name, marks=pytest.mark.xdist_group(f"profiles-{numbers[name]}"), id=name) for name in names]
 
 
 def _is_callable(name: str, section: str) -> bool:
-    """Return whether the profile has this call, and the reply to a submission all that the call needs."""
+    """Return whether the profile has this call, and the reply to a submission has everything it needs."""
     profile = PROFILES[name]
     call = getattr(profile, section)
     return call is not None and Call("", profile.server, call).needs <= profile.submit.outputs.keys()
@@ -41,7 +41,7 @@ FOUND_WITHOUT_REPLY = ["langgraph", "nodeodm"]
 
 @pytest.mark.parametrize("name", ALL)
 async def test_a_job_that_succeeds(make_bench: Make, name: str) -> None:
-    """Its client gets what the job server says is the result, with its media type."""
+    """Its client gets the job server's result, with its media type."""
     bench = await make_bench(name)
     answer = await bench.post()
     assert answer.status == 200, answer.body
@@ -67,7 +67,7 @@ async def test_a_job_that_fails(make_bench: Make, name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 async def test_a_refusal_and_a_job_server_that_is_busy(make_bench: Make, name: str) -> None:
-    """A refusal was not submitted, wherever it says so; a busy one is asked again."""
+    """A refusal was not submitted, wherever the job server says so; a busy job server is retried."""
     bench = await make_bench(name)
     refused = (await bench.post("refused")).document
     assert (refused["code"], refused["submitted"]) == ("job-rejected", "no")
@@ -90,7 +90,7 @@ async def test_a_callback_before_the_reply_and_one_that_comes_twice(make_bench: 
 
 @pytest.mark.parametrize("name", WITH_STATUS)
 async def test_a_callback_that_is_lost_is_found_by_asking(make_bench: Make, name: str) -> None:
-    """A success and a failure; and nothing is asked of a job whose callback comes in time."""
+    """A success and a failure; a job whose callback comes in time is not asked about."""
     bench = await make_bench(name)
     assert (await bench.post("lost")).status == 200
     assert bench.stand_in.jobs[0].calls["status"] >= 1
@@ -102,7 +102,7 @@ async def test_a_callback_that_is_lost_is_found_by_asking(make_bench: Make, name
 
 @pytest.mark.parametrize("name", named(FOUND_WITHOUT_REPLY))
 async def test_a_reply_that_is_lost_is_made_up_for_by_asking(make_bench: Make, name: str) -> None:
-    """Where the call needs only names that are ours."""
+    """Where the call needs only our own names."""
     bench = await make_bench(name)
     bench.stand_in.jobs.clear()
     answer = await bench.post("lost-reply")
@@ -112,7 +112,7 @@ async def test_a_reply_that_is_lost_is_made_up_for_by_asking(make_bench: Make, n
 
 @pytest.mark.parametrize("name", named(name for name in NAMES if name not in FOUND_WITHOUT_REPLY))
 async def test_a_reply_that_is_lost_is_never_followed_by_another_submission(make_bench: Make, name: str) -> None:
-    """Whatever the method: aiohttp would send a PUT again."""
+    """Whatever the method: aiohttp would retry a PUT."""
     bench = await make_bench(name)
     answer = await bench.post("lost-reply")
     if bench.profile.callback.correlate_with in bench.profile.submit.outputs:  # only the reply names the job
@@ -155,7 +155,7 @@ async def test_a_callback_without_its_proof_changes_nothing(make_bench: Make, na
 
 @pytest.mark.parametrize("name", named(name for name in NAMES if name != "spreedly"))
 async def test_progress_is_kept_and_shown(make_bench: Make, name: str) -> None:
-    """The last of it, for as long as the job goes on; a job that makes some ends as any other."""
+    """The latest, while the job goes on; a job with progress ends like any other."""
     bench = await make_bench(name)
     count = len(bench.samples("callback", "progress"))
     assert (await bench.post("progress")).status == 200

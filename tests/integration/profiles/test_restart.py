@@ -1,4 +1,4 @@
-"""Jobs of a job server that can be asked outlive the front end, with nothing lost and nothing sent twice."""
+"""Jobs of a job server that can be asked outlive the front end; nothing is lost and nothing is sent twice."""
 
 from __future__ import annotations
 
