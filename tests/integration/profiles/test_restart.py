@@ -23,7 +23,7 @@ SECRET = "whsec_c2VjcmV0"
 async def test_a_job_whose_callback_came_while_nobody_was_there_is_asked_for(
     client: ClientSession, aiohttp_server: AiohttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """By what its reply had named, which is on record; and it can be cancelled and is not submitted again."""
+    """By what its reply named, which is on record; it can also be cancelled, and is not submitted again."""
     profile = loader.load(name)
     secrets = {secret.removeprefix("env:"): SECRET for secret in loader.secret_names(profile)}
     for secret in secrets:
@@ -64,7 +64,7 @@ async def test_a_job_whose_callback_came_while_nobody_was_there_is_asked_for(
 async def test_an_operator_asks_for_what_came_after_the_deadline(
     client: ClientSession, aiohttp_server: AiohttpServer, tmp_path: Path
 ) -> None:
-    """Its callback was lost, its client told that it took too long, the process is another: the result is found."""
+    """Its callback was lost, its client was told of the timeout, the process was replaced: the result is found."""
     profile = loader.load("ckanserviceprovider")
     app = create_app(profile, duration_s=3)
     server = await aiohttp_server(app)

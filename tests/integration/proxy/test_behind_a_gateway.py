@@ -1,4 +1,4 @@
-"""Behind a gateway: links lead where the client is, and no cache keeps what will be another thing at the next look."""
+"""Behind a gateway: links lead through it, and no cache keeps an answer that may change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIX = {"X-Forwarded-Prefix": "/async", "X-Forwarded-Proto": "https", "X-Forwa
 
 @pytest.fixture
 def trusting(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
-    """A proxy that believes what comes from this machine."""
+    """A proxy that trusts this machine."""
     return proxies.get(TRUSTED_PROXIES="127.0.0.1")
 
 
@@ -42,7 +42,7 @@ async def test_links_begin_with_the_gateways_path(client: ClientSession, trustin
 
 
 async def test_the_description_names_the_gateways_path(client: ClientSession, trusting: ProxyProcess) -> None:
-    """A generated client would leave it out otherwise; the pages' own links need no path of the gateway's."""
+    """A generated client would leave it out otherwise; links on the pages are relative."""
     described = await fetch(client, "GET", f"{trusting.url}/openapi.json", headers=PREFIX)
     assert described.document["servers"] == [{"url": "/async"}]
     for path in ("/docs", "/problems/not-found"):
@@ -61,7 +61,7 @@ async def test_from_others_the_headers_mean_nothing(client: ClientSession, proxy
 async def test_no_cache_keeps_an_answer_about_a_job(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """A result, a failure, a status, a 202, a 404 for what may be there soon, and whether the proxy is well."""
+    """A result, a failure, a status, a 202, a 404 for a job that may appear soon, and the health."""
     ref = new_ref()
     pending = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
     await eventually(lambda: job_server.submissions(ref))

@@ -1,4 +1,4 @@
-"""The callback route: what the job server can send, what a stranger can, and what it changes."""
+"""The callback route: what the job server can send, what a stranger can send, and what each changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LATE: Final = {"status": "late"}
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job that the job server has and that nobody has called back for."""
+    """A job that the job server has and has not called back for."""
 
     answer: asyncio.Task[Answer]
     callback: str
@@ -40,7 +40,7 @@ Start = Callable[..., Awaitable[Waiting]]
 
 @pytest.fixture
 async def start(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> AsyncIterator[Start]:
-    """Starts a job that waits for its callback, at the plain proxy or another."""
+    """Starts a job that waits for its callback, at the plain proxy or another one."""
     jobs: list[Waiting] = []
 
     async def go(at: ProxyProcess = proxy, **fields: Any) -> Waiting:
@@ -87,7 +87,7 @@ async def test_of_many_callbacks_at_once_one_counts(client: ClientSession, start
 async def test_a_callback_after_the_deadline_is_late(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer, start: Start
 ) -> None:
-    """It is taken with a 2xx and changes no answer; a second one is a duplicate, and no other job hears of it."""
+    """It gets a 2xx and changes no answer; a second one is a duplicate, and no other job is affected."""
     proxy = proxies.get(JOB_TIMEOUT="2")
     job = await start(proxy)
     problem(await job.answer, "deadline-exceeded", 500, "yes")
@@ -104,7 +104,7 @@ async def test_a_callback_after_the_deadline_is_late(
 async def test_every_other_token_gets_the_same_404_to_the_byte(
     client: ClientSession, proxy: ProxyProcess, start: Start
 ) -> None:
-    """Whatever the token and the body, nothing can be learnt from the answer; the job is not touched."""
+    """Whatever the token and the body, the answer reveals nothing; the job is not touched."""
     job = await start()
     done = await start()
     await fetch(client, "POST", done.callback, json={})
@@ -139,7 +139,7 @@ async def test_every_other_token_gets_the_same_404_to_the_byte(
 async def test_a_callback_that_is_not_json_is_refused_and_the_job_goes_on_waiting(
     client: ClientSession, start: Start, body: bytes
 ) -> None:
-    """400; the job's answer is the good callback that comes after."""
+    """400; the job's answer is the valid callback that follows."""
     job = await start()
     problem(await fetch(client, "POST", job.callback, data=body), "invalid-request", 400)
     assert not job.answer.done()
@@ -150,7 +150,7 @@ async def test_a_callback_that_is_not_json_is_refused_and_the_job_goes_on_waitin
 async def test_a_callback_over_the_limit_is_refused_and_the_job_goes_on_waiting(
     client: ClientSession, proxies: SharedProxies, start: Start
 ) -> None:
-    """413, with a length and in chunks; a callback of exactly the limit is taken."""
+    """413, with a length and in chunks; a callback exactly as large as the limit is accepted."""
     job = await start(proxies.get(MAX_BODY_BYTES="2048"))
     largest = b'"' + b"x" * 2046 + b'"'
 
@@ -169,7 +169,7 @@ async def test_a_callback_over_the_limit_is_refused_and_the_job_goes_on_waiting(
 async def test_the_job_servers_own_mischief_ends_in_the_right_answer(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, fault: str
 ) -> None:
-    """Garbage, a body over the limit, a wrong token, and more callbacks than one: the result is the answer."""
+    """Garbage, a body over the limit, a wrong token, and more than one callback: the result is the answer."""
     ref = new_ref()
     answer = await post_job(client, proxy.queue_job, ref=ref, fault=fault)
     assert (answer.status, answer.document["id"]) == (200, job_server.submission(ref).id)
@@ -179,7 +179,7 @@ async def test_the_job_servers_own_mischief_ends_in_the_right_answer(
 async def test_whoever_only_looks_is_told_nothing_of_the_token(
     client: ClientSession, start: Start, method: str
 ) -> None:
-    """Some job servers try a URL before they use it; that ends no job."""
+    """Some job servers probe a URL before they use it; that does not end the job."""
     job = await start()
     right = await fetch(client, method, job.callback)
     wrong = await fetch(client, method, job.callback[:-4] + "AAAA")
@@ -190,7 +190,7 @@ async def test_whoever_only_looks_is_told_nothing_of_the_token(
 
 @pytest.mark.parametrize("method", ["DELETE", "PATCH", "OPTIONS"])
 async def test_another_method_is_no_callback(client: ClientSession, start: Start, method: str) -> None:
-    """Also with the right token; and the answer does not tell that it was right."""
+    """Even with the right token; the answer does not reveal that it was right."""
     job = await start()
     right = await fetch(client, method, job.callback)
     wrong = await fetch(client, method, job.callback[:-4] + "AAAA")
@@ -200,7 +200,7 @@ async def test_another_method_is_no_callback(client: ClientSession, start: Start
 
 
 async def test_a_callback_needs_no_media_type(client: ClientSession, start: Start) -> None:
-    """The job server signs nothing and declares what it likes; what counts is that the body is JSON."""
+    """The job server signs nothing and may declare any type; what counts is that the body is JSON."""
     job = await start()
     headers = {"Content-Type": "text/plain; charset=latin-1"}
     assert (await fetch(client, "POST", job.callback, data=b"[]", headers=headers)).document == _ACCEPTED
@@ -210,7 +210,7 @@ async def test_a_callback_needs_no_media_type(client: ClientSession, start: Star
 async def test_a_job_knows_which_callbacks_were_refused_and_why(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """Its status says so at once, the log does, and so does its failure where nothing better came."""
+    """Its status and the log say so at once, and so does its failure if nothing better came."""
     proxy = proxies.get(JOB_TIMEOUT="3")
     ref = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
@@ -234,7 +234,7 @@ async def test_a_job_knows_which_callbacks_were_refused_and_why(
 async def test_a_job_knows_which_callbacks_were_taken_as_progress(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """None of them had a state that ends a job, though one may have meant to."""
+    """None had a state that ends a job, though one may have been meant to."""
     proxy = proxies.get(JOB_TIMEOUT="3")
     ref = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
@@ -260,7 +260,7 @@ async def test_a_job_that_was_refused_and_is_reported_on_is_not_submitted_again(
     url = job_server.callback_url(ref)
     assert (await fetch(client, "POST", url, json={"state": "running"})).status == 200
 
-    await asyncio.sleep(pause_s + 1)  # for another submission, which is not to come
+    await asyncio.sleep(pause_s + 1)  # time for another submission, which must not come
     assert (await fetch(client, "POST", url, json={"state": "completed"})).document == _ACCEPTED
 
     assert (await answer).document == {"state": "completed"}

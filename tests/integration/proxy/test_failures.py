@@ -31,7 +31,7 @@ _STATUSES: Final = {
 
 
 def row(fault: str, code: str, submitted: str, **fields: object) -> Any:  # noqa: ANN401 - a pytest parameter
-    """A job that asks for `fault`, and what becomes of it."""
+    """A job that asks for `fault`, and its expected outcome."""
     name = "-".join([fault, *map(str, fields.values())])
     return pytest.param({"fault": fault, **fields}, code, submitted, id=name)
 
@@ -77,7 +77,7 @@ async def test_a_failure_is_told_by_its_code(
     code: str,
     submitted: str,
 ) -> None:
-    """Code, status, granular status and `submitted` are the contract's; at most one submission was not refused."""
+    """Code, status, granular status and `submitted` are as in the contract; at most one submission was not refused."""
     plain, granular = proxies.get(**_BRIEF), proxies.get(**_BRIEF, GRANULAR_ERRORS="true")
     refs = [new_ref(), new_ref()]
     answers = await asyncio.gather(
@@ -94,7 +94,7 @@ async def test_a_failure_is_told_by_its_code(
 async def test_a_failed_jobs_answer_holds_the_callbacks_body(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, fault: str
 ) -> None:
-    """`result` is what the job server said."""
+    """`result` is the callback's body."""
     ref = new_ref()
     document = problem(await post_job(client, proxy.queue_job, ref=ref, fault=fault), "job-failed", 500, "yes")
     assert document["result"]["state"] == fault
@@ -104,7 +104,7 @@ async def test_a_failed_jobs_answer_holds_the_callbacks_body(
 async def test_the_result_of_a_failed_job_keeps_its_numbers(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """The callback's text stands in the answer as it came."""
+    """The answer holds the callback's text unchanged."""
     ref = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
     await eventually(lambda: job_server.submissions(ref))
@@ -117,7 +117,7 @@ async def test_the_result_of_a_failed_job_keeps_its_numbers(
 async def test_a_job_server_that_refuses_connections_is_unavailable(
     client: ClientSession, proxies: SharedProxies, job_server_port: int
 ) -> None:
-    """Nothing was submitted: the port is ours and nobody listens there in this test."""
+    """Nothing was submitted: the port is reserved, and nobody listens there in this test."""
     for settings, status in ((_BRIEF, 500), (_BRIEF | {"GRANULAR_ERRORS": "true"}, 502)):
         proxy = proxies.get(**settings)
         answer = await post_job(client, proxy.queue_job)
@@ -138,7 +138,7 @@ async def test_a_job_server_whose_name_does_not_resolve_is_unavailable(
 async def test_a_worker_that_dies_is_told_from_the_state_of_its_job(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, fault: str, state: str, submitted: str
 ) -> None:
-    """The worker is killed: `worker-died`, and whether the job may run is told from how far it got."""
+    """The worker is killed: `worker-died`, and `submitted` depends on how far the job got."""
     ref = new_ref()
     others = {worker["job_id"] for worker in (await fetch(client, "GET", f"{proxy.admin}/workers")).document}
     posted = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault=fault))

@@ -1,4 +1,4 @@
-"""Workers are handed over several at a time: each gets its own ends, and none gets those of another."""
+"""Several workers are handed over at a time: each gets its own ends, and none gets those of another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONFIG = WorkerConfig(
 
 
 class Heard:
-    """What the fork server's listener heard; holds the ends that came."""
+    """What the fork server's listener was told; holds the received ends."""
 
     def __init__(self) -> None:
         self.forked: dict[int, tuple[int, int, int]] = {}
@@ -49,7 +49,7 @@ class Heard:
         self.exited[pid] = status
 
     def on_lost(self) -> None:
-        """Note it."""
+        """Note the loss."""
         self.lost = True
 
     def close(self) -> None:
@@ -61,14 +61,14 @@ class Heard:
 
 @pytest.fixture
 async def heard() -> AsyncIterator[Heard]:
-    """Whoever listens."""
+    """The fork server's listener."""
     heard = Heard()
     yield heard
     heard.close()
 
 
 async def test_each_worker_has_its_own_ends_and_none_of_its_siblings(heard: Heard) -> None:
-    """Without its inbox's writing end a worker leaves: no sibling that was made with it has a copy of that."""
+    """A worker exits without its inbox's writing end: no sibling of the same batch has a copy of it."""
     fork_server = ForkServer(_CONFIG.encode(), heard)
     await fork_server.start()
     try:
@@ -93,7 +93,7 @@ async def test_each_worker_has_its_own_ends_and_none_of_its_siblings(heard: Hear
 async def test_a_worker_of_which_an_end_is_missing_counts_as_not_made(
     heard: Heard, monkeypatch: pytest.MonkeyPatch, fds: int, forked: int
 ) -> None:
-    """What arrives whole is used; of the rest every descriptor is closed, and whoever waits hears of it."""
+    """Complete workers are used; of incomplete ones every descriptor is closed, and the waiting caller is told."""
     before = _descriptors()
     monkeypatch.setattr(spawning, "COMMAND", (sys.executable, "-c", _speaker(fds)))
     fork_server = ForkServer(_CONFIG.encode(), heard)
@@ -113,7 +113,7 @@ def _descriptors() -> int:
 
 
 def _speaker(fds: int) -> str:
-    """Return a fork server's program that claims three workers and sends so many descriptors."""
+    """Return a fork server's program that claims three workers and sends this many descriptors."""
     return dedent(f"""
         import os, socket, sys
         from shared.messages import Forked, encode

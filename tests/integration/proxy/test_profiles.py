@@ -1,4 +1,4 @@
-"""A job server with a protocol of its own: what a profile says is all that the proxy needs to know of it."""
+"""A job server with its own protocol: a profile is all that the proxy needs to know about it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Predictions:
         self._calls: set[asyncio.Task[None]] = set()
 
     async def submit(self, request: web.Request) -> web.Response:
-        """Answer as the job asks; where that is 202 without an error, call back."""
+        """Answer as the job asks; after a 202 without an error, call back."""
         job = await request.json()
         self.submissions.append(job)
         replies = job["input"].get("replies", [[202, {}]])
@@ -77,7 +77,7 @@ def another(predictions: tuple[Predictions, str], tmp_path: Path) -> Iterator[Pr
 async def test_a_job_server_with_another_protocol(
     client: ClientSession, another: ProxyProcess, predictions: tuple[Predictions, str]
 ) -> None:
-    """Its paths, members, statuses and states are those of the profile; `wait` and `callback` mean nothing to it."""
+    """Its paths, members, statuses and states are those of the profile; it does not know `wait` and `callback`."""
     server, _ = predictions
 
     async def post(**job: object) -> Answer:
@@ -110,7 +110,7 @@ async def test_a_job_server_with_another_protocol(
 
 
 def test_a_profile_that_is_wrong_ends_the_start(tmp_path: Path) -> None:
-    """One line that says what, and where."""
+    """One line that says what is wrong, and where."""
     file = tmp_path / "wrong.toml"
     file.write_text(_PROFILE.replace("accepted", "acepted"), encoding="utf-8")
     with ProxyProcess(PROFILE=str(file)) as proxy:

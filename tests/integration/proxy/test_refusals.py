@@ -1,4 +1,4 @@
-"""When the proxy takes no more jobs, and how it comes to take them again."""
+"""When the proxy takes no more jobs, and how it recovers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.waiting import IN_VAIN_S, eventually
 
 @pytest.fixture
 def own_proxy(job_server: JobServer) -> Iterator[ProxyProcess]:
-    """A proxy that the test may harm; without spares, so that each job needs a worker to be made."""
+    """A proxy that the test may harm; without spares, so that each job needs a new worker."""
     with ProxyProcess.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="0", JOB_TIMEOUT="10") as proxy:
         yield proxy
 
@@ -31,7 +31,7 @@ def own_proxy(job_server: JobServer) -> Iterator[ProxyProcess]:
 async def test_beyond_max_jobs_a_job_is_refused_until_there_is_room(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """503 `overloaded` at once; the job in flight is not touched; then there is room again."""
+    """503 `overloaded` at once; the job in flight is not touched; later there is room again."""
     proxy = proxies.get(MAX_JOBS="1")
     ref = new_ref()
     first = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
@@ -46,7 +46,7 @@ async def test_beyond_max_jobs_a_job_is_refused_until_there_is_room(
 async def test_an_overload_is_answered_before_the_body_is_read(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """A body that is no job gets the same 503: nobody looked at it."""
+    """An invalid body gets the same 503: nobody looked at it."""
     proxy = proxies.get(MAX_JOBS="1")
     ref = new_ref()
     first = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
@@ -59,7 +59,7 @@ async def test_an_overload_is_answered_before_the_body_is_read(
 
 @contextlib.contextmanager
 def no_descriptors_left(pid: int) -> Iterator[None]:
-    """Take away from a process the right to open anything."""
+    """Keep a process from opening any descriptor."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
     try:
@@ -69,7 +69,7 @@ def no_descriptors_left(pid: int) -> Iterator[None]:
 
 
 def fork_server(proxy: ProxyProcess) -> psutil.Process:
-    """The process that forks the workers: our child that leads its session; workers without a parent do not."""
+    """Return the process that forks the workers: our child that leads its session; orphaned workers do not."""
     children = psutil.Process(proxy.pid).children()
     (found,) = (child for child in children if "worker" in child.cmdline() and os.getsid(child.pid) == child.pid)
     return found
@@ -78,7 +78,7 @@ def fork_server(proxy: ProxyProcess) -> psutil.Process:
 async def test_where_no_worker_can_be_made_jobs_are_refused_and_it_recovers_by_itself(
     client: ClientSession, own_proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """503 `no-worker` within a second and `readyz` says so; jobs in flight go on; two seconds later all is well."""
+    """503 `no-worker` within a second, and `readyz` says so; jobs in flight go on; two seconds later all is well."""
     ref = new_ref()
     running = asyncio.create_task(post_job(client, own_proxy.queue_job, ref=ref, fault="never"))
     await eventually(lambda: job_server.submissions(ref))
@@ -100,7 +100,7 @@ async def test_where_no_worker_can_be_made_jobs_are_refused_and_it_recovers_by_i
 
 
 async def test_whoever_waits_leaves_room_for_the_callback(own_proxy: ProxyProcess, job_server: JobServer) -> None:
-    """More wait for a job than there are descriptors: the last of these are for what all of them wait for."""
+    """More clients wait than there are descriptors: the last descriptors are kept for the callbacks."""
     connector = TCPConnector(limit=0, force_close=True)
     async with ClientSession(connector=connector, timeout=ClientTimeout(total=IN_VAIN_S)) as many:
         ref, later = new_ref(), {"Prefer": "respond-async"}
@@ -110,7 +110,7 @@ async def test_whoever_waits_leaves_room_for_the_callback(own_proxy: ProxyProces
         resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE, (used + 150, used + 150))
         result = f"{own_proxy.url}{accepted.headers['Location']}/result"
         waits: list[asyncio.Task[Answer]] = []
-        for _ in range(25):  # not all at once: of connections that have sent nothing, most would be closed again
+        for _ in range(25):  # not all at once: most connections without a request would be closed again
             waits += [asyncio.create_task(fetch(many, "GET", result, headers={"Prefer": "wait=8"})) for _ in range(10)]
             await fetch(many, "GET", f"{own_proxy.url}/healthz")
         assert any(wait.done() for wait in waits), "those that would take the last descriptors are told to ask later"
@@ -119,14 +119,14 @@ async def test_whoever_waits_leaves_room_for_the_callback(own_proxy: ProxyProces
         called = await fetch(many, "POST", job_server.callback_url(ref), json={"n": 1})
 
         assert (called.status, called.document) == (200, {"status": "accepted"})
-        # One whose client was too slow to send its request may be closed for others, as it has sent nothing.
+        # A client that was too slow to send its request may be closed in favour of others.
         answers = await asyncio.gather(*map(_answer, waits))
     assert {answer.status for answer in answers if answer} == {200, 202}, answers
     assert {"n": 1} in [answer.document for answer in answers if answer]
 
 
 async def _answer(waiting: asyncio.Task[Answer]) -> Answer | None:
-    """Return what somebody is answered; None if their connection is closed."""
+    """Return the answer; None if the connection was closed."""
     with contextlib.suppress(ClientConnectionError):
         return await waiting
     return None
@@ -135,7 +135,7 @@ async def _answer(waiting: asyncio.Task[Answer]) -> Answer | None:
 async def test_while_the_machine_is_short_of_something_the_proxy_is_not_ready(
     client: ClientSession, own_proxy: ProxyProcess
 ) -> None:
-    """Every job is refused, so balancers are told; one log line when it begins, one when it is over."""
+    """Every job is refused, so load balancers are told; one log line when it begins, one when it is over."""
     ready = f"{own_proxy.url}/readyz"
     assert (await fetch(client, "GET", ready)).status == 200
     before = resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE)
@@ -156,7 +156,7 @@ async def test_while_the_machine_is_short_of_something_the_proxy_is_not_ready(
 async def test_a_killed_fork_server_is_replaced_and_its_workers_finish(
     client: ClientSession, own_proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """The job in flight gets its answer from its worker, and the next one a worker of the new fork server."""
+    """The job in flight gets its answer from its worker; the next job gets a worker of the new fork server."""
     ref = new_ref()
     running = asyncio.create_task(post_job(client, own_proxy.queue_job, ref=ref, fault="never"))
     await eventually(lambda: job_server.submissions(ref))
@@ -175,7 +175,7 @@ async def test_a_killed_fork_server_is_replaced_and_its_workers_finish(
 async def test_while_it_drains_new_jobs_are_refused_and_those_in_flight_are_answered(
     client: ClientSession, own_proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """503 `shutting-down`, `readyz` too; the callback still comes in; then the process ends with 0."""
+    """503 `shutting-down`, also from `readyz`; the callback is still accepted; then the process exits with 0."""
     ref = new_ref()
     running = asyncio.create_task(post_job(client, own_proxy.queue_job, ref=ref, fault="never"))
     await eventually(lambda: job_server.submissions(ref))
@@ -198,12 +198,12 @@ async def test_while_it_drains_new_jobs_are_refused_and_those_in_flight_are_answ
 async def test_a_refused_request_leaves_a_line_and_no_token(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """Who, what and why; but a callback that comes to a wrong path has its token there."""
+    """The line says who, what and why, but not the path: a callback to a wrong path has its token there."""
     token = new_ref() + "Zq0yJv0m4n3sS1c2k9Qh7bqVvF1WJm8e"
     paths = (token, f"callback{token}", f"callback/{token}", f"{token}/callback", f"nothing/{token}", f"docs?{token}")
 
     for path in paths:
-        await fetch(client, "SEARCH", f"{proxy.url}/{path}", json={"state": "completed"})  # a method of no other test
+        await fetch(client, "SEARCH", f"{proxy.url}/{path}", json={"state": "completed"})  # used by no other test
 
     def routes() -> list[str]:
         return [line["route"] for line in proxy.events_of("request refused") if line["method"] == "SEARCH"]

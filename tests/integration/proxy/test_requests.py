@@ -34,7 +34,7 @@ async def post(client: ClientSession, url: str, body: bytes, **headers: str) -> 
 async def test_a_body_that_is_no_json_object_is_refused(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, body: bytes
 ) -> None:
-    """Each kind of bad body is a 400 that says why, nothing is submitted, and the next job runs."""
+    """Each kind of invalid body is a 400 that says why; nothing is submitted, and the next job runs."""
     for path in ("/queueJob", "/start"):
         document = problem(await post(client, proxy.url + path, body), "invalid-request", 400, "no")
         assert document["job_id"] is None
@@ -54,7 +54,7 @@ async def test_a_body_that_is_no_json_object_is_refused(
 async def test_a_job_may_not_choose_where_the_job_server_calls(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, body: bytes
 ) -> None:
-    """`callback` is the proxy's, however it is written; a name that stands twice would leave it to the reader."""
+    """`callback` belongs to the proxy, however it is written; which of two equal names counts depends on the reader."""
     problem(await post(client, proxy.queue_job, body), "invalid-request", 400, "no")
     assert not job_server.ledger.submissions
 
@@ -74,7 +74,7 @@ async def test_a_job_may_not_choose_where_the_job_server_calls(
 async def test_a_body_that_is_not_declared_as_json_is_refused(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, media_type: str
 ) -> None:
-    """A browser can send the others across sites without asking, so they are not taken."""
+    """A browser can send other types across sites without asking, so they are refused."""
     answer = await fetch(
         client, "POST", proxy.queue_job, data=b'{"account": "a"}', headers={"Content-Type": media_type}
     )
@@ -97,7 +97,7 @@ async def test_a_body_that_is_not_declared_as_json_is_refused(
 async def test_json_may_be_declared_in_any_of_its_ways(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, media_type: str
 ) -> None:
-    """Upper and lower case, with and without the charset."""
+    """In upper and lower case, with and without the charset."""
     body = json.dumps({"account": new_ref()}).encode()
     assert (await post(client, proxy.queue_job, body, Content_Type=media_type)).status == 200
 
@@ -111,7 +111,7 @@ async def test_json_may_be_declared_in_any_of_its_ways(
 async def test_a_request_without_a_key_that_is_known_is_refused(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer, authorization: str | None, route: str
 ) -> None:
-    """With API_KEYS set there is no way in without one of them; nothing is submitted."""
+    """With API_KEYS set, a request without a valid key is refused; nothing is submitted."""
     proxy = proxies.get(API_KEYS=",".join(_KEYS))
     headers = {} if authorization is None else {"Authorization": authorization}
     answer = await post(client, proxy.url + route, b'{"account": "a"}', **headers)
@@ -126,7 +126,7 @@ async def test_a_request_without_a_key_that_is_known_is_refused(
 async def test_each_key_lets_its_client_in(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer, key: str, scheme: str
 ) -> None:
-    """Several keys at once, so that they can be changed without a gap. The job server's callback needs none."""
+    """Several keys at once, so that keys can be rotated without a gap. The job server's callback needs none."""
     proxy = proxies.get(API_KEYS=",".join(_KEYS))
     answer = await post_job(client, proxy.queue_job, headers={"Authorization": f"{scheme} {key}"})
     assert answer.status == 200
@@ -136,7 +136,7 @@ async def test_each_key_lets_its_client_in(
 async def test_a_body_may_be_as_large_as_the_limit_and_no_larger(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """MAX_BODY_BYTES is exact, with a length and in chunks, and what is too large reaches nobody."""
+    """MAX_BODY_BYTES is exact, with a length and in chunks, and a larger body reaches nobody."""
     proxy = proxies.get(MAX_BODY_BYTES=str(_SMALL_BYTES))
     for extra_bytes, chunked in ((0, False), (0, True), (1, False), (1, True)):
         frame = json.dumps({"account": new_ref(), "padding": ""}).encode()
@@ -157,7 +157,7 @@ async def test_a_body_may_be_as_large_as_the_limit_and_no_larger(
 
 
 async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_comes(proxy: ProxyProcess) -> None:
-    """The length alone is enough."""
+    """The declared length is enough."""
     data = head("POST", proxy.queue_job, **_JSON, Content_Length=str(10**12))
     status, answer = await exchange(proxy.queue_job, data + b"{")
     assert status == 413
@@ -165,11 +165,11 @@ async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_comes(
 
 
 async def test_chunks_without_end_are_cut_off(proxy: ProxyProcess) -> None:
-    """More than the limit is never buffered: the answer comes while the client still sends."""
+    """More than the limit is never buffered: the answer comes while the client is still sending."""
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     data = head("POST", proxy.queue_job, **_JSON, Transfer_Encoding="chunked")
     status, answer = await exchange(proxy.queue_job, data + chunk * 40)
-    assert status == 413 or answer == b""  # reset: it had its answer, and went on sending
+    assert status == 413 or answer == b""  # reset: it got its answer and kept sending
 
 
 async def test_a_body_that_stalls_is_not_waited_for(
@@ -211,7 +211,7 @@ async def test_a_body_that_stalls_is_not_waited_for(
 async def test_what_is_not_even_http_harms_nobody(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, data: bytes
 ) -> None:
-    """The connection is closed, with a 4xx or without a word, never with an empty 500; the next job runs."""
+    """The connection is closed with a 4xx or without an answer, never with an empty 500; the next job runs."""
     status, _ = await exchange(proxy.queue_job, data)
     assert status == 0 or 400 <= status < 500
     assert (await post_job(client, proxy.queue_job)).status == 200
@@ -234,7 +234,7 @@ async def test_what_is_not_even_http_harms_nobody(
 async def test_a_route_that_is_not_there_is_a_problem_like_any_other(
     client: ClientSession, proxy: ProxyProcess, method: str, path: str, code: str, status: int
 ) -> None:
-    """404 and 405 are documents too; 405 says which methods there are."""
+    """404 and 405 are problem documents too; 405 names the allowed methods."""
     answer = await fetch(client, method, proxy.url + path)
     problem(answer, code, status, "unknown")
     assert ("Allow" in answer.headers) is (status == 405)
@@ -243,7 +243,7 @@ async def test_a_route_that_is_not_there_is_a_problem_like_any_other(
 async def test_a_body_may_be_gzip_and_nothing_else(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """RFC 9110, 8.4: what is declared is taken, up to the same size, or refused by its name."""
+    """RFC 9110, 8.4: a declared gzip body is accepted up to the same size, any other coding is refused by name."""
     ref = new_ref()
     job = f'{{"account": "{ref}", "ref": "{ref}"}}'.encode()
     json = {"Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""How many jobs a worker process serves, and that one job's leftovers never reach the next."""
+"""How many jobs a worker process serves, and that no job sees leftovers of an earlier one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 
 
 async def pid_of(client: ClientSession, proxy: ProxyProcess, job_server: JobServer, **fields: Any) -> int:
-    """Run a job to its end, called back by the test; return the process id of its worker."""
+    """Run a job to its end, with a callback from the test, and return its worker's process id."""
     ref = new_ref()
     accepted = await post_job(client, proxy.queue_job, ref=ref, fault="never", headers={"Prefer": "respond-async"})
     ours = (accepted.headers["Job-Id"], "waiting")
@@ -58,7 +58,7 @@ async def test_without_a_limit_a_worker_is_used_again_and_again(
 async def test_an_idle_worker_keeps_no_account_from_another(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """The job server serves one connection at a time for each account, also one over which nothing is sent."""
+    """The job server serves one connection per account at a time, even an idle one."""
     proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="2", JOB_TIMEOUT="10")
     refs = [new_ref(), new_ref()]
     both = [asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never")) for ref in refs]
@@ -67,7 +67,7 @@ async def test_an_idle_worker_keeps_no_account_from_another(
         await fetch(client, "POST", job_server.callback_url(ref), json={"state": "completed"})
         assert (await answer).status == 200
 
-    third = await post_job(client, proxy.queue_job, account=refs[0])  # goes to the worker that was used last
+    third = await post_job(client, proxy.queue_job, account=refs[0])  # goes to the most recently used worker
 
     assert third.status == 200, third.document
 
@@ -75,7 +75,7 @@ async def test_an_idle_worker_keeps_no_account_from_another(
 async def test_messages_larger_than_a_pipe_reach_a_worker_that_is_used_again(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """Its inbox holds 64 KiB at a time; jobs and results of nearly a megabyte come in pieces, to the same worker."""
+    """Its inbox holds 64 KiB at a time; jobs and results of nearly 1 MB go to the same worker in pieces."""
     proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0")
     first = await pid_of(client, proxy, job_server)
     padding = "x" * 900_000
@@ -96,7 +96,7 @@ async def test_a_worker_whose_job_failed_is_never_used_again(
 async def test_a_callback_for_a_former_job_never_reaches_the_present_one(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """The same worker has another job when the first one's callback comes again, many times: it is a duplicate."""
+    """The same worker has another job when the first one's callback is repeated many times: it is a duplicate."""
     proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0", JOB_TIMEOUT="20")
     former = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=former, fault="never"))
@@ -120,7 +120,7 @@ async def test_a_callback_for_a_former_job_never_reaches_the_present_one(
 async def test_a_late_callback_never_reaches_the_job_that_came_after(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """The first job's deadline passed; its callback comes while the second one waits: late, and nobody's."""
+    """The first job timed out; its callback comes while the second one waits: it is late and reaches no job."""
     proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="1", JOB_TIMEOUT="2")
     former, present = new_ref(), new_ref()
     problem(await post_job(client, proxy.queue_job, ref=former, fault="never"), "deadline-exceeded", 500, "yes")

@@ -23,7 +23,7 @@ _PLAIN: Final = {"Accept": "application/json"}
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 async def test_a_sound_proxy_says_so(client: ClientSession, proxy: ProxyProcess, path: str) -> None:
-    """Both are 200 once it listens and workers can be made."""
+    """Both are 200 once the proxy listens and workers can be made."""
     answer = await fetch(client, "GET", proxy.url + path)
     assert answer.status == 200
     assert answer.document["status"]
@@ -33,7 +33,7 @@ async def test_a_sound_proxy_says_so(client: ClientSession, proxy: ProxyProcess,
 async def test_an_address_that_does_not_exist_leads_to_the_documentation(
     client: ClientSession, proxy: ProxyProcess, path: str
 ) -> None:
-    """Whoever opens the bare address is told where the routes are listed, in words and in a header (RFC 8631)."""
+    """The root path says where the routes are listed, in words and in a header (RFC 8631)."""
     answer = await fetch(client, "GET", proxy.url + path)
     assert "/docs lists the routes" in problem(answer, "not-found", 404)["detail"]
     assert answer.headers["Link"] == '</docs>; rel="service-doc"'
@@ -43,7 +43,7 @@ async def test_an_address_that_does_not_exist_leads_to_the_documentation(
 async def test_the_admin_address_leads_to_no_page_that_it_does_not_have(
     client: ClientSession, proxy: ProxyProcess
 ) -> None:
-    """It has its own `/docs`, of the routes for operators."""
+    """It has its own `/docs`, for the operators' routes."""
     answer = await fetch(client, "GET", f"{proxy.admin}/nowhere")
     assert "/docs lists the routes" in problem(answer, "not-found", 404)["detail"]
     assert (await fetch(client, "GET", f"{proxy.admin}/docs", headers={"Accept": "text/html"})).status == 200
@@ -51,7 +51,7 @@ async def test_the_admin_address_leads_to_no_page_that_it_does_not_have(
 
 @pytest.mark.parametrize("code", Code)
 async def test_each_code_is_explained(client: ClientSession, proxy: ProxyProcess, code: Code) -> None:
-    """`type` of a problem leads to its explanation, with what it means and what to do."""
+    """The problem's `type` leads to its explanation, with its meaning and what to do."""
     answer = await fetch(client, "GET", f"{proxy.url}/problems/{code}", headers=_PLAIN)
     assert answer.status == 200
     entry = problems.TABLE[code]
@@ -65,7 +65,7 @@ async def test_each_code_is_explained(client: ClientSession, proxy: ProxyProcess
 async def test_workers_are_shown_with_what_they_do(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """Spares, and the one that waits for a callback with its job; pid, age and jobs done for each."""
+    """Spares and the worker that waits for a callback; process id, age and number of jobs for each."""
     proxy = proxies.get(WORKER_SPARES="2")
     ref = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
@@ -94,12 +94,12 @@ async def test_workers_are_shown_with_what_they_do(
 
 @pytest.mark.parametrize("path", ["/workers", "/metrics"])
 async def test_admin_routes_are_never_on_the_public_port(client: ClientSession, proxy: ProxyProcess, path: str) -> None:
-    """What an operator sees is nobody else's business."""
+    """What operators see is not public."""
     problem(await fetch(client, "GET", proxy.url + path), "not-found", 404)
 
 
 async def test_jobs_cannot_be_posted_on_the_admin_port(client: ClientSession, proxy: ProxyProcess) -> None:
-    """Nor can callbacks."""
+    """Nor callbacks."""
     for path in ("/queueJob", "/start", "/callback/x"):
         assert (await post_job(client, proxy.admin + path)).status in {404, 405}
 
@@ -107,7 +107,7 @@ async def test_jobs_cannot_be_posted_on_the_admin_port(client: ClientSession, pr
 async def test_an_empty_admin_port_switches_the_admin_routes_off(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """The proxy serves all the same, and says nothing of an admin address."""
+    """The proxy still serves, and mentions no admin address."""
     proxy = proxies.get(ADMIN_PORT="")
     assert "admin" not in proxy.listening
     assert not any("Admin" in line for line in proxy.stdout)
@@ -117,7 +117,7 @@ async def test_an_empty_admin_port_switches_the_admin_routes_off(
 async def test_the_callback_route_can_have_a_listener_of_its_own(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """With CALLBACK_HOST and CALLBACK_PORT set, callbacks are taken there only, and nothing else is."""
+    """With CALLBACK_HOST and CALLBACK_PORT set, callbacks are accepted only there, and nothing else is."""
     proxy = proxies.get(CALLBACK_HOST="127.0.0.2", CALLBACK_PORT="0")
     assert proxy.callback.startswith("http://127.0.0.2:")
     ref = new_ref()
@@ -138,7 +138,7 @@ async def test_the_callback_route_can_have_a_listener_of_its_own(
 async def test_with_a_certificate_clients_and_callbacks_speak_tls(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """A job goes the whole way over https; without TLS nobody gets in; the admin address stays as it was."""
+    """A job runs entirely over https; without TLS nobody gets in; the admin address is unchanged."""
     proxy = proxies.get(TLS_CERTFILE=str(_TLS / "cert.pem"), TLS_KEYFILE=str(_TLS / "key.pem"))
     assert proxy.url.startswith("https://")
     assert proxy.admin.startswith("http://")
@@ -155,7 +155,7 @@ async def test_with_a_certificate_clients_and_callbacks_speak_tls(
 async def test_a_configured_callback_address_is_what_the_job_server_is_told(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """CALLBACK_URL stands in front of the token, whatever it is that listens there."""
+    """CALLBACK_URL is the prefix of the token, whatever listens there."""
     proxy = proxies.get(CALLBACK_URL="https://proxy.example/jobs/callback/", JOB_TIMEOUT="2")
     ref = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))

@@ -18,7 +18,7 @@ from tests.support.shared_proxies import SharedProxies
 async def test_a_submission_that_was_turned_away_is_sent_again(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, fault: str, times: int
 ) -> None:
-    """503 with Retry-After and 429 certainly started nothing: the job runs in the end, and exactly once."""
+    """503 with Retry-After and 429 certainly started nothing: the job runs in the end, exactly once."""
     ref = new_ref()
     answer = await post_job(client, proxy.queue_job, ref=ref, fault=fault, times=times)
     assert (answer.status, answer.document["state"]) == (200, "completed")
@@ -28,7 +28,7 @@ async def test_a_submission_that_was_turned_away_is_sent_again(
 
 
 async def test_retry_after_is_honoured(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> None:
-    """The job server says when to come again, in seconds."""
+    """The job server says when to retry, in seconds."""
     ref = new_ref()
     answer = await post_job(client, proxy.queue_job, ref=ref, fault="refuse-first", retry_after=1)
     assert answer.status == 200
@@ -39,7 +39,7 @@ async def test_retry_after_is_honoured(client: ClientSession, proxy: ProxyProces
 async def test_a_retry_after_beyond_the_deadline_is_not_waited_for(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """The job is answered at once: another attempt could only come too late."""
+    """The job is answered at once: a retry could only come too late."""
     ref = new_ref()
     watch = proxy.stopwatch()
     answer = await post_job(client, proxy.queue_job, ref=ref, fault="refuse-first", retry_after=3600)
@@ -51,7 +51,7 @@ async def test_a_retry_after_beyond_the_deadline_is_not_waited_for(
 async def test_attempts_end_after_submit_retries(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """Three further attempts by default, with pauses that differ; then the job server's no is the answer."""
+    """Three retries by default, with varying pauses; then the job server's refusal is the answer."""
     ref = new_ref()
     problem(await post_job(client, proxy.queue_job, ref=ref, fault="refuse"), "job-rejected", 500, "no")
     times_s = [entry.at_s for entry in job_server.submissions(ref)]
@@ -76,7 +76,7 @@ async def test_without_retries_the_first_answer_counts(
 async def test_nothing_else_is_ever_sent_twice(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, fault: str
 ) -> None:
-    """A submission whose fate is unknown, or that another attempt would not mend, is sent once."""
+    """A submission with an unknown outcome, or one that a retry would not help, is sent once."""
     ref = new_ref()
     answer = await post_job(client, proxy.queue_job, ref=ref, fault=fault)
     assert answer.status == 500
@@ -109,7 +109,7 @@ async def test_a_callback_after_a_lost_reply_is_the_answer(
 async def test_a_callback_that_beats_the_reply_counts(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """The job server sends it, and has it answered, before it replies to the submission."""
+    """The job server sends it and gets its answer before it replies to the submission."""
     ref = new_ref()
     answer = await post_job(client, proxy.queue_job, ref=ref, fault="early")
     assert (answer.status, answer.document["state"]) == (200, "completed")
@@ -119,7 +119,7 @@ async def test_a_callback_that_beats_the_reply_counts(
 async def test_a_callback_counts_where_the_reply_never_comes(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """The job server keeps the connection open for ever, but the job runs."""
+    """The job server keeps the connection open forever, but the job runs."""
     answer = await post_job(client, proxy.queue_job, fault="hang", run=True)
     assert (answer.status, answer.document["state"]) == (200, "completed")
 
@@ -128,13 +128,13 @@ async def test_a_callback_counts_where_the_reply_never_comes(
 async def test_a_reply_that_makes_no_sense_loses_against_an_earlier_callback(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, fault: str
 ) -> None:
-    """A job that runs in spite of its bad reply is a success, or a failure that does not say it was not submitted."""
+    """A job that runs despite its bad reply succeeds, or fails without a claim that it was not submitted."""
     answer = await post_job(client, proxy.queue_job, fault=fault, run=True)
     assert answer.status == 200 or answer.document["submitted"] in {"unknown", "yes"}
 
 
 async def test_a_redirect_is_never_followed(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> None:
-    """The other address would get the callback's token."""
+    """The other address would learn the callback's token."""
     for status in (301, 302, 307, 308):
         answer = await post_job(client, proxy.queue_job, fault="redirect", status=status)
         problem(answer, "job-rejected", 500, "unknown")
@@ -144,7 +144,7 @@ async def test_a_redirect_is_never_followed(client: ClientSession, proxy: ProxyP
 async def test_a_forged_callback_changes_nothing(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """A wrong token is turned away with 404, and the right callback that follows is the answer."""
+    """A wrong token gets a 404, and the right callback that follows is the answer."""
     ref = new_ref()
     answer = await post_job(client, proxy.queue_job, ref=ref, fault="forged")
     assert answer.status == 200

@@ -1,4 +1,4 @@
-"""A job that goes well, over HTTP, through a real worker, to a real job server and back."""
+"""A job that succeeds: over HTTP, through a real worker, to a real job server and back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_a_job_is_answered_with_its_result(
 async def test_the_job_servers_own_route_is_an_alias(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """`POST /start` is the same: a client of the job server needs another address and nothing else."""
+    """`POST /start` is the same: a client of the job server only has to change the address."""
     answer = await post_job(client, f"{proxy.url}/start", wait=True)
     assert (answer.status, answer.document["state"]) == (200, "completed")
 
@@ -52,7 +52,7 @@ async def test_the_job_servers_own_route_is_an_alias(
 async def test_a_callbacks_body_reaches_the_client_byte_for_byte(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, body: bytes
 ) -> None:
-    """Whatever JSON the job server sends, with its white space and its numbers as they are."""
+    """Any JSON from the job server, with its whitespace and its numbers unchanged."""
     ref = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
     await eventually(lambda: job_server.submissions(ref))
@@ -63,7 +63,7 @@ async def test_a_callbacks_body_reaches_the_client_byte_for_byte(
 
 
 async def test_an_answer_names_the_job(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> None:
-    """`Job-Id` is 128 bits in hexadecimal, another one for each job, and what the log calls it."""
+    """`Job-Id` is 128 bits in hexadecimal, different for each job, and is the id in the log."""
     ids = {(await post_job(client, proxy.queue_job)).headers["Job-Id"] for _ in range(3)}
     assert len(ids) == 3
     assert {len(bytes.fromhex(job_id)) for job_id in ids} == {16}
@@ -73,7 +73,7 @@ async def test_an_answer_names_the_job(client: ClientSession, proxy: ProxyProces
 async def test_fields_reach_the_job_server_with_their_exact_values(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """No number is parsed and written again, and nothing is added but `wait` and `callback`."""
+    """No number is parsed and written again, and only `wait` and `callback` are added."""
     ref = new_ref()
     sent = (
         f'{{"account":"{ref}","ref":"{ref}","price":0.10,"huge":1e400,"precise":1.0000000000000000001,'
@@ -102,11 +102,11 @@ async def test_fields_reach_the_job_server_with_their_exact_values(
 async def test_wait_is_sent_as_false_whatever_the_client_said(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer, wait: object
 ) -> None:
-    """The proxy speaks the asynchronous form, and `wait` stands there once."""
+    """The proxy uses the asynchronous form, and `wait` occurs once."""
     ref = new_ref()
     answer = await post_job(client, proxy.queue_job, ref=ref, wait=wait)
     if wait is False:
-        # The client itself may ask not to wait; what it gets then is not this test's business.
+        # The client itself may ask not to wait; this test does not look at its answer.
         await eventually(lambda: job_server.submissions(ref))
     else:
         assert answer.status == 200
@@ -117,7 +117,7 @@ async def test_wait_is_sent_as_false_whatever_the_client_said(
 async def test_the_callback_address_is_unguessable_and_new_for_each_job(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """256 bits after the callback route's address; neither the log nor the answer has them."""
+    """256 bits after the callback route's address; neither the log nor the answer contains them."""
     refs = [new_ref() for _ in range(3)]
     answers = [await post_job(client, proxy.queue_job, ref=ref) for ref in refs]
     tokens = set()
@@ -147,7 +147,7 @@ async def test_a_worker_is_a_modest_http_client(
 async def test_a_trace_context_reaches_the_job_server(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """The trace id of a valid `traceparent` is handed on; what is not valid is dropped."""
+    """The trace id of a valid `traceparent` is passed on; an invalid one is dropped."""
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     refs = [new_ref(), new_ref()]
     for ref, value in zip(refs, [f"00-{trace_id}-00f067aa0ba902b7-01", "nonsense"], strict=True):
@@ -157,7 +157,7 @@ async def test_a_trace_context_reaches_the_job_server(
 
 
 async def test_a_large_result_comes_whole(client: ClientSession, proxy: ProxyProcess, job_server: JobServer) -> None:
-    """900 KiB are more than any pipe holds."""
+    """900 KiB do not fit into a pipe."""
     answer = await post_job(client, proxy.queue_job, fault="big-result")
     assert answer.status == 200
     assert len(answer.body) == 900 * 1024
@@ -166,7 +166,7 @@ async def test_a_large_result_comes_whole(client: ClientSession, proxy: ProxyPro
 async def test_two_jobs_in_flight_never_see_each_others_callback(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """Twenty jobs at once, called back in another order than they came: each gets its own."""
+    """Twenty jobs at once, called back in a different order: each gets its own result."""
     refs = [new_ref() for _ in range(20)]
     answers = [asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never")) for ref in refs]
     await eventually(lambda: all(job_server.submissions(ref) for ref in refs))

@@ -1,4 +1,4 @@
-"""TLS between a worker and the job server: whom it trusts, and what is said when it cannot."""
+"""TLS between a worker and the job server: whom it trusts, and what it says on failure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Serve = Callable[..., Awaitable[str]]
 
 @pytest.fixture
 def serve(aiohttp_server: AiohttpServer) -> Serve:
-    """What starts a job server with TLS, or without, and returns its https:// address."""
+    """Starts a job server with or without TLS and returns its https:// address."""
 
     async def start(certificate: str = "cert.pem", *, host: str = "127.0.0.1", tls: bool = True) -> str:
         context = None
@@ -48,7 +48,7 @@ def serve(aiohttp_server: AiohttpServer) -> Serve:
 async def test_an_authority_of_ones_own_can_be_trusted(
     client: ClientSession, serve: Serve, by: str, reuse: str
 ) -> None:
-    """By the setting, and by the variable that OpenSSL itself knows; in both ways of using workers."""
+    """By the setting, and by OpenSSL's own variable; with both ways of using workers."""
     settings = {"JOB_SERVER_URL": await serve(), by: _TRUSTED, "WORKER_MAX_JOBS": reuse, "WORKER_SPARES": "1"}
     with ProxyProcess.started(**settings) as proxy:
         assert [(await post_job(client, proxy.queue_job)).status for _ in range(2)] == [200, 200]
@@ -58,7 +58,7 @@ async def test_an_authority_of_ones_own_can_be_trusted(
 async def test_an_authority_can_be_replaced_without_a_restart(
     client: ClientSession, serve: Serve, tmp_path: Path
 ) -> None:
-    """The next job is sent by whom the file names now."""
+    """The next job trusts the new content of the file."""
     file = tmp_path / "ca.pem"
     shutil.copy(_TLS / "expired.pem", file)
     settings = {"JOB_SERVER_URL": await serve(), "JOB_SERVER_CAFILE": str(file), "WORKER_SPARES": "1"}
@@ -96,7 +96,7 @@ async def test_the_reason_is_in_the_answer_and_in_the_log(
 
 @pytest.fixture
 def asks_for_a_certificate() -> Iterator[str]:
-    """The https:// address of a server that lets nobody in without a certificate, and says so."""
+    """The https:// address of a server that requires a client certificate, and says so."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=_TRUSTED)
     context.load_cert_chain(_TRUSTED, _TLS / "key.pem")
     context.verify_mode = ssl.CERT_REQUIRED
@@ -110,7 +110,7 @@ def asks_for_a_certificate() -> Iterator[str]:
                         with suppress(ssl.SSLError):
                             client.do_handshake()
                         socket.socket.shutdown(client, socket.SHUT_WR)
-                        while socket.socket.recv(client, 4096):  # a reset would take its words away
+                        while socket.socket.recv(client, 4096):  # a reset would discard the server's alert
                             pass
 
         thread = threading.Thread(target=refuse)
@@ -123,7 +123,7 @@ def asks_for_a_certificate() -> Iterator[str]:
 async def test_a_job_server_that_asks_for_a_client_certificate_is_called_that(
     client: ClientSession, asks_for_a_certificate: str
 ) -> None:
-    """With TLS 1.3 it says so only after the handshake: to the check when it asks, to a job in place of the reply."""
+    """With TLS 1.3 it says so only after the handshake: the check sees it when it asks, a job in place of the reply."""
     words = "it asks for a client certificate, and the proxy has none"
     assert await reach(asks_for_a_certificate, 10, _TRUSTED) == ""
     assert await path_trouble(asks_for_a_certificate, 10, _TRUSTED) == f"ends each connection: {words}"
@@ -134,5 +134,5 @@ async def test_a_job_server_that_asks_for_a_client_certificate_is_called_that(
 
 
 def _trusted(options: dict[str, str]) -> str:
-    """Return the file with the certificate that is served: only what is wrong with it is to be found."""
+    """Return the file with the server's certificate, so that only the fault under test is found."""
     return str(_TLS / options.get("certificate", "cert.pem"))

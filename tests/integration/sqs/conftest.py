@@ -15,7 +15,7 @@ from tests.support.queues import SomeQueues
 
 @pytest.fixture(scope="session")
 def sqs() -> Iterator[SqsStandIn]:
-    """One server for all tests; each has queues of its own."""
+    """One server for all tests; each test has its own queues."""
     with SqsStandIn() as server:
         yield server
 
@@ -29,7 +29,7 @@ async def queues(sqs: SqsStandIn) -> AsyncIterator[SomeQueues]:
 
 @pytest.fixture
 def proxy(queues: SomeQueues, job_server: JobServer, tmp_path: Path) -> Iterator[ProxyProcess]:
-    """A proxy that takes jobs from the queue, and submits them to the job server of the test."""
+    """A proxy that takes jobs from the queue and submits them to the test's job server."""
     settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), "WORKER_SPARES": "4"}
     with ProxyProcess.started(**queues.settings, **settings) as proxy:
         yield proxy

@@ -1,4 +1,4 @@
-"""The queue entrance as a whole: FIFO queues, large messages, the end, the start, and a proxy without HTTP."""
+"""The whole queue entrance: FIFO queues, large messages, shutdown, start, and a proxy without HTTP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIB: Final = 1_048_576
 async def test_messages_of_a_fifo_group_run_one_after_the_other(
     sqs: SqsStandIn, job_server: JobServer, tmp_path: Path
 ) -> None:
-    """In their order; and the replies come in a FIFO queue."""
+    """In their order; the replies arrive in a FIFO queue."""
     async with SomeQueues.made(sqs, fifo=True) as queues:
         for number in range(4):
             await queues.send(
@@ -51,11 +51,11 @@ async def test_messages_of_a_fifo_group_run_one_after_the_other(
         assert len(replies) == 4
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body")  # the SDK does, and copies it at once
+@pytest.mark.filterwarnings("ignore:Sending a large body")  # the SDK sends one, and copies it at once
 async def test_messages_and_results_of_a_mebibyte_pass_and_larger_results_are_named(
     queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer, client: ClientSession
 ) -> None:
-    """What no message can hold is fetched over HTTP."""
+    """A result that no message can hold is fetched over HTTP."""
     frame = json.dumps({"account": "x", "ref": "wide", "padding": ""})
     wide = await queues.send(frame[:-2] + "x" * (MIB - len(frame)) + '"}')
     large = await queues.send(json.dumps({"account": "x", "ref": "big", "fault": "big-result", "bytes": MIB - 1_000}))
@@ -76,7 +76,7 @@ async def test_messages_and_results_of_a_mebibyte_pass_and_larger_results_are_na
 async def test_at_the_end_jobs_in_flight_are_replied_to_and_new_messages_stay(
     queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """The exit code is 0, and what came too late is there for others at once."""
+    """The exit code is 0, and messages that came too late are available to others at once."""
     running = await queues.send('{"account": "x", "ref": "running", "duration": 1.0}')
     await eventually(lambda: job_server.submissions("running"))
 
@@ -120,7 +120,7 @@ async def test_with_no_port_jobs_come_from_the_queue_alone(
 async def test_a_queue_that_cannot_be_used_ends_the_start_with_one_line(
     queues: SomeQueues, tmp_path: Path, settings: dict[str, str], words: str
 ) -> None:
-    """Which names the setting; a check says the same."""
+    """The line names the setting; a check says the same."""
     known = {"at": queues.sqs.url, "jobs": queues.jobs}
     given = {
         **queues.settings,
@@ -146,7 +146,7 @@ async def test_a_queue_that_cannot_be_used_ends_the_start_with_one_line(
 async def test_a_service_that_does_not_answer_is_waited_for(
     job_server: JobServer, tmp_path: Path, client: ClientSession
 ) -> None:
-    """HTTP is served meanwhile, also when it goes away later; the log has one line for its begin and its end."""
+    """HTTP is served meanwhile, also during a later outage; one log line for its beginning and one for its end."""
     with SqsStandIn() as sqs:
         async with SomeQueues.made(sqs) as queues:
             settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def test_fifty_jobs_go_through_the_queue(queues: SomeQueues, proxy: ProxyProcess) -> None:
-    """Every one is replied to, and a reply for somebody else stays where it is."""
+    """Every one is replied to, and a reply for another client stays in the queue."""
     await queues.client.send_message(QueueUrl=queues.replies, MessageBody="for somebody else")
     names = [url.rpartition("/")[2] for url in (queues.jobs, queues.replies)]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 async def test_a_message_is_a_job_its_result_is_the_reply_and_it_is_deleted(
     queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer, client: ClientSession
 ) -> None:
-    """The body is the callback's, byte for byte; the attributes say which job and which message it was."""
+    """The body is the callback's, byte for byte; the attributes name the job and the message."""
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     message = await queues.send('{"account": "example", "ref": "one", "cost": 1.10}', {"traceparent": trace})
 
@@ -48,7 +48,7 @@ async def test_a_message_is_a_job_its_result_is_the_reply_and_it_is_deleted(
 async def test_a_failed_job_is_replied_to_with_the_problem_and_never_repeated(
     queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """It ran, so it is over."""
+    """The job ran, so it is over."""
     message = await queues.send('{"account": "x", "ref": "bad", "fault": "failed"}')
 
     reply = await queues.reply(message)
@@ -88,7 +88,7 @@ async def test_what_cannot_be_a_job_goes_to_the_dead_letters_with_the_reason(
 async def test_messages_of_one_key_are_one_job_and_each_is_replied_to(
     queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """Whoever sends twice means one job."""
+    """Two messages with one key mean one job."""
     body, key = '{"account": "x", "ref": "twice"}', {"Idempotency-Key": "twice"}
     messages = [await queues.send(body, key) for _ in range(3)]
 
@@ -140,7 +140,7 @@ async def test_a_hundred_messages_are_a_hundred_jobs(
 
     await eventually(adds_up)
     fates = await counted()
-    again = fates["given-back"] + fates["overdue"]  # none of them, on a machine that keeps up
+    again = fates["given-back"] + fates["overdue"]  # none, on a machine that is fast enough
     assert (fates["received"], fates["dead"]) == (100 + again, 0)
     assert 100 <= fates["begun"] + fates["joined"] <= 100 + again
 
@@ -148,7 +148,7 @@ async def test_a_hundred_messages_are_a_hundred_jobs(
 async def test_what_is_refused_again_and_again_is_dead_by_the_queues_own_redrive(
     sqs: SqsStandIn, job_server: JobServer, tmp_path: Path
 ) -> None:
-    """It was certainly never begun; the proxy adds nothing to it, and replies to nobody."""
+    """It certainly never ran; the proxy adds nothing to it, and sends no reply."""
     async with SomeQueues.made(sqs, max_receives=2) as queues:
         settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
         with ProxyProcess.started(**settings):

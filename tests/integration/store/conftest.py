@@ -1,4 +1,4 @@
-"""Every place to remember jobs."""
+"""Every kind of store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MakeInstance = Callable[..., Awaitable[PostgreSQLStore]]
 
 @pytest.fixture(params=["memory", "journal", "postgresql"])
 async def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeStore]:
-    """Makes a store that forgets after so many seconds."""
+    """Makes a store that forgets jobs after this many seconds."""
     url = request.getfixturevalue("database") if request.param == "postgresql" else ""
     async with AsyncExitStack() as stack:
 
@@ -41,7 +41,7 @@ async def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
 
 @pytest.fixture
 async def store(make_store: MakeStore) -> JobStore:
-    """A store that remembers for an hour."""
+    """A store that remembers jobs for an hour."""
     return await make_store(3600)
 
 

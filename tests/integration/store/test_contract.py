@@ -1,4 +1,4 @@
-"""What every place to remember jobs has to do: memory, a file, a database."""
+"""What every kind of store has to do: memory, a file, a database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 _FAILURE = Failed(code=Code.DEADLINE_EXCEEDED, detail="no callback came in time", submitted=Submitted.YES)
 
-#: Members of the records that have to come back; each record is made by its test, as its deadline is near.
+#: Members of records that have to come back; each test makes its own record, as the deadline is relative to now.
 RECORDS: list[dict[str, Any]] = [
     {},
     {"state": State.SUBMITTING},
@@ -49,7 +49,7 @@ FINISHED: list[dict[str, Any]] = [
 async def test_a_record_comes_back_as_it_was(
     store: JobStore, make: Callable[..., Record], members: dict[str, Any]
 ) -> None:
-    """Every member, to the byte, whichever way it is looked for."""
+    """Every member, byte for byte, by every kind of look-up."""
     record = of(store, make(**members))
     await store.put(record)
 
@@ -69,7 +69,7 @@ async def test_what_was_never_put_is_not_found(store: JobStore) -> None:
 
 
 async def test_the_last_job_with_an_id_that_begins_so_is_found(store: JobStore) -> None:
-    """In flight or over, and no other, however near its id is."""
+    """In flight or over, and no other, however similar its id is."""
     wanted = "00000000beef0000"
     for beginning in ("00000000beeeffff", "00000000beef0001", wanted[:-1] + "f"):
         await store.put(of(store, a_record(id=beginning + "f" * 16)))
@@ -86,7 +86,7 @@ async def test_the_last_job_with_an_id_that_begins_so_is_found(store: JobStore) 
 
 
 async def test_what_is_put_is_found_before_it_is_durable(store: JobStore) -> None:
-    """Who asks after a put finds what was put, though nobody has waited for it."""
+    """A question after a put finds the new record, though nobody has waited for the put."""
     record = of(store, finished())
 
     store.put(record)
@@ -95,7 +95,7 @@ async def test_what_is_put_is_found_before_it_is_durable(store: JobStore) -> Non
 
 
 async def test_what_is_noted_is_found_at_once(store: JobStore) -> None:
-    """It is written when there is time, and known before."""
+    """It is written later, but can be found before."""
     first = of(store, a_record())
     later = replace(first, state=State.WAITING)
     other = of(store, a_record())
@@ -110,7 +110,7 @@ async def test_what_is_noted_is_found_at_once(store: JobStore) -> None:
 
 
 async def test_an_earlier_note_does_not_come_back_over_a_later_record(store: JobStore) -> None:
-    """What is put counts, whatever was noted of the same job before."""
+    """The put record counts, whatever note about the same job came before."""
     first = of(store, a_record())
     store.note(first)
 
@@ -120,7 +120,7 @@ async def test_an_earlier_note_does_not_come_back_over_a_later_record(store: Job
 
 
 async def test_the_last_record_of_a_job_counts(store: JobStore) -> None:
-    """Each record says everything that is known."""
+    """Each record holds everything that is known."""
     first = of(store, a_record(key=b"k" * 32))
     records = [
         first,
@@ -137,7 +137,7 @@ async def test_the_last_record_of_a_job_counts(store: JobStore) -> None:
 
 
 async def test_the_end_of_a_job_is_waited_for(store: JobStore) -> None:
-    """Whoever records it; and one that is over need not be waited for."""
+    """Whoever records the end; a job that is over need not be waited for."""
     first = of(store, a_record(state=State.SUBMITTING))
     over = replace(first, state=State.FINISHED, finished_at=first.accepted_at, callback=b"{}")
     await store.put(first)
@@ -152,7 +152,7 @@ async def test_the_end_of_a_job_is_waited_for(store: JobStore) -> None:
 
 
 async def test_the_last_job_begun_under_a_key_holds_it(store: JobStore) -> None:
-    """Also when the earlier one is heard of again; and that one is found by its id still."""
+    """Even if the earlier one is recorded again; that one can still be found by its id."""
     earlier = of(
         store, finished(key=b"k" * 32, callback=None, failure=dataclasses.replace(_FAILURE, submitted=Submitted.NO))
     )
@@ -167,7 +167,7 @@ async def test_the_last_job_begun_under_a_key_holds_it(store: JobStore) -> None:
 
 
 async def test_a_callback_after_the_end_proves_that_the_job_was_submitted(store: JobStore) -> None:
-    """It may say anything: whoever asks for the job, or comes again with its key, is told that it may run."""
+    """Whatever it says: whoever asks for the job, or reuses its key, is told that it may run."""
     refused = Failed(code=Code.JOB_REJECTED, detail="the job server answered 409", submitted=Submitted.NO)
     first = of(store, a_record(key=b"k" * 32, state=State.SUBMITTING))
     over = replace(first, state=State.FINISHED, finished_at=first.accepted_at, failure=refused)
@@ -187,7 +187,7 @@ _LABELS = {"account": 'acme "\u00e9" \\ %_', "team": "1"}
 
 @pytest.mark.parametrize("over", [False, True], ids=["open", "finished"])
 async def test_a_job_is_found_by_what_people_call_it(store: JobStore, *, over: bool) -> None:
-    """A label's value, the job server's id, how its own id begins; but by nothing else that it holds."""
+    """A label's value, the job server's id, the beginning of its own id; but nothing else in the record."""
     members = {"id": f"{'a' * 8}{'1' * 24}", "labels": _LABELS, "outputs": {"id": "theirs-7", "path": "a/b"}}
     record = of(store, (finished if over else a_record)(**members))
     await store.put(record)
@@ -200,7 +200,7 @@ async def test_a_job_is_found_by_what_people_call_it(store: JobStore, *, over: b
 
 
 async def test_of_several_that_are_called_so_the_newest_is_found(store: JobStore) -> None:
-    """However many came since, and also if the older one is heard of again."""
+    """However many came since, and even if the older one is recorded again."""
     older = of(store, finished(labels=_LABELS))
     newer = of(store, finished(labels=_LABELS))
     await store.put(older)
@@ -212,7 +212,7 @@ async def test_of_several_that_are_called_so_the_newest_is_found(store: JobStore
 
 
 async def test_what_a_job_is_called_is_known_once_it_is_noted(store: JobStore) -> None:
-    """The job server's id is: people ask with it while the job runs."""
+    """The job server's id is known at once: people ask with it while the job runs."""
     record = of(store, a_record(state=State.SUBMITTING))
     await store.put(record)
 
@@ -222,7 +222,7 @@ async def test_what_a_job_is_called_is_known_once_it_is_noted(store: JobStore) -
 
 
 async def test_the_last_failures_are_told_newest_first(make_store: MakeStore) -> None:
-    """The proxy's own and the job server's, also one whose result came later; nothing open, nothing that is large."""
+    """The proxy's own and the job server's, also with a late result; no open job, and no bodies."""
     store, now = await make_store(3600), time.time()
     records = [
         finished(callback=None, failure=_FAILURE, finished_at=now - 40),
@@ -266,7 +266,7 @@ async def test_a_finished_job_is_forgotten_when_its_time_is_over(make_store: Mak
 
 
 async def test_an_open_job_is_never_forgotten(make_store: MakeStore) -> None:
-    """However long it takes: only what is finished has an end."""
+    """However long it takes: only a finished job can expire."""
     store = await make_store(0.2)
     open_job, done = of(store, a_record(accepted_at=1.0)), of(store, finished())
 
@@ -278,7 +278,7 @@ async def test_an_open_job_is_never_forgotten(make_store: MakeStore) -> None:
 
 
 async def test_a_late_result_does_not_make_a_job_younger(make_store: MakeStore) -> None:
-    """Its time counts from its end."""
+    """It expires by its end."""
     store = await make_store(0.3)
     record = of(store, finished(callback=None, failure=_FAILURE))
 
@@ -289,7 +289,7 @@ async def test_a_late_result_does_not_make_a_job_younger(make_store: MakeStore) 
 
 
 async def test_a_store_says_of_itself_where_it_is_how_large_and_how_old(store: JobStore) -> None:
-    """For operators; the oldest is the job that has been over for the longest."""
+    """For operators; the oldest is the job that ended first."""
     assert (await store.about()).oldest_at is None
     await store.put(of(store, a_record()))
     await store.put(of(store, finished(callback=b"x" * 10_000)))
@@ -312,7 +312,7 @@ def _deed(what: str = "stop", **members: Any) -> Deed:
 
 
 async def test_what_operators_did_comes_back_newest_first(store: JobStore) -> None:
-    """Every member, and from any place on."""
+    """Every member, from any position."""
     first = _deed(
         who="anna", via="session", peer="::1", instance="a", of="b" * 32, outcome="not-found", detail="é\0\n'"
     )
@@ -335,7 +335,7 @@ async def test_what_operators_did_comes_back_newest_first(store: JobStore) -> No
 
 @pytest.mark.parametrize(("what", "outcome"), [("failed log-in", "unauthorized"), ("pause", "forbidden")])
 async def test_what_anybody_can_try_takes_no_room_from_what_was_done(store: JobStore, what: str, outcome: str) -> None:
-    """Anybody can fail to log in, or do what they may not, as often as they like."""
+    """Anybody can fail to log in, or try forbidden things, as often as they like."""
     store.enter(_deed("drain"))
     for number in range(KEPT_MINOR + 50):
         store.enter(_deed(what, outcome=outcome, peer=str(number)))
@@ -346,14 +346,14 @@ async def test_what_anybody_can_try_takes_no_room_from_what_was_done(store: JobS
 
 
 async def test_a_store_without_trouble_says_so(store: JobStore) -> None:
-    """Empty: jobs may come."""
+    """An empty answer: jobs may come."""
     await store.put(of(store, a_record()))
 
     assert store.trouble == ""
 
 
 def test_a_callback_is_the_outcome_whenever_it_came() -> None:
-    """In time, late, or saying that the job failed."""
+    """In time, late, or as a failure."""
     in_time = finished(callback=b"{}")
     late = finished(callback=b"{}", failure=_FAILURE)
     failed = finished(callback=b'{"state": "failed"}', says_failed=True)
@@ -365,7 +365,7 @@ def test_a_callback_is_the_outcome_whenever_it_came() -> None:
 
 
 def test_without_a_callback_the_failure_is_the_outcome() -> None:
-    """And before either there is none."""
+    """Without either there is no outcome yet."""
     assert finished(callback=None, failure=_FAILURE).outcome == _FAILURE
     assert a_record().outcome is None
 

@@ -1,4 +1,4 @@
-"""The database is killed, stopped, restarted, cut off, while instances write."""
+"""The database is killed, stopped, restarted, or cut off while instances write."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def called_back(record: Record) -> Record:
 
 
 def reached(records: list[Record], wanted: int) -> bool:
-    """Whether there are so many."""
+    """Return whether so many are."""
     return len(records) >= wanted
 
 
 async def restart(postgresql: PostgreSQL) -> None:
-    """Kill the server and start it again, beside the loop."""
+    """Kill the server and start it again without blocking the event loop."""
     await asyncio.to_thread(postgresql.kill)
     await asyncio.to_thread(postgresql.start)
 
@@ -46,7 +46,7 @@ async def restart(postgresql: PostgreSQL) -> None:
 async def test_nobody_notices_a_server_that_is_killed_and_comes_back(
     instance: MakeInstance, postgresql: PostgreSQL
 ) -> None:
-    """What was confirmed is there, and nothing is there twice; what was under way goes on by itself."""
+    """Confirmed records are there, nothing is there twice, and pending work goes on by itself."""
     stores = [await instance("a"), await instance("b")]
     stop = asyncio.Event()
     confirmed: list[Record] = []
@@ -82,7 +82,7 @@ async def test_nobody_notices_a_server_that_is_killed_and_comes_back(
 async def test_what_happens_while_it_is_away_is_told_and_made_up_for(
     instance: MakeInstance, postgresql: PostgreSQL
 ) -> None:
-    """New jobs are refused, ends are kept, whoever waits for an end waits on; and all of it recovers by itself."""
+    """New jobs are refused, ends are kept, whoever waits for an end keeps waiting; all of it recovers by itself."""
     a = await instance("a")
     record, other = of(a, a_record(state=State.SUBMITTING)), of(a, a_record(state=State.SUBMITTING))
     await asyncio.gather(a.put(record), a.put(other))
@@ -110,12 +110,12 @@ async def test_what_happens_while_it_is_away_is_told_and_made_up_for(
 
 
 async def test_an_end_is_tried_by_a_store_that_only_thinks_the_database_is_away(instance: MakeInstance) -> None:
-    """As that of an instance does which was stopped in the middle of a question; and it hears what is on record."""
+    """Like an instance that was stopped during a question; it is told what is on record."""
     a, b = await instance("a"), await instance("b")
     record = of(a, a_record(state=State.SUBMITTING))
     await a.put(record)
     await b.put(called_back(record))
-    vars(vars(a)["_reading"])["busy_since"] = time.monotonic() - 60  # it woke up just now
+    vars(vars(a)["_reading"])["busy_since"] = time.monotonic() - 60  # as if it had just woken up
     assert a.trouble
 
     with pytest.raises(TakenError) as raised:
@@ -127,7 +127,7 @@ async def test_an_end_is_tried_by_a_store_that_only_thinks_the_database_is_away(
 async def test_a_callback_is_tried_for_longer_than_everything_else(
     instance: MakeInstance, postgresql: PostgreSQL
 ) -> None:
-    """Its sender may not try again."""
+    """Its sender may not retry."""
     a = await instance("a")
     record = of(a, a_record(state=State.SUBMITTING))
     await a.put(record)
@@ -150,7 +150,7 @@ async def test_a_server_that_is_stopped_is_noticed_and_nobody_is_dead_for_it(
     a, b = await instance("a", heard), await instance("b", heard)
     records = [of(store, a_record(state=State.SUBMITTING)) for store in (a, b)]
     await asyncio.gather(a.put(records[0]), b.put(records[1]))
-    await asyncio.sleep(2)  # both would take over now
+    await asyncio.sleep(2)  # otherwise both would take over now
     postgresql.pause()
     await eventually(lambda: a.trouble and b.trouble)
 
@@ -165,7 +165,7 @@ async def test_a_server_that_is_stopped_is_noticed_and_nobody_is_dead_for_it(
 async def test_of_several_hosts_one_that_does_not_answer_is_passed_over(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
-    """A black hole: it accepts connections and says nothing."""
+    """It accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as hole:
         port = hole.getsockname()[1]
         url = f"postgresql://postgres@127.0.0.1:{port},127.0.0.1:{postgresql.port}/{database.rpartition('/')[2]}"
@@ -178,7 +178,7 @@ async def test_of_several_hosts_one_that_does_not_answer_is_passed_over(
 async def test_a_connection_that_goes_silent_is_hung_up_on(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
-    """As in a network that loses everything: no reset, no answer. A new way to the server is taken."""
+    """As in a network that loses everything: no reset, no answer. A new connection is made."""
     async with Line(postgresql.port) as line:
         a = await instance("a", url=f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
         record = of(a, a_record(state=State.SUBMITTING))
@@ -198,7 +198,7 @@ async def test_a_connection_that_goes_silent_is_hung_up_on(
 async def test_a_line_that_is_reset_is_made_again_at_once(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
-    """What was under way is tried again, and nobody notices."""
+    """Pending work is retried, and nobody notices."""
     async with Line(postgresql.port) as line:
         a = await instance("a", url=f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
         for _ in range(5):
@@ -210,12 +210,12 @@ async def test_a_line_that_is_reset_is_made_again_at_once(
 
 
 async def is_waiting(store: PostgreSQLStore, job_id: str) -> Record | None:
-    """The record, once it says that the job server has the job."""
+    """Return the record once it says that the job server has the job."""
     record = await store.by_id(job_id)
     return record if record is not None and record.state is State.WAITING else None
 
 
 def figure(store: PostgreSQLStore, name: str) -> float:
-    """One of the store's figures."""
+    """Return one of the store's figures."""
     (value,) = (reading.value for reading in store.readings() if reading.name == name)
     return value

@@ -1,4 +1,4 @@
-"""`python -m proxy jobs`: on the journal of a proxy that runs, of one that was stopped or killed, and on a database."""
+"""`python -m proxy jobs`: on the journal of a running, stopped or killed proxy, and on a database."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def run(journal: Path | str, *options: str, **variables: str) -> int:
-    """Return the exit status."""
+    """Run the command and return the exit status."""
     return jobs_command.main(options, lambda: settings.load({"JOURNAL": str(journal), **variables}))
 
 
 def test_jobs_are_listed_as_a_table(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line each, the newest first, whatever a job server said."""
+    """One line each, newest first, whatever a job server said."""
     records = _records()
     with closing(JournalFile(str(path))) as file:
         file.write(records)
@@ -64,7 +64,7 @@ def test_jobs_are_listed_as_a_table(path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_options_are_those_of_the_admin_address(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Alone and together; the status says whether there is any job."""
+    """Alone and together; the status says whether any job was found."""
     records = _records()
     with closing(JournalFile(str(path))) as file:
         file.write(records)
@@ -97,7 +97,7 @@ def test_an_option_that_is_invalid_is_told(path: Path, options: list[str], words
 
 
 def test_a_journal_that_cannot_be_read_is_told(path: Path) -> None:
-    """And none is made."""
+    """And no journal is created."""
     with pytest.raises(SettingsError, match="there is no file"):
         run(path)
     assert not path.exists()
@@ -113,7 +113,7 @@ def test_a_journal_that_cannot_be_read_is_told(path: Path) -> None:
 
 
 def test_a_journal_that_was_closed_is_left_as_it_was(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To the byte, and nothing is left beside it."""
+    """Byte for byte, and nothing is left beside it."""
     with closing(JournalFile(str(path))) as file:
         file.write(_records())
     before = {it.name: it.read_bytes() for it in path.parent.iterdir()}
@@ -123,7 +123,7 @@ def test_a_journal_that_was_closed_is_left_as_it_was(path: Path, capsys: pytest.
 
 
 def test_what_a_killed_proxy_left_is_read_and_left(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With what is in the write-ahead log only."""
+    """Including what is only in the write-ahead log."""
     with closing(JournalFile(str(path))) as file:
         file.write(_records())
         left = path.with_name("left.sqlite3")
@@ -138,7 +138,7 @@ def test_what_a_killed_proxy_left_is_read_and_left(path: Path, capsys: pytest.Ca
 
 
 def test_a_journal_that_is_in_use_is_read(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And can be written meanwhile, and after."""
+    """And it can be written meanwhile and afterwards."""
     with closing(JournalFile(str(path))) as file:
         file.write(_records()[:1])
         assert run(path, "--ndjson") == 0
@@ -150,7 +150,7 @@ def test_a_journal_that_is_in_use_is_read(path: Path, capsys: pytest.CaptureFixt
 def test_a_journal_of_an_earlier_version_is_read_and_not_brought_up_to_date(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The version that wrote it can use it still."""
+    """The version that wrote it can still use it."""
     with closing(JournalFile(str(path))) as file:
         file.write(_records())
     with closing(sqlite3.connect(path)) as db, db:

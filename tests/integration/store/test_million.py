@@ -1,4 +1,4 @@
-"""Questions to a journal with a million jobs: how they are answered. How fast, `python -m bench.questions` says."""
+"""Questions to a journal with a million jobs: how they are answered. `python -m bench.questions` measures the time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.lifecycle import State
 
 #: Each answer ends after the first part of the jobs.
 _LIMITS: Final = Limits(seconds=0.0, part=5_000)
-#: So many steps of its machine SQLite may take for that; to look at all jobs takes 15 million and more.
+#: SQLite may take this many steps of its machine for that; scanning all jobs takes 15 million and more.
 _STEPS: Final = 3_000_000
 _QUERIES: Final = {
     "all": JobQuery(),
@@ -39,7 +39,7 @@ _QUERIES: Final = {
 
 @pytest.fixture(scope="module")
 def million(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
-    """A connection, which only reads, to a journal with a million jobs."""
+    """A read-only connection to a journal with a million jobs."""
     path = Path(tmp_path_factory.mktemp("million")) / "jobs.sqlite3"
     JournalFile(str(path)).close()
     fill(path)
@@ -50,14 +50,14 @@ def million(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connec
 
 @dataclass(kw_only=True)
 class _Cost:
-    """What an answer cost."""
+    """The cost of an answer."""
 
     steps: int
     plans: list[str]
 
 
 def _asked(db: sqlite3.Connection, question_of: QuestionOf[T]) -> tuple[T, _Cost]:
-    """Return an answer, and how its statements were carried out."""
+    """Return an answer, and how its statements were executed."""
     statements: list[str] = []
     steps = 0
 
@@ -76,7 +76,7 @@ def _asked(db: sqlite3.Connection, question_of: QuestionOf[T]) -> tuple[T, _Cost
 
 
 def _check(cost: _Cost) -> None:
-    """Hold that jobs are looked for by an index, of which only a part is looked at; or all of that of the open ones."""
+    """Check that jobs are found by an index, of which only a part is read; or all of the index of open jobs."""
     searches = [plan for plan in cost.plans if " j " in f"{plan} "]
     assert searches
     assert all(
@@ -89,7 +89,7 @@ def _check(cost: _Cost) -> None:
 @pytest.mark.parametrize("sort", [Sort.NEWEST, Sort.OLDEST])
 @pytest.mark.parametrize("name", _QUERIES)
 def test_a_page_is_found_by_an_index_and_not_sorted(million: sqlite3.Connection, name: str, sort: Sort) -> None:
-    """The first, and the one after it; what is ordered otherwise than the index is the jobs of an id or of a key."""
+    """The first page and the one after it; only the jobs of one id or one key are sorted."""
     query, after = _QUERIES[name], None
     for _ in range(2):
         found, cost = _asked(
@@ -106,7 +106,7 @@ def test_a_page_is_found_by_an_index_and_not_sorted(million: sqlite3.Connection,
 
 @pytest.mark.parametrize("name", _QUERIES)
 def test_counts_and_the_slowest_look_at_a_part_at_a_time(million: sqlite3.Connection, name: str) -> None:
-    """Which is all that they sort."""
+    """They sort only that part."""
     query = _QUERIES[name]
     counted, cost = _asked(million, lambda dialect: counts(dialect, query, limits=_LIMITS))
     _check(cost)

@@ -1,4 +1,4 @@
-"""A database that will not do is refused in one line that names the cause and the remedy, and no secret."""
+"""An unsuitable database is refused in one line that names the cause and the remedy, and no secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.stores import of, on_database
 
 
 async def refusal(url: str) -> str:
-    """What a start and a check say; both are the same line."""
+    """Return the line that a start and a check say; both have to be the same."""
     said = []
     for attempt in (probe(url), open_store(url, ttl_s=60, name="a", warn=lambda _: None)):
         with pytest.raises(SettingsError) as error:
@@ -28,7 +28,7 @@ async def refusal(url: str) -> str:
 
 
 async def test_a_check_leaves_an_empty_database_as_it_is(database: str) -> None:
-    """And tells that there are no tables."""
+    """And says that there are no tables."""
     found = await probe(database)
 
     assert (found.tables, found.doubt) == (None, "")
@@ -45,7 +45,7 @@ async def test_nobody_is_there(postgresql: PostgreSQL, database: str) -> None:
 
 
 async def test_a_wrong_password_is_named_as_such(database: str) -> None:
-    """The server is asked with a password and refuses it; it is not shown."""
+    """The server asks for a password and refuses it; the password is not shown."""
     with PostgreSQL(parent=shared_memory()) as server:
         server.sql("CREATE ROLE u LOGIN PASSWORD 'right'")
         rules = server.data / "pg_hba.conf"
@@ -66,10 +66,10 @@ async def test_a_wrong_password_is_named_as_such(database: str) -> None:
 
 
 async def test_rights_that_lack_are_named_with_what_grants_them(postgresql: PostgreSQL, database: str) -> None:
-    """Those to make the tables, and those to use them."""
+    """The rights to make the tables, and those to use them."""
     name = database.rpartition("/")[2]
     postgresql.sql(f"CREATE ROLE r_{name} LOGIN")
-    postgresql.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC", name)  # as it is from version 15 on
+    postgresql.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC", name)  # as is the default since version 15
     url = postgresql.url(name, f"r_{name}")
     for attempt in (probe(url), open_store(url, ttl_s=60, name="a", warn=lambda _: None)):
         with pytest.raises(SettingsError, match="GRANT CREATE, USAGE ON SCHEMA public"):
@@ -79,7 +79,7 @@ async def test_rights_that_lack_are_named_with_what_grants_them(postgresql: Post
 
 
 async def test_a_server_that_would_lose_jobs_is_refused() -> None:
-    """It says so itself."""
+    """The server's own setting says so."""
     with PostgreSQL(parent=shared_memory(), configuration="fsync = off") as server:
         line = await refusal(server.url())
     assert line == (
@@ -100,13 +100,13 @@ async def test_a_replica_is_refused_and_one_that_is_not_synchronous_is_a_doubt()
 
 
 async def test_a_server_that_is_too_old_is_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the version that is needed."""
+    """With the required version."""
     monkeypatch.setattr(opening, "OLDEST_SERVER", 99)
     assert "99 or newer is needed; upgrade the server" in await refusal(database)
 
 
 async def test_tables_of_a_later_version_are_left_alone(postgresql: PostgreSQL, database: str) -> None:
-    """If they say that this version would do harm; else it works with them."""
+    """If they say that this version would do harm; otherwise it works with them."""
     name = database.rpartition("/")[2]
     await (await on_database(database)).close()
     postgresql.sql("UPDATE proxy_meta SET version = 7", name)
@@ -119,7 +119,7 @@ async def test_tables_of_a_later_version_are_left_alone(postgresql: PostgreSQL, 
 
 
 async def test_tables_of_version_1_are_brought_up_to_date(postgresql: PostgreSQL, database: str) -> None:
-    """What is new has a default, which what was recorded before has then; an instance of version 1 goes on with it."""
+    """New columns have a default, which older records then have; an instance of version 1 still works with them."""
     name = database.rpartition("/")[2]
     old = await on_database(database, name="old")
     record = of(old, a_record())
@@ -140,7 +140,7 @@ async def test_tables_of_version_1_are_brought_up_to_date(postgresql: PostgreSQL
 async def test_tables_are_brought_up_to_date_while_an_old_instance_goes_on(
     postgresql: PostgreSQL, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A column more, by one of two instances that start at once; the old one writes and reads as before."""
+    """One more column, added by one of two instances that start at once; the old one reads and writes as before."""
     old = await on_database(database, name="old")
     monkeypatch.setattr(schema, "VERSION", 3)
     step = "ALTER TABLE proxy_jobs ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue';"

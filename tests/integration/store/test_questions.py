@@ -1,4 +1,4 @@
-"""What every place to remember jobs answers about many of them: memory, a file, a database."""
+"""What every kind of store answers about many jobs: memory, a file, a database."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def _failure(code: Code = Code.WORKER_DIED, submitted: Submitted = Submitted.UNK
 
 
 def _ended(ago_s: float, took_s: float = 1.0, **members: Any) -> Record:
-    """Return the record of a job that ended so long ago."""
+    """Return the record of a job that ended this long ago."""
     now = time.time()
     return finished(accepted_at=now - ago_s - took_s, finished_at=now - ago_s, **members)
 
 
 async def _ids(store: JobStore, sort: Sort = Sort.NEWEST, size: int = 2, **members: Any) -> list[str]:
-    """Return the ids of all jobs that are meant, asked for page by page."""
+    """Return the ids of all matching jobs, asked for page by page."""
     found: list[str] = []
     after: Position | None = None
     while True:
@@ -55,7 +55,7 @@ async def _put(store: JobStore, *records: Record) -> list[Record]:
 
 
 async def test_jobs_are_listed_in_each_order(store: JobStore) -> None:
-    """Page by page, each once: those that are open are the newest."""
+    """Page by page, each once; open jobs count as the newest."""
     slow, quick, usual = await _put(store, _ended(30, 9.0), _ended(10, 0.5), _ended(20, 2.0))
     earlier, later = a_record(accepted_at=time.time() - 5), a_record(state=State.WAITING)
     await _put(store, earlier, later)
@@ -78,7 +78,7 @@ async def test_jobs_that_ended_at_the_same_time_are_each_listed_once(store: JobS
 
 
 async def test_a_range_of_time_is_that_of_the_ends(store: JobStore) -> None:
-    """Its beginning belongs to it, its end does not; an open job is in every range that reaches to now."""
+    """The range includes its beginning but not its end; an open job is in every range that reaches to now."""
     now = time.time()
     old, new = await _put(store, _ended(1_800), _ended(60))
     (is_open,) = await _put(store, a_record())
@@ -90,7 +90,7 @@ async def test_a_range_of_time_is_that_of_the_ends(store: JobStore) -> None:
 
 
 async def test_each_filter_finds_what_is_meant_and_nothing_else(store: JobStore) -> None:
-    """Alone, and with others."""
+    """Alone and together with others."""
     lost = _ended(50, callback=None, failure=_failure(), worker_end="SIGKILL", labels={"account": "a", "n": "1"})
     no = _ended(40, callback=None, failure=_failure(Code.NO_WORKER, Submitted.NO), labels={"account": "b"})
     stopped = _ended(
@@ -146,7 +146,7 @@ async def test_each_filter_finds_what_is_meant_and_nothing_else(store: JobStore)
 
 
 async def test_a_job_is_found_by_how_its_id_begins(store: JobStore) -> None:
-    """From six characters on; then other jobs that have it somewhere else are not meant."""
+    """From six characters on; jobs that contain it elsewhere are not found then."""
     one = _ended(5, id="abcdef" + "0" * 26, outputs={"id": "123456"})
     other = _ended(3, id="123456" + "0" * 26)
     is_open = a_record(id="abcdef" + "1" * 26)
@@ -157,7 +157,7 @@ async def test_a_job_is_found_by_how_its_id_begins(store: JobStore) -> None:
 
 
 async def test_a_line_has_everything_but_the_bodies(store: JobStore) -> None:
-    """Of which it is known whether they are there."""
+    """The line says whether there are bodies."""
     (record,) = await _put(
         store, _ended(5, callback=b"x" * 100_000, sent=b"y" * 100, trail="{}", labels={"account": "a"}, error="why")
     )
@@ -169,7 +169,7 @@ async def test_a_line_has_everything_but_the_bodies(store: JobStore) -> None:
 
 
 async def test_jobs_are_counted_by_what_they_can_be_asked_for(store: JobStore) -> None:
-    """Each facet for itself."""
+    """Each facet separately."""
     await _put(
         store,
         _ended(9, labels={"account": "a"}, profile="cog"),
@@ -194,10 +194,10 @@ async def test_jobs_are_counted_by_what_they_can_be_asked_for(store: JobStore) -
 
 
 async def test_a_job_that_is_forgotten_is_not_listed(make_store: MakeStore) -> None:
-    """Whether it is there yet or not."""
+    """Whether or not it was deleted yet."""
     store = await make_store(60)
     await _put(store, _ended(30))
-    if not hasattr(store, "_finished"):  # memory counts from when it heard of the end
+    if not hasattr(store, "_finished"):  # memory counts from when it was told of the end
         await _put(store, _ended(90))
 
     assert len(await _ids(store)) == 1
@@ -206,7 +206,7 @@ async def test_a_job_that_is_forgotten_is_not_listed(make_store: MakeStore) -> N
 
 @pytest.mark.parametrize("sort", [Sort.NEWEST, Sort.OLDEST])
 async def test_a_search_that_takes_long_says_how_far_it_came_and_goes_on(make_store: MakeStore, sort: Sort) -> None:
-    """Page after page, until all were looked at; a store that looks at all of them at once may."""
+    """Page after page, until all jobs were looked at; a store that looks at all of them at once is allowed, too."""
     store = await make_store(_HOUR)
     records = await _put(store, *(_ended(60 - n, labels={"n": str(n)}) for n in range(25)))
     hurry = Limits(seconds=0.0, part=4, counted=4)
@@ -223,7 +223,7 @@ async def test_a_search_that_takes_long_says_how_far_it_came_and_goes_on(make_st
 
 
 async def test_the_slowest_are_those_of_as_many_jobs_as_are_said(make_store: MakeStore) -> None:
-    """The newest, of which all that are meant are sorted; a store that looks at all of them at once may."""
+    """The newest jobs, of which all matches are sorted; a store may look at all of them at once."""
     store = await make_store(_HOUR)
     records = await _put(store, *(_ended(60 - n, 30.0 - n, labels={"n": str(n % 2)}) for n in range(12)))
     hurry = Limits(seconds=0.0, part=4)
@@ -243,7 +243,7 @@ async def test_the_slowest_are_those_of_as_many_jobs_as_are_said(make_store: Mak
 
 
 async def test_no_failure_is_lost_among_many_kinds(store: JobStore) -> None:
-    """Each says something else; that of one code alone is counted as well."""
+    """Each has another message; those of one code are counted as well."""
     words = [f"{letters} is gone" for letters in map("".join, itertools.product("abcdefghijklm", repeat=3))]
     others = [_ended(60, callback=None, failure=_failure(Code.JOB_REJECTED, detail=text)) for text in words]
     for record in others:
@@ -259,7 +259,7 @@ async def test_no_failure_is_lost_among_many_kinds(store: JobStore) -> None:
 
 
 async def test_what_failures_have_in_common_is_counted(store: JobStore) -> None:
-    """By code, words without what is particular, and a label; over time, with one of them."""
+    """By code, by message without its variable parts, and by a label; over time, for one of these."""
     now = time.time()
     grid = Grid(since=now - 1_000, bucket_s=100.0, buckets=10)
     died = [

@@ -1,4 +1,4 @@
-"""What instances that share a database may write, and what they learn from one another."""
+"""What instances that share a database may write, and what they learn from each other."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ MakeInstance = Callable[..., Awaitable[PostgreSQLStore]]
 
 
 def failed(record: Record, code: Code, submitted: Submitted) -> Record:
-    """The record of a job that has ended like this."""
+    """Return the record of a job that failed like this."""
     failure = Failed(code=code, detail="so it is", submitted=submitted)
     return replace(record, state=State.FINISHED, finished_at=time.time(), failure=failure)
 
 
 def called_back(record: Record, body: bytes = b"{}") -> Record:
-    """The record of a job whose callback came."""
+    """Return the record of a job whose callback came."""
     return replace(record, state=State.FINISHED, finished_at=time.time(), callback=body)
 
 
 async def test_one_of_two_instances_begins_the_job_of_a_key(instance: MakeInstance) -> None:
-    """However close the race: the other is told which job has the key."""
+    """However close the race: the other instance is told which job has the key."""
     a, b = await instance("a"), await instance("b")
     for number in range(20):
         key = number.to_bytes(32)
@@ -52,7 +52,7 @@ async def test_one_of_two_instances_begins_the_job_of_a_key(instance: MakeInstan
 
 
 async def test_an_instance_holds_nothing_of_a_job_whose_end_another_one_has_recorded(instance: MakeInstance) -> None:
-    """Nor of one that was noted once more after that: memory would grow with each callback that came elsewhere."""
+    """Even if it was noted once more afterwards: memory would grow with each callback that came elsewhere."""
     a, b = await instance("a"), await instance("b")
     records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(3)]
     ends = [asyncio.create_task(a.ended(record.id)) for record in records]
@@ -66,12 +66,12 @@ async def test_an_instance_holds_nothing_of_a_job_whose_end_another_one_has_reco
 
     for record in records:
         a.note(replace(record, state=State.WAITING))
-    await a.by_name(records[0].id)  # what was noted is recorded first
+    await a.by_name(records[0].id)  # the note is recorded first
     assert a.open_jobs == 0
 
 
 async def test_what_operators_did_at_any_instance_is_one_list(instance: MakeInstance) -> None:
-    """And is there when that instance has ended."""
+    """It is still there when that instance has ended."""
     a, b = await instance("a"), await instance("b")
     a.enter(Deed(at=time.time(), what="pause", who="anna", instance="a"))
     await a.deeds(1, None)
@@ -82,7 +82,7 @@ async def test_what_operators_did_at_any_instance_is_one_list(instance: MakeInst
 
 
 async def test_a_key_is_free_again_once_its_job_was_certainly_not_submitted(instance: MakeInstance) -> None:
-    """And at once, at any instance; whatever else became of it, the key stays."""
+    """At once, at any instance; whatever the outcome was otherwise, the key stays taken."""
     a, b = await instance("a"), await instance("b")
     for submitted in Submitted:
         key = submitted.value.encode().ljust(32)
@@ -100,7 +100,7 @@ async def test_a_key_is_free_again_once_its_job_was_certainly_not_submitted(inst
 
 
 async def test_the_owner_alone_goes_on_with_a_job_and_ends_it(instance: MakeInstance) -> None:
-    """Others may cancel it, and then `submitted` is what was recorded, not what they believe."""
+    """Others may cancel it; then `submitted` is what was recorded, not what they assume."""
     a, b = await instance("a"), await instance("b")
     record = of(a, a_record())
     await a.put(record)
@@ -122,7 +122,7 @@ async def test_the_owner_alone_goes_on_with_a_job_and_ends_it(instance: MakeInst
 
 
 async def test_the_first_callback_counts_wherever_it_comes(instance: MakeInstance) -> None:
-    """Also over a failure, which stays; a second one is told what the first was."""
+    """Also after a failure, which stays; the sender of a second one is told about the first."""
     a, b = await instance("a"), await instance("b")
     record = of(a, a_record(state=State.SUBMITTING))
     await a.put(record)
@@ -139,7 +139,7 @@ async def test_the_first_callback_counts_wherever_it_comes(instance: MakeInstanc
     with pytest.raises(TakenError) as taken:
         await a.put(called_back(ended, b'{"n": 2}'))
     assert alike(taken.value.record, found)
-    await b.put(called_back(seen))  # the same again: an earlier try whose answer was lost
+    await b.put(called_back(seen))  # a repeat of an earlier try whose answer was lost
 
 
 async def test_two_callbacks_of_one_job_in_a_batch_are_one(instance: MakeInstance) -> None:
@@ -163,7 +163,7 @@ async def test_two_callbacks_of_one_job_in_a_batch_are_one(instance: MakeInstanc
 async def test_batches_of_two_instances_that_lock_the_same_jobs_never_wait_for_one_another(
     instance: MakeInstance, postgresql: PostgreSQL
 ) -> None:
-    """Each has its callbacks in another order, many times."""
+    """Each has its callbacks in a different order, many times."""
     a, b = await instance("a"), await instance("b")
     for _ in range(5):
         records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(100)]
@@ -179,7 +179,7 @@ async def test_batches_of_two_instances_that_lock_the_same_jobs_never_wait_for_o
 
 
 async def test_the_owner_hears_of_what_another_recorded(instance: MakeInstance) -> None:
-    """Who waits for the end has it, and the notes that came before."""
+    """Whoever waits for the end gets it, and the notes that came before."""
     heard = Heard()
     a, b = await instance("a", heard), await instance("b")
     record = of(a, a_record(state=State.SUBMITTING))
@@ -197,7 +197,7 @@ async def test_the_owner_hears_of_what_another_recorded(instance: MakeInstance) 
 
 
 async def test_the_end_is_found_though_the_notice_is_lost(instance: MakeInstance) -> None:
-    """Nobody told: it is looked for."""
+    """If the notice is lost, the end is looked up."""
     a, b = await instance("a"), await instance("b")
     record = of(a, a_record(state=State.SUBMITTING))
     await a.put(record)
@@ -210,7 +210,7 @@ async def test_the_end_is_found_though_the_notice_is_lost(instance: MakeInstance
 
 
 async def test_what_an_instance_leaves_open_is_taken_over(instance: MakeInstance) -> None:
-    """What certainly was not submitted has ended, and its key is free; the rest is waited for. The first is fenced."""
+    """A job that was certainly not submitted has failed, and its key is free; others go on. The old owner is fenced."""
     heard = Heard()
     a = await instance("a", Heard())
     b = await instance("b", heard)
@@ -219,7 +219,7 @@ async def test_what_an_instance_leaves_open_is_taken_over(instance: MakeInstance
     await asyncio.gather(a.put(queued), a.put(begun))
     await b.put(of(b, a_record(state=State.SUBMITTING)))
 
-    await stop_beats(a)  # as when the process is stopped
+    await stop_beats(a)  # as if the process were stopped
 
     await eventually(lambda: len(heard.taken_over) == 2)
     by_id = {record.id: record for record in heard.taken_over}
@@ -234,7 +234,7 @@ async def test_what_an_instance_leaves_open_is_taken_over(instance: MakeInstance
 
 
 async def test_an_instance_that_drained_leaves_at_once(instance: MakeInstance) -> None:
-    """Nobody waits for its lease to end."""
+    """Nobody waits for its lease to expire."""
     a, b = await instance("a"), await instance("b")
     await eventually(lambda: reading(b, "cluster_instances") == 2)
 
@@ -244,7 +244,7 @@ async def test_an_instance_that_drained_leaves_at_once(instance: MakeInstance) -
 
 
 async def test_a_job_that_nobody_sees_to_ends_after_its_deadline(instance: MakeInstance) -> None:
-    """Whatever the leases say; the record says what is known of its submission."""
+    """Whatever the leases say; the record says what is known about its submission."""
     a = await instance("a")
     record = of(a, a_record(state=State.SUBMITTING, deadline_at=time.time() - 1))
     await a.put(record)
@@ -256,7 +256,7 @@ async def test_a_job_that_nobody_sees_to_ends_after_its_deadline(instance: MakeI
 
 
 async def test_the_hours_of_two_machines_do_not_matter(instance: MakeInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is recorded with one wall clock is read with another one: as many seconds are left."""
+    """Written under one wall clock and read under another, a deadline is still as many seconds away."""
     a = await instance("a")
     record = of(a, a_record(state=State.SUBMITTING))
     await a.put(record)
@@ -323,7 +323,7 @@ async def test_a_large_result_comes_back(instance: MakeInstance) -> None:
 
 
 async def test_what_the_database_cannot_take_is_given_up_alone(instance: MakeInstance) -> None:
-    """What comes with it in a batch is recorded; text that no database has is stored as it can be."""
+    """The rest of its batch is recorded; text that no database can store is stored in an adapted form."""
     a = await instance("a")
     records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(3)]
     records[1] = replace(records[1], profile="a\0b")
@@ -344,7 +344,7 @@ async def test_what_the_database_cannot_take_is_given_up_alone(instance: MakeIns
 async def test_what_is_confirmed_is_on_disk_whatever_the_server_has_as_its_default(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
-    """`on`, unless the server's owner wants more; notes and notices alone wait for no disk."""
+    """`on`, unless the server's owner asks for more; only notes and notices do not wait for the disk."""
     name = database.rpartition("/")[2]
     for default, ours in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
         postgresql.sql(f"ALTER DATABASE {name} SET synchronous_commit = {default}")
@@ -356,13 +356,13 @@ async def test_what_is_confirmed_is_on_disk_whatever_the_server_has_as_its_defau
 
 
 def reading(store: PostgreSQLStore, name: str) -> float:
-    """One of the store's figures."""
+    """Return one of the store's figures."""
     (value,) = (reading.value for reading in store.readings() if reading.name == name)
     return value
 
 
 async def stop_beats(store: PostgreSQLStore) -> None:
-    """Let a store beat no more, and go on with everything else."""
+    """Stop a store's heartbeats; everything else goes on."""
     for task in store._leases._tasks:  # noqa: SLF001 - what a stopped process does not do
         task.cancel()
     await asyncio.sleep(0)
