@@ -1,4 +1,4 @@
-"""A quarantine is seen, has a date and a reason, and can be lifted for a run."""
+"""A quarantine is visible, has a date and a reason, and can be lifted for a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONFTEST = "from tests.support.quarantine import hold_back as pytest_collection
 
 
 def run(folder: Path, mark: str, *arguments: str) -> tuple[int, str]:
-    """Run one failing test that has this mark; return the exit code and what pytest says."""
+    """Run one failing test with this mark; return the exit code and pytest's output."""
     (folder / "conftest.py").write_text(_CONFTEST)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -ra --strict-markers\nmarkers = quarantine: flakes\n")
     (folder / "test_it.py").write_text(f"import pytest\n\n@pytest.mark.{mark}\ndef test_it(): assert False\n")
@@ -32,7 +32,7 @@ def run(folder: Path, mark: str, *arguments: str) -> tuple[int, str]:
 
 
 def test_a_test_in_quarantine_is_skipped_and_listed_with_date_and_reason(tmp_path: Path) -> None:
-    """Whoever reads the summary sees it."""
+    """The summary shows it."""
     code, said = run(tmp_path, 'quarantine(date="2026-01-31", reason="it flakes")')
     assert code == 0
     assert "1 skipped" in said
@@ -51,7 +51,7 @@ def test_whoever_asks_for_them_runs_them(tmp_path: Path) -> None:
     ["quarantine", 'quarantine(date="2026-01-31")', 'quarantine(date="soon", reason="x")', 'quarantine("2026-01-31")'],
 )
 def test_a_quarantine_without_a_date_or_a_reason_ends_the_run(tmp_path: Path, mark: str) -> None:
-    """Nothing is held back in silence."""
+    """No test is left out silently."""
     code, said = run(tmp_path, mark)
     assert code == 4
     assert "quarantine" in said

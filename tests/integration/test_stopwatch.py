@@ -1,4 +1,4 @@
-"""The tests' own stopwatch: time without a processor is not counted, other time is."""
+"""The tests' own stopwatch: time without CPU time is not counted, other time is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BURNT_S = 0.2
 
 @pytest.fixture
 def rival() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that wants the same processor as the test, all of it."""
+    """A process that competes for the test's CPU all the time."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     rival = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
@@ -33,7 +33,7 @@ def rival() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_time_without_a_processor_does_not_count(rival: subprocess.Popen[bytes]) -> None:
-    """Beside a process that never rests, work takes about twice its time; its own time stays what it is."""
+    """Beside a busy process, work takes about twice as long; its counted time does not change."""
     watch = Stopwatch()
     until = time.thread_time() + _BURNT_S
     while time.thread_time() < until:
@@ -43,7 +43,7 @@ def test_time_without_a_processor_does_not_count(rival: subprocess.Popen[bytes])
 
 
 def test_another_process_is_watched_as_well(rival: subprocess.Popen[bytes]) -> None:
-    """While this process works, the other one has to wait; what it waited is remembered when it has ended."""
+    """While this process works, the other one has to wait; its waiting time is remembered after its end."""
     watch, alone = Stopwatch(rival.pid), Stopwatch()
     until = time.thread_time() + _BURNT_S
     while time.thread_time() < until:
@@ -56,13 +56,13 @@ def test_another_process_is_watched_as_well(rival: subprocess.Popen[bytes]) -> N
 
 
 def test_time_asleep_counts() -> None:
-    """Whoever waits for something else than a processor takes its time."""
+    """Waiting for anything but the CPU counts."""
     watch = Stopwatch()
     time.sleep(0.05)
     assert watch.own_s + watch.starved_s >= 0.05
 
 
 def test_a_limit_is_kept_where_there_was_a_processor() -> None:
-    """What does not come true fails, and says what was seen last."""
+    """A condition that never holds fails, and the failure says what was seen last."""
     with pytest.raises(AssertionError, match=r"not so within 0.05 s .*last seen: 0"):
         eventually_blocking(lambda: 0, 0.05)

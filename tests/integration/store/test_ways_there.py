@@ -1,4 +1,4 @@
-"""What may lie between an instance and its database: TLS, a pooler, a primary that is lost and its standby."""
+"""What may stand between an instance and its database: TLS, a pooler, a failed primary with its standby."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _needs_pgbouncer = pytest.mark.skipif(
 
 
 def called_back(record: Record, body: bytes) -> Record:
-    """The record of a job whose callback came."""
+    """Return the record of a job whose callback came."""
     return structs.replace(record, state=State.FINISHED, finished_at=time.time(), callback=body)
 
 
 async def test_tls_is_spoken_with_the_server_that_was_meant_and_with_no_other() -> None:
-    """Megabytes go through it; a certificate that is not trusted is named, and so is a server that insists on TLS."""
+    """Megabytes are sent through it; an untrusted certificate is named, and so is a server that requires TLS."""
     made = PostgreSQL(parent=shared_memory(), configuration="ssl = on")
     for name, target in (("cert.pem", "server.crt"), ("key.pem", "server.key")):
         file = made.data / target
@@ -66,7 +66,7 @@ async def test_tls_is_spoken_with_the_server_that_was_meant_and_with_no_other() 
 
 @_needs_pgbouncer
 async def test_a_pooler_that_keeps_sessions_apart_does(database: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
-    """An instance behind it hears of what another one without it has recorded."""
+    """An instance behind it is told what an instance without it has recorded."""
     with pgbouncer.running(postgresql.port, "session", tmp_path) as port:
         a = await on_database(f"postgresql://postgres@127.0.0.1:{port}/{database.rpartition('/')[2]}", heard=Heard())
         b = await on_database(database)
@@ -87,7 +87,7 @@ async def test_a_pooler_that_keeps_sessions_apart_does(database: str, postgresql
 async def test_a_pooler_that_shares_connections_is_refused_in_one_line(
     mode: str, database: str, postgresql: PostgreSQL, tmp_path: Path
 ) -> None:
-    """Nothing would stay prepared there, and nobody would hear of anything."""
+    """No statement would stay prepared there, and no notice would arrive."""
     with pgbouncer.running(postgresql.port, mode, tmp_path) as port:
         url = f"postgresql://postgres@127.0.0.1:{port}/{database.rpartition('/')[2]}"
         for attempt in (probe(url), open_store(url, ttl_s=60, name="a", warn=lambda _: None)):
@@ -97,7 +97,7 @@ async def test_a_pooler_that_shares_connections_is_refused_in_one_line(
 
 
 async def test_nothing_is_lost_when_a_synchronous_standby_takes_over() -> None:
-    """Two instances know both servers, and go on at the one that was promoted; before, a doubt is told."""
+    """Two instances know both servers, and continue at the promoted one; before that, a doubt is reported."""
     with (
         PostgreSQL(parent=shared_memory()) as primary,
         PostgreSQL(parent=shared_memory(), standby_of=primary) as standby,
@@ -134,7 +134,7 @@ async def test_nothing_is_lost_when_a_synchronous_standby_takes_over() -> None:
 
 
 async def _write(store: PostgreSQLStore, begun: list[Record], confirmed: list[Record], stop: asyncio.Event) -> None:
-    """Begin and end jobs; what cannot be recorded now is told and not counted."""
+    """Begin and end jobs; a refusal by the database is expected and not counted."""
     while not stop.is_set():
         record = of(store, a_record(state=State.SUBMITTING))
         try:
@@ -151,6 +151,6 @@ def _has(records: list[Record], wanted: int) -> bool:
 
 
 def figure(store: PostgreSQLStore, name: str) -> float:
-    """One of the store's figures."""
+    """Return one of the store's figures."""
     (value,) = (reading.value for reading in store.readings() if reading.name == name)
     return value

@@ -28,7 +28,7 @@ async def session(database: str) -> AsyncIterator[Session]:
 
 
 async def test_all_statements_of_a_call_are_one_transaction(session: Session) -> None:
-    """One that cannot be carried out undoes those before it, and the connection goes on."""
+    """A statement that fails undoes those before it, and the connection stays usable."""
     insert = "INSERT INTO t (id) VALUES ($1)"
     with pytest.raises(UnfitError, match="duplicate key"):
         await session.run_all([(insert, (1,)), (insert, (2,)), (insert, (1,)), (insert, (3,))])
@@ -39,7 +39,7 @@ async def test_all_statements_of_a_call_are_one_transaction(session: Session) ->
 
 
 async def test_what_is_undone_at_the_commit_is_not_said_to_be_done(session: Session) -> None:
-    """The statement was answered before; and the connection is not used for something else that it would answer."""
+    """The statement was answered before; and the connection is not used for other statements in the meantime."""
     await session.script(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not at the commit'; END $$;"
         "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
@@ -56,7 +56,7 @@ async def test_what_is_undone_at_the_commit_is_not_said_to_be_done(session: Sess
 
 
 async def test_what_a_server_that_ends_has_confirmed_is_there(session: Session, database: str) -> None:
-    """Its processes are told to end again and again, at any moment of a commit."""
+    """Its processes are terminated again and again, at any moment of a commit."""
     done: list[tuple[int, ...]] = []
     with psycopg.connect(database, autocommit=True) as other:
         for number in range(300):
@@ -72,7 +72,7 @@ async def test_what_a_server_that_ends_has_confirmed_is_there(session: Session, 
 
 
 async def test_a_notice_that_comes_with_an_answer_is_heard(session: Session, database: str) -> None:
-    """Though nothing else comes after it."""
+    """Even if nothing else is received after it."""
     heard: list[str] = []
     wire = await session.connect()
     wire.on_notice = heard.append
@@ -98,7 +98,7 @@ async def test_a_connection_that_cannot_be_set_up_is_not_used(database: str, mon
 
 
 async def test_a_statement_that_cannot_be_prepared_is_tried_again_the_next_time(session: Session) -> None:
-    """The server refuses it, and has to be asked again: the table may be there by then."""
+    """The server refuses it and has to be asked again: the table may exist by then."""
     for _ in range(2):
         with pytest.raises(GoneError, match="does not exist"):
             await session.run("SELECT id FROM later")
@@ -117,13 +117,13 @@ async def test_every_kind_of_value_goes_there_and_back(session: Session) -> None
 
 
 async def test_a_number_is_what_the_statement_takes_it_for(session: Session) -> None:
-    """Though it is whole where it need not be."""
+    """Even a whole number where fractions are allowed."""
     for value in (2, 2.5):
         assert await session.run("SELECT make_interval(secs => $1) * 2 > interval '3 s'", value) == [(True,)]
 
 
 async def test_what_cannot_be_sent_is_refused_and_the_rest_goes_on(session: Session) -> None:
-    """Half of a character, a number that is too large, a zero in a text."""
+    """Half of a character, a number that is too large, a NUL in a text."""
     for value, kind in (("\ud800", "text"), (2**70, "int8"), ("\0", "text")):
         with pytest.raises(UnfitError):
             await session.run(f"SELECT $1::{kind}", value)
@@ -151,7 +151,7 @@ async def test_megabytes_go_there_and_back_while_the_loop_does_other_things(sess
 
 
 async def test_a_connection_that_is_lost_while_nobody_asks_is_noticed(session: Session, postgresql: PostgreSQL) -> None:
-    """And the next question has a new one."""
+    """And the next question uses a new one."""
     ((pid,),) = await session.run("SELECT pg_backend_pid()::int8")
     postgresql.sql(f"SELECT pg_terminate_backend({pid})")
 
@@ -162,7 +162,7 @@ async def test_a_connection_that_is_lost_while_nobody_asks_is_noticed(session: S
 
 
 async def test_notices_come_while_nobody_asks(session: Session, database: str) -> None:
-    """To whoever listens."""
+    """The listener gets them."""
     heard: list[str] = []
     wire = await session.connect()
     wire.on_notice = heard.append
@@ -173,7 +173,7 @@ async def test_notices_come_while_nobody_asks(session: Session, database: str) -
 
 
 async def test_whoever_waits_for_an_answer_is_told_when_the_session_ends(session: Session) -> None:
-    """It may have been carried out."""
+    """The statement may have been executed."""
     asked = asyncio.create_task(session.run("SELECT pg_sleep(60)"))
     await eventually(lambda: session.busy_since)
 

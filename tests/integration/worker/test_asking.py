@@ -1,4 +1,4 @@
-"""Calls about a job: whatever a job server answers, or does not, there is an answer to whoever asked."""
+"""Calls about a job: whatever a job server answers or fails to answer, the caller gets an answer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Bench:
-    """A job server that answers what a test says, and what asks it."""
+    """A job server that answers as a test says, and a client that asks it."""
 
     def __init__(self, aiohttp_server: AiohttpServer) -> None:
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
@@ -71,7 +71,7 @@ class Bench:
         self._open.append(self.servers)
 
     async def close(self) -> None:
-        """Close what was opened."""
+        """Close everything that was opened."""
         for servers in self._open:
             servers.close()
 
@@ -109,7 +109,7 @@ async def bench(aiohttp_server: AiohttpServer) -> AsyncIterator[Bench]:
 
 
 async def test_a_job_that_is_over_is_told_with_its_body(bench: Bench) -> None:
-    """And with the credentials of the profile."""
+    """With the credentials of the profile."""
     await bench.start()
     bench.answer("/jobs/7", {"state": "done", "n": 1})
     told = await bench.ask()
@@ -123,7 +123,7 @@ async def test_a_job_that_is_over_is_told_with_its_body(bench: Bench) -> None:
 
 
 async def test_a_result_of_its_own_is_fetched_once_the_job_is_over(bench: Bench) -> None:
-    """A job whose result is not there yet is not over; one without any has failed."""
+    """A job whose result is not there yet is not over; a job without any result has failed."""
     await bench.start(WITH_RESULT)
     bench.answer("/jobs/7", {"state": "done"})
     bench.answer("/jobs/7/result", {"data": [1]})
@@ -142,7 +142,7 @@ async def test_a_result_of_its_own_is_fetched_once_the_job_is_over(bench: Bench)
 
 
 async def test_a_job_is_cancelled_with_what_the_profile_sends(bench: Bench) -> None:
-    """Whether that worked is told."""
+    """The answer says whether that worked."""
     await bench.start()
     bench.answer("/jobs/7/cancel", {})
     assert (await bench.ask("cancel")).kind == "cancelled"
@@ -159,12 +159,12 @@ async def hang(_: web.Request) -> web.StreamResponse:
 
 
 async def html(_: web.Request) -> web.Response:
-    """Answer with what people read."""
+    """Answer with HTML."""
     return web.Response(text="<html>It works!</html>", content_type="text/html")
 
 
 async def huge(_: web.Request) -> web.Response:
-    """Answer with more than is read."""
+    """Answer with more than the limit."""
     return web.Response(body=b'{"state": "done", "x": "' + b"x" * 20_000 + b'"}')
 
 
@@ -176,12 +176,12 @@ async def cut(request: web.Request) -> web.StreamResponse:
 
 
 async def elsewhere(_: web.Request) -> web.Response:
-    """Send whoever asks away."""
+    """Redirect to another place."""
     return web.Response(status=302, headers={"Location": "/elsewhere"})
 
 
 async def deep(_: web.Request) -> web.Response:
-    """Answer with JSON that is nested too deep."""
+    """Answer with JSON that is nested too deeply."""
     return web.Response(body=b"[" * 5_000 + b"]" * 5_000)
 
 
@@ -200,7 +200,7 @@ async def deep(_: web.Request) -> web.Response:
 async def test_what_is_no_sound_answer_says_nothing_of_the_job(
     bench: Bench, handler: Handler, kind: str, error: str, call: str
 ) -> None:
-    """It hangs, it is HTML, it is too large, it breaks off, it points elsewhere: the job may go on."""
+    """It hangs, is HTML, is too large, breaks off, or redirects: the job may go on."""
     await bench.start()
     bench.answers["/jobs/7"] = handler
     told = await bench.ask(call, timeout_s=0.3 if handler is hang else IN_VAIN_S)
@@ -211,7 +211,7 @@ async def test_what_is_no_sound_answer_says_nothing_of_the_job(
 @pytest.mark.parametrize(("name", "value"), [("x", "1"), ("id", "..")])
 @pytest.mark.parametrize("call", ["outcome", "status", "cancel"])
 async def test_a_call_that_cannot_be_made_is_told(bench: Bench, call: str, name: str, value: str) -> None:
-    """A name is missing, or would lead out of its place."""
+    """A name is missing, or its value would change the path."""
     await bench.start()
     told = await bench.ask(call, IN_VAIN_S, **{name: value})
     assert told.kind == "unavailable"
@@ -220,7 +220,7 @@ async def test_a_call_that_cannot_be_made_is_told(bench: Bench, call: str, name:
 
 
 async def test_a_job_server_that_is_not_there_is_told(bench: Bench) -> None:
-    """As anything else that goes wrong."""
+    """Like any other failure."""
     await bench.start()
     server = JobServer(url="http://127.0.0.1:9/", profile=loader.parse(PROFILE), secrets={"env:KEY": "secret"})
     config = WorkerConfig(
@@ -235,7 +235,7 @@ async def test_a_job_server_that_is_not_there_is_told(bench: Bench) -> None:
 
 
 async def test_a_call_beside_a_submission_does_not_say_that_the_submission_is_connected(bench: Bench) -> None:
-    """The two share a client, and what is said of the one must not be taken for news of the other."""
+    """The two share a client, and events of one must not be taken for events of the other."""
     await bench.start()
     bench.answers["/"] = hang
     bench.answer("/jobs/7", {"state": "half"})

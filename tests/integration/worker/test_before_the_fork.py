@@ -1,4 +1,4 @@
-"""What the fork server does to itself before the first fork, each in an interpreter of its own."""
+"""What the fork server does to its own process before the first fork, each in its own interpreter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CAN_BE_IMMORTAL = sys.version_info[:2] in immortal.VERSIONS
 
 
 def _run(code: str, python: str = sys.executable, environment: dict[str, str] | None = None) -> object:
-    """Run `code` and return what it printed, as JSON."""
+    """Run `code` and return its JSON output."""
     done = subprocess.run(
         [python, "-c", dedent(code)],
         capture_output=True,
@@ -58,15 +58,15 @@ _IMMORTAL = """
 
 
 def test_an_object_that_was_there_is_not_counted_any_more() -> None:
-    """A reference more changes nothing in it; strings, and objects that come later, are counted as ever."""
+    """Another reference changes nothing in it; strings and later objects are counted as usual."""
     assert _run(_IMMORTAL) == [_CAN_BE_IMMORTAL, _CAN_BE_IMMORTAL, 10, 10]
 
 
 @pytest.mark.parametrize("version", immortal.VERSIONS, ids=str)
 def test_every_version_that_makes_objects_immortal_is_tried(version: tuple[int, int]) -> None:
-    """Whichever of them is on this machine: the list holds nothing that was not run."""
+    """Whichever version is on this machine: the list contains only versions that were run."""
     number = "{}.{}".format(*version)
-    environment = {"PYENV_VERSION": number}  # pyenv's python3.12 runs only where that is what is asked for
+    environment = {"PYENV_VERSION": number}  # pyenv's python3.12 only runs if it is asked for
     python = shutil.which(f"python{number}")
     if python is None or subprocess.run([python, "-V"], check=False, env=os.environ | environment).returncode:
         pytest.skip("not on this machine")
@@ -78,7 +78,7 @@ def test_every_version_that_makes_objects_immortal_is_tried(version: tuple[int, 
     ["immortal._count = lambda thing: 1234", "immortal.VERSIONS = ((3, 10),)", "sys.implementation.name = 'pypy'"],
 )
 def test_where_an_interpreter_is_not_known_nothing_is_done(changed: str) -> None:
-    """One whose None is counted, a version that nobody tried, another kind: there, nothing is written anywhere."""
+    """An interpreter that counts references to None, an untried version, another implementation: nothing is written."""
     assert (
         _run(
             f"""
@@ -93,7 +93,7 @@ def test_where_an_interpreter_is_not_known_nothing_is_done(changed: str) -> None
 
 
 def test_modules_of_the_standard_library_run_nothing_after_a_fork() -> None:
-    """Those that are loaded for it; what others register is run, and a child's threads work all the same."""
+    """The standard library's own; what others register is run, and a child's threads still work."""
     assert _run(
         """
         import json, os, sys
@@ -118,7 +118,7 @@ def test_modules_of_the_standard_library_run_nothing_after_a_fork() -> None:
 
 
 def test_a_worker_maps_no_library_that_it_has_no_use_for() -> None:
-    """Neither TLS, where nobody speaks it, nor what others load and it never calls: a fork copies all of it."""
+    """Neither TLS, where it is not used, nor libraries that it never calls: a fork copies all mappings."""
     config = WorkerConfig(
         job_servers=(JobServer(url="http://127.0.0.1:9/", profile=loader.load("spreedly")),),
         max_body_bytes=1000,
@@ -132,7 +132,7 @@ def test_a_worker_maps_no_library_that_it_has_no_use_for() -> None:
         with theirs:
             ours.send(config.encode())
             command = [sys.executable, "-m", "worker", str(theirs.fileno())]
-            # Where coverage is measured, that would load libraries of its own.
+            # Where coverage is measured, it would load its own libraries.
             plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
             fork_server = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=_ROOT, env=plain)
         ours.send(encode(Fork(workers=1)))
@@ -162,7 +162,7 @@ def test_a_worker_maps_no_library_that_it_has_no_use_for() -> None:
 
 
 def test_new_objects_lie_together_whatever_was_freed_before() -> None:
-    """A hundred objects of many sizes touch few pages, though loading left holes everywhere."""
+    """A hundred objects of many sizes touch few pages, though imports left holes everywhere."""
     assert _run(
         """
         from worker.before_fork.holes import fill_holes
@@ -178,7 +178,7 @@ def test_new_objects_lie_together_whatever_was_freed_before() -> None:
 
 
 def test_the_kernel_wakes_the_fork_server_and_gives_it_no_huge_pages() -> None:
-    """What was asked for is what the kernel says."""
+    """The kernel says that the requests have been applied."""
     assert _run(
         """
         import ctypes, json, signal
