@@ -1,4 +1,4 @@
-"""Fixtures of the chaos tests: a proxy of the module's own, and the harness around each test."""
+"""Fixtures of the chaos tests: a proxy for the module, and the harness around each test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.places import shared_memory
 
 @pytest.fixture(scope="session", autouse=True)
 def _subreaper() -> None:
-    """Make this process inherit what the proxy leaves behind, so that it is seen."""
+    """Make this process the parent of processes that the proxy leaves behind, so that they are found."""
     become_subreaper()
 
 
@@ -29,14 +29,14 @@ def job_server() -> Iterator[JobServerProcess]:
 
 @pytest.fixture(scope="session")
 def folders() -> Iterator[Path]:
-    """Where the proxies have their folders: in memory, since a journal that waits for the disk refuses what comes."""
+    """Where the proxies have their folders: in memory, as a journal that waits for a slow disk refuses jobs."""
     with TemporaryDirectory(prefix="chaos-", dir=shared_memory()) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 def start_proxy(job_server: JobServerProcess, folders: Path) -> StartProxy:
-    """Start a proxy whose workers break where a job asks them to; who starts it ends it."""
+    """Start a proxy whose workers break when a job asks for it; the caller stops it."""
 
     def start(
         *, hasty: bool = False, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str
@@ -57,21 +57,21 @@ def start_proxy(job_server: JobServerProcess, folders: Path) -> StartProxy:
 
 @pytest.fixture(scope="session")
 def patient_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
-    """The proxy of all tests that leave it as it was."""
+    """The proxy of all tests that do not change it."""
     with start_proxy() as proxy:
         yield proxy
 
 
 @pytest.fixture(scope="session")
 def hasty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
-    """The same for tests with the mark `hasty`."""
+    """The same, for tests with the mark `hasty`."""
     with start_proxy(hasty=True) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def faulty_proxy(request: pytest.FixtureRequest) -> FaultyProxy:
-    """The test's proxy; a module may have one of its own."""
+    """The test's proxy; a module may define its own."""
     name = "hasty_proxy" if request.node.get_closest_marker("hasty") else "patient_proxy"
     proxy: FaultyProxy = request.getfixturevalue(name)
     return proxy
@@ -79,6 +79,6 @@ def faulty_proxy(request: pytest.FixtureRequest) -> FaultyProxy:
 
 @pytest.fixture
 async def chaos(faulty_proxy: FaultyProxy, job_server: JobServerProcess) -> AsyncIterator[Chaos]:
-    """The harness: canaries fly while the test runs, and at its end everything is as it was."""
+    """The harness: canaries run while the test does, and at its end the proxy's resources are as before."""
     async with Chaos(faulty_proxy, job_server) as chaos:
         yield chaos

@@ -1,6 +1,6 @@
-"""The accounts of one test, and where they differ (I4, I5).
+"""The accounts of one test, and the differences between them (I4, I5).
 
-Four sides keep them: the clients (answers), the front end's log, the front end's counters, the job server's ledger.
+Four sides keep accounts: the clients (answers), the front end's log, its counters, and the job server's ledger.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.http import Answer
 __all__ = ["Accounts"]
 
 Line = dict[str, Any]
-#: What the callback route counts a callback as that it answers with this status. Others than 2xx: one kind each.
+#: How the callback route counts a callback that it answers with this status; for 2xx there are several kinds.
 _KINDS: Final = {404: "unknown", 400: "refused", 408: "refused", 413: "refused", 503: "unrecorded"}
 _TAKEN: Final = ("accepted", "duplicate", "late")
 #: Gauges that are zero when nothing is under way.
@@ -26,34 +26,34 @@ _AT_REST: Final = ("jobs_in_flight", "draining", "workers_on_hold", "journal_una
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounts:
-    """What the sides know of one test; each begins where the test does."""
+    """What the sides know about one test; each account begins with the test."""
 
     replies: list[Reply]
-    #: What the test's own callbacks were answered.
+    #: The answers to the test's own callbacks.
     called_back: list[Answer]
-    #: Requests whose answers nobody looks at, so that it cannot be told what became of them.
+    #: Requests whose answers nobody reads, so that their outcomes are unknown.
     unheard: float
-    #: The log's lines that end a job, and those about late results.
+    #: The log lines about ends of jobs, and those about late results.
     ended: list[Line]
     late: int
-    #: The job server's ledger, as far as it is about this proxy.
+    #: The part of the job server's ledger that is about this proxy.
     submissions: list[Line]
     callbacks: list[Line]
-    #: The front end's counters; None where it is gone and has taken them with it.
+    #: The front end's counters; None if they are gone together with the front end.
     before: Figures
     after: Figures | None
-    #: How many of the jobs nobody waited for.
+    #: How many jobs have clients that left.
     abandoned: int = field(default=0)
 
     def differences(self) -> list[str]:
-        """Return in words what does not agree; nothing if all does."""
+        """Describe each difference; empty if everything agrees."""
         found = [*self._of_jobs(), *self._of_ledger()]
         if self.after is not None:
             found += [*self._of_counters(self.after), *self._of_refusals(self.after), *self._of_callbacks(self.after)]
         return found
 
     def _of_jobs(self) -> Iterator[str]:
-        """Compare answers and log: each job ends once, and in the way that its client was told."""
+        """Compare answers and log: each job ends once, and as its client was told."""
         answered = {reply.job_id: reply for reply in self.replies if reply.job_id is not None}
         if len(answered) != sum(reply.job_id is not None for reply in self.replies):
             yield "two jobs have one id"
@@ -68,7 +68,7 @@ class Accounts:
                 yield f"a client was told {told}, the log says {ends.get(str(job_id))}: {reply}"
 
     def _of_ledger(self) -> Iterator[str]:
-        """Compare answers, log and ledger: what `submitted` says is true, and nothing ran twice."""
+        """Compare answers, log and ledger: `submitted` is true, and no job ran twice."""
         runs = Counter(entry["ref"] for entry in self.submissions if not entry["refused"])
         for reply in self.replies:
             allowed = {"no": {0}, "yes": {1}, "unknown": {0, 1}}[reply.submitted]
@@ -81,7 +81,7 @@ class Accounts:
             yield f"the log says {said}, but the job server has {runs.total()} submissions that it did not refuse"
 
     def _of_counters(self, after: Figures) -> Iterator[str]:
-        """Compare log and counters, and look whether the gauges are at rest."""
+        """Compare log and counters, and check that the gauges are at rest."""
         logged: Counter[tuple[str, ...]] = Counter((line["outcome"], line["submitted"]) for line in self.ended)
         counted = after.added(self.before, "jobs_total", "outcome", "submitted")
         if logged != counted:
@@ -99,7 +99,7 @@ class Accounts:
                 yield f"{name} grew by {lost}"
 
     def _of_refusals(self, after: Figures) -> Iterator[str]:
-        """Compare answers and counters: requests that were refused before there was a job."""
+        """Compare answers and counters: requests that were refused before a job was made."""
         refused = [str(reply.code) for reply in self.replies if reply.status == 503 and reply.job_id is None]
         seen: Counter[tuple[str, ...]] = Counter((code,) for code in refused)
         callbacks = sum(status == 503 for status in self._callback_statuses())

@@ -1,6 +1,6 @@
-"""Canaries: a plain job every 100 ms beside whatever a test does, a few at a time; each is to get 200.
+"""Canaries: a plain job every 100 ms during a test, a few at a time; each has to get 200.
 
-One that met its deadline because nobody had a processor says nothing about the proxy.
+A canary that timed out while processes were waiting for CPU time says nothing about the proxy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 __all__ = ["Canaries"]
 
 _EVERY_S: Final = 0.1
-#: On a machine that is slow, more of them would be a load of their own.
+#: On a slow machine, more of them would be a load of their own.
 _AT_ONCE: Final = 3
 
 
@@ -31,9 +31,9 @@ class Canaries:
         story: Callable[[str], Awaitable[Any]],
         timeout_s: float,
     ) -> None:
-        """Fly before a proxy whose jobs have `timeout_s` or more.
+        """Run against a proxy whose job timeout is at least `timeout_s`.
 
-        `post` sends a job; `story` tells what the job server knows of one, for whoever reads a failure.
+        `post` sends a job; `story` returns what the job server knows about a job, for the message of a failure.
         """
         self._post = post
         self._story = story
@@ -43,15 +43,15 @@ class Canaries:
         self._paused = False
         self._flight: asyncio.Task[None] | None = None
         self.replies: list[Reply] = []
-        #: How many are under way.
+        #: How many are in flight.
         self.flying = 0
 
     def start(self) -> None:
-        """Let them fly from now on."""
+        """Start sending canaries."""
         self._flight = asyncio.ensure_future(self._fly())
 
     async def stop(self) -> None:
-        """Wait until all are back. Raises what one of them met."""
+        """Wait until all are back. Raises the error of a failed canary."""
         if self._flight is not None:
             self._flight.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -60,7 +60,7 @@ class Canaries:
 
     @contextlib.contextmanager
     def may_get(self, *statuses: int) -> Iterator[None]:
-        """Allow those that are posted meanwhile other answers than 200: the row says so."""
+        """Allow other statuses than 200 for those posted within the block: the row says so."""
         before, self._allowed = self._allowed, self._allowed | set(statuses)
         try:
             yield
@@ -69,7 +69,7 @@ class Canaries:
 
     @contextlib.asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
-        """Have the next spare for oneself: no canary is under way, and none leaves for a moment."""
+        """Reserve the next spare: no canary is in flight, and none starts for a moment."""
         await self.ground()
         try:
             yield
@@ -77,12 +77,12 @@ class Canaries:
             self._paused = False
 
     async def land(self) -> None:
-        """Wait until none is under way: what those got that fly later counts again."""
+        """Wait until none is in flight: later ones have to get 200 again."""
         async with self.quiet():
             pass
 
     async def ground(self) -> None:
-        """Fly no more in this test."""
+        """Send no more canaries in this test."""
         self._paused = True
         await eventually(lambda: not self.flying)
 
@@ -97,7 +97,7 @@ class Canaries:
                     due = max(due + _EVERY_S, time.monotonic())
                     await asyncio.sleep(due - time.monotonic())
             except asyncio.CancelledError:
-                pass  # those under way land first
+                pass  # let those in flight finish first
 
     async def _canary(self) -> None:
         allowed = self._allowed

@@ -1,4 +1,4 @@
-"""A wall clock that the test sets: what the file says, in seconds, is added to the machine's."""
+"""A wall clock that the test sets: the seconds in a file are added to the machine's clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["follow_clock"]
 
 
 def follow_clock(file: Path) -> None:
-    """Make `time.time` and `time.time_ns` of this process follow `file`, where there is one."""
+    """Make `time.time` and `time.time_ns` of this process follow `file`, if it exists."""
     real = time.time
 
     def shifted() -> float:

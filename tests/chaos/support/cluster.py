@@ -1,4 +1,4 @@
-"""Several instances on one database, each with a line to it that can fail, behind an nginx, before one job server."""
+"""Several instances on one database, each with a breakable connection to it, behind nginx, with one job server."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ __all__ = ["LEASE_S", "TIMEOUT_S", "Client", "Cluster", "Node", "clustered"]
 
 LEASE_S: Final = 2.0
 TIMEOUT_S: Final = 5.0
-#: So much longer than a job may take; an instance that is paused costs its clients so long in all.
+#: How much longer than a job nginx waits; a paused instance costs its clients this long in all.
 _GATEWAY_S: Final = 3
 _AGAIN_S: Final = 0.05
 
 
 class HastyRestarts(Restarts):
-    """An instance that is killed and started again, as often as its start is refused because the database is away."""
+    """An instance that is killed and started again; the start is repeated while the database is unavailable."""
 
     KIND = HastyInstance
 
     def start(self, **settings: str) -> None:
-        """Start the next one, as systemd would: until it runs."""
+        """Start the next process, as often as it takes, like systemd."""
         while True:
             self.proxy = self.KIND(**(self._settings | settings))
             eventually_blocking(lambda: self.proxy.returncode is not None or self.proxy.events_of("listening"))
@@ -54,22 +54,22 @@ class HastyRestarts(Restarts):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One instance, and its line to the database."""
+    """One instance, and its connection to the database."""
 
     restarts: HastyRestarts
     line: Line
 
     @property
     def url(self) -> str:
-        """Its own address, past the nginx."""
+        """Return the instance's own address, which bypasses nginx."""
         return self.restarts.url
 
     def pause(self, *, whole: bool = True) -> None:
-        """Stop it as a hypervisor would, with its workers, or only the front end."""
+        """Stop it as a hypervisor would: the front end with its workers, or only the front end."""
         self._signal(signal.SIGSTOP, whole=whole)
 
     def resume(self) -> None:
-        """Let all of it go on."""
+        """Resume all of it."""
         self._signal(signal.SIGCONT, whole=True)
 
     def _signal(self, number: signal.Signals, *, whole: bool) -> None:
@@ -82,22 +82,22 @@ class Node:
 
 @dataclass(slots=True)
 class Cluster:
-    """What a test of several instances has."""
+    """Everything that a test of several instances uses."""
 
     nodes: list[Node]
     postgresql: PostgreSQL
     database: str
     job_server: JobServerProcess
-    #: The address of the nginx.
+    #: The address of nginx.
     url: str
 
     @property
     def queue_job(self) -> str:
-        """Where jobs are posted."""
+        """Return where jobs are posted."""
         return f"{self.url}/queueJob"
 
     def records(self) -> list[Record]:
-        """Return all that is in the database."""
+        """Return all records in the database."""
         columns = COLUMNS.replace("{j}", "j")
         with psycopg.connect(self.database) as connection:
             return [record_of(row) for row in connection.execute(f"SELECT {columns} FROM proxy_jobs j").fetchall()]  # noqa: S608
@@ -108,7 +108,7 @@ class Cluster:
         return found
 
     async def ledger(self, client: ClientSession) -> dict[str, Any]:
-        """Return all that the job server knows."""
+        """Return everything that the job server knows."""
         found: dict[str, Any] = (await fetch(client, "GET", f"{self.job_server.base}/ledger")).document
         return found
 
@@ -160,7 +160,7 @@ async def clustered(
 
 @dataclass(slots=True)
 class Client:
-    """One job's client: it sends the same request until it has a final answer, under a key if it has one."""
+    """One job's client: it repeats the same request until it gets a final answer, under a key if it has one."""
 
     session: ClientSession
     url: str
@@ -171,7 +171,7 @@ class Client:
     broken: int = 0
 
     async def run(self) -> Answer | None:
-        """Return the final answer; None if there will be none, as whoever sends again could send twice."""
+        """Return the final answer; None if there will be none, because a retry might submit the job twice."""
         headers = {} if self.key is None else {"Idempotency-Key": f'"{self.key}"'}
         while True:
             try:

@@ -1,6 +1,6 @@
-"""A fault proxy between worker and job server: refuses, resets, drips, swallows or cuts, as each request asks.
+"""A fault proxy between worker and job server: refuses, resets, slows down, swallows or cuts, as each request asks.
 
-A submission asks with its member `wire`: the name of a fault, and for some of them a number after a colon:
+A submission asks with its member `wire`: the name of a fault, some with a number after a colon:
 
     reset:N     the connection is reset once N bytes of the reply have passed (0: as soon as the request is there)
     cut:N       the same, but closed in good order
@@ -9,7 +9,7 @@ A submission asks with its member `wire`: the name of a fault, and for some of t
     black-hole  nothing passes, and the connection stays open
     half        half of the request passes, then both sides are reset
 
-Without it everything passes. To refuse, do not start it, or `stop` it: nobody listens there any more.
+Without it everything passes. To refuse connections, do not start it, or `stop` it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _PASS_BYTES = 65_536
 
 
 class FaultProxy:
-    """Serves on a port of its own for as long as the `async with` block lasts."""
+    """Serves on its own port while the `async with` block lasts."""
 
     def __init__(self, host: str, port: int) -> None:
-        """Stand before the server at this address."""
+        """Forward to the server at this address."""
         self._target = host, port
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
@@ -45,7 +45,7 @@ class FaultProxy:
         await self.stop()
 
     async def stop(self) -> None:
-        """Cut everything and listen no more."""
+        """Cut all connections and stop listening."""
         self._server.close()
         for task in list(self._tasks):
             task.cancel()
@@ -85,7 +85,7 @@ class FaultProxy:
 
 
 async def _pass(upstream: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: str, number: float) -> None:
-    """Hand the reply on, as the fault says."""
+    """Forward the reply as the fault says."""
     passed = 0
     while data := await upstream.read(1 if fault == "drip" else _PASS_BYTES):
         if fault == "swallow":
@@ -106,7 +106,7 @@ async def _pass(upstream: asyncio.StreamReader, writer: asyncio.StreamWriter, fa
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with a lingering time of zero: the kernel then sends RST instead of FIN."""
+    """Close with a linger time of zero: the kernel then sends RST instead of FIN."""
     sock: socket.socket = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -1,4 +1,4 @@
-"""The faults of the soak: what a job may ask for, and what its client may then see."""
+"""The faults of the soak: what a job may ask for, and the answers that its client may then get."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RESULT = frozenset({(200, None)})
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A job's fields, and the status and code its answer may have."""
+    """A job's fields, and the allowed statuses and codes of its answer."""
 
     fields: dict[str, Any]
     allowed: frozenset[tuple[int, str | None]] = field(default=_RESULT)
@@ -55,7 +55,7 @@ FAULTS: dict[str, Fault] = {
         for phase in ("p1", "p3", "p4", "p5")
     },
     **{f"{act} in p2": _fails("worker-died", chaos=f"{act}@p2", fault="hang") for act in ("sigkill", "exit0", "exit1")},
-    # Where the fork server is killed as well, the kernel wakes the stopped of its orphaned group up, and they go on.
+    # If the fork server is killed too, its process group is orphaned, and the kernel resumes stopped workers.
     **{
         f"stopped in {phase}": Fault(
             {"chaos": f"sigstop@{phase}", "duration": 0.4}, _RESULT | {(500, _OVERDUE), (500, "worker-died")}

@@ -1,7 +1,7 @@
 """`python -m tests.chaos.support.faulty_proxy`: the real front end, with workers that break on request.
 
-It also measures its own event loop: every few milliseconds it looks how late it is, less the time that this process had
-no processor, which says nothing about this program. The figures are in the file CHAOS_DIR/lag.
+It also measures its event loop's lag every few milliseconds, less the time in which this process got no CPU time,
+which says nothing about this program. The figures are in the file CHAOS_DIR/lag.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proxy.workers import environment, spawning
 from tests.chaos.support.clock import follow_clock
 from tests.support.stopwatch import Stopwatch
 
-#: Longest lag without that time, longest lag in all, seconds; number of looks, and of those later than _LATE_S.
+#: Longest lag without that time, longest lag in all, in seconds; number of measurements, and of those over _LATE_S.
 LAG: Final = struct.Struct("ddqq")
 _LATE_S: Final = 0.02
 _EVERY_S: Final = 0.01

@@ -1,10 +1,10 @@
-# ruff: noqa: SLF001 - it has to reach into what it breaks
-"""`python -m tests.chaos.support.faulty_worker FD`: the real fork server, whose workers break where a job asks them to.
+# ruff: noqa: SLF001 - it reaches into the internals that it breaks
+"""`python -m tests.chaos.support.faulty_worker FD`: the real fork server, whose workers break when a job asks for it.
 
-A job asks with its member `chaos`, as in `{"account": "x", "chaos": "sigkill@p3"}`; with `sigkill@p1*2` the first two
-workers that have the job do it, and no other. The phases are those of the fault
-matrix: p1 the worker has the job, p2 the submission was sent, p3 the reply was read, p4 the callback is there, p5 half
-of the result is written, p6 all of it is. Every act is noted, with its instant, in the file CHAOS_LOG.
+A job asks with its member `chaos`, as in `{"account": "x", "chaos": "sigkill@p3"}`; with `sigkill@p1*2`, only the
+first two workers that have the job do it. The phases are those of the fault matrix: p1 the worker has the job, p2 the
+submission was sent, p3 the reply was read, p4 the callback is there, p5 half of the result is written, p6 all of it is.
+Every act is noted, with its time, in the file CHAOS_LOG.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-if os.environ.get("WORKER_MAX_JOBS", "1") == "1":  # as worker/__main__.py does, but here the imports come before it
+if os.environ.get("WORKER_MAX_JOBS", "1") == "1":  # as in worker/__main__.py, but here the imports come first
     for _module in ("ssl", "_ssl", "_hashlib"):
         sys.modules[_module] = None  # type: ignore[assignment]
 
@@ -39,7 +39,7 @@ from tests.chaos.support.names import semaphore_prefix, starved_name
 from worker import __main__ as entry
 from worker import fork_server, main
 
-#: How long after the connection stands the submission has certainly been written.
+#: This long after the connection was made, the submission has certainly been written.
 _SENT_S: Final = 0.15
 _LENGTH: Final = struct.Struct("!i")
 
@@ -54,7 +54,7 @@ class _Plan:
 
 
 class _Evil:
-    """What runs code where it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {os.environ['CHAOS_DIR']}/unpickled",)
@@ -74,7 +74,7 @@ def _note(**more: object) -> None:
 
 
 def _note_starved() -> None:
-    """Leave behind how long this process had no processor (proc(5), schedstat): once it has ended, nobody can tell."""
+    """Leave behind how long this process waited for CPU time (proc(5), schedstat): after its end, nobody can tell."""
     queued_ns = int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[1])
     Path(os.environ["CHAOS_DIR"], starved_name(_plan.ref)).write_text(str(queued_ns / 1e9), encoding="ascii")
 
@@ -91,7 +91,7 @@ def _leave(code: int) -> Callable[[], None]:
 
 
 def _run_out_of_memory() -> NoReturn:
-    """Grow until an allocation fails, under a limit like a container's, but for this process alone."""
+    """Grow until an allocation fails, under a memory limit like a container's, for this process alone."""
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 64 * 1024 * 1024,) * 2)
     hoard = []
@@ -107,14 +107,14 @@ def _raw(data: bytes) -> None:
 
 
 def _send_oversize() -> None:
-    """Announce, and begin to send, more than the cap allows."""
+    """Announce, and begin to send, more than the limit."""
     with contextlib.suppress(OSError):
         _raw(_LENGTH.pack(64 * 1024 * 1024) + b"x" * 65_536)
     time.sleep(60)
 
 
 def _send_truncated() -> None:
-    """Write the beginning of a result and leave."""
+    """Write the beginning of a result and exit."""
     _raw(_LENGTH.pack(1000) + b'["Answered"')
     os._exit(0)
 
@@ -126,19 +126,19 @@ def _send_pickle() -> None:
 
 
 def _raise() -> NoReturn:
-    """Have a bug."""
+    """Raise an unhandled exception."""
     raise ZeroDivisionError
 
 
 def _send_nonsense() -> None:
-    """Say that the job was connected twice over, which cannot be."""
+    """Report that the job was connected twice, which is impossible."""
     payload = encode(Progress(job_id=_plan.ref, event=Event.ASSIGN))
     _raw(_LENGTH.pack(len(payload)) + payload[:-3] + b"\xff\xfe]")
     time.sleep(60)
 
 
 def _have_child() -> None:
-    """Start a child that ignores SIGTERM, and ignore it as well."""
+    """Start a child that ignores SIGTERM, and ignore it in this process as well."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pid = os.fork()
     if not pid:
@@ -203,11 +203,11 @@ def _act(phase: str) -> None:
             _ACTS[act]()
 
 
-# --- where they hang -------------------------------------------------------------------------------------------------
+# --- where they hook in ----------------------------------------------------------------------------------------------
 
 
 def _take(job: Assign, client: Any) -> None:  # noqa: ANN401 - the worker's own
-    """Read from the job what is to happen, and with which job server."""
+    """Read from the job what has to happen, and with which job server."""
     global _plan  # noqa: PLW0603 - a worker has one job at a time
     members = json.loads(job.body)
     act, _, when = str(members.get("chaos", "")).partition("@")
@@ -222,7 +222,7 @@ def _patch_worker() -> None:
     serve_one, report = cls._serve_one, cls._report
 
     async def faulty_serve_one(self: Any, job: Assign, *rest: Any) -> Any:  # noqa: ANN401
-        global _worker  # noqa: PLW0603 - the one of this process
+        global _worker  # noqa: PLW0603 - the only one of this process
         _worker = self
         _take(job, self._job_servers.client(job.profile))
         _act("p1")
@@ -237,7 +237,7 @@ def _patch_worker() -> None:
                 frame = _LENGTH.pack(len(payload)) + payload
                 _raw(frame[: len(frame) // 2])
                 _act("p5")
-                _raw(frame[len(frame) // 2 :])  # whoever was stopped here, and goes on, writes the rest
+                _raw(frame[len(frame) // 2 :])  # a worker that was stopped here and resumed writes the rest
                 return
         if _plan.act == "measure" and not isinstance(message, Progress):
             _note(peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
@@ -254,7 +254,7 @@ def _patch_worker() -> None:
 
 
 def _patch_run() -> None:
-    """A spare, too, can be told to leave: the test knows its pid."""
+    """Let a spare be told to leave, too: the test knows its pid."""
     run: Any = main.run
 
     def faulty_run(*args: Any, **named: Any) -> None:
@@ -266,13 +266,13 @@ def _patch_run() -> None:
 
 
 def _patch_semaphores() -> None:
-    """Give the semaphores of this proxy's queues a name that no other program's have, for as long as they have one."""
+    """Give the semaphores of this proxy's queues unique names for as long as they have names."""
     config: Any = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     config["semprefix"] = "/" + semaphore_prefix(Path(os.environ["CHAOS_DIR"]))
 
 
 def _patch_fork() -> None:
-    """While the file `no-fork` is there, the machine has no process ids left."""
+    """While the file `no-fork` exists, let every fork fail as if there were no process ids left."""
     fork = os.fork
     marker = Path(os.environ["CHAOS_DIR"], "no-fork")
 

@@ -1,4 +1,4 @@
-"""What the front end counts: one look at its metrics page, and what was added between two."""
+"""What the front end counts: one reading of its metrics page, and the increase between two."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PREFIX: Final = "async_job_proxy_"
 
 
 class Figures:
-    """One look at the metrics page."""
+    """One reading of the metrics page."""
 
     def __init__(self, text: str) -> None:
-        """`text` is the page."""
+        """Parse the page `text`."""
         self._samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
     def by(self, name: str, *labels: str) -> Counter[tuple[str, ...]]:
@@ -28,13 +28,13 @@ class Figures:
         return Counter({values: count for values, count in found.items() if count})
 
     def value(self, name: str) -> int:
-        """Return the metric `name`, over all its labels."""
+        """Return the metric `name`, summed over all its labels."""
         return sum(int(sample.value) for sample in self._samples if sample.name == _PREFIX + name)
 
     def added(self, before: Figures, name: str, *labels: str) -> Counter[tuple[str, ...]]:
-        """Return what was added to the counter `name` since `before`, by its `labels`."""
+        """Return the increase of the counter `name` since `before`, by its `labels`."""
         return self.by(name, *labels) - before.by(name, *labels)
 
     def added_in_all(self, before: Figures, name: str) -> int:
-        """Return what was added to the counter `name` since `before`."""
+        """Return the increase of the counter `name` since `before`."""
         return self.value(name) - before.value(name)

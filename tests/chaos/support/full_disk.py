@@ -1,4 +1,4 @@
-"""A disk without room, for the journal alone."""
+"""A full disk for the journal only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["no_room"]
 
 @contextmanager
 def no_room(proxy: ProxyProcess, journal: Path) -> Iterator[None]:
-    """Let no file of the front end grow beyond the journal's size: what a full disk or a quota does."""
+    """Keep the front end's files from growing beyond the journal's size, like a full disk or a quota."""
     soft, hard = resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(proxy.pid, resource.RLIMIT_FSIZE, (Path(f"{journal}-wal").stat().st_size, hard))
     try:

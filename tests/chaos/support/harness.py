@@ -1,9 +1,9 @@
-"""One harness for every row of the fault matrix: it posts jobs, keeps canaries flying, and checks what always holds.
+"""One harness for every row of the fault matrix: it posts jobs, keeps canaries running, and checks the invariants.
 
-I1  one JSON answer a request, within the job timeout and a second, never an empty 500
-I2  within 2 s of the end processes, zombies, descriptors, threads and shared memory are back where they were
-I3  a canary job every 100 ms all through, each one 200; the event loop's lag under 100 ms
-I4  the job server's ledger has at most one submission a job that it did not refuse
+I1  one JSON answer for each request, within the job timeout plus one second, never an empty 500
+I2  within 2 s of the end, processes, zombies, descriptors, threads and shared memory are back to where they were
+I3  a canary job every 100 ms throughout, each a 200; the event loop's lag is under 100 ms
+I4  the job server's ledger has at most one submission per job that it did not refuse
 I5  each job reaches exactly one terminal state, and answers, log, counters and ledger add up (accounts.py)
 I6  no traceback, token or secret in an answer or in the log
 """
@@ -47,16 +47,16 @@ __all__ = ["HASTY", "LAG_S", "PATIENT", "TIMEOUT_S", "Chaos", "Reply"]
 
 #: D in the matrix: the job timeout of proxies whose tests wait for the deadline.
 TIMEOUT_S: Final = 2.0
-#: The settings of those, and of all others: there a busy machine may take its time, and no answer changes for it.
+#: The settings of those proxies; all others have longer times, so that a busy machine changes no answer.
 HASTY: Final = {"JOB_TIMEOUT": str(TIMEOUT_S), "LOST_REPLY_WAIT": "0.5"}
 PATIENT: Final = {"JOB_TIMEOUT": "30", "LOST_REPLY_WAIT": "5"}
 _LEAK_S: Final = 2.0
-#: For what is counted a moment after it was seen: the log's thread, a callback's entry in the ledger.
+#: For what is counted a moment after it was seen: by the log's thread, or in the ledger after a callback.
 _ADD_UP_S: Final = 3.0
 #: How long the front end keeps a connection without a request.
 _IDLE_S: Final = 5.0
 _STILL_S: Final = 0.03
-#: After the promise is broken: how long an answer is waited for all the same, to say what it was.
+#: After the promised time: how long to go on waiting for the answer, to say what it was.
 _IN_VAIN_S: Final = 40.0
 _PIPELINE_S: Final = 0.3
 LAG_S: Final = 0.1
@@ -70,23 +70,23 @@ class Chaos:
 
     proxy: FaultyProxy
     job_server: JobServerProcess
-    #: Within this and a second a job is answered, whatever the proxy's own limit is.
+    #: A job is answered within this plus one second, whatever the proxy's own limit is.
     timeout_s: float = TIMEOUT_S
-    #: Whether canaries fly.
+    #: Whether canaries run.
     canaries: bool = True
     lag_s: float = LAG_S
-    #: How long the proxy keeps workers that it has beyond its spares.
+    #: How long the proxy keeps workers in excess of its spares.
     surplus_s: float = 0.0
-    #: Rows in which the front end itself ends cannot ask it afterwards: its counters are gone with it.
+    #: In rows in which the front end itself ends, it cannot be asked afterwards: its counters are gone with it.
     ends: bool = False
     session: ClientSession = field(init=False)
     flock: Canaries = field(init=False)
     replies: list[Reply] = field(default_factory=list)
-    #: What this test's own callbacks were answered.
+    #: The answers to this test's own callbacks.
     called_back: list[Answer] = field(default_factory=list)
     #: Jobs whose clients left without an answer.
     abandoned: int = 0
-    #: Requests whose answers nobody sees.
+    #: Requests whose answers nobody reads.
     unheard: float = 0
     _log_from: int = 0
 
@@ -95,7 +95,7 @@ class Chaos:
         self._fork_server_pid = self.proxy.fork_server_pid()
         self.session = ClientSession(connector=TCPConnector(force_close=True, limit=0), timeout=timeout)
         self.flock = Canaries(self._post, self.story, TIMEOUT_S)
-        if not self.proxy.warm:  # what it opens and starts once for all is no leak
+        if not self.proxy.warm:  # what it opens and starts only once is no leak
             await asyncio.gather(*(self._post({}) for _ in range(8)))
             await eventually(lambda: len(self.ended()) >= 8)
             self.proxy.warm = True
@@ -120,7 +120,7 @@ class Chaos:
     # --- what a test does --------------------------------------------------------------------------------------------
 
     async def job(self, **fields: object) -> Reply:
-        """Post a job under an account and a `ref` of its own, and check its answer (I1)."""
+        """Post a job with a unique account and `ref`, and check its answer (I1)."""
         reply = await self._post(fields)
         self.replies.append(reply)
         return reply
@@ -137,7 +137,7 @@ class Chaos:
         if reply.own_s >= self.timeout_s + 1:
             story = [line for line in self._log_lines() if line.get("job_id") == reply.job_id]
             raise AssertionError(f"{reply.took_s:.2f} s, {reply.own_s:.2f} of its own, for {fields}: {answer}; {story}")
-        assert reply.status == 200 or isinstance(reply.document, dict), answer  # a result is what the callback was
+        assert reply.status == 200 or isinstance(reply.document, dict), answer  # a result is the callback's body
         assert answer.headers["Content-Type"] in {"application/json", "application/problem+json"}
         return reply
 
