@@ -1,7 +1,7 @@
-"""Each alert fires on the trouble it is for, and is silent before. The trouble is made at running proxies.
+"""Each alert fires on its trouble and is silent before it. The trouble is caused at running proxies.
 
-What a proxy says of itself, before and in trouble, is what the rules are tried with: a metric or a label that has
-another name now is a test that fails. test_alerts_of_others.py has those about a queue, and a database that is shared.
+The rules are tried with a proxy's own metrics, before and during the trouble: if a metric or a label is renamed, a test
+fails. test_alerts_of_others.py has the alerts about a queue and a shared database.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tests.support.proxy_process import ROOT
 from tests.support.waiting import eventually
 
 pytestmark = [
-    # They share a proxy of their own, which would be started once for each process that runs one of them.
+    # They share a proxy, which would be started once for each process that runs one of them.
     pytest.mark.xdist_group("alerts"),
     pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is missing (Debian package: prometheus)"),
 ]
 _MAX_JOBS: Final = 4
-#: More than what is kept of records that cannot be written.
+#: More than the backlog of unwritten records may hold.
 _LARGE_BYTES: Final = 70 * 1024 * 1024
-#: Where the log's reader is a process that can be ended.
+#: The log's reader is a process that can be ended.
 _READ_BY_CAT: Final = ("bash", "-c", 'exec "$@" 2> >(exec cat >&2)', "bash")
 
 _troubles: dict[str, Trouble[FaultyProxy]] = {}
@@ -48,7 +48,7 @@ _troubles: dict[str, Trouble[FaultyProxy]] = {}
 
 @pytest.fixture(scope="module")
 def faulty_proxy(job_server_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
-    """A proxy with little room and few spares, so that both are soon used up."""
+    """A proxy with little capacity and few spares, so that both are soon used up."""
     with _started(tmp_path_factory.mktemp("proxy"), job_server_port) as proxy:
         yield proxy
 
@@ -75,12 +75,12 @@ async def job_server(aiohttp_server: AiohttpServer, job_server_port: int) -> Job
 
 @pytest.fixture
 async def operated(faulty_proxy: FaultyProxy, job_server: JobServer, client: ClientSession) -> Operated[FaultyProxy]:
-    """The proxy, when it is as it should be."""
+    """The proxy, once it is sound."""
     return await Operated.sound(faulty_proxy, client, job_server)
 
 
 def _trouble(alert: str) -> Callable[[Trouble[FaultyProxy]], Trouble[FaultyProxy]]:
-    """Say for which alert a trouble is; it lasts as long as the block."""
+    """Register a trouble for an alert; it lasts as long as the block."""
 
     def note(trouble: Trouble[FaultyProxy]) -> Trouble[FaultyProxy]:
         _troubles[alert] = trouble
@@ -160,7 +160,7 @@ async def _somebody_kills_spares(operated: Operated[FaultyProxy]) -> AsyncIterat
 
     async def many_died() -> bool:
         for pid in await operated.spares():
-            os.kill(pid, signal.SIGUSR1)  # on which a spare leaves, here
+            os.kill(pid, signal.SIGUSR1)  # on which a spare exits
         return await operated.value("worker_spare_deaths_total") >= before + 3
 
     await eventually(many_died)
@@ -244,7 +244,7 @@ async def _a_worker_has_a_bug(operated: Operated[FaultyProxy]) -> AsyncIterator[
 
 
 async def test_a_sound_proxy_alerts_nobody(operated: Operated[FaultyProxy], tmp_path: Path) -> None:
-    """Whose jobs succeed. Only the event loop's lag is left out, as it tells what else this machine does."""
+    """A proxy whose jobs succeed. Only the event loop's lag is left out, as it depends on the load of this machine."""
     pages = [await operated.page()]
     for _ in range(3):
         await operated.jobs(_MAX_JOBS)
@@ -256,14 +256,14 @@ async def test_a_sound_proxy_alerts_nobody(operated: Operated[FaultyProxy], tmp_
 
 @pytest.mark.parametrize("alert", _troubles)
 async def test_an_alert_fires_on_its_trouble(operated: Operated[FaultyProxy], tmp_path: Path, alert: str) -> None:
-    """If it goes on; and is silent as long as jobs succeed."""
+    """If it persists; it is silent as long as jobs succeed."""
     await check(operated, alert, _troubles[alert], tmp_path)
 
 
 async def test_it_is_told_when_nobody_reads_the_log(
     job_server: JobServer, job_server_port: int, client: ClientSession, tmp_path: Path
 ) -> None:
-    """Once its reader has ended, lines are lost: AsyncJobProxyLogLost."""
+    """Once its reader has exited, lines are lost: AsyncJobProxyLogLost."""
 
     @asynccontextmanager
     async def the_reader_ends(operated: Operated[FaultyProxy]) -> AsyncIterator[None]:
@@ -279,7 +279,7 @@ async def test_it_is_told_when_nobody_reads_the_log(
 
 
 def test_every_alert_is_tried() -> None:
-    """But for AsyncJobProxyGone, which is about what service discovery says: tests/unit/deploy has it."""
+    """Except AsyncJobProxyGone, which is about service discovery: tests/unit/deploy tests it."""
     files = (ROOT / "tests" / "chaos").glob("test_alerts*.py")
     tried = "\n".join(file.read_text(encoding="utf-8") for file in files)
     assert [alert for alert in severities() if alert not in tried] == []

@@ -1,4 +1,4 @@
-"""The alerts about what else a proxy works with, a queue or a database that it shares: see test_alerts.py."""
+"""The alerts about other systems that a proxy uses, a queue or a shared database: see test_alerts.py."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def job_server(aiohttp_server: AiohttpServer, job_server_port: int) -> Job
 
 @pytest.fixture(scope="module")
 def sqs() -> Iterator[SqsStandIn]:
-    """A server of its own: its queues come and go."""
+    """A server for this module: its queues come and go."""
     with SqsStandIn() as server:
         yield server
 
@@ -55,7 +55,7 @@ def sqs() -> Iterator[SqsStandIn]:
 def faulty_proxy(
     sqs: SqsStandIn, job_server_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FaultyProxy]:
-    """A proxy that takes jobs from a queue, and has little room."""
+    """A proxy that takes jobs from a queue, with little capacity."""
     folder = tmp_path_factory.mktemp("proxy")
     settings = sqs.make_queues() | {
         "JOB_SERVER_URL": f"http://127.0.0.1:{job_server_port}/start",
@@ -108,7 +108,7 @@ async def _there_is_no_room(operated: Operated[FaultyProxy], queues: SomeQueues)
 async def _messages_have_waited(operated: Operated[FaultyProxy], queues: SomeQueues) -> AsyncIterator[None]:
     clock = operated.proxy.folder / "clock"
     clock.write_text("600")
-    for _ in range(_MAX_JOBS):  # there is no room for more then, and what is told of the last one stays
+    for _ in range(_MAX_JOBS):  # then there is no capacity left, and the last message is never received
         await queues.send('{"account": "old", "fault": "never"}')
     await operated.until_grown("queue_oldest_seconds", 300)
     yield
@@ -159,7 +159,7 @@ async def test_an_alert_fires_on_the_trouble_of_a_queue(
     tmp_path: Path,
     alert: str,
 ) -> None:
-    """If it goes on; and is silent as long as messages are replied to."""
+    """If it persists; it is silent as long as messages are replied to."""
     async with SomeQueues.of_a_cluster(sqs) as queues:
 
         async def work() -> None:
@@ -182,7 +182,7 @@ async def test_an_alert_fires_on_the_trouble_of_a_queue(
 async def test_a_database_that_hangs_is_told_of_by_the_lease(
     postgresql: PostgreSQL, database: str, job_server: JobServer, client: ClientSession, tmp_path: Path
 ) -> None:
-    """It cannot be renewed: AsyncJobProxyLeaseLags, and soon AsyncJobProxyJournalUnavailable as well."""
+    """The lease cannot be renewed: AsyncJobProxyLeaseLags, and soon AsyncJobProxyJournalUnavailable as well."""
 
     @asynccontextmanager
     async def the_database_hangs(operated: Operated[ProxyProcess]) -> AsyncIterator[None]:
@@ -207,7 +207,7 @@ async def test_a_database_that_hangs_is_told_of_by_the_lease(
 async def test_an_instance_that_is_killed_is_told_of_by_another(
     database: str, job_server: JobServer, client: ClientSession, tmp_path: Path, alert: str, settings: dict[str, str]
 ) -> None:
-    """Which takes its job over when its lease is over, or ends it if the deadline comes first."""
+    """The other one takes its job over when its lease expires, or ends the job if the deadline comes first."""
     common = {"JOB_SERVER_URL": job_server.url, "JOURNAL": database, "WORKER_SPARES": "1", **settings}
     metric = {"AsyncJobProxyJobsTakenOver": "jobs_taken_over_total"}.get(alert, "cluster_jobs_overdue_total")
 

@@ -1,4 +1,4 @@
-"""C1 to C5 and C7: callbacks that are early, late, many, forged or too large, and one for a stopped worker."""
+"""C1 to C5 and C7: callbacks that are early, late, repeated, forged or too large, and one for a stopped worker."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MIB = 1024 * 1024
 
 
 async def test_c1_callback_before_the_reply_to_the_submission(chaos: Chaos) -> None:
-    """The job server calls, and is answered, before it replies: the job succeeds all the same."""
+    """The job server calls and gets its answer before it replies: the job still succeeds."""
     replies = await asyncio.gather(*(chaos.job(fault="early", duration=0) for _ in range(5)))
     assert [reply.status for reply in replies] == [200] * 5
 
 
 @pytest.mark.hasty
 async def test_c2_callback_after_the_deadline(chaos: Chaos) -> None:
-    """It is taken (2xx) and told to be late; no other job sees it."""
+    """It is accepted (2xx) and reported as late; no other job is affected."""
     late = await chaos.job(fault="never")
     assert late.summary == (500, "deadline-exceeded", "yes")
     others = [asyncio.ensure_future(chaos.job(duration=0.5)) for _ in range(3)]
@@ -43,7 +43,7 @@ async def test_c2_callback_after_the_deadline(chaos: Chaos) -> None:
 async def test_c2_late_callback_cannot_reach_the_next_job_of_a_reused_worker(
     start_proxy: StartProxy, job_server: JobServerProcess
 ) -> None:
-    """A worker serves job after job; callbacks for its earlier ones, sent again, change nothing for its present one."""
+    """A worker serves job after job; repeated callbacks for earlier jobs change nothing for the current one."""
     with start_proxy(WORKER_MAX_JOBS="0", WORKER_SPARES="1") as proxy:
         async with Chaos(proxy, job_server, canaries=False, surplus_s=10) as chaos:
             earlier = [await chaos.job(chaos="note@p1", duration=0) for _ in range(15)]
@@ -60,7 +60,7 @@ async def test_c2_late_callback_cannot_reach_the_next_job_of_a_reused_worker(
 
 
 async def test_c3_hundred_callbacks_at_once(chaos: Chaos) -> None:
-    """One has effect; every other one is 2xx and told to be a duplicate."""
+    """One has an effect; every other one gets a 2xx and is reported as a duplicate."""
     job = asyncio.ensure_future(chaos.job(fault="never", ref="c3"))
     url = await chaos.callback_url("c3")
     bodies = [json.dumps({"state": "completed", "n": n}).encode() for n in range(100)]
@@ -72,7 +72,7 @@ async def test_c3_hundred_callbacks_at_once(chaos: Chaos) -> None:
 
 
 async def test_c4_forged_guessed_or_foreign_tokens(chaos: Chaos) -> None:
-    """All get the same 404 to the byte, and the job goes on waiting."""
+    """All get the same 404, byte for byte, and the job keeps waiting."""
     job = asyncio.ensure_future(chaos.job(fault="never", ref="c4"))
     url = await chaos.callback_url("c4")
     base, _, token = url.rpartition("/")
@@ -100,7 +100,7 @@ async def test_c4_forged_guessed_or_foreign_tokens(chaos: Chaos) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 async def test_c5_callback_over_the_cap(chaos: Chaos, *, chunked: bool) -> None:
-    """413: at once where the length says so, with the first byte too many where none does. The job goes on waiting."""
+    """413: at once if the declared length says so, else with the first excess byte. The job keeps waiting."""
     ref = new_ref()
     job = asyncio.ensure_future(chaos.job(fault="never", ref=ref))
     url = await chaos.callback_url(ref)
@@ -122,7 +122,7 @@ async def test_c5_callback_over_the_cap(chaos: Chaos, *, chunked: bool) -> None:
 
 
 async def test_c5_callback_that_is_not_json(chaos: Chaos) -> None:
-    """400 each, and the job goes on waiting."""
+    """400 each, and the job keeps waiting."""
     job = asyncio.ensure_future(chaos.job(fault="never", ref="c5"))
     url = await chaos.callback_url("c5")
     bodies = [
@@ -146,8 +146,8 @@ async def test_c5_callback_that_is_not_json(chaos: Chaos) -> None:
 
 
 async def test_c7_large_callback_for_a_stopped_worker(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
-    """The callback is answered within a second, the job ends at its deadline, and the front end leaves cleanly."""
-    patience_s = 4 * TIMEOUT_S  # three callbacks of 1 MiB have to be here before the deadline
+    """The callback is answered within a second, the job ends at its deadline, and the front end exits cleanly."""
+    patience_s = 4 * TIMEOUT_S  # three callbacks of 1 MiB have to arrive before the deadline
     with start_proxy(hasty=True, JOB_TIMEOUT=f"{patience_s:g}") as proxy:
         async with Chaos(proxy, job_server, timeout_s=patience_s) as chaos:
             jobs = [
@@ -169,13 +169,13 @@ async def test_c7_large_callback_for_a_stopped_worker(start_proxy: StartProxy, j
 
 
 async def _waiting_job(chaos: Chaos) -> str | None:
-    """Return the id of the job that has been with a worker the longest."""
+    """Return the id of the job that has been with a worker for longest."""
     workers = [worker for worker in await chaos.workers() if worker["state"] == "waiting"]
     return max(workers, key=lambda worker: worker["age_s"])["job_id"] if workers else None
 
 
 async def test_c7_hundred_large_callbacks_hold_up_nobody(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
-    """A hundred of 1 MiB, a megabyte of small members each: the event loop is late by 20 ms once in a hundred looks."""
+    """A hundred of 1 MiB each, full of small members: at most 1 % of the event loop's lag measurements exceed 20 ms."""
     items = [{"id": n, "name": f"item {n}", "price": n * 1.5} for n in range(19_000)]
     body = json.dumps({"state": "completed", "items": items}).encode()
     assert 0.9 * _MIB < len(body) < _MIB

@@ -26,14 +26,14 @@ _RESULT: Final = b'{"state": "completed", "by": "the test"}'
 
 @pytest.fixture(scope="module")
 def own_postgresql() -> Iterator[PostgreSQL]:
-    """A server of these tests' own: others have no part in what is done to it."""
+    """A server for this module: what happens to it must not affect other tests."""
     with PostgreSQL(parent=shared_memory()) as server:
         yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster(own_postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    """Three instances, which every test leaves as it found them."""
+    """Three instances; every test leaves them as it found them."""
     folder = tmp_path_factory.mktemp("cluster")
     async with clustered(own_postgresql, own_postgresql.url(), folder, WORKER_SPARES="2") as cluster:
         yield cluster
@@ -41,7 +41,7 @@ async def cluster(own_postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathF
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def session(cluster: Cluster) -> AsyncIterator[ClientSession]:
-    """A client of these tests."""
+    """A client for these tests."""
     connector = TCPConnector(force_close=True, limit=0)
     async with ClientSession(connector=connector, timeout=ClientTimeout(total=TIMEOUT_S + IN_VAIN_S)) as session:
         yield session
@@ -74,7 +74,7 @@ def _job(**fields: object) -> dict[str, Any]:
 
 
 async def _token(cluster: Cluster, session: ClientSession, job: dict[str, Any]) -> str:
-    """Return the token of the job's callback once it is on record that the job server has the job."""
+    """Return the token of the job's callback once the record says that the job server has the job."""
     await eventually(lambda: any(found.submitted is Submitted.YES for found in _records(cluster, job)))
     (entry,) = await cluster.submissions(session, job["ref"])
     return str(entry["callback"]).rpartition("/")[2]
@@ -102,7 +102,7 @@ def _record(cluster: Cluster, job: dict[str, Any]) -> Record:
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 async def test_a_callback_at_any_instance_reaches_the_client(cluster: Cluster, session: ClientSession, at: int) -> None:
-    """At the one where the client waits, and at the others; one that comes again is a duplicate everywhere."""
+    """At the instance where the client waits, and at the others; a repeated one is a duplicate everywhere."""
     job = _job()
     answer = _post(session, cluster.nodes[0].url, **job)
     token = await _token(cluster, session, job)
@@ -113,7 +113,7 @@ async def test_a_callback_at_any_instance_reaches_the_client(cluster: Cluster, s
 
 
 async def test_every_instance_answers_for_every_job(cluster: Cluster, session: ClientSession) -> None:
-    """Its status, its result, whoever waits for it, and its key, which joins while it runs and replays afterwards."""
+    """Its status, its result, waiting for it, and its key, which joins while the job runs and replays afterwards."""
     first, second, third = cluster.nodes
     job, key = _job(), new_ref()
     began = await _post(session, first.url, key, "respond-async", **job)
@@ -135,7 +135,7 @@ async def test_every_instance_answers_for_every_job(cluster: Cluster, session: C
 
 
 async def test_every_instance_cancels_every_job(cluster: Cluster, session: ClientSession) -> None:
-    """Whoever waits for it, anywhere, is told the same, and so is the database."""
+    """Everyone who waits for it, at any instance, is told the same, and the database says so as well."""
     first, second, third = cluster.nodes
     job, key = _job(), new_ref()
     waits = _post(session, first.url, key, **job)
@@ -154,7 +154,7 @@ async def test_every_instance_cancels_every_job(cluster: Cluster, session: Clien
 async def test_an_instance_that_is_killed_with_its_disk_takes_no_job_along(
     cluster: Cluster, session: ClientSession
 ) -> None:
-    """It has nothing on its disk. The callback is taken elsewhere, and the client's retry joins at once."""
+    """Its disk holds nothing that is needed. Another instance accepts the callback; a client's retry joins at once."""
     first, second, third = cluster.nodes
     job, key = _job(), new_ref()
     broken = _post(session, first.url, key, **job)
@@ -173,7 +173,7 @@ async def test_an_instance_that_is_killed_with_its_disk_takes_no_job_along(
 
 
 async def test_what_an_instance_leaves_behind_is_taken_over_and_ends(cluster: Cluster, session: ClientSession) -> None:
-    """No callback comes: another instance waits until the deadline, and says what is true."""
+    """No callback comes: another instance waits until the deadline, and its answer is true."""
     first = cluster.nodes[0]
     job = _job()
     broken = _post(session, first.url, **job)
@@ -191,7 +191,7 @@ async def test_what_an_instance_leaves_behind_is_taken_over_and_ends(cluster: Cl
 
 
 async def test_an_instance_that_wakes_up_says_what_is_on_record(cluster: Cluster, session: ClientSession) -> None:
-    """It slept longer than its lease and its jobs' deadline; others ended them meanwhile, or took their callbacks."""
+    """It slept past its lease and its jobs' deadlines; others ended them meanwhile, or accepted their callbacks."""
     first, second, _ = cluster.nodes
     jobs = [_job(), _job()]
     answers = [_post(session, first.url, **job) for job in jobs]
@@ -201,7 +201,7 @@ async def test_an_instance_that_wakes_up_says_what_is_on_record(cluster: Cluster
     assert (await _call_back(session, second, tokens[0])).document == {"status": "accepted"}
     await eventually(lambda: _record(cluster, jobs[1]).owner != owner)
     await eventually(lambda: _record(cluster, jobs[1]).failure)
-    woken_at = _record(cluster, jobs[1]).deadline_at + 2  # that it was stopped has to be plain
+    woken_at = _record(cluster, jobs[1]).deadline_at + 2  # so that it was certainly stopped
     await eventually(lambda: time.time() > woken_at)
     first.resume()
     assert _is_result(await answers[0])
@@ -213,9 +213,9 @@ async def test_an_instance_that_wakes_up_says_what_is_on_record(cluster: Cluster
 async def test_instances_are_replaced_one_after_the_other_and_no_client_fails(
     cluster: Cluster, session: ClientSession
 ) -> None:
-    """As a rolling upgrade does it. Each client has its result, if it asks again under its key.
+    """As in a rolling upgrade. Each client gets its result, if it retries under its key.
 
-    It may have to: what nginx sends over a kept connection just as the instance ends is one of whose fate nobody knows.
+    It may have to: the outcome of what nginx sends over a kept connection just as the instance exits is unknown.
     """
     done = asyncio.Event()
     answers: list[Answer] = []
@@ -242,7 +242,7 @@ async def test_instances_are_replaced_one_after_the_other_and_no_client_fails(
 async def test_while_the_database_is_away_everybody_gets_a_true_answer(
     cluster: Cluster, session: ClientSession
 ) -> None:
-    """New jobs are refused; of those in flight the deadline holds; a callback that can reach its client does."""
+    """New jobs are refused; those in flight keep their deadline; a callback that can reach its client does."""
     first, second, _ = cluster.nodes
     overdue, at_its_owner, elsewhere = jobs = [_job(), _job(), _job()]
     answers = [_post(session, first.url, **job) for job in jobs]
@@ -268,14 +268,14 @@ async def test_while_the_database_is_away_everybody_gets_a_true_answer(
     await eventually(lambda: _record(cluster, at_its_owner).callback == _RESULT)
     await eventually(lambda: _record(cluster, elsewhere).late)
     await eventually(lambda: _record(cluster, overdue).failure)
-    # That the reply was read is noted without waiting for the disk: a server that is killed may have lost just that.
+    # The note about the reply did not wait for the disk: a server that is killed may have lost it.
     assert _record(cluster, overdue).submitted is not Submitted.NO
 
 
 async def test_an_instance_that_is_cut_off_refuses_jobs_and_delivers_what_reaches_it(
     cluster: Cluster, session: ClientSession
 ) -> None:
-    """Its line to the database takes nothing any more. Through the entry, clients are served by the others."""
+    """Its connection to the database passes nothing any more. Through nginx, clients are served by the others."""
     first, second, _ = cluster.nodes
     here, elsewhere = _job(), _job()
     answers = [_post(session, first.url, **job) for job in (here, elsewhere)]
@@ -286,7 +286,7 @@ async def test_an_instance_that_is_cut_off_refuses_jobs_and_delivers_what_reache
     assert _is_result(await answers[0])
     assert (await answers[1]).document["submitted"] == "yes"
     problem(await _post(session, first.url, **_job(fault="none")), "journal-unavailable", 503, "no")
-    # Not for their results: a callback that nginx gives to the first instance is held there for some seconds.
+    # No waiting for results: a callback that nginx gives to the first instance is held there for some seconds.
     through = [await _post(session, cluster.url, prefer="respond-async", **_job(fault="none")) for _ in range(6)]
     assert [answer.status for answer in through] == [202] * 6, through
     first.line.mend()
@@ -298,7 +298,7 @@ async def test_an_instance_that_is_cut_off_refuses_jobs_and_delivers_what_reache
 
 
 async def test_a_line_that_breaks_is_made_again_at_once(cluster: Cluster, session: ClientSession) -> None:
-    """Every connection to the database is reset while jobs are under way: none is lost, and none is refused."""
+    """Every connection to the database is reset while jobs are in flight: none is lost, and none is refused."""
     answers = [_post(session, cluster.url, **_job(fault="none", duration=0.3)) for _ in range(6)]
     for node in cluster.nodes:
         node.line.cut()

@@ -1,7 +1,7 @@
 """A database that is briefly unavailable: instances wait for it, and clients notice nothing.
 
-For how long they wait is a promise of its own (`tests/integration/store/test_database_away.py`). Here they have more
-patience than a busy machine needs to start a database.
+How long they wait is tested separately (`tests/integration/store/test_database_away.py`). Here they wait longer than a
+busy machine needs to start a database.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.places import shared_memory
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
-#: Two of what a start of the database is given (cluster/postgresql.py).
+#: Twice the time limit for a start of the database (cluster/postgresql.py).
 _PATIENCE_S: Final = 60.0
 _TIMEOUT_S: Final = 90.0
 

@@ -1,4 +1,4 @@
-"""The seeded chaos of several instances: clients that do not give up, and harm to instances, lines and the database.
+"""The seeded chaos of several instances: persistent clients, and harm to instances, connections and the database.
 
 At the end three sides have to agree: what clients were told, what the database holds, and the job server's ledger.
 Short by default; `make soak-cluster SECONDS=600` runs it longer. SOAK_SEED repeats the jobs and the order of the harm.
@@ -31,7 +31,7 @@ from tests.support.waiting import eventually
 _SECONDS: Final = float(os.environ.get("SOAK_SECONDS", "18"))
 _SEED: Final = int(os.environ.get("SOAK_SEED", "0")) or secrets.randbits(32)
 _CLIENTS: Final = 12
-#: One job in so many has no key, and so a client that must not send it again on a guess.
+#: One job in this many has no key, so its client must not retry on a guess.
 _KEYLESS_ONE_IN: Final = 6
 _FAULTS: Final = ("none",) * 14 + (
     "early", "duplicate", "failed", "drop-but-run", "refuse-first", "slow-reply", "never", "late", "forged",
@@ -40,9 +40,9 @@ _HARM: Final = {
     "killed": 4, "paused": 3, "front end paused": 1, "stalled": 3, "cut": 2, "drained": 1, "database killed": 2,
 }  # fmt: skip
 _OK: Final = 200
-#: What an instance says at the deadline that cannot ask what is on record, and what is on record then.
+#: What an instance answers at the deadline if it cannot read the record, and what the record says then.
 _CUT_OFF: Final = {"deadline-exceeded", "interrupted"}
-#: By then, what nobody sees to has been found.
+#: By then, orphaned jobs have been found.
 _REST_S: Final = TIMEOUT_S + 4 * LEASE_S + 10
 
 
@@ -57,7 +57,7 @@ class Soak:
         self._until = time.monotonic() + _SECONDS
 
     async def run(self) -> None:
-        """Run until the time is over, and each client has its last answer; then nothing is harmed any more."""
+        """Run until the time is over and each client has its final answer; then stop all harm."""
         rng = random.Random(_SEED)
         harming = asyncio.create_task(self._harm(rng))
         await asyncio.gather(*(self._client(n) for n in range(_CLIENTS)))
@@ -126,7 +126,7 @@ class Soak:
 async def test_three_sides_agree_whatever_happens_to_instances_and_their_database(
     postgresql: PostgreSQL, database: str, client: ClientSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No accepted job is lost, none is submitted twice, nobody is told what is not so, and every client is answered."""
+    """No accepted job is lost, none is submitted twice, every answer is true, and every client gets one."""
     begun = time.monotonic()
     try:
         async with clustered(postgresql, database, tmp_path, MAX_JOBS="64") as cluster:
@@ -206,7 +206,7 @@ class Accounts:
             return [] if client.key is None and client.broken else ["no answer"]
         answer = client.answers[-1]
         if answer.status != _OK and answer.document["type"] == "about:blank":
-            # The gateway's word, which says nothing of a job: the last one only where there is no key to ask again.
+            # The gateway's answer says nothing about the job: it is final only for a client without a key.
             return [] if client.key is None else ["the gateway had the last word"]
         record = self.by_id.get(answer.headers.get("Job-Id", ""))
         if record is None:
@@ -216,7 +216,7 @@ class Accounts:
         return self._of_failure(answer.document, record)
 
     def _of_failure(self, told: dict[str, Any], record: Record) -> list[str]:
-        """Return what is not so in what a client was told of a job without a result."""
+        """Return what is false in a client's answer about a job without a result."""
         entries = self.of_record.get(record.id, [])
         found = []
         if told["submitted"] == "no" and entries:
@@ -226,7 +226,7 @@ class Accounts:
         if told["code"] == "job-failed":
             found += [] if record.says_failed else ["the record does not say that it failed"]
         elif record.failure is None:
-            # Its result came elsewhere, and the instance could not ask: what it says is true, if not all there is.
+            # Its result came elsewhere, and the instance could not ask: its answer is true, but incomplete.
             true = record.callback is not None and told["code"] in {*_CUT_OFF, "job-server-unavailable"}
             found += [] if true else ["the record has no failure"]
         # An instance that is cut off answers at the deadline; meanwhile another one may have ended the job.

@@ -1,4 +1,4 @@
-"""docs/reliability.md and docs/security.md name tests that are there, and every row of the matrix has one."""
+"""The tests named in docs/reliability.md and docs/security.md exist, and every row of the matrix has one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.proxy_process import ROOT
 
 _LAST = {"W": 6, "J": 5, "C": 7, "L": 5, "R": 6, "P": 3}
 _ROWS = [f"{kind}{n}" for kind, last in _LAST.items() for n in range(1, last + 1)]
-#: The text of each file of tests, by its name; of all of them together where a name is used in several folders.
+#: The text of each test file by its name; files with the same name in several folders are joined.
 _FILES: dict[str, str] = {}
 for _path in (ROOT / "tests").rglob("test_*.py"):
     _FILES[_path.name] = _FILES.get(_path.name, "") + _path.read_text(encoding="utf-8")

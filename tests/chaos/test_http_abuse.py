@@ -1,6 +1,6 @@
-"""HTTP abuse from the outside, with the tools that abusers use: slowhttptest and wrk; and bytes at random.
+"""HTTP abuse from outside, with the tools of abusers, slowhttptest and wrk, and with random bytes.
 
-Each is bounded in time and goes to 127.0.0.1 only. Canaries fly meanwhile.
+Each is limited in time and goes to 127.0.0.1 only. Canaries run meanwhile.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tests.support.waiting import eventually
 
 _FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
 _DESCRIPTORS = 500
-#: What incomplete bodies may have together.
+#: What unfinished bodies may hold together.
 _BODIES_BYTES = 64 * 1024 * 1024
-#: Another transfer coding, another version: 5xx, but no failures.
+#: Another transfer coding, another version: 5xx, but not failures.
 _NOT_SPOKEN = (b"HTTP/1.1 501 ", b"HTTP/1.1 505 ")
 _SEED = int(os.environ.get("FUZZ_SEED", "0")) or secrets.randbits(32)
 
 
 async def run(chaos: Chaos, tool: str, *arguments: str) -> str:
-    """Run a tool to its end; return what it printed. Skip, and say so, where it is not installed."""
+    """Run a tool to its end and return its output. Skip the test, with a reason, if it is not installed."""
     chaos.unheard = math.inf
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed (.ci/run installs it)")
@@ -51,7 +51,7 @@ async def run(chaos: Chaos, tool: str, *arguments: str) -> str:
     ids=["slow-headers", "slow-body", "slow-read"],
 )
 async def test_abuse_by_slowhttptest(chaos: Chaos, kind: tuple[str, ...]) -> None:
-    """Hundreds of connections that trickle: others are served all through, and every one of them is let go."""
+    """Hundreds of slow connections: others are served throughout, and every slow one is closed."""
     options = ("-c", "150", "-r", "100", "-i", "1", "-l", "3", "-x", "10", "-p", "3")
     output = await run(chaos, "slowhttptest", *kind, *options, "-u", chaos.proxy.queue_job)
     assert "Exit status" in output, output[-500:]
@@ -59,21 +59,21 @@ async def test_abuse_by_slowhttptest(chaos: Chaos, kind: tuple[str, ...]) -> Non
 
 
 async def test_abuse_by_wrk(chaos: Chaos, tmp_path: Path) -> None:
-    """Connections that pipeline nonsense as fast as they can: an answer to each, and jobs in between."""
+    """Connections that pipeline nonsense at full speed: each request gets an answer, and jobs succeed in between."""
     script = tmp_path / "nonsense.lua"
     script.write_text(
         'wrk.method = "POST"\nwrk.body = "{not json"\nwrk.headers["Content-Type"] = "application/json"\n'
         "local one\ninit = function() one = wrk.format() .. wrk.format() .. wrk.format() end\n"
         "request = function() return one end\n"
     )
-    chaos.lag_s = 0.5  # two cores are busy with nothing else
+    chaos.lag_s = 0.5  # both cores are fully busy
     output = await run(chaos, "wrk", "-t1", "-c8", "-d2s", "-s", str(script), chaos.proxy.queue_job)
     assert "Non-2xx" in output, output
 
 
 @pytest.fixture
 def few_descriptors(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
-    """A proxy that may have few descriptors."""
+    """A proxy with few descriptors."""
     with start_proxy(prefix=["prlimit", f"--nofile={_DESCRIPTORS}:{_DESCRIPTORS}"]) as proxy:
         yield proxy
 
@@ -82,7 +82,7 @@ def few_descriptors(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
 async def test_abuse_by_idle_connections(
     few_descriptors: FaultyProxy, job_server: JobServerProcess, data: bytes
 ) -> None:
-    """More than there are descriptors: jobs and their callbacks are served, and the connections let go."""
+    """More than there are descriptors: jobs and their callbacks are served, and the connections are closed."""
     async with Chaos(few_descriptors, job_server) as chaos:
         chaos.unheard = math.inf
         idle = []
@@ -97,9 +97,9 @@ async def test_abuse_by_idle_connections(
 
 
 async def test_abuse_by_unfinished_bodies(chaos: Chaos) -> None:
-    """Hundreds of bodies that are nearly complete: they are bounded together, and others are served meanwhile."""
+    """Hundreds of nearly complete bodies: their total is limited, and others are served meanwhile."""
     chaos.unheard = math.inf
-    chaos.lag_s = 0.2  # what sends all this takes a core for itself
+    chaos.lag_s = 0.2  # the sender uses a whole core
     before = chaos.proxy.memory_bytes()
     unfinished = [await connect(chaos.proxy.url, chaos.proxy.pid) for _ in range(200)]
     body = b'{"account": "' + b"x" * 900_000
@@ -116,7 +116,7 @@ async def test_abuse_by_unfinished_bodies(chaos: Chaos) -> None:
 
 
 async def test_abuse_by_huge_headers_and_broken_requests(chaos: Chaos) -> None:
-    """Headers without end, ten thousand headers, two lengths, no length, bare NUL: 4xx or closed; 505 for HTTP/2."""
+    """Endless headers, ten thousand headers, two lengths, no length, bare NUL: 4xx or closed; 505 for HTTP/2."""
     head = b"POST /queueJob HTTP/1.1\r\nHost: x\r\n"
     attacks = {
         "a header of 1 MiB": head + b"X: " + b"x" * 1_048_576 + b"\r\n\r\n",
@@ -152,9 +152,9 @@ async def test_abuse_by_huge_headers_and_broken_requests(chaos: Chaos) -> None:
 
 
 async def test_fuzz_of_the_callback_route(chaos: Chaos) -> None:
-    """Broken requests at random, for a bounded time: the proxy never fails, and the job goes on waiting.
+    """Random broken requests for a limited time: the proxy never fails, and the job keeps waiting.
 
-    FUZZ_SEED repeats it.
+    FUZZ_SEED repeats them.
     """
     rng = random.Random(_SEED)
     chaos.timeout_s = 20

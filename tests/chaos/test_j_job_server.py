@@ -1,6 +1,6 @@
-"""J1 to J5: a job server that cannot be reached, does not answer, refuses, lies, or points elsewhere.
+"""J1 to J5: a job server that cannot be reached, does not answer, refuses, answers nonsense, or redirects.
 
-What the wire does is done by the fault proxy, per submission (`wire`); what the job server does, by its own faults.
+Faults of the wire come from the fault proxy, per submission (`wire`); those of the job server from its own faults.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def wire(job_server: JobServerProcess) -> AsyncIterator[FaultProxy]:
 
 @pytest.fixture
 def deaf_url() -> Iterator[str]:
-    """The address of a listener whose queue is full: the kernel drops whoever comes, who waits to be connected."""
+    """The address of a listener with a full queue: the kernel drops connection attempts, so that clients wait."""
     with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -64,7 +64,7 @@ async def test_j1_job_server_that_cannot_be_reached(chaos: Chaos, refusing_url: 
 
 @pytest.mark.hasty
 async def test_j1_connection_that_is_reset_after_sending(chaos: Chaos, wire: FaultProxy) -> None:
-    """Nobody knows whether the submission arrived: `unknown`, within 2 s (and LOST_REPLY_WAIT is 0.5 s here)."""
+    """Nobody knows whether the submission arrived: `unknown`, within 2 s (LOST_REPLY_WAIT is 0.5 s here)."""
     cases: dict[str, Fields] = {
         "reset before the reply": {"wire": "reset:0"},
         "closed before the reply": {"fault": "drop"},
@@ -123,14 +123,14 @@ async def test_j2_job_server_that_does_not_answer(chaos: Chaos, wire: FaultProxy
 async def test_j3_reply_that_is_no_success(
     chaos: Chaos, wire: FaultProxy, code: str, submitted: str, faults: list[Fields]
 ) -> None:
-    """4xx and 429 say that nothing runs; 5xx and what is no reply of the protocol say nothing."""
+    """4xx and 429 prove that nothing runs; 5xx and replies outside the protocol prove nothing."""
     replies = await _all(chaos, {str(fields): fields for fields in faults}, wire)
     for case, reply in replies.items():
         assert reply.summary == (500, code, submitted), case
 
 
 async def test_j4_reply_that_is_meant_to_fill_memory(chaos: Chaos) -> None:
-    """Endless, inflating, with 100,000 headers or as many brackets: refused; the worker grows by less than 64 MiB."""
+    """Endless, compressed, with 100,000 headers or as many brackets: refused; the worker grows by less than 64 MiB."""
     names = ("endless-body", "gzip-bomb", "many-headers", "deep-json", "garbage")
     replies = await asyncio.gather(*(chaos.job(fault=name, chaos="measure@p1") for name in names))
     peaks = []

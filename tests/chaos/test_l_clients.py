@@ -1,4 +1,4 @@
-"""L1 to L5, and C6: clients and callers that leave, half leave, do not read, stall, or come in thousands."""
+"""L1 to L5, and C6: clients and callers that leave, half-close, do not read, stall, or come in thousands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HEAD = b"POST /queueJob HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r
 
 @pytest.mark.parametrize("way", ["reset", "close"])
 async def test_l1_client_that_leaves_while_it_waits(chaos: Chaos, way: str) -> None:
-    """Its job runs to its end all the same, and its place is free again."""
+    """Its job still runs to its end, and its place is free again."""
     refs = [new_ref() for _ in range(5)]
     for ref in refs:
         raw = await chaos.raw()
@@ -55,7 +55,7 @@ async def test_l2_client_that_closes_its_sending_half(chaos: Chaos) -> None:
 
 
 async def test_l3_client_that_never_reads_its_answer(chaos: Chaos) -> None:
-    """Its answer of 900 KiB goes nowhere, but its worker and its place are free by D + 1, and its connection soon."""
+    """Its answer of 900 KiB goes nowhere, but its worker and its place are free by D + 1, its connection soon after."""
     raw = await chaos.raw(receive_bytes=4096)
     raw.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a read transport as well
     watch = chaos.proxy.stopwatch()
@@ -67,7 +67,7 @@ async def test_l3_client_that_never_reads_its_answer(chaos: Chaos) -> None:
 
 
 async def test_l3_client_that_pipelines_and_closes(chaos: Chaos) -> None:
-    """Of ten requests in one go the first is a job; when the client has left, nothing is left of any."""
+    """Of ten requests sent at once the first is a job; after the client has left, nothing is left of any of them."""
     refs = [new_ref() for _ in range(10)]
     raw = await chaos.raw(len(refs))
     bodies = [json.dumps({"account": ref, "ref": ref, "duration": 0.1}).encode() for ref in refs]
@@ -76,7 +76,7 @@ async def test_l3_client_that_pipelines_and_closes(chaos: Chaos) -> None:
     await chaos.submission(refs[0])
     raw.close()
     await eventually(lambda: chaos.has_ended(refs[0]), TIMEOUT_S + 1, watch)
-    # Each request that was begun is a job that ends; how many were depends on when the close was seen.
+    # Each request that was begun is a job that ends; how many were begun depends on when the close was seen.
     await eventually(lambda: not chaos.proxy.serves(raw))
     await chaos.forget_abandoned(len(refs))
 
@@ -109,7 +109,7 @@ async def test_l4_and_c6_headers_and_bodies_that_stall(chaos: Chaos) -> None:
         assert b'"code": "request-timeout"' in answer or not begins
 
     await asyncio.gather(*map(stall, stalls))
-    assert (await job).code == "deadline-exceeded"  # a callback that stalls is no callback
+    assert (await job).code == "deadline-exceeded"  # a callback that stalls does not count
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def small_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
 
 
 async def test_l5_http2_with_prior_knowledge_is_refused(chaos: Chaos) -> None:
-    """It is told in HTTP/1.1 what is spoken here, and no job is made of its request."""
+    """The refusal in HTTP/1.1 says which protocol is spoken, and its request makes no job."""
     raw = await chaos.raw()
     await raw.send(opening("/queueJob", json.dumps({"account": "l5"}).encode()))
     answer = await raw.until_closed(6)
@@ -154,10 +154,10 @@ async def test_l5_tls_offers_http_1_alone(tls_proxy: FaultyProxy, offered: list[
 async def test_l5_thousands_of_connections_reset_at_once(
     small_proxy: FaultyProxy, job_server: JobServerProcess
 ) -> None:
-    """However many come, no more workers are made than jobs are admitted, and then it is as before."""
+    """However many come, there are never more workers than admitted jobs, and afterwards all is as before."""
     async with Chaos(small_proxy, job_server, canaries=False) as chaos:
         chaos.unheard = math.inf
-        await _open_and_reset(chaos, _CONNECTIONS // 10)  # what it needs for so many connections is no leak
+        await _open_and_reset(chaos, _CONNECTIONS // 10)  # what it allocates for so many connections is no leak
         await eventually(lambda: _idle(chaos), TIMEOUT_S + 3, small_proxy.stopwatch())
         before = small_proxy.memory_bytes()
         workers = []
@@ -173,7 +173,7 @@ async def test_l5_thousands_of_connections_reset_at_once(
 
 
 async def _open_and_reset(chaos: Chaos, count: int) -> None:
-    """Open so many connections at once, half of them for HTTP/2; send a job on each, and reset it."""
+    """Open this many connections at once, half of them for HTTP/2; send a job on each, and reset it."""
 
     async def open_and_reset(number: int) -> None:
         ref = new_ref()

@@ -1,4 +1,4 @@
-"""P1 to P3: the front end itself gets SIGTERM, is killed, is stopped."""
+"""P1 to P3: the front end itself gets SIGTERM, is killed, or is stopped."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually
 
 _STOPPED_S = 10.0
-#: How long a connection may be without a request.
+#: How long a connection may stay without a request.
 _IDLE_S = 5.0
 
 
 @pytest.fixture
 def own_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
-    """A proxy for one test: it does not outlive it. Callbacks have a listener of their own."""
+    """A proxy for one test, as it ends during the test. Callbacks have their own listener."""
     with start_proxy(WORKER_SPARES="4", CALLBACK_PORT="0", hasty=True) as proxy:
         yield proxy
 
@@ -66,7 +66,7 @@ async def test_p1_new_jobs_while_callbacks_share_the_listener(
 
 
 async def test_p1_second_signal_ends_at_once(own_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
-    """Whoever signals twice does not want to wait; the exit code says which signal, and nothing is left."""
+    """A second signal means that nobody wants to wait; the exit code names the signal, and nothing is left."""
     pids = [process.pid for process in own_proxy.descendants()]
     async with Chaos(own_proxy, job_server, canaries=False, ends=True) as chaos:
         jobs = [asyncio.ensure_future(chaos.job(fault="never", chaos="note@p3")) for _ in range(3)]
@@ -86,12 +86,12 @@ async def test_p1_second_signal_ends_at_once(own_proxy: FaultyProxy, job_server:
 
 @pytest.mark.parametrize("fork_server", ["runs", "stopped"])
 async def test_p2_sigkill(start_proxy: StartProxy, job_server: JobServerProcess, fork_server: str) -> None:
-    """After 2 s no process of ours is left, not even one that is stopped or stubborn; a restart binds and serves."""
+    """After 2 s none of our processes is left, not even a stopped or stubborn one; a restart binds and serves."""
     with start_proxy() as proxy:
         async with Chaos(proxy, job_server, canaries=False, ends=True) as chaos:
             acts = ["note@p3", "sigstop@p1", "sigstop@p3", "ignore-term@p3", "child@p3"]
             jobs = [asyncio.ensure_future(chaos.job(fault="never", chaos=act)) for act in acts]
-            await chaos.act_of_any(len(acts) + 1)  # the child is one more
+            await chaos.act_of_any(len(acts) + 1)  # the child's act is counted as well
             pids = [process.pid for process in proxy.descendants()]
             if fork_server == "stopped":
                 os.kill(proxy.fork_server_pid(), signal.SIGSTOP)
@@ -106,14 +106,14 @@ async def test_p2_sigkill(start_proxy: StartProxy, job_server: JobServerProcess,
 
 
 async def test_p3_front_end_is_stopped_for_10_s(own_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
-    """It goes on where it was: overdue jobs are answered once each, and new ones are taken."""
+    """It continues where it was: overdue jobs are answered once each, and new ones are accepted."""
     async with Chaos(own_proxy, job_server, canaries=False, timeout_s=_STOPPED_S + TIMEOUT_S, lag_s=60) as chaos:
         doomed = [asyncio.ensure_future(chaos.job(fault="never", chaos="note@p3")) for _ in range(5)]
         called = [asyncio.ensure_future(chaos.job(duration=1.0, chaos="note@p3")) for _ in range(5)]
         await chaos.act_of_any(10)
         own_proxy.signal(signal.SIGSTOP)
         try:
-            await asyncio.sleep(_STOPPED_S)  # the time is the fault
+            await asyncio.sleep(_STOPPED_S)  # the waiting time is the fault
         finally:
             own_proxy.signal(signal.SIGCONT)
         for reply in await asyncio.gather(*doomed):
@@ -121,12 +121,12 @@ async def test_p3_front_end_is_stopped_for_10_s(own_proxy: FaultyProxy, job_serv
         for reply in await asyncio.gather(*called):
             assert reply.summary in {(200, None, "yes"), (500, "deadline-exceeded", "yes")}
         assert (await chaos.job()).status == 200
-        # A callback that was given up while nobody read it leaves a connection that is closed as an idle one.
+        # A callback that was abandoned before it was read leaves a connection that is closed as an idle one.
         await eventually(lambda: own_proxy.connections() <= chaos.connections_before)
 
 
 async def test_p3_requests_that_come_while_it_is_stopped(own_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
-    """On connections that were idle for less than they may be: each is answered, though their time is over by then."""
+    """On connections that were idle for less than the limit: each is answered, though the limit is exceeded by then."""
     async with Chaos(own_proxy, job_server, canaries=False, lag_s=60) as chaos:
         connections = [await chaos.raw() for _ in range(20)]
         await eventually(lambda: all(own_proxy.serves(raw) for raw in connections))
@@ -135,7 +135,7 @@ async def test_p3_requests_that_come_while_it_is_stopped(own_proxy: FaultyProxy,
             for raw in connections:
                 ref = new_ref()
                 await raw.send_job(account=ref, ref=ref, duration=0)
-            await asyncio.sleep(_IDLE_S + 1)  # the time is the fault
+            await asyncio.sleep(_IDLE_S + 1)  # the waiting time is the fault
         finally:
             own_proxy.signal(signal.SIGCONT)
         answers = await asyncio.gather(*(raw.reader.read(13) for raw in connections))
@@ -152,7 +152,7 @@ def _listens(url: str) -> bool:
 
 
 async def _all_gone(pids: list[int]) -> None:
-    """Wait until none of these processes runs, for 2 s at the most; those that became ours are reaped."""
+    """Wait until none of these processes runs, for 2 s at most; adopted ones are reaped."""
 
     def gone(pid: int) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""The database's machine loses its power: what was confirmed is there when it is back."""
+"""The database's machine loses power: confirmed records are there when it is back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _JOBS = 200
 
 @pytest.mark.parametrize("flushes", [True, False])
 async def test_what_was_confirmed_outlives_the_power(flushes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each job that was confirmed, and each end. Were commits not to wait for the disk, the newest would be missing."""
+    """Each confirmed job, and each confirmed end. If commits did not wait for the disk, the newest would be missing."""
     if not flushes:
         _let_commits_not_wait(monkeypatch)
     with TemporaryDirectory(prefix="power-") as folder:
@@ -50,7 +50,7 @@ async def test_what_was_confirmed_outlives_the_power(flushes: bool, monkeypatch:
 
 
 def _with_data(data: Path) -> PostgreSQL:
-    """A server on what another one has left."""
+    """Return a server on the data of another one."""
     server = PostgreSQL(parent=data.parents[1])
     shutil.rmtree(server.data)
     data.rename(server.data)
@@ -68,9 +68,9 @@ def _let_commits_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _write_until_the_power_goes(server: PostgreSQL, file: Path, copy: Path) -> list[Record]:
-    """Return what was confirmed before; `copy` is the disk as it was then."""
+    """Return the records confirmed until then; `copy` is the disk at that moment."""
     store = await on_database(server.url())
-    subprocess.run(["sync", "-f", str(server.data)], check=True)  # how the server was made is not what is tried
+    subprocess.run(["sync", "-f", str(server.data)], check=True)  # the server's creation is not under test
     confirmed: list[Record] = []
     writers = [asyncio.create_task(_write(store, confirmed)) for _ in range(_WRITERS)]
     await eventually(lambda: len(confirmed) > _JOBS)

@@ -1,7 +1,7 @@
-"""A queue whose proxy is killed, stopped, or loses the service: each message is accounted for in the end.
+"""A queue whose proxy is killed, stopped, or loses the service: in the end each message is accounted for.
 
-Every message has exactly one of a reply (or several of the same, where one may have been lost), a dead letter, or its
-place in the queue; the job server's ledger has no job twice; and a reply says what the ledger does.
+Every message has exactly one of these: a reply (or several equal ones, where one may have been lost), a dead letter, or
+its place in the queue; the job server's ledger has no job twice; and the replies agree with the ledger.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ SEED = int(os.environ.get("QUEUE_SEED", random.randrange(2**31)))
 #: How many messages; each kill makes some of them wait until they are delivered again, 16 s later.
 MESSAGES = int(os.environ.get("QUEUE_MESSAGES", "60"))
 KILLS = int(os.environ.get("QUEUE_KILLS", "3"))
-#: Long enough for the slowest: given back some times, and delivered again after some kills.
+#: Long enough for the slowest: given back several times, and delivered again after several kills.
 PATIENCE_S = 90.0 + 20 * KILLS
 
 
 @pytest.fixture(scope="module")
 def sqs() -> Iterator[SqsStandIn]:
-    """A server of its own: it is stopped."""
+    """A server for this module, as it is stopped."""
     with SqsStandIn() as server:
         yield server
 
 
 @pytest.fixture
 async def job_server(aiohttp_server: AiohttpServer, job_server_port: int) -> JobServer:
-    """A job server of the test's own, with a ledger that the test reads."""
+    """A job server for the test, which reads its ledger."""
     return JobServer(await aiohttp_server(create_app(Options(duration_s=0.05)), port=job_server_port))
 
 
 @pytest.fixture
 async def queues(sqs: SqsStandIn) -> AsyncIterator[SomeQueues]:
-    """Queues that give up nothing."""
+    """Queues that never move a message to the dead letters."""
     async with SomeQueues.made(sqs, max_receives=50) as queues:
         yield queues
 
@@ -63,7 +63,7 @@ async def queues(sqs: SqsStandIn) -> AsyncIterator[SomeQueues]:
 async def test_each_message_is_accounted_for_whenever_the_proxy_is_killed(
     queues: SomeQueues, job_server: JobServer, tmp_path: Path
 ) -> None:
-    """And whenever the service does not answer for a moment."""
+    """And whenever the service fails to answer for a moment."""
     chance = random.Random(SEED)
     sys.stdout.write(f"QUEUE_SEED={SEED} repeats this\n")
     settings = {"JOB_SERVER_URL": job_server.url, "JOB_TIMEOUT": "3", "LOST_REPLY_WAIT": "0.5", **queues.settings}
@@ -90,7 +90,7 @@ async def test_each_message_is_accounted_for_whenever_the_proxy_is_killed(
 async def test_each_message_is_accounted_for_whichever_instances_are_killed_or_stopped(
     monkeypatch: pytest.MonkeyPatch, client: ClientSession
 ) -> None:
-    """Three on one queue and one database; where one is gone or stands still, another joins or takes over."""
+    """Three on one queue and one database; if one is gone or stopped, another joins or takes over."""
     chance = random.Random(SEED)
     sys.stdout.write(f"QUEUE_SEED={SEED} repeats this\n")
     for name, value in {"JOB_TIMEOUT": "3", "LOST_REPLY_WAIT": "0.5", "LOG_FORMAT": "json"}.items():
@@ -125,7 +125,7 @@ async def disturb(instance: Instance, chance: random.Random) -> None:
 
 
 async def send_all(queues: SomeQueues, sent: dict[str, str], chance: random.Random) -> None:
-    """Send the messages, one after the other; `sent` gets the ref of each by its id."""
+    """Send the messages one by one; `sent` maps the id of each to its ref."""
     for number in range(MESSAGES):
         fault = chance.choice(["none", "none", "none", "failed", "refuse-first", "drop", "nothing"])
         body = json.dumps({"account": "x", "ref": f"m{number}", "fault": fault, "duration": chance.random()})
@@ -140,7 +140,7 @@ async def settled(queues: SomeQueues, sent: Mapping[str, str]) -> bool:
 
 
 async def check(queues: SomeQueues, sent: Mapping[str, str], started: Mapping[str, int]) -> None:
-    """Compare what was sent with the replies, the dead letters and the job server's ledger."""
+    """Compare the sent messages with the replies, the dead letters and the job server's ledger."""
     replies, dead = await queues.messages(queues.replies), await queues.messages(queues.dead)
     by_message: dict[str, set[tuple[str, str]]] = {}
     for reply in replies:
@@ -150,7 +150,7 @@ async def check(queues: SomeQueues, sent: Mapping[str, str], started: Mapping[st
     for message, ref in sent.items():
         assert started.get(ref, 0) <= 1, ref
         if message in by_message:
-            # One outcome, however often it is replied; but a result that came after a failure takes its place.
+            # One outcome, however often it is replied; but a result that came after a failure replaces it.
             said = by_message[message]
             assert len([outcome for outcome, _ in said if outcome != "succeeded"]) <= 1, (ref, said)
             assert "no" not in {submitted for _, submitted in said}, (ref, said)

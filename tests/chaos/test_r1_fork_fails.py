@@ -20,7 +20,7 @@ def faulty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
 
 
 async def test_r1_fork_that_fails_refuses_new_jobs_and_heals(chaos: Chaos) -> None:
-    """While fork() says EAGAIN: 503 `no-worker` within a second; running jobs end well; soon after, jobs are taken."""
+    """While fork() fails with EAGAIN: 503 `no-worker` within a second; running jobs end well; later it recovers."""
     running = [asyncio.ensure_future(chaos.job(duration=1.2, chaos="note@p3")) for _ in range(3)]
     await chaos.act_of_any(3)
     marker = chaos.proxy.folder / "no-fork"

@@ -16,7 +16,7 @@ from tests.chaos.support.processes import FaultyProxy, StartProxy
 from tests.chaos.support.raw import connect
 from tests.support.waiting import eventually
 
-#: They share a proxy of their own, which would be started once for each process that runs one of them.
+#: They share a proxy, which would be started once for each process that runs one of them.
 pytestmark = pytest.mark.xdist_group("r2")
 
 
@@ -29,7 +29,7 @@ def faulty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
 
 @contextlib.contextmanager
 def descriptors(pid: int, left: int) -> Iterator[None]:
-    """Let a process have only so many more descriptors than it has."""
+    """Leave a process only this many more descriptors than it has."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + left, before[1]))
@@ -40,7 +40,7 @@ def descriptors(pid: int, left: int) -> Iterator[None]:
 
 
 async def test_r2_few_descriptors_left_refuses_jobs(chaos: Chaos) -> None:
-    """New jobs are refused before there are none left; running ones end well; with the limit gone all is as before."""
+    """New jobs are refused before none is left; running ones end well; without the limit all is as before."""
     running = [asyncio.ensure_future(chaos.job(duration=0.5, chaos="note@p3")) for _ in range(3)]
     await chaos.act_of_any(3)
     with chaos.flock.may_get(503):
@@ -53,14 +53,14 @@ async def test_r2_few_descriptors_left_refuses_jobs(chaos: Chaos) -> None:
 
 
 async def test_r2_no_descriptors_at_all(chaos: Chaos) -> None:
-    """Idle connections take the last one: nothing spins, nothing leaks, and when they are gone jobs are taken again."""
+    """Idle connections take the last one: nothing spins, nothing leaks; when they are gone, jobs are accepted again."""
     await chaos.flock.ground()
     process = psutil.Process(chaos.proxy.pid)
     with descriptors(chaos.proxy.pid, 20):
-        # The kernel accepts what the front end cannot.
+        # The kernel accepts connections that the front end cannot.
         idle = [await connect(chaos.proxy.url, chaos.proxy.pid) for _ in range(60)]
         process.cpu_percent()
-        # Their idle time runs out after 5 s; until then nobody can be accepted.
+        # They are closed as idle after 5 s; until then no connection can be accepted.
         await eventually(lambda: chaos.proxy.connections() < chaos.connections_before + 15)
         assert process.cpu_percent() < 20
     for raw in idle:

@@ -14,7 +14,7 @@ from tests.chaos.support.harness import Chaos
 from tests.chaos.support.processes import FaultyProxy, StartProxy
 from tests.support.waiting import eventually
 
-#: They share a proxy of their own, which would be started once for each process that runs one of them.
+#: They share a proxy, which would be started once for each process that runs one of them.
 pytestmark = pytest.mark.xdist_group("r3")
 
 
@@ -47,7 +47,7 @@ async def test_r3_fork_server_is_harmed(chaos: Chaos, number: signal.Signals) ->
 
 
 async def test_r3_fork_server_that_cannot_start(chaos: Chaos) -> None:
-    """It ends again and again: new jobs are refused within 2 s, and taken when the cause is gone."""
+    """It exits again and again: new jobs are refused within 2 s, and accepted when the cause is gone."""
     broken = chaos.proxy.folder / "no-fork-server"
     with chaos.flock.may_get(503):
         broken.touch()

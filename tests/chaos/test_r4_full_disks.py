@@ -15,8 +15,8 @@ from tests.chaos.support.harness import Chaos
 from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
 from tests.support.waiting import eventually
 
-#: Small file systems of its own over the shared ones, for the proxy alone. The marks of the test stay where they are,
-#: and so does the checkout, which may lie under /tmp itself.
+#: Small file systems, mounted over the shared ones for this proxy only. The test's marks stay where they are, and so
+#: does the checkout, which may itself be below /tmp.
 _OWN_MOUNTS = (
     'mkdir -p /run/chaos-marks /run/chaos-root && mount --bind "$CHAOS_DIR" /run/chaos-marks && '
     'mount --bind "$PWD" /run/chaos-root && '
@@ -32,7 +32,7 @@ def own_mounts(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
         pytest.skip("this container may not make mount namespaces; see docs/reliability.md, R4")
     prefix = ("unshare", "--mount", "sh", "-c", _OWN_MOUNTS, "sh")
-    with start_proxy(prefix=prefix, WORKER_SPARES="2", JOURNAL="/tmp/journal") as proxy:  # noqa: S108 - it is what is full
+    with start_proxy(prefix=prefix, WORKER_SPARES="2", JOURNAL="/tmp/journal") as proxy:  # noqa: S108 - it is the full one
         yield proxy
 
 
@@ -45,7 +45,7 @@ def fill(path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["tmp", "dev/shm"])
 async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServerProcess, where: str) -> None:
-    """Jobs get 200 or 503 while it is full, those in flight end well, and when there is room all is as before."""
+    """Jobs get 200 or 503 while it is full, those in flight end well; when there is room, all is as before."""
     async with Chaos(own_mounts, job_server) as chaos:
         running = [asyncio.ensure_future(chaos.job(duration=0.8, chaos="note@p3")) for _ in range(3)]
         await chaos.act_of_any(3)
@@ -62,14 +62,14 @@ async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServe
 
 
 async def test_r4_results_that_would_fill_the_disk(own_mounts: FaultyProxy, job_server: JobServerProcess) -> None:
-    """The oldest are forgotten before there is no room, and no job is refused: 36 MB of results on a disk of 32."""
+    """The oldest are deleted before the disk is full, and no job is refused: 36 MB of results on a disk of 32."""
     async with Chaos(own_mounts, job_server) as chaos:
         replies = [await chaos.job(fault="big-result", bytes=900_000) for _ in range(40)]
         assert {reply.status for reply in replies} == {200}
 
 
 async def test_r4_stdout_is_full(start_proxy: StartProxy, job_server: JobServerProcess) -> None:
-    """Nothing can be printed: it serves all the same."""
+    """Nothing can be printed; it still serves."""
     full = os.open("/dev/full", os.O_WRONLY)
     try:
         with start_proxy(stdout=full) as proxy:

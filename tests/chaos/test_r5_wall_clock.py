@@ -1,6 +1,6 @@
 """R5: the wall clock is set an hour forward, and an hour back.
 
-The machine's clock stays as it is: every call of `time.time` in the front end and in the workers reads one that moves.
+The machine's clock is not changed: `time.time` in the front end and in the workers reads one that moves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.chaos.support.harness import TIMEOUT_S, Chaos
 @pytest.mark.parametrize("shift_s", [3600, -3600])
 @pytest.mark.hasty
 async def test_r5_wall_clock_moves_by_an_hour(chaos: Chaos, shift_s: int) -> None:
-    """Deadlines and pauses keep to the monotonic clock: within a second of what they should be."""
+    """Deadlines and pauses follow the monotonic clock: within a second of their nominal length."""
     clock = chaos.proxy.folder / "clock"
     doomed = [asyncio.ensure_future(chaos.job(fault="never", chaos="note@p3")) for _ in range(3)]
     await chaos.act_of_any(3)

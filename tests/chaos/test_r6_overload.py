@@ -1,4 +1,4 @@
-"""R6: ten times the load that is admitted. The long soak is in test_soak.py."""
+"""R6: ten times the admitted load. The long soak is in test_soak.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def faulty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
 
 
 async def test_r6_ten_times_the_load(chaos: Chaos) -> None:
-    """What is too much gets 503 within 100 ms, what was taken 200; memory stays where it was."""
+    """Excess jobs get 503 within 100 ms, accepted ones 200; memory does not grow."""
     with chaos.flock.may_get(503):
         await _round(chaos)
         before = chaos.proxy.memory_bytes()

@@ -24,14 +24,14 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 async def job_server_here(aiohttp_server: AiohttpServer) -> JobServer:
-    """A job server of this test's own, inside the test."""
+    """A job server for this test, in the test's process."""
     return JobServer(await aiohttp_server(create_app(Options(duration_s=0))))
 
 
 async def test_a_full_disk_costs_no_job_in_flight_its_answer(
     client: ClientSession, job_server_here: JobServer, tmp_path: Path
 ) -> None:
-    """New jobs are 503, those in flight are answered, the callback's sender is told, and all is well afterwards."""
+    """New jobs get 503, those in flight are answered, the callback's sender is told, and all is well afterwards."""
     journal = tmp_path / "jobs.sqlite3"
     ref, refused = new_ref(), new_ref()
     with ProxyProcess.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=str(journal)) as proxy:
@@ -65,9 +65,9 @@ async def test_a_full_disk_costs_no_job_in_flight_its_answer(
 async def test_a_disk_that_does_not_answer_costs_no_job_in_flight_its_answer(
     client: ClientSession, job_server_here: JobServer, tmp_path: Path
 ) -> None:
-    """The result is given away after a moment, whoever asks for a key is told, and a balancer is as well.
+    """The result is delivered after a moment; whoever asks for a key is told, and so is a load balancer.
 
-    A disk is hard to stop; a process that has locked the journal keeps the proxy waiting in the same way.
+    A disk is hard to stop; a process that has locked the journal makes the proxy wait in the same way.
     """
     journal = tmp_path / "jobs.sqlite3"
     ref = new_ref()
@@ -117,7 +117,7 @@ async def test_a_second_front_end_on_the_same_journal_is_refused(
     "content", [os.urandom(8192), b"SQLite format 3\0" + b"\0" * 4080], ids=["no database", "no tables"]
 )
 def test_a_damaged_journal_ends_the_start(tmp_path: Path, content: bytes) -> None:
-    """One line that says what to do, exit code 2, and the file as it was."""
+    """One line that says what to do, exit code 2, and an unchanged file."""
     journal = tmp_path / "jobs.sqlite3"
     journal.write_bytes(content)
 

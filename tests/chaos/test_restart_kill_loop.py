@@ -1,6 +1,6 @@
-"""The front end is killed again and again while clients that do not give up send jobs.
+"""The front end is killed again and again while persistent clients send jobs.
 
-At the end all three sides have to agree: what clients were told, what the journal holds, what the job server's ledger
+At the end, three sides have to agree: what clients were told, what the journal holds, and what the job server's ledger
 says. A failure names its seed; the seed repeats the jobs and the moments.
 """
 
@@ -30,13 +30,13 @@ JOBS: Final = 210
 CLIENTS: Final = 24
 KILLS: Final = 6
 SEED: Final = int(os.environ.get("RESTART_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
-#: What happens besides: the front end's death has to go together with each.
+#: Faults of the jobs: the front end's death has to be combined with each.
 FAULTS: Final = ("none",) * 12 + ("early", "duplicate", "failed", "drop-but-run", "refuse-first", "slow-reply", "never")
 
 
 @dataclass(slots=True)
 class Client:
-    """One job's client: it sends the same request under the same key until it has a final answer."""
+    """One job's client: it sends the same request under the same key until it gets a final answer."""
 
     session: ClientSession
     url: str
@@ -59,7 +59,7 @@ class Client:
 
 
 async def send_all(session: ClientSession, url: str, jobs: list[dict[str, Any]]) -> list[Client]:
-    """Send every job, so many at a time; return their clients when each has its final answer."""
+    """Send every job, a limited number at a time; return their clients when each has its final answer."""
     clients = [Client(session, url, job) for job in jobs]
     waiting = iter(clients)
 
@@ -127,7 +127,7 @@ def check(clients: list[Client], ledger: dict[str, Any], journal: JournalFile) -
 
 
 def check_job(client: Client, started: list[dict[str, Any]], accepted: set[str], journal: JournalFile) -> None:
-    """Compare what the three sides say of one job."""
+    """Compare what the three sides say about one job."""
     answer = client.answers[-1]
     record = journal.find("id", answer.headers["Job-Id"], 0)
     assert record is not None, "the journal does not know what the client was told"
@@ -141,7 +141,7 @@ def check_job(client: Client, started: list[dict[str, Any]], accepted: set[str],
 
 
 def check_failure(answer: Answer, started: list[dict[str, Any]], record: Record) -> None:
-    """Check that a failure says the truth about the submission."""
+    """Check that a failure tells the truth about the submission."""
     document = answer.document
     match document["submitted"]:
         case "no":

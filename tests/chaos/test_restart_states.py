@@ -1,4 +1,4 @@
-"""The front end is killed while a job is in one state or another, and starts again on the same journal."""
+"""The front end is killed while a job is in each of several states, and starts again on the same journal."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ ASYNC = {"Prefer": "respond-async"}
 
 @pytest.fixture
 async def restarts(tmp_path: Path, job_server_here: JobServer) -> AsyncIterator[Restarts]:
-    """A proxy before a fresh job server."""
+    """A proxy with a fresh job server."""
     with Restarts(tmp_path, JOB_SERVER_URL=job_server_here.url) as restarts:
         yield restarts
 
 
 @pytest.fixture
 async def hasty(tmp_path: Path, job_server_here: JobServer) -> AsyncIterator[Restarts]:
-    """One that gives up a job after some seconds."""
+    """The same with a job timeout of some seconds."""
     with Restarts(tmp_path, JOB_SERVER_URL=job_server_here.url, JOB_TIMEOUT="4") as restarts:
         yield restarts
 
 
 @pytest.fixture
 async def job_server_here(aiohttp_server: AiohttpServer) -> JobServer:
-    """A job server of this test's own, which goes on while the proxy is down."""
+    """A job server for this test, which stays up while the proxy is down."""
     return JobServer(await aiohttp_server(create_app(Options(duration_s=0, callback_retries=50))))
 
 
@@ -82,11 +82,11 @@ async def recorded(restarts: Restarts, job_id: str, state: str) -> None:
 async def test_a_job_that_no_worker_had_was_not_submitted(
     client: ClientSession, restarts: Restarts, job_server_here: JobServer
 ) -> None:
-    """It is interrupted, may be sent again, and under its key it is run."""
+    """It is interrupted and may be retried, and its key runs it again."""
     ref = new_ref()
     restarts.restart(WORKER_SPARES="0")
     (fork_server,) = restarts.proxy.descendants()
-    fork_server.suspend()  # no worker comes
+    fork_server.suspend()  # no worker is made
     job_id = await post_async(client, restarts, ref=ref, fault="none", key=ref)
 
     restarts.proxy.signal(signal.SIGKILL)
@@ -126,7 +126,7 @@ async def test_a_callback_that_arrives_at_the_new_process_is_the_answer(
 async def test_a_job_whose_fate_is_unknown_stays_open_until_its_deadline(
     client: ClientSession, hasty: Restarts, job_server_here: JobServer
 ) -> None:
-    """The submission was sent and no reply came. It is not sent again; nobody may be told that it did not run."""
+    """The submission was sent and no reply came. It is not sent again, and no answer may say that it did not run."""
     ref = new_ref()
     job_id = await post_async(client, hasty, ref=ref, fault="hang", key=ref)
     await in_state(client, hasty, job_id, "submitting")
@@ -159,7 +159,7 @@ async def test_a_callback_proves_that_a_job_of_unknown_fate_ran(
 async def test_without_a_callback_a_submitted_job_is_interrupted_and_a_late_one_is_kept(
     client: ClientSession, hasty: Restarts, job_server_here: JobServer
 ) -> None:
-    """The deadline is the old one; the token stays good after it."""
+    """The deadline is unchanged; the token stays valid after it."""
     ref = new_ref()
     job_id = await post_async(client, hasty, ref=ref, fault="never")
     await recorded(hasty, job_id, "waiting")
@@ -196,7 +196,7 @@ async def test_a_job_whose_deadline_passed_while_nobody_was_there_is_interrupted
 async def test_an_outcome_is_answered_again_after_a_restart(
     client: ClientSession, restarts: Restarts, job_server_here: JobServer, fault: str
 ) -> None:
-    """To the byte, by key and by id; and its token is known still."""
+    """Byte for byte, by key and by id; its token is still known."""
     ref = new_ref()
     key = {"Idempotency-Key": ref}
     first = await post_job(client, restarts.queue_job, ref=ref, fault=fault, headers=key)
@@ -214,7 +214,7 @@ async def test_an_outcome_is_answered_again_after_a_restart(
 async def test_an_open_job_can_be_cancelled_after_a_restart(
     client: ClientSession, restarts: Restarts, job_server_here: JobServer
 ) -> None:
-    """With what is known of its submission."""
+    """With what is known about its submission."""
     ref = new_ref()
     job_id = await post_async(client, restarts, ref=ref, fault="never")
     await recorded(restarts, job_id, "waiting")
@@ -228,7 +228,7 @@ async def test_an_open_job_can_be_cancelled_after_a_restart(
 async def test_a_submission_under_way_is_finished_by_its_worker(
     client: ClientSession, restarts: Restarts, job_server_here: JobServer
 ) -> None:
-    """The front end dies, the worker ends what it began and leaves: the job's fate gets known."""
+    """The front end dies; the worker finishes what it began and exits: the submission's outcome becomes known."""
     ref = new_ref()
     holder = asyncio.create_task(post_job(client, job_server_here.url, account=ref, wait=True, duration=60))
     await eventually(lambda: job_server_here.ledger.submissions)

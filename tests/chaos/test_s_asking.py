@@ -41,7 +41,7 @@ every = 0.2
 url = "/jobs/{id}/cancel"
 """
 TIMEOUT_S: Final = 3.0
-#: In turn; none of them says how the job ended, though each has a word for it.
+#: In turn; none of them says how the job ended, though each looks like an end.
 LIES: Final = (
     (200, '{"status": "Done"}'),
     (200, '{"status": ["done"]}'),
@@ -55,12 +55,12 @@ MEGABYTE: Final = 1024 * 1024
 
 
 class Moody:
-    """A job server that takes each job, and then answers questions about it as the job's `mood` is."""
+    """A job server that accepts each job, and then answers questions about it as the job's `mood` says."""
 
     def __init__(self) -> None:
         self.hooks: dict[str, str] = {}
         self.moods: dict[str, str] = {}
-        #: The calls about each job, and how many were open at once.
+        #: The calls about each job, and the highest number that were open at once.
         self.asked: Counter[str] = Counter()
         self.told_to_cancel: Counter[str] = Counter()
         self.open = 0
@@ -70,13 +70,13 @@ class Moody:
         self._numbers = itertools.count(1)
 
     async def submit(self, request: web.Request) -> web.Response:
-        """Take a job; it does nothing."""
+        """Accept a job; it does nothing."""
         job, job_id = await request.json(), str(next(self._numbers))
         self.hooks[job_id], self.moods[job_id] = job["hook"], job["mood"]
         return web.json_response({"id": job_id})
 
     async def status(self, request: web.Request) -> web.StreamResponse:
-        """Answer a question."""
+        """Answer a status call."""
         job_id = request.match_info["id"]
         self.asked[job_id] += 1
         self.asked_at.append(time.monotonic())
@@ -112,7 +112,7 @@ class Moody:
         return web.json_response({"status": "done"})
 
     async def take_elsewhere(self, _: web.Request) -> web.Response:
-        """Say that any job is done, where nobody is to ask."""
+        """Say that any job is done, at an address that must not be asked."""
         self.elsewhere += 1
         return web.json_response({"status": "done"})
 
@@ -130,7 +130,7 @@ async def moody(aiohttp_server: AiohttpServer) -> tuple[Moody, str]:
 
 @pytest.fixture
 async def start(moody: tuple[Moody, str], tmp_path: Path) -> AsyncIterator[Callable[..., ProxyProcess]]:
-    """Start a proxy for that job server, which ends with the test."""
+    """Start a proxy for that job server, which is stopped at the end of the test."""
     file, started = tmp_path / "asked.toml", []
     file.write_text(PROFILE, encoding="utf-8")
 
@@ -147,7 +147,7 @@ async def start(moody: tuple[Moody, str], tmp_path: Path) -> AsyncIterator[Calla
 async def test_s1_no_answer_is_taken_for_an_end_that_is_none(
     moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession
 ) -> None:
-    """Whatever the job server answers, the job has its deadline; a sound answer that comes at last counts."""
+    """Whatever the job server answers, the job keeps its deadline; a valid answer that comes at last counts."""
     server, _ = moody
     proxy = start(JOB_TIMEOUT=str(TIMEOUT_S))
     bad = ["hangs", "lies", "answers HTML", "redirects", "hangs up", "is ill"]
@@ -160,7 +160,7 @@ async def test_s1_no_answer_is_taken_for_an_end_that_is_none(
         assert (answer.document["code"], answer.document["submitted"]) == ("deadline-exceeded", "yes"), mood
     assert (answers[-1].status, answers[-1].document) == (200, {"status": "done"})
     asked = {server.moods[job_id]: count for job_id, count in server.asked.items()}
-    assert asked["hangs"] == 1  # none is cut off to begin another
+    assert asked["hangs"] == 1  # it is not cut off for the next one
     assert min(asked[mood] for mood in bad[1:]) >= 2
     assert server.elsewhere == 0
 
@@ -168,7 +168,7 @@ async def test_s1_no_answer_is_taken_for_an_end_that_is_none(
 async def test_s1_a_callback_counts_beside_a_question_that_hangs(
     moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession
 ) -> None:
-    """And the client has its answer at once."""
+    """The client gets its answer at once."""
     server, _ = moody
     proxy = start()
     waiting = asyncio.ensure_future(fetch(client, "POST", proxy.queue_job, json={"mood": "hangs"}))
@@ -180,7 +180,7 @@ async def test_s1_a_callback_counts_beside_a_question_that_hangs(
 async def test_s2_a_cancel_that_fails_is_told_in_the_log_and_the_callback_counts(
     moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession
 ) -> None:
-    """The client's wait is over at once all the same, and what comes afterwards is kept as late."""
+    """The client's wait still ends at once, and a later callback is kept as late."""
     server, _ = moody
     proxy = start()
     for number, mood in enumerate(("is ill", "hangs up", "answers HTML", "hangs"), 1):
@@ -192,7 +192,7 @@ async def test_s2_a_cancel_that_fails_is_told_in_the_log_and_the_callback_counts
 async def cancel_and_call_back(
     server: Moody, proxy: ProxyProcess, client: ClientSession, job_id: str, mood: str
 ) -> None:
-    """Cancel a job once its reply was read; then let it call back."""
+    """Cancel a job once its reply was read; then let the job server call back."""
     accepted = await fetch(client, "POST", proxy.queue_job, json={"mood": mood}, headers={"Prefer": "respond-async"})
     url = f"{proxy.url}/jobs/{accepted.headers['Job-Id']}"
     await eventually(lambda: server.asked[job_id] > 0)
@@ -207,7 +207,7 @@ async def cancel_and_call_back(
 async def test_s3_ten_thousand_progress_callbacks_for_one_job(
     moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession, tmp_path: Path
 ) -> None:
-    """Each is answered 200; memory and journal do not grow with them."""
+    """Each is answered 200; memory and journal do not grow."""
     server, _ = moody
     proxy = start(JOB_TIMEOUT="120")
 
@@ -220,7 +220,7 @@ async def test_s3_ten_thousand_progress_callbacks_for_one_job(
     front_end = psutil.Process(proxy.pid)
     memory, journal = front_end.memory_info().rss, size()
     await flood(server.hooks["1"], 9_000)
-    assert front_end.memory_info().rss - memory < 12 * MEGABYTE  # of the 36 that came
+    assert front_end.memory_info().rss - memory < 12 * MEGABYTE  # of the 36 that were sent
     assert size() - journal < MEGABYTE / 4
     jobs = (await fetch(client, "GET", f"{proxy.admin}/jobs?state=waiting")).document["jobs"]
     found = (await fetch(client, "GET", f"{proxy.url}/jobs/{jobs[0]['job_id']}")).document
@@ -230,7 +230,7 @@ async def test_s3_ten_thousand_progress_callbacks_for_one_job(
 
 
 async def flood(url: str, count: int, at_once: int = 100) -> None:
-    """Send progress callbacks on one connection, so many before their answers are read."""
+    """Send progress callbacks on one connection, this many before their answers are read."""
     host, _, path = url.removeprefix("http://").partition("/")
     reader, writer = await asyncio.open_connection(*host.split(":"))
     for first in range(0, count, at_once):
@@ -250,7 +250,7 @@ async def flood(url: str, count: int, at_once: int = 100) -> None:
 async def test_s3_a_thousand_open_jobs_after_a_restart_are_asked_for_a_few_at_a_time(
     moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession, tmp_path: Path
 ) -> None:
-    """All are found, each by few questions, and new jobs are served meanwhile."""
+    """All are found, each with few questions, and new jobs are served meanwhile."""
     server, _ = moody
     journal = Journal(JournalFile(str(tmp_path / "jobs.sqlite3")), ttl_s=3600)
     records = [

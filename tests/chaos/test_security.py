@@ -1,4 +1,4 @@
-"""What docs/security.md claims and no other test shows."""
+"""Claims of docs/security.md that no other test covers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 
 async def test_a_stolen_journal_opens_no_callback_route(chaos: Chaos) -> None:
-    """While a job waits, its token stands nowhere in the journal's files; they are known by their hash only."""
+    """While a job waits, its token is nowhere in the journal's files, which hold only its hash."""
     job = asyncio.ensure_future(chaos.job(fault="never", ref="journal"))
     url = await chaos.callback_url("journal")
     token = url.rpartition("/")[2].encode()
@@ -30,7 +30,7 @@ async def test_a_stolen_journal_opens_no_callback_route(chaos: Chaos) -> None:
 
 
 async def test_a_path_cannot_forge_a_line_of_the_log(chaos: Chaos) -> None:
-    """Line breaks in a path, a query or a header make no line of their own in the log."""
+    """Line breaks in a path, a query or a header start no new line in the log."""
     forged = '{"event": "job succeeded", "job_id": "forged"}'
     for path in (f"/callback/%0a{forged}%0a", f"/queueJob?x=%0d%0a{forged}", f"/%0a{forged}"):
         chaos.unheard += 1
@@ -43,7 +43,7 @@ async def test_a_path_cannot_forge_a_line_of_the_log(chaos: Chaos) -> None:
 
 
 def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However the first ones compare, all are, and by the function that is made for it."""
+    """Whether or not the first ones match, all are compared, by the function made for it."""
     calls = []
     real = hmac.compare_digest
 

@@ -1,7 +1,7 @@
 """The seeded kill loop: dozens of clients, random faults, random kills, and three accounts that must agree at the end.
 
-Short by default; `make soak SECONDS=600` runs it longer. SOAK_SEED repeats a sequence: which client sends which jobs,
-and which process is harmed how and when, counted in jobs, follow from it alone.
+Short by default; `make soak SECONDS=600` runs it longer. SOAK_SEED repeats a sequence: it alone determines which client
+sends which jobs, and which process is harmed how and when, counted in jobs.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.support.waiting import eventually
 _SECONDS = float(os.environ.get("SOAK_SECONDS", "8"))
 _SEED = int(os.environ.get("SOAK_SEED", "0")) or secrets.randbits(32)
 _CLIENTS = 24
-#: One job in so many, on average, is accompanied by harm to a process.
+#: On average, one job in this many is accompanied by harm to a process.
 _HARM_ONE_IN = 60
 _MIB = 1024 * 1024
-#: How often the front end's memory is looked at.
+#: How often the front end's memory is measured.
 _LOOK_S = 5.0
-#: For so many looks a quarter, some two minutes, it has to stay where it is.
+#: For this many measurements per quarter, about two minutes, it must not grow.
 _QUARTER_LOOKS = 6
 _REFUSED = 503
 _ALWAYS = {(503, "overloaded"), (503, "no-worker"), (500, "worker-died"), (500, "deadline-exceeded")}
@@ -41,7 +41,7 @@ _ALWAYS = {(503, "overloaded"), (503, "no-worker"), (500, "worker-died"), (500, 
 
 @pytest.fixture
 def soaked(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
-    """A proxy of the soak's own."""
+    """A proxy for the soak."""
     with start_proxy(MAX_JOBS="64", WORKER_SPARES="4", hasty=True) as proxy:
         yield proxy
 
@@ -53,13 +53,13 @@ class Soak:
         self.chaos = chaos
         self.counts: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
-        #: The front end's memory after each _LOOK_S.
+        #: The front end's memory at each measurement.
         self.memory_bytes: list[int] = []
         self._seed = seed
         self._until = time.monotonic() + seconds
 
     async def run(self) -> None:
-        """Run every client until the time is over and each has its last answer."""
+        """Run every client until the time is over and each has its final answer."""
         looking = asyncio.ensure_future(self._look_at_memory())
         try:
             await asyncio.gather(*(self._client(n) for n in range(_CLIENTS)))
@@ -90,10 +90,10 @@ class Soak:
         reply: Reply = await self.chaos.job(**fault.fields)
         self.counts[f"job: {name}"] += 1
         self.answers[reply.code or "200"] += 1
-        # The soak kills and stops workers in any state; overload and a fork server that is away are refusals.
+        # The soak kills and stops workers in any state; overload and a missing fork server lead to refusals.
         allowed = fault.allowed | _ALWAYS
         assert (reply.status, reply.code) in allowed, f"{name}: {reply.answer}"
-        if reply.status == _REFUSED:  # who asks on at once only harms more processes, until all is refused
+        if reply.status == _REFUSED:  # asking again at once only harms more processes, until all are refused
             await asyncio.sleep(float(reply.answer.headers["Retry-After"]))
 
     async def _leave(self, fields: dict[str, object]) -> None:
@@ -105,7 +105,7 @@ class Soak:
         self.counts["client left"] += 1
 
     async def _harm(self, what: int) -> None:
-        """Harm a process that no job asked for."""
+        """Harm a process without a job that asked for it."""
         pid, number = 0, signal.SIGKILL
         if what == 0:
             with contextlib.suppress(ValueError):  # it is being replaced
@@ -114,7 +114,7 @@ class Soak:
             workers = await self.chaos.workers()
             pid = workers[0]["pid"] if workers else 0
             number = signal.SIGKILL if what == 1 else signal.SIGSTOP
-        if pid and self.chaos.proxy.has_worker(pid):  # the number may be another's by now
+        if pid and self.chaos.proxy.has_worker(pid):  # the pid may belong to another process by now
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
                 self.counts[f"harm: {('fork server', 'worker killed', 'worker stopped')[what]}"] += 1
@@ -157,13 +157,13 @@ async def _idle(chaos: Chaos) -> bool:
 
 
 async def _outgrow(chaos: Chaos) -> None:
-    """Use up the spares of a fork server that was killed: as long as they live, the pipe of its stderr is open."""
+    """Use up the spares of a killed fork server: as long as they live, the pipe of its stderr is open."""
     while chaos.proxy.lost_workers():
         await asyncio.gather(*(chaos.job() for _ in range(chaos.proxy.spares)))
 
 
 def _late_growth(sizes: list[int]) -> int:
-    """Return how much the lowest of the last quarter is above that of the second: by then, all that is kept is full."""
+    """Return how far the minimum of the last quarter is above that of the second: by then, everything kept is full."""
     quarter = len(sizes) // 4
     if quarter < _QUARTER_LOOKS:
         return 0  # too short to tell

@@ -26,9 +26,9 @@ SUBMITTED = {"p1": "no", "p2": "unknown", "p3": "yes", "p4": "yes", "p5": "yes"}
 
 @pytest.mark.parametrize("phase", FIELDS)
 async def test_w1_worker_that_dies_in_this_phase(chaos: Chaos, phase: str) -> None:
-    """Its job ends `worker-died` within a second, and says what the job server knows of it.
+    """Its job ends `worker-died` within a second, and says what the job server knows about it.
 
-    In p1 nothing had left the worker: so another one got the job, and then a third, and all of them died.
+    In p1 nothing had left the worker: so a second and a third worker got the job, and all of them died.
     """
     replies = await asyncio.gather(*(chaos.job(chaos=f"{death}@{phase}", **FIELDS[phase]) for death in DEATHS))
     for reply in replies:
@@ -44,21 +44,21 @@ async def test_w1_worker_that_dies_before_the_submission_is_replaced(chaos: Chao
 
 
 async def test_w1_worker_that_dies_after_its_result_in_p6(chaos: Chaos) -> None:
-    """The result was written as a whole, so it counts."""
+    """The result was completely written, so it counts."""
     replies = await asyncio.gather(*(chaos.job(chaos=f"{death}@p6") for death in DEATHS))
     assert [reply.status for reply in replies] == [200] * len(DEATHS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGUSR1, signal.SIGUSR2])
 async def test_w1_worker_that_dies_in_p0(chaos: Chaos, number: signal.Signals) -> None:
-    """A spare that is given a job as it dies, before it has read it: another worker does the job.
+    """A spare that dies just as it is given a job, before it has read it: another worker does the job.
 
-    It is stopped first, so that it cannot read. The two last signals make it leave by itself with exit code 0 and 1.
+    It is stopped first, so that it cannot read. The last two signals make it exit by itself with code 0 and 1.
     """
     spare, job = await chaos.stop_a_spare_and_give_it_a_job()
     died_at = asyncio.get_running_loop().time()
     os.kill(spare, number)
-    with contextlib.suppress(ProcessLookupError):  # SIGKILL needs no more, and may be over by now
+    with contextlib.suppress(ProcessLookupError):  # SIGKILL needs no resume, and the process may be gone by now
         os.kill(spare, signal.SIGCONT)
     reply: Reply = await job
     assert reply.status == 200
@@ -66,7 +66,7 @@ async def test_w1_worker_that_dies_in_p0(chaos: Chaos, number: signal.Signals) -
 
 
 async def test_w1_spares_that_die_are_nobodys_loss(chaos: Chaos) -> None:
-    """Every spare is killed at once: others are made, and not a job is lost."""
+    """Every spare is killed at once: others are made, and no job is lost."""
     async with chaos.flock.quiet():
         spares = {worker["pid"] for worker in await chaos.workers() if worker["state"] == "spare"}
         for pid in spares:
@@ -77,7 +77,7 @@ async def test_w1_spares_that_die_are_nobodys_loss(chaos: Chaos) -> None:
 
 
 async def test_w1_jobs_that_come_as_every_spare_dies_have_their_results(chaos: Chaos) -> None:
-    """Every spare is killed, and five jobs come in that very moment: each is done, by another worker if need be."""
+    """Every spare is killed, and five jobs come at that very moment: each succeeds, if need be with another worker."""
     async with chaos.flock.quiet():
         spares = [worker["pid"] for worker in await chaos.workers() if worker["state"] == "spare"]
         jobs = [asyncio.create_task(chaos.job()) for _ in range(5)]

@@ -34,7 +34,7 @@ async def test_w2_worker_that_is_stopped_in_p1_to_p5(chaos: Chaos) -> None:
 
 @pytest.mark.hasty
 async def test_w2_worker_that_is_stopped_in_p0(chaos: Chaos) -> None:
-    """A spare that was stopped before it got its job: the job server has nothing, and the worker goes."""
+    """A spare that was stopped before it got its job: the job server has nothing, and the worker is killed."""
     spare, job = await chaos.stop_a_spare_and_give_it_a_job()
     reply: Reply = await job
     assert reply.summary == (500, "deadline-exceeded", "no")
@@ -43,5 +43,5 @@ async def test_w2_worker_that_is_stopped_in_p0(chaos: Chaos) -> None:
 
 
 async def _gone(chaos: Chaos, pid: int) -> None:
-    """Wait until the worker of a job that was just answered is gone, for a second at the most."""
+    """Wait until the worker of a job that was just answered is gone, for at most a second."""
     await eventually(lambda: not Path(f"/proc/{pid}").exists(), 1, chaos.proxy.stopwatch())

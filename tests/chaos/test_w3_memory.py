@@ -19,7 +19,7 @@ async def test_w3_worker_out_of_memory_is_the_one_that_goes(chaos: Chaos) -> Non
 
 
 async def test_w3_kernel_takes_workers_before_the_front_end(chaos: Chaos) -> None:
-    """Where the machine itself runs out, the kernel's choice is a worker: their score is higher by 500."""
+    """When the machine itself runs out of memory, the kernel chooses a worker: their score is higher by 500."""
 
     def score(pid: int) -> int:
         return int(Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="ascii"))

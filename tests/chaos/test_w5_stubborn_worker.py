@@ -1,4 +1,4 @@
-"""W5: a worker that will not go, and one that is not alone."""
+"""W5: a worker that does not exit, and one with a child."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 @pytest.mark.hasty
 async def test_w5_worker_that_ignores_sigterm_and_worker_with_a_child(chaos: Chaos) -> None:
-    """At the deadline and a second later nothing of either is left: worker, child, the whole group."""
+    """One second after the deadline, nothing is left of either: worker, child, the whole group."""
     watch = chaos.proxy.stopwatch()
     replies = await asyncio.gather(
         chaos.job(chaos="ignore-term@p3", fault="never"), chaos.job(chaos="child@p3", fault="never")
@@ -32,7 +32,7 @@ async def test_w5_worker_that_ignores_sigterm_and_worker_with_a_child(chaos: Cha
 
 
 async def test_w5_child_of_a_worker_that_died_goes_with_it(chaos: Chaos) -> None:
-    """The group is ended before the worker is reaped, whatever ended the worker."""
+    """The group is killed before the worker is reaped, whatever ended the worker."""
     reply = await chaos.job(chaos="child+sigkill@p3", duration=1.0)
     assert reply.summary == (500, "worker-died", "yes")
     (child,) = [act["child"] for act in chaos.proxy.acts_of(reply.ref) if "child" in act]

@@ -1,4 +1,4 @@
-"""W6: results that come as the deadline does."""
+"""W6: results that arrive at the deadline."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from tests.chaos.support.harness import TIMEOUT_S, Chaos, Reply
 
 JOBS = 1_000
-#: As many a second as two cores start workers for, with room for others; where a job takes long, as many as it allows.
+#: As many a second as two cores can start workers for, with a reserve; or as many as the job's duration allows.
 _EVERY_S = 0.015
 _SELDOM_S = 0.25
 _AT_ONCE = 4
 _SPREAD_S = 0.005
-#: How long a canary's job takes the job server.
+#: How long the job server takes for a canary's job.
 _CANARY_S = 0.05
 
 
@@ -28,12 +28,12 @@ async def test_w6_result_within_5_ms_of_the_deadline_a_thousand_times(chaos: Cha
     first_s = await _transit(chaos)
 
     def transit_s() -> float:
-        """How long the way to the job server and back takes just now, as the canaries have it."""
+        """Return how long the way to the job server and back takes at present, according to the canaries."""
         canaries = chaos.flock.replies[-3:]
         return sorted(reply.took_s for reply in canaries)[len(canaries) // 2] - _CANARY_S if canaries else first_s
 
     async def one() -> Reply:
-        # The result is due when the job server has taken the job, some time after the deadline's clock began.
+        # The result is due when the job server has accepted the job, some time after the deadline's clock began.
         delay = max(0.0, TIMEOUT_S - transit_s() + rng.uniform(-_SPREAD_S, _SPREAD_S))
         return await chaos.job(fault="late", delay=delay)
 
@@ -47,6 +47,6 @@ async def test_w6_result_within_5_ms_of_the_deadline_a_thousand_times(chaos: Cha
 
 
 async def _transit(chaos: Chaos) -> float:
-    """Return how long a job that takes no time takes: the way to the job server and back."""
+    """Return how long a job of zero duration takes: the way to the job server and back."""
     replies = [await chaos.job(duration=0) for _ in range(5)]
     return sorted(reply.took_s for reply in replies)[2]

@@ -186,7 +186,7 @@ _ACTS: Final[dict[str, Callable[[], None]]] = {
 
 
 def _has_its_turn() -> bool:
-    """Return whether fewer workers than planned have done it before."""
+    """Return whether fewer workers than planned have done it so far."""
     if _plan.times >= 1_000:
         return True
     for n in range(_plan.times):

@@ -143,10 +143,10 @@ class Chaos:
 
     @contextlib.contextmanager
     def _closed_as_idle(self, sent_at: float) -> Iterator[None]:
-        """Pass over the end of a connection on which nothing came for as long as the front end waits for a request.
+        """Ignore the end of a connection that was idle for as long as the front end waits for a request.
 
-        Where this process had to wait for a processor, that can be over between its connecting and its sending
-        (RFC 9112, 9.5). No job was made then, or the accounts do not add up.
+        Where this process waited for CPU time, that limit can pass between connecting and sending (RFC 9112, 9.5). No
+        job was made then; otherwise the accounts do not add up.
         """
         try:
             yield
@@ -155,31 +155,31 @@ class Chaos:
                 raise
 
     def _stopwatch(self) -> Stopwatch:
-        """Start a stopwatch for a job; its worker is not yet known, and says for itself what it waited."""
+        """Start a stopwatch for a job; its worker is not known yet, and reports its own waiting time."""
         return Stopwatch(self.proxy.pid, self._fork_server_pid, self.job_server.pid)
 
     async def workers(self) -> list[dict[str, Any]]:
-        """Return what the admin route says about the workers, oldest first."""
+        """Return the admin route's answer about the workers, oldest first."""
         found: list[dict[str, Any]] = (await fetch(self.session, "GET", f"{self.proxy.admin}/workers")).document
         return found
 
     def ended(self) -> Counter[str]:
-        """Return how often each job has ended, by the log."""
+        """Return how often each job has ended, according to the log."""
         return Counter(line["job_id"] for line in self._ends())
 
     def late(self) -> list[str]:
-        """Return the jobs whose results came late, by the log."""
+        """Return the jobs whose results came late, according to the log."""
         return [line["job_id"] for line in self._log_lines() if line.get("late")]
 
     def has_ended(self, *accounts: str) -> bool:
-        """Return whether a job of each of these accounts has ended, by the log."""
+        """Return whether a job of each of these accounts has ended, according to the log."""
         return {line["labels"]["account"] for line in self._ends() if "labels" in line} >= set(accounts)
 
     async def forget_abandoned(self, at_most: int) -> None:
-        """Count the jobs that nobody waits for as the proxy did; there are not more than that."""
+        """Add the proxy's count of jobs whose clients left, which must be at most `at_most`."""
         async with self.flock.quiet():
             before = -1
-            while before != self.abandoned:  # between two requests of a pipeline, too, the proxy is at rest
+            while before != self.abandoned:  # the proxy is also at rest between two requests of a pipeline
                 before = self.abandoned
                 await asyncio.sleep(_PIPELINE_S)
                 await self._settle()
@@ -193,12 +193,12 @@ class Chaos:
         return self.replies + self.flock.replies
 
     async def raw(self, requests: int = 1, *, receive_bytes: int | None = None) -> Raw:
-        """Return a bare connection, for so many requests whose answers the harness does not see."""
+        """Return a bare connection for this many requests, whose answers the harness does not see."""
         self.unheard += requests
         return await connect(self.proxy.url, self.proxy.pid, receive_bytes=receive_bytes)
 
     async def stop_a_spare_and_give_it_a_job(self) -> tuple[int, asyncio.Task[Reply]]:
-        """Stop every spare, post a job, and let go on whoever did not get it; return who did, and the job's answer."""
+        """Stop every spare, post a job, and resume those without it; return the worker with the job, and the answer."""
         async with self.flock.quiet():
             spares = [worker["pid"] for worker in await self.workers() if worker["state"] == "spare"]
             for pid in spares:
@@ -219,7 +219,7 @@ class Chaos:
         return any(worker["pid"] == pid and worker["job_id"] for worker in await self.workers())
 
     async def act(self, ref: str) -> dict[str, Any]:
-        """Return what the job `ref` had its worker do, once it did: instant, pid, phase."""
+        """Return what the job `ref` made its worker do, once it did it: time, pid, phase."""
         act: dict[str, Any] = await eventually(lambda: next((a for a in self.proxy.acts() if a["ref"] == ref), None))
         return act
 
@@ -234,11 +234,11 @@ class Chaos:
         return found
 
     async def act_of_any(self, count: int) -> None:
-        """Wait until workers have done `count` things that jobs of this test had them do."""
+        """Wait until workers have done `count` things because jobs of this test asked for it."""
         await eventually(lambda: len(self.proxy.acts()) >= self._acts_before + count)
 
     async def story(self, ref: str) -> dict[str, Any]:
-        """Return what the job server knows of the job `ref`."""
+        """Return what the job server knows about the job `ref`."""
         ledger = await self.ledger()
         submissions = [entry for entry in ledger["submissions"] if entry["ref"] == ref]
         ids = {entry["id"] for entry in submissions}
@@ -255,7 +255,7 @@ class Chaos:
         return entry
 
     async def callback_url(self, ref: str) -> str:
-        """Return where the job server is to call for the job `ref`, once it knows."""
+        """Return the callback address of the job `ref`, once the job server knows it."""
         return str((await self.submission(ref))["callback"])
 
     async def call_back(self, url: str, body: bytes = b'{"state": "completed"}', **options: Any) -> Answer:
@@ -270,7 +270,7 @@ class Chaos:
         return snapshot.take(self.proxy.pid, self.proxy.folder)
 
     async def _settle(self) -> None:
-        """Wait until the proxy is at rest: every worker a spare, and as many as there should be."""
+        """Wait until the proxy is at rest: every worker is a spare, and there are as many as configured."""
 
         async def at_rest() -> bool:
             with contextlib.suppress(ClientError, OSError):
@@ -315,12 +315,12 @@ class Chaos:
             await asyncio.sleep(0.02)
 
     async def _begin_accounts(self) -> bool:
-        """Let every account begin now; return whether all begin at the same moment, as nothing moved meanwhile."""
+        """Begin every account now; return whether all begin at the same state, as nothing changed meanwhile."""
         async with self.session.delete(f"{self.job_server.base}/ledger"):
             pass
         self._log_from = len(self.proxy.stderr)
         self._figures_before = await self._figures()
-        await asyncio.sleep(_STILL_S)  # for what is counted already and not yet logged, or entered in the ledger
+        await asyncio.sleep(_STILL_S)  # for what is already counted but not yet logged or in the ledger
         now, summary = await self._figures(), await self.ledger_summary()
         moved = now.by("callbacks_total", "kind") - self._figures_before.by("callbacks_total", "kind")
         return not moved and not summary["callbacks"] and len(self.proxy.stderr) == self._log_from

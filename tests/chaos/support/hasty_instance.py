@@ -1,8 +1,8 @@
-"""`python -m tests.chaos.support.hasty_instance`: the real proxy, with the times that its environment says.
+"""`python -m tests.chaos.support.hasty_instance`: the real proxy, with times from its environment.
 
-LEASE_S: seconds; the time between two beats keeps its proportion to it. With the ten seconds that a lease usually has,
-these tests would wait for most of their time. PATIENCE_S, if there: seconds for which a database that is away is waited
-for. On a busy machine its start takes longer than that usually is.
+LEASE_S: seconds; the heartbeat's interval keeps its ratio to it. With the usual lease of ten seconds, these tests would
+mostly wait. PATIENCE_S, optional: how long an unavailable database is waited for, in seconds. On a busy machine, the
+database's start takes longer than the default.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["HastyInstance"]
 
 
 class HastyInstance(ProxyProcess):
-    """That program in a process of its own."""
+    """That program in its own process."""
 
     PROGRAM = (sys.executable, "-m", "tests.chaos.support.hasty_instance")
 

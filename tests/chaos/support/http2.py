@@ -1,4 +1,4 @@
-"""What a client sends that takes the server for one that speaks HTTP/2."""
+"""What a client sends that takes the server for an HTTP/2 server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["opening"]
 
 
 def opening(path: str, body: bytes) -> bytes:
-    """Return the first bytes of a client with prior knowledge: preface, settings, and a whole request."""
+    """Return the first bytes of a client with prior knowledge: preface, settings, and a complete request."""
     client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
     client.initiate_connection()
     headers = [

@@ -1,6 +1,6 @@
-"""`python -m tests.chaos.support.job_server`: the job server, but idle connections to a callback route go at once.
+"""`python -m tests.chaos.support.job_server`: the job server, closing idle connections to a callback route at once.
 
-They would count as descriptors of the front end's for two seconds after the last job.
+Otherwise they would count as descriptors of the front end for two seconds after the last job.
 """
 
 from __future__ import annotations

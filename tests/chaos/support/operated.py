@@ -1,4 +1,4 @@
-"""A proxy as its operators and clients have it before them: what can be done to it, and what it says of itself."""
+"""A proxy as its operators and clients use it: what they can do to it, and what its metrics say."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["Operated", "Trouble", "check"]
 
 Proxy = TypeVar("Proxy", bound=ProxyProcess)
 
-#: How long a page is waited for. Prometheus is more patient, and what stands still stands still.
+#: How long to wait for a page. Prometheus waits longer, which changes nothing for a stopped proxy.
 _SCRAPE: Final = ClientTimeout(total=3)
 _LATE: Final = "0.25"
 
 
 @dataclass(frozen=True)
 class Operated(Generic[Proxy]):
-    """A proxy, its job server, and who talks to it."""
+    """A proxy, its job server, and their client."""
 
     proxy: Proxy
     session: ClientSession
@@ -48,14 +48,14 @@ class Operated(Generic[Proxy]):
         return operated
 
     async def page(self) -> str:
-        """Return what a scrape gets; nothing if there is no answer."""
+        """Return the page that a scrape gets; empty if there is no answer."""
         try:
             return (await fetch(self.session, "GET", f"{self.proxy.admin}/metrics", timeout=_SCRAPE)).body.decode()
         except (ClientError, TimeoutError):
             return ""
 
     async def value(self, name: str) -> int:
-        """Return a metric, over all its labels."""
+        """Return a metric, summed over all its labels."""
         return Figures(await self.page()).value(name)
 
     async def until_grown(self, name: str, before: int) -> None:
@@ -67,7 +67,7 @@ class Operated(Generic[Proxy]):
         await eventually(grown)
 
     async def fate(self, fate: str) -> int:
-        """Return to how many messages this has happened."""
+        """Return how many messages had this fate."""
         return Figures(await self.page()).by("queue_messages_total", "fate")[fate,]
 
     async def late_timers(self) -> int:
@@ -86,11 +86,11 @@ class Operated(Generic[Proxy]):
         return await post_job(self.session, self.proxy.queue_job, headers=None, **fields)
 
     async def jobs(self, count: int, **fields: object) -> list[Answer]:
-        """Run so many jobs at a time."""
+        """Run this many jobs at a time."""
         return await asyncio.gather(*(self.job(**fields) for _ in range(count)))
 
     async def begun(self) -> str:
-        """Begin a job that is never called back; return where it could be."""
+        """Begin a job that is never called back; return its callback address."""
         ref = new_ref()
         headers = {"Prefer": "respond-async"}
         accepted = await post_job(self.session, self.proxy.queue_job, headers=headers, ref=ref, fault="never")
@@ -112,7 +112,7 @@ class Operated(Generic[Proxy]):
 
     @asynccontextmanager
     async def full(self) -> AsyncIterator[None]:
-        """Have as many jobs in flight as there may be."""
+        """Keep the maximum number of jobs in flight."""
         try:
             for _ in range(await self.value("jobs_limit")):
                 await self.begun()
@@ -121,8 +121,8 @@ class Operated(Generic[Proxy]):
             await self.cancel_all()
 
 
-#: Makes a trouble, which lasts as long as the block. It may say which page it begins with: what was counted before then
-#: is none of it.
+#: Causes a trouble for as long as the block lasts. It may yield the page to begin with: increases before that page do
+#: not count.
 Trouble = Callable[[Operated[Proxy]], AbstractAsyncContextManager[str | None]]
 
 
@@ -133,12 +133,12 @@ async def check(
     folder: Path,
     work: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
-    """Check that an alert fires if its trouble goes on, and is silent as long as work is done: by default a job."""
+    """Check that an alert fires if its trouble persists, and is silent while work is done: by default a job."""
     first = await operated.page()
     await (work or operated.job)()
     second = await operated.page()
     if alert == "AsyncJobProxyEventLoopLags":
-        first = second  # it tells what else this machine does
+        first = second  # it depends on the load of this machine
     async with trouble(operated) as begun:
         third = await operated.page()
     scrapes = Scrapes(sound=(first, second), trouble=(begun or second, third))

@@ -1,7 +1,7 @@
-"""A disk that can lose its power: a file system in a file, of which only that survives that had reached the disk.
+"""A disk that can lose power: a file system in a file, of which only what had reached the disk survives.
 
-The file system has a cache, as that of any machine. What is written and not flushed is in there, and not in the file
-below. So the file as it is at one moment is what a machine would find that lost its power then.
+The file system has a cache, like that of any machine. What is written and not flushed is in the cache, and not in the
+file below it. So a copy of the file is what a machine would find that lost power at that moment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["disk", "lacking"]
 
 
 def lacking() -> str:
-    """Return what stands against such a disk here; empty: nothing."""
+    """Return why there can be no such disk here; empty if there can."""
     if os.geteuid() != 0:
         return "only root may mount a file system"
     if not Path("/dev/loop-control").exists() or shutil.which("mkfs.ext4") is None:
@@ -27,9 +27,9 @@ def lacking() -> str:
 
 @contextlib.contextmanager
 def disk(file: Path, *, megabytes: int = 0) -> Iterator[Path]:
-    """Mount what is in `file` beside it, a new file system if `megabytes`; yield where, and end it with the block.
+    """Mount the file system in `file` beside it, a new one if `megabytes`; yield the path, and unmount it at the end.
 
-    Raises subprocess.CalledProcessError: that is not allowed here.
+    Raises subprocess.CalledProcessError: mounting is not allowed here.
     """
     if megabytes:
         with file.open("wb") as made:
@@ -46,7 +46,7 @@ def disk(file: Path, *, megabytes: int = 0) -> Iterator[Path]:
         finally:
             _run("umount", "--lazy", str(place))
     finally:
-        _run("losetup", "--detach", device)  # once nobody uses it any more
+        _run("losetup", "--detach", device)  # once it is no longer in use
 
 
 def _run(*command: str) -> str:

@@ -1,4 +1,4 @@
-"""The processes that a chaos test is about: the proxy whose workers break on request, and a job server."""
+"""The processes of a chaos test: the proxy whose workers break on request, and a job server."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _FAULTY = (sys.executable, "-m", "tests.chaos.support.faulty_proxy")
 
 
 class FaultyProxy(ProxyProcess):
-    """A proxy whose workers break where a job asks them to (`chaos`); see faulty_worker.py."""
+    """A proxy whose workers break when a job asks for it (`chaos`); see faulty_worker.py."""
 
     def __init__(self, folder: Path, *, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str) -> None:
-        """Start it; `folder` is for its marks, `prefix` stands before the command, `stdout` may be a descriptor."""
+        """Start it; `folder` is for its marks, `prefix` goes before the command, `stdout` may be a descriptor."""
         self.folder = folder
-        #: Whether it has had its first jobs.
+        #: Whether it has already run its first jobs.
         self.warm = False
-        #: How many workers it keeps when it has nothing to do.
+        #: How many workers it keeps when it is idle.
         self.spares = int(environment(**settings)["WORKER_SPARES"])
         self.stdout: list[str] = []
         self.stderr: list[str] = []
@@ -51,31 +51,31 @@ class FaultyProxy(ProxyProcess):
             self._readers.append(collect(self._process.stdout, self.stdout))
 
     def acts(self) -> list[dict[str, Any]]:
-        """Return what workers did because a job asked for it, with the instant of each."""
+        """Return what workers did because a job asked for it, with the time of each."""
         try:
             return [json.loads(line) for line in (self.folder / "acts").read_text().splitlines()]
         except FileNotFoundError:
             return []
 
     def starved_s(self, ref: str) -> float:
-        """Return how long the worker of the job `ref` had no processor; it says so with each of its reports."""
+        """Return how long the worker of the job `ref` waited for CPU time; each of its reports says so."""
         try:
             return float((self.folder / starved_name(ref)).read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return 0.0
 
     def acts_of(self, ref: str) -> list[dict[str, Any]]:
-        """Return everything the job `ref` had its worker do."""
+        """Return everything that the job `ref` made its worker do."""
         return [act for act in self.acts() if act["ref"] == ref]
 
     def act(self, ref: str) -> dict[str, Any]:
-        """Return the first thing the job `ref` had its worker do."""
+        """Return the first thing that the job `ref` made its worker do."""
         return self.acts_of(ref)[0]
 
     def fork_server_pid(self) -> int:
         """Return the process that forks the workers. Raises ValueError while there is none.
 
-        Workers that lost theirs become the front end's children as well; unlike them it has a session of its own.
+        Orphaned workers become the front end's children as well; unlike them, the fork server has its own session.
         """
         return max(process.pid for process in psutil.Process(self.pid).children() if _leads_a_session(process.pid))
 
@@ -84,7 +84,7 @@ class FaultyProxy(ProxyProcess):
         return [child.pid for child in psutil.Process(self.pid).children() if not _leads_a_session(child.pid)]
 
     def has_worker(self, pid: int) -> bool:
-        """Return whether `pid` is a process below the front end that has not ended."""
+        """Return whether `pid` is a living process below the front end."""
         return any(p.pid == pid and p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self.descendants())
 
     def memory_bytes(self) -> int:
@@ -105,17 +105,17 @@ class FaultyProxy(ProxyProcess):
         return any(tuple(found.raddr)[1:] == (port,) for found in psutil.Process(self.pid).net_connections("tcp"))
 
     def lag_s(self) -> tuple[float, float]:
-        """Return the event loop's longest lag since the last reset: its own doing, and in all."""
+        """Return the event loop's longest lag since the last reset: its own part, and in all."""
         own_s, all_s, _, _ = LAG.unpack((self.folder / "lag").read_bytes())
         return own_s, all_s
 
     def late_looks(self) -> tuple[int, int]:
-        """Return how often the lag was looked at since the last reset, and how often it was more than 20 ms."""
+        """Return the number of lag measurements since the last reset, and how many were over 20 ms."""
         _, _, looks, late = LAG.unpack((self.folder / "lag").read_bytes())
         return looks, late
 
     def reset_lag(self) -> None:
-        """Begin to measure the lag anew."""
+        """Start the lag measurement again."""
         with (self.folder / "lag").open("r+b") as file:
             file.write(bytes(LAG.size))
 
@@ -128,16 +128,16 @@ def _leads_a_session(pid: int) -> bool:
 
 
 class StartProxy(Protocol):
-    """What the fixture `start_proxy` is."""
+    """The type of the fixture `start_proxy`."""
 
     def __call__(
         self, *, hasty: bool = False, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str
     ) -> FaultyProxy:
-        """Start a proxy and wait until it listens; `hasty` where the test waits for deadlines."""
+        """Start a proxy and wait until it listens; `hasty` is for tests that wait for deadlines."""
 
 
 class JobServerProcess:
-    """A job server; it leaves with this process, whatever ends it."""
+    """A job server; it exits with this process, however that ends."""
 
     def __init__(self, *arguments: str) -> None:
         """Start it and wait until it listens."""
@@ -165,6 +165,6 @@ class JobServerProcess:
         self.stop()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it."""
         self._process.kill()
         self._process.communicate()

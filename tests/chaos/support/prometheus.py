@@ -1,4 +1,4 @@
-"""What a running proxy says of itself, as Prometheus would have it after some scrapes, put through the alert rules."""
+"""A running proxy's metrics, as Prometheus would have them after some scrapes, tested against the alert rules."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.support.proxy_process import ROOT
 __all__ = ["Scrapes", "severities"]
 
 _ALERTS: Final = ROOT / "deploy" / "alerts.yml"
-#: How often it is scraped, and by which name: as deploy/prometheus.yml has it.
+#: The scrape interval and job name of deploy/prometheus.yml.
 _EVERY_S: Final = 15
 _UP: Final = 'up{job="async-job-proxy", instance="a"}'
-#: How many scrapes find a sound proxy, and how many the trouble: 20 minutes each.
+#: How many scrapes of a sound proxy, and how many in trouble: 20 minutes each.
 _SOUND, _TROUBLED = 80, 80
 _NOTHING: Final = "_"
 
@@ -33,19 +33,19 @@ def severities() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Scrapes:
-    """Pages of `/metrics`: two while the proxy was sound, two in trouble, each with what was counted between them.
+    """Pages of `/metrics`: two of a sound proxy, two in trouble; each pair gives the increase between its pages.
 
-    A counter goes on with each scrape as it went from one page to the next, a gauge stays as the second has it. An
-    empty page: there was no answer.
+    With each scrape, a counter grows as it did from one page to the next; a gauge stays as on the second page. An empty
+    page means that there was no answer.
     """
 
     sound: tuple[str, str]
     trouble: tuple[str, str]
 
     def check(self, folder: Path, matcher: str, *, firing: dict[str, str]) -> None:
-        """Have promtool look at the end of either time for alerts that match `matcher` and that fire.
+        """Let promtool check the alerts that match `matcher` and fire at the end of both periods.
 
-        In trouble there are those of `firing`, name and severity, and no others; while all is well there are none.
+        In trouble, they are exactly those in `firing`, name and severity; while all is well, there are none.
         """
         look = 'count by (alertname, severity) (ALERTS{{alertstate="firing", {}}})'
         samples = [
@@ -63,7 +63,7 @@ class Scrapes:
         case = {"interval": f"{_EVERY_S}s", "input_series": list(self._series()), "promql_expr_test": queries}
         test = {"rule_files": [str(_ALERTS)], "evaluation_interval": f"{_EVERY_S}s", "tests": [case]}
         file = folder / "alerts_test.yml"
-        file.write_text(json.dumps(test), encoding="utf-8")  # which is YAML as well
+        file.write_text(json.dumps(test), encoding="utf-8")  # which is valid YAML as well
         done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -87,7 +87,7 @@ class Scrapes:
 
 
 def _read(page: str) -> dict[str, tuple[float, bool]]:
-    """Return each series of a page, by how PromQL writes it: its value, and whether it only ever grows."""
+    """Return each series of a page, written as in PromQL: its value, and whether it is a counter."""
     found = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:

@@ -1,4 +1,4 @@
-"""Clients that do not behave, over bare sockets."""
+"""Misbehaving clients, over bare sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Raw", "connect", "request"]
 
 
 def request(path: str, body: bytes = b"", *, length: int | None = None, chunked: bool = False) -> bytes:
-    """Return a POST as it goes over the wire; `length` may lie about the body's, `chunked` says that pieces follow."""
+    """Return a POST as sent over the wire; `length` may be false, `chunked` says that chunks follow."""
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body) if length is None else length}"
     head = f"POST {path} HTTP/1.1\r\nHost: proxy\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
     return head.encode() + body
@@ -29,13 +29,13 @@ class Raw:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    #: This end's.
+    #: The port of this end.
     port: int
-    #: Whose the other end is.
+    #: The process at the other end.
     server_pid: int
 
     async def send(self, data: bytes) -> None:
-        """Write."""
+        """Send bytes."""
         self.writer.write(data)
         await self.writer.drain()
 
@@ -44,9 +44,9 @@ class Raw:
         await self.send(request("/queueJob", json.dumps(fields).encode()))
 
     async def until_closed(self, limit_s: float) -> bytes:
-        """Read until the other side closes, and return what came; fail if that takes longer than `limit_s`.
+        """Read until the other side closes, and return everything read; fail if that takes longer than `limit_s`.
 
-        Time in which this process or the server had no processor does not count.
+        Time in which this process or the server waited for CPU time does not count.
         """
         watch = Stopwatch(self.server_pid)
         reading = asyncio.ensure_future(self.reader.read())
@@ -59,20 +59,20 @@ class Raw:
         return b""
 
     def reset(self) -> None:
-        """Close with a lingering time of zero: the kernel then sends RST instead of FIN."""
+        """Close with a linger time of zero: the kernel then sends RST instead of FIN."""
         sock: socket.socket = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     def close(self) -> None:
-        """Close in good order."""
+        """Close normally."""
         self.writer.close()
 
 
 async def connect(url: str, server_pid: int, *, receive_bytes: int | None = None) -> Raw:
-    """Connect to the server at `url`, whose process is `server_pid`.
+    """Connect to the server at `url`, whose process id is `server_pid`.
 
-    `receive_bytes` makes the kernel take no more than about that, unread.
+    `receive_bytes` limits how much the kernel buffers unread, approximately.
     """
     address = urlsplit(url)
     sock = socket.socket()

@@ -1,4 +1,4 @@
-"""What a proxy has of everything that can leak: processes, zombies, descriptors, threads, shared memory."""
+"""Everything of a proxy that can leak: processes, zombies, descriptors, threads, shared memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 
 from tests.chaos.support.names import semaphore_prefix
 
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written to
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - read, not written to
 
 __all__ = ["Snapshot", "orphans", "take"]
 
@@ -20,22 +20,22 @@ __all__ = ["Snapshot", "orphans", "take"]
 class Snapshot:
     """Counts at one moment."""
 
-    #: Below the front end, the zombies among them left out.
+    #: Below the front end, without zombies.
     processes: int
     zombies: int
-    #: Of the front end, and of the process that forks its workers.
+    #: Of the front end and of the process that forks its workers.
     descriptors: int
     fork_server_descriptors: int
     threads: int
-    #: What the front end's descriptors are, for a person.
+    #: What the front end's descriptors are, for people.
     kinds: str = field(compare=False)
-    #: Names in /dev/shm that are this proxy's.
+    #: This proxy's names in /dev/shm.
     shared_memory: frozenset[str]
-    #: Processes that lost their parent and became this test's children.
+    #: Processes that lost their parent and became children of this test.
     orphans: frozenset[int]
 
     def more_than(self, before: Snapshot) -> dict[str, object]:
-        """Return what there is more of than before, and where a process is missing."""
+        """Return what there is more of than before, and which processes are missing."""
         counts = {
             name: (getattr(before, name), getattr(self, name))
             for name in ("zombies", "descriptors", "fork_server_descriptors", "threads")
@@ -54,7 +54,7 @@ class Snapshot:
 
 
 def take(front_end: int, folder: Path) -> Snapshot:
-    """Count what the proxy with this folder, whose front end has this pid, has now."""
+    """Take a snapshot of the proxy with this folder, whose front end has this pid."""
     below = psutil.Process(front_end).children(recursive=True)
     states = [_status(process) for process in below]
     own = psutil.Process(front_end).children()
@@ -71,7 +71,7 @@ def take(front_end: int, folder: Path) -> Snapshot:
 
 
 def orphans() -> set[int]:
-    """Return this test process's children, the lost ones among them."""
+    """Return this test process's children, including adopted ones."""
     return {process.pid for process in psutil.Process().children()}
 
 
