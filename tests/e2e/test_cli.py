@@ -1,4 +1,4 @@
-"""The first minutes: `--help`, `--check`, and the one line that a start ends with where it cannot be."""
+"""The first minutes: `--help`, `--check`, and the one line of a failed start."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.waiting import IN_VAIN_S, eventually, eventually_blocking
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """`python run.py` with these arguments and settings, to its end; one that hangs ends with its test."""
+    """Run `python run.py` with these arguments and settings to its end; the test's time limit ends one that hangs."""
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments],
         env=environment(**settings),
@@ -36,7 +36,7 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def lines_of(report: str) -> dict[str, tuple[str, str]]:
-    """What `--check` said: verdict and words by the name of the check; of several of one name, the last."""
+    """Return the report of `--check`: verdict and text by the name of the check; of several with one name, the last."""
     rows = [re.fullmatch(r"(ok|warn|FAIL) +(.+?)  +(\S.*)", line) for line in report.splitlines()]
     assert rows
     assert all(rows), report
@@ -45,14 +45,14 @@ def lines_of(report: str) -> dict[str, tuple[str, str]]:
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port that somebody else listens on."""
+    """A port on which somebody else listens."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield other.getsockname()[1]
 
 
 @pytest.fixture
 def dead_port() -> Iterator[int]:
-    """A port that is bound, so that nobody gets it, and not listened on."""
+    """A port that is bound, so that nobody else gets it, but on which nobody listens."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         yield other.getsockname()[1]
@@ -60,7 +60,7 @@ def dead_port() -> Iterator[int]:
 
 @pytest.fixture
 def free_port() -> Iterator[int]:
-    """A port that nobody else is given: bound all the time, and listened on by whoever is started."""
+    """A port that nobody else gets: bound all the time, and listened on by the process that a test starts."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))
@@ -69,7 +69,7 @@ def free_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def limited_file_size(most_bytes: int = 4096) -> Iterator[None]:
-    """Let no file of a process that is started meanwhile grow beyond that, as on a disk that is nearly full."""
+    """Limit the size of files of processes started meanwhile, as on a nearly full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
     try:
@@ -100,7 +100,7 @@ def test_the_version_is_told() -> None:
 
 
 def test_check_warns_of_what_is_most_often_an_oversight() -> None:
-    """Listening everywhere and asking for no key; an address to listen on that none can call; a misspelt variable."""
+    """Listening everywhere without a key; an address to listen on that nobody can call; a misspelt variable."""
     ended = run("--check", HOST="0.0.0.0", JOB_TIMOUT="5")  # noqa: S104 - for as long as the check takes
     report = lines_of(ended.stdout)
     assert ended.returncode == 0
@@ -130,7 +130,7 @@ def test_profiles_are_listed_with_a_line_each() -> None:
 
 
 def test_check_shows_what_would_be_sent_but_no_secret() -> None:
-    """And how the samples are read; the exit code says that the job server is not there."""
+    """And how the samples are read; the exit code says that the job server is unavailable."""
     ended = run(
         "--check",
         PROFILE="replicate",
@@ -162,7 +162,7 @@ def test_check_looks_at_each_of_several_profiles() -> None:
 
 
 def test_check_names_a_secret_that_is_not_set() -> None:
-    """As a start would."""
+    """Like a start."""
     ended = run("--check", PROFILE="replicate", JOB_SERVER_URL="http://127.0.0.1:9")
     assert "FAIL profile      REPLICATE_API_TOKEN: got nothing, takes what the profile replicate needs" in ended.stdout
 
@@ -171,7 +171,7 @@ def test_check_names_a_secret_that_is_not_set() -> None:
 
 
 def test_check_finds_everything_in_order() -> None:
-    """With an embedded job server nothing can be missing; the exit code is 0 and nothing stays behind."""
+    """With an embedded job server nothing can be missing; the exit code is 0 and nothing is left behind."""
     ended = run("--check")
     report = lines_of(ended.stdout)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -194,7 +194,7 @@ def test_check_finds_everything_in_order() -> None:
 
 
 def test_check_names_the_settings_that_were_changed_but_not_their_values() -> None:
-    """A key is a secret, and a report is sent around. With a key, the address may be anybody's."""
+    """A key is a secret, and reports are passed around. With a key, any address is fine."""
     ended = run("--check", HOST="0.0.0.0", API_KEYS="hidden-key", JOB_TIMEOUT="5")  # noqa: S104 - as above
     report = lines_of(ended.stdout)
     assert {"API_KEYS", "JOB_TIMEOUT"} < set(report["settings"][1].partition(": ")[2].split(", "))
@@ -203,7 +203,7 @@ def test_check_names_the_settings_that_were_changed_but_not_their_values() -> No
 
 
 def test_check_says_what_cannot_be_reached_and_goes_on(dead_port: int, tmp_path: Path) -> None:
-    """A folder for the journal, a job server; what comes after them is checked all the same. No password is shown."""
+    """The journal's folder, the job server; later checks still run. No password is shown."""
     journal = str(tmp_path / "missing" / "jobs.sqlite3")
     ended = run("--check", JOB_SERVER_URL=f"http://user:hidden@127.0.0.1:{dead_port}/start", JOURNAL=journal)
     report = lines_of(ended.stdout)
@@ -215,7 +215,7 @@ def test_check_says_what_cannot_be_reached_and_goes_on(dead_port: int, tmp_path:
 
 
 def test_check_says_that_a_name_cannot_be_resolved() -> None:
-    """Whatever the network does with it: RFC 6761 keeps this one from existing."""
+    """Whatever the network does with it: RFC 6761 reserves this one as never existing."""
     ended = run("--check", JOB_SERVER_URL="https://job-server.invalid/start")
     report = lines_of(ended.stdout)
     assert ended.returncode == 1
@@ -225,7 +225,7 @@ def test_check_says_that_a_name_cannot_be_resolved() -> None:
 
 
 def test_check_says_that_the_job_server_does_not_speak_tls(taken_port: int) -> None:
-    """It listens and says nothing: the handshake has its time limit."""
+    """It listens and stays silent: the handshake has its own time limit."""
     ended = run("--check", JOB_SERVER_URL=f"https://127.0.0.1:{taken_port}/start")
     assert ended.returncode == 1
     assert lines_of(ended.stdout)["job server"] == (
@@ -248,7 +248,7 @@ def test_check_says_that_a_port_is_taken_and_goes_on(taken_port: int) -> None:
 
 @pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
 def test_a_setting_that_does_not_fit_is_one_line_and_2(arguments: tuple[str, ...]) -> None:
-    """It names the variable, the value and what it takes."""
+    """It names the variable, the value and the allowed values."""
     ended = run(*arguments, MAX_JOBS="many")
     assert ended.returncode == 2
     assert ended.stderr == "error: MAX_JOBS: got 'many', takes a whole number from 1 to 100000\n"
@@ -256,7 +256,7 @@ def test_a_setting_that_does_not_fit_is_one_line_and_2(arguments: tuple[str, ...
 
 
 async def test_check_doubts_a_path_at_which_the_job_server_has_nothing(job_server: JobServer) -> None:
-    """One that answers there at all is asked what there is, and nothing is submitted."""
+    """If the job server answers there at all, the check asks what exists, and submits nothing."""
     ended = await asyncio.to_thread(run, "--check", JOB_SERVER_URL=job_server.url + "t")
     verdict, words = lines_of(ended.stdout)["job server"]
     assert (ended.returncode, verdict) == (0, "warn")
@@ -267,14 +267,14 @@ async def test_check_doubts_a_path_at_which_the_job_server_has_nothing(job_serve
 
 
 def test_check_follows_callback_url(free_port: int) -> None:
-    """It is called, while the check listens there, to see where it leads."""
+    """The check listens there and calls it, to see where it leads."""
     url = f"http://localhost:{free_port}/callback"
     ended = run("--check", PORT=str(free_port), CALLBACK_URL=url)
     assert lines_of(ended.stdout)["callbacks"] == ("ok", f"{url}/<token>")
 
 
 def test_check_follows_callback_url_to_a_proxy_that_runs() -> None:
-    """What is checked beside a running proxy, as before an upgrade, may have its callbacks there."""
+    """A check beside a running proxy, as before an upgrade, may find its callbacks going there."""
     with ProxyProcess.started(CALLBACK_PORT="0") as proxy:
         ended = run("--check", CALLBACK_URL=f"{proxy.callback}/callback")
         assert lines_of(ended.stdout)["callbacks"] == ("ok", f"{proxy.callback}/callback/<token>")
@@ -283,7 +283,7 @@ def test_check_follows_callback_url_to_a_proxy_that_runs() -> None:
 
 
 async def test_check_warns_of_a_callback_url_that_leads_elsewhere(job_server: JobServer) -> None:
-    """Another server, or nobody: seen from the job server it may be otherwise."""
+    """Another server, or none: from the job server's network it may be different."""
     url = job_server.url.replace("/start", "/callback")
     ended = await asyncio.to_thread(run, "--check", CALLBACK_URL=url)
     verdict, words = lines_of(ended.stdout)["callbacks"]
@@ -291,7 +291,7 @@ async def test_check_warns_of_a_callback_url_that_leads_elsewhere(job_server: Jo
 
 
 def test_check_finds_a_full_disk(tmp_path: Path) -> None:
-    """A journal that can be opened and not written would end in 503 for every job."""
+    """With a journal that can be opened but not written, every job would get 503."""
     with limited_file_size():
         ended = run("--check", JOURNAL=str(tmp_path / "jobs.sqlite3"))
     verdict, words = lines_of(ended.stdout)["journal"]
@@ -301,7 +301,7 @@ def test_check_finds_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_check_finds_what_a_journal_cannot_be(tmp_path: Path) -> None:
-    """Not large enough, with a limit of the size of files; and nothing of this name."""
+    """Not large enough, because of a limit on file sizes; and not a file with this name."""
     with limited_file_size(1024 * 1024):
         limited = run("--check", JOURNAL=str(tmp_path / "jobs.sqlite3"))
     too_long = run("--check", JOURNAL=str(tmp_path / ("n" * 255)))
@@ -314,7 +314,7 @@ def test_check_finds_what_a_journal_cannot_be(tmp_path: Path) -> None:
 
 
 def test_check_says_why_tls_to_the_job_server_fails(free_port: int, tmp_path: Path) -> None:
-    """And that a file with authorities has none in it."""
+    """And that a file of authorities contains none."""
     nothing = tmp_path / "empty.pem"
     nothing.touch()
     ended = run("--check", JOB_SERVER_URL=f"https://127.0.0.1:{free_port}/start", JOB_SERVER_CAFILE=str(nothing))
@@ -326,7 +326,7 @@ def test_check_says_why_tls_to_the_job_server_fails(free_port: int, tmp_path: Pa
 
 
 def test_check_says_that_the_certificate_is_no_longer_valid() -> None:
-    """It can be loaded, and every client refuses it."""
+    """It can be loaded, but every client rejects it."""
     tls = ROOT / "tests/support/tls"
     ended = run("--check", TLS_CERTFILE=str(tls / "expired.pem"), TLS_KEYFILE=str(tls / "key.pem"))
     assert lines_of(ended.stdout)["certificate"] == (
@@ -339,7 +339,7 @@ def test_check_says_that_the_certificate_is_no_longer_valid() -> None:
 
 
 def test_a_port_that_is_taken_is_told_with_2(taken_port: int) -> None:
-    """It names the variables, the address, the reason, and what to do; and whose doing it may be."""
+    """It names the variables, the address, the reason, what to do, and who may hold the port."""
     ended = run(ADMIN_PORT=str(taken_port))
     assert ended.returncode == 2
     line, hint = ended.stderr.splitlines()
@@ -351,7 +351,7 @@ def test_a_port_that_is_taken_is_told_with_2(taken_port: int) -> None:
 
 
 def test_an_address_that_is_not_ours_is_one_line_and_2() -> None:
-    """192.0.2.1 belongs to nobody, says RFC 5737."""
+    """192.0.2.1 belongs to nobody, according to RFC 5737."""
     ended = run(HOST="192.0.2.1")
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
@@ -367,9 +367,9 @@ def test_a_certificate_that_is_none_is_one_line_and_2() -> None:
 
 
 def test_addresses_that_lead_nowhere_are_one_warning_each_and_the_proxy_starts(dead_port: int) -> None:
-    """A job server that may come later: which, why not, and what that means; no password.
+    """A job server that may come later: which one, why not reachable, and the consequence; no password.
 
-    And where it listens everywhere, without CALLBACK_URL: what jobs would be sent with is no address.
+    The same if it listens everywhere without CALLBACK_URL: the callback address sent with jobs is not an address.
     """
     settings = {"JOB_SERVER_URL": f"http://user:hidden@127.0.0.1:{dead_port}/start", "API_KEYS": "k"}
     with ProxyProcess.started(HOST="0.0.0.0", **settings) as proxy:  # noqa: S104 - a test's
@@ -389,14 +389,14 @@ def test_addresses_that_lead_nowhere_are_one_warning_each_and_the_proxy_starts(d
 
 
 def test_a_job_server_that_is_there_is_no_warning(taken_port: int) -> None:
-    """Nothing is sent to it either: the other side accepts a connection and reads its end."""
+    """Nothing is sent to it: the other side accepts a connection and reads its end."""
     with ProxyProcess.started(JOB_SERVER_URL=f"http://127.0.0.1:{taken_port}/start") as proxy:
         assert proxy.stop() == 0
         assert all(line["level"] == "info" for line in proxy.events)
 
 
 async def test_a_callback_url_that_leads_elsewhere_is_one_warning(job_server: JobServer) -> None:
-    """Every job would fail at its deadline; from the job server's side it may be otherwise, so the proxy starts."""
+    """Every job would fail at its deadline; from the job server's network it may be different, so the proxy starts."""
     text = "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded"
     with ProxyProcess.started(CALLBACK_URL=job_server.url.replace("/start", "/callback")) as proxy:
         (line,) = await eventually(lambda: proxy.events_of(text))
@@ -404,7 +404,7 @@ async def test_a_callback_url_that_leads_elsewhere_is_one_warning(job_server: Jo
 
 
 def test_a_callback_url_that_leads_to_the_route_is_no_warning_and_no_callback(free_port: int) -> None:
-    """What is asked there counts as nothing."""
+    """The probe of the address counts as nothing."""
     with ProxyProcess.started(PORT=str(free_port), CALLBACK_URL=f"http://localhost:{free_port}/callback") as proxy:
         with urllib.request.urlopen(f"{proxy.admin}/metrics", timeout=IN_VAIN_S) as answer:  # noqa: S310 - ours
             assert b'callbacks_total{kind="unknown"} 0.0' in answer.read()

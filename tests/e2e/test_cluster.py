@@ -24,10 +24,10 @@ pytestmark = pytest.mark.xdist_group("cluster")
 
 
 class Running:
-    """A cluster in a process of its own, and what it says."""
+    """A cluster in its own process, and its output."""
 
     def __init__(self, output: Path, folder: Path) -> None:
-        """Start it; what it says is in `output`, and its temporary files are in `folder`."""
+        """Start it; its output is in the file `output`, and its temporary files are in `folder`."""
         self.output = output
         self.folder = folder
         with self.output.open("w", encoding="utf-8") as file:
@@ -37,17 +37,17 @@ class Running:
 
     @property
     def text(self) -> str:
-        """What it has said."""
+        """Return its output."""
         return self.output.read_text(encoding="utf-8")
 
     def find(self, pattern: str) -> str:
-        """Return what it said somewhere."""
+        """Return the output that matches."""
         found = re.search(pattern, self.text)
         assert found, self.text
         return found[1]
 
     def wait(self) -> None:
-        """Wait until it has said everything."""
+        """Wait until it has printed everything."""
         eventually_blocking(lambda: self.process.poll() is not None or "Ctrl-C ends it." in self.text, 60)
         assert self.process.poll() is None, self.text
 
@@ -58,8 +58,8 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
-    """A cluster that takes jobs."""
-    # Not below tmp_path: PostgreSQL runs as another user, who has to get there.
+    """A cluster that accepts jobs."""
+    # Not below tmp_path: PostgreSQL runs as another user, who needs access.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         cluster = Running(tmp_path / "output", Path(folder))
@@ -72,7 +72,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 def test_fifty_jobs_survive_the_kill_of_an_instance_and_ctrl_c_leaves_nothing(running: Running) -> None:
-    """The example of the README: fifty of fifty, and the job server had each once."""
+    """The example of the README: fifty of fifty, and the job server ran each once."""
     post = running.find(r"(http://\S+/queueJob)")
     pid = int(running.find(r"kill -9 (\d+)"))
     arguments = [post, "--idempotent", "--retries", "30", "--limit", "60", "--json", "--field", "duration=1"]
@@ -86,7 +86,7 @@ def test_fifty_jobs_survive_the_kill_of_an_instance_and_ctrl_c_leaves_nothing(ru
             found: dict[str, int] = json.load(answer)
             return found
 
-    # A submission that the kill cuts off is one whose fate nobody knows: its job would not be sent again.
+    # A submission cut off by the kill has an unknown outcome: its job would not be submitted again.
     eventually_blocking(lambda: counts()["started"] == 50)
     os.kill(pid, signal.SIGKILL)
     output, _ = client.communicate(timeout=60 + IN_VAIN_S)
@@ -106,7 +106,7 @@ def test_fifty_jobs_survive_the_kill_of_an_instance_and_ctrl_c_leaves_nothing(ru
 
 
 def test_a_cluster_that_is_killed_takes_everything_along(running: Running) -> None:
-    """Nobody can clean up then; the kernel ends what it had started, and these end the rest."""
+    """Nothing can be cleaned up then; the kernel ends its children, and these end the rest."""
     everything = running.below()
     assert len(everything) > 10
     running.process.kill()

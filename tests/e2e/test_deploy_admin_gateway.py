@@ -29,7 +29,7 @@ _ACT: Final = "act-0123456789abcdef"
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A port that nobody else is given."""
+    """A port that nobody else gets."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))
@@ -38,7 +38,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 async def browser() -> AsyncIterator[ClientSession]:
-    """What keeps cookies as a browser does, also for an address."""
+    """A client that keeps cookies like a browser, also for IP addresses."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     async with ClientSession(connector=TCPConnector(ssl=context), cookie_jar=CookieJar(unsafe=True)) as session:
@@ -46,7 +46,7 @@ async def browser() -> AsyncIterator[ClientSession]:
 
 
 def proxy_with(proxies: SharedProxies, **settings: str) -> ProxyProcess:
-    """A proxy whose settings are as the file's comment says."""
+    """Return a proxy with the settings of the file's comment."""
     return proxies.get(TRUSTED_PROXIES="127.0.0.1", ADMIN_NAMES="ops.example.com", **settings)
 
 
@@ -63,7 +63,7 @@ async def click(
 async def test_below_a_prefix_and_over_tls_a_browser_logs_in_acts_and_logs_out(
     browser: ClientSession, proxies: SharedProxies, job_server: JobServer, port: int, tmp_path: Path
 ) -> None:
-    """All by links and forms as they stand in the pages; the cookie is for this path and for TLS."""
+    """Only by links and forms of the pages; the cookie is limited to this path and to TLS."""
     proxy = proxy_with(proxies, ADMIN_KEYS=f"anna:act:{_ACT}")
     with running_admin(port, proxy.admin, tmp_path) as gateway:
         sent = await click(browser, gateway, "", "")
@@ -92,7 +92,7 @@ async def test_below_a_prefix_and_over_tls_a_browser_logs_in_acts_and_logs_out(
 async def test_nginx_says_who_the_operator_is_whatever_its_clients_say(
     browser: ClientSession, proxies: SharedProxies, job_server: JobServer, port: int, tmp_path: Path
 ) -> None:
-    """A header of the client's own is replaced, and without a password nobody gets through."""
+    """The client's own header is replaced, and without a password nobody gets through."""
     proxy = proxy_with(
         proxies,
         ADMIN_USER_HEADER="X-Forwarded-User",
@@ -115,7 +115,7 @@ async def test_nginx_says_who_the_operator_is_whatever_its_clients_say(
 
 
 def problem_below(answer: Answer, code: str, status: int) -> None:
-    """Hold that an answer is a problem document that refers to the prefix."""
+    """Check that an answer is a problem document that refers to the prefix."""
     assert (answer.status, answer.document["code"]) == (status, code)
     assert answer.document["type"] == f"/proxy/problems/{code}"
 

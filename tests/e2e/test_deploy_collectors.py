@@ -37,23 +37,23 @@ _LOKI: Final = "http://127.0.0.1:3100"
 
 
 class _WithLogFile(ProxyProcess):
-    """A proxy whose stderr goes to the file LOG_FILE as well."""
+    """A proxy whose stderr also goes to the file LOG_FILE."""
 
     PROGRAM = ("bash", "-c", 'exec "$@" 2> >(exec tee -a "$LOG_FILE" >&2)', "bash", *ProxyProcess.PROGRAM)
 
 
 @dataclass
 class _Loki:
-    """A stand-in for Loki's push API, as its documentation has it: it takes nothing that the real one would refuse."""
+    """A stand-in for Loki's push API, as documented: it accepts nothing that the real one would refuse."""
 
-    #: What arrived, in order: labels, nanoseconds, line, structured metadata.
+    #: The received lines, in order: labels, nanoseconds, line, structured metadata.
     entries: list[tuple[dict[str, str], int, str, dict[str, str]]] = field(default_factory=list)
-    #: Whether it is out of order, and how often somebody has noticed.
+    #: Whether it is unavailable, and how often somebody has noticed.
     is_down: bool = False
     refused: int = 0
 
     async def push(self, request: web.Request) -> web.Response:
-        """Take lines."""
+        """Accept lines."""
         if self.is_down:
             self.refused += 1
             return web.Response(status=503)
@@ -69,7 +69,7 @@ class _Loki:
         return web.Response(status=204)
 
     def of(self, job_id: str, event: str) -> list[tuple[dict[str, str], int, str, dict[str, str]]]:
-        """Return what arrived of one kind of event of a job."""
+        """Return the received lines with one kind of event of a job."""
         return [
             entry
             for entry in self.entries
@@ -89,7 +89,7 @@ def _running(command: list[str], environment: Mapping[str, str]) -> Iterator[sub
 
 @pytest.fixture
 async def loki(aiohttp_server: AiohttpServer) -> tuple[_Loki, str]:
-    """That, and its address."""
+    """The stand-in and its address."""
     loki = _Loki()
     app = web.Application()
     app.router.add_post("/loki/api/v1/push", loki.push)
@@ -101,7 +101,7 @@ async def loki(aiohttp_server: AiohttpServer) -> tuple[_Loki, str]:
 async def test_the_log_arrives_at_loki_with_the_labels_that_the_page_names(
     client: ClientSession, job_server: JobServer, loki: tuple[_Loki, str], tmp_path: Path
 ) -> None:
-    """Each line as it was written, at its own time; what names a job is no label; an outage of Loki loses nothing."""
+    """Each line unchanged, at its own time; a job's names are not labels; an outage of Loki loses nothing."""
     stand_in, address = loki
     log = tmp_path / "proxy.log"
     log.touch()
@@ -153,7 +153,7 @@ def _microseconds(timestamp: str) -> int:
 
 
 def _rotel() -> str:
-    """Return the collector's program, which the package brings; nothing if there is no package for this machine."""
+    """Return the collector's program from its package; empty if there is no package for this machine."""
     spec = importlib.util.find_spec("rotel")
     return str(Path(spec.origin).with_name("rotel-agent")) if spec is not None and spec.origin else ""
 
@@ -189,7 +189,7 @@ async def test_a_jobs_spans_pass_the_collector(
         "ROTEL_OTLP_HTTP_ENDPOINT": f"127.0.0.1:{http}",
         "ROTEL_OTLP_GRPC_ENDPOINT": f"127.0.0.1:{grpc}",
         "ROTEL_OTLP_EXPORTER_ENDPOINT": kept_at,
-        # It is linked with Python's library, which is beside a Python that is not the system's.
+        # It is linked with Python's library, which lies beside a Python that is not the system's.
         "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
     }
     with _running([_rotel(), "start"], settings):

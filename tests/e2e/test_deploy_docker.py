@@ -1,4 +1,4 @@
-"""deploy/Dockerfile, without an engine: what it copies is enough to run, and its check of health works."""
+"""deploy/Dockerfile, without an engine: the copied files are enough to run, and its health check works."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from tests.support.proxy_process import ROOT, environment
 from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
 TEXT = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
-#: The stage that becomes the image, its continued lines joined.
+#: The stage that becomes the image, with continued lines joined.
 STAGE = re.sub(r"\\\n", "", TEXT).rpartition("\nFROM ")[2]
 
 
 def copied() -> list[str]:
-    """What the image gets from the project."""
+    """Return what the image gets from the project."""
     lines = re.findall(r"^COPY (?!--from)(.+) \S+$", STAGE, re.MULTILINE)
     return [name for line in lines for name in line.split()]
 
 
 def image_settings() -> dict[str, str]:
-    """The ENV line."""
+    """Return the settings of the ENV line."""
     (line,) = re.findall(r"^ENV (.+)$", STAGE, re.MULTILINE)
     return dict(pair.split("=", 1) for pair in line.split())
 
 
 def health_check() -> list[str]:
-    """The command of HEALTHCHECK."""
+    """Return the command of HEALTHCHECK."""
     (line,) = re.findall(r"^HEALTHCHECK .*CMD (\[.+\])$", STAGE, re.MULTILINE)
     command: list[str] = json.loads(line)
     return command
@@ -58,7 +58,7 @@ def image(tmp_path: Path) -> Path:
 def container(image: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A proxy that runs on the image's files and settings; its address and its process."""
     settings = image_settings() | {"JOURNAL": str(tmp_path / "jobs.sqlite3"), "PORT": "0"}
-    # Loopback only, for as long as it is a test.
+    # Only loopback in a test.
     env = environment(**(settings | {"HOST": "127.0.0.1"}))
     log = tmp_path / "log"
     with log.open("w", encoding="utf-8") as stderr:
@@ -78,7 +78,7 @@ def container(image: Path, tmp_path: Path) -> Iterator[tuple[str, subprocess.Pop
 def test_what_the_image_has_is_enough_to_run_and_to_be_healthy(
     container: tuple[str, subprocess.Popen[str]],
 ) -> None:
-    """The proxy starts, its health is seen by the image's own check, and SIGTERM ends it with 0."""
+    """The proxy starts, the image's own check sees its health, and SIGTERM ends it with 0."""
     url, process = container
     env = environment(PORT=url.rpartition(":")[2])
     check = [sys.executable, *health_check()[1:]]
@@ -89,7 +89,7 @@ def test_what_the_image_has_is_enough_to_run_and_to_be_healthy(
 
 
 def test_every_setting_of_the_image_is_one_and_fits() -> None:
-    """A setting that was renamed shows here."""
+    """Fails if a setting was renamed."""
     python_own = {"PYTHONDONTWRITEBYTECODE"}
     settings = image_settings()
     assert settings.keys() - python_own < variables().keys()
@@ -97,7 +97,7 @@ def test_every_setting_of_the_image_is_one_and_fits() -> None:
 
 
 def test_the_image_holds_no_root_and_runs_as_somebody_else() -> None:
-    """USER comes before what is run, and is not root."""
+    """USER comes before the command, and is not root."""
     user = STAGE.index("\nUSER proxy\n")
     assert user < STAGE.index("\nENTRYPOINT ")
     assert "--uid 10001 proxy" in STAGE
@@ -111,6 +111,6 @@ def test_everything_that_is_copied_passes_the_ignore_file() -> None:
 
 
 def test_docker_waits_long_enough_for_a_drain() -> None:
-    """The example's --stop-timeout is above what a drain may take."""
+    """The example's --stop-timeout is above a drain's longest duration."""
     (seconds,) = re.findall(r"--stop-timeout (\d+)", TEXT)
     assert int(seconds) > load({}).job_timeout + HARD_STOP_S + 2

@@ -26,13 +26,13 @@ from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import eventually
 
-#: What every answer of a gateway's own says, so that nobody sends a job again on its word.
+#: The members of every answer of a gateway's own, so that no client retries because of it.
 _MEMBERS: Final = {"type", "title", "status", "detail", "code", "job_id", "submitted", "retry_safe"}
 
 
 @pytest.fixture(scope="session")
 def gateway_port() -> Iterator[int]:
-    """A port that nobody else is given: bound all the time, and listened on by the gateway."""
+    """A port that nobody else gets: bound all the time, and listened on by the gateway."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))
@@ -41,20 +41,20 @@ def gateway_port() -> Iterator[int]:
 
 @pytest.fixture
 def settings() -> dict[str, str]:
-    """What the proxy's settings are besides, unless a test has others."""
+    """The proxy's other settings; a test may replace them."""
     return {}
 
 
 @pytest.fixture
 def behind(proxies: SharedProxies, job_server: JobServer, gateway_port: int, settings: dict[str, str]) -> ProxyProcess:
-    """A proxy that tells the job server to call back through the gateway, and believes it."""
+    """A proxy that lets the job server call back through the gateway, and trusts it."""
     ours = {"CALLBACK_URL": f"https://127.0.0.1:{gateway_port}/callback", "TRUSTED_PROXIES": "127.0.0.1"}
     return proxies.get(**ours, **settings)
 
 
 @pytest.fixture
 def times() -> Times:
-    """What the gateway waits; as in the file, unless a test has others."""
+    """The gateway's timeouts, as in the file; a test may replace them."""
     return Times()
 
 
@@ -77,7 +77,7 @@ async def outside(gateway: Gateway) -> AsyncIterator[ClientSession]:
 
 
 async def called_back(outside: ClientSession, job_server: JobServer, ref: str) -> str:
-    """Call back for a job in flight as the job server would; return the address that was called."""
+    """Call back for a job in flight like the job server; return the called address."""
     url = await eventually(lambda: job_server.submissions(ref) and job_server.callback_url(ref))
     answer = await fetch(outside, "POST", url, json={"state": "completed", "ref": ref})
     assert (answer.status, answer.document) == (200, {"status": "accepted"})
@@ -85,7 +85,7 @@ async def called_back(outside: ClientSession, job_server: JobServer, ref: str) -
 
 
 def unanswered(status: int, headers: object, body: bytes, *, code: str) -> None:
-    """Check that an answer is a gateway's own problem document, which knows nothing of any job."""
+    """Check that an answer is a gateway's own problem document, which knows nothing about any job."""
     document = json.loads(body)
     assert document.keys() == _MEMBERS
     assert (document["status"], document["code"]) == (status, code)
@@ -98,7 +98,7 @@ def unanswered(status: int, headers: object, body: bytes, *, code: str) -> None:
 
 
 async def test_a_job_and_its_callback_pass(gateway: Gateway, outside: ClientSession, job_server: JobServer) -> None:
-    """The job comes in over TLS, its callback too, at the address the proxy gave; the answer is the callback's body."""
+    """The job arrives over TLS, and so does its callback, at the proxy's address; the answer is the callback's body."""
     ref = new_ref()
     job = post_job(outside, f"{gateway.url}/queueJob", ref=ref, fault="never")
     answer, url = await asyncio.gather(job, called_back(outside, job_server, ref))
@@ -110,7 +110,7 @@ async def test_a_job_and_its_callback_pass(gateway: Gateway, outside: ClientSess
 async def test_the_certificate_is_renewed_while_jobs_are_in_flight(
     gateway: Gateway, outside: ClientSession, job_server: JobServer
 ) -> None:
-    """Those get their results, and whoever connects from then on sees the new one."""
+    """They get their results, and new connections get the new certificate."""
 
     def presented() -> str:
         return ssl.get_server_certificate(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
@@ -136,7 +136,7 @@ async def test_the_certificate_is_renewed_while_jobs_are_in_flight(
 async def test_the_log_names_the_job_and_no_token(
     gateway: Gateway, outside: ClientSession, job_server: JobServer
 ) -> None:
-    """Who can read a token may answer for the job server."""
+    """A token is enough to answer for the job server."""
     ref = new_ref()
     job = post_job(outside, f"{gateway.url}/queueJob", ref=ref, fault="never")
     answer, url = await asyncio.gather(job, called_back(outside, job_server, ref))
@@ -170,7 +170,7 @@ async def test_large_bodies_pass(gateway: Gateway, outside: ClientSession, job_s
 
 
 async def test_what_explains_the_answers_is_reachable(gateway: Gateway, outside: ClientSession) -> None:
-    """A client that reads `type` can follow it."""
+    """A client can follow `type`."""
     answer = await fetch(outside, "GET", f"{gateway.url}/problems/deadline-exceeded")
     assert (answer.status, answer.document["code"]) == (200, "deadline-exceeded")
     assert (await fetch(outside, "GET", f"{gateway.url}/healthz")).status == 200
@@ -178,21 +178,21 @@ async def test_what_explains_the_answers_is_reachable(gateway: Gateway, outside:
 
 
 async def test_a_clients_word_for_a_gateways_is_not_passed_on(gateway: Gateway, outside: ClientSession) -> None:
-    """What it says of a path before the proxy's reaches nobody."""
+    """A client's header about a path before the proxy's reaches nobody."""
     headers = {"X-Forwarded-Prefix": "/evil", "X-Forwarded-Host": "evil.example"}
     answer = await fetch(outside, "GET", f"{gateway.url}/jobs/none", headers=headers)
     assert answer.document["type"] == "/problems/not-found"
 
 
 async def test_a_token_that_is_none_is_refused_by_the_proxy(gateway: Gateway, outside: ClientSession) -> None:
-    """The callback route is reachable from outside, and the token is what guards it."""
+    """The callback route is reachable from outside, and the token protects it."""
     problem(await fetch(outside, "POST", f"{gateway.url}/callback/{'A' * 43}", json={}), "not-found", 404)
 
 
 async def test_the_admin_routes_are_not_reachable(
     gateway: Gateway, outside: ClientSession, behind: ProxyProcess
 ) -> None:
-    """What the admin address serves, the gateway does not."""
+    """The gateway does not serve what the admin address serves."""
     assert (await fetch(outside, "GET", f"{behind.admin}/workers")).status == 200
     for path in ("/workers", "/metrics", "/", "/events", "/../workers", "/callback/../workers", "//workers", "/readyz"):
         async with outside.get(URL(gateway.url + path, encoded=True)) as response:
@@ -207,7 +207,7 @@ async def test_the_admin_routes_are_not_reachable(
 async def test_a_job_that_outlasts_the_gateway_goes_on(
     gateway: Gateway, outside: ClientSession, job_server: JobServer
 ) -> None:
-    """The answer is 504 and says that nobody knows; the job runs to its end, and its callback is accepted."""
+    """The answer is 504 and says that the outcome is unknown; the job runs to its end, and its callback is accepted."""
     ref = new_ref()
     answer = await post_job(outside, f"{gateway.url}/queueJob", ref=ref, fault="never")
     assert answer.status == 504
@@ -219,7 +219,7 @@ async def test_a_job_that_outlasts_the_gateway_goes_on(
 async def test_a_proxy_that_is_gone_is_an_answer_too(
     gateway: Gateway, outside: ClientSession, behind: ProxyProcess
 ) -> None:
-    """While the proxy is replaced, clients get JSON and the advice not to send the job again blindly."""
+    """While the proxy is replaced, clients get JSON and the advice not to retry blindly."""
     behind.kill()
     answer = await post_job(outside, f"{gateway.url}/queueJob")
     assert answer.status in {503, 504}
@@ -227,7 +227,7 @@ async def test_a_proxy_that_is_gone_is_an_answer_too(
 
 
 async def test_what_is_not_served_is_a_problem_document(gateway: Gateway, outside: ClientSession) -> None:
-    """Of the gateway's, with the proxy's code."""
+    """The gateway's, with the proxy's code."""
     answer = await fetch(outside, "POST", f"{gateway.url}/nothing/here", json={})
     assert answer.status == 404
     unanswered(404, answer.headers, answer.body, code="not-found")
@@ -235,7 +235,7 @@ async def test_what_is_not_served_is_a_problem_document(gateway: Gateway, outsid
 
 @pytest.mark.parametrize("gateway", ["nginx"], indirect=True)
 async def test_what_is_much_too_large_is_a_problem_document(gateway: Gateway, outside: ClientSession) -> None:
-    """Refused by nginx, before the proxy hears of it."""
+    """Refused by nginx, before it reaches the proxy."""
     data = io.BytesIO(b"x" * 3_000_000)
     answer = await fetch(outside, "POST", f"{gateway.url}/queueJob", data=data)
     unanswered(answer.status, answer.headers, answer.body, code="payload-too-large")
@@ -251,9 +251,9 @@ async def test_what_is_much_too_large_is_a_problem_document(gateway: Gateway, ou
     ids=["a large header", "many headers", "a long path"],
 )
 async def test_headers_that_are_too_large_are_a_problem_document(gateway: Gateway, head: bytes) -> None:
-    """Whoever refuses them: nginx takes 8 kB for one, and HAProxy leaves it to the proxy, which takes 16 kB in all.
+    """Whoever refuses them: nginx takes 8 kB for one header; HAProxy leaves it to the proxy, which takes 16 kB in all.
 
-    What is no larger than one record of TLS is read whole, so that no reset of the connection overtakes the answer.
+    A request within one TLS record is read completely, so that no reset of the connection overtakes the answer.
     """
     large = b"x" * (9_000 if gateway.name == "nginx" else 40_000)
     status, headers, body = await asyncio.to_thread(sent, gateway, head.replace(b"LARGE", large))
@@ -274,7 +274,7 @@ async def test_headers_that_are_too_large_are_a_problem_document(gateway: Gatewa
     ids=["a bad host", "a bad request line", "no host", "a method of nobody's", "noise"],
 )
 async def test_what_cannot_be_read_is_a_problem_document(gateway: Gateway, request_bytes: bytes) -> None:
-    """In HAProxy there is no way to have it so: its page for what is no HTTP is fixed."""
+    """HAProxy cannot be configured for it: its page for what is not HTTP is fixed."""
     status, headers, body = await asyncio.to_thread(sent, gateway, request_bytes)
     assert status == 400
     unanswered(status, headers, body, code="malformed-request")
@@ -302,7 +302,7 @@ def sent(gateway: Gateway, request_bytes: bytes) -> tuple[int, http.client.HTTPM
 async def test_a_proxy_that_is_about_to_end_gets_no_new_jobs_and_all_callbacks(
     gateway: Gateway, outside: ClientSession, behind: ProxyProcess, job_server: JobServer
 ) -> None:
-    """What asks for readiness notices; the job in flight is called back, answered, and can be asked for."""
+    """The readiness check notices; the job in flight is called back and answered, and can still be asked for."""
     ref = new_ref()
     job = asyncio.create_task(post_job(outside, f"{gateway.url}/queueJob", ref=ref, fault="never"))
     await eventually(lambda: job_server.submissions(ref))
@@ -322,7 +322,7 @@ async def test_a_proxy_that_is_about_to_end_gets_no_new_jobs_and_all_callbacks(
 
 
 def test_the_gateways_wait_longer_than_the_proxy() -> None:
-    """The time limits in the files are above JOB_TIMEOUT's default and the second that the answer may take."""
+    """The timeouts in the files are above JOB_TIMEOUT's default plus the second that the answer may take."""
     settings = load({})
     nginx, haproxy = (path.read_text(encoding="utf-8") for path in FILES.values())
     (answer_s,) = re.findall(r"^    proxy_read_timeout +(\d+)s;", nginx, re.MULTILINE)
@@ -333,12 +333,12 @@ def test_the_gateways_wait_longer_than_the_proxy() -> None:
 
 
 def test_the_gateways_keep_connections_for_a_shorter_time_than_the_proxy() -> None:
-    """Whoever closes first must not be the one that is sent to."""
+    """The side that sends must be the one that closes first."""
     settings = load({})
     (idle_s,) = re.findall(r"^    keepalive_timeout +(\d+)s;", FILES["nginx"].read_text(encoding="utf-8"), re.MULTILINE)
     assert int(idle_s) < settings.keep_alive_timeout
 
 
 def test_nobody_listens_where_nobody_was_started(gateway_port: int) -> None:
-    """The reservation of a port is not somebody who listens."""
+    """A reserved port is not a listening one."""
     assert not accepts(gateway_port)

@@ -20,7 +20,7 @@ _503 = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: %
 
 
 class Fake:
-    """Stands where an instance would, and does what a test says with each request but those for its health."""
+    """A stand-in for an instance, which does with each request, except health checks, what the test says."""
 
     def __init__(self) -> None:
         self.answer: bytes = _OK
@@ -36,7 +36,7 @@ class Fake:
         await self.leave()
 
     async def leave(self) -> None:
-        """Listen no more, and close every connection."""
+        """Stop listening, and close every connection."""
         self._server.close()
         for writer in list(self._connections):
             writer.close()
@@ -62,7 +62,7 @@ class Fake:
 
 @pytest.fixture
 def fakes() -> list[Fake]:
-    """What stands where three instances would."""
+    """Stand-ins for three instances."""
     return [Fake() for _ in range(3)]
 
 
@@ -82,13 +82,13 @@ async def entry(request: pytest.FixtureRequest, fakes: list[Fake], tmp_path: Pat
 
 
 async def ask(client: ClientSession, entry: str, path: str, times: int = 6, method: str = "POST") -> list[Answer]:
-    """Ask so often that it is every instance's turn."""
+    """Ask often enough for every instance to get its turn."""
     data = b"{}" if method == "POST" else None
     return [await fetch(client, method, f"{entry}{path}", data=data) for _ in range(times)]
 
 
 def counts(fakes: list[Fake]) -> list[int]:
-    """How many requests each has seen."""
+    """Return how many requests each has seen."""
     return [len(fake.seen) for fake in fakes]
 
 
@@ -100,7 +100,7 @@ async def test_jobs_are_spread_and_each_goes_to_one(entry: str, fakes: list[Fake
 
 
 async def test_an_instance_that_is_gone_costs_no_job(entry: str, fakes: list[Fake], client: ClientSession) -> None:
-    """Nothing could be sent to it, so another one gets what it would have got."""
+    """Nothing could be sent to it, so another one gets its requests."""
     await fakes[1].leave()
     answers = await ask(client, entry, "/queueJob", 9)
     assert [answer.status for answer in answers] == [200] * 9
@@ -118,7 +118,7 @@ async def test_an_instance_that_refuses_costs_no_job(entry: str, fakes: list[Fak
 
 
 async def test_where_all_refuse_the_client_learns_why(entry: str, fakes: list[Fake], client: ClientSession) -> None:
-    """The proxy's own answer gets through, with what it says about trying again; none is left out for the next job."""
+    """The proxy's own answer gets through, with its retry advice; no instance is left out for the next job."""
     for fake in fakes:
         fake.answer = _503
     for answer in await ask(client, entry, "/queueJob"):
@@ -132,7 +132,7 @@ async def test_where_all_refuse_the_client_learns_why(entry: str, fakes: list[Fa
 async def test_a_job_that_an_instance_may_have_begun_goes_to_no_other(
     entry: str, fakes: list[Fake], client: ClientSession, gone: bool
 ) -> None:
-    """Whoever dies with a job in its hands may have submitted it: nobody knows, and that is what the client is told."""
+    """An instance that dies with a job may have submitted it: nobody knows, and the client is told so."""
     for fake in fakes:
         fake.answer = b""
     if gone:
@@ -146,7 +146,7 @@ async def test_a_job_that_an_instance_may_have_begun_goes_to_no_other(
 async def test_a_callback_that_an_instance_lost_goes_to_another(
     entry: str, fakes: list[Fake], client: ClientSession
 ) -> None:
-    """One that comes twice counts once."""
+    """A repeated callback counts once."""
     fakes[0].answer = b""
     fakes[1].answer = _503
     answers = await ask(client, entry, "/callback/token")

@@ -35,7 +35,7 @@ class Example(NamedTuple):
 
 
 def examples() -> Iterator[Example]:
-    """Every command that is pasted by itself: one indented line that is curl or Python."""
+    """Return every command that is pasted by itself: one indented line of curl or Python."""
     for page in _PAGES:
         blocks = re.findall(r"(?:^    .*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
         texts = [re.sub("^    ", "", block, flags=re.MULTILINE).strip() for block in blocks]
@@ -50,14 +50,14 @@ EXAMPLES: Final = list(examples())
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[ProxyProcess]:
-    """What `make run` starts, but that a job may not take as long."""
+    """The proxy of `make run`, but with a shorter job timeout."""
     with ProxyProcess.started(JOB_TIMEOUT="3", LOST_REPLY_WAIT="1.5") as proxy:
         yield proxy
         assert proxy.stop() == 0
 
 
 def pasted(proxy: ProxyProcess, command: str) -> str:
-    """What the command prints; the page's addresses stand for this proxy's, its interpreter for ours."""
+    """Return the command's output, with this proxy's addresses and our interpreter instead of the page's."""
     command = command.replace("http://127.0.0.1:3000", proxy.url).replace(".venv/bin/python", sys.executable)
     ended = subprocess.run(
         ["sh", "-c", command],
@@ -71,7 +71,7 @@ def pasted(proxy: ProxyProcess, command: str) -> str:
 
 
 def test_there_are_examples() -> None:
-    """The pages are read as they are written."""
+    """The pages are parsed as they are written."""
     assert {example.page for example in EXAMPLES} == {page.name for page in _PAGES}
     assert len(EXAMPLES) >= 8
 
@@ -80,7 +80,7 @@ def test_there_are_examples() -> None:
     "example", [it for it in EXAMPLES if it.shown.startswith("{")], ids=lambda it: f"{it.page}: {it.command[:60]}"
 )
 def test_an_example_prints_what_the_page_shows(proxy: ProxyProcess, example: Example) -> None:
-    """The same members, and where it is a problem, the same one; ids and times differ."""
+    """The same members and, for a problem, the same one; ids and times differ."""
     printed, shown = json.loads(pasted(proxy, example.command)), json.loads(example.shown)
     assert printed.keys() == shown.keys()
     for member in shown.keys() & {"type", "title", "status", "detail", "code", "submitted", "retry_safe", "state"}:
@@ -93,12 +93,12 @@ def test_an_example_prints_what_the_page_shows(proxy: ProxyProcess, example: Exa
     ids=lambda it: it.page,
 )
 def test_the_job_client_passes(proxy: ProxyProcess, example: Example) -> None:
-    """Its last line is the one that the page shows."""
+    """Its last line is the one on the page."""
     assert pasted(proxy, example.command).rstrip().endswith("WORK SAMPLE RESULT: PASSED")
 
 
 def test_a_job_that_is_not_waited_for_is_asked_for_with_the_id_of_its_answer(proxy: ProxyProcess) -> None:
-    """The page's two commands, one after the other: the headers that it shows, then the result."""
+    """The page's two commands, one after the other: the headers on the page, then the result."""
     (first,) = [it for it in EXAMPLES if "respond-async" in it.command]
     (second,) = [it for it in EXAMPLES if "/result" in it.command]
     printed = pasted(proxy, first.command)
@@ -140,5 +140,5 @@ def test_the_pages_name_the_addresses_that_a_start_prints() -> None:
     """With every setting at its default, the ports of the README are the ones that listen; a cluster has one more."""
     readme = Path(_PAGES[0]).read_text(encoding="utf-8")
     defaults = {variables()[name].default for name in ("PORT", "ADMIN_PORT")}
-    of_cluster = {str(Options().port + 2)}  # its job server, which is another
+    of_cluster = {str(Options().port + 2)}  # its job server, which is another one
     assert {*re.findall(r"127\.0\.0\.1:(\d+)", readme)} == defaults | of_cluster

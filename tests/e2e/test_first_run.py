@@ -16,7 +16,7 @@ import pytest
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
-#: They share a proxy of their own, which would be started once for each process that runs one of them.
+#: They share a proxy, which would be started once for each process that runs one of them.
 pytestmark = pytest.mark.xdist_group("first run")
 
 
@@ -36,7 +36,7 @@ def pasted(proxy: ProxyProcess) -> str:
 
 
 def test_it_says_where_it_listens(proxy: ProxyProcess) -> None:
-    """The addresses of clients' routes, the dashboard and the embedded job server, for a person to read."""
+    """The addresses of the clients' routes, the dashboard and the embedded job server, for people to read."""
     banner = "\n".join(proxy.stdout)
     assert proxy.url in banner
     assert f"Dashboard: {proxy.admin}/" in banner
@@ -45,7 +45,7 @@ def test_it_says_where_it_listens(proxy: ProxyProcess) -> None:
 
 
 def test_the_line_to_paste_is_a_request_for_a_job(proxy: ProxyProcess) -> None:
-    """Sent by hand as it stands there, it is answered with a completed job."""
+    """Sent unchanged, it is answered with a completed job."""
     words = shlex.split(pasted(proxy))
     assert words[0] == "curl"
     options = dict(zip(words[1:-1:2], words[2:-1:2], strict=True))
@@ -58,7 +58,7 @@ def test_the_line_to_paste_is_a_request_for_a_job(proxy: ProxyProcess) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here; the test above sends the same request")
 def test_the_line_to_paste_works_when_pasted(proxy: ProxyProcess) -> None:
-    """A shell and the real curl."""
+    """With a shell and the real curl."""
     ended = subprocess.run(
         ["sh", "-c", pasted(proxy)],
         capture_output=True,
@@ -71,7 +71,7 @@ def test_the_line_to_paste_works_when_pasted(proxy: ProxyProcess) -> None:
 
 
 def test_fifty_jobs_at_once_pass(proxy: ProxyProcess) -> None:
-    """The job client's own verdict: 50 of 50, distinct ids, in less than its 5 s; the log has a line for each."""
+    """The job client's own verdict: 50 of 50, distinct ids, within its 5 s; the log has a line for each."""
     before = len(proxy.events_of("job succeeded"))
     watch = proxy.stopwatch()
     ended = subprocess.run(
@@ -93,7 +93,7 @@ def test_fifty_jobs_at_once_pass(proxy: ProxyProcess) -> None:
 
 
 def test_the_same_fifty_jobs_straight_at_the_job_server_do_not_pass(proxy: ProxyProcess) -> None:
-    """One connection at a time: what takes the proxy a second takes longer than the limit without it."""
+    """One connection at a time: what takes a second through the proxy takes longer than the limit without it."""
     (line,) = (line for line in proxy.stdout if "Embedded job server" in line)
     url = next(word for word in line.split() if word.startswith("http"))
     begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""Gateways that other people write, with the configurations of deploy/, keep their connections and lose no request."""
+"""Third-party gateways, with the configurations of deploy/, keep their connections and lose no request."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.support.job_server import JobServer
 from tests.support.real_clients import CLIENTS, post_with
 from tests.support.shared_proxies import SharedProxies
 
-#: The idle times of the files, made shorter: how long the gateway, and how long the proxy, keeps a connection.
+#: The idle times of the files, shortened: how long the gateway, and how long the proxy, keeps a connection.
 GATEWAY_IDLE_S = 1
 PROXY_IDLE_S = 2
-#: Pauses at, shortly before and shortly after both.
+#: Pauses at, just before and just after both.
 PAUSES_S = [around + n / 50 for around in (GATEWAY_IDLE_S, PROXY_IDLE_S) for n in range(-2, 3)]
 
 
 @pytest.fixture
 async def job_server(aiohttp_server: AiohttpServer, job_server_port: int) -> JobServer:
-    """A job server that sends a callback again: its kept connections to the proxy, too, may be closed as idle."""
+    """A job server that repeats a callback: its kept connections to the proxy may be closed as idle, too."""
     options = Options(duration_s=0, callback_retries=3)
     return JobServer(await aiohttp_server(create_app(options), port=job_server_port))
 
@@ -52,7 +52,7 @@ def running_gateway(
 
 @pytest.fixture
 def gateway(running_gateway: str, job_server: JobServer) -> str:
-    """The address of a gateway; the proxy behind it is before a fresh job server."""
+    """The address of a gateway; the proxy behind it has a fresh job server."""
     return running_gateway
 
 
@@ -74,7 +74,7 @@ async def test_no_request_meets_a_connection_that_is_being_closed(gateway: str) 
 
 
 async def test_what_a_gateway_refuses_by_itself_is_a_problem_document(client: ClientSession, gateway: str) -> None:
-    """A route that is not there never reaches the proxy."""
+    """A route that does not exist never reaches the proxy."""
     problem(await fetch(client, "GET", f"{gateway}/nothing"), "not-found", 404, "unknown")
 
 

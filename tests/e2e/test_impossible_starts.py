@@ -1,4 +1,4 @@
-"""What makes a start impossible is one line on stderr and exit code 2, with `--check` as without; never a traceback."""
+"""An impossible start is one line on stderr and exit code 2, with `--check` and without; never a traceback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.http import post_job
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
 from tests.support.waiting import eventually_blocking
 
-#: Refuses one system call from here on (seccomp(2)), as a container's profile does, and goes on with the program in its
+#: Refuses one system call from here on (seccomp(2)), like a container's profile, and then runs the program in its
 #: arguments: allow, unless the number is that of pidfd_open.
 _WITHOUT_PIDFD: Final = """
 import ctypes, errno, os, struct, sys
@@ -40,7 +40,7 @@ both_ways = pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start
 def run(
     *command: str, env: dict[str, str] | None = None, before: Callable[[], None] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A start, to its end."""
+    """Run a start to its end."""
     return subprocess.run(
         command,
         env=environment() if env is None else env,
@@ -54,7 +54,7 @@ def run(
 
 
 def the_line(ended: subprocess.CompletedProcess[str]) -> str:
-    """The only line that was said."""
+    """Return the only line of output."""
     assert ended.returncode == 2, ended.stderr
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
@@ -63,14 +63,14 @@ def the_line(ended: subprocess.CompletedProcess[str]) -> str:
 
 
 def limited_to(descriptors: int) -> Callable[[], None]:
-    """What sets the limit of open files in a process before its program."""
+    """Return a function that limits the open files of a process before its program runs."""
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
 
 @both_ways
 @pytest.mark.parametrize("module", ["_ctypes", "_ssl"])
 def test_a_python_without_a_part_of_its_library(module: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """As one that was built where a library was missing."""
+    """Like one that was built without a library."""
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules['{module}'] = None\n", encoding="utf-8")
     ended = run(sys.executable, "run.py", *arguments, env=environment() | {"PYTHONPATH": str(tmp_path)})
     assert f"was built without {module}" in the_line(ended)
@@ -78,7 +78,7 @@ def test_a_python_without_a_part_of_its_library(module: str, arguments: tuple[st
 
 @both_ways
 def test_a_package_that_is_not_installed(arguments: tuple[str, ...]) -> None:
-    """The interpreter of the environment, without what is installed there: as outside of the environment."""
+    """The environment's interpreter without its packages: as outside the environment."""
     ended = run(sys.executable, "-S", "-m", "proxy", *arguments)
     line = the_line(ended)
     assert "is not installed for" in line
@@ -94,7 +94,7 @@ def test_a_kernel_without_pidfd_open(arguments: tuple[str, ...]) -> None:
 
 @both_ways
 def test_a_limit_of_open_files_that_is_too_small(arguments: tuple[str, ...]) -> None:
-    """Rather than a proxy that refuses every job."""
+    """Instead of a proxy that refuses every job."""
     line = the_line(run(sys.executable, "run.py", *arguments, before=limited_to(24)))
     assert "the limit of open files is 24" in line
 
@@ -124,7 +124,7 @@ async def test_the_least_limit_of_open_files_is_enough_for_a_job(client: ClientS
 
 @both_ways
 def test_a_limit_of_processes_that_is_too_small(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    """As a user's limit or a container's has it: no more threads can be started."""
+    """Like a user's or a container's limit: no more threads can be started."""
     (tmp_path / "sitecustomize.py").write_text(
         "import threading\n"
         "def refuse(*_args, **_options):\n"
@@ -164,7 +164,7 @@ def test_closed_standard_streams_are_no_trouble(closed: tuple[int, ...]) -> None
 
 @pytest.mark.parametrize("arguments", [("--check",), ("--help",), ("--version",)], ids=lambda it: it[0])
 def test_a_report_that_cannot_be_written_is_told(arguments: tuple[str, ...]) -> None:
-    """An exit code of 0 would say that somebody has read it."""
+    """An exit code of 0 would claim that the report was read."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         ended = subprocess.run(
             [sys.executable, "run.py", *arguments],
@@ -180,20 +180,20 @@ def test_a_report_that_cannot_be_written_is_told(arguments: tuple[str, ...]) -> 
 
 
 def test_a_python_that_is_told_not_to_look_where_its_script_is() -> None:
-    """`python -P`, or PYTHONSAFEPATH: the packages are found all the same, by the children too."""
+    """`python -P`, or PYTHONSAFEPATH: the packages are still found, also by the children."""
     ended = run(sys.executable, "-P", "run.py", "--check", env=environment(PYTHONSAFEPATH="1"))
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_several_wrong_settings_are_told_at_once() -> None:
-    """One line for each, so that one look is enough."""
+    """One line for each, so that they can all be fixed at once."""
     ended = run(sys.executable, "run.py", env=environment(MAX_JOBS="many", LOG_LEVEL="loud"))
     assert ended.returncode == 2
     assert [line.split(":")[1].strip() for line in ended.stderr.splitlines()] == ["MAX_JOBS", "LOG_LEVEL"]
 
 
 def test_a_second_start_is_told_that_one_is_running(tmp_path: Path) -> None:
-    """Everything that is taken, and why it may be."""
+    """Everything that is taken, and the probable reason."""
     journal = str(tmp_path / "jobs.sqlite3")
     with ProxyProcess.started(JOURNAL=journal) as proxy:
         ports = {"PORT": proxy.url.rpartition(":")[2], "ADMIN_PORT": proxy.admin.rpartition(":")[2]}
@@ -209,7 +209,7 @@ def test_a_second_start_is_told_that_one_is_running(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_variable_of_the_environment_is_one_warning() -> None:
-    """It cannot be refused; but whoever set it should hear that it does nothing."""
+    """It cannot be refused, but whoever set it should be told that it has no effect."""
     with ProxyProcess.started(API_KEY="k", JOB_TIMOUT="5") as proxy:
         warnings = proxy.events_of("a variable of the environment looks like a misspelt setting")
         assert {line["variable"]: line["meant"] for line in warnings} == {
@@ -220,7 +220,7 @@ def test_a_misspelt_variable_of_the_environment_is_one_warning() -> None:
 
 
 def listens(pid: int) -> bool:
-    """Whether the process listens on a socket, as far as /proc tells."""
+    """Return whether the process listens on a socket, according to /proc."""
     inodes = set()
     for fd in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile

@@ -1,4 +1,4 @@
-"""No process has what it does not need, and callback URLs are shown to nobody."""
+"""No process has more than it needs, and nobody is shown callback URLs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_no_process_below_the_front_end_has_the_keys() -> None:
 
 
 def test_the_embedded_job_server_shows_no_callback_address() -> None:
-    """Whoever knows one may answer for the job server; the counts are for everybody."""
+    """Whoever knows one can answer for the job server; the counts are public."""
     with ProxyProcess.started() as proxy:
         eventually_blocking(lambda: any("Embedded job server" in line for line in proxy.stdout))
         (line,) = (line for line in proxy.stdout if "Embedded job server" in line)

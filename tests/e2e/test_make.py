@@ -37,7 +37,7 @@ def half_a_python(tmp_path: Path) -> Path:
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`make`, without what would be downloaded."""
+    """Run `make` without the downloads."""
     return subprocess.run(
         ["make", "--no-print-directory", *arguments, "INSTALL=:"],
         cwd=ROOT,
@@ -50,7 +50,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_python_that_cannot_make_environments_is_one_line(half_a_python: Path, tmp_path: Path) -> None:
-    """It names the package; nothing is left behind that would be in the way later."""
+    """It names the package; nothing is left behind that would cause trouble later."""
     venv = tmp_path / "venv"
     ended = make(f"PYTHON={half_a_python}", f"VENV={venv}", f"{venv}/.run-stamp")
     assert ended.returncode == 2
@@ -62,7 +62,7 @@ def test_a_python_that_cannot_make_environments_is_one_line(half_a_python: Path,
 
 @pytest.mark.parametrize("stamp", [".run-stamp", ".dev-stamp"])
 def test_half_an_environment_is_made_again(tmp_path: Path, stamp: str) -> None:
-    """What an earlier attempt has left, before the package was installed: an interpreter, and no pip."""
+    """The rest of an earlier attempt, before the package was installed: an interpreter without pip."""
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     ended = make(f"PYTHON={sys.executable}", f"VENV={venv}", f"{venv}/{stamp}")
@@ -73,7 +73,7 @@ def test_half_an_environment_is_made_again(tmp_path: Path, stamp: str) -> None:
 
 
 def test_an_environment_whose_interpreter_is_gone_is_made_again(tmp_path: Path) -> None:
-    """As when the system's Python was replaced by a newer one. What was installed goes with it."""
+    """As when the system's Python was replaced by a newer one. The installed packages are removed as well."""
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to(tmp_path / "gone")

@@ -21,7 +21,7 @@ _LOOK: Final = "look-0123456789abcdef"
 async def test_an_operator_pauses_goes_on_and_drains(
     client: ClientSession, job_server: JobServer, tmp_path: Path
 ) -> None:
-    """What is in flight gets its answer, and the process ends with 0; keys come and go by SIGHUP."""
+    """Jobs in flight get their answers, and the process exits with 0; keys are added and removed by SIGHUP."""
     keys = tmp_path / "admin-keys"
     keys.write_text(f"# operators\nlena:look:{_LOOK}\n", encoding="utf-8")
     settings = {

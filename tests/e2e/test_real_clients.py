@@ -1,4 +1,4 @@
-"""Clients that other people write, as they come, against a proxy as a user starts it."""
+"""Third-party clients with their defaults, against a proxy as a user starts it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESULT = b'{"id": "0123456789abcdef", "state": "completed"}'
 
 @pytest.fixture
 async def job_server(aiohttp_server: AiohttpServer, job_server_port: int) -> JobServer:
-    """A job server that sends a callback again: its kept connections to the proxy, too, may be closed as idle."""
+    """A job server that repeats a callback: its kept connections to the proxy may be closed as idle, too."""
     options = Options(duration_s=0, callback_retries=3)
     return JobServer(await aiohttp_server(create_app(options), port=job_server_port))
 
@@ -47,7 +47,7 @@ async def test_a_client_as_it_comes_gets_its_results(name: str, proxy: ProxyProc
 async def test_a_client_as_it_comes_repeats_nothing_that_failed(
     name: str, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """A 500 is told, with all that the problem says; as it comes, none of them sends the job again."""
+    """A 500 is reported with the whole problem; by default, no client retries the job."""
     ref = new_ref()
 
     replies = await post_with(name, proxy.queue_job, {"account": ref, "ref": ref, "fault": "failed"}, [0])
@@ -60,7 +60,7 @@ async def test_a_client_as_it_comes_repeats_nothing_that_failed(
 async def test_what_go_sends_again_by_itself_is_submitted_once(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """Its connection breaks after the request and before the answer: with a key, it is sent again on another one."""
+    """The connection breaks after the request and before the answer: with a key, Go retries on another one."""
     require(GO)
     ref = new_ref()
     async with Line(port_of(proxy)) as line:
@@ -82,7 +82,7 @@ async def test_what_go_sends_again_by_itself_is_submitted_once(
 async def test_what_go_sends_without_a_key_is_not_sent_again(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
-    """It gives up instead: it cannot know whether the job was taken."""
+    """It gives up instead: it cannot know whether the job was accepted."""
     require(GO)
     ref = new_ref()
     async with Line(port_of(proxy)) as line:
@@ -103,7 +103,7 @@ async def test_what_go_sends_without_a_key_is_not_sent_again(
 async def test_go_loses_nothing_to_a_proxy_that_closes_what_it_keeps(
     proxies: SharedProxies, job_server: JobServer
 ) -> None:
-    """Pauses around the proxy's own idle time: with a key, what meets the closing is sent again, and submitted once."""
+    """Pauses around the proxy's idle time: with a key, a request that meets the end is retried, and submitted once."""
     require(GO)
     proxy, ref = proxies.get(KEEP_ALIVE_TIMEOUT=str(KEPT_S), MAX_JOBS="400"), new_ref()
     job: dict[str, object] = {"account": ref, "ref": ref}
@@ -117,18 +117,18 @@ async def test_go_loses_nothing_to_a_proxy_that_closes_what_it_keeps(
 
 
 def port_of(proxy: ProxyProcess) -> int:
-    """Where clients connect to."""
+    """Return the port for clients."""
     port = urlsplit(proxy.url).port
     assert port is not None
     return port
 
 
 def held(ref: str) -> dict[str, object]:
-    """A job that waits until `answer`."""
+    """Return a job that waits until `answer`."""
     return {"account": ref, "ref": ref, "fault": "never"}
 
 
 async def answer(client: ClientSession, job_server: JobServer, ref: str, number: int) -> None:
-    """Call back for the newest job, when there are so many."""
+    """Call back for the newest job, once there are this many."""
     await eventually(lambda: len(job_server.submissions(ref)) == number)
     assert (await fetch(client, "POST", job_server.callback_url(ref), data=RESULT)).status == 200

@@ -1,4 +1,4 @@
-"""SIGHUP reads certificates and keys again, without an interruption; and never ends the process."""
+"""SIGHUP reads certificates and keys again, without an interruption; it never ends the process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NOT_RELOADED = "the reload failed, and nothing was changed"
 
 
 async def reload(proxy: ProxyProcess, event: str) -> dict[str, Any]:
-    """Send SIGHUP and return the next log line of that kind."""
+    """Send SIGHUP and return the next log line with this event."""
     before = len(proxy.events_of(event))
     proxy.signal(signal.SIGHUP)
     lines = await eventually(lambda: proxy.events_of(event)[before:])
@@ -37,12 +37,12 @@ async def reload(proxy: ProxyProcess, event: str) -> dict[str, Any]:
 
 
 async def status_with(client: ClientSession, proxy: ProxyProcess, key: str) -> int:
-    """The status of a job that is sent with this key."""
+    """Return the status of a job that is sent with this key."""
     return (await post_job(client, proxy.queue_job, headers={"Authorization": f"Bearer {key}"})).status
 
 
 async def test_keys_can_be_replaced(client: ClientSession, tmp_path: Path) -> None:
-    """A key that is gone is refused, a new one accepted, one that stays is never refused."""
+    """A removed key is refused, a new one accepted, a remaining one never refused."""
     keys = tmp_path / "keys"
     keys.write_text("old\n", encoding="utf-8")
     with ProxyProcess.started(API_KEYS="always", API_KEYS_FILE=str(keys)) as proxy:
@@ -56,7 +56,7 @@ async def test_keys_can_be_replaced(client: ClientSession, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("text", ["", "two words\n"], ids=["no key", "no key that fits"])
 async def test_a_file_that_does_not_fit_changes_nothing(client: ClientSession, tmp_path: Path, text: str) -> None:
-    """Least of all does it open the proxy to everybody; the log says why, without a key."""
+    """In particular, it does not open the proxy to everybody; the log says why, without a key."""
     keys = tmp_path / "keys"
     keys.write_text("good\n", encoding="utf-8")
     with ProxyProcess.started(API_KEYS_FILE=str(keys)) as proxy:
@@ -68,7 +68,7 @@ async def test_a_file_that_does_not_fit_changes_nothing(client: ClientSession, t
 
 
 async def test_a_certificate_can_be_replaced(client: ClientSession, tmp_path: Path) -> None:
-    """New connections get the new one; a pair that does not fit together, or has no end, changes nothing."""
+    """New connections get the new one; a pair that does not match, or is truncated, changes nothing."""
     one, other = certificate_in(tmp_path / "one"), certificate_in(tmp_path / "other")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     put(one, cert, key)
@@ -93,7 +93,7 @@ async def test_a_certificate_can_be_replaced(client: ClientSession, tmp_path: Pa
 
 
 async def test_jobs_in_flight_notice_nothing(client: ClientSession, job_server: JobServer) -> None:
-    """Many signals in a row, and the answer comes as ever."""
+    """Many signals in a row, and the answer comes as usual."""
     with ProxyProcess.started(JOB_SERVER_URL=job_server.url) as proxy:
         ref = new_ref()
         job = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, duration=0.5))
@@ -106,7 +106,7 @@ async def test_jobs_in_flight_notice_nothing(client: ClientSession, job_server: 
 
 
 async def test_closing_the_terminal_ends_nothing(client: ClientSession, tmp_path: Path) -> None:
-    """The session's terminal hangs up, and the proxy, which was started from it, serves on."""
+    """The session's terminal hangs up, and the proxy started from it keeps serving."""
     ours, theirs = pty.openpty()
     log = tmp_path / "log"
     with log.open("w", encoding="utf-8") as output:
@@ -154,7 +154,7 @@ def put(pair: tuple[Path, Path], cert: Path, key: Path) -> None:
 
 
 def pem(cert: Path) -> str:
-    """Return a certificate's text, in one form."""
+    """Return a certificate's text in a normalised form."""
     return ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(cert.read_text(encoding="ascii")))
 
 

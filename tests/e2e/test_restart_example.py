@@ -1,4 +1,4 @@
-"""The example of docs/jobs.md: 50 jobs, and a front end that is killed in the middle of them."""
+"""The example of docs/jobs.md: 50 jobs, and a front end that is killed while they run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_50_jobs_survive_a_front_end_that_is_killed(tmp_path: Path, results: int
     ):
         command = [sys.executable, "-m", "jobclient", restarts.queue_job, "--idempotent", "--retries", "30"]
         client = subprocess.Popen([*command, "--limit", "60", "--json"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        # A submission that the kill cuts off is one whose fate nobody knows: its job would not be sent again.
+        # A submission cut off by the kill has an unknown outcome: its job would not be submitted again.
         eventually_blocking(lambda: summary(job_server)["started"] == 50)
         eventually_blocking(lambda: summary(job_server)["callbacks"] >= results)
 
@@ -46,7 +46,7 @@ def test_50_jobs_survive_a_front_end_that_is_killed(tmp_path: Path, results: int
         report = json.loads(output)
         counts = summary(job_server)
         assert (report["succeeded"], report["ids"], client.returncode) == (50, 50, 0), (report, counts)
-        # Of those whose results come in all may have theirs before the kill: they come within moments.
+        # Where results are coming in, all may have arrived before the kill.
         assert report["resent"] > 0 or results
         assert (counts["started"], counts["submitted_twice"]) == (50, 0)
         assert restarts.leftovers() == []

@@ -1,4 +1,4 @@
-"""The proxy as systemd starts it with `Type=notify`: what it says at its start, on SIGHUP, meanwhile and at its end."""
+"""The proxy as systemd starts it with `Type=notify`: its reports at the start, on SIGHUP, meanwhile and at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BEAT_S = 0.1
 
 
 async def test_it_is_ready_when_it_serves_and_stops_when_it_is_told_to(client: ClientSession) -> None:
-    """With the time that its end may take; none of the processes below it gets to know whom it tells."""
+    """It also reports how long its end may take; none of its child processes gets the manager's address."""
     with (
         NotifySocket() as manager,
         ProxyProcess(NOTIFY_SOCKET=manager.name, WATCHDOG_USEC="30000000", JOB_TIMEOUT="20", DRAIN_DELAY="1") as proxy,
@@ -42,7 +42,7 @@ async def test_it_is_ready_when_it_serves_and_stops_when_it_is_told_to(client: C
 
 
 def test_signs_of_life_end_with_the_movement_of_its_event_loop() -> None:
-    """A front end that is stopped sends none; they go on when it does."""
+    """A stopped front end sends none; they resume when it does."""
     with (
         NotifySocket() as manager,
         ProxyProcess(NOTIFY_SOCKET=manager.name, WATCHDOG_USEC=f"{2 * _BEAT_S * 1e6:.0f}") as proxy,

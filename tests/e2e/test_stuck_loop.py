@@ -1,4 +1,4 @@
-"""A front end whose event loop stands still says where, and two signals end it all the same."""
+"""A front end whose event loop is stuck says where, and two signals still end it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually_blocking
 
-#: Keeps the main thread of the front end, on a signal of its own, for ever: in many instructions, or within one.
+#: Blocks the front end's main thread forever, on a signal of its own: in many instructions, or within one.
 _STUCK = """
 import re, signal, time
 
@@ -36,7 +36,7 @@ signal.signal(signal.SIGRTMIN, {function})
 
 @pytest.fixture
 def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProxyProcess]:
-    """A proxy whose loop can be brought to stand still in one function."""
+    """A proxy whose loop can be blocked in one function."""
     (tmp_path / "sitecustomize.py").write_text(_STUCK.replace("{function}", request.param), encoding="utf-8")
     with ProxyProcess.started(PYTHONPATH=str(tmp_path)) as proxy:
         yield proxy
@@ -46,7 +46,7 @@ def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProxyProce
 def test_two_signals_end_it_and_the_log_says_where_it_stood(
     proxy: ProxyProcess, request: pytest.FixtureRequest
 ) -> None:
-    """While it stands, when it is ended, and the exit code is the signal's; nothing is left behind."""
+    """While it is stuck, and when it is ended; the exit code is the signal's; nothing is left behind."""
     function = request.node.callspec.params["proxy"]
     processes = proxy.descendants()
     proxy.signal(signal.SIGRTMIN)
@@ -55,7 +55,7 @@ def test_two_signals_end_it_and_the_log_says_where_it_stood(
     assert f" {function} < " in stands["at"]
     assert stands["cpu_s"] > 0
     proxy.signal(signal.SIGTERM)
-    # Two of one number that come together are one to the kernel: the first has to be taken before the second is sent.
+    # The kernel merges two equal pending signals: the first has to be delivered before the second is sent.
     eventually_blocking(lambda: not pending(proxy.pid))
     proxy.signal(signal.SIGTERM)
     assert proxy.wait(5) == 128 + signal.SIGTERM
@@ -66,7 +66,7 @@ def test_two_signals_end_it_and_the_log_says_where_it_stood(
 
 @pytest.mark.parametrize("proxy", ["count_for_a_while"], indirect=True)
 def test_a_loop_that_goes_on_is_told_too(proxy: ProxyProcess) -> None:
-    """With the time for which it stood; and then everything is as before."""
+    """With the time for which it was stuck; then everything is as before."""
     proxy.signal(signal.SIGRTMIN)
     eventually_blocking(lambda: proxy.events_of("the event loop continues"))
     (goes_on,) = proxy.events_of("the event loop continues")
@@ -76,7 +76,7 @@ def test_a_loop_that_goes_on_is_told_too(proxy: ProxyProcess) -> None:
 
 @pytest.mark.parametrize("proxy", ["count_for_a_while"], indirect=True)
 async def test_a_signal_that_comes_meanwhile_is_not_lost(proxy: ProxyProcess) -> None:
-    """One is a request to end well, which the loop gets to when it goes on."""
+    """A single signal asks for a graceful end, which begins when the loop goes on."""
     proxy.signal(signal.SIGRTMIN)
     proxy.signal(signal.SIGTERM)
     assert await asyncio.to_thread(proxy.wait, 20) == 0
@@ -84,14 +84,14 @@ async def test_a_signal_that_comes_meanwhile_is_not_lost(proxy: ProxyProcess) ->
 
 
 def pending(pid: int) -> bool:
-    """Whether a signal has been sent to the process that it has not taken yet."""
+    """Return whether the process has a pending signal."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
     return any(masks)
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether the process is still there and no zombie."""
+    """Return whether the process exists and is not a zombie."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

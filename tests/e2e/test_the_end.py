@@ -26,7 +26,7 @@ def proxy() -> Iterator[ProxyProcess]:
 
 
 async def in_flight(client: ClientSession, proxy: ProxyProcess, **job: object) -> asyncio.Task[Answer]:
-    """Post a job; return its answer to come as soon as the job server has the job."""
+    """Post a job; once the job server has it, return its pending answer."""
     answer = asyncio.create_task(post_job(client, proxy.queue_job, **job))  # type: ignore[arg-type] # its fields
 
     async def waiting() -> bool:
@@ -38,12 +38,12 @@ async def in_flight(client: ClientSession, proxy: ProxyProcess, **job: object) -
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    """Whether none is left."""
+    """Return whether none is left."""
     return not any(map(is_alive, processes))
 
 
 def watch_over(processes: list[psutil.Process]) -> Stopwatch:
-    """Start a stopwatch that does not count the time in which these had no processor."""
+    """Start a stopwatch that does not count the time in which these waited for CPU time."""
     return Stopwatch(*(process.pid for process in processes))
 
 
@@ -60,7 +60,7 @@ def watch_over(processes: list[psutil.Process]) -> Stopwatch:
 async def test_a_signal_lets_jobs_in_flight_finish(
     client: ClientSession, proxy: ProxyProcess, number: int, whole_group: bool
 ) -> None:
-    """The job is answered 200, then the process ends with 0, and so do all others. Ctrl-C goes to the whole group."""
+    """The job is answered 200, then the process exits with 0, and so do all others. Ctrl-C goes to the whole group."""
     answer = await in_flight(client, proxy, duration=1)
     processes = proxy.descendants()
     assert len(processes) >= 3  # fork server, worker, job server
@@ -86,7 +86,7 @@ async def test_an_idle_proxy_ends_at_once(proxy: ProxyProcess) -> None:
 
 
 async def test_with_a_drain_delay_jobs_are_accepted_while_balancers_notice(client: ClientSession) -> None:
-    """From SIGTERM on it is not ready, and what is sent all the same is served; then it drains and ends with 0."""
+    """After SIGTERM it is not ready, but still serves what is sent; then it drains and exits with 0."""
     with ProxyProcess.started(DRAIN_DELAY="2") as proxy:
         assert (await fetch(client, "GET", f"{proxy.url}/readyz")).status == 200
         proxy.signal(signal.SIGTERM)
@@ -100,7 +100,7 @@ async def test_with_a_drain_delay_jobs_are_accepted_while_balancers_notice(clien
 
 
 async def test_signals_without_a_meaning_end_nothing(client: ClientSession, proxy: ProxyProcess) -> None:
-    """Log rotation and the like send them; the default would be to end at once, without a word."""
+    """Log rotation and the like send them; their default action would end the process silently."""
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         proxy.signal(number)
     lines = await eventually(lambda: proxy.events_of("an unsupported signal is ignored")[1:])
@@ -109,7 +109,7 @@ async def test_signals_without_a_meaning_end_nothing(client: ClientSession, prox
 
 
 async def test_ctrl_c_does_not_wait_for_balancers() -> None:
-    """A person at a terminal is no balancer."""
+    """Someone at a terminal is not a load balancer."""
     with ProxyProcess.started(DRAIN_DELAY="600") as proxy:
         proxy.signal(signal.SIGINT)
         assert await asyncio.to_thread(proxy.wait) == 0
@@ -125,7 +125,7 @@ async def test_a_second_signal_ends_the_delay_too(client: ClientSession) -> None
 
 
 async def test_a_second_signal_ends_it_at_once(client: ClientSession, proxy: ProxyProcess) -> None:
-    """A job that would go on for a long time does not hold it up; the exit code is that of a signal."""
+    """A long job does not delay it; the exit code is that of a signal."""
     answer = await in_flight(client, proxy, fault="never")
     processes = proxy.descendants()
     proxy.signal(signal.SIGTERM)

@@ -27,7 +27,7 @@ def operated() -> Iterator[Operated]:
 
 @pytest.fixture
 def window(driver: Chrome) -> Iterator[None]:
-    """A window of the usual size and scheme after the test, whatever it did to it."""
+    """Restore the usual window size and colour scheme after the test."""
     yield
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -1,4 +1,4 @@
-"""What the pages say while the proxy is away, and after it was started again."""
+"""What the pages say while the proxy is unavailable, and after its restart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = MARKS
 
 @pytest.mark.parametrize("page", ["", f"job.html?id={HOSTILE_ID}"], ids=["now", "job"])
 def test_a_restart_is_said_and_got_over(driver: Chrome, operated: Operated, page: str) -> None:
-    """On a page that is fed and on one that asks: that it is away, that it was started again, and then it goes on."""
+    """On a page that is fed and on one that polls: it says that the proxy is away, then restarted, and goes on."""
     driver.get(f"{operated.admin}/{page}")
     eventually_blocking(lambda: text(driver, "status") == "live")
     operated.end()

@@ -1,4 +1,4 @@
-"""What holds on each page of operators: by keyboard, for screen readers, in narrow windows, with hostile words."""
+"""What holds on each page for operators: by keyboard, for screen readers, in narrow windows, with hostile texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import eventually_blocking
 
 pytestmark = MARKS
 
-#: What shows that a page has what it asks for.
+#: What shows that a page has loaded its data.
 _READY: Final = {
     "": "return document.querySelectorAll('#worker-rows tr').length > 2",
     "jobs.html": "return document.querySelectorAll('#rows tr').length > 9",
@@ -23,13 +23,13 @@ _READY: Final = {
     "patterns.html": "return document.querySelectorAll('#latency td, #slowest td').length > 9",
     "house.html": "return document.querySelectorAll('#settings td').length > 2 && audit.textContent",
 }
-#: Everything on a page that the Tab key is to reach, less what is closed or hidden.
+#: Everything on a page that the Tab key has to reach, except closed or hidden elements.
 _REACHABLE: Final = """
 return [...document.querySelectorAll('a[href], button, input, select, summary, [tabindex="0"]')]
     .filter((element) => !element.disabled && element.checkVisibility({visibilityProperty: true}))
     .length
 """
-#: What is not within the window, and not in a part that scrolls by itself either.
+#: Elements outside the window that are not in a part that scrolls by itself.
 _BEYOND: Final = """
 return [...document.querySelectorAll('h1, h2, button, input, select')]
     .filter((it) => !it.closest('.scroll') && it.checkVisibility() && it.getBoundingClientRect().right > innerWidth)
@@ -45,12 +45,12 @@ _LEFT: Final = _REACHABLE.replace(".length", ".filter((it) => !it.dataset.reache
 
 @pytest.fixture(autouse=True)
 def console(window: None, driver: Chrome) -> None:
-    """An empty one before each test."""
+    """Clear the console before each test."""
     errors_in_console(driver)
 
 
 def opened(driver: Chrome, operated: Operated, page: str) -> None:
-    """Open a page, and wait for what it shows."""
+    """Open a page, and wait for its content."""
     query = f"?id={HOSTILE_ID}" if page == "job.html" else ""
     driver.get(f"{operated.admin}/{page}{query}")
     eventually_blocking(lambda: run(driver, _READY[page]), 60)
@@ -59,7 +59,7 @@ def opened(driver: Chrome, operated: Operated, page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_it_can_be_read_by_everybody(driver: Chrome, operated: Operated, page: str) -> None:
-    """axe-core has nothing against it, light or dark, wide or narrow, with everything unfolded."""
+    """axe-core finds nothing, light or dark, wide or narrow, with everything unfolded."""
     opened(driver, operated, page)
     for scheme in ("light", "dark"):
         scheme_of(driver, scheme)
@@ -72,7 +72,7 @@ def test_it_can_be_read_by_everybody(driver: Chrome, operated: Operated, page: s
 
 @pytest.mark.parametrize("page", PAGES)
 def test_nothing_sticks_out(driver: Chrome, operated: Operated, page: str) -> None:
-    """From 320 to 1,920 pixels; 640 and 320 are what a window of 1,280 has at 200 and 400 percent."""
+    """From 320 to 1,920 pixels; a window of 1,280 has 640 and 320 at 200 and 400 percent."""
     opened(driver, operated, page)
     for width in (1920, 1280, 1024, 640, 375, 320):
         width_of(driver, width)
@@ -82,7 +82,7 @@ def test_nothing_sticks_out(driver: Chrome, operated: Operated, page: str) -> No
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tab_key_reaches_everything(driver: Chrome, operated: Operated, page: str) -> None:
-    """In as many steps as there are things; each shows that it has the focus; first comes a way past the head."""
+    """In as many steps as there are elements; each shows its focus; the first is a link that skips the page's head."""
     opened(driver, operated, page)
     width_of(driver, 1280, 2000)
     run(driver, "document.activeElement.blur(); getSelection().removeAllRanges()")
@@ -102,7 +102,7 @@ def test_the_tab_key_reaches_everything(driver: Chrome, operated: Operated, page
 
 @pytest.mark.parametrize("page", PAGES)
 def test_hostile_words_stay_words(driver: Chrome, operated: Operated, page: str) -> None:
-    """Markup, marks that turn text around, 10 kB, in each place of a job: shown; runs nowhere and breaks nothing."""
+    """Markup, characters that reverse text, 10 kB, in each field of a job: shown as text; nothing runs or breaks."""
     opened(driver, operated, page)
     if page == "jobs.html":
         driver.get(f"{operated.admin}/jobs.html?code=job-failed&sort=newest")

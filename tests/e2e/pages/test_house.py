@@ -1,4 +1,4 @@
-"""The house: how the proxy is, what operators do to it, and who may."""
+"""The house page: the state of the proxy, the operators' actions, and who may do them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ACT: Final = "act-0123456789abcdef"
 
 @pytest.fixture
 def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
-    """The house; whatever a test does with it, it reports no error."""
+    """The house page; whatever a test does with it, it reports no error."""
     driver.get(f"{operated.admin}/house.html")
     eventually_blocking(lambda: "new jobs are accepted" in text(driver, "intake"))
     yield driver
@@ -30,7 +30,7 @@ def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
 
 
 def test_it_says_what_runs_and_how_it_is_set_up(page: Chrome, operated: Operated) -> None:
-    """The process, the journal, the settings that are not at their defaults and, if asked for, all of them."""
+    """The process, the journal, the settings without their defaults and, on demand, all settings."""
     eventually_blocking(lambda: str(operated.process.pid) in text(page, "version"))
     assert "jobs.sqlite3" in text(page, "journal")
     assert "RESULT_TTL" in text(page, "settings")
@@ -40,7 +40,7 @@ def test_it_says_what_runs_and_how_it_is_set_up(page: Chrome, operated: Operated
 
 
 def test_the_intake_is_paused_and_resumed_after_a_question(page: Chrome, operated: Operated) -> None:
-    """By keyboard; the first answer changes nothing; jobs are refused meanwhile; both are on the audit list."""
+    """By keyboard; the question's first answer changes nothing; jobs are refused meanwhile; the audit list has both."""
     press(page, "pause", "Go on accepting")
     assert post(operated.process, duration=0)[0] == 200
     press(page, "pause", "Pause")
@@ -60,7 +60,7 @@ def test_the_intake_is_paused_and_resumed_after_a_question(page: Chrome, operate
 
 
 def test_whoever_may_only_look_sees_no_button_and_who_may_act_drains(driver: Chrome, operated: Operated) -> None:
-    """An open page goes to the log-in when keys are needed all at once; logged in, it shows what the role may do."""
+    """An open page goes to the log-in when keys become required; after the log-in, it shows what the role may do."""
     driver.get(f"{operated.admin}/job.html?id={HOSTILE_ID}")
     eventually_blocking(lambda: text(driver, "status") == "live")
     operated.end()

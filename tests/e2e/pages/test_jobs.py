@@ -1,4 +1,4 @@
-"""The list of jobs, among very many."""
+"""The list of jobs, with very many jobs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
 
 
 def rows(driver: Chrome) -> int:
-    """How many jobs are shown."""
+    """Return how many jobs are shown."""
     return int(run(driver, "return document.querySelectorAll('#rows tr').length"))
 
 
 def column(driver: Chrome, number: int) -> set[str]:
-    """Return what stands in a column, counted from 1."""
+    """Return the values in a column, counted from 1."""
     cells = f"return [...document.querySelectorAll('#rows td:nth-child({number})')].map((cell) => cell.textContent)"
     return set(run(driver, cells))
 
@@ -43,14 +43,14 @@ def query(driver: Chrome) -> str:
 
 
 def choose(driver: Chrome, facet: str) -> None:
-    """Choose a value by the keyboard, and wait for the list."""
+    """Choose a value with the keyboard, and wait for the list."""
     box = driver.find_element(By.CSS_SELECTOR, f'[data-facet="{facet}"]')
     box.send_keys(Keys.SPACE)
     eventually_blocking(lambda: run(driver, "return document.getElementById('list').ariaBusy") == "false")
 
 
 def test_it_counts_what_there_is(page: Chrome) -> None:
-    """Each code and label with its number; the total is the number of jobs, or says how far it was counted."""
+    """Each code and label with its count; the total is the number of jobs, or says how far it was counted."""
     total = text(page, "total")
     counted = int(re.sub(r"\D", "", total))
     assert counted >= JOBS or "or more" in total
@@ -59,7 +59,7 @@ def test_it_counts_what_there_is(page: Chrome) -> None:
 
 
 def test_a_filter_stands_in_the_address_and_back_takes_it_away(page: Chrome, operated: Operated) -> None:
-    """Chosen by keyboard; the focus stays where it was; whoever is sent the address sees the same."""
+    """Chosen with the keyboard; the focus stays where it was; the address shows the same to others."""
     choose(page, "code=worker-died")
     eventually_blocking(lambda: column(page, 3) == {"✕ worker-died"})
     assert query(page) == "?code=worker-died"
@@ -81,7 +81,7 @@ def test_a_filter_stands_in_the_address_and_back_takes_it_away(page: Chrome, ope
 
 
 def test_pages_follow_one_another_and_back_goes_back(page: Chrome) -> None:
-    """No job twice; the address of a later page can be kept."""
+    """No job twice; the address of a later page can be bookmarked."""
     first = column(page, 2)
     page.find_element(By.LINK_TEXT, "Next page").send_keys(Keys.ENTER)
     eventually_blocking(lambda: not column(page, 2) & first)
@@ -95,7 +95,7 @@ def test_pages_follow_one_another_and_back_goes_back(page: Chrome) -> None:
 
 
 def test_it_is_sorted_by_time_and_by_length(page: Chrome) -> None:
-    """By the heads of its columns, which say so to a screen reader."""
+    """By its column heads, which tell a screen reader the order."""
     page.find_element(By.ID, "by-length").send_keys(Keys.ENTER)
     eventually_blocking(lambda: query(page) == "?sort=slowest")
     longest = "return document.querySelector('#rows td:nth-child(5)').textContent"
@@ -109,7 +109,7 @@ def test_it_is_sorted_by_time_and_by_length(page: Chrome) -> None:
 
 
 def test_a_text_and_a_time_are_typed(page: Chrome) -> None:
-    """The text is looked for in labels and words; the time becomes part of the address."""
+    """The text is searched in labels and messages; the time becomes part of the address."""
     field = page.find_element(By.NAME, "q")
     field.send_keys("acm", Keys.ENTER)
     eventually_blocking(lambda: column(page, 6) == {"account=acme"}, 60)
@@ -122,14 +122,14 @@ def test_a_text_and_a_time_are_typed(page: Chrome) -> None:
 
 
 def test_what_cannot_be_read_is_said(driver: Chrome, operated: Operated) -> None:
-    """A filter that is none names itself."""
+    """An invalid filter is named."""
     driver.get(f"{operated.admin}/jobs.html?since=yesterday")
     eventually_blocking(lambda: "Since: " in text(driver, "trouble"))
     driver.get_log("browser")  # type: ignore[no-untyped-call] # the 400 stands there, as it should
 
 
 def test_an_open_job_leads_to_its_page_and_is_stopped_there(page: Chrome, operated: Operated) -> None:
-    """From the list by its link; stopped by its button; its page then says who did that."""
+    """From the list by its link; cancelled by its button; its page then says who did it."""
     job = Later(operated.process, duration=15, account="from-the-list")
     page.get(f"{operated.admin}/jobs.html?label.account=from-the-list&state=open")
     link = "#rows a"

@@ -1,4 +1,4 @@
-"""The log-in, by itself and below a gateway's prefix over TLS."""
+"""The log-in, at the root and below a gateway's prefix over TLS."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ pytestmark = MARKS
 _ACT: Final = "act-0123456789abcdef"
 _WRONG: Final = "wrong-0123456789abcdef"
 _FOCUSED: Final = "const it = document.activeElement; return [it.tagName, getComputedStyle(it).outlineStyle]"
-#: What the page has asked for, its own address included.
+#: What the page has requested, including its own address.
 _ASKED: Final = "return [location, ...performance.getEntriesByType('resource').map(({name}) => name)].map(String)"
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[ProxyProcess]:
-    """A proxy whose operators have keys, and which believes a gateway of this machine."""
+    """A proxy whose operators have keys, and which trusts a gateway on this machine."""
     settings = {"ADMIN_KEYS": f"anna:act:{_ACT}", "TRUSTED_PROXIES": "127.0.0.1", "ADMIN_NAMES": "ops.example.com"}
     with ProxyProcess.started(WORKER_SPARES="1", **settings) as proxy:
         yield proxy
@@ -51,7 +51,7 @@ def _refused(driver: Chrome) -> bool:
 
 
 def test_the_form_can_be_read_by_everybody(form: Chrome) -> None:
-    """axe-core has nothing against it, light or dark, wide or narrow, before and after a refusal; it fits."""
+    """axe-core finds nothing, light or dark, wide or narrow, before and after a refusal; everything fits."""
     for refused in (False, True):
         if refused:
             form.find_element(By.NAME, "key").send_keys(_WRONG, Keys.ENTER)
@@ -65,7 +65,7 @@ def test_the_form_can_be_read_by_everybody(form: Chrome) -> None:
 
 
 def test_the_form_works_by_keyboard(form: Chrome) -> None:
-    """The field has the focus; after a refusal, which is said, again; the button is the next thing, and does it."""
+    """The field has the focus, also after a refusal, which is announced; the button comes next, and works."""
 
     def press_keys(*keys: str) -> None:
         ActionChains(form).send_keys(*keys).perform()
@@ -85,7 +85,7 @@ def test_the_form_works_by_keyboard(form: Chrome) -> None:
 
 @pytest.mark.skipif(not nginx.is_installed(), reason="there is no nginx here")
 def test_below_a_prefix_and_over_tls_all_of_it_works(driver: Chrome, guarded: ProxyProcess, tmp_path: Path) -> None:
-    """Logged in, a job is found, looked at and stopped, the intake paused and resumed; nothing leaves the prefix."""
+    """Log in, find, view and cancel a job, pause and resume the intake; nothing leaves the prefix."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))

@@ -28,7 +28,7 @@ _STATIC: Final = ROOT / "proxy" / "api" / "operators" / "static"
 
 @pytest.fixture
 def proxy(operated: Operated) -> ProxyProcess:
-    """The proxy's process."""
+    """Return the proxy's process."""
     return operated.process
 
 
@@ -42,7 +42,7 @@ def page(driver: Chrome, proxy: ProxyProcess) -> Iterator[Chrome]:
 
 
 def _find(driver: Chrome, name: str) -> str:
-    """Look a job up by the field at the top; return what its page says, once it says anything."""
+    """Look a job up with the field at the top; return the text of its page once there is any."""
     field = driver.find_element(By.ID, "search-text")
     field.clear()
     field.send_keys(name, Keys.ENTER)
@@ -51,7 +51,7 @@ def _find(driver: Chrome, name: str) -> str:
 
 
 def test_it_shows_jobs_and_workers_as_they_come_and_go(page: Chrome, proxy: ProxyProcess) -> None:
-    """A job in flight appears with its state, its worker too, and both go when it ends; the totals move."""
+    """A job in flight appears with its state and its worker, and both disappear when it ends; the totals change."""
     job = Later(proxy, duration=3)
     eventually_blocking(lambda: "waiting" in text(page, "oldest"))
     assert "waiting 1" in text(page, "job-legend")
@@ -66,7 +66,7 @@ def test_it_shows_jobs_and_workers_as_they_come_and_go(page: Chrome, proxy: Prox
 
 
 def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyProcess) -> None:
-    """The list of failures has the newest first; opened by keyboard it tells phases and events."""
+    """The newest failure comes first; opened by keyboard, it shows phases and events."""
     status, document = post(proxy, fault="refuse")
     assert status == 500
     job_id = document["job_id"]
@@ -80,7 +80,7 @@ def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyP
 
 
 def test_a_job_is_found_by_its_id(page: Chrome, proxy: ProxyProcess) -> None:
-    """A job that ended well is found, with every phase of its life; an id that is nobody's is told to be so."""
+    """A successful job is found, with every phase of its life; for an unknown id, the page says so."""
     _, answer = post(proxy, duration=0)
     shown = _find(page, answer["job_id"])
     assert "succeeded" in shown
@@ -90,7 +90,7 @@ def test_a_job_is_found_by_its_id(page: Chrome, proxy: ProxyProcess) -> None:
 
 
 def test_what_others_say_never_becomes_markup(page: Chrome, proxy: ProxyProcess) -> None:
-    """Markup in a job and in a search stays text, and nothing of it runs; the browser itself would refuse it."""
+    """Markup in a job or in a search stays text, and none of it runs; the browser itself would refuse it."""
     post(proxy, fault="failed", note=_MARKUP, ref=_MARKUP)
     _find(page, _MARKUP)
     assert run(page, "return document.querySelectorAll('main img, main b').length") == 0
@@ -101,12 +101,12 @@ def test_what_others_say_never_becomes_markup(page: Chrome, proxy: ProxyProcess)
 
 
 def test_a_job_is_stopped_by_keyboard_alone(page: Chrome, proxy: ProxyProcess) -> None:
-    """Find a job, press Stop, confirm: its client is answered `cancelled`. The first question stops nothing."""
+    """Find a job, press Stop, confirm: its client gets `cancelled`. The first answer stops nothing."""
     job = Later(proxy, duration=15)
     stop = "#oldest button[aria-label^='Stop job']"
     eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, stop))[0].send_keys(Keys.ENTER)
     eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
-    ActionChains(page).send_keys(Keys.ENTER).perform()  # what has the focus first is "Keep it running"
+    ActionChains(page).send_keys(Keys.ENTER).perform()  # the focus is first on "Keep it running"
     eventually_blocking(lambda: not page.find_elements(By.CSS_SELECTOR, "dialog"))
     assert run(page, "return document.getElementById('oldest').childElementCount") == 1
     page.find_element(By.CSS_SELECTOR, stop).send_keys(Keys.ENTER)
@@ -148,7 +148,7 @@ def test_it_is_readable_on_a_phone(page: Chrome, proxy: ProxyProcess) -> None:
 
 
 def test_times_have_a_date_and_a_zone(page: Chrome, proxy: ProxyProcess) -> None:
-    """Whoever reads a failure the next morning, or elsewhere, knows when it was."""
+    """Someone who reads about a failure the next morning, or elsewhere, knows when it was."""
     _, document = post(proxy, fault="reject")
     job = f'details[data-job="{document["job_id"]}"]'
     entry = eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, f"{job} time"))[0]
@@ -158,7 +158,7 @@ def test_times_have_a_date_and_a_zone(page: Chrome, proxy: ProxyProcess) -> None
 
 
 def test_two_thousand_workers_do_not_freeze_it(driver: Chrome) -> None:
-    """With 2,000 workers and as many jobs only some dozen rows exist, and the page goes on drawing."""
+    """With 2,000 workers and as many jobs there are only some dozen rows, and the page keeps drawing."""
     with _fake_feed(2_000) as address:
         driver.get(address)
         eventually_blocking(lambda: text(driver, "worker-count") == "2000")
@@ -175,7 +175,7 @@ def test_two_thousand_workers_do_not_freeze_it(driver: Chrome) -> None:
             "  if (++frames < 120) requestAnimationFrame(frame); else done(longest); }"
             "requestAnimationFrame(frame);"
         )
-        driver.get("about:blank")  # or the page would go on asking a server that is gone
+        driver.get("about:blank")  # otherwise the page would go on polling a server that is gone
         assert longest_ms - 1_000 * max(0.0, watch.starved_s) < 1_000
 
 
@@ -231,6 +231,6 @@ def _handler(event: bytes, closed: threading.Event) -> type[BaseHTTPRequestHandl
                 return
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     return Handler

@@ -17,7 +17,7 @@ pytestmark = MARKS
 
 @pytest.fixture
 def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
-    """The page with what it shows of the last day; whatever a test does with it, it reports no error."""
+    """The page with the last day's data; whatever a test does with it, it reports no error."""
     driver.get(f"{operated.admin}/patterns.html")
     eventually_blocking(lambda: "Code" in text(driver, "failures"), 60)
     yield driver
@@ -25,7 +25,7 @@ def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
 
 
 def test_failures_are_grouped_and_lead_to_their_jobs(page: Chrome) -> None:
-    """By code, label and words, in which numbers are one; the list that a group leads to has jobs of its code only."""
+    """By code, label and message, in which all numbers are equal; a group's link lists only jobs of its code."""
     groups = text(page, "failures")
     assert all(code in groups for code in ("worker-died", "deadline-exceeded", "job-rejected"))
     assert "it took too long: # ms" in groups
@@ -38,7 +38,7 @@ def test_failures_are_grouped_and_lead_to_their_jobs(page: Chrome) -> None:
 
 
 def test_the_heat_map_is_a_table_whose_cells_differ_in_lightness(page: Chrome) -> None:
-    """Its numbers can be read, and seen without colours: a cell with more is further from the background."""
+    """Its numbers can be read, and seen without colours: the higher, the further from the background."""
     cells = (
         "return [...document.querySelectorAll('#latency td')].filter((it) => it.textContent).map((it) =>"
         " [Number(it.title.replace(/\\D/g, '')), it.className])"

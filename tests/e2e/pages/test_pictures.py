@@ -1,4 +1,4 @@
-"""The pictures in docs/, taken where PAGES_PICTURES is set (`make pages`)."""
+"""The pictures in docs/, taken if PAGES_PICTURES is set (`make pages`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif("PAGES_PICTURES" not in os.environ, reason="PAGES_PICTURES is not set"),
     pytest.mark.timeout(600),
 ]
-#: File, page, what shows that it is there, height in CSS pixels.
+#: File, page, what shows that the page is ready, height in CSS pixels.
 _PICTURES: Final = (
     ("dashboard-jobs", "jobs.html?outcome=failed", "return document.querySelectorAll('#facets input').length", 900),
     ("dashboard-job", "jobs.html", "return document.querySelectorAll('#time-line li').length", 700),
@@ -33,7 +33,7 @@ _FAILED_LINK: Final = "return document.querySelector('#failure-list details')?.d
 
 
 def test_pictures_of_them_are_taken(driver: Chrome, operated: Operated) -> None:
-    """Some time of varied jobs, for as many seconds as PAGES_PICTURES says, then one picture of each page."""
+    """Varied jobs for as many seconds as PAGES_PICTURES says, then a picture of each page."""
     proxy = operated.process
     driver.get(f"{operated.admin}/")
     eventually_blocking(lambda: text(driver, "status") == "live")
