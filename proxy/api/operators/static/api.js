@@ -1,8 +1,8 @@
-// Asking the proxy, and having it do something. All addresses are relative to the page's.
+// Requests to the proxy. All addresses are relative to the page's.
 
-/** What went wrong, in words for a person. */
+/** An error with a text for people. */
 export class Problem extends Error {
-  /** `status`: of the answer; 0: there was none. */
+  /** `status`: of the answer; 0 if there was none. */
   constructor(status, document = {}) {
     super(document.detail || document.title || `The proxy answered ${status}.`);
     this.status = status;
@@ -11,12 +11,12 @@ export class Problem extends Error {
   }
 }
 
-/** Return what the proxy answers to `GET address`, as an object. Throws Problem. */
+/** Return the proxy's answer to `GET address`, as an object. Throws Problem. */
 export const ask = (address, signal) => request(address, { signal });
 
-/** Have the proxy do something; return what it answers. Throws Problem. */
+/** Send a command to the proxy and return its answer. Throws Problem. */
 export function act(address, body) {
-  const headers = { "X-Requested-By": "dashboard" }; // no page of another site can send it
+  const headers = { "X-Requested-By": "dashboard" }; // pages of other sites cannot send it
   if (body !== undefined) headers["Content-Type"] = "application/json";
   return request(address, { method: "POST", headers, body: body === undefined ? undefined : JSON.stringify(body) });
 }

@@ -19,7 +19,7 @@ function round(value) {
   return [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= value);
 }
 
-/** Draw the axes; return where a point goes. */
+/** Draw the axes; return the function that places a point. */
 function axes({ pen, width, height, ink }, count, highest, label) {
   const left = 52;
   const bottom = height - 18;
@@ -45,7 +45,7 @@ function axes({ pen, width, height, ink }, count, highest, label) {
   return { x, y };
 }
 
-/** Jobs per second: bars of what succeeded, with what failed on top. */
+/** Jobs per second: bars of successes, with the failures on top. */
 export function drawRate(canvas, points) {
   const sheet = prepare(canvas);
   const { x, y } = axes(sheet, points.length, Math.max(1, ...points.map((point) => point[0])), (value) => String(value));
@@ -72,7 +72,7 @@ export function drawLatency(canvas, points, format) {
     const { pen } = sheet;
     pen.strokeStyle = pen.fillStyle = sheet.ink.getPropertyValue(colour);
     pen.lineWidth = 1.6;
-    pen.setLineDash(column === 3 ? [5, 3] : []); // without colours, too
+    pen.setLineDash(column === 3 ? [5, 3] : []); // can be told apart without colours
     pen.beginPath();
     let drawn = -9;
     points.forEach((point, index) => {

@@ -1,9 +1,9 @@
-// The command line that asks for what a page shows.
+// The curl command for the data on a page.
 
 import { copyButton, make } from "./dom.js";
 import { session } from "./layout.js";
 
-/** A button that copies the command for `address`, which may change: it is asked for when the button is pressed. */
+/** A button that copies the command for `address()`, which is called when the button is pressed. */
 export function curlButton(address) {
   const place = make("span");
   session.then(({ guarded }) => place.append(copyButton("Copy as curl", () => {

@@ -1,4 +1,4 @@
-// Making elements. Text is only ever set as text: nothing here can turn what a job or a job server says into markup.
+// Makes elements. Text is only set as text, so that nothing from a job or a job server becomes markup.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -10,12 +10,12 @@ export function make(tag, classes, ...children) {
   return element;
 }
 
-/** Set an element's text, but leave it alone where it is the same: selections and screen readers notice. */
+/** Set an element's text, unless it is the same: a change would disturb selections and screen readers. */
 export function say(element, text) {
   if (element.textContent !== String(text)) element.textContent = text;
 }
 
-/** A state's or phase's colour, as a class could not have it without a style sheet for each. */
+/** Set an element's colour to that of a state or phase; classes would need a rule for each. */
 export function paint(element, name) {
   element.style.setProperty("--color", `var(--${name})`);
   return element;
@@ -36,14 +36,14 @@ export function button(text, act, classes = "") {
   return element;
 }
 
-/** Terms and what they are; those without a value are left out. */
+/** A list of terms and values; terms without a value are left out. */
 export function facts(pairs) {
   const known = Object.entries(pairs).filter(([, value]) => value != null && value !== "");
   return make("dl", "facts", ...known.map(([name, value]) =>
     make("div", "", make("dt", "", name), make("dd", "", value instanceof Node ? value : String(value)))));
 }
 
-/** A table from the names of its columns and its rows; `numbers` are the columns that are aligned to the right. */
+/** A table with these column names and rows; `numbers` are the columns to align right. */
 export function table(caption, columns, rows, numbers = []) {
   const cell = (tag, value, index) => make(tag, numbers.includes(index) ? "number" : "", value instanceof Node ? value : String(value ?? "–"));
   const head = columns.map((name, index) => {
@@ -58,16 +58,16 @@ export function table(caption, columns, rows, numbers = []) {
   return scroll(caption, element);
 }
 
-/** A part of the page that scrolls by itself where it is too wide, with the keyboard too. */
+/** A part of the page that scrolls by itself if it is too wide, also by keyboard. */
 export function scroll(name, ...children) {
   const box = make("div", "scroll", ...children);
   box.tabIndex = 0;
   box.setAttribute("role", "region");
-  box.setAttribute("aria-label", `${name}, table`); // no two places are to have one name
+  box.setAttribute("aria-label", `${name}, table`); // region names have to be unique
   return box;
 }
 
-/** What is shown on demand. */
+/** A part that is shown on demand. */
 export const more = (title, ...children) => make("details", "more", make("summary", "", title), ...children);
 
 /** A button that copies `text()`. */
@@ -82,7 +82,7 @@ export function copyButton(name, text) {
 
 const seconds = (value, digits) => `${value.toFixed(digits)} s`;
 
-/** Milliseconds, for a person. */
+/** Format milliseconds. */
 export function duration(ms) {
   if (ms == null) return "–";
   if (ms === 0) return "0";
@@ -99,7 +99,7 @@ const instant = new Intl.DateTimeFormat(undefined, {
   year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short",
 });
 
-/** A Unix time in seconds, for a person: date, time and zone. */
+/** Format a Unix time in seconds: date, time and zone. */
 export const time = (seconds) => instant.format(seconds * 1000);
 
 const brief = new Intl.DateTimeFormat(undefined, {
@@ -107,10 +107,10 @@ const brief = new Intl.DateTimeFormat(undefined, {
 });
 const year = (seconds) => new Date(seconds * 1000).getFullYear();
 
-/** What the times are in: the reader's own zone. */
+/** The time zone of all times: the reader's own. */
 export const zone = new Intl.DateTimeFormat(undefined, { timeZoneName: "short" }).formatToParts().find(({ type }) => type === "timeZoneName").value;
 
-/** The same as an element that programs can read as well; `short`: in a column that names the zone. */
+/** The same as a machine-readable element; `short`: for a column that names the zone. */
 export function when(seconds, { short = false } = {}) {
   if (seconds == null) return "–";
   const element = make("time", "", short && year(seconds) === year(Date.now() / 1000) ? brief.format(seconds * 1000) : time(seconds));
@@ -119,15 +119,15 @@ export function when(seconds, { short = false } = {}) {
   return element;
 }
 
-/** A whole number, for a person. */
+/** Format a whole number. */
 export const count = (value) => (value == null ? "–" : value.toLocaleString());
 
-/** KiB, for a person. */
+/** Format a size in KiB. */
 export function memory(kib) {
   return kib == null ? "–" : kib < 1024 * 1024 ? `${(kib / 1024).toFixed(1)} MB` : `${(kib / 1024 / 1024).toFixed(2)} GB`;
 }
 
-/** Draw how a whole divides into named parts, as a bar and its legend. */
+/** Draw the named parts of a whole, as a bar and its legend. */
 export function shares(bar, legend, counts) {
   const entries = Object.entries(counts);
   if (bar.childElementCount !== entries.length) {

@@ -1,4 +1,4 @@
-// The last failures, newest first; what a reader has opened stays open.
+// The last failures, newest first; opened ones stay open.
 
 import { $, duration, facts, make, when } from "./dom.js";
 import { jobLink, progressText } from "./in_flight.js";

@@ -1,15 +1,15 @@
-// Which jobs are meant: the address says it, so that a view can be sent to somebody, and "back" goes back.
+// The filters are in the address, so that a view can be shared and "back" works.
 // The parameters are those of `GET /jobs`.
 
 import { $, button, count, make, say } from "./dom.js";
 
-/** Those that take several values, separated by commas. */
+/** Filters that take several values, separated by commas. */
 const SEVERAL = new Set(["state", "code", "submitted", "profile", "instance"]);
 const TITLES = {
   state: "State", outcome: "Outcome", code: "Code", submitted: "Submitted", profile: "Profile", instance: "Instance",
   worker: "Worker's end", cancelled_by: "Cancelled by", q: "Text", key: "Idempotency key", since: "Since", until: "Until",
 };
-/** What else stands in the address and is no filter. */
+/** Parameters of the address that are not filters. */
 const OTHERS = new Set(["after", "sort", "limit", "counts", "bucket", "by"]);
 const PERIODS = { "15m": "last 15 minutes", "1h": "last hour", midnight: "since midnight", "1d": "last day", "7d": "last 7 days" };
 
@@ -18,13 +18,13 @@ const title = (name) => TITLES[name] ?? name.replace(/^label\./, "");
 /** The parameters of the address. */
 export const params = () => new URLSearchParams(location.search);
 
-/** They as text, as readable as an address may be. */
+/** The parameters as a readable query string. */
 export const query = (some) => some.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
 
-/** The address of a page that shows what these parameters say. */
+/** The address of a page with these parameters. */
 export const address = (page, some) => (some.size ? `${page}?${query(some)}` : page);
 
-/** The parameters with others in place of some; empty ones go. */
+/** The parameters with some replaced; empty ones are removed. */
 export function changed(changes, from = params()) {
   const some = new URLSearchParams(from);
   some.delete("after");
@@ -40,7 +40,7 @@ export class Filters {
   #seen = new Map();
   #allTime;
 
-  /** `show` is called whenever the address has changed; `allTime`: what no period at all is called. */
+  /** `show` is called whenever the address has changed; `allTime`: the name of an unlimited period. */
   constructor(show, allTime) {
     this.#show = show;
     this.#allTime = allTime;
@@ -49,7 +49,7 @@ export class Filters {
     this.#fill();
   }
 
-  /** Go to the view that `changes` make of this one. */
+  /** Go to this view with these changes. */
   change(changes) {
     const page = location.pathname.split("/").pop();
     history.pushState(null, "", address(page, changed(changes)));
@@ -87,7 +87,7 @@ export class Filters {
     });
   }
 
-  /** Have the form and the list of filters say what the address says. */
+  /** Update the form and the list of filters from the address. */
   #fill() {
     const some = params();
     const { q, key, period, since, until } = $("filters").elements;
@@ -108,7 +108,7 @@ export class Filters {
     $("chips").replaceChildren(...chips);
   }
 
-  /** Show how many jobs have which value, to choose by; `counts` as `GET /jobs` has them. */
+  /** Show the number of jobs for each value, as buttons; `counts` is as in `GET /jobs`. */
   facets(counts) {
     const groups = Object.entries({ ...counts.labels }).map(([name, values]) => [`label.${name}`, values]);
     for (const name of ["state", "outcome", "code", "submitted", "profile", "instance", "worker", "cancelled_by"]) {
@@ -153,20 +153,20 @@ function selected(name) {
   return new Set(SEVERAL.has(name) ? value.split(",") : [value]);
 }
 
-/** What a field for a local time says, as the instant that the address has. */
+/** Convert a local time of a form field to the UTC time of the address. */
 function instant(value) {
   const moment = value ? new Date(value) : null;
   return moment && !Number.isNaN(moment.valueOf()) ? moment.toISOString().replace(/\.\d+/, "") : "";
 }
 
-/** The other way round; empty if it is none. */
+/** The reverse; empty if it is not a time. */
 function local(value) {
   const moment = new Date(/^[\d.]+$/.test(value) ? Number(value) * 1000 : value);
   if (!value || Number.isNaN(moment.valueOf())) return "";
   return new Date(moment - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
 }
 
-/** Say in words that something could not be shown. */
+/** Show why something could not be loaded. */
 export function trouble(problem) {
   $("trouble").hidden = !problem;
   if (problem) say($("trouble"), problem.parameter ? `${title(problem.parameter)}: ${problem.message}` : problem.message);

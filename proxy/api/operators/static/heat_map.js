@@ -1,5 +1,5 @@
-// Latency over time as a table: the numbers are in the cells, and the more there are, the stronger the cell. It needs no
-// colours, and reads as the table that it is.
+// Latency over time as a table: the numbers are in the cells, and higher ones have stronger cells. It needs no colours,
+// and screen readers can read it as a table.
 
 import { count, duration, make, scroll, time } from "./dom.js";
 
@@ -8,7 +8,7 @@ const SHORT = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 const COLUMNS = 24;
 
-/** Return the table; `starts` are the beginnings of the spans of time, in Unix seconds. */
+/** Return the table; `starts` are the starts of the time spans, in Unix seconds. */
 export function heatMap({ edges_ms: edges, counts }, starts) {
   const rows = edges.length + 1;
   const [merged, beginnings] = coarser(counts, starts, rows);
@@ -28,7 +28,7 @@ export function heatMap({ edges_ms: edges, counts }, starts) {
   return scroll("Jobs by duration, over time", table);
 }
 
-/** So few spans of time that the numbers can be read: neighbours are added up. */
+/** Add up neighbouring time spans until there are few enough to read the numbers. */
 function coarser(counts, starts, rows) {
   const step = Math.max(1, Math.ceil(counts.length / COLUMNS));
   const merged = [];
@@ -39,7 +39,7 @@ function coarser(counts, starts, rows) {
   return [merged, starts.filter((_, index) => index % step === 0)];
 }
 
-/** A cell is the stronger the more, on a logarithmic scale: a hundred is not hidden by a million. */
+/** A cell's strength grows with its number on a logarithmic scale, so that a million does not hide a hundred. */
 function cell(value, highest) {
   const level = value ? 1 + Math.round(((LEVELS - 1) * Math.log(value)) / Math.log(Math.max(2, highest))) : 0;
   const element = make("td", `heat-${Math.min(level, LEVELS)}`, value ? short(value) : "");

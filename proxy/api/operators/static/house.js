@@ -1,4 +1,4 @@
-// The proxy itself: what runs with which settings, how what it depends on is doing, and who did what to it.
+// The proxy itself: what runs with which settings, the state of its dependencies, and who did what to it.
 
 import { act, ask } from "./api.js";
 import { $, count, duration, facts, link, make, memory, say, table, when } from "./dom.js";
@@ -35,7 +35,7 @@ function draw() {
   changed(settings, house.settings, $("all-settings").checked);
 }
 
-/** Draw a part if it is another than before: what the reader has scrolled, selected or the focus on stays. */
+/** Draw a part only if it has changed, so that scroll position, selection and focus stay. */
 function changed(part, ...values) {
   const text = JSON.stringify(values);
   if (drawn.get(part) === text) return;

@@ -1,14 +1,14 @@
-// The jobs in flight: how many are in which state, and the oldest of them.
+// The jobs in flight: how many are in which state, and the oldest ones.
 
 import { $, duration, link, make, paint, say, shares } from "./dom.js";
 import { stopButton } from "./layout.js";
 
-/** A job's id that leads to the job. */
+/** A job's id as a link to the job. */
 export function jobLink(id) {
   return link(`job.html?id=${encodeURIComponent(id)}`, id, "id");
 }
 
-/** How far a job is, as its job server said last. */
+/** A job's progress, as last reported by its job server. */
 export function progressText(progress) {
   return progress ? `${progress.state || "unnamed"}, ${progress.count} in all` : "";
 }
@@ -43,7 +43,7 @@ export class InFlight {
       make("td", "", jobLink(id)),
       make("td", "state"),
       make("td", "number"),
-      make("td", "number", stop), // within a phone's width
+      make("td", "number", stop), // early, to be visible on a phone
       make("td"),
       make("td", "", make("span", "words")),
       make("td", "", make("span", "words")));

@@ -1,4 +1,4 @@
-// One job: all that is known of it, and what can be done about it. It is asked for again as long as the job is open.
+// One job: everything known about it, and its actions. It is polled as long as the job is open.
 
 import { act, ask } from "./api.js";
 import { curlButton } from "./curl.js";
@@ -115,7 +115,7 @@ function body(title, recorded) {
   return section(title, make("p", "soft", size), text);
 }
 
-/** The buttons are made anew only where others are needed: one that has the focus keeps it. */
+/** The buttons are replaced only if others are needed, so that a focused one keeps its focus. */
 function buttons(job) {
   const wanted = `${job.job_id} ${job.state === "finished"} ${job.can_ask}`;
   if (wanted === buttonsOf) return;
@@ -128,7 +128,7 @@ function buttons(job) {
   $("buttons").replaceChildren(...parts, ...others);
 }
 
-/** A button that has the proxy ask the job server about the job at once. */
+/** A button that makes the proxy ask the job server about the job at once. */
 function askButton(id) {
   const element = button("Ask the job server now", async () => {
     element.disabled = true;

@@ -1,4 +1,4 @@
-// The list of jobs: a page of it, how many there are of which kind, and the way to the next page.
+// The list of jobs: one page, the counts of each kind, and the link to the next page.
 
 import { ask } from "./api.js";
 import { curlButton } from "./curl.js";
@@ -17,7 +17,7 @@ async function show({ moved = false } = {}) {
   asking = new AbortController();
   const { signal } = asking;
   const some = params();
-  if (!counted) some.set("counts", "yes"); // a later page has none by itself
+  if (!counted) some.set("counts", "yes"); // by default, later pages come without counts
   $("list").ariaBusy = "true";
   heads(some);
   try {
@@ -72,7 +72,7 @@ function paging({ next, complete, looked_at: lookedAt }) {
   }
   $("paging").replaceChildren(...parts.map((part) => {
     part.addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // to a tab of its own
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens a new tab
       event.preventDefault();
       history.pushState(null, "", part.href);
       show({ moved: true });
@@ -81,7 +81,7 @@ function paging({ next, complete, looked_at: lookedAt }) {
   }));
 }
 
-/** The heads of the columns say how the list is sorted, and change it; the links below it keep what is filtered. */
+/** The column heads show the order and change it; the links keep the filters. */
 function heads(some) {
   const sort = some.get("sort") ?? "newest";
   $("by-time").closest("th").ariaSort = { newest: "descending", oldest: "ascending" }[sort] ?? "none";

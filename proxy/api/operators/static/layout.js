@@ -1,4 +1,4 @@
-// What all pages have in common: the head with its links, who is logged in, and whether the proxy is there.
+// Shared by all pages: the head with its links, who is logged in, and whether the proxy answers.
 
 import { act, ask } from "./api.js";
 import { $, link, make, say, time } from "./dom.js";
@@ -7,10 +7,10 @@ const PAGES = { "": "Now", "jobs.html": "Jobs", "patterns.html": "Patterns", "ho
 const EVERY_MS = 4000;
 const HERE = location.pathname.split("/").pop();
 
-/** Who looks, once that is known: `{name, role, via, guarded}`. */
+/** The viewer, once known: `{name, role, via, guarded}`. */
 export const session = ask("session").catch(() => ({ name: "", role: "look", guarded: false }));
 
-/** Whether whoever looks may change anything. */
+/** Whether the viewer may change anything. */
 export const mayAct = session.then(({ role }) => role === "act");
 
 function head() {
@@ -58,7 +58,7 @@ async function who() {
 
 let startedAt = null;
 
-/** Show how the proxy is: `{instance, started_at, draining, paused, on_hold}`; null: it does not answer. */
+/** Show the proxy's state: `{instance, started_at, draining, paused, on_hold}`; null: it does not answer. */
 export function showStatus(status) {
   const [kind, text] = wording(status);
   $("status").className = `pill ${kind}`;
@@ -84,13 +84,13 @@ function wording(status) {
   return status.on_hold ? ["trouble", `no workers: ${status.on_hold}`] : ["live", "live"];
 }
 
-/** Tell the reader something that is about the whole page. */
+/** Show a notice for the whole page. */
 export function notice(text) {
   $("notice").hidden = !text;
   say($("notice"), text);
 }
 
-/** Ask every few seconds how the proxy is. For pages that hear nothing by themselves; `onReturn`: it answers again. */
+/** Poll the proxy's state, for pages without events; `onReturn` is called when the proxy answers again. */
 export async function watch(onReturn = () => {}) {
   let lost = false;
   for (;;) {
@@ -102,7 +102,7 @@ export async function watch(onReturn = () => {}) {
   }
 }
 
-/** Ask the reader whether they mean it; resolves to true or false. What has the focus first is to leave it. */
+/** Ask for confirmation; resolves to true or false. The focus is first on the button that cancels. */
 export function confirmed(title, { words = [], yes, no = "Cancel", field = null }) {
   const leave = make("button", "", no);
   leave.value = "";
@@ -121,7 +121,7 @@ export function confirmed(title, { words = [], yes, no = "Cancel", field = null 
     dialog.addEventListener("close", () => { dialog.remove(); resolve(dialog.returnValue === "yes"); }));
 }
 
-/** A button that stops a job, after a question; `done` hears its id. Hidden from whoever may only look. */
+/** A button that stops a job after a confirmation; `done` gets its id. Hidden from viewers who may only look. */
 export function stopButton(id, done) {
   const button = make("button", "", "Stop");
   button.type = "button";

@@ -1,4 +1,4 @@
-// Browsers keep the session's cookie to themselves when a link of another site leads here. Asked from here, they send it.
+// Browsers do not send the session's cookie after a link from another site. A request from this page includes it.
 
 const answer = await fetch("session").catch(() => null);
 if (answer?.ok) location.replace(location.href);

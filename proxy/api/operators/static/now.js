@@ -1,4 +1,4 @@
-// What happens now: takes a snapshot each second and hands its parts to whoever draws them.
+// The live page: takes a snapshot each second and passes its parts to the code that draws them.
 
 import { ask } from "./api.js";
 import { drawLatency, drawRate } from "./charts.js";
@@ -28,7 +28,7 @@ function take(snapshot) {
   draw();
 }
 
-/** Add the newest seconds to those that are known; a page that slept for long has a gap of nothing. */
+/** Add the newest seconds to the known ones; a page that slept for long has a gap. */
 function remember(snapshot) {
   if (snapshot.past) past = snapshot.past;
   else {
@@ -54,7 +54,7 @@ function tiles(snapshot) {
   say($("lag-worst"), `worst ${duration(snapshot.lag_ms[1])} in 1 min`);
 }
 
-/** One line about the queue that jobs come from, if there is one. */
+/** One line about the job queue, if there is one. */
 function queue(snapshot) {
   $("queue").hidden = !snapshot.queue;
   if (!snapshot.queue) return;
@@ -64,7 +64,7 @@ function queue(snapshot) {
   say($("queue"), `Queue: ${fates}; ${state}`);
 }
 
-/** The other instances, if there may be any. */
+/** The other instances, if there can be any. */
 function instances(seen) {
   $("instances").hidden = !seen;
   if (!seen) return;
@@ -83,7 +83,7 @@ function draw() {
   if ($("minutes").closest("details").open) numbers();
 }
 
-/** The charts as a table, a line for each minute. */
+/** The charts as a table, a row for each minute. */
 function numbers() {
   const rows = [];
   for (let end = past.length; end > 0; end -= 60) {
@@ -103,7 +103,7 @@ function listen() {
   events.onmessage = (event) => take(JSON.parse(event.data));
   events.onerror = () => {
     showStatus(null);
-    ask("session").catch(() => {}); // whose answer leads to logging in, where that is needed
+    ask("session").catch(() => {}); // its answer leads to the log-in, if necessary
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
   };
   window.addEventListener("pagehide", () => events.close(), { once: true });

@@ -1,8 +1,8 @@
-// How a job ended, for a person.
+// How a job ended, for people.
 
 import { make } from "./dom.js";
 
-/** How a job ended, by a sign as well as by a colour. */
+/** How a job ended, with a symbol as well as a colour. */
 export function outcome(job) {
   if (job.outcome == null) return make("span", "", `… ${job.state}`);
   const succeeded = job.outcome === "succeeded";

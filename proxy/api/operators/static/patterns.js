@@ -1,4 +1,4 @@
-// What many jobs have in common: over time, by what they failed of, by where their time went.
+// Patterns of many jobs: over time, by cause of failure, by where the time went.
 
 import { ask } from "./api.js";
 import { curlButton } from "./curl.js";
@@ -44,7 +44,7 @@ function draw(found) {
   slowest(found);
 }
 
-/** What stands below a chart: where it begins and ends. */
+/** The labels below a chart: its start and end. */
 const ends = (starts, until) => make("p", "ends soft", make("span", "", time(starts[0] ?? until)), make("span", "", time(until)));
 
 function failures({ failures: groups, failures_complete: complete, since, until, failures_to: searchedTo }) {

@@ -1,4 +1,4 @@
-// Small charts as SVG. Each has its numbers beside it, so that they are hidden from screen readers or named in a word.
+// Small charts as SVG. Their numbers are beside them, so they are hidden from screen readers or have only a name.
 
 const make = (tag, attributes) => {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -12,7 +12,7 @@ function sheet(count, kind) {
   return make("svg", { viewBox: `0 0 ${Math.max(1, count)} 100`, preserveAspectRatio: "none", class: kind, "aria-hidden": "true" });
 }
 
-/** Bars over time: all, and at the bottom of each those that failed. */
+/** Bars over time: all jobs, with the failed ones at the bottom. */
 export function columns(all, failed) {
   const picture = sheet(all.length, "chart");
   const highest = Math.max(1, ...all);

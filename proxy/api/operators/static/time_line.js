@@ -1,4 +1,4 @@
-// The life of one job: its phases as a bar and in words, and everything that happened, in order.
+// The life of one job: its phases as a bar and as text, and all events in order.
 
 import { duration, make, paint } from "./dom.js";
 
@@ -20,7 +20,7 @@ export function timeLine(job) {
     const part = paint(make("span", "", `${name} ${duration(ms)}`), name);
     part.style.flex = `${Math.max(ms, totalMs / 200)} 1 0`;
     part.title = `${name} ${duration(ms)}`;
-    part.classList.toggle("thin", ms < totalMs * 0.12); // its words would be cut off; they stand below as well
+    part.classList.toggle("thin", ms < totalMs * 0.12); // its text would be cut off, and is also below
     return part;
   }));
   bar.ariaHidden = "true";

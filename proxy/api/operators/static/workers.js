@@ -1,4 +1,4 @@
-// Every worker in one table, of which only the rows in sight exist: thousands of workers cost what twenty do.
+// All workers in one table, with elements only for the visible rows: thousands of workers cost as much as twenty.
 
 import { $, duration, make, memory, paint, say, shares } from "./dom.js";
 import { jobLink } from "./in_flight.js";
@@ -72,7 +72,7 @@ export class Workers {
     const cells = line.children;
     line.style.height = "";
     line.removeAttribute("aria-hidden");
-    for (const cell of cells) cell.removeAttribute("style"); // it may have been a space before
+    for (const cell of cells) cell.removeAttribute("style"); // it may have been a spacer before
     [0, 2, 3, 4].forEach((column) => (cells[column].className = "number"));
     say(cells[0], pid);
     say(cells[1], this.#states[state]);
