@@ -1,11 +1,11 @@
 """The messages between the front end, the fork server and the workers, their encoding, and their frames in a pipe.
 
-A message is one line of JSON, then, for the two that carry others' bytes, those bytes as they are. No message from
-a worker is ever unpickled: whoever reads one trusts nothing but its length, which the reader caps. Messages are named
-tuples, as several are made for each job: a frozen dataclass takes longer.
+A message is one line of JSON, followed by bytes for the two that carry others' bodies. No message from a worker is ever
+unpickled: a reader trusts nothing but the length, which it limits. Messages are named tuples, because several are made
+for each job: a frozen dataclass takes longer.
 
 Every message about a job carries its id, so that a worker that serves several jobs, one after the other, can never take
-a callback meant for an earlier one, and the front end never takes old news for new.
+a callback for an earlier one, and the front end never mistakes old messages for new ones.
 
 In a pipe, messages are told apart by the framing of `multiprocessing.connection.Connection`, without its blocking
 calls: `recv` blocks on a half-written message, and `send` on a full pipe, even where `poll` said yes. The front end may
@@ -52,7 +52,7 @@ __all__ = [
     "queue_frame",
 ]
 
-#: So many workers `Forked` speaks of at most.
+#: The most workers in one `Forked`.
 WORKERS_AT_ONCE: Final = 4
 #: CPython's `Connection._send_bytes`: a signed length in network order, for payloads below 2 GiB.
 _LENGTH: Final = struct.Struct("!i")
@@ -65,32 +65,32 @@ class Assign(NamedTuple):
     """Take this job."""
 
     job_id: str
-    #: Where the job server is to call; the token in it is a secret.
+    #: The callback address of the job; its token is a secret.
     callback_url: str
-    #: When the answer is due: an instant of the machine's monotonic clock, in seconds.
+    #: When the answer is due, by the machine's monotonic clock, in seconds.
     deadline: float
     #: The client's W3C trace context, passed on to the job server; empty if none.
     traceparent: str = ""
     tracestate: str = ""
     #: The job server's profile; empty: the first one.
     profile: str = ""
-    #: What the client's path has beyond the route.
+    #: What follows the route in the client's path.
     path: str = ""
     #: The media type of the body; empty: JSON.
     content_type: str = ""
-    #: The client's job. A JSON object has every member in its exact text, without those that the profile overwrites.
+    #: The client's job. The members of a JSON object keep their exact text, without those that the profile overwrites.
     body: bytes = b""
 
 
 class Ask(NamedTuple):
-    """Make a call to the job server about a job, which need not be this worker's own, and tell what it answered."""
+    """Call the job server about a job, which need not be this worker's own, and report the answer."""
 
     job_id: str
     #: As in `Assign`.
     profile: str
-    #: `outcome`: whether the job is over, and its result; `status`: only the former; `cancel`: end it.
+    #: `outcome`: whether the job is over, and its result; `status`: only whether it is over; `cancel`: end it.
     call: str
-    #: What the profile's placeholders stand for in this job, less the secrets: a JSON object.
+    #: The values of the profile's placeholders for this job, without the secrets: a JSON object.
     values: str
     #: As in `Assign`.
     deadline: float
@@ -103,7 +103,7 @@ class Callback(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """The submission may be sent again: nothing has come of the job since it was refused."""
+    """The submission may be retried: nothing has been heard of the job since it was refused."""
 
     job_id: str
 
@@ -116,29 +116,29 @@ class Progress(NamedTuple):
 
     job_id: str
     event: Event
-    #: What the reply to the submission named, if that was read, by the profile's names: what later calls need.
-    outputs: dict[str, str] = {}  # noqa: RUF012 - nobody writes to it
+    #: The outputs of the reply to the submission, if it was read, by the profile's names: later calls need them.
+    outputs: dict[str, str] = {}  # noqa: RUF012 - nobody modifies it
 
 
 class MayRetry(NamedTuple):
-    """The submission was refused, and the pause is over: the worker waits for `Retry` before it sends it again."""
+    """The submission was refused, and the pause is over: the worker waits for `Retry` before it submits again."""
 
     job_id: str
 
 
 class Told(NamedTuple):
-    """What the job server answered to a call; or its reply to the submission, where that says that the job is over."""
+    """The job server's answer to a call; or its reply to the submission, if that says that the job is over."""
 
     job_id: str
     #: As in `Ask`; `submit`: the reply.
     call: str
-    #: A verdict's kind (shared/job_server/verdict.py); `cancelled`; or `unavailable`: there is no sound answer.
+    #: A verdict's kind (shared/job_server/verdict.py); `cancelled`; or `unavailable`: there is no valid answer.
     kind: str
-    #: What the answer names as the job's state.
+    #: The job's state according to the answer.
     state: str = ""
     #: The reason of a failure, or why there is no answer.
     error: str = ""
-    #: What the client gets; empty: JSON.
+    #: Of the client's result; empty: JSON.
     content_type: str = ""
     body: bytes = b""
 
@@ -163,7 +163,7 @@ class Log(NamedTuple):
     level: str
     event: str
     job_id: str = ""
-    #: Where in the code, if it is about an exception.
+    #: The place in the code, if it is about an exception.
     at: str = ""
 
 
@@ -211,7 +211,7 @@ _FROM_WORKER: Final = _by_name(Progress, MayRetry, Told, Answered, Failure, Log)
 _FORK: Final = _by_name(Fork)
 _FROM_FORK_SERVER: Final = _by_name(Forked, ForkFailed, Exited)
 _KINDS: Final = _TO_WORKER | _FROM_WORKER | _FORK | _FROM_FORK_SERVER
-#: Those whose last field is bytes, which follow the line.
+#: Messages whose last field is bytes, which follow the line.
 _WITH_BODY: Final = frozenset({Assign, Told})
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _DECODER: Final = json.JSONDecoder()
@@ -255,7 +255,7 @@ def _decode(data: bytes, kinds: dict[str, type[Any]]) -> Any:  # noqa: ANN401 - 
         name, *values = _DECODER.decode(line.decode())
         kind = kinds[name]
         if [type(value) for value in values] != _TYPES[kind] or (kind in _WITH_BODY) is not bool(newline):
-            raise TypeError(name)  # noqa: TRY301 - as the functions below do
+            raise TypeError(name)  # noqa: TRY301 - like the functions below
         for place, made in _MADE[kind]:
             values[place] = made(values[place])
         return kind(*values, body) if newline else kind(*values)
@@ -275,7 +275,7 @@ def _texts(values: dict[str, Any]) -> dict[str, str]:
     return values
 
 
-#: Types of fields that JSON has not, or not so exactly: what it has instead, and what makes one of the other or raises.
+#: Field types that JSON lacks or has less exactly: the JSON type, and a function that converts it or raises.
 _OTHERS: Final[dict[Any, tuple[type[Any], Callable[[Any], Any]]]] = {
     Event: (str, Event),
     Code: (str, Code),
@@ -299,12 +299,12 @@ _MADE: Final = {
 
 
 def frame(payload: bytes) -> bytes:
-    """Return what `Connection.send_bytes(payload)` would write into its pipe."""
+    """Return the bytes that `Connection.send_bytes(payload)` would write into its pipe."""
     return _LENGTH.pack(len(payload)) + payload
 
 
 def queue_frame(payload: bytes) -> bytes:
-    """Return what `multiprocessing.Queue.put(payload)` would write into the queue's pipe."""
+    """Return the bytes that `multiprocessing.Queue.put(payload)` would write into the queue's pipe."""
     return frame(pickle.dumps(payload, protocol=pickle.HIGHEST_PROTOCOL))
 
 
@@ -319,7 +319,7 @@ class FrameReader:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield each payload that `data` completes.
 
-        Raises:
+        MessageError: a frame announces a length that is negative or over the limit.
             MessageError: a frame announces a length that is negative or over the cap.
         """
         self._buffer += data

@@ -1,7 +1,7 @@
 """Where a call goes: the job server's address, a profile's template, and what the job server itself named.
 
-What comes in the job server's messages may only name a place on that same server: a call to another server is not made,
-as it would carry credentials.
+Values from the job server's messages may only name an address on that same server: a call to another server is refused,
+because it would carry credentials.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _target(server_url: str, template: str, values: Mapping[str, str]) -> str:
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of `url` (RFC 6454, section 4); equal to no URL's if it is not a URL."""
+    """Return scheme, host and port of `url` (RFC 6454, section 4); if it is not a URL, something equal to no URL's."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)

@@ -21,10 +21,10 @@ _TERMINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
 
 
 class Received(Struct, frozen=True, kw_only=True):
-    """A callback as it came, decompressed if it was gzip."""
+    """A callback as received, inflated if it was gzip."""
 
     method: str = "POST"
-    #: What the URL has after the token: the NAME of `{callback_url/NAME}`.
+    #: What follows the token in the URL: the NAME of `{callback_url/NAME}`.
     route: str = ""
     query: str = ""
     #: As ASGI has them: names in lower case.
@@ -66,14 +66,14 @@ class Callbacks:
         return text_of(self._correlate(self._seen(received)))
 
     def _seen(self, received: Received) -> dict[str, Any]:
-        """Return what the expressions look at; only the body if they look at nothing else."""
+        """Return what the expressions look at: only the body if they need nothing else."""
         body = self._body(received)
         if self._only_body:
             return {"body": body}
         return self._with_headers(received, body)
 
     def _body(self, received: Received) -> Any:  # noqa: ANN401 - JSON is what it is
-        """Return what the expressions see of the body; null where it is neither JSON nor a form."""
+        """Return what the expressions see of the body; null if it is neither JSON nor a form."""
         content_type = received.header(b"content-type")
         if not self._json_only and media_type_of(content_type) in FORMS:
             return document_of(received.body, content_type)
@@ -85,7 +85,7 @@ class Callbacks:
             if self._json_only:
                 raise
             return None
-        return [] if members is None else members  # JSON, with nothing in it that an expression could find
+        return [] if members is None else members  # JSON in which an expression cannot find anything
 
     def _with_headers(self, received: Received, body: object) -> dict[str, Any]:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(received.headers)}
@@ -101,7 +101,7 @@ class Callbacks:
 def _partial_reader(result: str, words: Iterable[str]) -> PartialReader | None:
     """Return a reader for the members of the body that these expressions read; None: one may need the whole body.
 
-    `words` are for what is short. Where one is for a member itself, and not for a part of it, a large one is no use.
+    `words` are expressions for short values. If one of them selects a whole member, a large value there is useless.
     """
     needed, short = set[str](), set[str]()
     for text in (result, *words):

@@ -31,7 +31,7 @@ class Call:
         self._section = section
         self._headers = server.headers | section.headers
         self._body = section.body if isinstance(section, Cancel) else {}
-        #: The names that the job server itself has to have given: without one of them the call cannot be made.
+        #: The names that the job server itself has to have provided: without one of them the call cannot be made.
         self.needs = frozenset(
             name
             for part in (section.url, self._headers, self._body)
@@ -68,5 +68,5 @@ def headers_of(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[
 
 
 def masked(values: Mapping[str, str]) -> dict[str, str]:
-    """Return `values` with dots instead of secrets, to be shown to a person."""
+    """Return `values` with dots instead of secrets, to be shown to people."""
     return {name: "•••" if name.startswith("env:") else value for name, value in values.items()}

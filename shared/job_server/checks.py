@@ -1,4 +1,4 @@
-"""What must be right in a profile beyond the types of its values."""
+"""The rules for a profile beyond the types of its values."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _check_placeholders(profile: Profile) -> None:
     outputs = {*profile.submit.outputs, *profile.callback.outputs}
     of_the_job = OURS - {"callback_url"}
     _check_page(profile.server.page, {"job_id", *outputs})
-    _check_names("server.headers", [profile.server.headers], of_the_job)  # in the submission as in what follows
+    _check_names("server.headers", [profile.server.headers], of_the_job)  # in the submission as well as in later calls
     submit = profile.submit
     _check_names("submit", [submit.url, submit.headers, submit.query, submit.body, submit.form], OURS)
     calls: list[tuple[str, Status | Result | Cancel | None]] = [
@@ -97,7 +97,7 @@ def _check_names(section: str, templates: Iterable[Any], known: Iterable[str]) -
 
 
 def _check_page(page: str, known: Iterable[str]) -> None:
-    """What a job server names can only become a part of the path: a link that it could choose may lead anywhere."""
+    """Values from the job server may only be a part of the path: a link that it chooses could lead anywhere."""
     if page and not page.startswith(("http://", "https://")):
         raise ValueError(f"server.page: got {page!r}, takes an address that begins with http:// or https://")
     _check_names("server.page", [page], known)

@@ -30,11 +30,11 @@ _Members = dict[str, str]
 class ClientJob(Struct, frozen=True, kw_only=True):
     """A client's job, checked."""
 
-    #: A JSON object: its members in their exact text, less those that the profile overwrites. Else byte for byte.
+    #: A JSON object: its members in their exact text, without those that the profile overwrites. Otherwise unchanged.
     body: bytes
     #: Empty: a JSON object.
     content_type: str = ""
-    #: Whether the client asks not to be kept waiting.
+    #: Whether the client asks for an answer without waiting.
     respond_async: bool
     #: Its labels.
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class ClientJobs:
     """Checks what clients send."""
 
     def __init__(self, submit: Submit, labels: Sequence[str] = ()) -> None:
-        """Check for what `submit` sets itself; `labels` are the members by which people recognise a job."""
+        """`submit` says what the profile sets itself; `labels` are the members by which people recognise a job."""
         self._labels = Labels(labels)
         self._patch = submit.body
         self._fields = frozenset(submit.form)
@@ -57,7 +57,7 @@ class ClientJobs:
         self._takes_forms = bool(submit.form)
 
     def check_media_type(self, content_type: str) -> None:
-        """Raise RequestError unless the profile can put what it sets into a body of this type."""
+        """Raise RequestError unless the profile can put its own values into a body of this type."""
         media_type = media_type_of(content_type)
         if self._takes_all or (self._takes_forms and media_type in FORMS):
             return
@@ -73,8 +73,8 @@ class ClientJobs:
         """Return the client's job.
 
         Raises:
-            RequestError: it is not of a type that the profile knows, or not what its type says, or has a member or a
-                field that is the profile's to set.
+            RequestError: its type is unknown to the profile, or it is not what its type says, or it has a member or a
+                field that only the profile may set.
         """
         self.check_media_type(content_type)
         media_type = media_type_of(content_type)
@@ -123,7 +123,7 @@ def _refuse_ours(name: str) -> NoReturn:
 
 
 def _is_utf8(content_type: str) -> bool:
-    """Return whether what is declared is UTF-8 or a part of it; JSON has no other parameter that means anything."""
+    """Return whether the declared charset is UTF-8 or a subset of it; JSON has no other meaningful parameter."""
     for parameter in content_type.split(";")[1:]:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in _UTF8:

@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 _GZIP: Final = b"\x1f\x8b"
-#: zlib's way to ask for gzip's format.
+#: How to request the gzip format from zlib.
 _GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
-#: A gzip file may consist of several; each costs a copy of the rest.
+#: A gzip file may consist of several members; each costs a copy of the rest.
 _MAX_MEMBERS: Final = 16
-#: The codings that are registered with IANA beside gzip. What else is said there is no coding, and means nothing.
+#: The other codings registered with IANA. Anything else is not a coding, and is ignored.
 _OTHER_CODINGS: Final = frozenset({"br", "compress", "dcb", "dcz", "deflate", "x-compress", "zstd"})
-#: Media types of files that are gzip for themselves, not on their way only.
+#: Media types of files that are themselves gzip, not only compressed for transfer.
 _GZIP_FILES: Final = frozenset({"application/gzip", "application/x-gzip", "application/octet-stream"})
 #: Media types of forms.
 FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
@@ -39,7 +39,7 @@ _MAX_TYPE_CHARACTERS: Final = 200
 
 
 class TooLargeError(ProxyError):
-    """Inflated, a body would be larger than allowed."""
+    """The inflated body would be larger than allowed."""
 
 
 def media_type_of(content_type: str) -> str:
@@ -48,7 +48,7 @@ def media_type_of(content_type: str) -> str:
 
 
 def kept_content_type(content_type: str) -> str:
-    """Return what is remembered of a result's Content-Type: empty for JSON, and for what cannot be a header."""
+    """Return the Content-Type that is kept with a result: empty for JSON, and for a value that is no valid header."""
     is_sound = content_type.isascii() and content_type.isprintable() and len(content_type) <= _MAX_TYPE_CHARACTERS
     if not is_sound or "/" not in content_type:
         return "application/octet-stream" if content_type else ""
@@ -67,7 +67,7 @@ def document_of(body: bytes, content_type: str = "") -> Any:  # noqa: ANN401 - J
 
 
 def fields_of_query(text: str) -> dict[str, str]:
-    """Return the fields of a query or a form; the first one counts where a name stands twice."""
+    """Return the fields of a query or a form; of equal names, the first one counts."""
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except ValueError:
@@ -76,17 +76,17 @@ def fields_of_query(text: str) -> dict[str, str]:
 
 
 def codings_of(content_encoding: str) -> list[str]:
-    """Return the content codings that a header names, in lower case; `identity` and an empty element are none."""
+    """Return the content codings that a header names, in lower case; `identity` and empty elements do not count."""
     codings = [coding.strip().lower() for coding in content_encoding.split(",")]
     return [coding for coding in codings if coding not in {"", "identity"}]
 
 
 def inflate(body: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
-    """Return `body`, inflated where it is gzip. `headers` have their names in lower case.
+    """Return `body`, inflated if it is gzip. The names in `headers` are in lower case.
 
     Raises:
         TooLargeError: it would be larger than `max_bytes`.
-        RequestError: it is compressed in another way, or only the beginning of what was compressed is there.
+        RequestError: it is compressed in another way, or the compressed data are incomplete.
     """
     codings = codings_of(headers.get("content-encoding", ""))
     if not _OTHER_CODINGS.isdisjoint(codings) or len(codings) > 1:
@@ -102,11 +102,11 @@ def inflate(body: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
     except (zlib.error, EOFError):
         if is_declared:
             raise RequestError(Code.INVALID_REQUEST, "the body is damaged, or incomplete: it is not gzip") from None
-        return body  # it only looked like it; its reader finds nothing
+        return body  # it only looked like gzip; the expressions find nothing in it
 
 
 def inflate_beginning(body: bytes, coding: str, max_bytes: int) -> bytes:
-    """Return the beginning of `body`, inflated if its `Content-Encoding` says that it is gzip; it may be cut off."""
+    """Return the beginning of `body`, which may be truncated, inflated if its `Content-Encoding` says gzip."""
     if coding.strip().lower() not in {"gzip", "x-gzip"}:
         return body
     with contextlib.suppress(zlib.error):
@@ -147,7 +147,7 @@ def _document_of_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _fields_of_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    """Return the fields of a multipart form that are no files (RFC 7578)."""
+    """Return the fields of a multipart form, except files (RFC 7578)."""
     from email.parser import BytesParser  # noqa: PLC0415 - few profiles need it, and no worker
     from email.policy import HTTP  # noqa: PLC0415
 

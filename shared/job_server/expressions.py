@@ -1,7 +1,7 @@
-"""Expressions over what a job server sent: JMESPath, with a short cut for plain paths.
+"""Expressions over the job server's messages: JMESPath, with a short cut for plain paths.
 
 A worker is forked from a process that should be small, and reads a reply for each job. So a path of member names, which
-is what most profiles need, is looked up directly: jmespath takes 30 times as long and about 0.5 MB, and is loaded only
+is enough for most profiles, is looked up directly: jmespath takes 30 times as long and about 0.5 MB, and is loaded only
 by a profile that uses more of the language.
 """
 
@@ -23,9 +23,9 @@ Expression = Callable[[Any], Any]
 _STEP: Final = r'(?:[A-Za-z_][A-Za-z0-9_]*|"[^"\\]+")'
 _PLAIN: Final = re.compile(rf"{_STEP}(?:\.{_STEP})*")
 _STEPS: Final = re.compile(_STEP)
-#: Parts of JMESPath that look at whatever there is.
+#: Nodes of JMESPath that look at the whole value.
 _ANYTHING: Final = frozenset({"current", "value_projection"})
-#: Those that look at a part of what their first child finds.
+#: Nodes that look at a part of what their first child finds.
 _OF_A_PART: Final = frozenset({"filter_projection", "flatten", "index_expression", "projection"})
 
 
@@ -67,7 +67,7 @@ def body_members(text: str) -> frozenset[str] | None:
 
 
 def _steps_below_body(node: Mapping[str, Any]) -> Iterator[str | None]:
-    """Yield what follows each `body` in the tree of an expression: a member's name, or None where any may be meant."""
+    """Yield what follows each `body` in an expression's tree: a member's name, or None if any member may be meant."""
     children = [child for child in node["children"] if isinstance(child, dict)]
     if node["type"] == "subexpression" and _is_body(children[0]):
         yield _first_name(children[1])
@@ -89,7 +89,7 @@ def _is_body(node: Mapping[str, Any]) -> bool:
 
 
 def text_of(value: object) -> str:
-    """Return what is compared with the words of a list: a string as it is, a boolean or a number as in JSON.
+    """Return the text that is compared with a list of strings: a string itself, a boolean or a number as in JSON.
 
     Anything else, including null, has no text.
     """

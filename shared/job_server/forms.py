@@ -14,7 +14,7 @@ __all__ = ["MEDIA_TYPES", "FormError", "field_names", "with_fields"]
 _URLENCODED: Final = "application/x-www-form-urlencoded"
 _MULTIPART: Final = "multipart/form-data"
 MEDIA_TYPES: Final = frozenset({_URLENCODED, _MULTIPART})
-#: `name=` of a part's Content-Disposition; not of `filename=`.
+#: `name=` of a part's Content-Disposition, but not `filename=`.
 _NAME: Final = re.compile(rb'[;\s]name="?([^";\r\n]*)')
 
 

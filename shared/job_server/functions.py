@@ -1,4 +1,4 @@
-"""The functions of expressions: JMESPath's own, and one more that the messages of job servers need."""
+"""The functions of expressions: those of JMESPath, and one more that job servers' messages need."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["ARGUMENTS", "OPTIONS"]
 class _Functions(functions.Functions):
     @functions.signature({"types": ["string"]})
     def _func_basename(self, url: str) -> str | None:
-        """Return the last segment of a URL's path: the id in a `Location`. Null where the path has none."""
+        """Return the last segment of a URL's path: the id in a `Location`. Null if the path has none."""
         segment = urlsplit(url).path.rstrip("/").rpartition("/")[2]
         return unquote(segment) or None
 
 
 OPTIONS: Final = Options(custom_functions=_Functions())
-#: What can be called in an expression, with how many arguments at least and, unless it takes any number, at most.
+#: The callable functions, with the minimum number of arguments and, if there is one, the maximum.
 ARGUMENTS: Final[Mapping[str, tuple[int, int | None]]] = {
     name: (
         len(entry["signature"]),

@@ -1,6 +1,6 @@
 """Labels: the members of a job by which people recognise it, as they may be logged, recorded and shown.
 
-A value that looks like a secret is never shown: not what a member's name says is one, not a card number, not a long
+A value that looks like a secret is never shown: if its member's name says so, or if it contains a card number or a long
 random text.
 """
 
@@ -13,18 +13,18 @@ from typing import Final
 
 __all__ = ["HIDDEN", "Labels", "is_secret_name", "is_secret_value"]
 
-#: Stands for a value that is there and not shown.
+#: Replaces a value that exists but is not shown.
 HIDDEN: Final = "(not shown)"
 _MAX_CHARACTERS: Final = 100
 _SECRET_NAME: Final = re.compile(
     r"pass(?:word|wd|phrase)?$|secret|token|credential|authori[sz]ation|api_?key|private|card|cvv|cvc|\bpan\b|iban|ssn",
     re.IGNORECASE,
 )
-#: Digits as a card has them, in groups or not.
+#: The digits of a card number, with or without groups.
 _CARD: Final = re.compile(r"(?:[0-9][ -]?){12,18}[0-9]")
-#: A long text without a space; with digits and letters in it: a key, a token, a hash.
+#: A long text without spaces; if it has digits and letters, it is a key, a token or a hash.
 _LONG: Final = re.compile(r"[A-Za-z0-9+/=_.~-]{32,}+")
-#: No shorter text has either in it.
+#: No shorter text contains either of them.
 _LEAST_CHARACTERS: Final = 13
 
 
@@ -32,11 +32,11 @@ class Labels:
     """Reads the labels of a job."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """`names`: the members that count."""
+        """`names` are the members that count as labels."""
         self._names = tuple(names)
 
     def of(self, members: Mapping[str, str]) -> dict[str, str]:
-        """Return the labels in a JSON object, whose `members` have their exact text. Objects and lists are none."""
+        """Return the labels in a JSON object, whose `members` have their exact text. Objects and lists do not count."""
         found = {}
         for name in self._names:
             text = members.get(name)
@@ -57,8 +57,8 @@ def is_secret_name(name: str) -> bool:
 
 
 def is_secret_value(value: str) -> bool:
-    """Return whether a value looks like a secret: it has a card number in it, or a long random text."""
-    if len(value) < _LEAST_CHARACTERS:  # as most are, of which a body may have very many
+    """Return whether a value looks like a secret: it contains a card number or a long random text."""
+    if len(value) < _LEAST_CHARACTERS:  # like most values, and a body may have very many
         return False
     return _CARD.search(value) is not None or any(map(_is_random, _LONG.findall(value)))
 

@@ -1,6 +1,6 @@
-"""Loads profiles: TOML, checked against the dataclasses of profile.py and the rules that these cannot express.
+"""Loads profiles: TOML, checked against the dataclasses of profile.py and against rules that these cannot express.
 
-For the front end only: workers should not load what this needs (tomllib, msgspec).
+For the front end only: workers should not load the libraries for this (tomllib, msgspec).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shared.spelling import nearest
 
 __all__ = ["FOLDER", "load", "parse", "path_of", "secret_names", "secrets_of", "shipped"]
 
-#: The folder of the profiles that are given by a name alone.
+#: The folder of profiles that are given by name.
 FOLDER: Final = Path(__file__).resolve().parents[2] / "profiles"
 
 
@@ -45,7 +45,7 @@ def load(name: str) -> Profile:
     """
     path = path_of(name)
     try:
-        if not os.path.isfile(path):  # noqa: PTH113 - a pipe or a device may not have an end; Path's raises for some names
+        if not os.path.isfile(path):  # noqa: PTH113 - a pipe or a device may never end; Path's method raises for some names
             raise FileNotFoundError
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as exc:
@@ -102,7 +102,7 @@ def _parsed(document: dict[str, Any]) -> Profile:
     return profile
 
 
-def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN401 - whatever the file holds
+def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN401 - whatever the file contains
     """Refuse the first key that `kind`, a dataclass, does not have; msgspec refuses wrong types."""
     if not isinstance(table, dict):
         return
@@ -121,7 +121,7 @@ def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN40
 
 
 def _check_texts(table: dict[str, Any], place: str) -> None:
-    """Refuse a value that is no text; msgspec does not say whose it is."""
+    """Refuse a value that is not text; msgspec's message does not say which one it is."""
     for name, value in table.items():
         if not isinstance(value, str):
             raise ValueError(f"{place}.{name}: Expected str, got {type(value).__name__}")  # noqa: TRY004 - one kind for all

@@ -1,9 +1,9 @@
 """Partial reading of JSON: the whole document is validated, but only the requested members are created.
 
-A job or a callback may have a megabyte. The standard module takes from 10 ms to a second to read it, in which the event
-loop does nothing else; nearly all of that creates objects that nobody uses. msgspec skips what is not requested, and
-validates it on the way: 1 to 4 ms. It is not quite as strict as this project, so what it might accept wrongly is looked
-for besides. What msgspec refuses goes to strict_json as well, if it is small, for the better error message.
+A job or a callback may have a megabyte. The standard module takes 10 ms to 1 s to read it, which blocks the event loop;
+nearly all of that creates objects that nobody uses. msgspec skips what is not requested but still validates it: 1 to
+4 ms. It is not quite as strict as this project, so additional checks find what it accepts wrongly. What msgspec refuses
+is also given to strict_json, if it is small, for the better error message.
 
 For the front end only: workers would load the library for nothing.
 """
@@ -23,27 +23,27 @@ __all__ = ["MAX_MEMBERS", "PartialReader", "object_members"]
 
 _T = TypeVar("_T")
 
-#: An escape that is half of a surrogate pair, and two that are a complete one, in a text without escaped backslashes.
+#: An escape that is half of a surrogate pair, or two that are a complete pair, in a text without escaped backslashes.
 _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _ESCAPED_BACKSLASH: Final = b"\\\\"
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-#: More digits in a row than Python converts to a number; here digits are zeros, and everything else is a space.
+#: Maps digits to zeros and everything else to spaces, to find numbers with more digits than Python converts.
 _DIGITS: Final = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
 _TOO_MANY_DIGITS: Final = b"0" * 4301
-#: A whole number with so many, outside of strings; one with a fraction or an exponent may have any.
+#: A whole number with that many digits, outside strings; one with a fraction or an exponent may have any number.
 _TOO_LONG: Final = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{4301}[0-9]*+(?![.eE])")
 
 
-#: A client's object may have so many members; each is looked at.
+#: The most members of a client's object; each is examined.
 MAX_MEMBERS: Final = 1_000
-#: Bytes up to which strict_json is asked why a document is refused.
+#: Up to this size, strict_json is asked why a document is refused.
 _SMALL_BYTES: Final = 65_536
-#: So much is kept of a large value that stands for a word.
+#: How much is kept of a large value in the place of a short text.
 _BEGINNING_BYTES: Final = 2_000
 _NULL: Final = msgspec.Raw(b"null")
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-#: What stands before a member's value, and what may stand after it.
+#: What comes before a member's value.
 _NAME: Final = re.compile(rb'[ \t\n\r]*+("(?:[^"\\]|\\.)*+")[ \t\n\r]*+:[ \t\n\r]*+')
 _NEXT: Final = re.compile(rb"[ \t\n\r]*+([,}])")
 
@@ -54,7 +54,7 @@ class PartialReader:
     def __init__(self, names: Iterable[str], words: Collection[str] = ()) -> None:
         """Read the members called `names` completely, and create nothing else of the document.
 
-        Of those that are in `words`, a large value that is no string is read as a string, the beginning of its text.
+        Of a member in `words`, a large value that is not a string is read as a string: the beginning of its text.
         """
         self._names = {f"f{n}": name for n, name in enumerate(dict.fromkeys(names))}
         self._words = frozenset(words)
@@ -63,10 +63,10 @@ class PartialReader:
         self._other = msgspec.json.Decoder(msgspec.Raw)
 
     def read(self, data: bytes) -> dict[str, Any] | None:
-        """Return the object's members that were asked for, null where it has none; None: it is no object.
+        """Return the requested members of the object, null if it lacks one; None: it is not an object.
 
         Raises:
-            StrictJSONError: as `strict_json.loads`, for the whole of the document.
+            StrictJSONError: as in `strict_json.loads`, for the whole document.
         """
         strict_json.check_encoding(data)
         seen: Any = None
@@ -91,7 +91,7 @@ class PartialReader:
 
 
 def _check_strictly(data: bytes) -> None:
-    """Raise StrictJSONError if a document that msgspec accepts contains something that this project does not."""
+    """Raise StrictJSONError if a document that msgspec accepts contains something that this project does not accept."""
     if _TOO_MANY_DIGITS in data.translate(_DIGITS) and _TOO_LONG.search(_STRING.sub(b'""', data)):
         raise StrictJSONError("a number has too many digits")
     if _HALF.search(data) is not None and _HALF.search(_PAIR.sub(b"", data.replace(_ESCAPED_BACKSLASH, b" "))):
@@ -125,9 +125,9 @@ def _capped(members: dict[str, _T]) -> dict[str, _T]:
 
 
 def _stand_once(data: bytes, members: dict[str, bytes]) -> bool:
-    """Return whether the valid object `data` has these members and no other: of a name that stands twice, one is left.
+    """Return whether the valid object `data` has only these members, each once: of equal names, `members` has just one.
 
-    Goes from one member to the next: where an earlier value of the same name stands, the text is not that of the last.
+    Goes from member to member: after a repeated name, an earlier value differs from the kept one, or a member is left.
     """
     at = data.index(b"{") + 1
     for _ in members:

@@ -15,7 +15,7 @@ from shared.errors import ProxyError
 
 __all__ = ["OURS", "UnfilledError", "fill", "fill_quoted", "has_placeholders", "json_text", "names_in"]
 
-#: The names that every job has, whatever the job server says.
+#: The names that exist for every job, whatever the job server says.
 OURS: Final = frozenset({"callback_url", "callback_token", "job_id", "job_uuid", "path"})
 
 #: `{name}`, `{callback_url/ROUTE}`, `{env:NAME}`.
@@ -23,7 +23,7 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*(?:/[A-Za-z0-9_-]+)?|env:[A
 
 
 class UnfilledError(ProxyError):
-    """A value of the profile needs a name that has no value for this job, or an invalid one."""
+    """A value in the profile uses a name that has no value for this job, or an invalid one."""
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
@@ -35,7 +35,7 @@ def fill_quoted(template: str, values: Mapping[str, str]) -> str:
     """Return `template`, a part of a URL, with its placeholders filled in and percent-encoded; `{path}` keeps its `/`.
 
     Raises:
-        UnfilledError: a name has no value, or one that would change the path around it.
+        UnfilledError: a name has no value, or its value would change the surrounding path.
     """
     return _PLACEHOLDER.sub(lambda found: _quoted(found[1], _value(found[1], values)), template)
 
@@ -59,7 +59,7 @@ def names_in(template: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is what it 
 
 
 def has_placeholders(template: Any) -> bool:  # noqa: ANN401 - JSON is what it is
-    """Return whether there is anything to fill in."""
+    """Return whether there are any placeholders."""
     return next(names_in(template), None) is not None
 
 

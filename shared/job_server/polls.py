@@ -13,7 +13,7 @@ from shared.job_server.verdict import Kind, Part, Reader, Verdict
 
 __all__ = ["Fetched", "FetchedKind", "Results", "Statuses"]
 
-#: The job server does not have it yet: it is asked again.
+#: The job server has no answer yet: it is asked again.
 _NOT_YET: Final = frozenset({202, 404, 409, 425, 429})
 
 
@@ -24,7 +24,7 @@ class Statuses:
         self._reader = Reader(status, {})
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
-        """Return what an answer says. One that is not 2xx says nothing, whatever its body says."""
+        """Return what an answer says. Anything but 2xx says nothing, whatever its body says."""
         if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own
             return Verdict(kind=Kind.PROGRESS)
         document = document_of(body, headers.get("content-type", ""))
@@ -32,7 +32,7 @@ class Statuses:
 
 
 class FetchedKind(StrEnum):
-    """What an answer to a result call is."""
+    """The kinds of answers to a result call."""
 
     READY = "ready"
     NOT_YET = "not-yet"
@@ -56,7 +56,7 @@ class Results:
         self._part = Part(result.result)
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Fetched:
-        """Return what an answer is."""
+        """Return the interpreted answer."""
         if status in _NOT_YET or status >= 500 or status < 200:  # noqa: PLR2004 - HTTP's own
             return Fetched(kind=FetchedKind.NOT_YET)
         if status >= 300:  # noqa: PLR2004 - no redirect is followed

@@ -1,8 +1,8 @@
-"""A profile: all that is known of one job server's protocol, as data.
+"""A profile: everything that is known about one job server's protocol, as data.
 
 A profile is written in TOML (profiles/; docs/profiles.md describes the language), checked and loaded in the front end
-(loader.py), and reaches the workers in this form (shared/worker_config.py). The rules beside this file are made from
-its parts; nothing in the project asks for a profile's name.
+(loader.py), and reaches the workers in this form (shared/worker_config.py). The rules in the other files are made from
+its parts; nothing in the project depends on a profile's name.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = [
 class Server:
     """Where the job server is."""
 
-    #: What JOB_SERVER_URL is where it is not set.
+    #: The default of JOB_SERVER_URL.
     url: str = ""
     #: Sent with every call.
     headers: dict[str, str] = field(default_factory=dict)
-    #: Whether a worker that is used again keeps its connection between jobs.
+    #: Whether a reused worker keeps its connection between jobs.
     keep_alive: bool = True
     #: The job server's page of a job: a URL for the operators' pages.
     page: str = ""
@@ -41,28 +41,28 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a message is read that may say how a job ended. The values are expressions, but for the lists."""
+    """How to read a message that may say how a job ended. The values are expressions, except the lists."""
 
-    #: What names the state, and the states that end a job. Any other is not an end.
+    #: Finds the state, which is compared with the states that end a job. Any other state is not an end.
     state: str = ""
     succeeded: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
-    #: What the client gets; empty: the whole body.
+    #: Finds what the client gets; empty: the whole body.
     result: str = ""
-    #: The reason of a failure.
+    #: Finds the reason of a failure.
     error: str = ""
 
 
-#: The keys that `[status]` takes from `[callback]` where it does not have them.
+#: The keys that `[status]` takes from `[callback]` by default.
 READING = ("state", "succeeded", "failed", "result", "error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit(Reading):
-    """How a job is submitted, and how the reply to that is read."""
+    """How a job is submitted, and how the reply is read."""
 
     method: str = "POST"
-    #: Appended to the job server's address, unless it begins with a URL. Empty: that is the whole address.
+    #: Appended to the job server's address, unless it begins with a URL. Empty: nothing is appended.
     url: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
@@ -72,17 +72,17 @@ class Submit(Reading):
     form: dict[str, str] = field(default_factory=dict)
     #: Members, as dotted paths, that a client may send and that the profile's own value replaces.
     overwrites: tuple[str, ...] = ()
-    #: A client whose object has these members with these values is not kept waiting, as with `Prefer: respond-async`.
+    #: A client whose object has these members with these values does not wait, as with `Prefer: respond-async`.
     respond_async: dict[str, Any] = field(default_factory=dict)
-    #: The statuses that say that the job was taken. Empty: every 2xx.
+    #: The statuses that accept the job. Empty: every 2xx.
     accepted: tuple[int, ...] = ()
-    #: The statuses that say: nothing was started, come again. None: 429, and 503 with Retry-After.
+    #: The statuses that say that nothing was started, and to retry. None: 429, and 503 with Retry-After.
     busy: tuple[int, ...] | None = None
-    #: An expression; where it is true, an accepting status is a refusal all the same.
+    #: An expression; if it is true, an accepting status is still a refusal.
     rejected: str = ""
-    #: The states of a job that runs. Given: a reply with any other state is no sound reply.
+    #: The states of a running job. If given, a reply with any other state is invalid.
     running: tuple[str, ...] = ()
-    #: Names for parts of the reply, each an expression; placeholders of later calls.
+    #: Names of parts of the reply, each with an expression; placeholders of later calls.
     outputs: dict[str, str] = field(default_factory=dict)
 
 
@@ -92,11 +92,11 @@ class Callback(Reading):
 
     #: Whether a callback that is not JSON is refused.
     json_only: bool = False
-    #: Whether a final callback only says that there is something to ask for, by [status] and [result].
+    #: Whether a final callback only says that the job may be over, to be asked for with [status] and [result].
     notification_only: bool = False
-    #: As in [submit]; what the reply gives wins.
+    #: As in [submit]; the reply's outputs take precedence.
     outputs: dict[str, str] = field(default_factory=dict)
-    #: A URL that is fixed in the job server's configuration, and what in a callback says which job it is for.
+    #: A URL that is fixed in the job server's configuration, and what identifies the job in a callback.
     path: str = ""
     correlate: str = ""
     #: The name whose value `correlate` finds.
@@ -114,7 +114,7 @@ class Verify:
     value: str = ""
     #: `hmac`, `standard-webhooks`: the key.
     secret: str = ""
-    #: `hmac`: the hash, how the header writes it, and what stands before it.
+    #: `hmac`: the hash, its notation in the header, and the prefix before it.
     hash: Literal["sha1", "sha256", "sha512"] = "sha256"
     encoding: Literal["hex", "base64"] = "hex"
     prefix: str = ""
@@ -122,12 +122,12 @@ class Verify:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(Reading):
-    """The call that asks how a job is doing."""
+    """The call that asks for a job's status."""
 
     method: str = "GET"
     url: str
     headers: dict[str, str] = field(default_factory=dict)
-    #: Seconds without a callback until it is asked for the first time, and from then on between two calls.
+    #: Seconds without a callback before the first call, and between calls after that.
     after: float = 30.0
     every: float = 10.0
 
@@ -155,7 +155,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A recorded or documented message, and what it must be read as."""
+    """A recorded or documented message, and the expected reading."""
 
     #: `job`: what a client sends. All others come from the job server.
     kind: Literal["job", "reply", "callback", "status", "result"]
@@ -170,9 +170,9 @@ class Sample:
     headers: dict[str, str] = field(default_factory=dict)
     #: The body, as text.
     body: str = ""
-    #: job: what the client's path has beyond the route.
+    #: job: what follows the route in the client's path.
     path: str = ""
-    #: What the client gets, the reason, and the outputs; looked at where they are given.
+    #: The client's result, the reason, and the outputs; compared only if given.
     result: str | None = None
     error: str | None = None
     outputs: dict[str, str] | None = None
@@ -183,11 +183,11 @@ class Profile:
     """One job server's protocol."""
 
     name: str
-    #: One line for a person.
+    #: One line for people.
     description: str = ""
     #: The URL of the API's documentation.
     documentation: str = ""
-    #: The real server and its version with which it was tried; empty: only its samples were.
+    #: The real server, with its version, with which it was tried; empty: only its samples were tried.
     tried_with: str = ""
     server: Server = field(default_factory=Server)
     submit: Submit
@@ -199,12 +199,12 @@ class Profile:
     sample: tuple[Sample, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the profile as JSON can hold it, without its samples, which no worker needs."""
+        """Return the profile as JSON-compatible data, without its samples, which no worker needs."""
         return asdict(replace(self, sample=()))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Profile:
-        """Return the profile that `as_json` gave."""
+        """Return the profile from the data that `as_json` returned."""
         sections = {name: kind(**_tuples(data[name])) for name, kind in _SECTIONS.items() if data[name] is not None}
         return cls(**_tuples(data) | sections)
 
@@ -221,5 +221,5 @@ _SECTIONS: dict[str, Any] = {
 
 
 def _tuples(section: dict[str, Any]) -> dict[str, Any]:
-    """Return `section` with the tuples that JSON made lists."""
+    """Return `section` with the tuples that JSON turned into lists."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}

@@ -1,4 +1,4 @@
-"""A profile's samples: recorded messages, read by the profile's own rules. A profile is its own test."""
+"""A profile's samples: recorded messages, read with the profile's own rules. A profile is its own test."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SAMPLE_VALUES: Final[Mapping[str, str]] = {
 
 
 class SampleError(ProxyError):
-    """A sample that its profile has no rules for."""
+    """A sample for which its profile has no rules."""
 
 
 def described_submission(
     profile: Profile, sample: Sample, server_url: str, secrets: Mapping[str, str] = {}
 ) -> dict[str, object]:
-    """Return what is sent for the `job` of a sample, with secrets masked, as JSON. Raises ProxyError."""
+    """Return the submission of a sample's `job` as JSON, with secrets masked. Raises ProxyError."""
     content_type = sample.headers.get("content-type", JSON_TYPE)
     job = ClientJobs(profile.submit).read(sample.body.encode(), content_type)
     values = {**dict.fromkeys(secrets, "•••"), **SAMPLE_VALUES}
@@ -50,9 +50,9 @@ def described_submission(
 
 
 def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
-    """Return what the profile's rules read in a message of the job server's, as a sample's `expect` has it.
+    """Return what the profile's rules read in a message of the job server, in the notation of a sample's `expect`.
 
-    And what comes with it. Raises SampleError: the profile has no such rules.
+    With the verdict. Raises SampleError: the profile has no such rules.
     """
     body = sample.body.encode()
     match sample.kind:
@@ -76,7 +76,7 @@ def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
 
 
 def problems_with(profile: Profile, sample: Sample, server_url: str, secrets: Mapping[str, str] = {}) -> Iterator[str]:
-    """Yield the differences between what a sample expects and what the profile makes of it."""
+    """Yield the differences between a sample's expectation and what the profile reads."""
     try:
         if sample.kind == "job":
             sent = described_submission(profile, sample, server_url, secrets)

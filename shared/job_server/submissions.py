@@ -1,7 +1,7 @@
-"""The submission of a client's job, as the profile's [submit] says: what is sent, and what the reply to it says.
+"""The submission of a client's job according to the profile's [submit], and the meaning of the reply.
 
 For the workers. The client's own values keep their exact text, because parsing and writing JSON again changes numbers.
-The reply says whether the job runs, and if not, whether that is certain.
+The reply says whether the job runs and, if not, whether that is certain.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["Replies", "Reply", "ReplyKind", "Submissions", "pause_in", "status_i
 #: Makes the text of a value.
 _Make = Callable[[Mapping[str, str]], str]
 _Members = dict[str, str]
-#: In the words below.
+#: In the messages below.
 _STATUS: Final = re.compile(r"the job server answered ([1-9][0-9]{2})\b")
 _PAUSE: Final = re.compile(r"the job server answered [1-9][0-9]{2} and asks to wait ([0-9]{1,5}) s\b")
-#: Where job servers say why, if their profile does not say where; one of these may be in another.
+#: Where job servers put the reason, if their profile does not say where; one of these may be inside another.
 _REASONS: Final = ("error", "message", "detail", "reason", "title")
 _TOO_MANY_REQUESTS: Final = 429
 _UNAVAILABLE: Final = 503
@@ -52,7 +52,7 @@ class Submissions:
         self._names = {name: json.dumps(name) for name in self._patch}
         self._is_flat = not any(isinstance(value, dict) for value in self._patch.values())
         is_fixed = not has_placeholders([submit.url, submit.query])
-        #: Where they go, if that is the same for every job.
+        #: The address of submissions, if it is the same for every job.
         self.url = address(server_url, submit.url, {}, submit.query) if is_fixed else None
 
     def compose(self, body: bytes, values: Mapping[str, str], content_type: str = "") -> Request:
@@ -61,7 +61,7 @@ class Submissions:
         `content_type` is empty for a JSON object.
 
         Raises:
-            UnfilledError: a placeholder has no value, or one that cannot stand where it is.
+            UnfilledError: a placeholder has no value, or one that is invalid in its place.
         """
         submit = self._submit
         url = self.url or address(self._server_url, submit.url, values, submit.query)
@@ -88,7 +88,7 @@ class Submissions:
 
 
 def _compiled(patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `patch` with a `_Make` in the place of each value that is no object."""
+    """Return `patch` with a `_Make` in place of each value that is not an object."""
     return {name: _compiled(value) if isinstance(value, dict) else _maker(value) for name, value in patch.items()}
 
 
@@ -134,7 +134,7 @@ class Reply:
     """A reply, interpreted."""
 
     kind: ReplyKind
-    #: What is wrong with it, for a person; empty if nothing is.
+    #: What is wrong with it, for people; empty if nothing is.
     detail: str = ""
     #: What later calls about the job need, by the profile's names.
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -165,9 +165,9 @@ class Replies:
         self._is_read = bool(submit.rejected or submit.running or submit.state or submit.outputs)
 
     def read_status(self, status: int, *, retry_after: bool) -> Reply | None:
-        """Return what the status says, or None where it says that the job was taken: then the body has its say.
+        """Return what the status says, or None if it accepts the job: then the body decides.
 
-        `retry_after` is whether the reply has a Retry-After that can be read.
+        `retry_after` is whether the reply has a valid Retry-After.
         """
         if status in self._accepted or (_is_success(status) and not self._accepted):
             return None
@@ -182,7 +182,7 @@ class Replies:
         return Reply(kind=ReplyKind.REFUSED if refused else ReplyKind.ERROR, detail=detail)
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Return what a reply says whose status says that the job was taken."""
+        """Return what a reply with an accepting status says."""
         if not self._is_read:
             return _RUNNING
         document: Any = None
@@ -198,7 +198,7 @@ class Replies:
             seen["headers"] = {name.lower(): value for name, value in headers.items()}
         if self._rejected is not None and is_true(self._rejected(seen)):
             if unread and self._rejected_by_body and _is_success(status):
-                return _bad(unread)  # what could not be read refuses nothing: half a reply, a gateway's page
+                return _bad(unread)  # an unreadable body refuses nothing: half a reply, a gateway's page
             return Reply(kind=ReplyKind.REFUSED, detail=_refusal(status, error_text(self._error(seen))))
         return self._taken(seen, headers, body)
 
@@ -216,7 +216,7 @@ class Replies:
         return Reply(kind=ReplyKind.RUNNING, outputs=verdict.outputs)
 
     def reason(self, body: bytes) -> str:
-        """Return why a status was answered that refuses, as the beginning of its body says; empty if it does not."""
+        """Return the reason of a refusing status, from the beginning of its body; empty if there is none."""
         text = _text_of(body)
         try:
             document: Any = strict_json.loads(text.encode())
@@ -237,7 +237,7 @@ def _is_success(status: int) -> bool:
 
 
 def _text_of(body: bytes) -> str:
-    """Return the words for a person that a body has, in whatever it is encoded; empty if they are none.
+    """Return a body's text for people, whatever its encoding; empty if it has none.
 
     It may end in the middle of a character.
     """
@@ -246,12 +246,12 @@ def _text_of(body: bytes) -> str:
     text = body.decode("utf-8-sig", "replace").strip()
     if "\ufffd" not in text[:-1]:
         return text
-    text = body.decode("cp1252", "replace").strip()  # what else is common; all bytes are characters to it, nearly
+    text = body.decode("cp1252", "replace").strip()  # the other common encoding; nearly all bytes are characters in it
     return text if all(c != "\ufffd" and (c.isprintable() or c.isspace()) for c in text) else ""
 
 
 def _reason_in(document: object) -> object:
-    """Return the part of an error document that says why; if none does, all of it."""
+    """Return the part of an error document that gives the reason; if none does, all of it."""
     for _ in range(2):
         if not isinstance(document, dict):
             break
@@ -260,18 +260,18 @@ def _reason_in(document: object) -> object:
 
 
 def with_pause(detail: str, pause_s: float) -> str:
-    """Return the words about a status that came with a Retry-After."""
+    """Return the message about a status with a Retry-After."""
     return f"{detail} and asks to wait {math.ceil(pause_s)} s"
 
 
 def pause_in(detail: str) -> int | None:
-    """Return how many seconds the job server asks to wait, where the words of a failure say so."""
+    """Return how many seconds the job server asks to wait, if a failure's message says so."""
     found = _PAUSE.match(detail)
     return None if found is None else int(found[1])
 
 
 def status_in(detail: str) -> int | None:
-    """Return the status that the job server answered, where the words of a failure say so."""
+    """Return the job server's status, if a failure's message names it."""
     found = _STATUS.search(detail)
     return None if found is None else int(found[1])
 

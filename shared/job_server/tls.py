@@ -1,6 +1,6 @@
 """TLS to the job server: the trusted authorities, and readable reasons for failed handshakes.
 
-`ssl` is loaded when it is needed only: workers that speak plain HTTP do without it.
+`ssl` is loaded only when needed: workers that use plain HTTP do without it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["tls_trouble", "trusting"]
 
-#: OpenSSL's numbers for a certificate whose issuer is not known: self-signed, or signed by an authority of one's own.
+#: OpenSSL's numbers for a certificate with an unknown issuer: self-signed, or signed by a private authority.
 _UNKNOWN_ISSUER: Final = frozenset({18, 19, 20, 21})
-#: OpenSSL's names for what a server sends that does not speak TLS, or not the kind that is wanted.
+#: OpenSSL's names for answers of a server that does not speak TLS, or not the required kind.
 _REASONS: Final = {
     "WRONG_VERSION_NUMBER": "it does not speak TLS; is it http:// rather than https://?",
     "HTTP_REQUEST": "it does not speak TLS; is it http:// rather than https://?",
@@ -31,9 +31,9 @@ _REASONS: Final = {
 
 
 def trusting(cafile: str) -> SSLContext:
-    """Return what checks a server's certificate: against the system's authorities and those in `cafile`, if any.
+    """Return a context that checks a server's certificate: against the system's authorities and those in `cafile`.
 
-    The file is read again where it has changed.
+    The file is read again after a change.
 
     Raises:
         OSError: the file cannot be read or has no certificate in it.
@@ -44,7 +44,7 @@ def trusting(cafile: str) -> SSLContext:
     return _trusting(cafile, (now.st_ino, now.st_size, now.st_mtime_ns))
 
 
-@functools.lru_cache(maxsize=2)  # some 50 ms of reading the system's certificates
+@functools.lru_cache(maxsize=2)  # reading the system's certificates takes some 50 ms
 def _trusting(cafile: str, _version: tuple[int, ...]) -> SSLContext:
     import ssl  # noqa: PLC0415 - see above
 
@@ -56,7 +56,7 @@ def _trusting(cafile: str, _version: tuple[int, ...]) -> SSLContext:
 
 
 def tls_trouble(exc: BaseException) -> str:
-    """Return why a TLS handshake failed, in words that are OpenSSL's or ours and never the server's."""
+    """Return why a TLS handshake failed, in OpenSSL's or our words, never the server's."""
     for error in (exc, getattr(exc, "certificate_error", None), getattr(exc, "os_error", None), exc.__cause__):
         message = getattr(error, "verify_message", None)
         if message:

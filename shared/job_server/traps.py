@@ -13,14 +13,14 @@ __all__ = ["check_expression"]
 _NOT_A_MEMBER: Final = re.compile(r"!\s*[A-Za-z_\"][A-Za-z0-9_\"-]*\.")
 _BARE_NUMBER: Final = re.compile(r"[=<>]\s*-?[0-9]")
 _BARE_HYPHEN: Final = re.compile(r"[A-Za-z0-9_]-[A-Za-z]")
-#: Kinds of nodes of which only the first child looks at what the whole expression looks at.
+#: Nodes of which only the first child looks at the same value as the whole expression.
 _CHAINS: Final = frozenset(
     {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
 )
 
 
 def check_expression(text: str, known: frozenset[str]) -> None:
-    """Raise ValueError if `text` is no expression, or one that cannot mean what it says, over the names `known`."""
+    """Raise ValueError if `text` is not an expression over the names `known`, or cannot mean what it says."""
     import jmespath  # noqa: PLC0415 - most profiles have no expressions
     from jmespath.exceptions import JMESPathError  # noqa: PLC0415
 
@@ -54,7 +54,7 @@ def _hint(text: str) -> str:
 
 
 def _roots(node: dict[str, Any]) -> Iterator[str]:
-    """Yield the names that an expression looks up in what it is given."""
+    """Yield the names that an expression looks up in its input."""
     if node["type"] == "field":
         yield node["value"]
     children = [child for child in node["children"] if isinstance(child, dict)]
@@ -64,7 +64,7 @@ def _roots(node: dict[str, Any]) -> Iterator[str]:
 
 
 def _functions(node: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield the functions that an expression calls: the name, and with how many arguments."""
+    """Yield the functions that an expression calls: the name and the number of arguments."""
     if node["type"] == "function_expression":
         yield node["value"], len(node["children"])
     for child in node["children"]:

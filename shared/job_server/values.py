@@ -18,13 +18,13 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 #: RFC 9110, section 5.6.2.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-#: What says where a message ends and whom it is for; whoever sends the message sets them.
+#: Headers that say where a message ends and whom it is for; the sender of the message sets them.
 _FRAMING: Final = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade"})
 _NOT_IN_A_URL: Final = re.compile(r"[^!-~]|[\"#<>\\^`|]")
 _NOT_IN_A_FIELD_NAME: Final = re.compile(r"[\"\r\n]")
 _STATUSES: Final = range(200, 600)
 _MOST_S: Final = 1_000_000
-#: Less would be a flood.
+#: A shorter interval would flood the job server.
 _LEAST_EVERY_S: Final = 0.1
 _SCHEME_TAKES: Final = {
     "header": {"header", "value"},
@@ -41,7 +41,7 @@ _EXPECT: Final = {
 
 
 def check_values(profile: Profile) -> None:
-    """Raise ValueError if a value in `profile` cannot be used; the message says which, and what would do."""
+    """Raise ValueError if a value in `profile` is unusable; the message says which one, and what is allowed."""
     _check_names_and_urls(profile)
     for section in ("server", "submit", "status", "result", "cancel"):
         if (found := getattr(profile, section)) is not None:
@@ -132,7 +132,7 @@ def _paths(body: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _check_json(place: str, value: Any) -> None:  # noqa: ANN401 - whatever TOML has
-    """TOML has dates and numbers that are none; JSON does not."""
+    """TOML has dates and special numbers; JSON has not."""
     below: Iterable[tuple[str, Any]] = ()
     match value:
         case dict():
@@ -151,7 +151,7 @@ def _check_json(place: str, value: Any) -> None:  # noqa: ANN401 - whatever TOML
 
 def _check_times(status: Status) -> None:
     for key, least in (("after", 0), ("every", _LEAST_EVERY_S)):
-        if not least <= getattr(status, key) <= _MOST_S:  # NaN is neither
+        if not least <= getattr(status, key) <= _MOST_S:  # NaN fails this as well
             _refuse(f"status.{key}", getattr(status, key), f"seconds from {least} to {_MOST_S}")
 
 

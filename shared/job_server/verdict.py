@@ -1,6 +1,6 @@
-"""What a message of the job server says of its job: the verdict, how it is read, and the outcome that follows.
+"""What a message of the job server says about its job: the verdict, how it is read, and the resulting outcome.
 
-Every message is read in the same way, whichever it is: its state stands in one of two lists, or the job is not over.
+Every message is read in the same way, whatever its kind: its state is in one of two lists, or the job is not over.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from shared.strict_json import text_at
 
 __all__ = ["Kind", "Outputs", "Part", "Reader", "Verdict", "error_text", "job_failed", "outcome_of", "text_as_json"]
 
-#: A reason and an output that are longer are cut, or none: they go into logs, records and URLs.
+#: A longer reason is cut, and a longer output ignored: they go into logs, records and URLs.
 _MAX_ERROR_CHARACTERS: Final = 500
 _MAX_OUTPUT_CHARACTERS: Final = 2_000
 _MAX_TEXT_BYTES: Final = 10_000
 
 
 class Kind(StrEnum):
-    """What a callback, or the answer to a status call, says."""
+    """The possible meanings of a callback or of the answer to a status call."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -40,14 +40,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a callback, or the answer to a status call, says of its job."""
+    """What a callback, or the answer to a status call, says about its job."""
 
     kind: Kind
-    #: The state that it names, as text; empty where it names none.
+    #: The state that it names, as text; empty if it names none.
     state: str = ""
     #: What the client gets, as JSON; None: the whole body.
     result: bytes | None = None
-    #: After a failure, the job server's reason; empty where it gives none.
+    #: After a failure, the job server's reason; empty if it gives none.
     error: str = ""
     #: What later calls about the job need, by the profile's names.
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Part:
         self._exact = path[1:] if path[:1] == ("body",) else None
 
     def of(self, seen: Mapping[str, Any], body: bytes) -> bytes | None:
-        """Return the part as JSON, in its exact text where a plain path names it; None: it is the whole body."""
+        """Return the part as JSON, in its exact text if a plain path selects it; None: it is the whole body."""
         if self._expression is None:
             return None
         value = self._expression(seen)
@@ -118,25 +118,25 @@ class Outputs:
 
 
 def error_text(value: object) -> str:
-    """Return a reason as one text for a person: a string as it is, anything else but null as JSON."""
+    """Return a reason as one text for people: a string unchanged, anything else but null as JSON."""
     text = without_tokens(value if isinstance(value, str) else "" if value is None else json.dumps(value))
     return text if len(text) <= _MAX_ERROR_CHARACTERS else f"{text[:_MAX_ERROR_CHARACTERS]}…"
 
 
 def text_as_json(body: bytes) -> bytes:
-    """Return a body that is not JSON as a JSON string, cut where it is long: it stands in a problem document."""
+    """Return a body that is not JSON as a JSON string, truncated if long: it goes into a problem document."""
     return json.dumps(body[:_MAX_TEXT_BYTES].decode("utf-8", "replace")).encode()
 
 
 def _json(value: object) -> bytes:
     try:
         return json.dumps(value, allow_nan=False).encode()
-    except ValueError:  # 1e400 in the text is infinite to Python, and JSON has no word for that
+    except ValueError:  # 1e400 in the text is infinite in Python, and JSON has no notation for that
         return b"null"
 
 
 def job_failed(callback: bytes, error: str = "") -> Failed:
-    """Return the failure of a job that the job server reports as failed; always in the same words.
+    """Return the failure of a job that the job server reports as failed; the message is always the same.
 
     `error` is the job server's reason, if it gave one.
     """
@@ -149,5 +149,5 @@ def job_failed(callback: bytes, error: str = "") -> Failed:
 
 
 def outcome_of(callback: bytes, *, failed: bool, content_type: str = "", error: str = "") -> Outcome:
-    """Return the outcome that a final callback's body stands for; `failed` is what its verdict says."""
+    """Return the outcome of a final callback's body; `failed` is from its verdict."""
     return job_failed(callback, error) if failed else Succeeded(body=callback, content_type=content_type)

@@ -1,6 +1,6 @@
 """Whether a callback comes from the job server: a header with an agreed value, or a signature of the body.
 
-All comparisons take constant time, and all signatures are of the bytes as they came.
+All comparisons take constant time, and all signatures are verified over the received bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.job_server.profile import Verify
 
 __all__ = ["Verifier"]
 
-#: How far a timestamp may be from now, in seconds: as in the reference implementations of Standard Webhooks.
+#: The most that a timestamp may differ from now, in seconds: as in the reference implementations of Standard Webhooks.
 _TOLERANCE_S: Final = 300
 _TIMESTAMP_DIGITS: Final = 12
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - not a secret
@@ -32,7 +32,7 @@ class Verifier:
         self._header = verify.header.lower().encode()
 
     def is_genuine(self, received: Received, raw: bytes, values: Mapping[str, str], now: float) -> bool:
-        """Return whether a callback is the job server's own.
+        """Return whether a callback comes from the job server.
 
         `raw` is the body before it was inflated, `values` are those of the job's placeholders, `now` is Unix time in
         seconds. A signature of the inflated body counts as well.
@@ -64,7 +64,7 @@ class Verifier:
         return any(hmac.compare_digest(one.strip().encode(), (verify.prefix + wanted).encode()) for one in given)
 
     def _is_standard(self, received: Received, body: bytes, values: Mapping[str, str], now: float) -> bool:
-        """Verify as the Standard Webhooks specification has it: standardwebhooks.com."""
+        """Verify according to the Standard Webhooks specification: standardwebhooks.com."""
         message_id, timestamp = received.header(b"webhook-id"), received.header(b"webhook-timestamp")
         if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _TIMESTAMP_DIGITS):
             return False

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 
 
 class Agent(AgentExecutor):
-    """Does what it is told."""
+    """Does what the message says."""
 
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         words = context.get_user_input()

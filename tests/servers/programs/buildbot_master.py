@@ -1,6 +1,6 @@
-"""A Buildbot master with a worker of its own; its builder says what it was told, fails or takes its time on request.
+"""A Buildbot master with its own worker; its builder echoes its input, fails or takes time on request.
 
-Its builds are reported to CALLBACK, as they are without any further configuration.
+Its builds are reported to CALLBACK, with the default configuration.
 """
 
 import subprocess
@@ -33,7 +33,7 @@ BuildmasterConfig = {
 """
 
 
-# Each of buildbot's commands runs Twisted's reactor, which runs once in a process.
+# Each of buildbot's commands runs Twisted's reactor, which can run only once in a process.
 creation = "from buildbot.scripts import runner; runner.run()"
 subprocess.run([sys.executable, "-c", creation, "create-master", "--quiet", "."], check=True)
 Path("master.cfg").write_text(CONFIGURATION, encoding="utf-8")

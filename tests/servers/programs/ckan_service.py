@@ -17,13 +17,13 @@ def _work(data: dict) -> dict:
 
 @job.asynchronous
 def background(task_id: str, input: dict) -> dict:
-    """Do it in the background."""
+    """Run in the background."""
     return _work(input["data"])
 
 
 @job.synchronous
 def at_once(task_id: str, input: dict) -> dict:
-    """Do it before the reply."""
+    """Run before the reply."""
     return _work(input["data"])
 
 

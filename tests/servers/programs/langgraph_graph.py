@@ -1,4 +1,4 @@
-"""A graph for LangGraph's server: says what it was told, fails or takes its time on request."""
+"""A graph for LangGraph's server: echoes its input, fails or takes time on request."""
 
 import asyncio
 from typing import TypedDict
@@ -7,7 +7,7 @@ from langgraph.graph import END, START, StateGraph
 
 
 class State(TypedDict, total=False):
-    """What goes in, and comes out."""
+    """Input and output."""
 
     text: str
     seconds: float

@@ -1,4 +1,4 @@
-"""A model for Cog: says what it was told, fails or takes its time on request."""
+"""A model for Cog: echoes its input, fails or takes time on request."""
 
 import time
 

@@ -1,6 +1,6 @@
-"""pygeoapi with a process manager: its own hello-world, and processes that fail or take their time on request.
+"""pygeoapi with a process manager: its own hello-world, and processes that fail or take time on request.
 
-It may call loopback addresses. It says that it is at localhost, as its default configuration does.
+It may call loopback addresses. It announces itself as localhost, like its default configuration.
 """
 
 import os
@@ -46,7 +46,7 @@ class AtOnce(Worker):
 
 
 def process(name: str) -> dict:
-    """Return the configuration of a process; from 0.24 on it has to be told that it may call loopback addresses."""
+    """Return the configuration of a process; since version 0.24, calls to loopback addresses have to be allowed."""
     return {"type": "process", "processor": {"name": name}, "allow_internal_requests": True}
 
 

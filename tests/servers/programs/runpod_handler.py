@@ -6,7 +6,7 @@ import runpod
 
 
 def handler(job):
-    """Say what the job says, fail or take time on request."""
+    """Echo the job's input, fail or take time on request."""
     given = job["input"]
     time.sleep(given.get("seconds", 0))
     if given.get("fail"):
