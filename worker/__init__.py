@@ -1,1 +1,1 @@
-"""What runs in the fork server and in the workers. Never imports Starlette, Hypercorn or the front end."""
+"""The code of the fork server and of the workers. It never imports Starlette, Hypercorn or the front end."""

@@ -1,4 +1,4 @@
-"""`python -m worker FD`: the fork server; started by the front end, of no use by hand."""
+"""`python -m worker FD`: the fork server; started by the front end, useless by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONFIG_BYTES = 65_536
 
 def main(fd: int) -> None:
     """Serve the front end at the other end of the socket `fd`."""
-    gc.disable()  # what it frees would leave holes, in which a worker's objects would lie (worker/before_fork/holes.py)
+    gc.disable()  # it would leave holes in which a worker's objects would be allocated (worker/before_fork/holes.py)
     sys.excepthook = _say
     ask_kernel()
     from shared.worker_config import WorkerConfig  # noqa: PLC0415
@@ -26,14 +26,14 @@ def main(fd: int) -> None:
     config = WorkerConfig.decode(told)
     leave_out(tls=config.max_jobs == 1 and not any(one.url.startswith("https:") for one in config.job_servers))
     load_without_fork_handlers()
-    from worker.fork_server import main as serve  # noqa: PLC0415 - loads what is left
+    from worker.fork_server import main as serve  # noqa: PLC0415 - loads the rest
 
     serve(channel, config)
 
 
 def _say(kind: type[BaseException], exc: BaseException, _traceback: object) -> None:
-    """Say in one line, without its words, what ends this process: it is logged (proxy/workers/stderr.py)."""
-    from shared.stack import origin  # noqa: PLC0415 - the end of it all
+    """Print one line about what ends this process, without its message: it is logged (proxy/workers/stderr.py)."""
+    from shared.stack import origin  # noqa: PLC0415 - only needed at the very end
 
     sys.stderr.write(f"the fork server ended by {kind.__qualname__} at {origin(exc)}\n")
 

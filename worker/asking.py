@@ -24,7 +24,7 @@ __all__ = ["Asker"]
 
 
 class Asker:
-    """Asks one job server about jobs. Everything has to be done by the deadline of the request."""
+    """Asks one job server about jobs. Everything has to be finished by the request's deadline."""
 
     def __init__(self, job_server: JobServer, exchange: Exchange) -> None:
         profile, url, server = job_server.profile, job_server.url, job_server.profile.server
@@ -37,7 +37,7 @@ class Asker:
         self._results = None if profile.result is None else Results(profile.result)
 
     async def tell(self, ask: Ask) -> Told:
-        """Make the call, or the calls, and return the result. Never raises."""
+        """Make the call or calls and return the result. Never raises."""
         values = self._secrets | json.loads(ask.values)
         try:
             async with asyncio.timeout(ask.deadline - time.monotonic()):
@@ -62,7 +62,7 @@ class Asker:
         return Told(job_id=ask.job_id, call=ask.call, kind="cancelled", body=b"")
 
     async def _tell_outcome(self, ask: Ask, values: dict[str, str]) -> Told:
-        """Ask how the job is doing; where it has succeeded, fetch the result if that is a call of its own."""
+        """Ask for the job's status; after a success, fetch the result if that is a separate call."""
         if self._statuses is not None:
             verdict, answer = await self._ask_status(values)
             if verdict.kind is not Kind.SUCCEEDED or self._results is None:

@@ -1,14 +1,14 @@
-"""A connection to a job server, and the requests on it, one after the other; foreign errors end here.
+"""A connection to a job server, and the requests on it, one after the other; third-party exceptions are converted here.
 
-Replies are read by aiohttp's parser, without aiohttp's session. A session serves any number of hosts, with redirects,
-cookies and proxies: none of that is wanted here, and a fresh worker pays for all the code that it runs, as it writes to
-the memory in which that code lies (docs/decisions/0011).
+Replies are read by aiohttp's parser, without aiohttp's session. A session supports many hosts, redirects, cookies and
+proxies: none of that is wanted here, and a fresh worker pays for all the code that it runs, because it writes to the
+memory that contains the code (docs/decisions/0011).
 
-What is on the other side may be hostile or broken: compressed replies are not inflated, and a reply is capped. How long
-it may take is the caller's to say.
+The other side may be hostile or broken: compressed replies are not inflated, and replies have a size limit. The caller
+limits the time.
 
-What an error says about a submission depends on when it came. Before there is a connection, nothing was submitted
-(`refused`). After that, the request may have been heard, until a reply says otherwise.
+What an error says about a submission depends on its time. Before there is a connection, nothing was submitted
+(`refused`). After that, the job server may have received the request, until a reply says otherwise.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "Connection"]
 
-#: How long an address of a name that has several may take until the next one is tried beside it (RFC 8305, 5).
+#: If a name has several addresses: how long one may take before the next is tried in parallel (RFC 8305, 5).
 _NEXT_ADDRESS_S: Final = 0.25
-#: A reply's status line, and each of its headers. Some job servers put a token or a policy into one.
+#: The limit of a reply's status line, and of each header. Some job servers put a token or a policy into one.
 _HEADER_BYTES: Final = 65_536
 _SWITCHING: Final = 101
 _OK: Final = 200
@@ -47,12 +47,12 @@ _Found = Sequence[tuple[int, int, int, str, Any]]
 
 
 class Address:
-    """Where connections are made to."""
+    """The target of connections."""
 
     def __init__(self, host: str, port: int, *, trust: Callable[[], SSLContext] | None, cap_bytes: int) -> None:
         """`host` is a name or an IP address; a reply's body may have `cap_bytes`.
 
-        `trust` returns whom to trust with TLS, for each connection anew; None: without TLS.
+        `trust` returns the TLS context, and is called for each connection; None: no TLS.
         """
         self._host = host
         self._port = port
@@ -61,7 +61,7 @@ class Address:
         self._found = _without_look_up(host, port)
 
     async def connect(self) -> Connection:
-        """Return a connection to which nothing was written yet.
+        """Return a connection on which nothing was sent yet.
 
         Raises:
             UnavailableError: there is none.
@@ -76,7 +76,7 @@ class Address:
                 ssl=tls,
                 server_hostname=self._host.rstrip(".") if tls else None,
             )
-        except (OSError, RuntimeError) as exc:  # uvloop raises the latter as well
+        except (OSError, RuntimeError) as exc:  # uvloop raises RuntimeError as well
             if _is_of_tls(exc) or (tls is not None and isinstance(exc, ConnectionError) and not exc.errno):
                 detail = f"no TLS connection to the job server: {tls_trouble(exc)}"
                 raise UnavailableError(detail, refused=True) from exc
@@ -94,17 +94,17 @@ class Address:
 
 
 class Connection(BaseProtocol):
-    """A connection: for each request first `request`, then `read`."""
+    """A connection: for each request, first `request`, then `read`."""
 
     __slots__ = ("_cap_bytes", "_failure", "_has_more", "_message", "_payload", "_reader", "_waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cap_bytes: int) -> None:
-        """Made by `Address.connect`. More than `cap_bytes` of body are refused."""
+        """Created by `Address.connect`. A body over `cap_bytes` is refused."""
         super().__init__(loop)
         self._cap_bytes = cap_bytes
         self._failure: JobServerError | None = None
         self._waiter: asyncio.Future[None] | None = None
-        #: Whether something came that nobody has asked for.
+        #: Whether bytes arrived after the reply.
         self._has_more = False
         self._begin()
 
@@ -124,7 +124,7 @@ class Connection(BaseProtocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another request can be made: the last reply is whole, and neither side wants to end it."""
+        """Whether another request can be made: the last reply is complete, and neither side wants to close."""
         return (
             self.transport is not None
             and self._failure is None
@@ -135,10 +135,10 @@ class Connection(BaseProtocol):
         )
 
     async def request(self, data: bytes) -> tuple[int, CIMultiDictProxy[str]]:
-        """Send a whole request; return the reply's status and headers once they are there.
+        """Send a complete request; return the reply's status and headers once they have arrived.
 
         Raises:
-            JobServerError: none came, or what came is no HTTP.
+            JobServerError: no reply came, or it is not HTTP.
         """
         if self._message is not None:
             self._begin()
@@ -152,14 +152,14 @@ class Connection(BaseProtocol):
         """Return the reply's body.
 
         Raises:
-            BadReplyError: it did not come as a whole, or is too large.
+            BadReplyError: it is incomplete or too large.
         """
         while self._failure is not None or self._payload is None or not self._payload.is_eof():
             await self._news()
         return self._payload.read_nowait()
 
     async def beginning(self, size_bytes: int, within_s: float) -> bytes:
-        """Return the first of the reply's body: as much as comes in time, whatever is wrong after it."""
+        """Return the beginning of the reply's body: as much as arrives in time, whatever is wrong after it."""
         with contextlib.suppress(TimeoutError, JobServerError):
             async with asyncio.timeout(within_s):
                 while self._payload is None or not (self._is_whole() or self._payload.total_bytes >= size_bytes):
@@ -168,7 +168,7 @@ class Connection(BaseProtocol):
         return b"" if payload is None or payload.exception() is not None else payload.read_nowait(size_bytes)
 
     def close(self) -> None:
-        """Close it, whatever is still under way."""
+        """Close it, whatever is still in progress."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -181,29 +181,29 @@ class Connection(BaseProtocol):
     # --- what the event loop says --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin. Event loops set TCP_NODELAY by themselves, which is what the method that this replaces does."""
+        """Begin. Event loops set TCP_NODELAY themselves, which is all that the overridden method does."""
         self.transport = cast("asyncio.Transport", transport)
 
     def pause_reading(self) -> None:
-        """No-op: what is buffered is bounded by the cap."""
+        """No-op: the limit bounds what is buffered."""
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - as in aiohttp
         """No-op: it was not paused."""
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Parse received bytes."""
         if self._is_whole():
             self._has_more = True
         elif self._failure is None:
             try:
                 self._take(data)
-            except Exception as exc:  # noqa: BLE001 - whatever a parser thinks of it
+            except Exception as exc:  # noqa: BLE001 - any error of the parser
                 if not self._take_by_length(data):
                     self._fail(BadReplyError("the job server's reply is not valid HTTP"), exc)
         self._wake()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Accept what has arrived as the whole reply, if it can be."""
+        """Accept what has arrived as the complete reply, if possible."""
         self.transport = None
         if self._is_whole():
             return
@@ -221,7 +221,8 @@ class Connection(BaseProtocol):
     def _take(self, data: bytes) -> None:
         messages, _, _ = self._reader.feed_data(data)
         for message, payload in messages:
-            # Others than the final one announce it only (RFC 9110, 15.2); what comes after it is nobody's.
+            # Informational replies only announce the final one (RFC 9110, 15.2); what comes after the final one is
+            # ignored.
             if self._message is None and (message.code >= _OK or message.code == _SWITCHING):
                 self._message, self._payload = message, payload
             elif self._message is not None:
@@ -234,9 +235,9 @@ class Connection(BaseProtocol):
             self._fail(BadReplyError(f"the job server's reply is larger than {self._cap_bytes} bytes"))
 
     def _take_by_length(self, data: bytes) -> bool:
-        """Take a reply behind which something came that is none, with it in one piece; return whether it is whole.
+        """Parse a reply that arrived in one piece with invalid bytes behind it; return whether the reply is complete.
 
-        Had that come a moment later, nobody would have looked at it.
+        A moment later, nobody would have looked at those bytes.
         """
         head, end, body = data.partition(b"\r\n\r\n")
         self._begin()
@@ -254,7 +255,7 @@ class Connection(BaseProtocol):
         return self._payload is not None and self._payload.is_eof()
 
     def _end(self) -> None:
-        """End the body: that of a reply which says no length is as long as the connection stands."""
+        """End the body: a reply without a length lasts until the connection ends."""
         try:
             self._reader.feed_eof()
         except Exception as exc:  # noqa: BLE001 - as above
@@ -271,16 +272,16 @@ class Connection(BaseProtocol):
 
 
 async def _place(found: _Found, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
-    """Return what `create_connection` connects to: one address, or the socket of the first of several that answers."""
+    """Return what `create_connection` connects to: one address, or a socket of the first of several that answers."""
     host, port, *rest = found[0][4]
-    if len(found) == 1 and not any(rest):  # the interface of a link-local address can only be told by a socket
+    if len(found) == 1 and not any(rest):  # only a socket can express the interface of a link-local address
         return {"host": host, "port": port}
     connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_S, loop=loop)
     return {"sock": connected}
 
 
 def _without_look_up(host: str, port: int) -> _Found | None:
-    """Return the address that `host` is, or None where it is a name."""
+    """Return the address if `host` is one; None if it is a name."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except OSError:
@@ -292,7 +293,7 @@ def _malformed() -> BadReplyError:
 
 
 def _is_of_tls(exc: BaseException) -> bool:
-    return type(exc).__module__ == "ssl"  # which may not be to be had
+    return type(exc).__module__ == "ssl"  # the module may be unavailable
 
 
 def _reason(exc: BaseException | None) -> str:

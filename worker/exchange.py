@@ -1,6 +1,6 @@
 """Exchanges with job servers: a request, its complete answer, and the connections in between.
 
-Redirects are not followed and compressed answers not requested; one that comes all the same is inflated, up to the
+Redirects are not followed, and compressed answers are not requested; a compressed answer is still inflated, up to the
 same size. The caller limits how long an exchange may take.
 """
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Exchange", "Refusal"]
 
 CheckStatus = Callable[[int, Mapping[str, str]], "Refusal | None"]
-#: A job server's reason for a refusal: how much of it is read, and for how long.
+#: How much of a job server's reason for a refusal is read, and for how long.
 _REASON_BYTES: Final = 4_096
 _REASON_S: Final = 1.0
 
-#: Sent if a request has no such header.
+#: The defaults for requests without such a header.
 _HEADERS: Final = {
     "Content-Type": "application/json",
     "Accept": "application/json",
@@ -39,7 +39,7 @@ _HEADERS: Final = {
     "User-Agent": "async-job-proxy",
 }
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
-#: A profile has no more fixed URLs than this; others are different for every job.
+#: No profile has more fixed URLs than this; others differ for every job.
 _MOST_ROUTES: Final = 16
 
 
@@ -54,16 +54,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a status says that refuses a request, and what the body has to add."""
+    """What a refusing status says, and what the body adds."""
 
     error: JobServerError
-    #: Returns why, as one text for a person, from the first bytes of the body; empty if they do not say.
+    #: Returns the reason as one text for people, from the first bytes of the body; empty if they do not say.
     reason: Callable[[bytes], str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """What requests to one URL need, whatever is in them."""
+    """What all requests to one URL need."""
 
     address: Address
     line: bytes
@@ -74,9 +74,9 @@ class Exchange:
     """Makes requests, one at a time or several at once."""
 
     def __init__(self, *, keep_alive: bool, max_body_bytes: int, cafile: str = "") -> None:
-        """With `keep_alive` a connection is used again; else it ends with its answer.
+        """With `keep_alive`, connections are reused; otherwise each ends with its answer.
 
-        `cafile` has authorities that may vouch for a job server, besides the system's.
+        `cafile` contains authorities that are trusted in addition to the system's.
         """
         self._keep_alive = keep_alive
         self._max_body_bytes = max_body_bytes
@@ -94,7 +94,7 @@ class Exchange:
                 idle.pop().close()
 
     def prepare(self, method: str, url: str) -> _Route:
-        """Return what requests to `url` need; what was prepared before the fork costs no worker."""
+        """Return what requests to `url` need; preparing it before the fork saves each worker the cost."""
         route = self._routes.get(method + url)
         if route is None:
             route = self._route(method, URL(url))
@@ -110,13 +110,13 @@ class Exchange:
         on_connected: Callable[[], None] | None = None,
         check_status: CheckStatus | None = None,
     ) -> Answer:
-        """Make `request`, with `headers` more; return the answer. Nothing is ever sent a second time.
+        """Send `request`, with additional `headers`, and return the answer. Nothing is ever sent twice.
 
-        `on_connected` is called before the first byte leaves. `check_status` may return a refusal: then only so much
-        of the body is read as says why.
+        `on_connected` is called before the first byte is sent. `check_status` may return a refusal: then only the
+        beginning of the body is read, for the reason.
 
         Raises:
-            JobServerError: there is no sound answer.
+            JobServerError: there is no valid answer.
         """
         route = self.prepare(request.method, request.url)
         data = b"%b%b\r\n%b" % (route.line, _fields(request, route.headers, headers or {}), request.body)
@@ -149,7 +149,7 @@ class Exchange:
             raise BadReplyError(f"the job server's reply cannot be read: {exc.detail}") from exc
 
     def _take(self, address: Address) -> Connection | None:
-        """Return a connection that was kept and still stands."""
+        """Return a kept connection that is still open."""
         idle = self._idle.get(address, ())
         while idle:
             connection = idle.pop()
@@ -170,11 +170,11 @@ class Exchange:
         if user is not None:
             headers["Authorization"] = user.encode()
         if url.scheme == "https":
-            self._trust()  # what takes long is done before the fork
+            self._trust()  # the slow part is done before the fork
         return _Route(address, f"{method} {url.raw_path_qs} HTTP/1.1\r\n".encode(), headers)
 
     def _trust(self) -> SSLContext:
-        """Return whom to trust by now: the file may have been replaced, and what replaces it may be half written."""
+        """Return the current TLS context: the file may have been replaced, and the new one may be half written."""
         try:
             self._tls = trusting(self._cafile)
         except OSError:
@@ -184,7 +184,7 @@ class Exchange:
 
 
 def _fields(request: Request, usual: Mapping[str, str], more: Mapping[str, str]) -> bytes:
-    """Return the header fields as they are sent; a request's own come before the usual ones."""
+    """Return the header fields as sent; a request's own come before the defaults."""
     given = {**more, **request.headers}
     if request.body or request.method not in _WITHOUT_BODY:
         given["Content-Length"] = str(len(request.body))

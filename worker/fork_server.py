@@ -3,13 +3,13 @@
 Theory of operation
 -------------------
 The front end has threads and much memory, so it must not fork, and a fresh interpreter costs hundreds of milliseconds.
-This process has what a worker needs and nothing else; it is asked over a socket (`Fork`), forks (worker/process.py),
-and hands back three descriptors of each worker: its pidfd, the writing end of its inbox and the reading end of its
-outbox. It keeps no copy of them, so the front end sees the end of a worker as EOF, and a worker sees the end of the
-front end as EOF.
+This process contains only what a worker needs; it gets requests over a socket (`Fork`), forks (worker/process.py), and
+passes back three descriptors of each worker: its pidfd, the write end of its inbox and the read end of its outbox. It
+keeps no copy of them, so the front end sees the end of a worker as EOF, and a worker sees the end of the front end as
+EOF.
 
-It reaps what it forked and reports each exit (`Exited`). Before it reaps a worker it kills what is left of the worker's
-process group: as long as the zombie is there, the group's number cannot belong to anybody else.
+It reaps the workers and reports each exit (`Exited`). Before it reaps a worker, it kills the rest of the worker's
+process group: as long as the zombie exists, the group's number cannot be reused.
 
 Its own death does not affect the workers. When the front end dies, the socket closes, and this process kills every
 worker, even one that is stopped and could not exit by itself; with a journal, it first gives them time to finish a
@@ -49,7 +49,7 @@ _REQUEST_BYTES: Final = 65_536
 
 def main(channel: socket.socket, config: WorkerConfig) -> None:
     """Serve the front end at the other end of `channel` until it is gone."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and reloading are the front end's business
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and reloads concern only the front end
         signal.signal(number, signal.SIG_IGN)
     loop = ForkableLoop()
     fork_server = ForkServer(channel, loop, config)
@@ -60,14 +60,14 @@ def main(channel: socket.socket, config: WorkerConfig) -> None:
     fill_holes()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         fork_server.serve()
-    os._exit(0)  # nothing to tidy, and signals of dying workers must not meet a half-closed interpreter
+    os._exit(0)  # nothing to clean up, and signals of dying workers must not interrupt the interpreter's shutdown
 
 
 class ForkServer:
     """Forks workers on request and reaps them."""
 
     def __init__(self, channel: socket.socket, loop: ForkableLoop, config: WorkerConfig) -> None:
-        """`loop` is what workers for one job go on with."""
+        """`loop` is the loop of workers for one job."""
         self._channel = channel
         self._linger_s = config.linger_s
         self._wakeup_r, self._wakeup_w = socket.socketpair()
@@ -110,7 +110,7 @@ class ForkServer:
         return bool(data)
 
     def _fork(self) -> None:
-        """Make some of the workers that are wanted; handing them over together takes less time than one by one."""
+        """Make some of the requested workers; passing them on together takes less time than one by one."""
         pids: list[int] = []
         fds: list[int] = []
         reason = ""
@@ -133,18 +133,18 @@ class ForkServer:
                 os.close(fd)
 
     def _fork_one(self, siblings: list[int]) -> tuple[int, list[int]]:
-        """Return a worker's pid and what the front end gets of it; the worker keeps none of the `siblings`' ends."""
+        """Return a worker's pid and its descriptors for the front end; the worker closes those of its `siblings`."""
         pid, *ends = self._process.fork((*self._not_the_childs, *siblings))
         self._children.add(pid)
         try:
             return pid, [os.pidfd_open(pid), *ends]
         except OSError:
-            for fd in ends:  # a worker without a pidfd ends by itself: its inbox has no writer any more
+            for fd in ends:  # a worker without a pidfd exits by itself: its inbox has no writer any more
                 os.close(fd)
             raise
 
     def _in_child(self) -> None:
-        signal.set_wakeup_fd(-1)  # its descriptor is closed here, and the number may soon be that of a connection
+        signal.set_wakeup_fd(-1)  # its descriptor is closed here, and a connection may soon get its number
         if self._faster_loop is None:
             self._loop.after_fork_in_child()
             run(self._loop, self._worker, self._process.inbox)
@@ -164,11 +164,11 @@ class ForkServer:
                 os.killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             self._children.discard(pid)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the front end is gone: seen as EOF
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the front end is gone: detected as EOF
                 self._channel.send(encode(Exited(pid=pid, status=os.waitstatus_to_exitcode(status))))
 
     def _let_finish(self) -> None:
-        """Wait for workers that finish a submission; all others leave at once, as their inbox ends."""
+        """Wait for workers that finish a submission; all others exit at once, as their inbox ends."""
         self._poll.unregister(self._channel.fileno())
         end = time.monotonic() + self._linger_s
         while self._children and (left_s := end - time.monotonic()) > 0:
@@ -184,14 +184,14 @@ class ForkServer:
 
 
 def _faster_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes a loop that saves a worker a third of each job, but cannot be made before the fork.
+    """Return a factory for a loop that saves a worker a third of each job, but cannot be created before the fork.
 
-    Making it costs more than one job saves.
+    Creating it costs more than one job saves.
     """
-    from uvloop import new_event_loop  # noqa: PLC0415 - every worker would carry it, with TLS, also where it is no use
+    from uvloop import new_event_loop  # noqa: PLC0415 - every worker would carry it, with TLS, even where it is useless
 
     return new_event_loop
 
 
 def _nothing(_number: int, _frame: object) -> None:
-    """Let SIGCHLD wake the loop up, which is all it has to do; a worker, which inherits this, has no children."""
+    """Let SIGCHLD wake the loop, which is enough; workers inherit this handler, but have no children."""

@@ -1,6 +1,6 @@
-"""The clients of the job servers, one for each profile: a submission as the profile says, its retries, its reply.
+"""The clients of the job servers, one for each profile: the submission of the profile, its retries, its reply.
 
-A submission is sent again only if it is certain that nothing was started, and everything has to be done by the job's
+A submission is retried only if it is certain that nothing was started, and everything has to be finished by the job's
 deadline.
 """
 
@@ -49,7 +49,7 @@ class JobClient:
     def __init__(self, config: WorkerConfig, job_server: JobServer) -> None:
         profile = job_server.profile
         self.job_server = job_server
-        #: A worker for one job has no use for a connection after that.
+        #: A worker for one job does not need the connection after it.
         keep_alive = profile.server.keep_alive and config.max_jobs != 1
         self.exchange = Exchange(
             keep_alive=keep_alive, max_body_bytes=config.max_body_bytes, cafile=config.job_server_cafile
@@ -58,15 +58,15 @@ class JobClient:
         self._submissions = Submissions(profile, job_server.url)
         self._replies = Replies(profile.submit)
         self.exchange.prepare(profile.submit.method, self._submissions.url or job_server.url)
-        #: A profile that says by what its job server is busy means a job server that often is.
+        #: A profile that defines the busy statuses means a job server that is often busy.
         self._waits_while_busy = profile.submit.busy is not None
 
     async def submit(self, job: Assign, on_event: OnEvent, before_retry: BeforeRetry) -> Reply:
         """Submit `job`; return the job server's reply, which says that the job runs or ran.
 
-        `on_event` hears CONNECTED before the first byte leaves and REFUSED when an attempt certainly started nothing;
-        only then is there another one, after `before_retry`, which does not return if the job server has the job all
-        the same. The caller sees to it that this ends with the job's deadline.
+        `on_event` gets CONNECTED before the first byte is sent, and REFUSED when an attempt certainly started nothing.
+        Only then is there a retry, after `before_retry`, which does not return if the job server has the job after all.
+        The caller enforces the job's deadline.
 
         Raises:
             JobServerError: the submission failed, after any retries.
@@ -104,7 +104,7 @@ class JobClient:
         try:
             answer = await self.exchange.make(
                 request,
-                # What cannot be a trace context is not passed on (W3C Trace Context, 3.2.2).
+                # An invalid trace context is not passed on (W3C Trace Context, 3.2.2).
                 headers={name: value for name, value in trace.items() if value and value.isprintable()},
                 on_connected=lambda: on_event(Event.CONNECTED),
                 check_status=self._check_status,
@@ -119,7 +119,7 @@ class JobClient:
         return reply
 
     def _without_secrets(self, words: str, job: Assign) -> str:
-        """Return a job server's words without what it was told for itself alone, if it repeats that."""
+        """Return a job server's message without the secrets that were sent to it, if it repeats them."""
         for secret in (job.callback_url.rpartition("/")[2], *self.job_server.secrets.values()):
             if len(secret) >= _LEAST_SECRET:
                 words = words.replace(secret, "***")
@@ -140,9 +140,9 @@ class JobClient:
 
 
 class JobServers:
-    """The job servers that a worker can talk to, by the names of their profiles; most workers have one.
+    """The job servers that a worker can use, by the names of their profiles; most workers have one.
 
-    What is needed for that is made before the fork, so that it costs no worker anything.
+    They are prepared before the fork, so that no worker bears the cost.
     """
 
     def __init__(self, config: WorkerConfig) -> None:
@@ -153,16 +153,16 @@ class JobServers:
 
     @property
     def lost_reply_wait_s(self) -> float:
-        """How long the callback is waited for after the connection broke before the reply."""
+        """How long to wait for the callback after the connection broke before the reply."""
         return self._config.lost_reply_wait_s
 
     def client(self, profile: str) -> JobClient:
-        """Return what submits to the job server of this profile; empty: to the first one."""
+        """Return the client for this profile's job server; empty: for the first one."""
         return self._clients.get(profile, self._first)
 
     def asker(self, profile: str) -> Asker:
-        """Return what asks the job server of this profile."""
-        from worker.asking import Asker  # noqa: PLC0415 - jobs that get their callback need none
+        """Return the asker for this profile's job server."""
+        from worker.asking import Asker  # noqa: PLC0415 - jobs that get their callback do not need it
 
         if profile not in self._askers:
             client = self.client(profile)
@@ -170,7 +170,7 @@ class JobServers:
         return self._askers[profile]
 
     def finds_lost_jobs(self, profile: str) -> bool:
-        """Return whether a job whose reply was lost can be asked for by names that are ours."""
+        """Return whether a job whose reply was lost can be asked for with our own names alone."""
         server = self.client(profile).job_server
         status = server.profile.status
         return status is not None and not Call(server.url, server.profile.server, status).needs
@@ -182,12 +182,12 @@ class JobServers:
 
 
 def _uuid(job_id: str) -> str:
-    """Return an id of 32 hexadecimal digits as a UUID is written."""
+    """Return an id of 32 hexadecimal digits in UUID notation."""
     return f"{job_id[:8]}-{job_id[8:12]}-{job_id[12:16]}-{job_id[16:20]}-{job_id[20:]}"
 
 
 def _error_of(reply: Reply, pause_s: float | None = None) -> JobServerError | None:
-    """Return the error that a reply stands for; None: the job runs. `pause_s`: what its Retry-After asks for."""
+    """Return the error that a reply means; None: the job runs. `pause_s`: the pause of its Retry-After."""
     detail = reply.detail if pause_s is None else with_pause(reply.detail, pause_s)
     match reply.kind:
         case ReplyKind.RUNNING | ReplyKind.FINAL:
@@ -205,7 +205,7 @@ def _error_of(reply: Reply, pause_s: float | None = None) -> JobServerError | No
 
 
 def retry_after_s(value: str) -> float | None:
-    """Return the pause that a Retry-After header asks for (RFC 9110, 10.2.3), in seconds; None if it asks for none.
+    """Return the pause of a Retry-After header (RFC 9110, 10.2.3) in seconds; None if there is none.
 
     At most a day: no job lasts longer.
     """
@@ -215,12 +215,12 @@ def retry_after_s(value: str) -> float | None:
         when = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:  # `-0000`: no word about the place it comes from
+    if when.tzinfo is None:  # `-0000` means an unknown time zone
         when = when.replace(tzinfo=UTC)
     return min(max(0.0, when.timestamp() - time.time()), _DAY_S)
 
 
 def _pause_s(exc: JobServerError, retries: int) -> float:
-    """Return how long to wait before the next attempt: twice as long each time, with jitter; longer where asked for."""
+    """Return how long to wait before the next attempt: twice as long each time, with jitter; longer if requested."""
     jitter_s = _random.uniform(0, min(_PAUSE_S * 2 ** min(retries, _DOUBLINGS), _MAX_PAUSE_S))
     return max(jitter_s, exc.retry_after_s or 0.0)

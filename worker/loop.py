@@ -1,9 +1,9 @@
 """An event loop that is created before the fork and used after it.
 
-Creating an event loop costs a fresh process a tenth of its work, most of it for memory that is written to and so has to
-be copied. So the fork server creates one. Two kernel objects inside it must not be shared with the parent and the
-siblings: the one that it waits with, and the socket that wakes it up from another thread. A child replaces the first
-before it runs, and the second when it starts a thread, which only a name look-up does.
+Creating an event loop costs a fresh process a tenth of its work, mostly for memory that is written and so has to be
+copied. So the fork server creates one. Two of its kernel objects must not be shared with the parent and the siblings:
+the epoll object, and the socket that wakes it up from another thread. A child replaces the first before it runs the
+loop, and the second when it starts a thread, which only a name look-up does.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ForkableLoop(asyncio.SelectorEventLoop):
     def after_fork_in_child(self) -> None:
         """Replace the parent's kernel objects; to be called before the loop runs in the child.
 
-        Nothing may be registered except the loop's own wake-up socket: the new epoll object does not know what the old
-        one had.
+        Nothing may be registered except the loop's own wake-up socket: the new epoll object does not know the
+        registrations of the old one.
         """
         fresh = select.epoll()
         os.dup2(fresh.fileno(), self._selector.fileno(), inheritable=False)
@@ -44,7 +44,7 @@ class ForkableLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override] # variadic generics are more than this needs
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
-        """Run `func` in a thread; the thread wakes this loop up, so the wake-up socket has to be this process's own."""
+        """Run `func` in a thread; the thread wakes this loop up, so the wake-up socket must not be the parent's."""
         if self._is_woken_by_parent:
             self._is_woken_by_parent = False
             self._close_self_pipe()  # type: ignore[attr-defined] # asyncio's, the same from 3.11 to 3.14

@@ -1,8 +1,8 @@
-"""A worker's life: take a job, submit it, wait on the inbox for the callback, report; leave after the last job.
+"""A worker's life: take a job, submit it, wait on the inbox for the callback, report; exit after the last job.
 
-A worker exits by `os._exit`: a hanging name look-up would block the interpreter's normal exit, and the kernel cleans up
-everything. It exits as soon as its inbox shows that the front end is gone; if the next front end will know the job, it
-first finishes a submission in progress.
+A worker exits with `os._exit`: a hanging name look-up would block the interpreter's normal exit, and the kernel cleans
+up everything. It exits as soon as its inbox shows that the front end is gone; if the next front end will know the job,
+it first finishes a submission in progress.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["Worker", "run"]
 
 
 def run(loop: asyncio.AbstractEventLoop, worker: Worker, inbox: Inbox) -> NoReturn:
-    """Let `worker` serve jobs until it has done its number of them or the inbox ends; never return."""
+    """Let `worker` serve jobs until it has done its number of jobs or the inbox ends; never return."""
     try:
         loop.run_until_complete(worker.serve(inbox))
     except (EOFError, BrokenPipeError):
-        os._exit(0)  # the front end is gone; there is nobody to tell
-    except BaseException as exc:  # noqa: BLE001 - the last resort of a process: say what it was, then die of it
+        os._exit(0)  # the front end is gone; there is nobody to report to
+    except BaseException as exc:  # noqa: BLE001 - last resort: report the exception, then exit
         worker.report_crash(exc)
         os._exit(1)
     os._exit(0)
@@ -46,7 +46,7 @@ class Worker:
     def __init__(self, job_servers: JobServers, outbox: Outbox, max_jobs: int, linger_s: float = 0.0) -> None:
         """Serve `max_jobs` jobs (0: no limit).
 
-        A submission under way when the inbox ends gets `linger_s` more seconds.
+        A submission in progress when the inbox ends gets `linger_s` more seconds.
         """
         self._job_servers = job_servers
         self._asking: set[asyncio.Task[None]] = set()
@@ -54,13 +54,13 @@ class Worker:
         self._max_jobs = max_jobs
         self._linger_s = linger_s
         self._job_id = ""
-        #: Done when the front end lets the submission be sent again.
+        #: Done when the front end permits a retry of the submission.
         self._permit: asyncio.Future[None] | None = None
 
     async def serve(self, inbox: Inbox) -> None:
         """Serve jobs. Raises EOFError when the front end is gone."""
         if self._max_jobs != 1:
-            gc.enable()  # a process for one job ends before its garbage matters; a reused one must collect it
+            gc.enable()  # a process for one job exits before its garbage matters; a reused one must collect it
         post = Post(inbox, self._ask, self._on_retry)
         done = 0
         while True:
@@ -68,15 +68,15 @@ class Worker:
             self._job_id = job.job_id
             try:
                 answer = await self._serve_one(job, callback)
-            except (EOFError, BrokenPipeError, MemoryError):  # the front end is gone; or nothing here is sure any more
+            except (EOFError, BrokenPipeError, MemoryError):  # the front end is gone; or nothing is reliable any more
                 raise
-            except Exception as exc:  # a bug of ours: the job is answered, by what its state says
+            except Exception as exc:  # a bug of ours: the job is answered according to its state
                 self._report(_unhandled(job, exc))
                 raise
             self._report(answer)
             done += 1
             if done == self._max_jobs:
-                os._exit(0)  # closing the client and the loop would cost time and bring nothing
+                os._exit(0)  # closing the client and the loop would only cost time
 
     async def _serve_one(self, job: Assign, callback: asyncio.Future[None]) -> Answered | Failure:
         failure: Failure | None = None
@@ -92,7 +92,7 @@ class Worker:
                 raise
             self._report_exception("unhandled exception in a worker", exc)  # a bug of ours; the job has its answer
         else:
-            if not callback.done():  # it is the answer; the reply can add nothing to it
+            if not callback.done():  # the callback is the answer; the reply adds nothing
                 self._report_reply(job, reply)
         if failure is not None and not callback.done():
             return failure
@@ -100,16 +100,16 @@ class Worker:
         return Answered(job_id=job.job_id)
 
     async def _submit(self, job: Assign, callback: asyncio.Future[None]) -> Reply:
-        """Submit `job`, by its deadline, and no longer than until its callback comes.
+        """Submit `job`, until its deadline at most, or until its callback comes.
 
         Raises:
             JobServerError: it failed.
-            TimeoutError: something else came first.
+            TimeoutError: the deadline or the callback came first.
         """
         async with asyncio.timeout(job.deadline - time.monotonic()) as limit:
 
             def on_callback(callback: asyncio.Future[None]) -> None:
-                left_s = 0.0 if callback.exception() is None else self._linger_s  # else the front end is gone
+                left_s = 0.0 if callback.exception() is None else self._linger_s  # otherwise the front end is gone
                 with contextlib.suppress(RuntimeError):  # the submission is over
                     limit.reschedule(asyncio.get_running_loop().time() + left_s)
 
@@ -120,9 +120,9 @@ class Worker:
                 callback.remove_done_callback(on_callback)
 
     async def _failure(self, job: Assign, exc: JobServerError, callback: asyncio.Future[None]) -> Failure | None:
-        """Return what a failed submission means, or None if the callback is there or may come."""
+        """Return what a failed submission means, or None if the callback is there or may still come."""
         if exc.lost_reply and self._job_servers.finds_lost_jobs(job.profile):
-            return None  # the front end asks for it
+            return None  # the front end asks the job server
         if exc.lost_reply:
             await asyncio.wait((callback,), timeout=self._job_servers.lost_reply_wait_s)
         return Failure(job_id=job.job_id, code=exc.code, detail=exc.detail)
@@ -130,7 +130,7 @@ class Worker:
     def _report_reply(self, job: Assign, reply: Reply) -> None:
         self._tell(Progress(job_id=job.job_id, event=Event.REPLY_READ, outputs=dict(reply.outputs)))
         verdict = reply.verdict
-        if verdict is not None:  # the job is over; the front end records that, and says so as of a callback
+        if verdict is not None:  # the job is over; the front end records that and acts as if a callback had come
             self._tell(
                 Told(
                     job_id=job.job_id,
@@ -144,7 +144,7 @@ class Worker:
             )
 
     def _ask(self, ask: Ask) -> None:
-        """Make a call beside whatever else this worker does, and tell what came of it."""
+        """Make a call in parallel to the worker's job, and report the result."""
 
         async def make() -> None:
             try:
@@ -159,7 +159,7 @@ class Worker:
         task.add_done_callback(self._asking.discard)
 
     async def _before_retry(self) -> None:
-        """Wait until the front end lets the submission be sent again; it does not once it has heard of the job."""
+        """Wait until the front end permits a retry; it does not if it has heard of the job meanwhile."""
         self._permit = asyncio.get_running_loop().create_future()
         self._tell(MayRetry(job_id=self._job_id))
         await self._permit
@@ -177,17 +177,17 @@ class Worker:
         except BrokenPipeError:
             if not self._linger_s:
                 raise
-            # The front end is gone, which the inbox says as well; this is no reason to cut a submission off.
+            # The front end is gone; the inbox says so, too, and that is no reason to abort a submission.
 
     def _report(self, message: FromWorker) -> None:
         self._outbox.send_bytes(encode(message))
 
     def report_crash(self, exc: BaseException) -> None:
-        """Tell the front end's log what ended this worker: the type of the exception and its place, never its words."""
+        """Report the crash of this worker to the front end's log: the exception's type and place, never its message."""
         self._report_exception(f"worker ended by {type(exc).__qualname__}", exc)
 
     def on_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Report to the front end's log what asyncio caught and nobody handled."""
+        """Report an unhandled error that asyncio caught to the front end's log."""
         self._report_exception("unhandled exception in a worker", context.get("exception"))
 
     def _report_exception(self, event: str, exc: BaseException | None) -> None:

@@ -1,14 +1,14 @@
 """A worker's two pipes: the inbox, from which it gets its jobs, and the outbox, through which it reports.
 
-The inbox is a `multiprocessing.Queue` of its own, whose other end is the front end's event loop.
+The inbox is a separate `multiprocessing.Queue`, whose other end belongs to the front end's event loop.
 
-`Queue.put` starts a feeder thread in the calling process: one thread for each worker, and one that hangs for ever if
-the worker is stopped and the message is larger than the pipe. So the front end writes the queue's own frames into its
-pipe itself, without blocking (shared/messages.py), and the worker gets them from the queue as from any other.
+`Queue.put` starts a feeder thread in the calling process: one for each worker, and one that hangs forever if the worker
+is stopped and the message is larger than the pipe. So the front end writes the queue's frames into its pipe itself,
+without blocking (shared/messages.py), and the worker reads them from the queue as usual.
 
 A queue has three semaphores, for several readers, several writers and a limit. This one has one reader, one writer and
-no limit, so it needs none: a lock is a name in /dev/shm for a moment, a mapping in every worker, and, in a queue that
-is created before the fork, shared by all workers.
+no limit, so it needs none: a lock is temporarily a name in /dev/shm, and a mapping in every worker; in a queue that is
+created before the fork, it would also be shared by all workers.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["Inbox", "Outbox", "Post"]
 
 if TYPE_CHECKING:
     _Queue = multiprocessing.queues.Queue[bytes]
-else:  # generic for the type checker only, before Python 3.12
+else:  # generic only for the type checker before Python 3.12
     _Queue = multiprocessing.queues.Queue
 
 
 class _NoLocks(multiprocessing.context.ForkContext):
-    """What a queue makes its locks with; it has no use for them, as nobody puts and `get` is below."""
+    """Replaces the queue's locks, which are not needed: nobody calls `put`, and `get` is overridden."""
 
     def Lock(self) -> Any:  # noqa: ANN401, N802 - as in BaseContext
         return None
@@ -43,7 +43,7 @@ class _NoLocks(multiprocessing.context.ForkContext):
 
 
 class Inbox(_Queue):
-    """A queue with one reader, the worker, and one writer that is not `put`."""
+    """A queue with one reader, the worker, and one writer, which does not use `put`."""
 
     _reader: Any
     _writer: Any
@@ -53,8 +53,8 @@ class Inbox(_Queue):
         self._fd: int = self._reader.fileno()
 
     def get(self, block: bool = True, timeout: float | None = None) -> bytes:  # noqa: ARG002, FBT001, FBT002 - as in Queue
-        """Return the next message's bytes; wait for it. Raises EOFError when the front end is gone."""
-        # The part of Queue.get between its locks.
+        """Wait for the next message and return its bytes. Raises EOFError when the front end is gone."""
+        # The part of Queue.get between the locks.
         message: bytes = pickle.loads(self._reader.recv_bytes())  # noqa: S301 - from the front end
         return message
 
@@ -93,7 +93,7 @@ class Post:
     """Sorts what arrives in the inbox: one assignment at a time, and the callback for that same job."""
 
     def __init__(self, inbox: Inbox, on_ask: Callable[[Ask], None], on_retry: Callable[[Retry], None]) -> None:
-        """`on_ask` hears of calls that are to be made beside that, `on_retry` of submissions that may be sent again."""
+        """`on_ask` gets the calls to make in parallel, `on_retry` the permitted retries."""
         self._inbox = inbox
         self._on_ask = on_ask
         self._on_retry = on_retry
@@ -102,7 +102,8 @@ class Post:
         self._callback: asyncio.Future[None] = self._loop.create_future()
         self._job_id = ""
         self._loop.add_reader(inbox.fileno(), self._on_readable)
-        # uvloop lets what it watches not block. `get` waits for the rest of a message that is larger than a pipe holds.
+        # uvloop makes descriptors that it watches non-blocking. `get` waits for the rest of a message larger than a
+        # pipe.
         os.set_blocking(inbox.fileno(), True)
 
     async def assignment(self) -> tuple[Assign, asyncio.Future[None]]:
@@ -122,7 +123,7 @@ class Post:
             for future in (self._assignment, self._callback):
                 if not future.done():
                     future.set_exception(EOFError("the front end is gone"))
-                    future.exception()  # one of the two is awaited; the other one's exception is expected
+                    future.exception()  # only one of the two is awaited; the other one's exception is expected
             del exc
             return
         match message:
@@ -135,6 +136,6 @@ class Post:
             case Retry():
                 self._on_retry(message)
             case Callback():
-                # A callback for an earlier job of this worker, or a second one, is ignored.
+                # A repeated callback, or one for an earlier job of this worker, is ignored.
                 if message.job_id == self._job_id and not self._callback.done():
                     self._callback.set_result(None)

@@ -1,1 +1,1 @@
-"""Bytes to ASGI and back. Knows nothing about jobs."""
+"""From bytes to ASGI and back. Knows nothing about jobs."""

@@ -1,7 +1,7 @@
-"""Reads requests and sends answers: what all routes have in common.
+"""Reads requests and sends answers: the common part of all routes.
 
-Plain ASGI, without Request and Response objects: these two run for every job and every callback, and the size and time
-of the body have to be limited while it is read: each within its own limit, and all unfinished ones within a common one.
+Plain ASGI, without Request and Response objects, because these functions run for every job and every callback, and the
+size and time of a body have to be limited while it is read: each body has a limit, and all unfinished ones share one.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ __all__ = [
 ]
 
 
-#: Longer answers are sent in pieces of this size, so that only one is buffered for a client that reads slowly.
+#: Longer answers are sent in pieces of this size, so that only one is buffered for a slow client.
 _PIECE_BYTES: Final = 65_536
 
-#: What bodies that are not complete may have together; or four of the largest that may come, if that is more.
+#: The limit of all incomplete bodies together; or four of the largest allowed bodies, if that is more.
 _TOGETHER_BYTES: Final = 64 * 1024 * 1024
 _TOGETHER_COUNT: Final = 4
 
-#: A route's first segment: a word. No token is one: it has 43 characters, digits among them.
+#: A route's first segment: a word. It cannot be a token, which has 43 characters, including digits.
 _ROUTE: Final = re.compile(r"[A-Za-z]{1,16}(?:\.json)?")
 
 #: For everything that may change: caches keep answers that do not forbid it, even a 404.
@@ -74,7 +74,7 @@ def headers_of(scope: Scope, name: bytes) -> list[str]:
 def route_of(path: str) -> str:
     """Return the part of a path that may be logged: the first segment, if it looks like one of a route.
 
-    The next one may be a token; and so may the first, where a callback URL is set up wrongly or the request is garbled.
+    The next segment may be a token; so may the first, if a callback URL is misconfigured or the request is garbled.
     """
     segment = path.lstrip("/").partition("/")[0].partition("?")[0]
     return f"/{segment}" if not segment or _ROUTE.fullmatch(segment) else "/..."
@@ -83,8 +83,8 @@ def route_of(path: str) -> str:
 class Bodies:
     """Reads bodies for one kind of request.
 
-    Jobs and callbacks have one each, so that clients that send half of their bodies keep no callback from being read. A
-    body that comes at once, as most do, is not counted: there is always room for it.
+    Jobs and callbacks have one each, so that clients that send incomplete bodies do not block callbacks. A body that
+    arrives at once, like most, is not counted: there is always room for it.
     """
 
     def __init__(self, max_bytes: int, together_bytes: int | None = None) -> None:
@@ -96,7 +96,7 @@ class Bodies:
         """Return a request's body.
 
         Raises:
-            RequestError: it is too large, or comes too slowly (`receive` says so).
+            RequestError: it is too large or too slow (`receive` detects that).
             AdmissionError: too much of other bodies is being read.
             ClientGoneError: the client left.
         """
@@ -110,7 +110,7 @@ class Bodies:
                 raise self._too_large()
             return body
         begun = bytearray(_piece(message))
-        del message  # a large piece, which would be held until the last one has come
+        del message  # otherwise a large piece would be held until the last one has come
         return await self._read_on(receive, begun)
 
     async def _read_on(self, receive: Receive, body: bytearray) -> bytes:
@@ -185,7 +185,7 @@ async def send_json(scope: Scope, send: Send, document: object, *, status: int =
 
 
 async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> None:
-    """Send a problem document (RFC 9457). Its `type` is a path that its reader can use, below a gateway's prefix."""
+    """Send a problem document (RFC 9457). Its `type` is a path that works for its reader, below a gateway's prefix."""
     headers = [NO_STORE, *problem.headers]
     body = problem.below(scope["root_path"])
     await send_response(scope, send, problem.status, body, problems.CONTENT_TYPE, headers)
@@ -195,14 +195,14 @@ class Guard:
     """The outermost layer: an exception becomes one problem document, never an empty 500, never a traceback."""
 
     def __init__(self, app: ASGIApp, on_problem: Callable[[Code], None] | None = None, documentation: str = "") -> None:
-        """`on_problem` hears the code of each refused request; `documentation` is the path that lists the routes."""
+        """`on_problem` gets the code of each refused request; `documentation` is the path that lists the routes."""
         self._app = app
         self._on_problem = on_problem
         self._documentation = documentation
         self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and answer if an exception comes back."""
+        """Pass a request on, and answer if an exception is raised."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -258,11 +258,11 @@ def _problem_of(exc: Exception, scope: Scope, documentation: str) -> problems.Pr
 
 
 def _fate(exc: Exception, scope: Scope) -> Submitted:
-    """Return what a refused request may say of the job that it is about.
+    """Return what the refusal of a request may say about its job's submission.
 
-    A refused request that brings a job has submitted nothing. But one that asks for a job, by its id, callback token or
-    message, or that brings a key under which an earlier request may have begun a job, is about a job whose fate nobody
-    has looked up. So may one at no route be, or with another method: its path may be that of a job, misspelt.
+    A refused job request has submitted nothing. But a request for an existing job, by its id, callback token or
+    message, or with a key that an earlier request may have used, is about a job that nobody has looked up. So may be a
+    request to an unknown route or with another method: its path may be that of a job, misspelt.
     """
     about_a_job = "/jobs" in scope["path"] or "/callback" in scope["path"]
     if about_a_job or isinstance(exc, HTTPException) or scope.get("method") != "POST":

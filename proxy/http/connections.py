@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Connections", "OnRefused", "Room", "has_unread"]
 
-#: Connections beyond which idle ones are closed even if there are descriptors for more: each takes some 10 kB.
+#: The number of connections beyond which idle ones are closed even with free descriptors: each takes about 10 kB.
 _MANY: Final = 10_000
-#: Of the idle connections, how many are closed at once: to look for them takes a millisecond for each few thousand.
+#: How many idle connections are closed at once: finding them takes a millisecond for each few thousand.
 _PART: Final = 16
-#: Of the connections of the last second, the newest so many are about to bring their requests, as far as can be told.
+#: This many of the last second's connections, the newest, are presumably about to send their requests.
 _ARRIVING: Final = 8
 _YOUNG_S: Final = 1.0
-#: How often it is logged that connections are being closed.
+#: How often the log says that connections are being closed.
 _TELL_S: Final = 60.0
 
 
@@ -38,7 +38,7 @@ class OnRefused(Protocol):
     """Is notified of a request that the application has not seen."""
 
     def __call__(self, problem: Problem, line: bytes, /) -> None:
-        """`line`: as much as came of its first line, however wrong; nothing, where the application has seen that."""
+        """`line`: the received part of its first line, even if invalid; empty if the application has seen it."""
 
 
 class Connection(Protocol):
@@ -46,40 +46,40 @@ class Connection(Protocol):
 
     @property
     def idle_until(self) -> float | None:
-        """When it will be closed for want of a request, on the event loop's clock; None: it has one, or is closing."""
+        """When it will be closed without a request, on the event loop's clock; None: it has one, or is closing."""
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes have come that are not read yet."""
+        """Whether bytes have arrived that are not read yet."""
 
     def stop(self) -> None:
-        """Close at once if there is no request, else after the answer."""
+        """Close at once if there is no request, otherwise after the answer."""
 
 
 class Connections:
     """The connections of one listener."""
 
     def __init__(self, limits: Limits, room: Room, on_refused: OnRefused | None = None) -> None:
-        """`on_refused` hears of each request that is refused before the application sees it, and its first line."""
+        """`on_refused` gets each request that is refused before the application sees it, with its first line."""
         self.limits = limits
         self.room = room
         self._on_refused = on_refused
         self._refusals = Refusals()
-        #: Whether the answers to come are the last on their connections.
+        #: Whether further answers are the last on their connections.
         self.stopping = False
         self.open: set[Connection] = set()
         room.listeners.append(self)
 
     def stop(self) -> None:
-        """Close the connections that have no request; the others close after their answer."""
+        """Close the connections without a request; the others close after their answer."""
         self.stopping = True
         for connection in tuple(self.open):
             connection.stop()
 
     def refused(self, problem: Problem, client: Sequence[Any] | None, beginning: bytes = b"") -> None:
-        """Let operators know of a request that the application has not seen.
+        """Report a request that the application has not seen to the operators.
 
-        `client` is its address, and `beginning` what came of it; nothing, where the application has seen that.
+        `client` is its address, and `beginning` the received part of it; empty if the application has seen the request.
         """
         self._refusals.note(problem, method="", route="", peer=client[0] if client else "")
         if self._on_refused is not None:
@@ -87,16 +87,16 @@ class Connections:
 
 
 class Room:
-    """Keeps descriptors and memory free, by closing idle connections of any listener.
+    """Keeps descriptors and memory free by closing idle connections of any listener.
 
-    There may be connections for half of the descriptors; the others are for workers and files. For each further one,
-    idle ones are closed: those that would be closed the soonest anyway. These are the ones that never sent a request,
-    then those that have been idle for the longest. The few that were opened last stay.
-    None is closed whose next request has come and is not read yet: there may be many to accept and to read at once.
+    Connections may take half of the descriptors; the others are for workers and files. For each further connection,
+    idle ones are closed, in the order in which they would be closed anyway: first those that never sent a request, then
+    those that have been idle for longest. The few newest ones stay open. A connection whose next request has arrived
+    unread is not closed: many may be waiting to be accepted and read.
     """
 
     def __init__(self, most: int | None = None) -> None:
-        """`most` is how many connections there may be; by default what the limit of descriptors allows."""
+        """`most` is the maximum number of connections; the default depends on the limit of descriptors."""
         self._given = most
         self._tell_from = 0.0
         #: The connections of each listener.
@@ -104,11 +104,11 @@ class Room:
 
     @property
     def _head_s(self) -> float:
-        """For how long a new connection may be silent; the same for all listeners."""
+        """How long a new connection may be silent; the same for all listeners."""
         return self.listeners[0].limits.head_s
 
     def make(self) -> None:
-        """Make room for a connection that was accepted."""
+        """Make room for an accepted connection."""
         open_now = sum(len(listener.open) for listener in self.listeners)
         if open_now < self._most():
             return
@@ -136,7 +136,7 @@ class Room:
 
 
 def has_unread(transport: asyncio.BaseTransport) -> bool:
-    """Return whether bytes have come for a connection that this process has not read yet."""
+    """Return whether bytes have arrived on a connection that this process has not read yet."""
     unread = array("i", [0])
     with contextlib.suppress(OSError, ValueError):  # it is closed
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, unread)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Forwarded", "comes_from"]
 
-#: A path prefix, without anything that could lead elsewhere or has a meaning in JSON or HTML.
+#: A path prefix, without characters that could lead elsewhere or have a meaning in JSON or HTML.
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::[0-9]+)?|\[[0-9A-Fa-f:.]+\](?::[0-9]+)?")
 _PREFIX_BYTES: Final = 256
@@ -59,7 +59,7 @@ class Forwarded:
         return seen
 
     def _client(self, scope: Scope) -> str:
-        """Return who asked the first of our gateways: the last address that is none of them."""
+        """Return the client of the first of our gateways: the last address that is not one of theirs."""
         for entry in reversed(",".join(headers_of(scope, b"x-forwarded-for")).split(",")):
             address = _address(entry.strip())
             if address is None:
@@ -70,7 +70,7 @@ class Forwarded:
 
 
 def comes_from(scope: Scope, networks: Collection[IPv4Network | IPv6Network]) -> bool:
-    """Return whether a request was sent to this proxy from one of the networks, whatever it says of itself."""
+    """Return whether a request was sent to this proxy from one of the networks, whatever its headers say."""
     peer = scope.get("gateway") or scope.get("client")
     address = _address(str(peer[0])) if peer else None
     return address is not None and _is_in(address, networks)
@@ -85,7 +85,7 @@ def _last(scope: Scope, name: bytes) -> str:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address in `text`, which may have a port; None: there is none."""
+    """Return the address in `text`, which may include a port; None: there is none."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

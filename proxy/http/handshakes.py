@@ -1,7 +1,7 @@
 """Failed TLS handshakes: event loops close the connection silently.
 
-A job server that does not trust the certificate, or calls back by plain HTTP, would never be heard of, and its jobs
-would end by their deadlines. One that hangs up without a word still is not: it looks as if somebody had tried the port.
+Otherwise, nobody would notice a job server that does not trust the certificate, or calls back by plain HTTP, and its
+jobs would end at their deadlines. One that closes silently is still not noticed: it looks like a check of the port.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 __all__ = ["report_failures"]
 
-#: OpenSSL's names for what went wrong. An alert is what the client says.
+#: OpenSSL's names for what went wrong. An alert is sent by the client.
 _REASONS: Final = {
     "HTTP_REQUEST": "the client speaks plain HTTP: is its URL http:// rather than https://?",
     "NO_SHARED_CIPHER": "the client has no cipher that is accepted here",
@@ -30,7 +30,7 @@ def report_failures(context: ssl.SSLContext, on_failure: Callable[[str], None]) 
             try:
                 super().do_handshake()
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise  # more has to come
+                raise  # the handshake is not finished
             except ssl.SSLError as exc:
                 on_failure(_words(exc.reason or ""))
                 raise

@@ -17,8 +17,8 @@ __all__ = ["BACKLOG", "address", "bind", "callback_url", "check_certificate"]
 #: Connections that the kernel queues until we accept them.
 BACKLOG: Final = 4096
 
-#: What the kernel takes of an answer before the client's kernel takes it: so little that a client that does not read is
-#: noticed, and that no answer of megabytes waits there for it.
+#: How much of an answer the kernel accepts before the client's kernel does: small enough to notice a client that does
+#: not read, and to keep answers of megabytes out of the kernel.
 _UNSENT_BYTES: Final = 65_536
 
 #: What to do about an error, if that is clear.
@@ -28,10 +28,10 @@ _HINTS: Final = {
     errno.EADDRNOTAVAIL: "; this machine has no such address",
 }
 
-#: OpenSSL's names for what speaks against a certificate and its key, where these words say more.
+#: OpenSSL's names for errors of a certificate and its key that these messages explain better.
 _TLS_REASONS: Final = dict.fromkeys(("KEY_TYPE_MISMATCH", "KEY_VALUES_MISMATCH"), "the key is not the certificate's")
 
-#: A name may have a usable address and one that is not: `localhost` often has an IPv6 address without IPv6.
+#: A name may have both usable and unusable addresses: `localhost` often has an IPv6 address without IPv6.
 _NOT_HERE: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
@@ -95,7 +95,7 @@ def check_certificate(settings: Settings) -> None:
 
 
 def _tls_reason(exc: Exception) -> str:
-    """Return what OpenSSL has against the files, as far as its words say more than that they are no PEM."""
+    """Return OpenSSL's error for the files, unless it only says that they are not PEM."""
     reason = getattr(exc, "reason", None) or ""
     return f"; {_TLS_REASONS.get(reason, reason.lower().replace('_', ' '))}" if reason else ""
 

@@ -24,7 +24,7 @@ class Entry:
     granular: int
     #: A short title, the same for every occurrence.
     title: str
-    #: What happened, for a person.
+    #: What happened, for people.
     meaning: str
     #: What to do about it.
     advice: str
@@ -202,7 +202,7 @@ CONTENT_TYPE: Final = b"application/problem+json"
 _DEFAULT_RETRY_AFTER_S: Final = 1
 
 
-#: What every document begins with, before the path that explains its code.
+#: The beginning of every document, before the path that explains its code.
 _TYPE: Final = b'{"type": "'
 
 
@@ -217,12 +217,12 @@ class Problem:
     headers: list[tuple[bytes, bytes]]
 
     def below(self, prefix: str) -> bytes:
-        """Return the body for a client for which all paths begin with `prefix`."""
+        """Return the body for a client whose paths all begin with `prefix`."""
         return self.body.replace(_TYPE, _TYPE + prefix.encode(), 1) if prefix else self.body
 
     @property
     def fields(self) -> list[tuple[bytes, bytes]]:
-        """The headers with those that describe the body: for an answer that the application has no part in."""
+        """The headers, with those that describe the body: for an answer that does not come from the application."""
         length = (b"content-length", b"%d" % len(self.body))
         return [(b"content-type", CONTENT_TYPE), length, *self.headers]
 
@@ -238,7 +238,7 @@ def make(
     retry_after_s: int | None = None,
     parameter: str | None = None,
 ) -> Problem:
-    """Return the problem `code`, with `detail` about this occurrence; `parameter`: the one that is at fault."""
+    """Return the problem `code`, with `detail` about this occurrence; `parameter` is the invalid one."""
     entry = TABLE[code]
     status = entry.granular if granular else entry.status
     document: dict[str, Any] = {
@@ -254,7 +254,7 @@ def make(
     if parameter is not None:
         document["parameter"] = parameter
     headers = [(b"job-id", job_id.encode())] if job_id else []
-    if status in {429, 503}:  # the ones that promise that another attempt is worth it
+    if status in {429, 503}:  # the ones that promise that a retry is worthwhile
         headers.append((b"retry-after", b"%d" % (retry_after_s or _DEFAULT_RETRY_AFTER_S)))
     if code is Code.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
@@ -262,7 +262,7 @@ def make(
 
 
 def explanation(code: Code) -> dict[str, Any]:
-    """Return what `/problems/<code>` answers to a program."""
+    """Return the answer of `/problems/<code>` to a program."""
     entry = TABLE[code]
     return {
         "code": str(code),
@@ -275,12 +275,12 @@ def explanation(code: Code) -> dict[str, Any]:
 
 
 def unread(code: Code, detail: str) -> Problem:
-    """Return the problem `code` of a request that was refused before anybody knew which job it is about."""
+    """Return the problem `code` of a request that was refused before its job was known."""
     return make(code, detail, submitted=Submitted.UNKNOWN)
 
 
 def of_failure(failure: Failed, job_id: str, *, granular: bool) -> Problem:
-    """Return the problem that a failed job's client gets; when the job server wants to be asked again is passed on."""
+    """Return the problem for a failed job's client, with the job server's Retry-After, if there is one."""
     problem = make(
         failure.code,
         failure.detail,
@@ -299,4 +299,4 @@ def _document(document: dict[str, Any], result: bytes | None) -> bytes:
     text = json.dumps(document).encode()
     if result is None:
         return text
-    return text[:-1] + b', "result": ' + result + b"}"  # as it came: parsing could change its numbers
+    return text[:-1] + b', "result": ' + result + b"}"  # unchanged: parsing could change its numbers

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusals"]
 
-#: Lines within one second; further ones are only counted.
+#: The most lines within one second; further ones are only counted.
 _LINES: Final = 20
 
 

@@ -1,6 +1,6 @@
 """Hypercorn: serve an application on a socket until told to stop.
 
-Plain HTTP/1.1 requests are served by proxy/http/fast/, all else by Hypercorn, with the fixes of
+Plain HTTP/1.1 requests are served by proxy/http/fast/, all others by Hypercorn, with the fixes of
 proxy/http/hypercorn_fixes/.
 """
 
@@ -40,15 +40,15 @@ _FINISH_S: Final = 3.0
 
 
 class _Config(ServerConfig):
-    """A listener's configuration, with which Hypercorn makes its connections."""
+    """A listener's configuration, from which Hypercorn creates its connections."""
 
     app: ASGIApp
     fast: bool
-    #: What new connections speak TLS with, as long as the listener serves.
+    #: The TLS context of new connections, as long as the listener serves.
     tls: SSLContext | None = None
 
     def create_ssl_context(self) -> SSLContext | None:
-        """Return the context, and keep it, as its certificate may be replaced."""
+        """Return the context, and keep it, because its certificate may be replaced."""
         self.tls = super().create_ssl_context()
         if self.tls is not None:
             report_failures(self.tls, self._handshake_failed)
@@ -60,14 +60,14 @@ class _Config(ServerConfig):
 
 
 class _Connection(HypercornConnection):
-    """A connection; where `fast` is on, proxy/http/fast/ serves it until a request comes that is not plain."""
+    """A connection; if `fast` is on, proxy/http/fast/ serves it until a request comes that is not plain."""
 
     async def run(self) -> None:
         """Serve the connection."""
         config = cast("_Config", self.config)
         transport = cast("asyncio.Transport", self.writer.transport)
         if not transport.is_closing():
-            transport.pause_reading()  # what comes waits in the kernel, where it is bounded, until it can be used
+            transport.pause_reading()  # what arrives waits in the kernel, which limits it, until it can be used
         config.connections.room.make()
         await turns.take()
         if not config.fast or await self._is_left_by_fast(config):
@@ -88,13 +88,13 @@ install(_Connection)
 
 
 def _on_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what asyncio caught where nobody else could, in one line."""
+    """Log errors that only asyncio caught, in one line."""
     fields = log.exception_fields(context.get("exception"))
     log.event("error", "unhandled exception in the event loop", caught=str(context.get("message", "")), **fields)
 
 
 class Listener:
-    """One address that is served by one application until it is told to stop."""
+    """One address, served by one application until it is told to stop."""
 
     def __init__(
         self,
@@ -108,10 +108,10 @@ class Listener:
         certfile: str = "",
         keyfile: str = "",
     ) -> None:
-        """Take over `listener`; speak TLS where there is a certificate.
+        """Take over `listener`; speak TLS if there is a certificate.
 
-        `room` is shared by all listeners of the process. `on_refused` hears of each request that is refused before
-        `app` sees it. `fast` has plain requests served without Hypercorn.
+        `room` is shared by all listeners of the process. `on_refused` gets each request that is refused before `app`
+        sees it. With `fast`, plain requests are served without Hypercorn.
         """
         self._listener = listener
         self._app = app
@@ -134,18 +134,18 @@ class Listener:
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
     def reload_certificate(self, certfile: str, keyfile: str) -> None:
-        """Let connections that are made from now on have this certificate, if the listener speaks TLS.
+        """Use this certificate for connections made from now on, if the listener speaks TLS.
 
-        The files have to fit each other: a context that they do not fit is left with one of the two.
+        The files have to match: otherwise, the context would be left with one of the two.
 
         Raises:
             OSError: they cannot be used.
         """
         if self._config.tls is not None:
-            self._config.tls.load_cert_chain(certfile, keyfile, password=lambda: "")  # nobody is asked for it
+            self._config.tls.load_cert_chain(certfile, keyfile, password=lambda: "")  # nobody is asked for a passphrase
 
     def stop(self) -> None:
-        """Accept no further connection; answers under way are finished."""
+        """Accept no further connections; answers in progress are finished."""
         self._stop.set()
         self._connections.stop()
 
@@ -164,12 +164,12 @@ class Listener:
         config.graceful_timeout = _FINISH_S
         config.ssl_handshake_timeout = self._connections.limits.head_s
         config.errorlog = _hypercorn_log()
-        app = cast("ASGIFramework", self._app)  # the same thing, typed by another library
+        app = cast("ASGIFramework", self._app)  # the same object, with the type of another library
         await serve(app, config, shutdown_trigger=self._stop.wait, mode="asgi")
 
 
 def _hypercorn_log() -> logging.Logger:
-    """Return a log that keeps Hypercorn's words, which may hold paths with tokens and tracebacks, to itself."""
+    """Return a logger that discards Hypercorn's messages, which may contain tracebacks and paths with tokens."""
     log = logging.getLogger("proxy.hypercorn")
     log.propagate = False
     log.addHandler(logging.NullHandler())

@@ -9,14 +9,14 @@ from typing import Final
 __all__ = ["in_origin_form"]
 
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*+)([^#]*+)")
-#: A host and a port, without a user: RFC 9110, 4.2.4 has that treated as an error.
+#: A host and a port, without a user: RFC 9110, 4.2.4 says to treat that as an error.
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]*+)?")
 
 Headers = list[tuple[bytes, bytes]]
 
 
 def in_origin_form(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, Headers] | None:
-    """Return a target without a host, and the headers with the host that was in it; None: the target is no good."""
+    """Return a target without a host, and the headers with that host; None: the target is invalid."""
     given = list(headers)
     if target.startswith(b"/") or b"://" not in target:
         return target, given

@@ -1,9 +1,9 @@
-"""How long a client may take: the limits, and what keeps them.
+"""How long a client may take: the limits, and the code that enforces them.
 
-A transfer that is fast enough may take any time, one that stalls is cut off.
+A transfer that is fast enough may take any time; one that stalls is cut off.
 
-The server keeps the time limits, not the application: if a body stalls, `receive` raises RequestError
-(`request-timeout`); if an answer is not read, `send` raises ClientGoneError. The application need not look at a clock.
+The server enforces the time limits, not the application: if a body stalls, `receive` raises RequestError
+(`request-timeout`); if an answer is not read, `send` raises ClientGoneError. The application needs no clock.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from shared.errors import Code, RequestError
 
 __all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "content_length", "drained", "waited"]
 
-#: How often the progress of an answer that waits for its client is checked.
+#: How often the progress of an unread answer is checked.
 _LOOK_S: Final = 0.5
-#: A timer that fires this late was delayed, and so was what it guards or waits for: this process was stopped, or busy.
+#: A timer that fires this late was delayed, as was everything else in this process: it was stopped or busy.
 _LATE_S: Final = 0.5
 
 
@@ -31,16 +31,16 @@ class Limits:
 
     #: Seconds for which a connection without a request stays open after an answer.
     keep_alive_s: float = 100.0
-    #: Seconds for the first head, from the beginning of the connection on, and for each later one from its first byte
-    #: on; for a TLS handshake; and for the client to close after the last answer.
+    #: Seconds for the first head, from the connection's beginning, and for each later one, from its first byte; for a
+    #: TLS handshake; and for the client to close after the last answer.
     head_s: float = 5.0
     #: Seconds for which a body or an answer may make no progress.
     stall_s: float = 9.0
     #: The minimum rate of a body or an answer. A slower one is cut off once it is `stall_s` behind.
     least_bytes_per_s: float = 1024.0
-    #: Bytes of a head: of the request line and the headers.
+    #: Bytes of a head: the request line and the headers.
     head_bytes: int = 16_384
-    #: Headers of a request.
+    #: The most headers of a request.
     headers: int = 100
 
 
@@ -56,7 +56,7 @@ class Pace:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        #: Seconds until the transfer is cut off if nothing moves. Not above zero: now.
+        #: Seconds until the transfer is cut off if nothing moves. Zero or less: now.
         self.left_s = limits.stall_s
 
     def step(self, passed_s: float, moved_bytes: int) -> None:
@@ -66,7 +66,7 @@ class Pace:
 
 
 async def waited(wait: Callable[[], Awaitable[object]], limit_s: float) -> float:
-    """Wait; return for how many seconds, less those in which this process was stopped.
+    """Wait; return for how many seconds, without those in which this process was stopped.
 
     Raises:
         TimeoutError: it took longer than `limit_s`.
@@ -81,14 +81,14 @@ async def waited(wait: Callable[[], Awaitable[object]], limit_s: float) -> float
         except TimeoutError:
             if loop.time() - began < limit_s + _LATE_S:
                 raise
-        limit_s = _LATE_S  # what arrived in the meantime is read first
+        limit_s = _LATE_S  # read first what arrived in the meantime
 
 
 async def drained(transport: asyncio.WriteTransport, drain: Callable[[], Awaitable[object]], limits: Limits) -> None:
-    """Return when `drain` does, as long as the client reads fast enough what `transport` has buffered for it.
+    """Return when `drain` does, as long as the client reads what `transport` has buffered fast enough.
 
     Raises:
-        ClientGoneError: it does not; the connection is closed, as a part of an answer must not look complete.
+        ClientGoneError: it is too slow; the connection is closed, because a partial answer must not look complete.
     """
     pace = Pace(limits)
     unsent = transport.get_write_buffer_size()
@@ -104,9 +104,9 @@ async def drained(transport: asyncio.WriteTransport, drain: Callable[[], Awaitab
 
 
 class LazyTimer:
-    """Calls back once the time that was last set is over: for limits that change with every request and hardly expire.
+    """Calls back when the last set time is over: for limits that change with every request and rarely expire.
 
-    To set a later time is an assignment: the loop's timer is left to fire early, and is then made anew.
+    Setting a later time is only an assignment: the loop's timer fires early and is then renewed.
     """
 
     __slots__ = ("_fires_at", "_handle", "_loop", "_on_expiry", "until")
@@ -114,13 +114,13 @@ class LazyTimer:
     def __init__(self, on_expiry: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_expiry = on_expiry
-        #: When it calls back, on the loop's clock; None: not at all.
+        #: When it calls back, on the loop's clock; None: never.
         self.until: float | None = None
         self._handle: asyncio.TimerHandle | None = None
         self._fires_at = 0.0
 
     def set(self, seconds: float) -> None:
-        """Call back `seconds` from now, and not at the time set before."""
+        """Call back in `seconds`, and no longer at the time set before."""
         until = self.until = self._loop.time() + seconds
         if self._handle is not None and until < self._fires_at:
             self._handle.cancel()
@@ -133,7 +133,7 @@ class LazyTimer:
         self.until = None
 
     def close(self) -> None:
-        """Cancel for good, and drop the reference to the callback, so that its owner is freed without the collector."""
+        """Cancel for good, and drop the reference to the callback, so that no reference cycle keeps its owner."""
         self.until = None
         self._on_expiry = _nothing
         if self._handle is not None:
@@ -151,7 +151,7 @@ class LazyTimer:
         late_s = self._loop.time() - self.until
         if late_s < 0:
             self._arm(self.until)
-        elif late_s > _LATE_S:  # what came meanwhile is read first
+        elif late_s > _LATE_S:  # read first what arrived in the meantime
             self.set(_LATE_S)
         else:
             self.until = None

@@ -1,1 +1,1 @@
-"""What the fork server does once, before it forks, so that each worker is cheap."""
+"""What the fork server does once, before it forks, to make each worker cheap."""

@@ -1,8 +1,8 @@
 """Fills the gaps in Python's memory pools, so that workers allocate from new pools.
 
-Loading leaves gaps: CPython has pools for small objects of each size, and hundreds of them have some free places. A
+Imports leave gaps: CPython has pools for small objects of each size, and hundreds of them have some free places. A
 worker's objects would use these, scattered over many pages, and the kernel would copy a page for each. So the free
-places are filled before the fork, by objects that stay.
+places are filled before the fork, with objects that stay.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Final
 
 __all__ = ["fill_holes"]
 
-#: CPython's pools: for each size, in steps of 16 bytes; what comes first in one is this far inside.
+#: CPython's pools: one kind for each size, in steps of 16 bytes; the first object in a pool is at this offset.
 _SIZES: Final = range(16, 513, 16)
 _POOL_BYTES: Final = 16 << 10
 _POOL_HEAD_BYTES: Final = 48
 _BYTES_HEAD_BYTES: Final = sys.getsizeof(b"")
-#: If pools are laid out differently, no more than this is allocated for a size.
+#: If pools are laid out differently, at most this much is allocated for a size.
 _MOST_BYTES: Final = 4 * _POOL_BYTES
 _filling: Final[list[object]] = []
 

@@ -1,14 +1,13 @@
-"""Makes what exists before the fork immortal, so that a worker that uses an object does not write to it.
+"""Makes the objects that exist before the fork immortal, so that a worker that uses an object does not write to it.
 
-CPython counts references in the object itself. A worker that only looks at an object so writes to it, and the kernel
-copies the page that it lies on: more than half of the pages that a worker has for itself. Since Python 3.12 an object
-whose count has a certain value is not counted any more (PEP 683, which names forked workers as a reason), but Python
-has no call that gives an object this value. `None` has it, so it is read from there. Nothing is done with a version of
-Python that the tests did not run on (`VERSIONS`), where an object does not look as expected (debug builds, builds
-without the GIL), and where the setting IMMORTAL_OBJECTS is off.
+CPython counts references in the object itself. So a worker that only reads an object writes to it, and the kernel
+copies its page: more than half of a worker's own pages. Since Python 3.12, an object with a certain count is no longer
+counted (PEP 683, which names forked workers as a reason), but Python has no call that sets this value. `None` has it,
+so it is read from there. Nothing is done in a version of Python that the tests did not run on (`VERSIONS`), where an
+object does not look as expected (debug builds, builds without the GIL), and where the setting IMMORTAL_OBJECTS is off.
 
-Strings are left alone: in CPython a string that is immortal is one that is interned for ever, and whoever makes one so
-has to say that in the string itself (CPython's InternalDocs/string_interning.md).
+Strings are left alone: an immortal string in CPython is one that is interned forever, and that has to be noted in the
+string itself (CPython's InternalDocs/string_interning.md).
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ __all__ = ["VERSIONS", "is_possible", "make_immortal"]
 #: The versions of CPython that this was tested with: tests/integration/worker/test_before_the_fork.py.
 VERSIONS: Final = ((3, 12), (3, 13))
 
-#: A count from here on is that of an immortal object; CPython's own test is the sign of the lower half.
+#: From this count on, an object is immortal; CPython itself checks the sign of the lower half.
 _LEAST: Final = 2**31
 #: The whole address space, on any processor.
 _MEMORY_WORDS: Final = 2**57 // 4
-#: Objects that are followed together: a call for each takes longer, and all at once more memory.
+#: Objects that are followed together: a call for each takes longer, and all at once need more memory.
 _AT_ONCE: Final = 200
-#: Strings, and what runs or may run again, and so refers to objects that will be freed.
+#: Strings, and objects that run or may run again, and so refer to objects that will be freed.
 _NOT: Final = (str, types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
 
 
 def make_immortal() -> int:
-    """Make every object immortal that the garbage collector can reach, but for strings.
+    """Make every object immortal that the garbage collector can reach, except strings.
 
-    Return how many; 0 where that cannot be done.
+    Return how many; 0 if that is not possible.
     """
     if not is_possible():
         return 0

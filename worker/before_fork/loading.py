@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["leave_out", "load_without_fork_handlers"]
 
 _TLS: Final = ("ssl", "_ssl", "_hashlib")
-#: Compression of files, users' names, and the parts in C of what aiohttp has for sessions and WebSockets.
+#: Compression of files, user names, and the C parts of aiohttp for sessions and WebSockets.
 _UNUSED: Final = (
     "_bz2",
     "_lzma",
@@ -23,21 +23,21 @@ _UNUSED: Final = (
 
 
 def leave_out(*, tls: bool) -> None:
-    """Let no module load what no worker calls: a fork copies five mappings for each library, and each exit frees them.
+    """Keep modules from loading what no worker uses: a fork copies five mappings per library, and each exit frees them.
 
-    With `tls`, that is also TLS, where nobody speaks it, and nobody uses uvloop, which needs it: a worker maps 3 MB
-    less, and the start spares the 90 ms that aiohttp takes to load the system's certificates. To be called before
-    asyncio is loaded, which loads TLS.
+    With `tls`, TLS is left out as well, for when it is not used, and neither is uvloop, which needs it: a worker maps 3
+    MB less, and the start saves the 90 ms in which aiohttp loads the system's certificates. To be called before asyncio
+    is loaded, which loads TLS.
     """
     for module in (*_UNUSED, *(_TLS if tls else ())):
         sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
 
 
 def load_without_fork_handlers() -> None:
-    """Load those modules of the standard library that have something run after each fork, without that.
+    """Load the standard library's modules that register functions to run after a fork, without those functions.
 
-    What they run sets right what other threads leave behind, locks above all. This process has one thread, and a worker
-    would copy 30 pages for it. Whatever is loaded later registers what it wants.
+    These functions repair what other threads leave behind, mostly locks. This process has one thread, and a worker
+    would copy 30 pages for them. Modules that are loaded later can register functions as usual.
     """
     register = os.register_at_fork
     os.register_at_fork = _ignore
@@ -52,4 +52,4 @@ def load_without_fork_handlers() -> None:
 
 
 def _ignore(**_: object) -> None:
-    """A stand-in for os.register_at_fork."""
+    """Replaces os.register_at_fork."""

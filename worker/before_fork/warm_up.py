@@ -1,7 +1,7 @@
 """Throw-away jobs, run in the fork server before it forks.
 
-Every child then finds its code specialised, its caches filled and its memory touched, which would cost each of them
-milliseconds. The job server is a listener of our own; nothing leaves the machine.
+Every child then finds its code specialised, its caches filled and its memory touched; otherwise each would spend
+milliseconds on that. The job server is a listener of our own; nothing leaves the machine.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["rehearse"]
 
-#: CPython specialises code after some runs of it; what is not specialised before the fork, each child does for itself.
+#: CPython specialises code after it has run several times; without this, each child would have to do it.
 _JOBS: Final = 20
 _TIMEOUT_S: Final = 5.0
 _READ_BYTES: Final = 65_536
-#: What the listener speaks; the code that runs is the same for every profile.
+#: The listener's protocol; the same code runs for every profile.
 _PROFILE: Final = Profile(
     name="rehearsal",
     submit=Submit(body={"callback": "{callback_url}"}, state="body.state", running=("running",)),
@@ -49,7 +49,7 @@ def rehearse(loop: asyncio.AbstractEventLoop, config: WorkerConfig) -> None:
     """Run throw-away jobs on `loop`; a failure only costs speed, and is reported."""
     try:
         loop.run_until_complete(asyncio.wait_for(_rehearse(config), _TIMEOUT_S))
-    except Exception as exc:  # noqa: BLE001 - as said
+    except Exception as exc:  # noqa: BLE001 - only costs speed
         sys.stderr.write(f"the fork server could not warm up: {type(exc).__qualname__} at {origin(exc)}\n")
 
 
@@ -85,7 +85,7 @@ async def _serve_job(inbox: int, reports: int) -> None:
 
 
 async def _until(reports: int, word: bytes) -> None:
-    """Read what the worker reports until it has said `word`."""
+    """Read the worker's reports until it has said `word`."""
     loop = asyncio.get_running_loop()
     said = b""
     while word not in said:

@@ -1,11 +1,12 @@
-"""HTTP/1.1 for plain requests: a connection served in a task of its own, one request after the other.
+"""HTTP/1.1 for plain requests: a connection is served in its own task, one request after the other.
 
-Hypercorn makes a task, a queue and a dozen event objects of every request, and h11 reads it in Python; that was half of
-what the front end did. Here the application is awaited where the request was read, and its answer is one write. What is
-not plain (proxy/http/fast/exchange.py) is left to Hypercorn, from its first byte on, and the connection with it.
+Hypercorn creates a task, a queue and a dozen event objects for every request, and h11 parses it in Python; that was
+half of the front end's work. Here, the application is awaited where the request was read, and its answer is one write.
+If a request is not plain (proxy/http/fast/exchange.py), Hypercorn takes over the connection, beginning with its first
+byte.
 
-The application has as long as it likes, whatever the client does. The client's time for the next head and for a body is
-kept by one timer, which is set anew at most once in a while, however many requests there are.
+The application may take as long as it likes, whatever the client does. One timer limits the client's time for the next
+head and for a body; it is set at most once in a while, however many requests there are.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ __all__ = ["FastConnection"]
 
 _CR: Final = ord("\r")
 _SPACE: Final = ord(" ")
-#: Read ahead of whoever is to use it.
+#: How much is read ahead.
 _AHEAD_BYTES: Final = 65_536
 #: More than a stream reader holds.
 _ALL_BYTES: Final = 1_048_576
-#: The end of a head by lines that end in LF alone, which h11 understands.
+#: The end of a head whose lines end in LF alone, which h11 accepts.
 _BARE_END: Final = re.compile(rb"\n\r?\n")
 
 
@@ -60,14 +61,14 @@ class FastConnection(asyncio.Protocol):
         self._held = False
         #: Whether there is no request.
         self._waiting = True
-        #: Whether the time for the next head runs already; for the first one it does from the beginning.
+        #: Whether the time for the next head is running; for the first head, it runs from the beginning.
         self._head_begun = True
         self.limits = connections.limits
-        #: What came and was not used yet.
+        #: Received bytes that are not used yet.
         self.buffer = b""
-        #: Nothing more will come.
+        #: Nothing more will be received.
         self.ended = False
-        #: Nobody is there any more.
+        #: The connection is closed.
         self.gone = False
         #: The client's time is over.
         self.overdue = False
@@ -79,13 +80,13 @@ class FastConnection(asyncio.Protocol):
 
     @property
     def idle_until(self) -> float | None:
-        """When it will be closed for want of a request; None: it has one, or is being closed."""
+        """When it will be closed without a request; None: it has one, or is being closed."""
         is_idle = self._waiting and not self.buffer and not self._stopped
         return self._timer.until if is_idle else None
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes have come that are not read yet."""
+        """Whether bytes have arrived that are not read yet."""
         return has_unread(self._transport)
 
     async def serve(self, reader: asyncio.StreamReader) -> bool:
@@ -103,11 +104,11 @@ class FastConnection(asyncio.Protocol):
             self._connections.open.discard(self)
             self._timer.close()
             if not handed_over:
-                self._transport.abort()  # which does nothing to one that is closed
+                self._transport.abort()  # a no-op if it is closed
         return handed_over
 
     async def _take_over(self, reader: asyncio.StreamReader) -> None:
-        """Have all that comes from now on come here, after what has come so far."""
+        """Receive everything from now on, after what has already arrived."""
         self.time_limit(self.limits.head_s)
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(0):
@@ -119,7 +120,7 @@ class FastConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     async def _serve_all(self) -> bool:
-        """Serve requests as long as they are plain and more may come; return whether one came that is not."""
+        """Serve requests as long as they are plain and more may come; return whether one came that is not plain."""
         while (end := await self._head_end()) > 0:
             self._waiting = False
             self._timer.clear()
@@ -143,14 +144,14 @@ class FastConnection(asyncio.Protocol):
         return end < 0
 
     async def _head_end(self) -> int:
-        """Return where the next head ends; 0 where none will come, -1 where what came is not for this reader."""
+        """Return where the next head ends; 0 if none will come, -1 if it is not for this parser."""
         most = self.limits.head_bytes
         while True:
             data = self.buffer
             end = data.find(b"\r\n\r\n", 0, most)
             if end > 0 and data[0] != _CR:
                 return end
-            if data.startswith(b"\r\n"):  # too much after the body before (RFC 9112, 2.2)
+            if data.startswith(b"\r\n"):  # the excess line end of the previous body (RFC 9112, 2.2)
                 self.buffer = data[2:]
                 continue
             if self.gone or self.stopping or (not data and (self.ended or self.overdue)):
@@ -180,7 +181,7 @@ class FastConnection(asyncio.Protocol):
     # --- time and the end --------------------------------------------------------------------------------------------
 
     def time_limit(self, seconds: float | None) -> None:
-        """Wake whoever waits for the client when so much time has passed, with `overdue`; None: there is no limit."""
+        """Wake the task that waits for the client after this time, with `overdue`; None: there is no limit."""
         self.overdue = False
         if seconds is None:
             self._timer.clear()
@@ -192,27 +193,27 @@ class FastConnection(asyncio.Protocol):
         self._wake()
 
     def stop(self) -> None:
-        """Close at once where there is no request, else after the answer."""
+        """Close at once if there is no request, otherwise after the answer."""
         self._stopped = True
         self._wake()
 
     async def _refuse(self, code: Code, detail: str, beginning: bytes) -> None:
-        """Answer what cannot be read, and close."""
+        """Answer an unreadable request, and close."""
         problem = problems.unread(code, detail)
         self.refused(problem, beginning)
         await self.write(answer_head(problem.status, problem.fields, close=True) + problem.body)
         await self._close(unread=True)
 
     def refused(self, problem: problems.Problem, beginning: bytes = b"") -> None:
-        """Let operators know of a request that the application has not seen, or not answered."""
+        """Report a request that the application has not seen or answered to the operators."""
         self._connections.refused(problem, self._scope["client"], beginning)
 
     async def _close(self, *, unread: bool) -> None:
         """Close so that the client can read its answer.
 
-        To close while something comes that was not read is a reset, and a reset takes the answer from the client, too.
-        So our half is closed first, and what comes is thrown away until the client has closed its half or its time is
-        over. TLS has no halves: there it is done only where something is known to come.
+        Closing with unread bytes is a reset, and a reset makes the client lose its answer. So our half is closed first,
+        and what arrives is discarded until the client has closed its half or its time is over. TLS has no halves:
+        there, this is done only if more is known to come.
         """
         transport = self._transport
         halves = transport.can_write_eof()
@@ -224,7 +225,7 @@ class FastConnection(asyncio.Protocol):
         await drained(transport, self._until_gone, self.limits)
 
     async def _throw_away(self) -> None:
-        """Read to the end, which nobody needs."""
+        """Read and discard everything to the end."""
         self.time_limit(self.limits.head_s)
         while not (self.ended or self.stopping or self.overdue):
             self.buffer = b""
@@ -244,7 +245,7 @@ class FastConnection(asyncio.Protocol):
         await self.news()
 
     async def news(self) -> None:
-        """Return when something came, or ended, or the client's time is over."""
+        """Return when bytes or the end arrived, or the client's time is over."""
         if self._news is None or self._news.done():
             self._news = self._loop.create_future()
         await self._news
@@ -254,7 +255,7 @@ class FastConnection(asyncio.Protocol):
             self._news.set_result(None)
 
     async def write(self, data: bytes) -> None:
-        """Send. Raises ClientGoneError where the client does not read; the connection is closed then."""
+        """Send. Raises ClientGoneError if the client does not read; then the connection is closed."""
         if self._transport.is_closing():
             return
         self._transport.write(data)
@@ -266,11 +267,11 @@ class FastConnection(asyncio.Protocol):
             await asyncio.shield(self._room)
 
     def abort(self) -> None:
-        """Close at once, so that what was sent cannot be mistaken for a whole answer."""
+        """Close at once, so that a partial answer cannot be mistaken for a complete one."""
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Keep what came; read no further while there is plenty."""
+        """Keep received bytes; stop reading while there are plenty."""
         self.buffer = self.buffer + data if self.buffer else data
         if len(self.buffer) > _AHEAD_BYTES and not self._held:
             self._held = True
@@ -278,13 +279,13 @@ class FastConnection(asyncio.Protocol):
         self._wake()
 
     def eof_received(self) -> bool:
-        """Go on: who closes the sending half waits for an answer. TLS has no halves."""
+        """Go on: a client that closes the sending half waits for an answer. TLS has no halves."""
         self.ended = True
         self._wake()
         return self._transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
+        """Tell the waiting task."""
         self.ended = self.gone = True
         self._wake()
         self.resume_writing()
@@ -302,7 +303,7 @@ class FastConnection(asyncio.Protocol):
 
 
 def _scope(writer: asyncio.StreamWriter) -> dict[str, Any]:
-    """Return what the requests of a connection have in common, as Hypercorn has it. Raises OSError if it is gone."""
+    """Return the common part of all scopes of a connection, as in Hypercorn. Raises OSError if it is gone."""
     socket = writer.get_extra_info("socket")
     return {
         "type": "http",

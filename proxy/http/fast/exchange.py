@@ -1,9 +1,9 @@
-"""One plain request and its answer: their heads as they are sent, and what the application sees of them (ASGI 3).
+"""One plain request and its answer: their heads as sent, and the application's view of them (ASGI 3).
 
 Plain is what nearly every client and job server sends: origin form, one `Host`, at most one `Content-Length`, lines
-that end in CRLF, nothing that needs more than an answer. Everything else in HTTP/1.1, valid or not, is not judged here:
-it goes to Hypercorn, byte for byte. So nothing is accepted that h11 would refuse or understand differently, and nothing
-can be smuggled past this parser that could not be before; tests/unit/http/fast/test_head.py compares the two.
+that end in CRLF, nothing that needs more than an answer. All other HTTP/1.1, valid or not, is left to Hypercorn, byte
+for byte. So nothing is accepted that h11 would refuse or understand differently, and this parser offers no new way to
+smuggle requests; tests/unit/http/fast/test_head.py compares the two.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class Request:
     target: bytes
     #: Names in lower case.
     headers: list[tuple[bytes, bytes]]
-    #: Of the body, in bytes.
+    #: The length of the body, in bytes.
     length: int = 0
-    #: Whether the client asks for more than this one answer.
+    #: Whether the client may send another request.
     keep_alive: bool = True
 
 
 def parse(head: bytes) -> Request | None:
-    """Return what a head, without the empty line at its end, says; None if it is not plain."""
+    """Return the parsed head, given without the empty line at its end; None if it is not plain."""
     match = _HEAD.fullmatch(head)
     if match is None:
         return None
@@ -88,7 +88,7 @@ def answer_head(status: int, fields: Iterable[tuple[bytes, bytes]], *, close: bo
     """Return the head of an answer, with the date, and with `connection: close` if the connection will close.
 
     Raises:
-        ValueError: a header contains a line break, and would begin another one.
+        ValueError: a header contains a line break, which would start another header.
     """
     lines = [b"%b: %b\r\n" % field for field in fields]
     if close:
@@ -107,7 +107,7 @@ class _Date:
         self._line = b""
 
     def line(self) -> bytes:
-        now = int(time.time())  # it reports the wall clock (RFC 9110, 6.6.1)
+        now = int(time.time())  # it has to show the wall clock (RFC 9110, 6.6.1)
         if now != self._second:
             self._second = now
             self._line = f"date: {formatdate(now, usegmt=True)}\r\n".encode()
@@ -118,7 +118,7 @@ _date: Final = _Date()
 
 
 class Connection(Protocol):
-    """What an exchange needs of its connection (proxy/http/fast/connection.py)."""
+    """What an exchange needs from its connection (proxy/http/fast/connection.py)."""
 
     limits: Limits
     buffer: bytes
@@ -127,22 +127,22 @@ class Connection(Protocol):
 
     @property
     def stopping(self) -> bool:
-        """Whether this answer is to be the last."""
+        """Whether this answer has to be the last."""
 
     def time_limit(self, seconds: float | None) -> None:
-        """Wake whoever waits for the client after so much time, with `overdue`."""
+        """Wake the task that waits for the client after this time, with `overdue`."""
 
     async def more(self) -> None:
         """Return when there may be more in `buffer`, or the time is over."""
 
     async def news(self) -> None:
-        """Return when something came, or ended; do not ask for more."""
+        """Return when bytes or the end arrived; do not ask for more."""
 
     async def write(self, data: bytes) -> None:
         """Send."""
 
     def refused(self, problem: problems.Problem) -> None:
-        """Let operators know of an answer that is not the application's."""
+        """Report an answer that is not the application's to the operators."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -172,7 +172,7 @@ class Exchange:
         return self._left_bytes > 0
 
     async def run(self, app: ASGIApp, common: dict[str, Any]) -> None:
-        """Let the application answer; `common` is what all scopes of the connection have."""
+        """Let the application answer; `common` is the common part of the connection's scopes."""
         path, _, query = self._request.target.partition(b"?")
         scope = {
             **common,
@@ -228,7 +228,7 @@ class Exchange:
         return {"type": "http.request", "body": body, "more_body": not self._complete}
 
     async def _wait_for_more(self) -> None:
-        """Return when more of the body is there, or it ended."""
+        """Return when more of the body has arrived, or it ended."""
         connection = self._connection
         pace = self._pace = self._pace or Pace(connection.limits)
         loop = asyncio.get_running_loop()

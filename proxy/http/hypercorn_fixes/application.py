@@ -1,9 +1,9 @@
-"""An application that does not do what Hypercorn expects of it.
+"""Applications that do not behave as Hypercorn expects.
 
-- A body's pieces go to the application through a queue of ten places. Where an application answers without reading the
-  body, the next piece waits for ever, and with it the connection; or the application waits itself, to leave the message
+- A body's pieces go to the application through a queue of ten places. If an application answers without reading the
+  body, the next piece waits forever, and with it the connection; or the application waits itself, to leave the message
   that the stream is closed. messages.py is a queue whose reader may leave.
-- Hypercorn's own answer for an application that ended without one is empty.
+- Hypercorn's own answer for an application that ended without an answer is empty.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Tasks(TaskGroup):
         scope: Scope,
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
-        """Start the application for one request; return what puts messages into its queue."""
+        """Start the application for one request; return the function that adds messages to its queue."""
         limits = cast("ServerConfig", config).connections.limits
         messages = Messages(cast("HTTPScope", scope), limits)
 

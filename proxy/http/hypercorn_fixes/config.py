@@ -16,7 +16,7 @@ class ServerConfig(Config):
     """The configuration of a listener, which Hypercorn passes to each of its connections."""
 
     # Only HTTP/1.1 is offered and supported.
-    alpn_protocols = ["http/1.1"]  # noqa: RUF012 - a list, as Hypercorn has it
+    alpn_protocols = ["http/1.1"]  # noqa: RUF012 - a list, as in Hypercorn
     include_server_header = False
     accesslog = None
     connections: Connections

@@ -1,10 +1,10 @@
-"""The time and the end of a connection.
+"""The time limits and the end of a connection.
 
-- A connection whose peer has left stays for as long as an idle one may.
-- A burst of requests keeps the event loop from everything else.
-- The time for the next request is the time for the rest of its head as well.
-- A client that does not read its answer holds its connection for ever.
-- What was sent is lost where the connection is closed with something unread: the kernel then resets it.
+- A connection whose peer has left stays open for as long as an idle one may.
+- A burst of requests blocks the event loop.
+- The time for the next request is also the time for the rest of its head.
+- A client that does not read its answer holds its connection forever.
+- What was sent is lost if the connection is closed with unread bytes: the kernel then resets it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HypercornConnection", "install"]
 
-#: What is read from a connection at once.
+#: How much is read from a connection at once.
 _READ_BYTES: Final = 16_384
 
 
 def install(connection: type[HypercornConnection]) -> None:
-    """Have Hypercorn make its connections from this class."""
+    """Let Hypercorn create its connections from this class."""
     vars(hypercorn_run)["TCPServer"] = connection
 
 
@@ -65,12 +65,12 @@ class HypercornConnection(TCPServer):
                 self._http = self._protocol(self._tasks)
                 connections.open.add(self)
                 await self._read_data()
-        except OSError:  # the peer has left before its address was asked for
+        except OSError:  # the peer left before its address was read
             pass
         finally:
             await self._close()
             connections.open.discard(self)
-            del self._http, self._tasks  # they lead back here: without the collector none of it would be freed
+            del self._http, self._tasks  # reference cycles: without the garbage collector, nothing would be freed
 
     def _protocol(self, tasks: Tasks) -> HTTP1:
         peer = self.writer.get_extra_info("socket")
@@ -98,7 +98,7 @@ class HypercornConnection(TCPServer):
         await self._http.handle(Closed())
 
     def _limit_head(self) -> None:
-        """Let the time for a head begin with its first byte."""
+        """Start the time limit of a head at its first byte."""
         began, self._in_head = self._in_head, self._http.in_head
         if self._in_head and not began:
             self._timer.set(self._limits.head_s)
@@ -122,8 +122,8 @@ class HypercornConnection(TCPServer):
                 self._timer.clear()
 
     async def _write(self, data: bytes) -> None:
-        """Send. Raises ClientGoneError where the client does not read."""
-        if self.writer.transport.is_closing():  # uvloop takes what is written to a closed one for a bug
+        """Send. Raises ClientGoneError if the client does not read."""
+        if self.writer.transport.is_closing():  # uvloop reports writing to a closed transport as a bug
             return
         with contextlib.suppress(ConnectionError):
             self.writer.write(data)
@@ -131,12 +131,12 @@ class HypercornConnection(TCPServer):
                 await drained(self.writer.transport, self.writer.drain, self._limits)
 
     def _half_close(self) -> None:
-        """Send nothing more, and throw away what comes until the peer has closed as well, or its time is over."""
+        """Send nothing more, and discard what arrives until the peer has closed as well, or its time is over."""
         self._closing = True
         transport = self.writer.transport
         halves = transport.can_write_eof()  # TLS has none
         if self._http.failed:
-            transport.abort()  # so that what was sent cannot be mistaken for a whole answer
+            transport.abort()  # so that a partial answer cannot be mistaken for a complete one
         elif self._ended or self.config.connections.stopping or not (halves or self._http.unread):
             transport.close()
         elif halves and not transport.is_closing():
@@ -155,17 +155,17 @@ class HypercornConnection(TCPServer):
 
     @property
     def idle_until(self) -> float | None:
-        """When it will be closed for want of a request; None: it has one, or is being closed."""
+        """When it will be closed without a request; None: it has one, or is being closed."""
         http = self._http
         return None if http.busy or http.in_head or http.last or self._closing else self._timer.until
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes have come that are not read yet."""
+        """Whether bytes have arrived that are not read yet."""
         return has_unread(self.writer.transport)
 
     def stop(self) -> None:
-        """Close at once where there is no request, else after the answer."""
+        """Close at once if there is no request, otherwise after the answer."""
         self._http.last = True
         if not self._http.busy:
             self.writer.transport.close()

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Messages"]
 
-#: Messages that may be queued for the application; each has a piece of a body, of up to 64 KiB.
+#: Messages that may be queued for the application; each has up to 64 KiB of a body.
 _MAX_WAITING: Final = 10
 
 
 class Messages:
-    """A bounded queue whose reader may leave at any time: then nobody waits for it."""
+    """A bounded queue whose reader may leave at any time; after that, `put` does not wait."""
 
     def __init__(self, scope: HTTPScope, limits: Limits) -> None:
         self._scope = scope
@@ -28,13 +28,13 @@ class Messages:
         self._room.set()
         self._pace = Pace(limits)
         self._received_bytes = 0
-        #: Whether all of the body was put here.
+        #: Whether the whole body was put here.
         self._complete = False
         #: Whether nothing more will be put here, or nobody wants it.
         self._over = False
 
     async def put(self, message: ASGIReceiveEvent) -> None:
-        """Add a message, and wait while there are many; the last one, that the client is gone, waits for nobody."""
+        """Add a message, and wait while there are many; the last one, that the client is gone, never waits."""
         if self._over:
             return
         self._waiting.append(message)
@@ -50,7 +50,7 @@ class Messages:
         await self._room.wait()
 
     async def get(self) -> ASGIReceiveEvent:
-        """Return the next message; the last one again and again. Raises RequestError if the body comes too slowly."""
+        """Return the next message; the last one again and again. Raises RequestError if the body is too slow."""
         while not self._waiting:
             self._some.clear()
             if self._complete:

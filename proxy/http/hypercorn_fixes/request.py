@@ -1,11 +1,11 @@
-"""A request and what comes with it.
+"""A request and everything that belongs to it.
 
-- A stray byte after the last request of a connection gets the 400 that was to be the request's answer.
-- A request with a length and chunks is read by its chunks, which is how requests are smuggled (RFC 9112, 6.1).
-- An upgrade to HTTP/2 that is broken off leaves two tasks behind. Upgrades are ignored (RFC 9110, 7.8).
-- A second request that waits behind one which closes the connection waits for ever.
-- What is read at once is worked off at once, however many chunks it has, and each chunk costs 75 us.
-- A client that waits to be asked for the body (RFC 9110, 10.1.1) is asked before the application wants it.
+- A stray byte after the last request of a connection gets the 400 in place of the request's answer.
+- A request with both a length and chunks is read by its chunks, which allows request smuggling (RFC 9112, 6.1).
+- An aborted upgrade to HTTP/2 leaves two tasks behind. Upgrades are ignored (RFC 9110, 7.8).
+- A second request that waits behind one that closes the connection waits forever.
+- Everything that is read at once is processed at once, however many chunks it has, and each chunk costs 75 us.
+- A client that waits for `100 Continue` (RFC 9110, 10.1.1) gets it before the application wants the body.
 - A request that is refused before the application sees it gets an empty answer.
 - A target in absolute form is taken for a path.
 """
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP1"]
 
-#: Events that are read in one turn: a chunk of a body may be one byte long.
+#: Events that are processed in one turn: a chunk of a body may be one byte long.
 _EVENTS_A_TURN: Final = 64
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-#: Where h11 quotes what came, which may hold a callback token: its words are logged.
+#: Where h11 quotes received bytes, which may contain a callback token: its messages are logged.
 _QUOTATION: Final = re.compile(r":? (?:bytearray\(|b['\"])")
 _PROXY_PROTOCOL: Final = (
     "it is the PROXY protocol; have the balancer send the client's address in X-Forwarded-For instead"
 )
-#: What comes to the wrong address.
+#: Other protocols that are sent to this address by mistake.
 _OTHERS: Final = (
     (b"\x16\x03", "it is TLS, and this address speaks plain HTTP"),
     (b"PROXY ", _PROXY_PROTOCOL),
     (b"\0\r", _PROXY_PROTOCOL),  # version 2, without the empty lines at its beginning
 )
-#: States in which a side has nothing more to say that the other should hear.
+#: States in which a side has nothing more to say.
 _SILENT: Final = frozenset({h11.MUST_CLOSE, h11.CLOSED, h11.ERROR})
 
 
@@ -70,7 +70,7 @@ class HTTP1(H11Protocol):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._body = bytearray()
-        #: The first line of the request whose head is read, or was the last to be, as far as it came.
+        #: The received part of the first line of the current or last request head.
         self._beginning = b""
         #: Whether the next answer is the last.
         self.last = False
@@ -81,7 +81,7 @@ class HTTP1(H11Protocol):
 
     @property
     def _over(self) -> bool:
-        """Whether what still comes is for nobody."""
+        """Whether further bytes are ignored."""
         return self.connection.their_state in _SILENT or self.connection.our_state in _SILENT
 
     @property
@@ -91,21 +91,21 @@ class HTTP1(H11Protocol):
 
     @property
     def failed(self) -> bool:
-        """Whether an answer ended in the middle."""
+        """Whether an answer was aborted."""
         return self.connection.our_state is h11.ERROR
 
     @property
     def in_head(self) -> bool:
-        """Whether a head has begun and is not complete."""
+        """Whether a head has begun but is incomplete."""
         return self.connection.their_state is h11.IDLE and bool(self.connection.trailing_data[0])
 
     @property
     def unread(self) -> bool:
-        """Whether some of a request may still come."""
+        """Whether a part of a request may still come."""
         return self.connection.their_state in {h11.IDLE, h11.SEND_BODY, h11.ERROR}
 
     async def handle(self, event: Event) -> None:
-        """Take what came from the client, or that it is gone."""
+        """Process what the client sent, or its disconnect."""
         if not isinstance(event, RawData):
             await super().handle(event)
         elif not self._over:
@@ -133,7 +133,7 @@ class HTTP1(H11Protocol):
                 await self.stream.handle(events.EndBody(stream_id=STREAM_ID))
 
     async def _next_event(self) -> _Event:
-        """Return what comes next; that more is needed, also where what came was refused, or is for nobody."""
+        """Return the next event; NEED_DATA also if what arrived was refused or is ignored."""
         if self._over:
             return h11.NEED_DATA
         if self._is_head_too_large():
@@ -143,7 +143,7 @@ class HTTP1(H11Protocol):
         try:
             return self.connection.next_event()
         except h11.RemoteProtocolError as error:
-            error.__traceback__ = None  # it leads back to the error: without the collector neither would be freed
+            error.__traceback__ = None  # it refers to the error: without the garbage collector, neither would be freed
             code = _CODES.get(error.error_status_hint, Code.MALFORMED_REQUEST)
             await self._refuse(
                 code, f"this is not HTTP/1.1: {self._otherwise() or _QUOTATION.split(str(error), maxsplit=1)[0]}"
@@ -151,24 +151,24 @@ class HTTP1(H11Protocol):
             return h11.NEED_DATA
 
     def _otherwise(self) -> str:
-        """Return what it is instead, if that can be told by its beginning."""
+        """Return which protocol it is instead, if its beginning shows that."""
         return next((words for begin, words in _OTHERS if self._beginning.startswith(begin)), "")
 
     async def _hand_on_body(self) -> None:
-        """Give the application the chunks that came at once as one piece: each message costs as much as ten chunks."""
+        """Pass chunks that arrived together on as one piece: each message costs as much as ten chunks."""
         if self._body and self.stream is not None:
             await self.stream.handle(events.Body(stream_id=STREAM_ID, data=bytes(self._body)))
         self._body.clear()
 
     def _is_head_too_large(self) -> bool:
-        """Look at a head before h11 does, which takes 7 ms for 16 KiB of short lines."""
+        """Check a head before h11 does, which takes 7 ms for 16 KiB of short lines."""
         if self.connection.their_state is not h11.IDLE:
             return False
         data, ended = self.connection.trailing_data
-        if data.startswith(b"\r\n"):  # too much after the body before (RFC 9112, 2.2)
+        if data.startswith(b"\r\n"):  # the excess line end of the previous body (RFC 9112, 2.2)
             data = data.lstrip(b"\r\n")
             self.connection = h11.Connection(h11.SERVER, self.config.h11_max_incomplete_size)
-            if data:  # none at all would be an end to h11
+            if data:  # h11 would take empty data for the end
                 self.connection.receive_data(data)
             if ended:
                 self.connection.receive_data(b"")
@@ -226,7 +226,7 @@ class HTTP1(H11Protocol):
         sync_spawn: Callable[..., Any],
         call_soon: Callable[..., Any],
     ) -> None:
-        """Run the application; whoever waits to be asked for the body is asked when the application asks for it."""
+        """Run the application; a client that waits for `100 Continue` gets it when the body is asked for."""
 
         async def receive_asked() -> ASGIReceiveEvent:
             if self.connection.they_are_waiting_for_100_continue:
@@ -236,7 +236,7 @@ class HTTP1(H11Protocol):
         await self.app(scope, receive_asked, send, sync_spawn, call_soon)
 
     async def stream_send(self, event: events.Event) -> None:
-        """Send; where a request may still come that is not to be answered, say that this answer is the last."""
+        """Send; if a request may still come that will not be answered, say that this answer is the last."""
         if isinstance(event, events.Response) and (self.unread or self.last or self.config.connections.stopping):
             event = dataclasses.replace(event, headers=[*event.headers, (b"connection", b"close")])
         await super().stream_send(event)
@@ -262,9 +262,9 @@ class HTTP1(H11Protocol):
         await self.send(Closed())
 
     async def refuse_late(self) -> None:
-        """Answer a request whose headers did not come in time."""
+        """Answer a request whose headers did not arrive in time."""
         await self._refuse(Code.REQUEST_TIMEOUT, "the headers did not come in time")
 
 
-#: What h11 says that is not a plain 400.
+#: Statuses of h11 other than a plain 400.
 _CODES: Final = {431: Code.HEADERS_TOO_LARGE, 501: Code.NOT_IMPLEMENTED}
