@@ -1,11 +1,11 @@
 """The callback routes: where a job server reports on a job.
 
-Who may call is told by the token, so every token that is not one of ours gets the same answer to the byte, before
-anything of the body is read. A profile may ask for a proof besides. Where a job server knows one URL for all jobs, that
-proof is all there is.
+The token proves who may call, so every token that is not ours gets the same answer, byte for byte, before anything of
+the body is read. A profile may require an additional proof. If a job server has one URL for all jobs, that proof is all
+there is.
 
-Whatever is taken is answered 200 with a small body: some job servers take nothing else for a success, and some give up
-a URL that answers otherwise.
+An accepted callback is answered 200 with a small body: some job servers consider nothing else a success, and some stop
+using a URL that answers otherwise.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ _AS_GET: Final = "it came as GET, which ends no job"
 _GZIP: Final = b"\x1f\x8b"
 _NO_ROUTE: Final = "it came to a path that is no route"
 _BROKEN_OFF: Final = "its sender left before all of it had come"
-#: Methods of those who only look.
+#: Methods of requests that only check a URL.
 _LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-#: Notes that may be under way at a time, of requests whose connections may be closed already.
+#: The most notes in progress for requests whose connections may already be closed.
 _MOST_NOTED: Final = 100
-#: Where a path may have a callback token, which has 43 characters.
+#: Finds a possible callback token in a path; it has 43 characters.
 _TOKEN: Final = re.compile(r"(?<![\w-])([\w-]{43})(?![\w-])", re.ASCII)
 
 
@@ -69,9 +69,9 @@ class CallbackRoute:
         self._callback_intake = callback_intake
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
-        # Room for all at once: each job in flight may have the largest result, and not every job server sends it twice.
+        # Room for all at once: each job in flight may have the largest result, and not every job server retries.
         self._bodies = Bodies(max_body_bytes, max_jobs * max_body_bytes)
-        #: What may come after a token, with any job server.
+        #: What may follow a token, for any job server.
         self._routes = {""}.union(*(one.routes for one in job_servers))
         self._stray = StrayCallbacks(callback_intake)
         #: By the last part of their paths.
@@ -81,11 +81,11 @@ class CallbackRoute:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many callbacks of which `CallbackFate`."""
+        """The number of callbacks for each `CallbackFate`."""
         return self._callback_intake.counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take a callback; to whoever only looks, say that callbacks are taken here, and nothing of the token."""
+        """Accept a callback; answer a mere check of the URL without revealing anything about the token."""
         if scope["method"] in {"GET", "HEAD"}:
             await self._look(scope, send)
             return
@@ -111,13 +111,13 @@ class CallbackRoute:
             await self._refuse(hashed, exc.detail)
             raise
         except ClientGoneError:
-            await self._refuse(hashed, _BROKEN_OFF, counted=True)  # as nothing: nobody is told of its fate
+            await self._refuse(hashed, _BROKEN_OFF, counted=True)  # counted as such: its fate is reported to nobody
             raise
         fate = await self._callback_intake.take(hashed, *callback)
         await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")
 
     async def _look(self, scope: Scope, send: Send) -> None:
-        """Answer who only looks. A query is more than a look: some job servers say with one how a job ended."""
+        """Answer a check of the URL. A query is more than that: some job servers report the end of a job with one."""
         if scope["path_params"].get("route", "") not in self._routes:
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         if scope["query_string"] and scope["method"] == "GET":
@@ -125,11 +125,11 @@ class CallbackRoute:
         await send_response(scope, send, 200, HERE, b"application/json")
 
     async def _refuse(self, hashed: bytes, reason: str, *, counted: bool = False) -> None:
-        with contextlib.suppress(StoreUnavailableError):  # the sender hears what is wrong all the same
+        with contextlib.suppress(StoreUnavailableError):  # the sender gets the reason anyway
             await self._callback_intake.refuse(hashed, reason, counted=counted)
 
     async def _fixed_url(self, scope: Scope, receive: Receive, send: Send, server: ServedJobServer) -> None:
-        """Take a callback that says itself which job it is for."""
+        """Accept a callback that names its job itself."""
         try:
             received = await self._receive(scope, receive, server, {})
             name = self._named(server, received)
@@ -145,14 +145,14 @@ class CallbackRoute:
         await send_response(scope, send, 200, answer, b"application/json")
 
     def _named(self, server: ServedJobServer, received: Received) -> str:
-        """Return what a callback says that its job is called; empty if nothing. Raises RequestError."""
+        """Return the job's name in a callback; empty if it has none. Raises RequestError."""
         try:
             return server.callbacks.correlation(received)
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
 
     async def _hash_of_job(self, server: ServedJobServer, name: str) -> bytes | None:
-        """Return what the token of the job is known by that a callback names, if it is one of ours."""
+        """Return the hash of the token of the job that a callback names, if it is one of ours."""
         output = server.profile.callback.correlate_with
         if not name:
             return None
@@ -165,7 +165,7 @@ class CallbackRoute:
     async def _receive(
         self, scope: Scope, receive: Receive, server: ServedJobServer, values: dict[str, str]
     ) -> Received:
-        """Return the callback, inflated if it was gzip, and proven if the profile wants that. Raises RequestError."""
+        """Return the callback, inflated if it was gzip, and verified if required. Raises RequestError."""
         try:
             raw = await self._bodies.read(scope, receive)
             body = self._inflated(scope, raw)
@@ -192,7 +192,7 @@ class CallbackRoute:
         return inflate(raw, headers, self._max_body_bytes)
 
     def _read(self, server: ServedJobServer, received: Received) -> tuple[bytes, Verdict, str]:
-        """Return what the client gets of a callback, what that says, and its media type."""
+        """Return what the client gets of a callback, its verdict, and its media type."""
         try:
             verdict = server.callbacks.read(received)
         except StrictJSONError as exc:
@@ -206,14 +206,14 @@ class CallbackRoute:
 
 
 class StrayCallbacks:
-    """What is at no route, or there with another method, or no valid HTTP: if it is a callback, its job gets to know.
+    """Requests without a route, with a wrong method or invalid HTTP: if one is a callback, its job is told.
 
-    It is one where `CALLBACK_URL` does not lead to the callback route, or a gateway changes the path. Whoever sent it
-    is told the same whether there is such a job or not.
+    It is one if `CALLBACK_URL` does not lead to the callback route, or a gateway changes the path. The sender gets the
+    same answer whether or not there is such a job.
     """
 
     def __init__(self, callback_intake: CallbackIntake, allowed: Sequence[str] = ()) -> None:
-        """`allowed`: the methods of the route; none: there is no route."""
+        """`allowed` are the methods of the route; empty: there is no route."""
         self._callback_intake = callback_intake
         self._allowed = allowed
         self._noting: set[asyncio.Task[None]] = set()
@@ -228,7 +228,7 @@ class StrayCallbacks:
         raise HTTPException(404)
 
     def unread(self, line: bytes, reason: str) -> None:
-        """Note a request that the application does not get to see, by as much as came of its first line."""
+        """Note a request that does not reach the application, using the received part of its first line."""
         method, _, target = line.decode("latin-1").partition(" ")
         if method not in _LOOKING and _TOKEN.search(target) and len(self._noting) < _MOST_NOTED:
             task = asyncio.get_running_loop().create_task(self.note(target, reason, counted=True))
@@ -236,9 +236,9 @@ class StrayCallbacks:
             task.add_done_callback(self._noting.discard)
 
     async def note(self, target: str, reason: str, *, unless: str = "", counted: bool = False) -> None:
-        """Let the job know whose token is in `target`, and is not `unless`, which was looked for already.
+        """Tell the job whose token is in `target`; a token equal to `unless` was already looked up.
 
-        `counted`: it counts as something else than a refused callback.
+        `counted`: it is already counted as something else than a refused callback.
         """
         token = _TOKEN.search(target)
         if token is not None and token[1] != unless:

@@ -1,8 +1,8 @@
-"""What happens to a callback: which job it is for, whether it is the first, and when it may be answered.
+"""Handles callbacks: which job one is for, whether it is the first, and when it may be answered.
 
-The first callback of a job is recorded, then delivered to whoever runs the job, then answered. If the store takes long,
-or cannot record it, it is delivered all the same, since a client waits for it; but its sender is told that it was not
-stored, and can send it again. None of this depends on the sender's connection.
+The first callback of a job is recorded, then delivered to the job's runner, then answered. If the store takes long, or
+cannot record it, it is still delivered, because a client waits for it; but its sender is told that it was not stored,
+and can retry. None of this depends on the sender's connection.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PATIENCE_S: Final = 1.0
 
 
 class CallbackFate(StrEnum):
-    """What a callback was, or that one never was."""
+    """What a callback turned out to be, or that one never came."""
 
     #: The first for its job, in time.
     ACCEPTED = "accepted"
@@ -75,7 +75,7 @@ class _Called(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     body: bytes
     content_type: str
-    #: It is the answer to a question, and no callback.
+    #: It is the answer to a status or result call, not a callback.
     asked: bool = False
 
 
@@ -104,7 +104,7 @@ class CallbackIntake:
     async def refuse(self, hashed: bytes, reason: str, *, counted: bool = False) -> None:
         """Note that a callback for the job of this token was refused, and why, so that its client can find out.
 
-        `counted`: it counts as something else already.
+        `counted`: it is already counted as something else.
         """
         if not counted:
             self.counts[CallbackFate.REFUSED] += 1
@@ -127,7 +127,7 @@ class CallbackIntake:
         return self._locks.setdefault(hashed, asyncio.Lock())
 
     def find_named(self, profile: str, output: str, name: str) -> Job | None:
-        """Return the job in flight that the job server calls `name`; if there is none, it may be one that comes yet."""
+        """Return the job in flight that the job server calls `name`; if there is none, it may become known later."""
         if output in {"job_id", "job_uuid"}:
             return self._in_flight.by_id(name.replace("-", ""))
         for job in self._in_flight:
@@ -137,17 +137,17 @@ class CallbackIntake:
         return None
 
     def note_name(self, profile: str, name: str) -> bool:
-        """Return whether a callback came for this name before its job had it."""
+        """Return whether a callback with this name came before its job had the name."""
         return self._early.pop(profile, name)
 
     async def take(self, hashed: bytes, body: bytes, verdict: Verdict, content_type: str = "") -> CallbackFate:
-        """Take a callback, which says `verdict` and is recorded when this returns.
+        """Accept a callback with this `verdict`; it is recorded when this returns.
 
-        `body` is what the client gets of it, or is shown of it; `content_type` its media type, empty for JSON.
+        `body` is the part of it that the client gets or is shown; `content_type` its media type, empty for JSON.
 
         Raises:
             StoreUnavailableError: it could not be recorded.
-            RequestError: the job was forgotten meanwhile.
+            RequestError: the job was deleted meanwhile.
         """
         called = _Called(verdict=verdict, body=body, content_type=content_type)
         job = self._in_flight.by_token(hashed)
@@ -160,11 +160,11 @@ class CallbackIntake:
         return fate
 
     async def take_answer(self, hashed: bytes, told: Told) -> None:
-        """Take what the job server said of how a job ended that is not in flight here, when it was asked.
+        """Accept the job server's answer to a call about how a job ended that is not in flight here.
 
         Raises:
             StoreUnavailableError: it could not be recorded.
-            RequestError: the job was forgotten meanwhile.
+            RequestError: the job was deleted meanwhile.
         """
         verdict = Verdict(kind=Kind(told.kind), state=told.state, error=told.error)
         content_type = kept_content_type(told.content_type)
@@ -195,7 +195,7 @@ class CallbackIntake:
         if asks_why:
             self._poller.find_reason_before(job, lambda: self._delivery.deliver(recorder.record))
         else:
-            job.arrive()  # the worker learns of it while it is recorded
+            job.arrive()  # the worker is told while it is being recorded
             self._deliver_when_stored(stored, recorder)
         try:
             await asyncio.shield(stored)
@@ -209,9 +209,9 @@ class CallbackIntake:
         return CallbackFate.LATE if late else CallbackFate.ACCEPTED
 
     def _deliver_when_stored(self, stored: asyncio.Future[None], recorder: Recorder) -> None:
-        """Deliver before whoever awaits `stored` goes on, and also when nobody does any more; or when it takes long.
+        """Deliver before tasks that await `stored` continue, and even if none does any more; or when it takes long.
 
-        That is the callback that is on record by then, which may be one that came to another instance.
+        Delivers the callback on record by then, which may have come to another instance.
         """
         if stored.done():
             self._delivery.deliver(recorder.record)
@@ -225,7 +225,7 @@ class CallbackIntake:
         stored.add_done_callback(deliver)
 
     def _deliver_if_stored(self, record: Record, stored: asyncio.Future[None]) -> None:
-        """Deliver what is recorded of a job that is not in flight here, also when nobody awaits `stored` any more."""
+        """Deliver the record of a job that is not in flight here, even if nobody awaits `stored` any more."""
         if not stored.cancelled() and stored.exception() is None:
             self._delivery.deliver(record)
 
@@ -276,7 +276,7 @@ class CallbackIntake:
             self._store.note(replace(record, duplicates=record.duplicates + 1))
 
     def _progress_elsewhere(self, record: Record, verdict: Verdict) -> None:
-        """Pass on that the job server has a job, and that there may be something to ask for."""
+        """Tell other instances that the job server has a job, and that there may be an outcome to ask for."""
         if record.owner and record.state is not State.FINISHED:
             outputs = {**verdict.outputs, **record.outputs}
             self._store.note(replace(record.proven(), outputs=outputs))
@@ -285,7 +285,7 @@ class CallbackIntake:
             self._store.note(record.proven())
 
     def _tell_of_open(self, record: Record) -> None:
-        """Let the instance that runs a job know that something was noted of it here."""
+        """Tell the instance that runs a job that something was noted about it here."""
         if record.owner and record.state is not State.FINISHED:
             self._delivery.deliver(record)
 

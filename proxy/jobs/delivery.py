@@ -1,4 +1,4 @@
-"""How a callback reaches the process that waits for it: this one, where there are no others (`InFlight`)."""
+"""How a callback reaches the process that waits for it: this one, if there are no others (`InFlight`)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["Delivery", "SharedDelivery"]
 
 
 class Delivery(Protocol):
-    """Notifies the runner of a job that its callback has come, or of what else others recorded about it.
+    """Notifies the runner of a job about its callback, or about anything else that others recorded about it.
 
-    That can be another process on another machine: a callback may arrive anywhere.
+    The runner may be in another process on another machine: a callback may arrive anywhere.
     """
 
     def deliver(self, record: Record) -> None:
@@ -27,7 +27,7 @@ class Delivery(Protocol):
 
 
 class SharedDelivery:
-    """For jobs that this instance runs, or another one that shares its store."""
+    """For jobs of this instance, and of others that share its store."""
 
     def __init__(self, in_flight: InFlight, peers: Peers) -> None:
         self._in_flight = in_flight

@@ -1,7 +1,7 @@
 """From an admitted request to a remembered outcome: admission, the runner, the store, draining.
 
-A job belongs to the front end, not to the connection that it came from: it runs in its own task, so a client that
-disconnects changes nothing. Whatever happens, each job gets exactly one outcome and frees its place.
+A job belongs to the front end, not to the connection it came from: it runs in its own task, so it continues if the
+client disconnects. Whatever happens, each job gets exactly one outcome and frees its place.
 
 The path of a job, from the request to the answer::
 
@@ -72,7 +72,7 @@ class Observer(Protocol):
 
 
 class Dispatcher:
-    """Accepts jobs and sees them through to their end."""
+    """Accepts jobs and manages them until their end."""
 
     def __init__(  # noqa: PLR0913 - the parts that it brings together
         self,
@@ -92,7 +92,7 @@ class Dispatcher:
     ) -> None:
         """`callback_counts`: how many callbacks had which fate; those that never came are counted here.
 
-        `bodies`: what is recorded of what clients send; None: nothing is.
+        `bodies`: the part of clients' bodies that is recorded; None: nothing is.
         """
         self._runner = runner
         self._store = store
@@ -108,12 +108,12 @@ class Dispatcher:
         self._job_timeout_s = job_timeout_s
         self._left_open = LeftOpen()
         self._tasks: set[asyncio.Task[Any]] = set()
-        #: Jobs whose keys are being claimed: they are in flight soon.
+        #: Jobs that are claiming their keys: they are in flight soon.
         self._claiming = 0
         self.draining = False
-        #: Whether operators want no new jobs.
+        #: Whether operators have paused the intake.
         self.pause = Pause()
-        #: Jobs of other instances that are gone.
+        #: Jobs taken over from instances that are gone.
         self.taken_over = 0
 
     def check_admission(self) -> None:
@@ -144,10 +144,10 @@ class Dispatcher:
         return self._max_jobs - len(self._in_flight)
 
     def submit(self, request: JobRequest, fingerprint: bytes = b"") -> Job:
-        """Admit a job and start it; its outcome is `job.outcome`. `fingerprint`: what its key's body is compared by.
+        """Admit a job and start it; its outcome is `job.outcome`. `fingerprint`: the hash of the body of its key.
 
         Raises:
-            AdmissionError: it is not taken; nothing was started.
+            AdmissionError: it is not accepted; nothing was started.
         """
         self.check_admission()
         job = self._new_job(request, fingerprint)
@@ -155,25 +155,25 @@ class Dispatcher:
         return job
 
     async def submit_under_key(self, request: JobRequest, fingerprint: bytes) -> Job:
-        """Do as `submit`. Where there may be other instances, the job is on record with its key before it is started.
+        """Like `submit`. If there may be other instances, the job is recorded with its key before it is started.
 
         Raises:
-            AdmissionError: it is not taken; nothing was started.
-            TakenError: another instance has begun a job under this key meanwhile.
-            StoreUnavailableError: nobody can tell now whether that is so; nothing was started.
+            AdmissionError: it is not accepted; nothing was started.
+            TakenError: another instance has already begun a job with this key.
+            StoreUnavailableError: that cannot be determined now; nothing was started.
         """
         if not self._elsewhere.instance:
             return self.submit(request, fingerprint)
         self.check_admission()
         job = self._new_job(request, fingerprint)
-        return await asyncio.shield(self._run(self._claim(job)))  # a request that is given up leaves no key behind
+        return await asyncio.shield(self._run(self._claim(job)))  # an abandoned request leaves no key behind
 
     async def _claim(self, job: Job) -> Job:
         self._claiming += 1
         try:
             await job.recorder.claim()
         except StoreUnavailableError as exc:
-            # It may be on record all the same, with a key that then belongs to a job which nobody runs.
+            # It may still be on record, and its key would then belong to a job that nobody runs.
             await _recorded_end(job, job.failure(Code.JOURNAL_UNAVAILABLE, str(exc)))
             raise
         finally:
@@ -233,7 +233,7 @@ class Dispatcher:
         """Take over jobs whose instance is gone. The store has ended those that certainly were not submitted."""
         for record in records:
             job = self._in_flight.by_id(record.id)
-            if job is not None:  # it was started here, and had been taken over from here
+            if job is not None:  # it was started here, and another instance took it over
                 job.hear(record)
             elif record.state is not State.FINISHED:
                 self._start(adopt(self._store, record), self._left_open)
@@ -247,7 +247,7 @@ class Dispatcher:
         )
 
     def cancel(self, job_id: str, *, by: str = BY_CLIENT) -> Job | None:
-        """Cancel a job in flight and return it, if there is one; it is over when it has its outcome. `by`: who does."""
+        """Cancel a job in flight and return it, if there is one; it is over once it has its outcome. `by`: who."""
         job = self._in_flight.by_id(job_id)
         if job is not None and not job.cancelled.done():
             job.is_cancellable = self._job_servers.of(job.profile).can_cancel(job)
@@ -281,7 +281,7 @@ class Dispatcher:
         except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave a client without an answer
             log_lines.job_event("error", "unhandled exception in a job", job, **log.exception_fields(exc))
         finally:
-            if job.state is not State.FINISHED:  # else the runner has said so, which is not its business
+            if job.state is not State.FINISHED:  # otherwise the runner has set it, which it must not
                 job.advance(Event.FINISH)
             try:
                 outcome = await self._record_end(job, outcome)
@@ -298,7 +298,7 @@ class Dispatcher:
                     self._run(self._poller.cancel(job))
 
     def _followers(self, job: Job) -> list[Poller | Elsewhere]:
-        """Return who looks for the end of a job, beside whoever runs it."""
+        """Return the objects that watch for the job's end in addition to its runner."""
         can_be_asked = self._job_servers.of(job.profile).can_be_asked
         followers: list[Poller | Elsewhere] = [self._poller] if can_be_asked else []
         return [*followers, self._elsewhere] if self._elsewhere.instance else followers
@@ -310,7 +310,7 @@ class Dispatcher:
             log_lines.job_event("error", "a job could not be followed", job, **log.exception_fields(exc))
 
     async def _fenced(self, job: Job, held: Record) -> Outcome:
-        """Return the outcome of a job that was not submitted from here, as `held` says otherwise, and is not to be."""
+        """Return the outcome of a job that was not submitted here, and must not be, because `held` says otherwise."""
         self._elsewhere.note_fenced(job, held)
         if held.id != job.id:
             return job.failure(Code.INTERRUPTED, "another instance has started a job with its key")
@@ -335,7 +335,7 @@ class Dispatcher:
 
 
 def _is_given_up(outcome: Outcome) -> bool:
-    """Return whether the job may run at the job server with nobody to wait for it."""
+    """Return whether the job may be running at the job server while nobody waits for it."""
     codes = {Code.CANCELLED, Code.DEADLINE_EXCEEDED}
     return isinstance(outcome, Failed) and outcome.code in codes and outcome.submitted is not Submitted.NO
 
@@ -343,7 +343,7 @@ def _is_given_up(outcome: Outcome) -> bool:
 async def _recorded_end(job: Job, outcome: Outcome) -> Outcome:
     try:
         by = job.cancelled.result() if job.cancelled.done() else ""
-        is_recorded = job.recorder.called_back and isinstance(outcome, Succeeded)  # the trail with the callback
+        is_recorded = job.recorder.called_back and isinstance(outcome, Succeeded)  # with the callback
         trail = "" if is_recorded else trail_of(job)
         return await job.recorder.finished(outcome, trail=trail, cancelled_by=by)
     except TakenError:

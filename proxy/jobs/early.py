@@ -1,4 +1,4 @@
-"""Callbacks at a fixed URL whose job is not known yet: they may have come before the reply that names it."""
+"""Callbacks at a fixed URL for jobs that are not known yet: they may come before the reply that names the job."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_NAMES: Final = 1_000
 
 
 class EarlyNames:
-    """Remembers the last names that callbacks came for. A job that learns one of them knows that it was called."""
+    """Remembers the last names in such callbacks. A job that learns one of them knows that a callback came for it."""
 
     def __init__(self) -> None:
         self._names: OrderedDict[tuple[str, str], bool] = OrderedDict()
@@ -24,5 +24,5 @@ class EarlyNames:
             self._names.popitem(last=False)
 
     def pop(self, profile: str, name: str) -> bool:
-        """Return whether a callback came for this name, and forget it."""
+        """Return whether a callback came for this name, and forget the name."""
         return self._names.pop((profile, name), False)

@@ -6,12 +6,12 @@ A job belongs to the instance that owns its record. Only the owner may submit it
 refuses anything else (`TakenError`), whatever an instance that was frozen or cut off assumes. Any instance may record a
 callback or a cancellation.
 
-The instance that records one of these notifies the owner, and the instance at which the client waits. A notice is a
-hint, and may be lost. So each job in flight here is also polled in the store, which finds what was recorded at most
-half a second later.
+The instance that records one of these notifies the owner, and the instance where the client waits. A notice is a hint,
+and may be lost. So each job in flight here is also looked up in the store at intervals, which finds a change after half
+a second at most.
 
-If an owner is gone, another instance takes over its jobs: those that certainly were not submitted have ended by then,
-and the others are waited for. An instance submits only jobs that it has accepted itself.
+If an owner is gone, another instance takes over its jobs: those that certainly were not submitted have been ended by
+then, and the others are waited for. An instance submits only jobs that it has accepted itself.
 
 A single instance does none of this, and its store is not polled.
 """
@@ -51,7 +51,7 @@ _PATIENCE_S: Final = 0.5
 
 
 class Elsewhere:
-    """What happens to jobs at other instances."""
+    """What other instances do with jobs."""
 
     def __init__(
         self, *, in_flight: InFlight, store: JobStore, delivery: Delivery, poller: Poller, peers: Peers | None
@@ -64,21 +64,21 @@ class Elsewhere:
         #: The id and the name of this instance; empty if there can be no others.
         self.instance = peers.instance if peers is not None else ""
         self.name = peers.name if peers is not None else ""
-        #: Callbacks of jobs that are here, which another instance has recorded.
+        #: Callbacks for jobs of this instance, recorded by another one.
         self.callbacks = 0
-        #: What was to be done with a job here, and the store refused.
+        #: Writes about a job of this instance that the store refused.
         self.fenced = 0
 
     # --- jobs that are here ------------------------------------------------------------------------------------------
 
     async def follow(self, job: Job) -> None:
-        """Wait until the end of a job that is here is recorded; to be cancelled when the job has its outcome."""
+        """Wait until the end of a job of this instance is recorded; to be cancelled when the job has its outcome."""
         self.hear(await self._store.ended(job.id))
 
     def hear(self, record: Record) -> None:
-        """Handle what another instance has recorded of a job that may be here."""
+        """Handle another instance's record of a job that may be in flight here."""
         job = self._in_flight.by_id(record.id)
-        if job is None or job.recorder.called_back:  # if it was recorded here, it is on its way already
+        if job is None or job.recorder.called_back:  # if it was recorded here, it is already being delivered
             return
         if record.callback is None:
             job.hear(record)
@@ -94,17 +94,18 @@ class Elsewhere:
             job.hear(record)
 
     def note_fenced(self, job: Job, held: Record) -> None:
-        """Note that the store refused what was to be done with a job, since `held` holds."""
+        """Note that the store refused a write about a job, because `held` is on record."""
         self.fenced += 1
         log_lines.job_event("warning", "another instance has the job, or has ended it", job, recorded=held.state)
 
     async def settle(self, job: Job, held: Record, failure: Failed) -> Outcome:
-        """Return what the client of a job is told whose `failure` the store refused, since `held` holds.
+        """Return what a job's client is told if the store refused its `failure`, because `held` is on record.
 
-        What is on record, if the job ends by its deadline; else the failure, with nothing in it that `held` denies.
+        The recorded end, if there is one by the deadline; otherwise the failure, without anything that `held`
+        contradicts.
 
         Raises:
-            StoreUnavailableError: nobody can know now what is on record.
+            StoreUnavailableError: the record cannot be read now.
         """
         if failure.code is Code.CANCELLED and job.cancelled.done():
             held = await self.cancel(held, job.cancelled.result())
@@ -117,10 +118,10 @@ class Elsewhere:
     # --- jobs of others ----------------------------------------------------------------------------------------------
 
     async def end_of(self, record: Record, limit_s: float | None) -> Record:
-        """Return the record once the job has ended; as it is then, if that takes longer than `limit_s`.
+        """Return the record once the job has ended; the current one, if that takes longer than `limit_s`.
 
         Raises:
-            StoreUnavailableError: the job must have ended, and the store does not tell how.
+            StoreUnavailableError: the job must have ended, and the store cannot say how.
         """
         if record.state is State.FINISHED or limit_s == 0:
             return record
@@ -131,12 +132,12 @@ class Elsewhere:
         return found
 
     async def cancel(self, record: Record, by: str) -> Record:
-        """Record that `by` cancels a job of another instance, unless it has ended; return what holds then.
+        """Record that `by` cancels a job of another instance, unless it has ended; return the resulting record.
 
-        The store says what that means for `submitted`.
+        The store decides what that means for `submitted`.
 
         Raises:
-            StoreUnavailableError: it could not be recorded, or nobody knows whether it was.
+            StoreUnavailableError: it could not be recorded, or that is unknown.
         """
         if record.state is State.FINISHED:
             return record

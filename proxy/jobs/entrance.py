@@ -1,7 +1,7 @@
-"""What every entrance calls to run a job, HTTP or another: one set of rules for all of them.
+"""What every entrance, HTTP or another, calls to run a job: one set of rules for all of them.
 
-What a client sent becomes a request for a job (`JobReader`); the request is submitted, or joins the job that has the
-same key (`Entrance`).
+What a client sent becomes a job request (`JobReader`); the request is submitted, or joins the job with the same key
+(`Entrance`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Entrance", "JobReader", "JobRequest", "Sent"]
 
-#: W3C Trace Context, level 1; what does not look like this is dropped, as the recommendation says.
+#: W3C Trace Context, level 1; invalid values are dropped, as the recommendation says.
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE_BYTES: Final = 512
 
 
 class Sent(Struct, frozen=True, kw_only=True):
-    """What a client sent: texts as they came, empty where there is none."""
+    """What a client sent: unchanged texts, empty if missing."""
 
     server: ServedJobServer
     path: str
@@ -48,19 +48,19 @@ class Sent(Struct, frozen=True, kw_only=True):
 
 
 class JobRequest(Struct, frozen=True, kw_only=True):
-    """A request to run a job, however it came."""
+    """A request to run a job, from any entrance."""
 
-    #: The name of the profile of the job server that is to have it; empty: the first one.
+    #: The name of the job server's profile; empty: the first one.
     profile: str = ""
-    #: A JSON object has every member in its exact text, without those that are the proxy's to set.
+    #: A JSON object has every member in its exact text, without those that only the proxy may set.
     body: bytes
     #: The media type of the body; empty: JSON.
     content_type: str = ""
-    #: What the request's path has beyond the route.
+    #: What follows the route in the request's path.
     path: str = ""
     #: The hash of the idempotency key; None: there is none, and each request is a new job.
     key: bytes | None = None
-    #: What the job's id is to begin with (`Record.beginning`), so that the job can be found by it; empty: anything.
+    #: How the job's id begins (`Record.beginning`), so that the job can be found by it; empty: anything.
     beginning: str = ""
     #: Its labels: names and values that may be shown.
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -70,17 +70,17 @@ class JobRequest(Struct, frozen=True, kw_only=True):
 
 
 class JobReader:
-    """Turns what a client sent into a request for a job."""
+    """Turns what a client sent into a job request."""
 
     def __init__(self, job_servers: ServedJobServers, *, max_body_bytes: int) -> None:
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
 
     def addressed(self, profile: str | None, path: str) -> ServedJobServer:
-        """Return the job server of the profile with this name, or the first one; `path` is what it is to get besides.
+        """Return the job server of the profile with this name, or the first one; `path` is the additional path for it.
 
         Raises:
-            RequestError: there is none of this name, or it takes no path, or needs one.
+            RequestError: there is no such profile, or it takes no path, or requires one.
         """
         server = self._job_servers.first if profile is None else self._job_servers.by_name(profile)
         if server is None:
@@ -92,10 +92,10 @@ class JobReader:
         return server
 
     def read(self, sent: Sent) -> tuple[JobRequest, bool]:
-        """Return the request, and whether the job itself asks not to be waited for.
+        """Return the request, and whether the job itself asks not to wait.
 
         Raises:
-            RequestError: it cannot become a job of this job server.
+            RequestError: it cannot be a job for this job server.
         """
         if len(sent.body) > self._max_body_bytes:
             raise RequestError(Code.PAYLOAD_TOO_LARGE, f"the body is larger than {self._max_body_bytes} bytes")
@@ -140,11 +140,11 @@ class Entrance:
         self._dispatcher.check_admission()
 
     def check_descriptors(self) -> None:
-        """Raise AdmissionError if not even a request for a job that is here already may hold its connection now."""
+        """Raise AdmissionError if not even a request for an existing job may hold its connection now."""
         self._dispatcher.check_descriptors()
 
     def room(self) -> int:
-        """Return how many new jobs would be taken now: to be asked by who fetches jobs, before it does."""
+        """Return how many new jobs would be accepted now: for code that fetches jobs, before it does."""
         return self._dispatcher.room()
 
     async def find(self, key: bytes) -> Job | Record | None:
@@ -152,18 +152,18 @@ class Entrance:
         return await self._keys.find(key)
 
     async def find_beginning(self, beginning: str) -> Job | Record | None:
-        """Return the last job that was begun with this `beginning`, if there is one. Raises StoreUnavailableError."""
+        """Return the last job whose id begins with `beginning`, if there is one. Raises StoreUnavailableError."""
         return self._in_flight.by_beginning(beginning) or await self._store.by_beginning(beginning)
 
     async def submit_or_join(self, request: JobRequest) -> tuple[Job | Record, bool]:
-        """Return the request's job, and whether it was there before.
+        """Return the request's job, and whether it existed before.
 
-        A record is that of a job that has ended, or of one at another instance: `Elsewhere.end_of` waits for its end.
+        A record is that of a finished job, or of one at another instance: `Elsewhere.end_of` waits for its end.
 
         Raises:
-            AdmissionError: it is not taken; nothing was started.
+            AdmissionError: it is not accepted; nothing was started.
             RequestError: its key was used with another body.
-            StoreUnavailableError: nobody can tell now whether its key was used.
+            StoreUnavailableError: it cannot be determined now whether its key was used.
         """
         if request.key is None:
             return self._dispatcher.submit(request), False

@@ -1,10 +1,10 @@
-"""Whether the machine has room for another worker: refuse before something runs out, rather than break when it has.
+"""Whether the machine has resources for another worker: refuse jobs before something runs out, rather than fail then.
 
-Looked at only when somebody asks, and at most every `_FRESH_S`, so a quiet proxy does nothing. A shortage is looked at
-until it is over, as the log says that too. Reading these files of /proc and of the control groups does not block: the
-kernel makes their content on the spot.
+Checked only on demand, and at most every `_FRESH_S`, so an idle proxy does nothing. A shortage is checked until it is
+over, because the log says that too. Reading these files of /proc and of the control groups does not block: the kernel
+generates their content in memory.
 
-What counts is the least of what the machine still has and what each control group of this process allows.
+What counts is the minimum of the machine's resources and what each control group of this process allows.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["Headroom"]
 
 _FRESH_S: Final = 0.5
 _AGAIN_S: Final = 1.0
-#: Descriptors that must stay free: for callbacks, workers on their way, and everything else.
+#: Descriptors that must stay free: for callbacks, workers being started, and everything else.
 _FREE_FDS: Final = 64
 _FREE_PIDS: Final = 64
 _FREE_MEMORY_BYTES: Final = 64 * 1024 * 1024
-#: So much more has to be free again until a shortage is over, or it would begin and end with every job.
+#: A shortage is over only when this factor is free; otherwise it would begin and end with every job.
 _MARGIN: Final = 1.25
 
 
 class Headroom:
-    """Says what resource is short."""
+    """Says which resource is short."""
 
     def __init__(self, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> None:
         self._proc = proc
@@ -44,7 +44,7 @@ class Headroom:
         self._short_since: float | None = None
 
     def shortage(self) -> str:
-        """Return what the machine is short of, or nothing."""
+        """Return the resource that is short, or nothing."""
         now = time.monotonic()
         margin = 1.0 if self._short_since is None else _MARGIN
         if now - self._checked >= _FRESH_S:
@@ -56,7 +56,7 @@ class Headroom:
         return found
 
     def has_descriptors(self) -> bool:
-        """Return whether to let in who may hold a connection for long. The last descriptors are for callbacks."""
+        """Return whether requests that may hold a connection for long are accepted; callbacks always are."""
         return self._descriptors_left(1.0)
 
     def _begin_or_end(self, shortage: str, now: float) -> None:
@@ -102,9 +102,9 @@ class Headroom:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         used = 0
         with contextlib.suppress(OSError):
-            # Since Linux 6.2 the size of this folder is how many are open.
-            used = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - for every job, so cheap
-        if not used:  # the lowest that is free has to do: it is never more than that
+            # Since Linux 6.2, the size of this folder is the number of open descriptors.
+            used = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - cheap, because it is done for every job
+        if not used:  # use the lowest free descriptor instead: it is never higher than their number
             try:
                 used = os.dup(2)
             except OSError:
@@ -115,11 +115,11 @@ class Headroom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Names:
-    """What the files and their members are called in one version."""
+    """The names of files and their members in one version."""
 
     memory_limits: tuple[str, ...]
     memory_used: str
-    #: Before the members of memory.stat that count the groups below as well.
+    #: The prefix of the members of memory.stat that include the groups below.
     stat_prefix: str
     mapped: str
 
@@ -130,7 +130,7 @@ _V1: Final = _Names(
     stat_prefix="total_",
     mapped="mapped_file",
 )
-#: Beyond `memory.high` (systemd's MemoryHigh) nothing is killed: every process is slowed down until it stands.
+#: Beyond `memory.high` (systemd's MemoryHigh) nothing is killed: every process is slowed down to a standstill.
 _V2: Final = _Names(
     memory_limits=("memory.max", "memory.high"),
     memory_used="memory.current",
@@ -140,14 +140,14 @@ _V2: Final = _Names(
 
 
 class _Cgroups:
-    """What the control groups of this process still allow: its own and each one above it, of version 1 and version 2.
+    """What this process's control groups still allow: its own and each one above it, of version 1 and version 2.
 
-    In a container its own looks like the root; under systemd it is the service's.
+    In a container, its own group looks like the root; under systemd, it is the service's.
 
-    Page cache counts as used memory there, although the kernel gives it back before it would ever kill: a process that
-    only wrote and read files soon "uses" all that its container may have. So what is free is the limit less what cannot
-    be taken back: neither files that nobody uses now, nor those in use, as MemAvailable has it for the whole machine.
-    Files that are mapped, such as the code that runs, are left out: to take these back would stall everything.
+    Page cache counts as used memory there, although the kernel would reclaim it before killing anything: a process that
+    only reads and writes files soon "uses" all memory of its container. So free memory is the limit minus what cannot
+    be reclaimed: file cache, active or inactive, does not count, as in the machine's MemAvailable. Mapped files, such
+    as running code, do count: reclaiming them would stall everything.
     """
 
     def __init__(self, proc: Path, root: Path) -> None:
@@ -165,7 +165,7 @@ class _Cgroups:
                 self._pids += folders
 
     def free_memory_bytes(self) -> list[int]:
-        """Return what each group with a limit still has to give, in bytes."""
+        """Return the free memory of each group with a limit, in bytes."""
         free = []
         for folder, names in self._memory:
             with contextlib.suppress(OSError, ValueError):
@@ -187,7 +187,7 @@ class _Cgroups:
 
 
 def _memberships(proc: Path, root: Path) -> Iterator[tuple[Path, str, set[str]]]:
-    """Yield where each hierarchy is mounted, this process's group in it, and its controllers; none: version 2."""
+    """Yield each hierarchy's mount point, this process's group in it, and its controllers; none: version 2."""
     try:
         lines = _read(proc / "self/cgroup").splitlines()
     except OSError:
@@ -208,7 +208,7 @@ def _with_those_above(mount: Path, name: str) -> list[Path]:
 
 def _limits(folder: Path, names: _Names) -> Iterator[int]:
     for name in names.memory_limits:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: `max`, which is none
+        with contextlib.suppress(OSError, ValueError):  # ValueError: `max`, which is no limit
             yield int(_read(folder / name))
 
 
@@ -226,5 +226,5 @@ def _reclaimable_bytes(folder: Path, names: _Names) -> int:
 
 
 def _read(path: Path) -> str:
-    # A group may be called anything.
+    # A group's name may contain anything.
     return path.read_text(encoding="utf-8", errors="surrogateescape").strip()

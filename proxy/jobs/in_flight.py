@@ -1,4 +1,4 @@
-"""Jobs in flight: found by id, by callback token or by idempotency key, and told of their callbacks."""
+"""Jobs in flight: found by id, by callback token or by idempotency key, and notified of their callbacks."""
 
 from __future__ import annotations
 

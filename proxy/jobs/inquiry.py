@@ -1,8 +1,8 @@
-"""Asks the job server about one job on an operator's request: whichever instance has it, and even if it has ended.
+"""Asks the job server about one job on an operator's request: a job of any instance, even if it has ended.
 
-A job in flight here is asked about as it is by itself. Of any other the record has all that a call needs. An answer
-that says how it ended is recorded as a callback would be that came here: it ends a job of another instance, which is
-told, and is the late result of one that ended without any.
+A job in flight here is asked about by its poller. For any other job, the record has everything that a call needs. An
+answer that says how the job ended is recorded like a callback: it ends a job of another instance, which is notified,
+and is the late result of a job that ended without one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Inquiry:
         poller: Poller,
         callback_intake: CallbackIntake,
     ) -> None:
-        """`callback_intake` takes what an answer says of a job that is not in flight here."""
+        """`callback_intake` accepts the answers about jobs that are not in flight here."""
         self._in_flight = in_flight
         self._store = store
         self._job_servers = job_servers
@@ -46,20 +46,20 @@ class Inquiry:
         self._callback_intake = callback_intake
 
     def can_ask(self, record: Record) -> bool:
-        """Return whether there is a call that can tell more of a job than its record has."""
+        """Return whether there is a call that can say more about a job than its record."""
         server = self._server_of(record)
         if server is None or not server.can_be_asked:
             return False
         return record.state is not State.FINISHED or (not _reason_not_to_ask(record) and server.can_ask(record))
 
     async def ask(self, job_id: str) -> Told | None:
-        """Return what the job server says of a job; None: there is no such job.
+        """Return the job server's answer about a job; None: there is no such job.
 
-        The kind is `unavailable` where there is nothing to ask, or nothing to ask by.
+        The kind is `unavailable` if there is nothing to ask, or a name is missing for the call.
 
         Raises:
-            StoreUnavailableError: the job cannot be looked up, or what was said cannot be recorded.
-            RequestError: it was forgotten meanwhile.
+            StoreUnavailableError: the job cannot be looked up, or the answer cannot be recorded.
+            RequestError: it was deleted meanwhile.
         """
         job = self._in_flight.by_id(job_id)
         if job is not None:
@@ -81,12 +81,12 @@ class Inquiry:
         return told
 
     def _server_of(self, record: Record) -> ServedJobServer | None:
-        """Return the job server that was given a job; None: it is served no more, and no other one knows the job."""
+        """Return a job's job server; None: it is no longer served, and no other one knows the job."""
         return self._job_servers.by_name(record.profile) if record.profile else self._job_servers.first
 
 
 def _reason_not_to_ask(record: Record) -> str:
-    """Return why there is nothing to ask about a job; empty: there is."""
+    """Return why there is nothing to ask about a job; empty if there is."""
     if record.callback is not None:
         return "the job's outcome is already recorded"
     if record.state is State.FINISHED and record.submitted is Submitted.NO:

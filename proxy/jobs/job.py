@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["BY_CLIENT", "Job", "cancelled_by", "new_id", "new_token", "token_hash"]
 
-#: Who cancels a job that no operator does.
+#: Who cancels a job if no operator does.
 BY_CLIENT: Final = "its client"
 _BY_ANOTHER: Final = "another instance"
 
-#: Of the events of one job so many are kept, more than any sound worker reports; and always how it ended.
+#: How many events of one job are kept, more than any healthy worker reports; the end is always kept.
 _MAX_LIFE: Final = 500
 _ENDS: Final = frozenset({Event.CALLBACK, Event.FINISH})
-#: What a job server says of a job that is not over is kept up to this length.
+#: The maximum length that is kept of what a job server says about an unfinished job.
 _MAX_PROGRESS_BYTES: Final = 16_384
 #: How many characters of the job server's name for a state are kept.
 _MAX_REMOTE_STATE: Final = 100
 
 
 def new_id(beginning: str = "") -> str:
-    """Return an unguessable job id: 128 bits, hexadecimal; 64 of them at random if it has to have a `beginning`."""
+    """Return an unguessable job id: 128 bits, hexadecimal; only 64 of them random if it needs a `beginning`."""
     return (beginning or secrets.token_hex(8)) + secrets.token_hex(8)
 
 
@@ -57,7 +57,7 @@ def token_hash(token: str) -> bytes:
 
 
 def cancelled_by(by: str) -> str:
-    """Return who cancelled a job, in words for clients: an operator's name is only in the record."""
+    """Return who cancelled a job, as told to clients: an operator's name is only in the record."""
     return f"the job was cancelled by {by if by in {BY_CLIENT, _BY_ANOTHER} else 'an operator'}"
 
 
@@ -71,7 +71,7 @@ class Job:
     content_type: str = ""
     #: When the client must have its answer, in seconds of the monotonic clock.
     deadline: float
-    #: Records what happens to the job, and has its record.
+    #: Records what happens to the job, and holds its record.
     recorder: Recorder
     #: The unguessable part of the callback URL; never logged. Empty if only its hash is known.
     token: str = field(default="", repr=False)
@@ -80,36 +80,36 @@ class Job:
     tracestate: str = ""
     #: The job's span while it is traced (proxy/observe/tracing.py).
     span: object | None = field(default=None, repr=False)
-    #: The job server can be told to end the job, as far as is known now.
+    #: Whether the job server can be told to end the job, as far as is known.
     is_cancellable: bool = False
     #: Left open by an earlier front end: it may have been submitted, and is not submitted again.
     adopted: bool = False
     state: State = State.ACCEPTED
-    #: The state that the job server named last, cut to a length; empty: none yet.
+    #: The state that the job server named last, truncated; empty: none yet.
     remote_state: str = ""
-    #: The last thing that it said before the end, if that is short, and how often it said anything.
+    #: The last thing that it said before the end, if short, and how often it said something.
     last_progress: bytes = b""
     progress_count: int = 0
-    #: The job server has said that there is something to ask for.
+    #: The job server has said that there is an outcome to ask for.
     notified: bool = False
     #: Set with everything that happens.
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     #: The worker that has or had the job; 0: none yet, or not a local process.
     worker_pid: int = 0
-    #: How the workers ended that the job has lost, and how often the job server was asked: by the call and its outcome.
+    #: How the job's lost workers ended, and how often the job server was asked: by the call and its outcome.
     workers_lost: list[str] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     #: state -> when it was first reached, monotonic seconds.
     reached: dict[State, float] = field(default_factory=lambda: {State.ACCEPTED: time.monotonic()})
     #: Everything that happened, in order: when (monotonic seconds), and what.
     life: list[tuple[float, Event]] = field(default_factory=list)
-    #: Done when the first callback has come, which may not be on record yet.
+    #: Done when the first callback has come, which may not be recorded yet.
     arrival: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    #: Done when it is on record.
+    #: Done when it is recorded.
     callback: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     #: Set once, with the outcome.
     outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    #: Set when the job is to end at once: somebody cancels it, with who did, or its end is on record elsewhere.
+    #: Set when the job has to end at once: with who cancelled it, or because its end is recorded elsewhere.
     cancelled: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -139,8 +139,8 @@ class Job:
 
     @property
     def submitted(self) -> Submitted:
-        """Whether the job server has the job, as far as is known now."""
-        if self.recorder.called_back or self.state is State.FINISHED:  # a callback is proof before it is on record
+        """Whether the job server has the job, as far as is known."""
+        if self.recorder.called_back or self.state is State.FINISHED:  # a callback is proof even before it is recorded
             return self.recorder.record.submitted
         return lifecycle.submitted(self.state)
 
@@ -158,19 +158,19 @@ class Job:
         self.changed.set()
 
     def arrive(self) -> None:
-        """Note that the callback has come: the runner of the job may prepare for its end."""
+        """Note that the callback has come: the job's runner may prepare for its end."""
         if not self.arrival.done():
             self.arrival.set_result(None)
 
     def call_back(self) -> None:
-        """Note that the callback is recorded; the runner of the job continues. Ignored once the job is finished."""
+        """Note that the callback is recorded; the job's runner continues. Ignored once the job is finished."""
         if self.state is not State.FINISHED and not self.callback.done():
             self.advance(Event.CALLBACK)
             self.arrive()
             self.callback.set_result(None)
 
     def hear(self, record: Record) -> None:
-        """Take what is on record of the job, whoever has recorded it: a callback, another end, or that it goes on."""
+        """Take the job's record, whoever wrote it: a callback, another end, or that it goes on."""
         if record.callback is not None:
             self.recorder.callback_elsewhere(record)
             self.call_back()
@@ -202,7 +202,7 @@ class Job:
         return goes_on
 
     def learn(self, outputs: Mapping[str, str]) -> None:
-        """Take what a callback names; what the reply to the submission named counts for more."""
+        """Take a callback's outputs; those of the reply to the submission take precedence."""
         known = self.recorder.record.outputs
         merged = {**outputs, **known}
         if merged != known:
@@ -210,24 +210,24 @@ class Job:
             self.changed.set()
 
     def without_token(self, body: bytes) -> bytes:
-        """Return what a job server says without the callback token, which some repeat: it is not the client's."""
-        body = bytes_without_tokens(body)  # a job that was adopted knows its token's hash only
+        """Return a job server's message without the callback token, which some repeat: the client must not see it."""
+        body = bytes_without_tokens(body)  # only the hash of an adopted job's token is known
         return body.replace(self.token.encode(), b"***") if self.token else body
 
     def lose_worker(self, end: str) -> None:
-        """Note how the worker ended that had the job."""
+        """Note how the worker that had the job ended."""
         self.workers_lost.append(end)
         self.recorder.worker_lost(end)
 
     def notify(self) -> None:
-        """Note that the job server has said that there is something to ask for."""
+        """Note that the job server has said that there is an outcome to ask for."""
         self.notified = True
         self.changed.set()
 
     def ended_by_answer(self, told: Told) -> bool:
         """Take an answer that says how the job ended, as if it were the callback; return whether it does.
 
-        The first that says so counts.
+        The first such answer counts.
         """
         if told.kind not in {Kind.SUCCEEDED, Kind.FAILED}:
             return False
@@ -244,13 +244,13 @@ class Job:
         return True
 
     def failure(self, code: Code, detail: str) -> Failed:
-        """Return the failure `code` with what the state says about the job server."""
+        """Return the failure `code`, with `submitted` according to the state."""
         return Failed(code=code, detail=detail, submitted=self.submitted)
 
     def heard_instead(self) -> str:
-        """Return what to tell a client whose job timed out: the callbacks that came and did not count as its end.
+        """Return what to tell a client whose job timed out: the callbacks that came but did not count as its end.
 
-        A state that the profile does not know is progress: it may be the end by another name.
+        A state that the profile does not know is progress: it may be the end under another name.
         """
         record, heard = self.recorder.record, ""
         if self.progress_count:

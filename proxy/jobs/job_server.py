@@ -1,4 +1,4 @@
-"""A job server as the front end knows it: the rules of its profile, ready to be used, by the profile's name."""
+"""A job server as the front end knows it: its profile's compiled rules, by the profile's name."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class ServedJobServer:
         self.client_jobs = ClientJobs(profile.submit, labels)
         self.callbacks = Callbacks(profile.callback)
         self.verifier = None if profile.verify is None else Verifier(profile.verify)
-        #: What a callback URL may have after the token: the names of `{callback_url/NAME}`, or nothing.
+        #: What may follow the token in a callback URL: the names of `{callback_url/NAME}`, or nothing.
         self.routes = {"", *(name.partition("/")[2] for name in names_in(asdict(profile.submit)))}
-        #: Whether a job says where to submit it, by what its path has beyond the route.
+        #: Whether a job's submission needs a path after the route.
         self.needs_path = "path" in names_in([profile.submit.url, profile.submit.query, profile.submit.headers])
         sections = {"status": profile.status, "result": profile.result, "cancel": profile.cancel}
-        #: What each call needs that only the job server can name.
+        #: The names that each call needs and only the job server provides.
         self._needs = {
             call: Call(job_server.url, profile.server, section).needs
             for call, section in sections.items()
@@ -57,7 +57,7 @@ class ServedJobServer:
         return ""
 
     def can_ask(self, record: Record) -> bool:
-        """Return whether how this job ended can be asked for now."""
+        """Return whether the outcome of this job can be asked for now."""
         calls = [call for call in ("status", "result") if call in self._needs]
         return bool(calls) and all(self._needs[call] <= record.outputs.keys() for call in calls)
 
@@ -68,7 +68,7 @@ class ServedJobServer:
 
 
 class ServedJobServers:
-    """All job servers that are served, at least one; the first is that of requests which name none."""
+    """All served job servers, at least one; the first is used for requests that name none."""
 
     def __init__(self, job_servers: Sequence[JobServer], labels: Sequence[str] = ()) -> None:
         """`labels`: the members by which people recognise a job."""
@@ -84,5 +84,5 @@ class ServedJobServers:
         return self._by_name.get(name)
 
     def of(self, profile: str) -> ServedJobServer:
-        """Return the job server of a job that was given to the profile with this name; the first, if it is gone."""
+        """Return the job server of the profile with this name; the first, if the profile is gone."""
         return self._by_name.get(profile, self.first)

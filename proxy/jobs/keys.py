@@ -1,10 +1,10 @@
 """Idempotency keys: one key, one job, however often it is sent.
 
 A request whose key is in use joins that job, or gets its outcome again. Only a job that certainly was not submitted may
-be run again under its key.
+be run again with its key.
 
-Between the look-up in the store and the new job, no other job may begin under the same key: the second request waits
-until the first one is done with that. Where several instances share a store, the new job claims its key there, and the
+Between the look-up in the store and the new job, no other job may begin with the same key: a second request waits until
+the first one has finished that step. If several instances share a store, the new job claims its key there, and the
 store refuses it to all but one.
 """
 
@@ -36,7 +36,7 @@ class Keys:
     def __init__(self, in_flight: InFlight, store: JobStore) -> None:
         self._in_flight = in_flight
         self._store = store
-        #: Keys that are being looked up in the store, with a future that is done when the look-up is.
+        #: Keys that are being looked up in the store, with an event that is set afterwards.
         self._searches: dict[bytes, asyncio.Event] = {}
 
     async def find(self, key: bytes) -> Job | Record | None:
@@ -46,13 +46,13 @@ class Keys:
     async def join_or_begin(
         self, key: bytes, fingerprint: bytes, begin: Callable[[], Awaitable[Job]]
     ) -> tuple[Job | Record, bool]:
-        """Return the job of this key, here or on record, and whether it was there before; else `begin` it.
+        """Return the job of this key, here or on record, and whether it existed before; otherwise `begin` it.
 
-        `begin` may raise TakenError, where another instance is faster.
+        `begin` may raise TakenError if another instance is faster.
 
         Raises:
             RequestError: the key was used with another body.
-            StoreUnavailableError: nobody can tell now whether the key was used.
+            StoreUnavailableError: it cannot be determined now whether the key was used.
             AdmissionError: `begin` says so.
         """
         while True:
@@ -72,7 +72,7 @@ class Keys:
                 with contextlib.suppress(TakenError):
                     return await begin(), False
         except AdmissionError as exc:
-            # The key was looked up: no job is, or may be, at the job server, unless one is no longer remembered.
+            # The key was looked up: no job can be at the job server, unless one was deleted.
             exc.fate_known = not self._store.may_have_lost()
             raise
         finally:
@@ -82,7 +82,7 @@ class Keys:
 
 def _same(found: Job | Record, fingerprint: bytes) -> Job | Record:
     if found.fingerprint != fingerprint:
-        # Its fate is not called known: `no` would be said of this body, and read as if it were of the key's job.
+        # Its fate is not reported as known: `no` would be about this body, but could be read as about the key's job.
         raise RequestError(Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with a different body")
     return found
 

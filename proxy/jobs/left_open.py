@@ -1,7 +1,7 @@
 """Jobs that are only waited for: an earlier front end left them open, or another instance runs or ran them.
 
-The record says all that is known. A job that is ACCEPTED was not submitted. Any other may run at the job server, and
-nothing is sent again: it stays open until its deadline for the callback that may come.
+The record says everything that is known. An ACCEPTED job was not submitted. Any other may run at the job server, and is
+not submitted again: it stays open until its deadline, as a callback may come.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def adopt(store: JobStore, record: Record) -> Job:
 
 
 class LeftOpen:
-    """A `Runner` for jobs that nobody here submits: there is no worker, only the callback, the deadline and
+    """A `Runner` for jobs that this process does not submit: there is no worker, only the callback, the deadline and
     cancellation.
     """
 
     async def run(self, job: Job) -> Outcome:
-        """Wait for the job's callback; return its outcome, by its deadline."""
+        """Wait for the job's callback; return its outcome by its deadline."""
         left_s = max(0.0, job.deadline - time.monotonic())
         await asyncio.wait((job.callback, job.cancelled), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         outcome = job.recorder.record.outcome

@@ -22,7 +22,7 @@ def job_event(level: str, what: str, job: Job, **fields: object) -> None:
 
 
 def job_line(job: Job, outcome: Outcome, durations: dict[str, float] | None = None) -> None:
-    """Log the end of a job: one line with the time of each phase, in milliseconds. `durations`: phases(job)."""
+    """Log the end of a job: one line with the duration of each phase, in milliseconds. `durations`: phases(job)."""
     finished = job.reached.get(State.FINISHED, time.monotonic())
     spent = phases(job) if durations is None else durations
     fields: dict[str, object] = {f"{phase}_ms": round(duration_s * 1000, 1) for phase, duration_s in spent.items()}

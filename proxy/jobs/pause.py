@@ -1,6 +1,6 @@
 """Whether operators have paused the intake of new jobs: a state of this process, which a restart ends.
 
-What is in flight goes on. Callbacks and questions are answered, and so are requests with the key of a known job.
+Jobs in flight go on. Callbacks, status requests, and requests with the key of a known job are answered.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ class Pause:
     """A pause, or none."""
 
     def __init__(self) -> None:
-        #: When it began, in Unix seconds; None: there is none.
+        #: When it began, in Unix seconds; None: it is not paused.
         self.since: float | None = None
-        #: Who wanted it, and why; for operators, never for clients.
+        #: Who paused it, and why; for operators, never for clients.
         self.by = ""
         self.reason = ""
 
     def begin(self, by: str, reason: str) -> None:
-        """Take no new jobs from now on; if that is so already, only who wants it and why is noted."""
+        """Accept no new jobs from now on; if paused already, only update who paused it and why."""
         self.since = self.since or time.time()
         self.by, self.reason = by, reason
         log.event("warning", "the intake is paused: new jobs are refused", by=by or None, reason=reason or None)
 
     def end(self, by: str) -> None:
-        """Take new jobs again."""
+        """Accept new jobs again."""
         if self.since is not None:
             lasted_s = round(time.time() - self.since, 1)
             log.event("info", "the intake is resumed: new jobs are accepted", by=by or None, after_s=lasted_s)
@@ -42,7 +42,7 @@ class Pause:
 
     @staticmethod
     def refusal() -> AdmissionError:
-        """Return what new jobs are refused with while it lasts."""
+        """Return the refusal of new jobs during the pause."""
         words = "an operator has paused the intake of new jobs"
         return AdmissionError(Code.INTAKE_PAUSED, words, retry_after_s=_RETRY_AFTER_S)
 

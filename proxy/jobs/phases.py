@@ -1,10 +1,10 @@
-"""Where a job's time went: the five phases that the log, the metrics, the traces and the dashboard speak of.
+"""Where a job's time went: the five phases in the log, the metrics, the traces and the dashboard.
 
-    queue       accepted  -> assigned    no worker had it yet
-    start       assigned  -> connected   the worker took it and made a connection to the job server
-    submission  connected -> waiting     the submission was under way, pauses between attempts included
-    job         waiting   -> callback    the job server had it
-    delivery    callback  -> finished    the callback went to the worker and came back as the outcome
+        queue       accepted  -> assigned    no worker had it yet
+        start       assigned  -> connected   the worker took it and connected to the job server
+        submission  connected -> waiting     the submission was in progress, including pauses between attempts
+        job         waiting   -> callback    the job server had it
+        delivery    callback  -> finished    the callback went to the worker and came back as the outcome
 
 A phase that a failure interrupted lasts until the end. A phase that was never reached, or that an early callback
 overtook, is missing.
@@ -35,7 +35,7 @@ def called_back_at(job: Job) -> float | None:
 
 
 def phase_starts(job: Job) -> list[tuple[str, float]]:
-    """Return the phases that the job has reached, each with when it began, in monotonic seconds."""
+    """Return the phases that the job has reached, each with its start, in monotonic seconds."""
     reached = job.reached
     starts = [(name, reached[state]) for name, state in zip(PHASES, _OPENED_BY, strict=False) if state in reached]
     callback = called_back_at(job)
@@ -45,7 +45,7 @@ def phase_starts(job: Job) -> list[tuple[str, float]]:
 
 
 def phases(job: Job) -> dict[str, float]:
-    """Return the duration of each phase in seconds, in order; that of a job in flight's last phase, until now.
+    """Return the duration of each phase in seconds, in order; the last phase of a job in flight lasts until now.
 
     Empty for a job that an earlier front end began: its times are unknown.
     """

@@ -1,19 +1,19 @@
-"""Asks the job server about jobs: makes up for lost callbacks and replies, and for those that say too little.
+"""Asks the job server about jobs: compensates for lost callbacks and replies, and for callbacks that say too little.
 
 Theory of operation
 -------------------
 A `Poller` follows each job whose profile has a call for its outcome, in parallel with the job's runner. It asks
 
-- `after` seconds after the submission (after a restart: sooner, but not all jobs at once), then every `every` seconds,
-  give or take a fifth, and a last time a second before the deadline. A callback that is lost is found that way; after a
-  lost reply the job itself is, if the call needs only names that are ours;
-- as soon as the job server has announced an outcome (`notification_only`), then again after growing pauses, since the
+- `after` seconds after the submission (after a restart: sooner, but not for all jobs at once), then every `every`
+  seconds, plus or minus a fifth, and a last time a second before the deadline. This finds a lost callback's outcome;
+  after a lost reply, it finds the job itself, if the call needs only our own names;
+- as soon as the job server has announced an outcome (`notification_only`), then again after growing pauses, because the
   outcome may not be available yet.
 
-There is one call at a time for a job, and none is cut off to start another. An answer with a final state is recorded as
-the callback would have been; the first final state counts, whichever way it came. An invalid answer is ignored.
+There is one call at a time for a job, and none is aborted to start another. An answer with a final state is recorded
+like the callback; the first final state counts, whichever way it came. An invalid answer is ignored.
 
-The `Asker` seam hides who makes the calls: on this machine a worker does, so that a job server's answer is read where
+The `Asker` seam hides who makes the calls: on this machine a worker does, so that a job server's answer is parsed where
 it can do no harm.
 """
 
@@ -41,23 +41,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Asker", "Poller", "Schedule"]
 
-#: When only [result] is there to be asked.
+#: The delay if there is only [result] to ask for.
 _AFTER_S: Final = 30.0
 _EVERY_S: Final = 10.0
-#: So much of a pause is left to chance, either way: jobs that began together do not ask together.
+#: The random part of a pause, in both directions: jobs that began together do not ask together.
 _JITTER: Final = 0.2
 #: Before the deadline, so that the answer is there in time.
 _LAST_S: Final = 1.0
-#: After a notification: the first pause, and by what each further one is longer.
+#: After a notification: the first pause, and the increase of each further one.
 _SOON_S: Final = 0.1
 _GROWTH: Final = 2.0
-#: How long the reason of a failure is looked for, while the client waits.
+#: How long to look for the reason of a failure, while the client waits.
 _REASON_S: Final = 2.0
-#: What a call can come to.
+#: The possible outcomes of a call.
 _OUTCOMES: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.PROGRESS, "cancelled", "unavailable"})
 #: How long a person waits for the job server's answer.
 _NOW_S: Final = 10.0
-#: How long a cancel call for a job that nobody waits for any more is retried.
+#: How long to retry a cancel call for a job that nobody waits for any more.
 _CANCEL_S: Final = 10.0
 
 
@@ -71,19 +71,19 @@ class Asker(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Schedule:
-    """When a job is asked for next. Pure; all times in seconds of one clock."""
+    """When to ask about a job next. Pure; all times in seconds of one clock."""
 
     after_s: float
     every_s: float
     deadline: float
-    #: A number from 0 to 1.
+    #: A random number from 0 to 1.
     chance: Callable[[], float] = field(default=random.random)
     _asked_at: float | None = None
     _pause_s: float = 0.0
     _is_last: bool = False
 
     def next_at(self, now: float, submitted_at: float | None, *, notified: bool) -> float | None:
-        """Return when to ask next; None: not as things stand."""
+        """Return when to ask next; None: not in the present state."""
         if self._is_last:
             return None
         last = max(now, self.deadline - _LAST_S)
@@ -96,7 +96,7 @@ class Schedule:
         return min(last, self._asked_at + self.every_s * (1 + _JITTER * (2 * self.chance() - 1)))
 
     def asked(self, now: float, *, notified: bool) -> None:
-        """Note that an answer is there."""
+        """Note that an answer has come."""
         self._asked_at = now
         self._is_last = now >= self.deadline - _LAST_S
         if notified:
@@ -112,11 +112,11 @@ class Poller:
         self._looking: set[asyncio.Task[None]] = set()
         #: The number of calls, by profile, call and outcome (the kind in `Told`).
         self.counts: Counter[tuple[str, str, str]] = Counter()
-        #: Says whether a callback came for a name before its job had it, and forgets that.
+        #: Returns whether a callback with a name came before its job had the name, and forgets the name.
         self.was_called: Callable[[str, str], bool] = lambda _profile, _name: False
 
     async def follow(self, job: Job) -> None:
-        """Ask about `job` until how it ended is on record; to be cancelled when it is over otherwise.
+        """Ask about `job` until its outcome is on record; to be cancelled when the job ends in another way.
 
         Its job server can be asked (`ServedJobServer.can_be_asked`).
         """
@@ -124,7 +124,7 @@ class Poller:
         status = server.profile.status
         after_s = _AFTER_S if status is None else status.after
         every_s = _EVERY_S if status is None else status.every
-        if job.adopted:  # with many others at once; and its callback may have come while nobody was here
+        if job.adopted:  # with many others at once; and its callback may have come while no front end was running
             after_s = random.random() * every_s  # noqa: S311 - jitter
         schedule = Schedule(after_s=after_s, every_s=every_s, deadline=job.deadline)
         while not job.callback.done():
@@ -148,7 +148,7 @@ class Poller:
     async def ask_about(self, job: Job, deadline: float = math.inf) -> Told:
         """Ask about `job`, in flight or not, by `deadline` (monotonic seconds), but no longer than a person waits.
 
-        The kind of the answer is `unavailable` where there is nothing to ask by. Nothing is done with it.
+        The kind of the answer is `unavailable` if a name is missing for the call. The answer is only returned.
         """
         server = self.server_of(job)
         if not server.can_ask(job.recorder.record):
@@ -166,7 +166,7 @@ class Poller:
         return job.notified
 
     async def find_reason(self, job: Job) -> None:
-        """Ask why a job failed whose callback says only that it did, and may be here before the names that takes."""
+        """Ask for a failure's missing reason; the callback may have come before the names for this call are known."""
         until = time.monotonic() + _REASON_S
         server = self._job_servers.of(job.profile)
         while not server.can_ask(job.recorder.record):
@@ -179,7 +179,7 @@ class Poller:
             job.recorder.reason(told.error)
 
     def find_reason_before(self, job: Job, then: Callable[[], None]) -> None:
-        """Do `then` once the job server was asked why `job` failed, as its callback did not say."""
+        """Call `then` once the job server was asked why `job` failed, because its callback gave no reason."""
 
         async def look() -> None:
             try:
@@ -192,11 +192,11 @@ class Poller:
         task.add_done_callback(self._looking.discard)
 
     def waits_for_notifications(self, job: Job) -> bool:
-        """Return whether callbacks about `job` say no more than that there is something to ask for."""
+        """Return whether callbacks about `job` only say that there may be an outcome to ask for."""
         return self.server_of(job).profile.callback.notification_only
 
     def can_find_reason(self, job: Job) -> bool:
-        """Return whether there is a call that may tell why."""
+        """Return whether there is a call that may give the reason."""
         return self._job_servers.of(job.profile).profile.status is not None
 
     async def cancel(self, job: Job) -> None:
@@ -229,7 +229,7 @@ class Poller:
 
 
 def _submitted_at(job: Job) -> float | None:
-    """Return since when the job server may have the job."""
+    """Return since when the job server may have had the job."""
     if job.adopted:
         return job.reached[State.ACCEPTED]
     return job.reached.get(State.WAITING, job.reached.get(State.SUBMITTING))

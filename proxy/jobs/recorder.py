@@ -2,18 +2,17 @@
 
 Whatever happens to a job must be known after the death of this process. So two things are awaited: before a worker gets
 the job, it is recorded as SUBMITTING (from then on, readers of the record cannot know whether it was submitted); and
-before a callback is answered 2xx, its body is recorded. With that body the record is complete, and says FINISHED: its
-outcome is the callback, and that is what the client gets. A failure is recorded before its client is told, but for no
-longer than `_PATIENCE_S`: a job in flight is answered, journal or not.
+before a callback is answered 2xx, its body is recorded. With that body, the record is complete and says FINISHED: the
+callback is the outcome that the client gets. A failure is recorded before its client is told, but for no longer than
+`_PATIENCE_S`: a job in flight is answered, with or without the journal.
 
-Everything else is recorded when there is time: that a job waits for a worker, that the reply was read, that a callback
-came again.
+Everything else is recorded later: that a job waits for a worker, that the reply was read, that a callback was repeated.
 
-Where several instances share a store, it may refuse what is put (`TakenError`): another instance sees to the job now,
-or has recorded its end. What the store has then holds, and is the record here from then on. Nothing but a callback is
-put of such a job any more.
+If several instances share a store, it may refuse a record (`TakenError`): another instance owns the job now, or has
+recorded its end. Then the stored record counts, and replaces the one here. From then on, only a callback of such a job
+is put.
 
-Whoever runs a job calls this recorder at each of these moments; nothing is recorded behind the scenes.
+The job's runner calls this recorder at each of these moments; nothing is recorded implicitly.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 _PATIENCE_S: Final = 0.3
-#: An end that comes so long after the deadline is that of an instance that was stopped meanwhile. It has to find its
-#: store again, and what is on record there by now is what its clients are to be told, for so long.
+#: An end this long after the deadline comes from an instance that was stopped meanwhile. It first has to reach its
+#: store again, because its clients have to be told what is recorded there by now; this is how long it tries.
 _STOPPED_S: Final = 1.0
 _STOPPED_PATIENCE_S: Final = 3.0
 
@@ -50,7 +49,7 @@ class Recorder:
         """Start with `record`; `stored`: it is already in the store."""
         #: The current record; the store has it, or will have it soon.
         self.record = record
-        #: Done when the store has the job: from then on its id may be sent in an answer.
+        #: Done when the store has the job: from then on, an answer may contain its id.
         self.stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if stored:
             self.stored.set_result(None)
@@ -62,19 +61,19 @@ class Recorder:
         self._ended_elsewhere = False
 
     async def claim(self) -> None:
-        """Record the job before anything is done with it: from then on no other instance starts one with its key.
+        """Record the job before anything is done with it: from then on, no other instance starts one with its key.
 
         Raises:
             TakenError: another job has the key.
-            StoreUnavailableError: it cannot be recorded now, or nobody knows whether it was.
+            StoreUnavailableError: it cannot be recorded now, or that is unknown.
         """
         await self._save()
 
     def queued(self) -> None:
-        """Record that the job waits for a worker, unless more has been recorded already.
+        """Record that the job waits for a worker, unless more is already recorded.
 
-        At once, if it has a key: another request may have the same. Else when there is time: nobody knows its id yet,
-        and it may well have begun before.
+        At once, if it has a key: another request may have the same one. Otherwise later: nobody knows its id yet, and
+        its worker may well have it before.
         """
         if self._put:
             return
@@ -90,11 +89,11 @@ class Recorder:
         return self.stored
 
     async def submitting(self) -> None:
-        """Record that the job may be submitted from now on; it must not be before this returns.
+        """Record that the job may be submitted from now on; it must not be submitted before this returns.
 
         Raises:
             StoreUnavailableError: it cannot be recorded now.
-            TakenError: another instance sees to the job, or it has ended; it must not be submitted by this one.
+            TakenError: another instance owns the job, or it has ended; this one must not submit it.
         """
         if self.is_taken:
             raise TakenError(self.record)
@@ -103,7 +102,7 @@ class Recorder:
             await self._save()
 
     def waiting(self, outputs: Mapping[str, str] | None = None) -> None:
-        """Record soon that the job server has the job, and what its reply named: that counts for more than others."""
+        """Record soon that the job server has the job, with the reply's outputs, which take precedence over others."""
         known = self.record
         state = known.state if known.state is State.FINISHED else State.WAITING
         named = {**known.outputs, **outputs} if outputs else known.outputs
@@ -122,12 +121,12 @@ class Recorder:
         return self.record.callback is not None
 
     def outputs(self, outputs: Mapping[str, str]) -> None:
-        """Record, some time, what the job server has named."""
+        """Record, some time later, the outputs that the job server has provided."""
         self.record = replace(self.record, outputs=outputs)
         self._store.note(self.record)
 
     def worker_lost(self, end: str) -> None:
-        """Take down how the worker ended that had the job; it is recorded with what is recorded next."""
+        """Note how the worker that had the job ended; the note is part of the next record."""
         if self.record.state is not State.FINISHED:
             self.record = replace(self.record, worker_end=end)
 
@@ -139,7 +138,7 @@ class Recorder:
     def callback(
         self, body: bytes, *, failed: bool, early: bool, content_type: str = "", error: str = "", trail: str = ""
     ) -> asyncio.Future[None]:
-        """Record the first callback, and how the job came to it (`trail`, trail.py).
+        """Record the first callback, and the history of the job (`trail`, trail.py).
 
         The future is done when that is recorded, or fails with StoreUnavailableError.
         """
@@ -158,20 +157,20 @@ class Recorder:
         return self._callback_stored
 
     def callback_elsewhere(self, record: Record) -> None:
-        """Learn of a callback that another part or instance has recorded."""
+        """Take over a callback that another part or instance has recorded."""
         if not self.called_back:
-            told = self.record.failure  # who told the client so is here
+            told = self.record.failure  # its client was told here
             self.record = replace(record, failure=told or record.failure)
             self._callback_stored = self.stored
 
     def ended_elsewhere(self, record: Record) -> None:
-        """Learn that another instance has recorded an end without a callback."""
+        """Take over an end without a callback that another instance has recorded."""
         if self.record.state is not State.FINISHED:
             self.record = record
             self._ended_elsewhere = True
 
     def waits_elsewhere(self, record: Record) -> None:
-        """Update the owner of the open job, and what is known of it."""
+        """Update the owner of the open job, and what is known about it."""
         if self.record.state is not State.FINISHED:
             state = record.state if record.state is State.WAITING else self.record.state
             refused = max((self.record, record), key=lambda each: each.refused)
@@ -185,19 +184,19 @@ class Recorder:
             )
 
     def refused(self, reason: str) -> None:
-        """Record, some time, that a callback was refused, and why."""
+        """Record, some time later, that a callback was refused, and why."""
         self.record = replace(self.record, refused=self.record.refused + 1, refusal=reason)
         self._store.note(self.record)
 
     def proven(self) -> None:
-        """Record, some time, that the job server has the job, as a callback came that does not end it."""
+        """Record, some time later, that the job server has the job, because a callback came that does not end it."""
         proven = self.record.proven()
         if proven != self.record:
             self.record = proven
             self._store.note(proven)
 
     def duplicate(self) -> asyncio.Future[None]:
-        """Record, some time, one more callback; the future is that of the first one, which is tried again if needed."""
+        """Record a repeated callback later; the future is that of the first one, which is retried if necessary."""
         self.record = replace(self.record, duplicates=self.record.duplicates + 1)
         first = self._callback_stored
         if first is None or (first.done() and first.exception() is not None):
@@ -209,10 +208,10 @@ class Recorder:
     async def finished(self, outcome: Outcome, *, trail: str = "", cancelled_by: str = "") -> Outcome:
         """Record how the job ended, and its history (`trail`, trail.py); return what its client gets.
 
-        That is `outcome`, but where instances share a store, a callback counts whatever else has happened meanwhile.
+        That is `outcome`; but if instances share a store, a callback counts, whatever else has happened meanwhile.
 
         Raises:
-            TakenError: another instance sees to the job, or has recorded its end.
+            TakenError: another instance owns the job, or has recorded its end.
         """
         if self.record.owner and self.called_back:
             if not self._is_callback_stored():
@@ -247,9 +246,9 @@ class Recorder:
         return told.failure or outcome
 
     async def outcome_stored(self) -> bool:
-        """Wait until the store has said of the outcome, which there is, whether it has it; return that.
+        """Wait for the store's answer about recording the outcome; return whether it is recorded.
 
-        If not, it has it as soon as it is out of trouble.
+        If not, it will be recorded as soon as the store has recovered.
         """
         if self._end_stored is None:
             return True
@@ -281,7 +280,7 @@ class Recorder:
             self.stored.set_result(None)
 
     def _refused(self, held: Record) -> None:
-        """Take up what the store has instead of what was put."""
+        """Replace the record by the one that the store has."""
         if held.id == self.record.id:
             self.record = held
             self._ended_elsewhere = held.state is State.FINISHED

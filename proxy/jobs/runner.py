@@ -12,15 +12,15 @@ __all__ = ["Runner"]
 
 
 class Runner(Protocol):
-    """A way to run jobs. The one here hands them to worker processes; another may hand them to other machines.
+    """A way to run jobs. The implementation here uses worker processes; another one may use other machines.
 
     `run` returns by the job's deadline and never raises for anything that can happen to a job. It
 
-    - calls `job.recorder`: `queued` where the job has to wait, `submitting` and waits for it before anything can submit
+    - calls `job.recorder`: `queued` if the job has to wait, `submitting` (and waits for it) before anything can submit
       the job, `waiting` when the job server has it;
-    - reports what happens with `job.advance`, all but FINISH; CONNECTED before the first byte of the submission leaves;
-    - ends when `job.callback` is done, with the outcome that the record then has, or when `job.cancelled` is. That a
-      callback has come, and is being recorded, it may learn before (`job.arrival`).
+    - reports events with `job.advance`, all except FINISH; CONNECTED before the first byte of the submission is sent;
+    - ends when `job.callback` is done, with the outcome of the record, or when `job.cancelled` is. It may learn earlier
+      (`job.arrival`) that a callback has come and is being recorded.
     """
 
     async def run(self, job: Job) -> Outcome:

@@ -1,6 +1,6 @@
-"""Bodies as operators may see them, if `RECORD_BODIES` is set: secrets masked, and cut.
+"""Bodies as shown to operators if `RECORD_BODIES` is set: truncated, and with secrets masked.
 
-Only JSON of moderate size is shown: in anything else nobody can tell where a secret is.
+Only JSON of moderate size is shown: in other formats, secrets cannot be found.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ __all__ = ["ShownBodies"]
 
 _MASK: Final = "***"
 _NOT_SHOWN: Final = "(not shown: it is no JSON, or has more than 64 KiB)"
-#: Reading a larger body, and masking all of it, takes longer than the event loop has time for.
+#: Reading and masking a larger body would block the event loop for too long.
 _MAX_BYTES: Final = 65_536
 
 
 class ShownBodies:
-    """Makes bodies fit to be shown."""
+    """Prepares bodies to be shown."""
 
     def __init__(self, max_bytes: int, masked: Collection[str]) -> None:
-        """`max_bytes`: of each, so much is shown; 0: nothing is. `masked`: names of members whose values never are."""
+        """`max_bytes`: how much of each is shown; 0: nothing. `masked`: the members whose values are never shown."""
         self._max_bytes = max_bytes
         self._masked = frozenset(name.lower() for name in masked)
 
     def recorded(self, body: bytes, content_type: str) -> bytes | None:
-        """Return what is recorded of a body; None: nothing."""
+        """Return the part of a body to record; None: nothing."""
         shown = self.shown(body, content_type)
         return None if shown is None else json.dumps(shown).encode()
 
     def shown(self, body: bytes, content_type: str) -> dict[str, Any] | None:
-        """Return a body as it is shown: its text, its size, and whether the text was cut; None: it is not shown.
+        """Return a body as shown: its text, its size, and whether the text was truncated; None: it is not shown.
 
-        Where it cannot be masked, the text says so instead.
+        If it cannot be masked, the text says so instead.
         """
         if not self._max_bytes:
             return None
@@ -57,17 +57,17 @@ class ShownBodies:
 
 
 class _Masking:
-    """Masks one body, as far as it is shown: what would be cut off is left out, so that it costs no time."""
+    """Masks one body, as far as it is shown: what would be cut off is skipped, to save time."""
 
     def __init__(self, names: Collection[str], max_bytes: int) -> None:
         self._names = names
-        #: The names of this body, and whether each is that of a secret.
+        #: The names in this body, and whether each means a secret.
         self._known: dict[str, bool] = {}
-        #: How many bytes there is room for, at least: of the text, punctuation and escapes are not counted.
+        #: How many bytes are left, at least: the text's punctuation and escapes are not counted.
         self._room = max_bytes
 
     def of(self, value: Any) -> Any:  # noqa: ANN401 - any JSON
-        """Return a value with what is secret masked."""
+        """Return a value with its secrets masked."""
         if isinstance(value, dict):
             return self._members(value)
         if isinstance(value, list):

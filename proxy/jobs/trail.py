@@ -1,7 +1,7 @@
 """The history of a job in its record: written once, with the end of the job, so that it costs no extra write.
 
-A job that gets its callback is recorded for the last time when that comes. What comes after it, the delivery, is known
-to this process only: another write for each job would be the price of it.
+A job that gets its callback is recorded for the last time at that moment. What follows, the delivery, is known only to
+this process: otherwise it would cost one more write for each job.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trail", "phases_in", "trail_of", "trail_with", "written"]
 
-#: Of a job with more events, the first and the last are kept.
+#: Of a job with more events than fit, the first and the last are kept.
 _FIRST: Final = 80
 _LAST: Final = 20
 _OPENED_BY: Final = {State.ASSIGNED: "start", State.SUBMITTING: "submission", State.WAITING: "job"}
@@ -33,22 +33,22 @@ class Trail(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     #: When, in milliseconds after the job was accepted, and what (`Event`).
     events: list[tuple[float, str]] = msgspec.field(default_factory=list)
-    #: The last worker that had the job; 0: none, or it is not known.
+    #: The last worker that had the job; 0: none or unknown.
     pid: int = 0
-    #: How the workers ended that the job lost, in order.
+    #: How the job's lost workers ended, in order.
     lost: list[str] = msgspec.field(default_factory=list)
-    #: How often the job server was asked, by the call and what it came to, with a space between.
+    #: How often the job server was asked, by the call and its outcome, separated by a space.
     calls: dict[str, int] = msgspec.field(default_factory=dict)
-    #: The state that the job server named last before the end, and how often it said anything.
+    #: The state that the job server named last before the end, and how often it said something.
     progress: tuple[str, int] | None = None
-    #: Whether an earlier process, or another instance, began the job: of its events only the last are known.
+    #: Whether an earlier process, or another instance, began the job: only its last events are known.
     adopted: bool = False
 
 
 def trail_of(job: Job, event: Event | None = None) -> str:
-    """Return the trail of a job as it is recorded; `event` happens just now, and is not in its life yet."""
+    """Return the trail of a job for its record; `event` happens just now, and is not in its life yet."""
     now = time.monotonic()
-    # What an earlier process knew is gone, but not when the job was accepted.
+    # What an earlier process knew is lost, except when the job was accepted.
     accepted = now - (time.time() - job.recorder.record.accepted_at) if job.adopted else job.reached[State.ACCEPTED]
     life = job.life if len(job.life) <= _FIRST + _LAST else [*job.life[:_FIRST], *job.life[-_LAST:]]
     events = [(round((at - accepted) * 1000, 1), what.value) for at, what in life]
@@ -67,14 +67,14 @@ def trail_of(job: Job, event: Event | None = None) -> str:
 
 
 def trail_with(record: Record, event: Event) -> str:
-    """Return the trail of a job that is not in flight here, with what happens to it just now."""
+    """Return the trail of a job that is not in flight here, with the event that happens just now."""
     trail = written(record.trail)
     trail.events.append((round((time.time() - record.accepted_at) * 1000, 1), event.value))
     return _encoded(trail)
 
 
 def written(text: str) -> Trail:
-    """Return the trail that was recorded; an empty one if there is none, or if a later version wrote it otherwise."""
+    """Return the recorded trail; an empty one if there is none, or if a later version wrote it in another format."""
     try:
         return msgspec.json.decode(text, type=Trail) if text else Trail()
     except msgspec.DecodeError:
@@ -82,9 +82,9 @@ def written(text: str) -> Trail:
 
 
 def phases_in(trail: Trail, total_ms: float) -> dict[str, float]:
-    """Return how long each phase took, in milliseconds, as `proxy/jobs/phases.py` has it; empty if that is unknown.
+    """Return the duration of each phase, in milliseconds, as in `proxy/jobs/phases.py`; empty if unknown.
 
-    The delivery is left out where its end was never written.
+    The delivery is left out if its end was never written.
     """
     if trail.adopted or not trail.events:
         return {}

@@ -1,1 +1,1 @@
-"""The routes for clients: post a job, ask for one, cancel one."""
+"""The routes for clients: post a job, ask about one, cancel one."""

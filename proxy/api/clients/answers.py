@@ -26,7 +26,7 @@ __all__ = ["Answers", "send_status", "status_document"]
 
 #: When to ask again for a job that is not done.
 _RETRY_AFTER: Final = (b"retry-after", b"1")
-#: Requests that wait for a job that they did not bring; each holds a connection.
+#: The most requests that wait for jobs that they did not post; each holds a connection.
 _MAX_WAITS: Final = 1_000
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
 
@@ -35,11 +35,11 @@ class Answers:
     """Answers about jobs."""
 
     def __init__(self, elsewhere: Elsewhere, check_descriptors: Callable[[], None], *, granular_errors: bool) -> None:
-        """`check_descriptors` raises AdmissionError where nobody may hold a connection any more."""
+        """`check_descriptors` raises AdmissionError if no further request may hold a connection."""
         self._elsewhere = elsewhere
         self._check_descriptors = check_descriptors
         self._granular = granular_errors
-        #: How many requests wait for a job that they did not bring.
+        #: How many requests wait for jobs that they did not post.
         self._waits = 0
 
     async def of_job(
@@ -55,8 +55,8 @@ class Answers:
     ) -> None:
         """Answer with the job's outcome; or, if that takes longer than `limit_s`, with its status.
 
-        `applied` is the client's preference that `limit_s` comes from, if any; `replayed`: a key led to a job that was
-        there before; `joined`: the request is only about the job.
+        `applied` is the client's preference behind `limit_s`, if any; `replayed`: a key led to an existing job;
+        `joined`: the request is only about the job.
         """
         if isinstance(found, Job):
             outcome = await self._wait(found, limit_s, joined=joined or replayed)
@@ -75,12 +75,12 @@ class Answers:
         await send_status(scope, send, found, 202, [*headers, location, _RETRY_AFTER])
 
     async def _wait(self, found: Job, limit_s: float | None, *, joined: bool) -> Outcome | None:
-        """Return the outcome, or None if it takes longer than `limit_s`; then the job is one that will be found again.
+        """Return the outcome, or None if it takes longer than `limit_s`; then the job can still be found.
 
-        `joined`: the request did not bring the job, or need not wait for it. Of these only so many wait at a time.
+        `joined`: the request did not post the job, or need not wait for it. The number of these that wait is limited.
 
         Raises:
-            AdmissionError: too many wait, and this one cannot be told anything else.
+            AdmissionError: too many wait, and there is nothing else to answer.
         """
         if joined and limit_s != 0 and not found.outcome.done():
             with self._one_wait(limit_s) as admitted_s:
@@ -88,11 +88,11 @@ class Answers:
         return await _outcome_within(found, limit_s)
 
     async def _wait_elsewhere(self, found: Record, limit_s: float | None) -> Record:
-        """Return the record with its job's end, or as it is if that takes longer than `limit_s`.
+        """Return the record with its job's end, or the current one if that takes longer than `limit_s`.
 
         Raises:
-            AdmissionError: too many wait, and this one cannot be told anything else.
-            StoreUnavailableError: the job must have ended, and nobody can tell how.
+            AdmissionError: too many wait, and there is nothing else to answer.
+            StoreUnavailableError: the job must have ended, and it is unknown how.
         """
         if found.outcome is not None or limit_s == 0 or not found.owner:
             return found
@@ -101,7 +101,7 @@ class Answers:
 
     @contextlib.contextmanager
     def _one_wait(self, limit_s: float | None) -> Iterator[float | None]:
-        """Count a request that waits for a job that it did not bring; yield how long it may. Raises AdmissionError."""
+        """Count a request that waits for a job that it did not post; yield its time limit. Raises AdmissionError."""
         try:
             self._check_wait()
         except AdmissionError:
@@ -126,7 +126,7 @@ class Answers:
             case Succeeded():
                 fields = [NO_STORE, (b"job-id", job_id.encode()), *headers]
                 content_type = b"application/json"
-                if outcome.content_type:  # the job server's word: no reader is to guess anything else
+                if outcome.content_type:  # the job server's type: readers must not guess another one
                     content_type = outcome.content_type.encode()
                     fields.append((b"x-content-type-options", b"nosniff"))
                 await send_response(scope, send, 200, outcome.body, content_type, fields)
@@ -139,7 +139,7 @@ class Answers:
 async def _outcome_within(found: Job, limit_s: float | None) -> Outcome | None:
     """Return the outcome, or None if it takes longer than `limit_s`."""
     if limit_s is None:
-        outcome = await asyncio.shield(found.outcome)  # the job is not this request's to cancel
+        outcome = await asyncio.shield(found.outcome)  # this request must not cancel the job
         await turns.take()  # hundreds may wait for one job
         return outcome
     if limit_s:
@@ -150,7 +150,7 @@ async def _outcome_within(found: Job, limit_s: float | None) -> Outcome | None:
 
 
 def _trace_headers(found: Job | Record) -> list[tuple[bytes, bytes]]:
-    """Return where the job stands in its client's trace, as the job server was told (W3C Trace Context)."""
+    """Return the job's place in its client's trace, as sent to the job server (W3C Trace Context)."""
     if not isinstance(found, Job) or not found.traceparent:
         return []
     context = found.traceparent.encode()
@@ -165,14 +165,14 @@ async def send_status(scope: Scope, send: Send, found: Job | Record, status: int
 
 
 def status_document(found: Job | Record) -> dict[str, Any]:
-    """Return what is known of a job, for its client."""
+    """Return what is known about a job, for its client."""
     record = found.recorder.record if isinstance(found, Job) else found
     running = isinstance(found, Job) and not found.outcome.done()
     outcome = None if running else record.outcome
     failure = outcome if isinstance(outcome, Failed) else None
     return {
         "id": record.id,
-        "state": str(found.state),  # a record may be behind its job
+        "state": str(found.state),  # a record may be older than its job
         "submitted": str(found.submitted),
         "accepted_at": _timestamp(record.accepted_at),
         "deadline_at": _timestamp(record.deadline_at),
@@ -198,7 +198,7 @@ def status_document(found: Job | Record) -> dict[str, Any]:
 
 
 def _progress(found: Job | Record) -> dict[str, Any] | None:
-    """Return what the job server said last of a job that is not over; as long as this process knows it."""
+    """Return what the job server last said about an unfinished job, if this process knows it."""
     if not isinstance(found, Job) or not found.progress_count:
         return None
     body = document_of(found.last_progress) if found.last_progress else None
@@ -206,7 +206,7 @@ def _progress(found: Job | Record) -> dict[str, Any] | None:
 
 
 def _earlier_answer(record: Record) -> dict[str, Any] | None:
-    """Return what the client was told before the result came after all."""
+    """Return what the client was told before the result came late."""
     if not record.late or record.failure is None:
         return None
     failure = record.failure
@@ -214,7 +214,7 @@ def _earlier_answer(record: Record) -> dict[str, Any] | None:
 
 
 def _timestamp(unix_s: float | None) -> str | None:
-    """Return a Unix time as RFC 3339 has it, in UTC, to the millisecond."""
+    """Return a Unix time in RFC 3339 notation, in UTC, to the millisecond."""
     if unix_s is None:
         return None
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -44,7 +44,7 @@ class Jobs:
         self._authorization.check(scope)
 
     async def find(self, scope: Scope) -> Job | Record:
-        """Return the job: in flight here, or as it is on record.
+        """Return the job: in flight here, or its record.
 
         Raises:
             RequestError: there is no job with this id, or the request has no key.
@@ -65,7 +65,7 @@ class JobOfMessage:
     """`GET /jobs?message=<MessageId>`: the status document of the job that came in this message of the queue."""
 
     def __init__(self, jobs: Jobs, find: Callable[[str], Awaitable[Job | Record | None]] | None) -> None:
-        """`find` returns the job of a message; None: jobs come from no queue."""
+        """`find` returns the job of a message; None: there is no queue."""
         self._jobs = jobs
         self._find = find
 
@@ -115,5 +115,5 @@ class JobResult:
         """Answer with the job's outcome; with `Prefer: wait=N`, wait for it."""
         known = await self._jobs.find(scope)
         wish = preference(scope)
-        # Who only asks is not kept waiting: without a wish the answer is what there is.
+        # Without a preference, a request for the result does not wait: it gets the current state.
         await self._answers.of_job(scope, send, known, limit_s=wish.wait_s or 0, applied=wish.applied, joined=True)

@@ -36,7 +36,7 @@ class QueueJob:
         self._bodies = Bodies(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take a job, wait for its outcome as long as the client prefers, answer with it."""
+        """Accept a job, wait for its outcome as long as the client prefers, and answer with it."""
         holder = self._authorization.check(scope)
         content_type = header(scope, b"content-type")
         params = scope["path_params"]
@@ -44,7 +44,7 @@ class QueueJob:
         server = self._reader.addressed(params.get("profile"), path)
         server.client_jobs.check_media_type(content_type)
         key = key_of(scope, holder)
-        if key is None:  # one with a key may ask for a job that is here already
+        if key is None:  # a request with a key may be for an existing job
             self._entrance.check_admission()  # before the body is read: an overload is answered at once
         else:
             self._entrance.check_descriptors()
@@ -62,5 +62,5 @@ class QueueJob:
         )
         wish = preference(scope, asynchronous=respond_async)
         found, replayed = await self._entrance.submit_or_join(request)
-        del request  # a job keeps its body, and who joins one needs none while it waits
+        del request  # the job keeps its body, and a request that joins a job needs none while it waits
         await self._answers.of_job(scope, send, found, limit_s=wish.limit_s, applied=wish.applied, replayed=replayed)

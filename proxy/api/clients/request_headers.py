@@ -24,38 +24,38 @@ if TYPE_CHECKING:
 
 __all__ = ["Authorization", "Preference", "hash_of_key", "key_of", "preference"]
 
-#: Of an idempotency key; and of a `Prefer` header, as nobody has so many preferences: a longer one is ignored.
+#: The limit for an idempotency key; and for a `Prefer` header: a longer one is ignored.
 _MAX_CHARACTERS: Final = 255
 #: An RFC 8941 string: printable ASCII in quotes, with \" and \\ for these two.
 _STRING: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
-#: What many clients send instead, such as a UUID: no quotes, and no character with another meaning.
+#: What many clients send instead, such as a UUID: no quotes, and no character with a special meaning.
 _BARE: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~:/@=-]+")
 _ESCAPED: Final = re.compile(r"\\(.)")
-#: A run of what separates nothing, a quoted string, or a separator; one of them fits wherever a header goes on, and
-#: none of them can be read in two ways. So the time taken grows with the header's length and not faster.
+#: A run of other characters, a quoted string, or a separator; one of them always matches, and only in one way. So the
+#: time grows linearly with the header's length.
 _PIECE: Final = re.compile(r'[^",;]++|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[,;]', re.DOTALL)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]++")
 _MAX_WAIT_DIGITS: Final = 9
 
 
 class Authorization:
-    """Admits clients with one of the keys, or everybody if there are no keys."""
+    """Admits clients with one of the keys, or all clients if there are no keys."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._hashes = [bearer.hash_of(key) for key in keys]
 
     def replace(self, keys: tuple[str, ...]) -> None:
-        """Let in who has one of these keys, from the next request on."""
+        """Admit clients with one of these keys, from the next request on."""
         self._hashes = [bearer.hash_of(key) for key in keys]
 
     @property
     def keys(self) -> int:
-        """How many keys there are."""
+        """The number of keys."""
         return len(self._hashes)
 
     @property
     def holders(self) -> tuple[bytes, ...]:
-        """What `check` may return."""
+        """The possible results of `check`."""
         return tuple(self._hashes) or (b"",)
 
     def check(self, scope: Scope) -> bytes:
@@ -73,7 +73,7 @@ class Authorization:
 
 
 def key_of(scope: Scope, holder: bytes) -> bytes | None:
-    """Return the hash that the request's idempotency key is stored as, or None if it has none.
+    """Return the hash under which the request's idempotency key is stored, or None if it has none.
 
     Keys of one `holder` of an API key are separate from those of all others. Only the hash is stored, not the key.
 
@@ -94,7 +94,7 @@ def key_of(scope: Scope, holder: bytes) -> bytes | None:
 
 
 def hash_of_key(holder: bytes, key: str) -> bytes:
-    """Return what the key is stored as; it is ASCII."""
+    """Return the stored form of the key, which is ASCII."""
     return hashlib.sha256(holder + b"\0" + key.encode("ascii")).digest()
 
 
