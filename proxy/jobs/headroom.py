@@ -56,7 +56,7 @@ class Headroom:
         return found
 
     def has_descriptors(self) -> bool:
-        """Return whether requests that may hold a connection for long are accepted; callbacks always are."""
+        """Return whether requests that hold connections for long are accepted. Callbacks get the last descriptors."""
         return self._descriptors_left(1.0)
 
     def _begin_or_end(self, shortage: str, now: float) -> None:

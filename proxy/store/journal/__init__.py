@@ -1,1 +1,1 @@
-"""The store that survives the process: a SQLite file, read and written by a thread of its own."""
+"""The store that survives the process: a SQLite file, read and written by its own thread."""

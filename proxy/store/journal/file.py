@@ -1,11 +1,11 @@
-"""The journal's file: SQLite in WAL mode. What is read from its table (schema.py), and written to it.
+"""The journal's file: SQLite in WAL mode. Reads and writes its table (schema.py).
 
 Everything here blocks, and belongs to one thread at a time: to the one that opens the file, then to the writer. Only
-checkpoints are made beside it, over a connection of their own (proxy/store/journal/checkpoint_thread.py).
+checkpoints are made in parallel, over their own connection (proxy/store/journal/checkpoint_thread.py).
 
-With `synchronous=NORMAL` a commit is in the kernel's hands when it returns. So it outlives the death of every process
-of ours, at any instant; what the machine's own death leaves of the last moments is up to the disk. The file stays
-consistent either way.
+With `synchronous=NORMAL`, the kernel has the data of a commit when it returns. So a commit survives the death of all
+our processes, at any moment; what survives the death of the machine depends on the disk. The file stays consistent
+either way.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 __all__ = ["JournalFile"]
 
-#: So many jobs are written by one statement: the interpreter is given up and asked for again with each.
+#: One statement writes this many jobs: the GIL is released and taken again for each statement.
 _ROWS: Final = 32
-#: And so many bytes of results, or one: they are copied while nobody else has the interpreter.
+#: The most bytes of results in one statement, or one result: they are copied while the GIL is held.
 _STATEMENT_BYTES: Final = 262_144
 _SELECT: Final = f"SELECT {COLUMNS} FROM jobs WHERE"  # noqa: S608 - our own names
 _BY: Final = {
     "id": f"{_SELECT} id = ?",
     "token_hash": f"{_SELECT} token_hash = ?",
-    # A key may be used again for a job that certainly was not submitted: the last one holds it.
+    # A key may be reused for a job that certainly was not submitted: the last job holds it.
     "key": f"{_SELECT} key = ? ORDER BY n DESC LIMIT 1",
-    # An id has no letter after f. Without the plus, all of the table might be looked at, from its end.
+    # An id has no letter after f. Without the plus, the whole table might be scanned, from its end.
     "beginning": f"{_SELECT} id >= ?1 AND id < ?1 || 'g' ORDER BY +n DESC LIMIT 1",
 }
 #: By any name, a part of the table at a time: nothing else is written or found meanwhile. The numbers have few gaps.
@@ -57,7 +57,7 @@ _FAILED: Final = (
 )
 _EXPIRED: Final = "DELETE FROM jobs WHERE n IN (SELECT n FROM jobs WHERE finished_at < ? ORDER BY finished_at LIMIT ?)"
 
-#: When the last of those that finished first did so.
+#: The latest end among the jobs that finished first.
 _EVICTED: Final = (
     "SELECT max(finished_at) FROM "
     "(SELECT finished_at FROM jobs WHERE finished_at IS NOT NULL ORDER BY finished_at LIMIT ?)"
@@ -72,45 +72,45 @@ _FORGET: Final = (
     "(SELECT n FROM audit WHERE is_coming = ? ORDER BY n DESC LIMIT 1 OFFSET ?)"
 )
 _DEEDS: Final = f"SELECT n, {_COLUMNS} FROM audit WHERE n < ? ORDER BY n DESC LIMIT ?"  # noqa: S608
-#: More than any number of a row.
+#: Above any number of a row.
 _NO_ROW: Final = 2**63 - 1
 
-#: Kept for reuse, or this share of the file; what is free beyond both is given back, so many pages at a time.
+#: How many free pages are kept for reuse, or this share of the file; the excess is released, this many pages at a time.
 _FREE_PAGES: Final = 256
 _FREE_SHARE: Final = 4
 _VACUUM_PAGES: Final = 32
 
 
 class JournalFile:
-    """An open journal. Raises sqlite3.Error where the file cannot be read or written."""
+    """An open journal. Raises sqlite3.Error if the file cannot be read or written."""
 
     def __init__(self, path: str, *, synchronous: str = "NORMAL", upgrade: bool = True) -> None:
-        """Open the file, or make it; `upgrade`: bring the table of an earlier version up to date.
+        """Open the file, or create it; `upgrade`: migrate the table of an earlier version.
 
         Raises:
-            SettingsError: it cannot be opened, is damaged, is something else, or another process has it.
+            SettingsError: it cannot be opened, is damaged, is not a journal, or is locked by another process.
         """
         check_sqlite()
         self.path = Path(path)
         self._synchronous = synchronous
-        #: Held during each transaction here, and by whoever must not meet one.
+        #: Held during each transaction here, and by code that must not run during one.
         self.committing = threading.Lock()
         self._lock = lock(self.path)
         try:
-            #: The version of the table, as it was found.
+            #: The version of the table before any upgrade.
             self._db, self.version = self._open(upgrade=upgrade)
         except SettingsError:
             os.close(self._lock)
             raise
         self.is_open = True
-        #: Whether it is an earlier copy of what was written last.
+        #: Whether it is an earlier copy of the journal that was written last.
         self.is_copy = False
-        #: Until when jobs ended that may be missing though their time is not over, in Unix seconds. Read by others.
+        #: Jobs that ended before this may be missing though they have not expired; in Unix seconds. Read by others.
         self.lost_before = 0.0
         self._keeps_mark = upgrade
         if upgrade:
             self._look_at_origin()
-        #: Where it is, to be looked at.
+        #: Where the file is, to be checked.
         self.place = Place(self.path, self._lock)
         self.place.opened()
 
@@ -158,15 +158,15 @@ class JournalFile:
         try:
             return connect(self.path, self._synchronous, upgrade=upgrade)
         except SettingsError as exc:
-            # Where the disk is full, a last bit of it may be ours.
+            # If the disk is full, the rest of the reserve may still be there.
             if is_no_room(exc.__cause__) and Reserve(self.path).give_up_all():
                 return connect(self.path, self._synchronous, upgrade=upgrade)
             raise
 
     def write(self, records: Iterable[Record]) -> None:
-        """Write all of `records`, or, if that raises, none."""
+        """Write all of `records`; or none, if that raises."""
         statements = _statements(records)
-        with self._transaction(explicit=len(statements) > 1):  # one statement is a transaction by itself
+        with self._transaction(explicit=len(statements) > 1):  # a single statement is already a transaction
             for rows in statements:
                 self._db.execute(put_statement(len(rows)), [value for row in rows for value in row])
 
@@ -176,12 +176,12 @@ class JournalFile:
             self._db.execute("UPDATE probe SET times = times + 1 WHERE n = 1")
 
     def used_bytes(self) -> int:
-        """Return how much of the file holds something."""
+        """Return how much of the file is in use."""
         pages, free = self._pages()
         return (pages - free) * self._page_bytes()
 
     def growth_bytes(self) -> int:
-        """Return how much larger the file becomes with the next checkpoint."""
+        """Return how much the next checkpoint will enlarge the file."""
         pages, _ = self._pages()
         return pages * self._page_bytes() - self.place.size_bytes
 
@@ -197,8 +197,8 @@ class JournalFile:
     def search(self, text: str, below: int, finished_after: float) -> tuple[Record | None, int]:
         """Search a part of the table for the newest job with this name (`Record.is_called`).
 
-        That is where the numbers are less than `below`. Return it, or None and the `below` of the next part; 0: that
-        was all. As with `find`, one that finished too early is not found.
+        The part is before the number `below`. Return the job, or None and `below` for the next part; 0: that was all.
+        As in `find`, a job that finished too early is not found.
         """
         (top,) = self._db.execute(_NEWEST_BELOW, (below,)).fetchone()
         if top is None:
@@ -213,37 +213,37 @@ class JournalFile:
         return None, bottom and bottom + 1
 
     def unfinished(self) -> list[Record]:
-        """Return every job that is open."""
+        """Return every open job."""
         return [record_of(row) for row in self._db.execute(f"{_SELECT} finished_at IS NULL ORDER BY n")]
 
     def last_failures(self, limit: int, finished_after: float) -> list[Record]:
-        """Return the jobs that ended last without a result, the newest first."""
+        """Return the last jobs that ended without a result, newest first."""
         return [record_of(row) for row in self._db.execute(_FAILED, (finished_after, limit))]
 
     def enter(self, deeds: Sequence[Deed]) -> None:
-        """Write what operators did, and forget what is beyond the newest."""
+        """Write operators' actions, and delete all but the newest ones."""
         with self._transaction(explicit=True):
             self._db.executemany(_ENTER, [(*(getattr(deed, name) for name in _DEED), deed.is_minor) for deed in deeds])
             for is_minor, kept in ((False, KEPT), (True, KEPT_MINOR)):
                 self._db.execute(_FORGET, (is_minor, is_minor, kept))
 
     def oldest_end(self, finished_after: float) -> float | None:
-        """Return when the job ended that has been over for the longest, in Unix seconds; None: none is over."""
+        """Return the end of the job that ended first, in Unix seconds; None: none has ended."""
         found: float | None = self._db.execute(_OLDEST, (finished_after,)).fetchone()[0]
         return found
 
     def deeds(self, limit: int, before: int | None) -> list[Deed]:
-        """Return what operators did, newest first, of what has a lower `n` than `before`."""
+        """Return operators' actions, newest first, of those with a lower `n` than `before`."""
         rows = self._db.execute(_DEEDS, (_NO_ROW if before is None else before, limit))
         return [Deed(n=n, **dict(zip(_DEED, row, strict=True))) for n, *row in rows]
 
     def expire(self, finished_before: float, at_most: int) -> int:
-        """Forget jobs that finished before that Unix time, the oldest first; return how many."""
+        """Delete jobs that finished before that Unix time, oldest first; return how many."""
         with self._transaction():
             return self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
 
     def evict(self, at_most: int) -> int:
-        """Forget the jobs that finished first, whose time is not over; return how many."""
+        """Delete the jobs that finished first, though they have not expired; return how many."""
         with self._transaction(explicit=True):
             (ended_at,) = self._db.execute(_EVICTED, (at_most,)).fetchone()
             if ended_at is None:
@@ -252,7 +252,7 @@ class JournalFile:
             return self._db.execute(_EXPIRED, (math.inf, at_most)).rowcount
 
     def shrink(self, *, all_of_it: bool = False) -> bool:
-        """Give a little of the free space back, if there is much, or any; return whether that was so.
+        """Release a little of the free space, if there is much, or any with `all_of_it`; return whether there was.
 
         The file itself becomes smaller with the next checkpoint.
         """
@@ -260,7 +260,7 @@ class JournalFile:
         if free <= (0 if all_of_it else max(_FREE_PAGES, pages // _FREE_SHARE)):
             return False
         with self._transaction():
-            # A step of the statement frees one page, and only a script goes through all of them.
+            # Each step of the statement frees one page, and only a script executes all of them.
             self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
         return True
 
@@ -295,7 +295,7 @@ def _is_remembered(record: Record, finished_after: float) -> bool:
 
 
 def _statements(records: Iterable[Record]) -> list[list[tuple[Any, ...]]]:
-    """Return the rows that each statement writes."""
+    """Return the rows for each statement."""
     statements: list[list[tuple[Any, ...]]] = []
     left_bytes = 0
     for record in records:

@@ -1,14 +1,14 @@
 """The store that survives the process, as seen from the event loop: orders go to a thread in batches.
 
-Whoever has something to record or to look up queues an order and continues. The thread has one batch at a time, and
-what accumulates in the meantime is the next: one hand-over, one statement, one commit, one wake-up of the event loop.
-Each of these costs more than the contents of a batch, and even more when both threads want the GIL. So the pause
-between batches grows with the number of open jobs, since more orders accumulate then: a single job waits for nobody,
-and a burst needs few commits.
+To record or look up something, a caller queues an order and continues. The thread has one batch at a time, and the
+orders that accumulate in the meantime are the next batch: one hand-over, one statement, one commit, one wake-up of the
+event loop. Each of these costs more than the contents of a batch, and even more when both threads want the GIL. So the
+pause between batches grows with the number of open jobs, because more orders accumulate then: a single job does not
+wait, and a burst needs few commits.
 
-A disk can hang for any time. If the thread has been silent for a second (silence.py), whoever waits is told, and new
-jobs are refused. What was ordered is still carried out when the disk responds again. What comes meanwhile is noted, the
-newest record of each job, so that it takes no more memory than these jobs do; look-ups fail at once.
+A disk can hang for any time. If the thread has been silent for a second (silence.py), waiting callers are told, and new
+jobs are refused. Orders are still executed when the disk responds again. Meanwhile only the newest record of each job
+is noted, so that no more memory is needed than for these jobs; look-ups fail at once.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ __all__ = ["Journal"]
 
 _MAX_BYTES: Final = 1024**3
 _CLOSE_S: Final = 2.0
-#: The least time between the start of two batches: this much for each open job but one, up to the second figure.
+#: The minimum time between the starts of two batches: this much per open job except one, up to the second value.
 _PACE_S: Final = 0.0002
 _LONGEST_PACE_S: Final = 0.004
-#: More than any number of a row.
+#: Above any number of a row.
 _BELOW: Final = 2**63 - 1
 
 
@@ -62,7 +62,8 @@ class Journal:
     def __init__(self, file: JournalFile, *, ttl_s: float, max_bytes: int = _MAX_BYTES) -> None:
         """Take over an open file; must run inside an event loop.
 
-        A finished job is remembered for `ttl_s` seconds, unless the file grows beyond `max_bytes`: then the oldest go.
+        A finished job is kept for `ttl_s` seconds, unless the file grows beyond `max_bytes`: then the oldest are
+        deleted.
         """
         self._loop = asyncio.get_running_loop()
         self._file = file
@@ -70,13 +71,13 @@ class Journal:
         self._ttl_s = ttl_s
         self._reader = JournalReader(file.path)
         self._trouble = ""
-        #: Whether the log has it that there is trouble.
+        #: Whether the log says that there is trouble.
         self._announced = False
         self._silence = Silence()
         #: Unfinished jobs by id, if they were put or noted here.
         self._open: set[str] = set()
         self._notes = Notes(self._order_notes, is_held=lambda: self._silence.now)
-        #: What waits for the next batch, what the thread has, and when it got that.
+        #: The orders for the next batch, those that the thread has, and when it got them.
         self._waiting: list[Order] = []
         self._deeds = WaitingDeeds()
         self._away: list[Order] = []
@@ -137,7 +138,7 @@ class Journal:
         )
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
-        """See `JobStore.put`. Where it fails because the disk does not answer, it may be carried out later."""
+        """See `JobStore.put`. If it fails because the disk does not answer, it may be executed later."""
         self._count(record)
         done: asyncio.Future[None] = self._loop.create_future()
         if self._silence.now:
@@ -176,7 +177,7 @@ class Journal:
         return await self._find("beginning", beginning)
 
     async def by_name(self, text: str) -> Record | None:
-        """See `JobStore.by_name`. Looks at all of them, in parts between which others have their turn."""
+        """See `JobStore.by_name`. Searches all jobs, in parts between which other orders are executed."""
         found, below = None, _BELOW
         while found is None and below:
             self._begin_asking()
@@ -188,7 +189,7 @@ class Journal:
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
     ) -> JobPage:
-        """See `JobStore.jobs`. Beside the journal's thread, which does not wait for it."""
+        """See `JobStore.jobs`. In parallel to the journal's thread, which does not wait for it."""
         self._begin_asking()
         meant = remembered(query, time.time() - self._ttl_s)
         return await self._reader.ask(
@@ -196,13 +197,13 @@ class Journal:
         )
 
     async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
-        """See `JobStore.counts`. As `jobs` is."""
+        """See `JobStore.counts`. In parallel, like `jobs`."""
         self._begin_asking()
         meant = remembered(query, time.time() - self._ttl_s)
         return await self._reader.ask(lambda dialect: counts(dialect, meant, limits=limits))
 
     async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
-        """See `JobStore.patterns`. As `jobs` is."""
+        """See `JobStore.patterns`. In parallel, like `jobs`."""
         self._begin_asking()
         meant = within(remembered(query, time.time() - self._ttl_s), grid.since, grid.until)
         return await self._reader.ask(lambda dialect: patterns(dialect, meant, grid, label, limits=limits))
@@ -253,7 +254,7 @@ class Journal:
         return await done
 
     async def close(self) -> None:
-        """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not recorded then is lost, and logged."""
+        """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not written by then is lost, and logged."""
         self._order_notes(self._notes.take_all())
         self._hand_over(at_the_end=True)
         self._batches.put(None)
@@ -294,7 +295,7 @@ class Journal:
             self._make_batch()
 
     def _make_batch(self) -> None:
-        """Hand over soon: with what else comes in this turn of the loop, or until it is time."""
+        """Hand over soon: with further orders of this iteration of the loop, or when the pause is over."""
         pace_s = min(_PACE_S * (len(self._open) - 1), _LONGEST_PACE_S)
         wait_s = self._handed_at + pace_s - self._loop.time()
         if wait_s > 0:
@@ -303,7 +304,7 @@ class Journal:
             self._loop.call_soon(self._hand_over)
 
     def _hand_over(self, *, at_the_end: bool = False) -> None:
-        """Give the thread what waits, as a batch."""
+        """Give the waiting orders to the thread, as a batch."""
         if self._away and not at_the_end:
             return
         batch, self._waiting = self._waiting, []
@@ -318,7 +319,7 @@ class Journal:
     # --- what the thread says, or does not ---------------------------------------------------------------------------
 
     def _tell(self, news: list[Callable[[], None]], orders: int) -> None:
-        """Take news from the thread; called there. Raises RuntimeError if the loop is closed."""
+        """Pass news from the thread to the loop; called in the thread. Raises RuntimeError if the loop is closed."""
         self._loop.call_soon_threadsafe(self._on_carried_out, news, orders)
 
     def _on_carried_out(self, news: list[Callable[[], None]], orders: int) -> None:
@@ -332,11 +333,11 @@ class Journal:
             self._make_batch()
 
     def _on_trouble(self, trouble: str) -> None:
-        """Hear, on the loop, what is wrong with the file; nothing, when that is over."""
+        """Handle, on the loop, what is wrong with the file; empty when that is over."""
         self._trouble = trouble
 
     def _look(self) -> None:
-        """See whether the thread is silent; look again for as long as there is a journal."""
+        """Check whether the thread is silent; repeat for as long as there is a journal."""
         self._silence_timer.cancel()
         was_silent = self._silence.now
         busy_since = self.writer.busy_since
@@ -350,7 +351,7 @@ class Journal:
         self._say_trouble()
 
     def _give_up_waiting(self) -> None:
-        """Tell whoever waits that it may take long. What the thread has stays there; what waits for it is noted."""
+        """Tell waiting callers that it may take long. The thread keeps its orders; waiting orders become notes."""
         puts: dict[str, Record] = {}
         stay: list[Order] = []
         for order in self._waiting:

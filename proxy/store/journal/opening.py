@@ -1,4 +1,4 @@
-"""Locks and opens the journal's file; an unusable file is reported in one line, and left as it is."""
+"""Locks and opens the journal's file; an unusable file is reported in one line, and not changed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from shared.errors import SettingsError
 
 __all__ = ["OLDEST_SQLITE", "check_sqlite", "connect", "is_no_room", "lock", "words_of"]
 
-#: The first with INSERT ... ON CONFLICT DO UPDATE for a table that has another unique column; nothing newer is used.
-#: 3.24.0 fails at it, 3.26.0 (RHEL 8), 3.31.1 (Ubuntu 20.04) and 3.40.1 (Debian 12) pass all tests of the journal.
+#: The first with INSERT ... ON CONFLICT DO UPDATE for a table with another unique column; nothing newer is used.
+#: 3.24.0 fails on it; 3.26.0 (RHEL 8), 3.31.1 (Ubuntu 20.04) and 3.40.1 (Debian 12) pass all tests of the journal.
 OLDEST_SQLITE: Final = (3, 26, 0)
 #: What SQLite cannot do on file systems without locks or shared memory, such as many network file systems.
 _NOT_LOCAL: Final = {
@@ -28,7 +28,7 @@ _NOT_LOCAL: Final = {
     sqlite3.SQLITE_IOERR_SHMOPEN,
     sqlite3.SQLITE_IOERR_UNLOCK,
 }
-#: What a write meets on a full disk, or beyond a quota.
+#: The errors of a write on a full disk, or beyond a quota.
 _NO_ROOM: Final = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR_FSYNC,
@@ -56,10 +56,10 @@ def check_sqlite(
 
 
 def lock(path: Path) -> int:
-    """Return a descriptor of the file, which is made if it is not there, locked for as long as this process lives.
+    """Return a descriptor of the file, created if missing, and locked for as long as this process lives.
 
-    flock() and not SQLite's own locks, so that others may read the journal while it is written; these two kinds do not
-    see each other. The descriptor must stay open: closing it would drop SQLite's locks on the same file as well.
+    flock(), not SQLite's own locks, so that others may read the journal while it is written; the two kinds are
+    independent. The descriptor must stay open: closing it would release SQLite's locks on the same file as well.
     """
     _check_kind(path)
     try:
@@ -81,14 +81,14 @@ def lock(path: Path) -> int:
 
 
 def connect(path: Path, synchronous: str = "NORMAL", *, upgrade: bool = True) -> tuple[sqlite3.Connection, int]:
-    """Return a connection to the locked journal, its table brought up to date if `upgrade`, and the version it had.
+    """Return a connection to the locked journal, migrated if `upgrade`, and the version that the table had.
 
     Raises:
-        SettingsError: it cannot be used; the error that SQLite had, if any, is its cause.
+        SettingsError: it cannot be used; SQLite's error, if any, is its cause.
     """
     db = None
     try:
-        # By its absolute path, as SQLite takes some names for something else. The connection is used by one thread
+        # By its absolute path, because SQLite gives some names a special meaning. The connection is used by one thread
         # after the other, never by two at once.
         db = sqlite3.connect(path.absolute(), isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
         version = prepare(db, path, synchronous, upgrade=upgrade)
@@ -108,12 +108,12 @@ def connect(path: Path, synchronous: str = "NORMAL", *, upgrade: bool = True) ->
 
 
 def is_no_room(exc: BaseException | None) -> bool:
-    """Return whether this is what happens when the disk is full, or a quota is."""
+    """Return whether this error means a full disk or an exceeded quota."""
     return getattr(exc, "sqlite_errorcode", 0) in _NO_ROOM
 
 
 def words_of(exc: Exception) -> str:
-    """Return what is wrong in a line: SQLite's words, with the name of its code where the words alone say little."""
+    """Return the error in one line: SQLite's message, with the name of its code if the message alone says little."""
     words = " ".join(str(exc).split()) or type(exc).__name__
     name = getattr(exc, "sqlite_errorname", None)
     return f"{words} ({name})" if name and name.startswith("SQLITE_IOERR") else words
@@ -123,12 +123,12 @@ def _check_kind(path: Path) -> None:
     try:
         mode, size = path.stat().st_mode, path.stat().st_size
     except OSError:
-        mode, size = stat.S_IFREG, 0  # it is not there, or whoever opens it is told why not
+        mode, size = stat.S_IFREG, 0  # it does not exist, or opening it will report why not
     if not stat.S_ISREG(mode):
         raise SettingsError(f"JOURNAL: {str(path)!r} is not a file")
     log = Path(f"{os.path.realpath(path)}-wal")
     with contextlib.suppress(OSError):
-        if not size and log.stat().st_size:  # SQLite would delete it, and with it the newest jobs of that journal
+        if not size and log.stat().st_size:  # SQLite would delete the log, and with it the newest jobs of that journal
             raise SettingsError(
                 f"JOURNAL: {str(log)!r} was left behind when its journal was moved; move it there as well, under the "
                 "journal's new name with -wal, or remove it"

@@ -26,7 +26,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Find:
-    """Return what is known of one job."""
+    """Return what is known about one job."""
 
     column: str
     value: str | bytes
@@ -35,7 +35,7 @@ class Find:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """Return the newest job that people call so, or where to go on, as `JournalFile.search` does."""
+    """Return the newest job with this name, or where to go on, like `JournalFile.search`."""
 
     text: str
     below: int
@@ -44,7 +44,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """Return the jobs that ended last without a result."""
+    """Return the last jobs that ended without a result."""
 
     limit: int
     done: asyncio.Future[list[Record]]
@@ -59,7 +59,7 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enter:
-    """Keep what operators did, the oldest first."""
+    """Record operators' actions, oldest first."""
 
     deeds: list[Deed]
     #: Nobody waits.
@@ -68,7 +68,7 @@ class Enter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """Return what operators did, as `JournalFile.deeds` does."""
+    """Return operators' actions, like `JournalFile.deeds`."""
 
     limit: int
     before: int | None
@@ -77,7 +77,7 @@ class Audit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oldest:
-    """Return when the job ended that has been over for the longest."""
+    """Return the end of the job that ended first."""
 
     done: asyncio.Future[float | None]
 

@@ -1,7 +1,7 @@
-"""Detects whether the journal is the one that was written last, or an earlier copy that was put in its place.
+"""Detects whether the journal is the one that was written last, or an earlier copy in its place.
 
 In a copy, a job that waits for a worker looks as if it was not submitted, which may no longer be true. So at each start
-and each orderly shutdown a new mark is written into the journal and into a file beside it. If the two differ, the
+and each orderly shutdown, a new mark is written into the journal and into a file beside it. If the two differ, the
 journal is a copy, and whatever it does not know for certain counts as unknown. The mark of a start includes the inode
 of the journal's file: later copies have the same mark, but are different files.
 
@@ -23,8 +23,8 @@ from typing import Final
 
 __all__ = ["is_copy", "leave_mark", "lost_before", "note_lost"]
 
-#: In the table `probe`, beside the row that is written to see whether that is possible: the mark, and until when jobs
-#: ended that may be missing.
+#: In the table `probe`, in addition to the row that tests writing: the mark, and the time before which jobs ended that
+#: may be missing.
 _ROW: Final = 2
 _LOST_ROW: Final = 3
 _MARK_BITS: Final = 62
@@ -34,7 +34,7 @@ _UNCERTAIN: Final = (
 
 
 def is_copy(db: sqlite3.Connection, path: Path) -> bool:
-    """Return whether the journal is a copy; what it says of jobs that may have been submitted since is made unknown.
+    """Return whether the journal is a copy; then `submitted` of jobs that may be submitted by now becomes unknown.
 
     Raises:
         sqlite3.Error: that cannot be written.
@@ -52,26 +52,26 @@ def is_copy(db: sqlite3.Connection, path: Path) -> bool:
 
 
 def lost_before(db: sqlite3.Connection) -> float:
-    """Return until when, in Unix seconds, jobs ended that may be missing though their time is not over; 0: none is."""
+    """Return the Unix time before which jobs ended that may be missing though they have not expired; 0: none is."""
     row = db.execute("SELECT times FROM probe WHERE n = ?", (_LOST_ROW,)).fetchone()
     return float(row[0]) if row is not None else 0.0
 
 
 def note_lost(db: sqlite3.Connection, ended_at: float) -> float:
-    """Note that jobs which ended until then may be missing; return until when others may as well."""
+    """Note that jobs which ended before this may be missing; return the resulting time for all such jobs."""
     until = max(lost_before(db), math.ceil(ended_at))
     db.execute("INSERT OR REPLACE INTO probe VALUES (?, ?)", (_LOST_ROW, int(until)))
     return until
 
 
 def leave_mark(db: sqlite3.Connection, path: Path, *, at_end: bool = False) -> None:
-    """Tell this moment from all that copies may have been made of.
+    """Write a mark that distinguishes the journal from all earlier copies.
 
-    Where that fails, there is no mark: the next start takes the journal for a copy.
+    If that fails, there is no mark: the next start takes the journal for a copy.
     """
     mark = secrets.randbits(_MARK_BITS)
     with contextlib.suppress(OSError):
-        # From here on, a death before the end makes a copy of it: jobs are then unknown that were not submitted.
+        # From here on, a death before the end makes it a copy: jobs are then unknown that were not submitted.
         _beside(path).unlink(missing_ok=True)
     with contextlib.suppress(sqlite3.Error, OSError):
         db.execute("INSERT OR REPLACE INTO probe VALUES (?, ?)", (_ROW, mark))
@@ -81,7 +81,7 @@ def leave_mark(db: sqlite3.Connection, path: Path, *, at_end: bool = False) -> N
 
 
 def _number(path: Path) -> str:
-    """Return what tells the file from others on its disk, also once it has another name."""
+    """Return what identifies the file on its disk, even after it was renamed."""
     return str(path.stat().st_ino)
 
 

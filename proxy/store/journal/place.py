@@ -1,7 +1,7 @@
 """Detects whether the journal's files were moved, replaced or changed by others.
 
-SQLite has them open and would not notice: what it writes to a file that was removed or replaced is found by nobody. So
-their names are looked at now and then, and so is the head of the file: how long it says that the file is.
+SQLite keeps them open and would not notice: what it writes to a removed or replaced file is lost. So their names are
+checked at intervals, and so is the head of the file, with the file's length.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ __all__ = ["LogGoneError", "Place", "ReplacedError"]
 #: The head of the file (https://sqlite.org/fileformat.html#the_database_header).
 _HEAD_BYTES: Final = 100
 _MAGIC: Final = b"SQLite format 3\0"
-#: The beginning of the log, by the byte order of its checksums (the same page, 4.1).
+#: The beginning of the log, depending on the byte order of its checksums (the same page, 4.1).
 _LOG_MAGIC: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _PAGE_SIZE: Final = slice(16, 18)
 _PAGES: Final = slice(28, 32)
-#: How the largest page size, which does not fit, is written.
+#: The encoding of the largest page size, which does not fit.
 _LARGEST_PAGE: Final = (1, 65536)
 
 
 class LogGoneError(OSError):
-    """The write-ahead log, or its index, was removed. What was in it is still known to those who have it open."""
+    """The write-ahead log, or its index, was removed. Processes that have it open can still read its contents."""
 
 
 class ReplacedError(sqlite3.DatabaseError):
-    """The file is not what it was: it was cut off, or something else was written over it."""
+    """The file has changed: it was truncated, or overwritten with something else."""
 
 
 class Place:
-    """Looks at the files of one journal. Blocks."""
+    """Checks the files of one journal. Blocks."""
 
     def __init__(self, path: Path, fd: int) -> None:
         """`fd` is an open descriptor of the journal."""
@@ -43,7 +43,7 @@ class Place:
         self._fd = fd
         real = os.path.realpath(path)
         self._log = Path(f"{real}-wal")
-        #: The log's index, where SQLite's locks are.
+        #: The log's index, which contains SQLite's locks.
         self.index = Path(f"{real}-shm")
         self._numbers = {self._log: 0, self.index: 0}
         self._suspected: tuple[int, int] | None = None
@@ -63,20 +63,20 @@ class Place:
 
     @property
     def free_bytes(self) -> int:
-        """How much room the disk has for us."""
+        """The free disk space."""
         disk = os.fstatvfs(self._fd)
         return disk.f_bavail * disk.f_frsize
 
     def opened(self) -> None:
-        """Learn what stands beside the journal now that it is open."""
+        """Read the state of the files now that the journal is open."""
         for path in self._numbers:
             self._numbers[path] = _number_of(path)
 
     def check(self) -> None:
-        """Look at the journal's own name.
+        """Check the journal's own name.
 
         Raises:
-            OSError: there is nothing of that name, or another file.
+            OSError: there is no file with that name, or another one.
         """
         try:
             here = os.path.samestat(self._path.stat(), os.fstat(self._fd))
@@ -86,7 +86,7 @@ class Place:
             raise FileNotFoundError(errno.ENOENT, "the file was moved or removed")
 
     def check_all(self, *, settled: bool) -> None:
-        """Look at everything; `settled`: the last checkpoint was complete, and none is under way.
+        """Check everything; `settled`: the last checkpoint was complete, and none is in progress.
 
         Raises:
             OSError: see `check`.
@@ -110,8 +110,8 @@ class Place:
         raise LogGoneError(f"{str(path)!r} was removed")
 
     def _check_log(self) -> None:
-        """SQLite looks at the log's own head only when it opens it, and would go on writing behind one that is gone."""
-        with contextlib.suppress(FileNotFoundError), self._log.open("rb") as log:  # it has no locks that this could end
+        """SQLite checks the log's head only when it opens the log, and would keep appending to one with a lost head."""
+        with contextlib.suppress(FileNotFoundError), self._log.open("rb") as log:  # closing it releases no locks
             head = log.read(len(_LOG_MAGIC[0]))
             if head and head not in _LOG_MAGIC:
                 raise ReplacedError("its write-ahead log was cut off, or something else was written over it")
@@ -126,14 +126,14 @@ class Place:
             page_size = _LARGEST_PAGE[1]
         found = (size, int.from_bytes(head[_PAGES], "big") * page_size)
         short = found[0] < found[1]
-        # Twice, as somebody else may have made a checkpoint between the two looks above.
+        # Twice, because a checkpoint may have been made between the two checks above.
         if short and found == self._suspected:
             raise ReplacedError(f"it was cut off: it has {found[0]} bytes instead of {found[1]}")
         self._suspected = found if short else None
 
 
 def _number_of(path: Path) -> int:
-    """Return what tells a file from others; 0: there is none."""
+    """Return what identifies a file; 0: there is none."""
     try:
         return path.stat().st_ino
     except OSError:

@@ -1,7 +1,7 @@
-"""Queries about many jobs, answered by a thread of their own over read-only connections, beside the journal's thread.
+"""Queries about many jobs, answered by a separate thread over read-only connections, beside the journal's thread.
 
-A reader of a write-ahead log waits for nobody and lets nobody wait. It only keeps the log from being started anew; so
-each question has a connection of its own, for as long as its limits allow.
+A reader of a write-ahead log does not wait and makes nobody wait. It only keeps the log from being restarted, so each
+query has its own connection, which its limits keep short.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["JournalReader", "QuestionOf", "answer", "connect_to_read", "dialect_
 
 T = TypeVar("T")
 QuestionOf = Callable[[Dialect], Question[T]]
-#: Beyond every limit of a question: the disk does not answer.
+#: Above every limit of a query: the disk does not answer.
 _PATIENCE_S: Final = 5.0
 _BUSY_S: Final = 1.0
-#: What is not read for a list: it may be large.
+#: Not read for a list, because it may be large.
 _BODIES: Final = {
     "callback": "CASE WHEN j.callback IS NOT NULL THEN x'' END",
     "sent": "CASE WHEN j.sent IS NOT NULL THEN x'' END",
@@ -60,12 +60,12 @@ class JournalReader:
             raise StoreUnavailableError(f"the journal cannot be read: {words_of(exc)}") from exc
 
     def close(self) -> None:
-        """End; what is being answered is answered."""
+        """Stop; queries in progress are answered."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def connect_to_read(path: Path, *, settled: bool = False) -> sqlite3.Connection:
-    """Return a connection that changes nothing; `settled`: nobody has the file open, and it has no write-ahead log.
+    """Return a read-only connection; `settled`: nobody has the file open, and it has no write-ahead log.
 
     Raises:
         sqlite3.Error: it cannot be read.
@@ -81,7 +81,7 @@ def connect_to_read(path: Path, *, settled: bool = False) -> sqlite3.Connection:
 
 
 def answer(db: sqlite3.Connection, question_of: QuestionOf[T]) -> T:
-    """Return the answer to a question, over this connection. Blocks. Raises sqlite3.Error, ValueError."""
+    """Return the answer to a query, over this connection. Blocks. Raises sqlite3.Error, ValueError."""
     question = question_of(dialect_of(db))
     rows: Sequence[Sequence[Any]] = ()
     try:
@@ -96,7 +96,7 @@ def answer(db: sqlite3.Connection, question_of: QuestionOf[T]) -> T:
 
 
 def dialect_of(db: sqlite3.Connection) -> Dialect:
-    """Return how this journal is asked, which may be one of an earlier version."""
+    """Return the dialect for this journal, which may be of an earlier version."""
     there = {row[1] for row in db.execute("PRAGMA table_info(jobs)")}
     indexes = {row[1] for row in db.execute("PRAGMA index_list(jobs)")}
     columns = [
@@ -136,7 +136,7 @@ def dialect_of(db: sqlite3.Connection) -> Dialect:
 
 
 def _label(sql: Sql, name: str, value: str) -> str:
-    """Return the condition that a job has this label: the text, which is quick to find, may be an output's as well."""
+    """Return the condition that a job has this label: the text, which is found quickly, may also be an output's."""
     there = _said_somewhere(sql, name, value)
     exactly = f"l.key = {sql.p(name)} AND l.value = {sql.p(value)}"
     return f"({there} AND EXISTS (SELECT 1 FROM json_each(j.remote, '$[3]') l WHERE {exactly}))"  # noqa: S608 - parameters
@@ -147,7 +147,7 @@ def _said_somewhere(sql: Sql, name: str, value: str) -> str:
 
 
 def _knows_json(db: sqlite3.Connection) -> bool:
-    """Return whether this SQLite was built with its functions for JSON, as all are since 3.38."""
+    """Return whether this SQLite was built with its JSON functions, as all are since 3.38."""
     try:
         db.execute("SELECT json_extract('[1]', '$[0]')")
     except sqlite3.OperationalError:

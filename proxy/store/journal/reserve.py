@@ -1,11 +1,11 @@
-"""Disk space that the journal reserves for when the disk is full: deleting needs some as well.
+"""Disk space that the journal reserves for a full disk: even deleting needs some.
 
-SQLite writes to its log whatever it changes, deletions too, and what stands in the log needs room in the file before
-the log can be started anew. So a journal on a full disk could not even forget. The reserve is a file beside it. It is
-given up when a write finds no room, and jobs are recorded again once it can be had again: room that the next few
-results would take is none.
+SQLite writes every change to its log, including deletions, and the log's contents need room in the file before the log
+can be restarted. So a journal on a full disk could not even delete. The reserve is a file beside it. It is released
+when a write finds no room, and jobs are recorded again once the reserve can be taken again: less room would be used up
+by the next few results.
 
-A last bit of it stays, so that the journal can be opened on a disk that is still full.
+A small rest of it is kept, so that the journal can be opened on a disk that is still full.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 
 __all__ = ["Reserve"]
 
-#: Twice what usually stands in the log; but no more than this share of a small file system.
+#: Twice the usual size of the log; but at most this share of a small file system.
 _BYTES: Final = 8 * 1024 * 1024
 _SHARE: Final = 16
 #: What opening a journal takes, several times.
@@ -32,18 +32,18 @@ class Reserve:
     def __init__(self, journal: Path) -> None:
         self.path = Path(f"{os.path.realpath(journal)}-reserve")
         self.held = False
-        #: How much it holds.
+        #: Its current size.
         self.size_bytes = _BYTES
 
     def take(self) -> bool:
-        """Take it, if as much is left besides; return whether it is held."""
+        """Take it, if the same amount remains free; return whether it is held."""
         if not self.held:
             with contextlib.suppress(OSError):
                 self.held = self._take()
         return self.held
 
     def missing_bytes(self) -> int:
-        """Return how much more room the disk needs for it to be taken; 0: there is enough."""
+        """Return how much more free space is needed to take it; 0: there is enough."""
         disk = os.statvfs(self.path.parent)
         size = _size_on(disk)
         try:
@@ -53,13 +53,13 @@ class Reserve:
         return max(0, 2 * size - has - disk.f_bavail * disk.f_frsize) if has < size else 0
 
     def give_up(self) -> None:
-        """Make room, but for the last bit."""
+        """Release it, except the last part."""
         self.held = False
         with contextlib.suppress(OSError):
             os.truncate(self.path, min(_LAST_BYTES, self.path.stat().st_size))
 
     def give_up_all(self) -> bool:
-        """Make room with the last bit as well; return whether there was any."""
+        """Release the last part as well; return whether there was any."""
         self.held = False
         with contextlib.suppress(OSError):
             self.path.unlink()

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "COLUMN_NAMES", "put_statement", "record_of", "row_of"]
 
-#: These never change once they are there; the others are written each time.
+#: These columns never change once they are set; the others are written each time.
 _FIXED: Final = ("id", "token_hash", "key", "fingerprint", "accepted_at", "deadline_at", "profile", "sent")
 _CHANGING: Final = (
     "state", "submitted", "finished_at", "code", "detail", "failure_submitted", "callback", "says_failed", "early",
     "duplicates", "remote", "worker_end", "cancelled_by", "trail",
 )  # fmt: skip
-#: What the column `remote` holds, as far as it is not there.
+#: The contents of the column `remote`, for missing values.
 _REMOTE: Final[tuple[Any, ...]] = ({}, "", "", {}, 0, "")
 COLUMN_NAMES: Final = _FIXED + _CHANGING
 COLUMNS: Final = ", ".join(COLUMN_NAMES)
@@ -29,7 +29,7 @@ COLUMNS: Final = ", ".join(COLUMN_NAMES)
 
 @functools.cache
 def put_statement(rows: int) -> str:
-    """Return the statement that writes so many rows, in place of earlier ones with the same ids."""
+    """Return the statement that writes this many rows, replacing earlier ones with the same ids."""
     row = f"({', '.join('?' * len(_FIXED + _CHANGING))})"
     changes = ", ".join(f"{name} = excluded.{name}" for name in _CHANGING)
     return (
@@ -68,7 +68,7 @@ def row_of(record: Record) -> tuple[Any, ...]:
 
 
 def record_of(row: Sequence[Any]) -> Record:
-    """Return the record that the values of `COLUMNS` are. Raises ValueError if they are none."""
+    """Return the record of the values of `COLUMNS`. Raises ValueError if they are invalid."""
     fixed = dict(zip(_FIXED, row, strict=False))
     (
         state, _, finished_at, code, detail, failure_submitted, callback, says_failed, early, duplicates, remote,
@@ -98,7 +98,7 @@ def record_of(row: Sequence[Any]) -> Record:
 
 
 def _remote(record: Record) -> str | None:
-    """Return what the job server named, and what people know a job by, in one column: few jobs have all of it."""
+    """Return the job server's outputs, and the job's names for people, in one column: few jobs have all of it."""
     values = [
         dict(record.outputs), record.content_type, record.error, dict(record.labels), record.refused, record.refusal
     ]  # fmt: skip

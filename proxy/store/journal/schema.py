@@ -1,4 +1,4 @@
-"""The journal's table: how it is made, and how that of an earlier version becomes today's."""
+"""The journal's table: how it is created, and how earlier versions are migrated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "prepare"]
 
-#: "jobs" in ASCII: SQLite's mark of whose file it is, and the version of the table below.
+#: "jobs" in ASCII: SQLite's mark of the application, and the version of the table below.
 _APPLICATION_ID: Final = 0x6A6F6273
 VERSION: Final = 4
 
@@ -45,8 +45,8 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_by_key ON jobs (key) WHERE key IS NOT NULL;
 CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 """
-#: For queries about many jobs (proxy/store/search.py): those that failed, and those that are open. A job that does
-#: not fail costs the first nothing; the second is never larger than the open jobs are many.
+#: For queries about many jobs (proxy/store/search.py): indexes of failed and of open jobs. The first costs nothing for
+#: a job that does not fail; the second has only the open jobs.
 _FOR_QUESTIONS: Final = """
 CREATE INDEX jobs_failed ON jobs (finished_at) WHERE code IS NOT NULL OR says_failed;
 CREATE INDEX jobs_open ON jobs (accepted_at) WHERE finished_at IS NULL;
@@ -55,8 +55,8 @@ _PROBE: Final = """
 CREATE TABLE probe (n INTEGER PRIMARY KEY, times INTEGER NOT NULL);
 INSERT INTO probe VALUES (1, 0);
 """
-#: What operators did. It is made where it is missing, whatever the version: none has to know it.
-#: `is_coming` is `Deed.is_minor`, by the name that the journals have which were made before that was more than comings.
+#: Operators' actions. The table is created if missing, whatever the version: no version depends on it. `is_coming` is
+#: `Deed.is_minor`, under the name of journals from before minor actions were more than log-ins.
 _AUDIT: Final = """
 CREATE TABLE IF NOT EXISTS audit (
     n INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -74,20 +74,20 @@ CREATE TABLE IF NOT EXISTS audit (
 );
 CREATE INDEX IF NOT EXISTS audit_by_kind ON audit (is_coming, n);
 """
-#: Version 1 called a job that may have been submitted `assigned`. The table is the same, so that a journal of any size
-#: is brought up to date in place: to copy 600 MB took 25 s, and three times the room.
+#: Version 1 called a job that may have been submitted `assigned`. The table is the same, so a journal of any size is
+#: migrated in place: copying 600 MB took 25 s, and three times the space.
 _FROM_1: Final = """
 UPDATE jobs SET state = 'submitting' WHERE state = 'assigned';
 UPDATE jobs SET state = 'finished', submitted = 'yes', finished_at = deadline_at
     WHERE callback IS NOT NULL AND finished_at IS NULL;
 """
-#: Version 2 knew one job server, and nothing that it had named.
+#: Version 2 had one job server, and no outputs.
 _FROM_2: Final = """
 ALTER TABLE jobs ADD COLUMN profile TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN remote TEXT;
 """
-#: Version 3 did not know how a job came to its end. Nothing else was changed: a proxy that knows version 3 can use this
-#: table if it is told so (docs/operations.md, going back).
+#: Version 3 did not record how a job came to its end. Nothing else was changed: a proxy of version 3 can use this table
+#: if it is told so (docs/operations.md, going back).
 _FROM_3: Final = f"""
 ALTER TABLE jobs ADD COLUMN worker_end TEXT;
 ALTER TABLE jobs ADD COLUMN cancelled_by TEXT;
@@ -95,18 +95,18 @@ ALTER TABLE jobs ADD COLUMN trail TEXT;
 ALTER TABLE jobs ADD COLUMN sent BLOB;
 {_FOR_QUESTIONS}
 """
-#: By the version that a file has: what brings it up to date.
+#: By a file's version: the statements that migrate it.
 _UPGRADES: Final = {1: _FROM_1 + _FROM_2 + _FROM_3, 2: _FROM_2 + _FROM_3, 3: _FROM_3}
-#: A page of the smallest kind.
+#: The smallest page size.
 _LEAST_BYTES: Final = 512
 _WAL_BYTES: Final = 8 * 1024 * 1024
 
 
 def prepare(db: sqlite3.Connection, path: Path, synchronous: str, *, upgrade: bool = True) -> int:
-    """Make the table, or bring it up to date if `upgrade`; set the connection up. Return the version that was found.
+    """Create the table, or migrate it if `upgrade`; configure the connection. Return the version that was found.
 
     Raises:
-        SettingsError: the file is something else, or a later version's.
+        SettingsError: the file is not a journal, or of a later version.
         sqlite3.DatabaseError: it is damaged.
     """
     if 0 < path.stat().st_size < _LEAST_BYTES:
@@ -141,7 +141,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str, *, upgrade: bo
         db.executescript(f"BEGIN; {_JOBS} {_FOR_QUESTIONS} {_PROBE} {mark} COMMIT;")
         return VERSION
     if upgrade and version < VERSION:
-        # Whoever went back to version 3 has left what it did not know where it was.
+        # A return to version 3 left the columns that it does not know in place.
         steps = "" if _has_column(db, "trail") else _UPGRADES[version]
         db.executescript(f"BEGIN IMMEDIATE; {steps} {mark} COMMIT;")
     return int(version)

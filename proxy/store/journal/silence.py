@@ -6,11 +6,11 @@ from typing import Final
 
 __all__ = ["LIMIT_S", "Silence"]
 
-#: What takes this long is not just slow.
+#: Anything that takes this long is not just slow.
 LIMIT_S: Final = 1.0
-#: Longer than the event loop may take to receive what the thread reported, in case the process itself was stopped.
+#: Longer than the event loop needs to receive the thread's reports, in case the process itself was stopped.
 _CONFIRM_S: Final = 0.1
-#: How often to look while nothing is under way.
+#: How often to check while nothing is in progress.
 _IDLE_S: Final = 0.5
 
 
@@ -18,20 +18,21 @@ class Silence:
     """Says whether the thread is silent. Has no clock: the caller passes the time."""
 
     def __init__(self) -> None:
-        #: Whether it was silent at the last look.
+        #: Whether it was silent at the last check.
         self.now = False
         self._suspected: float | None = None
 
     def look(self, now: float, since: float | None) -> float:
-        """Look at the instant `now`; `since` is when what is under way began, if anything is.
+        """Check at the time `now`; `since` is the start of the current batch, if there is one.
 
-        Returns after how many seconds to look again.
+        Returns after how many seconds to check again.
         """
         if since is None or now - since < LIMIT_S:
             self.now = False
             self._suspected = None
             return _IDLE_S if since is None else LIMIT_S - (now - since)
-        # A process that was stopped, or starved, wakes up to an old hour; what the thread has said is on its way then.
+        # A process that was stopped, or starved, wakes up to an old time; the thread's reports are then still on their
+        # way.
         self.now = self.now or since == self._suspected
         self._suspected = since
         return _CONFIRM_S

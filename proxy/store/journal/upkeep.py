@@ -1,14 +1,13 @@
 """Maintenance of the journal, done by its thread between batches of orders.
 
-Jobs whose time is over are forgotten; so are the oldest finished ones when the journal has grown to its limit. Space
-that is not needed is given back. The files are looked at, and the log, which grows as long as somebody reads an old
-state.
+Expired jobs are deleted; so are the oldest finished ones when the journal has grown to its limit. Unneeded space is
+released. The files are checked, and so is the log, which grows as long as somebody reads an old state.
 
-Before the disk is full, while there is still room for a checkpoint, nothing is recorded any more. If others were
-faster, the reserve gives the room. As soon as there is enough again, for the reserve as well, the trouble is over:
-because jobs were forgotten, or because somebody made room.
+Before the disk is full, while there is still room for a checkpoint, recording stops. If other programs filled the disk
+first, the reserve provides the room. As soon as there is enough again, including the reserve, the trouble is over:
+because jobs were deleted, or because somebody freed space.
 
-Everything here is done a little at a time, as jobs wait meanwhile.
+Everything here is done in small steps, because jobs wait meanwhile.
 """
 
 from __future__ import annotations
@@ -31,32 +30,32 @@ if TYPE_CHECKING:
 __all__ = ["Upkeep"]
 
 _MIB: Final = 1024 * 1024
-#: How often to look, unless jobs are remembered for a shorter time than four times that.
+#: How often to check, unless jobs are kept for less than four times that.
 _EVERY_S: Final = 1.0
 _LEAST_EVERY_S: Final = 0.1
-#: So many jobs are deleted by one transaction: one of 1 MiB takes 7 ms.
+#: One transaction deletes this many jobs: one of 1 MiB takes 7 ms.
 _ROWS: Final = 4
-#: And after this long, waiting orders have their turn.
+#: After this long, waiting orders get their turn.
 _SLICE_S: Final = 0.02
 #: On a full disk, where nobody waits.
 _MUCH_S: Final = 0.15
-#: A journal never takes more than this share of the room that its disk had for it, less what its log takes; or this one
-#: of a small disk.
+#: A journal never takes more than this share of its free disk space, minus the log's; or the second share of a small
+#: disk.
 _SHARE: Final = 2
 _LOG_BYTES: Final = 16 * _MIB
 _SMALL_SHARE: Final = 4
-#: When so much of the limit has been written, it is looked after before its time.
+#: When this share of the limit has been written, maintenance is due early.
 _DUE_SHARE: Final = 16
-#: Of a journal at its limit so much is freed, so that not every new job has to make room.
+#: This share of a journal at its limit is freed, so that not every new job has to make room.
 _SPARE_SHARE: Final = 64
-#: A log of this size is worth a line. Usually it has 10 MiB at most.
+#: A log of this size is worth a log line. Usually it has 10 MiB at most.
 _LONG_LOG_BYTES: Final = 64 * _MIB
-#: How often the number of jobs that were forgotten early is logged.
+#: How often to log the number of jobs that were deleted early.
 _TELL_S: Final = 60.0
 
 
 class Upkeep:
-    """Looks after one journal. Blocks, and belongs to the journal's thread."""
+    """Maintains one journal. Blocks, and belongs to the journal's thread."""
 
     def __init__(
         self,
@@ -67,7 +66,7 @@ class Upkeep:
         max_bytes: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`ttl_s`: how long a finished job is remembered; `max_bytes`: how large the journal may grow."""
+        """`ttl_s`: how long a finished job is kept; `max_bytes`: the maximum size of the journal."""
         self._file = file
         self.checkpointer = checkpointer
         self._ttl_s = ttl_s
@@ -81,13 +80,13 @@ class Upkeep:
         self._long_log = False
         self._told_at = -math.inf
         self._untold = 0
-        #: Jobs forgotten when their time was over, and before; the sizes of the file and of its log, and the limit of
-        #: the former. Read by others, written here.
+        #: The jobs deleted when they expired, and before; the sizes of the file and of its log, and the limit of the
+        #: former. Read by others, written here.
         self.expired = self.evicted = 0
         self.size_bytes = self.log_bytes = self.limit_bytes = 0
 
     def start(self) -> None:
-        """Take the reserve, and learn how much room there is. Raises OSError if there is none."""
+        """Take the reserve, and measure the free space. Raises OSError if there is none."""
         self._look_at_sizes()
         if self.limit_bytes < self._max_bytes:
             log.event(
@@ -99,7 +98,7 @@ class Upkeep:
         self._take_reserve()
 
     def check_room(self, size_bytes: int) -> None:
-        """Raise OSError if the disk has not enough room to record so much and move it into the file."""
+        """Raise OSError if the disk has not enough room to record this much and move it into the file."""
         self._unseen_bytes += size_bytes
         place, needed = self._file.place, 2 * size_bytes + self._reserve.size_bytes // 2
         if place.free_bytes < needed + place.log_bytes and self._room_bytes() < needed:
@@ -108,11 +107,11 @@ class Upkeep:
 
     @property
     def is_due(self) -> bool:
-        """Whether so much was written that `step` should not wait for its time."""
+        """Whether so much was written that `step` is due early."""
         return self._unseen_bytes > self.limit_bytes // _DUE_SHARE
 
     def step(self) -> bool:
-        """Do a little of what is to be done; return whether there is more.
+        """Do a part of the pending work; return whether there is more.
 
         Raises:
             OSError: the files are not where they were, or the log has outgrown its limit.
@@ -130,13 +129,13 @@ class Upkeep:
         return more or shrinking
 
     def recover(self) -> None:
-        """Do what can be done against trouble. Raises as `step` does, as long as it is not over."""
+        """Try to end the trouble. Raises like `step` as long as it is not over."""
         self._file.place.check_all(settled=self.checkpointer.settled)
         self._look_at_sizes()
         self._check_log()
         if self._full or not self._reserve.held:
             self._forget_for_room()
-            if self._room_bytes() >= 0:  # or taking it would be useless
+            if self._room_bytes() >= 0:  # otherwise taking it would be useless
                 self.checkpointer.make(truncate=True)
             self._take_reserve()
             if self._room_bytes() < self._reserve.size_bytes:
@@ -158,11 +157,11 @@ class Upkeep:
         return self._file.shrink(all_of_it=True)
 
     def make_room(self) -> None:
-        """Give the reserve up, since something could not be written."""
+        """Release the reserve, because something could not be written."""
         self._reserve.give_up()
 
     def _room_bytes(self) -> int:
-        """Return how much room the disk has besides what the next checkpoint takes."""
+        """Return the free disk space, minus what the next checkpoint takes."""
         return self._file.place.free_bytes - self._file.growth_bytes()
 
     def _take_reserve(self) -> None:
@@ -174,14 +173,14 @@ class Upkeep:
         return OSError(errno.ENOSPC, f"the disk is full: {needed} MiB are needed")
 
     def _forget(self) -> bool:
-        """Forget jobs whose time is over; return whether there are more."""
+        """Delete expired jobs; return whether there are more."""
         before = self._clock() - self._ttl_s
         forgotten, more = self._delete(lambda: self._file.expire(before, _ROWS))
         self.expired += forgotten
         return more
 
     def _evict(self) -> bool:
-        """Forget the oldest finished jobs of a journal at its limit; return whether more have to go."""
+        """Delete the oldest finished jobs of a journal at its limit; return whether more have to be deleted."""
         over = self._file.used_bytes() - self.limit_bytes
         if over <= 0:
             self._tell_evicted()
@@ -195,9 +194,9 @@ class Upkeep:
         return more
 
     def _delete(self, delete: Callable[[], int], *, until_bytes: int = 0) -> tuple[int, bool]:
-        """Have finished jobs deleted for a slice of time; return how many, and whether there are more.
+        """Call `delete` for a slice of time; return how many finished jobs were deleted, and whether there are more.
 
-        `delete` does so with some, and returns how many.
+        `delete` deletes some, and returns how many.
         """
         count, end = 0, time.monotonic() + _SLICE_S
         while time.monotonic() < end:
@@ -224,12 +223,12 @@ class Upkeep:
         place = self._file.place
         self.size_bytes, self.log_bytes = place.size_bytes, place.log_bytes
         room = self.size_bytes + self.log_bytes + place.free_bytes
-        # It never becomes less: that others fill the disk is no reason to forget.
+        # It never decreases: others that fill the disk are no reason to delete jobs.
         share = max(room // _SHARE - _LOG_BYTES, room // _SMALL_SHARE)
         self.limit_bytes = min(self._max_bytes, max(self.limit_bytes, share))
 
     def _check_log(self) -> None:
-        """See to a log that cannot be started anew, as somebody reads an old state of the journal."""
+        """Handle a log that cannot be restarted, because somebody reads an old state of the journal."""
         if self.checkpointer.blocked:
             self.checkpointer.make()
         long = self.checkpointer.blocked and self.log_bytes > _LONG_LOG_BYTES

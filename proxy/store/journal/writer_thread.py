@@ -2,18 +2,18 @@
 
 Theory of operation
 -------------------
-The thread carries out one batch of orders after the other. Of several records of one job in a batch only the last is
-written, since it says everything. Questions are answered after the writes of their batch, so that whoever put something
-finds it.
+The thread executes one batch of orders after the other. Of several records of one job in a batch, only the last is
+written, because it contains everything. Look-ups are answered after the writes of their batch, so that a caller finds
+what it has put.
 
-A commit that fails fails everybody in its batch. What was to be kept goes to the backlog, the newest record of each
-job, and is tried again every `_RETRY_S` until it can be written; answers to questions look there first. What can be
-done against the trouble is done before, and one write that nobody reads shows whether it is over (upkeep.py).
+A commit that fails fails all orders in its batch. Records that have to be kept go to the backlog, the newest one of
+each job, and are retried every `_RETRY_S` until they can be written; look-ups search the backlog first. Before each
+retry, remedies are tried, and a dummy write shows whether the trouble is over (upkeep.py).
 
-A record that SQLite cannot take, such as one that is too large, is given up alone, and told. So is a bug of ours: it
-fails the orders of its batch, and the thread goes on.
+A record that SQLite cannot store, such as one that is too large, is dropped alone, and reported. So is a bug of ours:
+it fails the orders of its batch, and the thread goes on.
 
-Nothing of this file runs on the event loop: what it has to be told is handed to `tell`, in one call for each batch.
+Nothing in this file runs on the event loop: calls for the loop are passed to `tell`, all those of a batch at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["WriterThread"]
 
 _RETRY_S: Final = 0.5
-#: What SQLite and its module raise because of a record; anything else is the disk's or ours.
+#: What SQLite and its module raise because of a record; anything else is caused by the disk or a bug of ours.
 _UNFIT: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -74,10 +74,10 @@ class WriterThread:
         on_trouble: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Begin with what is in `batches`; None in there is the end.
+        """Start with the contents of `batches`; None in there is the end.
 
-        `tell` takes calls that are to be made on the event loop, and how many orders were carried out. One of these
-        calls is `on_trouble`, with what is wrong, and with nothing when it is over.
+        `tell` takes calls to be made on the event loop, and the number of executed orders. One of these calls is
+        `on_trouble`, with what is wrong, or empty when it is over.
         """
         self._file = file
         self._path = str(file.path)
@@ -87,7 +87,7 @@ class WriterThread:
         self._on_trouble = on_trouble
         self._clock = clock
         self._backlog = Backlog()
-        #: What operators did, and what could not be written yet.
+        #: Operators' actions, including those that could not be written yet.
         self._deeds = WaitingDeeds()
         self._trouble = ""
         self._damaged = False
@@ -95,9 +95,9 @@ class WriterThread:
         self._news: list[Callable[[], None]] = []
         self.checkpointer = Checkpointer(file)
         self.upkeep = Upkeep(file, self.checkpointer, ttl_s=ttl_s, max_bytes=max_bytes, clock=clock)
-        #: Transactions, failed ones, records written, those that cannot be; read by others, written here.
+        #: The numbers of commits, failed ones, written records and unwritable records; read by others, written here.
         self.commits = self.failures = self.written = self.unfit = 0
-        #: When it began what it is at, by the monotonic clock; 0: nothing.
+        #: The start of its current work, by the monotonic clock; 0: idle.
         self.busy_since = 0.0
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
@@ -109,7 +109,7 @@ class WriterThread:
 
     @property
     def deeds_unwritten(self) -> int:
-        """How many entries of what operators did wait for that, or were dropped meanwhile."""
+        """How many operators' actions wait for that, or were dropped meanwhile."""
         return len(self._deeds) + self._deeds.dropped
 
     @property
@@ -119,7 +119,7 @@ class WriterThread:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the end has not come yet."""
+        """Whether the thread has not ended yet."""
         return self._thread.is_alive()
 
     def join(self, timeout_s: float) -> None:
@@ -152,7 +152,7 @@ class WriterThread:
     def _carry_out_safely(self, orders: list[Order]) -> None:
         try:
             self._carry_out(orders)
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave everybody waiting for ever
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave callers waiting forever
             kind = type(exc).__name__
             log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
             self.unfit += sum(isinstance(order, Put) for order in orders)
@@ -215,7 +215,7 @@ class WriterThread:
         self._news.append(functools.partial(_settle_puts, puts))
 
     def _enter(self, deeds: list[Deed]) -> None:
-        """Write what operators did; while nothing can be written, it is kept."""
+        """Write operators' actions; while nothing can be written, they are kept."""
         for deed in deeds:
             self._deeds.add(deed)
         waiting = self._deeds.pending()
@@ -269,7 +269,7 @@ class WriterThread:
         return None
 
     def _recover(self) -> None:
-        """Do what can be done; raise what still stands against writing."""
+        """Try remedies; raise what still prevents writing."""
         now = time.monotonic()
         if self._damaged or now < self._retry_at:
             raise OSError(self._trouble)
@@ -283,7 +283,7 @@ class WriterThread:
             self.upkeep.recover()
 
     def _save_log(self) -> None:
-        """Move what a removed log holds into the file while we have it open, and begin a new one."""
+        """Move the contents of a removed log into the file while it is still open, and start a new log."""
         self.checkpointer.close()
         if not self._file.empty_log():
             self._begin_checkpoints()
@@ -301,7 +301,7 @@ class WriterThread:
         self.checkpointer = self.upkeep.checkpointer = Checkpointer(self._file)
 
     def _meet(self, exc: Exception) -> None:
-        """Take note of what stands against writing, and do at once what can be done against it."""
+        """Note what prevents writing, and try the immediate remedies."""
         if is_no_room(exc):
             self.upkeep.make_room()
         self._set_trouble(_reason(exc))
@@ -332,7 +332,7 @@ class WriterThread:
         self._news.append(functools.partial(_settle_error, done, StoreUnavailableError(reason)))
 
     def _tell(self, orders: int = 0) -> None:
-        """Pass everything to the loop in one call, with the number of orders done: each call costs a wake-up."""
+        """Pass everything to the loop in one call, with the number of executed orders: each call costs a wake-up."""
         if not self._news and not orders:
             return
         news, self._news = self._news, []
