@@ -137,7 +137,7 @@ class Elsewhere:
         The store decides what that means for `submitted`.
 
         Raises:
-            StoreUnavailableError: it could not be recorded, or that is unknown.
+            StoreUnavailableError: it could not be recorded, or it is unknown whether it was.
         """
         if record.state is State.FINISHED:
             return record

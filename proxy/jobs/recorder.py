@@ -65,7 +65,7 @@ class Recorder:
 
         Raises:
             TakenError: another job has the key.
-            StoreUnavailableError: it cannot be recorded now, or that is unknown.
+            StoreUnavailableError: it cannot be recorded now, or it is unknown whether it was.
         """
         await self._save()
 
@@ -73,7 +73,7 @@ class Recorder:
         """Record that the job waits for a worker, unless more is already recorded.
 
         At once, if it has a key: another request may have the same one. Otherwise later: nobody knows its id yet, and
-        its worker may well have it before.
+        the job may well have begun by then.
         """
         if self._put:
             return
