@@ -99,7 +99,7 @@ class Cluster:
         self.close()
 
     def watch(self, say: Callable[[str], None]) -> None:
-        """Restart members that have ended, like systemd or Kubernetes, for ever; `say` reports it."""
+        """Restart members that have ended, like systemd or Kubernetes, forever; `say` reports it."""
         while True:
             for member in self._members:
                 if member.ended is not None:

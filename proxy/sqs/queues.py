@@ -30,7 +30,7 @@ class Queue:
     max_bytes: int = _MAX_BYTES
     #: How long a message is kept, in seconds.
     retention_s: int = 345_600
-    #: The dead-letter queue, and after how many receives a message goes there; empty: messages are delivered for ever.
+    #: The dead-letter queue, and after how many receives a message goes there; empty: messages are delivered forever.
     dead_letter_arn: str = ""
     max_receives: int = 0
 

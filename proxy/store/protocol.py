@@ -157,7 +157,7 @@ class JobStore(Protocol):
     async def ended(self, job_id: str) -> Record:
         """Return the job once any instance has recorded its end; at most half a second later.
 
-        Waits for as long as it takes, even while the store is unavailable, and for ever if the job is not remembered;
+        Waits for as long as it takes, even while the store is unavailable, and forever if the job is not remembered;
         the caller cancels it after its own timeout.
         """
         ...

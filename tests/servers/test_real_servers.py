@@ -29,7 +29,7 @@ def job(name: str, text: str = "hi", *, seconds: float = 0, fail: bool = False) 
     if name == "a2a":
         words = " ".join([text, *(["slow"] if seconds else []), *(["fail"] if fail else [])])
         return {"message": {"messageId": str(next(_numbers)), "role": "ROLE_USER", "parts": [{"text": words}]}}
-    if name == "ckan":  # a job that ends before it is recorded stays pending there for ever
+    if name == "ckan":  # a job that ends before it is recorded stays pending there forever
         seconds = max(seconds, 0.3)
     data = {"text": text, "seconds": seconds, "fail": fail}
     match name:

@@ -1,6 +1,6 @@
 """An event loop on which waiting takes no time: when nothing is ready, its clock jumps to the next timer.
 
-So a test of a limit of seconds takes no time, a busy machine cannot make it fail, and code that waits for ever is
+So a test of a limit of seconds takes no time, a busy machine cannot make it fail, and code that waits forever is
 noticed at once. `time.monotonic` and `time.time` follow the loop's clock as long as the loop is open. Only for code
 that does not wait for sockets, threads or processes.
 """

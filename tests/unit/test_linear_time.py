@@ -1,7 +1,7 @@
 """All foreign input is parsed in time that grows linearly with its length.
 
-A pattern that can match the same text in two ways tries both, for every such place: 83 bytes were once enough to stop
-the front end for ever. So each pattern of the proxy has a row here, with the methods by which it is used, and is tried
+A pattern that can match the same text in two ways tries both, forevery such place: 83 bytes were once enough to stop
+the front end forever. So each pattern of the proxy has a row here, with the methods by which it is used, and is tried
 with inputs that may cause backtracking.
 """
 
@@ -128,7 +128,7 @@ BEFORE = ["", '"', "a;", "GET / HTTP/1.1\r\na:"]
 AFTER = ["", "(", '"', "\\", "\r\n", "\x00"]
 LENGTH = 8_000
 #: CPU time, not wall-clock time. Linear time takes less than a fiftieth of this, quadratic time several times as much,
-#: and exponential time, for ever.
+#: and exponential time, forever.
 LIMIT_S = 0.05
 ATTEMPTS = 3
 

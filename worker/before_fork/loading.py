@@ -30,7 +30,7 @@ def leave_out(*, tls: bool) -> None:
     is loaded, which loads TLS.
     """
     for module in (*_UNUSED, *(_TLS if tls else ())):
-        sys.modules[module] = None  # type: ignore[assignment] # "not to be had", says the import system
+        sys.modules[module] = None  # type: ignore[assignment] # the import system then says that there is no such module
 
 
 def load_without_fork_handlers() -> None:

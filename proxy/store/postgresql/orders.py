@@ -144,7 +144,7 @@ class Lane(Generic[T]):
                 again_s, in_a_row = (_AGAIN_S if in_a_row else 0.0), in_a_row + 1
                 left = [order for order in self._away if id(order) not in self._given_up]
                 self._waiting = left + self._waiting
-            except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave everybody waiting for ever
+            except Exception as exc:  # noqa: BLE001 - a bug of ours must not leave everybody waiting forever
                 log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
                 error = StoreUnavailableError(f"unhandled exception in the journal: {type(exc).__name__}")
                 for order in self._away:

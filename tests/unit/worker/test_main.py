@@ -146,7 +146,7 @@ async def test_a_callback_outweighs_an_exception_of_the_submission(stage: _Stage
 
 
 async def test_a_call_that_raises_is_answered(stage: _Stage) -> None:
-    """The caller does not wait for ever, and the log says where it was raised, without the message."""
+    """The caller does not wait forever, and the log says where it was raised, without the message."""
 
     async def submit(_: Callable[[Event], None]) -> None:
         await asyncio.Event().wait()

@@ -150,7 +150,7 @@ async def test_one_that_dies_before_its_first_worker_is_a_hold_at_once(shop: _Sh
 async def test_a_new_fork_server_without_a_worker_for_long_is_a_hold(
     shop: _Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs do not wait for ever."""
+    """Jobs do not wait forever."""
     monkeypatch.setattr(supply, "_LOST_S", 0.01)
     shop.supply.request(1)
     shop.server.answers()

@@ -80,7 +80,7 @@ class _Buggy(JournalFile):
 
 
 async def test_a_bug_fails_the_batch_and_not_the_thread(path: Path) -> None:
-    """No caller waits for ever."""
+    """No caller waits forever."""
     journal = Journal(_Buggy(str(path)), ttl_s=3600)
 
     with pytest.raises(StoreUnavailableError, match="KeyError"):

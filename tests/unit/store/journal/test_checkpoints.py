@@ -25,7 +25,7 @@ async def _write_much(journal: Journal) -> None:
 
 
 async def test_the_log_begins_anew_while_records_are_written(journal: Journal, path: Path) -> None:
-    """The log does not grow for ever, although the writer makes no checkpoints."""
+    """The log does not grow forever, although the writer makes no checkpoints."""
     for _ in range(3):
         await _write_much(journal)
 
