@@ -1,6 +1,6 @@
 """The routes of one job: its status, its result, and its cancellation.
 
-Whoever has a job's id may ask: ids cannot be guessed. If API keys are in use, one of them is needed as well.
+Anybody with a job's id may ask: ids cannot be guessed. If API keys are in use, one of them is needed as well.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _AGAIN_S: Final = 0.5
 _EXPIRE_BATCH: Final = 500
 _EXPIRE_S: Final = 5.0
 _LEAST_EXPIRE_S: Final = 0.1
-#: Instances that are gone and left nothing open are forgotten after so many leases.
+#: Instances that are gone and left nothing open are forgotten after this many leases.
 _FORGOTTEN_LEASES: Final = 360
 
 

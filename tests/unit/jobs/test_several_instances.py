@@ -535,7 +535,7 @@ async def test_what_is_recorded_elsewhere_while_an_instance_is_cut_off_is_found_
     assert await job.outcome == Succeeded(body=BODY)
 
 
-# --- whoever waits at another instance -------------------------------------------------------------------------------
+# --- a client that waits at another instance -------------------------------------------------------------------------
 
 
 async def test_a_wait_for_a_job_elsewhere_ends_after_its_time_with_the_newest_record(cluster: Cluster) -> None:
