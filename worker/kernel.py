@@ -1,4 +1,4 @@
-"""The fork server's own settings in the kernel, before it loads anything heavy (prctl(2))."""
+"""What the fork server asks of the kernel for itself, before it loads anything heavy (prctl(2))."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ __all__ = ["ask_kernel"]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_THP_DISABLE = 41
-#: When memory runs out, the kernel should kill workers first, never the front end.
+#: Workers are what the kernel should kill first when memory runs out, never the front end.
 _OOM_SCORE = "500"
 
 
 def ask_kernel() -> None:
-    """Be woken when the front end dies; be killed first when memory runs out; get no huge pages.
+    """Be woken when the front end dies; be killed first where memory runs out; get no huge pages.
 
-    A stopped fork server does not see that its channel has ended, but has to kill the workers then: so the kernel sends
-    it SIGCONT, which does nothing to a running process. If the front end is already dead, this request is too late, but
-    then this process is running, and sees the end of its channel.
+    A fork server that somebody has stopped does not see that its channel has ended, and it is the one that ends workers
+    then: so the kernel is to send it SIGCONT, which does nothing to a process that runs. One that is too late to ask,
+    as the front end is dead already, is one that runs, and sees the end of its channel.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
-        libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)  # a worker would get two megabytes where it needs one page
+        libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)  # a worker would get two megabytes where it needs a page
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
         file.write(_OOM_SCORE)
