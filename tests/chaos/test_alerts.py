@@ -240,7 +240,7 @@ async def _a_worker_has_a_bug(operated: Operated[FaultyProxy]) -> AsyncIterator[
     yield
 
 
-# --- and who hears of it ---------------------------------------------------------------------------------------------
+# --- and which alert fires --------------------------------------------------------------------------------------------
 
 
 async def test_a_sound_proxy_alerts_nobody(operated: Operated[FaultyProxy], tmp_path: Path) -> None:
