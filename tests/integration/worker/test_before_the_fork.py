@@ -177,11 +177,11 @@ def test_new_objects_lie_together_whatever_was_freed_before() -> None:
     )
 
 
-def test_the_kernel_wakes_the_fork_server_and_gives_it_no_huge_pages() -> None:
+def test_the_kernel_wakes_the_fork_server_and_gives_it_no_huge_pages_and_no_preemption() -> None:
     """The kernel says that the requests have been applied."""
     assert _run(
         """
-        import ctypes, json, signal
+        import ctypes, json, os, signal
         from worker.kernel import ask_kernel
 
         ask_kernel()
@@ -189,6 +189,7 @@ def test_the_kernel_wakes_the_fork_server_and_gives_it_no_huge_pages() -> None:
         ctypes.CDLL(None).prctl(2, ctypes.byref(number))
         status = open("/proc/self/status").read()
         score = int(open("/proc/self/oom_score_adj").read())
-        print(json.dumps([number.value == signal.SIGCONT, "THP_enabled:\\t0" in status, score]))
+        batch = os.sched_getscheduler(0) == os.SCHED_BATCH
+        print(json.dumps([number.value == signal.SIGCONT, "THP_enabled:\\t0" in status, score, batch]))
         """
-    ) == [True, True, 500]
+    ) == [True, True, 500, True]
