@@ -16,14 +16,14 @@ _OOM_SCORE = "500"
 
 
 def ask_kernel() -> None:
-    """Be woken when the front end dies; be killed first where memory runs out; get no huge pages; do not preempt others.
+    """Be woken when the front end dies; be killed first when memory runs out; get no huge pages; preempt nobody.
 
     A fork server that somebody has stopped does not see that its channel has ended, and it is the one that ends workers
     then: so the kernel is to send it SIGCONT, which does nothing to a process that runs. One that is too late to ask,
     as the front end is dead already, is one that runs, and sees the end of its channel.
 
-    With SCHED_BATCH (sched(7)) a worker that wakes up waits for a free CPU, or for its turn. Otherwise each message that
-    the front end sends would interrupt the front end for the worker that gets it.
+    With SCHED_BATCH (sched(7)) a worker that wakes up waits for a free CPU or for its turn. Otherwise each message from
+    the front end would interrupt the front end for the worker that gets it.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
