@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Authorization", "Preference", "hash_of_key", "key_of", "preference"]
 
-#: The limit for an idempotency key; and for a `Prefer` header: a longer one is ignored.
-_MAX_CHARACTERS: Final = 255
+_KEY_CHARACTERS: Final = 255
 #: An RFC 8941 string: printable ASCII in quotes, with \" and \\ for these two.
 _STRING: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 #: What many clients send instead, such as a UUID: no quotes, and no character with a special meaning.
@@ -35,6 +34,8 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 #: time grows linearly with the header's length.
 _PIECE: Final = re.compile(r'[^",;]++|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[,;]', re.DOTALL)
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]++")
+#: A longer `Prefer` header is ignored.
+_PREFER_CHARACTERS: Final = 255
 _MAX_WAIT_DIGITS: Final = 9
 
 
@@ -84,10 +85,10 @@ def key_of(scope: Scope, holder: bytes) -> bytes | None:
     if not given:
         return None
     key = _key_in(header(scope, b"idempotency-key").strip(" \t")) if len(given) == 1 else ""
-    if not 0 < len(key) <= _MAX_CHARACTERS:
+    if not 0 < len(key) <= _KEY_CHARACTERS:
         raise RequestError(
             Code.INVALID_REQUEST,
-            f'the `Idempotency-Key` is not a string in quotes, like "8e03978e", of 1 to {_MAX_CHARACTERS} characters',
+            f'the `Idempotency-Key` is not a string in quotes, like "8e03978e", of 1 to {_KEY_CHARACTERS} characters',
             fate_known=True,  # no job can have been started with an invalid key
         )
     return hash_of_key(holder, key)
@@ -133,7 +134,7 @@ def preference(scope: Scope, *, asynchronous: bool = False) -> Preference:
     """
     found: dict[str, str] = {}
     for name, value in scope["headers"]:
-        if name == b"prefer" and len(value) <= _MAX_CHARACTERS:
+        if name == b"prefer" and len(value) <= _PREFER_CHARACTERS:
             for preferred, wanted in _preferences(value.decode("latin-1")):
                 found.setdefault(preferred, wanted)
     wait = found.get("wait", "")
