@@ -86,13 +86,13 @@ class Dispatcher:
         poller: Poller,
         elsewhere: Elsewhere,
         callback_counts: Counter[str],
-        bodies: ShownBodies | None,
+        bodies: ShownBodies,
         max_jobs: int,
         job_timeout_s: float,
     ) -> None:
         """`callback_counts`: how many callbacks had which fate; those that never came are counted here.
 
-        `bodies`: the part of clients' bodies that is recorded; None: nothing is.
+        `bodies`: selects the part of clients' bodies that is recorded.
         """
         self._runner = runner
         self._store = store
@@ -120,8 +120,7 @@ class Dispatcher:
         """Raise AdmissionError if a job would not be accepted now."""
         if self.draining:
             raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and accepts no new jobs")
-        if self.pause.since is not None:
-            raise self.pause.refusal()
+        self.pause.check()
         if len(self._in_flight) + self._claiming >= self._max_jobs:
             raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, which is the limit")
         if self._store.trouble:
@@ -200,7 +199,7 @@ class Dispatcher:
             owner=self._elsewhere.instance,
             origin=self._elsewhere.instance,
             instance=self._elsewhere.name,
-            sent=self._bodies.recorded(request.body, request.content_type) if self._bodies is not None else None,
+            sent=self._bodies.recorded(request.body, request.content_type),
         )
         return Job(
             body=request.body,

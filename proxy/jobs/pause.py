@@ -40,11 +40,11 @@ class Pause:
             log.event("info", "the intake is resumed: new jobs are accepted", by=by or None, after_s=lasted_s)
         self.since, self.by, self.reason = None, "", ""
 
-    @staticmethod
-    def refusal() -> AdmissionError:
-        """Return the refusal of new jobs during the pause."""
-        words = "an operator has paused the intake of new jobs"
-        return AdmissionError(Code.INTAKE_PAUSED, words, retry_after_s=_RETRY_AFTER_S)
+    def check(self) -> None:
+        """Raise AdmissionError during the pause."""
+        if self.since is not None:
+            words = "an operator has paused the intake of new jobs"
+            raise AdmissionError(Code.INTAKE_PAUSED, words, retry_after_s=_RETRY_AFTER_S)
 
     def shown(self) -> dict[str, Any]:
         """Return what operators see of it."""

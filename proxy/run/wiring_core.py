@@ -91,7 +91,7 @@ def create_core(
         observer=observers,
         elsewhere=elsewhere,
         callback_counts=callback_intake.counts,
-        bodies=shown_bodies if settings.record_bodies else None,
+        bodies=shown_bodies,
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
     )

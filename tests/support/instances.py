@@ -16,6 +16,7 @@ from proxy.jobs.inquiry import Inquiry
 from proxy.jobs.job import Job, token_hash
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.polling import Poller
+from proxy.jobs.shown_bodies import ShownBodies
 from proxy.store.record import Record
 from shared.job_server import loader
 from shared.job_server.verdict import Kind, Verdict
@@ -142,7 +143,7 @@ class Instance:
             poller=self.poller,
             elsewhere=self.elsewhere,
             callback_counts=self.callback_intake.counts,
-            bodies=None,
+            bodies=ShownBodies(0, ()),
             max_jobs=max_jobs,
             job_timeout_s=job_timeout_s,
         )
