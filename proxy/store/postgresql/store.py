@@ -55,7 +55,7 @@ _CALLBACK_PATIENCE_S: Final = 8.0
 _PER_MEGABYTE_S: Final = 0.5
 #: The minimum time between the starts of two batches: this for each open job but one, up to the second figure.
 _PACE_S: Final = 0.00025
-_LONGEST_PACE_S: Final = 0.002
+_LONGEST_PACE_S: Final = 0.004
 #: How often to check whether a caller has waited long enough.
 _LOOK_S: Final = 0.25
 _CLOSE_S: Final = 2.0
@@ -124,8 +124,8 @@ class PostgreSQLStore:
 
     @property
     def open_jobs(self) -> int:
-        """How many jobs of this instance are open in the database, as far as it knows."""
-        return len(self._writer.known)
+        """How many jobs of this instance are open, as far as it knows: in the database, or only noted so far."""
+        return len(self._writer.known) + len(self._notes)
 
     # --- peers -------------------------------------------------------------------------------------------------------
 

@@ -70,6 +70,14 @@ async def test_an_instance_holds_nothing_of_a_job_whose_end_another_one_has_reco
     assert a.open_jobs == 0
 
 
+async def test_a_job_that_is_only_noted_is_open(instance: MakeInstance) -> None:
+    """Batches are paced by the open jobs, and most of a burst waits for a worker, which is a note."""
+    a = await instance("a")
+    for _ in range(3):
+        a.note(of(a, a_record()))
+    assert a.open_jobs == 3
+
+
 async def test_what_operators_did_at_any_instance_is_one_list(instance: MakeInstance) -> None:
     """It is still there when that instance has ended."""
     a, b = await instance("a"), await instance("b")
