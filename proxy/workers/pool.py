@@ -6,8 +6,9 @@ Theory of operation
 A job takes a spare, or queues for the next available worker, in order of arrival. After every change, `_refill`
 requests as many workers from the supply (proxy/workers/supply.py) as are wanted: one for each queued job, plus missing
 spares. So a burst is served as fast as processes can be created, and an idle proxy requests nothing. As long as some
-spares are left, missing ones are replaced a little later and all together, because the jobs that took them need the
-CPUs first. While the supply is on hold, queued jobs are refused at once (`no-worker`).
+spares are left, or if a burst took more than there were, missing ones are replaced a little later and all together,
+because the jobs that took them need the CPUs first. While the supply is on hold, queued jobs are refused at once
+(`no-worker`).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Pool"]
 
 #: All missing spares are replaced this long after the first of them was taken: by then, a single job or a burst has
-#: been submitted, and had the CPUs to itself. But if fewer than half of `_SOON` are left, they are filled up to `_SOON`
-#: at once.
+#: been submitted, and had the CPUs to itself. But if fewer than half of `_SOON` are left, and no job has had to queue
+#: meanwhile, they are filled up to `_SOON` at once.
 _LATER_S: Final = 0.25
 _SOON: Final = 8
 #: A surplus worker, left over from a burst, is retired after having had no job for this long; one that never had a job,
@@ -64,6 +65,8 @@ class Pool:
         self._queue: deque[asyncio.Future[Worker]] = deque()
         self._workers: dict[int, Worker] = {}
         self._closing = False
+        #: Whether a job has had to queue since the missing spares were last replaced.
+        self._burst = False
         self._surplus_timer: asyncio.TimerHandle | None = None
         self._spares_timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
@@ -118,6 +121,7 @@ class Pool:
             return ticket
         else:
             self._queue.append(ticket)
+            self._burst = True
         self._refill()
         return ticket
 
@@ -217,13 +221,14 @@ class Pool:
 
     def _refill(self) -> None:
         soon = min(self._target, _SOON)
-        self._request(soon if 2 * len(self._spares) < soon else 0)
+        self._request(soon if 2 * len(self._spares) < soon and not self._burst else 0)
         missing = len(self._spares) < self._target
         if missing and self._spares_timer is None and not self._closing:
             self._spares_timer = asyncio.get_running_loop().call_later(_LATER_S, self._refill_all)
 
     def _refill_all(self) -> None:
         self._spares_timer = None
+        self._burst = False
         self._request(self._target)
 
     def _request(self, spares: int) -> None:
