@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 from jobserver.app import LEDGER
 from jobserver.ledger import CallbackEntry, Ledger, SubmissionEntry
 
-__all__ = ["JobServer", "end"]
+__all__ = ["JobServer", "end", "rounds"]
 
 #: Iterations of the event loop until the server has an accepted connection, and until an aborted one is closed.
 _ROUNDS = 4
@@ -69,14 +69,15 @@ async def end(server: TestServer) -> None:
     assert server.runner is not None
     for site in list(server.runner.sites):
         await site.stop()
-    await _rounds()
+    await rounds()
     handlers = server.runner.server.connections if server.runner.server is not None else []
     for handler in handlers:
         if handler.transport is not None:
             handler.transport.abort()
-    await _rounds()
+    await rounds()
 
 
-async def _rounds() -> None:
+async def rounds() -> None:
+    """Let the event loop begin, or close, the connections that it has accepted, or aborted."""
     for _ in range(_ROUNDS):
         await asyncio.sleep(0)

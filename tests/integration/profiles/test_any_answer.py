@@ -21,6 +21,7 @@ from shared.job_server.profile import Profile, Sample
 from shared.job_server.submissions import Replies, ReplyKind
 from tests.support import mutations
 from tests.support.http import Answer, fetch
+from tests.support.job_server import rounds
 from tests.support.proxy_process import ProxyProcess
 from tests.support.samples import with_wish
 
@@ -66,9 +67,11 @@ class AnyServer:
         self._chance = random.Random(profile.name)
         self._replies = Replies(profile.submit)
         self._calls: set[asyncio.Task[None]] = set()
+        self._connections: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
+        self._connections.append(writer)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)content-length: *(\d+)", head)
@@ -80,6 +83,14 @@ class AnyServer:
     async def settle(self) -> None:
         """Wait until every callback has its answer."""
         await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def end(self, listener: asyncio.Server) -> None:
+        """Accept no more connections, and abort the open ones: the proxy may be asking about a job at any moment."""
+        listener.close()
+        await rounds()
+        for connection in self._connections:
+            connection.transport.abort()
+        await rounds()
 
     def _answer(self, request: bytes) -> bytes:
         wish = _WISH.search(request)
@@ -182,9 +193,11 @@ async def test_no_answer_is_a_bug_and_submitted_is_true(
         return answer
 
     listener = await asyncio.start_server(server.serve, "127.0.0.1", ports[name], limit=2**20)
-    async with listener:
+    try:
         answers = await asyncio.gather(*map(post, range(_JOBS)))
         await server.settle()
+    finally:
+        await server.end(listener)
     for number, answer in enumerate(answers):
         check(answer, server.told[number])
     assert [line for line in proxy.events if "at" in line and not _starved(line)] == []
