@@ -124,7 +124,7 @@ class PostgreSQLStore:
 
     @property
     def open_jobs(self) -> int:
-        """How many jobs of this instance are open, as far as it knows: in the database, or only noted so far."""
+        """About how many jobs of this instance are open: in the database, or noted; one that is both counts twice."""
         return len(self._writer.known) + len(self._notes)
 
     # --- peers -------------------------------------------------------------------------------------------------------
