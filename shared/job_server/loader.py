@@ -5,6 +5,7 @@ For the front end only: workers should not load the libraries for this (tomllib,
 
 from __future__ import annotations
 
+import functools
 import os
 import tomllib
 import types
@@ -106,7 +107,7 @@ def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN40
     """Refuse the first key that `kind`, a dataclass, does not have; msgspec refuses wrong types."""
     if not isinstance(table, dict):
         return
-    hints = get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type] # mypy takes a class for its objects, which have no hash
     for name, value in table.items():
         if name not in hints:
             near = nearest(name, [known.upper() for known in hints]).lower()
@@ -118,6 +119,12 @@ def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN40
         if below is not None:
             for one in value if isinstance(value, list) else [value]:
                 _check_keys(one, below, f"{place}.{name}" if place else name)
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    """Return the keys of a dataclass and their types; evaluating these takes longer than all other checks."""
+    return get_type_hints(kind)
 
 
 def _check_texts(table: dict[str, Any], place: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 from proxy.jobs.callback_intake import CallbackFate, CallbackIntake
@@ -91,9 +92,13 @@ class StatedAsker:
         return told._replace(job_id=job.id, call=call)
 
 
+#: Thousands of instances are made, and a profile is read-only.
+_loaded = functools.cache(loader.load)
+
+
 def a_job_server(profile: str) -> JobServer:
     """Return a job server that nobody calls."""
-    loaded = loader.load(profile)
+    loaded = _loaded(profile)
     secrets = dict.fromkeys(loader.secret_names(loaded), "secret")
     return JobServer(url="http://job-server", profile=loaded, secrets=secrets)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -40,10 +41,12 @@ _BY_SETTINGS = [{}, {"GRANULAR_ERRORS": "true"}, {"API_KEYS": "secret-key"}, {"C
 _KEYED = {"ADMIN_KEYS": "anna:act:0123456789abcdef"}
 
 
+@functools.cache
 def _documents() -> list[dict[str, Any]]:
     return [document(load(environ)) for environ in _BY_SETTINGS]
 
 
+@functools.cache
 def _all_documents() -> list[dict[str, Any]]:
     return [*_documents(), operators_document(load({})), operators_document(load(_KEYED))]
 
