@@ -20,9 +20,11 @@ from shared.settings import variables
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually_blocking
 
-__all__ = ["ROOT", "ProxyProcess", "collect", "environment", "is_alive"]
+__all__ = ["NOT_INSTALLED", "ROOT", "ProxyProcess", "collect", "environment", "is_alive"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
+#: Modules of the tests' environment that users do not have; in here, they cannot be imported.
+NOT_INSTALLED: Final = Path(__file__).resolve().parent / "not_installed"
 _START_S: Final = 30.0
 #: How long the processes that a front end leaves behind may take to end by themselves.
 _NOTICE_S: Final = 3.0
@@ -36,7 +38,13 @@ def environment(**settings: str) -> dict[str, str]:
     Settings in the repository's `.env`, or in the environment of the tests, have no effect.
     """
     defaults = {name: it.default for name, it in variables().items()}
-    ours = {"PORT": "0", "ADMIN_PORT": "0", "JOURNAL": "", "LOG_FORMAT": "json"}
+    ours = {
+        "PORT": "0",
+        "ADMIN_PORT": "0",
+        "JOURNAL": "",
+        "LOG_FORMAT": "json",
+        "PYTHONPATH": str(NOT_INSTALLED),
+    }
     return {**os.environ, **defaults, **ours, **settings}
 
 
