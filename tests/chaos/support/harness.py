@@ -115,6 +115,7 @@ class Chaos:
             if kind is None:
                 await self._check()
         finally:
+            self.proxy.end_lag()
             await self.session.close()
 
     # --- what a test does --------------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ class Chaos:
     async def stop_a_spare_and_give_it_a_job(self) -> tuple[int, asyncio.Task[Reply]]:
         """Stop every spare, post a job, and resume those without it; return the worker with the job, and the answer."""
         async with self.flock.quiet():
-            spares = [worker["pid"] for worker in await self.workers() if worker["state"] == "spare"]
+            spares: list[int] = await eventually(self._all_spares)
             for pid in spares:
                 os.kill(pid, signal.SIGSTOP)
             job = asyncio.ensure_future(self.job())
@@ -213,6 +214,11 @@ class Chaos:
                 if pid != stopped:
                     os.kill(pid, signal.SIGCONT)
         return stopped, job
+
+    async def _all_spares(self) -> list[int] | None:
+        """Return the pids of the spares once there are as many as configured; one more might get the next job."""
+        spares = [worker["pid"] for worker in await self.workers() if worker["state"] == "spare"]
+        return spares if len(spares) == self.proxy.spares else None
 
     async def has_job(self, pid: int) -> bool:
         """Return whether the worker `pid` has a job."""

@@ -16,7 +16,7 @@ import psutil
 from tests.chaos.support.faulty_proxy import LAG
 from tests.chaos.support.names import starved_name
 from tests.chaos.support.raw import Raw
-from tests.support.proxy_process import ROOT, ProxyProcess, collect, environment
+from tests.support.proxy_process import NOT_INSTALLED, ROOT, ProxyProcess, collect, environment
 
 __all__ = ["FaultyProxy", "JobServerProcess", "StartProxy"]
 
@@ -35,7 +35,11 @@ class FaultyProxy(ProxyProcess):
         self.spares = int(environment(**settings)["WORKER_SPARES"])
         self.stdout: list[str] = []
         self.stderr: list[str] = []
-        marks = {"CHAOS_DIR": str(folder), "CHAOS_LOG": str(folder / "acts"), "PYTHONPATH": str(ROOT)}
+        marks = {
+            "CHAOS_DIR": str(folder),
+            "CHAOS_LOG": str(folder / "acts"),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(NOT_INSTALLED)]),
+        }
         self._process = subprocess.Popen(
             [*prefix, *_FAULTY],
             env=environment(**settings) | marks,
@@ -106,18 +110,24 @@ class FaultyProxy(ProxyProcess):
 
     def lag_s(self) -> tuple[float, float]:
         """Return the event loop's longest lag since the last reset: its own part, and in all."""
-        own_s, all_s, _, _ = LAG.unpack((self.folder / "lag").read_bytes())
+        own_s, all_s, _, _ = LAG.unpack_from((self.folder / "lag").read_bytes())
         return own_s, all_s
 
     def late_looks(self) -> tuple[int, int]:
         """Return the number of lag measurements since the last reset, and how many were over 20 ms."""
-        _, _, looks, late = LAG.unpack((self.folder / "lag").read_bytes())
+        _, _, looks, late = LAG.unpack_from((self.folder / "lag").read_bytes())
         return looks, late
 
     def reset_lag(self) -> None:
-        """Start the lag measurement again."""
+        """Start the lag measurement, or start it again."""
         with (self.folder / "lag").open("r+b") as file:
-            file.write(bytes(LAG.size))
+            file.write(bytes(LAG.size) + b"\x01")
+
+    def end_lag(self) -> None:
+        """End it; the figures stay."""
+        with (self.folder / "lag").open("r+b") as file:
+            file.seek(LAG.size)
+            file.write(b"\x00")
 
 
 def _leads_a_session(pid: int) -> bool:
