@@ -230,9 +230,19 @@ class Accounts:
             true = record.callback is not None and told["code"] in {*_CUT_OFF, "job-server-unavailable"}
             found += [] if true else ["the record has no failure"]
         # An instance that is cut off answers at the deadline; meanwhile another one may have ended the job.
-        elif told["code"] != record.failure.code and {told["code"], record.failure.code} - _CUT_OFF:
+        elif told["code"] != record.failure.code and {_known(told), record.failure.code} - _CUT_OFF:
             found.append("the record has another failure")
+        elif told["submitted"] != record.failure.submitted and told["code"] == "job-server-unavailable":
+            found.append("the record says something else about the submission")
         return [f"{line}: {told}, {record.failure}" for line in found]
+
+
+def _known(told: dict[str, Any]) -> str:
+    """Return the code that the client was told; `interrupted`, if the instance knew more than the one that recorded it.
+
+    Its job failed while it was cut off, and at the deadline another instance found the job without an end.
+    """
+    return "interrupted" if told["code"] == "job-server-unavailable" else str(told["code"])
 
 
 def _token_hash(callback_url: str) -> bytes:
