@@ -19,6 +19,8 @@ from proxy.store.query import JobQuery, Limits, Position, Sort
 from proxy.store.search import counts, page
 from shared.lifecycle import State
 
+pytestmark = pytest.mark.xdist_group("million")  # filling the journal takes 4 s of CPU
+
 #: Each answer ends after the first part of the jobs.
 _LIMITS: Final = Limits(seconds=0.0, part=5_000)
 #: SQLite may take this many steps of its machine for that; scanning all jobs takes 15 million and more.
