@@ -17,6 +17,8 @@ __all__ = ["Stopwatch"]
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _STEAL_FIELD: Final = 8
+#: How often to look at other processes while time is left: the figures of one that ends are gone.
+_LOOK_S: Final = 0.1
 
 
 class Stopwatch:
@@ -29,6 +31,7 @@ class Stopwatch:
         self._before = dict(self._queued())
         self._last = dict(self._before)
         self._steal_before_s = _steal_s()
+        self._look_at_s = _LOOK_S
 
     @property
     def took_s(self) -> float:
@@ -46,6 +49,14 @@ class Stopwatch:
     def own_s(self) -> float:
         """The difference of both. Can be negative, because several threads may be starved at the same time."""
         return self.took_s - self.starved_s
+
+    def is_over(self, limit_s: float) -> bool:
+        """Return whether `own_s` is more than `limit_s`. Cheap while it cannot be: this is called often."""
+        took_s = self.took_s
+        if took_s <= limit_s and (len(self._pids) == 1 or took_s < self._look_at_s):
+            return False
+        self._look_at_s = took_s + _LOOK_S
+        return self.own_s > limit_s
 
     def _queued(self) -> Iterator[tuple[str, int]]:
         """Yield for each thread how long it has waited for a CPU so far, in nanoseconds."""

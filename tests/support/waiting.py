@@ -48,5 +48,5 @@ def eventually_blocking(
 
 
 def _check(watch: Stopwatch, timeout_s: float, value: object) -> None:
-    own_s = watch.own_s  # read each time, because the figures of a process are gone when it ends
-    assert own_s <= timeout_s, f"not so within {timeout_s:g} s ({watch.took_s:.1f} s in all); last seen: {value!r}"
+    over = watch.is_over(timeout_s)
+    assert not over, f"not so within {timeout_s:g} s ({watch.took_s:.1f} s in all); last seen: {value!r}"
