@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -16,6 +15,7 @@ from proxy.workers.fork_server_client import ForkServer
 from shared.job_server import loader
 from shared.messages import WORKERS_AT_ONCE
 from shared.worker_config import JobServer, WorkerConfig
+from tests.support.descriptors import descriptors
 from tests.support.waiting import eventually
 
 _CONFIG = WorkerConfig(
@@ -94,7 +94,7 @@ async def test_a_worker_of_which_an_end_is_missing_counts_as_not_made(
     heard: Heard, monkeypatch: pytest.MonkeyPatch, fds: int, forked: int
 ) -> None:
     """Complete workers are used; of incomplete ones every descriptor is closed, and the waiting caller is told."""
-    before = _descriptors()
+    before = descriptors()
     monkeypatch.setattr(spawning, "COMMAND", (sys.executable, "-c", _speaker(fds)))
     fork_server = ForkServer(_CONFIG.encode(), heard)
     await fork_server.start()
@@ -105,11 +105,7 @@ async def test_a_worker_of_which_an_end_is_missing_counts_as_not_made(
         assert heard.failed == ["Too many open files"] * (3 - forked)
     finally:
         await fork_server.stop()
-    assert _descriptors() == before + 3 * forked
-
-
-def _descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+    assert len(descriptors() - before) == 3 * forked
 
 
 def _speaker(fds: int) -> str:
