@@ -12,7 +12,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -160,7 +160,8 @@ async def _somebody_kills_spares(operated: Operated[FaultyProxy]) -> AsyncIterat
 
     async def many_died() -> bool:
         for pid in await operated.spares():
-            os.kill(pid, signal.SIGUSR1)  # on which a spare exits
+            with suppress(ProcessLookupError):  # killed at the last look, and gone since it was listed
+                os.kill(pid, signal.SIGUSR1)  # on which a spare exits
         return await operated.value("worker_spare_deaths_total") >= before + 3
 
     await eventually(many_died)
