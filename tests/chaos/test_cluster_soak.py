@@ -25,6 +25,7 @@ from aiohttp import ClientSession
 from cluster.postgresql import PostgreSQL
 from proxy.store.record import Record
 from shared.lifecycle import State, Submitted
+from shared.outcome import Failed
 from tests.chaos.support.cluster import LEASE_S, TIMEOUT_S, Client, Cluster, Node, clustered
 from tests.support.waiting import eventually
 
@@ -229,20 +230,19 @@ class Accounts:
             # Its result came elsewhere, and the instance could not ask: its answer is true, but incomplete.
             true = record.callback is not None and told["code"] in {*_CUT_OFF, "job-server-unavailable"}
             found += [] if true else ["the record has no failure"]
-        # An instance that is cut off answers at the deadline; meanwhile another one may have ended the job.
-        elif told["code"] != record.failure.code and {_known(told), record.failure.code} - _CUT_OFF:
+        elif told["code"] != record.failure.code and not _both_true(told, record.failure):
             found.append("the record has another failure")
-        elif told["submitted"] != record.failure.submitted and told["code"] == "job-server-unavailable":
-            found.append("the record says something else about the submission")
         return [f"{line}: {told}, {record.failure}" for line in found]
 
 
-def _known(told: dict[str, Any]) -> str:
-    """Return the code that the client was told; `interrupted`, if the instance knew more than the one that recorded it.
+def _both_true(told: dict[str, Any], recorded: Failed) -> bool:
+    """Return whether the instance that answered was cut off, and another one may have ended the job meanwhile.
 
-    Its job failed while it was cut off, and at the deadline another instance found the job without an end.
+    It answers at the deadline; or earlier, if it knows of a failure that the other one cannot know.
     """
-    return "interrupted" if told["code"] == "job-server-unavailable" else str(told["code"])
+    if told["code"] == "job-server-unavailable":
+        return recorded.code == "interrupted" and told["submitted"] == recorded.submitted
+    return {told["code"], recorded.code} <= _CUT_OFF
 
 
 def _token_hash(callback_url: str) -> bytes:

@@ -15,6 +15,6 @@ def descriptors() -> set[tuple[str, str]]:
     """
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # such as the one that lists the others
+        with contextlib.suppress(FileNotFoundError):  # such as the one that listed the others
             found.add((entry.name, str(entry.readlink())))
-    return {(number, target) for number, target in found if not target.startswith("/proc/")}
+    return found

@@ -35,7 +35,8 @@ _HELD_S: Final = 10.0
 def environment(**settings: str) -> dict[str, str]:
     """Return this process's environment with all settings at their defaults, except free ports, no journal, JSON lines.
 
-    Settings in the repository's `.env`, or in the environment of the tests, have no effect.
+    Settings in the repository's `.env`, or in the environment of the tests, have no effect; nor do packages that only
+    development tools need.
     """
     defaults = {name: it.default for name, it in variables().items()}
     ours = {

@@ -105,6 +105,7 @@ class Chaos:
         self._acts_before = len(self.proxy.acts())
         self.connections_before = self.proxy.connections()
         self.proxy.reset_lag()
+        await eventually(lambda: self.proxy.late_looks()[0])
         if self.canaries:
             self.flock.start()
         return self
