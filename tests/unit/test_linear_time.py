@@ -126,11 +126,11 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
 CHARACTERS = ["a", "0", " ", ";", ",", "=", '"', "\\", "-", ":", "\r\n", "\\u"]
 BEFORE = ["", '"', "a;", "GET / HTTP/1.1\r\na:"]
 AFTER = ["", "(", '"', "\\", "\r\n", "\x00"]
-LENGTH = 8_000
-#: CPU time, not wall-clock time. Linear time takes less than a fiftieth of this, quadratic time several times as much,
+LENGTH = 4_000
+#: CPU time, not wall-clock time. Linear time takes less than a tenth of this, quadratic time twice as much,
 #: and exponential time, forever.
-LIMIT_S = 0.05
-ATTEMPTS = 3
+LIMIT_S = 0.01
+ATTEMPTS = 5
 
 
 def modules() -> Iterator[ModuleType]:

@@ -33,6 +33,8 @@ class FaultyProxy(ProxyProcess):
         self.warm = False
         #: How many workers it keeps when it is idle.
         self.spares = int(environment(**settings)["WORKER_SPARES"])
+        #: Its ends of connections, as its descriptors call them. The table of all connections is long after some tests.
+        self._ends: dict[Raw, str] = {}
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         marks = {
@@ -97,18 +99,25 @@ class FaultyProxy(ProxyProcess):
 
     def connections(self) -> int:
         """Return how many sockets the front end has."""
+        return len(self._sockets())
+
+    def _sockets(self) -> list[str]:
         links = []
         for link in Path(f"/proc/{self.pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 links.append(str(link.readlink()))
-        return sum(link.startswith("socket:") for link in links)
+        return [link for link in links if link.startswith("socket:")]
 
     def serves(self, raw: Raw) -> bool:
         """Return whether the front end still has its end of this connection."""
-        peer = f":{raw.port:04X}"
-        connections = map(str.split, Path(f"/proc/{self.pid}/net/tcp").read_text(encoding="ascii").splitlines())
-        # An inode of 0: no process has that end any more (proc_net_tcp.rst in the kernel's documentation).
-        return any(fields[2].endswith(peer) and fields[9] != "0" for fields in connections)
+        if raw not in self._ends:
+            peer = f":{raw.port:04X}"
+            connections = map(str.split, Path(f"/proc/{self.pid}/net/tcp").read_text(encoding="ascii").splitlines())
+            inode = next((fields[9] for fields in connections if fields[2].endswith(peer)), "0")
+            if inode == "0":  # no process has that end, yet or any more (proc_net_tcp.rst in the kernel)
+                return False
+            self._ends[raw] = f"socket:[{inode}]"
+        return self._ends[raw] in self._sockets()
 
     def lag_s(self) -> tuple[float, float]:
         """Return the event loop's longest lag since the last reset: its own part, and in all."""

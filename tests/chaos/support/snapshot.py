@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import psutil
 
 from tests.chaos.support.names import semaphore_prefix
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - read, not written to
+#: As in proc(5), the third field of /proc/PID/stat.
+_ZOMBIE: Final = "Z"
 
-__all__ = ["Snapshot", "orphans", "take"]
+__all__ = ["Snapshot", "take"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,24 +60,42 @@ class Snapshot:
 
 def take(front_end: int, folder: Path) -> Snapshot:
     """Take a snapshot of the proxy with this folder, whose front end has this pid."""
-    below = psutil.Process(front_end).children(recursive=True)
-    states = [_status(process) for process in below]
-    own = psutil.Process(front_end).children()
+    processes = _processes()
+    states = [processes[pid].state for pid in _below(front_end, processes)]
+    own = [pid for pid, process in processes.items() if process.parent == front_end]
     return Snapshot(
-        processes=sum(state not in {psutil.STATUS_ZOMBIE, ""} for state in states),
-        zombies=states.count(psutil.STATUS_ZOMBIE),
+        processes=sum(state != _ZOMBIE for state in states),
+        zombies=states.count(_ZOMBIE),
         descriptors=_count(front_end, "fd"),
-        fork_server_descriptors=max((_count(process.pid, "fd") for process in own), default=0),
+        fork_server_descriptors=max((_count(pid, "fd") for pid in own), default=0),
         threads=_count(front_end, "task"),
         kinds=_kinds(front_end),
         shared_memory=frozenset(path.name for path in _SHARED_MEMORY.glob(f"*{semaphore_prefix(folder)}*")),
-        orphans=frozenset(orphans()),
+        orphans=frozenset(pid for pid, process in processes.items() if process.parent == os.getpid()),
     )
 
 
-def orphans() -> set[int]:
-    """Return this test process's children, including adopted ones."""
-    return {process.pid for process in psutil.Process().children()}
+class _Process(NamedTuple):
+    parent: int
+    state: str
+
+
+def _processes() -> dict[int, _Process]:
+    """Return all processes, by pid; psutil would read the same files once for each question."""
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - called often
+        with contextlib.suppress(OSError):  # it has ended
+            state, parent = Path(f"/proc/{name}/stat").read_bytes().rpartition(b") ")[2].split()[:2]
+            found[int(name)] = _Process(int(parent), state.decode())
+    return found
+
+
+def _below(pid: int, processes: dict[int, _Process]) -> Iterator[int]:
+    """Yield every descendant."""
+    for child, process in processes.items():
+        if process.parent == pid:
+            yield child
+            yield from _below(child, processes)
 
 
 def _count(pid: int, what: str) -> int:
@@ -88,13 +111,6 @@ def _kinds(pid: int) -> str:
         with contextlib.suppress(OSError):
             names.append(str(link.readlink()).partition(":[")[0])
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(names).items()))
-
-
-def _status(process: psutil.Process) -> str:
-    try:
-        return process.status()
-    except psutil.NoSuchProcess:
-        return ""
 
 
 def _describe(pid: int) -> str:
