@@ -29,7 +29,10 @@ address they describe the routes for operators.
 _WHERE: Final = {
     "Jobs": "These routes are on `PORT`. If `API_KEYS` is set, each needs `Authorization: Bearer <key>`.",
     "Job server": "These routes are on `CALLBACK_PORT` if that is set, otherwise on `PORT`.",
-    "Service": "These routes are on `PORT`, `GET /healthz` also on `CALLBACK_PORT`.",
+    "Service": (
+        "These routes are on `PORT`; `GET /healthz` is also on `CALLBACK_PORT`,\nand if `PORT` is empty, "
+        "`GET /readyz` is there, too."
+    ),
 }
 _OPERATORS_ABOUT: Final = """
 ## Operators

@@ -55,7 +55,7 @@ class Ready:
         if self._dispatcher.draining or self.leaving:
             return Code.SHUTTING_DOWN, "the proxy is shutting down"
         if self._dispatcher.pause.since is not None:
-            return Code.INTAKE_PAUSED, "an operator has paused the proxy"
+            return Code.INTAKE_PAUSED, "an operator has paused the intake of new jobs"
         if on_hold := self._on_hold():
             return Code.NO_WORKER, on_hold
         if self._store.trouble:

@@ -41,8 +41,9 @@ TABLE: Final = MappingProxyType(
         Code.INVALID_REQUEST: _entry(
             400, 400, "The request is not valid",
             "The body is not a JSON object as RFC 8259 defines it (or has a duplicate name, NaN, a lone surrogate, "
-            "too many levels, or a number of thousands of digits), or it has a `callback`, which only the proxy sets. "
-            "Or a query on the admin address has a parameter that is unknown or invalid: `parameter` is its name.",
+            "too many levels, or a number of thousands of digits), or it has a member that only the proxy sets "
+            "(`callback`, with the profile `spreedly`). Or a query on the admin address has a parameter that is "
+            "unknown or invalid: `parameter` is its name.",
             "Fix the request; `detail` says what is wrong with it. The same request will fail again.",
         ),
         Code.MALFORMED_REQUEST: _entry(
@@ -84,9 +85,10 @@ TABLE: Final = MappingProxyType(
             "Send less, or ask the operator to raise the limit.",
         ),
         Code.UNSUPPORTED_MEDIA_TYPE: _entry(
-            415, 415, "The body is not declared as JSON",
-            "The `Content-Type` is not `application/json`.",
-            "Send `Content-Type: application/json`.",
+            415, 415, "The type of the body is not supported",
+            "The `Content-Type` is not the one that this route, or the job's profile, takes (`application/json`, "
+            "unless the profile says otherwise), or the `Content-Encoding` is not gzip.",
+            "Send what `detail` names.",
         ),
         Code.IDEMPOTENCY_KEY_REUSED: _entry(
             422, 422, "The idempotency key belongs to another request",
