@@ -122,7 +122,7 @@ def number(low: float, high: float, *, whole: bool) -> Kind:
         return value
 
     noun = "a whole number" if whole else "a number"
-    return Kind(read=read, takes=f"{noun} from {low:.10g} to {high:.10g}")
+    return Kind(read=read, takes=f"{noun} from {low:.15g} to {high:.15g}")
 
 
 def one_of(*words: str) -> Kind:

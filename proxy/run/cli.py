@@ -72,5 +72,5 @@ def _text(parser: argparse.ArgumentParser, given: argparse.Namespace) -> str:
 def settings_list() -> str:
     """Return every setting with its default and its values, as text."""
     lines = ["settings, from the environment or .env:"]
-    lines += [f"  {name:<16} {it.default or '(empty)':<13} {it.takes}" for name, it in variables().items()]
+    lines += [f"  {name:<20} {it.default or '(empty)':<13} {it.takes}" for name, it in variables().items()]
     return "\n".join(lines)
