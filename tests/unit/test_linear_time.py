@@ -1,6 +1,6 @@
 """All foreign input is parsed in time that grows linearly with its length.
 
-A pattern that can match the same text in two ways tries both, forevery such place: 83 bytes were once enough to stop
+A pattern that can match the same text in two ways tries both, for every such place: 83 bytes were once enough to stop
 the front end forever. So each pattern of the proxy has a row here, with the methods by which it is used, and is tried
 with inputs that may cause backtracking.
 """
