@@ -137,8 +137,10 @@ def test_every_fault_of_the_tour_ends_as_its_row_says(proxy: ProxyProcess) -> No
 
 
 def test_the_pages_name_the_addresses_that_a_start_prints() -> None:
-    """With every setting at its default, the ports of the README are the ones that listen; a cluster has one more."""
+    """With every setting at its default, the README's ports listen; a cluster and a stand-in have one more each."""
     readme = Path(_PAGES[0]).read_text(encoding="utf-8")
     defaults = {variables()[name].default for name in ("PORT", "ADMIN_PORT")}
     of_cluster = {str(Options().port + 2)}  # its job server, which is another one
-    assert {*re.findall(r"127\.0\.0\.1:(\d+)", readme)} == defaults | of_cluster
+    of_stand_in = {*re.findall(r"-m jobserver --port (\d+)", readme)}
+    assert len(of_stand_in) == 1
+    assert {*re.findall(r"127\.0\.0\.1:(\d+)", readme)} == defaults | of_cluster | of_stand_in
