@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["banner"]
 
+#: The profile whose jobs look like `_JOB`.
+_PROFILE: Final = "spreedly"
 _JOB: Final = '{"account": "example"}'
 
 
@@ -37,11 +39,17 @@ def banner(settings: Settings, urls: Mapping[str, str], embedded_url: str) -> st
     if public:
         lines.append(f"Keys: {_keys(settings)}")
     lines.append(f"Mode: {_workers(settings)}; {_memory(settings)}")
-    key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_keys else ""
-    curl = f"curl -d '{_JOB}' -H 'Content-Type: application/json'{key} {public}/queueJob"
     if public:
-        lines.append(f"Try it:\n\n  {curl}\n")
+        lines.append(_to_try(settings, public))
     return "\n".join(lines)
+
+
+def _to_try(settings: Settings, public: str) -> str:
+    """Return a command to paste, if it is known what a job of the first profile looks like."""
+    if settings.profile.split(",")[0].strip() != _PROFILE:
+        return "Try it: docs/profiles.md says how, and --check shows what a job becomes"
+    key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_keys else ""
+    return f"Try it:\n\n  curl -d '{_JOB}' -H 'Content-Type: application/json'{key} {public}/queueJob\n"
 
 
 def _keys(settings: Settings) -> str:

@@ -65,6 +65,13 @@ def test_it_says_whether_keys_are_asked_for(keys: str, words: str) -> None:
     assert words in banner(load({"API_KEYS": keys}), URLS, "")
 
 
+def test_there_is_a_line_to_paste_only_where_it_works() -> None:
+    """Another profile's jobs look different; the first one gets what comes to /queueJob."""
+    assert "curl " not in banner(load({"PROFILE": "gotenberg,spreedly"}), URLS, "")
+    assert "Try it: docs/profiles.md" in banner(load({"PROFILE": "gotenberg,spreedly"}), URLS, "")
+    assert "curl " in banner(load({"PROFILE": "spreedly,gotenberg"}), URLS, "")
+
+
 def test_it_names_the_version() -> None:
     """It is the first thing that support asks for."""
     assert f"The async job proxy {VERSION} listens on" in banner(load({}), URLS, "")
