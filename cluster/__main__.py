@@ -53,7 +53,7 @@ def _banner(cluster: Cluster) -> str:
     # would be `unknown`.
     fifty = f"{python} -m jobclient {post} --idempotent --retries 30 --limit 60 --field duration=4"
     lines = [
-        f"entry       {cluster.url}  (nginx; callbacks come in here, too)",
+        f"gateway     {cluster.url}  (nginx; callbacks come in here, too)",
         *(
             f"{instance.name:<12}{instance.url}  dashboard {instance.admin}/  pid {instance.pid}"
             for instance in cluster.instances

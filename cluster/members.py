@@ -17,7 +17,7 @@ from typing import Final
 from cluster import nginx
 from cluster.processes import reserve, start
 
-__all__ = ["ClusterError", "Instance", "Member", "entry", "job_server"]
+__all__ = ["ClusterError", "Instance", "Member", "gateway", "job_server"]
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _START_S: Final = 60.0
@@ -150,7 +150,7 @@ def job_server(folder: Path, *, port: int = 0, duration_s: float = 0.5) -> Membe
     return Member("job server", [sys.executable, "-m", "jobserver", *arguments], folder, environ, port=reservation)
 
 
-def entry(folder: Path, instances: list[Instance], port: socket.socket) -> Member:
+def gateway(folder: Path, instances: list[Instance], port: socket.socket) -> Member:
     """Return the nginx in front of the instances, with the configuration of deploy/."""
     place = folder / "nginx"
     place.mkdir(mode=0o700)

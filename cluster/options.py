@@ -23,7 +23,7 @@ class Options:
 
     #: How many instances.
     instances: int = 3
-    #: The entry's port P. Instance n uses P + 10 * n, its admin address one more, the job server P + 2. 0: any free
+    #: The gateway's port P. Instance n uses P + 10 * n, its admin address one more, the job server P + 2. 0: any free
     #: ports.
     port: int = 3000
     #: Seconds that a job takes at the job server.
@@ -55,7 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         "--port",
         type=_port,
         default=_DEFAULTS.port,
-        help="the entry's port (%(default)s); instance n is 10 * n above it, its admin address one more; 0: any free",
+        help="the gateway's port (%(default)s); instance n is 10 * n above it, its admin address one more; 0: any free",
     )
     add(
         "--duration",

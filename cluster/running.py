@@ -71,8 +71,8 @@ class Cluster:
             at = base and base + 10 * number
             self.instances.append(Instance(number, self.folder, settings, port=at, admin=at and at + 1))
         self._members += self.instances
-        self.entry = members.entry(self.folder, self.instances, port)
-        self._members.append(self.entry)
+        self.gateway = members.gateway(self.folder, self.instances, port)
+        self._members.append(self.gateway)
 
     def __enter__(self) -> Self:
         """Start everything, and return when jobs are accepted. Raises ClusterError."""
@@ -83,7 +83,7 @@ class Cluster:
             self.job_server.wait_until()
             for instance in self.instances:
                 instance.wait_until("/readyz")
-            self.entry.wait_until("/healthz")
+            self.gateway.wait_until("/healthz")
         except PostgreSQLError as exc:
             self.close()
             raise ClusterError(str(exc)) from exc

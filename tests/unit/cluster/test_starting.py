@@ -13,7 +13,7 @@ from cluster.postgresql import PostgreSQLError
 
 
 def test_the_defaults_are_three_instances_at_the_ports_of_make_run() -> None:
-    """The entry is where `make run` has the proxy."""
+    """The gateway is where `make run` has the proxy."""
     options = parse([])
     assert (options.instances, options.port) == (3, 3000)
 
