@@ -3,7 +3,7 @@
 import { act, ask } from "./api.js";
 import { $, link, make, say, time } from "./dom.js";
 
-const PAGES = { "": "Now", "jobs.html": "Jobs", "patterns.html": "Patterns", "house.html": "House" };
+const PAGES = { "": "Now", "jobs.html": "Jobs", "patterns.html": "Patterns", "house.html": "System" };
 const EVERY_MS = 4000;
 const HERE = location.pathname.split("/").pop();
 

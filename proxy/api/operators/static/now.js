@@ -94,7 +94,7 @@ function numbers() {
     rows.push([minutes ? `${minutes} to ${minutes + 1} min ago` : "last minute", sum(points, 0), sum(points, 1), duration(middle),
       busy.length ? duration(Math.max(...busy.map((point) => point[3]))) : "–"]);
   }
-  const columns = ["Minute", "Jobs", "Failed", "Median latency", "Highest 95 %"];
+  const columns = ["Minute", "Jobs", "Failed", "Median latency", "Highest p95"];
   $("minutes").replaceChildren(table("Jobs and latency of the last five minutes", columns, rows, [1, 2, 3, 4]));
 }
 

@@ -80,7 +80,7 @@ function phases({ jobs, sampled, quantiles_ms: quantiles, histogram }) {
   const heads = [`below ${edges[0]}`, ...edges.map((edge, index) => (index + 1 < edges.length ? `${edge} to ${edges[index + 1]}` : `${edge} or more`))];
   const counts = Object.keys(histogram.counts);
   $("phases").replaceChildren(
-    table("How long each phase took", ["Phase", "Half, 90 % and 99 % of the jobs, from 0.1 ms, each step ten times as long", "Half within", "90 %", "99 %", "Longest"], rows, [2, 3, 4, 5]),
+    table("How long each phase took", ["Phase", "p50, p90 and p99 (logarithmic scale from 0.1 ms)", "p50", "p90", "p99", "Max"], rows, [2, 3, 4, 5]),
     more("How many jobs took how long, by phase", table("Jobs by phase and duration", ["Took", ...counts],
       heads.map((head, index) => [head, ...counts.map((name) => count(histogram.counts[name][index]))]), counts.map((_, index) => index + 1))));
 }
