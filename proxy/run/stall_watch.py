@@ -50,7 +50,7 @@ class StallWatch:
         now = time.monotonic()
         if self._said:
             self._said = False
-            log.event("warning", "the event loop continues", stood_s=round(now - self._wound_up, 1))
+            log.event("warning", "the event loop continues", blocked_s=round(now - self._wound_up, 1))
         self._wound_up, self._cpu_s = now, time.process_time()
         signal.setitimer(signal.ITIMER_REAL, _LIMIT_S)
         self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._wind_up)
@@ -62,7 +62,7 @@ class StallWatch:
         log.event(
             "warning",
             "the event loop is blocked",
-            stood_s=round(stood_s, 1),
+            blocked_s=round(stood_s, 1),
             cpu_s=round(
                 time.process_time() - self._cpu_s, 1
             ),  # little CPU time: the process was stopped, or starved of CPU

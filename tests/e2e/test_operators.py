@@ -55,7 +55,9 @@ async def test_an_operator_pauses_goes_on_and_drains(
         assert (await fetch(client, "POST", job_server.callback_url(ref), json={"state": "completed"})).status == 200
         assert (await answer).status == 200
         assert await asyncio.to_thread(proxy.wait, 20) == 0
-        deeds = [(line["deed"], line["who"], line["outcome"]) for line in proxy.events_of("done on the admin address")]
+        deeds = [
+            (line["action"], line["who"], line["outcome"]) for line in proxy.events_of("done on the admin address")
+        ]
         assert deeds == [
             ("pause", "lena", "forbidden"),
             ("failed log-in", "", "unauthorized"),

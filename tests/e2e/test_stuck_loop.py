@@ -70,7 +70,7 @@ def test_a_loop_that_goes_on_is_told_too(proxy: ProxyProcess) -> None:
     proxy.signal(signal.SIGRTMIN)
     eventually_blocking(lambda: proxy.events_of("the event loop continues"))
     (goes_on,) = proxy.events_of("the event loop continues")
-    assert goes_on["stood_s"] >= 2
+    assert goes_on["blocked_s"] >= 2
     assert proxy.stop() == 0
 
 

@@ -48,7 +48,7 @@ class Audit:
         log.event(
             "info",
             "done on the admin address",
-            deed=what,
+            action=what,
             who=who,
             via=via,
             peer=peer,

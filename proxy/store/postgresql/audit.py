@@ -113,4 +113,4 @@ class AuditTable:
 
 
 def _give_up(entry: _Entry, error: Exception) -> None:
-    log.event("warning", "an audit entry could not be stored", deed=entry.deed.what, reason=str(error))
+    log.event("warning", "an audit entry could not be stored", action=entry.deed.what, reason=str(error))

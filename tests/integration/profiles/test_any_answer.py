@@ -168,7 +168,7 @@ def check(answer: Answer, told: Told) -> None:
 
 def _starved(line: dict[str, Any]) -> bool:
     """Return whether this line says that the event loop got no CPU time; no answer can cause that."""
-    return bool(line["event"] == "the event loop is blocked" and line["cpu_s"] < line["stood_s"] / 2)
+    return bool(line["event"] == "the event loop is blocked" and line["cpu_s"] < line["blocked_s"] / 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
