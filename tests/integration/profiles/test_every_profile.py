@@ -146,11 +146,18 @@ async def test_a_job_that_is_cancelled_is_cancelled_at_the_job_server(make_bench
 
 @pytest.mark.parametrize("name", WITH_PROOF)
 async def test_a_callback_without_its_proof_changes_nothing(make_bench: Make, name: str) -> None:
-    """It is answered 401, and the one with the proof counts."""
+    """It is answered 401, and the one with the proof counts. The metrics have it as forged, and as refused."""
     bench = await make_bench(name)
+
+    async def count(kind: str) -> float:
+        page = (await fetch(bench.session, "GET", f"{bench.proxy.admin}/metrics")).body.decode()
+        return float(page.split(f'callbacks_total{{kind="{kind}"}} ')[1].split("\n")[0])
+
+    before = [await count("forged"), await count("refused")]
     assert (await bench.post("forged")).status == 200
     await eventually(lambda: len(bench.stand_in.sender.sent) == 2)
     assert [sent.status for sent in bench.stand_in.sender.sent] == [401, 200]
+    assert [await count("forged") - before[0], await count("refused") - before[1]] == [1, 1]
 
 
 @pytest.mark.parametrize("name", named(name for name in NAMES if name != "spreedly"))
