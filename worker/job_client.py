@@ -158,7 +158,7 @@ class JobServers:
 
     def client(self, profile: str) -> JobClient:
         """Return the client for this profile's job server; empty: for the first one."""
-        return self._clients.get(profile, self._first)
+        return self._clients[profile] if profile else self._first
 
     def asker(self, profile: str) -> Asker:
         """Return the asker for this profile's job server."""

@@ -51,6 +51,7 @@ _NOBODYS: Final = b'{"status": "unknown"}'
 _AS_GET: Final = "it came as GET, which ends no job"
 _GZIP: Final = b"\x1f\x8b"
 _NO_ROUTE: Final = "it came to a path that is no route"
+_NOT_SERVED: Final = "the profile of its job is not served any more, and another one cannot read it"
 _BROKEN_OFF: Final = "its sender left before all of it had come"
 #: Methods of requests that only check a URL.
 _LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -96,19 +97,19 @@ class CallbackRoute:
             return
         hashed = token_hash(token)
         found = await self._callback_intake.find(hashed)
-        server = None if found is None else self._job_servers.of(found.profile)
-        if found is None or server is None or scope["path_params"].get("route", "") not in server.routes:
+        if found is None:
             self.counts[CallbackFate.UNKNOWN] += 1
-            if found is not None:
-                await self._refuse(hashed, _NO_ROUTE)
-            else:
-                await self._stray.note(scope["path"], _NO_ROUTE, unless=token, counted=True)
+            await self._stray.note(scope["path"], _NO_ROUTE, unless=token, counted=True)
+            raise RequestError(Code.NOT_FOUND, "there is no such callback")
+        server = self._job_servers.of(found)
+        if server is None or scope["path_params"].get("route", "") not in server.routes:
+            await self._refuse(hashed, _NOT_SERVED if server is None else _NO_ROUTE)
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
             callback = self._read(server, received)
         except (RequestError, AdmissionError) as exc:
-            await self._refuse(hashed, exc.detail)
+            await self._refuse(hashed, exc.detail, counted=exc.code is Code.UNAUTHORIZED)
             raise
         except ClientGoneError:
             await self._refuse(hashed, _BROKEN_OFF, counted=True)  # counted as such: its fate is reported to nobody
@@ -133,15 +134,16 @@ class CallbackRoute:
         try:
             received = await self._receive(scope, receive, server, {})
             name = self._named(server, received)
-        except (RequestError, AdmissionError):
-            self.counts[CallbackFate.REFUSED] += 1
+        except (RequestError, AdmissionError) as exc:
+            if exc.code is not Code.UNAUTHORIZED:  # that is counted as forged
+                self.counts[CallbackFate.REFUSED] += 1
             raise
-        hashed = await self._hash_of_job(server, name)
-        if hashed is None:
+        found = await self._callback_intake.find_named(server, name) if name else None
+        if found is None:
             self.counts[CallbackFate.UNKNOWN] += 1
             answer = _NOBODYS
         else:
-            answer = _ANSWERS[await self._callback_intake.take(hashed, *self._read(server, received))]
+            answer = _ANSWERS[await self._callback_intake.take(found.token_hash, *self._read(server, received))]
         await send_response(scope, send, 200, answer, b"application/json")
 
     def _named(self, server: ServedJobServer, received: Received) -> str:
@@ -150,17 +152,6 @@ class CallbackRoute:
             return server.callbacks.correlation(received)
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
-
-    async def _hash_of_job(self, server: ServedJobServer, name: str) -> bytes | None:
-        """Return the hash of the token of the job that a callback names, if it is one of ours."""
-        output = server.profile.callback.correlate_with
-        if not name:
-            return None
-        if output == "callback_token":
-            hashed = token_hash(name)
-            return hashed if await self._callback_intake.find(hashed) is not None else None
-        job = self._callback_intake.find_named(server.name, output, name)
-        return None if job is None else job.token_hash
 
     async def _receive(
         self, scope: Scope, receive: Receive, server: ServedJobServer, values: dict[str, str]

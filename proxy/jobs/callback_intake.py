@@ -8,6 +8,7 @@ and can retry. None of this depends on the sender's connection.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from enum import StrEnum
@@ -21,6 +22,7 @@ from msgspec.structs import replace
 from proxy import log
 from proxy.jobs import log_lines
 from proxy.jobs.early import EarlyNames
+from proxy.jobs.job import token_hash
 from proxy.jobs.trail import trail_of, trail_with
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from proxy.jobs.delivery import Delivery
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
+    from proxy.jobs.job_server import ServedJobServer
     from proxy.jobs.polling import Poller
     from proxy.jobs.recorder import Recorder
     from proxy.store.protocol import JobStore
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
 __all__ = ["CallbackFate", "CallbackIntake"]
 
 _NOT_FINAL: Final = frozenset({Kind.PROGRESS, Kind.NOTIFICATION})
+#: A job's own id.
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+#: Among how many of the newest jobs one is looked for by the job server's name for it.
+_SEARCHED: Final = 10_000
 #: How long a callback waits for the store before its job gets it, recorded or not.
 _PATIENCE_S: Final = 1.0
 
@@ -88,6 +95,7 @@ class CallbackIntake:
         self._delivery = delivery
         self._poller = poller
         self._early = EarlyNames()
+        self._searching = asyncio.Lock()
         #: The number of callbacks for each `CallbackFate`.
         self.counts: Counter[str] = Counter()
         #: One at a time for each token whose job is not in flight here.
@@ -126,15 +134,42 @@ class CallbackIntake:
     def _lock(self, hashed: bytes) -> asyncio.Lock:
         return self._locks.setdefault(hashed, asyncio.Lock())
 
-    def find_named(self, profile: str, output: str, name: str) -> Job | None:
-        """Return the job in flight that the job server calls `name`; if there is none, it may become known later."""
-        if output in {"job_id", "job_uuid"}:
-            return self._in_flight.by_id(name.replace("-", ""))
+    async def find_named(self, server: ServedJobServer, name: str) -> Job | Record | None:
+        """Return the job of this job server that a callback at its fixed URL names, in flight or remembered.
+
+        If there is none, it may become known later, unless the job server uses names of ours.
+
+        Raises:
+            StoreUnavailableError: it cannot be determined now whether the job is remembered.
+        """
+        output = server.profile.callback.correlate_with
+        if output == "callback_token":
+            found = await self.find(token_hash(name))
+        elif output in {"job_id", "job_uuid"}:
+            found = await self._with_id(name.replace("-", ""))
+        else:
+            found = await self._called(server, output, name)
+        return found if found is not None and self._poller.server_of(found) is server else None
+
+    async def _with_id(self, job_id: str) -> Job | Record | None:
+        if not _ID.fullmatch(job_id):
+            return None
+        with _Counted(self.counts):
+            return self._in_flight.by_id(job_id) or await self._store.by_id(job_id)
+
+    async def _called(self, server: ServedJobServer, output: str, name: str) -> Job | Record | None:
         for job in self._in_flight:
-            if self._poller.server_of(job).name == profile and job.recorder.record.outputs.get(output) == name:
+            if job.recorder.record.outputs.get(output) == name and self._poller.server_of(job) is server:
                 return job
-        self._early.keep(profile, name)
-        return None
+        self._early.keep(server.name, name)  # before the search, during which its job may get the name
+        # Of another instance, or finished. Others may use the job server too: not for long, and one search at a time.
+        async with self._searching:
+            with _Counted(self.counts):
+                record = await self._store.by_name(name, among=_SEARCHED)
+        if record is None or record.outputs.get(output) != name:
+            return None
+        self._early.pop(server.name, name)
+        return record
 
     def note_name(self, profile: str, name: str) -> bool:
         """Return whether a callback with this name came before its job had the name."""

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from proxy.jobs.entrance import JobRequest
     from proxy.jobs.headroom import Headroom
     from proxy.jobs.in_flight import InFlight
-    from proxy.jobs.job_server import ServedJobServers
     from proxy.jobs.polling import Poller
     from proxy.jobs.runner import Runner
     from proxy.jobs.shown_bodies import ShownBodies
@@ -82,7 +81,6 @@ class Dispatcher:
         in_flight: InFlight,
         headroom: Headroom,
         observer: Observer,
-        job_servers: ServedJobServers,
         poller: Poller,
         elsewhere: Elsewhere,
         callback_counts: Counter[str],
@@ -99,7 +97,6 @@ class Dispatcher:
         self._in_flight = in_flight
         self._headroom = headroom
         self._observer = observer
-        self._job_servers = job_servers
         self._poller = poller
         self._elsewhere = elsewhere
         self._callback_counts = callback_counts
@@ -249,7 +246,7 @@ class Dispatcher:
         """Cancel a job in flight and return it, if there is one; it is over once it has its outcome. `by`: who."""
         job = self._in_flight.by_id(job_id)
         if job is not None and not job.cancelled.done():
-            job.is_cancellable = self._job_servers.of(job.profile).can_cancel(job)
+            job.is_cancellable = self._poller.can_cancel(job)
             job.cancelled.set_result(by)
         return job
 
@@ -293,13 +290,12 @@ class Dispatcher:
                 self._observer.job_finished(job, outcome)
                 for task in following:
                     task.cancel()
-                if _is_given_up(outcome) and self._job_servers.of(job.profile).can_cancel(job):
+                if _is_given_up(job, outcome) and self._poller.can_cancel(job):
                     self._run(self._poller.cancel(job))
 
     def _followers(self, job: Job) -> list[Poller | Elsewhere]:
         """Return the objects that watch for the job's end in addition to its runner."""
-        can_be_asked = self._job_servers.of(job.profile).can_be_asked
-        followers: list[Poller | Elsewhere] = [self._poller] if can_be_asked else []
+        followers: list[Poller | Elsewhere] = [self._poller] if self._poller.can_follow(job) else []
         return [*followers, self._elsewhere] if self._elsewhere.instance else followers
 
     async def _follow(self, job: Job, follow: Callable[[Job], Awaitable[None]]) -> None:
@@ -333,9 +329,11 @@ class Dispatcher:
         return held.outcome or outcome
 
 
-def _is_given_up(outcome: Outcome) -> bool:
+def _is_given_up(job: Job, outcome: Outcome) -> bool:
     """Return whether the job may be running at the job server while nobody waits for it."""
     codes = {Code.CANCELLED, Code.DEADLINE_EXCEEDED}
+    if job.adopted:  # at its deadline; a job that was submitted here is interrupted where another instance has it
+        codes.add(Code.INTERRUPTED)
     return isinstance(outcome, Failed) and outcome.code in codes and outcome.submitted is not Submitted.NO
 
 

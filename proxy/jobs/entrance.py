@@ -162,7 +162,7 @@ class Entrance:
 
         Raises:
             AdmissionError: it is not accepted; nothing was started.
-            RequestError: its key was used with another body.
+            RequestError: its key was used with another body, or for another profile.
             StoreUnavailableError: it cannot be determined now whether its key was used.
         """
         if request.key is None:
@@ -172,7 +172,7 @@ class Entrance:
             printed = b"\0".join((request.path.encode(), request.content_type.encode(), request.body))
         fingerprint = hashlib.sha256(printed).digest()
         return await self._keys.join_or_begin(
-            request.key, fingerprint, lambda: self._dispatcher.submit_under_key(request, fingerprint)
+            request.key, fingerprint, request.profile, lambda: self._dispatcher.submit_under_key(request, fingerprint)
         )
 
 

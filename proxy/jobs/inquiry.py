@@ -18,7 +18,7 @@ from shared.messages import Told
 if TYPE_CHECKING:
     from proxy.jobs.callback_intake import CallbackIntake
     from proxy.jobs.in_flight import InFlight
-    from proxy.jobs.job_server import ServedJobServer, ServedJobServers
+    from proxy.jobs.job_server import ServedJobServers
     from proxy.jobs.polling import Poller
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
@@ -47,7 +47,7 @@ class Inquiry:
 
     def can_ask(self, record: Record) -> bool:
         """Return whether there is a call that can say more about a job than its record."""
-        server = self._server_of(record)
+        server = self._job_servers.of(record)
         if server is None or not server.can_be_asked:
             return False
         return record.state is not State.FINISHED or (not _reason_not_to_ask(record) and server.can_ask(record))
@@ -69,8 +69,6 @@ class Inquiry:
 
     async def _ask_by(self, record: Record) -> Told:
         reason = _reason_not_to_ask(record)
-        if not reason and self._server_of(record) is None:
-            reason = f"no job server with the profile {record.profile} is served here"
         if reason:
             return Told(job_id=record.id, call="outcome", kind="unavailable", error=reason, body=b"")
         job = adopt(self._store, record)
@@ -79,10 +77,6 @@ class Inquiry:
             await self._callback_intake.take_answer(record.token_hash, told)
             log_lines.job_event("info", "the job server was asked and reported how a job ended", job, answer=told.kind)
         return told
-
-    def _server_of(self, record: Record) -> ServedJobServer | None:
-        """Return a job's job server; None: it is no longer served, and no other one knows the job."""
-        return self._job_servers.by_name(record.profile) if record.profile else self._job_servers.first
 
 
 def _reason_not_to_ask(record: Record) -> str:

@@ -83,6 +83,9 @@ class ServedJobServers:
         """Return the job server of the profile with this name."""
         return self._by_name.get(name)
 
-    def of(self, profile: str) -> ServedJobServer:
-        """Return the job server of the profile with this name; the first, if the profile is gone."""
-        return self._by_name.get(profile, self.first)
+    def of(self, found: Job | Record) -> ServedJobServer | None:
+        """Return the job server of a job; None: it is no longer served, and no other one knows the job.
+
+        A job without a profile is from before there were profiles.
+        """
+        return self._by_name.get(found.profile) if found.profile else self.first

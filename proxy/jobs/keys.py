@@ -44,21 +44,21 @@ class Keys:
         return self._in_flight.by_key(key) or await self._store.by_key(key)
 
     async def join_or_begin(
-        self, key: bytes, fingerprint: bytes, begin: Callable[[], Awaitable[Job]]
+        self, key: bytes, fingerprint: bytes, profile: str, begin: Callable[[], Awaitable[Job]]
     ) -> tuple[Job | Record, bool]:
         """Return the job of this key, here or on record, and whether it existed before; otherwise `begin` it.
 
         `begin` may raise TakenError if another instance is faster.
 
         Raises:
-            RequestError: the key was used with another body.
+            RequestError: the key was used with another body, or for another profile.
             StoreUnavailableError: it cannot be determined now whether the key was used.
             AdmissionError: `begin` says so.
         """
         while True:
             job = self._in_flight.by_key(key)
             if job is not None:
-                return _same(job, fingerprint), True
+                return _same(job, fingerprint, profile), True
             search = self._searches.get(key)
             if search is None:
                 break
@@ -67,7 +67,7 @@ class Keys:
         try:
             while True:
                 record = await self._store.by_key(key)
-                if record is not None and not _may_run_again(_same(record, fingerprint)):
+                if record is not None and not _may_run_again(_same(record, fingerprint, profile)):
                     return record, True
                 with contextlib.suppress(TakenError):
                     return await begin(), False
@@ -80,10 +80,14 @@ class Keys:
             over.set()
 
 
-def _same(found: Job | Record, fingerprint: bytes) -> Job | Record:
+def _same(found: Job | Record, fingerprint: bytes, profile: str) -> Job | Record:
+    # The fate of a refused job is not reported as known: `no` would be about it, but could be read as about the key's.
     if found.fingerprint != fingerprint:
-        # Its fate is not reported as known: `no` would be about this body, but could be read as about the key's job.
         raise RequestError(Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with a different body")
+    if found.profile and found.profile != profile:  # a job without a profile is from before there were profiles
+        raise RequestError(
+            Code.IDEMPOTENCY_KEY_REUSED, f"this `Idempotency-Key` was used for the profile {found.profile}"
+        )
     return found
 
 

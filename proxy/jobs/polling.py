@@ -8,7 +8,7 @@ A `Poller` follows each job whose profile has a call for its outcome, in paralle
   seconds, plus or minus a fifth, and a last time a second before the deadline. This finds a lost callback's outcome;
   after a lost reply, it finds the job itself, if the call needs only our own names;
 - as soon as the job server has announced an outcome (`notification_only`), then again after growing pauses, because the
-  outcome may not be available yet.
+  outcome may not be available yet, and a last time shortly before the deadline.
 
 There is one call at a time for a job, and none is aborted to start another. An answer with a final state is recorded
 like the callback; the first final state counts, whichever way it came. An invalid answer is ignored.
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from proxy.jobs.job import Job
     from proxy.jobs.job_server import ServedJobServer, ServedJobServers
+    from proxy.store.record import Record
 
 __all__ = ["Asker", "Poller", "Schedule"]
 
@@ -51,8 +52,9 @@ _LAST_S: Final = 1.0
 #: After a notification: the first pause, and the increase of each further one.
 _SOON_S: Final = 0.1
 _GROWTH: Final = 2.0
-#: How long to look for the reason of a failure, while the client waits.
+#: How long to look for the reason of a failure, while the client waits; and when to stop, before the deadline.
 _REASON_S: Final = 2.0
+_TO_TELL_S: Final = 0.25
 #: The possible outcomes of a call.
 _OUTCOMES: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.PROGRESS, "cancelled", "unavailable"})
 #: How long a person waits for the job server's answer.
@@ -80,13 +82,13 @@ class Schedule:
     chance: Callable[[], float] = field(default=random.random)
     _asked_at: float | None = None
     _pause_s: float = 0.0
-    _is_last: bool = False
 
     def next_at(self, now: float, submitted_at: float | None, *, notified: bool) -> float | None:
         """Return when to ask next; None: not in the present state."""
-        if self._is_last:
+        last = self.deadline - (_SOON_S if notified else _LAST_S)
+        if self._asked_at is not None and self._asked_at >= last:
             return None
-        last = max(now, self.deadline - _LAST_S)
+        last = max(now, last)
         if notified:
             return min(last, now if self._asked_at is None else self._asked_at + self._pause_s)
         if submitted_at is None:
@@ -98,7 +100,6 @@ class Schedule:
     def asked(self, now: float, *, notified: bool) -> None:
         """Note that an answer has come."""
         self._asked_at = now
-        self._is_last = now >= self.deadline - _LAST_S
         if notified:
             self._pause_s = max(_SOON_S, min(self._pause_s * _GROWTH, self.every_s))
 
@@ -118,9 +119,11 @@ class Poller:
     async def follow(self, job: Job) -> None:
         """Ask about `job` until its outcome is on record; to be cancelled when the job ends in another way.
 
-        Its job server can be asked (`ServedJobServer.can_be_asked`).
+        Nothing is asked if that is impossible (`can_follow`).
         """
-        server = self._job_servers.of(job.profile)
+        server = self.server_of(job)
+        if server is None or not server.can_be_asked:
+            return
         status = server.profile.status
         after_s = _AFTER_S if status is None else status.after
         every_s = _EVERY_S if status is None else status.every
@@ -139,6 +142,11 @@ class Poller:
             schedule.asked(time.monotonic(), notified=notified)
             self._take(job, told)
 
+    def can_follow(self, job: Job) -> bool:
+        """Return whether there is a call for the outcome of `job`."""
+        server = self.server_of(job)
+        return server is not None and server.can_be_asked
+
     async def ask_now(self, job: Job) -> Told:
         """Ask about `job` on request; the answer is handled like that of a scheduled call."""
         told = await self.ask_about(job, job.deadline)
@@ -151,12 +159,15 @@ class Poller:
         The kind of the answer is `unavailable` if a name is missing for the call. The answer is only returned.
         """
         server = self.server_of(job)
-        if not server.can_ask(job.recorder.record):
-            lacking = (
-                "has not given its id for the job yet" if server.can_be_asked else "has no call for a job's status"
-            )
-            return Told(job_id=job.id, call="outcome", kind="unavailable", error=f"the job server {lacking}", body=b"")
-        return await self._ask(job, "outcome", min(deadline, time.monotonic() + _NOW_S))
+        if server is None:
+            lacking = f"no job server with the profile {job.profile} is served here"
+        elif not server.can_be_asked:
+            lacking = "the job server has no call for a job's status"
+        elif not server.can_ask(job.recorder.record):
+            lacking = "the job server has not given its id for the job yet"
+        else:
+            return await self._ask(job, "outcome", min(deadline, time.monotonic() + _NOW_S))
+        return Told(job_id=job.id, call="outcome", kind="unavailable", error=lacking, body=b"")
 
     def _was_notified_early(self, job: Job, server: ServedJobServer) -> bool:
         output = server.profile.callback.correlate_with
@@ -168,7 +179,9 @@ class Poller:
     async def find_reason(self, job: Job) -> None:
         """Ask for a failure's missing reason; the callback may have come before the names for this call are known."""
         until = time.monotonic() + _REASON_S
-        server = self._job_servers.of(job.profile)
+        server = self.server_of(job)
+        if server is None:
+            return
         while not server.can_ask(job.recorder.record):
             left_s = until - time.monotonic()
             if left_s <= 0 or job.state is State.FINISHED:
@@ -179,13 +192,18 @@ class Poller:
             job.recorder.reason(told.error)
 
     def find_reason_before(self, job: Job, then: Callable[[], None]) -> None:
-        """Call `then` once the job server was asked why `job` failed, because its callback gave no reason."""
+        """Call `then` once the job server was asked why `job` failed, because its callback gave no reason.
+
+        In time before the deadline, whether or not there is an answer: the failure itself is known.
+        """
 
         async def look() -> None:
+            reason = asyncio.ensure_future(self.find_reason(job))
             try:
-                await self.find_reason(job)
+                await asyncio.wait({reason}, timeout=max(0.0, job.deadline - time.monotonic() - _TO_TELL_S))
             finally:
                 then()
+            await reason
 
         task = asyncio.get_running_loop().create_task(look())
         self._looking.add(task)
@@ -193,11 +211,18 @@ class Poller:
 
     def waits_for_notifications(self, job: Job) -> bool:
         """Return whether callbacks about `job` only say that there may be an outcome to ask for."""
-        return self.server_of(job).profile.callback.notification_only
+        server = self.server_of(job)
+        return server is not None and server.profile.callback.notification_only
 
     def can_find_reason(self, job: Job) -> bool:
         """Return whether there is a call that may give the reason."""
-        return self._job_servers.of(job.profile).profile.status is not None
+        server = self.server_of(job)
+        return server is not None and server.profile.status is not None
+
+    def can_cancel(self, job: Job) -> bool:
+        """Return whether `job` can be cancelled at the job server now."""
+        server = self.server_of(job)
+        return server is not None and server.can_cancel(job)
 
     async def cancel(self, job: Job) -> None:
         """Cancel `job` at the job server: best effort, in the background."""
@@ -210,13 +235,13 @@ class Poller:
     async def _ask(self, job: Job, call: str, deadline: float) -> Told:
         told = await self._asker.ask(job, call, deadline)
         outcome = str(told.kind) if told.kind in _OUTCOMES else "unavailable"
-        self.counts[self.server_of(job).name, call, outcome] += 1
+        self.counts[job.profile or self._job_servers.first.name, call, outcome] += 1
         job.calls[f"{call} {outcome}"] = job.calls.get(f"{call} {outcome}", 0) + 1
         return told
 
-    def server_of(self, job: Job) -> ServedJobServer:
-        """Return the job server of `job`."""
-        return self._job_servers.of(job.profile)
+    def server_of(self, found: Job | Record) -> ServedJobServer | None:
+        """Return the job server of a job; None: it is no longer served."""
+        return self._job_servers.of(found)
 
     @staticmethod
     def _take(job: Job, told: Told) -> None:

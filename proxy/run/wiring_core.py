@@ -83,7 +83,6 @@ def create_core(
     shown_bodies = ShownBodies(settings.record_bodies, settings.record_bodies_masked)
     dispatcher = Dispatcher(
         runner=runner,
-        job_servers=served,
         poller=poller,
         store=store,
         in_flight=in_flight,

@@ -15,6 +15,7 @@ from proxy.store.deeds import Deed, Deeds
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.patterns import Patterns
 from proxy.store.polled import polled_end
+from proxy.store.protocol import ALL
 from proxy.store.query import USUAL, Counts, JobPage, Position, Sort, matches, within
 
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ class MemoryStore:
         job_id = self._by_beginning.get(beginning)
         return await self.by_id(job_id) if job_id else None
 
-    async def by_name(self, text: str) -> Record | None:
+    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
         """See `JobStore.by_name`."""
-        for number, job_id in enumerate(reversed(list(self._by_token.values())), start=1):
+        for number, job_id in enumerate(itertools.islice(reversed(list(self._by_token.values())), among), start=1):
             record = await self.by_id(job_id)
             if record is not None and record.is_called(text):
                 return record

@@ -20,7 +20,7 @@ without harm, in case the first answer was lost: a record that is already stored
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.store.query import USUAL
 from shared.errors import ProxyError
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
     from proxy.store.record import Record
 
-__all__ = ["JobStore", "Peers", "Reading", "TakenError"]
+__all__ = ["ALL", "JobStore", "Peers", "Reading", "TakenError"]
+
+#: More than any store has.
+ALL: Final = 2**63 - 1
 
 
 class TakenError(ProxyError):
@@ -123,10 +126,11 @@ class JobStore(Protocol):
         """
         ...
 
-    async def by_name(self, text: str) -> Record | None:
+    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
         """Return the newest remembered job with this name (`Record.is_called`); may be slow.
 
-        A large store looks only at its newest jobs. Raises StoreUnavailableError.
+        Looks at `among` of the newest jobs, or some more; a large store, only at its newest. Raises
+        StoreUnavailableError.
         """
         ...
 

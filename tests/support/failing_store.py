@@ -10,7 +10,7 @@ from proxy.store.deeds import Deed
 from proxy.store.memory import MemoryStore
 from proxy.store.patterns import Grid, Patterns
 from proxy.store.polled import polled_end
-from proxy.store.protocol import JobStore, Reading
+from proxy.store.protocol import ALL, JobStore, Reading
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
 from shared.errors import StoreUnavailableError
@@ -130,10 +130,10 @@ class FailingStore:
         await self._ask()
         return await self.memory.by_beginning(beginning)
 
-    async def by_name(self, text: str) -> Record | None:
+    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
         """Find a job, or fail."""
         await self._ask()
-        return await self.memory.by_name(text)
+        return await self.memory.by_name(text, among=among)
 
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL

@@ -116,12 +116,15 @@ class Instance:
         max_jobs: int = 100,
         job_timeout_s: float = 30.0,
     ) -> None:
-        """Defaults: a `runner` that the test controls; a `store` of its own; no `peers`."""
+        """Defaults: a `runner` that the test controls; a `store` of its own; no `peers`.
+
+        `profile`: its name, or several names as in the setting.
+        """
         self.stepped = SteppedRunner()
         self.store = store or FailingStore()
         self.in_flight = InFlight()
         self.asker = StatedAsker()
-        served = ServedJobServers([a_job_server(profile)])
+        served = self.served = ServedJobServers([a_job_server(name) for name in profile.split(",")])
         self.poller = Poller(served, self.asker)
         delivery: Delivery = self.in_flight if peers is None else SharedDelivery(self.in_flight, peers)
         self.callback_intake = CallbackIntake(self.in_flight, self.store, delivery, self.poller)
@@ -144,7 +147,6 @@ class Instance:
             in_flight=self.in_flight,
             headroom=self.headroom,
             observer=self.notes,
-            job_servers=served,
             poller=self.poller,
             elsewhere=self.elsewhere,
             callback_counts=self.callback_intake.counts,
@@ -156,13 +158,13 @@ class Instance:
         if peers is not None:
             peers.watch(on_changed=self.elsewhere.hear, on_taken_over=self.dispatcher.take_over)
 
-    def submit(self, body: bytes = b"{}") -> Job:
-        """Begin a job."""
-        return self.dispatcher.submit(a_request(body))
+    def submit(self, body: bytes = b"{}", **members: Any) -> Job:
+        """Begin a job; `members` of its request."""
+        return self.dispatcher.submit(a_request(body, **members))
 
-    async def join(self, body: bytes = b"{}", key: str | None = "a key") -> tuple[Job | Record, bool]:
-        """Begin a job, or join the one with this key."""
-        return await self.entrance.submit_or_join(a_request(body, key))
+    async def join(self, body: bytes = b"{}", key: str | None = "a key", **members: Any) -> tuple[Job | Record, bool]:
+        """Begin a job, or join the one with this key; `members` of its request."""
+        return await self.entrance.submit_or_join(a_request(body, key, **members))
 
     async def call_back(
         self, job: Job, body: bytes = b'{"state": "completed"}', verdict: Verdict = SUCCEEDED

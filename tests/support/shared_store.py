@@ -15,7 +15,7 @@ from proxy.store.deeds import Deed
 from proxy.store.memory import MemoryStore
 from proxy.store.patterns import Grid, Patterns
 from proxy.store.polled import polled_end
-from proxy.store.protocol import Reading, TakenError
+from proxy.store.protocol import ALL, Reading, TakenError
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
 from shared.errors import Code
@@ -175,9 +175,9 @@ class Member:
         """See `JobStore.by_beginning`."""
         return await self._shared.by_beginning(beginning)
 
-    async def by_name(self, text: str) -> Record | None:
+    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
         """See `JobStore.by_name`."""
-        return await self._shared.by_name(text)
+        return await self._shared.by_name(text, among=among)
 
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL

@@ -156,7 +156,8 @@ class FindJob:
         """Return whether the job server can be asked about a job, and the link to the job there."""
         if record is None:
             return {"can_ask": False, "remote_link": None}
-        page = self._served.of(record.profile).page_of(record)
+        server = self._served.of(record)
+        page = "" if server is None else server.page_of(record)
         return {"can_ask": self._inquiry.can_ask(record), "remote_link": page or None}
 
     async def record(self, job_id: str) -> Record | None:

@@ -31,7 +31,7 @@ from shared.errors import SettingsError
 if TYPE_CHECKING:
     from proxy.store.record import Record
 
-__all__ = ["JournalFile"]
+__all__ = ["SEARCHED", "JournalFile"]
 
 #: One statement writes this many jobs: the GIL is released and taken again for each statement.
 _ROWS: Final = 32
@@ -47,7 +47,7 @@ _BY: Final = {
     "beginning": f"{_SELECT} id >= ?1 AND id < ?1 || 'g' ORDER BY +n DESC LIMIT 1",
 }
 #: By any name, a part of the table at a time: nothing else is written or found meanwhile. The numbers have few gaps.
-_SEARCHED: Final = 1_000
+SEARCHED: Final = 1_000
 _NEWEST_BELOW: Final = "SELECT max(n) FROM jobs WHERE n < ?"
 _CALLED: Final = f"{_SELECT} n > ? AND n <= ? AND (instr(remote, ?) OR (id >= ? AND id < ?)) ORDER BY n DESC"
 _LAST: Final = f"SELECT n FROM jobs WHERE finished_at >= ? ORDER BY finished_at DESC LIMIT {FAILURES_AMONG}"  # noqa: S608
@@ -203,7 +203,7 @@ class JournalFile:
         (top,) = self._db.execute(_NEWEST_BELOW, (below,)).fetchone()
         if top is None:
             return None, 0
-        bottom = max(0, top - _SEARCHED)
+        bottom = max(0, top - SEARCHED)
         wanted = (bottom, top, names_called(text), *ids_called(text))
         with contextlib.closing(self._db.execute(_CALLED, wanted)) as rows:
             for row in rows:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy import log
 from proxy.store.about import About
 from proxy.store.deeds import WaitingDeeds, tell_dropped
+from proxy.store.journal.file import SEARCHED
 from proxy.store.journal.orders import Audit, Enter, Failures, Find, Oldest, Order, Put, Search, Unfinished
 from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
@@ -28,7 +29,7 @@ from proxy.store.journal.writer_thread import WriterThread
 from proxy.store.notes import Notes
 from proxy.store.patterns import patterns
 from proxy.store.polled import polled_end
-from proxy.store.protocol import counter, gauge
+from proxy.store.protocol import ALL, counter, gauge
 from proxy.store.query import USUAL, remembered, within
 from proxy.store.search import counts, page
 from shared.errors import SettingsError, StoreUnavailableError
@@ -176,10 +177,11 @@ class Journal:
         """See `JobStore.by_beginning`."""
         return await self._find("beginning", beginning)
 
-    async def by_name(self, text: str) -> Record | None:
-        """See `JobStore.by_name`. Searches all jobs, in parts between which other orders are executed."""
-        found, below = None, _BELOW
-        while found is None and below:
+    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
+        """See `JobStore.by_name`. Searches in parts, between which other orders are executed."""
+        found, below, searched = None, _BELOW, 0
+        while found is None and below and searched < among:
+            searched += SEARCHED
             self._begin_asking()
             done: asyncio.Future[tuple[Record | None, int]] = self._loop.create_future()
             self._order(Search(text=text, below=below, done=done))

@@ -38,7 +38,7 @@ from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, FIND, INSTANCES
 from proxy.store.postgresql.writes import Put, Writer
-from proxy.store.protocol import Reading, TakenError, counter, gauge
+from proxy.store.protocol import ALL, Reading, TakenError, counter, gauge
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered, within
 from proxy.store.record import Record
 from proxy.store.search import counts, page
@@ -231,7 +231,7 @@ class PostgreSQLStore:
         """See `JobStore.by_beginning`."""
         return await self._find("beginning", beginning, PATIENCE_S)
 
-    async def by_name(self, text: str) -> Record | None:
+    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
         """See `JobStore.by_name`. Uses the session of the notes, which are in no hurry and can wait for it."""
         kept = self._backlog.find_called(text)
         if kept is not None:
@@ -240,7 +240,7 @@ class PostgreSQLStore:
         for put in self._noted.pending() + self._puts.pending():
             if put.record.is_called(text):
                 await _settled(put.done)
-        found = await self._search(CALLED, names_called(text), self._ttl_s, *ids_called(text), _SEARCHED)
+        found = await self._search(CALLED, names_called(text), self._ttl_s, *ids_called(text), min(among, _SEARCHED))
         return next((record for record in found if record.is_called(text)), None)
 
     async def jobs(

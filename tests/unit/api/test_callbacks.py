@@ -10,14 +10,17 @@ import pytest
 
 from proxy.http import problems
 from proxy.jobs.callback_intake import CallbackFate
-from proxy.jobs.job import Job, new_token
+from proxy.jobs.job import Job, new_token, token_hash
 from shared.errors import Code
 from shared.job_server.loader import load
+from shared.lifecycle import State
 from shared.worker_config import JobServer
 from tests.support.asgi import ask, request_scope, sent_by
 from tests.support.bad_json import BAD_VALUES
 from tests.support.http import Answer, problem
+from tests.support.instances import a_job_server
 from tests.support.jumping_loop import nothing_moves, time_passes
+from tests.support.records import a_record
 from tests.support.whole_app import DONE, JSON_TYPE, WholeApp
 
 PROGRESS: Final = b'{"state": "running"}'
@@ -243,6 +246,40 @@ async def test_a_job_knows_of_a_callback_that_went_astray(
     assert answer.status == status
     assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, reason)
     assert not job.callback.done()
+
+
+async def test_each_callback_is_counted_once(app: WholeApp, job: Job) -> None:
+    """One with a known token is not unknown, wherever it comes to."""
+    await app.ask("POST", f"/callback/{job.token}/more", body=DONE)
+    await app.ask("POST", f"/callback/{new_token()}", body=DONE)
+    counts = app.parts.callback_route.counts
+    assert (counts[CallbackFate.REFUSED], counts[CallbackFate.UNKNOWN]) == (1, 1)
+
+
+@pytest.mark.parametrize("profile", ["replicate", "openai-background"])
+async def test_a_callback_without_its_proof_is_forged_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    """At the job's own URL, and at one for all jobs."""
+    app = WholeApp(monkeypatch, job_server=a_job_server(profile))
+    job = await app.waiting()
+    path = load(profile).callback.path or f"/callback/{job.token}"
+    assert (await app.ask("POST", path, body=DONE, headers=JSON_TYPE)).status == 401
+    assert app.parts.callback_route.counts == {CallbackFate.FORGED: 1}
+    await app.close()
+
+
+async def test_a_callback_for_a_profile_that_is_gone_is_refused(app: WholeApp) -> None:
+    """Another profile cannot read it, and might ask for less proof. Its job knows."""
+    token = new_token()
+    record = a_record(state=State.WAITING, profile="replicate", token_hash=token_hash(token))
+    await app.store.put(record)
+    problem(await app.ask("POST", f"/callback/{token}", body=DONE, headers=JSON_TYPE), "not-found", 404)
+    await nothing_moves()
+    kept = await app.store.by_id(record.id)
+    assert kept is not None
+    assert (kept.callback, kept.refused) == (None, 1)
+    assert kept.refusal.startswith("the profile of its job is not served any more")
 
 
 async def test_a_callback_for_which_there_is_no_room_is_known_to_its_job(app: WholeApp, job: Job) -> None:

@@ -56,7 +56,7 @@ class Stage:
 
     async def ask(self, key: bytes = KEY, fingerprint: bytes = PRINT) -> tuple[Job | Record, bool]:
         """Ask for the job with `key`."""
-        return await self.keys.join_or_begin(key, fingerprint, self.begin(key))
+        return await self.keys.join_or_begin(key, fingerprint, "", self.begin(key))
 
 
 @pytest.fixture

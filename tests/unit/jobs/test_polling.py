@@ -31,9 +31,9 @@ def told(kind: str, body: bytes = b"", **more: str) -> Told:
     return Told(job_id="", call="", kind=kind, body=body, **more)
 
 
-async def waiting(instance: Instance, **outputs: str) -> Job:
+async def waiting(instance: Instance, profile: str = "", **outputs: str) -> Job:
     """Return a job that the job server has, and whose reply had these `outputs`."""
-    job = instance.submit()
+    job = instance.submit(profile=profile)
     instance.stepped.tell(job, *SUBMIT)
     await nothing_moves()
     job.learn(outputs)
@@ -90,10 +90,20 @@ def test_a_job_that_was_not_submitted_is_not_asked_for() -> None:
 
 
 def test_after_a_notification_is_asked_at_once_and_then_after_pauses_that_grow() -> None:
-    """Up to the intervals of any other job."""
+    """Up to the intervals of any other job, and until shortly before the deadline: there is an outcome to fetch."""
     found = moments(a_schedule(), notified=True)
     assert found[:9] == [0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 12.7, 22.7]
-    assert found[-1] == 99
+    assert found[-1] == 99.9
+
+
+def test_a_notification_after_the_last_call_is_asked_about() -> None:
+    """The last second before the deadline is enough for a call."""
+    schedule = Schedule(after_s=30, every_s=10, deadline=5)
+    assert moments(schedule) == [4]
+    assert schedule.next_at(4.3, 0, notified=False) is None
+    due = schedule.next_at(4.3, 0, notified=True)
+    assert due is not None
+    assert due <= 4.3
 
 
 def test_the_last_moment_is_never_later_than_the_deadline_allows() -> None:
@@ -109,7 +119,7 @@ async def test_a_job_server_that_cannot_be_asked_is_not_followed() -> None:
     """It costs such a job nothing."""
     instance = Instance()
     job = await waiting(instance)
-    assert not instance.poller.server_of(job).can_be_asked
+    assert not instance.poller.can_follow(job)
     await job.outcome
     assert instance.asker.asked == []
 
@@ -251,14 +261,30 @@ async def test_a_notification_at_a_fixed_url_may_come_before_its_job_has_the_nam
     """The name is kept for it, for a while."""
     instance = Instance(profile="openai-background")
     instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
+    server = instance.served.first
     job = await waiting(instance)
-    assert instance.callback_intake.find_named("openai-background", "id", "resp_1") is None
+    assert await instance.callback_intake.find_named(server, "resp_1") is None
     job.learn({"id": "resp_1"})
     assert await job.outcome == Succeeded(body=RESULT)
     assert instance.asker.asked
     again = await waiting(instance, id="resp_2")
-    assert instance.callback_intake.find_named("openai-background", "id", "resp_2") is again
-    assert instance.callback_intake.find_named("openai-background", "job_uuid", again.id) is again
+    assert await instance.callback_intake.find_named(server, "resp_2") is again
+
+
+async def test_a_notification_while_the_store_is_searched_is_not_lost() -> None:
+    """Its job may get its name meanwhile."""
+    instance = Instance(profile="openai-background")
+    instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
+    job = await waiting(instance)
+    instance.store.hanging = True
+    finding = asyncio.create_task(instance.callback_intake.find_named(instance.served.first, "resp_1"))
+    await nothing_moves()
+    job.learn({"id": "resp_1"})
+    await time_passes(0.2)
+    assert instance.asker.asked
+    instance.store.hanging = False
+    assert await job.outcome == Succeeded(body=RESULT)
+    await finding
 
 
 async def test_the_reason_of_a_failure_is_asked_for_where_the_callback_has_none() -> None:
@@ -289,6 +315,19 @@ async def test_a_reason_that_cannot_be_had_keeps_a_client_for_two_seconds() -> N
     assert round(now() - since, 1) == 2
 
 
+async def test_a_reason_is_not_waited_for_until_the_deadline() -> None:
+    """The failure is known, so the client gets it in time."""
+    instance = Instance(profile="ogc-processes", job_timeout_s=3)
+    job = await waiting(instance)
+    since = now()
+    await time_passes(2)
+    await instance.call_back(job, b"{}", FAILED)
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert outcome.code is Code.JOB_FAILED
+    assert round(now() - since, 2) == 2.75
+
+
 @pytest.mark.parametrize("how", ["cancelled", "overdue"])
 async def test_a_job_that_is_given_up_is_cancelled_at_the_job_server(how: str) -> None:
     """Its client does not wait for that; draining does."""
@@ -301,6 +340,19 @@ async def test_a_job_that_is_given_up_is_cancelled_at_the_job_server(how: str) -
     assert isinstance(outcome, Failed)
     assert instance.asker.asked == []
     assert (how == "cancelled") is ("the job server is told" in outcome.detail)
+    await instance.dispatcher.drain()
+    assert [call for _, call, _ in instance.asker.asked] == ["cancel"]
+
+
+async def test_a_job_that_was_left_open_is_cancelled_there_at_its_deadline() -> None:
+    """Nobody waits for it any more."""
+    record = a_record(state=State.WAITING, profile="cog")
+    instance = Instance(store=FailingStore(LeftOpenStore(record)), profile="cog")
+    instance.asker.answers = [told("cancelled")]
+    await instance.dispatcher.restore()
+    job = instance.in_flight.by_id(record.id)
+    assert job is not None
+    await job.outcome
     await instance.dispatcher.drain()
     assert [call for _, call, _ in instance.asker.asked] == ["cancel"]
 
