@@ -161,6 +161,8 @@ class CallbackIntake:
         for job in self._in_flight:
             if job.recorder.record.outputs.get(output) == name and self._poller.server_of(job) is server:
                 return job
+        if not name.isprintable():  # not every database takes it
+            return None
         self._early.keep(server.name, name)  # before the search, during which its job may get the name
         # Of another instance, or finished. Others may use the job server too: not for long, and one search at a time.
         async with self._searching:

@@ -209,6 +209,8 @@ async def test_of_several_that_are_called_so_the_newest_is_found(store: JobStore
     store.note(replace(older, duplicates=1))
 
     assert alike(await store.by_name("1"), newer)
+    assert alike(await store.by_name("1", among=2_000), newer)
+    assert await store.by_name("1", among=10) is None
 
 
 async def test_what_a_job_is_called_is_known_once_it_is_noted(store: JobStore) -> None:

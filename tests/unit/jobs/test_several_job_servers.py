@@ -106,6 +106,13 @@ async def test_what_is_no_name_of_ours_is_not_looked_up(name: str) -> None:
     assert await taken(instance, "github-actions", name) is None
 
 
+async def test_what_nobody_can_be_called_is_not_searched_for() -> None:
+    """As above."""
+    instance = Instance(profile="apify")
+    instance.store.failing = True
+    assert await taken(instance, "apify", "a\0b") is None
+
+
 # --- a profile that is no longer served ------------------------------------------------------------------------------
 
 
