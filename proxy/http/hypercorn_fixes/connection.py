@@ -57,16 +57,18 @@ class HypercornConnection(TCPServer):
     async def run(self) -> None:
         """Serve the connection."""
         connections = self.config.connections
+        self._tasks = Tasks(self.loop)
+        try:
+            self._http = self._protocol(self._tasks)
+        except OSError:  # the peer left before its address was read
+            self.writer.transport.abort()
+            return
         self._timer = LazyTimer(self._expire)
         self._timer.set(self._limits.head_s)
         try:
-            self._tasks = Tasks(self.loop)
             async with self._tasks:
-                self._http = self._protocol(self._tasks)
                 connections.open.add(self)
                 await self._read_data()
-        except OSError:  # the peer left before its address was read
-            pass
         finally:
             await self._close()
             connections.open.discard(self)
@@ -177,3 +179,6 @@ class HypercornConnection(TCPServer):
             self.writer.close()
             closed = asyncio.ensure_future(self.writer.wait_closed())
             await drained(self.writer.transport, lambda: asyncio.shield(closed), self._limits)
+        error = self.reader.exception()
+        if error is not None:  # of a reset; the reader keeps it, and its traceback leads back to the reader and to us
+            error.__traceback__ = None

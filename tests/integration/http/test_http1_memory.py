@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import socket
+import struct
 import weakref
 from collections.abc import Iterator
 from typing import Any, Final
@@ -56,5 +59,23 @@ def ours() -> list[weakref.ref[Any]]:
 async def test_a_connection_that_has_ended_is_freed_at_once(server: Server, data: bytes) -> None:
     """However it ended: memory must not depend on when the garbage collector runs, which may be never."""
     await server.ask(data)
+    server.clients.clear()
+    await eventually(lambda: not any(found() for found in ours()))
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("data", _ENDS.values(), ids=_ENDS.keys())
+async def test_a_connection_that_was_reset_is_freed_at_once(server: Server, data: bytes, *, answered: bool) -> None:
+    """The error keeps nothing alive, whether it is met by reading, by writing or by closing."""
+    client = await server.connect()
+    client.writer.write(data)
+    if answered:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(client.reader.read(1), 0.05)
+    linger = struct.pack("ii", 1, 0)  # close(2) resets the connection
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    client.writer.transport.abort()
+    del client
     server.clients.clear()
     await eventually(lambda: not any(found() for found in ours()))
