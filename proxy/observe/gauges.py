@@ -68,7 +68,7 @@ class LiveMetrics(Collector):
         yield from self._of_workers()
         counts = self._callback_intake.counts
         kinds = {str(kind): counts[kind] for kind in CallbackFate}
-        words = "Callbacks by kind; early ones count as accepted, too, and forged ones as refused."
+        words = "Callbacks by kind; early ones count as accepted, too."
         yield _labelled_counter("callbacks", words, "kind", kinds)
         yield from self._of_instances()
         yield self._of_calls()
