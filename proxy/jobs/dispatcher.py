@@ -223,6 +223,7 @@ class Dispatcher:
                 "open jobs of an earlier run were found",
                 never_submitted=never,
                 waiting_for_callbacks=len(open_jobs) - never,
+                **self._not_served(open_jobs),
             )
 
     def take_over(self, records: Sequence[Record]) -> None:
@@ -240,7 +241,13 @@ class Dispatcher:
             "jobs of an instance that is gone were taken over",
             never_submitted=never,
             waiting_for_callbacks=len(records) - never,
+            **self._not_served(records),
         )
+
+    def _not_served(self, records: Sequence[Record]) -> dict[str, list[str]]:
+        """Return a field for the log: the profiles of jobs that nobody can be asked about here, if there are any."""
+        gone = sorted({record.profile for record in records if self._poller.server_of(record) is None})
+        return {"profiles_not_served": gone} if gone else {}
 
     def cancel(self, job_id: str, *, by: str = BY_CLIENT) -> Job | None:
         """Cancel a job in flight and return it, if there is one; it is over once it has its outcome. `by`: who."""

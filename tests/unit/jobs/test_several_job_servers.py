@@ -142,6 +142,14 @@ async def test_a_job_whose_profile_is_gone_is_asked_about_nowhere() -> None:
     assert instance.asker.asked == []
 
 
+async def test_operators_hear_of_a_profile_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its open jobs are found."""
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr("proxy.jobs.dispatcher.log.event", lambda _level, _words, **fields: told.append(fields))
+    await with_an_open_job()
+    assert told == [{"never_submitted": 0, "waiting_for_callbacks": 1, "profiles_not_served": ["cog"]}]
+
+
 async def test_a_job_whose_profile_is_gone_is_cancelled_nowhere() -> None:
     """Only here."""
     instance, record = await with_an_open_job()
