@@ -17,7 +17,10 @@ __all__ = ["check"]
 _CALLBACK: Final = frozenset({"method", "route", "query", "headers", "body"})
 _ANSWER: Final = frozenset({"status", "headers", "body"})
 _OUTPUT: Final = re.compile(r"[a-z][a-z0-9_]*")
+_FIRST: Final = re.compile(r"\{([a-z_]+)[^}]*\}")
 _PATH: Final = re.compile(r"/callback/[A-Za-z0-9_-]+")
+#: A whole host comes before the first placeholder.
+_PAGE: Final = re.compile(r"https?://[^/?#\\{}]+([/?#]|$)")
 _NEEDS: Final = {"header": ("header", "value"), "hmac": ("header", "secret"), "standard-webhooks": ("secret",)}
 
 
@@ -100,6 +103,8 @@ def _check_page(page: str, known: Iterable[str]) -> None:
     """Values from the job server may only be a part of the path: a link that it chooses could lead anywhere."""
     if page and not page.startswith(("http://", "https://")):
         raise ValueError(f"server.page: got {page!r}, takes an address that begins with http:// or https://")
+    if page and not _PAGE.match(page):
+        raise ValueError(f"server.page: got {page!r}, takes placeholders only after the host and a slash")
     _check_names("server.page", [page], known)
     if any(name.startswith("env:") for name in names_in(page)):
         raise ValueError("server.page: people see it, so it takes no {env:NAME}")
@@ -110,6 +115,8 @@ def _check_addresses(profile: Profile) -> None:
     for section, call in calls.items():
         if call is not None and call.url[:1] not in {"", "/", "{"}:
             raise ValueError(f"{section}.url: got {call.url!r}, takes what is appended to JOB_SERVER_URL: /path")
+        if call is not None and (first := _FIRST.match(call.url)) and first[1] in OURS:
+            raise ValueError(f"{section}.url: got {call.url!r}, takes /path: its beginning may not choose the host")
 
 
 def _check_readings(profile: Profile) -> None:
