@@ -13,7 +13,17 @@ from urllib.parse import quote
 
 from shared.errors import ProxyError
 
-__all__ = ["OURS", "UnfilledError", "fill", "fill_quoted", "has_placeholders", "json_text", "names_in"]
+__all__ = [
+    "OURS",
+    "UnfilledError",
+    "fill",
+    "fill_quoted",
+    "has_placeholders",
+    "json_text",
+    "names_in",
+    "texts_in",
+    "without_placeholders",
+]
 
 #: The names that exist for every job, whatever the job server says.
 OURS: Final = frozenset({"callback_url", "callback_token", "job_id", "job_uuid", "path"})
@@ -47,15 +57,26 @@ def json_text(template: Any, values: Mapping[str, str]) -> str:  # noqa: ANN401 
 
 def names_in(template: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is what it is
     """Yield the names of the placeholders in the strings of `template`, a JSON value."""
+    for text in texts_in(template):
+        yield from _PLACEHOLDER.findall(text)
+
+
+def texts_in(template: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is what it is
+    """Yield the strings of `template`, a JSON value, that are filled in: names of members are not."""
     match template:
         case str():
-            yield from _PLACEHOLDER.findall(template)
+            yield template
         case dict():
             for value in template.values():
-                yield from names_in(value)
+                yield from texts_in(value)
         case list() | tuple():
             for value in template:
-                yield from names_in(value)
+                yield from texts_in(value)
+
+
+def without_placeholders(text: str) -> str:
+    """Return what remains of `text`."""
+    return _PLACEHOLDER.sub("", text)
 
 
 def has_placeholders(template: Any) -> bool:  # noqa: ANN401 - JSON is what it is

@@ -25,6 +25,7 @@ succeeded = ["done"]
 HEAD = 'name = "x"\n'
 SUBMIT = '[submit]\nbody = { hook = "{callback_url}" }\n'
 CALLBACK = '[callback]\nstate = "body.state"\nsucceeded = ["done"]\n'
+HMAC = '[verify]\nscheme = "hmac"\nheader = "X"\n'
 STATUS = '[status]\nurl = "/s/{id}"\n'
 
 WRONG = {
@@ -130,6 +131,16 @@ WRONG = {
     f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]\nstate = "body.a-b"': (
         "callback.state: 'body.a-b' is no expression: ... a name with a hyphen needs quotes: headers.\"x-name\""
     ),
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "{{env:MY-SECRET}}"': "verify.secret: {env:MY-SECRET} is no placeholder; ",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "{{env:A}}b}}"': "verify.secret: } is no placeholder; names are letters, ",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "a"\nprefix = "{{job_id}}"': "verify.prefix: got '{job_id}', takes no ",
+    f'{HEAD}{SUBMIT}headers = {{ A = "B {{env:}}" }}\n{CALLBACK}': "submit.headers: {env:} is no placeholder; names ar",
+    f'{HEAD}[server]\nheaders = {{ A = "{{Env:B}}" }}\n{SUBMIT}{CALLBACK}': "server.headers: {Env:B} is no placeholder",
+    f'{HEAD}{SUBMIT}{CALLBACK}[cancel]\nurl = "/"\nbody = {{ a = ["{{env:B C}}"] }}': "cancel.body: {env:B C} is no pl",
+    f'{HEAD}{SUBMIT}url = "/jobs/{{job-id}}"\n{CALLBACK}': "submit.url: {job-id} is no placeholder; names are letters",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/jobs/{{Job_id}}"': "status.url: {Job_id} is no placeholder; names are ",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/jobs/{{job_id"': "status.url: {job_id is no placeholder; names are let",
+    f'{HEAD}{SUBMIT}query = {{ a = "{{callbackUrl}}" }}\n{CALLBACK}': "submit.query: {callbackUrl} is no placeholder; ",
     "name = ": "Invalid value (at end of document)",
     f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }
@@ -143,6 +154,18 @@ def test_what_is_wrong_is_named_with_its_place(text: str, reason: str) -> None:
     begin, _, end = reason.partition(" ... ")
     assert str(caught.value).startswith(begin)
     assert str(caught.value).endswith(end)
+
+
+def test_braces_are_text_where_they_can_be_meant() -> None:
+    """JSON in a header or a query, and templates of others in a body."""
+    submit = """url = '/jobs/{job_id}'
+query = { where = '{"id": "{job_id}"}' }
+headers = { Prefer = '{"a": {}}' }
+"""
+    profile = loader.parse(
+        f"{HEAD}[submit]\n{submit}body = {{ a = '{{callback_url}} {{{{Name}}}} {{A}}' }}\n{CALLBACK}"
+    )
+    assert profile.submit.query == {"where": '{"id": "{job_id}"}'}
 
 
 def test_what_is_nested_too_deeply_is_wrong_as_well() -> None:
