@@ -91,6 +91,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.job_server.checks._PATH": fullmatch,
     "shared.job_server.checks._SECRET": search,
     "shared.job_server.checks._WORD_IN_BRACES": search,
+    "shared.job_server.documents._OBJECT_OR_LIST": match,
     "shared.job_server.expressions._PLAIN": fullmatch,
     "shared.job_server.expressions._STEPS": findall,
     "shared.job_server.forms._NAME": findall,
