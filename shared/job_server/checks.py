@@ -99,14 +99,16 @@ def _check_placeholders(profile: Profile) -> None:
             body: Any = call.body if isinstance(call, Cancel) else ""
             _check_names(section, [call.url, call.headers, body], {*of_the_job, *outputs})
     if profile.verify is not None:
-        _check_names("verify", [profile.verify.value, profile.verify.secret], of_the_job)
+        # A callback at a fixed URL is verified before it is known whose it is.
+        known = () if profile.callback.path else ("callback_token", "job_id")
+        _check_names("verify", [profile.verify.value, profile.verify.secret], known)
 
 
 def _check_names(section: str, templates: Iterable[Any], known: Iterable[str]) -> None:
     for name in names_in(list(templates)):
         if name.partition("/")[0] not in known and not name.startswith("env:"):
-            names = ", ".join(f"{{{one}}}" for one in sorted(known))
-            raise ValueError(f"{section}: there is no placeholder {{{name}}}; known are {names} and {{env:NAME}}")
+            names = "".join(f"{{{one}}}, " for one in sorted(known))
+            raise ValueError(f"{section}: there is no placeholder {{{name}}}; known are {names}{{env:NAME}}")
 
 
 def _check_braces(profile: Profile) -> None:

@@ -26,6 +26,8 @@ HEAD = 'name = "x"\n'
 SUBMIT = '[submit]\nbody = { hook = "{callback_url}" }\n'
 CALLBACK = '[callback]\nstate = "body.state"\nsucceeded = ["done"]\n'
 HMAC = '[verify]\nscheme = "hmac"\nheader = "X"\n'
+HEADER = '[verify]\nscheme = "header"\nheader = "X"\n'
+FIXED = 'path = "/callback/a"\ncorrelate = "body.a"\n'
 STATUS = '[status]\nurl = "/s/{id}"\n'
 
 WRONG = {
@@ -60,7 +62,7 @@ WRONG = {
     ),
     f'{HEAD}[submit]\nbody = {{ a = ["{{calback_url}}"] }}\n{CALLBACK}': (
         "submit: there is no placeholder {calback_url}; known are {callback_token}, {callback_url}, {job_id}, "
-        "{job_uuid}, {path} and {env:NAME}"
+        "{job_uuid}, {path}, {env:NAME}"
     ),
     f"{HEAD}{SUBMIT}{CALLBACK}{STATUS}": "status: there is no placeholder {id}; known are ",
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/{{callback_url}}"': "status: there is no placeholder {callback_url}; ",
@@ -141,6 +143,13 @@ WRONG = {
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/jobs/{{Job_id}}"': "status.url: {Job_id} is no placeholder; names are ",
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/jobs/{{job_id"': "status.url: {job_id is no placeholder; names are let",
     f'{HEAD}{SUBMIT}query = {{ a = "{{callbackUrl}}" }}\n{CALLBACK}': "submit.query: {callbackUrl} is no placeholder; ",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HEADER}value = "{{job_uuid}}"': (
+        "verify: there is no placeholder {job_uuid}; known are {callback_token}, {job_id}, {env:NAME}"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "{{path}}"': "verify: there is no placeholder {path}; known are {callback",
+    f"{HEAD}{SUBMIT}{CALLBACK}{FIXED}{HEADER}value = '{{callback_token}}'": (
+        "verify: there is no placeholder {callback_token}; known are {env:NAME}"
+    ),
     "name = ": "Invalid value (at end of document)",
     f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }
