@@ -76,7 +76,7 @@ def test_a_profile_begins_with_a_comment_that_names_its_documentation(profile: P
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_a_profile_reaches_a_worker_whole_and_small(profile: Profile) -> None:
-    """Except for its samples; and together with the others, it fits into the one message to a new fork server."""
+    """Except for its samples: each fork server gets a copy."""
     sent = json.dumps(profile.as_json())
     assert Profile.from_json(json.loads(sent)) == dataclasses.replace(profile, sample=())
     assert len(sent) < 4_000
