@@ -57,9 +57,13 @@ class ClientJobs:
         self._takes_forms = bool(submit.form)
 
     def check_media_type(self, content_type: str) -> None:
-        """Raise RequestError unless the profile can put its own values into a body of this type."""
+        """Raise RequestError unless a body of this type can be passed on, with the profile's own values in it."""
         media_type = media_type_of(content_type)
         if self._takes_all or (self._takes_forms and media_type in FORMS):
+            if not (content_type.isascii() and content_type.isprintable()):  # it is passed on
+                raise RequestError(
+                    Code.UNSUPPORTED_MEDIA_TYPE, "the job's `Content-Type` has other characters than ASCII"
+                )
             return
         if not self._takes_json:
             wanted = "a form: `multipart/form-data` or `application/x-www-form-urlencoded`"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,6 +19,7 @@ __all__ = [
     "fill",
     "fill_quoted",
     "has_placeholders",
+    "is_path",
     "json_text",
     "names_in",
     "texts_in",
@@ -79,6 +80,11 @@ def without_placeholders(text: str) -> str:
     return _PLACEHOLDER.sub("", text)
 
 
+def is_path(value: str) -> bool:
+    """Return whether `value` can be filled in for `{path}`."""
+    return _stay(value.split("/"))
+
+
 def has_placeholders(template: Any) -> bool:  # noqa: ANN401 - JSON is what it is
     """Return whether there are any placeholders."""
     return next(names_in(template), None) is not None
@@ -94,9 +100,14 @@ def _value(name: str, values: Mapping[str, str]) -> str:
 
 def _quoted(name: str, value: str) -> str:
     segments = value.split("/") if name == "path" else [value]
-    if any(segment in {"", ".", ".."} for segment in segments):
+    if not _stay(segments):
         raise UnfilledError(f"what is filled in for {{{name}}} is empty, or would leave its place")
     return "/".join(quote(segment, safe="") for segment in segments)
+
+
+def _stay(segments: Sequence[str]) -> bool:
+    """Return whether a URL with these segments has them where they are put: RFC 3986 removes dots, and servers `//`."""
+    return not any(segment in {"", ".", ".."} for segment in segments)
 
 
 def _filled(template: Any, values: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON is what it is
