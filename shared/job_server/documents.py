@@ -168,16 +168,19 @@ def _document_of_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _fields_of_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    """Return the fields of a multipart form, except files (RFC 7578)."""
+    """Return the fields of a multipart form, except files (RFC 7578); none if it is not one."""
     from email.parser import BytesParser  # noqa: PLC0415 - few profiles need it, and no worker
     from email.policy import HTTP  # noqa: PLC0415
 
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
-    message = BytesParser(policy=HTTP).parsebytes(head + body)
     fields: list[tuple[str, str]] = []
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        if isinstance(name, str) and part.get_filename() is None and len(fields) < _MAX_FIELDS:
-            payload = part.get_payload(decode=True)
-            fields.append((name, payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""))
+    try:
+        message = BytesParser(policy=HTTP).parsebytes(head + body)
+        for part in message.iter_parts():
+            name = part.get_param("name", header="content-disposition")
+            if isinstance(name, str) and part.get_filename() is None and len(fields) < _MAX_FIELDS:
+                payload = part.get_payload(decode=True)
+                fields.append((name, payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""))
+    except Exception:  # noqa: BLE001 - the parser of headers raises whatever its code meets, such as IndexError
+        return []
     return fields

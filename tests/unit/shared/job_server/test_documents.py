@@ -46,6 +46,18 @@ def test_the_fields_of_a_multipart_form_are_read_but_not_its_files() -> None:
     assert document_of(body, "multipart/form-data; boundary=b").value == {"transloadit": {"ok": "DONE"}}
 
 
+@pytest.mark.parametrize(
+    ("head", "content_type"),
+    [
+        (b'Content-Disposition: form-data; name="a"', "multipart/form-data; boundary=b; x*0*"),
+        (b'Content-Disposition: form-data; name="a"; x*0*', "multipart/form-data; boundary=b"),
+    ],
+)
+def test_a_form_that_the_parser_stumbles_over_has_no_fields(head: bytes, content_type: str) -> None:
+    """Whatever the standard library raises for a header: anybody can send one."""
+    assert document_of(b"--b\r\n" + head + b"\r\n\r\nx\r\n--b--\r\n", content_type).value == {}
+
+
 def test_a_query_with_too_many_fields_has_none() -> None:
     """Instead of taking long."""
     assert fields_of_query("&".join(["a=1"] * 2_000)) == {}
