@@ -9,8 +9,6 @@ import sys
 from worker.before_fork.loading import leave_out, load_without_fork_handlers
 from worker.kernel import ask_kernel
 
-_CONFIG_BYTES = 65_536
-
 
 def main(fd: int) -> None:
     """Serve the front end at the other end of the socket `fd`."""
@@ -20,7 +18,8 @@ def main(fd: int) -> None:
     from shared.worker_config import WorkerConfig  # noqa: PLC0415
 
     channel = socket.socket(fileno=fd)
-    told = channel.recv(_CONFIG_BYTES)
+    size_bytes = channel.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)  # of the whole message
+    told = channel.recv(size_bytes)
     if not told:  # the front end is gone already
         return
     config = WorkerConfig.decode(told)

@@ -87,7 +87,7 @@ class Asker:
                 kind = Kind.SUCCEEDED
             case FetchedKind.FAILED:
                 kind = Kind.FAILED
-                body = answer.body if document_of(answer.body) is not None else text_as_json(answer.body)
+                body = answer.body if document_of(answer.body).is_json else text_as_json(answer.body)
             case FetchedKind.NOT_YET:
                 return Told(job_id=ask.job_id, call=ask.call, kind=Kind.PROGRESS, body=b"")
             case never:

@@ -117,7 +117,7 @@ class StandIn:
         submit = self._profile.submit
         learn(lower(self._profile.server.headers | submit.headers), lower(request.headers), values)
         learn(submit.query, dict(request.query), values)
-        document = document_of(body, request.headers.get("Content-Type", ""))
+        document = document_of(body, request.headers.get("Content-Type", "")).value
         learn(submit.body, document, values)
         learn(submit.form, document, values)
         if "callback_url" in values:

@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from proxy.jobs.keys import Keys
 from shared.errors import Code, RequestError
 from shared.job_server.documents import TooLargeError, codings_of, inflate
+from shared.job_server.placeholders import is_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +81,7 @@ class JobReader:
         """Return the job server of the profile with this name, or the first one; `path` is the additional path for it.
 
         Raises:
-            RequestError: there is no such profile, or it takes no path, or requires one.
+            RequestError: there is no such profile, or it takes no path, or requires another one.
         """
         server = self._job_servers.first if profile is None else self._job_servers.by_name(profile)
         if server is None:
@@ -89,6 +90,8 @@ class JobReader:
         if server.needs_path is not bool(path):
             wanted = "a path after the profile's name" if server.needs_path else "nothing after the profile's name"
             raise RequestError(Code.NOT_FOUND, f"the profile {server.name} takes {wanted}")
+        if path and not is_path(path):
+            raise RequestError(Code.NOT_FOUND, "the path after the profile's name has an empty segment, `.` or `..`")
         return server
 
     def read(self, sent: Sent) -> tuple[JobRequest, bool]:

@@ -35,9 +35,10 @@ class ServedJobServer:
         self.verifier = None if profile.verify is None else Verifier(profile.verify)
         #: What may follow the token in a callback URL: the names of `{callback_url/NAME}`, or nothing.
         self.routes = {"", *(name.partition("/")[2] for name in names_in(asdict(profile.submit)))}
-        #: Whether a job's submission needs a path after the route.
-        self.needs_path = "path" in names_in([profile.submit.url, profile.submit.query, profile.submit.headers])
         sections = {"status": profile.status, "result": profile.result, "cancel": profile.cancel}
+        #: Whether a job's calls need a path after the route.
+        parts = [profile.server, profile.submit, *sections.values()]
+        self.needs_path = any("path" in names_in(asdict(part)) for part in parts if part is not None)
         #: The names that each call needs and only the job server provides.
         self._needs = {
             call: Call(job_server.url, profile.server, section).needs

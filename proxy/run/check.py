@@ -11,7 +11,7 @@ import os
 import resource
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,7 @@ from proxy.run.callback_probe import Leads, StandIn, where_it_leads
 from proxy.run.claims import bind_all
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import check_trust, is_loopback, path_trouble, reach, shown
-from proxy.run.job_servers import worker_config
+from proxy.run.job_servers import address_of, worker_config
 from proxy.run.look_around import callback_caveats, callback_doubt
 from proxy.sqs.queues import doubts, look_up
 from proxy.sqs.service import connect
@@ -94,8 +94,9 @@ class Check:
     async def _check_all(self) -> None:
         self._settings_fit()
         profiles = [profile for name in self._settings.profile.split(",") if (profile := self._profile(name.strip()))]
-        if profiles and not self._settings.job_server_url:
-            self._settings = replace(self._settings, job_server_url=profiles[0].server.url)
+        servers = list(self._addressed(profiles))
+        if servers and not self._settings.job_server_url:
+            self._settings = replace(self._settings, job_server_url=servers[0].url)
         self._keys()
         await self._listen()
         await self._queue()
@@ -105,36 +106,38 @@ class Check:
             self._journal()
         self._descriptors()
         if self._settings.job_server_url:
-            await self._submit(self._settings.job_server_url, profiles)
+            await self._submit(self._settings.job_server_url, servers)
         else:
             embedded = EmbeddedJobServer()
             try:
-                await self._submit(embedded.url, profiles)
+                await self._submit(embedded.url, servers)
             finally:
                 await embedded.stop()
 
-    async def _submit(self, url: str, profiles: list[Profile]) -> None:
-        """Report what would be sent, and check the job servers that would get it; the first one is at `url`."""
+    def _addressed(self, profiles: list[Profile]) -> Iterator[JobServer]:
+        """Yield the job servers that have an address, or are to be the embedded one; report the others."""
+        for i, profile in enumerate(profiles):
+            try:
+                yield JobServer(url=address_of(profile, profiles[:i], self._settings), profile=profile)
+            except SettingsError as exc:
+                self._found(Verdict.FAILED, "job server", str(exc))
+
+    async def _submit(self, url: str, servers: list[JobServer]) -> None:
+        """Report what would be sent, and check the job servers that would get it; `url` is that of the embedded one."""
         try:
             if self._settings.job_server_cafile:
                 check_trust(self._settings.job_server_cafile)
         except SettingsError as exc:  # then no worker would start either
             self._found(Verdict.FAILED, "job server", str(exc))
             return
-        if not profiles:
+        if not servers:
             await self._job_server(url, is_complete=False)
-        servers: list[JobServer] = []
-        for profile in profiles:
-            at = profile.server.url if servers else url
-            servers.append(JobServer(url=at, profile=profile))
-            if not at:
-                words = f"{profile.name} has no [server] url, and JOB_SERVER_URL is the first profile's"
-                self._found(Verdict.FAILED, "job server", words)
-                continue
-            for line in profile_report.submissions(profile, at):
+        servers = [replace(one, url=one.url or url) for one in servers]
+        for server in servers:
+            for line in profile_report.submissions(server.profile, server.url):
                 self._found(Verdict.OK, "submission", line)
-            await self._job_server(at, is_complete=not profile.submit.url)
-        if profiles and not any(map(profile_report.missing_secret, profiles)):
+            await self._job_server(server.url, is_complete=not server.profile.submit.url)
+        if servers and not any(profile_report.missing_secret(one.profile) for one in servers):
             await self._worker(tuple(servers))
 
     def _found(self, verdict: Verdict, what: str, words: str) -> None:

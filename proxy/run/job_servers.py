@@ -10,10 +10,12 @@ from shared.job_server import loader
 from shared.worker_config import JobServer, WorkerConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shared.job_server.profile import Profile
     from shared.settings import Settings
 
-__all__ = ["job_servers_of", "worker_config"]
+__all__ = ["address_of", "job_servers_of", "worker_config"]
 
 #: How long a submission may continue after the front end was killed: much less than a restart takes.
 _LINGER_S: Final = 1.0
@@ -23,24 +25,37 @@ def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
     """Return the job servers that PROFILE names. JOB_SERVER_URL is the first one's; empty: the embedded one.
 
     Raises:
-        SettingsError: a profile cannot be loaded, a secret is not set, one of the others has no address, or an address
-            has a query where a path is to be appended.
+        SettingsError: a profile cannot be loaded, a secret is not set, two profiles cannot be served together, one of
+            the others has no address, or an address has a query where a path is to be appended.
     """
     servers: list[JobServer] = []
     for name in settings.profile.split(","):
         profile = loader.load(name.strip())
-        url = _normal(profile) if servers else settings.job_server_url or _normal(profile)
-        if servers and not url:
-            raise SettingsError(
-                f"PROFILE: {profile.name} has no [server] url, and only the first one takes JOB_SERVER_URL"
-            )
-        if "?" in url and profile.submit.url:
-            place = "PROFILE: [server] url" if servers or not settings.job_server_url else "JOB_SERVER_URL"
-            raise SettingsError(f"{place}: takes no query, as the profile {profile.name} appends paths to it")
-        if any(one.profile.name == profile.name for one in servers):
-            raise SettingsError(f"PROFILE: {profile.name} is named twice")
+        url = address_of(profile, [one.profile for one in servers], settings)
         servers.append(JobServer(url=url, profile=profile, secrets=loader.secrets_of(profile)))
     return tuple(servers)
+
+
+def address_of(profile: Profile, before: Sequence[Profile], settings: Settings) -> str:
+    """Return the address of a profile's job server; PROFILE names the profiles `before` it.
+
+    Raises:
+        SettingsError: it cannot be served together with these, or has no usable address.
+    """
+    for one in before:
+        if one.name == profile.name:
+            raise SettingsError(f"PROFILE: {profile.name} is named twice")
+        if profile.callback.path and one.callback.path == profile.callback.path:
+            both = f"{one.name} and {profile.name}"
+            raise SettingsError(f"PROFILE: {both} cannot be served together: both get callbacks at {one.callback.path}")
+    url = "" if before else settings.job_server_url
+    place = "JOB_SERVER_URL" if url else "PROFILE: [server] url"
+    url = url or _normal(profile)
+    if before and not url:
+        raise SettingsError(f"PROFILE: {profile.name} has no [server] url, and only the first one takes JOB_SERVER_URL")
+    if "?" in url and profile.submit.url:
+        raise SettingsError(f"{place}: takes no query, as the profile {profile.name} appends paths to it")
+    return url
 
 
 def _normal(profile: Profile) -> str:

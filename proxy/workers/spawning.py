@@ -6,6 +6,7 @@ file must have few imports, and not asyncio.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -19,6 +20,8 @@ __all__ = ["Spawned", "spawn"]
 
 #: The command line, to which the number of the socket's descriptor is appended.
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "worker")
+#: A socket has room for this much, whatever the machine's settings.
+_USUAL_BYTES: Final = 65_536
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -36,7 +39,7 @@ def spawn(config: bytes) -> Spawned:
     """Start a fork server; `config` is the first message to it. Blocks for some milliseconds.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: it cannot be started, or the configuration is too long for a message.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -47,7 +50,7 @@ def spawn(config: bytes) -> Spawned:
         raise
     try:
         os.set_blocking(their_stderr_fd, True)  # blocking for them: a write that fails would be another error
-        ours.send(config)
+        _send(ours, config)
         process = _start(theirs.fileno(), their_stderr_fd)
     except BaseException:
         ours.close()
@@ -58,6 +61,19 @@ def spawn(config: bytes) -> Spawned:
         os.close(their_stderr_fd)
     ours.setblocking(False)  # noqa: FBT003 - its only argument
     return Spawned(process, ours, stderr_fd)
+
+
+def _send(channel: socket.socket, config: bytes) -> None:
+    """Send the first message; that of large profiles needs more room than a socket usually has."""
+    if len(config) > _USUAL_BYTES:
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, len(config))
+    try:
+        channel.send(config)
+    except OSError as exc:
+        if exc.errno != errno.EMSGSIZE:
+            raise
+        words = f"the profiles are too large: workers would have to be sent {len(config)} bytes (net.core.wmem_max)"
+        raise OSError(errno.EMSGSIZE, words) from exc
 
 
 def _start(fd: int, stderr: int) -> subprocess.Popen[bytes]:

@@ -20,10 +20,10 @@ _PORTS: Final = {"http": 80, "https": 443}
 def address(server_url: str, template: str, values: Mapping[str, str], query: Mapping[str, str] | None = None) -> str:
     """Return the URL of a call.
 
-    A template that begins with a placeholder whose value is a URL, or a path from the root, begins with exactly that.
+    The value of a placeholder at the beginning is a URL or a path from the root, which is used as it is.
 
     Raises:
-        UnfilledError: a name has no value, or the URL is not on the job server.
+        UnfilledError: a name has no value, that value is neither, or the URL is not on the job server.
     """
     found = _target(server_url, template, values) if template else server_url
     if query:
@@ -34,16 +34,18 @@ def address(server_url: str, template: str, values: Mapping[str, str], query: Ma
 
 def _target(server_url: str, template: str, values: Mapping[str, str]) -> str:
     first, rest = _first_placeholder(template)
-    value = fill(first, values) if first else ""
-    if not value.lower().startswith(("http://", "https://", "/")):
+    if not first:
         return server_url.rstrip("/") + fill_quoted(template, values)
+    value = fill(first, values)
+    if not value.lower().startswith(("http://", "https://", "/")):  # appended, it could change the host or the port
+        raise UnfilledError("the address that the job server named is neither a URL nor a path from the root")
     try:
-        named = urljoin(server_url, value) if value.isprintable() else ""
+        named = urljoin(server_url, value) + fill_quoted(rest, values) if value.isprintable() else ""
     except ValueError:
         named = ""
     if origin(named) != origin(server_url):
         raise UnfilledError("the address that the job server named is not on the job server")
-    return named + fill_quoted(rest, values)
+    return named
 
 
 def origin(url: str) -> tuple[str, str, int]:

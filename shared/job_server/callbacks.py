@@ -8,8 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from shared import strict_json
-from shared.errors import StrictJSONError
-from shared.job_server.documents import FORMS, document_of, fields_of_query, media_type_of
+from shared.job_server.documents import Document, document_of, fields_of_query
 from shared.job_server.expressions import body_members, compile_expression, only_body, plain_path, text_of
 from shared.job_server.partial_json import PartialReader
 from shared.job_server.profile import Callback
@@ -56,38 +55,32 @@ class Callbacks:
         Raises:
             StrictJSONError: it is not JSON, and the profile knows no other kind.
         """
-        verdict = self._reader.read(self._seen(received), received.body)
+        document = self._document(received)
+        verdict = self._reader.read(self._seen(received, document.value), received.body, is_json=document.is_json)
         if self._notification_only and (verdict.kind in _TERMINAL or not self._has_state):
             return Verdict(kind=Kind.NOTIFICATION, state=verdict.state, outputs=verdict.outputs)
         return verdict
 
     def correlation(self, received: Received) -> str:
         """Return what identifies the job of a callback at a fixed URL; empty if nothing does."""
-        return text_of(self._correlate(self._seen(received)))
+        return text_of(self._correlate(self._seen(received, self._document(received).value)))
 
-    def _seen(self, received: Received) -> dict[str, Any]:
-        """Return what the expressions look at: only the body if they need nothing else."""
-        body = self._body(received)
-        if self._only_body:
-            return {"body": body}
-        return self._with_headers(received, body)
+    def _document(self, received: Received) -> Document:
+        """Return what the expressions see of the body."""
+        if self._json_only:
+            return Document(self._parse(received.body), is_json=True)
+        return document_of(received.body, received.header(b"content-type"), self._parse)
 
-    def _body(self, received: Received) -> Any:  # noqa: ANN401 - JSON is what it is
-        """Return what the expressions see of the body; null if it is neither JSON nor a form."""
-        content_type = received.header(b"content-type")
-        if not self._json_only and media_type_of(content_type) in FORMS:
-            return document_of(received.body, content_type)
-        try:
-            if self._partial is None:
-                return strict_json.loads(received.body)
-            members = self._partial.read(received.body)
-        except StrictJSONError:
-            if self._json_only:
-                raise
-            return None
+    def _parse(self, body: bytes) -> Any:  # noqa: ANN401 - JSON is what it is
+        if self._partial is None:
+            return strict_json.loads(body)
+        members = self._partial.read(body)
         return [] if members is None else members  # JSON in which an expression cannot find anything
 
-    def _with_headers(self, received: Received, body: object) -> dict[str, Any]:
+    def _seen(self, received: Received, body: object) -> dict[str, Any]:
+        """Return what the expressions look at: only the body if they need nothing else."""
+        if self._only_body:
+            return {"body": body}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(received.headers)}
         return {
             "method": received.method,

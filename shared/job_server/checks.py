@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from shared.job_server.placeholders import OURS, names_in
+from shared.job_server.placeholders import OURS, has_placeholders, names_in, texts_in, without_placeholders
 from shared.job_server.profile import Cancel, Profile, Reading, Result, Status, Verify
 from shared.job_server.traps import check_expression
 from shared.job_server.values import check_values
@@ -17,7 +17,19 @@ __all__ = ["check"]
 _CALLBACK: Final = frozenset({"method", "route", "query", "headers", "body"})
 _ANSWER: Final = frozenset({"status", "headers", "body"})
 _OUTPUT: Final = re.compile(r"[a-z][a-z0-9_]*")
+_FIRST: Final = re.compile(r"\{([a-z_]+)[^}]*\}")
 _PATH: Final = re.compile(r"/callback/[A-Za-z0-9_-]+")
+#: A whole host comes before the first placeholder.
+_PAGE: Final = re.compile(r"https?://[^/?#\\{}]+([/?#]|$)")
+_BRACE: Final = re.compile(r"\{[^}]*\}?|\}")
+_SECRET: Final = re.compile(r"\{\s*env\s*:[^}]*\}?", re.IGNORECASE)
+_WORD_IN_BRACES: Final = re.compile(r"\{\s*[A-Za-z][^\"'{}]*\}?")
+#: What cannot remain beside the placeholders of a value; JSON and other texts may have braces.
+_MISSPELT: Final = {
+    **dict.fromkeys(("url", "page", "value", "secret", "prefix"), _BRACE),
+    "query": _WORD_IN_BRACES,
+    **dict.fromkeys(("headers", "body", "form"), _SECRET),
+}
 _NEEDS: Final = {"header": ("header", "value"), "hmac": ("header", "secret"), "standard-webhooks": ("secret",)}
 
 
@@ -33,6 +45,7 @@ def check(profile: Profile) -> None:
     _check_addresses(profile)
     _check_outputs(profile)
     _check_placeholders(profile)
+    _check_braces(profile)
     _check_callback(profile)
     if profile.verify is not None:
         _check_verify(profile.verify)
@@ -86,20 +99,33 @@ def _check_placeholders(profile: Profile) -> None:
             body: Any = call.body if isinstance(call, Cancel) else ""
             _check_names(section, [call.url, call.headers, body], {*of_the_job, *outputs})
     if profile.verify is not None:
-        _check_names("verify", [profile.verify.value, profile.verify.secret], of_the_job)
+        # A callback at a fixed URL is verified before it is known whose it is.
+        known = () if profile.callback.path else ("callback_token", "job_id")
+        _check_names("verify", [profile.verify.value, profile.verify.secret], known)
 
 
 def _check_names(section: str, templates: Iterable[Any], known: Iterable[str]) -> None:
     for name in names_in(list(templates)):
         if name.partition("/")[0] not in known and not name.startswith("env:"):
-            names = ", ".join(f"{{{one}}}" for one in sorted(known))
-            raise ValueError(f"{section}: there is no placeholder {{{name}}}; known are {names} and {{env:NAME}}")
+            names = "".join(f"{{{one}}}, " for one in sorted(known))
+            raise ValueError(f"{section}: there is no placeholder {{{name}}}; known are {names}{{env:NAME}}")
+
+
+def _check_braces(profile: Profile) -> None:
+    """Refuse a misspelt placeholder: it would be sent as it is, and be a secret that everybody knows."""
+    for section in ("server", "submit", "status", "result", "cancel", "verify"):
+        for key, pattern in _MISSPELT.items():
+            for text in texts_in(getattr(getattr(profile, section), key, "")):
+                if left := pattern.search(without_placeholders(text)):
+                    raise ValueError(f"{section}.{key}: {left[0]} is no placeholder; names are letters, digits and _")
 
 
 def _check_page(page: str, known: Iterable[str]) -> None:
     """Values from the job server may only be a part of the path: a link that it chooses could lead anywhere."""
     if page and not page.startswith(("http://", "https://")):
         raise ValueError(f"server.page: got {page!r}, takes an address that begins with http:// or https://")
+    if page and not _PAGE.match(page):
+        raise ValueError(f"server.page: got {page!r}, takes placeholders only after the host and a slash")
     _check_names("server.page", [page], known)
     if any(name.startswith("env:") for name in names_in(page)):
         raise ValueError("server.page: people see it, so it takes no {env:NAME}")
@@ -110,6 +136,8 @@ def _check_addresses(profile: Profile) -> None:
     for section, call in calls.items():
         if call is not None and call.url[:1] not in {"", "/", "{"}:
             raise ValueError(f"{section}.url: got {call.url!r}, takes what is appended to JOB_SERVER_URL: /path")
+        if call is not None and (first := _FIRST.match(call.url)) and first[1] in OURS:
+            raise ValueError(f"{section}.url: got {call.url!r}, takes /path: its beginning may not choose the host")
 
 
 def _check_readings(profile: Profile) -> None:
@@ -152,3 +180,5 @@ def _check_verify(verify: Verify) -> None:
     for name in _NEEDS[verify.scheme]:
         if not getattr(verify, name):
             raise ValueError(f"verify: missing key {name}, which the scheme {verify.scheme} needs")
+    if has_placeholders(verify.prefix):
+        raise ValueError(f"verify.prefix: got {verify.prefix!r}, takes no placeholders")

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from shared.errors import Code, RequestError, StrictJSONError
 from shared.job_server.documents import media_type_of
 from shared.job_server.forms import MEDIA_TYPES as FORMS
-from shared.job_server.forms import FormError, field_names
+from shared.job_server.forms import FormError, field_names, without_fields
 from shared.job_server.labels import Labels
 from shared.job_server.partial_json import object_members
 from shared.job_server.profile import Submit
@@ -30,7 +30,8 @@ _Members = dict[str, str]
 class ClientJob(Struct, frozen=True, kw_only=True):
     """A client's job, checked."""
 
-    #: A JSON object: its members in their exact text, without those that the profile overwrites. Otherwise unchanged.
+    #: A JSON object or a form: its members or fields in their exact text, without those that the profile overwrites.
+    #: Otherwise unchanged.
     body: bytes
     #: Empty: a JSON object.
     content_type: str = ""
@@ -57,9 +58,13 @@ class ClientJobs:
         self._takes_forms = bool(submit.form)
 
     def check_media_type(self, content_type: str) -> None:
-        """Raise RequestError unless the profile can put its own values into a body of this type."""
+        """Raise RequestError unless a body of this type can be passed on, with the profile's own values in it."""
         media_type = media_type_of(content_type)
         if self._takes_all or (self._takes_forms and media_type in FORMS):
+            if not (content_type.isascii() and content_type.isprintable()):  # it is passed on
+                raise RequestError(
+                    Code.UNSUPPORTED_MEDIA_TYPE, "the job's `Content-Type` has other characters than ASCII"
+                )
             return
         if not self._takes_json:
             wanted = "a form: `multipart/form-data` or `application/x-www-form-urlencoded`"
@@ -79,18 +84,19 @@ class ClientJobs:
         self.check_media_type(content_type)
         media_type = media_type_of(content_type)
         if self._takes_forms and media_type in FORMS:
-            self._check_fields(body, content_type)
+            body = self._without_overwritten_fields(body, content_type)
         elif self._takes_json:
             return self._read_object(body)
         return ClientJob(body=body, content_type=content_type, respond_async=False)
 
-    def _check_fields(self, body: bytes, content_type: str) -> None:
+    def _without_overwritten_fields(self, body: bytes, content_type: str) -> bytes:
         try:
             taken = field_names(body, content_type) & self._fields
         except FormError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the body is not a job: {exc}") from exc
         for name in sorted(taken - self._overwrites):
             _refuse_ours(name)
+        return without_fields(body, content_type, taken) if taken else body
 
     def _read_object(self, body: bytes) -> ClientJob:
         try:

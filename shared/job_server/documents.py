@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import zlib
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from shared import strict_json
@@ -13,6 +14,7 @@ from shared.errors import Code, ProxyError, RequestError, StrictJSONError
 
 __all__ = [
     "FORMS",
+    "Document",
     "TooLargeError",
     "codings_of",
     "document_of",
@@ -34,8 +36,19 @@ _OTHER_CODINGS: Final = frozenset({"br", "compress", "dcb", "dcz", "deflate", "x
 _GZIP_FILES: Final = frozenset({"application/gzip", "application/x-gzip", "application/octet-stream"})
 #: Media types of forms.
 FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
+#: How JSON begins that senders such as curl call a form.
+_OBJECT_OR_LIST: Final = re.compile(rb"[ \t\r\n]*[{\[]")
 _MAX_FIELDS: Final = 1_000
 _MAX_TYPE_CHARACTERS: Final = 200
+
+
+class Document(NamedTuple):
+    """What an expression sees of a body."""
+
+    #: JSON's value, a form's fields, or null.
+    value: Any
+    #: Whether the body is JSON: otherwise it cannot be a part of JSON as it is.
+    is_json: bool
 
 
 class TooLargeError(ProxyError):
@@ -55,15 +68,23 @@ def kept_content_type(content_type: str) -> str:
     return "" if media_type_of(content_type) == "application/json" else content_type
 
 
-def document_of(body: bytes, content_type: str = "") -> Any:  # noqa: ANN401 - JSON is what it is
-    """Return what `body` means to an expression. JSON is read as JSON whatever its media type."""
-    match media_type_of(content_type):
+def document_of(body: bytes, content_type: str = "", parse: Callable[[bytes], Any] = strict_json.loads) -> Document:
+    """Return what `body` means to an expression. JSON is read as JSON whatever its media type.
+
+    `parse` reads the JSON; it raises StrictJSONError.
+    """
+    media_type = media_type_of(content_type)
+    if media_type not in FORMS or _OBJECT_OR_LIST.match(body):
+        with contextlib.suppress(StrictJSONError):
+            return Document(parse(body), is_json=True)
+    match media_type:
         case "application/x-www-form-urlencoded":
-            return _document_of_fields(fields_of_query(body.decode("utf-8", "replace")).items())
+            fields = list(fields_of_query(body.decode("utf-8", "replace")).items())
         case "multipart/form-data":
-            return _document_of_fields(_fields_of_multipart(body, content_type))
+            fields = _fields_of_multipart(body, content_type)
         case _:
-            return _json_or_null(body)
+            return Document(None, is_json=False)
+    return Document(_document_of_fields(fields), is_json=False)
 
 
 def fields_of_query(text: str) -> dict[str, str]:
@@ -147,16 +168,19 @@ def _document_of_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _fields_of_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    """Return the fields of a multipart form, except files (RFC 7578)."""
+    """Return the fields of a multipart form, except files (RFC 7578); none if it is not one."""
     from email.parser import BytesParser  # noqa: PLC0415 - few profiles need it, and no worker
     from email.policy import HTTP  # noqa: PLC0415
 
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
-    message = BytesParser(policy=HTTP).parsebytes(head + body)
     fields: list[tuple[str, str]] = []
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        if isinstance(name, str) and part.get_filename() is None and len(fields) < _MAX_FIELDS:
-            payload = part.get_payload(decode=True)
-            fields.append((name, payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""))
+    try:
+        message = BytesParser(policy=HTTP).parsebytes(head + body)
+        for part in message.iter_parts():
+            name = part.get_param("name", header="content-disposition")
+            if isinstance(name, str) and part.get_filename() is None and len(fields) < _MAX_FIELDS:
+                payload = part.get_payload(decode=True)
+                fields.append((name, payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""))
+    except Exception:  # noqa: BLE001 - the parser of headers raises whatever its code meets, such as IndexError
+        return []
     return fields

@@ -1,21 +1,22 @@
-"""Forms: the names of their fields, and adding fields; existing fields keep their bytes."""
+"""Forms: the names of their fields, adding and removing fields; all others keep their bytes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from shared.job_server.documents import media_type_of
 
-__all__ = ["MEDIA_TYPES", "FormError", "field_names", "with_fields"]
+__all__ = ["MEDIA_TYPES", "FormError", "field_names", "with_fields", "without_fields"]
 
 _URLENCODED: Final = "application/x-www-form-urlencoded"
 _MULTIPART: Final = "multipart/form-data"
 MEDIA_TYPES: Final = frozenset({_URLENCODED, _MULTIPART})
 #: `name=` of a part's Content-Disposition, but not `filename=`.
-_NAME: Final = re.compile(rb'[;\s]name="?([^";\r\n]*)')
+_NAME: Final = re.compile(rb'[;\s]name\s*=\s*"?([^";\r\n]*)', re.IGNORECASE)
 
 
 class FormError(ValueError):
@@ -24,11 +25,14 @@ class FormError(ValueError):
 
 def field_names(body: bytes, content_type: str) -> set[str]:
     """Return the names of a form's fields. Raises FormError."""
-    if media_type_of(content_type) == _URLENCODED:
-        return {name for name, _ in parse_qsl(body.decode("latin-1"), keep_blank_values=True)}
-    delimiter = _delimiter(body, content_type)
-    heads = (part.partition(b"\r\n\r\n")[0] for part in body.split(delimiter)[1:])
-    return {found[1].decode("utf-8", "replace") for head in heads for found in _NAME.finditer(head)}
+    separator, parts = _split(body, content_type)
+    return {name for part in parts for name in _names_of(part, separator)}
+
+
+def without_fields(body: bytes, content_type: str, names: AbstractSet[str]) -> bytes:
+    """Return the form without the fields that have one of `names`. Raises FormError."""
+    separator, parts = _split(body, content_type)
+    return separator.join(part for part in parts if names.isdisjoint(_names_of(part, separator)))
 
 
 def with_fields(body: bytes, content_type: str, fields: Mapping[str, str]) -> bytes:
@@ -41,6 +45,20 @@ def with_fields(body: bytes, content_type: str, fields: Mapping[str, str]) -> by
         for name, value in fields.items()
     )
     return b"".join(parts) + body
+
+
+def _split(body: bytes, content_type: str) -> tuple[bytes, list[bytes]]:
+    """Return what separates the fields of a form, and the fields; around those of a multipart form is more."""
+    separator = b"&" if media_type_of(content_type) == _URLENCODED else _delimiter(body, content_type)
+    return separator, body.split(separator)
+
+
+def _names_of(part: bytes, separator: bytes) -> set[str]:
+    """Return the name of a field; more than one if readers may not agree which it is."""
+    if separator == b"&":
+        return {name for name, _ in parse_qsl(part.decode("utf-8", "replace"), keep_blank_values=True)}
+    head = part.partition(b"\r\n\r\n")[0]
+    return {found[1].decode("utf-8", "replace").strip() for found in _NAME.finditer(head)}
 
 
 def _delimiter(body: bytes, content_type: str) -> bytes:

@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
 from shared.errors import ProxyError
 
-__all__ = ["OURS", "UnfilledError", "fill", "fill_quoted", "has_placeholders", "json_text", "names_in"]
+__all__ = [
+    "OURS",
+    "UnfilledError",
+    "fill",
+    "fill_quoted",
+    "has_placeholders",
+    "is_path",
+    "json_text",
+    "names_in",
+    "texts_in",
+    "without_placeholders",
+]
 
 #: The names that exist for every job, whatever the job server says.
 OURS: Final = frozenset({"callback_url", "callback_token", "job_id", "job_uuid", "path"})
@@ -47,15 +58,31 @@ def json_text(template: Any, values: Mapping[str, str]) -> str:  # noqa: ANN401 
 
 def names_in(template: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is what it is
     """Yield the names of the placeholders in the strings of `template`, a JSON value."""
+    for text in texts_in(template):
+        yield from _PLACEHOLDER.findall(text)
+
+
+def texts_in(template: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is what it is
+    """Yield the strings of `template`, a JSON value, that are filled in: names of members are not."""
     match template:
         case str():
-            yield from _PLACEHOLDER.findall(template)
+            yield template
         case dict():
             for value in template.values():
-                yield from names_in(value)
+                yield from texts_in(value)
         case list() | tuple():
             for value in template:
-                yield from names_in(value)
+                yield from texts_in(value)
+
+
+def without_placeholders(text: str) -> str:
+    """Return what remains of `text`."""
+    return _PLACEHOLDER.sub("", text)
+
+
+def is_path(value: str) -> bool:
+    """Return whether `value` can be filled in for `{path}`."""
+    return _stay(value.split("/"))
 
 
 def has_placeholders(template: Any) -> bool:  # noqa: ANN401 - JSON is what it is
@@ -73,9 +100,14 @@ def _value(name: str, values: Mapping[str, str]) -> str:
 
 def _quoted(name: str, value: str) -> str:
     segments = value.split("/") if name == "path" else [value]
-    if any(segment in {"", ".", ".."} for segment in segments):
+    if not _stay(segments):
         raise UnfilledError(f"what is filled in for {{{name}}} is empty, or would leave its place")
     return "/".join(quote(segment, safe="") for segment in segments)
+
+
+def _stay(segments: Sequence[str]) -> bool:
+    """Return whether a URL with these segments has them where they are put: RFC 3986 removes dots, and servers `//`."""
+    return not any(segment in {"", ".", ".."} for segment in segments)
 
 
 def _filled(template: Any, values: Mapping[str, str]) -> Any:  # noqa: ANN401 - JSON is what it is

@@ -28,7 +28,8 @@ class Statuses:
         if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own
             return Verdict(kind=Kind.PROGRESS)
         document = document_of(body, headers.get("content-type", ""))
-        return self._reader.read({"status": status, "headers": headers, "body": document}, body)
+        seen = {"status": status, "headers": headers, "body": document.value}
+        return self._reader.read(seen, body, is_json=document.is_json)
 
 
 class FetchedKind(StrEnum):
@@ -62,5 +63,5 @@ class Results:
         if status >= 300:  # noqa: PLR2004 - no redirect is followed
             return Fetched(kind=FetchedKind.FAILED)
         document = document_of(body, headers.get("content-type", ""))
-        seen = {"status": status, "headers": headers, "body": document}
+        seen = {"status": status, "headers": headers, "body": document.value}
         return Fetched(kind=FetchedKind.READY, result=self._part.of(seen, body))

@@ -200,11 +200,11 @@ class Replies:
             if unread and self._rejected_by_body and _is_success(status):
                 return _bad(unread)  # an unreadable body refuses nothing: half a reply, a gateway's page
             return Reply(kind=ReplyKind.REFUSED, detail=_refusal(status, error_text(self._error(seen))))
-        return self._taken(seen, headers, body)
+        return self._taken(seen, headers, body, is_json=not unread)
 
-    def _taken(self, seen: dict[str, Any], headers: Mapping[str, str], body: bytes) -> Reply:
+    def _taken(self, seen: dict[str, Any], headers: Mapping[str, str], body: bytes, *, is_json: bool) -> Reply:
         """Return what a reply says that does not refuse the job."""
-        verdict = self._reader.read(seen, body)
+        verdict = self._reader.read(seen, body, is_json=is_json)
         if verdict.kind is not Kind.PROGRESS:
             content_type = headers.get("content-type") or headers.get("Content-Type", "")
             return Reply(

@@ -69,15 +69,18 @@ class Reader:
         self._result = Part(reading.result)
         self._outputs = Outputs(outputs)
 
-    def read(self, seen: Mapping[str, Any], body: bytes) -> Verdict:
-        """Return what a message says; `seen` is what the expressions look at, and `body` its bytes."""
+    def read(self, seen: Mapping[str, Any], body: bytes, *, is_json: bool) -> Verdict:
+        """Return what a message says; `seen` is what the expressions look at, and `body` its bytes.
+
+        `is_json` says whether the bytes are JSON.
+        """
         state = text_of(self._state(seen))
         outputs = self._outputs.read(seen)
         if state in self._succeeded:
             return Verdict(kind=Kind.SUCCEEDED, state=state, result=self._result.of(seen, body), outputs=outputs)
         if state in self._failed:
             error = error_text(self._error(seen)) if self._error is not None else ""
-            result = text_as_json(body) if seen["body"] is None else None
+            result = None if is_json else text_as_json(body)
             return Verdict(kind=Kind.FAILED, state=state, result=result, error=error, outputs=outputs)
         return Verdict(kind=Kind.PROGRESS, state=state, outputs=outputs)
 

@@ -158,7 +158,18 @@ def test_check_looks_at_each_of_several_profiles() -> None:
         "PUT http://127.0.0.1:9/predictions",
         "POST http://127.0.0.1:8000/run",
     ]
-    assert "FAIL job server   spreedly has no [server] url, and JOB_SERVER_URL is the first profile's" in lines
+    words = "PROFILE: spreedly has no [server] url, and only the first one takes JOB_SERVER_URL"
+    assert f"FAIL job server   {words}" in lines
+
+
+def test_check_fails_whenever_a_start_would_refuse_the_job_servers() -> None:
+    """For example, an address with a query to which a profile appends a path."""
+    ended = run("--check", PROFILE="cog", JOB_SERVER_URL="http://127.0.0.1:9/?code=abc")
+    words = "JOB_SERVER_URL: takes no query, as the profile cog appends paths to it"
+    assert f"FAIL job server   {words}" in ended.stdout.splitlines()
+    assert ended.returncode == 1
+    ended = run(PROFILE="cog", JOB_SERVER_URL="http://127.0.0.1:9/?code=abc")
+    assert (ended.returncode, words in ended.stderr) == (2, True)
 
 
 def test_check_names_a_secret_that_is_not_set() -> None:

@@ -201,7 +201,7 @@ def _progress(found: Job | Record) -> dict[str, Any] | None:
     """Return what the job server last said about an unfinished job, if this process knows it."""
     if not isinstance(found, Job) or not found.progress_count:
         return None
-    body = document_of(found.last_progress) if found.last_progress else None
+    body = document_of(found.last_progress).value if found.last_progress else None
     return {"state": found.remote_state, "count": found.progress_count, "body": body}
 
 

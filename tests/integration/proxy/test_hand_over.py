@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from textwrap import dedent
 
@@ -87,6 +88,20 @@ async def test_each_worker_has_its_own_ends_and_none_of_its_siblings(heard: Hear
     finally:
         await fork_server.stop()
     assert heard.failed == []
+
+
+async def test_a_fork_server_reads_all_of_a_long_configuration(heard: Heard) -> None:
+    """A profile can contain a whole workflow."""
+    profile = replace(_CONFIG.job_servers[0].profile, description="x" * 150_000)
+    long = replace(_CONFIG, job_servers=(JobServer(url="http://127.0.0.1:9/start", profile=profile),))
+    fork_server = ForkServer(long.encode(), heard)
+    await fork_server.start()
+    try:
+        fork_server.fork(1)
+        await eventually(lambda: bool(heard.forked) or heard.lost)
+        assert not heard.lost
+    finally:
+        await fork_server.stop()
 
 
 @pytest.mark.parametrize(("fds", "forked"), [(9, 3), (8, 2), (7, 2), (3, 1), (2, 0), (0, 0), (11, 3)])

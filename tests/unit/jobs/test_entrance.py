@@ -8,17 +8,32 @@ from typing import Final
 
 import pytest
 
+from proxy.jobs.entrance import JobReader
 from proxy.jobs.job import Job
+from proxy.jobs.job_server import ServedJobServers
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
 from shared.job_server.verdict import job_failed
 from shared.lifecycle import Submitted
 from shared.outcome import Failed, Succeeded
-from tests.support.instances import FAILED, Cluster, Instance
+from tests.support.instances import FAILED, Cluster, Instance, a_job_server
 from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.queue_entrance import Message, QueueEntrance
 from tests.support.runners import SUBMIT, AnsweringRunner, InProcessRunner, RefusedError
 
 DONE: Final = Succeeded(body=b'{"state": "completed"}')
+
+
+# --- what a client sent ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["f/", "a//b", "/a", ".", "a/..", "../a", "a/./b"])
+def test_a_path_that_cannot_stand_in_an_address_is_the_clients_mistake(path: str) -> None:
+    """As it was reported as the job server's, a message with it was delivered again and again."""
+    reader = JobReader(ServedJobServers([a_job_server("openfaas")]), max_body_bytes=1_000)
+    assert reader.addressed("openfaas", "a/b.c").name == "openfaas"
+    with pytest.raises(RequestError, match="the path after the profile's name") as refusal:
+        reader.addressed("openfaas", path)
+    assert refusal.value.code is Code.NOT_FOUND
 
 
 # --- called directly -------------------------------------------------------------------------------------------------

@@ -21,6 +21,17 @@ state = "body.state"
 succeeded = ["done"]
 """
 
+FIXED = """name = "{name}"
+[server]
+url = "http://{name}/"
+[submit]
+[callback]
+path = "/callback/{path}"
+correlate = "body.id"
+state = "body.state"
+succeeded = ["done"]
+"""
+
 
 def test_an_address_has_no_query_where_paths_are_appended_to_it(tmp_path: Path) -> None:
     """They would end up in the query; a complete address may have a query."""
@@ -35,3 +46,13 @@ def test_an_address_has_no_query_where_paths_are_appended_to_it(tmp_path: Path) 
     ):
         with pytest.raises(SettingsError, match=f"^{place}: takes no query, as the profile mine appends paths to it$"):
             job_servers_of(settings.load(wrong))
+
+
+def test_two_profiles_cannot_have_the_same_callback_url(tmp_path: Path) -> None:
+    """Callbacks of one of them would be read, and verified, as those of the other."""
+    for name, path in (("one", "a"), ("two", "b"), ("three", "a")):
+        (tmp_path / f"{name}.toml").write_text(FIXED.format(name=name, path=path), encoding="utf-8")
+    files = [str(tmp_path / f"{name}.toml") for name in ("one", "two", "three")]
+    assert len(job_servers_of(settings.load({"PROFILE": ",".join(files[:2])}))) == 2
+    with pytest.raises(SettingsError, match=r"^PROFILE: one and three cannot be served .* /callback/a$"):
+        job_servers_of(settings.load({"PROFILE": ",".join(files)}))

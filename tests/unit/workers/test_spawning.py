@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 import pytest
@@ -33,6 +34,23 @@ def test_a_process_reads_its_configuration_first_and_its_stderr_comes_here(
     assert os.read(stderr_fd, 100) == b""
     channel.close()
     os.close(stderr_fd)
+    assert descriptors() <= before
+
+
+def test_a_configuration_may_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than a socket has room for by default; one for which the kernel never has room is named."""
+    speaker = _SPEAKER.replace("channel.recv(100)", "b'%d' % len(channel.recv(1_000_000))")
+    monkeypatch.setattr(spawning, "COMMAND", (sys.executable, "-c", speaker))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as usual:
+        size = usual.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) + 1_000
+    process, channel, stderr_fd = spawning.spawn(b"x" * size)
+    process.wait()
+    assert channel.recv(100) == b"heard %d" % size
+    channel.close()
+    os.close(stderr_fd)
+    before = descriptors()
+    with pytest.raises(OSError, match=r"the profiles are too large: workers would have to be sent 500000000 bytes \("):
+        spawning.spawn(bytes(500_000_000))
     assert descriptors() <= before
 
 

@@ -58,6 +58,25 @@ def test_a_url_that_is_not_on_the_job_server_is_not_called(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("server", "template", "value"),
+    [
+        ("http://127.0.0.1", "{url}", "0"),
+        ("https://api.example.com", "{url}", ".evil.com"),
+        ("https://api.example.com", "{url}", "@evil.com/"),
+        ("https://api.example.com", "{url}", ":8443/jobs"),
+        ("https://api.example.com/v1", "{url}/status", "jobs/1"),
+        ("https://api.example.com", "{url}", ""),
+        ("https://api.example.com", "{url}.evil.com", "https://api.example.com"),
+        ("https://api.example.com", "{url}{url}", "https://api.example.com"),
+    ],
+)
+def test_nothing_is_appended_to_the_host(server: str, template: str, value: str) -> None:
+    """It would be another host, or another port."""
+    with pytest.raises(UnfilledError, match="the address that the job server named is "):
+        address(server, template, {"url": value})
+
+
+@pytest.mark.parametrize(
     ("template", "values"),
     [
         ("/jobs/{id}", {}),

@@ -95,6 +95,24 @@ def test_the_state_can_be_anywhere() -> None:
         assert Callbacks(Callback(state=state, succeeded=("done",))).read(call).kind is Kind.SUCCEEDED, state
 
 
+def test_json_counts_as_json_even_if_it_is_called_a_form() -> None:
+    """As `curl -d` calls it; with a profile that reads some members, and with one that may read any."""
+    for state in ("body.state", "body.state || length(body)"):
+        rules = Callbacks(Callback(state=state, succeeded=("done",)))
+        for content_type in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/plain"):
+            assert rules.read(received(b' {"state": "done"}', content_type=content_type)).kind is Kind.SUCCEEDED
+
+
+def test_a_failure_is_told_as_json() -> None:
+    """It becomes a part of a problem document: a form, or any other text, becomes a string."""
+    rules = Callbacks(Callback(state="body.s || query.s", succeeded=("yes",), failed=("no",)))
+    form = b's=no&e=boom&k="x'
+    for content_type in ("application/x-www-form-urlencoded; charset=utf-8", "text/plain"):
+        found = rules.read(received(form, query="s=no", content_type=content_type))
+        assert (found.kind, found.result) == (Kind.FAILED, json.dumps(form.decode()).encode())
+    assert rules.read(received(b'{"s": "no"}')).result is None
+
+
 def test_the_result_can_be_a_part_in_its_exact_text() -> None:
     """With a plain path; the result of an expression is serialised again; a missing one is null."""
     body = b'{"state": "done", "data": {"a": 1.50, "b": 1e400, "c": "\\u00e9"}}'

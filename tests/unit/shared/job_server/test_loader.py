@@ -25,6 +25,9 @@ succeeded = ["done"]
 HEAD = 'name = "x"\n'
 SUBMIT = '[submit]\nbody = { hook = "{callback_url}" }\n'
 CALLBACK = '[callback]\nstate = "body.state"\nsucceeded = ["done"]\n'
+HMAC = '[verify]\nscheme = "hmac"\nheader = "X"\n'
+HEADER = '[verify]\nscheme = "header"\nheader = "X"\n'
+FIXED = 'path = "/callback/a"\ncorrelate = "body.a"\n'
 STATUS = '[status]\nurl = "/s/{id}"\n'
 
 WRONG = {
@@ -59,7 +62,7 @@ WRONG = {
     ),
     f'{HEAD}[submit]\nbody = {{ a = ["{{calback_url}}"] }}\n{CALLBACK}': (
         "submit: there is no placeholder {calback_url}; known are {callback_token}, {callback_url}, {job_id}, "
-        "{job_uuid}, {path} and {env:NAME}"
+        "{job_uuid}, {path}, {env:NAME}"
     ),
     f"{HEAD}{SUBMIT}{CALLBACK}{STATUS}": "status: there is no placeholder {id}; known are ",
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/{{callback_url}}"': "status: there is no placeholder {callback_url}; ",
@@ -82,6 +85,11 @@ WRONG = {
     f'{HEAD}[server]\npage = "js:{{job_id}}"\n{SUBMIT}{CALLBACK}': "server.page: got 'js:{job_id}', takes an address ",
     f'{HEAD}[server]\npage = "http://a/{{id}}"\n{SUBMIT}{CALLBACK}': "server.page: there is no placeholder {id}; known",
     f'{HEAD}[server]\npage = "http://a/{{env:A}}"\n{SUBMIT}{CALLBACK}': "server.page: people see it, so it takes no {e",
+    f'{HEAD}[server]\npage = "https://{{job_id}}/a"\n{SUBMIT}{CALLBACK}': "server.page: got 'https://{job_id}/a', take",
+    f'{HEAD}[server]\npage = "https://a{{job_id}}"\n{SUBMIT}{CALLBACK}': "server.page: got 'https://a{job_id}', takes ",
+    f'{HEAD}{SUBMIT}url = "{{path}}"\n{CALLBACK}': "submit.url: got '{path}', takes /path: its beginning may not",
+    f'{HEAD}{SUBMIT}url = "{{job_id/a}}"\n{CALLBACK}': "submit.url: got '{job_id/a}', takes /path: its beginning may",
+    f'{HEAD}{SUBMIT}{CALLBACK}[cancel]\nurl = "{{job_uuid}}/a"': "cancel.url: got '{job_uuid}/a', takes /path: its be",
     f'name = "a/b"\n{SUBMIT}{CALLBACK}': "name: got 'a/b', takes letters, digits, `.`, `_` and `-`: it is a part of ad",
     f'{HEAD}documentation = "readme"\n{SUBMIT}{CALLBACK}': "documentation: got 'readme', takes a URL",
     f'{HEAD}description = "a\\nb"\n{SUBMIT}{CALLBACK}': "description: got 'a\\nb', takes one line",
@@ -125,6 +133,23 @@ WRONG = {
     f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]\nstate = "body.a-b"': (
         "callback.state: 'body.a-b' is no expression: ... a name with a hyphen needs quotes: headers.\"x-name\""
     ),
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "{{env:MY-SECRET}}"': "verify.secret: {env:MY-SECRET} is no placeholder; ",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "{{env:A}}b}}"': "verify.secret: } is no placeholder; names are letters, ",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "a"\nprefix = "{{job_id}}"': "verify.prefix: got '{job_id}', takes no ",
+    f'{HEAD}{SUBMIT}headers = {{ A = "B {{env:}}" }}\n{CALLBACK}': "submit.headers: {env:} is no placeholder; names ar",
+    f'{HEAD}[server]\nheaders = {{ A = "{{Env:B}}" }}\n{SUBMIT}{CALLBACK}': "server.headers: {Env:B} is no placeholder",
+    f'{HEAD}{SUBMIT}{CALLBACK}[cancel]\nurl = "/"\nbody = {{ a = ["{{env:B C}}"] }}': "cancel.body: {env:B C} is no pl",
+    f'{HEAD}{SUBMIT}url = "/jobs/{{job-id}}"\n{CALLBACK}': "submit.url: {job-id} is no placeholder; names are letters",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/jobs/{{Job_id}}"': "status.url: {Job_id} is no placeholder; names are ",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/jobs/{{job_id"': "status.url: {job_id is no placeholder; names are let",
+    f'{HEAD}{SUBMIT}query = {{ a = "{{callbackUrl}}" }}\n{CALLBACK}': "submit.query: {callbackUrl} is no placeholder; ",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HEADER}value = "{{job_uuid}}"': (
+        "verify: there is no placeholder {job_uuid}; known are {callback_token}, {job_id}, {env:NAME}"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "{{path}}"': "verify: there is no placeholder {path}; known are {callback",
+    f"{HEAD}{SUBMIT}{CALLBACK}{FIXED}{HEADER}value = '{{callback_token}}'": (
+        "verify: there is no placeholder {callback_token}; known are {env:NAME}"
+    ),
     "name = ": "Invalid value (at end of document)",
     f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }
@@ -138,6 +163,18 @@ def test_what_is_wrong_is_named_with_its_place(text: str, reason: str) -> None:
     begin, _, end = reason.partition(" ... ")
     assert str(caught.value).startswith(begin)
     assert str(caught.value).endswith(end)
+
+
+def test_braces_are_text_where_they_can_be_meant() -> None:
+    """JSON in a header or a query, and templates of others in a body."""
+    submit = """url = '/jobs/{job_id}'
+query = { where = '{"id": "{job_id}"}' }
+headers = { Prefer = '{"a": {}}' }
+"""
+    profile = loader.parse(
+        f"{HEAD}[submit]\n{submit}body = {{ a = '{{callback_url}} {{{{Name}}}} {{A}}' }}\n{CALLBACK}"
+    )
+    assert profile.submit.query == {"where": '{"id": "{job_id}"}'}
 
 
 def test_what_is_nested_too_deeply_is_wrong_as_well() -> None:

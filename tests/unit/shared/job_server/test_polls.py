@@ -30,6 +30,13 @@ def test_only_a_2xx_says_how_a_job_is_doing(status: int, body: bytes, kind: Kind
     assert Statuses(STATUS).read(status, {}, body).kind is kind
 
 
+def test_a_failure_is_told_as_json() -> None:
+    """It becomes a part of a problem document; a form becomes a string."""
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    assert Statuses(STATUS).read(200, headers, b"status=failed").result == b'"status=failed"'
+    assert Statuses(STATUS).read(200, headers, b'{"status": "failed"}').result is None
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [

@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from shared.job_server import loader
+from shared.job_server.calls import Call
 from shared.job_server.profile import Profile, Sample
 from shared.job_server.samples import problems_with
 from shared.job_server.submissions import Replies, ReplyKind
@@ -76,10 +77,23 @@ def test_a_profile_begins_with_a_comment_that_names_its_documentation(profile: P
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 def test_a_profile_reaches_a_worker_whole_and_small(profile: Profile) -> None:
-    """Except for its samples; and together with the others, it fits into the one message to a new fork server."""
+    """Except for its samples: each fork server gets a copy."""
     sent = json.dumps(profile.as_json())
     assert Profile.from_json(json.loads(sent)) == dataclasses.replace(profile, sample=())
     assert len(sent) < 4_000
+
+
+def test_jenkins_may_be_below_a_path() -> None:
+    """All calls go there, also for a job in a folder; the reply does not tell the path."""
+    (jenkins,) = [profile for profile in PROFILES if profile.name == "jenkins"]
+    assert jenkins.status is not None
+    assert jenkins.cancel is not None
+    calls = [Call("http://h:8080/jenkins", jenkins.server, section) for section in (jenkins.status, jenkins.cancel)]
+    assert [call.request({"path": "a/job/b", "number": "18"}).url for call in calls] == [
+        "http://h:8080/jenkins/job/a/job/b/18/api/json",
+        "http://h:8080/jenkins/job/a/job/b/18/stop",
+    ]
+    assert [call.needs for call in calls] == [{"number"}, {"number"}]
 
 
 def test_a_sample_that_is_not_what_it_says_is_found() -> None:

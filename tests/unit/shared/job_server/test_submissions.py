@@ -204,6 +204,11 @@ def test_an_empty_address_is_that_of_the_server() -> None:
         (FLAT, "", False),
         (Submit(), "", True),
         (Submit(), "application/pdf", True),
+        (Submit(), "text/plain; a=\xe9", False),
+        (Submit(), "text/plain\x85", False),
+        (Submit(), "text/plain;\xa0a=b", False),
+        (Submit(), "text/plain\nx: y", False),
+        (Submit(form={"hook": "{callback_url}"}), "multipart/form-data; boundary=b\xa0", False),
         (Submit(form={"hook": "{callback_url}"}), "application/json", False),
         (Submit(form={"hook": "{callback_url}"}), "multipart/form-data; boundary=b", True),
         (Submit(form={"hook": "{callback_url}"}, body={"a": 1}), "application/x-www-form-urlencoded", True),
@@ -226,6 +231,15 @@ FORM = Submit(form={"hook": "{callback_url}"})
 MULTIPART = b'--b\r\nContent-Disposition: form-data; name="a"; filename="hook"\r\n\r\n\xff\x00\r\n--b--\r\n'
 
 
+URLENCODED = "application/x-www-form-urlencoded"
+END = b"--b--\r\n"
+
+
+def part(name: str, value: str) -> bytes:
+    """Return a part of a multipart form."""
+    return b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (name.encode(), value.encode())
+
+
 def sent(body: bytes, content_type: str) -> bytes:
     """Compose a submission from a client's form."""
     job = ClientJobs(FORM).read(body, content_type)
@@ -244,11 +258,33 @@ def test_a_field_is_added_to_a_form() -> None:
     )
 
 
+def test_a_field_that_may_be_overwritten_is_replaced() -> None:
+    """In either kind of form; otherwise the job server would get two, and take either."""
+    submit = Submit(form={"mode": "async"}, overwrites=("mode",))
+    for content_type, body, expected in (
+        (URLENCODED, b"mode=sync&x=1&m%6fde&y=2", b"x=1&y=2&mode=async"),
+        (URLENCODED, b"mode=sync", b"mode=async"),
+        (
+            "multipart/form-data; boundary=b",
+            part("x", "1") + part("mode", "sync") + END,
+            part("mode", "async") + part("x", "1") + END,
+        ),
+        ("multipart/form-data; boundary=b", part("mode", "sync") + END, part("mode", "async") + END),
+    ):
+        job = ClientJobs(submit).read(body, content_type)
+        assert submissions(submit).compose(job.body, VALUES, job.content_type).body == expected
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "why"),
     [
         (b"hook=1", "application/x-www-form-urlencoded", "`hook` is set by the proxy"),
         (MULTIPART.replace(b'"a"', b'"hook"'), "multipart/form-data; boundary=b", "`hook` is set by the proxy"),
+        (
+            MULTIPART.replace(b'name="a"', b'NAME = "hook"'),
+            "multipart/form-data; boundary=b",
+            "`hook` is set by the proxy",
+        ),
         (MULTIPART.replace(b'"a"', b"hook"), "multipart/form-data; boundary=b", "`hook` is set by the proxy"),
         (MULTIPART, "multipart/form-data; boundary=other", "the body is not a job: it is not a multipart form"),
         (MULTIPART, "multipart/form-data", "the body is not a job: it is not a multipart form"),
