@@ -22,6 +22,8 @@ from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableEr
 from shared.lifecycle import Submitted
 
 if TYPE_CHECKING:
+    import asyncio
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = [
@@ -29,8 +31,10 @@ __all__ = [
     "Bodies",
     "ClientGoneError",
     "Guard",
+    "SlowClientError",
     "header",
     "headers_of",
+    "lost_of",
     "route_of",
     "send_json",
     "send_problem",
@@ -55,7 +59,11 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class ClientGoneError(OSError):
-    """The client disconnected before its request was complete, or does not read its answer: none can be sent."""
+    """The client disconnected, or does not read its answer: none can be sent."""
+
+
+class SlowClientError(ClientGoneError):
+    """The client reads its answer too slowly, and was disconnected."""
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -69,6 +77,15 @@ def header(scope: Scope, name: bytes) -> str:
 def headers_of(scope: Scope, name: bytes) -> list[str]:
     """Return every header called `name` (lower case), in order."""
     return [str(value, "latin-1") for key, value in scope["headers"] if key == name]
+
+
+def lost_of(scope: Scope) -> asyncio.Future[None] | None:
+    """Return what is done once the connection of a request is lost, whoever waits for it; None: nobody says so.
+
+    A client that has only closed its sending half may still read its answer.
+    """
+    lost: asyncio.Future[None] | None = scope.get("state", {}).get("lost")
+    return lost
 
 
 def route_of(path: str) -> str:
@@ -153,7 +170,7 @@ async def send_response(
     """Send a complete answer.
 
     Raises:
-        ClientGoneError: the client does not read it.
+        ClientGoneError: the client has left, or does not read it.
     """
     fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
     await turns.take_for(len(body))
@@ -166,7 +183,7 @@ async def send_response(
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             sent += _PIECE_BYTES
         await send({"type": "http.response.body", "body": rest[sent:] if sent else rest})
-    except ClientGoneError:
+    except SlowClientError:
         log.event(
             "warning",
             "an answer was cut off: its client reads too slowly",
@@ -192,7 +209,10 @@ async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> N
 
 
 class Guard:
-    """The outermost layer: an exception becomes one problem document, never an empty 500, never a traceback."""
+    """The outermost layer: an exception becomes one problem document, never an empty 500, never a traceback.
+
+    An answer in pieces ends when its client has left: there may be very many of them.
+    """
 
     def __init__(self, app: ASGIApp, on_problem: Callable[[Code], None] | None = None, documentation: str = "") -> None:
         """`on_problem` gets the code of each refused request; `documentation` is the path that lists the routes."""
@@ -208,10 +228,13 @@ class Guard:
             return
         scope["app"] = self._app  # makes the router raise its refusals instead of answering in plain text
         started = False
+        lost = lost_of(scope)
 
         async def watched_send(message: Message) -> None:
             nonlocal started
             started = True
+            if lost is not None and lost.done() and message.get("more_body"):
+                raise ClientGoneError("the client has left")
             await send(message)
 
         try:

@@ -187,6 +187,27 @@ async def test_a_client_that_has_left_is_not_answered(
     assert (counted, lines) == ([], [])
 
 
+async def test_an_answer_in_pieces_ends_when_the_connection_is_lost(lines: list[tuple[str, dict[str, Any]]]) -> None:
+    """Nobody would read the rest; that the client left is not logged as slowness."""
+    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    pieces = 0
+
+    async def large(scope: Scope, _receive: Receive, send: Send) -> None:
+        async def counting(message: Message) -> None:
+            nonlocal pieces
+            await send(message)
+            pieces += message["type"] == "http.response.body"
+            if pieces == 2:
+                lost.set_result(None)
+
+        await send_response(scope, counting, 200, b"x" * 1_000_000, b"text/plain")
+
+    sent = await sent_by(Guard(large), request_scope(state={"lost": lost}))
+
+    assert len(sent) == 3
+    assert lines == []
+
+
 async def test_a_client_that_leaves_while_its_problem_is_sent_is_no_fault() -> None:
     """The problem is counted anyway."""
     counted: list[Code] = []
