@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.http.asgi import Bodies, ClientGoneError, Guard, send_response
+from proxy.http.asgi import Bodies, ClientGoneError, Guard, lost_of, send_response
 from proxy.http.connections import Room
 from proxy.http.fast.exchange import Exchange
 from proxy.http.listening import bind
@@ -69,6 +69,12 @@ class Echo:
                 await send({"type": "http.response.body", "body": b"half", "more_body": True})
             case "/stream":
                 await self._stream(receive, send)
+            case "/lost":
+                lost = lost_of(scope)
+                assert lost is not None
+                await lost
+                self.seen.append("gone")
+                raise ClientGoneError
             case "/endless":
                 await self._endless(send)
             case _:
