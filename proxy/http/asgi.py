@@ -52,6 +52,9 @@ _TOGETHER_COUNT: Final = 4
 #: A route's first segment: a word. It cannot be a token, which has 43 characters, including digits.
 _ROUTE: Final = re.compile(r"[A-Za-z]{1,16}(?:\.json)?")
 
+#: How the paths of requests for new jobs begin.
+_NEW_JOBS: Final = ("/queueJob", "/start")
+
 #: For everything that may change: caches keep answers that do not forbid it, even a 404.
 NO_STORE: Final = (b"cache-control", b"no-store")
 
@@ -285,9 +288,11 @@ def _fate(exc: Exception, scope: Scope) -> Submitted:
 
     A refused job request has submitted nothing. But a request for an existing job, by its id, callback token or
     message, or with a key that an earlier request may have used, is about a job that nobody has looked up. So may be a
-    request to an unknown route or with another method: its path may be that of a job, misspelt.
+    request to an unknown route or with another method: its path may be that of a job, misspelt. A gateway's prefix and
+    a job server's path say nothing.
     """
-    about_a_job = "/jobs" in scope["path"] or "/callback" in scope["path"]
+    path = scope["path"].removeprefix(scope["root_path"])
+    about_a_job = not path.startswith(_NEW_JOBS) and ("/jobs" in path or "/callback" in path)
     if about_a_job or isinstance(exc, HTTPException) or scope.get("method") != "POST":
         return Submitted.UNKNOWN
     has_key = any(name == b"idempotency-key" for name, _ in scope["headers"])

@@ -69,6 +69,27 @@ async def test_a_job_that_is_not_admitted_hears_when_to_come_again() -> None:
     assert (answer.headers["Retry-After"], counted) == ("7", [Code.OVERLOADED])
 
 
+@pytest.mark.parametrize(
+    ("prefix", "path", "submitted"),
+    [
+        ("/jobs", "/queueJob", "no"),
+        ("/callback", "/start", "no"),
+        ("/jobs", "/queueJob/jenkins", "no"),
+        ("", "/queueJob/jenkins/jobs", "no"),
+        ("", "/queueJob/jenkins/a/callback/b", "no"),
+        ("/queueJob", "/jobs/4711/stop", "unknown"),
+        ("/start", "/callback/token", "unknown"),
+        ("", "//jobs/4711/stop", "unknown"),
+    ],
+)
+async def test_what_is_said_of_a_job_follows_from_the_route_alone(prefix: str, path: str, submitted: str) -> None:
+    """Not from a gateway's prefix, nor from a path at the job server."""
+    guard = Guard(Raising(RequestError(Code.INVALID_REQUEST, "no job")))
+    answer = await ask(guard, "POST", prefix + path, root_path=prefix)
+
+    assert answer.document["submitted"] == submitted
+
+
 async def test_a_store_that_is_unavailable_is_answered_in_one_place() -> None:
     """The caller need not know HTTP."""
     answer, counted = await refused(StoreUnavailableError("the disk is full"))
