@@ -22,6 +22,8 @@ from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableEr
 from shared.lifecycle import Submitted
 
 if TYPE_CHECKING:
+    import asyncio
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = [
@@ -29,8 +31,10 @@ __all__ = [
     "Bodies",
     "ClientGoneError",
     "Guard",
+    "SlowClientError",
     "header",
     "headers_of",
+    "lost_of",
     "route_of",
     "send_json",
     "send_problem",
@@ -48,6 +52,9 @@ _TOGETHER_COUNT: Final = 4
 #: A route's first segment: a word. It cannot be a token, which has 43 characters, including digits.
 _ROUTE: Final = re.compile(r"[A-Za-z]{1,16}(?:\.json)?")
 
+#: How the paths of requests for new jobs begin.
+_NEW_JOBS: Final = ("/queueJob", "/start")
+
 #: For everything that may change: caches keep answers that do not forbid it, even a 404.
 NO_STORE: Final = (b"cache-control", b"no-store")
 
@@ -55,7 +62,11 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class ClientGoneError(OSError):
-    """The client disconnected before its request was complete, or does not read its answer: none can be sent."""
+    """The client disconnected, or does not read its answer: none can be sent."""
+
+
+class SlowClientError(ClientGoneError):
+    """The client reads its answer too slowly, and was disconnected."""
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -69,6 +80,15 @@ def header(scope: Scope, name: bytes) -> str:
 def headers_of(scope: Scope, name: bytes) -> list[str]:
     """Return every header called `name` (lower case), in order."""
     return [str(value, "latin-1") for key, value in scope["headers"] if key == name]
+
+
+def lost_of(scope: Scope) -> asyncio.Future[None] | None:
+    """Return what is done once the connection of a request is lost, whoever waits for it; None: nobody says so.
+
+    A client that has only closed its sending half may still read its answer.
+    """
+    lost: asyncio.Future[None] | None = scope.get("state", {}).get("lost")
+    return lost
 
 
 def route_of(path: str) -> str:
@@ -153,7 +173,7 @@ async def send_response(
     """Send a complete answer.
 
     Raises:
-        ClientGoneError: the client does not read it.
+        ClientGoneError: the client has left, or does not read it.
     """
     fields = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
     await turns.take_for(len(body))
@@ -166,7 +186,7 @@ async def send_response(
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             sent += _PIECE_BYTES
         await send({"type": "http.response.body", "body": rest[sent:] if sent else rest})
-    except ClientGoneError:
+    except SlowClientError:
         log.event(
             "warning",
             "an answer was cut off: its client reads too slowly",
@@ -192,7 +212,10 @@ async def send_problem(scope: Scope, send: Send, problem: problems.Problem) -> N
 
 
 class Guard:
-    """The outermost layer: an exception becomes one problem document, never an empty 500, never a traceback."""
+    """The outermost layer: an exception becomes one problem document, never an empty 500, never a traceback.
+
+    An answer in pieces ends when its client has left: there may be very many of them.
+    """
 
     def __init__(self, app: ASGIApp, on_problem: Callable[[Code], None] | None = None, documentation: str = "") -> None:
         """`on_problem` gets the code of each refused request; `documentation` is the path that lists the routes."""
@@ -208,10 +231,13 @@ class Guard:
             return
         scope["app"] = self._app  # makes the router raise its refusals instead of answering in plain text
         started = False
+        lost = lost_of(scope)
 
         async def watched_send(message: Message) -> None:
             nonlocal started
             started = True
+            if lost is not None and lost.done() and message.get("more_body"):
+                raise ClientGoneError("the client has left")
             await send(message)
 
         try:
@@ -262,9 +288,11 @@ def _fate(exc: Exception, scope: Scope) -> Submitted:
 
     A refused job request has submitted nothing. But a request for an existing job, by its id, callback token or
     message, or with a key that an earlier request may have used, is about a job that nobody has looked up. So may be a
-    request to an unknown route or with another method: its path may be that of a job, misspelt.
+    request to an unknown route or with another method: its path may be that of a job, misspelt. A gateway's prefix and
+    a job server's path say nothing.
     """
-    about_a_job = "/jobs" in scope["path"] or "/callback" in scope["path"]
+    path = scope["path"].removeprefix(scope["root_path"])
+    about_a_job = not path.startswith(_NEW_JOBS) and ("/jobs" in path or "/callback" in path)
     if about_a_job or isinstance(exc, HTTPException) or scope.get("method") != "POST":
         return Submitted.UNKNOWN
     has_key = any(name == b"idempotency-key" for name, _ in scope["headers"])

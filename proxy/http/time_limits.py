@@ -3,7 +3,7 @@
 A transfer that is fast enough may take any time; one that stalls is cut off.
 
 The server enforces the time limits, not the application: if a body stalls, `receive` raises RequestError
-(`request-timeout`); if an answer is not read, `send` raises ClientGoneError. The application needs no clock.
+(`request-timeout`); if an answer is not read, `send` raises SlowClientError. The application needs no clock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.http.asgi import ClientGoneError
+from proxy.http.asgi import SlowClientError
 from shared.errors import Code, RequestError
 
 __all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "content_length", "drained", "waited"]
@@ -88,7 +88,7 @@ async def drained(transport: asyncio.WriteTransport, drain: Callable[[], Awaitab
     """Return when `drain` does, as long as the client reads what `transport` has buffered fast enough.
 
     Raises:
-        ClientGoneError: it is too slow; the connection is closed, because a partial answer must not look complete.
+        SlowClientError: it is too slow; the connection is closed, because a partial answer must not look complete.
     """
     pace = Pace(limits)
     unsent = transport.get_write_buffer_size()
@@ -100,7 +100,7 @@ async def drained(transport: asyncio.WriteTransport, drain: Callable[[], Awaitab
         pace.step(_LOOK_S, before - unsent)
         if pace.left_s <= 0:
             transport.abort()
-            raise ClientGoneError("the client reads too slowly")
+            raise SlowClientError("the client reads too slowly")
 
 
 class LazyTimer:

@@ -33,6 +33,8 @@ from shared.job_server.verdict import Kind, Verdict
 from shared.lifecycle import Event, State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.jobs.delivery import Delivery
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
@@ -96,6 +98,8 @@ class CallbackIntake:
         self._poller = poller
         self._early = EarlyNames()
         self._searching = asyncio.Lock()
+        #: Called with the id of a job that is not in flight here when a callback shows that the job server has it.
+        self.on_proof: Callable[[str], None] = lambda _job_id: None
         #: The number of callbacks for each `CallbackFate`.
         self.counts: Counter[str] = Counter()
         #: One at a time for each token whose job is not in flight here.
@@ -128,6 +132,7 @@ class CallbackIntake:
                     record = replace(record.proven(), refused=record.refused + 1, refusal=reason)
                     self._store.note(record)
                     self._tell_of_open(record)
+                    self.on_proof(record.id)
         if record is not None:
             log.event("warning", "a callback was refused", job_id=record.id, reason=reason, refused=record.refused)
 
@@ -272,6 +277,7 @@ class CallbackIntake:
             record = await self._store.by_token(hashed)
             if record is None:
                 raise RequestError(Code.NOT_FOUND, "there is no such callback")
+            self.on_proof(record.id)
             if verdict.kind in _NOT_FINAL:
                 self._progress_elsewhere(record, verdict)
                 return CallbackFate.PROGRESS

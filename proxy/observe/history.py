@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from proxy.store.record import is_called
 from shared.errors import StoreUnavailableError
-from shared.lifecycle import Event, State
+from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
@@ -134,6 +135,17 @@ class History:
         second.failed += failed
         if len(second.durations_s) < _SAMPLES:
             second.durations_s.append(job.reached[State.FINISHED] - past.accepted)
+
+    def proven(self, job_id: str) -> None:
+        """Note that the job server has, or had, a finished job: a callback came for it."""
+        for past in (self._jobs.get(job_id), *self._failures):
+            if past is not None and past.id == job_id and past.submitted != Submitted.YES:
+                shown = replace(past, submitted=str(Submitted.YES))
+                if job_id in self._jobs:
+                    self._jobs[job_id] = shown
+                if past in self._failures:
+                    self._failures[self._failures.index(past)] = shown
+                return
 
     async def restore(self, store: JobStore) -> None:
         """Load the last failures from the store if it can be read. Must be called before anything is served."""

@@ -92,7 +92,7 @@ class Reload:
         check_certificate(fresh)
         if bool(fresh.tls_certfile) is not bool(self._settings.tls_certfile):
             raise SettingsError("TLS_CERTFILE, TLS_KEYFILE: TLS cannot be switched on or off without a restart")
-        if self._settings.api_keys and not fresh.api_keys:
+        if self._authorization.keys and not fresh.api_keys:
             raise SettingsError("API_KEYS: the proxy cannot be opened to everybody without a restart")
         if self._gate.is_guarded and not fresh.admin_keys and not self._settings.admin_user_header:
             raise SettingsError("ADMIN_KEYS: the admin address cannot be opened to everybody without a restart")

@@ -79,6 +79,7 @@ def create_core(
     delivery: Delivery = in_flight if peers is None else SharedDelivery(in_flight, peers)
     callback_intake = CallbackIntake(in_flight, store, delivery, poller)
     poller.was_called = callback_intake.note_name
+    callback_intake.on_proof = observers.history.proven
     elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
     shown_bodies = ShownBodies(settings.record_bodies, settings.record_bodies_masked)
     dispatcher = Dispatcher(

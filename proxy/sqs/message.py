@@ -63,10 +63,11 @@ class Message:
             raise RequestError(Code.INVALID_REQUEST, f"the attribute `{name}` is not a String")
         return text
 
-    def key(self, queue_url: str) -> bytes:
+    def key(self, queue_url: str, *, by_group: bool = False) -> bytes:
         """Return the hash of the key of the message's job.
 
-        The key is the attribute `Idempotency-Key`, or else the deduplication id, or else the message's id. Raises
+        The key is the attribute `Idempotency-Key`, or else the deduplication id, or else the message's id. `by_group`:
+        the queue deduplicates within each message group, so the same id in another group is another message. Raises
         RequestError.
         """
         own = self.text(_KEY)
@@ -79,7 +80,8 @@ class Message:
         if own:
             return _key(queue_url, _KEY, own)
         if self.deduplication_id:
-            return _key(queue_url, "MessageDeduplicationId", self.deduplication_id)
+            name = f"{self.group}\0{self.deduplication_id}" if by_group else self.deduplication_id
+            return _key(queue_url, "MessageDeduplicationId", name)
         return _key(queue_url, "MessageId", self.id)
 
     @property

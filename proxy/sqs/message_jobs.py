@@ -216,7 +216,7 @@ class MessageJobs:
                 body=_body(message),
                 content_type=message.text("Content-Type") or "application/json",
                 content_encoding=message.text("Content-Encoding"),
-                key=message.key(self._queue_url),
+                key=message.key(self._queue_url, by_group=queues.jobs.deduplicates_by_group),
                 traceparent=message.text("traceparent"),
                 tracestate=message.text("tracestate"),
             )

@@ -26,6 +26,8 @@ class Queue:
 
     url: str
     fifo: bool = False
+    #: Whether a deduplication id counts only within its message group (`DeduplicationScope`).
+    deduplicates_by_group: bool = False
     #: The largest message, attributes included.
     max_bytes: int = _MAX_BYTES
     #: How long a message is kept, in seconds.
@@ -90,6 +92,7 @@ async def _look_up(service: QueueService, name: str, url: str) -> Queue:
     return Queue(
         url=url,
         fifo=url.endswith(".fifo"),
+        deduplicates_by_group=found.get("DeduplicationScope") == "messageGroup",
         max_bytes=int(found.get("MaximumMessageSize", _MAX_BYTES)),
         retention_s=int(found.get("MessageRetentionPeriod", 345_600)),
         dead_letter_arn=arn,

@@ -28,6 +28,7 @@ from tests.chaos.support.harness import PATIENT
 from tests.chaos.support.operated import Operated, Trouble, check
 from tests.chaos.support.processes import FaultyProxy
 from tests.chaos.support.prometheus import Scrapes, severities
+from tests.support.http import fetch, new_ref, post_job
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT
 from tests.support.waiting import eventually
@@ -43,6 +44,28 @@ _LARGE_BYTES: Final = 70 * 1024 * 1024
 #: The log's reader is a process that can be ended.
 _READ_BY_CAT: Final = ("bash", "-c", 'exec "$@" 2> >(exec cat >&2)', "bash")
 
+#: The job server's protocol, with a proof that it does not send.
+_PROVEN: Final = """
+name = "proven"
+
+[server]
+url = "http://127.0.0.1:{port}"
+
+[submit]
+url = "/start"
+body = {{ wait = false, callback = "{{callback_url}}" }}
+
+[callback]
+state = "body.state"
+succeeded = ["completed"]
+failed = ["failed"]
+
+[verify]
+scheme = "header"
+header = "X-Secret"
+value = "not told to anybody"
+"""
+
 _troubles: dict[str, Trouble[FaultyProxy]] = {}
 
 
@@ -53,7 +76,7 @@ def faulty_proxy(job_server_port: int, tmp_path_factory: pytest.TempPathFactory)
         yield proxy
 
 
-def _started(folder: Path, job_server_port: int, prefix: tuple[str, ...] = ()) -> FaultyProxy:
+def _started(folder: Path, job_server_port: int, prefix: tuple[str, ...] = (), **others: str) -> FaultyProxy:
     settings = PATIENT | {
         "JOB_SERVER_URL": f"http://127.0.0.1:{job_server_port}/start",
         "JOURNAL": str(folder / "journal"),
@@ -61,6 +84,7 @@ def _started(folder: Path, job_server_port: int, prefix: tuple[str, ...] = ()) -
         "WORKER_SPARES": "2",
         "SUBMIT_RETRIES": "0",
         "MAX_BODY_BYTES": str(2 * _LARGE_BYTES),
+        **others,
     }
     proxy = FaultyProxy(folder, prefix=prefix, stdout=None, **settings)
     proxy.wait_until_listening()
@@ -134,6 +158,18 @@ async def _there_is_no_room(operated: Operated[FaultyProxy]) -> AsyncIterator[No
 async def _all_room_is_taken(operated: Operated[FaultyProxy]) -> AsyncIterator[None]:
     async with operated.full():
         yield
+
+
+@_trouble("AsyncJobProxyPaused")
+@asynccontextmanager
+async def _somebody_pauses_the_intake(operated: Operated[FaultyProxy]) -> AsyncIterator[None]:
+    headers = {"X-Requested-By": "dashboard", "Origin": operated.proxy.admin}
+    paused = await fetch(operated.session, "POST", f"{operated.proxy.admin}/intake/pause", headers=headers)
+    assert paused.status == 200
+    try:
+        yield
+    finally:
+        await fetch(operated.session, "POST", f"{operated.proxy.admin}/intake/resume", headers=headers)
 
 
 @_trouble("AsyncJobProxyNoWorkers")
@@ -277,6 +313,29 @@ async def test_it_is_told_when_nobody_reads_the_log(
     with _started(tmp_path, job_server_port, _READ_BY_CAT) as proxy:
         operated = await Operated.sound(proxy, client, job_server)
         await check(operated, "AsyncJobProxyLogLost", the_reader_ends, tmp_path)
+
+
+async def test_callbacks_without_the_required_proof_are_told_of(
+    job_server: JobServer, job_server_port: int, client: ClientSession, tmp_path: Path
+) -> None:
+    """A known token is not enough for a profile with `[verify]`: AsyncJobProxyCallbacksForged."""
+    profile = tmp_path / "proven.toml"
+    profile.write_text(_PROVEN.format(port=job_server_port), encoding="utf-8")
+
+    @asynccontextmanager
+    async def somebody_lacks_the_secret(operated: Operated[FaultyProxy]) -> AsyncIterator[None]:
+        ref, url = new_ref(), f"{operated.proxy.queue_job}/proven"
+        begun = await post_job(client, url, headers={"Prefer": "respond-async"}, ref=ref, fault="never")
+        assert begun.status == 202
+        await eventually(lambda: job_server.submissions(ref))
+        for _ in range(20):
+            assert (await operated.call_back(job_server.callback_url(ref))).status == 401
+        yield
+        await operated.cancel_all()
+
+    with _started(tmp_path, job_server_port, PROFILE=f"spreedly,{profile}") as proxy:
+        operated = await Operated.sound(proxy, client, job_server)
+        await check(operated, "AsyncJobProxyCallbacksForged", somebody_lacks_the_secret, tmp_path)
 
 
 def test_every_alert_is_tried() -> None:

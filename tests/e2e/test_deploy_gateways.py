@@ -107,6 +107,23 @@ async def test_a_job_and_its_callback_pass(gateway: Gateway, outside: ClientSess
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["Job-Id"])
 
 
+async def test_a_job_for_a_profile_passes(gateway: Gateway, outside: ClientSession, job_server: JobServer) -> None:
+    """With a path, which this profile does not take, the answer is the proxy's: it knows what became of the job."""
+    ref = new_ref()
+    answer = await post_job(outside, f"{gateway.url}/queueJob/spreedly", ref=ref)
+    assert answer.status == 200
+    assert len(job_server.submissions(ref)) == 1
+    answer = await post_job(outside, f"{gateway.url}/queueJob/spreedly/a/path")
+    problem(answer, "not-found", 404, submitted="no")
+
+
+async def test_a_message_of_the_queue_can_be_asked_for(gateway: Gateway, outside: ClientSession) -> None:
+    """`GET /jobs` reaches the proxy, with its parameter; this one has no queue."""
+    answer = await fetch(outside, "GET", f"{gateway.url}/jobs?message=4711")
+    assert "this message" in problem(answer, "not-found", 404)["detail"]
+    await eventually(lambda: "/jobs 404" in gateway.log)
+
+
 async def test_the_certificate_is_renewed_while_jobs_are_in_flight(
     gateway: Gateway, outside: ClientSession, job_server: JobServer
 ) -> None:

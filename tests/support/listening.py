@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.http.asgi import Bodies, Guard, send_response
+from proxy.http.asgi import Bodies, ClientGoneError, Guard, lost_of, send_response
 from proxy.http.connections import Room
 from proxy.http.fast.exchange import Exchange
 from proxy.http.listening import bind
@@ -69,6 +69,14 @@ class Echo:
                 await send({"type": "http.response.body", "body": b"half", "more_body": True})
             case "/stream":
                 await self._stream(receive, send)
+            case "/lost":
+                lost = lost_of(scope)
+                assert lost is not None
+                await lost
+                self.seen.append("gone")
+                raise ClientGoneError
+            case "/endless":
+                await self._endless(send)
             case _:
                 await self._echo(scope, receive, send)
 
@@ -91,6 +99,17 @@ class Echo:
         while (await receive())["type"] != "http.disconnect":
             pass
         self.seen.append("gone")
+
+    async def _endless(self, send: Send) -> None:
+        """Send as long as somebody reads, without looking at what the client says."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"more", "more_body": True})
+                await asyncio.sleep(0)
+        except ClientGoneError:
+            self.seen.append("gone")
+            raise
 
 
 @dataclass

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy.http import problems
-from proxy.http.asgi import NO_STORE, Headers, send_json, send_problem, send_response
+from proxy.http.asgi import NO_STORE, ClientGoneError, Headers, lost_of, send_json, send_problem, send_response
 from proxy.http.fair_turns import turns
 from proxy.jobs.job import Job
 from shared.errors import AdmissionError, Code
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from proxy.store.record import Record
 
 __all__ = ["Answers", "send_status", "status_document"]
+
+_T = TypeVar("_T")
 
 #: When to ask again for a job that is not done.
 _RETRY_AFTER: Final = (b"retry-after", b"1")
@@ -57,11 +59,16 @@ class Answers:
 
         `applied` is the client's preference behind `limit_s`, if any; `replayed`: a key led to an existing job;
         `joined`: the request is only about the job.
+
+        Raises:
+            AdmissionError: too many wait, and there is nothing else to answer.
+            ClientGoneError: the client has left.
+            StoreUnavailableError: the job must have ended, and it is unknown how.
         """
         if isinstance(found, Job):
-            outcome = await self._wait(found, limit_s, joined=joined or replayed)
+            outcome = await self._wait(found, limit_s, joined=joined or replayed, lost=lost_of(scope))
         else:
-            found = await self._wait_elsewhere(found, limit_s)
+            found = await self._wait_elsewhere(found, limit_s, lost_of(scope))
             outcome = found.outcome
         headers = _trace_headers(found)
         if replayed:
@@ -74,30 +81,37 @@ class Answers:
         location = (b"location", f"{scope['root_path']}/jobs/{found.id}".encode())
         await send_status(scope, send, found, 202, [*headers, location, _RETRY_AFTER])
 
-    async def _wait(self, found: Job, limit_s: float | None, *, joined: bool) -> Outcome | None:
+    async def _wait(
+        self, found: Job, limit_s: float | None, *, joined: bool, lost: asyncio.Future[None] | None = None
+    ) -> Outcome | None:
         """Return the outcome, or None if it takes longer than `limit_s`; then the job can still be found.
 
-        `joined`: the request did not post the job, or need not wait for it. The number of these that wait is limited.
+        `joined`: the request did not post the job, or need not wait for it. The number of these that wait is limited,
+        and they wait no longer than their connection lasts.
 
         Raises:
             AdmissionError: too many wait, and there is nothing else to answer.
+            ClientGoneError: the connection was lost.
         """
         if joined and limit_s != 0 and not found.outcome.done():
             with self._one_wait(limit_s) as admitted_s:
-                return await _outcome_within(found, admitted_s)
+                return await _while_connected(lost, _outcome_within(found, admitted_s))
         return await _outcome_within(found, limit_s)
 
-    async def _wait_elsewhere(self, found: Record, limit_s: float | None) -> Record:
+    async def _wait_elsewhere(
+        self, found: Record, limit_s: float | None, lost: asyncio.Future[None] | None = None
+    ) -> Record:
         """Return the record with its job's end, or the current one if that takes longer than `limit_s`.
 
         Raises:
             AdmissionError: too many wait, and there is nothing else to answer.
+            ClientGoneError: the connection was lost.
             StoreUnavailableError: the job must have ended, and it is unknown how.
         """
         if found.outcome is not None or limit_s == 0 or not found.owner:
             return found
         with self._one_wait(limit_s) as admitted_s:
-            return await self._elsewhere.end_of(found, admitted_s)
+            return await _while_connected(lost, self._elsewhere.end_of(found, admitted_s))
 
     @contextlib.contextmanager
     def _one_wait(self, limit_s: float | None) -> Iterator[float | None]:
@@ -134,6 +148,20 @@ class Answers:
                 problem = problems.of_failure(outcome, job_id, granular=self._granular)
                 problem.headers.extend(headers)
                 await send_problem(scope, send, problem)
+
+
+async def _while_connected(lost: asyncio.Future[None] | None, waiting: Coroutine[Any, Any, _T]) -> _T:
+    """Return what `waiting` returns. Raises ClientGoneError if the connection is lost before."""
+    if lost is None:
+        return await waiting
+    task = asyncio.ensure_future(waiting)
+    try:
+        await asyncio.wait((task, lost), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError("the client has left")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 async def _outcome_within(found: Job, limit_s: float | None) -> Outcome | None:

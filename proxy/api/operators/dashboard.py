@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -178,13 +179,17 @@ class FindJob:
         return None
 
     async def _past(self, past: PastJob) -> dict[str, Any]:
-        """Return a recently finished job, together with its current record: its result may have come late."""
-        try:
+        """Return a recently finished job, together with its current record: its result may have come late.
+
+        Without a record, nobody knows whether a callback has shown since that the job ran.
+        """
+        record = None
+        with contextlib.suppress(StoreUnavailableError):
             record = await self._store.by_id(past.id)
-            return of_past(past, record, self._bodies) | self._there(record)
-        except StoreUnavailableError:
-            shown = of_past(past, None, self._bodies) | self._there(None)
-            return shown | {"submitted": Submitted.UNKNOWN} if shown["submitted"] == Submitted.NO else shown
+        shown = of_past(past, record, self._bodies) | self._there(record)
+        if record is None and shown["submitted"] == Submitted.NO:
+            shown["submitted"] = Submitted.UNKNOWN
+        return shown
 
 
 class StopJob:

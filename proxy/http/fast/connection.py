@@ -68,8 +68,8 @@ class FastConnection(asyncio.Protocol):
         self.buffer = b""
         #: Nothing more will be received.
         self.ended = False
-        #: The connection is closed.
-        self.gone = False
+        #: Done when the connection is closed.
+        self.lost: asyncio.Future[None] = self._loop.create_future()
         #: The client's time is over.
         self.overdue = False
 
@@ -114,9 +114,10 @@ class FastConnection(asyncio.Protocol):
             async with asyncio.timeout(0):
                 self.buffer = await reader.read(_ALL_BYTES)
         self.ended = reader.at_eof()
-        self.gone = self._transport.is_closing()
         self._transport.set_protocol(self)
-        if not self.gone:
+        if self._transport.is_closing():
+            self.lost.set_result(None)
+        else:
             self._transport.resume_reading()
 
     async def _serve_all(self) -> bool:
@@ -154,7 +155,7 @@ class FastConnection(asyncio.Protocol):
             if data.startswith(b"\r\n"):  # the excess line end of the previous body (RFC 9112, 2.2)
                 self.buffer = data[2:]
                 continue
-            if self.gone or self.stopping or (not data and (self.ended or self.overdue)):
+            if self.lost.done() or self.stopping or (not data and (self.ended or self.overdue)):
                 await self._close(unread=False)
                 return 0
             if self.overdue:
@@ -232,7 +233,7 @@ class FastConnection(asyncio.Protocol):
             await self.more()
 
     async def _until_gone(self) -> None:
-        while not self.gone:
+        while not self.lost.done():
             await self.news()
 
     # --- reading and writing -----------------------------------------------------------------------------------------
@@ -286,7 +287,9 @@ class FastConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the waiting task."""
-        self.ended = self.gone = True
+        self.ended = True
+        if not self.lost.done():
+            self.lost.set_result(None)
         self._wake()
         self.resume_writing()
         self._streams.connection_lost(exc)

@@ -123,6 +123,7 @@ class Connection(Protocol):
     limits: Limits
     buffer: bytes
     ended: bool
+    lost: asyncio.Future[None]
     overdue: bool
 
     @property
@@ -173,6 +174,7 @@ class Exchange:
 
     async def run(self, app: ASGIApp, common: dict[str, Any]) -> None:
         """Let the application answer; `common` is the common part of the connection's scopes."""
+        connection = self._connection
         path, _, query = self._request.target.partition(b"?")
         scope = {
             **common,
@@ -181,13 +183,12 @@ class Exchange:
             "raw_path": path,
             "query_string": query,
             "headers": self._request.headers,
-            "state": {},
+            "state": {"lost": connection.lost},
         }
         try:
             await app(scope, self.receive, self.send)
         except Exception as exc:  # noqa: BLE001 - the connection ends, the proxy does not
             log.event("error", "unhandled exception in a request", **log.exception_fields(exc))
-        connection = self._connection
         if self._answered:
             if self.keep_alive and self._left_bytes:  # the unread rest is complete
                 connection.buffer = connection.buffer[self._left_bytes :]
@@ -195,9 +196,9 @@ class Exchange:
         self.keep_alive = False
         if self._begun:
             connection.abort()
-        elif connection.ended:  # half-closed; it may still read
+        elif connection.ended and self._left_bytes:  # half-closed; it may still read
             await self._refuse(Code.MALFORMED_REQUEST, "the request ended before its body was complete")
-        else:
+        elif not connection.lost.done():
             await self._refuse(Code.INTERNAL_ERROR, "the request ended without an answer")
 
     async def _refuse(self, code: Code, detail: str) -> None:

@@ -46,6 +46,8 @@ class HypercornConnection(TCPServer):
     config: ServerConfig
     _http: HTTP1
     _tasks: Tasks
+    #: Done when the connection is closed.
+    _lost: asyncio.Future[None]
     _in_head = False
     _ended = False
     _closing = False
@@ -65,6 +67,7 @@ class HypercornConnection(TCPServer):
             return
         self._timer = LazyTimer(self._expire)
         self._timer.set(self._limits.head_s)
+        self._lost = self.loop.create_future()
         try:
             async with self._tasks:
                 connections.open.add(self)
@@ -81,7 +84,7 @@ class HypercornConnection(TCPServer):
             self.config,
             self.context,
             tasks,
-            ConnectionState(self.state),
+            ConnectionState({**self.state, "lost": self._lost}),
             self.writer.get_extra_info("ssl_object") is not None,
             parse_socket_addr(peer.family, peer.getpeername()),
             parse_socket_addr(peer.family, peer.getsockname()),
@@ -95,6 +98,7 @@ class HypercornConnection(TCPServer):
                 await self._http.handle(RawData(data))
                 self._limit_head()
         self._ended = True
+        self._note_loss()
         if not self._closing:
             await self._http.handle(RawData(b""))
         await self._http.handle(Closed())
@@ -125,12 +129,19 @@ class HypercornConnection(TCPServer):
 
     async def _write(self, data: bytes) -> None:
         """Send. Raises ClientGoneError if the client does not read."""
-        if self.writer.transport.is_closing():  # uvloop reports writing to a closed transport as a bug
+        if self._note_loss():  # uvloop reports writing to a closed transport as a bug
             return
         with contextlib.suppress(ConnectionError):
             self.writer.write(data)
             if self.writer.transport.get_write_buffer_size():
                 await drained(self.writer.transport, self.writer.drain, self._limits)
+
+    def _note_loss(self) -> bool:
+        """Return whether the connection is closed, and tell whoever waits for that."""
+        is_lost = self.writer.transport.is_closing()
+        if is_lost and not self._lost.done():
+            self._lost.set_result(None)
+        return is_lost
 
     def _half_close(self) -> None:
         """Send nothing more, and discard what arrives until the peer has closed as well, or its time is over."""

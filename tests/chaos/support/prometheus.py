@@ -20,8 +20,8 @@ _ALERTS: Final = ROOT / "deploy" / "alerts.yml"
 #: The scrape interval and job name of deploy/prometheus.yml.
 _EVERY_S: Final = 15
 _UP: Final = 'up{job="async-job-proxy", instance="a"}'
-#: How many scrapes of a sound proxy, and how many in trouble: 20 minutes each.
-_SOUND, _TROUBLED = 80, 80
+#: How many scrapes of a sound proxy, and how many in trouble: 20 minutes, and longer than any alert waits.
+_SOUND, _TROUBLED = 80, 260
 _NOTHING: Final = "_"
 
 

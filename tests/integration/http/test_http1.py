@@ -185,6 +185,36 @@ async def test_an_answer_without_a_length_comes_in_chunks_until_its_reader_leave
     await eventually(lambda: "gone" in server.echo.seen)
 
 
+@pytest.mark.parametrize("resets", [True, False], ids=["reset", "closed"])
+async def test_an_answer_in_pieces_ends_when_its_reader_leaves(server: Server, resets: bool) -> None:
+    """However many pieces there would be, and without a line in the log that the client were slow."""
+    client = await server.connect()
+    client.writer.write(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+    await client.reader.readuntil(b"more")
+    if resets:
+        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.writer.transport.abort()
+    else:
+        client.writer.close()
+    await eventually(lambda: "gone" in server.echo.seen)
+    await eventually(lambda: not server.listener.connections)
+    assert not server.refused
+
+
+async def test_an_application_that_waits_hears_of_a_reset(server: Server) -> None:
+    """Also if it does not read; a client that only closes its sending half has not left. No refusal is reported."""
+    client, half = await server.connect(), await server.connect()
+    half.writer.write(post("/lost"))
+    half.writer.write_eof()
+    client.writer.write(post("/lost"))
+    await eventually(lambda: server.echo.seen == ["/lost", "/lost"])
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.writer.transport.abort()
+    await eventually(lambda: server.listener.connections == 1)
+    assert server.echo.seen == ["/lost", "/lost", "gone"]
+    assert not server.refused
+
+
 async def test_a_client_that_resets_takes_nothing_with_it(server: Server) -> None:
     """Its request is finished for nobody, and nothing is left behind that the loop could complain about."""
     complaints: list[dict[str, Any]] = []

@@ -69,6 +69,27 @@ async def test_a_job_that_is_not_admitted_hears_when_to_come_again() -> None:
     assert (answer.headers["Retry-After"], counted) == ("7", [Code.OVERLOADED])
 
 
+@pytest.mark.parametrize(
+    ("prefix", "path", "submitted"),
+    [
+        ("/jobs", "/queueJob", "no"),
+        ("/callback", "/start", "no"),
+        ("/jobs", "/queueJob/jenkins", "no"),
+        ("", "/queueJob/jenkins/jobs", "no"),
+        ("", "/queueJob/jenkins/a/callback/b", "no"),
+        ("/queueJob", "/jobs/4711/stop", "unknown"),
+        ("/start", "/callback/token", "unknown"),
+        ("", "//jobs/4711/stop", "unknown"),
+    ],
+)
+async def test_what_is_said_of_a_job_follows_from_the_route_alone(prefix: str, path: str, submitted: str) -> None:
+    """Not from a gateway's prefix, nor from a path at the job server."""
+    guard = Guard(Raising(RequestError(Code.INVALID_REQUEST, "no job")))
+    answer = await ask(guard, "POST", prefix + path, root_path=prefix)
+
+    assert answer.document["submitted"] == submitted
+
+
 async def test_a_store_that_is_unavailable_is_answered_in_one_place() -> None:
     """The caller need not know HTTP."""
     answer, counted = await refused(StoreUnavailableError("the disk is full"))
@@ -185,6 +206,27 @@ async def test_a_client_that_has_left_is_not_answered(
 
     assert await sent_by(Guard(Raising(ClientGoneError(), *sent), counted.append), request_scope()) == list(sent)
     assert (counted, lines) == ([], [])
+
+
+async def test_an_answer_in_pieces_ends_when_the_connection_is_lost(lines: list[tuple[str, dict[str, Any]]]) -> None:
+    """Nobody would read the rest; that the client left is not logged as slowness."""
+    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    pieces = 0
+
+    async def large(scope: Scope, _receive: Receive, send: Send) -> None:
+        async def counting(message: Message) -> None:
+            nonlocal pieces
+            await send(message)
+            pieces += message["type"] == "http.response.body"
+            if pieces == 2:
+                lost.set_result(None)
+
+        await send_response(scope, counting, 200, b"x" * 1_000_000, b"text/plain")
+
+    sent = await sent_by(Guard(large), request_scope(state={"lost": lost}))
+
+    assert len(sent) == 3
+    assert lines == []
 
 
 async def test_a_client_that_leaves_while_its_problem_is_sent_is_no_fault() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from proxy.api.clients.request_headers import Authorization
 from proxy.api.operators.access.gate import Gate
 from proxy.api.operators.audit import Audit
@@ -36,6 +38,24 @@ async def test_what_is_replaced_while_files_are_read_is_read_as_well() -> None:
     go_on.release(2)
     await eventually(lambda: authorization.holders == Authorization(("new",)).holders)
     assert reads == 2
+
+
+@pytest.mark.parametrize("keys", ["API_KEYS", "ADMIN_KEYS"])
+async def test_keys_of_an_earlier_reload_are_not_given_up(keys: str) -> None:
+    """A proxy that began without keys and has been given some is not opened to everybody again."""
+    with NotifySocket() as manager:
+        given = {"API_KEYS": {"API_KEYS": "secret"}, "ADMIN_KEYS": {"ADMIN_KEYS": "a:act:0123456789abcdef"}}[keys]
+        settings, authorization, admin = [load({}), load(given)], Authorization(()), gate()
+        service_manager = ServiceManager({"NOTIFY_SOCKET": manager.name})
+        service_manager.inform(lambda: True, str)
+        reload = Reload(load({}), settings.pop, authorization, admin, [], service_manager)
+        reload()
+        await eventually(lambda: manager.count("RELOADING=1") == 1 and authorization.keys + admin.keys == 1)
+        reload()
+        await eventually(lambda: manager.count("RELOADING=1") == 2 and manager.count("READY=1") == 3)
+        assert not settings
+        assert authorization.keys + admin.keys == 1
+        service_manager.close()
 
 
 async def test_the_service_manager_is_told_of_each() -> None:

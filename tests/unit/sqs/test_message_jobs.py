@@ -186,6 +186,20 @@ async def test_the_job_is_known_by_the_messages_key_its_deduplication_id_or_its_
     assert await handled.message_jobs.find("nobody") is None
 
 
+@pytest.mark.parametrize(("by_group", "jobs"), [(True, 2), (False, 1)])
+async def test_a_deduplication_id_counts_as_far_as_the_queue_says(*, by_group: bool, jobs: int) -> None:
+    """In one message group, or in all of them; a key that the sender chose counts in all."""
+    runner = AnsweringRunner(DONE)
+    handled = Handled(Instance(runner), by_group=by_group)
+    for number, group in enumerate(("customer-a", "customer-b", "customer-a")):
+        await handled.take(a_message(number, deduplication_id="order-1", group=group))
+    assert runner.submitted.total() == jobs
+
+    for number, group in enumerate(("customer-a", "customer-b"), start=3):
+        await handled.take(a_message(number, attributes={"Idempotency-Key": "n"}, deduplication_id="x", group=group))
+    assert runner.submitted.total() == jobs + 1
+
+
 async def test_the_job_of_a_message_is_found_at_any_instance_also_if_the_message_has_a_key() -> None:
     """The newest, if it was begun again; each has its own id."""
     here, there = (Handled(instance) for instance in Cluster(2).instances)

@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
+from starlette.types import Message
 
 from proxy.api.clients.answers import Answers, status_document
+from proxy.http.asgi import ClientGoneError
 from proxy.jobs.job import Job
 from proxy.store.record import Record
 from shared.errors import AdmissionError, Code
 from shared.job_server.verdict import job_failed
 from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome, Succeeded
-from tests.support.asgi import ask
+from tests.support.asgi import ask, request_scope
 from tests.support.failing_store import FailingStore
 from tests.support.http import Answer, problem
 from tests.support.instances import Instance
@@ -333,6 +335,43 @@ async def test_only_so_many_requests_wait_for_jobs_of_others(monkeypatch: pytest
     assert await asyncio.gather(*waiting) == [Succeeded(body=b"{}")] * 3
     assert await answers._wait(job, None, joined=True) == Succeeded(body=b"{}")  # noqa: SLF001
     assert answers._waits == 0  # noqa: SLF001
+
+
+@pytest.mark.parametrize("is_here", [True, False], ids=["in flight here", "at another instance"])
+async def test_who_leaves_waits_for_a_job_of_others_no_longer(*, is_here: bool) -> None:
+    """Its place is free at once; the job goes on."""
+    answers, lost = Answers(Instance().elsewhere, lambda: None, granular_errors=False), asyncio.Future[None]()
+    job, record = a_job(), a_record(state=State.WAITING, owner="another", deadline_at=time.time() + 60)
+    scope = request_scope("GET", f"/jobs/{job.id}/result", state={"lost": lost})
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    found = job if is_here else record
+    waiting = asyncio.create_task(answers.of_job(scope, send, found, limit_s=50, applied=b"wait=50", joined=True))
+    await eventually(lambda: answers._waits == 1)  # noqa: SLF001
+    begun = time.monotonic()
+    lost.set_result(None)
+
+    with pytest.raises(ClientGoneError):
+        await waiting
+    assert time.monotonic() - begun == pytest.approx(0)
+    assert answers._waits == 0  # noqa: SLF001
+    assert not sent
+    assert not job.outcome.done()
+
+
+async def test_who_leaves_waits_for_its_own_job_to_the_end() -> None:
+    """Its answer is given to nobody, but what becomes of the job is nobody's to change."""
+    job, lost = a_job(), asyncio.Future[None]()
+    lost.set_result(None)
+    answers = Answers(Instance().elsewhere, lambda: None, granular_errors=False)
+    waiting = asyncio.create_task(answers._wait(job, None, joined=False, lost=lost))  # noqa: SLF001
+    await nothing_moves()
+    assert not waiting.done()
+    job.outcome.set_result(DONE)
+    assert await waiting == DONE
 
 
 async def test_where_descriptors_are_short_nobody_waits_for_jobs_of_others() -> None:

@@ -9,10 +9,15 @@ import pytest
 from proxy.api.clients.request_headers import Authorization
 from proxy.api.operators.dashboard import FindJob
 from proxy.jobs.job_server import ServedJobServers
+from proxy.jobs.phases import phases
 from proxy.jobs.shown_bodies import ShownBodies
 from proxy.observe.history import History
+from shared.errors import Code
+from shared.lifecycle import Event, Submitted
+from shared.outcome import Failed
 from tests.support.http import problem
 from tests.support.instances import Instance, a_job_server
+from tests.support.jobs import a_job
 from tests.support.jumping_loop import nothing_moves
 from tests.support.records import finished
 from tests.support.runners import SUBMIT
@@ -82,6 +87,39 @@ async def test_nobody_is_told_that_there_is_no_such_job_while_nobody_knows(app: 
     """If the journal cannot be read, the answer is an error."""
     app.store.failing = True
     problem(await app.ask_admin("GET", "/jobs/acme"), "journal-unavailable", 503)
+
+
+@pytest.mark.parametrize("callback", [b'{"state": "running"}', b'{"state": "completed"}', b"no JSON"])
+async def test_a_callback_after_the_end_shows_that_a_job_ran(app: WholeApp, callback: bytes) -> None:
+    """Whatever it says: everybody is told the same from then on, in the list of failures as well."""
+    job = await app.begun(*SUBMIT[:1], headers=headers("one", "a"))
+    app.stepped.tell(job, Failed(code=Code.JOB_REJECTED, detail="400", submitted=Submitted.NO))
+    await job.outcome
+    await nothing_moves()
+    history = app.parts.observers.history
+    assert [one["submitted"] for one in history.failures()] == ["no"]
+
+    await app.call_back(job, callback)
+    await nothing_moves()
+
+    assert [one["submitted"] for one in history.failures()] == ["yes"]
+    assert (await app.ask_admin("GET", f"/jobs/{job.id}")).document["submitted"] == "yes"
+    app.store.failing = True
+    assert (await app.ask_admin("GET", f"/jobs/{job.id}")).document["submitted"] == "yes"
+
+
+async def test_without_a_record_nobody_says_that_a_job_did_not_run() -> None:
+    """A callback may have come since, of which only the forgotten record knew."""
+    history, instance = History(), Instance()
+    served = ServedJobServers([a_job_server("spreedly")])
+    find = FindJob(
+        instance.in_flight, history, instance.store, Authorization(()), ShownBodies(0, ()), served, instance.inquiry
+    )
+    job = a_job()
+    job.advance(Event.FINISH)
+    history.job_finished(job, Failed(code=Code.JOB_REJECTED, detail="400", submitted=Submitted.NO), phases(job))
+
+    assert (await find.find(job.id))["submitted"] == "unknown"
 
 
 async def test_a_job_leads_to_the_job_server_where_that_can_be_asked_or_looked_at() -> None:
