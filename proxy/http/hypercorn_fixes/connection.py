@@ -60,6 +60,7 @@ class HypercornConnection(TCPServer):
         """Serve the connection."""
         connections = self.config.connections
         self._tasks = Tasks(self.loop)
+        self._lost = self.loop.create_future()
         try:
             self._http = self._protocol(self._tasks)
         except OSError:  # the peer left before its address was read
@@ -67,7 +68,6 @@ class HypercornConnection(TCPServer):
             return
         self._timer = LazyTimer(self._expire)
         self._timer.set(self._limits.head_s)
-        self._lost = self.loop.create_future()
         try:
             async with self._tasks:
                 connections.open.add(self)
