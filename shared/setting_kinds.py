@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from decouple import strtobool
 
@@ -180,6 +180,8 @@ def _url(text: str) -> str:
     host = _host(parts.hostname or "")
     user, at, _ = parts.netloc.rpartition("@")
     if parts.port == 0 or any(c in user for c in "@[]"):
+        raise ValueError
+    if ":" in unquote(user.partition(":")[0]):  # the Basic scheme has no such user names (RFC 7617, section 2)
         raise ValueError
     port = "" if parts.port is None else f":{parts.port}"
     netloc = f"{user}{at}[{host}]{port}" if ":" in host else f"{user}{at}{host}{port}"

@@ -166,7 +166,7 @@ class Exchange:
             address = Address(url.raw_host or "", url.port or 0, trust=trust, cap_bytes=self._max_body_bytes)
             self._addresses[origin] = address
         headers = {"Host": url.host_port_subcomponent or "", **self._headers}
-        user = aiohttp.BasicAuth.from_url(url)
+        user = aiohttp.BasicAuth.from_url(url, encoding="utf-8")
         if user is not None:
             headers["Authorization"] = user.encode()
         if url.scheme == "https":

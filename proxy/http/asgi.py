@@ -272,7 +272,7 @@ def _problem_of(exc: Exception, scope: Scope, documentation: str) -> problems.Pr
         case StoreUnavailableError():
             return problems.make(Code.JOURNAL_UNAVAILABLE, str(exc), submitted=fate, retry_after_s=1)
         case HTTPException(status_code=405):
-            allowed = (exc.headers or {}).get("Allow", "")
+            allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))  # Starlette's is a set
             detail = f"this route takes {allowed or 'other methods'}"
             problem = problems.make(Code.METHOD_NOT_ALLOWED, detail, submitted=fate)
             problem.headers.append((b"allow", allowed.encode()))

@@ -8,7 +8,6 @@ and can retry. None of this depends on the sender's connection.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import Counter
 from enum import StrEnum
@@ -22,7 +21,7 @@ from msgspec.structs import replace
 from proxy import log
 from proxy.jobs import log_lines
 from proxy.jobs.early import EarlyNames
-from proxy.jobs.job import token_hash
+from proxy.jobs.job import is_id, token_hash
 from proxy.jobs.trail import trail_of, trail_with
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["CallbackFate", "CallbackIntake"]
 
 _NOT_FINAL: Final = frozenset({Kind.PROGRESS, Kind.NOTIFICATION})
-#: A job's own id.
-_ID: Final = re.compile(r"[0-9a-f]{32}")
 #: Among how many of the newest jobs one is looked for by the job server's name for it.
 _SEARCHED: Final = 10_000
 #: How long a callback waits for the store before its job gets it, recorded or not.
@@ -157,7 +154,7 @@ class CallbackIntake:
         return found if found is not None and self._poller.server_of(found) is server else None
 
     async def _with_id(self, job_id: str) -> Job | Record | None:
-        if not _ID.fullmatch(job_id):
+        if not is_id(job_id):
             return None
         with _Counted(self.counts):
             return self._in_flight.by_id(job_id) or await self._store.by_id(job_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from proxy.store.record import Record
     from shared.messages import Told
 
-__all__ = ["BY_CLIENT", "Job", "cancelled_by", "new_id", "new_token", "token_hash"]
+__all__ = ["BY_CLIENT", "Job", "cancelled_by", "is_id", "new_id", "new_token", "token_hash"]
 
 #: Who cancels a job if no operator does.
 BY_CLIENT: Final = "its client"
 _BY_ANOTHER: Final = "another instance"
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 #: How many events of one job are kept, more than any healthy worker reports; the end is always kept.
 _MAX_LIFE: Final = 500
@@ -42,6 +44,11 @@ _MAX_REMOTE_STATE: Final = 100
 def new_id(beginning: str = "") -> str:
     """Return an unguessable job id: 128 bits, hexadecimal; only 64 of them random if it needs a `beginning`."""
     return (beginning or secrets.token_hex(8)) + secrets.token_hex(8)
+
+
+def is_id(text: str) -> bool:
+    """Return whether a job may have this id. Not every store can be asked for any other text."""
+    return _ID.fullmatch(text) is not None
 
 
 def new_token() -> str:

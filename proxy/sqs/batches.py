@@ -46,7 +46,7 @@ class Batches(Generic[T]):
         """Add an item to the next call and wait for that. Raises QueueError."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, done))
-        if len(self._tasks) < _AT_ONCE:
+        if sum(not task.done() for task in self._tasks) < _AT_ONCE:  # one that is done may still be here
             self._run(self._work())
         await done
 

@@ -77,7 +77,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.http.hypercorn_fixes.request._QUOTATION": search,
     "proxy.http.target._ABSOLUTE": fullmatch,
     "proxy.http.target._AUTHORITY": fullmatch,
-    "proxy.jobs.callback_intake._ID": fullmatch,
+    "proxy.jobs.job._ID": fullmatch,
     "proxy.jobs.entrance._TRACEPARENT": fullmatch,
     "proxy.store.patterns._PARTICULAR": findall,
     "proxy.store.postgresql.statements._NAME": findall,

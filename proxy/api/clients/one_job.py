@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from proxy.api.clients.answers import send_status
 from proxy.api.clients.request_headers import preference
-from proxy.jobs.job import BY_CLIENT
+from proxy.jobs.job import BY_CLIENT, is_id
 from proxy.store.record import Record
 from shared.errors import Code, RequestError
 
@@ -55,7 +55,7 @@ class Jobs:
         job = self._in_flight.by_id(job_id)
         if job is not None:
             return job
-        record = await self._store.by_id(job_id)
+        record = await self._store.by_id(job_id) if is_id(job_id) else None
         if record is None:
             raise RequestError(Code.NOT_FOUND, "there is no job with this id, or it is no longer remembered")
         return record

@@ -15,6 +15,7 @@ from proxy.api.operators.access.operator import operator_of
 from proxy.api.operators.watchers import Watchers
 from proxy.api.operators.whole_job import in_flight, of_past, on_record
 from proxy.http.asgi import NO_STORE, ClientGoneError, send_json, send_response
+from proxy.jobs.job import is_id
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 
@@ -163,9 +164,11 @@ class FindJob:
 
     async def record(self, job_id: str) -> Record | None:
         """Return the store's record of a job. Raises StoreUnavailableError."""
-        return await self._store.by_id(job_id)
+        return await self._store.by_id(job_id) if is_id(job_id) else None
 
     async def _recorded(self, text: str) -> Record | None:
+        if "\0" in text:  # no name has one, and PostgreSQL has no such texts
+            return None
         return await self.record(text) or await self._of_key(text) or await self._store.by_name(text)
 
     async def _of_key(self, key: str) -> Record | None:

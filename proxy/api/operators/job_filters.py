@@ -29,6 +29,8 @@ _AGE: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 #: An earlier Unix time is a mistake: digits are missing.
 _FIRST: Final = 1_000_000_000.0
+#: A later one is, too, and so is a duration as long as that.
+_BEYOND: Final = 4 * _FIRST
 _OPEN: Final = "open"
 _STATES: Final = {
     str(state): frozenset({state}) for state in (State.ACCEPTED, State.SUBMITTING, State.WAITING, State.FINISHED)
@@ -100,6 +102,8 @@ def single_values(pairs: Iterable[tuple[str, str]], known: Sequence[str]) -> dic
             raise ParameterError(name, f"`{name}` is given twice; several values are separated by commas")
         if len(value) > _MAX_CHARACTERS:
             raise ParameterError(name, f"`{name}` has {len(value)} characters, takes {_MAX_CHARACTERS} at most")
+        if "\0" in name or "\0" in value:
+            raise ParameterError(name, f"`{name}` has a NUL character, which nothing recorded has")
         given[name] = value
     return given
 
@@ -180,7 +184,7 @@ def _time(given: dict[str, str], name: str, now: float) -> float | None:
         )
     except (ValueError, OverflowError):
         found = 0.0
-    if not _FIRST <= found < 2 * _FIRST * 2:
+    if not _FIRST <= found < _BEYOND:
         raise ParameterError(name, f"`{name}` is {text!r}, {_TIMES}")
     return found
 
@@ -202,6 +206,7 @@ def _position(cursor: str, sort: Sort) -> Position:
         read: Any = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         written_for, is_open, at, number = read
         sound = (type(is_open), type(at), type(number)) == (bool, float, int) and abs(number) < 2**63
+        sound = sound and abs(at) < _BEYOND  # which NaN is not
     except (ValueError, TypeError, binascii.Error):
         raise _no_cursor() from None
     if not sound:

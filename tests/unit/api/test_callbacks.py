@@ -211,7 +211,9 @@ async def test_two_callbacks_at_once_while_the_store_hangs_are_answered_together
 
 async def test_a_token_opens_nothing_but_its_callback(app: WholeApp, job: Job) -> None:
     """Not with other methods or paths below it; a GET gets the same answer whatever the token."""
-    problem(await app.ask("DELETE", f"/callback/{job.token}"), "method-not-allowed", 405)
+    answer = await app.ask("DELETE", f"/callback/{job.token}")
+    assert problem(answer, "method-not-allowed", 405)["detail"] == "this route takes GET, HEAD, POST, PUT"
+    assert answer.headers["Allow"] == "GET, HEAD, POST, PUT"
     looks = [await app.ask("GET", f"/callback/{token}") for token in (job.token, "nobodys")]
     assert [(look.status, said(look)) for look in looks] == [(200, "here")] * 2
     problem(await app.ask("POST", f"/callback/{job.token}/more", body=DONE), "not-found", 404)

@@ -283,6 +283,12 @@ def test_a_password_in_an_address_is_not_shown() -> None:
     assert "jobs.example.com:99999" in str(caught.value)
 
 
+def test_a_user_name_with_a_colon_is_refused() -> None:
+    """Authentication by the Basic scheme has none (RFC 7617, 2)."""
+    with pytest.raises(SettingsError, match="JOB_SERVER_URL"):
+        load({"JOB_SERVER_URL": "http://us%3Aer:pass@jobs.example.com/"})
+
+
 @pytest.mark.parametrize("end", ["", "?"])
 def test_an_address_with_a_quote_at_its_end_is_refused(end: str) -> None:
     """Even if the empty query after it is dropped: a value that is shown could be set again."""

@@ -45,6 +45,30 @@ async def test_each_hears_of_its_own_error() -> None:
     assert [str(one) if one else "" for one in found] == ["", "odd", "", "odd"]
 
 
+async def test_what_is_added_just_after_the_last_calls_goes_too() -> None:
+    """They have ended, but nobody has noted that yet."""
+    ending, over = asyncio.Event(), asyncio.Event()
+
+    async def do(items: Sequence[int]) -> list[QueueError | None]:
+        if 9 not in items:
+            await ending.wait()
+            over.set()
+        return [None] * len(items)
+
+    batches = Batches(do, max_bytes=0, size_of=lambda _: 1)
+
+    async def add_late() -> None:
+        await over.wait()
+        await batches.add(9)
+
+    late = asyncio.create_task(add_late())
+    first = [asyncio.create_task(batches.add(number)) for number in range(2)]
+    await asyncio.sleep(0.01)
+    ending.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(late, *first)
+
+
 async def test_a_call_is_no_larger_than_it_may_be() -> None:
     """Except for a single item that is too large, which the service refuses."""
     calls: list[list[int]] = []

@@ -534,6 +534,13 @@ async def test_a_requests_own_headers_come_before_the_usual_ones(serve: Serve) -
     ]
 
 
+async def test_a_password_is_sent_as_utf_8(serve: Serve) -> None:
+    """RFC 7617, 2.1; no other encoding has every character."""
+    job_server = await serve()
+    await _make(f"http://me:%E2%82%AC@127.0.0.1:{job_server.port}/")
+    assert b"Authorization: Basic bWU64oKs" in job_server.connections[0][0].splitlines()
+
+
 @pytest.mark.parametrize(("method", "body", "lengths"), [("GET", b"", 0), ("POST", b"", 1), ("PUT", b"x", 1)])
 async def test_a_length_is_told_where_there_is_or_might_be_a_body(
     serve: Serve, method: str, body: bytes, lengths: int

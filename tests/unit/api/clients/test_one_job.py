@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from proxy.jobs.job import Job
+from proxy.jobs.job import Job, new_id
 from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed, Succeeded
@@ -56,12 +56,21 @@ async def test_a_key_is_needed_where_there_are_keys(monkeypatch: pytest.MonkeyPa
     await app.close()
 
 
+@pytest.mark.parametrize("job_id", ["\0", "x" * 32, "A" * 32, "0" * 31, "0" * 33])
+async def test_what_is_no_id_is_not_looked_up(app: WholeApp, job_id: str) -> None:
+    """A store may refuse to be asked, as PostgreSQL does for a NUL."""
+    app.store.failing = True
+    for method, route in (("GET", ""), ("GET", "/result"), ("DELETE", "")):
+        problem(await app.ask(method, f"/jobs/{job_id}{route}"), "not-found", 404, "unknown")
+
+
 async def test_nothing_is_said_of_a_job_that_nobody_can_look_up(app: WholeApp, job: Job) -> None:
     """A job in flight is found without the store."""
     app.store.failing = True
 
     assert (await app.status(job))["state"] == "waiting"
-    for method, path in (("GET", "/jobs/1"), ("DELETE", "/jobs/1"), ("GET", "/jobs/1/result")):
+    other = f"/jobs/{new_id()}"
+    for method, path in (("GET", other), ("DELETE", other), ("GET", f"{other}/result")):
         problem(await app.ask(method, path), "journal-unavailable", 503, submitted="unknown")
 
 

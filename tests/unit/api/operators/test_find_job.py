@@ -122,6 +122,12 @@ async def test_without_a_record_nobody_says_that_a_job_did_not_run() -> None:
     assert (await find.find(job.id))["submitted"] == "unknown"
 
 
+async def test_no_job_has_a_name_with_a_nul(app: WholeApp) -> None:
+    """PostgreSQL cannot be asked for one."""
+    app.store.failing = True
+    problem(await app.ask_admin("GET", "/jobs/a\0"), "not-found", 404)
+
+
 async def test_a_job_leads_to_the_job_server_where_that_can_be_asked_or_looked_at() -> None:
     """The job server is not asked about a finished job; without a page of the job server, there is no link."""
     instance = Instance(profile="replicate")
