@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from shared.job_server.profile import Profile
 
-__all__ = ["list_of_profiles", "missing_secret", "sample_findings", "submissions", "tried"]
+__all__ = ["doubt", "list_of_profiles", "missing_secret", "sample_findings", "submissions", "tried"]
 
 
 def list_of_profiles() -> str:
@@ -40,6 +40,15 @@ def missing_secret(profile: Profile) -> str:
     except SettingsError as exc:
         return str(exc)
     return ""
+
+
+def doubt(profile: Profile) -> str:
+    """Return how others than the job server could end a profile's jobs; empty if they could not."""
+    callback = profile.callback
+    if profile.verify or callback.notification_only or callback.correlate_with == "callback_token":
+        return ""
+    known = f"anybody who knows a job's {callback.correlate_with} can report its end to {callback.path}"
+    return f"{profile.name}: {known}, as there is no [verify]"
 
 
 def submissions(profile: Profile, job_server_url: str) -> Iterator[str]:
