@@ -59,6 +59,7 @@ async def test_r2_no_descriptors_at_all(chaos: Chaos) -> None:
     with descriptors(chaos.proxy.pid, 20):
         # The kernel accepts connections that the front end cannot.
         idle = [await connect(chaos.proxy.url, chaos.proxy.pid) for _ in range(60)]
+        await eventually(lambda: chaos.proxy.connections() >= chaos.connections_before + 15)
         process.cpu_percent()
         # They are closed as idle after 5 s; until then no connection can be accepted.
         await eventually(lambda: chaos.proxy.connections() < chaos.connections_before + 15)

@@ -110,14 +110,16 @@ class FaultyProxy(ProxyProcess):
 
     def serves(self, raw: Raw) -> bool:
         """Return whether the front end still has its end of this connection."""
+        sockets = self._sockets()
         if raw not in self._ends:
             peer = f":{raw.port:04X}"
             connections = map(str.split, Path(f"/proc/{self.pid}/net/tcp").read_text(encoding="ascii").splitlines())
-            inode = next((fields[9] for fields in connections if fields[2].endswith(peer)), "0")
-            if inode == "0":  # no process has that end, yet or any more (proc_net_tcp.rst in the kernel)
+            inodes = {f"socket:[{fields[9]}]" for fields in connections if fields[2].endswith(peer)}  # of any process
+            found = inodes.intersection(sockets)
+            if not found:
                 return False
-            self._ends[raw] = f"socket:[{inode}]"
-        return self._ends[raw] in self._sockets()
+            (self._ends[raw],) = found
+        return self._ends[raw] in sockets
 
     def lag_s(self) -> tuple[float, float]:
         """Return the event loop's longest lag since the last reset: its own part, and in all."""

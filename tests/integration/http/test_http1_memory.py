@@ -40,18 +40,25 @@ _ENDS: Final = {
 }
 
 
+#: Living objects of earlier tests, which a failure may keep.
+_earlier: Final[list[weakref.ref[Any]]] = []
+
+
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
     """Switch the garbage collector off, so that no reference cycle is freed."""
     gc.collect()
+    _earlier.clear()
+    _earlier.extend(ours())
     gc.disable()
     yield
     gc.enable()
 
 
 def ours() -> list[weakref.ref[Any]]:
-    """All living objects of connections and requests."""
-    return [weakref.ref(found) for found in gc.get_objects() if isinstance(found, _OURS)]
+    """All living objects of connections and requests, except those of earlier tests."""
+    earlier = {id(found()) for found in _earlier}
+    return [weakref.ref(found) for found in gc.get_objects() if isinstance(found, _OURS) and id(found) not in earlier]
 
 
 @pytest.mark.usefixtures("_no_collector")
