@@ -118,7 +118,7 @@ async def test_a_cancel_reaches_the_server(
 
     async def has_begun() -> bool:
         document = (await fetch(client, "GET", url)).document
-        # A builder of Buildbot that is cancelled while it begins may never build again; the progress says that it began.
+        # A builder of Buildbot that is cancelled while it begins may never build again; the progress says that it has.
         return document["state"] == "waiting" and (name != "buildbot" or document["progress"] is not None)
 
     await eventually(has_begun)
