@@ -109,7 +109,8 @@ class CallbackRoute:
             received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
             callback = self._read(server, received)
         except (RequestError, AdmissionError) as exc:
-            await self._refuse(hashed, exc.detail, counted=exc.code is Code.UNAUTHORIZED)
+            self.counts[_fate_of(exc)] += 1
+            await self._refuse(hashed, exc.detail, counted=True)
             raise
         except ClientGoneError:
             await self._refuse(hashed, _BROKEN_OFF, counted=True)  # counted as such: its fate is reported to nobody
@@ -135,8 +136,7 @@ class CallbackRoute:
             received = await self._receive(scope, receive, server, {})
             name = self._named(server, received)
         except (RequestError, AdmissionError) as exc:
-            if exc.code is not Code.UNAUTHORIZED:  # that is counted as forged
-                self.counts[CallbackFate.REFUSED] += 1
+            self.counts[_fate_of(exc)] += 1
             raise
         found = await self._callback_intake.find_named(server, name) if name else None
         if found is None:
@@ -171,7 +171,6 @@ class CallbackRoute:
         )
         verifier = server.verifier
         if verifier is not None and not verifier.is_genuine(received, raw, server.secrets | values, time.time()):
-            self.counts[CallbackFate.FORGED] += 1
             raise RequestError(Code.UNAUTHORIZED, "the callback does not prove that it is the job server's")
         return received
 
@@ -194,6 +193,10 @@ class CallbackRoute:
         if verdict.kind is Kind.SUCCEEDED and not server.profile.callback.json_only:
             content_type = kept_content_type(received.header(b"content-type"))
         return received.body, verdict, content_type
+
+
+def _fate_of(refusal: RequestError | AdmissionError) -> CallbackFate:
+    return CallbackFate.FORGED if refusal.code is Code.UNAUTHORIZED else CallbackFate.REFUSED
 
 
 class StrayCallbacks:
