@@ -187,7 +187,7 @@ class Job:
                 self.cancelled.set_result(_BY_ANOTHER)
         else:
             self.recorder.waits_elsewhere(record)
-            if record.state is State.WAITING and self.state in {State.ASSIGNED, State.SUBMITTING}:
+            if record.state is State.WAITING and self.state not in {State.WAITING, State.FINISHED}:
                 self.advance(Event.PROGRESS)
 
     def progress(self, state: str, body: bytes = b"", outputs: Mapping[str, str] | None = None) -> None:

@@ -17,8 +17,9 @@ runs, and may be about to submit the job. Unless it is known to have sent someth
 only after it has exited.
 
 If a worker dies before it sent anything that could start the job, the client does not notice: another worker gets the
-job, up to `_MORE_WORKERS` times, within the deadline. A worker that contradicts itself is not trusted at all, and no
-other worker gets its job.
+job, up to `_MORE_WORKERS` times, within the deadline; unless a callback shows meanwhile that the job server has the job
+after all. Then the job is only waited for. A worker that contradicts itself is not trusted at all, and no other worker
+gets its job.
 
 In every case, the worker goes back to the pool exactly once: reusable after a success, to be stopped otherwise, because
 a failed job may have left something behind in it.
@@ -28,8 +29,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 from uuid import UUID
 
 from proxy.jobs import log_lines
@@ -73,14 +75,17 @@ class LocalRunner:
 
     async def run(self, job: Job) -> Outcome:
         """Run `job`; return its outcome, by its deadline."""
+        outcome = await self._run_in_one_worker(job)
         for _ in range(_MORE_WORKERS):
-            outcome = await self._run_in_one_worker(job)
-            if outcome is not None:
-                return outcome
+            if outcome is not None or job.submitted is Submitted.YES:
+                break
             job.advance(Event.WORKER_LOST)
             self.reassigned += 1
             log_lines.job_event("warning", "a worker was lost before the submission; another one gets the job", job)
-        return await self._run_in_one_worker(job) or job.failure(
+            outcome = await self._run_in_one_worker(job)
+        if outcome is None and job.submitted is Submitted.YES:
+            return await _outcome_without_worker(job)
+        return outcome or job.failure(
             Code.WORKER_DIED, f"{_MORE_WORKERS + 1} workers died, one after the other, before they submitted the job"
         )
 
@@ -121,15 +126,15 @@ class LocalRunner:
         return told
 
     async def _run_in_one_worker(self, job: Job) -> Outcome | None:
-        """Return the outcome; None: the worker was lost before it sent anything."""
+        """Return the outcome; None: the worker was lost before it sent anything, or the job server has the job."""
         try:
             worker = await self._worker_for(job)
         except TimeoutError:
             return _overdue(job)
         except AdmissionError as exc:
-            return job.failure(exc.code, exc.detail)
+            return None if job.submitted is Submitted.YES else job.failure(exc.code, exc.detail)
         if worker is None:
-            return job.cancellation()
+            return job.cancellation() if job.cancelled.done() else None
         outcome: Outcome | None = None
         try:
             outcome = await self._watch(job, worker)
@@ -138,30 +143,36 @@ class LocalRunner:
         return outcome
 
     async def _worker_for(self, job: Job) -> Worker | None:
-        """Return a worker; None: the job was cancelled first. Raises AdmissionError, TimeoutError."""
+        """Return a worker; None: the job was cancelled, or its callback came, first.
+
+        Raises AdmissionError, TimeoutError.
+        """
         ticket = self._pool.request()
         if ticket.done():
             return ticket.result()
         job.recorder.queued()
 
-        def on_cancel(_: asyncio.Future[str]) -> None:
+        def on_end(_: asyncio.Future[Any]) -> None:
             ticket.cancel()
 
-        job.cancelled.add_done_callback(on_cancel)
+        ends: tuple[asyncio.Future[Any], ...] = (job.cancelled, job.arrival)
+        for end in ends:
+            end.add_done_callback(on_end)
         try:
             async with asyncio.timeout_at(job.deadline):
                 return await ticket
         except (asyncio.CancelledError, TimeoutError):
             self._pool.withdraw(ticket)
-            if job.cancelled.done():
+            if any(end.done() for end in ends):
                 return None
             raise
         finally:
-            job.cancelled.remove_done_callback(on_cancel)
+            for end in ends:
+                end.remove_done_callback(on_end)
 
     async def _watch(self, job: Job, worker: Worker) -> Outcome | None:
-        if job.callback.done():  # a lost worker had the token, and may have submitted: do not submit again
-            return job.recorder.record.outcome
+        if job.submitted is Submitted.YES:  # a lost worker has submitted it after all: do not submit again
+            return None
         watch = _Watch(job, worker)
         job.worker_pid = worker.pid
         job.advance(Event.ASSIGN)
@@ -383,6 +394,16 @@ class _Watch:
     def _finish(self, outcome: Outcome | None) -> None:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
+
+
+async def _outcome_without_worker(job: Job) -> Outcome:
+    """Return the outcome of a job that must not be given to another worker: the job server has reported on it."""
+    left_s = max(0.0, job.deadline - time.monotonic())
+    await asyncio.wait((job.callback, job.cancelled), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+    outcome = job.recorder.record.outcome
+    if job.callback.done() and outcome is not None:
+        return outcome
+    return job.cancellation() if job.cancelled.done() else _overdue(job)
 
 
 def _values(job: Job) -> dict[str, str]:

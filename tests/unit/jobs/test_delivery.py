@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.in_flight import InFlight
@@ -60,6 +61,17 @@ async def test_a_record_reaches_the_job_that_it_is_of() -> None:
 
     assert (job.callback.done(), other.callback.done()) == (True, False)
     assert job.recorder.record.outcome == Succeeded(body=BODY)
+
+
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.ASSIGNED, State.SUBMITTING, State.WAITING, State.FINISHED])
+async def test_progress_on_record_is_proof_in_every_state(state: State) -> None:
+    """Even for a job that has lost its worker and waits for another one."""
+    job = a_job()
+    job.state = state
+
+    job.hear(replace(job.recorder.record, state=State.WAITING))
+
+    assert job.state is (State.FINISHED if state is State.FINISHED else State.WAITING)
 
 
 async def test_a_record_of_a_job_that_is_not_here_is_nobodys() -> None:

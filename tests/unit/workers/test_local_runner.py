@@ -395,6 +395,37 @@ async def test_a_job_whose_callback_is_being_recorded_is_given_to_no_other_worke
     assert (outcome.code, outcome.submitted, len(stage.pool.tickets)) == (Code.WORKER_DIED, Submitted.YES, 1)
 
 
+@pytest.mark.parametrize("when", ["at once", "while it queues", "while no worker can be made"])
+@pytest.mark.parametrize("what", ["progress", "callback", "callback that is being recorded"])
+async def test_a_job_that_is_reported_on_after_its_worker_was_lost_is_given_to_no_other(what: str, when: str) -> None:
+    """The job server refused it, and has it after all: its callback ends it, without a worker."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REFUSED)
+    stage.worker.handler.on_death("it was killed by SIGKILL")
+    if when != "at once":
+        await eventually(lambda: len(stage.pool.tickets) == 2)
+
+    recorded = None
+    if what == "progress":
+        stage.job.proven()
+    else:
+        stage.store.hanging = what == "callback that is being recorded"
+        recorded = stage.job.recorder.callback(b"result", failed=False, early=True)
+        stage.job.arrive()
+    if when == "while no worker can be made" and not stage.pool.tickets[-1].done():
+        stage.pool.tickets[-1].set_exception(AdmissionError(Code.NO_WORKER, "no process ids"))
+    elif len(stage.pool.tickets) == 2 and what == "progress":
+        await stage.given()
+    await asyncio.sleep(1)
+
+    stage.store.hanging = False
+    await (recorded or stage.job.recorder.callback(b"result", failed=False, early=True))
+    stage.job.call_back()
+    assert await stage.run == Succeeded(body=b"result")
+    assert not any(worker.sent for worker in stage.pool.workers[1:])
+
+
 async def test_a_job_that_has_lost_three_workers_is_given_to_no_other() -> None:
     """It is likely to be the cause. Nothing was submitted."""
     stage = Stage()
