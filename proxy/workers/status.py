@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["WORKER_STATES", "Counts", "PoolStatus", "WorkerStatus"]
 
-WORKER_STATES: Final = ("spare", "assigned", "submitting", "waiting", "stopping")
+WORKER_STATES: Final = ("spare", "assigned", "submitting", "waiting", "asking", "stopping")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +21,7 @@ from shared.lifecycle import State
 from tests.support.http import fetch
 from tests.support.proxy_process import ProxyProcess
 from tests.support.records import a_record
-from tests.support.waiting import eventually
+from tests.support.waiting import IN_VAIN_S, eventually
 
 PROFILE: Final = """
 name = "asked"
@@ -201,6 +202,30 @@ async def cancel_and_call_back(
     assert (late.status, late.document) == (200, {"status": "late"})
     kept = (await fetch(client, "GET", url)).document
     assert (kept["late"], kept["outcome"]) == (True, "succeeded")
+
+
+async def test_s2_operators_see_a_worker_that_makes_a_call(
+    moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession
+) -> None:
+    """It is nobody's worker, and in a state of its own; the dashboard goes on meanwhile."""
+    server, _ = moody
+    proxy = start(WORKER_SPARES="1")
+    accepted = await fetch(client, "POST", proxy.queue_job, json={"mood": "hangs"}, headers={"Prefer": "respond-async"})
+    job_id = accepted.headers["Job-Id"]
+    await eventually(lambda: server.asked["1"] > 0)
+    async with client.get(f"{proxy.admin}/events") as events:
+        await fetch(client, "DELETE", f"{proxy.url}/jobs/{job_id}")
+        await eventually(lambda: server.told_to_cancel["1"] == 1)
+        seen: dict[str, int] = {}
+        async with asyncio.timeout(IN_VAIN_S):
+            while "asking" not in seen:
+                line = await events.content.readline()
+                seen = json.loads(line.removeprefix(b"data: "))["workers_by_state"] if line.strip() else seen
+    assert seen["asking"] == 1
+    workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
+    assert job_id in [one["job_id"] for one in workers if one["state"] == "asking"]
+    metrics = (await fetch(client, "GET", f"{proxy.admin}/metrics")).body.decode()
+    assert 'async_job_proxy_workers{state="asking"} 1.0' in metrics
 
 
 async def test_s3_ten_thousand_progress_callbacks_for_one_job(

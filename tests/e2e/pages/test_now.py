@@ -184,7 +184,7 @@ class _fake_feed:  # noqa: N801 - used as a context manager, like a function
 
     def __init__(self, workers: int) -> None:
         rows = [(100_000 + i, 3, float(2_000 - i), i, 2_500 + i, f"{i:032x}") for i in range(workers)]
-        states = ("spare", "assigned", "submitting", "waiting", "stopping")
+        states = ("spare", "assigned", "submitting", "waiting", "asking", "stopping")
         points = [(i % 90, i % 7, 500, 600) for i in range(300)]
         snapshot = {
             "now": 0, "second": 1, "seconds": 300, "newest": points[-5:], "past": points, "limit": 4_000, "accepted": 9,

@@ -310,7 +310,7 @@ async def test_the_status_says_what_each_worker_does(stages: Make) -> None:
     assert {worker.pid: (worker.state, worker.job_id) for worker in status.workers} == {
         pid: ("waiting", "job") if pid == ticket.result().pid else ("spare", None) for pid in stage.server.alive
     }
-    assert status.by_state == {"spare": 1, "assigned": 0, "submitting": 0, "waiting": 1, "stopping": 0}
+    assert status.by_state == {"spare": 1, "assigned": 0, "submitting": 0, "waiting": 1, "asking": 0, "stopping": 0}
     stage.pool.release(ticket.result(), reusable=True)
     assert (status.counts.started, status.counts.reused) == (2, 0)
     assert stage.pool.status().counts.reused == 1
