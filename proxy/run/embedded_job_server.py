@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,11 +43,6 @@ class EmbeddedJobServer:
                 start_new_session=True,
             )
 
-    @property
-    def pid(self) -> int:
-        """The id of the process."""
-        return self._process.pid
-
     async def stop(self) -> None:
         """Stop the process; kill it if it does not exit in time."""
         import asyncio  # noqa: PLC0415 - this file is loaded before it (groundwork.py)
@@ -59,6 +52,5 @@ class EmbeddedJobServer:
         with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._process.wait, _LEAVE_S)
         if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            self._process.kill()
             await asyncio.to_thread(self._process.wait)

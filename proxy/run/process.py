@@ -164,10 +164,8 @@ class FrontEnd:
     # --- shutdown ----------------------------------------------------------------------------------------------------
 
     def _children(self) -> set[int]:
-        """Return the processes that are waited for here."""
-        pids = self._pool.pids if self._pool else {self._groundwork.fork_server.process.pid}
-        pids.add(self._job_server.pid if self._job_server else 0)
-        return pids
+        """Return the processes whose exits the pool handles."""
+        return self._pool.pids if self._pool else {self._groundwork.fork_server.process.pid}
 
     def _on_stop(self, number: signal.Signals) -> None:
         self._stopped_by = number

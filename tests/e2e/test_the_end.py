@@ -85,6 +85,14 @@ async def test_an_idle_proxy_ends_at_once(proxy: ProxyProcess) -> None:
     await eventually(lambda: all_gone(processes), 2, watch_over(processes))
 
 
+async def test_an_embedded_job_server_that_dies_is_reaped(proxy: ProxyProcess) -> None:
+    """Otherwise no later orphan would be; and the proxy still ends as usual."""
+    job_server = next(one for one in proxy.descendants() if "jobserver" in one.cmdline())
+    job_server.kill()
+    await eventually(lambda: not psutil.pid_exists(job_server.pid))
+    assert await asyncio.to_thread(proxy.stop) == 0
+
+
 async def test_with_a_drain_delay_jobs_are_accepted_while_balancers_notice(client: ClientSession) -> None:
     """After SIGTERM it is not ready, but still serves what is sent; then it drains and exits with 0."""
     with ProxyProcess.started(DRAIN_DELAY="2") as proxy:
