@@ -296,8 +296,8 @@ class _Watch:
         self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         #: Whether the worker sent contradictory messages.
         self.contradicted = False
-        #: Whether the worker has confirmed the callback; the job ends when the callback is also recorded.
-        self._has_answered = False
+        #: Whether the worker has nothing left to do; the job ends when the callback is also recorded.
+        self._is_done = False
         self._job = job
         self._worker = worker
         self.call = _Call()
@@ -327,6 +327,8 @@ class _Watch:
                 self._allow_retry()
             case Answered():
                 self._answered()
+            case Failure() if self._job.recorder.called_back:  # the worker did not know yet; the callback outweighs it
+                self._end_with_callback()
             case Failure():
                 self._finish(self._job.failure(message.code, message.detail))
             case Log():
@@ -337,7 +339,7 @@ class _Watch:
     def on_death(self, reason: str) -> None:
         if not self.exited.done():
             self.exited.set_result(None)
-        if self._has_answered:
+        if self._is_done:
             return
         detail = f"the worker with pid {self._worker.pid} did not finish the job: {reason}"
         if not self.outcome.done():  # otherwise it was killed because the job has ended
@@ -354,8 +356,8 @@ class _Watch:
             self._worker.send(Callback(job_id=self.job_id))
 
     def on_callback(self, _: asyncio.Future[None]) -> None:
-        if self._has_answered:
-            self._answered()
+        if self._is_done:
+            self._end_with_callback()
 
     def on_cancel(self, _: asyncio.Future[str]) -> None:
         self._finish(self._job.cancellation())
@@ -376,14 +378,16 @@ class _Watch:
             self._worker.send(Retry(job_id=self.job_id))
 
     def _answered(self) -> None:
-        self._has_answered = self._job.arrival.done()
-        outcome = self._job.recorder.record.outcome if self._job.callback.done() else None
-        if self._has_answered and not self._job.callback.done():
-            return  # until the callback is recorded
-        if outcome is None:
-            self._disbelieve("the worker sent contradictory messages: it has taken a callback that never came")
+        if self._job.arrival.done():
+            self._end_with_callback()
         else:
-            self._finish(outcome)
+            self._disbelieve("the worker sent contradictory messages: it has taken a callback that never came")
+
+    def _end_with_callback(self) -> None:
+        """Finish with the callback, once it is recorded: the worker has nothing left to do."""
+        self._is_done = True
+        if self._job.callback.done():
+            self._finish(self._job.recorder.record.outcome)
 
     def _disbelieve(self, detail: str) -> None:
         """End the job: a worker that sends contradictory messages may have done things that it did not report."""

@@ -296,6 +296,23 @@ async def test_a_worker_hears_of_the_callback_while_that_is_recorded(*, dies: bo
     assert stage.pool.released == [True]
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_a_callback_outweighs_a_failure_of_the_submission(*, recorded: bool) -> None:
+    """It came first; the worker did not know yet, as it is told later if the job server is asked for a reason."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(Event.CONNECTED)
+    stored = stage.job.recorder.callback(b"result", failed=False, early=True)
+    if recorded:
+        await stored
+        stage.job.call_back()
+    stage.worker.handler.on_message(Failure(job_id=stage.job.id, code=Code.JOB_REJECTED, detail="no"))
+    stage.worker.die()
+    await asyncio.sleep(0.01)
+    stage.job.call_back()
+    assert await asyncio.wait_for(stage.run, IN_VAIN_S) == Succeeded(body=b"result")
+
+
 async def test_a_worker_that_dies_with_the_callback_fails_its_job() -> None:
     """It was notified and has not answered: that the callback is recorded does not help its client now."""
     stage = Stage()
