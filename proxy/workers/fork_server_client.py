@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -80,14 +81,7 @@ class ForkServer:
 
     async def start(self, spawned: Spawned | None = None) -> None:
         """Start the process, or take over one that was `spawned` before. Raises OSError if that fails."""
-        if spawned is None:
-            spawning = self._loop.run_in_executor(None, spawn, self._config)
-            try:
-                spawned = await asyncio.shield(spawning)
-            except asyncio.CancelledError:
-                spawning.add_done_callback(_discard)
-                raise
-        process, channel, stderr_fd = spawned
+        process, channel, stderr_fd = spawned or await self._spawn()
         log_output(stderr_fd)
         self._process = process
         try:
@@ -98,6 +92,21 @@ class ForkServer:
         self._channel = channel
         self._loop.add_reader(channel, self._on_readable)
         self._loop.add_reader(self._pidfd, self._on_ended)
+
+    async def _spawn(self) -> Spawned:
+        # Not the loop's executor: it keeps a call for which no thread could be started, and makes it later.
+        executor = ThreadPoolExecutor(max_workers=1)
+        try:
+            spawning = self._loop.run_in_executor(executor, spawn, self._config)
+        except RuntimeError as exc:
+            raise OSError(errno.EAGAIN, "no thread can be started") from exc
+        finally:
+            executor.shutdown(wait=False)
+        try:
+            return await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            spawning.add_done_callback(_discard)
+            raise
 
     def fork(self, count: int) -> None:
         """Request `count` workers; each is answered by `on_forked` or `on_fork_failed`, unless the process is lost."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
+import threading
+from typing import cast
 
 import pytest
 
-from proxy.workers import spawning
+from proxy.workers import fork_server_client, spawning
+from proxy.workers.fork_server_client import ForkServer, Listener
 from tests.support.descriptors import descriptors
 
 _SPEAKER = """
@@ -61,3 +65,23 @@ def test_a_start_that_fails_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(FileNotFoundError):
         spawning.spawn(b"")
     assert descriptors() <= before
+
+
+def test_a_start_for_which_there_is_no_thread_fails_and_is_not_made_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process limit counts threads, too; the supply tries again."""
+    made: list[bytes] = []
+    monkeypatch.setattr(fork_server_client, "spawn", made.append)
+
+    async def start() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", _no_thread)
+            with pytest.raises(OSError, match="no thread can be started"):
+                await ForkServer(b"", cast("Listener", None)).start()
+        await asyncio.to_thread(int)
+
+    asyncio.run(start())
+    assert made == []
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
