@@ -215,7 +215,8 @@ class Recorder:
         """
         if self.record.owner and self.called_back:
             if not self._is_callback_stored():
-                await asyncio.wait((self._save(keep=True),), timeout=self._patience_s())
+                self._end_stored = self._save(keep=True)
+                await asyncio.wait((self._end_stored,), timeout=self._patience_s())
             return self.record.outcome or outcome
         if self.is_taken:
             raise TakenError(self.record)

@@ -134,6 +134,20 @@ async def test_a_success_that_could_not_be_recorded_in_time_is_kept(recorder: Re
     assert (record.outcome, kept) == (Succeeded(body=b"{}"), True)
 
 
+@pytest.mark.parametrize("owner", ["", "one of several instances"])
+async def test_a_success_that_could_not_be_recorded_is_not_said_to_be(owner: str, disk: FailingStore) -> None:
+    """The queue's message must not be deleted yet."""
+    recorder = Recorder(disk, a_record(owner=owner))
+    await recorder.submitting()
+    disk.failing = True
+    with pytest.raises(StoreUnavailableError):
+        await recorder.callback(b"{}", failed=False, early=False)
+
+    assert await recorder.finished(Succeeded(body=b"{}")) == Succeeded(body=b"{}")
+
+    assert not await recorder.outcome_stored()
+
+
 async def test_a_callback_outlives_the_worker_it_was_given_to(recorder: Recorder, disk: FailingStore) -> None:
     """The client got the failure; the outcome is the callback, and late."""
     await recorder.submitting()
