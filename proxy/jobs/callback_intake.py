@@ -8,6 +8,7 @@ and can retry. None of this depends on the sender's connection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from enum import StrEnum
@@ -217,7 +218,8 @@ class CallbackIntake:
                 job.notify()
             return CallbackFate.PROGRESS
         if recorder.called_back:
-            await asyncio.shield(recorder.duplicate())
+            with contextlib.suppress(TakenError):  # another instance was faster than the first one here
+                await asyncio.shield(recorder.duplicate())
             return CallbackFate.DUPLICATE
         late = job.state is State.FINISHED
         early = job.state in {State.ASSIGNED, State.SUBMITTING} and not job.adopted

@@ -197,6 +197,23 @@ async def test_of_two_callbacks_at_once_the_first_on_record_wins(cluster: Cluste
     assert await job.outcome == record.outcome
 
 
+async def test_a_callback_that_comes_twice_here_and_was_recorded_elsewhere_is_a_duplicate_twice(
+    cluster: Cluster,
+) -> None:
+    """Both wait for the first one here to be recorded, which the store refuses."""
+    here, there, _ = cluster.instances
+    cluster.store.deaf = True
+    job = await begun(here, *SUBMIT)
+    here.store.hanging = True
+    again = [asyncio.create_task(here.call_back(job, BODY)) for _ in range(2)]
+    assert await there.call_back(job, OTHER) is CallbackFate.ACCEPTED
+    await nothing_moves()
+    here.store.hanging = False
+
+    assert [await each for each in again] == [CallbackFate.DUPLICATE] * 2
+    assert await job.outcome == Succeeded(body=OTHER)
+
+
 async def test_a_callback_on_record_counts_though_the_deadline_comes_before_it_is_heard_of(cluster: Cluster) -> None:
     """The job's own end is refused; the client gets what the record says."""
     here, there, _ = cluster.instances
