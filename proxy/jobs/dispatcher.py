@@ -337,7 +337,9 @@ class Dispatcher:
 
 
 def _is_given_up(job: Job, outcome: Outcome) -> bool:
-    """Return whether the job may be running at the job server while nobody waits for it."""
+    """Return whether the job may be running at the job server while nobody waits for it, and nobody else cancels it."""
+    if job.recorder.is_owned_elsewhere:
+        return False
     codes = {Code.CANCELLED, Code.DEADLINE_EXCEEDED}
     if job.adopted:  # at its deadline; a job that was submitted here is interrupted where another instance has it
         codes.add(Code.INTERRUPTED)

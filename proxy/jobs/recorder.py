@@ -111,9 +111,14 @@ class Recorder:
             self._store.note(self.record)
 
     @property
+    def is_owned_elsewhere(self) -> bool:
+        """Whether another instance owns the job."""
+        return self.record.owner != self._owner
+
+    @property
     def is_taken(self) -> bool:
         """Whether another instance owns the job, or has recorded its end."""
-        return self.record.owner != self._owner or self._ended_elsewhere
+        return self.is_owned_elsewhere or self._ended_elsewhere
 
     @property
     def called_back(self) -> bool:

@@ -351,6 +351,26 @@ async def test_the_job_server_is_told_of_a_cancellation_by_whoever_runs_the_job(
     assert there.asker.asked == []
 
 
+@pytest.mark.parametrize("how", ["cancelled where it was begun", "cancelled where it is now", "overdue"])
+async def test_the_job_server_is_told_once_that_a_job_that_was_taken_over_is_given_up(how: str) -> None:
+    """By its new owner, although the instance where the client waits gives it up as well."""
+    cluster = Cluster(2, profile="replicate")
+    here, there = cluster.instances
+    job = await begun(here, *SUBMIT)
+    job.learn({"cancel_url": "http://job-server/1/cancel", "id": "1"})
+    cluster.sleeps_through_its_lease(here, there)
+
+    if how == "overdue":
+        await time_passes(30)
+    else:
+        (here if how == "cancelled where it was begun" else there).dispatcher.cancel(job.id)
+    await job.outcome
+    await time_passes(1)
+
+    calls = [[call for _, call, _ in instance.asker.asked] for instance in cluster.instances]
+    assert [each.count("cancel") for each in calls] == [0, 1]
+
+
 # --- fences ----------------------------------------------------------------------------------------------------------
 
 
