@@ -30,6 +30,8 @@ _MISSPELT: Final = {
     "query": _WORD_IN_BRACES,
     **dict.fromkeys(("headers", "body", "form"), _SECRET),
 }
+#: Only these may be followed by a name: the callback route takes it.
+_WITH_ROUTE: Final = frozenset({"callback_url", "callback_token"})
 _NEEDS: Final = {"header": ("header", "value"), "hmac": ("header", "secret"), "standard-webhooks": ("secret",)}
 
 
@@ -106,7 +108,8 @@ def _check_placeholders(profile: Profile) -> None:
 
 def _check_names(section: str, templates: Iterable[Any], known: Iterable[str]) -> None:
     for name in names_in(list(templates)):
-        if name.partition("/")[0] not in known and not name.startswith("env:"):
+        word, slash, _ = name.partition("/")
+        if not name.startswith("env:") and (word not in known or (slash and word not in _WITH_ROUTE)):
             names = "".join(f"{{{one}}}, " for one in sorted(known))
             raise ValueError(f"{section}: there is no placeholder {{{name}}}; known are {names}{{env:NAME}}")
 

@@ -24,6 +24,9 @@ __all__ = ["JSON_TYPE", "ClientJob", "ClientJobs"]
 
 JSON_TYPE: Final = "application/json"
 _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+#: How much longer the text of a value may be than its shortest notation, to be compared: spaces, escapes.
+_LONGER: Final = 100
+_TIMES: Final = 10
 _Members = dict[str, str]
 
 
@@ -51,7 +54,7 @@ class ClientJobs:
         self._fields = frozenset(submit.form)
         self._overwrites = frozenset(submit.overwrites)
         self._respond_async = [
-            (tuple(name.split(".")), json.dumps(value)) for name, value in submit.respond_async.items()
+            (tuple(name.split(".")), _canonical(json.dumps(value))) for name, value in submit.respond_async.items()
         ]
         self._takes_all = not submit.body and not submit.form
         self._takes_json = bool(submit.body)
@@ -102,7 +105,7 @@ class ClientJobs:
         try:
             members = object_members(body)
             respond_async = bool(self._respond_async) and all(
-                _text_at(members, path) == text for path, text in self._respond_async
+                _has_value(_text_at(members, path), wanted) for path, wanted in self._respond_async
             )
             text = self._without_overwritten(members, self._patch, "")
         except StrictJSONError as exc:
@@ -135,6 +138,19 @@ def _is_utf8(content_type: str) -> bool:
         if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in _UTF8:
             return False
     return True
+
+
+def _canonical(text: str) -> str:
+    """Return the same text for all notations of a JSON value; an empty one if it is nested too deep."""
+    try:
+        return json.dumps(json.loads(text, parse_int=float), sort_keys=True)
+    except RecursionError:
+        return ""
+
+
+def _has_value(text: str | None, wanted: str) -> bool:
+    """Return whether a client's value, which may be very long, equals a canonical one."""
+    return text is not None and len(text) <= _LONGER + _TIMES * len(wanted) and _canonical(text) == wanted
 
 
 def _text_at(members: _Members, path: tuple[str, ...]) -> str | None:

@@ -33,7 +33,7 @@ def described_submission(
     profile: Profile, sample: Sample, server_url: str, secrets: Mapping[str, str] = {}
 ) -> dict[str, object]:
     """Return the submission of a sample's `job` as JSON, with secrets masked. Raises ProxyError."""
-    content_type = sample.headers.get("content-type", JSON_TYPE)
+    content_type = _headers(sample).get("content-type", JSON_TYPE)
     job = ClientJobs(profile.submit).read(sample.body.encode(), content_type)
     values = {**dict.fromkeys(secrets, "•••"), **SAMPLE_VALUES}
     if sample.path:
@@ -54,21 +54,21 @@ def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
 
     With the verdict. Raises SampleError: the profile has no such rules.
     """
-    body = sample.body.encode()
+    body, headers = sample.body.encode(), _headers(sample)
     match sample.kind:
         case "reply":
             replies = Replies(profile.submit)
-            reply = replies.read_status(sample.status, retry_after="retry-after" in sample.headers)
-            reply = reply or replies.read(sample.status, sample.headers, body)
+            reply = replies.read_status(sample.status, retry_after="retry-after" in headers)
+            reply = reply or replies.read(sample.status, headers, body)
             if reply.verdict is not None:
                 return str(reply.verdict.kind), reply.verdict
             return str(reply.kind), Verdict(kind=Kind.PROGRESS, outputs=reply.outputs)
         case "callback":
             verdict = Callbacks(profile.callback).read(_received(sample))
         case "status" if profile.status is not None:
-            verdict = Statuses(profile.status).read(sample.status, sample.headers, body)
+            verdict = Statuses(profile.status).read(sample.status, headers, body)
         case "result" if profile.result is not None:
-            fetched = Results(profile.result).read(sample.status, sample.headers, body)
+            fetched = Results(profile.result).read(sample.status, headers, body)
             return str(fetched.kind), Verdict(kind=Kind.PROGRESS, result=fetched.result)
         case _:
             raise SampleError(f"the profile has no [{sample.kind}]")
@@ -102,8 +102,13 @@ def problems_with(profile: Profile, sample: Sample, server_url: str, secrets: Ma
             yield f"has the {name} {has!r} instead of {wanted!r}"
 
 
+def _headers(sample: Sample) -> dict[str, str]:
+    """Return the headers with their names in lower case, as messages are read."""
+    return {name.lower(): value for name, value in sample.headers.items()}
+
+
 def _received(sample: Sample) -> Received:
-    headers = [(name.lower().encode(), value.encode()) for name, value in sample.headers.items()]
+    headers = [(name.encode(), value.encode()) for name, value in _headers(sample).items()]
     return Received(
         method=sample.method, route=sample.route, query=sample.query, headers=headers, body=sample.body.encode()
     )

@@ -65,6 +65,9 @@ WRONG = {
         "{job_uuid}, {path}, {env:NAME}"
     ),
     f"{HEAD}{SUBMIT}{CALLBACK}{STATUS}": "status: there is no placeholder {id}; known are ",
+    f'{HEAD}{SUBMIT}outputs = {{ id = "body.id" }}\n{CALLBACK}[status]\nurl = "/s/{{id/x}}"': (
+        "status: there is no placeholder {id/x}; known are "
+    ),
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/{{callback_url}}"': "status: there is no placeholder {callback_url}; ",
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "http://other/"': "status.url: got 'http://other/', takes what is append",
     f"{HEAD}[submit]\nbody = {{ a = 1 }}\n{CALLBACK}": "submit: nothing tells the job server {callback_url}",

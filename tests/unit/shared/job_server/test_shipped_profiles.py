@@ -11,7 +11,7 @@ import pytest
 
 from shared.job_server import loader
 from shared.job_server.calls import Call
-from shared.job_server.profile import Profile, Sample
+from shared.job_server.profile import Callback, Profile, Result, Sample, Status, Submit
 from shared.job_server.samples import problems_with
 from shared.job_server.submissions import Replies, ReplyKind
 
@@ -123,3 +123,29 @@ def test_a_sample_that_is_not_what_it_says_is_found() -> None:
     ]
     for sample, words in wrong:
         assert list(problems_with(cog, sample, url)) == [words]
+
+
+def test_a_samples_headers_are_found_however_their_names_are_written() -> None:
+    """As in a message: of replies, answers, callbacks and jobs."""
+    profile = Profile(
+        name="a",
+        submit=Submit(form={"hook": "{callback_url}"}),
+        callback=Callback(state='headers."x-state"', succeeded=("done",)),
+        status=Status(url="/", state='headers."x-state"', succeeded=("done",)),
+        result=Result(url="/", result='headers."x-result"'),
+    )
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    samples = [
+        Sample(kind="reply", status=503, headers={"Retry-After": "3"}, expect="busy"),
+        Sample(kind="callback", headers={"X-State": "done"}, expect="succeeded"),
+        Sample(kind="status", headers={"X-State": "done"}, expect="succeeded"),
+        Sample(kind="result", headers={"X-Result": "5"}, expect="ready", result='"5"'),
+        Sample(
+            kind="job",
+            headers=form,
+            body="a=b",
+            expect='{"body": "a=b&hook=https%3A%2F%2Fproxy.example%2Fcallback%2FTOKEN"}',
+        ),
+    ]
+    for sample in samples:
+        assert list(problems_with(profile, sample, "http://job-server/")) == []

@@ -16,6 +16,8 @@ from shared.job_server.profile import Callback, Profile, Server, Submit
 from shared.job_server.submissions import Submissions
 
 VALUES = {"callback_url": "http://proxy/callback/t", "callback_token": "t", "job_id": "j"}
+SECONDS = Submit(body={"callback": "{callback_url}"}, respond_async={"wait": 0})
+OBJECT = Submit(body={"callback": "{callback_url}"}, respond_async={"mode": {"a": True, "b": [1, "x"]}})
 FLAT = Submit(body={"wait": False, "callback": "{callback_url}"}, overwrites=("wait",), respond_async={"wait": False})
 NESTED = Submit(
     body={
@@ -110,10 +112,19 @@ def test_a_member_that_may_be_overwritten_is_not_refused() -> None:
         (NESTED, b'{"configuration": {}}', False),
         (NESTED, b'{"m": 1}', False),
         (Submit(), b'{"wait": false}', False),
+        (SECONDS, b'{"wait": 0}', True),
+        (SECONDS, b'{"wait": 0.0}', True),
+        (SECONDS, b'{"wait": 0e1}', True),
+        (SECONDS, b'{"wait": "0"}', False),
+        (SECONDS, b'{"wait": false}', False),
+        (OBJECT, b'{"mode": { "b":[1,"x"],\r\n\t"a" : null}}', False),
+        (OBJECT, b'{"mode": { "b":[1,"\\u0078"],\r\n\t"a" : true}}', True),
+        (OBJECT, b'{"mode": ' + b"[" * 150 + b"]" * 150 + b"}", False),
+        (OBJECT, b'{"mode": {"a": true, "b": [1, "x"]' + b" " * 1_000 + b"}}", False),
     ],
 )
 def test_a_client_may_ask_not_to_be_kept_waiting(submit: Submit, body: bytes, expected: bool) -> None:
-    """By exactly the value that the profile names; without any, there is no such client."""
+    """By a value that equals the profile's, in any notation; without any, there is no such client."""
     assert read(submit, body).respond_async is expected
 
 
