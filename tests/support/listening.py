@@ -58,8 +58,9 @@ class Echo:
                 await send_response(scope, send, 404, b"{}", b"application/json")
             case "/large":
                 await send_response(scope, send, 200, self.large, b"application/json")
-            case "/bug":
-                await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"a\r\nb: c")]})
+            case "/bare" | "/bug":
+                headers = [(b"x", b"a\r\nb: c")] if scope["path"] == "/bug" else []
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
                 await send({"type": "http.response.body", "body": b""})
             case "/nothing":
                 pass

@@ -14,7 +14,7 @@ from proxy.api.operators import pages
 from proxy.api.operators.access.operator import operator_of
 from proxy.api.operators.watchers import Watchers
 from proxy.api.operators.whole_job import in_flight, of_past, on_record
-from proxy.http.asgi import NO_STORE, ClientGoneError, send_json, send_response
+from proxy.http.asgi import NO_STORE, ClientGoneError, send_json
 from proxy.jobs.job import is_id
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.lifecycle import State, Submitted
@@ -41,7 +41,7 @@ __all__ = ["Events", "FindJob", "StopJob", "routes"]
 _PATIENCE_S: Final = 10.0
 _STOP_WAIT_S: Final = 2.0
 #: Without this, nginx would buffer events.
-_EVENTS_HEADERS: Final = (NO_STORE, (b"x-accel-buffering", b"no"))
+_EVENTS_HEADERS: Final = ((b"content-type", b"text/event-stream"), NO_STORE, (b"x-accel-buffering", b"no"))
 
 
 def routes(snapshots: Snapshots, find: FindJob, stop: StopJob, ask: AskJobServer) -> list[Route]:
@@ -65,11 +65,10 @@ class Events:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send snapshots."""
         snapshots = self._snapshots
+        await send({"type": "http.response.start", "status": 200, "headers": _EVENTS_HEADERS})
         if scope["method"] == "HEAD":
-            await send_response(scope, send, 200, b"", b"text/event-stream", _EVENTS_HEADERS)
+            await send({"type": "http.response.body", "body": b""})
             return
-        headers = [(b"content-type", b"text/event-stream"), *_EVENTS_HEADERS]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
         with self._watchers.admitted(scope["client"][0]) as leave:
             snapshots.watchers += 1
             gone = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(snapshots.closed.wait())]

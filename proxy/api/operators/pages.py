@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from proxy.http.asgi import header, send_response
+from proxy.http.asgi import headers_of, send_response
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -41,7 +41,8 @@ class StaticFile:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the file, or 304 if the browser has it already."""
-        if header(scope, b"if-none-match").removeprefix("W/") != self._etag:
+        tags = ",".join(headers_of(scope, b"if-none-match")).split(",")  # a list, or `*` (RFC 9110, 13.1.2)
+        if not any(tag.strip().removeprefix("W/") in {"*", self._etag} for tag in tags):
             await send_response(scope, send, 200, self._body, self._type, self._headers)
             return
         fields = [(b"content-length", b"%d" % len(self._body)), *self._headers]  # of the file that the browser has

@@ -265,8 +265,9 @@ class Exchange:
         connection = self._connection
         unread = self._left_bytes > len(connection.buffer)
         self.keep_alive = self.keep_alive and not unread and not connection.stopping
-        if all(name != b"content-length" for name, _ in fields):
-            self._chunked = more and self._request.method != "HEAD"
+        is_head = self._request.method == "HEAD"  # its answer need not say how long that to GET is (RFC 9110, 9.3.2)
+        if not is_head and all(name != b"content-length" for name, _ in fields):
+            self._chunked = more
             fields.append((b"transfer-encoding", b"chunked") if more else (b"content-length", b"%d" % len(body)))
         head = answer_head(start["status"], fields, close=not self.keep_alive)
         self._begun = True

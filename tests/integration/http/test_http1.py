@@ -125,6 +125,15 @@ async def test_other_ways_to_ask(server: Server, head: bytes, closes: bool) -> N
     assert (b"connection: close" in data.lower()) == closes
 
 
+async def test_the_answer_to_head_states_no_length_that_is_unknown(server: Server) -> None:
+    """It would be the length of the answer to GET (RFC 9110, 9.3.2); the connection goes on."""
+    data = await server.ask(b"HEAD /bare HTTP/1.1\r\nHost: a\r\n\r\n" + post("/after", b"a"))
+    first, _, rest = data.partition(b"\r\n\r\n")
+    assert b"content-length" not in first.lower()
+    assert statuses(rest) == [200]
+    assert b"/after" in rest
+
+
 async def test_a_target_with_a_host_in_it_is_served(server: Server) -> None:
     """As clients send it that take this server for a proxy; the host in the target counts."""
     head = b"POST http://other:80/a?b=c HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"

@@ -97,10 +97,13 @@ async def test_a_file_that_the_browser_has_is_not_sent_again(client: ClientSessi
     for path in ("/", "/static/style.css"):
         first = await fetch(client, "GET", proxy.admin + path)
         assert (first.status, first.headers["Cache-Control"]) == (200, "no-cache")
-        again = await fetch(client, "GET", proxy.admin + path, headers={"If-None-Match": first.headers["ETag"]})
-        assert (again.status, again.body) == (304, b"")
-        other = await fetch(client, "GET", proxy.admin + path, headers={"If-None-Match": '"other"'})
-        assert (other.status, other.body) == (200, first.body)
+        tag = first.headers["ETag"]
+        for known in (tag, f"W/{tag}", f'"other" ,W/{tag}', "*"):
+            again = await fetch(client, "GET", proxy.admin + path, headers={"If-None-Match": known})
+            assert (again.status, again.body) == (304, b"")
+        for unknown in ('"other"', tag.strip('"'), ""):
+            other = await fetch(client, "GET", proxy.admin + path, headers={"If-None-Match": unknown})
+            assert (other.status, other.body) == (200, first.body)
 
 
 async def test_a_snapshot_comes_each_second(client: ClientSession, proxy: ProxyProcess, waiting: str) -> None:
@@ -114,10 +117,12 @@ async def test_a_snapshot_comes_each_second(client: ClientSession, proxy: ProxyP
     assert third["now"] > first["now"]  # the first comes at once, however soon the next one is due
 
 
-async def test_asking_for_the_head_of_the_events_ends(client: ClientSession, proxy: ProxyProcess) -> None:
-    """HEAD gets the headers and no stream."""
-    answer = await fetch(client, "HEAD", f"{proxy.admin}/events")
-    assert (answer.status, answer.body) == (200, b"")
+async def test_asking_for_the_head_of_a_stream_ends(client: ClientSession, proxy: ProxyProcess) -> None:
+    """HEAD gets the headers and no stream, whose length is unknown: of the events, and of the jobs as lines."""
+    for path, kind in (("events", "text/event-stream"), ("jobs", "application/x-ndjson")):
+        answer = await fetch(client, "HEAD", f"{proxy.admin}/{path}", headers={"Accept": kind})
+        assert (answer.status, answer.body, answer.headers["Content-Type"]) == (200, b"", kind)
+        assert "Content-Length" not in answer.headers
 
 
 async def test_a_job_in_flight_and_a_finished_one_are_found(
