@@ -81,8 +81,7 @@ class MemoryStore:
     async def by_id(self, job_id: str) -> Record | None:
         """See `JobStore.by_id`."""
         self._expire()
-        entry = self._finished.get(job_id)
-        return entry[1] if entry else self._open.get(job_id)
+        return self._known(job_id)
 
     async def by_token(self, hashed: bytes) -> Record | None:
         """See `JobStore.by_token`."""
@@ -114,17 +113,26 @@ class MemoryStore:
     ) -> JobPage:
         """See `JobStore.jobs`. Has no limits: all matching jobs are looked at."""
         del limits
-        keyed = [(_place(record, sort), record) async for record in self._meant(query)]
-        if sort is Sort.SLOWEST:
-            keyed = [(place, record) for place, record in keyed if record.finished_at is not None]
-        keyed.sort(key=lambda one: one[0], reverse=sort is not Sort.OLDEST)
-        if after is not None:
-            end = (after.is_open and sort is not Sort.SLOWEST, after.at, after.number)
-            keyed = [one for one in keyed if (one[0] > end if sort is Sort.OLDEST else one[0] < end)]
-        is_open, at, number = keyed[limit - 1][0] if len(keyed) > limit else (False, 0.0, 0)
+        end = None if after is None else (after.is_open and sort is not Sort.SLOWEST, after.at, after.number)
+        first: list[tuple[tuple[bool, float, int], Record]] = []
+
+        def sort_first() -> None:
+            first.sort(key=lambda one: one[0], reverse=sort is not Sort.OLDEST)
+            del first[limit + 1 :]
+
+        async for record in self._meant(query):
+            place = _place(record, sort)
+            is_before = end is not None and (place <= end if sort is Sort.OLDEST else place >= end)
+            if is_before or (sort is Sort.SLOWEST and record.finished_at is None):
+                continue
+            first.append((place, record))
+            if len(first) > limit + _SEARCHED:  # sorting all jobs at once would block the event loop
+                sort_first()
+        sort_first()
+        is_open, at, number = first[limit - 1][0] if len(first) > limit else (False, 0.0, 0)
         return JobPage(
-            records=[_without_bodies(record) for _, record in keyed[:limit]],
-            next=Position(is_open=is_open, at=at, number=number) if len(keyed) > limit else None,
+            records=[_without_bodies(record) for _, record in first[:limit]],
+            next=Position(is_open=is_open, at=at, number=number) if len(first) > limit else None,
         )
 
     async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
@@ -148,14 +156,16 @@ class MemoryStore:
         """Yield the matching jobs, in no order, without blocking the event loop for long."""
         self._expire()
         now = time.time()
-        everything = [*self._open.values(), *(record for _, record in self._finished.values())]
-        for number, record in enumerate(everything, start=1):
+        for number, job_id in enumerate(list(self._by_token.values()), start=1):
+            if number % _SEARCHED == 0:
+                await asyncio.sleep(0)
+            record = self._known(job_id)
+            if record is None:  # forgotten meanwhile
+                continue
             ended = now if record.finished_at is None else record.finished_at
             in_time = (query.since is None or ended >= query.since) and (query.until is None or ended < query.until)
             if in_time and matches(record, query):
                 yield record
-            if number % _SEARCHED == 0:
-                await asyncio.sleep(0)
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
@@ -192,6 +202,10 @@ class MemoryStore:
 
     async def close(self) -> None:
         """See `JobStore.close`."""
+
+    def _known(self, job_id: str) -> Record | None:
+        entry = self._finished.get(job_id)
+        return entry[1] if entry else self._open.get(job_id)
 
     def _put(self, record: Record) -> None:
         entry = self._finished.get(record.id)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 
+import pytest
+
 from proxy.store.memory import MemoryStore
+from proxy.store.query import JobQuery, Position, Sort
+from proxy.store.record import Record
 from tests.support.records import a_record, finished
 
 
@@ -45,3 +51,56 @@ def test_what_an_earlier_process_had_may_be_lost_until_its_time_is_over() -> Non
     assert MemoryStore(10, lost_before=time.time()).may_have_lost()
     assert not MemoryStore(10, lost_before=time.time() - 11).may_have_lost()
     assert not MemoryStore(10).may_have_lost()
+
+
+class _Instant(float):
+    """A time that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+    def __lt__(self, other: float) -> bool:
+        _Instant.compared += 1
+        return super().__lt__(other)
+
+
+def _many(count: int) -> tuple[MemoryStore, list[Record]]:
+    """Return a store with finished jobs, and these, the oldest first; they were put in another order."""
+    store = MemoryStore(3_600)
+    first = time.time()
+    records = [finished(accepted_at=first, finished_at=_Instant(first + number)) for number in range(count)]
+    for record in random.Random(1).sample(records, count):
+        store.note(record)
+    return store, records
+
+
+@pytest.mark.parametrize("sort", Sort)
+async def test_many_jobs_are_listed_in_order_page_by_page(sort: Sort) -> None:
+    """Each job once."""
+    store, records = _many(3_000)
+    found: list[str] = []
+    after: Position | None = None
+    while True:
+        page = await store.jobs(JobQuery(), sort=sort, limit=700, after=after)
+        found += [record.id for record in page.records]
+        if page.next is None:
+            break
+        after = page.next
+    assert found == [record.id for record in (records if sort is Sort.OLDEST else reversed(records))]
+
+
+async def test_others_have_their_turn_while_jobs_are_sorted() -> None:
+    """However many jobs there are: only about as many as were looked at in one turn are sorted in it."""
+    store, _ = _many(10_000)
+    listing = asyncio.ensure_future(store.jobs(JobQuery(), sort=Sort.OLDEST, limit=10))
+    most = 0
+    while not listing.done():
+        _Instant.compared = 0
+        await asyncio.sleep(0)
+        most = max(most, _Instant.compared)
+    assert 0 < most < 10_000
