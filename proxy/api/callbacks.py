@@ -106,7 +106,8 @@ class CallbackRoute:
             await self._refuse(hashed, _NOT_SERVED if server is None else _NO_ROUTE)
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
-            received = await self._receive(scope, receive, server, {"callback_token": token, "job_id": found.id})
+            received, raw = await self._receive(scope, receive)
+            self._verify(server, received, raw, {"callback_token": token, "job_id": found.id})
             callback = self._read(server, received)
         except (RequestError, AdmissionError) as exc:
             self.counts[_fate_of(exc)] += 1
@@ -133,7 +134,12 @@ class CallbackRoute:
     async def _fixed_url(self, scope: Scope, receive: Receive, send: Send, server: ServedJobServer) -> None:
         """Accept a callback that names its job itself."""
         try:
-            received = await self._receive(scope, receive, server, {})
+            received, raw = await self._receive(scope, receive)
+            try:
+                self._verify(server, received, raw, {})
+            except RequestError as exc:
+                await self._refuse_named(server, received, exc.detail)
+                raise
             name = self._named(server, received)
         except (RequestError, AdmissionError) as exc:
             self.counts[_fate_of(exc)] += 1
@@ -146,6 +152,12 @@ class CallbackRoute:
             answer = _ANSWERS[await self._callback_intake.take(found.token_hash, *self._read(server, received))]
         await send_response(scope, send, 200, answer, b"application/json")
 
+    async def _refuse_named(self, server: ServedJobServer, received: Received, reason: str) -> None:
+        with contextlib.suppress(RequestError, StoreUnavailableError):  # the sender gets the reason anyway
+            name = self._named(server, received)
+            if name:
+                await self._callback_intake.refuse_named(server, name, reason)
+
     def _named(self, server: ServedJobServer, received: Received) -> str:
         """Return the job's name in a callback; empty if it has none. Raises RequestError."""
         try:
@@ -153,10 +165,8 @@ class CallbackRoute:
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
 
-    async def _receive(
-        self, scope: Scope, receive: Receive, server: ServedJobServer, values: dict[str, str]
-    ) -> Received:
-        """Return the callback, inflated if it was gzip, and verified if required. Raises RequestError."""
+    async def _receive(self, scope: Scope, receive: Receive) -> tuple[Received, bytes]:
+        """Return the callback, inflated if it was gzip, and the body as it came. Raises RequestError."""
         try:
             raw = await self._bodies.read(scope, receive)
             body = self._inflated(scope, raw)
@@ -169,10 +179,13 @@ class CallbackRoute:
             headers=scope["headers"],
             body=body,
         )
+        return received, raw
+
+    def _verify(self, server: ServedJobServer, received: Received, raw: bytes, values: dict[str, str]) -> None:
+        """Raise RequestError unless the callback has the proof that its profile requires, if any."""
         verifier = server.verifier
         if verifier is not None and not verifier.is_genuine(received, raw, server.secrets | values, time.time()):
             raise RequestError(Code.UNAUTHORIZED, "the callback does not prove that it is the job server's")
-        return received
 
     def _inflated(self, scope: Scope, raw: bytes) -> bytes:
         if not raw.startswith(_GZIP) and all(name != b"content-encoding" for name, _ in scope["headers"]):

@@ -24,6 +24,7 @@ from proxy.jobs import log_lines
 from proxy.jobs.early import EarlyNames
 from proxy.jobs.job import is_id, token_hash
 from proxy.jobs.trail import trail_of, trail_with
+from proxy.store.names import Output
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
@@ -47,8 +48,10 @@ if TYPE_CHECKING:
 __all__ = ["CallbackFate", "CallbackIntake"]
 
 _NOT_FINAL: Final = frozenset({Kind.PROGRESS, Kind.NOTIFICATION})
-#: Among how many of the newest jobs one is looked for by the job server's name for it.
+#: Among how many of the newest jobs one is looked for by the job server's name for it, and how long that may take,
+#: together with the searches before it.
 _SEARCHED: Final = 10_000
+_SEARCH_S: Final = 5.0
 #: How long a callback waits for the store before its job gets it, recorded or not.
 _PATIENCE_S: Final = 1.0
 
@@ -111,36 +114,53 @@ class CallbackIntake:
         with _Counted(self.counts):
             return await self._store.by_token(hashed)
 
-    async def refuse(self, hashed: bytes, reason: str, *, counted: bool = False) -> None:
+    async def refuse(self, hashed: bytes, reason: str, *, counted: bool = False, proves: bool = True) -> None:
         """Note that a callback for the job of this token was refused, and why, so that its client can find out.
 
-        `counted`: it is already counted as something else.
+        `counted`: it is already counted as something else; `proves`: only the job server can have sent it.
         """
         if not counted:
             self.counts[CallbackFate.REFUSED] += 1
         job = self._in_flight.by_token(hashed)
         if job is not None:
-            job.proven()
+            if proves:
+                job.proven()
             job.recorder.refused(reason)
             record: Record | None = job.recorder.record
         else:  # looked up only now: another callback may have been recorded while this one was read
             async with self._lock(hashed):
                 record = await self._store.by_token(hashed)
                 if record is not None:
-                    record = replace(record.proven(), refused=record.refused + 1, refusal=reason)
+                    known = record.proven() if proves else record
+                    record = replace(known, refused=record.refused + 1, refusal=reason)
                     self._store.note(record)
                     self._tell_of_open(record)
-                    self.on_proof(record.id)
-        if record is not None:
+                    if proves:
+                        self.on_proof(record.id)
+        if record is not None and (proves or record.refused == 1):  # nobody may fill the log
             log.event("warning", "a callback was refused", job_id=record.id, reason=reason, refused=record.refused)
+
+    async def refuse_named(self, server: ServedJobServer, name: str, reason: str) -> None:
+        """Note that a callback at a fixed URL was refused, which is already counted, at the job that it names.
+
+        Anybody may have sent it: it proves nothing unless it has the token, and is worth no search.
+
+        Raises:
+            StoreUnavailableError: it cannot be determined now whether the job is remembered.
+        """
+        found = await self.find_named(server, name, search=False)
+        if found is not None:
+            has_token = server.profile.callback.correlate_with == "callback_token"
+            await self.refuse(found.token_hash, reason, counted=True, proves=has_token)
 
     def _lock(self, hashed: bytes) -> asyncio.Lock:
         return self._locks.setdefault(hashed, asyncio.Lock())
 
-    async def find_named(self, server: ServedJobServer, name: str) -> Job | Record | None:
+    async def find_named(self, server: ServedJobServer, name: str, *, search: bool = True) -> Job | Record | None:
         """Return the job of this job server that a callback at its fixed URL names, in flight or remembered.
 
-        If there is none, it may become known later, unless the job server uses names of ours.
+        If there is none, it may become known later, unless the job server uses names of ours. Without `search`, a job
+        with a name of the job server's is found only if it is in flight here.
 
         Raises:
             StoreUnavailableError: it cannot be determined now whether the job is remembered.
@@ -151,7 +171,9 @@ class CallbackIntake:
         elif output in {"job_id", "job_uuid"}:
             found = await self._with_id(name.replace("-", ""))
         else:
-            found = await self._called(server, output, name)
+            found = self._called_here(server, output, name)
+            if found is None and search:
+                found = await self._called(server, output, name)
         return found if found is not None and self._poller.server_of(found) is server else None
 
     async def _with_id(self, job_id: str) -> Job | Record | None:
@@ -160,20 +182,26 @@ class CallbackIntake:
         with _Counted(self.counts):
             return self._in_flight.by_id(job_id) or await self._store.by_id(job_id)
 
-    async def _called(self, server: ServedJobServer, output: str, name: str) -> Job | Record | None:
+    def _called_here(self, server: ServedJobServer, output: str, name: str) -> Job | Record | None:
         for job in self._in_flight:
             if job.recorder.record.outputs.get(output) == name and self._poller.server_of(job) is server:
                 return job
+        return None
+
+    async def _called(self, server: ServedJobServer, output: str, name: str) -> Record | None:
         if not name.isprintable():  # not every database takes it
             return None
         self._early.keep(server.name, name)  # before the search, during which its job may get the name
         # Of another instance, or finished. Others may use the job server too: not for long, and one search at a time.
-        async with self._searching:
-            with _Counted(self.counts):
-                record = await self._store.by_name(name, among=_SEARCHED)
-        if record is None or record.outputs.get(output) != name:
-            return None
-        self._early.pop(server.name, name)
+        with _Counted(self.counts):
+            try:
+                async with asyncio.timeout(_SEARCH_S), self._searching:
+                    called = Output(profile=server.name, name=output, value=name)
+                    record = await self._store.by_name(called, among=_SEARCHED)
+            except TimeoutError as exc:
+                raise StoreUnavailableError("the search for the callback's job takes too long") from exc
+        if record is not None:
+            self._early.pop(server.name, name)
         return record
 
     def note_name(self, profile: str, name: str) -> bool:

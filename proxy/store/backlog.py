@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from proxy.store.names import Name
     from proxy.store.record import Record
 
 __all__ = ["Backlog"]
@@ -37,9 +38,9 @@ class Backlog:
                 return record
         return None
 
-    def find_called(self, text: str) -> Record | None:
-        """Return the newest record with this name (`Record.is_called`)."""
-        return next((record for record in reversed(self._records.values()) if record.is_called(text)), None)
+    def find_named(self, name: Name) -> Record | None:
+        """Return the newest record with this name."""
+        return next((record for record in reversed(self._records.values()) if name.is_of(record)), None)
 
     def add(self, record: Record, *, keep: bool) -> None:
         """Take a record that could not be written.

@@ -21,6 +21,7 @@ from proxy.store.query import USUAL, Counts, JobPage, Position, Sort, matches, w
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
+    from proxy.store.names import Name
     from proxy.store.patterns import Grid
     from proxy.store.protocol import Reading
     from proxy.store.query import JobQuery, Limits
@@ -98,11 +99,11 @@ class MemoryStore:
         job_id = self._by_beginning.get(beginning)
         return await self.by_id(job_id) if job_id else None
 
-    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
+    async def by_name(self, name: Name, *, among: int = ALL) -> Record | None:
         """See `JobStore.by_name`."""
         for number, job_id in enumerate(itertools.islice(reversed(list(self._by_token.values())), among), start=1):
             record = await self.by_id(job_id)
-            if record is not None and record.is_called(text):
+            if record is not None and name.is_of(record):
                 return record
             if number % _SEARCHED == 0:
                 await asyncio.sleep(0)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from proxy.store.about import About
     from proxy.store.deeds import Deed
+    from proxy.store.names import Name
     from proxy.store.patterns import Grid, Patterns
     from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
     from proxy.store.record import Record
@@ -126,8 +127,8 @@ class JobStore(Protocol):
         """
         ...
 
-    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
-        """Return the newest remembered job with this name (`Record.is_called`); may be slow.
+    async def by_name(self, name: Name, *, among: int = ALL) -> Record | None:
+        """Return the newest remembered job with this name; may be slow.
 
         Looks at `among` of the newest jobs, or some more; a large store, only at its newest. Raises
         StoreUnavailableError.

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from proxy.store.about import About
 from proxy.store.deeds import Deed
 from proxy.store.memory import MemoryStore
+from proxy.store.names import Name
 from proxy.store.patterns import Grid, Patterns
 from proxy.store.polled import polled_end
 from proxy.store.protocol import ALL, JobStore, Reading
@@ -130,10 +131,10 @@ class FailingStore:
         await self._ask()
         return await self.memory.by_beginning(beginning)
 
-    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
+    async def by_name(self, name: Name, *, among: int = ALL) -> Record | None:
         """Find a job, or fail."""
         await self._ask()
-        return await self.memory.by_name(text, among=among)
+        return await self.memory.by_name(name, among=among)
 
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from proxy.store.about import About
 from proxy.store.deeds import Deed
 from proxy.store.memory import MemoryStore
+from proxy.store.names import Name
 from proxy.store.patterns import Grid, Patterns
 from proxy.store.polled import polled_end
 from proxy.store.protocol import ALL, Reading, TakenError
@@ -175,9 +176,9 @@ class Member:
         """See `JobStore.by_beginning`."""
         return await self._shared.by_beginning(beginning)
 
-    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
+    async def by_name(self, name: Name, *, among: int = ALL) -> Record | None:
         """See `JobStore.by_name`."""
-        return await self._shared.by_name(text, among=among)
+        return await self._shared.by_name(name, among=among)
 
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL

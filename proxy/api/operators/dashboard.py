@@ -16,6 +16,7 @@ from proxy.api.operators.watchers import Watchers
 from proxy.api.operators.whole_job import in_flight, of_past, on_record
 from proxy.http.asgi import NO_STORE, ClientGoneError, send_json
 from proxy.jobs.job import is_id
+from proxy.store.names import Called
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 
@@ -168,7 +169,7 @@ class FindJob:
     async def _recorded(self, text: str) -> Record | None:
         if "\0" in text:  # no name has one, and PostgreSQL has no such texts
             return None
-        return await self.record(text) or await self._of_key(text) or await self._store.by_name(text)
+        return await self.record(text) or await self._of_key(text) or await self._store.by_name(Called(text))
 
     async def _of_key(self, key: str) -> Record | None:
         """Return the job with this idempotency key, whichever API key it was sent with."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.store.deeds import KEPT, KEPT_MINOR, Deed
-from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES, ids_called, names_called
+from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.journal.opening import check_sqlite, connect, is_no_room, lock, words_of
 from proxy.store.journal.origin import is_copy, leave_mark, lost_before, note_lost
 from proxy.store.journal.place import Place
@@ -29,6 +29,7 @@ from proxy.store.journal.rows import COLUMNS, put_statement, record_of, row_of
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
+    from proxy.store.names import Name
     from proxy.store.record import Record
 
 __all__ = ["SEARCHED", "JournalFile"]
@@ -194,8 +195,8 @@ class JournalFile:
         record = record_of(row) if row is not None else None
         return record if record is not None and _is_remembered(record, finished_after) else None
 
-    def search(self, text: str, below: int, finished_after: float) -> tuple[Record | None, int]:
-        """Search a part of the table for the newest job with this name (`Record.is_called`).
+    def search(self, name: Name, below: int, finished_after: float) -> tuple[Record | None, int]:
+        """Search a part of the table for the newest job with this name.
 
         The part is before the number `below`. Return the job, or None and `below` for the next part; 0: that was all.
         As in `find`, a job that finished too early is not found.
@@ -204,11 +205,11 @@ class JournalFile:
         if top is None:
             return None, 0
         bottom = max(0, top - SEARCHED)
-        wanted = (bottom, top, names_called(text), *ids_called(text))
+        wanted = (bottom, top, name.in_json, *name.ids)
         with contextlib.closing(self._db.execute(_CALLED, wanted)) as rows:
             for row in rows:
                 record = record_of(row)
-                if record.is_called(text) and _is_remembered(record, finished_after):
+                if name.is_of(record) and _is_remembered(record, finished_after):
                     return record, 0
         return None, bottom and bottom + 1
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from proxy.store.deeds import Deed
     from proxy.store.journal.file import JournalFile
+    from proxy.store.names import Name
     from proxy.store.patterns import Grid, Patterns
     from proxy.store.protocol import Reading
     from proxy.store.query import Counts, JobPage, JobQuery, Limits, Position, Sort
@@ -177,14 +178,14 @@ class Journal:
         """See `JobStore.by_beginning`."""
         return await self._find("beginning", beginning)
 
-    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
+    async def by_name(self, name: Name, *, among: int = ALL) -> Record | None:
         """See `JobStore.by_name`. Searches in parts, between which other orders are executed."""
         found, below, searched = None, _BELOW, 0
         while found is None and below and searched < among:
             searched += SEARCHED
             self._begin_asking()
             done: asyncio.Future[tuple[Record | None, int]] = self._loop.create_future()
-            self._order(Search(text=text, below=below, done=done))
+            self._order(Search(name=name, below=below, done=done))
             found, below = await done
         return found
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from proxy.store.deeds import Deed
+    from proxy.store.names import Name
     from proxy.store.record import Record
 
 __all__ = ["Audit", "Enter", "Failures", "Find", "Oldest", "Order", "Put", "Search", "Unfinished"]
@@ -37,7 +38,7 @@ class Find:
 class Search:
     """Return the newest job with this name, or where to go on, like `JournalFile.search`."""
 
-    text: str
+    name: Name
     below: int
     done: asyncio.Future[tuple[Record | None, int]]
 

@@ -253,8 +253,8 @@ class WriterThread:
         return record or self._file.find(order.column, order.value, self._clock() - self._ttl_s)
 
     def _search(self, order: Search) -> tuple[Record | None, int]:
-        record = self._backlog.find_called(order.text)
-        return (record, 0) if record else self._file.search(order.text, order.below, self._clock() - self._ttl_s)
+        record = self._backlog.find_named(order.name)
+        return (record, 0) if record else self._file.search(order.name, order.below, self._clock() - self._ttl_s)
 
     # --- trouble -----------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ __all__ = [
     "FORGET_INSTANCES",
     "INSTANCES",
     "LEAVE",
+    "NAMED",
     "NOTIFY",
     "OVERDUE",
     "PUTS",
@@ -140,18 +141,28 @@ FIND: Final = {
         f"WHERE {_REMEMBERED} ORDER BY j.n"
     ),
 }
-#: Jobs with a name, among the open ones and those that finished last. $1: the name as a value in JSON; $2: after how
-#: many seconds a job is forgotten; $3, $4: the bounds of the ids, inclusive and exclusive; $5: how many of each are
-#: looked at.
-CALLED: Final = f"""
+
+
+def _named(condition: str) -> str:
+    return f"""
 SELECT {_of("j")} FROM (
-    (SELECT id, n, labels, outputs FROM proxy_jobs WHERE finished_at IS NULL LIMIT $5)
+    (SELECT id, n, labels, outputs, profile FROM proxy_jobs WHERE finished_at IS NULL LIMIT $3)
     UNION ALL
-    (SELECT id, n, labels, outputs FROM proxy_jobs WHERE finished_at > now() - make_interval(secs => $2)
-        ORDER BY finished_at DESC LIMIT $5)) recent JOIN proxy_jobs j ON j.id = recent.id
-WHERE strpos(recent.labels, $1) > 0 OR strpos(recent.outputs, $1) > 0 OR (recent.id >= $3 AND recent.id < $4)
+    (SELECT id, n, labels, outputs, profile FROM proxy_jobs WHERE finished_at > now() - make_interval(secs => $2)
+        ORDER BY finished_at DESC LIMIT $3)) recent JOIN proxy_jobs j ON j.id = recent.id
+WHERE {condition}
 ORDER BY recent.n DESC LIMIT 10
 """  # noqa: S608 - our own names
+
+
+#: Jobs with a name, among the open ones and those that finished last. $1: what their JSON contains; $2: after how many
+#: seconds a job is forgotten; $3: how many of each are looked at. What people call a job; $4, $5: the bounds of the
+#: ids, inclusive and exclusive.
+CALLED: Final = _named(
+    "strpos(recent.labels, $1) > 0 OR strpos(recent.outputs, $1) > 0 OR (recent.id >= $4 AND recent.id < $5)"
+)
+#: By an output; $4: the profile.
+NAMED: Final = _named("strpos(recent.outputs, $1) > 0 AND recent.profile IN ($4, '')")
 #: The last failed jobs. $1: after how many seconds a job is forgotten; $2: how many at most.
 FAILED: Final = f"""
 SELECT {_of("j")} FROM (SELECT id, finished_at FROM proxy_jobs WHERE finished_at > now() - make_interval(secs => $1)

@@ -23,7 +23,7 @@ from proxy.store.about import About, Instance
 from proxy.store.backlog import Backlog
 from proxy.store.conditions import Question
 from proxy.store.deeds import Deed
-from proxy.store.fields import ids_called, names_called
+from proxy.store.names import Name, Output
 from proxy.store.notes import Notes
 from proxy.store.patterns import Grid, Patterns, patterns
 from proxy.store.postgresql.audit import AuditTable
@@ -36,7 +36,7 @@ from proxy.store.postgresql.orders import Lane, fail, settle
 from proxy.store.postgresql.reading import DIALECT, answer
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, FIND, INSTANCES
+from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, FIND, INSTANCES, NAMED
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import ALL, Reading, TakenError, counter, gauge
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered, within
@@ -231,17 +231,21 @@ class PostgreSQLStore:
         """See `JobStore.by_beginning`."""
         return await self._find("beginning", beginning, PATIENCE_S)
 
-    async def by_name(self, text: str, *, among: int = ALL) -> Record | None:
+    async def by_name(self, name: Name, *, among: int = ALL) -> Record | None:
         """See `JobStore.by_name`. Uses the session of the notes, which are in no hurry and can wait for it."""
-        kept = self._backlog.find_called(text)
+        kept = self._backlog.find_named(name)
         if kept is not None:
             return kept
         self._order_notes(self._notes.take_all())  # so that the look-up sees earlier notes
         for put in self._noted.pending() + self._puts.pending():
-            if put.record.is_called(text):
+            if name.is_of(put.record):
                 await _settled(put.done)
-        found = await self._search(CALLED, names_called(text), self._ttl_s, *ids_called(text), min(among, _SEARCHED))
-        return next((record for record in found if record.is_called(text)), None)
+        among = min(among, _SEARCHED)
+        if isinstance(name, Output):
+            found = await self._search(NAMED, name.in_json, self._ttl_s, among, name.profile)
+        else:
+            found = await self._search(CALLED, name.in_json, self._ttl_s, among, *name.ids)
+        return next((record for record in found if name.is_of(record)), None)
 
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from proxy.store.deeds import KEPT_MINOR, Deed
+from proxy.store.names import Called, Output
 from proxy.store.protocol import JobStore
 from proxy.store.record import Record
 from shared.errors import Code
@@ -194,9 +195,9 @@ async def test_a_job_is_found_by_what_people_call_it(store: JobStore, *, over: b
     await store.put(of(store, finished(callback=b'{"account": "other"}', labels={"account": "other"})))
 
     for text in (_LABELS["account"], "1", "theirs-7", "a" * 8, record.id):
-        assert alike(await store.by_name(text), record), text
+        assert alike(await store.by_name(Called(text)), record), text
     for text in ("account", "team", "a/b", "acme", "theirs", "aaaaa", "b" * 8, "", "%", "Theirs-7", "completed"):
-        assert await store.by_name(text) is None, text
+        assert await store.by_name(Called(text)) is None, text
 
 
 async def test_of_several_that_are_called_so_the_newest_is_found(store: JobStore) -> None:
@@ -208,9 +209,29 @@ async def test_of_several_that_are_called_so_the_newest_is_found(store: JobStore
     await asyncio.gather(*(store.put(of(store, finished(labels={"account": "acme"}))) for _ in range(1200)))
     store.note(replace(older, duplicates=1))
 
-    assert alike(await store.by_name("1"), newer)
-    assert alike(await store.by_name("1", among=2_000), newer)
-    assert await store.by_name("1", among=10) is None
+    assert alike(await store.by_name(Called("1")), newer)
+    assert alike(await store.by_name(Called("1"), among=2_000), newer)
+    assert await store.by_name(Called("1"), among=10) is None
+
+
+async def test_a_job_is_found_by_what_its_job_server_calls_it(store: JobStore) -> None:
+    """However many newer jobs have this name of another kind: a label, another output, another job server's."""
+    old = of(store, finished(outputs={"id": "7"}))
+    job = of(store, finished(profile="a", outputs={"id": "7", "url": "\u00e9"}))
+    others = (
+        {"profile": "a", "labels": {"id": "7"}},
+        {"profile": "a", "outputs": {"path": "7"}},
+        {"profile": "a", "outputs": {"id": "77"}},
+        {"profile": "b", "outputs": {"id": "7"}},
+    )
+    for record in (old, job, *(of(store, finished(**members)) for members in others for _ in range(12))):
+        await store.put(record)
+
+    assert alike(await store.by_name(Output(profile="a", name="id", value="7")), job)
+    assert alike(await store.by_name(Output(profile="a", name="url", value="\u00e9")), job)
+    assert alike(await store.by_name(Output(profile="c", name="id", value="7")), old)
+    assert await store.by_name(Output(profile="a", name="id", value="")) is None
+    assert await store.by_name(Output(profile="a", name="url", value="7")) is None
 
 
 async def test_what_a_job_is_called_is_known_once_it_is_noted(store: JobStore) -> None:
@@ -220,7 +241,7 @@ async def test_what_a_job_is_called_is_known_once_it_is_noted(store: JobStore) -
 
     store.note(replace(record, outputs={"id": "theirs-7"}))
 
-    assert alike(await store.by_name("theirs-7"), replace(record, outputs={"id": "theirs-7"}))
+    assert alike(await store.by_name(Called("theirs-7")), replace(record, outputs={"id": "theirs-7"}))
 
 
 async def test_the_last_failures_are_told_newest_first(make_store: MakeStore) -> None:
@@ -264,7 +285,7 @@ async def test_a_finished_job_is_forgotten_when_its_time_is_over(make_store: Mak
 
     assert await store.by_token(record.token_hash) is None
     assert await store.by_key(b"k" * 32) is None
-    assert await store.by_name("1") is None
+    assert await store.by_name(Called("1")) is None
 
 
 async def test_an_open_job_is_never_forgotten(make_store: MakeStore) -> None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from cluster.postgresql import PostgreSQL
 from proxy.store.deeds import Deed
+from proxy.store.names import Called
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -66,7 +67,7 @@ async def test_an_instance_holds_nothing_of_a_job_whose_end_another_one_has_reco
 
     for record in records:
         a.note(replace(record, state=State.WAITING))
-    await a.by_name(records[0].id)  # the note is recorded first
+    await a.by_name(Called(records[0].id))  # the note is recorded first
     assert a.open_jobs == 0
 
 

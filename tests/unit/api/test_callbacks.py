@@ -21,6 +21,7 @@ from tests.support.http import Answer, problem
 from tests.support.instances import a_job_server
 from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.records import a_record
+from tests.support.runners import Step
 from tests.support.whole_app import DONE, JSON_TYPE, WholeApp
 
 PROGRESS: Final = b'{"state": "running"}'
@@ -267,6 +268,40 @@ async def test_a_callback_without_its_proof_is_forged_and_nothing_else(
     job = await app.waiting()
     path = load(profile).callback.path or f"/callback/{job.token}"
     assert (await app.ask("POST", path, body=DONE, headers=JSON_TYPE)).status == 401
+    assert app.parts.callback_route.counts == {CallbackFate.FORGED: 1}
+    await app.close()
+
+
+@pytest.mark.parametrize("output", ["job_id", "id", "callback_token"])
+async def test_the_job_that_a_callback_without_proof_names_knows(monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    """The job server may not have the secret. As anybody may send it, it proves a submission only with the token."""
+    served = a_job_server("openai-background")
+    callback = dataclasses.replace(served.profile.callback, correlate_with=output)
+    served = dataclasses.replace(served, profile=dataclasses.replace(served.profile, callback=callback))
+    app = WholeApp(monkeypatch, job_server=served)
+    job = await app.begun(Step.ASSIGN, Step.RECORD, Step.CONNECT)
+    job.learn({"id": "resp_1"})
+    name = {"job_id": job.id, "id": "resp_1", "callback_token": job.token}[output]
+
+    for _ in range(2):
+        body = b'{"data": {"id": "%b"}}' % name.encode()
+        assert (await app.ask("POST", callback.path, body=body, headers=JSON_TYPE)).status == 401
+
+    record = job.recorder.record
+    assert (record.refused, record.refusal) == (2, "the callback does not prove that it is the job server's")
+    assert job.submitted == ("yes" if output == "callback_token" else "unknown")
+    assert app.parts.callback_route.counts == {CallbackFate.FORGED: 2}
+    await app.close()
+
+
+@pytest.mark.parametrize("body", [b"{", b"{}", b'{"eventData": {"actorRunId": "another"}}'])
+async def test_a_callback_without_proof_that_names_no_job_is_searched_for_nowhere(
+    monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    """Strangers could keep the store busy."""
+    app = WholeApp(monkeypatch, job_server=a_job_server("apify"))
+    app.store.hanging = True
+    assert (await app.ask("POST", "/callback/apify", body=body, headers=JSON_TYPE)).status == 401
     assert app.parts.callback_route.counts == {CallbackFate.FORGED: 1}
     await app.close()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job
 from proxy.jobs.job_server import ServedJobServer
 from proxy.store.record import Record
-from shared.errors import Code, RequestError
+from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.job_server.verdict import Kind
 from shared.lifecycle import State, Submitted
 from shared.messages import Told
@@ -17,7 +19,7 @@ from tests.support.failing_store import FailingStore
 from tests.support.instances import FAILED, SUCCEEDED, Cluster, Instance
 from tests.support.jumping_loop import nothing_moves
 from tests.support.left_open_store import LeftOpenStore
-from tests.support.records import a_record
+from tests.support.records import a_record, finished
 from tests.support.runners import SUBMIT
 
 BODY = b'{"state": "completed"}'
@@ -96,6 +98,37 @@ async def test_it_takes_those_of_jobs_of_other_instances(output: str, profile: s
 
     assert await taken(there, profile, named(job, output)) is CallbackFate.ACCEPTED
     assert await job.outcome == Succeeded(body=BODY)
+
+
+async def test_a_newer_job_with_that_name_of_another_kind_hides_no_job() -> None:
+    """Clients choose labels, and job servers that count their jobs use the same ids."""
+    instance = Instance(profile="replicate,apify")
+    job = await waiting(instance, "apify")
+    await job.outcome
+    for members in (
+        {"profile": "apify", "labels": {"account": "remote", "id": "remote"}},
+        {"profile": "apify", "outputs": {"path": "remote"}},
+        {"profile": "replicate", "outputs": {"id": "remote"}},
+    ):
+        await instance.store.put(finished(**members))
+
+    assert await taken(instance, "apify", "remote") is CallbackFate.LATE
+
+
+async def test_a_search_in_a_store_that_hangs_does_not_keep_others_waiting_for_ever() -> None:
+    """Their senders can retry."""
+    instance = Instance(profile="apify")
+    instance.store.hanging = True
+    began = asyncio.get_running_loop().time()
+    finding = [asyncio.ensure_future(taken(instance, "apify", name)) for name in ("a", "b", "c")]
+    for one in finding:
+        with pytest.raises(StoreUnavailableError, match="takes too long"):
+            await one
+
+    assert asyncio.get_running_loop().time() - began == pytest.approx(5)
+    assert instance.callback_intake.counts == {CallbackFate.UNRECORDED: 3}
+    instance.store.hanging = False
+    assert await taken(instance, "apify", "a") is None
 
 
 @pytest.mark.parametrize("name", ["x", "0" * 31, "0" * 33, "\0", "0" * 31 + "g", "é"])

@@ -18,6 +18,7 @@ from proxy.jobs.recorder import Recorder
 from proxy.store.deeds import Deed
 from proxy.store.journal.journal import Journal
 from proxy.store.journal.silence import LIMIT_S, Silence
+from proxy.store.names import Called
 from shared.errors import Code, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
@@ -87,7 +88,12 @@ async def test_whoever_waits_for_a_disk_that_hangs_is_told(journal: Journal, fil
     assert "has not answered" in journal.trouble
     assert journal.put(a_record()).done()
     watch = Stopwatch()
-    finds = (journal.by_id("f" * 32), journal.by_token(b"t" * 32), journal.by_key(b"k" * 32), journal.by_name("acme"))
+    finds = (
+        journal.by_id("f" * 32),
+        journal.by_token(b"t" * 32),
+        journal.by_key(b"k" * 32),
+        journal.by_name(Called("acme")),
+    )
     for find in finds:
         with pytest.raises(StoreUnavailableError):
             await find
