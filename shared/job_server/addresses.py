@@ -20,7 +20,8 @@ _PORTS: Final = {"http": 80, "https": 443}
 def address(server_url: str, template: str, values: Mapping[str, str], query: Mapping[str, str] | None = None) -> str:
     """Return the URL of a call.
 
-    The value of a placeholder at the beginning is a URL or a path from the root, which is used as it is.
+    The value of a placeholder at the beginning is a URL or a path from the root, which is used as it is, with the user
+    name and password of `server_url`.
 
     Raises:
         UnfilledError: a name has no value, that value is neither, or the URL is not on the job server.
@@ -45,6 +46,9 @@ def _target(server_url: str, template: str, values: Mapping[str, str]) -> str:
         named = ""
     if origin(named) != origin(server_url):
         raise UnfilledError("the address that the job server named is not on the job server")
+    user, has_user, _ = urlsplit(server_url).netloc.rpartition("@")
+    if has_user and "@" not in urlsplit(named).netloc:
+        return named.replace("//", f"//{user}@", 1)
     return named
 
 

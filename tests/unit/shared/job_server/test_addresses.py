@@ -38,6 +38,20 @@ def test_a_template_is_filled_in(template: str, values: dict[str, str], expected
 
 
 @pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("http://jobs:8080/s//1?a=@", "http://a%40b:c@jobs:8080/s//1?a=@"),
+        ("HTTP://JOBS:8080/s", "http://a%40b:c@JOBS:8080/s"),
+        ("/s", "http://a%40b:c@jobs:8080/s"),
+        ("http://d:e@jobs:8080/s", "http://d:e@jobs:8080/s"),
+    ],
+)
+def test_a_url_that_the_job_server_named_is_called_with_its_password(named: str, expected: str) -> None:
+    """Job servers do not repeat the one that they were called with."""
+    assert address("http://a%40b:c@jobs:8080/v1", "{url}", {"url": named}) == expected
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "http://other:8080/jobs/1",
