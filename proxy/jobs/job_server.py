@@ -37,8 +37,10 @@ class ServedJobServer:
         self.routes = {"", *(name.partition("/")[2] for name in names_in(asdict(profile.submit)))}
         sections = {"status": profile.status, "result": profile.result, "cancel": profile.cancel}
         #: Whether a job's calls need a path after the route.
-        parts = [profile.server, profile.submit, *sections.values()]
-        self.needs_path = any("path" in names_in(asdict(part)) for part in parts if part is not None)
+        parts = [part for part in (profile.server, profile.submit, *sections.values()) if part is not None]
+        self.needs_path = any("path" in names_in(asdict(part)) for part in parts)
+        #: Whether it is put into a header.
+        self.path_in_header = any("path" in names_in(part.headers) for part in parts)
         #: The names that each call needs and only the job server provides.
         self._needs = {
             call: Call(job_server.url, profile.server, section).needs

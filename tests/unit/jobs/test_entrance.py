@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -33,6 +34,24 @@ def test_a_path_that_cannot_stand_in_an_address_is_the_clients_mistake(path: str
     assert reader.addressed("openfaas", "a/b.c").name == "openfaas"
     with pytest.raises(RequestError, match="the path after the profile's name") as refusal:
         reader.addressed("openfaas", path)
+    assert refusal.value.code is Code.NOT_FOUND
+
+
+@pytest.mark.parametrize("section", ["server", "submit"])
+def test_a_path_that_cannot_stand_in_a_header_is_the_clients_mistake_where_it_would(section: str) -> None:
+    """In an address, it is percent-encoded."""
+    served = a_job_server("openfaas")
+    reader = JobReader(ServedJobServers([served]), max_body_bytes=1_000)
+    assert reader.addressed("openfaas", "a\r\nB: c").name == "openfaas"
+
+    part = replace(getattr(served.profile, section), headers={"A": "{path}"})
+    served = replace(served, profile=replace(served.profile, **{section: part}))
+    reader = JobReader(ServedJobServers([served]), max_body_bytes=1_000)
+    assert reader.addressed("openfaas", "a/é 中").name == "openfaas"
+    with pytest.raises(
+        RequestError, match="the path after the profile's name has a character that no header"
+    ) as refusal:
+        reader.addressed("openfaas", "a\r\nB: c")
     assert refusal.value.code is Code.NOT_FOUND
 
 
