@@ -67,18 +67,24 @@ def fakes() -> list[Fake]:
 
 
 @pytest.fixture(params=["nginx", "haproxy"])
-async def entry(request: pytest.FixtureRequest, fakes: list[Fake], tmp_path: Path) -> AsyncIterator[str]:
+async def entry(request: pytest.FixtureRequest, fakes: list[Fake], tmp_path: Path, *, tls: bool) -> AsyncIterator[str]:
     """The address of a gateway before them."""
     with contextlib.closing(reserve()) as reservation:
         port = reservation.getsockname()[1]
         async with contextlib.AsyncExitStack() as stack:
             urls = [await stack.enter_async_context(fake) for fake in fakes]
-            gateway = running(request.param, port, urls, tmp_path, tls=False)
+            gateway = running(request.param, port, urls, tmp_path, tls=tls)
             url = (await asyncio.to_thread(gateway.__enter__)).url
             try:
                 yield url
             finally:
                 await asyncio.to_thread(gateway.__exit__, None, None, None)
+
+
+@pytest.fixture
+def tls() -> bool:
+    """Whether the gateway speaks TLS, and so HTTP/2; a test may replace it."""
+    return False
 
 
 async def ask(client: ClientSession, entry: str, path: str, times: int = 6, method: str = "POST") -> list[Answer]:
@@ -141,6 +147,22 @@ async def test_a_job_that_an_instance_may_have_begun_goes_to_no_other(
         assert answer.status in {502, 504}
         assert (answer.document["submitted"], answer.document["retry_safe"]) == ("unknown", False)
     assert sum(counts(fakes)) == 6
+
+
+@pytest.mark.parametrize("tls", [True])
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+async def test_a_client_that_sends_again_what_was_not_processed_runs_no_job_twice(
+    entry: str, fakes: list[Fake], version: str
+) -> None:
+    """Such as curl: if a connection that was used before ends without an answer, it sends a job again."""
+    fakes[1].answer = fakes[2].answer = b""
+    command = ["curl", "--silent", "--insecure", version, "--data", "{}", "--write-out", " %{http_code}\n"]
+    curl = await asyncio.create_subprocess_exec(*command, *[f"{entry}/queueJob"] * 6, stdout=asyncio.subprocess.PIPE)
+    answers = (await curl.communicate())[0].decode().splitlines()
+    assert sum(counts(fakes)) == 6
+    assert sum(answer == "{} 200" for answer in answers) == len(fakes[0].seen)
+    for answer in answers:
+        assert answer == "{} 200" or ('"submitted": "unknown"' in answer and answer.endswith((" 502", " 504")))
 
 
 async def test_a_callback_that_an_instance_lost_goes_to_another(

@@ -151,6 +151,7 @@ def _haproxy(place: _Place, pair: tuple[Path, Path] | None) -> list[str]:
     text = nginx.replaced(
         text,
         ("    user haproxy\n    group haproxy\n", ""),
+        ("abns@async-job-proxy", f"abns@async-job-proxy-{place.port}"),
         ("timeout server          40s", f"timeout server {place.times.answer}"),
         ("pool-purge-delay 5s", f"pool-purge-delay {min(place.times.idle, '5s')}"),
     )
