@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -40,6 +41,8 @@ __all__ = ["Address", "Connection"]
 _NEXT_ADDRESS_S: Final = 0.25
 #: The limit of a reply's status line, and of each header. Some job servers put a token or a policy into one.
 _HEADER_BYTES: Final = 65_536
+#: The number of an OSError in a message.
+_NUMBER: Final = re.compile(r"\[Errno (\d{1,4})\]")
 _SWITCHING: Final = 101
 _OK: Final = 200
 
@@ -301,4 +304,6 @@ def _reason(exc: BaseException | None) -> str:
     if exc is not None and _is_of_tls(exc):  # its numbers are not the system's
         return tls_trouble(exc)
     number = getattr(exc, "errno", None)
-    return os.strerror(number).lower() if isinstance(number, int) and number > 0 else "unknown reason"
+    # Of several addresses, each for another reason, only the message has the numbers.
+    numbers = [number] if isinstance(number, int) else [int(found) for found in _NUMBER.findall(str(exc))]
+    return ", ".join(dict.fromkeys(os.strerror(one).lower() for one in numbers if one > 0)) or "unknown reason"

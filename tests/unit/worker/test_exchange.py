@@ -310,6 +310,19 @@ async def test_the_next_address_of_a_name_is_tried_where_one_refuses(
     assert await _make("http://jobs.example/start") == (200, b"{}")
 
 
+async def test_every_reason_counts_where_no_address_of_a_name_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one for IPv6 and another for IPv4."""
+    kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+
+    async def look_up(*_args: object, **_named: object) -> list[Any]:
+        return [(*kind, ("255.255.255.255", 80)), (*kind, ("127.0.0.1", _closed_port()))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    with pytest.raises(UnavailableError, match="network is unreachable, connection refused") as caught:
+        await _make("http://jobs.example/start")
+    assert (caught.value.refused, caught.value.retryable) == (True, True)
+
+
 @pytest.mark.parametrize("name", ["jobs.invalid", f"{'x' * 64}.example", "a..b"])
 async def test_a_name_that_does_not_resolve_is_a_refusal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was submitted, and a retry may succeed."""
