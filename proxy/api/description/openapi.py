@@ -180,25 +180,28 @@ def _granular(described: dict[str, Any], responses: dict[str, Any]) -> dict[str,
     """Return an operation's responses, by their statuses with GRANULAR_ERRORS."""
     granular: dict[str, Any] = {}
     by_status: dict[str, list[str]] = {}
+    headers: dict[str, dict[str, Any]] = {}
     for status, response in responses.items():
         whole = resolved(described, response)
         if PROBLEM not in whole.get("content", ()):
             granular[status] = response
             continue
         for code in _codes(whole):
-            by_status.setdefault(str(problems.TABLE[Code(code)].granular), []).append(code)
+            granular_status = str(problems.TABLE[Code(code)].granular)
+            by_status.setdefault(granular_status, []).append(code)
+            headers.setdefault(granular_status, {}).update(whole.get("headers", {}))
     for status, codes in by_status.items():
         usual = responses.get(status)
         same = usual is not None and _codes(resolved(described, usual)) == codes
-        granular[status] = usual if same else _problem_response(codes)
+        granular[status] = usual if same else _problem_response(codes, headers[status])
     return dict(sorted(granular.items()))
 
 
-def _problem_response(codes: list[str]) -> dict[str, Any]:
+def _problem_response(codes: list[str], headers: dict[str, Any]) -> dict[str, Any]:
     schema = {"allOf": [{"$ref": "#/components/schemas/Problem"}], "properties": {"code": {"enum": codes}}}
     return {
         "description": " · ".join(problems.TABLE[Code(code)].title for code in codes),
-        "headers": {"Job-Id": {"$ref": "#/components/headers/Job-Id"}},
+        "headers": headers,
         "content": {
             PROBLEM: {"schema": schema, "examples": {code: _example(code, granular=True) for code in codes}},
         },

@@ -119,6 +119,34 @@ def test_a_problem_comes_with_the_headers_that_it_is_sent_with(described: dict[s
             assert sent <= {name.lower().encode() for name in response.get("headers", {})}, code
 
 
+@pytest.mark.parametrize("described", _documents())
+def test_a_failure_comes_with_the_headers_of_a_result(described: dict[str, Any]) -> None:
+    """Such as `Idempotent-Replayed`; and the job server's `Retry-After`."""
+    failures = {str(code) for code, entry in problems.TABLE.items() if entry.status == 500} - {"internal-error"}
+    headers = {"Retry-After", *described["components"]["responses"]["Result"]["headers"]}
+    found: set[str] = set()
+    for _, response in _responses(described):
+        codes = failures & response.get("content", {}).get(PROBLEM, {"examples": {}})["examples"].keys()
+        assert not codes or response["headers"].keys() >= headers
+        found |= codes
+    assert found == failures
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status", "code"),
+    [
+        ("/callback/{token}", "post", "415", "unsupported-media-type"),
+        ("/callback/{token}/{route}", "put", "503", "overloaded"),
+        ("/readyz", "get", "503", "overloaded"),
+    ],
+)
+def test_a_refusal_that_only_some_requests_get_is_described(path: str, method: str, status: str, code: str) -> None:
+    """A callback in an unknown coding, too many incomplete callbacks, a machine that is short of memory."""
+    described = document(load({}))
+    response = resolved(described, described["paths"][path][method]["responses"][status])
+    assert code in response["content"][PROBLEM]["examples"]
+
+
 def test_the_schemas_have_the_words_of_the_code() -> None:
     """Codes, states and values of `submitted`: exactly the same, in the same order."""
     schemas = document(load({}))["components"]["schemas"]
