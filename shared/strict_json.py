@@ -85,7 +85,10 @@ def _members(text: str) -> dict[str, str]:
             if text[at : at + 1] != ",":
                 break
             at = _skip(text, at + 1)
-    if text[at : at + 1] != "}" or _skip(text, at + 1) != len(text):
+    if text[at : at + 1] != "}":
+        raise StrictJSONError(f"expected a comma or a closing brace at character {at}")
+    at = _skip(text, at + 1)
+    if at != len(text):
         raise StrictJSONError(f"unexpected text at character {at}")
     _check_surrogates(text, [list(members), values])
     return members
@@ -141,7 +144,7 @@ def _reason(exc: ValueError | RecursionError) -> str:
     if isinstance(exc, RecursionError):
         return "it is nested too deep"
     if isinstance(exc, json.JSONDecodeError):
-        return f"{exc.msg} at character {exc.pos}" if exc.doc.strip() else "it is empty"
+        return f"{exc.msg.removesuffix(' at')} at character {exc.pos}" if exc.doc.strip() else "it is empty"
     if isinstance(exc, UnicodeEncodeError):
         return "it holds a lone surrogate"
     return "a number has too many digits"

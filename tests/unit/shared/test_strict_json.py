@@ -57,6 +57,23 @@ def test_an_object_that_is_not_quite_one_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'{"a": 1} {"b": 2}', "unexpected text at character 9"),
+        (b"{}x", "unexpected text at character 2"),
+        (b'{"a": 1', "expected a comma or a closing brace at character 7"),
+        (b'{"a": 1 "b": 2}', "expected a comma or a closing brace at character 8"),
+        (b'{"a": "\t"}', "Invalid control character at character 7"),
+    ],
+)
+def test_a_reason_says_where_it_is(data: bytes, reason: str) -> None:
+    """The first character that is wrong, counted from zero, in one phrase."""
+    with pytest.raises(StrictJSONError) as caught:
+        strict_json.object_members(data)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "1e400",
