@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -23,6 +23,7 @@ __all__ = [
     "inflate_beginning",
     "kept_content_type",
     "media_type_of",
+    "parameters_of",
 ]
 
 _GZIP: Final = b"\x1f\x8b"
@@ -39,6 +40,13 @@ FORMS: Final = frozenset({"application/x-www-form-urlencoded", "multipart/form-d
 #: How JSON begins that senders such as curl call a form.
 _OBJECT_OR_LIST: Final = re.compile(rb"[ \t\r\n]*[{\[]")
 _MAX_FIELDS: Final = 1_000
+#: The head of a part of a multipart form has a few short lines.
+_MAX_HEAD_BYTES: Final = 4_096
+_DISPOSITION: Final = re.compile(rb"\r\ncontent-disposition[ \t]*+:([^\r\n]*+)", re.IGNORECASE)
+_PARAMETER: Final = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]*+))')
+_ESCAPED: Final = re.compile(r"\\(.)")
+#: The parameters of a part that is a file.
+_FILE: Final = frozenset({"filename", "filename*"})
 _MAX_TYPE_CHARACTERS: Final = 200
 
 
@@ -60,6 +68,18 @@ def media_type_of(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def parameters_of(header: str) -> dict[str, str]:
+    """Return the parameters of a header such as Content-Type; their names are in lower case, and the first one counts.
+
+    In linear time, which the standard library's parsers of headers do not take.
+    """
+    found = (
+        (one[1].lower(), one[3] if one[2] is None else _ESCAPED.sub(r"\1", one[2]))
+        for one in _PARAMETER.finditer(header)
+    )
+    return dict(reversed(list(found)))
+
+
 def kept_content_type(content_type: str) -> str:
     """Return the Content-Type that is kept with a result: empty for JSON, and for a value that is no valid header."""
     is_sound = content_type.isascii() and content_type.isprintable() and len(content_type) <= _MAX_TYPE_CHARACTERS
@@ -79,7 +99,7 @@ def document_of(body: bytes, content_type: str = "", parse: Callable[[bytes], An
             return Document(parse(body), is_json=True)
     match media_type:
         case "application/x-www-form-urlencoded":
-            fields = list(fields_of_query(body.decode("utf-8", "replace")).items())
+            fields: Iterable[tuple[str, str]] = fields_of_query(body.decode("utf-8", "replace")).items()
         case "multipart/form-data":
             fields = _fields_of_multipart(body, content_type)
         case _:
@@ -167,20 +187,13 @@ def _document_of_fields(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return document
 
 
-def _fields_of_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    """Return the fields of a multipart form, except files (RFC 7578); none if it is not one."""
-    from email.parser import BytesParser  # noqa: PLC0415 - few profiles need it, and no worker
-    from email.policy import HTTP  # noqa: PLC0415
-
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
-    fields: list[tuple[str, str]] = []
-    try:
-        message = BytesParser(policy=HTTP).parsebytes(head + body)
-        for part in message.iter_parts():
-            name = part.get_param("name", header="content-disposition")
-            if isinstance(name, str) and part.get_filename() is None and len(fields) < _MAX_FIELDS:
-                payload = part.get_payload(decode=True)
-                fields.append((name, payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""))
-    except Exception:  # noqa: BLE001 - the parser of headers raises whatever its code meets, such as IndexError
-        return []
-    return fields
+def _fields_of_multipart(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a multipart form, except files (RFC 7578); none if it is not one."""
+    boundary = parameters_of(content_type).get("boundary")
+    parts = (b"\r\n" + body).split(f"\r\n--{boundary}".encode(), _MAX_FIELDS + 1) if boundary else []
+    for part in parts[1 : _MAX_FIELDS + 1]:
+        head, _, value = part.partition(b"\r\n\r\n")
+        disposition = _DISPOSITION.search(head[:_MAX_HEAD_BYTES])
+        parameters = parameters_of(disposition[1].decode("utf-8", "replace")) if disposition else {}
+        if "name" in parameters and _FILE.isdisjoint(parameters):
+            yield parameters["name"], value.decode("utf-8", "replace")

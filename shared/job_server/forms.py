@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from shared.job_server.documents import media_type_of
+from shared.job_server.documents import media_type_of, parameters_of
 
 __all__ = ["MEDIA_TYPES", "FormError", "field_names", "with_fields", "without_fields"]
 
@@ -17,6 +17,9 @@ _MULTIPART: Final = "multipart/form-data"
 MEDIA_TYPES: Final = frozenset({_URLENCODED, _MULTIPART})
 #: `name=` of a part's Content-Disposition, but not `filename=`.
 _NAME: Final = re.compile(rb'[;\s]name\s*=\s*"?([^";\r\n]*)', re.IGNORECASE)
+
+#: Each is examined. Some jobs are thousands of files.
+_MAX_PARTS: Final = 10_000
 
 
 class FormError(ValueError):
@@ -50,7 +53,10 @@ def with_fields(body: bytes, content_type: str, fields: Mapping[str, str]) -> by
 def _split(body: bytes, content_type: str) -> tuple[bytes, list[bytes]]:
     """Return what separates the fields of a form, and the fields; around those of a multipart form is more."""
     separator = b"&" if media_type_of(content_type) == _URLENCODED else _delimiter(body, content_type)
-    return separator, body.split(separator)
+    parts = body.split(separator)
+    if len(parts) > _MAX_PARTS:
+        raise FormError(f"it has more than {_MAX_PARTS} fields")
+    return separator, parts
 
 
 def _names_of(part: bytes, separator: bytes) -> set[str]:
@@ -63,11 +69,7 @@ def _names_of(part: bytes, separator: bytes) -> set[str]:
 
 def _delimiter(body: bytes, content_type: str) -> bytes:
     """Return the delimiter between the parts of a multipart form (RFC 2046, section 5.1.1)."""
-    from email.message import Message  # noqa: PLC0415 - few profiles have forms
-
-    message = Message()
-    message["Content-Type"] = content_type
-    boundary = message.get_boundary()
+    boundary = parameters_of(content_type).get("boundary")
     delimiter = f"--{boundary}".encode()
     if not boundary or not body.startswith(delimiter):
         raise FormError("it is not a multipart form with the boundary that its Content-Type names")

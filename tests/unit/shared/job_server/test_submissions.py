@@ -300,6 +300,7 @@ def test_a_field_that_may_be_overwritten_is_replaced() -> None:
         (MULTIPART, "multipart/form-data; boundary=other", "the body is not a job: it is not a multipart form"),
         (MULTIPART, "multipart/form-data", "the body is not a job: it is not a multipart form"),
         (b"", "multipart/form-data; boundary=b", "the body is not a job: it is not a multipart form"),
+        (b"&" * 10_000, "application/x-www-form-urlencoded", "the body is not a job: it has more than 10000 fields"),
     ],
 )
 def test_a_form_is_refused_for_what_an_object_is_refused_for(body: bytes, content_type: str, why: str) -> None:
