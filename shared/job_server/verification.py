@@ -22,6 +22,8 @@ __all__ = ["Verifier"]
 _TOLERANCE_S: Final = 300
 _TIMESTAMP_DIGITS: Final = 12
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - not a secret
+#: RFC 4648, section 5.
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
 class Verifier:
@@ -57,11 +59,14 @@ class Verifier:
 
     def _is_signed(self, received: Received, body: bytes, values: Mapping[str, str]) -> bool:
         verify = self._verify
-        key = fill(verify.secret, values).encode()
-        digest = hmac.new(key, body, getattr(hashlib, verify.hash)).digest()
+        digest = hmac.new(fill(verify.secret, values).encode(), body, getattr(hashlib, verify.hash)).digest()
         wanted = digest.hex() if verify.encoding == "hex" else base64.b64encode(digest).decode()
-        given = received.header(self._header).split(",")
-        return any(hmac.compare_digest(one.strip().encode(), (verify.prefix + wanted).encode()) for one in given)
+        given = received.header(self._header)
+        return any(
+            hmac.compare_digest(_in_one_form(one[len(verify.prefix) :], verify.encoding), wanted.rstrip("=").encode())
+            for one in map(str.strip, (given, *given.split(",")))
+            if one.startswith(verify.prefix)
+        )
 
     def _is_standard(self, received: Received, body: bytes, values: Mapping[str, str], now: float) -> bool:
         """Verify according to the Standard Webhooks specification: standardwebhooks.com."""
@@ -70,7 +75,9 @@ class Verifier:
             return False
         if abs(int(timestamp) - now) > _TOLERANCE_S:
             return False
-        key = _key(fill(self._verify.secret, values))
+        key = _key(fill(self._verify.secret, values).strip())
+        if not key:
+            return False  # everybody knows it
         content = b"%b.%b.%b" % (message_id.encode("latin-1"), timestamp.encode(), body)
         wanted = b"v1," + base64.b64encode(hmac.digest(key, content, "sha256"))
         given = received.header(b"webhook-signature").split()
@@ -81,6 +88,12 @@ def _bodies(raw: bytes, inflated: bytes) -> Iterator[bytes]:
     yield raw
     if inflated != raw:
         yield inflated
+
+
+def _in_one_form(signature: str, encoding: str) -> bytes:
+    """Return a signature as this file writes it: hexadecimal in lower case, base64 without padding, not URL-safe."""
+    text = signature.lower() if encoding == "hex" else signature.rstrip("=").translate(_URL_SAFE)
+    return text.encode()
 
 
 def _key(secret: str) -> bytes:

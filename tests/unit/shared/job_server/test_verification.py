@@ -111,6 +111,20 @@ def test_a_standard_secret_need_not_be_base64() -> None:
     assert accepts(Verify(scheme="standard-webhooks", secret="it's plain"), b"{}", headers, now=1614265330)
 
 
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_\n", "==", " "])
+def test_a_standard_secret_is_not_empty(secret: str) -> None:
+    """Anybody could sign with it."""
+    signed = base64.b64encode(hmac.digest(b"", b"a.1614265330.{}", "sha256")).decode()
+    headers = {"webhook-id": "a", "webhook-timestamp": "1614265330", "webhook-signature": f"v1,{signed}"}
+    assert not accepts(Verify(scheme="standard-webhooks", secret=secret), b"{}", headers, now=1614265330)
+
+
+def test_a_standard_secret_may_end_in_a_new_line() -> None:
+    """As what is read from a file often does."""
+    verify = Verify(scheme="standard-webhooks", secret=f"{VALUES['env:KEY']}\n")
+    assert accepts(verify, BODY, EXAMPLE, now=1614265330)
+
+
 @pytest.mark.parametrize("hash_name", HASHES)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("prefix", ["", "sha256="])
@@ -129,8 +143,30 @@ def test_an_hmac_is_that_of_the_body(hash_name: Hash, encoding: Encoding, prefix
     assert accepts(verify, b"body", {"x-sign": text})
     assert accepts(verify, b"body", {"x-sign": f"{prefix}00, {text}"})
     assert not accepts(verify, b"Body", {"x-sign": text})
-    assert not accepts(verify, b"body", {"x-sign": text[:-1]})
+    assert not accepts(verify, b"body", {"x-sign": text[:-3]})
     assert not accepts(verify, b"body", {})
+
+
+@pytest.mark.parametrize("prefix", ["", "sha256=", "v1,"])
+def test_a_signature_has_many_notations(prefix: str) -> None:
+    """Upper case, no padding, the alphabet for URLs, a prefix with a comma: none of them was ever accepted."""
+    digest = hmac.new(b"plain", b"13", "sha256").digest()
+    encoded = base64.b64encode(digest).decode()
+    assert set("+/=") <= set(encoded)
+    url_safe = base64.urlsafe_b64encode(digest).decode()
+    notations: list[tuple[Encoding, str]] = [
+        ("hex", digest.hex().upper()),
+        ("base64", encoded),
+        ("base64", encoded.rstrip("=")),
+        ("base64", url_safe),
+        ("base64", url_safe.rstrip("=")),
+    ]
+    for encoding, text in notations:
+        verify = Verify(scheme="hmac", header="x", secret="{env:PLAIN}", prefix=prefix, encoding=encoding)
+        assert accepts(verify, b"13", {"x": prefix + text})
+        assert not accepts(verify, b"14", {"x": prefix + text})
+        assert not accepts(verify, b"13", {"x": f"other={text}"})
+        assert not accepts(verify, b"13", {"x": prefix + text.swapcase()}) or encoding == "hex"
 
 
 def test_a_signature_may_be_of_the_body_as_it_came_or_inflated() -> None:
