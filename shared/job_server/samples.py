@@ -11,7 +11,7 @@ from shared.job_server.callbacks import Callbacks, Received
 from shared.job_server.client_jobs import JSON_TYPE, ClientJobs
 from shared.job_server.polls import Results, Statuses
 from shared.job_server.profile import Profile, Sample
-from shared.job_server.submissions import Replies, Submissions
+from shared.job_server.submissions import Replies, ReplyKind, Submissions
 from shared.job_server.verdict import Kind, Verdict
 
 __all__ = ["SAMPLE_VALUES", "SampleError", "described_submission", "found_in", "problems_with"]
@@ -23,6 +23,9 @@ SAMPLE_VALUES: Final[Mapping[str, str]] = {
     "job_id": "0123456789abcdef0123456789abcdef",
     "job_uuid": "01234567-89ab-cdef-0123-456789abcdef",
 }
+
+#: What a reply gives a reason for.
+_SAYS_WHY: Final = frozenset({ReplyKind.REFUSED, ReplyKind.BUSY, ReplyKind.ERROR})
 
 
 class SampleError(ProxyError):
@@ -62,7 +65,8 @@ def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
             reply = reply or replies.read(sample.status, headers, body)
             if reply.verdict is not None:
                 return str(reply.verdict.kind), reply.verdict
-            return str(reply.kind), Verdict(kind=Kind.PROGRESS, outputs=reply.outputs)
+            error = reply.reason or (replies.reason(body) if reply.kind in _SAYS_WHY else "")
+            return str(reply.kind), Verdict(kind=Kind.PROGRESS, outputs=reply.outputs, error=error)
         case "callback":
             verdict = Callbacks(profile.callback).read(_received(sample))
         case "status" if profile.status is not None:

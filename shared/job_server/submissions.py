@@ -136,6 +136,8 @@ class Reply:
     kind: ReplyKind
     #: What is wrong with it, for people; empty if nothing is.
     detail: str = ""
+    #: The job server's reason for a refusal, which `detail` contains; empty for a refusing status: `Replies.reason`.
+    reason: str = ""
     #: What later calls about the job need, by the profile's names.
     outputs: Mapping[str, str] = field(default_factory=dict)
     #: FINAL: how the job ended, and what the reply holds.
@@ -199,7 +201,8 @@ class Replies:
         if self._rejected is not None and is_true(self._rejected(seen)):
             if unread and self._rejected_by_body and _is_success(status):
                 return _bad(unread)  # an unreadable body refuses nothing: half a reply, a gateway's page
-            return Reply(kind=ReplyKind.REFUSED, detail=_refusal(status, error_text(self._error(seen))))
+            reason = self._reason(seen)
+            return Reply(kind=ReplyKind.REFUSED, detail=_refusal(status, reason), reason=reason)
         return self._taken(seen, headers, body, is_json=not unread)
 
     def _taken(self, seen: dict[str, Any], headers: Mapping[str, str], body: bytes, *, is_json: bool) -> Reply:
@@ -222,8 +225,10 @@ class Replies:
             document: Any = strict_json.loads(text.encode())
         except StrictJSONError:
             document = None if text.startswith("<") else text
-        seen = {"status": 0, "headers": {}, "body": document}
-        said = error_text(self._error(seen) or _reason_in(document))
+        return self._reason({"status": 0, "headers": {}, "body": document})
+
+    def _reason(self, seen: Mapping[str, Any]) -> str:
+        said = error_text(self._error(seen) or _reason_in(seen["body"]))
         return " ".join("".join(c if c.isprintable() else " " for c in said).split())
 
     def _is_busy(self, status: int, *, retry_after: bool) -> bool:

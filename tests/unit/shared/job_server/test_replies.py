@@ -122,9 +122,16 @@ def test_a_refusal_says_why_and_a_4xx_need_not_be_one() -> None:
     assert read(400, {}, b'{"why": "no such thing"}').detail == "the job server answered 400: no such thing"
     ran = read(400, {"Ran": "yes"}, b'{"why": "broken"}').verdict
     assert ran == Verdict(kind=Kind.FAILED, state="400", error="broken")
-    in_a_200 = Replies(Submit(rejected="body.error", error="body.error.message"))
-    detail = in_a_200.read(200, {}, b'{"error": {"message": "no"}}').detail
-    assert detail == "the job server's reply says that the job was refused: no"
+
+
+@pytest.mark.parametrize("error", ["", "body.error.message", "body.none"])
+@pytest.mark.parametrize("said", ["no", "no\\n\\u0007"])
+def test_a_refusal_in_a_2xx_says_why(error: str, said: str) -> None:
+    """Even if the profile does not say where the reason is, as with a refusing status."""
+    reply = Replies(Submit(rejected="body.error", error=error)).read(
+        200, {}, f'{{"error": {{"message": "{said}"}}}}'.encode()
+    )
+    assert (reply.detail, reply.reason) == ("the job server's reply says that the job was refused: no", "no")
 
 
 @given(st.integers(100, 599), st.booleans(), st.binary(max_size=30))
