@@ -1,11 +1,13 @@
-"""The database's machine loses power: confirmed records are there when it is back."""
+"""A machine loses power: that of a database, which loses nothing, or that of the proxy with its journal."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +15,8 @@ import pytest
 from msgspec import structs
 
 from cluster.postgresql import PostgreSQL
+from proxy.store.journal import origin
+from proxy.store.journal.file import JournalFile
 from proxy.store.postgresql.session import Session
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.record import Record
@@ -49,6 +53,49 @@ async def test_what_was_confirmed_outlives_the_power(flushes: bool, monkeypatch:
     assert bool(missing) is not flushes, f"{len(missing)} of {len(confirmed)} are missing"
 
 
+@pytest.mark.parametrize("synced", [True, False], ids=["much later", "soon after"])
+def test_a_journal_that_lost_its_last_records_does_not_deny_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, synced: bool
+) -> None:
+    """The power goes soon after a start, or later; the job is submitted by then, but its last record is lost."""
+    file, copy, boot = tmp_path / "disk", tmp_path / "copy", tmp_path / "boot_id"
+    monkeypatch.setattr(origin, "_BOOT", boot)
+    boot.write_text("first")
+    record = a_record()
+    try:
+        with power.disk(file, megabytes=64) as place:
+            path = place / "jobs.sqlite3"
+            JournalFile(str(path)).close()  # an earlier run
+            with closing(sqlite3.connect(path)) as db:
+                db.execute("UPDATE probe SET times = 1 WHERE n = 3")  # which began long ago
+                db.commit()
+            _sync(place)
+            before = time.time()
+            journal = JournalFile(str(path))
+            journal.write([record])
+            if synced:
+                _sync(place)
+            journal.write([structs.replace(record, state=State.SUBMITTING)])
+            _cut_power(file, copy)
+            journal.close()
+    except subprocess.CalledProcessError as exc:
+        pytest.skip(f"no file system can be mounted: {exc.stderr}")
+    boot.write_text("second")
+    with power.disk(copy) as place, closing(JournalFile(str(place / "jobs.sqlite3"))) as journal:
+        assert journal.lost_before >= before
+        assert [job.state for job in journal.unfinished()] == ([State.SUBMITTING] if synced else [])
+
+
+def _sync(place: Path) -> None:
+    subprocess.run(["sync", "-f", str(place)], check=True)
+
+
+def _cut_power(file: Path, copy: Path) -> None:
+    """Make a copy of the disk as it is at this moment."""
+    command = ["dd", f"if={file}", f"of={copy}", "bs=4M", "iflag=direct", "conv=sparse"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 def _with_data(data: Path) -> PostgreSQL:
     """Return a server on the data of another one."""
     server = PostgreSQL(parent=data.parents[1])
@@ -70,18 +117,13 @@ def _let_commits_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 async def _write_until_the_power_goes(server: PostgreSQL, file: Path, copy: Path) -> list[Record]:
     """Return the records confirmed until then; `copy` is the disk at that moment."""
     store = await on_database(server.url())
-    subprocess.run(["sync", "-f", str(server.data)], check=True)  # the server's creation is not under test
+    _sync(server.data)  # the server's creation is not under test
     confirmed: list[Record] = []
     writers = [asyncio.create_task(_write(store, confirmed)) for _ in range(_WRITERS)]
     await eventually(lambda: len(confirmed) > _JOBS)
     server.pause()
     known = list(confirmed)
-    await asyncio.to_thread(
-        subprocess.run,
-        ["dd", f"if={file}", f"of={copy}", "bs=4M", "iflag=direct", "conv=sparse"],
-        check=True,
-        capture_output=True,
-    )
+    await asyncio.to_thread(_cut_power, file, copy)
     server.kill()
     for writer in writers:
         writer.cancel()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.store.deeds import KEPT, KEPT_MINOR, Deed
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.journal.opening import check_sqlite, connect, is_no_room, lock, words_of
-from proxy.store.journal.origin import is_copy, leave_mark, lost_before, note_lost
+from proxy.store.journal.origin import Origin, leave_mark, lost_before, note_lost, origin_of
 from proxy.store.journal.place import Place
 from proxy.store.journal.reserve import Reserve
 from proxy.store.journal.rows import COLUMNS, put_statement, record_of, row_of
@@ -104,8 +104,8 @@ class JournalFile:
             os.close(self._lock)
             raise
         self.is_open = True
-        #: Whether it is an earlier copy of the journal that was written last.
-        self.is_copy = False
+        #: Whether it is as it was written last.
+        self.origin = Origin.LAST
         #: Jobs that ended before this may be missing though they have not expired; in Unix seconds. Read by others.
         self.lost_before = 0.0
         self._keeps_mark = upgrade
@@ -125,7 +125,7 @@ class JournalFile:
 
     def _look_at_origin(self) -> None:
         try:
-            self.is_copy = is_copy(self._db, self.path)
+            self.origin = origin_of(self._db, self.path)
             self.lost_before = lost_before(self._db)
         except sqlite3.Error as exc:
             self._db.close()

@@ -23,6 +23,7 @@ from proxy.store.about import About
 from proxy.store.deeds import WaitingDeeds, tell_dropped
 from proxy.store.journal.file import SEARCHED
 from proxy.store.journal.orders import Audit, Enter, Failures, Find, Oldest, Order, Put, Search, Unfinished
+from proxy.store.journal.origin import Origin
 from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
 from proxy.store.journal.writer_thread import WriterThread
@@ -95,9 +96,15 @@ class Journal:
             on_trouble=self._on_trouble,
         )
         self._silence_timer = self._loop.call_later(LIMIT_S, self._look)
-        if file.is_copy:
+        if file.origin is Origin.COPY:
             log.event(
                 "warning", "the journal is an earlier copy; its open jobs may have been submitted", file=self._path
+            )
+        elif file.origin is Origin.CUT:
+            log.event(
+                "warning",
+                "the machine went down while the proxy ran; the journal may lack what was recorded last",
+                file=self._path,
             )
 
     def may_have_lost(self, since: float = 0.0) -> bool:

@@ -1,9 +1,13 @@
-"""Detects whether the journal is the one that was written last, or an earlier copy in its place.
+"""Detects whether the journal is as it was written last, or an earlier state of it.
 
-In a copy, a job that waits for a worker looks as if it was not submitted, which may no longer be true. So at each start
-and each orderly shutdown, a new mark is written into the journal and into a file beside it. If the two differ, the
-journal is a copy, and whatever it does not know for certain counts as unknown. The mark of a start includes the inode
-of the journal's file: later copies have the same mark, but are different files.
+In an earlier copy, a job that waits for a worker looks as if it was not submitted, which may no longer be true. So at
+each start and each orderly shutdown, a new mark is written into the journal and into a file beside it. If the two
+differ, the journal is a copy, and whatever it does not know for certain counts as unknown. The mark of a start includes
+the inode of the journal's file: later copies have the same mark, but are different files.
+
+A machine that goes down may take back what was written in the last moments (file.py), which leaves an earlier state as
+well. So the mark of a start also includes the id of the machine's boot. If not even that mark is on the disk, the
+journal has none: SQLite flushes the head of its new log, and with it the removal of the earlier mark.
 
 A journal without a mark is new, or from a version without marks, or a copy of such a journal. These cannot be told
 apart, so whatever it does not know for certain counts as unknown as well. If jobs may be missing, the absence of a job
@@ -18,23 +22,36 @@ import os
 import secrets
 import sqlite3
 import time
+from enum import Enum, auto
 from pathlib import Path
 from typing import Final
 
-__all__ = ["is_copy", "leave_mark", "lost_before", "note_lost"]
+__all__ = ["Origin", "leave_mark", "lost_before", "note_lost", "origin_of"]
 
 #: In the table `probe`, in addition to the row that tests writing: the mark, and the time before which jobs ended that
 #: may be missing.
 _ROW: Final = 2
 _LOST_ROW: Final = 3
 _MARK_BITS: Final = 62
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _UNCERTAIN: Final = (
     "UPDATE jobs SET state = 'submitting', submitted = 'unknown' WHERE state IN ('accepted', 'assigned')"
 )
 
 
-def is_copy(db: sqlite3.Connection, path: Path) -> bool:
-    """Return whether the journal is a copy; then `submitted` of jobs that may be submitted by now becomes unknown.
+class Origin(Enum):
+    """What the journal is."""
+
+    #: As it was written last, or new.
+    LAST = auto()
+    #: An earlier copy.
+    COPY = auto()
+    #: What the disk had when the machine went down while the proxy ran.
+    CUT = auto()
+
+
+def origin_of(db: sqlite3.Connection, path: Path) -> Origin:
+    """Return what the journal is; if it is an earlier state, `submitted` of jobs that may be submitted becomes unknown.
 
     Raises:
         sqlite3.Error: that cannot be written.
@@ -44,11 +61,14 @@ def is_copy(db: sqlite3.Connection, path: Path) -> bool:
         beside = _beside(path).read_text("ascii", "replace").split()
     except OSError:
         beside = []
-    if row is not None and beside in ([str(row[0])], [str(row[0]), _number(path)]):
-        return False
+    mark, number = str(row[0]) if row is not None else "", _number(path)
+    if mark and beside in ([mark], [mark, number, *_boot()]):
+        return Origin.LAST
     db.execute(_UNCERTAIN)
     note_lost(db, time.time())
-    return row is not None or bool(beside)
+    if mark and beside[:2] == [mark, number]:
+        return Origin.CUT
+    return Origin.COPY if mark or beside else Origin.LAST
 
 
 def lost_before(db: sqlite3.Connection) -> float:
@@ -77,12 +97,20 @@ def leave_mark(db: sqlite3.Connection, path: Path, *, at_end: bool = False) -> N
         db.execute("INSERT OR REPLACE INTO probe VALUES (?, ?)", (_ROW, mark))
         fd = os.open(_beside(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "w", encoding="ascii") as file:
-            file.write(str(mark) if at_end else f"{mark} {_number(path)}")
+            file.write(str(mark) if at_end else " ".join([str(mark), _number(path), *_boot()]))
 
 
 def _number(path: Path) -> str:
     """Return what identifies the file on its disk, even after it was renamed."""
     return str(path.stat().st_ino)
+
+
+def _boot() -> list[str]:
+    """Return what identifies the time since the machine was started, if the kernel tells."""
+    try:
+        return _BOOT.read_text("ascii", "replace").split()
+    except OSError:
+        return []
 
 
 def _beside(path: Path) -> Path:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from proxy.store.journal import origin
 from proxy.store.journal.file import JournalFile
+from proxy.store.journal.origin import Origin
 from proxy.store.record import Record
 from shared.lifecycle import State
 from tests.support.records import a_record, finished
@@ -19,7 +22,7 @@ from tests.support.records import a_record, finished
 def open_jobs(path: Path) -> tuple[bool, list[Record]]:
     """Start on a journal; return whether it is a copy, and its open jobs."""
     with closing(JournalFile(str(path))) as file:
-        return file.is_copy, file.unfinished()
+        return file.origin is not Origin.LAST, file.unfinished()
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ def test_what_an_earlier_journal_or_the_newer_one_had_may_be_lost(path: Path) ->
         assert file.lost_before == 1.0
     Path(f"{path}-mark").unlink()
     with closing(JournalFile(str(path))) as file:
-        assert file.is_copy
+        assert file.origin is Origin.COPY
         assert file.lost_before >= first
 
 
@@ -156,3 +159,55 @@ def test_one_whose_mark_is_gone_is_a_copy(path: Path, queued: Record) -> None:
     is_copy, (job,) = open_jobs(path)
     assert is_copy
     assert (job.id, job.state) == (queued.id, State.SUBMITTING)
+
+
+@pytest.fixture
+def reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Restarts the machine, as far as the kernel's id of the boot says so."""
+    boot = tmp_path / "boot_id"
+    boot.write_text("first\n")
+    monkeypatch.setattr(origin, "_BOOT", boot)
+
+    def restart() -> None:
+        boot.write_text("second\n")
+
+    return restart
+
+
+def test_after_the_machine_went_down_nothing_is_said_not_to_be_submitted(
+    path: Path, reboot: Callable[[], None]
+) -> None:
+    """The disk may not have the last records: that a job was about to be submitted, or the job itself."""
+    record = a_record()
+    with closing(JournalFile(str(path))) as file:
+        file.write([record])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE probe SET times = 1 WHERE n = 3")  # long ago
+        db.commit()
+    before = time.time()
+    crash(JournalFile(str(path)))
+    reboot()
+
+    with closing(JournalFile(str(path))) as file:
+        assert file.origin is Origin.CUT
+        assert [job.state for job in file.unfinished()] == [State.SUBMITTING]
+        assert file.lost_before >= before
+
+
+def test_a_machine_that_is_restarted_in_order_changes_nothing(path: Path, reboot: Callable[[], None]) -> None:
+    """The proxy had ended before."""
+    record = a_record()
+    with closing(JournalFile(str(path))) as file:
+        file.write([record])
+    reboot()
+    assert open_jobs(path) == (False, [record])
+
+
+def test_a_kernel_that_does_not_tell_its_boot_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that of a sandbox."""
+    monkeypatch.setattr(origin, "_BOOT", path.with_name("nothing"))
+    record = a_record()
+    file = JournalFile(str(path))
+    file.write([record])
+    crash(file)
+    assert open_jobs(path)[0] is False
