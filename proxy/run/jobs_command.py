@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 import sqlite3
 import sys
 import time
@@ -133,7 +134,7 @@ def _journal(settings: Settings, other: str | None) -> Iterator[_Ask]:
 @contextlib.contextmanager
 def _file(path: Path) -> Iterator[_Ask]:
     """Ask a file. If it has no write-ahead log, no proxy uses it, and it is read as immutable."""
-    log = path.with_name(f"{path.name}-wal")
+    log = Path(f"{os.path.realpath(path)}-wal")
     try:
         if not path.is_file():
             raise SettingsError(f"JOURNAL: there is no file {str(path.absolute())!r}; --journal names another")

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
 
 from proxy.store.conditions import Dialect, Question, Sql, member
 from proxy.store.journal.opening import words_of
@@ -32,8 +31,10 @@ _BODIES: Final = {
     "callback": "CASE WHEN j.callback IS NOT NULL THEN x'' END",
     "sent": "CASE WHEN j.sent IS NOT NULL THEN x'' END",
 }
-#: Columns that a journal of version 3 does not have.
-_NEW: Final = frozenset({"worker_end", "cancelled_by", "trail", "sent"})
+#: Columns that a journal of version 1 does not have, or one of version 3, and what they have in its place.
+_NEW: Final = {"profile": "''", "remote": "NULL"} | dict.fromkeys(
+    ("worker_end", "cancelled_by", "trail", "sent"), "NULL"
+)
 
 
 class JournalReader:
@@ -71,7 +72,8 @@ def connect_to_read(path: Path, *, settled: bool = False) -> sqlite3.Connection:
         sqlite3.Error: it cannot be read.
     """
     how = "immutable=1" if settled else "mode=ro"
-    db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, isolation_level=None, timeout=_BUSY_S)
+    uri = f"{path.absolute().as_uri()}?{how}"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_S)
     try:
         db.execute("PRAGMA query_only = 1")
     except sqlite3.Error:
@@ -99,24 +101,18 @@ def dialect_of(db: sqlite3.Connection) -> Dialect:
     """Return the dialect for this journal, which may be of an earlier version."""
     there = {row[1] for row in db.execute("PRAGMA table_info(jobs)")}
     indexes = {row[1] for row in db.execute("PRAGMA index_list(jobs)")}
-    columns = [
-        "NULL" if name in _NEW and name not in there else _BODIES.get(name, f"j.{name}") for name in COLUMN_NAMES
-    ]
-    source = "FROM jobs j"
-    if not there >= _NEW:
-        nothing = ", ".join(f"NULL AS {name}" for name in sorted(_NEW - there))
-        source = f"FROM (SELECT *, {nothing} FROM jobs) j"  # noqa: S608 - our own names
+    lacking = ", ".join(f"{value} AS {name}" for name, value in _NEW.items() if name not in there)
+    source = f"FROM (SELECT *, {lacking} FROM jobs) j" if lacking else "FROM jobs j"  # noqa: S608 - our own names
     ways = {
         "end": "jobs_by_end", "failed": "jobs_failed", "open": "jobs_open", "key": "jobs_by_key",
         "id": "sqlite_autoindex_jobs_1",
     }  # fmt: skip
     knows_json = _knows_json(db)
-    by_hand = there >= _NEW
     return Dialect(
-        columns=", ".join(columns),
+        columns=", ".join(_BODIES.get(name, f"j.{name}") for name in COLUMN_NAMES),
         record_of=record_of,
         sources={
-            way: f"{source} INDEXED BY {index}" if by_hand and index in indexes else source
+            way: f"{source} INDEXED BY {index}" if index in indexes and not lacking else source
             for way, index in ways.items()
         },
         param=lambda number, _kind: f"?{number}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -22,6 +23,7 @@ from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
 from tests.support.records import a_record, finished
 from tests.support.stores import of, on_database
+from tests.unit.store.journal.test_migration import VERSION_1
 
 _LOST = Failed(code=Code.WORKER_DIED, detail="it was killed\nby SIGKILL", submitted=Submitted.UNKNOWN)
 
@@ -162,6 +164,33 @@ def test_a_journal_of_an_earlier_version_is_read_and_not_brought_up_to_date(
     assert len(json.loads(capsys.readouterr().out)["jobs"]) == 1
     assert run(path, "--state", "open") == 0
     assert path.read_bytes() == before
+
+
+def test_a_journal_of_the_first_version_is_read(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as the copy from before an upgrade; each facet and text is searched."""
+    shutil.copyfile(VERSION_1, path)
+    assert run(path, "--json", RESULT_TTL="31536000") == 0
+    document = json.loads(capsys.readouterr().out)
+    with closing(sqlite3.connect(path)) as db:
+        assert sorted(job["job_id"] for job in document["jobs"]) == sorted(
+            job_id for (job_id,) in db.execute("SELECT id FROM jobs")
+        )
+    assert document["counts"]["total"] == len(document["jobs"])
+    for options in (["--label", "account=acme"], ["--profile", "cog"], ["--cancelled-by", "any"]):
+        assert run(path, *options) == 1
+    assert run(path, "--q", "worker", RESULT_TTL="31536000") == 0
+
+
+def test_a_journal_in_use_is_read_by_any_of_its_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its write-ahead log is beside the file that a symbolic link leads to; no name has to be UTF-8."""
+    path, link = tmp_path / "real" / os.fsdecode(b"\xff? #%"), tmp_path / "link"
+    path.parent.mkdir()
+    link.symlink_to(path)
+    with closing(JournalFile(str(link))) as file:
+        file.write(_records())
+        for name in (path, link):
+            assert run("", "--journal", str(name), "--ndjson") == 0
+            assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 async def test_a_database_is_asked_by_the_same_setting(database: str, capsys: pytest.CaptureFixture[str]) -> None:
