@@ -25,6 +25,7 @@ from proxy.api.operators.job_documents import counts_document, line
 from proxy.api.operators.job_filters import FILTERS, LABEL, Asked, cursor_of, read
 from proxy.run.preflight import say
 from proxy.store.conditions import Dialect, Question
+from proxy.store.fields import storable
 from proxy.store.journal.opening import words_of
 from proxy.store.journal.reader import answer, connect_to_read
 from proxy.store.query import JobPage, Limits, Sort, remembered
@@ -107,6 +108,9 @@ def _parser() -> argparse.ArgumentParser:
 def _asked(given: argparse.Namespace, settings: Settings) -> Asked:
     options = {name: getattr(given, name) for name in (*FILTERS, "sort", "limit", "after")}
     pairs = [(name, value) for name, value in options.items() if value is not None]
+    for name, value in [*pairs, *(("label", label) for label in given.label)]:
+        if storable(value) != value:  # an argument's bytes that are not UTF-8
+            raise SettingsError(f"--{name.replace('_', '-')} is {value!r}, which is not UTF-8")
     for label in given.label:
         name, separator, value = label.partition("=")
         if not separator or not name:

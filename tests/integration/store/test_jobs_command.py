@@ -89,6 +89,8 @@ def test_the_options_are_those_of_the_admin_address(path: Path, capsys: pytest.C
         (["--since", "soon"], "--since is 'soon'"),
         (["--cancelled-by", "x" * 301], "--cancelled-by has 301 characters"),
         (["--label", "acme"], "--label is 'acme', takes NAME=VALUE"),
+        (["--label", "account=\udcff"], r"--label is 'account=\\udcff', which is not UTF-8"),
+        (["--cancelled-by", "\udcff"], r"--cancelled-by is '\\udcff', which is not UTF-8"),
         (["--limit", "0"], "--limit is '0'"),
     ],
 )
