@@ -50,7 +50,7 @@ def routes(snapshots: Snapshots, find: FindJob, stop: StopJob, ask: AskJobServer
     return [
         *pages.routes(),
         Route("/events", Events(snapshots), methods=["GET"]),
-        Route("/jobs/{id}", find, methods=["GET"]),
+        Route("/jobs/{id:path}", find, methods=["GET"]),  # a label or a key may have slashes
         Route("/jobs/{id}/stop", stop, methods=["POST"]),
         Route("/jobs/{id}/ask", ask, methods=["POST"]),
     ]
@@ -167,7 +167,7 @@ class FindJob:
         return await self._store.by_id(job_id) if is_id(job_id) else None
 
     async def _recorded(self, text: str) -> Record | None:
-        if "\0" in text:  # no name has one, and PostgreSQL has no such texts
+        if not text or "\0" in text:  # no name has one, and PostgreSQL has no such texts
             return None
         return await self.record(text) or await self._of_key(text) or await self._store.by_name(Called(text))
 

@@ -9,7 +9,7 @@ import { outcome } from "./outcome.js";
 import { timeLine } from "./time_line.js";
 
 const EVERY_MS = 1000;
-const name = new URLSearchParams(location.search).get("id") ?? "";
+const name = (new URLSearchParams(location.search).get("id") ?? "").trim(); // what was copied may have blanks around it
 let shown = "";
 let buttonsOf = "";
 

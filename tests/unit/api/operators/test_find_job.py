@@ -64,6 +64,15 @@ async def test_a_job_is_found_by_what_people_know_of_it(app: WholeApp, *, over: 
     problem(await app.ask_admin("GET", "/jobs/schlüssel"), "not-found", 404)
 
 
+async def test_a_name_may_have_slashes(app: WholeApp) -> None:
+    """As labels, keys and the ids of some job servers do; no name is empty."""
+    job = await app.begun(*SUBMIT, body=b'{"account": "team/a"}', headers=headers("one", "order/1/stop"))
+    job.learn({"id": "projects/1/operations/2"})
+    for text in ("team/a", "order/1/stop", "projects/1/operations/2"):
+        assert await found(app, text) == job.id, text
+    problem(await app.ask_admin("GET", "/jobs/"), "not-found", 404)
+
+
 async def test_of_several_with_a_label_the_newest_is_found(app: WholeApp) -> None:
     """It is the one that is usually meant."""
     older = await app.begun(*SUBMIT, body=b'{"account": "acme"}', headers=headers("one", "a"))
