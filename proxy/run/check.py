@@ -24,7 +24,7 @@ from proxy.run import profile_report
 from proxy.run.callback_probe import Leads, StandIn, where_it_leads
 from proxy.run.claims import bind_all
 from proxy.run.embedded_job_server import EmbeddedJobServer
-from proxy.run.job_server_probe import check_trust, is_loopback, path_trouble, reach, shown
+from proxy.run.job_server_probe import check_trust, is_loopback_host, path_trouble, reach, shown
 from proxy.run.job_servers import address_of, worker_config
 from proxy.run.look_around import callback_caveats, callback_doubt
 from proxy.sqs.queues import doubts, look_up
@@ -154,16 +154,20 @@ class Check:
             self._found(Verdict.WARNING, "settings", f"{name} in the environment does nothing; did you mean {meant}?")
 
     def _keys(self) -> None:
+        if self._settings.port is not None:
+            self._client_keys()
+        if self._settings.admin_port is not None:
+            self._admin_keys()
+
+    def _client_keys(self) -> None:
         settings = self._settings
         if settings.api_keys:
             self._found(Verdict.OK, "keys", f"clients must send one of {len(settings.api_keys)} keys")
-        elif is_loopback(f"http://{settings.host}/"):
+        elif is_loopback_host(settings.host):
             self._found(Verdict.OK, "keys", "none needed, and only this machine can connect")
         else:
             words = "none needed: anybody who can reach HOST, PORT can run jobs; set API_KEYS"
             self._found(Verdict.WARNING, "keys", words)
-        if settings.admin_port is not None:
-            self._admin_keys()
 
     def _admin_keys(self) -> None:
         settings = self._settings
@@ -171,7 +175,7 @@ class Check:
             known = [f"one of {len(settings.admin_keys)} keys"] if settings.admin_keys else []
             known += [f"named in {settings.admin_user_header}"] if settings.admin_user_header else []
             self._found(Verdict.OK, "admin keys", f"operators are known by {', or '.join(known)}")
-        elif is_loopback(f"http://{settings.admin_host}/"):
+        elif is_loopback_host(settings.admin_host):
             self._found(Verdict.OK, "admin keys", "none needed, and only this machine can connect")
         else:
             words = "none needed: anybody who can reach ADMIN_HOST, ADMIN_PORT can stop jobs; set ADMIN_KEYS"

@@ -15,7 +15,7 @@ from shared.errors import SettingsError
 from shared.job_server.tls import tls_trouble, trusting
 from shared.shown_paths import shown_path
 
-__all__ = ["check_trust", "is_loopback", "path_trouble", "reach", "reason_of", "shown"]
+__all__ = ["check_trust", "is_loopback", "is_loopback_host", "path_trouble", "reach", "reason_of", "shown"]
 
 _NOTHING_THERE: Final = frozenset({404, 410})
 _PORTS: Final = {"http": 80, "https": 443}
@@ -29,7 +29,11 @@ def shown(url: str) -> str:
 
 def is_loopback(url: str) -> bool:
     """Return whether the address is this machine's own, judging by its text."""
-    host = urlsplit(url).hostname or ""
+    return is_loopback_host(urlsplit(url).hostname or "")
+
+
+def is_loopback_host(host: str) -> bool:
+    """Return whether a host, without brackets, is this machine's own, judging by its text."""
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 

@@ -204,6 +204,15 @@ def test_check_finds_everything_in_order() -> None:
     assert ended.stderr == ""
 
 
+def test_check_misses_no_keys_where_nobody_else_can_connect() -> None:
+    """By IPv6 as well; and at no listener for clients, if jobs come from a queue only."""
+    report = lines_of(run("--check", HOST="::1", ADMIN_HOST="::1").stdout)
+    assert [report[name][0] for name in ("keys", "admin keys")] == ["ok", "ok"]
+    queue = {"SQS_QUEUE_URL": "http://127.0.0.1:9/1/jobs", "JOURNAL": "/dev/null/jobs.sqlite3"}
+    report = lines_of(run("--check", HOST="0.0.0.0", PORT="", CALLBACK_PORT="0", **queue).stdout)  # noqa: S104 - as above
+    assert "keys" not in report
+
+
 def test_check_names_the_settings_that_were_changed_but_not_their_values() -> None:
     """A key is a secret, and reports are passed around. With a key, any address is fine."""
     ended = run("--check", HOST="0.0.0.0", API_KEYS="hidden-key", JOB_TIMEOUT="5")  # noqa: S104 - as above
