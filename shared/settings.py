@@ -398,9 +398,10 @@ def given(environ: Mapping[str, str] | None = None, env_file: Path | None = None
 def _without_secrets(text: str) -> str:
     if database_url.is_database(text):
         return database_url.shown(text)
+    text = _USER.sub("//...@", text)
     if "://" not in text:
         return text
-    text = _QUERY.sub("?...", _USER.sub("//...@", text))
+    text = _QUERY.sub("?...", text)
     return _PATH.sub(lambda found: found[1] + shown_path(found[2]), text)
 
 
@@ -413,6 +414,5 @@ def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def _unfit(name: str, text: str, metadata: Mapping[str, Any], reason: str) -> str:
-    text = database_url.shown(text) if database_url.is_database(text) else _USER.sub("//...@", text)
-    shown = "a value (not shown)" if metadata["secret"] else quoted(text)
+    shown = "a value (not shown)" if metadata["secret"] else quoted(_without_secrets(text))
     return f"{name}: got {shown}, takes {metadata['kind'].takes}" + (f"; {reason}" if reason else "")
