@@ -56,10 +56,12 @@ class Metrics:
             registry=self.registry,
         )
         self._profiles = frozenset(profiles)
-        self._succeeded = {name: jobs.labels(name, "succeeded", str(Submitted.YES)) for name in self._profiles}
+        # A series that began with its first job would hide that job from `increase`, and so from the alerts.
+        names = (*self._profiles, _OTHER)
+        self._succeeded = {name: jobs.labels(name, "succeeded", str(Submitted.YES)) for name in names}
         self._failed = {
             (name, code, submitted): jobs.labels(name, str(code), str(submitted))
-            for name in self._profiles
+            for name in names
             for code in _FAILURES
             for submitted in Submitted
             if code is not Code.NO_WORKER or submitted is Submitted.NO

@@ -37,6 +37,16 @@ def test_only_profiles_that_are_served_have_a_label_of_their_own(outcome: Outcom
     assert found == {"cog": "1.0", "other": "2.0"}
 
 
+def test_alerts_see_the_first_job_of_a_profile_that_is_not_served() -> None:
+    """`increase` is 0 for a series that begins with 1, so all of them begin with 0."""
+    metrics = Metrics(["cog"])
+    lost = Failed(code=Code.INTERRUPTED, detail="", submitted=Submitted.UNKNOWN)
+    series = 'async_job_proxy_jobs_total{outcome="interrupted",profile="other",submitted="unknown"}'
+    assert f"{series} 0.0" in metrics.text().decode().splitlines()
+    metrics.job_finished(a_job("gone"), lost, {})
+    assert f"{series} 1.0" in metrics.text().decode().splitlines()
+
+
 @pytest.mark.parametrize(
     ("events", "called_back", "expected"),
     [
