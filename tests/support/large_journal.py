@@ -50,7 +50,7 @@ def write_journal(path: Path, jobs: int) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         prepare(db, path, "OFF")
         now = time.time()
-        labels = {"account": HOSTILE, "long": "x" * 10_000}
+        labels = {"account": HOSTILE, "long": "x" * 10_000, "submitted": "a label"}
         remote = json.dumps([{"id": HOSTILE}, HOSTILE, HOSTILE, labels, 3, HOSTILE])
         db.execute("BEGIN")
         db.execute(_MANY, {"jobs": jobs, "now": now, "span_s": _SPAN_S})

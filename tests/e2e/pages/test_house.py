@@ -83,3 +83,43 @@ def test_whoever_may_only_look_sees_no_button_and_who_may_act_drains(driver: Chr
         operated.end()
         operated.start()
     driver.get_log("browser")  # type: ignore[no-untyped-call] # that nobody answered stands there, as it should
+
+
+def test_after_an_outage_the_audit_list_is_back(driver: Chrome, operated: Operated) -> None:
+    """Even if nothing was done meanwhile."""
+    driver.get(f"{operated.admin}/house.html")
+    eventually_blocking(lambda: driver.find_element(By.ID, "pause").is_displayed())
+    press(driver, "pause", "Pause")
+    eventually_blocking(lambda: "pause" in text(driver, "audit"))
+    operated.end()
+    eventually_blocking(lambda: text(driver, "audit") == "The proxy does not answer.")
+    operated.start()
+    eventually_blocking(lambda: "pause" in text(driver, "audit"), 60)
+    driver.get_log("browser")  # type: ignore[no-untyped-call] # that nobody answered stands there, as it should
+
+
+def test_after_a_restart_without_a_journal_the_audit_list_goes_on(driver: Chrome, operated: Operated) -> None:
+    """Its numbers begin again, and the page that is open shows what is done from then on."""
+
+    def press_when_enabled(name: str, answer: str) -> None:
+        eventually_blocking(driver.find_element(By.ID, name).is_enabled)
+        press(driver, name, answer)
+
+    operated.end()
+    operated.start(JOURNAL="")
+    try:
+        driver.get(f"{operated.admin}/house.html")
+        eventually_blocking(lambda: driver.find_element(By.ID, "pause").is_displayed())
+        for _ in range(2):
+            press_when_enabled("pause", "Pause")
+            press_when_enabled("resume", "Resume")
+        eventually_blocking(lambda: text(driver, "audit").count("resume") == 2)
+        operated.end()
+        operated.start(JOURNAL="")
+        eventually_blocking(lambda: text(driver, "status") == "live", 60)
+        press_when_enabled("pause", "Pause")
+        eventually_blocking(lambda: "resume" not in text(driver, "audit") and "pause" in text(driver, "audit"))
+    finally:
+        operated.end()
+        operated.start()
+    driver.get_log("browser")  # type: ignore[no-untyped-call] # that nobody answered stands there, as it should

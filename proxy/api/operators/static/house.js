@@ -100,17 +100,19 @@ async function audit({ older = false } = {}) {
   const before = older && entries.length ? `&before=${entries.at(-1).n}` : "";
   try {
     const answer = await ask(`audit?limit=20${before}`);
-    const newest = answer.entries;
-    if (older) entries.push(...newest);
+    const page = answer.entries;
+    const [first] = page;
+    if (older) entries.push(...page.filter((entry) => entry.n < entries.at(-1).n)); // the button may be pressed twice
+    else if (entries.length && (!first || (first.n === entries[0].n && first.at === entries[0].at))) return;
     else {
-      const known = entries.length ? entries[0].n : -1;
-      const fresh = newest.filter((entry) => entry.n > known);
-      if (entries.length && !fresh.length) return;
-      entries = fresh.length < newest.length || !entries.length ? [...fresh, ...entries] : newest;
+      const oldest = page.at(-1)?.n;
+      const joins = entries.some((entry) => entry.n >= oldest); // or else there may be others in between
+      entries = [...page, ...entries.filter((entry) => joins && entry.n < oldest)];
     }
-    if (older || entries.length <= newest.length) $("older").hidden = answer.next === null;
+    if (older || entries.length <= page.length) $("older").hidden = answer.next === null;
   } catch (problem) {
     $("audit").replaceChildren(make("p", "trouble", problem.message));
+    entries = []; // so that the next answer is shown, even if it has nothing new
     return;
   }
   const rows = entries.map((entry) => [when(entry.at), entry.who || "–", entry.what, /^[0-9a-f]{32}$/.test(entry.of) ? link(`job.html?id=${entry.of}`, entry.of.slice(0, 12), "id") : entry.of || "–",

@@ -12,6 +12,7 @@ const EVERY_MS = 1000;
 const name = (new URLSearchParams(location.search).get("id") ?? "").trim(); // what was copied may have blanks around it
 let shown = "";
 let buttonsOf = "";
+let following = false;
 
 async function show() {
   try {
@@ -28,12 +29,15 @@ async function show() {
       $("trouble").replaceChildren("There is no such job, or it is no longer remembered. ",
         link(`jobs.html?q=${encodeURIComponent(name)}`, "Search all jobs"));
     }
-    return problem.status === 0;
+    return problem.status === 0 || problem.status >= 500; // it may pass
   }
 }
 
 async function follow() {
+  if (following) return;
+  following = true;
   while (await show()) await new Promise((resolve) => setTimeout(resolve, document.hidden ? EVERY_MS * 10 : EVERY_MS));
+  following = false;
 }
 
 function draw(job) {
@@ -57,8 +61,7 @@ function draw(job) {
     "idempotency key": job.has_key === undefined ? null : job.has_key ? "yes" : "no",
     trace: job.trace_id,
     recorded: job.recorded === false ? "not yet, or the store cannot be read" : null,
-    ...job.labels,
-  }));
+  }), ...(Object.keys(job.labels ?? {}).length ? [facts(job.labels)] : [])); // apart: a label may be called like a fact
   $("life").hidden = !(job.phases?.length || job.events?.length);
   if (!$("life").hidden) $("time-line").replaceChildren(timeLine(job));
   parts(job);

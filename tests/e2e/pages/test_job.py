@@ -1,0 +1,57 @@
+"""The page of one job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+
+from tests.support.browser import run
+from tests.support.large_journal import HOSTILE_ID
+from tests.support.operators import MARKS, Operated, text
+from tests.support.waiting import eventually_blocking
+
+pytestmark = MARKS
+
+#: The first answer about a job is this one.
+_FIRST_503: Final = """
+const ask = window.fetch;
+let first = true;
+window.fetch = (address, how) => {
+  if (!first || !String(address).startsWith("jobs/")) return ask(address, how);
+  first = false;
+  window.wasRefused = true;
+  return Promise.resolve(new Response('{"detail": "not now"}', { status: 503 }));
+};
+"""
+
+
+@pytest.fixture
+def refused_once(driver: Chrome) -> Iterator[None]:
+    """The next page's first question about a job is answered 503."""
+    script = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _FIRST_503})
+    yield
+    driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+def test_labels_hide_no_fact(driver: Chrome, operated: Operated) -> None:
+    """A client may call a label like something that the proxy says, and choose its value."""
+    driver.get(f"{operated.admin}/job.html?id={HOSTILE_ID}")
+    eventually_blocking(lambda: text(driver, "facts"))
+    values = "//*[@id='facts']//dt[.='submitted']/following-sibling::dd"
+    shown = [value.text for value in driver.find_elements(By.XPATH, values)]
+    assert len(shown) == 2
+    assert shown[0] in {"no", "unknown", "yes"}
+    assert shown[1] == "a label"
+
+
+@pytest.mark.usefixtures("refused_once")
+def test_a_job_that_cannot_be_read_now_is_asked_for_again(driver: Chrome, operated: Operated) -> None:
+    """The store may be unavailable for a moment, for example."""
+    driver.get(f"{operated.admin}/job.html?id={HOSTILE_ID}")
+    eventually_blocking(lambda: text(driver, "facts"))
+    assert run(driver, "return window.wasRefused") is True
+    assert not driver.find_element(By.ID, "trouble").is_displayed()
