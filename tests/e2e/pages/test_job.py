@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,7 +13,7 @@ from selenium.webdriver.common.by import By
 
 from tests.support.browser import run
 from tests.support.large_journal import HOSTILE_ID
-from tests.support.operators import MARKS, Operated, text
+from tests.support.operators import MARKS, Later, Operated, text
 from tests.support.waiting import eventually_blocking
 
 pytestmark = MARKS
@@ -37,6 +39,16 @@ def refused_once(driver: Chrome) -> Iterator[None]:
     driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
+def is_found(operated: Operated, name: str) -> bool:
+    """Return whether a job is found by this name."""
+    try:
+        with urllib.request.urlopen(f"{operated.admin}/jobs/{name}") as answer:  # noqa: S310 - http
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        return False
+
+
 def test_labels_hide_no_fact(driver: Chrome, operated: Operated) -> None:
     """A client may call a label like something that the proxy says, and choose its value."""
     driver.get(f"{operated.admin}/job.html?id={HOSTILE_ID}")
@@ -46,6 +58,20 @@ def test_labels_hide_no_fact(driver: Chrome, operated: Operated) -> None:
     assert len(shown) == 2
     assert shown[0] in {"no", "unknown", "yes"}
     assert shown[1] == "a label"
+
+
+def test_a_job_that_was_searched_stays_the_one_that_is_shown(driver: Chrome, operated: Operated) -> None:
+    """Its label may be that of a newer job, too; otherwise, "Stop" would be about another job from then on."""
+    first = Later(operated.process, duration=5, account="searched")
+    eventually_blocking(lambda: is_found(operated, "searched"))
+    driver.get(f"{operated.admin}/job.html?id=%20searched%20")
+    eventually_blocking(lambda: text(driver, "facts"))
+    second = Later(operated.process, duration=10, account="searched")
+    job_id = first.answer()[1]["job_id"]
+    eventually_blocking(lambda: "succeeded" in text(driver, "outcome"))
+    assert text(driver, "id") == job_id
+    assert driver.current_url.endswith(f"/job.html?id={job_id}")
+    assert second.answer()[1]["job_id"] != job_id
 
 
 @pytest.mark.usefixtures("refused_once")

@@ -9,7 +9,7 @@ import { outcome } from "./outcome.js";
 import { timeLine } from "./time_line.js";
 
 const EVERY_MS = 1000;
-const name = (new URLSearchParams(location.search).get("id") ?? "").trim(); // what was copied may have blanks around it
+let name = (new URLSearchParams(location.search).get("id") ?? "").trim(); // what was copied may have blanks around it
 let shown = "";
 let buttonsOf = "";
 let following = false;
@@ -18,6 +18,7 @@ async function show() {
   try {
     const job = await ask(`jobs/${encodeURIComponent(name)}`);
     $("trouble").hidden = true;
+    pin(job.job_id);
     if (JSON.stringify(job) !== shown) draw(job);
     shown = JSON.stringify(job);
     return job.state !== "finished";
@@ -31,6 +32,13 @@ async function show() {
     }
     return problem.status === 0 || problem.status >= 500; // it may pass
   }
+}
+
+/** Stay at this job: another one may be found by the same name a moment later. */
+function pin(id) {
+  if (name === id) return;
+  name = id;
+  history.replaceState(null, "", `job.html?id=${encodeURIComponent(id)}`);
 }
 
 async function follow() {
