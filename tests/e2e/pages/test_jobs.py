@@ -121,6 +121,16 @@ def test_a_text_and_a_time_are_typed(page: Chrome) -> None:
     eventually_blocking(lambda: query(page) == "?q=acm&since=1h")
 
 
+def test_an_age_in_the_address_outlives_another_filter(page: Chrome, operated: Operated) -> None:
+    """Also one that the form does not offer."""
+    page.get(f"{operated.admin}/jobs.html?since=90m")
+    eventually_blocking(lambda: rows(page) > 0)
+    chosen = "const it = document.querySelector('[name=period]'); return it.selectedOptions[0].textContent"
+    assert run(page, chosen) == "last 90m"
+    page.find_element(By.NAME, "q").send_keys("acm", Keys.ENTER)
+    eventually_blocking(lambda: query(page) == "?since=90m&q=acm")
+
+
 def test_what_cannot_be_read_is_said(driver: Chrome, operated: Operated) -> None:
     """An invalid filter is named."""
     driver.get(f"{operated.admin}/jobs.html?since=yesterday")

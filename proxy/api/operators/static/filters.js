@@ -12,6 +12,8 @@ const TITLES = {
 /** Parameters of the address that are not filters. */
 const OTHERS = new Set(["after", "sort", "limit", "counts", "bucket", "by"]);
 const PERIODS = { "15m": "last 15 minutes", "1h": "last hour", midnight: "since midnight", "1d": "last day", "7d": "last 7 days" };
+/** Any other age, as in the address. */
+const AGE = /^\d{1,9}[smhd]$/;
 
 const title = (name) => TITLES[name] ?? name.replace(/^label\./, "");
 
@@ -94,7 +96,8 @@ export class Filters {
     q.value = some.get("q") ?? "";
     key.value = some.get("key") ?? "";
     const [from, to] = [some.get("since") ?? "", some.get("until") ?? ""];
-    const named = !to && (from in PERIODS || !from);
+    const named = !to && (from in PERIODS || !from || AGE.test(from));
+    if (named && ![...period.options].some(({ value }) => value === from)) period.add(new Option(`last ${from}`, from), period.options.length - 1);
     period.value = named ? from : "custom";
     since.value = named ? "" : local(from);
     until.value = named ? "" : local(to);
