@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohappyeyeballs
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpResponseParser
+from aiohttp.http_parser import HttpResponseParser
 
 from shared.errors import BadReplyError, JobServerError, UnavailableError
 from shared.job_server.tls import tls_trouble
@@ -31,8 +31,8 @@ from shared.job_server.tls import tls_trouble
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from aiohttp import StreamReader
-    from aiohttp.http import RawResponseMessage
+    from aiohttp.http_parser import RawResponseMessage
+    from aiohttp.streams import StreamReader
     from multidict import CIMultiDictProxy
 
 __all__ = ["Address", "Connection"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
+from aiohttp.helpers import BasicAuth
 from yarl import URL
 
 from shared.errors import BadReplyError, RequestError
@@ -166,7 +166,7 @@ class Exchange:
             address = Address(url.raw_host or "", url.port or 0, trust=trust, cap_bytes=self._max_body_bytes)
             self._addresses[origin] = address
         headers = {"Host": url.host_port_subcomponent or "", **self._headers}
-        user = aiohttp.BasicAuth.from_url(url, encoding="utf-8")
+        user = BasicAuth.from_url(url, encoding="utf-8")
         if user is not None:
             headers["Authorization"] = user.encode()
         if url.scheme == "https":

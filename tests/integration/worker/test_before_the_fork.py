@@ -117,6 +117,20 @@ def test_modules_of_the_standard_library_run_nothing_after_a_fork() -> None:
     ) == [["__main__"], 1]
 
 
+def test_of_aiohttp_only_what_reads_replies_is_loaded() -> None:
+    """The session would load the system's certificates, and each module makes a start and every fork more expensive."""
+    assert _run(
+        """
+        import json, sys
+        from worker.before_fork.loading import leave_out
+
+        leave_out(tls=False)
+        import worker.fork_server
+        print(json.dumps([f"aiohttp.{name}" in sys.modules for name in ("http_parser", "client", "connector", "web")]))
+        """
+    ) == [True, False, False, False]
+
+
 def test_a_worker_maps_no_library_that_it_has_no_use_for() -> None:
     """Neither TLS, where it is not used, nor libraries that it never calls: a fork copies all mappings."""
     config = WorkerConfig(
