@@ -142,4 +142,4 @@ async def check(
     async with trouble(operated) as begun:
         third = await operated.page()
     scrapes = Scrapes(sound=(first, second), trouble=(begun or second, third))
-    scrapes.check(folder, f'alertname="{alert}"', firing={alert: severities()[alert]})
+    scrapes.check(folder, {alert}, firing={alert: severities()[alert]})
