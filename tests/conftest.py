@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import signal
 import socket
@@ -52,6 +53,11 @@ _numbers = itertools.count(1)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests in quarantine."""
     hold_back(config, items)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt modules and tests, which stay, from garbage collections: a full one looks at 300,000 objects of theirs."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
