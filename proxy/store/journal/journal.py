@@ -103,7 +103,8 @@ class Journal:
         elif file.origin is Origin.CUT:
             log.event(
                 "warning",
-                "the machine went down while the proxy ran; the journal may lack what was recorded last",
+                "the machine went down while the proxy ran, or is another one; "
+                "the journal may lack what was recorded last",
                 file=self._path,
             )
 
