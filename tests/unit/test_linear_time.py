@@ -131,6 +131,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.strict_json._SPACE": match,
     "shared.strict_json._SURROGATE": search,
     "shared.strict_json._WIDE": match,
+    "worker.connection._NUMBER": findall,
 }
 #: The inputs consist of these: characters with a meaning in HTTP and JSON, and others.
 CHARACTERS = ["a", "0", " ", ";", ",", "=", '"', "\\", "-", ":", "\r\n", "\\u"]
