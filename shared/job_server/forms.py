@@ -17,6 +17,8 @@ _MULTIPART: Final = "multipart/form-data"
 MEDIA_TYPES: Final = frozenset({_URLENCODED, _MULTIPART})
 #: `name=` of a part's Content-Disposition, but not `filename=`.
 _NAME: Final = re.compile(rb'[;\s]name\s*=\s*"?([^";\r\n]*)', re.IGNORECASE)
+#: `name*=`, which forms do not have (RFC 7578, section 4.2), though some readers take it.
+_ENCODED_NAME: Final = re.compile(rb"[;\s]name\s*\*", re.IGNORECASE)
 
 #: Each is examined. Some jobs are thousands of files.
 _MAX_PARTS: Final = 10_000
@@ -60,11 +62,14 @@ def _split(body: bytes, content_type: str) -> tuple[bytes, list[bytes]]:
 
 
 def _names_of(part: bytes, separator: bytes) -> set[str]:
-    """Return the name of a field; more than one if readers may not agree which it is."""
+    """Return the name of a field; more than one if readers may not agree which it is. Raises FormError."""
     if separator == b"&":
         return {name for name, _ in parse_qsl(part.decode("utf-8", "replace"), keep_blank_values=True)}
     head = part.partition(b"\r\n\r\n")[0]
-    return {found[1].decode("utf-8", "replace").strip() for found in _NAME.finditer(head)}
+    if _ENCODED_NAME.search(head):
+        raise FormError("a field's name is given as `name*`, which not every reader takes")
+    names = {found[1].decode("utf-8", "replace").strip() for found in _NAME.finditer(head)}
+    return names | {name.replace("\\", "") for name in names}
 
 
 def _delimiter(body: bytes, content_type: str) -> bytes:

@@ -98,6 +98,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.job_server.documents._PARAMETER": findall,
     "shared.job_server.expressions._PLAIN": fullmatch,
     "shared.job_server.expressions._STEPS": findall,
+    "shared.job_server.forms._ENCODED_NAME": search,
     "shared.job_server.forms._NAME": findall,
     "shared.job_server.placeholders._PLACEHOLDER": findall,
     "shared.job_server.submissions._PAUSE": match,

@@ -297,6 +297,17 @@ def test_a_field_that_may_be_overwritten_is_replaced() -> None:
             "`hook` is set by the proxy",
         ),
         (MULTIPART.replace(b'"a"', b"hook"), "multipart/form-data; boundary=b", "`hook` is set by the proxy"),
+        (MULTIPART.replace(b'"a"', rb'"ho\ok"'), "multipart/form-data; boundary=b", "`hook` is set by the proxy"),
+        (
+            MULTIPART.replace(b'name="a"', b"name*=UTF-8''hook"),
+            "multipart/form-data; boundary=b",
+            "the body is not a job: a field's name is given as `name*`",
+        ),
+        (
+            MULTIPART.replace(b'name="a"', b'Name *0="ho"; name*1="ok"'),
+            "multipart/form-data; boundary=b",
+            "the body is not a job: a field's name is given as `name*`",
+        ),
         (MULTIPART, "multipart/form-data; boundary=other", "the body is not a job: it is not a multipart form"),
         (MULTIPART, "multipart/form-data", "the body is not a job: it is not a multipart form"),
         (b"", "multipart/form-data; boundary=b", "the body is not a job: it is not a multipart form"),
