@@ -87,7 +87,7 @@ def _job_routes(settings: Settings, core: Core, snapshots: Snapshots) -> list[Ro
     )
     stop = dashboard.StopJob(core.dispatcher, core.elsewhere, find)
     return [
-        Route("/jobs", ListJobs(core.in_flight, store, authorization), methods=["GET"]),
+        Route("/jobs", ListJobs(core.in_flight, store, authorization, snapshots.closed), methods=["GET"]),
         Route("/jobs/patterns", JobPatterns(store, authorization, settings.label_members), methods=["GET"]),
         *dashboard.routes(snapshots, find, stop, AskJobServer(inquiry)),
     ]

@@ -13,6 +13,7 @@ from proxy.http.asgi import NO_STORE, header, send_json
 from shared.errors import ParameterError, StoreUnavailableError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator
 
     from starlette.types import Scope, Send
@@ -31,7 +32,11 @@ _AT_ONCE: Final = 200
 class ListJobs:
     """`GET /jobs`: the matching jobs, page by page, with counts; or all of them, one per line."""
 
-    def __init__(self, in_flight: InFlight, store: JobStore, authorization: Authorization) -> None:
+    def __init__(
+        self, in_flight: InFlight, store: JobStore, authorization: Authorization, closed: asyncio.Event
+    ) -> None:
+        """When `closed` is set, the proxy waits only a moment for answers in progress."""
+        self._closed = closed
         self._in_flight = in_flight
         self._store = store
         self._authorization = authorization
@@ -93,6 +98,9 @@ class ListJobs:
             if page.next is None:
                 if page.looked_at is not None:
                     yield _encoded({"searched_to": page.searched_to, "looked_at": page.looked_at})
+                return
+            if self._closed.is_set():
+                yield _encoded({"next": cursor_of(page.next, asked.sort), "detail": "the proxy is shutting down"})
                 return
             if left == 0:
                 yield _encoded({"next": cursor_of(page.next, asked.sort)})

@@ -124,6 +124,18 @@ async def test_all_jobs_are_sent_as_lines(app: WholeApp) -> None:
     assert (nothing.status, nothing.body) == (200, b"")
 
 
+async def test_lines_that_are_read_while_the_proxy_stops_say_where_to_continue(app: WholeApp) -> None:
+    """It would cut them off."""
+    ids = await _remember(app, 450)
+    app.parts.snapshots.closed.set()
+    answer = await app.ask_admin("GET", "/jobs", headers=_LINES)
+    *some, more = [json.loads(line) for line in answer.body.splitlines()]
+    assert [line["job_id"] for line in some] == ids[:200]
+    assert more["detail"] == "the proxy is shutting down"
+    rest = (await app.ask_admin("GET", f"/jobs?limit=250&after={more['next']}", headers=_LINES)).body.splitlines()
+    assert [json.loads(line)["job_id"] for line in rest[:200]] == ids[200:400]
+
+
 @pytest.mark.parametrize("headers", [{}, _LINES], ids=["page", "lines"])
 async def test_a_bad_parameter_is_named(app: WholeApp, headers: dict[str, str]) -> None:
     """In a problem document, in words and as a member."""
