@@ -129,14 +129,14 @@ class CallbackIntake:
             record: Record | None = job.recorder.record
         else:  # looked up only now: another callback may have been recorded while this one was read
             async with self._lock(hashed):
-                record = await self._store.by_token(hashed)
-                if record is not None:
-                    known = record.proven() if proves else record
-                    record = replace(known, refused=record.refused + 1, refusal=reason)
+                known = record = await self._store.by_token(hashed)
+                if known is not None:
+                    proven = known.proven() if proves else known
+                    record = replace(proven, refused=known.refused + 1, refusal=reason)
                     self._store.note(record)
-                    self._tell_of_open(record)
+                    self._tell_of(record, known)
                     if proves:
-                        self.on_proof(record.id)
+                        self.on_proof(known.id)
         if record is not None and (proves or record.refused == 1):  # nobody may fill the log
             log.event("warning", "a callback was refused", job_id=record.id, reason=reason, refused=record.refused)
 
@@ -350,13 +350,14 @@ class CallbackIntake:
         if record.owner and record.state is not State.FINISHED:
             outputs = {**verdict.outputs, **record.outputs}
             self._store.note(replace(record.proven(), outputs=outputs))
-            self._tell_of_open(record)
+            self._tell_of(record, record)
         elif record.proven() != record:
             self._store.note(record.proven())
+            self._tell_of(record.proven(), record)
 
-    def _tell_of_open(self, record: Record) -> None:
-        """Tell the instance that runs a job that something was noted about it here."""
-        if record.owner and record.state is not State.FINISHED:
+    def _tell_of(self, record: Record, known: Record) -> None:
+        """Tell the instance that runs a job that something was noted about it here, or the one that said `no` of it."""
+        if record.owner and (record.state is not State.FINISHED or record.submitted is not known.submitted):
             self._delivery.deliver(record)
 
 

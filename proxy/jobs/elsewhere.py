@@ -35,6 +35,8 @@ from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxy.jobs.delivery import Delivery
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
@@ -68,6 +70,8 @@ class Elsewhere:
         self.callbacks = 0
         #: Writes about a job of this instance that the store refused.
         self.fenced = 0
+        #: Called with the id of a job that is not in flight here when the store says that the job server has it.
+        self.on_proof: Callable[[str], None] = lambda _job_id: None
 
     # --- jobs that are here ------------------------------------------------------------------------------------------
 
@@ -78,6 +82,8 @@ class Elsewhere:
     def hear(self, record: Record) -> None:
         """Handle another instance's record of a job that may be in flight here."""
         job = self._in_flight.by_id(record.id)
+        if job is None and record.submitted is Submitted.YES:
+            self.on_proof(record.id)
         if job is None or job.recorder.called_back:  # if it was recorded here, it is already being delivered
             return
         if record.callback is None:

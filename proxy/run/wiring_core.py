@@ -81,6 +81,7 @@ def create_core(
     poller.was_called = callback_intake.note_name
     callback_intake.on_proof = observers.history.proven
     elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
+    elsewhere.on_proof = observers.history.proven
     shown_bodies = ShownBodies(settings.record_bodies, settings.record_bodies_masked)
     dispatcher = Dispatcher(
         runner=runner,

@@ -57,6 +57,8 @@ class SharedStore(MemoryStore):
         if known is None:
             self._put(record)
             return
+        if record.failure is not None and record.submitted is Submitted.YES:  # a callback after the end
+            known = known.proven()
         added: dict[str, Any] = {
             "duplicates": max(known.duplicates, record.duplicates),
             "outputs": {**record.outputs, **known.outputs},

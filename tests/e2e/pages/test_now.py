@@ -79,6 +79,31 @@ def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyP
     assert entry.find_elements(By.CSS_SELECTOR, ".line .bar > span")
 
 
+def test_a_failure_that_was_submitted_after_all_is_shown_so(driver: Chrome) -> None:
+    """When a callback proves it, on a page that is open already. The other failures stay open."""
+    with _fake_feed(1) as address:
+        driver.get(address)
+        eventually_blocking(lambda: text(driver, "worker-count") == "1")
+        shown = driver.execute_async_script(
+            "const done = arguments[0];"
+            "const failure = (job_id, submitted) => ({job_id, submitted, finished_at: 0, outcome: 'a', total_ms: 1,"
+            "  worker_pid: 0, profile: '', remote_id: '', progress: null, detail: '', phases: []});"
+            "import('/static/failures.js').then(({Failures}) => {"
+            "  const failures = new Failures();"
+            "  failures.show([failure('a', 'no'), failure('b', 'no')]);"
+            "  const list = [...document.getElementById('failure-list').children];"
+            "  list[1].open = true;"
+            "  failures.show([failure('a', 'yes'), failure('b', 'no')]);"
+            "  const now = [...document.getElementById('failure-list').children];"
+            "  done(now.map((entry) => [entry.dataset.job, entry.textContent, entry.open]));"
+            "});"
+        )
+        driver.get("about:blank")  # otherwise the page would go on polling a server that is gone
+    assert [(job, "submitted: yes" in said, is_open) for job, said, is_open in shown] == [
+        ("a", True, False), ("b", False, True)
+    ]  # fmt: skip
+
+
 def test_a_job_is_found_by_its_id(page: Chrome, proxy: ProxyProcess) -> None:
     """A successful job is found, with every phase of its life; for an unknown id, the page says so."""
     _, answer = post(proxy, duration=0)

@@ -16,7 +16,7 @@ from shared.job_server.verdict import Kind
 from shared.lifecycle import State, Submitted
 from shared.messages import Told
 from shared.outcome import Failed, Outcome, Succeeded
-from tests.support.instances import FAILED, PROGRESS, Cluster, Instance
+from tests.support.instances import FAILED, PROGRESS, SUCCEEDED, Cluster, Instance
 from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.records import a_record
 from tests.support.runners import SUBMIT, Step
@@ -251,6 +251,27 @@ async def test_a_refused_callback_at_another_instance_is_known_to_the_job(cluste
     await nothing_moves()
 
     assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, "it is not JSON")
+
+
+@pytest.mark.parametrize("how", ["late", "progress", "refused"])
+async def test_a_callback_at_another_instance_is_proof_at_the_one_that_said_no(cluster: Cluster, how: str) -> None:
+    """Its dashboard shows the failed job."""
+    here, there, _ = cluster.instances
+    proven: list[str] = []
+    here.elsewhere.on_proof = proven.append
+    job = await begun(here, Step.ASSIGN, Step.RECORD, Step.CONNECT, Step.REFUSE)
+    here.stepped.tell(job, Code.JOB_REJECTED)
+    assert failure(await job.outcome) == (Code.JOB_REJECTED, Submitted.NO)
+    await nothing_moves()
+
+    if how == "refused":
+        await there.callback_intake.refuse(job.token_hash, "too large")
+    else:
+        await there.call_back(job, BODY, PROGRESS if how == "progress" else SUCCEEDED)
+    await nothing_moves()
+
+    assert proven == [job.id]
+    assert (await on_record(cluster, job)).submitted is Submitted.YES
 
 
 async def test_the_reason_of_a_failure_is_asked_for_where_the_client_waits() -> None:

@@ -5,15 +5,15 @@ import { jobLink, progressText } from "./in_flight.js";
 import { timeLine } from "./time_line.js";
 
 export class Failures {
-  #newest = "";
+  #shown = "";
 
-  /** Take the failures of a snapshot. */
+  /** Take the failures of a snapshot. A callback may show later that a job was submitted. */
   show(failures) {
-    const newest = `${failures[0]?.job_id} ${failures.length}`;
-    if (newest === this.#newest) return;
-    this.#newest = newest;
-    const kept = new Map([...$("failure-list").children].map((entry) => [entry.dataset.job, entry]));
-    $("failure-list").replaceChildren(...failures.map((job) => kept.get(job.job_id) ?? this.#entry(job)));
+    const shown = failures.map(nameOf).join();
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    const kept = new Map([...$("failure-list").children].map((entry) => [entry.dataset.name, entry]));
+    $("failure-list").replaceChildren(...failures.map((job) => kept.get(nameOf(job)) ?? this.#entry(job)));
     $("no-failures").hidden = failures.length > 0;
     $("failure-list").hidden = !failures.length;
   }
@@ -29,9 +29,14 @@ export class Failures {
       make("code", "", job.job_id));
     const entry = make("details", "", summary);
     entry.dataset.job = job.job_id;
+    entry.dataset.name = nameOf(job);
     entry.addEventListener("toggle", () => entry.childElementCount === 1 && entry.append(life(job)));
     return entry;
   }
+}
+
+function nameOf(job) {
+  return `${job.job_id} ${job.submitted}`;
 }
 
 function life(job) {
