@@ -27,17 +27,21 @@ class Health:
         #: When the first of the current run of failures began, by the monotonic clock; 0: the last operation succeeded.
         self._since = 0.0
         self._announced = False
+        #: Whether records of jobs could not be written since then, although the database may answer: its disk is full.
+        self.is_unwritable = False
         #: Statements that failed or were not answered.
         self.failures = 0
 
     def worked(self) -> None:
-        """Note that a statement succeeded."""
+        """Note that the database can record something."""
         self._since = 0.0
+        self.is_unwritable = False
         self.say()
 
-    def failed(self, reason: str, since: float) -> None:
-        """Note that an operation that began at `since` failed."""
+    def failed(self, reason: str, since: float, *, writing: bool = False) -> None:
+        """Note that an operation that began at `since` failed; `writing`: it was to record jobs."""
         self.failures += 1
+        self.is_unwritable |= writing
         self._reason = reason
         self._since = self._since or since
         self.say()

@@ -16,9 +16,19 @@ from typing import Any, Final
 from proxy import log
 from proxy.store.postgresql.ends import finish, pause
 from proxy.store.postgresql.health import Health
-from proxy.store.postgresql.rows import record_of
+from proxy.store.postgresql.rows import record_of, values_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import BEAT, CLUSTER, EXPIRE, FORGET_INSTANCES, LEAVE, OVERDUE, TAKE_OVER
+from proxy.store.postgresql.statements import (
+    BEAT,
+    CLUSTER,
+    DELETE,
+    EXPIRE,
+    FORGET_INSTANCES,
+    LEAVE,
+    OVERDUE,
+    PUTS,
+    TAKE_OVER,
+)
 from proxy.store.record import Record
 
 __all__ = ["Leases", "Times"]
@@ -48,9 +58,11 @@ class Leases:
     """Keeps this instance's lease, and takes over what other instances have left."""
 
     def __init__(
-        self, session: Session, health: Health, *, instance: str, name: str, ttl_s: float, times: Times
+        self, session: Session, beside: Session, health: Health, *, instance: str, name: str, ttl_s: float, times: Times
     ) -> None:
+        """`beside` is not durable: what expires again does no harm, and a commit may wait long for a standby."""
         self._session = session
+        self._beside = beside
         self._health = health
         self._instance = instance
         self._name = name
@@ -102,6 +114,9 @@ class Leases:
             try:
                 await self._beat()
                 await self._see_to_others()
+                if self._health.is_unwritable:
+                    await self._try_to_record()
+                self._health.worked()
             except (GoneError, UnfitError) as exc:
                 self._healthy_since = None
                 self._health.failed(str(exc), began)
@@ -116,7 +131,14 @@ class Leases:
         if self._healthy_since is None or now - self._last_beat > self._times.lease_s / 2:
             self._healthy_since = now
         self._last_beat = now
-        self._health.worked()
+
+    async def _try_to_record(self) -> None:
+        """Record a job of no one and delete it at once, as beats may succeed where new jobs cannot be recorded."""
+        now = time.time()
+        job = Record(id=self._instance, token_hash=self._instance.encode(), accepted_at=now, deadline_at=now)
+        insert = PUTS["insert"]
+        values = insert.parameters(values_of(job, self._instance))
+        await self._session.run_all([(insert.sql, values), (DELETE, (self._instance,))])
 
     async def _see_to_others(self) -> None:
         lease_s = self._times.lease_s
@@ -147,8 +169,8 @@ class Leases:
         while not self._leaving.is_set():
             expired = 0
             try:
-                expired = len(await self._session.run(EXPIRE, self._ttl_s, _EXPIRE_BATCH))
-                await self._session.run(FORGET_INSTANCES, self._times.lease_s * _FORGOTTEN_LEASES)
+                expired = len(await self._beside.run(EXPIRE, self._ttl_s, _EXPIRE_BATCH))
+                await self._beside.run(FORGET_INSTANCES, self._times.lease_s * _FORGOTTEN_LEASES)
             except (GoneError, UnfitError) as exc:
                 self._health.failed(str(exc), time.monotonic())
             self.expired += expired

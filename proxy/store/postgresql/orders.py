@@ -139,7 +139,7 @@ class Lane(Generic[T]):
             try:
                 await self._carry_out(self._away)
             except GoneError as exc:
-                self._health.failed(str(exc), began)
+                self._health.failed(str(exc), began, writing=self._ways.proves)
                 # Retry at once the first time: the connection may only have broken while it was idle.
                 again_s, in_a_row = (_AGAIN_S if in_a_row else 0.0), in_a_row + 1
                 left = [order for order in self._away if id(order) not in self._given_up]

@@ -2,7 +2,8 @@
 
 Nothing is ever cancelled at the server: a commit that waits for a synchronous standby would *succeed* on cancellation,
 without the standby. So if the server does not answer, the connection is closed, and the statement may still be
-executed. Therefore each statement of this package may be executed twice.
+executed. Therefore each statement of this package may be executed twice. Only a wait for a lock is ended by the server,
+before we close the connection: otherwise each retry would leave another of its processes behind.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ _CONFIRM_S: Final = 0.1
 #: How long connecting may take per host. Longer than libpq's own timeout, because names have to be resolved.
 _CONNECT_S: Final = 5.0
 #: Every statement here finds its rows by an index, even if its plan was made while the table was small.
-_SET_UP: Final = "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SET jit = off; SET idle_session_timeout = 0; "
+_SET_UP: Final = (
+    "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SET jit = off; SET idle_session_timeout = 0; "
+    f"SET lock_timeout = {round(ANSWER_S * 750)}; "
+    # If this machine is lost in the middle of a batch, the server holds its locks until it notices.
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "
+    "SET tcp_user_timeout = 10000; "
+)
 #: Planning takes longer than execution, and there is only one sensible plan.
 _ONE_PLAN: Final = "SET plan_cache_mode = force_generic_plan; "
 #: At least as durable as `on`; a stricter setting of the server stays.

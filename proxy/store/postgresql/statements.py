@@ -23,6 +23,7 @@ __all__ = [
     "BEAT",
     "CALLED",
     "CLUSTER",
+    "DELETE",
     "ENDED",
     "EXPIRE",
     "FAILED",
@@ -232,6 +233,7 @@ WHERE j.id IN (SELECT id FROM proxy_jobs WHERE finished_at IS NULL AND deadline_
     ORDER BY id LIMIT 200 FOR UPDATE SKIP LOCKED)
 RETURNING {_of("j")}
 """  # noqa: S608 - our own names
+DELETE: Final = "DELETE FROM proxy_jobs WHERE id = $1"
 #: $1: after how many seconds a job is forgotten; $2: how many at most.
 EXPIRE: Final = """
 DELETE FROM proxy_jobs WHERE id IN (SELECT id FROM proxy_jobs WHERE finished_at < now() - make_interval(secs => $1)

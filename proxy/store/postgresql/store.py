@@ -103,7 +103,13 @@ class PostgreSQLStore:
         self._writer = Writer(self._instance, self._ttl_s)
         self._awaited = AwaitedEnds(self._reading, self._health, every_s=self._times.poll_s)
         self._leases = Leases(
-            self._reading, self._health, instance=self._instance, name=name, ttl_s=self._ttl_s, times=self._times
+            self._reading,
+            self._beside,
+            self._health,
+            instance=self._instance,
+            name=name,
+            ttl_s=self._ttl_s,
+            times=self._times,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = asyncio.Event()

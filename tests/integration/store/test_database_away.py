@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 from msgspec.structs import replace
+from psycopg import AsyncConnection
 
 from cluster.postgresql import PostgreSQL
 from proxy.store.postgresql.store import PostgreSQLStore
@@ -24,6 +25,16 @@ from tests.support.stores import Heard, of
 from tests.support.waiting import eventually
 
 MakeInstance = Callable[..., Awaitable[PostgreSQLStore]]
+#: Refuses new rows as a full disk does.
+_FULL = """
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE 'could not extend the file' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER full_disk BEFORE INSERT ON proxy_jobs FOR EACH ROW EXECUTE FUNCTION full_disk();
+"""
+#: How many of the server's processes work for an instance.
+_PROCESSES = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'async-job-proxy%'
+"""
 _FAILURE = Failed(code=Code.DEADLINE_EXCEEDED, detail="no callback came in time", submitted=Submitted.UNKNOWN)
 
 
@@ -162,6 +173,45 @@ async def test_a_server_that_is_stopped_is_noticed_and_nobody_is_dead_for_it(
     await asyncio.gather(a.put(called_back(records[0])), b.put(called_back(records[1])))
 
 
+async def test_a_database_that_takes_no_new_jobs_is_noticed_though_it_answers(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """As with a full disk: heartbeats find room in the present pages, and new rows do not."""
+    name = database.rpartition("/")[2]
+    a = await instance("a")
+    postgresql.sql(_FULL, name)
+    with pytest.raises(StoreUnavailableError):
+        await a.put(of(a, a_record(state=State.SUBMITTING)))
+    await eventually(lambda: a.trouble)
+    assert await stays_troubled(a, 5)
+
+    postgresql.sql("DROP TRIGGER full_disk ON proxy_jobs", name)
+    await eventually(lambda: not a.trouble)
+    await a.put(of(a, a_record(state=State.SUBMITTING)))
+    assert postgresql.sql("SELECT count(*) FROM proxy_jobs", name) == "1"
+
+
+async def test_a_locked_table_is_noticed_and_costs_the_server_no_more_processes(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """An index is being made, or the table rewritten: each retry must not leave another process waiting there."""
+    name = database.rpartition("/")[2]
+    a = await instance("a")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    await a.by_name(record.id)  # the fourth connection
+    processes = postgresql.sql(_PROCESSES, name)
+    async with await AsyncConnection.connect(database) as other:
+        await other.execute("LOCK TABLE proxy_jobs IN SHARE MODE")
+        a.put(called_back(record), keep=True)
+        await eventually(lambda: a.trouble)
+        assert await stays_troubled(a, 3)
+        assert postgresql.sql(_PROCESSES, name) == processes
+
+    await eventually(lambda: not a.trouble)
+    await eventually(lambda: postgresql.sql("SELECT count(*) FROM proxy_jobs WHERE callback IS NOT NULL", name) == "1")
+
+
 async def test_of_several_hosts_one_that_does_not_answer_is_passed_over(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
@@ -213,6 +263,18 @@ async def is_waiting(store: PostgreSQLStore, job_id: str) -> Record | None:
     """Return the record once it says that the job server has the job."""
     record = await store.by_id(job_id)
     return record if record is not None and record.state is State.WAITING else None
+
+
+async def stays_troubled(store: PostgreSQLStore, failures: int) -> bool:
+    """Return whether the store is in trouble all the time until so many more statements have failed."""
+    until, told = figure(store, "journal_failures") + failures, []
+
+    def is_over() -> bool:
+        told.append(bool(store.trouble))
+        return figure(store, "journal_failures") >= until
+
+    await eventually(is_over)
+    return all(told)
 
 
 def figure(store: PostgreSQLStore, name: str) -> float:

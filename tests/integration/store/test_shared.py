@@ -350,6 +350,13 @@ async def test_what_the_database_cannot_take_is_given_up_alone(instance: MakeIns
     assert found.error == "a\\x00b \\ud800"
 
 
+async def test_the_server_notices_that_an_instances_machine_is_gone(instance: MakeInstance) -> None:
+    """In ten seconds, not two hours: a batch that it did not get to its end locks the jobs of others."""
+    a = await instance("a")
+    for name, value in (("idle", "5"), ("interval", "2"), ("count", "3")):
+        assert await a._writing.run(f"SHOW tcp_keepalives_{name}") == [(value,)]  # noqa: SLF001 - its own connection
+
+
 async def test_what_is_confirmed_is_on_disk_whatever_the_server_has_as_its_default(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
