@@ -10,8 +10,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from proxy.store.postgresql.leases import Times
-from proxy.store.postgresql.schema import prepare
-from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from proxy.store.postgresql.schema import LOCKED, prepare
+from proxy.store.postgresql.session import GoneError, Session, UnfitError, code_of
 from proxy.store.postgresql.store import PostgreSQLStore
 from shared.database_url import shown, without_secrets
 from shared.errors import SettingsError
@@ -143,6 +143,7 @@ async def _look_at(session: Session, url: str, *, upgrade: bool) -> Found:
         return await session.script(sql, patience_s=_PREPARE_S)
 
     place = shown(url)
+    await ask(f"SET lock_timeout = {round(_START_S * 900)}")
     ((version, fsync, in_recovery, read_only, has_sync, replicas, database, may_create),) = await session.run(
         _LOOK, patience_s=_START_S
     )
@@ -172,8 +173,7 @@ async def _look_at(session: Session, url: str, *, upgrade: bool) -> Found:
 
 def unusable(url: str, exc: GoneError | UnfitError) -> SettingsError:
     """Return the one-line error for an error of the server or of the connection."""
-    cause = exc.__cause__
-    code = (getattr(cause, "sqlstate", None) or "") if cause is not None else ""
+    code = code_of(exc)
     words = without_secrets(url, str(exc))
     if code == "42501":
         return SettingsError(f"JOURNAL: {shown(url)}: {words}; {_grant()}")
@@ -183,6 +183,8 @@ def unusable(url: str, exc: GoneError | UnfitError) -> SettingsError:
         remedy = "create it (createdb)"
     elif "read-only" in words:
         remedy = "name the primary, or several hosts"
+    elif code == LOCKED:
+        remedy = "a dump or a long query uses the tables: start again when it has ended"
     else:
         remedy = "is the server running, and does it accept connections from here?"
     return SettingsError(f"JOURNAL: cannot use {shown(url)}: {words}; {remedy}")

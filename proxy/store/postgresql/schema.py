@@ -7,12 +7,15 @@ and which one a proxy must know at least to write to them. An instance that chan
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from proxy.store.postgresql.session import GoneError, code_of
 from shared.errors import SettingsError
 
-__all__ = ["LOCK", "VERSION", "prepare"]
+__all__ = ["LOCK", "LOCKED", "VERSION", "prepare"]
 
 #: The version of the tables that this proxy knows. Each upgrade adds one; `_OLDEST_WRITER` is raised, too, if older
 #: proxies would do harm.
@@ -20,6 +23,12 @@ VERSION: Final = 2
 _OLDEST_WRITER: Final = 1
 #: "jobs" in ASCII: the advisory lock for creating or changing the tables.
 LOCK: Final = 0x6A6F6273
+#: SQLSTATE: a lock was not available in time.
+LOCKED: Final = "55P03"
+#: How long to wait for a table that others use, because all that the running instances do waits behind us; and for how
+#: long to try again.
+_LOCK_S: Final = 1.0
+_PATIENCE_S: Final = 45.0
 _DDL: Final = """
 CREATE TABLE IF NOT EXISTS proxy_meta (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -118,8 +127,26 @@ async def prepare(ask: Ask, *, upgrade: bool = True) -> int | None:
     """
     version = await _version(ask)
     if upgrade and (version is None or version < VERSION):
-        await ask(f"BEGIN; SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({LOCK}); {_steps(version)} COMMIT;")
+        await _change(ask, version)
     return version
+
+
+async def _change(ask: Ask, version: int | None) -> None:
+    change = (
+        f"BEGIN; SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({LOCK}); "
+        f"SET LOCAL lock_timeout = {round(_LOCK_S * 1000)}; {_steps(version)} COMMIT;"
+    )
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            await ask(change)
+        except GoneError as exc:
+            if code_of(exc) != LOCKED or time.monotonic() > end:
+                raise
+        else:
+            return
+        await ask("ROLLBACK")
+        await asyncio.sleep(_LOCK_S)
 
 
 async def _version(ask: Ask) -> int | None:

@@ -22,7 +22,7 @@ from psycopg import AsyncConnection
 
 from proxy.store.postgresql.wire import Statement, Wire
 
-__all__ = ["ANSWER_S", "GoneError", "Session", "UnfitError", "reason_of"]
+__all__ = ["ANSWER_S", "GoneError", "Session", "UnfitError", "code_of", "reason_of"]
 
 #: After this long without an answer the connection is closed; the second figure is added for each megabyte sent.
 ANSWER_S: Final = 2.0
@@ -213,6 +213,11 @@ class Session:
         if lives and code[:2] in _UNFIT:
             return UnfitError(reason_of(exc))
         return GoneError(reason_of(exc))
+
+
+def code_of(exc: GoneError | UnfitError) -> str:
+    """Return the SQLSTATE of the server's error behind an exception; empty if there is none."""
+    return getattr(exc.__cause__, "sqlstate", None) or ""
 
 
 def reason_of(exc: BaseException) -> str:

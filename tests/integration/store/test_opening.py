@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from psycopg import AsyncConnection
 
 from cluster.postgresql import PostgreSQL
 from proxy.store.postgresql import opening, schema
@@ -13,6 +14,7 @@ from shared.errors import SettingsError
 from tests.support.places import shared_memory
 from tests.support.records import a_record
 from tests.support.stores import of, on_database
+from tests.support.waiting import eventually
 
 
 async def refusal(url: str) -> str:
@@ -156,6 +158,43 @@ async def test_tables_are_brought_up_to_date_while_an_old_instance_goes_on(
     assert await old.by_id(records[1].id) is not None
     for store in (old, *new):
         await store.close()
+
+
+async def test_tables_that_a_dump_reads_are_brought_up_to_date_later_and_nobody_waits(
+    postgresql: PostgreSQL, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise all that the running instances do would wait behind the change, and the change for the dump."""
+    old = await on_database(database, name="old")
+    monkeypatch.setattr(schema, "VERSION", 3)
+    step = "ALTER TABLE proxy_jobs ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue';"
+    monkeypatch.setattr(schema, "_UPGRADES", {2: step})
+    async with await AsyncConnection.connect(database) as dump:
+        await dump.execute("SELECT FROM proxy_jobs")
+        new = asyncio.create_task(on_database(database, name="new"))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%colour%' AND wait_event = 'relation'"
+        for _ in range(3):
+            await eventually(lambda: postgresql.sql(waits) == "1")
+            await old.put(of(old, a_record()))
+        assert not new.done()
+
+    await (await new).close()
+    assert postgresql.sql("SELECT version FROM proxy_meta", database.rpartition("/")[2]) == "3"
+    await old.close()
+
+
+async def test_tables_that_stay_locked_end_the_start_with_one_line(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what to wait for."""
+    await (await on_database(database)).close()
+    monkeypatch.setattr(schema, "VERSION", 3)
+    monkeypatch.setattr(schema, "_UPGRADES", {2: "LOCK TABLE proxy_jobs;"})
+    monkeypatch.setattr(schema, "_PATIENCE_S", 0.0)
+    async with await AsyncConnection.connect(database) as dump:
+        await dump.execute("SELECT FROM proxy_jobs")
+        with pytest.raises(SettingsError) as error:
+            await on_database(database)
+    assert "a dump or a long query uses the tables: start again when it has ended" in str(error.value)
 
 
 async def test_instances_that_start_at_once_make_the_tables_once(database: str) -> None:
