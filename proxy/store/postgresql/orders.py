@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from proxy import log
+from proxy.store.postgresql.ends import pause
 from proxy.store.postgresql.health import Health
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from shared.errors import StoreUnavailableError
@@ -103,7 +104,7 @@ class Lane(Generic[T]):
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until all orders are done, at most that long."""
-        await asyncio.wait((asyncio.ensure_future(self._idle.wait()),), timeout=timeout_s)
+        await pause(self._idle, timeout_s)
 
     async def close(self) -> None:
         """Stop; the remaining orders are given up."""

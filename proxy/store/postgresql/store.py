@@ -456,7 +456,10 @@ class PostgreSQLStore:
                 kept = self._backlog.records()
                 self._backlog.clear()
                 for record in kept.values():
-                    self._puts.add(self._order(record, keep=True))
+                    if record.owner == self._instance or record.callback is not None:
+                        self._puts.add(self._order(record, keep=True))
+                    else:  # nothing but notes is kept about an open or failed job of another instance
+                        self._order_notes((record,))
 
 
 async def _settled(done: asyncio.Future[None]) -> None:

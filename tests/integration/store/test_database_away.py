@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace as replace_failure
 from functools import partial
 
 import pytest
@@ -118,6 +119,28 @@ async def test_what_happens_while_it_is_away_is_told_and_made_up_for(
     await eventually(lambda: not a.trouble)
     found = await eventually(lambda: is_waiting(a, other.id))
     assert found.submitted is Submitted.YES
+
+
+async def test_what_was_noted_of_the_jobs_of_others_is_made_up_for(
+    instance: MakeInstance, postgresql: PostgreSQL
+) -> None:
+    """A callback that came here proves that the job server has the job: `no` would let its client send it again."""
+    a, b = await instance("a"), await instance("b")
+    job, failed = of(a, a_record(state=State.SUBMITTING)), of(a, a_record(state=State.SUBMITTING))
+    failure = replace_failure(_FAILURE, submitted=Submitted.NO)
+    ended = replace(failed, state=State.FINISHED, finished_at=time.time(), failure=failure)
+    await asyncio.gather(a.put(job), a.put(failed))
+    await a.put(ended)
+    await asyncio.to_thread(postgresql.kill)
+    b.note(job.proven())
+    b.note(ended.proven())
+    await eventually(lambda: figure(b, "journal_backlog") == 2)
+
+    await asyncio.to_thread(postgresql.start)
+
+    for record, state in ((job, State.WAITING), (ended, State.FINISHED)):
+        found = await eventually(partial(is_submitted, a, record.id))
+        assert found.state is state
 
 
 async def test_an_end_is_tried_by_a_store_that_only_thinks_the_database_is_away(instance: MakeInstance) -> None:
@@ -275,6 +298,15 @@ async def stays_troubled(store: PostgreSQLStore, failures: int) -> bool:
 
     await eventually(is_over)
     return all(told)
+
+
+async def is_submitted(store: PostgreSQLStore, job_id: str) -> Record | None:
+    """Return the record once it says that the job was submitted."""
+    try:
+        record = await store.by_id(job_id)
+    except StoreUnavailableError:
+        return None
+    return record if record is not None and record.submitted is Submitted.YES else None
 
 
 def figure(store: PostgreSQLStore, name: str) -> float:

@@ -51,3 +51,17 @@ async def test_what_there_was_no_room_for_is_told_once_something_is_written() ->
     assert [(line["event"], line["entries"]) for line in lines] == [
         ("the audit list lacks entries, which only the log has", 5)
     ]
+
+
+async def test_a_query_leaves_nothing_behind_while_entries_cannot_be_written() -> None:
+    """A dashboard that shows the list asks again and again."""
+    session = _Session()
+    audit = AuditTable(cast("Any", session), cast("Any", None))
+    audit.enter(Deed(at=1.0, what="stop"))
+    before = asyncio.all_tasks()
+
+    await audit.flush(0.01)
+
+    assert asyncio.all_tasks() == before
+    session.answers.set()
+    await audit.close()
