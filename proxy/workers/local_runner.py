@@ -42,7 +42,7 @@ from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker
 from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from proxy.workers.pool import Pool
     from proxy.workers.worker import Worker
@@ -55,6 +55,9 @@ _MORE_WORKERS: Final = 2
 _EXIT_S: Final = 0.5
 #: How many workers may be borrowed at the same time, for calls about jobs that have no worker.
 _BORROWED: Final = 4
+#: The longest call. One whose connection was lost unnoticed would last until the job's deadline: until then, its job is
+#: not asked about again; nor is any other job, if such calls keep all borrowed workers.
+_CALL_S: Final = 60.0
 #: How long to wait for the answer to a call after its deadline.
 _ANSWER_S: Final = 1.0
 
@@ -91,14 +94,13 @@ class LocalRunner:
 
     async def ask(self, job: Job, call: str, deadline: float) -> Told:
         """Have a worker make a call about `job`: the job's own, if it has one, or else a borrowed one. See `Asker`."""
-        ask = Ask(job_id=job.id, profile=job.profile, call=call, values=json.dumps(_values(job)), deadline=deadline)
         try:
             async with asyncio.timeout_at(deadline + _ANSWER_S):
                 watch = self._watches.get(job.id)
                 if watch is not None and watch.call.is_free:
-                    return await watch.ask(ask)
+                    return await _told(job, call, deadline, watch.ask)
                 async with self._borrowed:
-                    return await self._ask_by_another(ask)
+                    return await _told(job, call, deadline, self._ask_by_another)
         except TimeoutError:
             reason = "no worker reported the answer in time"
         except (AdmissionError, _LostError) as exc:
@@ -408,6 +410,14 @@ async def _outcome_without_worker(job: Job) -> Outcome:
     if job.callback.done() and outcome is not None:
         return outcome
     return job.cancellation() if job.cancelled.done() else _overdue(job)
+
+
+async def _told(job: Job, call: str, deadline: float, make: Callable[[Ask], Awaitable[Told]]) -> Told:
+    """Make a call now; return its answer. Raises TimeoutError if the worker says nothing at all."""
+    until = min(deadline, time.monotonic() + _CALL_S)
+    ask = Ask(job_id=job.id, profile=job.profile, call=call, values=json.dumps(_values(job)), deadline=until)
+    async with asyncio.timeout_at(until + _ANSWER_S):
+        return await make(ask)
 
 
 def _values(job: Job) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any, cast
@@ -14,7 +15,7 @@ from proxy.workers.local_runner import LocalRunner
 from proxy.workers.pool import Pool
 from shared.errors import AdmissionError, Code
 from shared.lifecycle import Event, State, Submitted
-from shared.messages import Answered, Assign, Callback, Failure, MayRetry, Progress, Retry, ToWorker
+from shared.messages import Answered, Ask, Assign, Callback, Failure, MayRetry, Progress, Retry, ToWorker
 from shared.outcome import Failed, Outcome, Succeeded
 from tests.support.failing_store import FailingStore
 from tests.support.jobs import a_job
@@ -76,7 +77,7 @@ class FakePool:
 
     def release(self, worker: FakeWorker, *, reusable: bool) -> None:
         """Record it, and let the worker forget the job."""
-        assert worker is self.workers[-1]
+        assert worker in self.workers
         worker.handler = None
         self.released.append(reusable)
 
@@ -485,6 +486,40 @@ async def test_the_job_of_a_worker_that_sent_nonsense_is_given_to_no_other() -> 
     stage.worker.handler.on_death("it sent a message of 1000 bytes and was killed")
     outcome = await stage.failed()
     assert (outcome.code, outcome.submitted) == (Code.WORKER_DIED, Submitted.UNKNOWN)
+
+
+async def test_a_call_that_hangs_is_cut_off_after_a_minute() -> None:
+    """By the job's own worker, which goes on with the job."""
+    stage = Stage(timeout_s=1_000)
+    await stage.assigned()
+    began = time.monotonic()
+    call = asyncio.create_task(stage.runner.ask(stage.job, "outcome", stage.job.deadline))
+    await eventually(lambda: len(stage.worker.sent) == 2)
+    ask = stage.worker.sent[-1]
+    assert isinstance(ask, Ask)
+    assert round(ask.deadline - began) == 60
+    told = await call
+    assert (told.kind, told.error) == ("unavailable", "no worker reported the answer in time")
+    assert (round(time.monotonic() - began), stage.run.done()) == (61, False)
+    stage.run.cancel()
+
+
+async def test_calls_that_hang_do_not_keep_others_from_their_turn() -> None:
+    """With four borrowed workers, the fifth job is asked about after a minute, and has a minute of its own."""
+    pool, began = FakePool(), time.monotonic()
+    runner = LocalRunner(cast("Pool", pool), "")
+    jobs = [a_job(timeout_s=1_000) for _ in range(5)]
+    calls = [asyncio.create_task(runner.ask(job, "outcome", job.deadline)) for job in jobs]
+    for number in range(len(jobs)):
+        await asyncio.sleep(61.5 if number == 4 else 0.1)
+        pool.tickets[len(pool.workers)].set_result(worker := FakeWorker())
+        pool.workers.append(worker)
+    await eventually(lambda: pool.workers[-1].sent)
+    (ask,) = pool.workers[-1].sent
+    assert isinstance(ask, Ask)
+    assert ask.job_id == jobs[-1].id
+    assert round(ask.deadline - began) == 121
+    assert {told.kind for told in await asyncio.gather(*calls)} == {"unavailable"}
 
 
 async def test_only_the_first_word_counts() -> None:
