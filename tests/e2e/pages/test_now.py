@@ -65,6 +65,18 @@ def test_it_shows_jobs_and_workers_as_they_come_and_go(page: Chrome, proxy: Prox
     assert run(page, "return document.getElementById('oldest').childElementCount") == 0
 
 
+def test_it_goes_on_after_back(page: Chrome, proxy: ProxyProcess) -> None:
+    """A browser may show the page as it was left, without loading it again."""
+    eventually_blocking(lambda: "in total" in text(page, "limit"))
+    left_at = text(page, "limit")
+    page.find_element(By.LINK_TEXT, "Jobs").send_keys(Keys.ENTER)
+    eventually_blocking(lambda: "Jobs" in page.title)
+    page.back()
+    eventually_blocking(lambda: "Now" in page.title)
+    assert post(proxy, duration=0)[0] == 200
+    eventually_blocking(lambda: text(page, "limit") != left_at)
+
+
 def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyProcess) -> None:
     """The newest failure comes first; opened by keyboard, it shows phases and events."""
     status, document = post(proxy, fault="refuse")

@@ -13,6 +13,7 @@ const failures = new Failures();
 const inFlight = new InFlight();
 let past = [];
 let second = 0;
+let events = null;
 
 const sum = (points, column) => points.reduce((total, point) => total + point[column], 0);
 
@@ -99,17 +100,19 @@ function numbers() {
 }
 
 function listen() {
-  const events = new EventSource("events");
+  events?.close();
+  events = new EventSource("events");
   events.onmessage = (event) => take(JSON.parse(event.data));
   events.onerror = () => {
     showStatus(null);
     ask("session").catch(() => {}); // its answer leads to the log-in, if necessary
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
   };
-  window.addEventListener("pagehide", () => events.close(), { once: true });
 }
 
 $("minutes").closest("details").addEventListener("toggle", draw);
+window.addEventListener("pagehide", () => events.close());
+window.addEventListener("pageshow", ({ persisted }) => persisted && listen()); // "back" shows this page as it was left
 window.addEventListener("resize", draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 document.addEventListener("visibilitychange", draw);
