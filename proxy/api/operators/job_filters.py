@@ -104,6 +104,8 @@ def single_values(pairs: Iterable[tuple[str, str]], known: Sequence[str]) -> dic
             raise ParameterError(name, f"`{name}` has {len(value)} characters, takes {_MAX_CHARACTERS} at most")
         if "\0" in name or "\0" in value:
             raise ParameterError(name, f"`{name}` has a NUL character, which nothing recorded has")
+        if any("\ud800" <= c <= "\udfff" for c in name + value):  # from a command line
+            raise ParameterError(name, f"`{name}` is not UTF-8")
         given[name] = value
     return given
 
@@ -172,7 +174,7 @@ def _time(given: dict[str, str], name: str, now: float) -> float | None:
         return None
     age_s = None if text.isdigit() else age_of(text)
     if age_s is not None:
-        return now - age_s
+        return max(0.0, now - age_s)  # databases have no times that are much earlier
     if text == "midnight":
         return datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
     with_default: Callable[[datetime], datetime] = lambda at: at if at.tzinfo else at.replace(tzinfo=UTC)  # noqa: E731

@@ -39,6 +39,7 @@ def test_nothing_said_means_all_jobs() -> None:
         ("15m", _NOW - 900),
         ("2h", _NOW - 7_200),
         ("7d", _NOW - 604_800),
+        ("999999999d", 0.0),
     ],
 )
 def test_a_time_is_said_in_several_ways(text: str, expected: float) -> None:
@@ -118,6 +119,7 @@ def test_each_filter_is_read() -> None:
         ("instance", "\0"),
         ("label.account", "\0"),
         ("label.\0", "a"),
+        ("q", "m\udcfcller"),
         ("q", "x" * 301),
         ("label.", "x"),
         ("stat", "open"),
