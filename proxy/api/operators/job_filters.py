@@ -176,7 +176,7 @@ def _time(given: dict[str, str], name: str, now: float) -> float | None:
     if age_s is not None:
         return max(0.0, now - age_s)  # databases have no times that are much earlier
     if text == "midnight":
-        return datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+        return time.mktime((*time.localtime(now)[:3], 0, 0, 0, 0, 0, -1))  # the clock may have been changed since
     with_default: Callable[[datetime], datetime] = lambda at: at if at.tzinfo else at.replace(tzinfo=UTC)  # noqa: E731
     try:
         found = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -54,6 +56,30 @@ def test_midnight_is_the_last_one_here() -> None:
     assert since is not None
     assert _NOW - 86_400 - 3_600 <= since <= _NOW
     assert datetime.fromtimestamp(since, UTC).astimezone().strftime("%H:%M:%S.%f") == "00:00:00.000000"
+
+
+@pytest.fixture
+def with_summer_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A time zone with summer time for this process."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("with_summer_time")
+@pytest.mark.parametrize(
+    ("now", "midnight"),
+    [
+        ("2026-03-29T12:00:00+02:00", "2026-03-29T00:00:00+01:00"),
+        ("2026-10-25T12:00:00+01:00", "2026-10-25T00:00:00+02:00"),
+    ],
+)
+def test_midnight_is_right_when_summer_time_begins_and_ends(now: str, midnight: str) -> None:
+    """The clock was changed after it."""
+    since = read([("since", "midnight")], [], datetime.fromisoformat(now).timestamp()).query.since
+    assert since == datetime.fromisoformat(midnight).timestamp()
 
 
 def test_each_filter_is_read() -> None:
