@@ -94,6 +94,19 @@ def test_pages_follow_one_another_and_back_goes_back(page: Chrome) -> None:
     eventually_blocking(lambda: column(page, 2) == first)
 
 
+def test_back_to_a_later_page_brings_its_counts_back(page: Chrome) -> None:
+    """Those of other filters were shown in between."""
+    total = text(page, "total")
+    page.find_element(By.LINK_TEXT, "Next page").send_keys(Keys.ENTER)
+    eventually_blocking(lambda: "after=" in query(page) and rows(page) == 50)
+    choose(page, "code=worker-died")
+    eventually_blocking(lambda: text(page, "total") != total)
+    filtered = text(page, "total")
+    page.back()
+    eventually_blocking(lambda: "after=" in query(page))
+    eventually_blocking(lambda: text(page, "total") != filtered)
+
+
 def test_it_is_sorted_by_time_and_by_length(page: Chrome) -> None:
     """By its column heads, which tell a screen reader the order."""
     page.find_element(By.ID, "by-length").send_keys(Keys.ENTER)

@@ -10,20 +10,23 @@ import { outcome } from "./outcome.js";
 const FOLLOW_MS = 5000;
 const filters = new Filters(() => show({ moved: true }), "any time");
 let asking = new AbortController();
-let counted = false;
+/** The filters whose counts are shown. */
+let counted = null;
 
 async function show({ moved = false } = {}) {
   asking.abort();
   asking = new AbortController();
   const { signal } = asking;
   const some = params();
-  if (!counted) some.set("counts", "yes"); // by default, later pages come without counts
+  const these = query(changed({ sort: "", limit: "", counts: "" }));
+  if (counted !== these) some.set("counts", "yes"); // by default, later pages come without counts
   $("list").ariaBusy = "true";
   heads(some);
   try {
     const answer = await ask(`jobs?${query(some)}`, signal);
     trouble(null);
     draw(answer, moved);
+    if (answer.counts) counted = these;
   } catch (problem) {
     if (signal.aborted) return;
     trouble(problem);
@@ -36,7 +39,6 @@ function draw(answer, moved) {
   $("rows").replaceChildren(...answer.jobs.map(row));
   $("table").classList.toggle("alone", answer.jobs.every((job) => job.instance == null));
   if (answer.counts) {
-    counted = true;
     filters.facets(answer.counts);
     totals(answer.counts);
   }
