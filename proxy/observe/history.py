@@ -106,21 +106,22 @@ class History:
         self._points: dict[int, tuple[float, ...]] = {}
 
     def job_finished(self, job: Job, outcome: Outcome, durations: dict[str, float]) -> None:
-        """Remember a finished job."""
+        """Remember a finished job. Of one that an earlier process began, only that process knew the course."""
         failed = isinstance(outcome, Failed)
+        record, now = job.recorder.record, time.time()
         past = PastJob(
             id=job.id,
             worker_pid=job.worker_pid,
             outcome=str(outcome.code) if isinstance(outcome, Failed) else "succeeded",
             submitted=str(outcome.submitted) if isinstance(outcome, Failed) else "yes",
             detail=outcome.detail if isinstance(outcome, Failed) else "",
-            finished_at=time.time(),
+            finished_at=now,
             accepted=job.reached[State.ACCEPTED],
-            life=job.life,
+            life=[] if job.adopted else job.life,
             phases=durations,
-            total_s=sum(durations.values()),
-            labels=job.recorder.record.labels,
-            remote_id=job.recorder.record.outputs.get("id", ""),
+            total_s=now - record.accepted_at if job.adopted else sum(durations.values()),
+            labels=record.labels,
+            remote_id=record.outputs.get("id", ""),
             profile=job.profile,
             remote_state=job.remote_state,
             progress_count=job.progress_count,

@@ -130,18 +130,18 @@ class Snapshots:
         return rows
 
     def _oldest(self) -> list[dict[str, Any]]:
-        now = time.monotonic()
+        now = time.time()
         jobs = list(self._in_flight)[:_OLDEST]  # in order of acceptance
         return [_in_flight_job(job, now) for job in jobs]
 
 
 def _in_flight_job(job: Job, now: float) -> dict[str, Any]:
-    remote_id = job.recorder.record.outputs.get("id", "")
+    record = job.recorder.record
     return {
         "job_id": job.id,
         "state": str(job.state),
-        "age_s": round(now - job.reached[State.ACCEPTED], 1),
-        **at_the_job_server(job.profile, remote_id, job.remote_state, job.progress_count),
+        "age_s": round(max(0.0, now - record.accepted_at), 1),  # perhaps by an earlier process
+        **at_the_job_server(job.profile, record.outputs.get("id", ""), job.remote_state, job.progress_count),
     }
 
 

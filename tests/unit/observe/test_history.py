@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from proxy.jobs.in_flight import InFlight
+from proxy.jobs.left_open import adopt
 from proxy.jobs.phases import phases
 from proxy.observe.history import History
+from proxy.store.memory import MemoryStore
 from shared.errors import Code
-from shared.lifecycle import Event, Submitted
+from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Succeeded
 from tests.support.failing_store import FailingStore
 from tests.support.jobs import a_job
-from tests.support.records import finished
+from tests.support.records import a_record, finished
 
 OUTCOME = Succeeded(body=b"{}")
 
@@ -61,6 +65,19 @@ async def test_the_last_failures_of_before_the_start_are_there() -> None:
     found = history.by_id("acme")
     assert found is not None
     assert found.id == first.id
+
+
+async def test_a_job_that_an_earlier_process_began_lasted_since_then() -> None:
+    """Only its end is known here, so its course is that of the record."""
+    store, history = MemoryStore(3600), History()
+    now = time.time()
+    job = adopt(store, a_record(state=State.WAITING, accepted_at=now - 60, deadline_at=now))
+    job.advance(Event.FINISH)
+    history.job_finished(job, OUTCOME, phases(job))
+    past = history.by_id(job.id)
+    assert past is not None
+    assert past.total_s >= 60
+    assert past.describe()["events"] == []
 
 
 async def test_a_store_that_cannot_be_read_does_not_keep_anybody_from_starting() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -92,17 +93,18 @@ async def test_everybody_gets_the_same_snapshot(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_job_in_flight_is_shown_with_what_its_job_server_says_of_it() -> None:
-    """Its profile, the job server's id, the last progress report and their number."""
+    """Its profile, the job server's id, the last progress report and their number; its age, whoever accepted it."""
     in_flight = InFlight()
     feed = Snapshots(pool_status=PoolStatus, in_flight=in_flight, observers=Observers(), max_jobs=1, status=dict)
     quiet, heard = a_job(), a_job()
     for job, profile in ((quiet, "cog"), (heard, "a2a")):
         job.recorder.record = msgspec.structs.replace(job.recorder.record, profile=profile)
         in_flight.add(job)
+    heard.recorder.record = msgspec.structs.replace(heard.recorder.record, accepted_at=time.time() - 60)
     heard.progress("working", b"{}", {"id": "t-1"})
     heard.progress("halfway")
     shown = json.loads(feed.first())["oldest"]
-    assert [job.pop("age_s") >= 0 for job in shown] == [True, True]
+    assert [job.pop("age_s") >= least for job, least in zip(shown, (0, 60), strict=True)] == [True, True]
     assert shown == [
         {"job_id": quiet.id, "state": "accepted", "profile": "cog", "remote_id": None, "progress": None},
         {
