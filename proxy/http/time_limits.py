@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +25,8 @@ __all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "content_length", "dra
 _LOOK_S: Final = 0.5
 #: A timer that fires this late was delayed, as was everything else in this process: it was stopped or busy.
 _LATE_S: Final = 0.5
+#: `tcpi_bytes_acked` in the kernel's `struct tcp_info`.
+_ACKNOWLEDGED: Final = struct.Struct("=120xQ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +95,31 @@ async def drained(transport: asyncio.WriteTransport, drain: Callable[[], Awaitab
         SlowClientError: it is too slow; the connection is closed, because a partial answer must not look complete.
     """
     pace = Pace(limits)
-    unsent = transport.get_write_buffer_size()
+    unsent, received = transport.get_write_buffer_size(), _received_bytes(transport)
     while True:
         with contextlib.suppress(TimeoutError):
             await waited(drain, _LOOK_S)
             return
-        before, unsent = unsent, transport.get_write_buffer_size()
-        pace.step(_LOOK_S, before - unsent)
+        # The kernel, and TLS, take a large piece of the buffer at once, and then none until most of it was received.
+        unsent_before, unsent = unsent, transport.get_write_buffer_size()
+        received_before, received = received, _received_bytes(transport)
+        pace.step(_LOOK_S, max(unsent_before - unsent, received - received_before))
         if pace.left_s <= 0:
             transport.abort()
             raise SlowClientError("the client reads too slowly")
+
+
+def _received_bytes(transport: asyncio.WriteTransport) -> int:
+    """Return how many bytes the peer's kernel has acknowledged on a connection; 0 if it is closed."""
+    peer = transport.get_extra_info("socket")
+    if peer is None:
+        return 0
+    try:
+        info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
+        received: int = _ACKNOWLEDGED.unpack(info)[0]
+    except (OSError, ValueError, struct.error):  # struct.error: a kernel that does not know it
+        return 0
+    return received
 
 
 class LazyTimer:

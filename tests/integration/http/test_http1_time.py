@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
+import time
 from contextlib import suppress
 from typing import Final
 
 import pytest
 
+from proxy.http import time_limits
 from proxy.http.connections import Room
 from proxy.http.time_limits import Limits
-from tests.support.listening import Server, post, problem, serving, statuses
-from tests.support.waiting import eventually
+from tests.support.listening import Server, post, problem, serving, statuses, tls_context
+from tests.support.waiting import IN_VAIN_S, eventually
 
 _SHORT: Final = 0.2
 _LONG: Final = 60.0
@@ -125,6 +129,33 @@ async def test_an_answer_may_take_long_if_it_is_read(fast: bool) -> None:
             read += len(await client.reader.readexactly(300_000))
             await asyncio.sleep(0.1)
         assert read == 12_000_000
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_answer_on_a_slow_line_arrives(fast: bool, tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes nothing for longer than a reader may stall, because it waits until most was received."""
+    monkeypatch.setattr(time_limits, "_LOOK_S", 0.05)
+    async with serving(fast=fast, tls=tls, limits=Limits(stall_s=0.5)) as server:
+        server.echo.large = b"x" * 400_000
+        read = await asyncio.to_thread(_read_slowly, server.port, tls_context() if tls else None)
+        assert read.count(b"x") == 400_000
+
+
+def _read_slowly(port: int, context: ssl.SSLContext | None) -> bytes:
+    """Return what comes from `/large`, with a small buffer, and the first part at 50 kB/s."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(IN_VAIN_S)
+        client.connect(("127.0.0.1", port))
+        with context.wrap_socket(client) if context is not None else client as reading:
+            reading.sendall(post("/large", b"", b"Connection: close"))
+            data = b""
+            with suppress(ConnectionError):
+                while more := reading.recv(1000):
+                    data += more
+                    if len(data) < 100_000:
+                        time.sleep(0.02)
+            return data
 
 
 async def test_a_listener_that_stops_closes_idle_connections_and_finishes_answers(server: Server) -> None:
