@@ -38,6 +38,9 @@ __all__ = ["Listener"]
 #: How long Hypercorn may take to finish answers once a listener is told to stop.
 _FINISH_S: Final = 3.0
 
+#: How much of an answer TLS takes before it is sent; by default 512 KiB, for which a slow client could take any time.
+_TLS_BUFFER_BYTES: Final = 65_536
+
 
 class _Config(ServerConfig):
     """A listener's configuration, from which Hypercorn creates its connections."""
@@ -68,6 +71,8 @@ class _Connection(HypercornConnection):
         transport = cast("asyncio.Transport", self.writer.transport)
         if not transport.is_closing():
             transport.pause_reading()  # what arrives waits in the kernel, which limits it, until it can be used
+        if config.tls is not None:
+            transport.set_write_buffer_limits(_TLS_BUFFER_BYTES)
         config.connections.room.make()
         await turns.take()
         if not config.fast or await self._is_left_by_fast(config):

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
+import termios
+from array import array
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -19,12 +22,15 @@ from typing import Final
 from proxy.http.asgi import SlowClientError
 from shared.errors import Code, RequestError
 
-__all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "content_length", "drained", "waited"]
+__all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "content_length", "drained", "sent", "waited"]
 
 #: How often the progress of an unread answer is checked.
 _LOOK_S: Final = 0.5
 #: A timer that fires this late was delayed, as was everything else in this process: it was stopped or busy.
 _LATE_S: Final = 0.5
+#: While the kernel has more than this, the transport may have some, too; it has none while the kernel takes more.
+_FEW_BYTES: Final = 16_384
+_POLL_S: Final = 0.1
 #: `tcpi_bytes_acked` in the kernel's `struct tcp_info`.
 _ACKNOWLEDGED: Final = struct.Struct("=120xQ")
 
@@ -107,6 +113,30 @@ async def drained(transport: asyncio.WriteTransport, drain: Callable[[], Awaitab
         if pace.left_s <= 0:
             transport.abort()
             raise SlowClientError("the client reads too slowly")
+
+
+async def sent(transport: asyncio.WriteTransport, limits: Limits) -> None:
+    """Return when the kernel has all that was written, as long as the client reads fast enough.
+
+    What it does not have is lost if the connection is aborted, and TLS does that a while after it was closed.
+
+    Raises:
+        SlowClientError: it is too slow; the connection is closed.
+    """
+
+    async def drain() -> None:
+        while not transport.is_closing() and _queued_bytes(transport) > _FEW_BYTES:  # noqa: ASYNC110 - nobody notifies
+            await asyncio.sleep(_POLL_S)
+
+    await drained(transport, drain, limits)
+
+
+def _queued_bytes(transport: asyncio.WriteTransport) -> int:
+    """Return how many bytes the kernel has that the peer has not acknowledged."""
+    queued = array("i", [0])
+    with contextlib.suppress(OSError, ValueError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+    return queued[0]
 
 
 def _received_bytes(transport: asyncio.WriteTransport) -> int:

@@ -23,7 +23,7 @@ from proxy.http.asgi import ClientGoneError
 from proxy.http.connections import has_unread
 from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import Exchange, answer_head, parse
-from proxy.http.time_limits import LazyTimer, drained
+from proxy.http.time_limits import LazyTimer, drained, sent
 from shared.errors import Code
 
 if TYPE_CHECKING:
@@ -222,6 +222,8 @@ class FastConnection(asyncio.Protocol):
             if halves:
                 transport.write_eof()
             await self._throw_away()
+        if not halves:
+            await sent(transport, self.limits)
         transport.close()
         await drained(transport, self._until_gone, self.limits)
 

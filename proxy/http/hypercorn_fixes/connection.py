@@ -3,7 +3,7 @@
 - A connection whose peer has left stays open for as long as an idle one may.
 - A burst of requests blocks the event loop.
 - The time for the next request is also the time for the rest of its head.
-- A client that does not read its answer holds its connection forever.
+- A client that does not read its answer holds its connection forever; one that reads slowly loses its end.
 - What was sent is lost if the connection is closed with unread bytes: the kernel then resets it.
 """
 
@@ -19,11 +19,12 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from proxy.http.asgi import ClientGoneError
 from proxy.http.connections import has_unread
 from proxy.http.fair_turns import turns
 from proxy.http.hypercorn_fixes.application import Tasks
 from proxy.http.hypercorn_fixes.request import HTTP1
-from proxy.http.time_limits import LazyTimer, drained
+from proxy.http.time_limits import LazyTimer, drained, sent
 
 if TYPE_CHECKING:
     from proxy.http.hypercorn_fixes.config import ServerConfig
@@ -121,6 +122,8 @@ class HypercornConnection(TCPServer):
             case RawData():
                 await self._write(event.data)
             case Closed():
+                with contextlib.suppress(ClientGoneError):
+                    await sent(self.writer.transport, self._limits)
                 self._half_close()
             case Updated(idle=True):
                 self._timer.set(self._limits.keep_alive_s)
