@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from tests.support.proc_files import read
+
 __all__ = ["Stopwatch"]
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
@@ -64,13 +66,8 @@ class Stopwatch:
             with contextlib.suppress(OSError):  # it has ended
                 for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - called often; Path objects would cost more
                     with contextlib.suppress(OSError):
-                        yield thread, int(_read(f"/proc/{pid}/task/{thread}/schedstat").split()[1])
+                        yield thread, int(read(f"/proc/{pid}/task/{thread}/schedstat").split()[1])
 
 
 def _steal_s() -> float:
-    return int(_read("/proc/stat").split(maxsplit=_STEAL_FIELD + 1)[_STEAL_FIELD]) / _TICKS_PER_S
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:  # noqa: PTH123 - as above
-        return file.read()
+    return int(read("/proc/stat").split(maxsplit=_STEAL_FIELD + 1)[_STEAL_FIELD]) / _TICKS_PER_S

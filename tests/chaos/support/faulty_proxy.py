@@ -34,7 +34,8 @@ async def _watch_loop() -> None:
     path.write_bytes(bytes(LAG.size + 1))
     with path.open("r+b") as file, mmap.mmap(file.fileno(), LAG.size + 1) as shown:
         while True:
-            await asyncio.sleep(_LOOK_S)
+            while not shown[LAG.size]:
+                await asyncio.sleep(_LOOK_S)
             watch, starved_s = Stopwatch(), 0.0
             while shown[LAG.size]:
                 begun_s = watch.took_s

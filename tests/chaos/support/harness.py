@@ -368,7 +368,7 @@ class Chaos:
         answers = b"\n".join(answer.body for answer in seen).decode()
         for where, text in (("the log", log), ("an answer", answers)):
             assert "Traceback" not in text, f"a traceback in {where}: {text[text.index('Traceback') :][:2000]}"
-            runs = set(re.findall(rf"[\w-]{{{_TOKEN_CHARS},}}", text))
+            runs = set(re.findall(rf"[0-9A-Za-z_-]{{{_TOKEN_CHARS},}}", text))
             ends = (run[at : at + _TOKEN_CHARS] for run in runs for at in range(len(run) - _TOKEN_CHARS + 1))
             assert not tokens.intersection(ends), f"a token in {where}"
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import psutil
 
 from tests.chaos.support.names import semaphore_prefix
+from tests.support.proc_files import read
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - read, not written to
 #: As in proc(5), the third field of /proc/PID/stat.
@@ -85,8 +86,8 @@ def _processes() -> dict[int, _Process]:
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - called often
         with contextlib.suppress(OSError):  # it has ended
-            state, parent = Path(f"/proc/{name}/stat").read_bytes().rpartition(b") ")[2].split()[:2]
-            found[int(name)] = _Process(int(parent), state.decode())
+            state, parent = read(f"/proc/{name}/stat").rpartition(") ")[2].split(maxsplit=2)[:2]
+            found[int(name)] = _Process(int(parent), state)
     return found
 
 
