@@ -347,6 +347,7 @@ def names_a_job(path: str) -> bool:
 def requests_about_a_job(app: App) -> Iterator[Request]:
     """Yield all of them, for every route of every listener."""
     for listener, routes in app.routes:
+        known = set()  # a path may have several routes
         for route, method in itertools.product(routes, METHODS):
             if not names_a_job(route.path) and method != "POST":
                 continue
@@ -357,7 +358,12 @@ def requests_about_a_job(app: App) -> Iterator[Request]:
             else:
                 ways = WITH_BODY if method in {"POST", "PUT"} and route.methods else WITHOUT_BODY
             for headers, body in ways:
-                yield Request(app=listener, method=method, path=route.path, headers=HEADERS | dict(headers), body=body)
+                way = (method, route.path, *headers.items(), body)
+                if way not in known:
+                    known.add(way)
+                    yield Request(
+                        app=listener, method=method, path=route.path, headers=HEADERS | dict(headers), body=body
+                    )
     for path in ("/jobs/{id}/nowhere", "/callback/{token}/nowhere", "/job/{id}/result", "/jobs?message={id}", "/{id}"):
         yield Request(app=app.parts.public, method="GET", path=path, headers=HEADERS, body=b"")
 
