@@ -1,11 +1,12 @@
 """The messages of one job: the profile's samples, with the job's own names instead of those in the samples."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 
 from shared.job_server.profile import Profile, Sample
-from shared.job_server.samples import SAMPLE_VALUES
+from shared.job_server.samples import SAMPLE_VALUES, found_in
 
 __all__ = ["Script", "replaced"]
 
@@ -20,7 +21,8 @@ class Script:
         self._profile = profile
         self._base_url = base_url.rstrip("/")
         self._numbers = count(1)
-        self.outputs = next((sample.outputs for sample in self._of("reply", "running") if sample.outputs), {})
+        replies = (sample.outputs or found_in(profile, sample)[1].outputs for sample in self._of("reply", "running"))
+        self.outputs = next(filter(None, replies), {})
 
     def names_for(self, values: Mapping[str, str]) -> dict[str, str]:
         """Return what to replace in the samples, and by what, for a job whose placeholders have these `values`."""
@@ -63,12 +65,9 @@ def _for_job(sample: Sample, names: Mapping[str, str]) -> Sample:
 
 
 def replaced(text: str, names: Mapping[str, str]) -> str:
-    """Return `text` with each of the names replaced, the longest first, and no replacement replaced again."""
-    marks = {}
-    for number, name in enumerate(sorted(names, key=len, reverse=True)):
-        mark = f"\0{number}\0"
-        marks[mark] = names[name]
-        text = text.replace(name, mark)
-    for mark, value in marks.items():
-        text = text.replace(mark, value)
-    return text
+    """Return `text` with each of the names replaced where it is a whole word; the longest one counts."""
+    if not names:
+        return text
+    longest_first = sorted(names, key=len, reverse=True)
+    words = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, longest_first))})(?![A-Za-z0-9])")
+    return words.sub(lambda found: names[found[0]], text)

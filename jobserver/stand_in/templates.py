@@ -18,6 +18,8 @@ def learn(template: object, actual: object, values: dict[str, str]) -> None:
             for name, value in zip(names, found.groups() if found else (), strict=False):
                 base, slash, route = name.partition("/")
                 values.setdefault(base, value.removesuffix(slash + route))
+        case str(), dict() | list():  # JSON in a field of a form
+            learn(json_or_none(template.encode()), actual, values)
         case dict(), dict():
             for name, inner in template.items():
                 learn(inner, actual.get(name), values)

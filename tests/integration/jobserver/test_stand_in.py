@@ -24,7 +24,53 @@ from shared.job_server.verification import Verifier
 from tests.support.samples import with_wish
 from tests.support.waiting import eventually
 
-PROFILES = [loader.load(name) for name in loader.shipped()]
+#: What no shipped profile has: JSON in a field, outputs that no sample mentions, an id that is a part of a word.
+OWN = """
+name = "own"
+
+[submit]
+url = "/assemblies"
+form = { params = '{"auth": {"key": "public"}, "notify_url": "{callback_url}"}' }
+outputs = { id = "body.id" }
+
+[callback]
+state = "body.document.state"
+succeeded = ["done"]
+failed = ["failed"]
+
+[status]
+url = "/assemblies/{id}"
+state = "body.state"
+
+[[sample]]
+kind = "job"
+headers = { content-type = "application/x-www-form-urlencoded" }
+body = "a=1"
+expect = '{"url": "/assemblies"}'
+
+[[sample]]
+kind = "reply"
+body = '{"id": "one"}'
+expect = "running"
+
+[[sample]]
+kind = "callback"
+headers = { content-type = "multipart/form-data; boundary=b" }
+body = "--b\\r\\nContent-Disposition: form-data; name=document\\r\\n\\r\\n{\\"state\\": \\"done\\"}\\r\\n--b--\\r\\n"
+expect = "succeeded"
+
+[[sample]]
+kind = "status"
+body = '{"id": "one", "state": "done"}'
+expect = "succeeded"
+
+[[sample]]
+kind = "status"
+body = '{"id": "one", "state": "failed"}'
+expect = "failed"
+"""
+
+PROFILES = [*map(loader.load, loader.shipped()), loader.parse(OWN)]
 pytestmark = pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
 
 
