@@ -189,6 +189,8 @@ def _fields(request: Request, usual: Mapping[str, str], more: Mapping[str, str])
     if request.body or request.method not in _WITHOUT_BODY:
         given["Content-Length"] = str(len(request.body))
     names = {name.lower() for name in given}
+    if not request.body:
+        names.add("content-type")  # some frameworks refuse an empty body that is called JSON
     lines = [f"{name}: {value}\r\n" for name, value in usual.items() if name.lower() not in names]
     lines += [f"{name}: {value}\r\n" for name, value in given.items()]
     if not all(line[:-2].isprintable() for line in lines):

@@ -9,7 +9,7 @@ from shared.job_server.addresses import address
 from shared.job_server.placeholders import OURS, UnfilledError, fill, json_text, names_in
 from shared.job_server.profile import Cancel, Result, Server, Status
 
-__all__ = ["Call", "Request", "headers_of", "masked"]
+__all__ = ["Call", "Request", "headers_of", "masked", "merged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Call:
     def __init__(self, server_url: str, server: Server, section: Status | Result | Cancel) -> None:
         self._server_url = server_url
         self._section = section
-        self._headers = server.headers | section.headers
+        self._headers = merged(server.headers, section.headers)
         self._body = section.body if isinstance(section, Cancel) else {}
         #: The names that the job server itself has to have provided: without one of them the call cannot be made.
         self.needs = frozenset(
@@ -49,9 +49,14 @@ class Call:
         body = b""
         if self._body:
             body = json_text(self._body, values).encode()
-            headers.setdefault("Content-Type", "application/json")
+            headers = merged({"Content-Type": "application/json"}, headers)
         url = address(self._server_url, self._section.url, values)
         return Request(method=self._section.method, url=url, headers=headers, body=body)
+
+
+def merged(*tables: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers in `tables`; of the same name, in whatever case, the last one counts."""
+    return dict({name.lower(): (name, value) for table in tables for name, value in table.items()}.values())
 
 
 def headers_of(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:

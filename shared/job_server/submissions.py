@@ -18,7 +18,7 @@ from typing import Any, Final
 from shared import strict_json
 from shared.errors import StrictJSONError
 from shared.job_server.addresses import address
-from shared.job_server.calls import Request, headers_of
+from shared.job_server.calls import Request, headers_of, merged
 from shared.job_server.expressions import compile_expression, is_true, only_body
 from shared.job_server.placeholders import fill, has_placeholders, json_text
 from shared.job_server.profile import Profile, Submit
@@ -47,7 +47,7 @@ class Submissions:
         submit = profile.submit
         self._submit = submit
         self._server_url = server_url
-        self._headers = profile.server.headers | submit.headers
+        self._headers = merged(profile.server.headers, submit.headers)
         self._patch = _compiled(submit.body)
         self._names = {name: json.dumps(name) for name in self._patch}
         self._is_flat = not any(isinstance(value, dict) for value in self._patch.values())
@@ -67,7 +67,7 @@ class Submissions:
         url = self.url or address(self._server_url, submit.url, values, submit.query)
         headers = headers_of(self._headers, values) if self._headers else {}
         if content_type:
-            headers["Content-Type"] = content_type
+            headers = merged(headers, {"Content-Type": content_type})
         return Request(method=submit.method, url=url, headers=headers, body=self._body(body, content_type, values))
 
     def _body(self, body: bytes, content_type: str, values: Mapping[str, str]) -> bytes:

@@ -566,6 +566,15 @@ async def test_a_length_is_told_where_there_is_or_might_be_a_body(
     assert lines.count(f"Content-Length: {len(body)}".encode()) == lengths
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_what_has_no_body_has_no_type(serve: Serve, method: str) -> None:
+    """Fastify refuses an empty body that is called JSON: no job was ever cancelled there."""
+    job_server = await serve()
+    exchange = Exchange(keep_alive=False, max_body_bytes=_CAP)
+    await exchange.make(Request(method=method, url=f"http://127.0.0.1:{job_server.port}/", headers={}))
+    assert b"content-type" not in job_server.connections[0][0].lower()
+
+
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "a\rb", "a\x00b", "\u2028"])
 async def test_a_field_that_could_be_read_as_two_is_refused(value: str) -> None:
     """Wherever it comes from."""

@@ -145,6 +145,15 @@ def test_a_call_is_made_with_headers_and_body() -> None:
     assert (result.method, result.headers, result.body) == ("GET", {}, b"")
 
 
+def test_a_calls_own_headers_replace_the_servers_in_whatever_case() -> None:
+    """Two credentials in one request are none."""
+    server = Server(headers={"Authorization": "Bearer all", "X": "1"})
+    status = Call(SERVER, server, Status(url="/s", headers={"authorization": "Bearer own"})).request({})
+    assert status.headers == {"authorization": "Bearer own", "X": "1"}
+    cancel = Call(SERVER, server, Cancel(url="/c", headers={"content-type": "text/json"}, body={"a": 1})).request({})
+    assert cancel.headers == {"content-type": "text/json", "Authorization": "Bearer all", "X": "1"}
+
+
 def test_what_cannot_stand_in_a_header_is_not_sent() -> None:
     """A line break would start another header."""
     with pytest.raises(UnfilledError, match="the header X"):

@@ -200,6 +200,14 @@ def test_address_and_headers_are_filled_in() -> None:
     assert "secret" not in repr(request)
 
 
+def test_a_submissions_own_headers_replace_the_servers_in_whatever_case() -> None:
+    """And the type of a client's body those of both."""
+    submit = Submit(headers={"authorization": "own", "content-type": "text/plain"})
+    compose = submissions(submit, Server(headers={"Authorization": "all"})).compose
+    assert compose(b"{}", VALUES).headers == {"authorization": "own", "content-type": "text/plain"}
+    assert compose(b"a", VALUES, "text/csv").headers == {"authorization": "own", "Content-Type": "text/csv"}
+
+
 def test_an_empty_address_is_that_of_the_server() -> None:
     """Unchanged, including the query."""
     assert submissions(FLAT).compose(b"{}", VALUES).url == "http://jobs/v1"
