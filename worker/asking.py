@@ -89,10 +89,12 @@ class Asker:
                 kind = Kind.FAILED
                 body = answer.body if document_of(answer.body).is_json else text_as_json(answer.body)
             case FetchedKind.NOT_YET:
-                return Told(job_id=ask.job_id, call=ask.call, kind=Kind.PROGRESS, body=b"")
+                return Told(job_id=ask.job_id, call=ask.call, kind=Kind.PROGRESS, error=fetched.error, body=b"")
             case never:
                 assert_never(never)
-        return Told(job_id=ask.job_id, call=ask.call, kind=kind, content_type=content_type, body=body)
+        return Told(
+            job_id=ask.job_id, call=ask.call, kind=kind, error=fetched.error, content_type=content_type, body=body
+        )
 
     async def _make(self, call: Call | None, values: dict[str, str]) -> Answer:
         if call is None:

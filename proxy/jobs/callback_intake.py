@@ -242,6 +242,7 @@ class CallbackIntake:
         recorder, verdict = job.recorder, called.verdict
         if verdict.kind in _NOT_FINAL:
             job.progress(verdict.state, job.without_token(called.body), verdict.outputs)
+            job.unread = verdict.error
             if verdict.kind is Kind.NOTIFICATION:
                 job.notify()
             return CallbackFate.PROGRESS

@@ -97,6 +97,9 @@ class Job:
     #: The last thing that it said before the end, if short, and how often it said something.
     last_progress: bytes = b""
     progress_count: int = 0
+    #: Why its last callback, and its last answer to a call, say nothing; empty if they do.
+    unread: str = ""
+    unanswered: str = ""
     #: The job server has said that there is an outcome to ask for.
     notified: bool = False
     #: Set with everything that happens.
@@ -264,6 +267,7 @@ class Job:
             state = self.without_token(self.remote_state.encode("utf-8", "backslashreplace")).decode()
             heard = f"; the job server's reports taken as progress: {self.progress_count}"
             heard += f", the last one with the state {state!r}" if state else ""
+        heard += "".join(f"; {reason}" for reason in (self.unread, self.unanswered) if reason)
         if record.refused:
             heard += f"; callbacks refused: {record.refused}, the last one because {record.refusal}"
         return heard

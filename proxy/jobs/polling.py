@@ -248,9 +248,12 @@ class Poller:
     def _take(job: Job, told: Told) -> None:
         if job.ended_by_answer(told):
             log_lines.job_event("info", "the job server was asked and reported how a job ended", job, answer=told.kind)
-        elif told.kind == Kind.PROGRESS and told.state:
-            job.progress(told.state)
+        elif told.kind == Kind.PROGRESS:
+            job.unanswered = told.error
+            if told.state:
+                job.progress(told.state)
         elif told.kind == "unavailable":
+            job.unanswered = f"the job server could not be asked: {told.error}"
             log_lines.job_event("warning", "asking the job server about a job failed", job, reason=told.error)
 
 

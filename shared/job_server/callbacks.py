@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from msgspec import Struct
 
 from shared import strict_json
-from shared.job_server.documents import Document, document_of, fields_of_query
+from shared.job_server.documents import Document, document_of, fields_of_query, why_not_json
 from shared.job_server.expressions import body_members, compile_expression, only_body, plain_path, text_of
 from shared.job_server.partial_json import PartialReader
 from shared.job_server.profile import Callback
@@ -43,6 +44,7 @@ class Callbacks:
         self._json_only = callback.json_only
         self._notification_only = callback.notification_only
         self._has_state = bool(callback.state)
+        self._reads_body = "body" in callback.state
         self._reader = Reader(callback, callback.outputs)
         self._correlate = compile_expression(callback.correlate)
         words = [callback.state, callback.error, callback.correlate, *callback.outputs.values()]
@@ -59,6 +61,8 @@ class Callbacks:
         verdict = self._reader.read(self._seen(received, document.value), received.body, is_json=document.is_json)
         if self._notification_only and (verdict.kind in _TERMINAL or not self._has_state):
             return Verdict(kind=Kind.NOTIFICATION, state=verdict.state, outputs=verdict.outputs)
+        if verdict.kind is Kind.PROGRESS and self._reads_body and document.value is None and not document.is_json:
+            return replace(verdict, error=f"the last callback could not be read: {why_not_json(received.body)}")
         return verdict
 
     def correlation(self, received: Received) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "kept_content_type",
     "media_type_of",
     "parameters_of",
+    "why_not_json",
 ]
 
 _GZIP: Final = b"\x1f\x8b"
@@ -48,6 +49,8 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 #: The parameters of a part that is a file.
 _FILE: Final = frozenset({"filename", "filename*"})
 _MAX_TYPE_CHARACTERS: Final = 200
+#: A larger body is not examined again.
+_SMALL_BYTES: Final = 65_536
 
 
 class Document(NamedTuple):
@@ -105,6 +108,17 @@ def document_of(body: bytes, content_type: str = "", parse: Callable[[bytes], An
         case _:
             return Document(None, is_json=False)
     return Document(_document_of_fields(fields), is_json=False)
+
+
+def why_not_json(body: bytes) -> str:
+    """Return why a body is not JSON, for people; empty if it is."""
+    if len(body) > _SMALL_BYTES:
+        return "it is not JSON"
+    try:
+        strict_json.loads(body)
+    except StrictJSONError as exc:
+        return str(exc)
+    return ""
 
 
 def fields_of_query(text: str) -> dict[str, str]:

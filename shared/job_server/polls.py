@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from shared.job_server.documents import document_of
+from shared.job_server.documents import document_of, why_not_json
 from shared.job_server.profile import Result, Status
 from shared.job_server.verdict import Kind, Part, Reader, Verdict
 
 __all__ = ["Fetched", "FetchedKind", "Results", "Statuses"]
 
 #: The job server has no answer yet: it is asked again.
-_NOT_YET: Final = frozenset({202, 404, 409, 425, 429})
+_NOT_YET: Final = frozenset({202, 404, 408, 409, 425, 429})
+#: What is wrong with an answer.
+_STATUS: Final = "asked for the job's status, the job server {}"
+_RESULT: Final = "asked for the job's result, the job server {}"
 
 
 class Statuses:
@@ -26,10 +29,13 @@ class Statuses:
     def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
         """Return what an answer says. Anything but 2xx says nothing, whatever its body says."""
         if not 200 <= status < 300:  # noqa: PLR2004 - HTTP's own
-            return Verdict(kind=Kind.PROGRESS)
+            return Verdict(kind=Kind.PROGRESS, error=_STATUS.format(f"answered {status}"))
         document = document_of(body, headers.get("content-type", ""))
         seen = {"status": status, "headers": headers, "body": document.value}
-        return self._reader.read(seen, body, is_json=document.is_json)
+        verdict = self._reader.read(seen, body, is_json=document.is_json)
+        if verdict.kind is Kind.PROGRESS and document.value is None and not document.is_json:
+            return replace(verdict, error=_STATUS.format(f"gave an unreadable answer: {why_not_json(body)}"))
+        return verdict
 
 
 class FetchedKind(StrEnum):
@@ -48,6 +54,8 @@ class Fetched:
     kind: FetchedKind
     #: READY: the part that the profile selects, as JSON; None: the whole body.
     result: bytes | None = None
+    #: Otherwise: why there is none.
+    error: str = ""
 
 
 class Results:
@@ -55,13 +63,17 @@ class Results:
 
     def __init__(self, result: Result) -> None:
         self._part = Part(result.result)
+        self._reads_body = "body" in result.result
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Fetched:
         """Return the interpreted answer."""
-        if status in _NOT_YET or status >= 500 or status < 200:  # noqa: PLR2004 - HTTP's own
-            return Fetched(kind=FetchedKind.NOT_YET)
-        if status >= 300:  # noqa: PLR2004 - no redirect is followed
-            return Fetched(kind=FetchedKind.FAILED)
+        if not 200 <= status < 300 or status in _NOT_YET:  # noqa: PLR2004 - HTTP's own
+            failed = 400 <= status < 500 and status not in _NOT_YET  # noqa: PLR2004 - HTTP's own
+            kind = FetchedKind.FAILED if failed else FetchedKind.NOT_YET
+            return Fetched(kind=kind, error=_RESULT.format(f"answered {status}"))
         document = document_of(body, headers.get("content-type", ""))
+        if self._reads_body and document.value is None and not document.is_json:
+            why = f"gave an unreadable answer: {why_not_json(body)}"
+            return Fetched(kind=FetchedKind.NOT_YET, error=_RESULT.format(why))
         seen = {"status": status, "headers": headers, "body": document.value}
         return Fetched(kind=FetchedKind.READY, result=self._part.of(seen, body))

@@ -47,7 +47,7 @@ class Verdict:
     state: str = ""
     #: What the client gets, as JSON; None: the whole body.
     result: bytes | None = None
-    #: After a failure, the job server's reason; empty if it gives none.
+    #: After a failure, the job server's reason; empty if it gives none. Of a message that says nothing, why.
     error: str = ""
     #: What later calls about the job need, by the profile's names.
     outputs: Mapping[str, str] = field(default_factory=dict)

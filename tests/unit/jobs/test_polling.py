@@ -234,6 +234,25 @@ async def test_an_answer_without_a_state_proves_nothing() -> None:
     assert (outcome.code, outcome.submitted) == (Code.DEADLINE_EXCEEDED, Submitted.UNKNOWN)
 
 
+async def test_whoever_waited_in_vain_is_told_why_nothing_counted() -> None:
+    """The last callback and the last answer each have a reason, unless they are good."""
+    instance = Instance(profile="langgraph")
+    job = await waiting(instance, id="7")
+    instance.asker.answers = [told(Kind.PROGRESS, error="it answered 404")]
+    await instance.call_back(job, b"{", Verdict(kind=Kind.PROGRESS, error="it could not be read"))
+    await instance.poller.ask_now(job)
+    assert job.heard_instead().endswith("; it could not be read; it answered 404")
+
+    instance.asker.answers = [told("unavailable", error="no")]
+    await instance.call_back(job, b"{}", Verdict(kind=Kind.PROGRESS, state="running"))
+    await instance.poller.ask_now(job)
+    assert job.heard_instead().endswith("the state 'running'; the job server could not be asked: no")
+
+    instance.asker.answers = [told(Kind.PROGRESS, state="busy")]
+    await instance.poller.ask_now(job)
+    assert job.heard_instead().endswith("the state 'busy'")
+
+
 async def test_a_notification_is_followed_by_a_question() -> None:
     """At once, and soon again while there is no answer."""
     instance = Instance(profile="docling-serve")

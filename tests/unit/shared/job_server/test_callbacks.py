@@ -59,6 +59,24 @@ def test_every_callback_says_something(body: bytes) -> None:
     assert (found.kind is Kind.PROGRESS) is (found.state not in {*RULES.succeeded, *RULES.failed})
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"state": "done", "output": [NaN]}', "NaN is not JSON"),
+        (b'\xef\xbb\xbf{"state": "done"}', "it begins with a byte order mark"),
+        (b"", "it is empty"),
+        (b'{"state": "running"}', ""),
+        (b"null", ""),
+    ],
+)
+def test_a_callback_that_cannot_be_read_says_why(body: bytes, why: str) -> None:
+    """It is progress, as its state may be elsewhere; but a profile whose state is in the body waits for another one."""
+    by_body = Callbacks(Callback(state="body.state", succeeded=("done",)))
+    error = by_body.read(Received(body=body)).error
+    assert error == (f"the last callback could not be read: {why}" if why else "")
+    assert Callbacks(Callback(state="route", succeeded=("done",))).read(Received(body=body)).error == ""
+
+
 def test_a_profile_may_know_json_only() -> None:
     """Then anything else is not a callback."""
     with pytest.raises(StrictJSONError):

@@ -51,12 +51,39 @@ def test_a_failure_is_told_as_json() -> None:
         (503, FetchedKind.NOT_YET),
         (400, FetchedKind.FAILED),
         (410, FetchedKind.FAILED),
-        (302, FetchedKind.FAILED),
+        (408, FetchedKind.NOT_YET),
+        (302, FetchedKind.NOT_YET),
+        (304, FetchedKind.NOT_YET),
     ],
 )
 def test_a_result_is_there_or_comes_or_never_will(status: int, kind: FetchedKind) -> None:
     """By its status alone."""
     assert Results(Result(url="/")).read(status, {}, b"x").kind is kind
+
+
+def test_what_cannot_be_read_is_no_result() -> None:
+    """If a part of it is the result: a gateway's page once became `null`. What is called a form is one."""
+    results = Results(Result(url="/", result="body.a"))
+    assert results.read(200, {}, b"<html>").kind is FetchedKind.NOT_YET
+    assert results.read(200, {}, b"{}").result == b"null"
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert results.read(200, form, b"a=1").result == b'"1"'
+    assert Results(Result(url="/", result="headers.a")).read(200, {"a": "1"}, b"<html>").result == b'"1"'
+
+
+def test_an_answer_that_says_nothing_has_a_reason() -> None:
+    """For whoever waited for it."""
+    status, result = Statuses(STATUS).read, Results(Result(url="/", result="body.a")).read
+    asked = "asked for the job's status, the job server "
+    assert status(404, {}, b"").error == f"{asked}answered 404"
+    assert status(200, {}, b'{"status": NaN}').error == f"{asked}gave an unreadable answer: NaN is not JSON"
+    assert status(200, {}, b" " * 70_000 + b"a").error == f"{asked}gave an unreadable answer: it is not JSON"
+    assert status(200, {}, b'{"status": "half"}').error == status(200, {}, b"null").error == ""
+    asked = "asked for the job's result, the job server "
+    assert result(302, {}, b"").error == f"{asked}answered 302"
+    assert result(410, {}, b"").error == f"{asked}answered 410"
+    assert result(200, {}, b"").error == f"{asked}gave an unreadable answer: it is empty"
+    assert result(200, {}, b"{}").error == ""
 
 
 def test_a_result_is_the_whole_body_or_a_part() -> None:
