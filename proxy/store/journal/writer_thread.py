@@ -134,6 +134,8 @@ class WriterThread:
             wait_s = next_step - time.monotonic()
             orders = self._take(_RETRY_S if self._trouble else wait_s)
             self.busy_since = time.monotonic()
+            if orders is None:
+                self._retry_at = 0.0  # the last chance
             self._carry_out_safely(orders if orders is not None else [])
             if time.monotonic() >= next_step or (self.upkeep.is_due and not self._trouble):
                 more = not self._trouble and self._look_after(self.upkeep.step)

@@ -134,6 +134,22 @@ async def test_a_full_disk_is_trouble_until_there_is_room(journal: Journal, path
     assert await journal.by_id(given_up.id) is None
 
 
+async def test_what_waits_for_room_is_written_at_the_end_if_there_is_room_by_then(path: Path) -> None:
+    """Even if it was tried a moment ago: there is no later time."""
+    journal = Journal(JournalFile(str(path)), ttl_s=3600)
+    kept = finished()
+    await journal.put(a_record())
+    with full_disk(path):
+        journal.put(kept, keep=True)
+        await eventually(lambda: journal.writer.failures)
+        failures = journal.writer.failures
+        await eventually(lambda: journal.writer.failures > failures)  # it was tried again a moment ago
+    await journal.close()
+
+    with closing(JournalFile(str(path))) as file:
+        assert file.find("id", kept.id, 0) == kept
+
+
 async def test_the_newest_record_of_a_job_waits_for_room(journal: Journal, path: Path) -> None:
     """An older record to keep does not replace a newer one."""
     await journal.put(a_record())
