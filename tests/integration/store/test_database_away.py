@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from psycopg import AsyncConnection
 
 from cluster.postgresql import PostgreSQL
+from proxy.store.names import Called
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -222,7 +223,7 @@ async def test_a_locked_table_is_noticed_and_costs_the_server_no_more_processes(
     a = await instance("a")
     record = of(a, a_record(state=State.SUBMITTING))
     await a.put(record)
-    await a.by_name(record.id)  # the fourth connection
+    await a.by_name(Called(record.id))  # the fourth connection
     processes = postgresql.sql(_PROCESSES, name)
     async with await AsyncConnection.connect(database) as other:
         await other.execute("LOCK TABLE proxy_jobs IN SHARE MODE")
