@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from hypothesis import settings
@@ -447,7 +447,10 @@ class Core(RuleBasedStateMachine):
         assert record.state is State.FINISHED
         assert record.outcome is not None
         for at, outcome in seen.told:
-            assert at in self.disturbed or at in self.dead or outcome in (record.outcome, record.failure)
+            recorded = record.failure
+            if recorded is not None and recorded.submitted is Submitted.YES and isinstance(outcome, Failed):
+                recorded = replace(recorded, submitted=outcome.submitted)  # a callback may have proven it since
+            assert at in self.disturbed or at in self.dead or outcome in (record.outcome, recorded)
             if isinstance(outcome, Failed) and outcome.submitted is Submitted.NO:
                 assert not seen.may_run
 
