@@ -205,6 +205,17 @@ async def test_the_owner_hears_of_what_another_recorded(instance: MakeInstance) 
     await eventually(lambda: [it.callback for it in heard.changed] == [None, b"{}"])
 
 
+async def test_whoever_said_no_of_a_job_hears_that_it_was_submitted(instance: MakeInstance) -> None:
+    """The notice comes after the note, though the job has ended."""
+    heard = Heard()
+    a, b = await instance("a", heard), await instance("b")
+    record = failed(of(a, a_record(state=State.SUBMITTING)), Code.JOB_REJECTED, Submitted.NO)
+    await a.put(record)
+    b.note(record.proven())
+    b.tell(record.proven())
+    await eventually(lambda: [it.submitted for it in heard.changed] == [Submitted.YES])
+
+
 async def test_the_end_is_found_though_the_notice_is_lost(instance: MakeInstance) -> None:
     """If the notice is lost, the end is looked up."""
     a, b = await instance("a"), await instance("b")
