@@ -39,7 +39,17 @@ _FAULTS: Final = ("none",) * 14 + (
 )  # fmt: skip
 _HARM: Final = {
     "killed": 4, "paused": 3, "front end paused": 1, "stalled": 3, "cut": 2, "drained": 1, "database killed": 2,
+    "table locked": 1, "disk full": 1, "standby lost": 1,
 }  # fmt: skip
+#: What harms the database rather than an instance.
+_OF_DATABASE: Final = {"database killed", "table locked", "disk full", "standby lost"}
+#: Refuses new rows as a full disk does, and ends that.
+_FULL: Final = """
+CREATE OR REPLACE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE 'could not extend the file' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER full_disk BEFORE INSERT ON proxy_jobs FOR EACH ROW EXECUTE FUNCTION full_disk();
+"""
+_FREED: Final = "DROP TRIGGER full_disk ON proxy_jobs"
 _OK: Final = 200
 #: What an instance answers at the deadline if it cannot read the record, and what the record says then.
 _CUT_OFF: Final = {"deadline-exceeded", "interrupted"}
@@ -87,15 +97,15 @@ class Soak:
             await asyncio.sleep(rng.uniform(0.1, 1.2))
             what = rng.choices(list(_HARM), list(_HARM.values()))[0]
             node, for_s = rng.choice(self.cluster.nodes), rng.uniform(0.2, 2.5) * LEASE_S
-            if (what != "database killed" and node not in idle) or len(under_way) > 1:
+            if (what not in _OF_DATABASE and node not in idle) or len(under_way) > 1:
                 continue
             self.harm[what] += 1
-            if what != "database killed":
+            if what not in _OF_DATABASE:
                 idle.remove(node)
             task = asyncio.create_task(self._harm_one(what, node, for_s))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-            if what == "database killed":
+            if what in _OF_DATABASE:
                 await task
             else:
                 task.add_done_callback(lambda _, node=node: idle.append(node))  # type: ignore[misc] # its default
@@ -116,10 +126,29 @@ class Soak:
                 node.line.stall() if what == "stalled" else node.line.cut()
                 await asyncio.sleep(for_s)
                 node.line.mend()
+            case "table locked":
+                lock = f"BEGIN; LOCK TABLE proxy_jobs IN SHARE MODE; SELECT pg_sleep({for_s}); COMMIT"
+                await self._sql(lock)
+            case "disk full":
+                await self._sql(_FULL)
+                await asyncio.sleep(for_s)
+                await self._sql(_FREED)
+            case "standby lost":
+                await self._require_standbys("nobody")
+                await asyncio.sleep(for_s)
+                await self._require_standbys("")
             case _:
                 await asyncio.to_thread(self.cluster.postgresql.kill)
                 await asyncio.sleep(for_s / 2)
                 await asyncio.to_thread(self.cluster.postgresql.start)
+
+    async def _require_standbys(self, names: str) -> None:
+        """Have commits wait for these standbys."""
+        await self._sql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+        await self._sql("SELECT pg_reload_conf()")
+
+    async def _sql(self, statement: str) -> None:
+        await asyncio.to_thread(self.cluster.postgresql.sql, statement, self.cluster.database.rpartition("/")[2])
 
 
 @pytest.mark.soak_cluster
