@@ -291,7 +291,7 @@ class Dispatcher:
             finally:
                 # Only now: a request for the job finds it here or in the store.
                 self._in_flight.remove(job)
-                if not job.callback.done() and isinstance(outcome, Failed) and outcome.submitted is not Submitted.NO:
+                if _is_without_callback(job, outcome):
                     self._callback_counts[CallbackFate.NEVER] += 1
                 job.outcome.set_result(outcome)
                 self._observer.job_finished(job, outcome)
@@ -336,9 +336,14 @@ class Dispatcher:
         return held.outcome or outcome
 
 
+def _is_without_callback(job: Job, outcome: Outcome) -> bool:
+    """Return whether the job had no callback, although it was or may have been submitted."""
+    return isinstance(outcome, Failed) and outcome.submitted is not Submitted.NO and not job.recorder.called_back
+
+
 def _is_given_up(job: Job, outcome: Outcome) -> bool:
     """Return whether the job may be running at the job server while nobody waits for it, and nobody else cancels it."""
-    if job.recorder.is_owned_elsewhere:
+    if job.recorder.called_back or job.recorder.is_owned_elsewhere:
         return False
     codes = {Code.CANCELLED, Code.DEADLINE_EXCEEDED}
     if job.adopted:  # at its deadline; a job that was submitted here is interrupted where another instance has it

@@ -400,6 +400,26 @@ async def test_a_job_that_ended_otherwise_is_not_cancelled() -> None:
     assert instance.asker.asked == []
 
 
+@pytest.mark.parametrize("how", ["its client cancels it", "its deadline passes"])
+async def test_a_job_that_is_given_up_after_its_callback_came_is_not_cancelled_there(how: str) -> None:
+    """It is over there; nor has its callback never come."""
+    instance = Instance(profile="cog", job_timeout_s=3)
+    job = await waiting(instance, id="1")
+    instance.store.hanging = True
+    callback = asyncio.create_task(instance.call_back(job))
+    await nothing_moves()
+    if how == "its client cancels it":
+        instance.dispatcher.cancel(job.id)
+    else:
+        instance.stepped.tell(job, job.failure(Code.DEADLINE_EXCEEDED, "no callback came in time"))
+    assert isinstance(await job.outcome, Failed)
+    instance.store.hanging = False
+    assert await callback is CallbackFate.LATE
+    await instance.dispatcher.drain()
+    assert instance.asker.asked == []
+    assert instance.callback_intake.counts[CallbackFate.NEVER] == 0
+
+
 async def test_after_a_restart_jobs_are_asked_for_but_not_all_at_once() -> None:
     """By the recorded outputs; the calls for a thousand jobs are spread over the time that a poll may take."""
     members = {"profile": "replicate", "outputs": {"status_url": "http://job-server/1"}}
