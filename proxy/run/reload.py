@@ -71,7 +71,8 @@ class Reload:
             fresh = await asyncio.to_thread(self._look)
             for listener in self._listeners:
                 listener.reload_certificate(fresh.tls_certfile, fresh.tls_keyfile)
-        except (SettingsError, OSError) as exc:  # OSError: a file was replaced between the check and its use
+        # OSError: a file was replaced between the check and its use. RuntimeError: no thread can be started.
+        except (SettingsError, OSError, RuntimeError) as exc:
             log.event("error", "the reload failed, and nothing was changed", reason="; ".join(str(exc).splitlines()))
             return
         self._authorization.replace(fresh.api_keys)

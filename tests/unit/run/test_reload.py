@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from proxy import log
 from proxy.api.clients.request_headers import Authorization
 from proxy.api.operators.access.gate import Gate
 from proxy.api.operators.audit import Audit
@@ -56,6 +57,23 @@ async def test_keys_of_an_earlier_reload_are_not_given_up(keys: str) -> None:
         assert not settings
         assert authorization.keys + admin.keys == 1
         service_manager.close()
+
+
+async def test_a_reload_for_which_there_is_no_thread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not fail silently; the next one succeeds."""
+    said: list[tuple[str, object]] = []
+    monkeypatch.setattr(log, "event", lambda _level, what, **fields: said.append((what, fields.get("reason"))))
+    reload = Reload(load({}), lambda: load({}), Authorization(()), gate(), [], ServiceManager({}))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_thread)
+        reload()
+        await eventually(lambda: said == [("the reload failed, and nothing was changed", "can't start new thread")])
+    reload()
+    await eventually(lambda: said[1:] == [("reloaded certificate and keys", None)])
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 async def test_the_service_manager_is_told_of_each() -> None:
