@@ -20,7 +20,7 @@ __all__ = ["Health", "JobServerHealth"]
 #: The codes of jobs whose submission failed.
 _FAILURES: Final = frozenset({Code.JOB_SERVER_UNAVAILABLE, Code.JOB_REJECTED, Code.BAD_JOB_SERVER_REPLY})
 #: The events that show that a job server has answered.
-_ANSWERS: Final = frozenset({Event.REPLY_READ, Event.CALLBACK})
+_ANSWERS: Final = frozenset({Event.REPLY_READ, Event.PROGRESS, Event.CALLBACK})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class JobServerHealth:
         if health is None:
             return
         _note_answers(health, job)
-        if isinstance(outcome, Failed) and outcome.code in _FAILURES:
+        if isinstance(outcome, Failed) and (outcome.code in _FAILURES or _is_unanswered(job, outcome)):
             health.failures_since += 1
             health.last_failure_at = round(time.time(), 3)
             health.last_failure = f"{outcome.code}: {outcome.detail}"
@@ -60,6 +60,12 @@ class JobServerHealth:
             if health is not None:
                 _note_answers(health, job)
         return self._by_profile
+
+
+def _is_unanswered(job: Job, outcome: Failed) -> bool:
+    """Return whether a worker had the job until its deadline, and the job server did not answer."""
+    events = {event for _, event in job.life}
+    return outcome.code is Code.DEADLINE_EXCEEDED and Event.ASSIGN in events and events.isdisjoint(_ANSWERS)
 
 
 def _note_answers(health: Health, job: Job) -> None:
