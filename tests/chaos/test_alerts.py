@@ -28,7 +28,7 @@ from tests.chaos.support.harness import PATIENT
 from tests.chaos.support.operated import Operated, Trouble, check
 from tests.chaos.support.processes import FaultyProxy
 from tests.chaos.support.prometheus import Scrapes, severities
-from tests.support.http import fetch, new_ref, post_job
+from tests.support.http import new_ref, post_job
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT
 from tests.support.waiting import eventually
@@ -163,13 +163,8 @@ async def _all_room_is_taken(operated: Operated[FaultyProxy]) -> AsyncIterator[N
 @_trouble("AsyncJobProxyPaused")
 @asynccontextmanager
 async def _somebody_pauses_the_intake(operated: Operated[FaultyProxy]) -> AsyncIterator[None]:
-    headers = {"X-Requested-By": "dashboard", "Origin": operated.proxy.admin}
-    paused = await fetch(operated.session, "POST", f"{operated.proxy.admin}/intake/pause", headers=headers)
-    assert paused.status == 200
-    try:
+    async with operated.paused():
         yield
-    finally:
-        await fetch(operated.session, "POST", f"{operated.proxy.admin}/intake/resume", headers=headers)
 
 
 @_trouble("AsyncJobProxyNoWorkers")

@@ -21,6 +21,7 @@ from proxy.sqs.consumer import POLL_S
 from tests.chaos.support.hasty_instance import HastyInstance
 from tests.chaos.support.operated import Operated, check
 from tests.chaos.support.processes import FaultyProxy
+from tests.chaos.support.prometheus import Scrapes
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.queues import SomeQueues
@@ -91,17 +92,22 @@ async def _the_queue_is_deleted(operated: Operated[FaultyProxy], queues: SomeQue
 async def _there_is_no_room(operated: Operated[FaultyProxy], queues: SomeQueues) -> AsyncIterator[str | None]:
     del queues
     async with operated.full():
-        last, since = await operated.value("queue_receives_total"), time.monotonic()
-
-        async def is_not_read() -> bool:
-            nonlocal last, since
-            now = await operated.value("queue_receives_total")
-            if now != last:
-                last, since = now, time.monotonic()
-            return time.monotonic() > since + POLL_S + 1
-
-        await eventually(is_not_read)
+        await _until_not_read(operated)
         yield await operated.page()
+
+
+async def _until_not_read(operated: Operated[FaultyProxy]) -> None:
+    """Wait until the proxy does not ask for messages any more."""
+    last, since = await operated.value("queue_receives_total"), time.monotonic()
+
+    async def is_not_read() -> bool:
+        nonlocal last, since
+        now = await operated.value("queue_receives_total")
+        if now != last:
+            last, since = now, time.monotonic()
+        return time.monotonic() > since + POLL_S + 1
+
+    await eventually(is_not_read)
 
 
 @_trouble("AsyncJobProxyQueueOld")
@@ -173,6 +179,25 @@ async def test_an_alert_fires_on_the_trouble_of_a_queue(
 
         operated = await Operated.sound(faulty_proxy, client, job_server)
         await check(operated, alert, trouble, tmp_path, work)
+
+
+@_needs_promtool
+@pytest.mark.xdist_group("alerts of a queue")
+async def test_a_pause_is_no_lack_of_capacity(
+    faulty_proxy: FaultyProxy, job_server: JobServer, client: ClientSession, tmp_path: Path
+) -> None:
+    """Nobody asks for messages, and nobody should: AsyncJobProxyPaused says so if that is forgotten."""
+    operated = await Operated.sound(faulty_proxy, client, job_server)
+    first, asked = await operated.page(), await operated.value("queue_receives_total")
+    await operated.until_grown("queue_receives_total", asked)
+    sound = first, await operated.page()
+    async with operated.paused():
+        await _until_not_read(operated)
+        trouble = await operated.page(), await operated.page()
+    scrapes = Scrapes(sound=sound, trouble=trouble)
+    scrapes.check(
+        tmp_path, 'alertname=~"AsyncJobProxyQueueNotRead|AsyncJobProxyPaused"', firing={"AsyncJobProxyPaused": "ticket"}
+    )
 
 
 # --- a database that others share ------------------------------------------------------------------------------------

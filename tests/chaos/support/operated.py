@@ -111,6 +111,17 @@ class Operated(Generic[Proxy]):
             await fetch(self.session, "DELETE", f"{self.proxy.url}/jobs/{job_id}")
 
     @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Pause the intake for as long as the block lasts."""
+        headers = {"X-Requested-By": "dashboard", "Origin": self.proxy.admin}
+        paused = await fetch(self.session, "POST", f"{self.proxy.admin}/intake/pause", headers=headers)
+        assert paused.status == 200
+        try:
+            yield
+        finally:
+            await fetch(self.session, "POST", f"{self.proxy.admin}/intake/resume", headers=headers)
+
+    @asynccontextmanager
     async def full(self) -> AsyncIterator[None]:
         """Keep the maximum number of jobs in flight."""
         try:
