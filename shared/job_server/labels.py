@@ -1,7 +1,7 @@
 """Labels: the members of a job by which people recognise it, as they may be logged, recorded and shown.
 
-A value that looks like a secret is never shown: if its member's name says so, or if it contains a card number or a long
-random text.
+A value that looks like a secret is never shown: if its member's name says so, or if it contains a card number, a long
+random text, or a URL with a password or with a parameter whose name says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _SECRET_NAME: Final = re.compile(
 _CARD: Final = re.compile(r"(?:[0-9][ -]?){12,18}[0-9]")
 #: A long text without spaces; if it has digits and letters, it is a key, a token or a hash.
 _LONG: Final = re.compile(r"[A-Za-z0-9+/=_.~-]{32,}+")
-#: No shorter text contains either of them.
+#: A user name and a password in a URL.
+_LOGIN: Final = re.compile(r"://[^/?#\s@:]*:[^/?#\s@]+@")
+#: The names of parameters in a URL.
+_PARAMETER: Final = re.compile(r"[?&]([^?&=#\s]+)=")
+#: No shorter text contains any of them.
 _LEAST_CHARACTERS: Final = 13
 
 
@@ -57,10 +61,12 @@ def is_secret_name(name: str) -> bool:
 
 
 def is_secret_value(value: str) -> bool:
-    """Return whether a value looks like a secret: it contains a card number or a long random text."""
+    """Return whether a value looks like a secret: it has a card number, a long random text, or a URL with a key."""
     if len(value) < _LEAST_CHARACTERS:  # like most values, and a body may have very many
         return False
-    return _CARD.search(value) is not None or any(map(_is_random, _LONG.findall(value)))
+    if _CARD.search(value) is not None or any(map(_is_random, _LONG.findall(value))):
+        return True
+    return "://" in value and (_LOGIN.search(value) is not None or any(map(is_secret_name, _PARAMETER.findall(value))))
 
 
 def _is_random(text: str) -> bool:

@@ -49,6 +49,8 @@ def test_a_member_whose_name_says_secret_is_not_shown(name: str) -> None:
         "sk_live_51H8xQwErTyUiOpAsDfGhJkLzXcV",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0",
         "0123456789abcdef0123456789abcdef",
+        "https://anna:hunter2@hooks.example.com/done",
+        "see https://hooks.example.com/done?n=1&access_token=short",
     ],
 )
 def test_a_value_that_looks_like_a_secret_is_not_shown(value: str) -> None:
@@ -56,7 +58,10 @@ def test_a_value_that_looks_like_a_secret_is_not_shown(value: str) -> None:
     assert labels({"account": value}, "account") == {"account": HIDDEN}
 
 
-@pytest.mark.parametrize("value", ["example", "Müller & Söhne", "2026-11-26T10:00:00Z", "order-12345678", "a" * 60])
+@pytest.mark.parametrize(
+    "value",
+    ["example", "Müller & Söhne", "2026-11-26T10:00:00Z", "order-12345678", "a" * 60, "https://example.com:81/a@b?c=d"],
+)
 def test_a_usual_value_is_shown(value: str) -> None:
     """Names, dates, order numbers."""
     assert labels({"account": value}, "account") == {"account": value}
