@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Listener"]
 
-#: How long Hypercorn may take to finish answers once a listener is told to stop.
+#: How long answers may take once the rest of the process is ready to end.
 _FINISH_S: Final = 3.0
+#: Hypercorn itself never aborts answers: a listener may be told to stop long before its jobs have ended.
+_NEVER_S: Final = 1e7
 
 #: How much of an answer TLS takes before it is sent; by default 512 KiB, for which a slow client could take any time.
 _TLS_BUFFER_BYTES: Final = 65_536
@@ -157,7 +159,9 @@ class Listener:
     async def stopped(self) -> None:
         """Wait until everything is closed, but not for a client that does not read."""
         if self._task is not None:
-            await asyncio.wait((self._task,), timeout=_FINISH_S + 1)
+            await asyncio.wait((self._task,), timeout=_FINISH_S)
+            self._task.cancel()
+            await asyncio.wait((self._task,), timeout=1)
 
     async def _serve(self) -> None:
         config = self._config
@@ -166,7 +170,7 @@ class Listener:
         config.connections = self._connections
         config.bind = [f"fd://{self._listener.detach()}"]
         config.backlog = BACKLOG
-        config.graceful_timeout = _FINISH_S
+        config.graceful_timeout = _NEVER_S
         config.ssl_handshake_timeout = self._connections.limits.head_s
         config.errorlog = _hypercorn_log()
         app = cast("ASGIFramework", self._app)  # the same object, with the type of another library

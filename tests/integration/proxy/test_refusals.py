@@ -195,6 +195,21 @@ async def test_while_it_drains_new_jobs_are_refused_and_those_in_flight_are_answ
         await fetch(client, "GET", f"{own_proxy.url}/healthz")
 
 
+@pytest.mark.parametrize("fast", ["true", "false"])
+async def test_jobs_in_flight_are_answered_although_their_listener_takes_no_more(
+    client: ClientSession, job_server: JobServer, fast: str
+) -> None:
+    """If callbacks have a listener of their own, the other one closes at once; its answers may take to the deadline."""
+    settings = {"CALLBACK_PORT": "0", "JOB_TIMEOUT": "5", "FAST_HTTP": fast, "JOB_SERVER_URL": job_server.url}
+    with ProxyProcess.started(**settings) as proxy:
+        ref = new_ref()
+        running = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
+        await eventually(lambda: job_server.submissions(ref))
+        proxy.signal(signal.SIGTERM)
+        problem(await running, "deadline-exceeded", 500, "yes")
+        assert await asyncio.to_thread(proxy.wait) == 0
+
+
 async def test_a_refused_request_leaves_a_line_and_no_token(
     client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
