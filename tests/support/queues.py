@@ -15,8 +15,10 @@ from aiobotocore.session import get_session
 from cluster.sqs import CREDENTIALS, DEAD, QUEUE, REPLIES, SqsStandIn
 from tests.support.waiting import eventually
 
-__all__ = ["Reply", "SomeQueues"]
+__all__ = ["LOOK_S", "Reply", "SomeQueues"]
 
+#: How often to look: a call takes the stand-in as much CPU as a job takes the proxy.
+LOOK_S: Final = 0.1
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -95,6 +97,15 @@ class SomeQueues:
     async def messages(self, url: str) -> list[Reply]:
         """Return everything that was ever found in a queue; new messages are deleted there."""
         kept = self.read.setdefault(url, [])
+        while received := await self._receive(url):
+            for message in received:
+                attributes = {name: it["StringValue"] for name, it in message.get("MessageAttributes", {}).items()}
+                group = message.get("Attributes", {}).get("MessageGroupId", "")
+                kept.append(Reply(message["Body"], attributes, group))
+                await self.client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return kept
+
+    async def _receive(self, url: str) -> list[dict[str, Any]]:
         answer = await self.client.receive_message(
             QueueUrl=url,
             MaxNumberOfMessages=10,
@@ -102,20 +113,20 @@ class SomeQueues:
             MessageSystemAttributeNames=["All"],
             WaitTimeSeconds=0,
         )
-        for message in answer.get("Messages", ()):
-            attributes = {name: it["StringValue"] for name, it in message.get("MessageAttributes", {}).items()}
-            kept.append(Reply(message["Body"], attributes, message.get("Attributes", {}).get("MessageGroupId", "")))
-            await self.client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return kept
+        received: list[dict[str, Any]] = answer.get("Messages", [])
+        return received
 
     async def reply(self, message_id: str, url: str = "") -> Reply:
         """Wait for the reply to a message."""
+        url = url or self.replies
+
+        def of(replies: list[Reply]) -> Reply | None:
+            return next((one for one in replies if one.attributes["Message-Id"] == message_id), None)
 
         async def look() -> Reply | None:
-            found = await self.messages(url or self.replies)
-            return next((one for one in found if one.attributes["Message-Id"] == message_id), None)
+            return of(self.read.get(url, [])) or of(await self.messages(url))
 
-        found: Reply = await eventually(look)
+        found: Reply = await eventually(look, every_s=LOOK_S)
         return found
 
     async def dead_letter(self, message_id: str) -> Reply:
@@ -135,7 +146,7 @@ class SomeQueues:
         async def look() -> bool:
             return await self.left() == (0, 0)
 
-        await eventually(look)
+        await eventually(look, every_s=LOOK_S)
 
 
 def _opening(sqs: SqsStandIn) -> Any:  # noqa: ANN401 - the SDK has no types

@@ -18,12 +18,17 @@ IN_VAIN_S: Final = 30.0
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[Any] | Any], timeout_s: float = IN_VAIN_S, watch: Stopwatch | None = None
+    condition: Callable[[], Awaitable[Any] | Any],
+    timeout_s: float = IN_VAIN_S,
+    watch: Stopwatch | None = None,
+    *,
+    every_s: float = _LOOK_S,
 ) -> Any:  # noqa: ANN401 - as many types as conditions
     """Return what `condition` returns, or resolves to, once that is true; fail after `timeout_s`.
 
     Time in which this process was starved of CPU does not count. If the limit is a promise of other processes, pass a
-    stopwatch that watches them as `watch`; the limit then counts from its start.
+    stopwatch that watches them as `watch`; the limit then counts from its start. Pass a longer `every_s` if a look at
+    the condition is expensive.
     """
     watch = watch or Stopwatch()
     while True:
@@ -33,7 +38,7 @@ async def eventually(
         if value:
             return value
         _check(watch, timeout_s, value)
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(every_s)
 
 
 def eventually_blocking(

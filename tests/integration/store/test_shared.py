@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+import psycopg
 import pytest
 from msgspec.structs import replace
 
@@ -325,7 +326,12 @@ async def test_expired_jobs_are_deleted_a_few_at_a_time_and_free_their_keys(
     again = of(a, a_record(state=State.SUBMITTING, key=(7).to_bytes(32)))
     await a.put(again)
 
-    await eventually(lambda: postgresql.sql("SELECT count(*) FROM proxy_jobs", name) == "1")
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+
+        async def one_is_left() -> bool:
+            return await (await connection.execute("SELECT count(*) FROM proxy_jobs")).fetchone() == (1,)
+
+        await eventually(one_is_left)
     assert alike(await a.by_key((7).to_bytes(32)), again)
 
 
