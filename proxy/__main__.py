@@ -7,6 +7,7 @@ report a failure in one line.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from pathlib import Path
@@ -75,6 +76,7 @@ def _check(settings: Settings) -> int:
 
 
 def _serve(settings: Settings) -> int:
+    gc.disable()  # until everything is loaded and stays: FrontEnd enables it
     from proxy.run import preflight  # noqa: PLC0415
     from proxy.run.groundwork import lay_groundwork  # noqa: PLC0415
 

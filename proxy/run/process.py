@@ -335,6 +335,7 @@ def _say(text: str) -> None:
 
 
 def _tune_garbage_collection() -> None:
-    """Exclude everything loaded so far from collections, and collect less often: jobs leave no cycles."""
+    """Begin to collect: nothing of what is loaded so far, and less often than usual, as jobs leave no cycles."""
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
+    gc.enable()

@@ -16,6 +16,16 @@ import pytest
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
+#: The program, which also says, once it listens, whether garbage is collected.
+_TELLS = """
+import gc, sys
+from proxy.__main__ import main
+from proxy.run import process
+banner = process.banner
+process.banner = lambda *given: f"{banner(*given)}\\ngarbage is collected: {gc.isenabled()}"
+sys.exit(main())
+"""
+
 #: They share a proxy, which would be started once for each process that runs one of them.
 pytestmark = pytest.mark.xdist_group("first run")
 
@@ -108,3 +118,15 @@ def test_the_same_fifty_jobs_straight_at_the_job_server_do_not_pass(proxy: Proxy
     assert ended.returncode == 1
     assert json.loads(ended.stdout)["passed"] is False
     assert time.monotonic() - begun >= 6 * 0.5
+
+
+class TellingProxy(ProxyProcess):
+    """A proxy that says whether garbage is collected."""
+
+    PROGRAM = (sys.executable, "-c", _TELLS)
+
+
+def test_garbage_is_collected_once_it_listens() -> None:
+    """Not before: nothing of what is loaded would be garbage."""
+    with TellingProxy.started(JOB_SERVER_URL="http://127.0.0.1:9/start", WORKER_SPARES="1") as proxy:
+        eventually_blocking(lambda: "garbage is collected: True" in proxy.stdout)
