@@ -45,15 +45,15 @@ def load(name: str) -> Profile:
         SettingsError: there is no such profile, or it is invalid; the message says what is wrong, and where.
     """
     path = path_of(name)
-    try:
-        if not os.path.isfile(path):  # noqa: PTH113 - a pipe or a device may never end; Path's method raises for some names
-            raise FileNotFoundError
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as exc:
+    if not os.path.isfile(path):  # noqa: PTH113 - a pipe or a device may never end; Path's method raises for some names
         takes = f"a profile's name ({', '.join(shipped())}) or the path of a .toml file"
-        raise SettingsError(f"PROFILE: got {name!r}, takes {takes}") from exc
+        raise SettingsError(f"PROFILE: got {name!r}, takes {takes}")
     try:
-        return parse(text)
+        return parse(path.read_text(encoding="utf-8-sig"))
+    except OSError as exc:
+        raise SettingsError(f"PROFILE: {path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"PROFILE: {path}: it is not UTF-8 (byte {exc.start})") from exc
     except ValueError as exc:
         raise SettingsError(f"PROFILE: {path}: {exc}") from exc
 

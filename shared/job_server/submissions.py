@@ -171,15 +171,15 @@ class Replies:
 
         `retry_after` is whether the reply has a valid Retry-After.
         """
-        if status in self._accepted or (_is_success(status) and not self._accepted):
-            return None
-        if _is_success(status):
-            return Reply(
-                kind=ReplyKind.BAD, detail=f"the job server answered {status}, which its profile does not have"
-            )
         detail = f"the job server answered {status}"
+        if status in self._accepted:
+            return None
         if self._is_busy(status, retry_after=retry_after):
             return Reply(kind=ReplyKind.BUSY, detail=detail)
+        if _is_success(status) and not self._accepted:
+            return None
+        if _is_success(status):
+            return Reply(kind=ReplyKind.BAD, detail=f"{detail}, which its profile does not have")
         refused = 400 <= status < 500  # noqa: PLR2004 - HTTP's own
         return Reply(kind=ReplyKind.REFUSED if refused else ReplyKind.ERROR, detail=detail)
 

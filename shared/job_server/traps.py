@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Final
 
 from shared.spelling import nearest
@@ -13,6 +14,8 @@ __all__ = ["check_expression"]
 _NOT_A_MEMBER: Final = re.compile(r"!\s*[A-Za-z_\"][A-Za-z0-9_\"-]*\.")
 _BARE_NUMBER: Final = re.compile(r"[=<>]\s*-?[0-9]")
 _BARE_HYPHEN: Final = re.compile(r"[A-Za-z0-9_]-[A-Za-z]")
+_COMPARISONS: Final = frozenset({"eq", "ne", "lt", "lte", "gt", "gte"})
+_HEADERS: Final = {"type": "field", "children": [], "value": "headers"}
 #: Nodes of which only the first child looks at the same value as the whole expression.
 _CHAINS: Final = frozenset(
     {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
@@ -30,8 +33,7 @@ def check_expression(text: str, known: frozenset[str]) -> None:
         parsed: Any = jmespath.compile(text).parsed
     except JMESPathError as exc:
         raise ValueError(f"{text!r} is no expression: {str(exc).splitlines()[0].rstrip(':')}{_hint(text)}") from exc
-    if _NOT_A_MEMBER.search(text):
-        raise ValueError(f"{text!r}: `!a.b` means `(!a).b`; write `!(a.b)`")
+    _check_meaning(text, parsed)
     for name, count in _functions(parsed):
         if name not in ARGUMENTS:
             near = nearest(name.upper(), [known.upper() for known in ARGUMENTS]).lower()
@@ -45,6 +47,20 @@ def check_expression(text: str, known: frozenset[str]) -> None:
             raise ValueError(f"{text!r}: there is no `{name}` to look at; there are {', '.join(sorted(known))}")
 
 
+def _check_meaning(text: str, parsed: dict[str, Any]) -> None:
+    """Refuse what is an expression, but never finds what it seems to look for."""
+    from jmespath.lexer import Lexer  # noqa: PLC0415 - as above
+
+    if _NOT_A_MEMBER.search(text):
+        raise ValueError(f"{text!r}: `!a.b` means `(!a).b`; write `!(a.b)`")
+    for before, token in pairwise(Lexer().tokenize(text)):
+        if before["type"] in _COMPARISONS and token["type"] == "quoted_identifier":
+            raise ValueError(f"{text!r}: \"{token['value']}\" is the name of a member; a text is '{token['value']}'")
+    for name in _headers(parsed):
+        if name != name.lower():
+            raise ValueError(f"{text!r}: names of headers are in lower case here: {name.lower()}")
+
+
 def _hint(text: str) -> str:
     if _BARE_HYPHEN.search(text):
         return '; a name with a hyphen needs quotes: headers."x-name"'
@@ -55,12 +71,25 @@ def _hint(text: str) -> str:
 
 def _roots(node: dict[str, Any]) -> Iterator[str]:
     """Yield the names that an expression looks up in its input."""
-    if node["type"] == "field":
-        yield node["value"]
+    for one in _at_the_root(node):
+        if one["type"] == "field":
+            yield one["value"]
+
+
+def _headers(node: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of headers that an expression looks up."""
+    for one in _at_the_root(node):
+        if one["type"] == "subexpression" and one["children"][0] == _HEADERS and one["children"][1]["type"] == "field":
+            yield one["children"][1]["value"]
+
+
+def _at_the_root(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the nodes that look at the input of the whole expression."""
+    yield node
     children = [child for child in node["children"] if isinstance(child, dict)]
     for child in children[:1] if node["type"] in _CHAINS else children:
         if child["type"] != "expref":
-            yield from _roots(child)
+            yield from _at_the_root(child)
 
 
 def _functions(node: dict[str, Any]) -> Iterator[tuple[str, int]]:

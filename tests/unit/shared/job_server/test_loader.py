@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,12 @@ WRONG = {
     f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]\nstate = "not_null()"': (
         "callback.state: 'not_null()': not_null() takes 1 or more, got 0"
     ),
+    f"{HEAD}{SUBMIT}[callback]\nsucceeded = ['a']\nstate = 'body.a[?b != \"c\"]'": (
+        "callback.state: 'body.a[?b != \"c\"]': \"c\" is the name of a member; a text is 'c'"
+    ),
+    f"{HEAD}{SUBMIT}[callback]\nsucceeded = ['a']\nstate = 'body.a || headers.\"X-State\"'": (
+        "callback.state: 'body.a || headers.\"X-State\"': names of headers are in lower case here: x-state"
+    ),
     f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]\nstate = "body.a-b"': (
         "callback.state: 'body.a-b' is no expression: ... a name with a hyphen needs quotes: headers.\"x-name\""
     ),
@@ -166,6 +173,20 @@ def test_what_is_wrong_is_named_with_its_place(text: str, reason: str) -> None:
     begin, _, end = reason.partition(" ... ")
     assert str(caught.value).startswith(begin)
     assert str(caught.value).endswith(end)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "body.headers.State",
+        """body.a == 'x == "y"'""",
+        """body.jobs[?headers.State == 'a'] | [0].b""",
+        'body."a" == `1`',
+    ],
+)
+def test_what_only_looks_like_a_mistake_is_an_expression(state: str) -> None:
+    """Members of the body have any case, and texts any content."""
+    loader.parse(f"{HEAD}{SUBMIT}[callback]\nsucceeded = ['a']\nstate = {json.dumps(state)}")
 
 
 def test_braces_are_text_where_they_can_be_meant() -> None:
@@ -203,6 +224,21 @@ def test_a_profile_may_begin_with_a_mark_of_its_byte_order(tmp_path: Path) -> No
     file = tmp_path / "mine.toml"
     file.write_text(SOUND, encoding="utf-8-sig")
     assert loader.load(str(file)).name == "sound"
+
+
+def test_a_profile_that_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there."""
+    file = tmp_path / "mine.toml"
+    file.write_text(SOUND.replace("sound", "s\u00f6und"), encoding="latin-1")
+    with pytest.raises(SettingsError, match=r"^PROFILE: .*mine.toml: it is not UTF-8 \(byte 10\)$"):
+        loader.load(str(file))
+
+    def read_text(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(SettingsError, match=r"^PROFILE: .*mine.toml cannot be read: Permission denied$"):
+        loader.load(str(file))
 
 
 def test_a_profile_that_is_not_there_is_one_line_that_names_those_that_are() -> None:

@@ -57,6 +57,13 @@ def test_a_profile_may_name_the_statuses(status: int, expected: str) -> None:
     assert by_status(Submit(accepted=(202,), busy=(409, 503)), status) == expected
 
 
+def test_a_2xx_can_be_busy() -> None:
+    """If the profile says so, whether or not it names those that are accepted."""
+    assert by_status(Submit(busy=(204,)), 204) == "busy"
+    assert by_status(Submit(accepted=(202,), busy=(204,)), 204) == "busy"
+    assert by_status(Submit(accepted=(429,)), 429) == "accepted"
+
+
 @given(st.binary(max_size=50))
 def test_without_states_any_body_will_do(body: bytes) -> None:
     """Even one that is not JSON."""
