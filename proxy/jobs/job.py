@@ -190,6 +190,7 @@ class Job:
                 self.cancelled.set_result(_BY_ANOTHER)
         else:
             self.recorder.waits_elsewhere(record)
+            self.changed.set()
             if record.state is State.WAITING and self.state not in {State.WAITING, State.FINISHED}:
                 self.advance(Event.PROGRESS)
 

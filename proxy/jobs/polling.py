@@ -58,6 +58,9 @@ _REASON_S: Final = 2.0
 _TO_TELL_S: Final = 0.25
 #: The possible outcomes of a call.
 _OUTCOMES: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.PROGRESS, "cancelled", "unavailable"})
+#: While a name is missing for a call, which is noticed at once: how long until the next look.
+_LACKING_S: Final = 1.0
+_NO_ID: Final = "the job server has not given its id for the job yet"
 #: How long a person waits for the job server's answer.
 _NOW_S: Final = 10.0
 #: How long to retry a cancel call for a job that nobody waits for any more.
@@ -135,9 +138,12 @@ class Poller:
             notified = job.notified or self._was_notified_early(job, server)
             now = time.monotonic()
             due = schedule.next_at(now, _submitted_at(job), notified=notified)
-            if due is None or due > now or not server.can_ask(job.recorder.record):
-                wait_s = None if due is None else max(0.0, due - now) if due > now else _SOON_S
-                await _changed(job, wait_s)
+            if due is None or due > now:
+                await _changed(job, None if due is None else due - now)
+                continue
+            if not server.can_ask(job.recorder.record):
+                job.unanswered = f"the job server could not be asked: {_NO_ID}"
+                await _changed(job, _LACKING_S)
                 continue
             told = await self._ask(job, "outcome", job.deadline)
             schedule.asked(time.monotonic(), notified=notified)
@@ -165,7 +171,7 @@ class Poller:
         elif not server.can_be_asked:
             lacking = "the job server has no call for a job's status"
         elif not server.can_ask(job.recorder.record):
-            lacking = "the job server has not given its id for the job yet"
+            lacking = _NO_ID
         else:
             return await self._ask(job, "outcome", min(deadline, time.monotonic() + _NOW_S))
         return Told(job_id=job.id, call="outcome", kind="unavailable", error=lacking, body=b"")

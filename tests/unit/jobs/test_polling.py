@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -197,9 +199,25 @@ async def test_nothing_is_asked_before_the_names_are_there() -> None:
     job = await waiting(instance)
     await time_passes(50)
     assert instance.asker.asked == []
+    assert job.heard_instead().endswith("the job server has not given its id for the job yet")
     await instance.call_back(job, b"{}", Verdict(kind=Kind.PROGRESS, state="x", outputs={"status_url": "/1"}))
     await job.outcome
     assert asked_at(instance, since) == [50]
+
+
+async def test_a_job_whose_names_are_missing_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands may wait for the first callback, which gives the names."""
+    looks = Counter[str]()
+    next_at = Schedule.next_at
+
+    def counted(schedule: Schedule, *args: Any, **more: Any) -> float | None:
+        looks["all"] += 1
+        return next_at(schedule, *args, **more)
+
+    monkeypatch.setattr(Schedule, "next_at", counted)
+    await waiting(Instance(profile="replicate", job_timeout_s=100))
+    await time_passes(80)
+    assert looks["all"] < 80
 
 
 async def test_what_the_reply_named_counts_for_more_than_what_a_callback_does() -> None:
