@@ -310,6 +310,8 @@ class CallbackIntake:
                 self._progress_elsewhere(record, verdict)
                 return CallbackFate.PROGRESS
             if record.callback is not None:
+                with contextlib.suppress(TakenError):  # it is stored
+                    await asyncio.shield(self._store.put(record))  # it may still wait for an unavailable store
                 self._again(record, called)
                 return CallbackFate.DUPLICATE
             late = record.state is State.FINISHED

@@ -31,6 +31,8 @@ class FailingStore:
         self._failing = False
         self._answers = asyncio.Event()
         self._answers.set()
+        #: Whether jobs are found while nothing can be recorded, those that wait to be recorded as well.
+        self.finds_kept = False
         #: Whether puts are recorded, but the waiting callers get an error.
         self.loses_answers = False
         #: Records to be written when that is possible again.
@@ -119,7 +121,8 @@ class FailingStore:
     async def by_token(self, hashed: bytes) -> Record | None:
         """Find a job, or fail."""
         await self._ask()
-        return await self.memory.by_token(hashed)
+        kept = next((record for record in reversed(self._kept) if record.token_hash == hashed), None)
+        return kept or await self.memory.by_token(hashed)
 
     async def by_key(self, key: bytes) -> Record | None:
         """Find a job, or fail."""
@@ -196,7 +199,7 @@ class FailingStore:
     async def _ask(self) -> None:
         await asyncio.sleep(0)  # like any real store: the answer never comes at once
         await self._answers.wait()
-        if self._failing:
+        if self._failing and not self.finds_kept:
             raise StoreUnavailableError(_FULL)
 
     def _put(self, record: Record, *, keep: bool, done: asyncio.Future[None]) -> None:

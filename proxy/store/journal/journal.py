@@ -221,7 +221,7 @@ class Journal:
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
-        return await polled_end(self.by_id, job_id)
+        return await polled_end(self._recorded, job_id)
 
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`. Waits as long as it takes.
@@ -286,6 +286,13 @@ class Journal:
         done: asyncio.Future[Record | None] = self._loop.create_future()
         self._order(Find(column=column, value=value, done=done))
         return await done
+
+    async def _recorded(self, job_id: str) -> Record | None:
+        """Like `by_id`, but raises StoreUnavailableError while the record may only wait to be written."""
+        record = await self.by_id(job_id)
+        if self.trouble:
+            raise StoreUnavailableError(self.trouble)
+        return record
 
     def _begin_asking(self) -> None:
         if self._silence.now:

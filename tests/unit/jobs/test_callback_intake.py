@@ -286,6 +286,22 @@ async def test_a_callback_that_cannot_be_recorded_reaches_the_client_and_is_aske
     assert instance.callback_intake.counts == Counter({CallbackFate.UNRECORDED: 2, CallbackFate.DUPLICATE: 1})
 
 
+async def test_a_callback_of_a_job_that_is_over_and_waits_to_be_recorded_is_asked_for_again(
+    instance: Instance, job: Job
+) -> None:
+    """The store finds the job, but would lose it with the process."""
+    instance.store.failing = instance.store.finds_kept = True
+    with pytest.raises(StoreUnavailableError):
+        await instance.call_back(job, BODY)
+    assert await job.outcome == Succeeded(body=BODY)
+    with pytest.raises(StoreUnavailableError):
+        await instance.call_back(job, BODY)
+
+    instance.store.failing = False
+    assert await instance.call_back(job, BODY) is CallbackFate.DUPLICATE
+    assert (await on_record(instance, job)).outcome == Succeeded(body=BODY)
+
+
 async def test_nobody_is_told_that_a_token_is_unknown_while_the_store_cannot_tell(instance: Instance, job: Job) -> None:
     """The token of a job in flight is known without the store."""
     instance.store.failing = True

@@ -134,6 +134,22 @@ async def test_a_full_disk_is_trouble_until_there_is_room(journal: Journal, path
     assert await journal.by_id(given_up.id) is None
 
 
+async def test_an_end_that_waits_for_room_is_none_yet(journal: Journal, path: Path) -> None:
+    """Whoever waits for it may rely on it, such as a queue, whose message is then deleted."""
+    kept = finished()
+    await journal.put(a_record())
+    with full_disk(path):
+        journal.put(kept, keep=True)
+        await eventually(lambda: journal.trouble)
+        ended = asyncio.create_task(journal.ended(kept.id))
+        failures = journal.writer.failures
+        await eventually(lambda: journal.writer.failures > failures + 1)
+        assert await journal.by_id(kept.id) == kept
+        assert not ended.done()
+
+    assert await ended == kept
+
+
 async def test_what_waits_for_room_is_written_at_the_end_if_there_is_room_by_then(path: Path) -> None:
     """Even if it was tried a moment ago: there is no later time."""
     journal = Journal(JournalFile(str(path)), ttl_s=3600)
