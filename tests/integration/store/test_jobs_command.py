@@ -92,7 +92,7 @@ def test_the_options_are_those_of_the_admin_address(path: Path, capsys: pytest.C
         (["--label", "account=\udcff"], r"--label is 'account=\\udcff', which is not UTF-8"),
         (["--cancelled-by", "\udcff"], r"--cancelled-by is '\\udcff', which is not UTF-8"),
         (["--limit", "0"], "--limit is '0'"),
-        (["--q", "m\udcfcller"], "--q is not UTF-8"),
+        (["--q", "m\udcfcller"], r"--q is 'm\\udcfcller', which is not UTF-8"),
     ],
 )
 def test_an_option_that_is_invalid_is_told(path: Path, options: list[str], words: str) -> None:
