@@ -10,8 +10,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from proxy.store.postgresql.leases import Times
-from proxy.store.postgresql.schema import LOCKED, prepare
-from proxy.store.postgresql.session import GoneError, Session, UnfitError, code_of
+from proxy.store.postgresql.schema import prepare
+from proxy.store.postgresql.session import LOCKED, GoneError, Session, UnfitError, code_of
 from proxy.store.postgresql.store import PostgreSQLStore
 from shared.database_url import shown, without_secrets
 from shared.errors import SettingsError

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from proxy import log
 from proxy.store.postgresql.ends import pause
 from proxy.store.postgresql.health import Health
-from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from proxy.store.postgresql.session import LOCKED, GoneError, Session, UnfitError, code_of
 from shared.errors import StoreUnavailableError
 
 __all__ = ["Lane", "Order", "fail", "settle"]
@@ -173,15 +173,39 @@ class Lane(Generic[T]):
         return batch
 
     async def _carry_out(self, batch: list[T]) -> None:
-        """Carry out a batch; if an order is unfit, carry out each alone, so that only the unfit ones are given up."""
+        """Carry out a batch; if an order is unfit, carry out each alone, so that only the unfit ones are given up.
+
+        The same if a row is locked, so that only the order that needs it waits.
+        """
         try:
             await self._ways.carry_out(batch)
+        except GoneError as exc:
+            if code_of(exc) != LOCKED or len(batch) == 1:
+                raise
+            await self._carry_out_unlocked(batch)
         except UnfitError as exc:
             if len(batch) > 1:
                 for order in batch:
                     await self._carry_out([order])
             else:
                 self._ways.give_up(batch[0], exc)
+
+    async def _carry_out_unlocked(self, batch: list[T]) -> None:
+        """Carry out each order alone. Raises GoneError if any has to wait; those that are done are not repeated."""
+        locked: GoneError | None = None
+        for order in list(batch):  # it is `_away`
+            try:
+                await self._carry_out([order])
+            except GoneError as exc:
+                self._away.remove(order)
+                self._away.append(order)  # the next time, the others come first
+                if locked is not None or code_of(exc) != LOCKED:  # two of them: the whole table may be locked
+                    raise
+                locked = exc
+            else:
+                self._away.remove(order)
+        if locked is not None:
+            raise locked
 
 
 def settle(done: asyncio.Future[Any], value: Any = None) -> None:  # noqa: ANN401 - as many types as orders

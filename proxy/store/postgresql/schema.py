@@ -12,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from proxy.store.postgresql.session import GoneError, code_of
+from proxy.store.postgresql.session import LOCKED, GoneError, code_of
 from shared.errors import SettingsError
 
-__all__ = ["LOCK", "LOCKED", "VERSION", "prepare"]
+__all__ = ["LOCK", "VERSION", "prepare"]
 
 #: The version of the tables that this proxy knows. Each upgrade adds one; `_OLDEST_WRITER` is raised, too, if older
 #: proxies would do harm.
@@ -23,8 +23,6 @@ VERSION: Final = 2
 _OLDEST_WRITER: Final = 1
 #: "jobs" in ASCII: the advisory lock for creating or changing the tables.
 LOCK: Final = 0x6A6F6273
-#: SQLSTATE: a lock was not available in time.
-LOCKED: Final = "55P03"
 #: How long to wait for a table that others use, because all that the running instances do waits behind us; and for how
 #: long to try again.
 _LOCK_S: Final = 1.0

@@ -22,18 +22,20 @@ from psycopg import AsyncConnection
 
 from proxy.store.postgresql.wire import Statement, Wire
 
-__all__ = ["ANSWER_S", "GoneError", "Session", "UnfitError", "code_of", "reason_of"]
+__all__ = ["ANSWER_S", "LOCKED", "GoneError", "Session", "UnfitError", "code_of", "reason_of"]
 
 #: After this long without an answer the connection is closed; the second figure is added for each megabyte sent.
 ANSWER_S: Final = 2.0
 _PER_MEGABYTE_S: Final = 0.2
 _CONFIRM_S: Final = 0.1
+#: How long a statement waits for a lock: more would delay the orders that need another row.
+_LOCK_S: Final = 0.5
 #: How long connecting may take per host. Longer than libpq's own timeout, because names have to be resolved.
 _CONNECT_S: Final = 5.0
 #: Every statement here finds its rows by an index, even if its plan was made while the table was small.
 _SET_UP: Final = (
     "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SET jit = off; SET idle_session_timeout = 0; "
-    f"SET lock_timeout = {round(ANSWER_S * 750)}; "
+    f"SET lock_timeout = {round(_LOCK_S * 1000)}; "
     # If this machine is lost in the middle of a batch, the server holds its locks until it notices.
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "
     "SET tcp_user_timeout = 10000; "
@@ -51,6 +53,8 @@ _WITHOUT_IDLE: Final = 14_00_00
 #: Classes of SQLSTATE that blame the sent values: data exception, integrity constraint, program limit.
 _UNFIT: Final = ("22", "23", "54")
 _READ_ONLY: Final = "25006"
+#: SQLSTATE: a lock was not available in time.
+LOCKED: Final = "55P03"
 
 T = TypeVar("T")
 

@@ -236,6 +236,24 @@ async def test_a_locked_table_is_noticed_and_costs_the_server_no_more_processes(
     await eventually(lambda: postgresql.sql("SELECT count(*) FROM proxy_jobs WHERE callback IS NOT NULL", name) == "1")
 
 
+async def test_a_job_that_is_locked_delays_the_others_and_no_more(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """Somebody has changed its row and not committed yet; it is in each batch, and written in the end."""
+    a = await instance("a")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    async with await AsyncConnection.connect(database) as other:
+        await other.execute("UPDATE proxy_jobs SET error = ''")
+        a.put(called_back(record), keep=True)
+        for _ in range(4):
+            await asyncio.gather(*(a.put(of(a, a_record(state=State.SUBMITTING))) for _ in range(10)))
+
+    name = database.rpartition("/")[2]
+    await eventually(lambda: postgresql.sql("SELECT count(*) FROM proxy_jobs WHERE callback IS NOT NULL", name) == "1")
+    assert postgresql.sql("SELECT count(*) FROM proxy_jobs", name) == "41"
+
+
 async def test_of_several_hosts_one_that_does_not_answer_is_passed_over(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
