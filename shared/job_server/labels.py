@@ -17,7 +17,7 @@ __all__ = ["HIDDEN", "Labels", "is_secret_name", "is_secret_value"]
 HIDDEN: Final = "(not shown)"
 _MAX_CHARACTERS: Final = 100
 _SECRET_NAME: Final = re.compile(
-    r"pass(?:word|wd|phrase)?$|secret|token|credential|authori[sz]ation|api_?key|private|card|cvv|cvc|\bpan\b|iban|ssn",
+    r"pass$|passw(?:or)?d|passphrase|pwd|secret|token|credential|authori[sz]ation|api_?key|private|card|cvv|cvc|\bpan\b|iban|ssn",
     re.IGNORECASE,
 )
 #: The digits of a card number, with or without groups.

@@ -32,7 +32,11 @@ def test_a_long_value_is_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "api_key", "apiKey", "card_number", "access_token", "client_secret", "cvv"]
+    "name",
+    [
+        *("password", "api_key", "apiKey", "card_number", "access_token", "client_secret", "cvv"),
+        *("password_confirmation", "newPassword2", "db_pwd", "pass"),
+    ],
 )
 def test_a_member_whose_name_says_secret_is_not_shown(name: str) -> None:
     """Whatever its value."""
@@ -65,3 +69,9 @@ def test_a_value_that_looks_like_a_secret_is_not_shown(value: str) -> None:
 def test_a_usual_value_is_shown(value: str) -> None:
     """Names, dates, order numbers."""
     assert labels({"account": value}, "account") == {"account": value}
+
+
+@pytest.mark.parametrize("name", ["passenger", "passport", "compass_point"])
+def test_a_member_whose_name_only_begins_like_a_secret_is_shown(name: str) -> None:
+    """A pass alone is one."""
+    assert labels({name: "short"}, name) == {name: "short"}
