@@ -181,9 +181,9 @@ class HypercornConnection(TCPServer):
         return has_unread(self.writer.transport)
 
     def stop(self) -> None:
-        """Close at once if there is no request, otherwise after the answer."""
+        """Close at once if there is no request, otherwise after the answer; one that has arrived unread gets one."""
         self._http.last = True
-        if not self._http.busy:
+        if not self._http.busy and not self.has_unread:
             self.writer.transport.close()
 
     async def _close(self) -> None:

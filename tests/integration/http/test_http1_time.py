@@ -179,6 +179,19 @@ async def test_a_listener_that_stops_closes_idle_connections_and_finishes_answer
     await server.listener.stopped()
 
 
+async def test_a_request_that_has_arrived_when_a_listener_stops_is_answered(server: Server) -> None:
+    """It was not read yet: without an answer, nobody could know whether it was processed."""
+    with socket.create_connection(("127.0.0.1", server.port), IN_VAIN_S) as client:
+        client.sendall(post("/first"))
+        assert statuses(await asyncio.to_thread(client.recv, 65_536)) == [200]
+        client.sendall(post("/second"))
+        server.listener.stop()
+        answer = await asyncio.to_thread(client.recv, 65_536)
+        assert statuses(answer) == [200]
+        assert b"connection: close" in answer.lower()
+    await server.listener.stopped()
+
+
 async def test_idle_connections_make_room_for_new_ones(fast: bool) -> None:
     """First those that never sent a request, then those that have been idle longest; a busy one stays open."""
     async with serving(fast=fast, room=Room(most=20)) as server:
