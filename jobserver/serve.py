@@ -52,6 +52,7 @@ def _app(arguments: Arguments) -> web.Application:
     if not arguments.profile:
         return create_app(arguments.options)
     from jobserver.stand_in import app as stand_in  # noqa: PLC0415 - imports modules that the own protocol does not need
+    from jobserver.stand_in.callbacks import caveats  # noqa: PLC0415
     from shared.errors import SettingsError  # noqa: PLC0415
     from shared.job_server import loader  # noqa: PLC0415
 
@@ -59,6 +60,8 @@ def _app(arguments: Arguments) -> web.Application:
         profile = loader.load(arguments.profile)
     except SettingsError as exc:
         raise CannotServeError(str(exc)) from exc
+    for words in caveats(profile, arguments.callback_url):
+        sys.stderr.write(f"warning: {words}\n")
     return stand_in.create_app(profile, duration_s=arguments.options.duration_s, fixed_url=arguments.callback_url)
 
 

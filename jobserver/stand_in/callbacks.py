@@ -5,17 +5,17 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar
 from yarl import URL
 
-from shared.job_server.placeholders import UnfilledError, fill
+from shared.job_server.placeholders import UnfilledError, fill, names_in
 from shared.job_server.profile import Profile, Sample
 
-__all__ = ["CallbackSender", "Sent", "proof"]
+__all__ = ["CallbackSender", "Sent", "caveats", "proof"]
 
 _TIMEOUT_S: Final = 30.0
 
@@ -66,6 +66,16 @@ class CallbackSender:
         except (ClientError, OSError, TimeoutError, ValueError):
             pass  # recorded by the missing status
         self.sent.append(Sent(job=job, expect="forged" if forged else sample.expect, status=status))
+
+
+def caveats(profile: Profile, fixed_url: str, environ: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """Yield why callbacks for `profile` will not arrive, or not be believed."""
+    if profile.callback.path and not fixed_url:
+        yield f"no callbacks are sent: --callback-url has to say where {profile.callback.path} is"
+    used = names_in([profile.verify.value, profile.verify.secret] if profile.verify else [])
+    for name in (name.removeprefix("env:") for name in used if name.startswith("env:")):
+        if not environ.get(name):
+            yield f"callbacks are sent without their proof: {name} is not set here"
 
 
 def proof(profile: Profile, body: bytes, values: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,8 @@ from jobserver.protocol import Submission, parse_submission
 from jobserver.refusals import Refusals
 from jobserver.replies import gzip_bomb
 from jobserver.serve import listening_line
+from jobserver.stand_in.callbacks import caveats
+from shared.job_server import loader
 
 
 def asking(fault: str, ref: str, **fields: object) -> Submission:
@@ -105,3 +107,15 @@ def test_the_listening_line_suits_its_reader() -> None:
     assert json.loads(listening_line(url, parse_arguments(["--announce"])))["listening"] == url
     assert "one connection at a time" in listening_line(url, parse_arguments([]))
     assert "at once" in listening_line(url, parse_arguments(["--no-account-queue"]))
+
+
+def test_a_stand_in_says_why_its_callbacks_would_not_count() -> None:
+    """It has neither the proxy's environment nor the URL in a job server's configuration."""
+    openai, cog, baseten = map(loader.load, ("openai-background", "cog", "baseten"))
+    assert list(caveats(openai, "", {})) == [
+        "no callbacks are sent: --callback-url has to say where /callback/openai is",
+        "callbacks are sent without their proof: OPENAI_WEBHOOK_SECRET is not set here",
+    ]
+    assert list(caveats(openai, "http://proxy/callback/openai", {"OPENAI_WEBHOOK_SECRET": "s"})) == []
+    assert len(list(caveats(baseten, "", {}))) == 1
+    assert list(caveats(cog, "", {})) == []
