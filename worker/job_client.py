@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, assert_never
 
 from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
-from shared.job_server.calls import Call, Request
+from shared.job_server.calls import Call, Request, without_secrets
 from shared.job_server.placeholders import UnfilledError
 from shared.job_server.submissions import Replies, Reply, ReplyKind, Submissions, with_pause
 from shared.lifecycle import Event
@@ -36,8 +36,6 @@ BeforeRetry = Callable[[], Awaitable[object]]
 _PAUSE_S: Final = 0.1
 _MAX_PAUSE_S: Final = 5.0
 _DOUBLINGS: Final = 10
-#: Shorter ones could be a part of any word.
-_LEAST_SECRET: Final = 6
 _DAY_S: Final = 86_400.0
 #: Not the default generator: after the fork, it gives every worker the same numbers.
 _random: Final = random.SystemRandom()
@@ -114,16 +112,10 @@ class JobClient:
             if error is not None:
                 raise error
         except JobServerError as exc:
-            exc.detail = self._without_secrets(exc.detail, job)
+            token = job.callback_url.rpartition("/")[2]
+            exc.detail = without_secrets(exc.detail, (token, *self.job_server.secrets.values()))
             raise
         return reply
-
-    def _without_secrets(self, words: str, job: Assign) -> str:
-        """Return a job server's message without the secrets that were sent to it, if it repeats them."""
-        for secret in (job.callback_url.rpartition("/")[2], *self.job_server.secrets.values()):
-            if len(secret) >= _LEAST_SECRET:
-                words = words.replace(secret, "***")
-        return words
 
     def _check_status(self, status: int, headers: Mapping[str, str]) -> Refusal | None:
         asked = headers.get("Retry-After")

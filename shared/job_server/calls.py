@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from shared.job_server.addresses import address
 from shared.job_server.placeholders import OURS, UnfilledError, fill, json_text, names_in
 from shared.job_server.profile import Cancel, Result, Server, Status
 
-__all__ = ["Call", "Request", "headers_of", "masked", "merged"]
+__all__ = ["Call", "Request", "headers_of", "masked", "merged", "without_secrets"]
+
+#: Shorter ones could be a part of any word.
+_LEAST_SECRET: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +79,11 @@ def headers_of(templates: Mapping[str, str], values: Mapping[str, str]) -> dict[
 def masked(values: Mapping[str, str]) -> dict[str, str]:
     """Return `values` with dots instead of secrets, to be shown to people."""
     return {name: "•••" if name.startswith("env:") else value for name, value in values.items()}
+
+
+def without_secrets(words: str, secrets: Iterable[str]) -> str:
+    """Return a job server's words without the secrets that were sent to it, if it repeats them."""
+    for secret in secrets:
+        if len(secret) >= _LEAST_SECRET:
+            words = words.replace(secret, "***")
+    return words
