@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, assert_never
 
 from shared.errors import JobServerError
-from shared.job_server.calls import Call, without_secrets
+from shared.job_server.calls import Call, bytes_without_secrets, without_secrets
 from shared.job_server.documents import document_of
 from shared.job_server.placeholders import UnfilledError
 from shared.job_server.polls import FetchedKind, Results, Statuses
@@ -41,9 +41,12 @@ class Asker:
         told = await self._told(ask)
         if told.kind == Kind.SUCCEEDED:
             return told
-        body = without_secrets(told.body.decode("utf-8", "surrogateescape"), self._secrets.values())
-        error = without_secrets(told.error, self._secrets.values())
-        return told._replace(body=body.encode("utf-8", "surrogateescape"), error=error)
+        secrets = self._secrets.values()
+        return told._replace(
+            state=without_secrets(told.state, secrets),
+            error=without_secrets(told.error, secrets),
+            body=bytes_without_secrets(told.body, secrets),
+        )
 
     async def _told(self, ask: Ask) -> Told:
         values = self._secrets | json.loads(ask.values)

@@ -10,13 +10,14 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, assert_never
 
 from shared.errors import BadReplyError, JobServerError, RejectedError, UnavailableError
-from shared.job_server.calls import Call, Request, without_secrets
+from shared.job_server.calls import Call, Request, bytes_without_secrets, without_secrets
 from shared.job_server.placeholders import UnfilledError
 from shared.job_server.submissions import Replies, Reply, ReplyKind, Submissions, with_pause
 from shared.lifecycle import Event
@@ -98,6 +99,7 @@ class JobClient:
             raise UnavailableError(f"the submission cannot be composed: {exc}", refused=True) from exc
 
     async def _attempt(self, job: Assign, request: Request, on_event: OnEvent) -> Reply:
+        secrets = (job.callback_url.rpartition("/")[2], *self.job_server.secrets.values())
         trace = {"traceparent": job.traceparent, "tracestate": job.tracestate}
         try:
             answer = await self.exchange.make(
@@ -112,10 +114,9 @@ class JobClient:
             if error is not None:
                 raise error
         except JobServerError as exc:
-            token = job.callback_url.rpartition("/")[2]
-            exc.detail = without_secrets(exc.detail, (token, *self.job_server.secrets.values()))
+            exc.detail = without_secrets(exc.detail, secrets)
             raise
-        return reply
+        return _without_secrets(reply, secrets)
 
     def _check_status(self, status: int, headers: Mapping[str, str]) -> Refusal | None:
         asked = headers.get("Retry-After")
@@ -176,6 +177,16 @@ class JobServers:
 def _uuid(job_id: str) -> str:
     """Return an id of 32 hexadecimal digits in UUID notation."""
     return f"{job_id[:8]}-{job_id[8:12]}-{job_id[12:16]}-{job_id[16:20]}-{job_id[20:]}"
+
+
+def _without_secrets(reply: Reply, secrets: Collection[str]) -> Reply:
+    """Return a reply without the secrets that were sent, if it is a failure that repeats them."""
+    verdict = reply.verdict
+    if verdict is None or not verdict.failed:
+        return reply
+    result = None if verdict.result is None else bytes_without_secrets(verdict.result, secrets)
+    verdict = replace(verdict, error=without_secrets(verdict.error, secrets), result=result)
+    return replace(reply, verdict=verdict, body=bytes_without_secrets(reply.body, secrets))
 
 
 def _error_of(reply: Reply, pause_s: float | None = None) -> JobServerError | None:

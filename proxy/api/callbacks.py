@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
@@ -23,12 +24,13 @@ from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError, StrictJSONError
 from shared.job_server.callbacks import Received
+from shared.job_server.calls import bytes_without_secrets, without_secrets
 from shared.job_server.documents import TooLargeError, inflate, kept_content_type
 from shared.job_server.verdict import Kind
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -200,12 +202,22 @@ class CallbackRoute:
             verdict = server.callbacks.read(received)
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
+        if verdict.kind is not Kind.SUCCEEDED and server.secrets:
+            return _without_secrets(verdict, received.body, server.secrets.values())
         if verdict.result is not None:
             return verdict.result, verdict, ""
         content_type = ""
         if verdict.kind is Kind.SUCCEEDED and not server.profile.callback.json_only:
             content_type = kept_content_type(received.header(b"content-type"))
         return received.body, verdict, content_type
+
+
+def _without_secrets(verdict: Verdict, body: bytes, secrets: Collection[str]) -> tuple[bytes, Verdict, str]:
+    """Return what the client may see of a callback that is no success, if it quotes the profile's secrets."""
+    shown = replace(
+        verdict, state=without_secrets(verdict.state, secrets), error=without_secrets(verdict.error, secrets)
+    )
+    return bytes_without_secrets(body if verdict.result is None else verdict.result, secrets), shown, ""
 
 
 def _fate_of(refusal: RequestError | AdmissionError) -> CallbackFate:

@@ -10,7 +10,7 @@ from shared.job_server.addresses import address
 from shared.job_server.placeholders import OURS, UnfilledError, fill, json_text, names_in
 from shared.job_server.profile import Cancel, Result, Server, Status
 
-__all__ = ["Call", "Request", "headers_of", "masked", "merged", "without_secrets"]
+__all__ = ["Call", "Request", "bytes_without_secrets", "headers_of", "masked", "merged", "without_secrets"]
 
 #: Shorter ones could be a part of any word.
 _LEAST_SECRET: Final = 6
@@ -87,3 +87,8 @@ def without_secrets(words: str, secrets: Iterable[str]) -> str:
         if len(secret) >= _LEAST_SECRET:
             words = words.replace(secret, "***")
     return words
+
+
+def bytes_without_secrets(body: bytes, secrets: Iterable[str]) -> bytes:
+    """Return a job server's message without the secrets that were sent to it, if it repeats them."""
+    return without_secrets(body.decode("utf-8", "surrogateescape"), secrets).encode("utf-8", "surrogateescape")

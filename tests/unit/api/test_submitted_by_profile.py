@@ -152,3 +152,18 @@ async def test_a_callback_without_its_proof_never_makes_it_less(app: App) -> Non
         assert job.submitted is Submitted.YES
         app.parts.dispatcher.cancel(job.id)
         await job.outcome
+
+
+async def test_a_callback_shows_no_secret_of_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some servers quote the key that they do not accept; a result is the job's own."""
+    app = App(monkeypatch, loader.load("luma"))
+    for state, shown in (("dreaming", "***"), ("failed", "***"), ("completed", SECRET)):
+        job = await app.begin(*SUBMIT)
+        body = json.dumps({"state": state, "failure_reason": f"bad key {SECRET}"})
+        sample = Sample(kind="callback", body=body)
+        assert (await app.called_back(job, sample)).status == 200
+        answer = await app.ask("GET", f"/jobs/{job.id}" + ("" if state == "dreaming" else "/result"))
+        assert f"bad key {shown}".encode() in answer.body
+        app.parts.dispatcher.cancel(job.id)
+        await job.outcome
+    await app.close()

@@ -190,6 +190,19 @@ async def test_a_refusal_has_the_job_servers_own_words(reply: bytes, said: str) 
     assert caught.value.detail == f"the job server answered {said}"
 
 
+async def test_a_failure_in_the_reply_repeats_no_secret() -> None:
+    """Neither its reason nor its body."""
+    spreedly = loader.load("spreedly")
+    submit = replace(spreedly.submit, succeeded=("completed",), failed=("failed",), error="body.why")
+    client, _ = _client(
+        [_answer(200, b'{"state": "failed", "why": "bad s3cr3t"}')], retries=0, profile=replace(spreedly, submit=submit)
+    )
+    client.job_server.secrets["env:KEY"] = "s3cr3t"
+    reply = await client.submit(_job(), lambda _: None, _at_once)
+    assert reply.verdict is not None
+    assert (reply.verdict.error, reply.body) == ("bad ***", b'{"state": "failed", "why": "bad ***"}')
+
+
 async def test_words_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the refusal matters."""
     monkeypatch.setattr(exchange, "_REASON_S", 0.01)
