@@ -31,6 +31,7 @@ __all__ = [
     "member",
     "rest_after",
     "source_of",
+    "within_json",
 ]
 
 #: More than any number of a row.
@@ -64,9 +65,8 @@ class Dialect:
     whole: Callable[[str], str]
     #: LIKE, ignoring case.
     like: str
-    #: The columns with searchable text: as JSON, and plain.
-    said_as_json: tuple[str, ...]
-    said: tuple[str, ...]
+    #: The condition that one of the job's texts contains this one.
+    says: Callable[[Sql, str], str]
     #: The job server's description of a failure, or else ours.
     words: str
     #: The labels alone, as JSON, for counting.
@@ -92,6 +92,12 @@ class Sql:
         """Return a time in the database's type."""
         return self.dialect.instant(self.p(unix_s, "float8"))
 
+    def like(self, text: str) -> str:
+        """Return the condition on a column before it that it contains this text."""
+        for special in "!%_":
+            text = text.replace(special, f"!{special}")
+        return f"{self.dialect.like} {self.p(f'%{text}%')} ESCAPE '!'"
+
     def any_of(self, column: str, values: Sequence[object], kind: str = "text") -> str:
         """Return the condition that `column` has one of these values."""
         return f"{column} IN ({', '.join(self.p(value, kind) for value in values)})"
@@ -110,6 +116,11 @@ def _failed(dialect: Dialect) -> str:
 def member(name: str, value: str) -> str:
     """Return a member of an object as it is written in the stored JSON."""
     return f"{json.dumps(name)}: {json.dumps(value)}"
+
+
+def within_json(text: str) -> str:
+    """Return this part of a text as it is written in the stored JSON."""
+    return json.dumps(text)[1:-1]
 
 
 def filters(sql: Sql, query: JobQuery) -> list[str]:
@@ -146,18 +157,10 @@ def _of_names(sql: Sql, query: JobQuery) -> Iterator[str]:
 
 def _said(sql: Sql, query: JobQuery) -> str:
     """Return the condition that one of the job's texts contains the query's text."""
-    dialect, as_json = sql.dialect, json.dumps(query.text)[1:-1]
-    parts = [f"{column} {dialect.like} {sql.p(_pattern(query.text))} ESCAPE '!'" for column in dialect.said]
-    parts += [f"{column} {dialect.like} {sql.p(_pattern(as_json))} ESCAPE '!'" for column in dialect.said_as_json]
+    said = sql.dialect.says(sql, query.text)
     if query.may_be_id:
-        parts.append(f"(j.id >= {sql.p(query.text)} AND j.id < {sql.p(query.text + _AFTER_IDS)})")
-    return f"({' OR '.join(parts)})"
-
-
-def _pattern(text: str) -> str:
-    for special in "!%_":
-        text = text.replace(special, f"!{special}")
-    return f"%{text}%"
+        said += f" OR (j.id >= {sql.p(query.text)} AND j.id < {sql.p(query.text + _AFTER_IDS)})"
+    return f"({said})"
 
 
 # --- which jobs are looked at ----------------------------------------------------------------------------------------

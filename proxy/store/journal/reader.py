@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from proxy.store.conditions import Dialect, Question, Sql, member
+from proxy.store.conditions import Dialect, Question, Sql, member, within_json
 from proxy.store.journal.opening import words_of
 from proxy.store.journal.rows import COLUMN_NAMES, record_of
 from shared.errors import StoreUnavailableError
@@ -121,8 +121,7 @@ def dialect_of(db: sqlite3.Connection) -> Dialect:
         label=_label if knows_json else _said_somewhere,
         whole=lambda sql: f"CAST({sql} AS INTEGER)",
         like="LIKE",
-        said_as_json=("j.remote",),
-        said=("j.detail",),
+        says=_says if knows_json else _says_somewhere,
         words="coalesce(nullif(json_extract(j.remote, '$[2]'), ''), j.detail, '')" if knows_json else "j.detail",
         labels_alone="json_extract(j.remote, '$[3]')" if knows_json else "NULL",
         instance="''",
@@ -140,6 +139,18 @@ def _label(sql: Sql, name: str, value: str) -> str:
 
 def _said_somewhere(sql: Sql, name: str, value: str) -> str:
     return f"instr(j.remote, {sql.p(member(name, value))})"
+
+
+def _says(sql: Sql, text: str) -> str:
+    """Return the condition that a text contains this one: part of the JSON, which is found quickly, may be no text."""
+    alike, in_json = sql.like(text), sql.like(within_json(text))
+    said = "v.type = 'text' AND (v.path IN ('$[0]', '$[3]') OR v.fullkey = '$[2]')"  # outputs, labels; the error
+    exactly = f"EXISTS (SELECT 1 FROM json_tree(j.remote) v WHERE {said} AND v.value {alike})"  # noqa: S608 - parameters
+    return f"j.detail {alike} OR (j.remote {in_json} AND {exactly})"
+
+
+def _says_somewhere(sql: Sql, text: str) -> str:
+    return f"j.detail {sql.like(text)} OR j.remote {sql.like(within_json(text))}"
 
 
 def _knows_json(db: sqlite3.Connection) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from proxy.store.conditions import Dialect, Question, member
+from proxy.store.conditions import Dialect, Question, Sql, member, within_json
 from proxy.store.postgresql.rows import COLUMNS, record_of
 from proxy.store.postgresql.session import Session
 
@@ -25,6 +25,11 @@ def _without_bodies() -> str:
     return columns
 
 
+def _says(sql: Sql, text: str) -> str:
+    alike, in_json = sql.like(text), sql.like(within_json(text))
+    return f"j.detail {alike} OR j.error {alike} OR j.labels {in_json} OR j.outputs {in_json}"
+
+
 #: All sources are the same: the planner chooses the index by itself.
 DIALECT: Final = Dialect(
     columns=_without_bodies(),
@@ -36,8 +41,7 @@ DIALECT: Final = Dialect(
     label=lambda sql, name, value: f"strpos(j.labels, {sql.p(member(name, value))}) > 0",
     whole=lambda sql: f"floor({sql})::int",
     like="ILIKE",
-    said_as_json=("j.labels", "j.outputs"),
-    said=("j.detail", "j.error"),
+    says=_says,
     words="CASE WHEN j.error <> '' THEN j.error ELSE j.detail END",
     labels_alone="j.labels",
     instance="j.instance",

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from proxy.store.patterns import EDGES_MS, Grid
+from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import JobStore
 from proxy.store.query import ANY, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
@@ -143,6 +144,18 @@ async def test_each_filter_finds_what_is_meant_and_nothing_else(store: JobStore)
         assert await _ids(store, **query) == [record.id for record in wanted], members
         counted = await store.counts(JobQuery(**query))
         assert (counted.total, counted.counted_to) == (len(wanted), None), members
+
+
+async def test_a_text_is_looked_for_in_what_was_said_only(store: JobStore) -> None:
+    """Not in the names of labels and outputs, nor in other members of the record. A database finds names as well."""
+    if isinstance(store, PostgreSQLStore):
+        pytest.skip("it does not tell names from values")
+    await _put(
+        store, _ended(5, labels={"account": "a"}, outputs={"path": "b"}, content_type="text/plain", refusal="no")
+    )
+
+    for text in ("account", "path", "plain", '", "', "no"):
+        assert await _ids(store, text=text) == [], text
 
 
 async def test_a_job_is_found_by_how_its_id_begins(store: JobStore) -> None:
