@@ -23,6 +23,9 @@ _BYTES: Final = 8 * 1024 * 1024
 _SHARE: Final = 16
 #: What opening a journal takes, several times.
 _LAST_BYTES: Final = 256 * 1024
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: It belongs to another user, under whom the proxy ran once, or is a symbolic link.
+_NOT_OURS: Final = {errno.EACCES, errno.EPERM, errno.ELOOP}
 _ZEROS: Final = bytes(256 * 1024)
 
 
@@ -36,10 +39,17 @@ class Reserve:
         self.size_bytes = _BYTES
 
     def take(self) -> bool:
-        """Take it, if the same amount remains free; return whether it is held."""
+        """Take it, if the same amount remains free; return whether it is held.
+
+        Raises:
+            OSError: it cannot be taken, however much is free.
+        """
         if not self.held:
-            with contextlib.suppress(OSError):
+            try:
                 self.held = self._take()
+            except OSError as exc:
+                if exc.errno not in _NO_ROOM:
+                    raise OSError(f"its reserve {str(self.path)!r} cannot be written: {exc.strerror}") from exc
         return self.held
 
     def missing_bytes(self) -> int:
@@ -51,6 +61,9 @@ class Reserve:
         except OSError:
             has = 0
         return max(0, 2 * size - has - disk.f_bavail * disk.f_frsize) if has < size else 0
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def give_up(self) -> None:
         """Release it, except the last part."""
@@ -67,7 +80,13 @@ class Reserve:
         return False
 
     def _take(self) -> bool:
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fd = self._open()
+        except OSError as exc:
+            if exc.errno not in _NOT_OURS:
+                raise
+            self.path.unlink()
+            fd = self._open()
         try:
             disk = os.fstatvfs(fd)
             size = self.size_bytes = _size_on(disk)

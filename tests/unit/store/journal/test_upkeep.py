@@ -128,6 +128,21 @@ def test_a_reserve_for_which_there_is_no_room_is_not_taken(tmp_path: Path, monke
     assert reserve.missing_bytes() == 2 * reserve.size_bytes - 10 * disk.f_frsize
 
 
+def test_a_reserve_that_is_no_file_of_ours_is_replaced_or_told(tmp_path: Path) -> None:
+    """It is not mistaken for a full disk."""
+    reserve, elsewhere = Reserve(tmp_path / "jobs"), tmp_path / "elsewhere"
+    elsewhere.write_text("something")
+    reserve.path.symlink_to(elsewhere)
+    assert reserve.take()
+    assert not reserve.path.is_symlink()
+    assert elsewhere.read_text() == "something"
+
+    reserve = Reserve(tmp_path / "others")
+    reserve.path.mkdir()
+    with pytest.raises(OSError, match=r"its reserve .*others-reserve. cannot be written: Is a directory"):
+        reserve.take()
+
+
 # --- files that others change ----------------------------------------------------------------------------------------
 
 
