@@ -83,9 +83,13 @@ def connect_to_read(path: Path, *, settled: bool = False) -> sqlite3.Connection:
 
 
 def answer(db: sqlite3.Connection, question_of: QuestionOf[T]) -> T:
-    """Return the answer to a query, over this connection. Blocks. Raises sqlite3.Error, ValueError."""
+    """Return the answer to a query, over this connection. Blocks. Raises sqlite3.Error, ValueError.
+
+    Its statements see the journal at one moment: a job that ends between two of them is neither missed nor found twice.
+    """
     question = question_of(dialect_of(db))
     rows: Sequence[Sequence[Any]] = ()
+    db.execute("BEGIN")
     try:
         statement = next(question)
         while True:
@@ -95,6 +99,9 @@ def answer(db: sqlite3.Connection, question_of: QuestionOf[T]) -> T:
     except StopIteration as end:
         found: T = end.value
         return found
+    finally:
+        if db.in_transaction:  # some errors end it
+            db.execute("ROLLBACK")
 
 
 def dialect_of(db: sqlite3.Connection) -> Dialect:
