@@ -26,22 +26,31 @@ class Health:
         self._reason = ""
         #: When the first of the current run of failures began, by the monotonic clock; 0: the last operation succeeded.
         self._since = 0.0
+        #: The same for heartbeats alone: without a lease, other instances take over the jobs of this one.
+        self._leaseless_since = 0.0
         self._announced = False
         #: Whether records of jobs could not be written since then, although the database may answer: its disk is full.
         self.is_unwritable = False
         #: Statements that failed or were not answered.
         self.failures = 0
 
-    def worked(self) -> None:
-        """Note that the database can record something."""
+    def worked(self, *, beating: bool = False) -> None:
+        """Note that the database can record something; `beating`: and that the lease was renewed."""
         self._since = 0.0
         self.is_unwritable = False
+        if beating:
+            self._leaseless_since = 0.0
         self.say()
 
-    def failed(self, reason: str, since: float, *, writing: bool = False) -> None:
-        """Note that an operation that began at `since` failed; `writing`: it was to record jobs."""
+    def failed(self, reason: str, since: float, *, writing: bool = False, beating: bool = False) -> None:
+        """Note that an operation that began at `since` failed.
+
+        `writing`: it was to record jobs; `beating`: it was to renew the lease.
+        """
         self.failures += 1
         self.is_unwritable |= writing
+        if beating:
+            self._leaseless_since = self._leaseless_since or since
         self._reason = reason
         self._since = self._since or since
         self.say()
@@ -59,7 +68,7 @@ class Health:
         """
         now = time.monotonic()
         oldest = min((session.busy_since for session in self._sessions if session.busy_since), default=now)
-        since = min(self._since or now, oldest)
+        since = min(self._since or now, self._leaseless_since or now, oldest)
         return "" if now - since < PATIENCE_S else "the database cannot be used for now"
 
     def say(self) -> None:

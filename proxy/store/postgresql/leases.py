@@ -116,10 +116,10 @@ class Leases:
                 await self._see_to_others()
                 if self._health.is_unwritable:
                     await self._try_to_record()
-                self._health.worked()
+                self._health.worked(beating=True)
             except (GoneError, UnfitError) as exc:
                 self._healthy_since = None
-                self._health.failed(str(exc), began)
+                self._health.failed(str(exc), began, beating=True)
                 pause_s = min(pause_s, _AGAIN_S)
             except Exception as exc:  # noqa: BLE001 - a bug of ours must not end the beats
                 log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 
 from cluster.postgresql import PostgreSQL
 from proxy.store.names import Called
+from proxy.store.postgresql.session import GoneError
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -235,6 +236,31 @@ async def test_a_locked_table_is_noticed_and_costs_the_server_no_more_processes(
 
     await eventually(lambda: not a.trouble)
     await eventually(lambda: postgresql.sql("SELECT count(*) FROM proxy_jobs WHERE callback IS NOT NULL", name) == "1")
+
+
+async def test_an_instance_that_loses_its_lease_takes_no_jobs_though_it_could_record_them(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has no room for all of its connections; other instances would take over each of its jobs."""
+    a = await instance("a")
+    reading = a._reading  # noqa: SLF001 - the connection of the heartbeats
+
+    async def refused() -> None:
+        raise GoneError("too many connections")
+
+    async def is_troubled_or_records() -> str:
+        trouble = a.trouble
+        if not trouble:
+            await a.put(of(a, a_record(state=State.SUBMITTING)))
+        return trouble
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reading, "connect", refused)
+        reading.hang_up()
+        await eventually(is_troubled_or_records)
+
+    await eventually(lambda: not a.trouble)
+    await a.put(of(a, a_record(state=State.SUBMITTING)))
 
 
 async def test_a_job_that_is_locked_delays_the_others_and_no_more(
