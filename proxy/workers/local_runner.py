@@ -202,6 +202,8 @@ class LocalRunner:
             return job.failure(Code.JOURNAL_UNAVAILABLE, str(exc))
         if isinstance(outcome, Failed) and outcome.code is Code.CANCELLED:
             return await self._given_up(job, worker, watch, Job.cancellation)
+        if isinstance(outcome, Failed) and job.submitted is Submitted.YES:  # a callback may have come since it failed
+            return replace(outcome, submitted=Submitted.YES)
         return outcome
 
     async def _hand_over(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:

@@ -314,6 +314,18 @@ async def test_a_callback_outweighs_a_failure_of_the_submission(*, recorded: boo
     assert await asyncio.wait_for(stage.run, IN_VAIN_S) == Succeeded(body=b"result")
 
 
+@pytest.mark.parametrize("events", [(), (Event.CONNECTED,), (Event.CONNECTED, Event.REFUSED)])
+async def test_a_callback_in_the_moment_of_a_failure_proves_the_submission(events: tuple[Event, ...]) -> None:
+    """Both are handled in the same iteration of the event loop, before the job ends."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(*events)
+    stage.worker.handler.on_message(Failure(job_id=stage.job.id, code=Code.JOB_REJECTED, detail="no"))
+    stage.job.proven()
+    outcome = await stage.failed()
+    assert (outcome.code, outcome.submitted) == (Code.JOB_REJECTED, Submitted.YES)
+
+
 async def test_a_worker_that_dies_with_the_callback_fails_its_job() -> None:
     """It was notified and has not answered: that the callback is recorded does not help its client now."""
     stage = Stage()
