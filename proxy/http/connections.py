@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import heapq
+import os
 import resource
 import termios
 import time
@@ -16,12 +18,13 @@ from proxy.http.refusals import Refusals
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Sequence
 
     from proxy.http.problems import Problem
     from proxy.http.time_limits import Limits
 
-__all__ = ["Connection", "Connections", "OnRefused", "Room", "has_unread"]
+__all__ = ["Connection", "Connections", "OnRefused", "Room", "has_unread", "socket_of"]
 
 #: The number of connections beyond which idle ones are closed even with free descriptors: each takes about 10 kB.
 _MANY: Final = 10_000
@@ -135,9 +138,17 @@ class Room:
         return _MANY if limit == resource.RLIM_INFINITY else min(_MANY, limit // 2)
 
 
+def socket_of(transport: asyncio.BaseTransport) -> socket.socket:
+    """Return a connection's socket. Raises OSError if it is closed: TLS has none then."""
+    found: socket.socket | None = transport.get_extra_info("socket")
+    if found is None:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+    return found
+
+
 def has_unread(transport: asyncio.BaseTransport) -> bool:
     """Return whether bytes have arrived on a connection that this process has not read yet."""
     unread = array("i", [0])
     with contextlib.suppress(OSError, ValueError):  # it is closed
-        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, unread)
+        fcntl.ioctl(socket_of(transport).fileno(), termios.FIONREAD, unread)
     return unread[0] > 0

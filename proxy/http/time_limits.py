@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.http.asgi import SlowClientError
+from proxy.http.connections import socket_of
 from shared.errors import Code, RequestError
 
 __all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "content_length", "drained", "sent", "waited"]
@@ -135,17 +136,14 @@ def _queued_bytes(transport: asyncio.WriteTransport) -> int:
     """Return how many bytes the kernel has that the peer has not acknowledged."""
     queued = array("i", [0])
     with contextlib.suppress(OSError, ValueError):
-        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        fcntl.ioctl(socket_of(transport).fileno(), termios.TIOCOUTQ, queued)
     return queued[0]
 
 
 def _received_bytes(transport: asyncio.WriteTransport) -> int:
     """Return how many bytes the peer's kernel has acknowledged on a connection; 0 if it is closed."""
-    peer = transport.get_extra_info("socket")
-    if peer is None:
-        return 0
     try:
-        info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
+        info = socket_of(transport).getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
         received: int = _ACKNOWLEDGED.unpack(info)[0]
     except (OSError, ValueError, struct.error):  # struct.error: a kernel that does not know it
         return 0

@@ -20,7 +20,7 @@ from hypercorn.utils import parse_socket_addr
 
 from proxy.http import problems
 from proxy.http.asgi import ClientGoneError
-from proxy.http.connections import has_unread
+from proxy.http.connections import has_unread, socket_of
 from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import Exchange, answer_head, parse
 from proxy.http.time_limits import LazyTimer, drained, sent
@@ -309,7 +309,7 @@ class FastConnection(asyncio.Protocol):
 
 def _scope(writer: asyncio.StreamWriter) -> dict[str, Any]:
     """Return the common part of all scopes of a connection, as in Hypercorn. Raises OSError if it is gone."""
-    socket = writer.get_extra_info("socket")
+    socket = socket_of(writer.transport)
     return {
         "type": "http",
         "http_version": "1.1",

@@ -20,7 +20,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from proxy.http.asgi import ClientGoneError
-from proxy.http.connections import has_unread
+from proxy.http.connections import has_unread, socket_of
 from proxy.http.fair_turns import turns
 from proxy.http.hypercorn_fixes.application import Tasks
 from proxy.http.hypercorn_fixes.request import HTTP1
@@ -79,7 +79,7 @@ class HypercornConnection(TCPServer):
             del self._http, self._tasks  # reference cycles: without the garbage collector, nothing would be freed
 
     def _protocol(self, tasks: Tasks) -> HTTP1:
-        peer = self.writer.get_extra_info("socket")
+        peer = socket_of(self.writer.transport)
         return HTTP1(
             self.app,
             self.config,

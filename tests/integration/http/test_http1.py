@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.listening import MAX_BYTES, Server, post, problem, serving, statuses, tls_context
-from tests.support.waiting import eventually
+from tests.support.waiting import IN_VAIN_S, eventually
 
 
 async def test_requests_on_one_connection_are_answered_in_order(server: Server) -> None:
@@ -270,6 +270,35 @@ async def test_tls_is_served_the_same_way(fast: bool) -> None:
         assert (await client.answer())[0] == 200
         assert (await client.answer())[0] == 413
         assert running.echo.fast == 2 * fast
+
+
+async def test_a_tls_connection_that_is_reset_before_its_turn_is_no_error(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transport has no socket any more."""
+    complaints: list[dict[str, Any]] = []
+    lost = asyncio.Event()
+    forward = asyncio.StreamReaderProtocol.connection_lost
+
+    def connection_lost(self: asyncio.StreamReaderProtocol, exc: Exception | None) -> None:
+        forward(self, exc)
+        lost.set()
+
+    monkeypatch.setattr(asyncio.StreamReaderProtocol, "connection_lost", connection_lost)
+    monkeypatch.setattr("proxy.http.server.turns.take", lost.wait)
+    async with serving(fast=fast, tls=True) as running:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        await asyncio.to_thread(_reset_after_the_handshake, running.port)
+        client = await running.connect(tls_context())  # served after the first one
+        client.writer.write(post("/canary"))
+        assert (await client.answer())[0] == 200
+    assert not complaints
+
+
+def _reset_after_the_handshake(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), IN_VAIN_S) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        tls_context().wrap_socket(connection).close()
 
 
 @pytest.mark.parametrize(("offered", "chosen"), [(["h2", "http/1.1"], "http/1.1"), (["h2"], None)])
