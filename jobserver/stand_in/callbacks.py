@@ -96,9 +96,9 @@ def proof(profile: Profile, body: bytes, values: Mapping[str, str]) -> dict[str,
         return {verify.header: verify.prefix + text}
     message_id, timestamp = f"msg_{os.urandom(8).hex()}", str(int(time.time()))
     try:
-        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        key = base64.b64decode(secret.strip().removeprefix("whsec_"), validate=True)
     except ValueError:
-        key = secret.encode()
+        key = secret.strip().encode()
     signed = hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, "sha256")
     return {
         "Webhook-Id": message_id,
