@@ -189,8 +189,8 @@ class Job:
             if self.state is not State.FINISHED and not self.cancelled.done():
                 self.cancelled.set_result(_BY_ANOTHER)
         else:
-            self.recorder.waits_elsewhere(record)
             self.changed.set()
+            self.recorder.waits_elsewhere(record)
             if record.state is State.WAITING and self.state not in {State.WAITING, State.FINISHED}:
                 self.advance(Event.PROGRESS)
 
