@@ -29,7 +29,7 @@ class Health:
         #: The same for heartbeats alone: without a lease, other instances take over the jobs of this one.
         self._leaseless_since = 0.0
         self._announced = False
-        #: Whether records of jobs could not be written since then, although the database may answer: its disk is full.
+        #: Whether jobs could not be recorded since the last success. Heartbeats may succeed: a full disk may hold them.
         self.is_unwritable = False
         #: Statements that failed or were not answered.
         self.failures = 0
