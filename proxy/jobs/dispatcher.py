@@ -291,7 +291,7 @@ class Dispatcher:
             finally:
                 # Only now: a request for the job finds it here or in the store.
                 self._in_flight.remove(job)
-                if _is_without_callback(job, outcome):
+                if not job.callback.done() and isinstance(outcome, Failed) and outcome.submitted is not Submitted.NO:
                     self._callback_counts[CallbackFate.NEVER] += 1
                 job.outcome.set_result(outcome)
                 self._observer.job_finished(job, outcome)
@@ -334,11 +334,6 @@ class Dispatcher:
             except StoreUnavailableError as exc:
                 log_lines.job_event("warning", "the recorded outcome of a job cannot be read", job, reason=str(exc))
         return held.outcome or outcome
-
-
-def _is_without_callback(job: Job, outcome: Outcome) -> bool:
-    """Return whether the job had no callback, although it was or may have been submitted."""
-    return isinstance(outcome, Failed) and outcome.submitted is not Submitted.NO and not job.recorder.called_back
 
 
 def _is_given_up(job: Job, outcome: Outcome) -> bool:

@@ -420,7 +420,7 @@ async def test_a_job_that_ended_otherwise_is_not_cancelled() -> None:
 
 @pytest.mark.parametrize("how", ["its client cancels it", "its deadline passes"])
 async def test_a_job_that_is_given_up_after_its_callback_came_is_not_cancelled_there(how: str) -> None:
-    """It is over there; nor has its callback never come."""
+    """It is over there."""
     instance = Instance(profile="cog", job_timeout_s=3)
     job = await waiting(instance, id="1")
     instance.store.hanging = True
@@ -435,7 +435,6 @@ async def test_a_job_that_is_given_up_after_its_callback_came_is_not_cancelled_t
     assert await callback is CallbackFate.LATE
     await instance.dispatcher.drain()
     assert instance.asker.asked == []
-    assert instance.callback_intake.counts[CallbackFate.NEVER] == 0
 
 
 async def test_after_a_restart_jobs_are_asked_for_but_not_all_at_once() -> None:
