@@ -1,6 +1,6 @@
 """The ends of jobs that this instance waits for, whichever instance records them.
 
-Notices announce them. A notice may be lost, so all of them are also polled, by one query.
+Notices announce them. A notice may be lost, so it is also polled, by one query, which of them have ended.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.store.postgresql.ends import pause
 from proxy.store.postgresql.orders import settle
-from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from proxy.store.postgresql.statements import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from proxy.store.postgresql.health import Health
     from proxy.store.record import Record
@@ -30,11 +29,12 @@ _AT_ONCE: Final = 1_000
 class AwaitedEnds:
     """The jobs whose ends are awaited here, and who waits."""
 
-    def __init__(self, session: Session, health: Health, *, every_s: float) -> None:
-        """Poll over `session`, every `every_s` seconds."""
+    def __init__(self, session: Session, health: Health, *, every_s: float, on_end: Callable[[str], None]) -> None:
+        """Poll over `session`, every `every_s` seconds; `on_end` is to read the job that has ended, and `tell`."""
         self._session = session
         self._health = health
         self._every_s = every_s
+        self._on_end = on_end
         self._waiting: dict[str, list[asyncio.Future[Record]]] = {}
         self._now = asyncio.Event()
         self._closing = False
@@ -80,9 +80,9 @@ class AwaitedEnds:
                 except (GoneError, UnfitError) as exc:
                     self._health.failed(str(exc), time.monotonic())
                     break
-                for record in map(record_of, rows):
-                    self.lost_notices += any(not done.done() for done in self._waiting.get(record.id, ()))
-                    self.tell(record)
+                for (job_id,) in rows:
+                    self.lost_notices += any(not done.done() for done in self._waiting.get(job_id, ()))
+                    self._on_end(job_id)
             await pause(self._now, self._every_s)
 
 

@@ -171,8 +171,8 @@ SELECT {_of("j")} FROM (SELECT id, finished_at FROM proxy_jobs WHERE finished_at
 WHERE (j.code IS NOT NULL OR j.says_failed) AND coalesce(octet_length(j.callback), 0) <= {SMALL_BYTES}
 ORDER BY recent.finished_at DESC LIMIT $2
 """  # noqa: S608 - our own names
-#: The ended ones of these jobs.
-ENDED: Final = f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND j.finished_at IS NOT NULL"  # noqa: S608
+#: The ids of those of these jobs that have ended.
+ENDED: Final = "SELECT id FROM proxy_jobs WHERE id = ANY ($1::text[]) AND finished_at IS NOT NULL"
 
 #: Notify instances ($1) of jobs ($2). Not in the transaction that wrote: a NOTIFY holds a lock on the whole server
 #: until its commit, and a commit that waits for the disk would make all others wait.

@@ -61,6 +61,8 @@ _LOOK_S: Final = 0.25
 _CLOSE_S: Final = 2.0
 #: How many open jobs, and how many finished ones, are searched for a name: few enough for the answer to be in time.
 _SEARCHED: Final = 20_000
+#: The most jobs that are read at once: their results may be large, and reading them blocks the event loop.
+_FINDS: Final = 32
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ class PostgreSQLStore:
         sessions = (self._writing, self._reading)
         self._health = Health(place, sessions, lambda: self._given_up)
         self._writer = Writer(self._instance, self._ttl_s)
-        self._awaited = AwaitedEnds(self._reading, self._health, every_s=self._times.poll_s)
+        self._awaited = AwaitedEnds(self._reading, self._health, every_s=self._times.poll_s, on_end=self._look_at)
         self._leases = Leases(
             self._reading,
             self._beside,
@@ -413,13 +415,12 @@ class PostgreSQLStore:
 
     async def _look_up(self, finds: list[_Find]) -> None:
         for column, statement in FIND.items():
-            wanted = {find.value for find in finds if find.column == column}
-            if not wanted:
-                continue
-            records = [record_of(row) for row in await self._reading.run(statement, sorted(wanted), self._ttl_s)]
-            found = {getattr(record, column): record for record in records}
-            for find in finds:
-                if find.column == column:
+            asked = [find for find in finds if find.column == column]
+            for part in (asked[start : start + _FINDS] for start in range(0, len(asked), _FINDS)):
+                wanted = sorted({find.value for find in part})
+                records = [record_of(row) for row in await self._reading.run(statement, wanted, self._ttl_s)]
+                found = {getattr(record, column): record for record in records}
+                for find in part:
                     settle(find.done, found.get(find.value))
 
     # --- changes by other instances ----------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from cluster.postgresql import PostgreSQL
 from proxy.store.deeds import Deed
 from proxy.store.names import Called
+from proxy.store.postgresql.statements import ENDED
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -399,3 +401,26 @@ async def stop_beats(store: PostgreSQLStore) -> None:
     for task in store._leases._tasks:  # noqa: SLF001 - what a stopped process does not do
         task.cancel()
     await asyncio.sleep(0)
+
+
+async def test_results_are_read_a_few_at_a_time(instance: MakeInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many may have ended while notices were lost, and reading them blocks the event loop."""
+    a, b = await instance("a"), await instance("b")
+    records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(100)]
+    session, results, ended = a._reading, [0], asyncio.Event()  # noqa: SLF001 - the connection that reads
+    run = session.run
+
+    async def counted(sql: str, *params: Any) -> Sequence[tuple[Any, ...]]:
+        rows = await run(sql, *params) if ended.is_set() or sql != ENDED else []
+        results.append(sum(b"{}" in row for row in rows))
+        return rows
+
+    monkeypatch.setattr(session, "run", counted)
+    await asyncio.gather(*(a.put(record) for record in records))
+    ends = [asyncio.create_task(a.ended(record.id)) for record in records]
+    await asyncio.gather(*(b.put(called_back(record)) for record in records))
+    ended.set()
+    assert all(record.callback == b"{}" for record in await asyncio.gather(*ends))
+    assert all(await asyncio.gather(*(a.by_id(record.id) for record in records)))
+    assert sum(results) >= 2 * len(records)
+    assert max(results) <= 32
