@@ -80,6 +80,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.jobs.job._ID": fullmatch,
     "proxy.jobs.entrance._TRACEPARENT": fullmatch,
     "proxy.store.patterns._PARTICULAR": findall,
+    "proxy.store.postgresql.reading._SPECIAL": findall,
     "proxy.store.postgresql.statements._NAME": findall,
     "proxy.workers.stderr._TOKEN": findall,
     "shared.env_file._EXPORT": match,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
@@ -18,6 +19,12 @@ _FROM: Final = "FROM proxy_jobs j"
 _BODIES: Final = ("callback", "sent")
 
 
+#: What is before a text in the value of a member of stored JSON, and not in its name, as a regular expression of
+#: PostgreSQL; and what has to be escaped in one.
+_IN_A_VALUE: Final = r'": "([^"\\]|\\[^u]|\\u....)*'
+_SPECIAL: Final = re.compile(r"[^0-9A-Za-z]")
+
+
 def _without_bodies() -> str:
     columns = COLUMNS.format(j="j")
     for body in _BODIES:
@@ -26,8 +33,10 @@ def _without_bodies() -> str:
 
 
 def _says(sql: Sql, text: str) -> str:
-    alike, in_json = sql.like(text), sql.like(within_json(text))
-    return f"j.detail {alike} OR j.error {alike} OR j.labels {in_json} OR j.outputs {in_json}"
+    alike, stored = sql.like(text), within_json(text)
+    in_json, in_value = sql.like(stored), sql.p(_IN_A_VALUE + _SPECIAL.sub(r"\\\g<0>", stored))
+    members = [f"(j.{column} {in_json} AND j.{column} ~* {in_value})" for column in ("labels", "outputs")]
+    return " OR ".join([f"j.detail {alike}", f"j.error {alike}", *members])
 
 
 #: All sources are the same: the planner chooses the index by itself.

@@ -11,7 +11,6 @@ import pytest
 from msgspec.structs import replace
 
 from proxy.store.patterns import EDGES_MS, Grid
-from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import JobStore
 from proxy.store.query import ANY, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
@@ -147,9 +146,7 @@ async def test_each_filter_finds_what_is_meant_and_nothing_else(store: JobStore)
 
 
 async def test_a_text_is_looked_for_in_what_was_said_only(store: JobStore) -> None:
-    """Not in the names of labels and outputs, nor in other members of the record. A database finds names as well."""
-    if isinstance(store, PostgreSQLStore):
-        pytest.skip("it does not tell names from values")
+    """Not in the names of labels and outputs, nor in other members of the record."""
     await _put(
         store, _ended(5, labels={"account": "a"}, outputs={"path": "b"}, content_type="text/plain", refusal="no")
     )

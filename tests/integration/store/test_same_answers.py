@@ -79,7 +79,7 @@ _queries: Final = st.fixed_dictionaries(
         "profiles": _some(["", "cog"]),
         "worker_end": _one([ANY, "SIGKILL"]),
         "cancelled_by": _one([ANY, "operator bob"]),
-        "text": _one(_TEXTS),
+        "text": _one([*_TEXTS, *_NAMES]),
     },
 )
 
