@@ -39,6 +39,8 @@ class Asker:
     async def tell(self, ask: Ask) -> Told:
         """Make the call or calls and return the result. Never raises."""
         told = await self._told(ask)
+        if len(told.body) > self._exchange.max_body_bytes:  # an expression may repeat parts, or add spaces
+            return _unavailable(ask, f"the result is larger than {self._exchange.max_body_bytes} bytes")
         if told.kind == Kind.SUCCEEDED:
             return told
         secrets = self._secrets.values()

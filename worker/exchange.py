@@ -79,7 +79,7 @@ class Exchange:
         `cafile` contains authorities that are trusted in addition to the system's.
         """
         self._keep_alive = keep_alive
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._cafile = cafile
         self._tls: SSLContext | None = None
         self._headers = _HEADERS if keep_alive else {**_HEADERS, "Connection": "close"}
@@ -142,7 +142,7 @@ class Exchange:
 
     def _inflated(self, body: bytes, coding: str) -> bytes:
         try:
-            return inflate(body, {"content-encoding": coding}, self._max_body_bytes)
+            return inflate(body, {"content-encoding": coding}, self.max_body_bytes)
         except TooLargeError as exc:
             raise BadReplyError(f"the job server's reply is too large: {exc}") from exc
         except RequestError as exc:
@@ -163,7 +163,7 @@ class Exchange:
         address = self._addresses.get(origin)
         if address is None:
             trust = self._trust if url.scheme == "https" else None
-            address = Address(url.raw_host or "", url.port or 0, trust=trust, cap_bytes=self._max_body_bytes)
+            address = Address(url.raw_host or "", url.port or 0, trust=trust, cap_bytes=self.max_body_bytes)
             self._addresses[origin] = address
         headers = {"Host": url.host_port_subcomponent or "", **self._headers}
         user = BasicAuth.from_url(url, encoding="utf-8")

@@ -132,8 +132,10 @@ def text_as_json(body: bytes) -> bytes:
 
 
 def _json(value: object) -> bytes:
+    """Return a value as JSON. Escapes would make texts up to three times as long, and so exceed the limit of a body."""
     try:
-        return json.dumps(value, allow_nan=False).encode()
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its escape again
     except ValueError:  # 1e400 in the text is infinite in Python, and JSON has no notation for that
         return b"null"
 

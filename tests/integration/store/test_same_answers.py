@@ -27,7 +27,6 @@ from shared.outcome import Failed
 from tests.support.stores import alike, of, on_database
 
 _runs: Final = itertools.count()
-#: None is a part of a label's name, which a database finds as well.
 _TEXTS: Final = ["Q", "q", "\u00e9\u00df", 'q"x', "100%", "a_b", "a\\b", "x!y", "\u202e", "z\nz", "4711 of 12", "de-ad"]
 _NAMES: Final = ["label", "other"]
 _CODES: Final = [Code.WORKER_DIED, Code.CANCELLED, Code.DEADLINE_EXCEEDED, Code.JOB_FAILED]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -221,6 +222,24 @@ async def test_what_is_no_sound_answer_says_nothing_of_the_job(
     assert (told.kind, told.state, told.body) == (kind, "", b"")
     assert told.error.endswith(error)
     assert [path for _, path, *_ in bench.seen] == ["/jobs/7"]
+
+
+@pytest.mark.parametrize(
+    ("times", "kind", "error"),
+    [(1_600, "succeeded", ""), (1_700, "unavailable", "the result is larger than 10000 bytes")],
+)
+async def test_a_result_is_as_large_as_an_answer_may_be(bench: Bench, times: int, kind: str, error: str) -> None:
+    """An expression can make the result larger than the answer, but it escapes nothing that was not escaped."""
+
+    async def data(_: web.Request) -> web.Response:
+        return web.json_response({"data": "\ud55c" * times}, dumps=functools.partial(json.dumps, ensure_ascii=False))
+
+    await bench.start(WITH_RESULT.replace("body.data", "[body.data, body.data]"))
+    bench.answer("/jobs/7", {"state": "done"})
+    bench.answers["/jobs/7/result"] = data
+    told = await bench.ask()
+    assert (told.kind, told.error) == (kind, error)
+    assert len(told.body) == (6 * times + 8 if kind == "succeeded" else 0)
 
 
 @pytest.mark.parametrize(("name", "value"), [("x", "1"), ("id", "..")])
