@@ -82,10 +82,13 @@ class Snapshots:
         while self.watchers and not self.closed.is_set():
             await asyncio.sleep(_EVERY_S)
             waiting, self._next = self._next, None
-            if waiting is not None:
-                history = self._observers.history
-                snapshot = self._snapshot() | {"failures": history.failures()}
+            if waiting is None:
+                continue
+            try:
+                snapshot = self._snapshot() | {"failures": self._observers.history.failures()}
                 waiting.set_result(_encoded(snapshot))
+            except Exception as exc:  # noqa: BLE001 - a bug of ours: the pages that wait get an error, not nothing
+                waiting.set_exception(exc)
 
     def _snapshot(self) -> dict[str, Any]:
         pool = self._pool_status()

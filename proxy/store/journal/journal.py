@@ -14,6 +14,7 @@ is noted, so that no more memory is needed than for these jobs; look-ups fail at
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -87,6 +88,8 @@ class Journal:
         self._handed_at = 0.0
         #: Batches; None: the end.
         self._batches: queue.SimpleQueue[list[Order] | None] = queue.SimpleQueue()
+        #: Set when the thread has executed everything, and closed the file.
+        self._ended = asyncio.Event()
         self.writer = WriterThread(
             file,
             self._batches,
@@ -94,6 +97,7 @@ class Journal:
             max_bytes=max_bytes,
             tell=self._tell,
             on_trouble=self._on_trouble,
+            on_end=self._ended.set,
         )
         self._silence_timer = self._loop.call_later(LIMIT_S, self._look)
         if file.origin is Origin.COPY:
@@ -269,10 +273,12 @@ class Journal:
         self._order_notes(self._notes.take_all())
         self._hand_over(at_the_end=True)
         self._batches.put(None)
-        await asyncio.to_thread(self.writer.join, _CLOSE_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._ended.wait()
         self._reader.close()
         self._silence_timer.cancel()
-        left = self._away if self.writer.is_alive else []
+        left = [] if self._ended.is_set() else self._away
         away = {order.record.id for order in left if isinstance(order, Put)}
         tell_dropped(sum(len(order.deeds) for order in left if isinstance(order, Enter)) + self.writer.deeds_unwritten)
         if away or self.writer.backlog:

@@ -72,12 +72,13 @@ class WriterThread:
         max_bytes: int,
         tell: Callable[[list[Callable[[], None]], int], None],
         on_trouble: Callable[[str], None],
+        on_end: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Start with the contents of `batches`; None in there is the end.
 
-        `tell` takes calls to be made on the event loop, and the number of executed orders. One of these calls is
-        `on_trouble`, with what is wrong, or empty when it is over.
+        `tell` takes calls to be made on the event loop, and the number of executed orders. Among these calls are
+        `on_trouble`, with what is wrong, or empty when it is over, and `on_end`, the last one.
         """
         self._file = file
         self._path = str(file.path)
@@ -85,6 +86,7 @@ class WriterThread:
         self._ttl_s = ttl_s
         self._tell_loop = tell
         self._on_trouble = on_trouble
+        self._on_end = on_end
         self._clock = clock
         self._backlog = Backlog()
         #: Operators' actions, including those that could not be written yet.
@@ -99,8 +101,7 @@ class WriterThread:
         self.commits = self.failures = self.written = self.unfit = 0
         #: The start of its current work, by the monotonic clock; 0: idle.
         self.busy_since = 0.0
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="journal", daemon=True).start()
 
     @property
     def backlog(self) -> int:
@@ -116,15 +117,6 @@ class WriterThread:
     def given_up(self) -> int:
         """How many records were never written."""
         return self._backlog.given_up + self.unfit
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread has not ended yet."""
-        return self._thread.is_alive()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread to end, at most that long. Blocks."""
-        self._thread.join(timeout_s)
 
     def _run(self) -> None:
         self._look_after(self.upkeep.start)
@@ -143,6 +135,8 @@ class WriterThread:
             self.busy_since = 0.0
         self.checkpointer.close()
         self._file.close()
+        self._news.append(self._on_end)
+        self._tell()
 
     def _take(self, wait_s: float) -> list[Order] | None:
         """Return the next batch, or an empty one if none comes in time; None: the end was ordered."""

@@ -37,9 +37,12 @@ from tests.support.waiting import eventually
 class _Pool:
     def __init__(self) -> None:
         self.asked = 0
+        self.fails = False
 
     def status(self) -> PoolStatus:
         self.asked += 1
+        if self.fails:
+            raise ValueError("broken")
         return PoolStatus()
 
 
@@ -62,6 +65,18 @@ def _ended(history: History, *, failed: bool = False) -> Job:
     outcome = Failed(code=Code.WORKER_DIED, detail="gone", submitted=Submitted.NO) if failed else Succeeded(body=b"{}")
     history.job_finished(job, outcome, phases(job))
     return job
+
+
+async def test_a_snapshot_that_cannot_be_made_is_an_error_for_whoever_waits() -> None:
+    """Not an endless wait; and the next one may be made again."""
+    feed, pool = _feed()
+    feed.watchers = 1
+    pool.fails = True
+    with pytest.raises(ValueError, match="broken"):
+        await feed.next()
+    pool.fails = False
+    assert json.loads(await feed.next())["accepted"] == 0
+    feed.watchers = 0
 
 
 async def test_nothing_is_computed_while_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import functools
 import os
 import resource
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -82,6 +83,25 @@ async def test_what_was_noted_before_the_end_is_written(path: Path) -> None:
     second = Journal(JournalFile(str(path)), ttl_s=3600)
 
     assert all([await second.by_id(record.id) == record for record in records])
+    await second.close()
+
+
+async def test_what_was_noted_is_written_at_the_end_even_if_no_thread_can_be_started(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine's limit of processes may be reached."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    first, record = Journal(JournalFile(str(path)), ttl_s=3600), finished()
+    first.note(record)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        await first.close()
+
+    second = Journal(JournalFile(str(path)), ttl_s=3600)
+    assert await second.by_id(record.id) == record
     await second.close()
 
 
