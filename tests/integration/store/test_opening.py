@@ -139,14 +139,19 @@ async def test_tables_of_version_1_are_brought_up_to_date(postgresql: PostgreSQL
     await store.close()
 
 
+def _add_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let instances that start from now on be of a version whose tables have one more column."""
+    monkeypatch.setattr(schema, "VERSION", 3)
+    step = "ALTER TABLE proxy_jobs ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue';"
+    monkeypatch.setattr(schema, "_UPGRADES", {2: step})
+
+
 async def test_tables_are_brought_up_to_date_while_an_old_instance_goes_on(
     postgresql: PostgreSQL, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One more column, added by one of two instances that start at once; the old one reads and writes as before."""
     old = await on_database(database, name="old")
-    monkeypatch.setattr(schema, "VERSION", 3)
-    step = "ALTER TABLE proxy_jobs ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue';"
-    monkeypatch.setattr(schema, "_UPGRADES", {2: step})
+    _add_a_column(monkeypatch)
 
     new = await asyncio.gather(*(on_database(database, name=name) for name in ("new", "newer")))
 
@@ -165,9 +170,7 @@ async def test_tables_that_a_dump_reads_are_brought_up_to_date_later_and_nobody_
 ) -> None:
     """Otherwise all that the running instances do would wait behind the change, and the change for the dump."""
     old = await on_database(database, name="old")
-    monkeypatch.setattr(schema, "VERSION", 3)
-    step = "ALTER TABLE proxy_jobs ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue';"
-    monkeypatch.setattr(schema, "_UPGRADES", {2: step})
+    _add_a_column(monkeypatch)
     async with await AsyncConnection.connect(database) as dump:
         await dump.execute("SELECT FROM proxy_jobs")
         new = asyncio.create_task(on_database(database, name="new"))
