@@ -258,10 +258,11 @@ class Dispatcher:
         return job
 
     async def drain(self) -> None:
-        """Accept no more jobs and wait until those in flight have their outcome."""
+        """Accept no more jobs, wait until those in flight have their outcome, then for no others."""
         self.draining = True
         while self._tasks:
             await asyncio.wait(self._tasks)
+        self._elsewhere.leave()
 
     def _start(self, job: Job, runner: Runner) -> None:
         self._in_flight.add(job)

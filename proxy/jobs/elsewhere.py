@@ -30,7 +30,7 @@ from proxy import log
 from proxy.jobs import log_lines
 from proxy.jobs.job import cancelled_by
 from proxy.store.protocol import TakenError
-from shared.errors import Code, StoreUnavailableError
+from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Outcome
 
@@ -70,6 +70,9 @@ class Elsewhere:
         self.callbacks = 0
         #: Writes about a job of this instance that the store refused.
         self.fenced = 0
+        self._leaving = False
+        #: Of each wait for a job of another instance.
+        self._limits: set[asyncio.Timeout] = set()
         #: Called with the id of a job that is not in flight here when the store says that the job server has it.
         self.on_proof: Callable[[str], None] = lambda _job_id: None
 
@@ -127,6 +130,7 @@ class Elsewhere:
         """Return the record once the job has ended; the current one, if that takes longer than `limit_s`.
 
         Raises:
+            AdmissionError: this process is about to end.
             StoreUnavailableError: the job must have ended, and the store cannot say how.
         """
         if record.state is State.FINISHED or limit_s == 0:
@@ -134,6 +138,9 @@ class Elsewhere:
         left_s = max(0.0, record.left_s(time.time())) + _GRACE_S
         found = await self._end_within(record, left_s if limit_s is None else min(limit_s, left_s))
         if found.state is not State.FINISHED and limit_s is None:
+            if self._leaving:
+                detail = "the proxy is shutting down; the job continues at another instance"
+                raise AdmissionError(Code.SHUTTING_DOWN, detail)
             raise StoreUnavailableError(self._store.trouble or "the outcome of the job is not recorded yet")
         return found
 
@@ -158,10 +165,21 @@ class Elsewhere:
         log.event("info", "a job of another instance was cancelled", job_id=record.id)
         return await self._store.by_id(record.id) or cancelled
 
+    def leave(self) -> None:
+        """End all waiting for jobs of other instances: this process is about to end."""
+        self._leaving = True
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(0)
+
     async def _end_within(self, record: Record, limit_s: float) -> Record:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                return await self._store.ended(record.id)
+            async with asyncio.timeout(0 if self._leaving else limit_s) as limit:
+                self._limits.add(limit)
+                try:
+                    return await self._store.ended(record.id)
+                finally:
+                    self._limits.discard(limit)
         with contextlib.suppress(StoreUnavailableError):
             return await self._store.by_id(record.id) or record
         return record

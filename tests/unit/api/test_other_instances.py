@@ -94,6 +94,27 @@ async def test_a_key_joins_the_job_of_another_instance(pair: list[WholeApp]) -> 
     assert there.stepped.ran == []
 
 
+async def test_nobody_waits_for_the_job_of_another_instance_at_one_that_ends(pair: list[WholeApp]) -> None:
+    """The shutdown ends the wait: the client is told to retry, or gets the job's status if it prefers to."""
+    here, there = pair
+    job = await here.waiting(KEY)
+    joining = there.posting(headers=KEY)
+    preferring = there.posting(headers={**KEY, "Prefer": "wait=20"})
+    await nothing_moves()
+    began = asyncio.get_running_loop().time()
+    await there.parts.dispatcher.drain()
+    later = await there.ask("GET", f"/jobs/{job.id}/result", headers={"Prefer": "wait=20"})
+
+    refused, status = await joining, await preferring
+
+    assert asyncio.get_running_loop().time() - began < 1
+    assert (refused.status, refused.document["code"]) == (503, "shutting-down")
+    assert (refused.document["submitted"], refused.document["retry_safe"]) == ("unknown", False)
+    assert "Retry-After" in refused.headers
+    assert [(each.status, each.document["state"]) for each in (status, later)] == [(202, "waiting")] * 2
+    assert here.job is job
+
+
 async def test_two_instances_that_are_posted_one_key_at_once_give_one_answer(pair: list[WholeApp]) -> None:
     """A client that retried elsewhere gets the job of its first request."""
     posting = [app.posting(headers=KEY) for app in pair]
