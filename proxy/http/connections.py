@@ -8,6 +8,7 @@ import fcntl
 import heapq
 import os
 import resource
+import socket
 import termios
 import time
 from array import array
@@ -18,13 +19,12 @@ from proxy.http.refusals import Refusals
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
     from collections.abc import Sequence
 
     from proxy.http.problems import Problem
     from proxy.http.time_limits import Limits
 
-__all__ = ["Connection", "Connections", "OnRefused", "Room", "has_unread", "socket_of"]
+__all__ = ["RESET_LOOK_S", "Connection", "Connections", "OnRefused", "Room", "has_unread", "is_reset", "socket_of"]
 
 #: The number of connections beyond which idle ones are closed even with free descriptors: each takes about 10 kB.
 _MANY: Final = 10_000
@@ -35,6 +35,10 @@ _ARRIVING: Final = 8
 _YOUNG_S: Final = 1.0
 #: How often the log says that connections are being closed.
 _TELL_S: Final = 60.0
+#: How often to look for a reset of a connection whose client has closed its sending half: uvloop watches it no longer.
+RESET_LOOK_S: Final = 5.0
+#: The kernel's state of a connection that was reset, in `tcpi_state`.
+_TCP_CLOSE: Final = 7
 
 
 class OnRefused(Protocol):
@@ -144,6 +148,14 @@ def socket_of(transport: asyncio.BaseTransport) -> socket.socket:
     if found is None:
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
     return found
+
+
+def is_reset(transport: asyncio.BaseTransport) -> bool:
+    """Return whether the peer of an open connection has answered with a reset, or no more at all."""
+    try:
+        return socket_of(transport).getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+    except (OSError, ValueError):  # it is closed
+        return False
 
 
 def has_unread(transport: asyncio.BaseTransport) -> bool:

@@ -21,6 +21,10 @@ BACKLOG: Final = 4096
 #: not read, and to keep answers of megabytes out of the kernel.
 _UNSENT_BYTES: Final = 65_536
 
+#: A client whose machine has vanished, or that has closed its connection, is noticed after two minutes: the kernel asks
+#: for it after the first silent minute, then every 15 seconds. This also keeps connections open in firewalls and NATs.
+_KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
+
 #: What to do about an error, if that is clear.
 _HINTS: Final = {
     errno.EADDRINUSE: "; choose another port, or stop the process that listens there (see `ss -ltnp`)",
@@ -60,7 +64,11 @@ def bind(name: str, host: str, port: int) -> socket.socket:
 def _listen(listener: socket.socket, address: tuple[object, ...]) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)  # connections inherit it
+        # Connections inherit these:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            listener.setsockopt(socket.IPPROTO_TCP, option, value)
         listener.bind(address)
         listener.listen(BACKLOG)
     except BaseException:

@@ -20,7 +20,7 @@ from hypercorn.utils import parse_socket_addr
 
 from proxy.http import problems
 from proxy.http.asgi import ClientGoneError
-from proxy.http.connections import has_unread, socket_of
+from proxy.http.connections import RESET_LOOK_S, has_unread, is_reset, socket_of
 from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import Exchange, answer_head, parse
 from proxy.http.time_limits import LazyTimer, drained, sent
@@ -55,6 +55,7 @@ class FastConnection(asyncio.Protocol):
         self._streams = self._transport.get_protocol()
         self._loop = asyncio.get_running_loop()
         self._timer = LazyTimer(self._on_overdue)
+        self._reset_timer = LazyTimer(self._look_for_reset)
         self._stopped = False
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -103,6 +104,7 @@ class FastConnection(asyncio.Protocol):
         finally:
             self._connections.open.discard(self)
             self._timer.close()
+            self._reset_timer.close()
             if not handed_over:
                 self._transport.abort()  # a no-op if it is closed
         return handed_over
@@ -114,6 +116,8 @@ class FastConnection(asyncio.Protocol):
             async with asyncio.timeout(0):
                 self.buffer = await reader.read(_ALL_BYTES)
         self.ended = reader.at_eof()
+        if self.ended:
+            self._reset_timer.set(RESET_LOOK_S)
         self._transport.set_protocol(self)
         if self._transport.is_closing():
             self.lost.set_result(None)
@@ -285,7 +289,15 @@ class FastConnection(asyncio.Protocol):
         """Go on: a client that closes the sending half waits for an answer. TLS has no halves."""
         self.ended = True
         self._wake()
+        self._reset_timer.set(RESET_LOOK_S)
         return self._transport.can_write_eof()
+
+    def _look_for_reset(self) -> None:
+        """Close the connection if its client has left altogether; look again later if not."""
+        if is_reset(self._transport):
+            self._transport.abort()
+        else:
+            self._reset_timer.set(RESET_LOOK_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the waiting task."""

@@ -20,7 +20,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from proxy.http.asgi import ClientGoneError
-from proxy.http.connections import has_unread, socket_of
+from proxy.http.connections import RESET_LOOK_S, has_unread, is_reset, socket_of
 from proxy.http.fair_turns import turns
 from proxy.http.hypercorn_fixes.application import Tasks
 from proxy.http.hypercorn_fixes.request import HTTP1
@@ -68,6 +68,7 @@ class HypercornConnection(TCPServer):
             self.writer.transport.abort()
             return
         self._timer = LazyTimer(self._expire)
+        self._reset_timer = LazyTimer(self._look_for_reset)
         self._timer.set(self._limits.head_s)
         try:
             async with self._tasks:
@@ -99,7 +100,7 @@ class HypercornConnection(TCPServer):
                 await self._http.handle(RawData(data))
                 self._limit_head()
         self._ended = True
-        self._note_loss()
+        self._look_for_reset()
         if not self._closing:
             await self._http.handle(RawData(b""))
         await self._http.handle(Closed())
@@ -146,6 +147,13 @@ class HypercornConnection(TCPServer):
             self._lost.set_result(None)
         return is_lost
 
+    def _look_for_reset(self) -> None:
+        """Close the connection if its client has left altogether; look again later if not."""
+        if is_reset(self.writer.transport):
+            self.writer.transport.abort()
+        if not self._note_loss():
+            self._reset_timer.set(RESET_LOOK_S)
+
     def _half_close(self) -> None:
         """Send nothing more, and discard what arrives until the peer has closed as well, or its time is over."""
         self._closing = True
@@ -189,6 +197,7 @@ class HypercornConnection(TCPServer):
     async def _close(self) -> None:
         self._closing = True
         self._timer.close()
+        self._reset_timer.close()
         with contextlib.suppress(OSError):
             self.writer.close()
             closed = asyncio.ensure_future(self.writer.wait_closed())

@@ -13,6 +13,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.http import listening
 from tests.support.listening import MAX_BYTES, Server, post, problem, serving, statuses, tls_context
 from tests.support.waiting import IN_VAIN_S, eventually
 
@@ -222,6 +223,30 @@ async def test_an_application_that_waits_hears_of_a_reset(server: Server) -> Non
     await eventually(lambda: server.listener.connections == 1)
     assert server.echo.seen == ["/lost", "/lost", "gone"]
     assert not server.refused
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before it is served", "while it waits"])
+async def test_an_application_that_waits_hears_that_a_client_has_closed_altogether(
+    fast: bool, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At first that is only the end of what it sends; the kernel asks whether it still waits for an answer."""
+    monkeypatch.setattr(listening, "_KEEPALIVE", {socket.TCP_KEEPIDLE: 1, socket.TCP_KEEPINTVL: 1})
+    monkeypatch.setattr("proxy.http.fast.connection.RESET_LOOK_S", 0.1)
+    monkeypatch.setattr("proxy.http.hypercorn_fixes.connection.RESET_LOOK_S", 0.1)
+    async with serving(fast=fast) as server:
+        half = await server.connect()
+        half.writer.write(post("/wait"))
+        half.writer.write_eof()
+        with socket.create_connection(("127.0.0.1", server.port), IN_VAIN_S) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)
+            client.sendall(post("/lost"))
+            if not early:
+                await eventually(lambda: "/lost" in server.echo.seen)
+        await eventually(lambda: "gone" in server.echo.seen)
+        await eventually(lambda: server.listener.connections == 1)
+        server.echo.go_on.set()
+        assert (await half.answer())[0] == 200
+        assert not server.refused
 
 
 async def test_a_client_that_resets_takes_nothing_with_it(server: Server) -> None:
