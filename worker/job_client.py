@@ -149,6 +149,11 @@ class JobServers:
         """How long to wait for the callback after the connection broke before the reply."""
         return self._config.lost_reply_wait_s
 
+    @property
+    def max_body_bytes(self) -> int:
+        """How large a result may be."""
+        return self._config.max_body_bytes
+
     def client(self, profile: str) -> JobClient:
         """Return the client for this profile's job server; empty: for the first one."""
         return self._clients[profile] if profile else self._first

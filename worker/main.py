@@ -93,7 +93,7 @@ class Worker:
             self._report_exception("unhandled exception in a worker", exc)  # a bug of ours; the job has its answer
         else:
             if not callback.done():  # the callback is the answer; the reply adds nothing
-                self._report_reply(job, reply)
+                failure = self._report_reply(job, reply)
         if failure is not None and not callback.done():
             return failure
         await callback
@@ -127,21 +127,29 @@ class Worker:
             await asyncio.wait((callback,), timeout=self._job_servers.lost_reply_wait_s)
         return Failure(job_id=job.job_id, code=exc.code, detail=exc.detail)
 
-    def _report_reply(self, job: Assign, reply: Reply) -> None:
+    def _report_reply(self, job: Assign, reply: Reply) -> Failure | None:
+        """Report what a reply says; return the job's failure if it is over, but its result cannot be passed on."""
         self._tell(Progress(job_id=job.job_id, event=Event.REPLY_READ, outputs=dict(reply.outputs)))
         verdict = reply.verdict
-        if verdict is not None:  # the job is over; the front end records that and acts as if a callback had come
-            self._tell(
-                Told(
-                    job_id=job.job_id,
-                    call="submit",
-                    kind=verdict.kind,
-                    state=verdict.state,
-                    error=verdict.error,
-                    content_type=reply.content_type if verdict.result is None else "",
-                    body=reply.body if verdict.result is None else verdict.result,
-                )
+        if verdict is None:
+            return None
+        body, limit = reply.body if verdict.result is None else verdict.result, self._job_servers.max_body_bytes
+        if len(body) > limit:  # an expression may repeat parts, or add spaces
+            detail = f"the result in the job server's reply is larger than {limit} bytes"
+            return Failure(job_id=job.job_id, code=Code.BAD_JOB_SERVER_REPLY, detail=detail)
+        # The job is over; the front end records that and acts as if a callback had come.
+        self._tell(
+            Told(
+                job_id=job.job_id,
+                call="submit",
+                kind=verdict.kind,
+                state=verdict.state,
+                error=verdict.error,
+                content_type=reply.content_type if verdict.result is None else "",
+                body=body,
             )
+        )
+        return None
 
     def _ask(self, ask: Ask) -> None:
         """Make a call in parallel to the worker's job, and report the result."""

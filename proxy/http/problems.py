@@ -177,7 +177,7 @@ TABLE: Final = MappingProxyType(
         ),
         Code.BAD_JOB_SERVER_REPLY: _entry(
             500, 502, "The job server's reply was invalid",
-            "Its reply to the submission does not follow the protocol.",
+            "Its reply to the submission does not follow the protocol, or is too large.",
             _MAY_HAVE_RUN,
         ),
         Code.JOB_FAILED: _entry(

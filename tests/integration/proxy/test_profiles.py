@@ -30,6 +30,21 @@ succeeded = ["done"]
 failed = ["broken", "40"]
 """
 
+#: Its replies are final, and its results twice as long as they have to be.
+_FINAL: Final = """
+name = "final"
+
+[submit]
+body = { hook = "{callback_url}" }
+state = "body.state"
+succeeded = ["done"]
+result = "[body.data, body.data]"
+
+[callback]
+state = "body.state"
+succeeded = ["done"]
+"""
+
 
 class Predictions:
     """A job server that takes `{"input": {"status": ..., "reply": [status, body]}}` and calls back with that status."""
@@ -116,3 +131,25 @@ def test_a_profile_that_is_wrong_ends_the_start(tmp_path: Path) -> None:
     with ProxyProcess(PROFILE=str(file)) as proxy:
         assert proxy.wait() == 2
     assert proxy.stderr == [f"error: PROFILE: {file}: there is no key `acepted` in [submit]; did you mean `accepted`?"]
+
+
+async def test_a_result_that_an_expression_makes_too_large_is_named(
+    client: ClientSession, aiohttp_server: AiohttpServer, tmp_path: Path
+) -> None:
+    """The job is over, and the job server had it; its worker did nothing wrong."""
+
+    async def submit(request: web.Request) -> web.Response:
+        return web.json_response({"state": "done", "data": "x" * (await request.json())["size"]})
+
+    app = web.Application()
+    app.router.add_post("/", submit)
+    url = str((await aiohttp_server(app)).make_url("/"))
+    file = tmp_path / "final.toml"
+    file.write_text(_FINAL, encoding="utf-8")
+    with ProxyProcess.started(PROFILE=str(file), JOB_SERVER_URL=url, MAX_BODY_BYTES="100000") as proxy:
+        fits = await fetch(client, "POST", proxy.queue_job, json={"size": 49_990})
+        exceeds = await fetch(client, "POST", proxy.queue_job, json={"size": 99_900})
+    assert (fits.status, len(fits.body)) == (200, 99_988)
+    problem = exceeds.document
+    assert (exceeds.status, problem["code"], problem["submitted"]) == (500, "bad-job-server-reply", "yes")
+    assert problem["detail"] == "the result in the job server's reply is larger than 100000 bytes"
