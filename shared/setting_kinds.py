@@ -278,7 +278,7 @@ def _users(text: str) -> tuple[str, ...]:
 
 
 def _name(text: str) -> str:
-    if len(text) > _MAX_NAME or any(c.isspace() for c in text):
+    if len(text) > _MAX_NAME or any(c.isspace() or c == "," for c in text):  # lists of names have commas
         raise ValueError
     return text
 
@@ -303,7 +303,7 @@ JOURNAL: Final = Kind(
     takes="a file's path without ~ and $, postgresql://user@host:5432/database, or nothing (jobs are then kept in "
     "memory)",
 )
-NAME: Final = Kind(read=_name, takes="a name without spaces, or nothing")
+NAME: Final = Kind(read=_name, takes="a name without spaces and commas, or nothing")
 NAMES: Final = Kind(read=_names, takes="host names, separated by commas, or nothing")
 MEMBERS: Final = Kind(read=_members, takes="names of members, separated by commas, or nothing")
 NETWORKS: Final = Kind(

@@ -188,6 +188,7 @@ BAD_VALUES: Final = [
     ("JOURNAL", "postgresql://"),
     ("JOURNAL", "postgresql://db.example.com/jobs;{}"),
     ("INSTANCE_NAME", "the first"),
+    ("INSTANCE_NAME", "a,b"),
     ("TLS_CERTFILE", '"cert.pem"'),
     ("MAX_JOBS", "7 # enough"),
     ("SQS_QUEUE_URL", "jobs"),
