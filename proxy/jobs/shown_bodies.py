@@ -5,6 +5,7 @@ Only JSON of moderate size is shown: in other formats, secrets cannot be found.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection
 from typing import Any, Final
@@ -18,6 +19,8 @@ _MASK: Final = "***"
 _NOT_SHOWN: Final = "(not shown: it is no JSON, or has more than 64 KiB)"
 #: Reading and masking a larger body would block the event loop for too long.
 _MAX_BYTES: Final = 65_536
+#: How JSON begins that stands in a text, and may have secrets.
+_JSON: Final = frozenset('{["')
 
 
 class ShownBodies:
@@ -73,6 +76,9 @@ class _Masking:
         if isinstance(value, list):
             self._room -= 1
             return [self.of(member) for member in value if self._room > 0]
+        if isinstance(value, str) and value.lstrip()[:1] in _JSON:
+            with contextlib.suppress(ValueError):
+                return json.dumps(self.of(json.loads(value)), ensure_ascii=False)
         text = str(value)
         self._room -= len(text)
         if value is None or isinstance(value, bool) or not is_secret_value(text):

@@ -45,6 +45,21 @@ def test_secrets_are_masked_wherever_they_are() -> None:
     assert (shown["cut"], shown["content_type"]) == (False, "application/json")
 
 
+def test_secrets_in_json_that_stands_in_a_text_are_masked() -> None:
+    """Some APIs take JSON as a text, such as a signed one."""
+    inner = {"auth": {"secret": "hunter2"}, "list": [json.dumps({"pin": 1, "a": "[b"})], "note": "[sic]"}
+    body = {"params": f" {json.dumps(inner)}", "twice": json.dumps(json.dumps({"password": "x"}))}
+    shown = ShownBodies(10_000, ["pin"]).shown(json.dumps(body).encode(), "")
+    assert shown is not None
+    params, twice = json.loads(shown["body"]).values()
+    assert json.loads(params) == {
+        "auth": {"secret": "***"},
+        "list": [json.dumps({"pin": "***", "a": "[b"})],
+        "note": "[sic]",
+    }
+    assert json.loads(json.loads(twice)) == {"password": "***"}
+
+
 def test_a_body_is_cut_after_it_was_masked() -> None:
     """Between two characters; the size is that of the whole."""
     body = '{"a": "\u00e9\u00e9\u00e9\u00e9"}'.encode()
@@ -80,7 +95,18 @@ _SCALARS = st.one_of(
     st.integers(),
     st.floats(),
     st.text(),
-    st.sampled_from(["4111111111111111", 4111111111111, "411111111111", "a1" * 16, '\\u00e9"', ""]),
+    st.sampled_from(
+        [
+            "4111111111111111",
+            4111111111111,
+            "411111111111",
+            "a1" * 16,
+            '\\u00e9"',
+            "",
+            '[1, {"pin": "\\\\u00e9"}]',
+            '"[0.10]"',
+        ]
+    ),
 )
 _JSON = st.recursive(
     _SCALARS,
