@@ -92,9 +92,9 @@ class JobReader:
             raise RequestError(Code.NOT_FOUND, f"the profile {server.name} takes {wanted}")
         if path and not is_path(path):
             raise RequestError(Code.NOT_FOUND, "the path after the profile's name has an empty segment, `.` or `..`")
-        if server.path_in_header and not path.isprintable():
+        if server.path_in_field and not path.isprintable():
             raise RequestError(
-                Code.NOT_FOUND, "the path after the profile's name has a character that no header can have"
+                Code.NOT_FOUND, "the path after the profile's name has a character that no header or field can have"
             )
         return server
 

@@ -39,8 +39,8 @@ class ServedJobServer:
         #: Whether a job's calls need a path after the route.
         parts = [part for part in (profile.server, profile.submit, *sections.values()) if part is not None]
         self.needs_path = any("path" in names_in(asdict(part)) for part in parts)
-        #: Whether it is put into a header.
-        self.path_in_header = any("path" in names_in(part.headers) for part in parts)
+        #: Whether it is put into a header or a form's field, which a line break could end.
+        self.path_in_field = any("path" in names_in((part.headers, getattr(part, "form", {}))) for part in parts)
         #: The names that each call needs and only the job server provides.
         self._needs = {
             call: Call(job_server.url, profile.server, section).needs

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
-from shared.job_server.placeholders import OURS, has_placeholders, names_in, texts_in, without_placeholders
+from shared.job_server.placeholders import OURS, has_placeholders, is_json, names_in, texts_in, without_placeholders
 from shared.job_server.profile import Cancel, Profile, Reading, Result, Status, Verify
 from shared.job_server.traps import check_expression
 from shared.job_server.values import check_values
@@ -48,6 +48,7 @@ def check(profile: Profile) -> None:
     _check_outputs(profile)
     _check_placeholders(profile)
     _check_braces(profile)
+    _check_quotes(profile)
     _check_callback(profile)
     if profile.verify is not None:
         _check_verify(profile.verify)
@@ -121,6 +122,15 @@ def _check_braces(profile: Profile) -> None:
             for text in texts_in(getattr(getattr(profile, section), key, "")):
                 if left := pattern.search(without_placeholders(text)):
                     raise ValueError(f"{section}.{key}: {left[0]} is no placeholder; names are letters, digits and _")
+
+
+def _check_quotes(profile: Profile) -> None:
+    """Refuse `{path}` as a bare value in JSON that is written as a text: a client could add members."""
+    for section in ("server", "submit", "status", "result", "cancel"):
+        for key in ("headers", "query", "form", "body"):
+            for text in texts_in(getattr(getattr(profile, section), key, "")):
+                if "{path}" in text and not is_json(text) and is_json(text.replace("{path}", "0")):
+                    raise ValueError(f"{section}.{key}: in JSON, {{path}} belongs in quotes")
 
 
 def _check_page(page: str, known: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "fill",
     "fill_quoted",
     "has_placeholders",
+    "is_json",
     "is_path",
     "json_text",
     "names_in",
@@ -38,7 +39,13 @@ class UnfilledError(ProxyError):
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Return `template` with its placeholders filled in. Raises UnfilledError."""
+    """Return `template` with its placeholders filled in; in JSON, values stay inside their quotes.
+
+    Raises:
+        UnfilledError: a name has no value.
+    """
+    if is_json(template):
+        return _PLACEHOLDER.sub(lambda found: json.dumps(_value(found[1], values))[1:-1], template)
     return _PLACEHOLDER.sub(lambda found: _value(found[1], values), template)
 
 
@@ -73,6 +80,17 @@ def texts_in(template: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is what it 
         case list() | tuple():
             for value in template:
                 yield from texts_in(value)
+
+
+def is_json(text: str) -> bool:
+    """Return whether `text`, a string of a profile, is itself a JSON object or list with strings in it."""
+    if '"' not in text or text.lstrip()[:1] not in {"{", "["}:
+        return False
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def without_placeholders(text: str) -> str:

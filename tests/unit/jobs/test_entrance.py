@@ -37,14 +37,14 @@ def test_a_path_that_cannot_stand_in_an_address_is_the_clients_mistake(path: str
     assert refusal.value.code is Code.NOT_FOUND
 
 
-@pytest.mark.parametrize("section", ["server", "submit"])
-def test_a_path_that_cannot_stand_in_a_header_is_the_clients_mistake_where_it_would(section: str) -> None:
-    """In an address, it is percent-encoded."""
+@pytest.mark.parametrize(("section", "key"), [("server", "headers"), ("submit", "headers"), ("submit", "form")])
+def test_a_path_that_cannot_stand_in_a_field_is_the_clients_mistake_where_it_would(section: str, key: str) -> None:
+    """In an address, it is percent-encoded; in a multipart form, a line break could begin another field."""
     served = a_job_server("openfaas")
     reader = JobReader(ServedJobServers([served]), max_body_bytes=1_000)
     assert reader.addressed("openfaas", "a\r\nB: c").name == "openfaas"
 
-    part = replace(getattr(served.profile, section), headers={"A": "{path}"})
+    part = replace(getattr(served.profile, section), **{key: {"A": "{path}"}})
     served = replace(served, profile=replace(served.profile, **{section: part}))
     reader = JobReader(ServedJobServers([served]), max_body_bytes=1_000)
     assert reader.addressed("openfaas", "a/é 中").name == "openfaas"

@@ -118,6 +118,9 @@ WRONG = {
     ),
     f"{HEAD}{SUBMIT}{CALLBACK}[cancel]\nurl = '/a'\nbody = {{ at = 2026-11-26 }}": "cancel.body.at: got '2026-11-26', ",
     f'{HEAD}[submit]\nform = {{ "a\\"b" = "{{callback_url}}" }}\n{CALLBACK}': "submit.form: got 'a\"b', takes the name",
+    f"{HEAD}{SUBMIT}headers = {{ A = ' {{\"a\": [{{path}}]}}' }}\n{CALLBACK}": (
+        "submit.headers: in JSON, {path} belongs in quotes"
+    ),
     f'{HEAD}{SUBMIT}overwrites = ["hok"]\n{CALLBACK}': "submit.overwrites: got 'hok', takes what body or form sets: ho",
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/a"\nafter = nan': "status.after: got nan, takes seconds from 0 to 1000",
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/a"\nevery = 0': "status.every: got 0.0, takes seconds from 0.1 to 1000",

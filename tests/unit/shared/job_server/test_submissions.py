@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given
@@ -198,6 +199,21 @@ def test_address_and_headers_are_filled_in() -> None:
         "X-Json": '{"a": "t"}',
     }
     assert "secret" not in repr(request)
+
+
+def test_in_json_that_is_written_as_a_text_a_value_stays_inside_its_quotes() -> None:
+    """A client must not add members, such as another callback URL."""
+    text = '{"of": "{path}", "hook": "{callback_url}"}'
+    path = 'a", "hook": "http://mine'
+    wanted = {"of": path, "hook": "http://proxy/callback/t"}
+    submit = Submit(headers={"A": text, "B": "{path}"}, query={"q": text}, body={"params": text})
+    request = submissions(submit).compose(b"{}", VALUES | {"path": path})
+    assert json.loads(request.headers["A"]) == wanted
+    assert request.headers["B"] == path
+    assert json.loads(parse_qs(urlsplit(request.url).query)["q"][0]) == wanted
+    assert json.loads(json.loads(request.body)["params"]) == wanted
+    body = submissions(Submit(form={"params": text})).compose(b"", VALUES | {"path": path}, URLENCODED).body
+    assert json.loads(parse_qs(body.decode())["params"][0]) == wanted
 
 
 def test_a_submissions_own_headers_replace_the_servers_in_whatever_case() -> None:
