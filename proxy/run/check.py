@@ -300,6 +300,8 @@ class Check:
         read, wrong = profile_report.sample_findings(profile, "http://job-server/start")
         for line in wrong:
             self._found(Verdict.FAILED, "samples", line)
+        for line in () if wrong else profile_report.unfound(profile):
+            self._found(Verdict.WARNING, "samples", f"{profile.name}: {line}")
         self._found(Verdict.OK, "samples", f"read as expected: {read}" if read else "the profile has none")
         return profile
 

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.run.job_server_probe import shown
 from shared.errors import ProxyError, SettingsError
 from shared.job_server import loader
-from shared.job_server.samples import described_submission, problems_with
+from shared.job_server.samples import described_submission, found_in, problems_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from shared.job_server.profile import Profile
 
-__all__ = ["doubt", "list_of_profiles", "missing_secret", "sample_findings", "submissions", "tried"]
+__all__ = ["doubt", "list_of_profiles", "missing_secret", "sample_findings", "submissions", "tried", "unfound"]
+
+#: Where the expressions of a section are looked for: the kind of a sample, and what it expects.
+_LOOKED_FOR: Final = (
+    ("submit", "result", "reply", "succeeded"),
+    ("callback", "result", "callback", "succeeded"),
+    ("callback", "error", "callback", "failed"),
+    ("status", "result", "status", "succeeded"),
+    ("status", "error", "status", "failed"),
+    ("result", "result", "result", "ready"),
+)
+_NOTHING: Final = (b"null", "")
 
 
 def list_of_profiles() -> str:
@@ -49,6 +60,25 @@ def doubt(profile: Profile) -> str:
         return ""
     known = f"anybody who knows a job's {callback.correlate_with} can report its end to {callback.path}"
     return f"{profile.name}: {known}, as there is no [verify]"
+
+
+def unfound(profile: Profile) -> Iterator[str]:
+    """Yield what is found in no sample that should have it, unless one says so: its expression may be misspelt."""
+    for section, key, kind, expect in _LOOKED_FOR:
+        expression = getattr(getattr(profile, section), key, "")
+        samples = [one for one in profile.sample if (one.kind, one.expect) == (kind, expect)]
+        if expression and not (key == "result" and section == "status" and profile.result) and samples:
+            is_found = (getattr(found_in(profile, one)[1], key) not in _NOTHING for one in samples)
+            is_meant = (getattr(one, key) is not None for one in samples)
+            if not any(is_meant) and not any(is_found):
+                yield f"{section}.{key}: {expression} is in no sample of a {kind} that is {expect}"
+    replies = [one for one in profile.sample if (one.kind, one.expect) == ("reply", "running")]
+    callbacks = [one for one in profile.sample if one.kind == "callback"]
+    found = {name for one in (*replies, *callbacks) for name in found_in(profile, one)[1].outputs}
+    sought = [*(profile.submit.outputs if replies else ()), *(profile.callback.outputs if callbacks else ())]
+    for name in dict.fromkeys(sought):
+        if name not in found:
+            yield f"the output {name} is in no sample: calls that need it cannot be made"
 
 
 def submissions(profile: Profile, job_server_url: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from proxy.run.profile_report import doubt
+from proxy.run.profile_report import doubt, unfound
 from shared.job_server import loader
 
 
@@ -28,3 +28,54 @@ def test_a_notification_reports_nothing() -> None:
     profile = loader.load("openai-background")
     assert profile.callback.notification_only
     assert doubt(dataclasses.replace(profile, verify=None)) == ""
+
+
+@pytest.mark.parametrize("name", loader.shipped())
+def test_what_a_shipped_profile_looks_for_is_in_its_samples(name: str) -> None:
+    """Or a sample says that it is not."""
+    assert list(unfound(loader.load(name))) == []
+
+
+_PROFILE = """
+name = "sought"
+[submit]
+body = { hook = "{callback_url}" }
+outputs = { id = "body.id" }
+[callback]
+state = "body.state"
+succeeded = ["done"]
+failed = ["broken"]
+result = "body.data"
+error = "body.why"
+outputs = { page = "body.page" }
+[status]
+url = "/{id}"
+"""
+_SAMPLES = """
+[[sample]]
+kind = "reply"
+body = '{"uuid": 1}'
+expect = "running"
+[[sample]]
+kind = "callback"
+body = '{"state": "done", "dat": 1}'
+expect = "succeeded"
+[[sample]]
+kind = "status"
+body = '{"state": "broken", "error": "a"}'
+expect = "failed"
+"""
+
+
+def test_what_is_in_no_sample_may_be_misspelt() -> None:
+    """A client would get `null`, and a job would never be asked about."""
+    assert list(unfound(loader.parse(_PROFILE))) == []
+    assert list(unfound(loader.parse(_PROFILE + _SAMPLES))) == [
+        "callback.result: body.data is in no sample of a callback that is succeeded",
+        "status.error: body.why is in no sample of a status that is failed",
+        "the output id is in no sample: calls that need it cannot be made",
+        "the output page is in no sample: calls that need it cannot be made",
+    ]
+    meant = _SAMPLES.replace('"succeeded"', '"succeeded"\nresult = "null"').replace('"failed"', '"failed"\nerror = ""')
+    sound = meant.replace("uuid", "id").replace('"dat": 1', '"page": 2')
+    assert list(unfound(loader.parse(_PROFILE + sound))) == []
