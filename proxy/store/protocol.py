@@ -117,7 +117,10 @@ class JobStore(Protocol):
         ...
 
     async def by_key(self, key: bytes) -> Record | None:
-        """Return the newest job with this key, if it is remembered. Raises StoreUnavailableError."""
+        """Return the job that holds this key, or else the newest one with it, if it is remembered.
+
+        Raises StoreUnavailableError.
+        """
         ...
 
     async def by_beginning(self, beginning: str) -> Record | None:

@@ -130,13 +130,17 @@ WHERE id IN (SELECT id FROM proxy_jobs WHERE key_held AND key = ANY ($1::bytea[]
 """
 
 _REMEMBERED: Final = "(j.finished_at IS NULL OR j.finished_at > now() - make_interval(secs => $2))"
-#: $1: the values to look for; $2: after how many seconds a job is forgotten. The newest job with a key comes last.
+#: $1: the values to look for; $2: after how many seconds a job is forgotten. Of the jobs with a key, the one that holds
+#: it comes last, or else the newest: one that was not submitted may have been recorded after the holder.
 FIND: Final = {
     "id": f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND {_REMEMBERED}",  # noqa: S608
     "token_hash": (
         f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.token_hash = ANY ($1::bytea[]) AND {_REMEMBERED}"  # noqa: S608
     ),
-    "key": f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.key = ANY ($1::bytea[]) AND {_REMEMBERED} ORDER BY j.n",  # noqa: S608
+    "key": (
+        f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.key = ANY ($1::bytea[]) AND {_REMEMBERED} "  # noqa: S608
+        "ORDER BY j.key_held, j.n"
+    ),
     "beginning": (  # an id has no letter after f
         f"SELECT {_of('j')} FROM unnest($1::text[]) AS b JOIN proxy_jobs j ON j.id >= b AND j.id < b || 'g' "  # noqa: S608
         f"WHERE {_REMEMBERED} ORDER BY j.n"

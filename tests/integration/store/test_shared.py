@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from cluster.postgresql import PostgreSQL
 from proxy.store.deeds import Deed
 from proxy.store.names import Called
-from proxy.store.postgresql.statements import ENDED
+from proxy.store.postgresql.statements import ENDED, FIND
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -109,6 +109,32 @@ async def test_a_key_is_free_again_once_its_job_was_certainly_not_submitted(inst
         holder = await a.by_key(key)
         assert holder is not None
         assert holder.id == (second.id if result is None else first.id)
+
+
+async def test_a_key_belongs_to_its_holder_though_a_job_that_was_not_submitted_was_recorded_later(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim got no answer, so its job ended as not submitted; another instance claims the key in that moment."""
+    a, b = await instance("a"), await instance("b")
+    key = b"k" * 32
+    holder = of(b, a_record(state=State.SUBMITTING, key=key))
+    session = a._writing  # noqa: SLF001 - the connection that writes
+    run = session.run
+
+    async def too_early(sql: str, *params: Any) -> Sequence[tuple[Any, ...]]:
+        rows = await run(sql, *params)
+        if sql == FIND["key"] and await b.by_id(holder.id) is None:
+            await b.put(holder)
+        return rows
+
+    monkeypatch.setattr(session, "run", too_early)
+    await a.put(failed(of(a, a_record(key=key)), Code.JOURNAL_UNAVAILABLE, Submitted.NO))
+
+    for store in (a, b):
+        assert alike(await store.by_key(key), holder)
+        with pytest.raises(TakenError) as taken:
+            await store.put(of(store, a_record(key=key)))
+        assert taken.value.record.id == holder.id
 
 
 async def test_the_owner_alone_goes_on_with_a_job_and_ends_it(instance: MakeInstance) -> None:
