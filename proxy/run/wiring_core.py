@@ -97,7 +97,9 @@ def create_core(
         job_timeout_s=settings.job_timeout,
     )
     if peers is not None:
-        peers.watch(on_changed=elsewhere.hear, on_taken_over=dispatcher.take_over)
+        peers.watch(
+            on_changed=elsewhere.hear, on_taken_over=dispatcher.take_over, is_draining=lambda: dispatcher.draining
+        )
     return Core(
         job_servers=job_servers,
         served=served,

@@ -229,7 +229,13 @@ class Peers(Protocol):
         """The name of this instance."""
         ...
 
-    def watch(self, *, on_changed: Callable[[Record], None], on_taken_over: Callable[[Sequence[Record]], None]) -> None:
+    def watch(
+        self,
+        *,
+        on_changed: Callable[[Record], None],
+        on_taken_over: Callable[[Sequence[Record]], None],
+        is_draining: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Have these called from now on, on the event loop. Nothing is taken over before.
 
         `on_changed`: another instance announced news (`tell`) of a job that is owned or was accepted here; called with
@@ -237,6 +243,8 @@ class Peers(Protocol):
 
         `on_taken_over`: this instance has taken over these jobs from instances that are gone, each once. Those that
         were ACCEPTED have been finished by the same statement, as `interrupted` and `no`. The others are open.
+
+        `is_draining`: whether this instance is about to end, so that it leaves jobs to the others.
         """
         ...
 

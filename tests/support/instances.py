@@ -156,7 +156,11 @@ class Instance:
         )
         self.entrance = Entrance(self.dispatcher, self.in_flight, self.store)
         if peers is not None:
-            peers.watch(on_changed=self.elsewhere.hear, on_taken_over=self.dispatcher.take_over)
+            peers.watch(
+                on_changed=self.elsewhere.hear,
+                on_taken_over=self.dispatcher.take_over,
+                is_draining=lambda: self.dispatcher.draining,
+            )
 
     def submit(self, body: bytes = b"{}", **members: Any) -> Job:
         """Begin a job; `members` of its request."""

@@ -137,6 +137,7 @@ class Member:
         self._shared = shared
         self._on_changed: Callable[[Record], None] | None = None
         self._on_taken_over: Callable[[Sequence[Record]], None] | None = None
+        self._is_draining: Callable[[], bool] = lambda: False
         #: How many notices it has sent.
         self.told = 0
         shared.members.append(self)
@@ -233,9 +234,15 @@ class Member:
     async def close(self) -> None:
         """Do nothing."""
 
-    def watch(self, *, on_changed: Callable[[Record], None], on_taken_over: Callable[[Sequence[Record]], None]) -> None:
+    def watch(
+        self,
+        *,
+        on_changed: Callable[[Record], None],
+        on_taken_over: Callable[[Sequence[Record]], None],
+        is_draining: Callable[[], bool] = lambda: False,
+    ) -> None:
         """See `Peers.watch`."""
-        self._on_changed, self._on_taken_over = on_changed, on_taken_over
+        self._on_changed, self._on_taken_over, self._is_draining = on_changed, on_taken_over, is_draining
 
     def tell(self, record: Record) -> None:
         """See `Peers.tell`; it takes some time, like a message between machines."""
@@ -253,6 +260,8 @@ class Member:
 
     def take_over(self, gone: set[str]) -> None:
         """Take over the jobs of the instances that are gone."""
+        if self._is_draining():
+            return
         records = self._shared.take_over(self.instance, gone)
         if records and self._on_taken_over is not None:
             self._on_taken_over(records)

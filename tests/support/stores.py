@@ -29,6 +29,8 @@ class Heard:
 
     changed: list[Record] = field(default_factory=list)
     taken_over: list[Record] = field(default_factory=list)
+    #: What the instance says of itself.
+    is_draining: bool = False
 
     def take(self, records: Sequence[Record]) -> None:
         """Note jobs that were taken over."""
@@ -42,7 +44,7 @@ async def on_database(
     doubts: list[str] = []
     store = await open_store(url, ttl_s=ttl_s, name=name, warn=doubts.append, times=times)
     if heard is not None:
-        store.watch(on_changed=heard.changed.append, on_taken_over=heard.take)
+        store.watch(on_changed=heard.changed.append, on_taken_over=heard.take, is_draining=lambda: heard.is_draining)
     return store
 
 

@@ -71,6 +71,7 @@ class Leases:
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving = asyncio.Event()
         self._on_taken_over: Callable[[Sequence[Record]], None] | None = None
+        self._is_draining: Callable[[], bool] = lambda: False
         self._on_ended: Callable[[Record], None] = lambda _: None
         #: Since when beats have succeeded without a gap, and when the last one did; by the monotonic clock.
         self._healthy_since: float | None = None
@@ -97,9 +98,9 @@ class Leases:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._beats()), loop.create_task(self._expire())]
 
-    def take_over(self, on_taken_over: Callable[[Sequence[Record]], None]) -> None:
-        """Take over from instances that are gone, from now on."""
-        self._on_taken_over = on_taken_over
+    def take_over(self, on_taken_over: Callable[[Sequence[Record]], None], is_draining: Callable[[], bool]) -> None:
+        """Take over from instances that are gone, from now on, unless this one is draining."""
+        self._on_taken_over, self._is_draining = on_taken_over, is_draining
 
     async def leave(self) -> None:
         """Stop; from now on, the other instances may take over the jobs that are left open."""
@@ -148,7 +149,7 @@ class Leases:
             log.event("warning", "a job without a live instance was ended", job_id=record.id, owner=record.owner)
             self._on_ended(record)
         healthy_s = time.monotonic() - (self._healthy_since or time.monotonic())
-        if self._on_taken_over is not None and healthy_s >= lease_s:
+        if self._on_taken_over is not None and healthy_s >= lease_s and not self._is_draining():
             rows = await self._session.run(TAKE_OVER, self._instance, lease_s, _NEVER_SUBMITTED, lease_s / 2)
             self._took_over(rows)
         ((self.instances, self.slowest_s),) = await self._session.run(CLUSTER, lease_s)

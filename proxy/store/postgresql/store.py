@@ -147,10 +147,16 @@ class PostgreSQLStore:
         """See `Peers.name`."""
         return self._name
 
-    def watch(self, *, on_changed: Callable[[Record], None], on_taken_over: Callable[[Sequence[Record]], None]) -> None:
+    def watch(
+        self,
+        *,
+        on_changed: Callable[[Record], None],
+        on_taken_over: Callable[[Sequence[Record]], None],
+        is_draining: Callable[[], bool] = lambda: False,
+    ) -> None:
         """See `Peers.watch`."""
         self._on_changed = on_changed
-        self._leases.take_over(on_taken_over)
+        self._leases.take_over(on_taken_over, is_draining)
 
     def tell(self, record: Record) -> None:
         """See `Peers.tell`."""

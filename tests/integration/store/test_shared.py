@@ -282,6 +282,20 @@ async def test_what_an_instance_leaves_open_is_taken_over(instance: MakeInstance
     await b.put(of(b, a_record(state=State.SUBMITTING, key=b"k" * 32)))
 
 
+async def test_an_instance_that_drains_takes_over_nothing(instance: MakeInstance) -> None:
+    """It would wait for jobs that the others can wait for just as well; they take them over."""
+    drains, stays = Heard(is_draining=True), Heard()
+    a = await instance("a", Heard())
+    await a.put(of(a, a_record(state=State.SUBMITTING)))
+    await instance("b", drains)
+    await instance("c", stays)
+
+    await stop_beats(a)
+
+    await eventually(lambda: stays.taken_over)
+    assert drains.taken_over == []
+
+
 async def test_an_instance_that_drained_leaves_at_once(instance: MakeInstance) -> None:
     """Nobody waits for its lease to expire."""
     a, b = await instance("a"), await instance("b")

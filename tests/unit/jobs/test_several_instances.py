@@ -549,6 +549,22 @@ async def test_an_instance_that_drains_waits_for_its_own_jobs_and_takes_callback
     await drained
 
 
+async def test_an_instance_that_drains_takes_over_nothing(cluster: Cluster) -> None:
+    """It ends as soon as its own jobs have."""
+    here, there, elsewhere = cluster.instances
+    job = await begun(here, *SUBMIT)
+    cluster.kill(here)
+    there.dispatcher.draining = True
+
+    for heir in (there, elsewhere):
+        cluster.take_over(heir, here)
+
+    assert [len(instance.in_flight) for instance in (there, elsewhere)] == [0, 1]
+    await there.dispatcher.drain()
+    await elsewhere.call_back(job, BODY)
+    assert (await on_record(cluster, job)).outcome == Succeeded(body=BODY)
+
+
 # --- the store is away -----------------------------------------------------------------------------------------------
 
 
