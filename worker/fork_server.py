@@ -11,14 +11,15 @@ EOF.
 It reaps the workers and reports each exit (`Exited`). Before it reaps a worker, it kills the rest of the worker's
 process group: as long as the zombie exists, the group's number cannot be reused.
 
-Its own death does not affect the workers. When the front end dies, the socket closes, and this process kills every
-worker, even one that is stopped and could not exit by itself; with a journal, it first gives them time to finish a
-submission.
+Its own death, by a signal or an unhandled exception, does not affect the workers. When the front end dies, the socket
+closes, and this process kills every worker, even one that is stopped and could not exit by itself; with a journal, it
+first gives them time to finish a submission.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import select
@@ -58,8 +59,7 @@ def main(channel: socket.socket, config: WorkerConfig) -> None:
         make_immortal()
     gc.freeze()  # a collection in a child would write to, and so copy, every page that holds an object
     fill_holes()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        fork_server.serve()
+    fork_server.serve()
     os._exit(0)  # nothing to clean up, and signals of dying workers must not interrupt the interpreter's shutdown
 
 
@@ -82,7 +82,7 @@ class ForkServer:
         self._wanted = 0
 
     def serve(self) -> None:
-        """Fork and reap until the front end is gone, then kill every worker."""
+        """Fork and reap until the front end is gone, then let workers finish a submission, and kill every worker."""
         for end in (self._wakeup_r, self._wakeup_w):
             end.setblocking(False)  # noqa: FBT003 - its only argument
         signal.signal(signal.SIGCHLD, _nothing)
@@ -90,18 +90,20 @@ class ForkServer:
         channel, wakeup = self._channel.fileno(), self._wakeup_r.fileno()
         self._poll.register(channel, select.POLLIN)
         self._poll.register(wakeup, select.POLLIN)
-        try:
-            while True:
-                for fd, _ in self._poll.poll(0 if self._wanted else None):
-                    if fd == channel and not self._read():
-                        self._let_finish()
-                        return
-                    if fd == wakeup:
-                        self._reap()
-                if self._wanted:
-                    self._fork()
-        finally:
-            self._kill_all()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the front end is gone, with unread messages
+            self._serve(channel, wakeup)
+        self._let_finish()
+        self._kill_all()
+
+    def _serve(self, channel: int, wakeup: int) -> None:
+        while True:
+            for fd, _ in self._poll.poll(0 if self._wanted else None):
+                if fd == channel and not self._read():
+                    return
+                if fd == wakeup:
+                    self._reap()
+            if self._wanted:
+                self._fork()
 
     def _read(self) -> bool:
         data = self._channel.recv(_REQUEST_BYTES)
@@ -125,12 +127,23 @@ class ForkServer:
                 fds += made
         try:
             if pids:
-                socket.send_fds(self._channel, [encode(Forked(pids=pids))], fds)
+                self._pass_on(pids, fds)
             if reason:
                 self._channel.send(encode(ForkFailed(reason=reason)))
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _pass_on(self, pids: list[int], fds: list[int]) -> None:
+        message = encode(Forked(pids=pids))
+        try:
+            socket.send_fds(self._channel, [message], fds)
+        except OSError as exc:
+            if exc.errno != errno.ETOOMANYREFS:
+                raise
+            # Too many of this user's descriptors are on their way already (unix(7)). Without theirs, these workers
+            # exit, and the front end takes them for ones that could not be started.
+            self._channel.send(message)
 
     def _fork_one(self, siblings: list[int]) -> tuple[int, list[int]]:
         """Return a worker's pid and its descriptors for the front end; the worker closes those of its `siblings`."""
