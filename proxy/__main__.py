@@ -32,6 +32,7 @@ def main() -> int:
 
     try:
         preflight.open_standard_streams()
+        preflight.unblock_signals()
         return _run(sys.argv[1:])
     except SettingsError as exc:
         return _impossible(str(exc))

@@ -27,6 +27,7 @@ __all__ = [
     "open_standard_streams",
     "say",
     "start_trouble",
+    "unblock_signals",
 ]
 
 #: The descriptors that the front end needs to serve one job: its own, those that must stay free, and the job's.
@@ -120,6 +121,14 @@ def open_standard_streams() -> None:
             getattr(sys, name).reconfigure(
                 errors="backslashreplace"
             )  # a path may have characters that its encoding lacks
+
+
+def unblock_signals() -> None:
+    """Let every signal reach this process and those that it starts: the parent may have blocked some.
+
+    Without SIGCHLD, for example, the fork server would reap no worker.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def import_trouble(exc: ImportError) -> str:

@@ -57,7 +57,5 @@ class Signals:
             signal.signal(number, stop)
         for number in _IGNORED:
             signal.signal(number, ignore)
-        # The parent process may have blocked them, and the mask is inherited.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_STOP, *_IGNORED, signal.SIGHUP})
         # A terminal also sends it when it is closed; that must not end any job.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._on_reload))

@@ -75,6 +75,22 @@ async def test_a_signal_lets_jobs_in_flight_finish(
     assert proxy.events_of("stopped")
 
 
+async def test_signals_that_the_parent_had_blocked_are_received(client: ClientSession) -> None:
+    """By all processes: those of the front end stop it, and SIGCHLD lets the fork server reap its workers."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        proxy = ProxyProcess()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with proxy:
+        proxy.wait_until_listening()
+        assert (await post_job(client, proxy.queue_job)).status == 200
+        finished = await eventually(lambda: proxy.events_of("job succeeded"))
+        await eventually(lambda: not psutil.pid_exists(finished[0]["worker_pid"]))
+        proxy.signal(signal.SIGPWR)
+        assert await asyncio.to_thread(proxy.wait) == 0
+
+
 async def test_an_idle_proxy_ends_at_once(proxy: ProxyProcess) -> None:
     """There is nothing to wait for."""
     processes = proxy.descendants()
