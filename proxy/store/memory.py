@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import itertools
+import math
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
@@ -19,7 +21,7 @@ from proxy.store.protocol import ALL
 from proxy.store.query import USUAL, Counts, JobPage, Position, Sort, matches, within
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
     from proxy.store.names import Name
     from proxy.store.patterns import Grid
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryStore"]
 
+_Placed = tuple[Position, "Record"]
 _MAX_BYTES: Final = 64 * 1024 * 1024
 #: How many jobs are looked at in one turn of the event loop.
 _SEARCHED: Final = 500
@@ -57,6 +60,8 @@ class MemoryStore:
         self._open: dict[str, Record] = {}
         #: id -> when it expires, and the job; in order of expiry.
         self._finished: OrderedDict[str, tuple[float, Record]] = OrderedDict()
+        #: When jobs ended, their numbers and ids, in this order; of forgotten jobs as well, which are removed later.
+        self._ends: list[tuple[float, int, str]] = []
         self._by_token: dict[bytes, str] = {}
         self._by_key: dict[bytes, str] = {}
         self._deeds = Deeds()
@@ -112,29 +117,94 @@ class MemoryStore:
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
     ) -> JobPage:
-        """See `JobStore.jobs`. Has no limits: all matching jobs are looked at."""
+        """See `JobStore.jobs`. Has no limits: jobs are looked at until enough match."""
         del limits
-        end = None if after is None else (after.is_open and sort is not Sort.SLOWEST, after.at, after.number)
-        first: list[tuple[tuple[bool, float, int], Record]] = []
-
-        def sort_first() -> None:
-            first.sort(key=lambda one: one[0], reverse=sort is not Sort.OLDEST)
-            del first[limit + 1 :]
-
-        async for record in self._meant(query):
-            place = _place(record, sort)
-            is_before = end is not None and (place <= end if sort is Sort.OLDEST else place >= end)
-            if is_before or (sort is Sort.SLOWEST and record.finished_at is None):
-                continue
-            first.append((place, record))
-            if len(first) > limit + _SEARCHED:  # sorting all jobs at once would block the event loop
-                sort_first()
-        sort_first()
-        is_open, at, number = first[limit - 1][0] if len(first) > limit else (False, 0.0, 0)
+        self._expire()
+        list_by = {Sort.NEWEST: self._newest, Sort.OLDEST: self._oldest, Sort.SLOWEST: self._slowest}[sort]
+        found = await list_by(query, limit + 1, after)
         return JobPage(
-            records=[_without_bodies(record) for _, record in first[:limit]],
-            next=Position(is_open=is_open, at=at, number=number) if len(first) > limit else None,
+            records=[_without_bodies(record) for _, record in found[:limit]],
+            next=found[limit - 1][0] if len(found) > limit else None,
         )
+
+    async def _newest(self, query: JobQuery, limit: int, after: Position | None) -> list[_Placed]:
+        found: list[_Placed] = []
+        was_open = frozenset(self._open)  # a job that ends meanwhile is not listed twice
+        if after is None or after.is_open:
+            found = sorted(await self._opened(query), key=_place, reverse=True)
+            found = [one for one in found if after is None or _place(one) < (after.at, after.number)][:limit]
+            after = None
+        if len(found) < limit:
+            found += await self._ended(query, limit - len(found), after, newest_first=True, but=was_open)
+        return found
+
+    async def _oldest(self, query: JobQuery, limit: int, after: Position | None) -> list[_Placed]:
+        if after is not None and after.is_open:  # the ended jobs are on earlier pages, except those that ended since
+            seen_to = after.seen_to
+            found = await self._ended(query, ALL, Position(is_open=False, at=seen_to, number=ALL))
+            found = [(_open_position(record, seen_to), record) for _, record in found]
+            found = sorted([*found, *await self._opened(query, seen_to)], key=_place)
+            return [one for one in found if _place(one) > (after.at, after.number)][:limit]
+        found = await self._ended(query, limit, after)
+        if len(found) < limit:
+            found += sorted(await self._opened(query, self._ends[-1][0] if self._ends else 0.0), key=_place)
+        return found[:limit]
+
+    async def _slowest(self, query: JobQuery, limit: int, after: Position | None) -> list[_Placed]:
+        first: list[_Placed] = []
+        async for record in self._meant(query):
+            if record.finished_at is None:
+                continue
+            at = Position(is_open=False, at=record.finished_at - record.accepted_at, number=_number(record))
+            if after is None or (at.at, at.number) < (after.at, after.number):
+                first.append((at, record))
+            if len(first) >= limit + _SEARCHED:  # sorting all jobs at once would block the event loop
+                first = sorted(first, key=_place, reverse=True)[:limit]
+        return sorted(first, key=_place, reverse=True)[:limit]
+
+    async def _opened(self, query: JobQuery, seen_to: float = 0.0) -> list[_Placed]:
+        """Return the matching jobs that are open now, in no order."""
+        found: list[_Placed] = []
+        if query.until is not None and query.until <= time.time():
+            return found
+        for number, record in enumerate(list(self._open.values()), start=1):
+            if number % _SEARCHED == 0:
+                await asyncio.sleep(0)
+            if matches(record, query):
+                found.append((_open_position(record, seen_to), record))
+        return found
+
+    async def _ended(
+        self,
+        query: JobQuery,
+        limit: int,
+        after: Position | None,
+        *,
+        newest_first: bool = False,
+        but: Collection[str] = (),
+    ) -> list[_Placed]:
+        """Return the first matching jobs that have ended, after a position, in order."""
+        low, high = (query.since or 0.0, -1, ""), (query.until or math.inf, -1, "")
+        if after is not None and newest_first:
+            high = min(high, (after.at, after.number, ""))
+        elif after is not None:
+            low = max(low, (after.at, after.number + 1, ""))
+        found: list[_Placed] = []
+        while True:
+            start, end = bisect.bisect_left(self._ends, low), bisect.bisect_left(self._ends, high)
+            start, end = (max(start, end - _SEARCHED), end) if newest_first else (start, min(end, start + _SEARCHED))
+            part = self._ends[start:end]
+            if not part:
+                return found
+            for at, number, job_id in reversed(part) if newest_first else part:
+                record = self._known(job_id)
+                if record is None or job_id in but or not matches(record, query):
+                    continue
+                found.append((Position(is_open=False, at=at, number=number), record))
+                if len(found) == limit:
+                    return found
+            low, high = (low, part[0]) if newest_first else ((part[-1][0], part[-1][1] + 1, ""), high)
+            await asyncio.sleep(0)
 
     async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
         """See `JobStore.counts`. Has no limits: all matching jobs are counted."""
@@ -219,6 +289,10 @@ class MemoryStore:
             self._open[record.id] = record
             return
         self._open.pop(record.id, None)
+        place = (record.finished_at, _number(record), record.id)
+        index = bisect.bisect_left(self._ends, place)
+        if self._ends[index : index + 1] != [place]:
+            self._ends.insert(index, place)
         # A job that is already finished keeps its place: a late result does not extend its lifetime.
         expiry = entry[0] if entry else self._clock() + self._ttl_s
         self._bytes += record.size_bytes - (entry[1].size_bytes if entry else 0)
@@ -230,7 +304,7 @@ class MemoryStore:
         while self._finished:
             job_id, (expiry, record) = next(iter(self._finished.items()))
             if expiry > now and self._bytes <= self._max_bytes:
-                return
+                break
             del self._finished[job_id]
             if expiry > now:
                 self._lost_before = max(self._lost_before, record.finished_at or 0.0)
@@ -240,16 +314,21 @@ class MemoryStore:
                 del self._by_beginning[record.beginning]
             if record.key is not None and self._by_key.get(record.key) == job_id:
                 del self._by_key[record.key]
+        if len(self._ends) > 2 * len(self._finished) + _SEARCHED:
+            self._ends = [end for end in self._ends if end[2] in self._finished]
 
 
-def _place(record: Record, sort: Sort) -> tuple[bool, float, int]:
-    """Return the sort key of a job, as in `Position`. Part of the token's hash serves as the job's number."""
-    number = int.from_bytes(record.token_hash[:7])
-    if record.finished_at is None:
-        return True, record.accepted_at, number
-    if sort is Sort.SLOWEST:
-        return False, record.finished_at - record.accepted_at, number
-    return False, record.finished_at, number
+def _number(record: Record) -> int:
+    """Return the number of a job, as in `Position`: a part of its token's hash."""
+    return int.from_bytes(record.token_hash[:7])
+
+
+def _open_position(record: Record, seen_to: float) -> Position:
+    return Position(is_open=True, at=record.accepted_at, number=_number(record), seen_to=seen_to)
+
+
+def _place(one: _Placed) -> tuple[float, int]:
+    return one[0].at, one[0].number
 
 
 def _without_bodies(record: Record) -> Record:

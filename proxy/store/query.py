@@ -107,6 +107,8 @@ class Position:
     at: float
     #: The store's number of the job; at the edge of a search that ended early, above or below all numbers.
     number: int
+    #: Of an open job, with `Sort.OLDEST`: the jobs that ended until then, in Unix time, came before.
+    seen_to: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from proxy.store.conditions import (
     Rows,
     Source,
     Sql,
+    Statement,
     beyond,
     code,
     cut,
@@ -55,6 +56,7 @@ def page(
         return (yield from _slowest(dialect, query, limit, after, limits))
     until = time.monotonic() + limits.seconds
     source = yield from source_of(dialect, query, limits)
+    seen_to = (yield from _newest_end(dialect, after)) if sort is Sort.OLDEST and query.wants_ended else None
     found: list[tuple[Record, Position]] = []
     for is_open in (False, True) if sort is Sort.OLDEST else (True, False):
         if after is not None and after.is_open is not is_open and is_open is (sort is not Sort.OLDEST):
@@ -62,7 +64,9 @@ def page(
         start = after if after is not None and after.is_open is is_open else None
         if is_open:
             if query.wants_open and (query.until is None or query.until > time.time()):
-                found += yield from _open_jobs(dialect, query, source, sort, limit + 1 - len(found), start)
+                if seen_to is not None and found:
+                    seen_to = max(seen_to, found[-1][1].at)
+                found += yield from _open_jobs(dialect, query, source, sort, limit + 1 - len(found), start, seen_to)
         elif query.wants_ended:
             edge = yield from _ended_jobs(dialect, query, source, sort, limit + 1, start, found, until)
             if edge is not None:
@@ -84,20 +88,46 @@ def _page_of(found: Sequence[tuple[Record, Position]], limit: int) -> JobPage:
     )
 
 
+def _newest_end(dialect: Dialect, after: Position | None) -> Question[float]:
+    """Return when the last job had ended before the first page with open jobs, in Unix time; 0: none had."""
+    if after is not None and after.is_open:
+        return after.seen_to
+    newest = f"SELECT {dialect.unix('max(j.finished_at)')} {dialect.sources['end']} WHERE j.finished_at IS NOT NULL"
+    ((end,),) = yield newest, []
+    return float(end or 0.0)
+
+
 def _open_jobs(
-    dialect: Dialect, query: JobQuery, source: Source, sort: Sort, limit: int, after: Position | None
+    dialect: Dialect,
+    query: JobQuery,
+    source: Source,
+    sort: Sort,
+    limit: int,
+    after: Position | None,
+    seen_to: float | None,
 ) -> Question[list[tuple[Record, Position]]]:
-    sql = Sql(dialect)
-    where = ["j.finished_at IS NULL", *source.condition(sql), *filters(sql, query)]
-    if after is not None:
-        where += beyond(sql, "j.accepted_at", after, sort)
+    """Return open jobs, and those that ended after `seen_to`, if given: in the place that they had before."""
     direction = "" if sort is Sort.OLDEST else " DESC"
-    statement = (
-        f"SELECT {dialect.columns}, {dialect.unix('j.accepted_at')}, j.n {source.open} "
-        f"WHERE {' AND '.join(where)} ORDER BY j.accepted_at{direction}, j.n{direction} LIMIT {limit}"
-    )
-    rows = yield statement, sql.values
-    return _found(dialect, rows, is_open=True)
+
+    def select(where_from: str, ended_after: float | None) -> Statement:
+        sql = Sql(dialect)
+        where = ["j.finished_at IS NULL" if ended_after is None else f"j.finished_at > {sql.at(ended_after)}"]
+        where += [*source.condition(sql), *filters(sql, query)]
+        if after is not None:
+            where += beyond(sql, "j.accepted_at", after, sort)
+        statement = (
+            f"SELECT {dialect.columns}, {dialect.unix('j.accepted_at')}, j.n {where_from} "
+            f"WHERE {' AND '.join(where)} ORDER BY j.accepted_at{direction}, j.n{direction} LIMIT {limit}"
+        )
+        return statement, sql.values
+
+    rows = yield select(source.open, None)
+    found = _found(dialect, rows, is_open=True)
+    if seen_to is None:
+        return found
+    rows = yield select(source.ended, seen_to)
+    found = sorted(found + _found(dialect, rows, is_open=True), key=lambda one: (one[1].at, one[1].number))
+    return [(record, replace(at, seen_to=seen_to)) for record, at in found[:limit]]
 
 
 def _ended_jobs(

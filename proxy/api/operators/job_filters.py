@@ -206,16 +206,16 @@ def cursor_of(position: Position, sort: Sort) -> str:
 def _position(cursor: str, sort: Sort) -> Position:
     try:
         read: Any = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        written_for, is_open, at, number = read
-        sound = (type(is_open), type(at), type(number)) == (bool, float, int) and abs(number) < 2**63
-        sound = sound and abs(at) < _BEYOND  # which NaN is not
+        written_for, is_open, at, number, seen_to = read
+        sound = [type(one) for one in (is_open, at, number, seen_to)] == [bool, float, int, float]
+        sound = sound and abs(number) < 2**63 and abs(at) < _BEYOND and abs(seen_to) < _BEYOND  # which NaN is not
     except (ValueError, TypeError, binascii.Error):
         raise _no_cursor() from None
     if not sound:
         raise _no_cursor()
     if written_for != sort:
         raise ParameterError("after", f"`after` is of a list with the sort {written_for}, and this one has {sort}")
-    return Position(is_open=is_open, at=at, number=number)
+    return Position(is_open=is_open, at=at, number=number, seen_to=seen_to)
 
 
 def _no_cursor() -> ParameterError:

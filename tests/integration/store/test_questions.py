@@ -77,6 +77,33 @@ async def test_jobs_that_ended_at_the_same_time_are_each_listed_once(store: JobS
         assert sorted(found) == sorted(record.id for record in same), sort
 
 
+async def test_a_job_that_ends_between_two_pages_is_not_missed(store: JobStore) -> None:
+    """The oldest first: it moves from the open jobs, which come last, to the ended ones, which have been listed."""
+    (ended,) = await _put(store, _ended(60))
+    now = time.time()
+    records = [of(store, a_record(accepted_at=now - 30 + number)) for number in range(4)]
+    for record in records:
+        await store.put(record)
+    begun = of(store, a_record(accepted_at=now))
+
+    first = await store.jobs(JobQuery(), sort=Sort.OLDEST, limit=2)
+    second = await store.jobs(JobQuery(), sort=Sort.OLDEST, limit=1, after=first.next)
+    for record in (records[0], records[2]):
+        done = {"state": State.FINISHED, "finished_at": time.time(), "callback": b"{}"}
+        await store.put(replace(record, **done))
+    await store.put(begun)
+    third = await store.jobs(JobQuery(), sort=Sort.OLDEST, limit=1, after=second.next)
+    last = await store.jobs(JobQuery(), sort=Sort.OLDEST, limit=9, after=third.next)
+
+    pages = [[record.id for record in page.records] for page in (first, second, third, last)]
+    assert pages == [[ended.id, records[0].id], [records[1].id], [records[2].id], [records[3].id, begun.id]]
+    assert (third.records[0].state, last.next) == (State.FINISHED, None)
+    still_open = await store.jobs(
+        JobQuery(states=frozenset({State.ACCEPTED})), sort=Sort.OLDEST, limit=9, after=first.next
+    )
+    assert [record.id for record in still_open.records] == [records[1].id, records[3].id, begun.id]
+
+
 async def test_a_range_of_time_is_that_of_the_ends(store: JobStore) -> None:
     """The range includes its beginning but not its end; an open job is in every range that reaches to now."""
     now = time.time()

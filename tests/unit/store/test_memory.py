@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from unittest.mock import Mock
 
 import pytest
 
 from proxy.store.memory import MemoryStore
-from proxy.store.query import JobQuery, Position, Sort
+from proxy.store.query import JobQuery, Position, Sort, matches
 from proxy.store.record import Record
 from tests.support.records import a_record, finished
 
@@ -92,6 +93,30 @@ async def test_many_jobs_are_listed_in_order_page_by_page(sort: Sort) -> None:
             break
         after = page.next
     assert found == [record.id for record in (records if sort is Sort.OLDEST else reversed(records))]
+
+
+@pytest.mark.parametrize("sort", [Sort.NEWEST, Sort.OLDEST])
+async def test_a_page_is_made_without_looking_at_all_jobs(sort: Sort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So an export, which is made of pages, looks at each job about once."""
+    store, records = _many(2_000)
+    looked_at = Mock(side_effect=matches)
+    monkeypatch.setattr("proxy.store.memory.matches", looked_at)
+    after, pages = None, 0
+    while pages == 0 or after is not None:
+        page = await store.jobs(JobQuery(), sort=sort, limit=100, after=after)
+        after, pages = page.next, pages + 1
+    assert pages == 20
+    assert looked_at.call_count < 2 * len(records)
+
+
+async def test_the_list_of_ends_is_forgotten_with_the_jobs() -> None:
+    """It does not grow, and nothing that is forgotten is listed."""
+    store = MemoryStore(3_600, max_bytes=20_000)
+    for number in range(5_000):
+        store.note(finished(finished_at=time.time() + number % 7))
+    page = await store.jobs(JobQuery(), sort=Sort.NEWEST, limit=500)
+    assert len(page.records) == len(store._finished) < 20  # noqa: SLF001 - what it keeps cannot be seen from outside
+    assert len(store._ends) < 1_000  # noqa: SLF001 - as above
 
 
 async def test_others_have_their_turn_while_jobs_are_sorted() -> None:

@@ -173,7 +173,7 @@ def test_a_parameter_is_given_once() -> None:
 @pytest.mark.parametrize("sort", Sort)
 def test_a_cursor_leads_back_to_its_position(sort: Sort) -> None:
     """Exactly; and only in a list with the same sort. A further page has no counts by default."""
-    position = Position(is_open=False, at=1_764_115_200.123456, number=-1)
+    position = Position(is_open=False, at=1_764_115_200.123456, number=-1, seen_to=1_764_115_100.5)
     again = asked(("sort", sort), ("after", cursor_of(position, sort)))
     assert (again.after, again.counts) == (position, False)
     other = Sort.OLDEST if sort is Sort.NEWEST else Sort.NEWEST
