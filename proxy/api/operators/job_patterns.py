@@ -100,6 +100,7 @@ def _counted(found: Patterns) -> dict[str, Any]:
         "complete": found.searched_to is None,
         "searched_to": found.searched_to,
         "over_time": {"ended": found.ended, "failed": found.failed},
+        "by": found.label or None,
         "failures": [_group(alike, group, grid.buckets) for alike, group in groups[:_FAILURES]],
         "failures_complete": found.failures_to is None,
         "failures_to": found.failures_to,

@@ -25,16 +25,34 @@ def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
 
 
 def test_failures_are_grouped_and_lead_to_their_jobs(page: Chrome) -> None:
-    """By code, label and message, in which all numbers are equal; a group's link lists only jobs of its code."""
+    """By code, label and message, in which all numbers are equal; a group's links list its jobs, or all of its code."""
     groups = text(page, "failures")
     assert all(code in groups for code in ("worker-died", "deadline-exceeded", "job-rejected"))
     assert "it took too long: # ms" in groups
+    group = page.find_element(By.CSS_SELECTOR, "#failures tbody tr")
+    jobs, code, _, label, *_ = [cell.text for cell in group.find_elements(By.TAG_NAME, "td")]
+    group.find_element(By.LINK_TEXT, "like this").click()
+    eventually_blocking(lambda: text(page, "total") == f"{jobs} jobs")
+    assert f"code={code}&" in page.current_url
+    assert {"q=it+took+too+long:", f"label.account={label}"} <= set(page.current_url.split("&"))
+    page.back()
+    eventually_blocking(lambda: "Code" in text(page, "failures"), 60)
     page.find_element(By.LINK_TEXT, "all of this code").click()
     eventually_blocking(lambda: run(page, "return document.querySelectorAll('#rows tr').length") > 9)
     outcomes = (
         "return [...new Set([...document.querySelectorAll('#rows td:nth-child(3)')].map((it) => it.textContent))]"
     )
     assert len(run(page, outcomes)) == 1
+
+
+def test_the_list_of_these_jobs_is_of_the_same_time(page: Chrome) -> None:
+    """Patterns are of the last day by default, and a list is of any time."""
+    page.find_element(By.LINK_TEXT, "These jobs as a list").click()
+    eventually_blocking(lambda: page.current_url.endswith("/jobs.html?since=1d"))
+    page.back()
+    page.get(f"{page.current_url}?until=2090-01-02T00:00:00Z")
+    href = "return document.getElementById('list').href"
+    eventually_blocking(lambda: run(page, href).endswith("?until=2090-01-02T00:00:00Z&since=2090-01-01T00:00:00Z"))
 
 
 def test_the_heat_map_is_a_table_whose_cells_differ_in_lightness(page: Chrome) -> None:

@@ -17,7 +17,6 @@ async function show() {
   asking = new AbortController();
   const { signal } = asking;
   const these = changed({ sort: "", limit: "", counts: "" });
-  $("list").href = address("jobs.html", changed({ bucket: "", by: "" }, these));
   $("json").href = address("jobs/patterns", these);
   $("patterns").ariaBusy = "true";
   try {
@@ -32,6 +31,8 @@ async function show() {
 
 function draw(found) {
   const { over_time: over } = found;
+  const from = params().get("since") || (params().get("until") ? iso(found.since) : "1d"); // the list has no such default
+  $("list").href = address("jobs.html", changed({ since: from, bucket: "", by: "" }));
   const starts = Array.from({ length: found.buckets }, (_, index) => found.since + index * found.bucket_s);
   const part = found.complete ? "" : ` Only jobs that ended since ${time(found.searched_to)} are counted.`;
   say($("total"), `${count(found.jobs)} jobs from ${time(found.since)} to ${time(found.until)}, by ${duration(found.bucket_s * 1000)}.${part}`);
@@ -47,7 +48,9 @@ function draw(found) {
 /** The labels below a chart: its start and end. */
 const ends = (starts, until) => make("p", "ends soft", make("span", "", time(starts[0] ?? until)), make("span", "", time(until)));
 
-function failures({ failures: groups, failures_complete: complete, since, until, failures_to: searchedTo }) {
+function failures({ failures: groups, failures_complete: complete, since, until, by, failures_to: searchedTo }) {
+  const list = (group, more) => address("jobs.html",
+    changed({ code: group.code, since: iso(since), until: iso(Math.ceil(until)), bucket: "", by: "", ...more }));
   const rows = groups.map((group) => [
     count(group.count),
     make("span", "code", group.code),
@@ -58,12 +61,21 @@ function failures({ failures: groups, failures_complete: complete, since, until,
     when(group.first_at, { short: true }),
     when(group.last_at, { short: true }),
     link(`job.html?id=${encodeURIComponent(group.example)}`, group.example.slice(0, 8)),
-    link(address("jobs.html", changed({ code: group.code, since: iso(since), until: iso(until), bucket: "", by: "" })), "all of this code"),
+    make("span", "", link(list(group, alike(group, by)), "like this"), " · ", link(list(group), "all of this code")),
   ]);
   const part = complete ? [] : [make("p", "soft", `Only jobs that ended since ${time(searchedTo)} are grouped.`)];
   $("failures").replaceChildren(...(rows.length ? [table("Failures by code, label and message",
     ["Jobs", "Code", "Message", "Label", "Submitted", "Over time", `First (${zone})`, "Last", "Example", "List"], rows, [0])]
     : [make("p", "", "No job failed.")]), ...part);
+}
+
+const LONGEST = 300; // of a parameter
+
+/** The filters that find a group's jobs: its label, and the longest part of its message without a number or id. */
+function alike({ words, label }, by) {
+  const parts = words === "(others)" ? [] : words.split("#").map((part) => part.trim());
+  const longest = parts.reduce((best, part) => (part.length > best.length ? part : best), "");
+  return { q: params().get("q") || longest, ...(label?.length <= LONGEST && { [`label.${by}`]: label }) };
 }
 
 const iso = (seconds) => new Date(seconds * 1000).toISOString().replace(/\.\d+/, "");

@@ -41,6 +41,7 @@ async def test_patterns_say_what_failed_and_where_the_time_went(app: WholeApp) -
     assert (found["jobs"], found["complete"], found["failures_complete"]) == (3, True, True)
     assert (sum(found["over_time"]["ended"]), sum(found["over_time"]["failed"])) == (3, 2)
     (group,) = found["failures"]
+    assert found["by"] == "account"
     assert (group["code"], group["words"], group["count"]) == ("job-rejected", "the job server answered #", 2)
     assert (len(group["over_time"]), sum(group["over_time"])) == (48, 2)
     assert [one["job_id"] for one in found["slowest"]][-1] == job.id
