@@ -21,6 +21,11 @@ TEXT = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 #: The stage that becomes the image, with continued lines joined.
 STAGE = re.sub(r"\\\n", "", TEXT).rpartition("\nFROM ")[2]
 
+#: The users of a fresh Debian (base-passwd, apt).
+DEBIANS_USERS = re.compile(
+    "root|daemon|bin|sys|sync|games|man|lp|mail|news|uucp|proxy|www-data|backup|list|irc|gnats|_apt|nobody"
+)
+
 
 def copied() -> list[str]:
     """Return what the image gets from the project."""
@@ -80,9 +85,11 @@ def test_what_the_image_has_is_enough_to_run_and_to_be_healthy(
 ) -> None:
     """The proxy starts, the image's own check sees its health, and SIGTERM ends it with 0."""
     url, process = container
-    env = environment(PORT=url.rpartition(":")[2])
+    port = url.rpartition(":")[2]
+    env = environment(PORT=port)
     check = [sys.executable, *health_check()[1:]]
-    assert subprocess.run(check, env=env, timeout=IN_VAIN_S, check=False).returncode == 0
+    for settings in (env, environment(PORT="", CALLBACK_PORT=port)):  # the latter: jobs come from the queue only
+        assert subprocess.run(check, env=settings, timeout=IN_VAIN_S, check=False).returncode == 0
     process.terminate()
     assert process.wait(IN_VAIN_S) == 0
     assert subprocess.run(check, env=env, timeout=IN_VAIN_S, check=False, stderr=subprocess.DEVNULL).returncode != 0
@@ -97,10 +104,11 @@ def test_every_setting_of_the_image_is_one_and_fits() -> None:
 
 
 def test_the_image_holds_no_root_and_runs_as_somebody_else() -> None:
-    """USER comes before the command, and is not root."""
-    user = STAGE.index("\nUSER proxy\n")
-    assert user < STAGE.index("\nENTRYPOINT ")
-    assert "--uid 10001 proxy" in STAGE
+    """USER comes before the command. It is a user that the image makes: `useradd` fails for one that Debian has."""
+    (user,) = re.findall(r"^USER (\w+)$", STAGE, re.MULTILINE)
+    assert STAGE.index(f"\nUSER {user}\n") < STAGE.index("\nENTRYPOINT ")
+    assert f"--uid 10001 {user} " in STAGE
+    assert not DEBIANS_USERS.fullmatch(user)
 
 
 def test_everything_that_is_copied_passes_the_ignore_file() -> None:
