@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.lifecycle import TABLE
+from shared.settings import load
 from tools import generate_state_diagram
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -108,6 +109,16 @@ def test_eleven_questions_have_one_file_each() -> None:
     section = text(_ROOT / "docs" / "architecture.md").split("\n## Eleven questions", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| (.+\?) \| `([\w/.]+)` \|$", section, re.MULTILINE)
     assert len({question for question, _ in rows}) == len({path for _, path in rows}) == 11
+
+
+def test_the_check_beside_a_running_service_can_be_made_with_any_settings() -> None:
+    """What the two commands set fits to settings of the service that need a journal."""
+    section = text(_ROOT / "docs" / "operations.md").split("\n## Running `--check` as the service\n", 1)[1]
+    commands = section.split("\n## ", 1)[0].split("docker exec")
+    for command in commands:
+        names = dict(re.findall(r"(?<= )(PORT|ADMIN_PORT|CALLBACK_PORT|JOURNAL)=(\S*)", command))
+        assert len(names) == 4
+        load({"SQS_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/1/jobs", "PORT": ""} | names)
 
 
 def test_dot_env_is_in_the_repository() -> None:
