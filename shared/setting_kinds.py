@@ -232,7 +232,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _members(text: str) -> tuple[str, ...]:
     members = tuple(name.strip() for name in text.split(",")) if text else ()
-    if any(not name or not name.isprintable() for name in members):
+    # A quote: `"a", "b"` names no member, and nothing would be masked.
+    if any(not name or not name.isprintable() or _QUOTES & {name[0], name[-1]} for name in members):
         raise ValueError
     return members
 
@@ -305,7 +306,7 @@ JOURNAL: Final = Kind(
 )
 NAME: Final = Kind(read=_name, takes="a name without spaces and commas, or nothing")
 NAMES: Final = Kind(read=_names, takes="host names, separated by commas, or nothing")
-MEMBERS: Final = Kind(read=_members, takes="names of members, separated by commas, or nothing")
+MEMBERS: Final = Kind(read=_members, takes="names of members without quotes, separated by commas, or nothing")
 NETWORKS: Final = Kind(
     read=_networks, takes="IP addresses and networks such as 10.0.0.0/8, separated by commas, or nothing"
 )

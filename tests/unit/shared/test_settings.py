@@ -170,6 +170,9 @@ BAD_VALUES: Final = [
     ("ADMIN_NAMES", "ops.example,,proxy"),
     ("ADMIN_NAMES", "*"),
     ("LABEL_MEMBERS", "account,,ref"),
+    ("LABEL_MEMBERS", 'account", "ref'),  # as .env's "account", "ref" arrives here
+    ("RECORD_BODIES_MASKED", '["card", "name"]'),
+    ("RECORD_BODIES_MASKED", "card,\u201cname\u201d"),
     ("TRUSTED_PROXIES", "gateway"),
     ("TRUSTED_PROXIES", "10.0.0.1/8"),
     ("TRUSTED_PROXIES", "*"),
