@@ -37,6 +37,8 @@ POLL_S: Final = 5
 #: How often to check for room while there is none.
 _LOOK_S: Final = 0.1
 _PAUSES_S: Final = (0.5, 30.0)
+#: How many messages may be in hand beyond MAX_JOBS: that wait for the job of another message, or for their reply.
+_MOST_BESIDE: Final = 1_000
 #: By how much the clocks of the service and of this machine may disagree about how long a message is hidden.
 _MARGIN_S: Final = 1.0
 
@@ -108,6 +110,7 @@ class Consumer:
             if room < 1:
                 await self._pause(_LOOK_S)
                 continue
+            began = time.monotonic()
             try:
                 messages = await self._service.receive(
                     queues.jobs.url,
@@ -124,10 +127,15 @@ class Consumer:
             pause_s = _PAUSES_S[0]
             self._end_trouble()
             self._took(messages)
+            if not messages and time.monotonic() - began < _LOOK_S:  # not every service waits; a wrong one need not
+                await self._pause(pause_s)
 
     def _room(self) -> int:
         """Return how many messages may be taken now."""
-        return 0 if self._on_hold() else self._entrance.room() - self._fresh
+        if self._on_hold():
+            return 0
+        most = self._settings.max_jobs + _MOST_BESIDE
+        return min(self._entrance.room() - self._fresh, most - self.counts.in_hand)
 
     def _took(self, messages: list[Message]) -> None:
         counts, until = self.counts, time.monotonic() + self._visibility_s - _MARGIN_S

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from proxy.sqs.message import Message, Outgoing
 from shared.errors import QueueError
 
 __all__ = ["BATCH", "QueueService", "Sqs", "connect"]
+
+T = TypeVar("T")
 
 #: The most messages in one call, of any kind.
 BATCH: Final = 10
@@ -75,20 +77,22 @@ class Sqs:
 
     async def attributes(self, url: str) -> Mapping[str, str]:
         """See `QueueService.attributes`."""
-        answer = await self._call("get_queue_attributes", QueueUrl=url, AttributeNames=["All"])
-        found: Mapping[str, str] = answer.get("Attributes", {})
-        return found
+        return await self._call(
+            "get_queue_attributes", lambda answer: dict(answer["Attributes"]), QueueUrl=url, AttributeNames=["All"]
+        )
 
     async def url_of(self, arn: str) -> str:
         """See `QueueService.url_of`."""
         *_, account, name = arn.split(":")
-        answer = await self._call("get_queue_url", QueueName=name, QueueOwnerAWSAccountId=account)
-        return str(answer["QueueUrl"])
+        return await self._call(
+            "get_queue_url", lambda answer: str(answer["QueueUrl"]), QueueName=name, QueueOwnerAWSAccountId=account
+        )
 
     async def receive(self, url: str, *, count: int, wait_s: int, visibility_s: int) -> list[Message]:
         """See `QueueService.receive`. Must not be cancelled: the messages would be hidden although nobody got them."""
-        answer = await self._call(
+        return await self._call(
             "receive_message",
+            lambda answer: [Message.from_api(message) for message in answer.get("Messages", ())],
             wait_s=wait_s,
             QueueUrl=url,
             MaxNumberOfMessages=min(count, BATCH),
@@ -97,7 +101,6 @@ class Sqs:
             MessageSystemAttributeNames=_SYSTEM_ATTRIBUTES,
             MessageAttributeNames=["All"],
         )
-        return [Message.from_api(message) for message in answer.get("Messages", ())]
 
     async def send(self, url: str, messages: Sequence[Outgoing], *, fifo: bool) -> list[QueueError | None]:
         """See `QueueService.send`."""
@@ -125,20 +128,19 @@ class Sqs:
 
     async def _batch(self, call: str, url: str, entries: Sequence[dict[str, Any]]) -> list[QueueError | None]:
         numbered = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
-        answer = await self._call(call, QueueUrl=url, Entries=numbered)
-        errors: list[QueueError | None] = [None] * len(entries)
-        for failed in answer.get("Failed", ()):
-            code = str(failed.get("Code", ""))
-            refused = bool(failed.get("SenderFault"))
-            errors[int(failed["Id"])] = QueueError(failed.get("Message") or code, code=code, refused=refused)
-        return errors
+        return await self._call(
+            call, lambda answer: [_error_of(entry["Id"], answer) for entry in numbered], QueueUrl=url, Entries=numbered
+        )
 
-    async def _call(self, call: str, *, wait_s: float = 0.0, **parameters: Any) -> Mapping[str, Any]:
+    async def _call(
+        self, call: str, read: Callable[[Mapping[str, Any]], T], *, wait_s: float = 0.0, **parameters: Any
+    ) -> T:
+        """Return what `read` makes of the answer."""
         import botocore.exceptions  # noqa: PLC0415 - see above
 
         try:
             async with asyncio.timeout(_CONNECT_S + _READ_S + wait_s):
-                answer: Mapping[str, Any] = await getattr(self._client, call)(**parameters)
+                return read(await getattr(self._client, call)(**parameters))
         except botocore.exceptions.ClientError as exc:
             error = exc.response.get("Error", {})
             code = str(error.get("Code", ""))
@@ -150,7 +152,20 @@ class Sqs:
             raise QueueError("the AWS SDK refuses what it was given", code="Invalid", refused=True) from exc
         except (botocore.exceptions.BotoCoreError, OSError, TimeoutError) as exc:
             raise QueueError(f"the service does not answer ({type(exc).__name__})") from exc
-        return answer
+        except (AttributeError, LookupError, TypeError, ValueError) as exc:  # of the SDK, too
+            raise QueueError(f"the service's answer makes no sense ({type(exc).__name__})") from exc
+
+
+def _error_of(entry_id: str, answer: Mapping[str, Any]) -> QueueError | None:
+    """Return the error of an entry of a batch; an entry that the answer does not mention has one, too."""
+    for failed in answer.get("Failed", ()):
+        if failed["Id"] == entry_id:
+            code = str(failed.get("Code", ""))
+            refused = bool(failed.get("SenderFault")) and "Throttl" not in code
+            return QueueError(failed.get("Message") or code, code=code, refused=refused)
+    if any(done["Id"] == entry_id for done in answer.get("Successful", ())):
+        return None
+    return QueueError("the service's answer does not say what became of it")
 
 
 def _region_of(host: str) -> str | None:

@@ -40,8 +40,8 @@ class Consumed:
             result_ttl_s=3_600.0,
             granular_errors=False,
         )
-        given = settings.load({"SQS_QUEUE_URL": JOBS})
-        self.consumer = Consumer(self.queue, given, self.instance.entrance, message_jobs, lambda: self.on_hold)
+        self.settings = settings.load({"SQS_QUEUE_URL": JOBS, "MAX_JOBS": str(max_jobs)})
+        self.consumer = Consumer(self.queue, self.settings, self.instance.entrance, message_jobs, lambda: self.on_hold)
 
     async def end(self) -> None:
         """Stop, let the poll end, and finish the jobs."""
@@ -79,6 +79,29 @@ async def test_no_more_messages_are_taken_than_there_is_room_for() -> None:
         assert len(consumed.instance.in_flight) == 12
         await consumed.finish()
         assert consumed.queue.asked == [10, 2, 10]
+
+
+async def test_no_more_messages_are_taken_than_may_wait_for_a_job_of_others_or_for_their_reply() -> None:
+    """Such a message needs no room for a job, but memory."""
+    async with consuming(max_jobs=100) as consumed:
+        for number in range(120):
+            ten = [a_message(10 * number + i, attributes={"Idempotency-Key": "one"}) for i in range(10)]
+            consumed.queue.deliveries.put_nowait(ten)
+        await time_passes(5.0)
+        assert consumed.consumer.counts.in_hand == consumed.settings.max_jobs + 1_000
+        await consumed.finish()
+        await time_passes(5.0)
+        assert len(consumed.queue.deleted) == 1_200
+
+
+async def test_a_service_that_does_not_wait_for_messages_is_not_asked_all_the_time() -> None:
+    """Some stand-ins do not; nor does whatever else may answer at the address."""
+    async with consuming() as consumed:
+        for _ in range(1_000):
+            consumed.queue.deliveries.put_nowait([])
+        await time_passes(10.0)
+        assert len(consumed.queue.asked) == 21
+        consumed.queue.deliveries = asyncio.Queue()
 
 
 async def test_of_a_fifo_queue_one_message_is_taken_at_a_time() -> None:

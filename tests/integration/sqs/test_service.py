@@ -1,0 +1,78 @@
+"""What the SDK makes of answers that are not the service's: of a gateway, a portal, or cut off on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import pytest
+from aiohttp import web
+from pytest_aiohttp import AiohttpServer
+
+from cluster.sqs import CREDENTIALS
+from proxy.sqs.message import Outgoing
+from proxy.sqs.service import Sqs, connect
+from shared.errors import QueueError
+
+URL: Final = "http://queues/1/q"
+LETTER: Final = Outgoing(body="a", group="g", deduplication_id="d")
+CALLS: Final[dict[str, Callable[[Sqs], Awaitable[object]]]] = {
+    "attributes": lambda service: service.attributes(URL),
+    "url_of": lambda service: service.url_of("arn:aws:sqs:eu-west-1:1:q"),
+    "send": lambda service: service.send(URL, [LETTER, LETTER], fifo=False),
+    "delete": lambda service: service.delete(URL, ["a", "b"]),
+    "hide": lambda service: service.hide(URL, [("a", 1), ("b", 2)]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+
+async def errors_of(aiohttp_server: AiohttpServer, answer: bytes, call: str) -> list[QueueError | None]:
+    """Return the errors of a call, or of each item of its batch, if the service always answers 200 with this."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=answer, content_type="application/x-amz-json-1.0")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    server = await aiohttp_server(app)
+    async with connect(str(server.make_url("/1/q"))) as service:
+        try:
+            result = await CALLS[call](service)
+        except QueueError as exc:
+            return [exc, exc]
+    return result if isinstance(result, list) else [None, None]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"{}", b"[]", b"null", b'{"Successful": [{"Id": "0"', b"\xff"])
+async def test_an_answer_that_says_nothing_is_an_error(aiohttp_server: AiohttpServer, answer: bytes, call: str) -> None:
+    """Otherwise a reply would count as sent, and its message would be deleted; it may be tried again."""
+    for error in await errors_of(aiohttp_server, answer, call):
+        assert error is not None
+        assert not error.refused
+
+
+async def test_an_item_that_the_answer_does_not_mention_is_not_done(aiohttp_server: AiohttpServer) -> None:
+    """The other one is."""
+    answer = json.dumps({"Successful": [{"Id": "0"}]}).encode()
+    first, second = await errors_of(aiohttp_server, answer, "delete")
+    assert first is None
+    assert second is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [("InvalidMessageContents", True), ("RequestThrottled", False), ("KMS.ThrottlingException", False)],
+)
+async def test_what_is_throttled_may_be_tried_again(aiohttp_server: AiohttpServer, code: str, *, refused: bool) -> None:
+    """SQS calls that a fault of the sender, too."""
+    failed = [{"Id": number, "SenderFault": True, "Code": code} for number in ("0", "1")]
+    for error in await errors_of(aiohttp_server, json.dumps({"Failed": failed}).encode(), "send"):
+        assert error is not None
+        assert error.refused is refused
