@@ -43,8 +43,10 @@ class Limits:
     #: Seconds for which a connection without a request stays open after an answer.
     keep_alive_s: float = 100.0
     #: Seconds for the first head, from the connection's beginning, and for each later one, from its first byte; for a
-    #: TLS handshake; and for the client to close after the last answer.
+    #: TLS handshake; and for which a client that has its last answer may neither send nor close.
     head_s: float = 5.0
+    #: Seconds for which the rest of a request may arrive, and is discarded, after its answer.
+    linger_s: float = 30.0
     #: Seconds for which a body or an answer may make no progress.
     stall_s: float = 9.0
     #: The minimum rate of a body or an answer. A slower one is cut off once it is `stall_s` behind.

@@ -218,24 +218,26 @@ class FastConnection(asyncio.Protocol):
 
         Closing with unread bytes is a reset, and a reset makes the client lose its answer. So our half is closed first,
         and what arrives is discarded until the client has closed its half or its time is over. TLS has no halves:
-        there, this is done only if more is known to come.
+        there, and when the listener stops, this is done only if more is known to come (`unread`).
         """
         transport = self._transport
         halves = transport.can_write_eof()
         if (halves or unread) and not transport.is_closing():
             if halves:
                 transport.write_eof()
-            await self._throw_away()
+            await self._throw_away(unread=unread)
         if not halves:
             await sent(transport, self.limits)
         transport.close()
         await drained(transport, self._until_gone, self.limits)
 
-    async def _throw_away(self) -> None:
-        """Read and discard everything to the end."""
-        self.time_limit(self.limits.head_s)
-        while not (self.ended or self.stopping or self.overdue):
+    async def _throw_away(self, *, unread: bool) -> None:
+        """Read and discard everything to the end, as long as something arrives."""
+        until = self._loop.time() + self.limits.linger_s
+        self.overdue = False
+        while not (self.ended or self.overdue or (self.stopping and not unread)) and self._loop.time() < until:
             self.buffer = b""
+            self.time_limit(self.limits.head_s)
             await self.more()
 
     async def _until_gone(self) -> None:

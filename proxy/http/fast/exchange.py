@@ -169,8 +169,8 @@ class Exchange:
 
     @property
     def unread(self) -> bool:
-        """Whether some of the request may come after its answer."""
-        return self._left_bytes > 0
+        """Whether some of the request comes after its answer."""
+        return self._left_bytes > len(self._connection.buffer)
 
     async def run(self, app: ASGIApp, common: dict[str, Any]) -> None:
         """Let the application answer; `common` is the common part of the connection's scopes."""

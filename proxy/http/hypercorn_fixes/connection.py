@@ -52,6 +52,8 @@ class HypercornConnection(TCPServer):
     _in_head = False
     _ended = False
     _closing = False
+    #: Until when what arrives after the last answer is discarded.
+    _linger_until = 0.0
 
     @property
     def _limits(self) -> Limits:
@@ -99,6 +101,8 @@ class HypercornConnection(TCPServer):
                 await turns.take()
                 await self._http.handle(RawData(data))
                 self._limit_head()
+            elif self.loop.time() < self._linger_until:
+                self._timer.set(self._limits.head_s)
         self._ended = True
         self._look_for_reset()
         if not self._closing:
@@ -161,11 +165,12 @@ class HypercornConnection(TCPServer):
         halves = transport.can_write_eof()  # TLS has none
         if self._http.failed:
             transport.abort()  # so that a partial answer cannot be mistaken for a complete one
-        elif self._ended or self.config.connections.stopping or not (halves or self._http.unread):
+        elif self._ended or not (self._http.unread or (halves and not self.config.connections.stopping)):
             transport.close()
         elif halves and not transport.is_closing():
             transport.write_eof()
         self._timer.set(self._limits.head_s)
+        self._linger_until = self.loop.time() + self._limits.linger_s
 
     def _expire(self) -> None:
         transport = self.writer.transport
@@ -191,7 +196,8 @@ class HypercornConnection(TCPServer):
     def stop(self) -> None:
         """Close at once if there is no request, otherwise after the answer; one that has arrived unread gets one."""
         self._http.last = True
-        if not self._http.busy and not self.has_unread:
+        lingers = self._closing and self._http.unread
+        if not (self._http.busy or self.has_unread or lingers):
             self.writer.transport.close()
 
     async def _close(self) -> None:

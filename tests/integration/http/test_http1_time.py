@@ -144,6 +144,40 @@ async def test_an_answer_on_a_slow_line_arrives(fast: bool, tls: bool, monkeypat
         assert read.count(b"x") == 160_000
 
 
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("stops", [False, True], ids=["serving", "stopping"])
+async def test_a_client_that_sends_for_long_after_its_refusal_can_read_it(fast: bool, tls: bool, stops: bool) -> None:
+    """For several times as long as it may pause; also if the listener stops meanwhile."""
+    async with serving(fast=fast, tls=tls, limits=Limits(head_s=0.3)) as server:
+        asking = asyncio.create_task(asyncio.to_thread(_send_slowly, server.port, tls_context() if tls else None))
+        await eventually(lambda: "/unread" in server.echo.seen)
+        if stops:
+            server.listener.stop()
+        assert statuses(await asking) == [404]
+
+
+async def test_a_client_that_sends_for_ever_after_its_refusal_is_cut_off(fast: bool) -> None:
+    """Its connection would never be closed."""
+    async with serving(fast=fast, limits=Limits(head_s=_SHORT, linger_s=_SHORT)) as server:
+        client = await server.connect()
+        client.writer.write(post("/unread", b"x" * 100)[:-100])
+        while not client.writer.transport.is_closing():
+            client.writer.write(b"x")
+            await asyncio.sleep(0.01)
+        await eventually(lambda: not server.listener.connections)
+
+
+def _send_slowly(port: int, context: ssl.SSLContext | None) -> bytes:
+    """Send a request that is refused at once, and its body in 1.5 s; return the answer."""
+    connection = socket.create_connection(("127.0.0.1", port), IN_VAIN_S)
+    with context.wrap_socket(connection) if context is not None else connection as client:
+        client.sendall(post("/unread", b"x" * 30_000)[:-30_000])
+        for _ in range(30):
+            time.sleep(0.05)
+            client.sendall(b"x" * 1000)
+        return client.recv(65_536)
+
+
 def _read_slowly(port: int, context: ssl.SSLContext | None) -> bytes:
     """Return what comes from `/large`, at 50 kB/s and with a small buffer."""
     with socket.socket() as client:
