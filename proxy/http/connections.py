@@ -74,12 +74,14 @@ class Connections:
         self._refusals = Refusals()
         #: Whether further answers are the last on their connections.
         self.stopping = False
+        #: Whether connections without a request are closed.
+        self.stopped = False
         self.open: set[Connection] = set()
         room.listeners.append(self)
 
     def stop(self) -> None:
         """Close the connections without a request; the others close after their answer."""
-        self.stopping = True
+        self.stopping = self.stopped = True
         for connection in tuple(self.open):
             connection.stop()
 

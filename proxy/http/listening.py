@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
+import select
 import socket
 import ssl
+import struct
 from typing import TYPE_CHECKING, Final
 
 from shared.errors import SettingsError
@@ -12,7 +16,7 @@ from shared.errors import SettingsError
 if TYPE_CHECKING:
     from shared.settings import Settings
 
-__all__ = ["BACKLOG", "address", "bind", "callback_url", "check_certificate"]
+__all__ = ["BACKLOG", "address", "bind", "callback_url", "check_certificate", "has_queued", "ignore_new"]
 
 #: Connections that the kernel queues until we accept them.
 BACKLOG: Final = 4096
@@ -24,6 +28,11 @@ _UNSENT_BYTES: Final = 65_536
 #: A client whose machine has vanished, or that has closed its connection, is noticed after two minutes: the kernel asks
 #: for it after the first silent minute, then every 15 seconds. This also keeps connections open in firewalls and NATs.
 _KEEPALIVE: Final = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
+
+#: `SO_ATTACH_FILTER` in the kernel's <asm-generic/socket.h>.
+_ATTACH_FILTER: Final = 26
+#: A filter (classic BPF) that drops segments with the flag SYN, in byte 13: load it; test it; drop; otherwise accept.
+_NO_SYN: Final = ((0x30, 0, 0, 13), (0x45, 0, 1, 2), (6, 0, 0, 0), (6, 0, 0, 0xFFFF_FFFF))
 
 #: What to do about an error, if that is clear.
 _HINTS: Final = {
@@ -75,6 +84,25 @@ def _listen(listener: socket.socket, address: tuple[object, ...]) -> socket.sock
         listener.close()
         raise
     return listener
+
+
+def ignore_new(listener: socket.socket) -> None:
+    """Let the kernel ignore further attempts to connect, so that the queue of a listening socket gets empty.
+
+    Closing the socket resets the connections in its queue, of which many have sent a request. Whoever is ignored tries
+    again after a second, and is refused if the socket is closed by then.
+    """
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in _NO_SYN))
+    with contextlib.suppress(OSError):  # a kernel that has no filters
+        fields = struct.pack("HL", len(_NO_SYN), ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, fields)
+
+
+def has_queued(listener: socket.socket) -> bool:
+    """Return whether the kernel has connections for us."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def address(listener: socket.socket, *, tls: bool = False) -> str:

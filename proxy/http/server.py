@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from hypercorn.asyncio import serve
@@ -20,7 +21,7 @@ from proxy.http.fast.connection import FastConnection
 from proxy.http.handshakes import report_failures
 from proxy.http.hypercorn_fixes.config import ServerConfig
 from proxy.http.hypercorn_fixes.connection import HypercornConnection, install
-from proxy.http.listening import BACKLOG
+from proxy.http.listening import BACKLOG, has_queued, ignore_new
 from shared.errors import Code
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ __all__ = ["Listener"]
 
 #: How long answers may take once the rest of the process is ready to end.
 _FINISH_S: Final = 3.0
+#: How often to look for connections that the kernel has accepted when the listener stops, and for how long at most.
+_ACCEPT_S: Final = 0.1
+_ACCEPT_TURNS: Final = 8
 #: Hypercorn itself never aborts answers: a listener may be told to stop long before its jobs have ended.
 _NEVER_S: Final = 1e7
 
@@ -152,9 +156,14 @@ class Listener:
             self._config.tls.load_cert_chain(certfile, keyfile, password=lambda: "")  # nobody is asked for a passphrase
 
     def stop(self) -> None:
-        """Accept no further connections; answers in progress are finished."""
+        """Accept no further connections; requests that have arrived are answered.
+
+        Those without a request are closed in a moment, when the last ones that the kernel has accepted had time to send
+        one.
+        """
+        ignore_new(self._listener)
+        self._connections.stopping = True
         self._stop.set()
-        self._connections.stop()
 
     async def stopped(self) -> None:
         """Wait until everything is closed, but not for a client that does not read."""
@@ -168,13 +177,24 @@ class Listener:
         config.app = self._app
         config.fast = self._fast
         config.connections = self._connections
-        config.bind = [f"fd://{self._listener.detach()}"]
+        config.bind = [f"fd://{os.dup(self._listener.fileno())}"]
         config.backlog = BACKLOG
         config.graceful_timeout = _NEVER_S
         config.ssl_handshake_timeout = self._connections.limits.head_s
         config.errorlog = _hypercorn_log()
         app = cast("ASGIFramework", self._app)  # the same object, with the type of another library
-        await serve(app, config, shutdown_trigger=self._stop.wait, mode="asgi")
+        with self._listener:
+            await serve(app, config, shutdown_trigger=self._emptied, mode="asgi")
+
+    async def _emptied(self) -> None:
+        """Return when the listener is told to stop and the kernel has no more connections for it."""
+        await self._stop.wait()
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(_ACCEPT_S)
+            if not has_queued(self._listener):
+                break
+        self._listener.close()
+        self._connections.stop()
 
 
 def _hypercorn_log() -> logging.Logger:

@@ -159,7 +159,8 @@ class FastConnection(asyncio.Protocol):
             if data.startswith(b"\r\n"):  # the excess line end of the previous body (RFC 9112, 2.2)
                 self.buffer = data[2:]
                 continue
-            if self.lost.done() or self.stopping or (not data and (self.ended or self.overdue)):
+            stops = (self._stopped or self._connections.stopped) and not self.has_unread
+            if self.lost.done() or stops or (not data and (self.ended or self.overdue)):
                 await self._close(unread=False)
                 return 0
             if self.overdue:
@@ -198,7 +199,7 @@ class FastConnection(asyncio.Protocol):
         self._wake()
 
     def stop(self) -> None:
-        """Close at once if there is no request, otherwise after the answer."""
+        """Close at once if there is no request, otherwise after the answer; one that has arrived unread gets one."""
         self._stopped = True
         self._wake()
 

@@ -75,6 +75,8 @@ class HypercornConnection(TCPServer):
         try:
             async with self._tasks:
                 connections.open.add(self)
+                if connections.stopped:
+                    self.stop()
                 await self._read_data()
         finally:
             await self._close()

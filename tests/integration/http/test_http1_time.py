@@ -15,7 +15,7 @@ import pytest
 from proxy.http import time_limits
 from proxy.http.connections import Room
 from proxy.http.time_limits import Limits
-from tests.support.listening import Server, post, problem, serving, statuses, tls_context
+from tests.support.listening import MAX_BYTES, Server, post, problem, serving, statuses, tls_context
 from tests.support.waiting import IN_VAIN_S, eventually
 
 _SHORT: Final = 0.2
@@ -223,6 +223,33 @@ async def test_a_request_that_has_arrived_when_a_listener_stops_is_answered(serv
         answer = await asyncio.to_thread(client.recv, 65_536)
         assert statuses(answer) == [200]
         assert b"connection: close" in answer.lower()
+    await server.listener.stopped()
+
+
+@pytest.mark.parametrize("size", [2, MAX_BYTES // 2])
+async def test_connections_that_the_kernel_has_accepted_when_a_listener_stops_are_served(
+    server: Server, size: int
+) -> None:
+    """Closing the listening socket would reset them, and nobody could know what became of their requests."""
+    assert statuses(await server.ask(post("/first"))) == [200]  # the listener has started
+    clients = [socket.create_connection(("127.0.0.1", server.port), IN_VAIN_S) for _ in range(20)]
+    for client in clients:
+        client.sendall(post("/queued", b"x" * size))
+    server.listener.stop()
+    for client in clients:
+        answer = await asyncio.to_thread(client.recv, 65_536)
+        client.close()
+        assert statuses(answer) == [200]
+        assert b"connection: close" in answer.lower()
+    await server.listener.stopped()
+
+
+async def test_a_listener_that_stops_refuses_new_connections(server: Server) -> None:
+    """The client knows that nothing was sent."""
+    assert statuses(await server.ask(post("/first"))) == [200]
+    server.listener.stop()
+    with pytest.raises(ConnectionRefusedError):
+        await server.connect()
     await server.listener.stopped()
 
 
