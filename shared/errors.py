@@ -149,7 +149,7 @@ class JobServerError(ProxyError):
 
     `refused` is true when it is certain that the job server started no job; only then may the job be submitted again.
     `retryable` is true when a retry may succeed. `retry_after_s` is the pause that the job server asked for.
-    `lost_reply` is true when the submission was sent and the connection broke before the reply.
+    `lost_reply` is true when the submission was sent and the connection broke before the end of the reply.
     """
 
     code: Code

@@ -234,8 +234,8 @@ class Settings:
     lost_reply_wait: float = _variable(
         "5",
         kinds.number(0, 86_400, whole=False),
-        "Seconds to keep waiting for the callback when the connection broke between a submission and its reply. A "
-        "callback proves that the job ran, and is the answer.",
+        "Seconds to keep waiting for the callback when the connection broke before the end of the reply to the "
+        "submission. A callback proves that the job ran, and is the answer.",
     )
     max_jobs: int = _variable(
         "256",

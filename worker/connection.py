@@ -218,7 +218,7 @@ class Connection(BaseProtocol):
         elif exc is None:
             self._end()
         else:
-            self._fail(_malformed(), exc)
+            self._fail(_malformed(lost_reply=True), exc)
         self._wake()
 
     def _take(self, data: bytes) -> None:
@@ -262,7 +262,7 @@ class Connection(BaseProtocol):
         try:
             self._reader.feed_eof()
         except Exception as exc:  # noqa: BLE001 - as above
-            self._fail(_malformed(), exc)
+            self._fail(_malformed(lost_reply=True), exc)
 
     def _fail(self, failure: JobServerError, cause: BaseException | None = None) -> None:
         if self._failure is None:
@@ -291,8 +291,8 @@ def _without_look_up(host: str, port: int) -> _Found | None:
         return None
 
 
-def _malformed() -> BadReplyError:
-    return BadReplyError("the job server's reply was cut off or is malformed")
+def _malformed(*, lost_reply: bool = False) -> BadReplyError:
+    return BadReplyError("the job server's reply was cut off or is malformed", lost_reply=lost_reply)
 
 
 def _is_of_tls(exc: BaseException) -> bool:

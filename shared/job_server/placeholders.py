@@ -45,7 +45,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
         UnfilledError: a name has no value.
     """
     if is_json(template):
-        return _PLACEHOLDER.sub(lambda found: json.dumps(_value(found[1], values))[1:-1], template)
+        return _PLACEHOLDER.sub(lambda found: json.dumps(_value(found[1], values), ensure_ascii=False)[1:-1], template)
     return _PLACEHOLDER.sub(lambda found: _value(found[1], values), template)
 
 
