@@ -318,13 +318,13 @@ class Check:
             self._found(Verdict.OK, "descriptors", f"the limit is {limit}, {needed} may be needed")
 
     async def _job_server(self, url: str, *, is_complete: bool) -> None:
-        """Check that the job server can be reached; if jobs are submitted to exactly `url`, check its path, too."""
+        """Check that the job server can be reached, and what is at `url`, to which paths may be appended."""
         which = shown(url) if self._settings.job_server_url else f"embedded, {url}"
         cafile = self._settings.job_server_cafile
         started = time.monotonic()
         reason = await reach(url, _TIMEOUT_S, cafile)
         took_ms = _ms(started)
-        doubt = await path_trouble(url, _TIMEOUT_S, cafile) if is_complete and not reason else ""
+        doubt = "" if reason else await path_trouble(url, _TIMEOUT_S, cafile, is_complete=is_complete)
         if reason:
             self._found(Verdict.FAILED, "job server", f"{which}: {reason}")
         elif doubt:

@@ -21,6 +21,8 @@ class Probed:
 
     status: int
     body: bytes
+    #: Where a redirect leads; empty if it names nothing.
+    location: str = ""
 
     @property
     def problem(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def _exchange(method: str, url: str, timeout_s: float, trust: ssl.SSLContext | N
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request(method, target, headers={"User-Agent": "async-job-proxy", "Connection": "close"})
         response = connection.getresponse()
-        return Probed(status=response.status, body=response.read(_BODY_BYTES))
+        location = response.getheader("Location", "")
+        return Probed(status=response.status, body=response.read(_BODY_BYTES), location=location)
     finally:
         connection.close()

@@ -8,16 +8,18 @@ import os
 import socket
 import ssl
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from proxy.run.http_probe import probe
 from shared.errors import SettingsError
+from shared.job_server.addresses import origin
 from shared.job_server.tls import tls_trouble, trusting
 from shared.shown_paths import shown_path
 
 __all__ = ["check_trust", "is_loopback", "is_loopback_host", "path_trouble", "reach", "reason_of", "shown"]
 
 _NOTHING_THERE: Final = frozenset({404, 410})
+_REDIRECTS: Final = frozenset({301, 302, 307, 308})
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -57,17 +59,32 @@ async def reach(url: str, timeout_s: float, cafile: str = "") -> str:
     return ""
 
 
-async def path_trouble(url: str, timeout_s: float, cafile: str = "") -> str:
-    """Ask what is at `url` (OPTIONS, which submits nothing); return the problem, or an empty string."""
+async def path_trouble(url: str, timeout_s: float, cafile: str = "", *, is_complete: bool = True) -> str:
+    """Ask what is at `url` (OPTIONS, which submits nothing); return the problem, or an empty string.
+
+    If it is not `is_complete`, paths are appended to it, and only a redirect to another server is a problem.
+    """
     try:
         answer = await probe("OPTIONS", url, timeout_s, trusting(cafile) if url.startswith("https:") else None)
     except ssl.SSLError as exc:  # with TLS 1.3, a refusal arrives after the handshake
         return f"ends each connection: {tls_trouble(exc)}"
     except OSError:
         return ""  # a server may accept only submissions
-    if answer.status in _NOTHING_THERE:
+    target = _target(url, answer.location) if answer.status in _REDIRECTS else ""
+    if target and (is_complete or origin(target) != origin(url)):
+        return f"redirects to {shown(target)}, which is not followed; is that what JOB_SERVER_URL should be?"
+    if is_complete and answer.status in _NOTHING_THERE:
         return f"answers {answer.status} at this path, as if there were nothing; is JOB_SERVER_URL complete?"
     return ""
+
+
+def _target(url: str, location: str) -> str:
+    """Return where a redirect leads; empty if that is no URL."""
+    try:
+        target = urljoin(url, location)
+    except ValueError:
+        return ""
+    return target if target.isprintable() and target.startswith(("http://", "https://")) else ""
 
 
 def check_trust(cafile: str) -> None:

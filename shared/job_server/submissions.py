@@ -37,6 +37,9 @@ _PAUSE: Final = re.compile(r"the job server answered [1-9][0-9]{2} and asks to w
 _REASONS: Final = ("error", "message", "detail", "reason", "title")
 _TOO_MANY_REQUESTS: Final = 429
 _UNAVAILABLE: Final = 503
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+#: Of a page, which gateways answer with.
+_TITLE: Final = re.compile(r"<title[^<>]*+>([^<]*+)", re.IGNORECASE)
 
 
 class Submissions:
@@ -178,6 +181,8 @@ class Replies:
             return Reply(kind=ReplyKind.BUSY, detail=detail)
         if _is_success(status) and not self._accepted:
             return None
+        if status in _REDIRECTS:
+            return Reply(kind=ReplyKind.ERROR, detail=f"{detail}, a redirect, which is not followed")
         if _is_success(status):
             return Reply(kind=ReplyKind.BAD, detail=f"{detail}, which its profile does not have")
         refused = 400 <= status < 500  # noqa: PLR2004 - HTTP's own
@@ -224,7 +229,8 @@ class Replies:
         try:
             document: Any = strict_json.loads(text.encode())
         except StrictJSONError:
-            document = None if text.startswith("<") else text
+            title = _TITLE.search(text)
+            document = text if not text.startswith("<") else title[1] if title else None
         return self._reason({"status": 0, "headers": {}, "body": document})
 
     def _reason(self, seen: Mapping[str, Any]) -> str:

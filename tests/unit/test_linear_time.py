@@ -104,6 +104,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.job_server.placeholders._PLACEHOLDER": findall,
     "shared.job_server.submissions._PAUSE": match,
     "shared.job_server.submissions._STATUS": search,
+    "shared.job_server.submissions._TITLE": search,
     "shared.job_server.traps._BARE_HYPHEN": search,
     "shared.job_server.traps._BARE_NUMBER": search,
     "shared.job_server.traps._NOT_A_MEMBER": search,

@@ -179,6 +179,14 @@ def _answer(status: int, body: bytes, *headers: bytes) -> bytes:
         (_answer(400, b"x" * 900), f"400: {'x' * 500}…"),
         (_answer(503, b"full", b"Retry-After: 3"), "503 and asks to wait 3 s: full"),
         (b"HTTP/1.1 422 X\r\nContent-Length: 100\r\n\r\nhalf", "422: half"),
+        (_answer(502, b"<html><head><TITLE>502 Bad\nGateway</TITLE></head>"), "502: 502 Bad Gateway"),
+        (
+            _answer(400, b'<!DOCTYPE html><title lang="en">Plain HTTP to an HTTPS port'),
+            "400: Plain HTTP to an HTTPS port",
+        ),
+        (_answer(404, b"<html><title/><h1>no</h1>"), "404"),
+        (_answer(404, b"<html><h1>no</h1>"), "404"),
+        (_answer(308, b""), "308, a redirect, which is not followed"),
     ],
 )
 async def test_a_refusal_has_the_job_servers_own_words(reply: bytes, said: str) -> None:
