@@ -6,6 +6,7 @@ same size. The caller limits how long an exchange may take.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,8 @@ _HEADERS: Final = {
     "User-Agent": "async-job-proxy",
 }
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+#: A URL that is sent as it is: a signature in it may be of its text.
+_ENCODED: Final = re.compile(r"[!-~]*")
 #: No profile has more fixed URLs than this; others differ for every job.
 _MOST_ROUTES: Final = 16
 
@@ -97,7 +100,7 @@ class Exchange:
         """Return what requests to `url` need; preparing it before the fork saves each worker the cost."""
         route = self._routes.get(method + url)
         if route is None:
-            route = self._route(method, URL(url))
+            route = self._route(method, URL(url, encoded=_ENCODED.fullmatch(url) is not None))
             if len(self._routes) < _MOST_ROUTES:
                 self._routes[method + url] = route
         return route

@@ -136,6 +136,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.strict_json._SPACE": match,
     "shared.strict_json._SURROGATE": search,
     "shared.strict_json._WIDE": match,
+    "worker.exchange._ENCODED": fullmatch,
     "worker.connection._NUMBER": findall,
 }
 #: The inputs consist of these: characters with a meaning in HTTP and JSON, and others.

@@ -601,3 +601,19 @@ def _server_tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_TLS / "cert.pem", _TLS / "key.pem")
     return context
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("http://jobs/7?by=a%40b%2Fc&at=%3a+%7E", b"/7?by=a%40b%2Fc&at=%3a+%7E"),
+        ("http://jobs/a%2Fb/%7e#part", b"/a%2Fb/%7e"),
+        ("http://jobs", b"/"),
+        ("http://jobs?a", b"/?a"),
+        ("http://jobs/\u00e9 x?\u00e9", b"/%C3%A9%20x?%C3%A9"),
+    ],
+)
+def test_a_url_is_sent_as_it_is(url: str, target: bytes) -> None:
+    """A job server may have signed its text; only what cannot be sent is encoded."""
+    route = Exchange(keep_alive=False, max_body_bytes=_CAP).prepare("GET", url)
+    assert route.line == b"GET " + target + b" HTTP/1.1\r\n"
