@@ -294,9 +294,9 @@ class Check:
         reason = profile_report.missing_secret(profile)
         if reason:
             self._found(Verdict.FAILED, "profile", reason)
-        doubt = profile_report.doubt(profile)
-        if doubt:
-            self._found(Verdict.WARNING, "profile", doubt)
+        for doubt in (profile_report.doubt(profile), profile_report.missing_name(profile)):
+            if doubt:
+                self._found(Verdict.WARNING, "profile", doubt)
         read, wrong = profile_report.sample_findings(profile, "http://job-server/start")
         for line in wrong:
             self._found(Verdict.FAILED, "samples", line)

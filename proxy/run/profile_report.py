@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.run.job_server_probe import shown
 from shared.errors import ProxyError, SettingsError
 from shared.job_server import loader
+from shared.job_server.calls import Call
 from shared.job_server.samples import described_submission, found_in, problems_with
 
 if TYPE_CHECKING:
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
 
     from shared.job_server.profile import Profile
 
-__all__ = ["doubt", "list_of_profiles", "missing_secret", "sample_findings", "submissions", "tried", "unfound"]
+__all__ = [
+    "doubt",
+    "list_of_profiles",
+    "missing_name",
+    "missing_secret",
+    "sample_findings",
+    "submissions",
+    "tried",
+    "unfound",
+]
 
 #: Where the expressions of a section are looked for: the kind of a sample, and what it expects.
 _LOOKED_FOR: Final = (
@@ -60,6 +70,17 @@ def doubt(profile: Profile) -> str:
         return ""
     known = f"anybody who knows a job's {callback.correlate_with} can report its end to {callback.path}"
     return f"{profile.name}: {known}, as there is no [verify]"
+
+
+def missing_name(profile: Profile) -> str:
+    """Return what a notification should name as well, as the reply that did may be lost; empty if nothing."""
+    callback = profile.callback
+    if not callback.notification_only or callback.path:
+        return ""
+    calls = [Call("", profile.server, one) for one in (profile.status, profile.result) if one is not None]
+    names = {name for call in calls for name in call.needs} - callback.outputs.keys()
+    known = "is known only from the reply; if that is lost, no notification helps: see [callback] outputs"
+    return f"{profile.name}: {', '.join(sorted(names))} {known}" if names else ""
 
 
 def unfound(profile: Profile) -> Iterator[str]:

@@ -84,7 +84,7 @@ def problems_with(profile: Profile, sample: Sample, server_url: str, secrets: Ma
     try:
         if sample.kind == "job":
             sent = described_submission(profile, sample, server_url, secrets)
-            wanted = _json_or_text(sample.expect)
+            wanted = _json_or_text(sample.expect or "{}")  # without an expectation, it only shows what is sent
             if isinstance(wanted, dict):
                 sent = {name: sent[name] for name in wanted if name in sent}
             if sent != wanted:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from proxy.run.profile_report import doubt, unfound
+from proxy.run.profile_report import doubt, missing_name, unfound
 from shared.job_server import loader
 
 
@@ -19,8 +19,20 @@ def test_a_result_that_anybody_can_report_is_doubtful() -> None:
 
 @pytest.mark.parametrize("name", loader.shipped())
 def test_no_shipped_profile_is(name: str) -> None:
-    """The token is a secret, a proof is required, or the outcome is asked for."""
+    """The token is a secret, a proof is required, or the outcome is asked for. And notifications can be followed."""
     assert doubt(loader.load(name)) == ""
+    assert missing_name(loader.load(name)) == ""
+
+
+def test_a_notification_should_name_its_job() -> None:
+    """If the reply was lost, nothing else does."""
+    profile = loader.load("soniox")
+    silent = dataclasses.replace(profile.callback, outputs={})
+    assert missing_name(dataclasses.replace(profile, callback=silent)).startswith(
+        "soniox: id is known only from the reply; if that is lost, no notification helps"
+    )
+    whole = dataclasses.replace(silent, notification_only=False)
+    assert missing_name(dataclasses.replace(profile, callback=whole)) == ""
 
 
 def test_a_notification_reports_nothing() -> None:

@@ -42,6 +42,7 @@ def test_a_profile_is_complete(profile: Profile) -> None:
     assert profile.documentation.startswith("https://") or profile.name == "spreedly"
     kinds = Counter(sample.kind for sample in profile.sample)
     assert {"job", "reply", "callback"} <= kinds.keys()
+    assert all(sample.expect for sample in profile.sample)
     for section in ("status", "result"):
         assert (getattr(profile, section) is not None) <= (section in kinds), section
     if profile.status is not None:
@@ -123,6 +124,7 @@ def test_a_sample_that_is_not_what_it_says_is_found() -> None:
     ]
     for sample, words in wrong:
         assert list(problems_with(cog, sample, url)) == [words]
+    assert list(problems_with(cog, Sample(kind="job", body="{}"), url)) == []
 
 
 def test_a_samples_headers_are_found_however_their_names_are_written() -> None:
