@@ -30,6 +30,8 @@ _MISSPELT: Final = {
     "query": _WORD_IN_BRACES,
     **dict.fromkeys(("headers", "body", "form"), _SECRET),
 }
+#: Placeholders as others write them; what is around ours would be sent.
+_ELSEWHERE: Final = re.compile(r"\$\{[a-z][A-Za-z0-9_:/-]*\}|\{\{[a-z][A-Za-z0-9_:/-]*\}\}")
 #: Only these may be followed by a name: the callback route takes it.
 _WITH_ROUTE: Final = frozenset({"callback_url", "callback_token"})
 _NEEDS: Final = {"header": ("header", "value"), "hmac": ("header", "secret"), "standard-webhooks": ("secret",)}
@@ -100,19 +102,19 @@ def _check_placeholders(profile: Profile) -> None:
     for section, call in calls:
         if call is not None:
             body: Any = call.body if isinstance(call, Cancel) else ""
-            _check_names(section, [call.url, call.headers, body], {*of_the_job, *outputs})
+            _check_names(section, [call.url, call.headers, body], {*of_the_job, *outputs}, " and outputs")
     if profile.verify is not None:
         # A callback at a fixed URL is verified before it is known whose it is.
         known = () if profile.callback.path else ("callback_token", "job_id")
         _check_names("verify", [profile.verify.value, profile.verify.secret], known)
 
 
-def _check_names(section: str, templates: Iterable[Any], known: Iterable[str]) -> None:
+def _check_names(section: str, templates: Iterable[Any], known: Iterable[str], more: str = "") -> None:
     for name in names_in(list(templates)):
         word, slash, _ = name.partition("/")
         if not name.startswith("env:") and (word not in known or (slash and word not in _WITH_ROUTE)):
             names = "".join(f"{{{one}}}, " for one in sorted(known))
-            raise ValueError(f"{section}: there is no placeholder {{{name}}}; known are {names}{{env:NAME}}")
+            raise ValueError(f"{section}: there is no placeholder {{{name}}}; known are {names}{{env:NAME}}{more}")
 
 
 def _check_braces(profile: Profile) -> None:
@@ -120,6 +122,8 @@ def _check_braces(profile: Profile) -> None:
     for section in ("server", "submit", "status", "result", "cancel", "verify"):
         for key, pattern in _MISSPELT.items():
             for text in texts_in(getattr(getattr(profile, section), key, "")):
+                if other := _ELSEWHERE.search(text):
+                    raise ValueError(f"{section}.{key}: got {other[0]}, takes {{{other[0].strip('${}')}}}")
                 if left := pattern.search(without_placeholders(text)):
                     raise ValueError(f"{section}.{key}: {left[0]} is no placeholder; names are letters, digits and _")
 

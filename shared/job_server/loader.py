@@ -12,7 +12,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -113,12 +113,23 @@ def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN40
             near = nearest(name, [known.upper() for known in hints]).lower()
             meant = f"; did you mean `{near}`?" if near else f"; known are {', '.join(hints)}"
             raise ValueError(f"there is no key `{name}`{_in(place)}{meant}")
+        if get_origin(hints[name]) is Literal and value not in (takes := get_args(hints[name])):
+            raise ValueError(f"{place}.{name}: got {value!r}, takes one of {', '.join(takes)}")
+        if get_origin(hints[name]) is tuple and isinstance(value, dict):
+            raise ValueError(f"{name}: takes [[{name}]], with two brackets")
         if hints[name] == dict[str, str] and isinstance(value, dict):
             _check_texts(value, f"{place}.{name}")
         below = _dataclass_in(hints[name])
         if below is not None:
-            for one in value if isinstance(value, list) else [value]:
-                _check_keys(one, below, f"{place}.{name}" if place else name)
+            for one, where in _each(value, f"{place}.{name}" if place else name):
+                _check_keys(one, below, where)
+
+
+def _each(value: Any, place: str) -> list[tuple[Any, str]]:  # noqa: ANN401 - whatever the file contains
+    """Return the tables in `value`, one or a list of them, and their places."""
+    if not isinstance(value, list):
+        return [(value, place)]
+    return [(one, f"{place}[{number}]") for number, one in enumerate(value)]
 
 
 @functools.cache
@@ -142,7 +153,9 @@ def _dataclass_in(hint: Any) -> type[Any] | None:  # noqa: ANN401 - a type hint
 
 
 def _in(place: str) -> str:
-    return f" in [{place}]" if place else " at the top"
+    if not place:
+        return " at the top"
+    return f" in {place}" if place.endswith("]") else f" in [{place}]"
 
 
 def _reason(exc: msgspec.ValidationError) -> str:

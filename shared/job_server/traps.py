@@ -12,8 +12,16 @@ from shared.spelling import nearest
 __all__ = ["check_expression"]
 
 _NOT_A_MEMBER: Final = re.compile(r"!\s*[A-Za-z_\"][A-Za-z0-9_\"-]*\.")
-_BARE_NUMBER: Final = re.compile(r"[=<>]\s*-?[0-9]")
-_BARE_HYPHEN: Final = re.compile(r"[A-Za-z0-9_]-[A-Za-z]")
+#: What other languages have, and what to write instead.
+_HINTS: Final = (
+    (re.compile(r"[A-Za-z0-9_]-[A-Za-z]"), 'a name with a hyphen needs quotes: headers."x-name"'),
+    (re.compile(r"[=<>]\s*-?[0-9]"), "a number needs backticks: `1`"),
+    (re.compile(r"\.[0-9]"), "an element of a list is in brackets: jobs[0]"),
+    (re.compile(r"(?<![=!<>])=(?!=)"), "`==` compares"),
+    (re.compile(r"\s(?:and|or)\s"), "write `&&` and `||`"),
+    (re.compile(r"^\$?\."), "an expression begins with a name: body.state"),
+)
+_LITERALS: Final = frozenset({"null", "true", "false"})
 _COMPARISONS: Final = frozenset({"eq", "ne", "lt", "lte", "gt", "gte"})
 _HEADERS: Final = {"type": "field", "children": [], "value": "headers"}
 #: Nodes of which only the first child looks at the same value as the whole expression.
@@ -43,6 +51,8 @@ def check_expression(text: str, known: frozenset[str]) -> None:
         if count < least or (most is not None and count > most):
             raise ValueError(f"{text!r}: {name}() takes {least}{' or more' if most is None else ''}, got {count}")
     for name in _roots(parsed):
+        if name in _LITERALS:
+            raise ValueError(f"{text!r}: {name} needs backticks: `{name}`")
         if name not in known:
             raise ValueError(f"{text!r}: there is no `{name}` to look at; there are {', '.join(sorted(known))}")
 
@@ -62,11 +72,7 @@ def _check_meaning(text: str, parsed: dict[str, Any]) -> None:
 
 
 def _hint(text: str) -> str:
-    if _BARE_HYPHEN.search(text):
-        return '; a name with a hyphen needs quotes: headers."x-name"'
-    if _BARE_NUMBER.search(text):
-        return "; a number needs backticks: `1`"
-    return ""
+    return next((f"; {hint}" for pattern, hint in _HINTS if pattern.search(text)), "")
 
 
 def _roots(node: dict[str, Any]) -> Iterator[str]:

@@ -36,7 +36,7 @@ WRONG = {
     "zzz = 1": "there is no key `zzz` at the top; known are name, description, documentation, ",
     "[calback]": "there is no key `calback` at the top; did you mean `callback`?",
     "[submit]\nacepted = [200]": "there is no key `acepted` in [submit]; did you mean `accepted`?",
-    "[[sample]]\nkid = 1": "there is no key `kid` in [sample]; did you mean `kind`?",
+    "[[sample]]\nkid = 1": "there is no key `kid` in sample[0]; did you mean `kind`?",
     f"{HEAD}{SUBMIT}": "the top: missing key callback",
     f"name = 1\n{SUBMIT}{CALLBACK}": "name: Expected str, got int",
     f'{HEAD}{SUBMIT}accepted = ["2xx"]\n{CALLBACK}': "submit.accepted[0]: Expected int, got str",
@@ -65,7 +65,27 @@ WRONG = {
         "submit: there is no placeholder {calback_url}; known are {callback_token}, {callback_url}, {job_id}, "
         "{job_uuid}, {path}, {env:NAME}"
     ),
-    f"{HEAD}{SUBMIT}{CALLBACK}{STATUS}": "status: there is no placeholder {id}; known are ",
+    f"{HEAD}{SUBMIT}{CALLBACK}{STATUS}": (
+        "status: there is no placeholder {id}; known are ... {path}, {env:NAME} and outputs"
+    ),
+    f'{HEAD}[submit]\nbody = {{ a = "${{callback_url}}" }}\n{CALLBACK}': (
+        "submit.body: got ${callback_url}, takes {callback_url}"
+    ),
+    f'{HEAD}{SUBMIT}headers = {{ A = "a {{{{callback_url/x}}}}" }}\n{CALLBACK}': (
+        "submit.headers: got {{callback_url/x}}, takes {callback_url/x}"
+    ),
+    f'{HEAD}{SUBMIT}headers = {{ A = "${{env:KEY}}" }}\n{CALLBACK}': "submit.headers: got ${env:KEY}, takes {env:KEY}",
+    f'{HEAD}{SUBMIT}{CALLBACK}[sample]\nkind = "job"': "sample: takes [[sample]], with two brackets",
+    f'{HEAD}{SUBMIT}{CALLBACK}[[sample]]\nkind = "job"\n[[sample]]\nkind = "jo"': (
+        "sample[1].kind: got 'jo', takes one of job, reply, callback, status, result"
+    ),
+    f'{HEAD}{SUBMIT}rejected = "body.a == null"\n{CALLBACK}': (
+        "submit.rejected: 'body.a == null': null needs backticks: `null`"
+    ),
+    f'{HEAD}{SUBMIT}rejected = "body.a.0"\n{CALLBACK}': "submit.rejected: ... in brackets: jobs[0]",
+    f"{HEAD}{SUBMIT}rejected = \"body.a = 'b'\"\n{CALLBACK}": "submit.rejected: ... `==` compares",
+    f'{HEAD}{SUBMIT}rejected = "body.a or body.b"\n{CALLBACK}': "submit.rejected: ... write `&&` and `||`",
+    f'{HEAD}{SUBMIT}rejected = "$.a"\n{CALLBACK}': "submit.rejected: ... begins with a name: body.state",
     f'{HEAD}{SUBMIT}outputs = {{ id = "body.id" }}\n{CALLBACK}[status]\nurl = "/s/{{id/x}}"': (
         "status: there is no placeholder {id/x}; known are "
     ),
@@ -85,7 +105,7 @@ WRONG = {
     f'{HEAD}{SUBMIT}{CALLBACK}correlate_with = "id"': "callback.correlate_with: got 'id', takes one of ",
     f'{HEAD}{SUBMIT}[callback]\nnotification_only = true\n[status]\nurl = "/a"': "status: missing key state",
     f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "hmac"\nsecret = "a"': "verify: missing key header, which the schem",
-    f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "jwt"': "verify.scheme: Invalid enum value 'jwt'",
+    f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "jwt"': "verify.scheme: got 'jwt', takes one of header, ",
     f'{HEAD}[server]\npage = "js:{{job_id}}"\n{SUBMIT}{CALLBACK}': "server.page: got 'js:{job_id}', takes an address ",
     f'{HEAD}[server]\npage = "http://a/{{id}}"\n{SUBMIT}{CALLBACK}': "server.page: there is no placeholder {id}; known",
     f'{HEAD}[server]\npage = "http://a/{{env:A}}"\n{SUBMIT}{CALLBACK}': "server.page: people see it, so it takes no {e",
