@@ -244,6 +244,13 @@ class Dispatcher:
             **self._not_served(records),
         )
 
+    def give_up(self, records: Sequence[Record]) -> None:
+        """Cancel jobs at the job server that have ended without their instances (`Peers.watch`)."""
+        for record in records:
+            job = adopt(self._store, record)
+            if self._poller.can_cancel(job):
+                self._run(self._poller.cancel(job))
+
     def _not_served(self, records: Sequence[Record]) -> dict[str, list[str]]:
         """Return a field for the log: the profiles of jobs that nobody can be asked about here, if there are any."""
         gone = sorted({record.profile for record in records if self._poller.server_of(record) is None})

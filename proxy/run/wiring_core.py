@@ -98,7 +98,10 @@ def create_core(
     )
     if peers is not None:
         peers.watch(
-            on_changed=elsewhere.hear, on_taken_over=dispatcher.take_over, is_draining=lambda: dispatcher.draining
+            on_changed=elsewhere.hear,
+            on_taken_over=dispatcher.take_over,
+            on_given_up=dispatcher.give_up,
+            is_draining=lambda: dispatcher.draining,
         )
     return Core(
         job_servers=job_servers,

@@ -234,6 +234,7 @@ class Peers(Protocol):
         *,
         on_changed: Callable[[Record], None],
         on_taken_over: Callable[[Sequence[Record]], None],
+        on_given_up: Callable[[Sequence[Record]], None] = lambda _: None,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         """Have these called from now on, on the event loop. Nothing is taken over before.
@@ -243,6 +244,9 @@ class Peers(Protocol):
 
         `on_taken_over`: this instance has taken over these jobs from instances that are gone, each once. Those that
         were ACCEPTED have been finished by the same statement, as `interrupted` and `no`. The others are open.
+
+        `on_given_up`: these jobs have ended, after their deadlines or by a cancellation, and their instances seem to be
+        gone and not to know: this one has to cancel them at the job server.
 
         `is_draining`: whether this instance is about to end, so that it leaves jobs to the others.
         """

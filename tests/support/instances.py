@@ -159,6 +159,7 @@ class Instance:
             peers.watch(
                 on_changed=self.elsewhere.hear,
                 on_taken_over=self.dispatcher.take_over,
+                on_given_up=self.dispatcher.give_up,
                 is_draining=lambda: self.dispatcher.draining,
             )
 

@@ -84,6 +84,16 @@ class SharedStore(MemoryStore):
             taken.append(mine)
         return taken
 
+    def take_over_cancelled(self, me: str, gone: set[str]) -> list[Record]:
+        """Give `me` the jobs of the instances `gone` that others have cancelled."""
+        taken = []
+        for _, record in list(self._finished.values()):
+            is_cancelled = record.failure is not None and record.failure.code is Code.CANCELLED
+            if record.owner in gone and is_cancelled and record.submitted is not Submitted.NO:
+                taken.append(replace(record, owner=me))
+                self._put(taken[-1])
+        return taken
+
     def end_overdue(self) -> None:
         """End jobs whose deadline was two seconds ago, whoever owns them."""
         for record in [record for record in self._open.values() if record.deadline_at < time.time() - 2]:
@@ -137,6 +147,7 @@ class Member:
         self._shared = shared
         self._on_changed: Callable[[Record], None] | None = None
         self._on_taken_over: Callable[[Sequence[Record]], None] | None = None
+        self._on_given_up: Callable[[Sequence[Record]], None] = lambda _: None
         self._is_draining: Callable[[], bool] = lambda: False
         #: How many notices it has sent.
         self.told = 0
@@ -239,10 +250,12 @@ class Member:
         *,
         on_changed: Callable[[Record], None],
         on_taken_over: Callable[[Sequence[Record]], None],
+        on_given_up: Callable[[Sequence[Record]], None] = lambda _: None,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         """See `Peers.watch`."""
         self._on_changed, self._on_taken_over, self._is_draining = on_changed, on_taken_over, is_draining
+        self._on_given_up = on_given_up
 
     def tell(self, record: Record) -> None:
         """See `Peers.tell`; it takes some time, like a message between machines."""
@@ -265,3 +278,4 @@ class Member:
         records = self._shared.take_over(self.instance, gone)
         if records and self._on_taken_over is not None:
             self._on_taken_over(records)
+        self._on_given_up(self._shared.take_over_cancelled(self.instance, gone))

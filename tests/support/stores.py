@@ -29,6 +29,7 @@ class Heard:
 
     changed: list[Record] = field(default_factory=list)
     taken_over: list[Record] = field(default_factory=list)
+    given_up: list[Record] = field(default_factory=list)
     #: What the instance says of itself.
     is_draining: bool = False
 
@@ -44,7 +45,12 @@ async def on_database(
     doubts: list[str] = []
     store = await open_store(url, ttl_s=ttl_s, name=name, warn=doubts.append, times=times)
     if heard is not None:
-        store.watch(on_changed=heard.changed.append, on_taken_over=heard.take, is_draining=lambda: heard.is_draining)
+        store.watch(
+            on_changed=heard.changed.append,
+            on_taken_over=heard.take,
+            on_given_up=heard.given_up.extend,
+            is_draining=lambda: heard.is_draining,
+        )
     return store
 
 

@@ -20,6 +20,7 @@ from proxy.store.postgresql.rows import record_of, values_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from proxy.store.postgresql.statements import (
     BEAT,
+    CANCELLED,
     CLUSTER,
     DELETE,
     EXPIRE,
@@ -30,6 +31,7 @@ from proxy.store.postgresql.statements import (
     TAKE_OVER,
 )
 from proxy.store.record import Record
+from shared.lifecycle import Submitted
 
 __all__ = ["Leases", "Times"]
 
@@ -71,6 +73,7 @@ class Leases:
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving = asyncio.Event()
         self._on_taken_over: Callable[[Sequence[Record]], None] | None = None
+        self._on_given_up: Callable[[Sequence[Record]], None] = lambda _: None
         self._is_draining: Callable[[], bool] = lambda: False
         self._on_ended: Callable[[Record], None] = lambda _: None
         #: Since when beats have succeeded without a gap, and when the last one did; by the monotonic clock.
@@ -98,9 +101,14 @@ class Leases:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._beats()), loop.create_task(self._expire())]
 
-    def take_over(self, on_taken_over: Callable[[Sequence[Record]], None], is_draining: Callable[[], bool]) -> None:
-        """Take over from instances that are gone, from now on, unless this one is draining."""
-        self._on_taken_over, self._is_draining = on_taken_over, is_draining
+    def take_over(
+        self,
+        on_taken_over: Callable[[Sequence[Record]], None],
+        on_given_up: Callable[[Sequence[Record]], None],
+        is_draining: Callable[[], bool],
+    ) -> None:
+        """Take over from instances that are gone, from now on, unless this one is draining (`Peers.watch`)."""
+        self._on_taken_over, self._on_given_up, self._is_draining = on_taken_over, on_given_up, is_draining
 
     async def leave(self) -> None:
         """Stop; from now on, the other instances may take over the jobs that are left open."""
@@ -148,10 +156,13 @@ class Leases:
         for record in overdue:
             log.event("warning", "a job without a live instance was ended", job_id=record.id, owner=record.owner)
             self._on_ended(record)
+        given_up = [record for record in overdue if record.owner != self._instance]
         healthy_s = time.monotonic() - (self._healthy_since or time.monotonic())
         if self._on_taken_over is not None and healthy_s >= lease_s and not self._is_draining():
             rows = await self._session.run(TAKE_OVER, self._instance, lease_s, _NEVER_SUBMITTED, lease_s / 2)
             self._took_over(rows)
+            given_up += map(record_of, await self._session.run(CANCELLED, self._instance, lease_s, lease_s / 2))
+        self._on_given_up([record for record in given_up if record.submitted is not Submitted.NO])
         ((self.instances, self.slowest_s),) = await self._session.run(CLUSTER, lease_s)
 
     def _took_over(self, rows: Sequence[tuple[Any, ...]]) -> None:

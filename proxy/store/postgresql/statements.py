@@ -22,6 +22,7 @@ __all__ = [
     "ABOUT",
     "BEAT",
     "CALLED",
+    "CANCELLED",
     "CLUSTER",
     "DELETE",
     "ENDED",
@@ -228,6 +229,19 @@ UPDATE proxy_jobs j SET owner = $1,
     detail = CASE WHEN j.state = 'accepted' THEN $3 ELSE j.detail END,
     failure_submitted = CASE WHEN j.state = 'accepted' THEN 'no' END
 FROM gone WHERE j.id = gone.id RETURNING {_of("j")}
+"""  # noqa: S608 - our own names
+#: This instance ($1) takes over jobs that were cancelled after the last beat of their instances, which are gone: nobody
+#: has told the job server. $2, $3: as $2, $4 above. Six leases later, that would not help any more.
+CANCELLED: Final = f"""
+UPDATE proxy_jobs j SET owner = $1
+WHERE j.id IN (SELECT j.id FROM proxy_jobs j JOIN proxy_instances i ON i.id = j.owner
+    WHERE j.code = 'cancelled' AND j.callback IS NULL AND j.finished_at > i.beat_at
+        AND j.finished_at > now() - make_interval(secs => 6 * $2) AND i.beat_at < now() - make_interval(secs => $2)
+        AND EXISTS (SELECT FROM proxy_instances WHERE id = $1 AND beat_at > now() - make_interval(secs => $3))
+        AND EXISTS (SELECT FROM proxy_instances  -- otherwise no job is looked at
+            WHERE beat_at BETWEEN now() - make_interval(secs => 6 * $2) AND now() - make_interval(secs => $2))
+    ORDER BY j.id LIMIT 200 FOR UPDATE OF j SKIP LOCKED)
+RETURNING {_of("j")}
 """  # noqa: S608 - our own names
 #: Ends jobs that are past their deadlines: their owners do not work, even if their leases are valid. $1: the detail.
 OVERDUE: Final = f"""

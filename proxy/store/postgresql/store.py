@@ -152,11 +152,12 @@ class PostgreSQLStore:
         *,
         on_changed: Callable[[Record], None],
         on_taken_over: Callable[[Sequence[Record]], None],
+        on_given_up: Callable[[Sequence[Record]], None] = lambda _: None,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         """See `Peers.watch`."""
         self._on_changed = on_changed
-        self._leases.take_over(on_taken_over, is_draining)
+        self._leases.take_over(on_taken_over, on_given_up, is_draining)
 
     def tell(self, record: Record) -> None:
         """See `Peers.tell`."""

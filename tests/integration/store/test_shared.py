@@ -282,6 +282,33 @@ async def test_what_an_instance_leaves_open_is_taken_over(instance: MakeInstance
     await b.put(of(b, a_record(state=State.SUBMITTING, key=b"k" * 32)))
 
 
+async def test_what_ends_without_the_instance_that_has_it_is_given_up_by_one_other(instance: MakeInstance) -> None:
+    """It has to cancel it at the job server: a job that was cancelled after the last beat, or that was overdue."""
+    heard = [Heard(), Heard()]
+    a, b, _ = await instance("a"), await instance("b", heard[0]), await instance("c", heard[1])
+    records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(3)]
+    known, unknown, called = records
+    never = of(a, a_record())
+    await asyncio.gather(*(a.put(record) for record in (*records, never)))
+    await b.put(failed(known, Code.CANCELLED, Submitted.UNKNOWN))
+    await a._leases._beat()  # noqa: SLF001 - it has heard of this one
+    await stop_beats(a)
+    for record in (unknown, called, never):
+        await b.put(failed(record, Code.CANCELLED, Submitted.UNKNOWN))
+    await b.put(called_back(called))
+    overdue = of(a, a_record(state=State.SUBMITTING, deadline_at=time.time() - 2))
+    await a.put(overdue)
+    later = of(a, a_record(state=State.SUBMITTING))
+    await a.put(later)
+
+    await eventually(lambda: heard[0].taken_over + heard[1].taken_over)
+    await eventually(lambda: len(heard[0].given_up + heard[1].given_up) > 1)
+
+    given_up = heard[0].given_up + heard[1].given_up
+    assert sorted(record.id for record in given_up) == sorted([unknown.id, overdue.id])
+    assert all(record.state is State.FINISHED for record in given_up)
+
+
 async def test_an_instance_that_drains_takes_over_nothing(instance: MakeInstance) -> None:
     """It would wait for jobs that the others can wait for just as well; they take them over."""
     drains, stays = Heard(is_draining=True), Heard()

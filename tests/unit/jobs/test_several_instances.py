@@ -392,6 +392,30 @@ async def test_the_job_server_is_told_once_that_a_job_that_was_taken_over_is_giv
     assert [each.count("cancel") for each in calls] == [0, 1]
 
 
+@pytest.mark.parametrize("wakes", [False, True])
+async def test_the_job_server_is_told_once_of_a_cancellation_that_the_jobs_instance_did_not_hear_of(
+    *, wakes: bool
+) -> None:
+    """It is told by the instance that finds the lease expired; what was not submitted needs no call."""
+    cluster = Cluster(3, profile="replicate")
+    here, there, elsewhere = cluster.instances
+    job, queued = await begun(here, *SUBMIT), await begun(here, Step.QUEUE)
+    job.learn({"cancel_url": "http://job-server/1/cancel", "id": "1"})
+    queued.learn({"cancel_url": "http://job-server/2/cancel", "id": "2"})
+    await nothing_moves()
+    cluster.pause(here)
+    for each in (job, queued):
+        await there.elsewhere.cancel(await on_record(cluster, each), by="its client")
+    for heir in (there, elsewhere):
+        cluster.take_over(heir, here)
+    if wakes:
+        cluster.wake(here)
+    await time_passes(1)
+
+    asked = [[(each.id, call) for each, call, _ in instance.asker.asked] for instance in (here, there, elsewhere)]
+    assert asked == [[], [(job.id, "cancel")], []]
+
+
 # --- fences ----------------------------------------------------------------------------------------------------------
 
 
