@@ -28,6 +28,7 @@ from proxy.store.postgresql.statements import (
     LEAVE,
     OVERDUE,
     PUTS,
+    SEEN_TO,
     TAKE_OVER,
 )
 from proxy.store.record import Record
@@ -39,6 +40,8 @@ _NEVER_SUBMITTED: Final = "the instance that had accepted the job is gone; it wa
 _NOBODY: Final = "the instance that saw to the job is gone, and no callback came by its deadline"
 #: The pause between beats while the database is unavailable.
 _AGAIN_S: Final = 0.5
+#: The pause between looks for jobs that nobody sees to, if one takes long: so many times as long, but at most a lease.
+_SPARING: Final = 10
 _EXPIRE_BATCH: Final = 500
 _EXPIRE_S: Final = 5.0
 _LEAST_EXPIRE_S: Final = 0.1
@@ -99,7 +102,7 @@ class Leases:
         self._on_ended = on_ended
         await self._beat()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._beats()), loop.create_task(self._expire())]
+        self._tasks = [loop.create_task(each) for each in (self._beats(), self._see_to_others(), self._expire())]
 
     def take_over(
         self,
@@ -122,7 +125,6 @@ class Leases:
             pause_s = self._times.beat_s
             try:
                 await self._beat()
-                await self._see_to_others()
                 if self._health.is_unwritable:
                     await self._try_to_record()
                 self._health.worked(beating=True)
@@ -150,20 +152,40 @@ class Leases:
         await self._session.run_all([(insert.sql, values), (DELETE, (self._instance,))])
 
     async def _see_to_others(self) -> None:
+        """Take over jobs, and end those that are overdue. Apart from the beats, because it may take long.
+
+        As long as anybody's transaction stays open, the index of open jobs also has those that ended since it began.
+        """
+        while not self._leaving.is_set():
+            began, is_more = time.monotonic(), False
+            try:
+                is_more = await self._see_to_some()
+            except (GoneError, UnfitError) as exc:
+                self._health.failed(str(exc), began)
+            except Exception as exc:  # noqa: BLE001 - as above
+                log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
+            sparing_s = min(self._times.lease_s, (time.monotonic() - began) * _SPARING)
+            await pause(self._leaving, 0 if is_more else max(self._times.beat_s, sparing_s))
+
+    async def _see_to_some(self) -> bool:
+        """Return whether there are more."""
         lease_s = self._times.lease_s
         overdue = [record_of(row) for row in await self._session.run(OVERDUE, _NOBODY)]
         self.overdue += len(overdue)
         for record in overdue:
             log.event("warning", "a job without a live instance was ended", job_id=record.id, owner=record.owner)
             self._on_ended(record)
+        is_more = len(overdue) == SEEN_TO
         given_up = [record for record in overdue if record.owner != self._instance]
         healthy_s = time.monotonic() - (self._healthy_since or time.monotonic())
         if self._on_taken_over is not None and healthy_s >= lease_s and not self._is_draining():
             rows = await self._session.run(TAKE_OVER, self._instance, lease_s, _NEVER_SUBMITTED, lease_s / 2)
             self._took_over(rows)
+            is_more |= len(rows) == SEEN_TO
             given_up += map(record_of, await self._session.run(CANCELLED, self._instance, lease_s, lease_s / 2))
         self._on_given_up([record for record in given_up if record.submitted is not Submitted.NO])
         ((self.instances, self.slowest_s),) = await self._session.run(CLUSTER, lease_s)
+        return is_more
 
     def _took_over(self, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows or self._on_taken_over is None:

@@ -37,6 +37,7 @@ __all__ = [
     "OVERDUE",
     "PUTS",
     "RELEASE",
+    "SEEN_TO",
     "TAKE_OVER",
 ]
 
@@ -211,6 +212,8 @@ FORGET_INSTANCES: Final = """
 DELETE FROM proxy_instances i WHERE i.beat_at < now() - make_interval(secs => $1)
     AND NOT EXISTS (SELECT FROM proxy_jobs j WHERE j.owner = i.id AND j.finished_at IS NULL)
 """
+#: How many jobs of other instances are taken over, or ended, by one statement.
+SEEN_TO: Final = 200
 #: This instance ($1) takes over open jobs of instances whose last beat is older than a lease ($2), or that have left.
 #: Only the instance that began a job ever submits it, so a job that certainly was not submitted ends; $3: the detail.
 #: Does nothing if this instance's own last beat is older than $4: a server that was paused executes this first, before
@@ -220,7 +223,7 @@ WITH gone AS MATERIALIZED (
     SELECT j.id FROM proxy_jobs j LEFT JOIN proxy_instances i ON i.id = j.owner
     WHERE j.finished_at IS NULL AND j.owner <> $1 AND (i.id IS NULL OR i.beat_at < now() - make_interval(secs => $2))
         AND EXISTS (SELECT FROM proxy_instances WHERE id = $1 AND beat_at > now() - make_interval(secs => $4))
-    ORDER BY j.id LIMIT 200 FOR UPDATE OF j SKIP LOCKED)
+    ORDER BY j.id LIMIT {SEEN_TO} FOR UPDATE OF j SKIP LOCKED)
 UPDATE proxy_jobs j SET owner = $1,
     state = CASE WHEN j.state = 'accepted' THEN 'finished' ELSE j.state END,
     finished_at = CASE WHEN j.state = 'accepted' THEN now() END,
@@ -240,7 +243,7 @@ WHERE j.id IN (SELECT j.id FROM proxy_jobs j JOIN proxy_instances i ON i.id = j.
         AND EXISTS (SELECT FROM proxy_instances WHERE id = $1 AND beat_at > now() - make_interval(secs => $3))
         AND EXISTS (SELECT FROM proxy_instances  -- otherwise no job is looked at
             WHERE beat_at BETWEEN now() - make_interval(secs => 6 * $2) AND now() - make_interval(secs => $2))
-    ORDER BY j.id LIMIT 200 FOR UPDATE OF j SKIP LOCKED)
+    ORDER BY j.id LIMIT {SEEN_TO} FOR UPDATE OF j SKIP LOCKED)
 RETURNING {_of("j")}
 """  # noqa: S608 - our own names
 #: Ends jobs that are past their deadlines: their owners do not work, even if their leases are valid. $1: the detail.
@@ -248,7 +251,7 @@ OVERDUE: Final = f"""
 UPDATE proxy_jobs j SET state = 'finished', finished_at = now(), code = 'interrupted', detail = $1,
     failure_submitted = j.submitted, key_held = j.key_held AND j.submitted <> 'no'
 WHERE j.id IN (SELECT id FROM proxy_jobs WHERE finished_at IS NULL AND deadline_at < now() - interval '2 s'
-    ORDER BY id LIMIT 200 FOR UPDATE SKIP LOCKED)
+    ORDER BY id LIMIT {SEEN_TO} FOR UPDATE SKIP LOCKED)
 RETURNING {_of("j")}
 """  # noqa: S608 - our own names
 DELETE: Final = "DELETE FROM proxy_jobs WHERE id = $1"

@@ -263,6 +263,25 @@ async def test_an_instance_that_loses_its_lease_takes_no_jobs_though_it_could_re
     await a.put(of(a, a_record(state=State.SUBMITTING)))
 
 
+async def test_an_instance_keeps_its_lease_though_it_takes_too_long_to_see_to_the_jobs_of_others(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index of open jobs has a million that have ended, because somebody's transaction has stayed open since."""
+    slow = "SELECT FROM (SELECT pg_sleep(3)::text AS slept OFFSET 0) AS s WHERE slept = $1"
+    monkeypatch.setattr("proxy.store.postgresql.leases.OVERDUE", slow)
+    a = await instance("a")
+    await eventually(lambda: figure(a, "journal_failures"))
+    beats, troubles = set(), set()
+
+    def goes_on() -> bool:
+        beats.add(a._leases._last_beat)  # noqa: SLF001 - no figure counts them
+        troubles.add(a.trouble)
+        return len(beats) > 4
+
+    await eventually(goes_on)
+    assert troubles == {""}
+
+
 async def test_a_job_that_is_locked_delays_the_others_and_no_more(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from cluster.postgresql import PostgreSQL
 from proxy.store.deeds import Deed
 from proxy.store.names import Called
-from proxy.store.postgresql.statements import ENDED, FIND
+from proxy.store.postgresql.ends import pause
+from proxy.store.postgresql.statements import ENDED, FIND, SEEN_TO
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -280,6 +281,26 @@ async def test_what_an_instance_leaves_open_is_taken_over(instance: MakeInstance
         with pytest.raises(TakenError):
             await a.put(record)
     await b.put(of(b, a_record(state=State.SUBMITTING, key=b"k" * 32)))
+
+
+async def test_thousands_of_jobs_are_taken_over_without_a_pause(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement takes a limited number; if there are more, the next one follows at once."""
+    heard, pauses = Heard(), []
+
+    async def noted(end: asyncio.Event, seconds: float) -> None:
+        pauses.append((len(heard.taken_over), seconds))
+        await pause(end, seconds)
+
+    monkeypatch.setattr("proxy.store.postgresql.leases.pause", noted)
+    a, _ = await instance("a"), await instance("b", heard)
+    await asyncio.gather(*(a.put(of(a, a_record(state=State.SUBMITTING))) for _ in range(3 * SEEN_TO)))
+
+    await stop_beats(a)
+
+    await eventually(lambda: len(heard.taken_over) == 3 * SEEN_TO)
+    assert {SEEN_TO, 2 * SEEN_TO} <= {taken for taken, seconds in pauses if not seconds}
 
 
 async def test_what_ends_without_the_instance_that_has_it_is_given_up_by_one_other(instance: MakeInstance) -> None:
