@@ -24,7 +24,10 @@ def become_subreaper() -> None:
 
 
 def reap_orphans(loop: asyncio.AbstractEventLoop, known: Callable[[], Collection[int]]) -> None:
-    """From now on, reap every child that exits and is not `known`; the owners of the known ones reap those."""
+    """From now on, reap every child that exits and is not `known`; the owners of the known ones reap those.
+
+    What is left of its process group is killed before: it may have been a worker that its fork server did not reap.
+    """
 
     def sweep() -> None:
         with contextlib.suppress(ChildProcessError):
@@ -32,6 +35,8 @@ def reap_orphans(loop: asyncio.AbstractEventLoop, known: Callable[[], Collection
                 if ended.si_pid in known():
                     loop.call_later(0.05, sweep)  # its owner reaps it; then look for more
                     return
+                with contextlib.suppress(OSError):
+                    os.killpg(ended.si_pid, signal.SIGKILL)  # not yet reaped: the process id is still its own
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
 
     # Not with the loop's own method: uvloop reserves SIGCHLD for its subprocesses and would refuse it.

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from functools import partial
 
+import psutil
 import pytest
 
 from tests.chaos.support.harness import Chaos
@@ -57,6 +58,23 @@ async def test_r3_fork_server_that_cannot_start(chaos: Chaos) -> None:
         assert max(reply.own_s for reply in replies) < 2
         assert replies[-1].summary == (503, "no-worker", "no")
         broken.unlink()
+        await eventually(lambda: _taken(chaos))
+        await chaos.flock.land()
+
+
+async def test_r3_child_of_a_worker_that_its_fork_server_did_not_reap(chaos: Chaos) -> None:
+    """A worker dies while the fork server is stopped, which then dies, too: the front end kills the worker's group."""
+    job = asyncio.ensure_future(chaos.job(fault="never", chaos="child@p3"))
+    await chaos.act_of_any(2)  # the child's act is counted as well
+    worker, child = next((act["pid"], act["child"]) for act in chaos.proxy.acts() if "child" in act)
+    fork_server = chaos.proxy.fork_server_pid()
+    with chaos.flock.may_get(503):
+        os.kill(fork_server, signal.SIGSTOP)
+        os.kill(worker, signal.SIGKILL)
+        assert (await job).summary == (500, "worker-died", "yes")
+        os.kill(fork_server, signal.SIGKILL)
+        await eventually(lambda: not psutil.pid_exists(worker), 2, chaos.proxy.stopwatch())
+        await eventually(lambda: not psutil.pid_exists(child), 2, chaos.proxy.stopwatch())
         await eventually(lambda: _taken(chaos))
         await chaos.flock.land()
 
