@@ -21,11 +21,11 @@ _LINES: Final = 200
 
 
 class LogCounts:
-    """Counts lines, minute by minute. Thread-safe."""
+    """Counts lines, minute by minute. Thread-safe; a signal's handler may count a line in the middle of any call."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the handler has to get it from the code that it interrupts
         #: The number of the minute, and the lines that came in it; the newest last.
         self._slices: deque[tuple[int, Counter[tuple[str, str]]]] = deque(maxlen=SECONDS // _SLICE_S)
 
@@ -44,9 +44,9 @@ class LogCounts:
         first = int(self._clock()) // _SLICE_S - SECONDS // _SLICE_S
         total: Counter[tuple[str, str]] = Counter()
         with self._lock:
-            for number, counts in self._slices:
+            for number, counts in list(self._slices):  # copies, as a signal's handler may add to them
                 if number > first:
-                    total.update(counts)
+                    total.update(counts.copy())
         others = total.pop(("", ""), 0)
         most = total.most_common(limit)
         listed = sum(count for _, count in most)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 from proxy.log_counts import LogCounts
@@ -55,3 +56,24 @@ def test_no_line_of_any_thread_is_missed() -> None:
     for thread in threads:
         thread.join()
     assert counts.most(1) == ([("info", "x", 8_000)], 0)
+
+
+def test_a_signals_handler_counts_lines_whatever_it_interrupts() -> None:
+    """It runs in the same thread, which may hold the lock just then."""
+
+    class Interrupting(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            signal.raise_signal(signal.SIGUSR1)
+            return super().__hash__()
+
+    counts = LogCounts(_Clock())
+    before = signal.signal(signal.SIGUSR1, lambda *_: counts.add("warning", "a signal"))
+    try:
+        counts.add("info", Interrupting("x"))
+        lines, others = counts.most(2)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert sorted((level, what) for level, what, _ in lines) == [("info", "x"), ("warning", "a signal")]
+    assert others == 0
