@@ -263,9 +263,9 @@ class Pool:
             self._empty.set()
         if worker in self._spares:
             self._spares.remove(worker)
-        if not worker.stopping and worker.handler is None:
-            log.event("warning", "a spare worker died", worker_pid=worker.pid, status=worker.status)
-            self._supply.note_death()
+            if not self._closing:  # one that was to leave is no spare any more
+                log.event("warning", "a spare worker died", worker_pid=worker.pid, status=worker.status)
+                self._supply.note_death()
         self._refill()
 
     def _no_worker(self) -> AdmissionError:

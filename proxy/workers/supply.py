@@ -110,7 +110,7 @@ class Supply:
         self._deaths.append(now)
         self._counts.spares_died += 1
         if len(self._deaths) == _STORM_DEATHS and now - self._deaths[0] < _STORM_S:
-            self._counts.storms += 1
+            self._counts.storms += not self.on_hold
             self._go_on_hold(f"{_STORM_DEATHS} spare workers died within {now - self._deaths[0]:.1f} s")
 
     # --- reports of the fork server ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -226,6 +227,30 @@ async def test_a_spare_that_dies_is_told_to_the_supply(stages: Make, monkeypatch
         stage.server.ends(next(iter(stage.server.alive)))
     assert "30 spare workers died" in stage.pool.on_hold
     assert stage.pool.status().counts.spares_died == 30
+
+
+async def test_a_spare_whose_outbox_ends_first_is_told_to_the_supply(stages: Make) -> None:
+    """As it does when a process ends: the kernel closes its pipes before it reports the end."""
+    stage = await stages(spares=1)
+    stage.server.answers()
+    (pid,) = stage.server.alive
+    os.close(stage.server.alive[pid].pop())
+    await eventually(lambda: stage.pool.status().workers[0].state == "stopping")
+    stage.server.ends(pid, -9)
+    assert stage.pool.status().counts.spares_died == 1
+
+
+async def test_a_spare_that_is_left_over_does_not_count_as_dead(stages: Make) -> None:
+    """It exits because it was told to."""
+    stage = await stages()
+    ticket = stage.pool.request()
+    stage.pool.withdraw(ticket)
+    stage.server.answers()
+    (worker,) = stage.pool.status().workers
+    await eventually(lambda: stage.pool.status().workers[0].state == "stopping")
+    stage.server.ends(worker.pid, 0)
+    assert not stage.pool.status().workers
+    assert stage.pool.status().counts.spares_died == 0
 
 
 async def test_a_worker_that_dies_at_its_job_is_no_storm(stages: Make) -> None:
