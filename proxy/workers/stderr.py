@@ -2,7 +2,7 @@
 
 None of our code writes there, only the interpreter when it crashes, and libraries that complain. Only the last line of
 each piece is logged, which names the error, without anything that could be a token; operators have no use for a
-traceback.
+traceback. A worker that writes without end has to wait, so that it does not fill the log.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from proxy import log
 __all__ = ["log_output"]
 
 _READ_BYTES: Final = 65_536
+#: How much is read at most. Only a worker that never ends to write comes near it.
+_BYTES_PER_S: Final = 131_072
 _SHOWN: Final = 1_000
 #: A callback token, or anything as long in the same alphabet.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{40,}")
@@ -35,6 +37,8 @@ def log_output(fd: int) -> None:
             loop.remove_reader(fd)
             os.close(fd)
             return
+        loop.remove_reader(fd)
+        loop.call_later(len(data) / _BYTES_PER_S, loop.add_reader, fd, on_readable)
         lines = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
         if lines:
             words = _TOKEN.sub("…", lines[-1].strip())[:_SHOWN]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from typing import Any
 
@@ -32,6 +34,20 @@ async def test_a_traceback_becomes_one_line_without_a_token(lines: list[dict[str
     (line,) = await eventually(lambda: lines)
     assert line["text"] == "Error: http://h/callback/… \x1b[2J"  # the log itself escapes what is not printable
     assert (line["level"], line["lines"], line["source"]) == ("error", 3, "worker")
+
+
+async def test_a_flood_is_held_up(lines: list[dict[str, Any]]) -> None:
+    """A worker that writes without end waits, and the log has a few lines a second of it; nothing is left unread."""
+    read_fd, write_fd = os.pipe2(os.O_NONBLOCK)
+    log_output(read_fd)
+    begun, written = asyncio.get_running_loop().time(), 0
+    while asyncio.get_running_loop().time() < begun + 10:
+        with contextlib.suppress(BlockingIOError):
+            written += os.write(write_fd, b"x" * 4_095 + b"\n")
+        await asyncio.sleep(0.01)
+    os.close(write_fd)
+    await eventually(lambda: sum(line["lines"] for line in lines) == written // 4_096)
+    assert len(lines) < 500
 
 
 async def test_the_pipe_ends_with_its_last_writer(lines: list[dict[str, Any]]) -> None:
