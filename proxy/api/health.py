@@ -64,6 +64,11 @@ class Ready:
             return Code.OVERLOADED, f"the machine is short of {shortage}"
         return None
 
+    def why_not(self) -> str:
+        """Return why jobs should not be sent here, for a person; empty: they should."""
+        refusal = self.refusal()
+        return "" if refusal is None else refusal[1]
+
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer whether jobs should be sent here."""
         refusal = self.refusal()

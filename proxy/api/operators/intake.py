@@ -49,6 +49,7 @@ class IntakeView:
         return {
             **self._dispatcher.pause.shown(),
             "draining": self._dispatcher.draining or self._ready.leaving,
+            "refuses": self._ready.why_not(),
             "in_flight": len(self._in_flight),
         }
 

@@ -41,4 +41,5 @@ class Status:
             "draining": self._dispatcher.draining or self._ready.leaving,
             "paused": self._dispatcher.pause.since is not None,
             "on_hold": self._on_hold(),
+            "refuses": self._ready.why_not(),
         }

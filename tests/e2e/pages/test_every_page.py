@@ -115,3 +115,13 @@ def test_hostile_words_stay_words(driver: Chrome, operated: Operated, page: str)
     width_of(driver, 320)
     assert run(driver, "return document.documentElement.scrollWidth") <= 320
     assert errors_in_console(driver) == []
+
+
+def test_a_proxy_that_refuses_jobs_is_not_called_live(driver: Chrome, operated: Operated) -> None:
+    """The head says why, as `GET /readyz` does."""
+    opened(driver, operated, "jobs.html")
+    show = (
+        "const done = arguments[0]; import('./static/layout.js').then(({ showStatus }) => { showStatus({ started_at: 1,"
+        " on_hold: '', refuses: 'the disk is full' }); done(document.getElementById('status').textContent); })"
+    )
+    assert driver.execute_async_script(show) == "refuses jobs: the disk is full"

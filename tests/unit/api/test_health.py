@@ -59,17 +59,21 @@ async def test_a_proxy_that_is_well_is_ready(app: WholeApp) -> None:
 
     assert (answer.status, answer.document) == (200, {"status": "ready"})
     assert answer.headers["Cache-Control"] == "no-store"
+    assert (await app.ask_admin("GET", "/status")).document["refuses"] == ""
 
 
 @pytest.mark.parametrize(("worsen", "code", "word"), REASONS)
 async def test_a_proxy_that_would_refuse_every_job_is_not_ready_and_says_why(
     app: WholeApp, worsen: Callable[[WholeApp], None], code: Code, word: str
 ) -> None:
-    """But alive: a restart would not help."""
+    """Operators as well. But alive: a restart would not help."""
     worsen(app)
     answer = await app.ask("GET", "/readyz")
 
-    assert word in problem(answer, code, 503)["detail"]
+    reason = problem(answer, code, 503)["detail"]
+    assert word in reason
+    assert (await app.ask_admin("GET", "/status")).document["refuses"] == reason
+    assert app.parts.drain.view.shown()["refuses"] == reason
     for listener in (app.parts.public, app.parts.callbacks):
         alive = await ask(listener, "GET", "/healthz")
         assert alive.status == 200

@@ -46,7 +46,8 @@ function changed(part, ...values) {
 function intake(state) {
   const words = state.draining ? "Draining: the process ends with its last job."
     : state.paused ? `Paused${state.by ? ` by ${state.by}` : ""}${state.reason ? `: ${state.reason}` : ""}. New jobs are refused, jobs in flight continue.`
-      : "Open: new jobs are accepted.";
+      : state.refuses ? `New jobs are refused: ${state.refuses}. Jobs in flight continue.`
+        : "Open: new jobs are accepted.";
   say($("intake"), `${words} ${count(state.in_flight)} in flight.`);
   $("pause").disabled = state.paused || state.draining;
   $("resume").disabled = !state.paused || state.draining;

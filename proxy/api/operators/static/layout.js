@@ -58,7 +58,7 @@ async function who() {
 
 let startedAt = null;
 
-/** Show the proxy's state: `{instance, started_at, draining, paused, on_hold}`; null: it does not answer. */
+/** Show the proxy's state: `{instance, started_at, draining, paused, on_hold, refuses}`; null: it does not answer. */
 export function showStatus(status) {
   const [kind, text] = wording(status);
   $("status").className = `pill ${kind}`;
@@ -81,7 +81,8 @@ function wording(status) {
   }
   if (status.draining) return ["draining", "draining"];
   if (status.paused) return ["draining", "paused"];
-  return status.on_hold ? ["trouble", `no workers: ${status.on_hold}`] : ["live", "live"];
+  if (status.on_hold) return ["trouble", `no workers: ${status.on_hold}`];
+  return status.refuses ? ["trouble", `refuses jobs: ${status.refuses}`] : ["live", "live"];
 }
 
 /** Show a notice for the whole page. */

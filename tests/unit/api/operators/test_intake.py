@@ -41,6 +41,7 @@ async def test_a_paused_proxy_takes_no_new_job_and_does_all_else(app: WholeApp) 
         "by": "anna",
         "reason": "the job server is upgraded",
         "draining": False,
+        "refuses": "an operator has paused the intake of new jobs",
         "in_flight": 1,
     }
     for headers in ({}, {"Idempotency-Key": '"order-2"'}):
