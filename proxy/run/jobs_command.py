@@ -150,6 +150,8 @@ def _file(path: Path) -> Iterator[_Ask]:
                 return answer(db, question_of)
 
             yield ask
+    except BrokenPipeError:  # of the output, nobody reads it any more
+        raise
     except (sqlite3.Error, OSError) as exc:
         raise SettingsError(f"JOURNAL: {str(path)!r} cannot be read: {words_of(exc)}") from exc
 

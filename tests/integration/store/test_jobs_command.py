@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -81,6 +82,15 @@ def test_the_options_are_those_of_the_admin_address(path: Path, capsys: pytest.C
     assert capsys.readouterr().out == ""
     assert run(path, "--help") == 0
     assert "--cancelled-by" in capsys.readouterr().out
+
+
+def test_output_that_nobody_reads_says_nothing_of_the_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `| head`: the caller ends quietly then."""
+    with closing(JournalFile(str(path))) as file:
+        file.write(_records())
+    monkeypatch.setattr(jobs_command, "say", Mock(side_effect=BrokenPipeError))
+    with pytest.raises(BrokenPipeError):
+        run(path, "--ndjson")
 
 
 @pytest.mark.parametrize(
