@@ -144,11 +144,48 @@ def test_an_age_in_the_address_outlives_another_filter(page: Chrome, operated: O
     eventually_blocking(lambda: query(page) == "?since=90m&q=acm")
 
 
-def test_what_cannot_be_read_is_said(driver: Chrome, operated: Operated) -> None:
-    """An invalid filter is named."""
-    driver.get(f"{operated.admin}/jobs.html?since=yesterday")
+@pytest.mark.parametrize(
+    ("times", "shown"),
+    [
+        ("since=90m&until=15m", ["", ""]),
+        ("since=2026-01-05T12:00:00&until=2026-01-05T13:00:00.250Z", ["2026-01-05T07:00", "2026-01-05T08:00"]),
+    ],
+)
+def test_times_in_the_address_outlive_another_filter(
+    page: Chrome, operated: Operated, times: str, shown: list[str]
+) -> None:
+    """Also those that the fields cannot show, or not exactly. As for the proxy, a time without a zone is UTC."""
+    page.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "America/New_York"})
+    try:
+        page.get(f"{operated.admin}/jobs.html?{times}")
+        eventually_blocking(lambda: text(page, "chips"))
+        fields = "return [...document.querySelectorAll('.range input')].map((it) => it.value)"
+        assert run(page, fields) == shown
+        page.find_element(By.NAME, "q").send_keys("acm", Keys.ENTER)
+        eventually_blocking(lambda: query(page) == f"?{times}&q=acm")
+        since, until = times.partition("&")[0], page.find_element(By.NAME, "until")
+        run(page, "arguments[0].value = '2080-01-05T08:30'", until)
+        until.submit()
+        eventually_blocking(lambda: query(page) == f"?{since}&until=2080-01-05T13:30:00Z&q=acm")
+    finally:
+        page.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
+
+
+@pytest.mark.parametrize("name", ["jobs.html", "patterns.html"])
+def test_what_cannot_be_read_is_said(driver: Chrome, operated: Operated, name: str) -> None:
+    """An invalid filter is named, and nothing is shown as its jobs."""
+    driver.get(f"{operated.admin}/{name}")
+    rows_there = "return [...document.querySelectorAll('#rows tr, #failures tr')].some((row) => row.checkVisibility())"
+    eventually_blocking(lambda: run(driver, rows_there), 60)
+    run(
+        driver,
+        "history.pushState(null, '', '?since=yesterday'); dispatchEvent(new PopStateEvent('popstate'))",
+    )
     eventually_blocking(lambda: "Since: " in text(driver, "trouble"))
+    assert not run(driver, rows_there)
     driver.get_log("browser")  # type: ignore[no-untyped-call] # the 400 stands there, as it should
+    driver.back()
+    eventually_blocking(lambda: run(driver, rows_there), 60)
 
 
 def test_an_open_job_leads_to_its_page_and_is_stopped_there(page: Chrome, operated: Operated) -> None:

@@ -11,7 +11,7 @@ const TITLES = {
 };
 /** Parameters of the address that are not filters. */
 const OTHERS = new Set(["after", "sort", "limit", "counts", "bucket", "by"]);
-const PERIODS = { "15m": "last 15 minutes", "1h": "last hour", midnight: "since midnight", "1d": "last day", "7d": "last 7 days" };
+const PERIODS = { "15m": "last 15 minutes", "1h": "last hour", midnight: "since midnight (the proxy's)", "1d": "last day", "7d": "last 7 days" };
 /** Any other age, as in the address. */
 const AGE = /^\d{1,9}[smhd]$/;
 
@@ -41,6 +41,8 @@ export class Filters {
   #show;
   #seen = new Map();
   #allTime;
+  /** The times of the address that the fields stand for: they stay unless a field is changed, even if it cannot show them. */
+  #times = {};
 
   /** `show` is called whenever the address has changed; `allTime`: the name of an unlimited period. */
   constructor(show, allTime) {
@@ -84,7 +86,8 @@ export class Filters {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const { q, key: itsKey, period: chosen, since, until } = form.elements;
-      const times = chosen.value === "custom" ? { since: instant(since.value), until: instant(until.value) } : { since: chosen.value, until: "" };
+      const typed = (its) => (its.value === its.defaultValue ? this.#times[its.name] : instant(its.value));
+      const times = chosen.value === "custom" ? { since: typed(since), until: typed(until) } : { since: chosen.value, until: "" };
       this.change({ q: q.value.trim(), key: itsKey.value.trim(), ...times });
     });
   }
@@ -99,8 +102,11 @@ export class Filters {
     const named = !to && (from in PERIODS || !from || AGE.test(from));
     if (named && ![...period.options].some(({ value }) => value === from)) period.add(new Option(`last ${from}`, from), period.options.length - 1);
     period.value = named ? from : "custom";
-    since.value = named ? "" : local(from);
-    until.value = named ? "" : local(to);
+    this.#times = named ? {} : { since: from, until: to };
+    for (const its of [since, until]) {
+      its.value = local(this.#times[its.name] ?? "");
+      its.defaultValue = its.value;
+    }
     since.closest(".range").hidden = named;
     const chips = [...some].filter(([name, value]) => !OTHERS.has(name) && value).map(([name, value]) => {
       const chip = button(`${title(name)}: ${value} ✕`, () => this.change({ [name]: "" }), "chip");
@@ -162,9 +168,9 @@ function instant(value) {
   return moment && !Number.isNaN(moment.valueOf()) ? moment.toISOString().replace(/\.\d+/, "") : "";
 }
 
-/** The reverse; empty if it is not a time. */
+/** The reverse; empty if it is not a time. As for the proxy, one without a zone is UTC. */
 function local(value) {
-  const moment = new Date(/^[\d.]+$/.test(value) ? Number(value) * 1000 : value);
+  const moment = new Date(/^[\d.]+$/.test(value) ? Number(value) * 1000 : value.replace(/[T ][\d:.]+$/, "$&Z"));
   if (!value || Number.isNaN(moment.valueOf())) return "";
   return new Date(moment - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
 }

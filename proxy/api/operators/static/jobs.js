@@ -10,8 +10,9 @@ import { outcome } from "./outcome.js";
 const FOLLOW_MS = 5000;
 const filters = new Filters(() => show({ moved: true }), "any time");
 let asking = new AbortController();
-/** The filters whose counts are shown. */
+/** The filters whose counts are shown, and the address whose jobs are. */
 let counted = null;
+let listed = null;
 
 async function show({ moved = false } = {}) {
   asking.abort();
@@ -26,11 +27,14 @@ async function show({ moved = false } = {}) {
     const answer = await ask(`jobs?${query(some)}`, signal);
     trouble(null);
     draw(answer, moved);
+    listed = query(params());
     if (answer.counts) counted = these;
   } catch (problem) {
     if (signal.aborted) return;
     trouble(problem);
     say($("total"), "");
+    if (listed !== query(params())) draw({ jobs: [], complete: true, next: null }, false); // those were others
+    $("partial").hidden = true;
   }
   $("list").ariaBusy = "false";
 }

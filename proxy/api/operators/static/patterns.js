@@ -11,6 +11,8 @@ import { columns, sparkline } from "./svg.js";
 
 new Filters(show, "last 24 hours");
 let asking = new AbortController();
+/** The address whose patterns are shown. */
+let shown = null;
 
 async function show() {
   asking.abort();
@@ -21,11 +23,13 @@ async function show() {
   $("patterns").ariaBusy = "true";
   try {
     draw(await ask(`jobs/patterns?${query(these)}`, signal));
+    shown = query(these);
     trouble(null);
   } catch (problem) {
     if (signal.aborted) return;
     trouble(problem);
   }
+  $("patterns").hidden = shown !== query(these); // those are others
   $("patterns").ariaBusy = "false";
 }
 
