@@ -27,6 +27,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from msgspec.structs import replace
+
 from proxy import log
 from proxy.store.backlog import Backlog
 from proxy.store.deeds import Deed, WaitingDeeds
@@ -175,7 +177,7 @@ class WriterThread:
                 case Unfinished():
                     self._answer(order.done, self._file.unfinished)
                 case Audit():
-                    self._answer(order.done, functools.partial(self._file.deeds, order.limit, order.before))
+                    self._answer(order.done, functools.partial(self._audit, order))
                 case Oldest():
                     since = self._clock() - self._ttl_s
                     self._answer(order.done, functools.partial(self._file.oldest_end, since))
@@ -228,6 +230,14 @@ class WriterThread:
         self.commits += 1
         self.checkpointer.wrote(len(waiting))
         self._deeds.clear()
+
+    def _audit(self, order: Audit) -> list[Deed]:
+        """Return operators' actions; those that cannot be written yet have the numbers that they will get."""
+        stored = self._file.deeds(order.limit, order.before)
+        last = max((deed.n for deed in self._file.deeds(1, None)), default=0)
+        waiting = [replace(deed, n=n) for n, deed in enumerate(self._deeds.pending(), start=last + 1)]
+        newer = [deed for deed in reversed(waiting) if order.before is None or deed.n < order.before]
+        return [*newer, *stored][: order.limit]
 
     def _write_fit(self, batch: dict[str, Record]) -> dict[str, str]:
         """Write what can be written; return the ids of the others, with the reasons."""

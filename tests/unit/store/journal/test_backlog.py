@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,23 +121,32 @@ class _Full(JournalFile):
 
 
 async def test_what_operators_did_is_kept_until_it_can_be_written_and_is_there_after_a_start(path: Path) -> None:
-    """No caller had to wait."""
+    """No caller had to wait, and meanwhile it is in the list, where it will be."""
     file = _Full(str(path))
+    file.is_full = False
     journal = Journal(file, ttl_s=3600)
+    journal.enter(Deed(at=1.0, what="log-in"))
+    assert [deed.what for deed in await journal.deeds(10, None)] == ["log-in"]
+    file.is_full = True
     for what in ("stop", "pause"):
         journal.enter(Deed(at=1.0, what=what))
-    assert await journal.deeds(10, None) == []
+    waiting = await journal.deeds(10, None)
+    assert [deed.what for deed in waiting] == ["pause", "stop", "log-in"]
+    assert await journal.deeds(1, None) == waiting[:1]
+    assert await journal.deeds(10, waiting[0].n) == waiting[1:]
     file.is_full = False
     journal.enter(Deed(at=2.0, what="resume"))
 
     async def written() -> bool:
-        return len(await journal.deeds(10, None)) == 3
+        with closing(sqlite3.connect(path)) as db:
+            return bool(db.execute("SELECT count(*) FROM audit").fetchone()[0] == 4)
 
     await eventually(written)
+    assert (await journal.deeds(10, None))[1:] == waiting
     await journal.close()
 
     journal = Journal(JournalFile(str(path)), ttl_s=3600)
-    assert [deed.what for deed in await journal.deeds(10, None)] == ["resume", "pause", "stop"]
+    assert [deed.what for deed in await journal.deeds(10, None)] == ["resume", "pause", "stop", "log-in"]
     await journal.close()
 
 
