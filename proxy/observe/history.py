@@ -135,7 +135,7 @@ class History:
         second.ended += 1
         second.failed += failed
         if len(second.durations_s) < _SAMPLES:
-            second.durations_s.append(job.reached[State.FINISHED] - past.accepted)
+            second.durations_s.append(past.total_s)
 
     def proven(self, job_id: str) -> None:
         """Note that the job server has, or had, a finished job: a callback came for it."""

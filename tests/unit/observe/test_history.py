@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -69,7 +70,8 @@ async def test_the_last_failures_of_before_the_start_are_there() -> None:
 
 async def test_a_job_that_an_earlier_process_began_lasted_since_then() -> None:
     """Only its end is known here, so its course is that of the record."""
-    store, history = MemoryStore(3600), History()
+    instants = itertools.count(7.0)
+    store, history = MemoryStore(3600), History(lambda: next(instants))
     now = time.time()
     job = adopt(store, a_record(state=State.WAITING, accepted_at=now - 60, deadline_at=now))
     job.advance(Event.FINISH)
@@ -78,6 +80,9 @@ async def test_a_job_that_an_earlier_process_began_lasted_since_then() -> None:
     assert past is not None
     assert past.total_s >= 60
     assert past.describe()["events"] == []
+    ended, failed, median_ms, high_ms = history.seconds()[-1]
+    assert (ended, failed) == (1, 0)
+    assert median_ms == high_ms >= 60_000
 
 
 async def test_a_store_that_cannot_be_read_does_not_keep_anybody_from_starting() -> None:
