@@ -81,3 +81,15 @@ def test_a_job_that_cannot_be_read_now_is_asked_for_again(driver: Chrome, operat
     eventually_blocking(lambda: text(driver, "facts"))
     assert run(driver, "return window.wasRefused") is True
     assert not driver.find_element(By.ID, "trouble").is_displayed()
+
+
+@pytest.mark.parametrize("name", ["patterns", ".."])
+def test_a_name_that_is_an_address_of_something_else_leads_to_the_search(
+    driver: Chrome, operated: Operated, name: str
+) -> None:
+    """Whatever is there is not taken for a job."""
+    driver.get(f"{operated.admin}/job.html?id={name}")
+    eventually_blocking(lambda: "No job is found" in text(driver, "trouble"))
+    assert text(driver, "id") == name
+    href = driver.find_element(By.LINK_TEXT, "Search all jobs").get_attribute("href")
+    assert str(href).endswith(f"/jobs.html?q={name}")

@@ -123,7 +123,7 @@ def test_a_job_is_found_by_its_id(page: Chrome, proxy: ProxyProcess) -> None:
     assert "succeeded" in shown
     assert all(phase in shown for phase in ("queue", "start", "submission", "job", "delivery"))
     assert "spreedly" in shown
-    assert "There is no such job" in _find(page, "0123456789abcdef")
+    assert "No job is found" in _find(page, "0123456789abcdef")
 
 
 def test_what_others_say_never_becomes_markup(page: Chrome, proxy: ProxyProcess) -> None:

@@ -1,6 +1,6 @@
 // One job: everything known about it, and its actions. It is polled as long as the job is open.
 
-import { act, ask } from "./api.js";
+import { act, ask, Problem } from "./api.js";
 import { curlButton } from "./curl.js";
 import { $, button, duration, facts, link, make, say, when } from "./dom.js";
 import { progressText } from "./in_flight.js";
@@ -17,6 +17,7 @@ let following = false;
 async function show() {
   try {
     const job = await ask(`jobs/${encodeURIComponent(name)}`);
+    if (!job.job_id) throw new Problem(404); // a name such as `patterns` or `..` leads to something else
     $("trouble").hidden = true;
     pin(job.job_id);
     if (JSON.stringify(job) !== shown) draw(job);
@@ -27,7 +28,7 @@ async function show() {
     say($("id"), name);
     if (problem.status !== 404) say($("trouble"), problem.message);
     else {
-      $("trouble").replaceChildren("There is no such job, or it is no longer remembered. ",
+      $("trouble").replaceChildren("No job is found by this name, or it is no longer remembered. ",
         link(`jobs.html?q=${encodeURIComponent(name)}`, "Search all jobs"));
     }
     return problem.status === 0 || problem.status >= 500; // it may pass
