@@ -137,7 +137,7 @@ class Check:
             for line in profile_report.submissions(server.profile, server.url):
                 self._found(Verdict.OK, "submission", line)
             await self._job_server(server.url, is_complete=not server.profile.submit.url)
-        if servers and not any(profile_report.missing_secret(one.profile) for one in servers):
+        if servers and not any(profile_report.unfit_secrets(one.profile) for one in servers):
             await self._worker(tuple(servers))
 
     def _found(self, verdict: Verdict, what: str, words: str) -> None:
@@ -291,9 +291,8 @@ class Check:
             return None
         words = f"{profile.name}: {profile.description}; {profile_report.tried(profile)}"
         self._found(Verdict.OK, "profile", words)
-        reason = profile_report.missing_secret(profile)
-        if reason:
-            self._found(Verdict.FAILED, "profile", reason)
+        for line in profile_report.unfit_secrets(profile).splitlines():
+            self._found(Verdict.FAILED, "profile", line)
         for doubt in (profile_report.doubt(profile), profile_report.missing_name(profile)):
             if doubt:
                 self._found(Verdict.WARNING, "profile", doubt)

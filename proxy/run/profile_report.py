@@ -21,10 +21,10 @@ __all__ = [
     "doubt",
     "list_of_profiles",
     "missing_name",
-    "missing_secret",
     "sample_findings",
     "submissions",
     "tried",
+    "unfit_secrets",
     "unfound",
 ]
 
@@ -54,8 +54,8 @@ def tried(profile: Profile) -> str:
     return f"tried with {profile.tried_with}" if profile.tried_with else "tried with its samples only"
 
 
-def missing_secret(profile: Profile) -> str:
-    """Return what is wrong with the profile's secrets; empty if all are set."""
+def unfit_secrets(profile: Profile) -> str:
+    """Return what is wrong with the profile's secrets, a line for each; empty if all fit."""
     try:
         loader.secrets_of(profile)
     except SettingsError as exc:

@@ -67,15 +67,25 @@ def secrets_of(profile: Profile, environ: Mapping[str, str] = os.environ) -> dic
     """Return the value of each placeholder `{env:NAME}` of `profile`, by `env:NAME`.
 
     Raises:
-        SettingsError: one of them is not set.
+        SettingsError: some are not set, or cannot stand in the headers that they are sent in; a line for each.
     """
-    names = secret_names(profile)
-    for name in names:
-        if not environ.get(name.removeprefix("env:")):
-            raise SettingsError(
-                f"{name.removeprefix('env:')}: got nothing, takes what the profile {profile.name} needs"
-            )
-    return {name: environ[name.removeprefix("env:")] for name in names}
+    sections = (profile.server, profile.submit, profile.status, profile.result, profile.cancel)
+    in_headers = set(names_in([section.headers for section in sections if section]))
+    if profile.verify:
+        in_headers.update(names_in(profile.verify.value))
+    secrets = {name: environ.get(name.removeprefix("env:"), "") for name in secret_names(profile)}
+    troubles = []
+    for name, value in secrets.items():
+        variable = name.removeprefix("env:")
+        if not value:
+            needed = f"takes what the profile {profile.name} needs; set it in the environment, not in .env"
+            troubles.append(f"{variable}: got nothing, {needed}")
+        elif name in in_headers and not value.isprintable():
+            takes = "takes one line without a line break at its end, as it stands in a header"
+            troubles.append(f"{variable}: got a value (not shown), {takes}")
+    if troubles:
+        raise SettingsError("\n".join(troubles))
+    return secrets
 
 
 def parse(text: str) -> Profile:

@@ -176,6 +176,7 @@ def test_check_names_a_secret_that_is_not_set() -> None:
     """Like a start."""
     ended = run("--check", PROFILE="replicate", JOB_SERVER_URL="http://127.0.0.1:9")
     assert "FAIL profile      REPLICATE_API_TOKEN: got nothing, takes what the profile replicate needs" in ended.stdout
+    assert "FAIL profile      REPLICATE_WEBHOOK_SECRET: got nothing" in ended.stdout
 
 
 # --- check -----------------------------------------------------------------------------------------------------------

@@ -298,8 +298,27 @@ def test_a_secret_is_taken_from_the_environment() -> None:
     environ = {"REPLICATE_API_TOKEN": "a", "REPLICATE_WEBHOOK_SECRET": "b", "OTHER": "c"}
     assert loader.secrets_of(profile, environ) == {"env:REPLICATE_API_TOKEN": "a", "env:REPLICATE_WEBHOOK_SECRET": "b"}
     for name in ("REPLICATE_API_TOKEN", "REPLICATE_WEBHOOK_SECRET"):
-        with pytest.raises(SettingsError, match=f"^{name}: got nothing, takes what the profile replicate needs$"):
+        with pytest.raises(SettingsError, match=f"^{name}: got nothing, takes what the profile replicate needs; .*$"):
             loader.secrets_of(profile, environ | {name: ""})
+    with pytest.raises(SettingsError, match=r"^REPLICATE_API_TOKEN: .*\nREPLICATE_WEBHOOK_SECRET: .*$"):
+        loader.secrets_of(profile, {})
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x00"])
+@pytest.mark.parametrize(("profile", "name"), [("replicate", "REPLICATE_API_TOKEN"), ("apify", "APIFY_WEBHOOK_SECRET")])
+def test_a_secret_that_no_header_can_have_ends_the_start(profile: str, name: str, end: str) -> None:
+    """As many secret stores end a file with a new line: each job would fail, or each callback."""
+    loaded = loader.load(profile)
+    environ = {one.removeprefix("env:"): "hidden" for one in loader.secret_names(loaded)}
+    with pytest.raises(SettingsError, match=f"^{name}: got a value .*$") as caught:
+        loader.secrets_of(loaded, environ | {name: f"hidden{end}"})
+    assert "hidden" not in str(caught.value)
+
+
+def test_the_key_of_a_signature_may_have_any_characters() -> None:
+    """It is sent nowhere."""
+    environ = {"REPLICATE_API_TOKEN": "a", "REPLICATE_WEBHOOK_SECRET": "b\nc\n"}
+    assert loader.secrets_of(loader.load("replicate"), environ)["env:REPLICATE_WEBHOOK_SECRET"] == "b\nc\n"
 
 
 def test_status_is_read_as_callbacks_are_unless_it_says_otherwise() -> None:
