@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Leads", "StandIn", "where_it_leads"]
 
 _NOT_FOUND: Final = 404
+_ROUTE: Final = "/callback, on CALLBACK_PORT if that is set, otherwise on PORT"
 
 
 class Leads(Enum):
@@ -80,7 +81,7 @@ async def where_it_leads(url: str, timeout_s: float) -> tuple[Leads, str]:
     if answer.body == HERE:
         return Leads.TO_THE_ROUTE, ""
     if answer.status == _NOT_FOUND and code == Code.NOT_FOUND and "job_id" in answer.problem:
-        return Leads.TO_ANOTHER_PATH, "leads to the proxy but not to its callback route: the path must end in /callback"
+        return Leads.TO_ANOTHER_PATH, f"leads to the proxy but not to its callback route, which is {_ROUTE}"
     return Leads.ELSEWHERE, f"answers {answer.status}, unlike the callback route"
 
 

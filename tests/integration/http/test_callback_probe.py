@@ -21,9 +21,9 @@ from tests.support.waiting import IN_VAIN_S
     ],
 )
 async def test_only_the_path_of_the_route_leads_there(path: str, leads: Leads) -> None:
-    """Any other path is the proxy's but not the route's: the words say what the path has to end in."""
+    """Any other path is the proxy's but not the route's: the words say where the route is."""
     listener = socket.create_server(("127.0.0.1", 0))
     async with StandIn(listener, load({})):
         found, words = await where_it_leads(f"http://127.0.0.1:{listener.getsockname()[1]}{path}", IN_VAIN_S)
     assert found is leads
-    assert words.endswith("the path must end in /callback") is (leads is Leads.TO_ANOTHER_PATH)
+    assert ("/callback, on CALLBACK_PORT if that is set" in words) is (leads is Leads.TO_ANOTHER_PATH)
