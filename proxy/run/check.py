@@ -280,6 +280,9 @@ class Check:
         elif version < VERSION:
             words = f"{path.resolve()} has the table of version {version}: a start upgrades it, for good; keep a copy"
             self._found(Verdict.WARNING, "journal", words)
+        elif self._settings.journal_max_bytes <= self._settings.max_body_bytes:
+            words = f"{path.resolve()} forgets a result of MAX_BODY_BYTES at once and its key; raise JOURNAL_MAX_BYTES"
+            self._found(Verdict.WARNING, "journal", words)
         else:
             self._found(Verdict.OK, "journal", str(path.resolve()))
 

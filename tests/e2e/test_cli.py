@@ -334,6 +334,14 @@ def test_check_finds_what_a_journal_cannot_be(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_check_warns_of_a_journal_that_is_too_small_for_a_result(tmp_path: Path) -> None:
+    """A retry with the key of such a job would run it again."""
+    journal = tmp_path / "jobs.sqlite3"
+    ended = run("--check", JOURNAL=str(journal), JOURNAL_MAX_BYTES="8388608", MAX_BODY_BYTES="8388608")
+    words = f"{journal} forgets a result of MAX_BODY_BYTES at once and its key; raise JOURNAL_MAX_BYTES"
+    assert lines_of(ended.stdout)["journal"] == ("warn", words)
+
+
 def test_check_says_why_tls_to_the_job_server_fails(free_port: int, tmp_path: Path) -> None:
     """And that a file of authorities contains none."""
     nothing = tmp_path / "empty.pem"
