@@ -196,8 +196,8 @@ class Settings:
     job_server_url: str = _variable(
         "",
         kinds.URL,
-        "The URL that jobs are submitted to, for example `http://jobs.example.com/start`. Empty: an embedded job "
-        "server is started and used.",
+        "The URL that jobs are submitted to, for example `http://jobs.example.com/start`. Empty: the address in the "
+        "profile; if it has none, as `spreedly`, an embedded job server is started and used.",
         section="Job server",
     )
     profile: str = _variable(
