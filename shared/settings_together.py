@@ -52,6 +52,9 @@ def _queues(queue: str, reply_queue: str, reply_to: tuple[str, ...], journal: st
     hosts = {urlsplit(url).netloc for url in (queue, reply_queue, *reply_to) if url}
     if len(hosts) > 1:
         yield f"SQS_QUEUE_URL, SQS_REPLY_QUEUE_URL, SQS_REPLY_TO: got {', '.join(sorted(hosts))}, takes one host"
+    for name, urls in (("SQS_REPLY_QUEUE_URL", (reply_queue,)), ("SQS_REPLY_TO", reply_to)):
+        if queue.rstrip("/") in (url.rstrip("/") for url in urls):
+            yield f"{name}: got the queue of SQS_QUEUE_URL, takes another one: each reply would be a new job"
     if not journal:
         yield "JOURNAL: got nothing, takes one with SQS_QUEUE_URL: messages outlive the process, and so must their jobs"
     if job_timeout > _LONGEST_SQS_JOB_S:

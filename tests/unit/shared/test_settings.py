@@ -213,6 +213,8 @@ TOGETHER: Final[dict[str, dict[str, str]]] = {
         "SQS_QUEUE_URL": "http://queues/1/jobs",
         "SQS_REPLY_TO": "http://others/1/replies",
     },
+    "SQS_REPLY_QUEUE_URL": {"SQS_QUEUE_URL": "http://queues/1/jobs", "SQS_REPLY_QUEUE_URL": "http://queues/1/jobs/"},
+    "SQS_REPLY_TO": {"SQS_QUEUE_URL": "http://queues/1/jobs", "SQS_REPLY_TO": "http://queues/1/a,http://queues/1/jobs"},
     "JOURNAL": {"SQS_QUEUE_URL": "http://queues/1/jobs", "JOURNAL": ""},
     "JOB_TIMEOUT": {"SQS_QUEUE_URL": "http://queues/1/jobs", "JOB_TIMEOUT": "43181"},
     "ADMIN_PORT": {"ADMIN_PORT": "3000"},
