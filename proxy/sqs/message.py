@@ -20,7 +20,7 @@ _KEY: Final = "Idempotency-Key"
 _MAX_KEY_CHARACTERS: Final = 255
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Message:
     """One delivery of a message."""
 
@@ -28,6 +28,7 @@ class Message:
     id: str
     #: Identifies this delivery.
     handle: str
+    #: Empty once its job exists.
     body: str
     attributes: Mapping[str, Attribute]
     #: How often it was delivered, including this time; approximate, like all counts of SQS.

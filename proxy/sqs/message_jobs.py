@@ -189,12 +189,14 @@ class MessageJobs:
             words = "an earlier delivery may have run, and its job is no longer remembered"
             await self._refuse(message, Code.INTERRUPTED, words, Submitted.UNKNOWN, until)
             return
+        message.body, reply_to = "", read.reply_to
+        del read  # with the job's body, which this would hold until the end
         outcome = await self._outcome(found, until)
         if isinstance(outcome, Failed) and outcome.submitted is Submitted.NO and outcome.code is not Code.CANCELLED:
             await self._give_back(message, _pause_s(message), until, reason=str(outcome.code))
             return
-        if read.reply_to is not None:
-            await self._reply(message, found.id, outcome, read.reply_to, until)
+        if reply_to is not None:
+            await self._reply(message, found.id, outcome, reply_to, until)
         await self._delete(message, until)
 
     # --- its job -----------------------------------------------------------------------------------------------------

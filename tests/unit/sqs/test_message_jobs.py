@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from typing import Final, NoReturn
 
@@ -203,9 +204,9 @@ async def test_a_deduplication_id_counts_as_far_as_the_queue_says(*, by_group: b
 async def test_the_job_of_a_message_is_found_at_any_instance_also_if_the_message_has_a_key() -> None:
     """The newest, if it was begun again; each has its own id."""
     here, there = (Handled(instance) for instance in Cluster(2).instances)
-    message = a_message(1, attributes={"Idempotency-Key": "n"})
     ids = []
     for _ in range(2):
+        message = a_message(1, attributes={"Idempotency-Key": "n"})
         delivery = here.take(message)
         await nothing_moves()
         found = await here.message_jobs.find(message.id)
@@ -236,6 +237,21 @@ async def test_a_message_that_is_delivered_again_while_its_job_runs_joins_it() -
 
     assert {reply["Job-Id"] for reply in handled.sent()} == {job.id}
     assert sorted(handled.queue.deleted) == ["again", "handle-1"]
+
+
+async def test_a_body_is_freed_once_its_job_has_it() -> None:
+    """The job may wait for long, and frees it once the job server has it."""
+    handled = Handled()
+    message = a_message()
+    handled.take(message)
+    await nothing_moves()
+    (job,) = handled.instance.in_flight
+    alone = bytes(bytearray(job.body))
+
+    body, job.body = job.body, b""
+
+    assert sys.getrefcount(body) == sys.getrefcount(alone)
+    assert message.body == ""
 
 
 async def test_an_old_message_whose_job_may_be_forgotten_is_not_run() -> None:
