@@ -11,13 +11,17 @@ from urllib.parse import urlsplit
 from proxy.store.record import BEGINNING_CHARACTERS
 from shared.errors import Code, RequestError
 
-__all__ = ["Attribute", "Message", "Outgoing", "beginning_of_job", "text_attributes"]
+__all__ = ["MEANINGFUL", "Attribute", "Message", "Outgoing", "beginning_of_job", "text_attributes"]
 
 #: An attribute in the API's form: `DataType`, and `StringValue` or `BinaryValue`.
 Attribute = Mapping[str, Any]
 
 _KEY: Final = "Idempotency-Key"
 _MAX_KEY_CHARACTERS: Final = 255
+#: The attributes without which a message would be another job, or be replied to elsewhere.
+MEANINGFUL: Final = frozenset(
+    {_KEY, "Profile", "Path", "Content-Type", "Content-Encoding", "Content-Transfer-Encoding", "ReplyTo"}
+)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from proxy.http import problems
-from proxy.sqs.message import Attribute, Outgoing, text_attributes
+from proxy.sqs.message import MEANINGFUL, Attribute, Outgoing, text_attributes
 from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Outcome, Succeeded
@@ -53,17 +53,21 @@ def refusal(message: Message, code: Code, detail: str, submitted: Submitted) -> 
 
 
 def dead_letter(message: Message, code: Code, detail: str, submitted: Submitted, *, max_bytes: int) -> Outgoing:
-    """Return the message for the dead-letter queue: with the reason, and with its attributes if there is room."""
+    """Return the message for the dead-letter queue: with the reason, and with its attributes if there is room.
+
+    Those that say what the message means go first: the letter may be moved back. If not even they have room beside the
+    reason, the message goes as it came.
+    """
     reason = text_attributes({"Code": str(code), "Submitted": str(submitted), "Message-Id": message.id})
     full = {**reason, **text_attributes({"Detail": _printable(detail)})}
-    others = [(name, it) for name, it in message.attributes.items() if name not in full]
-    with_others = {**full, **dict(others[: _MAX_ATTRIBUTES - len(full)])}
-    letter = _outgoing(message, message.id, message.body, {})
-    for attributes in (with_others, full, reason):
-        candidate = _outgoing(message, message.id, message.body, attributes)
+    others = {name: it for name, it in message.attributes.items() if name not in full}
+    needed = {**reason, **{name: it for name, it in others.items() if name in MEANINGFUL}}
+    for attributes in ({**needed, **full, **others}, {**needed, **full}, needed):
+        most = dict(list(attributes.items())[:_MAX_ATTRIBUTES])
+        candidate = _outgoing(message, message.id, message.body, most)
         if candidate.size_bytes <= max_bytes:
             return candidate
-    return letter
+    return _outgoing(message, message.id, message.body, dict(message.attributes))
 
 
 def _failed(code: Code, submitted: Submitted) -> dict[str, str]:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from proxy.sqs.message import Outgoing
+from proxy.sqs.message import MEANINGFUL, Outgoing
 from proxy.sqs.replies import dead_letter, reply
 from shared.errors import Code
 from shared.lifecycle import Submitted
@@ -101,4 +101,18 @@ def test_a_dead_letter_keeps_the_message_and_as_much_beside_it_as_there_is_room_
     without_detail = letter(without_others.size_bytes - 1)
     assert set(without_others.attributes) == {"Code", "Submitted", "Message-Id", "Detail"}
     assert set(without_detail.attributes) == {"Code", "Submitted", "Message-Id"}
-    assert (letter(10).body, letter(10).attributes) == ("no JSON", {})
+    assert (letter(10).body, letter(10).attributes) == ("no JSON", message.attributes)
+
+
+def test_a_dead_letter_keeps_what_makes_the_message_this_job() -> None:
+    """If it is moved back, it must not lose its key, nor go to another job server."""
+    meaning = {name: name for name in MEANINGFUL}
+    given = {**{f"a{number}": "x" for number in range(10 - len(meaning))}, **meaning}
+    message = a_message(body="no JSON", attributes=given)
+
+    def letter(max_bytes: int) -> Outgoing:
+        return dead_letter(message, Code.INVALID_REQUEST, "why", Submitted.UNKNOWN, max_bytes=max_bytes)
+
+    whole = letter(1_048_576)
+    assert texts(whole) == {**meaning, "Code": "invalid-request", "Submitted": "unknown", "Message-Id": message.id}
+    assert letter(whole.size_bytes - 1).attributes == message.attributes
