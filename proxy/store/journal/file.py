@@ -23,7 +23,7 @@ from proxy.store.deeds import KEPT, KEPT_MINOR, Deed
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
 from proxy.store.journal.opening import check_sqlite, connect, is_no_room, lock, words_of
 from proxy.store.journal.origin import Origin, leave_mark, lost_before, note_lost, origin_of
-from proxy.store.journal.place import Place
+from proxy.store.journal.place import Place, log_of
 from proxy.store.journal.reserve import Reserve
 from proxy.store.journal.rows import COLUMNS, put_statement, record_of, row_of
 from shared.errors import SettingsError
@@ -97,6 +97,8 @@ class JournalFile:
         #: Held during each transaction here, and by code that must not run during one.
         self.committing = threading.Lock()
         self._lock = lock(self.path)
+        self._log = log_of(self.path)
+        had_log = self._log.exists()
         try:
             #: The version of the table before any upgrade.
             self._db, self.version = self._open(upgrade=upgrade)
@@ -109,8 +111,9 @@ class JournalFile:
         #: Jobs that ended before this may be missing though they have not expired; in Unix seconds. Read by others.
         self.lost_before = 0.0
         self._keeps_mark = upgrade
+        self._keeps_log = had_log and not upgrade
         if upgrade:
-            self._look_at_origin()
+            self._look_at_origin(had_log=had_log)
         #: Where the file is, to be checked.
         self.place = Place(self.path, self._lock)
         self.place.opened()
@@ -121,11 +124,14 @@ class JournalFile:
             leave_mark(self._db, self.path, at_end=True)
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+        if self._keeps_log:  # its absence would mean something (origin.py)
+            with contextlib.suppress(OSError):
+                self._log.touch(0o600)
         os.close(self._lock)
 
-    def _look_at_origin(self) -> None:
+    def _look_at_origin(self, *, had_log: bool) -> None:
         try:
-            self.origin = origin_of(self._db, self.path)
+            self.origin = origin_of(self._db, self.path, had_log=had_log)
             self.lost_before = lost_before(self._db)
         except sqlite3.Error as exc:
             self._db.close()

@@ -9,6 +9,9 @@ A machine that goes down may take back what was written in the last moments (fil
 well. So the mark of a start also includes the id of the machine's boot. If not even that mark is on the disk, the
 journal has none: SQLite flushes the head of its new log, and with it the removal of the earlier mark.
 
+A process that dies leaves the write-ahead log behind. If somebody has removed it since, the journal lacks what was
+recorded last, and counts as a copy.
+
 A journal without a mark is new, or from a version without marks, or a copy of such a journal. These cannot be told
 apart, so whatever it does not know for certain counts as unknown as well. If jobs may be missing, the absence of a job
 proves nothing: the journal also notes until when such jobs may have ended, as it does if jobs were evicted.
@@ -44,14 +47,16 @@ class Origin(Enum):
 
     #: As it was written last, or new.
     LAST = auto()
-    #: An earlier copy.
+    #: An earlier copy, or without its log.
     COPY = auto()
     #: What the disk had when the machine went down while the proxy ran.
     CUT = auto()
 
 
-def origin_of(db: sqlite3.Connection, path: Path) -> Origin:
+def origin_of(db: sqlite3.Connection, path: Path, *, had_log: bool) -> Origin:
     """Return what the journal is; if it is an earlier state, `submitted` of jobs that may be submitted becomes unknown.
+
+    `had_log`: there was a write-ahead log before the journal was opened.
 
     Raises:
         sqlite3.Error: that cannot be written.
@@ -62,11 +67,13 @@ def origin_of(db: sqlite3.Connection, path: Path) -> Origin:
     except OSError:
         beside = []
     mark, number = str(row[0]) if row is not None else "", _number(path)
-    if mark and beside in ([mark], [mark, number, *_boot()]):
+    is_own = bool(mark) and beside[:2] == [mark, number]  # of its last start
+    same_boot = beside[2:] == _boot()
+    if (mark and beside == [mark]) or (is_own and same_boot and had_log):
         return Origin.LAST
     db.execute(_UNCERTAIN)
     note_lost(db, time.time())
-    if mark and beside[:2] == [mark, number]:
+    if is_own and not same_boot:
         return Origin.CUT
     return Origin.COPY if mark or beside else Origin.LAST
 

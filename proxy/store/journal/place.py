@@ -13,7 +13,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LogGoneError", "Place", "ReplacedError"]
+__all__ = ["LogGoneError", "Place", "ReplacedError", "log_of"]
 
 #: The head of the file (https://sqlite.org/fileformat.html#the_database_header).
 _HEAD_BYTES: Final = 100
@@ -41,10 +41,9 @@ class Place:
         """`fd` is an open descriptor of the journal."""
         self._path = path
         self._fd = fd
-        real = os.path.realpath(path)
-        self._log = Path(f"{real}-wal")
+        self._log = log_of(path)
         #: The log's index, which contains SQLite's locks.
-        self.index = Path(f"{real}-shm")
+        self.index = Path(f"{os.path.realpath(path)}-shm")
         self._numbers = {self._log: 0, self.index: 0}
         self._suspected: tuple[int, int] | None = None
 
@@ -130,6 +129,11 @@ class Place:
         if short and found == self._suspected:
             raise ReplacedError(f"it was cut off: it has {found[0]} bytes instead of {found[1]}")
         self._suspected = found if short else None
+
+
+def log_of(path: Path) -> Path:
+    """Return the path of a journal's write-ahead log."""
+    return Path(f"{os.path.realpath(path)}-wal")
 
 
 def _number_of(path: Path) -> int:

@@ -10,10 +10,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.store.journal import origin
 from proxy.store.journal.file import JournalFile
 from proxy.store.journal.origin import Origin
+from proxy.store.journal.place import log_of
 from proxy.store.record import Record
 from shared.lifecycle import State
 from tests.support.records import a_record, finished
@@ -36,9 +38,12 @@ def queued(path: Path) -> Record:
 
 
 def crash(file: JournalFile) -> None:
-    """Release a file like a process that is killed."""
+    """Leave the files behind like a process that is killed."""
+    left = {path: path.read_bytes() for path in (file.path, log_of(file.path))}
     file._keeps_mark = False  # noqa: SLF001 - a clean end would leave one
     file.close()
+    for path, content in left.items():
+        path.write_bytes(content)
 
 
 def test_the_journal_itself_is_believed(path: Path, queued: Record) -> None:
@@ -58,6 +63,8 @@ def test_of_a_copy_nothing_is_said_not_to_be_submitted(path: Path, queued: Recor
     copy = path.with_name("copy")
     running = JournalFile(str(path)) if since == "an end" else None
     if how == "cp" and running is None:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         shutil.copy(path, copy)
     else:
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
@@ -72,6 +79,7 @@ def test_of_a_copy_nothing_is_said_not_to_be_submitted(path: Path, queued: Recor
     else:
         running.close()
     path.write_bytes(copy.read_bytes())
+    log_of(path).unlink(missing_ok=True)
 
     is_copy, (job,) = open_jobs(path)
 
@@ -94,6 +102,31 @@ def test_a_copy_of_the_last_run_is_one_though_that_run_had_no_end(path: Path, qu
 
     assert is_copy
     assert (job.id, job.state) == (queued.id, State.SUBMITTING)
+
+
+def test_of_a_journal_whose_log_was_removed_nothing_is_said_not_to_be_submitted(path: Path) -> None:
+    """After a crash: it has the mark of its start, but lacks what was recorded since the last checkpoint."""
+    record = a_record()
+    file = JournalFile(str(path))
+    file.write([record])
+    assert file.empty_log()
+    file.write([replace(record, state=State.SUBMITTING), finished()])
+    crash(file)
+    log_of(path).unlink()
+
+    is_copy, (job,) = open_jobs(path)
+
+    assert is_copy
+    assert (job.id, job.state) == (record.id, State.SUBMITTING)
+    with closing(JournalFile(str(path))) as file:
+        assert file.lost_before >= record.accepted_at, "jobs may be missing"
+
+
+def test_who_only_looks_at_a_journal_whose_process_died_leaves_a_log(path: Path, queued: Record) -> None:
+    """Its absence would mean that it was removed."""
+    with closing(JournalFile(str(path), upgrade=False)) as file:
+        assert file.unfinished() == [queued]
+    assert open_jobs(path) == (False, [queued])
 
 
 @pytest.mark.parametrize("beside", [True, False], ids=["where there was a newer one", "where there was none"])
