@@ -7,6 +7,7 @@ same size. The caller limits how long an exchange may take.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -40,6 +41,9 @@ _HEADERS: Final = {
     "User-Agent": "async-job-proxy",
 }
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+#: How long a connection may be idle and be used again. Many servers close one after 5 s, and gateways forget one. A
+#: request that is sent just then, or after that, is lost, and nobody knows whether it arrived.
+_IDLE_S: Final = 4.0
 #: A URL that is sent as it is: a signature in it may be of its text.
 _ENCODED: Final = re.compile(r"[!-~]*")
 #: No profile has more fixed URLs than this; others differ for every job.
@@ -88,13 +92,14 @@ class Exchange:
         self._headers = _HEADERS if keep_alive else {**_HEADERS, "Connection": "close"}
         self._addresses: dict[str, Address] = {}
         self._routes: dict[str, _Route] = {}
-        self._idle: dict[Address, list[Connection]] = {}
+        #: Each connection that can be used again, and since when.
+        self._idle: dict[Address, list[tuple[Connection, float]]] = {}
 
     def close(self) -> None:
         """Close the connections that were kept open."""
         for idle in self._idle.values():
             while idle:
-                idle.pop().close()
+                idle.pop()[0].close()
 
     def prepare(self, method: str, url: str) -> _Route:
         """Return what requests to `url` need; preparing it before the fork saves each worker the cost."""
@@ -139,7 +144,7 @@ class Exchange:
             return Answer(status=status, headers=received, body=body)
         finally:
             if self._keep_alive and connection.is_reusable:
-                self._idle.setdefault(route.address, []).append(connection)
+                self._idle.setdefault(route.address, []).append((connection, time.monotonic()))
             else:
                 connection.close()
 
@@ -152,11 +157,11 @@ class Exchange:
             raise BadReplyError(f"the job server's reply cannot be read: {exc.detail}") from exc
 
     def _take(self, address: Address) -> Connection | None:
-        """Return a kept connection that is still open."""
-        idle = self._idle.get(address, ())
+        """Return a kept connection that is still open, and was not idle for long."""
+        idle = self._idle.get(address, [])
         while idle:
-            connection = idle.pop()
-            if connection.is_reusable:
+            connection, since = idle.pop()
+            if connection.is_reusable and time.monotonic() - since < _IDLE_S:
                 return connection
             connection.close()
         return None

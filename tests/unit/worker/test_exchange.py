@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import gzip
 import itertools
+import math
 import shutil
 import socket
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -502,7 +504,7 @@ async def test_what_is_closed_when_it_is_used_again_is_a_lost_reply(serve: Serve
     kept = _Closing(asyncio.get_running_loop(), _CAP)
     kept.connection_made(_Transport())
     kept.data_received(_JSON)
-    exchange._idle[exchange.prepare(method, request.url).address] = [kept]  # noqa: SLF001 - as if it had been used
+    exchange._idle[exchange.prepare(method, request.url).address] = [(kept, time.monotonic())]  # noqa: SLF001 - as if it had been used
     with pytest.raises(UnavailableError) as caught:
         await exchange.make(request)
     assert caught.value.lost_reply
@@ -516,8 +518,21 @@ async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(serve:
     request = _request(f"http://127.0.0.1:{job_server.port}/", "POST")
     for _ in range(2):
         assert (await exchange.make(request)).body == b"{}"
-        await eventually(lambda: not any(kept.is_reusable for idle in exchange._idle.values() for kept in idle))  # noqa: SLF001
+        await eventually(lambda: not any(kept.is_reusable for idle in exchange._idle.values() for kept, _ in idle))  # noqa: SLF001
     assert len(job_server.connections) == 2
+
+
+async def test_a_connection_that_was_idle_for_long_is_not_used(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server may be closing it, or a gateway may have forgotten it: a request on it would be lost."""
+    job_server = await serve()
+    job_server.closes = False
+    exchange = Exchange(keep_alive=True, max_body_bytes=_CAP)
+    request = _request(f"http://127.0.0.1:{job_server.port}/", "POST")
+    for idle_s, connections in (math.inf, 1), (math.inf, 1), (0.0, 2):
+        monkeypatch.setattr("worker.exchange._IDLE_S", idle_s)
+        assert (await exchange.make(request)).body == b"{}"
+        assert len(job_server.connections) == connections
+    exchange.close()
 
 
 # --- requests ------------------------------------------------------------------------------------------------------
