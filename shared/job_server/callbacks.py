@@ -11,7 +11,7 @@ from msgspec import Struct
 from shared import strict_json
 from shared.job_server.documents import Document, document_of, fields_of_query, why_not_json
 from shared.job_server.expressions import body_members, compile_expression, only_body, plain_path, text_of
-from shared.job_server.partial_json import PartialReader
+from shared.job_server.partial_json import ExactPart, PartialReader
 from shared.job_server.profile import Callback
 from shared.job_server.verdict import Kind, Reader, Verdict
 
@@ -45,11 +45,14 @@ class Callbacks:
         self._notification_only = callback.notification_only
         self._has_state = bool(callback.state)
         self._reads_body = "body" in callback.state
-        self._reader = Reader(callback, callback.outputs)
+        path = plain_path(callback.result) or ()
+        is_exact = len(path) > 1 and path[0] == "body"
+        part = ExactPart(callback.result, path[1:]) if is_exact else None
+        self._reader = Reader(callback, callback.outputs, part)
         self._correlate = compile_expression(callback.correlate)
         words = [callback.state, callback.error, callback.correlate, *callback.outputs.values()]
         self._only_body = only_body(callback.result, *words)
-        self._partial = _partial_reader(callback.result, words)
+        self._partial = _partial_reader("" if is_exact else callback.result, words)
 
     def read(self, received: Received) -> Verdict:
         """Return what a callback says.

@@ -11,15 +11,16 @@ For the front end only: workers would load the library for nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from shared import strict_json
 from shared.errors import StrictJSONError
+from shared.job_server.verdict import Part
 
-__all__ = ["MAX_MEMBERS", "PartialReader", "object_members"]
+__all__ = ["MAX_MEMBERS", "ExactPart", "PartialReader", "object_members"]
 
 _T = TypeVar("_T")
 
@@ -96,6 +97,26 @@ def _check_strictly(data: bytes) -> None:
         raise StrictJSONError("a number has too many digits")
     if _HALF.search(data) is not None and _HALF.search(_PAIR.sub(b"", data.replace(_ESCAPED_BACKSLASH, b" "))):
         raise StrictJSONError("it holds a lone surrogate")
+
+
+class ExactPart(Part):
+    """The part of a message at a path of members, in its exact text, without any objects."""
+
+    def __init__(self, expression: str, path: Sequence[str]) -> None:
+        """`path` is below the body; `expression` finds the same in a body that is not JSON."""
+        super().__init__(expression)
+        kinds = [msgspec.defstruct("Step", [("text", msgspec.Raw, _NULL)], rename={"text": name}) for name in path]
+        self._steps = [msgspec.json.Decoder(kind) for kind in kinds]
+
+    def of(self, seen: Mapping[str, Any], body: bytes) -> bytes | None:
+        """Return the part; null if there is none."""
+        text = body
+        try:
+            for step in self._steps:
+                text = bytes(step.decode(text).text)  # type: ignore[attr-defined] # a member of "Step"
+        except (ValueError, RecursionError):  # JSON without it, or no JSON
+            return super().of(seen, body) if text is body else b"null"
+        return text
 
 
 def object_members(data: bytes) -> dict[str, str]:

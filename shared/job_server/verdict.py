@@ -61,12 +61,13 @@ class Verdict:
 class Reader:
     """Reads messages of one kind."""
 
-    def __init__(self, reading: Reading, outputs: Mapping[str, str]) -> None:
+    def __init__(self, reading: Reading, outputs: Mapping[str, str], result: Part | None = None) -> None:
+        """`result` replaces the part that `reading` describes."""
         self._state = compile_expression(reading.state)
         self._succeeded = frozenset(reading.succeeded)
         self._failed = frozenset(reading.failed)
         self._error = compile_expression(reading.error) if reading.error else None
-        self._result = Part(reading.result)
+        self._result = result or Part(reading.result)
         self._outputs = Outputs(outputs)
 
     def read(self, seen: Mapping[str, Any], body: bytes, *, is_json: bool) -> Verdict:

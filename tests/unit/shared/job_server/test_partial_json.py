@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from shared import strict_json
 from shared.errors import StrictJSONError
-from shared.job_server.partial_json import MAX_MEMBERS, PartialReader, object_members
+from shared.job_server.partial_json import MAX_MEMBERS, ExactPart, PartialReader, object_members
+from shared.job_server.verdict import Part
 from tests.support.bad_json import BAD_VALUES
 
 READER = PartialReader(["state", "data", "state"])
@@ -104,6 +105,25 @@ def test_what_is_refused_is_refused_in_a_member_that_nobody_asks_for(data: bytes
 def test_where_two_parsers_could_differ_they_do_not(text: str) -> None:
     """Surrogates, large numbers, a duplicate name, depth."""
     assert partial(text.encode()) == whole(text.encode())
+
+
+@given(_JSON, st.sampled_from([None, 1]))
+def test_an_exact_part_is_what_any_other_part_is(value: object, indent: int | None) -> None:
+    """Its text, or null if there is none: below a list, a text, or another member."""
+    document = {"state": value, "data": {"state": value, 'a"\u00e9': 0}}
+    data = json.dumps(document, indent=indent).encode()
+    seen = {"body": document}
+    for path in (
+        ("state",),
+        ("data", "state"),
+        ("state", "data", "state"),
+        ("data", "x"),
+        ("x", "y"),
+        ("data", 'a"\u00e9'),
+    ):
+        expression = ".".join(["body", *(json.dumps(name, ensure_ascii=False) for name in path)])
+        if "\\" not in expression:
+            assert ExactPart(expression, path).of(seen, data) == Part(expression).of(seen, data)
 
 
 def test_what_stands_for_a_word_is_not_read_if_it_is_large() -> None:
