@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from shared import setting_kinds as kinds
+from shared.job_server.documents import FORMS, media_type_of
 from shared.job_server.profile import Profile, Sample, Status, Submit, Verify
 
 __all__ = ["check_values"]
@@ -48,6 +49,8 @@ def check_values(profile: Profile) -> None:
             _check_headers(f"{section}.headers", found.headers)
             if section != "server":
                 _check_call(section, found.method, found.url)
+            if getattr(found, "body", None) and not getattr(found, "form", None):
+                _check_type(f"{section}.headers", found.headers)
     _check_statuses(profile.submit)
     _check_what_is_set(profile.submit)
     _check_json("submit.body", profile.submit.body)
@@ -97,6 +100,13 @@ def _check_headers(place: str, headers: Mapping[str, str]) -> None:
         seen.add(name.lower())
         if not value.isprintable():
             _refuse(f"{place}.{name}", value, "one line of text")
+
+
+def _check_type(place: str, headers: Mapping[str, str]) -> None:
+    """Refuse the type of a form for what is sent as JSON."""
+    for name, value in headers.items():
+        if name.lower() == "content-type" and media_type_of(value) in FORMS:
+            raise ValueError(f"{place}: got {name} {value!r}, but `body` is sent as JSON")
 
 
 def _check_header_name(place: str, name: str) -> None:

@@ -26,6 +26,7 @@ succeeded = ["done"]
 HEAD = 'name = "x"\n'
 SUBMIT = '[submit]\nbody = { hook = "{callback_url}" }\n'
 CALLBACK = '[callback]\nstate = "body.state"\nsucceeded = ["done"]\n'
+FORM = "application/x-www-form-urlencoded"
 HMAC = '[verify]\nscheme = "hmac"\nheader = "X"\n'
 HEADER = '[verify]\nscheme = "header"\nheader = "X"\n'
 FIXED = 'path = "/callback/a"\ncorrelate = "body.a"\n'
@@ -135,6 +136,9 @@ WRONG = {
     f"{HEAD}{SUBMIT}accepted = [202]\nbusy = [202]\n{CALLBACK}": "submit: 202 stands in accepted and in busy",
     f'{HEAD}[submit]\nbody = {{ a = "{{callback_url}}", b = [{{ c = nan }}] }}\n{CALLBACK}': (
         "submit.body.b[0].c: got 'nan', takes what JSON has: "
+    ),
+    f"{HEAD}{SUBMIT}{CALLBACK}[cancel]\nurl = '/a'\nbody = {{ a = 1 }}\nheaders = {{ content-type = '{FORM}; a=b' }}": (
+        f"cancel.headers: got content-type '{FORM}; a=b', but `body` is sent as JSON"
     ),
     f"{HEAD}{SUBMIT}{CALLBACK}[cancel]\nurl = '/a'\nbody = {{ at = 2026-11-26 }}": "cancel.body.at: got '2026-11-26', ",
     f'{HEAD}[submit]\nform = {{ "a\\"b" = "{{callback_url}}" }}\n{CALLBACK}': "submit.form: got 'a\"b', takes the name",
