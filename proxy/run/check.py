@@ -81,6 +81,8 @@ class Check:
         self._settings = settings
         self._say = say
         self._failed = False
+        #: The profiles that could be loaded.
+        self._profiles: list[Profile] = []
 
     async def run(self) -> int:
         """Run all checks; return the exit code: 0 if the proxy can start and submit jobs, else 1."""
@@ -93,8 +95,9 @@ class Check:
 
     async def _check_all(self) -> None:
         self._settings_fit()
-        profiles = [profile for name in self._settings.profile.split(",") if (profile := self._profile(name.strip()))]
-        servers = list(self._addressed(profiles))
+        names = self._settings.profile.split(",")
+        self._profiles = [profile for name in names if (profile := self._profile(name.strip()))]
+        servers = list(self._addressed(self._profiles))
         if servers and not self._settings.job_server_url:
             self._settings = replace(self._settings, job_server_url=servers[0].url)
         self._keys()
@@ -217,6 +220,9 @@ class Check:
             if caveats:
                 words = f"{shown(url)} is one that many job servers refuse to call: {caveats}"
                 self._found(Verdict.WARNING, "refusals", words)
+        for callback in (one.callback for one in self._profiles if one.callback.path):
+            fixed = shown(url).removesuffix("/callback") + callback.path
+            self._found(Verdict.OK, "fixed URL", f"the job server's configuration is to have {fixed}")
 
     async def _queue(self) -> None:
         """Check the queues that the settings name."""

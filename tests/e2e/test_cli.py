@@ -172,6 +172,15 @@ def test_check_fails_whenever_a_start_would_refuse_the_job_servers() -> None:
     assert (ended.returncode, words in ended.stderr) == (2, True)
 
 
+def test_check_says_which_url_a_job_server_has_to_be_configured_with() -> None:
+    """No submission has it."""
+    ended = run(
+        "--check", PROFILE="buildbot", JOB_SERVER_URL="http://127.0.0.1:9", CALLBACK_URL="http://127.0.0.1:9/a/callback"
+    )
+    words = "the job server's configuration is to have http://127.0.0.1:9/a/callback/buildbot"
+    assert f"ok   fixed URL    {words}" in ended.stdout.splitlines()
+
+
 def test_check_names_a_secret_that_is_not_set() -> None:
     """Like a start."""
     ended = run("--check", PROFILE="replicate", JOB_SERVER_URL="http://127.0.0.1:9")
