@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,6 +81,8 @@ class Leases:
         self._on_ended: Callable[[Record], None] = lambda _: None
         #: Since when beats have succeeded without a gap, and when the last one did; by the monotonic clock.
         self._healthy_since: float | None = None
+        #: Held during a beat, and during a takeover.
+        self._beating = asyncio.Lock()
         self._last_beat = time.monotonic()
         #: Instances with a lease; the age of the oldest heartbeat among those that have one or own an open job.
         self.instances = 0
@@ -137,11 +139,13 @@ class Leases:
             await pause(self._leaving, pause_s)
 
     async def _beat(self) -> None:
-        await self._session.run(BEAT, self._instance, self._name)
-        now = time.monotonic()
-        if self._healthy_since is None or now - self._last_beat > self._times.lease_s / 2:
-            self._healthy_since = now
-        self._last_beat = now
+        async with self._beating:
+            ((gap_s,),) = await self._session.run(BEAT, self._instance, self._name)
+            now = time.monotonic()
+            # By the server's clock: if that was set forward, or all machines were suspended, all leases look old.
+            if self._healthy_since is None or gap_s is None or gap_s > self._times.lease_s / 2:
+                self._healthy_since = now
+            self._last_beat = now
 
     async def _try_to_record(self) -> None:
         """Record a job of no one and delete it at once, as beats may succeed where new jobs cannot be recorded."""
@@ -176,16 +180,19 @@ class Leases:
             log.event("warning", "a job without a live instance was ended", job_id=record.id, owner=record.owner)
             self._on_ended(record)
         is_more = len(overdue) == SEEN_TO
-        given_up = [record for record in overdue if record.owner != self._instance]
-        healthy_s = time.monotonic() - (self._healthy_since or time.monotonic())
-        if self._on_taken_over is not None and healthy_s >= lease_s and not self._is_draining():
-            rows = await self._session.run(TAKE_OVER, self._instance, lease_s, _NEVER_SUBMITTED, lease_s / 2)
-            self._took_over(rows)
-            is_more |= len(rows) == SEEN_TO
-            given_up += map(record_of, await self._session.run(CANCELLED, self._instance, lease_s, lease_s / 2))
-        self._on_given_up([record for record in given_up if record.submitted is not Submitted.NO])
+        self._give_up(record for record in overdue if record.owner != self._instance)
+        async with self._beating:  # the beat under way could show that all leases only look old
+            healthy_s = time.monotonic() - (self._healthy_since or time.monotonic())
+            if self._on_taken_over is not None and healthy_s >= lease_s and not self._is_draining():
+                rows = await self._session.run(TAKE_OVER, self._instance, lease_s, _NEVER_SUBMITTED, lease_s / 2)
+                self._took_over(rows)
+                is_more |= len(rows) == SEEN_TO
+                self._give_up(map(record_of, await self._session.run(CANCELLED, self._instance, lease_s, lease_s / 2)))
         ((self.instances, self.slowest_s),) = await self._session.run(CLUSTER, lease_s)
         return is_more
+
+    def _give_up(self, ended: Iterable[Record]) -> None:
+        self._on_given_up([record for record in ended if record.submitted is not Submitted.NO])
 
     def _took_over(self, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows or self._on_taken_over is None:

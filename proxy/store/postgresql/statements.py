@@ -195,8 +195,11 @@ SELECT id, name, extract(epoch FROM started_at)::float8, extract(epoch FROM now(
 FROM proxy_instances ORDER BY name, started_at LIMIT 100
 """
 
+#: Renews the lease of this instance ($1; $2: its name); how long ago the last beat was, or NULL.
 BEAT: Final = """
+WITH last AS (SELECT beat_at FROM proxy_instances WHERE id = $1)
 INSERT INTO proxy_instances (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat_at = now()
+RETURNING (SELECT extract(epoch FROM now() - beat_at)::float8 FROM last)
 """
 LEAVE: Final = "DELETE FROM proxy_instances WHERE id = $1"
 #: How many instances have a valid lease ($1: its seconds), and the age of the oldest beat among these and the instances

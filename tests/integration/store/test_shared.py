@@ -330,6 +330,25 @@ async def test_what_ends_without_the_instance_that_has_it_is_given_up_by_one_oth
     assert all(record.state is State.FINISHED for record in given_up)
 
 
+async def test_nobody_is_dead_because_the_servers_clock_was_set_forward(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """By an hour, or the machine that everything runs on was suspended: each lease looks old until it is renewed."""
+    heard = [Heard() for _ in range(3)]
+    stores = [await instance(str(number), each) for number, each in enumerate(heard)]
+    await asyncio.gather(*(store.put(of(store, a_record(state=State.SUBMITTING))) for store in stores))
+
+    async def all_beat_after(at: float) -> None:
+        await eventually(lambda: min(store._leases._last_beat for store in stores) > at)  # noqa: SLF001 - no figure says so
+
+    await all_beat_after(time.monotonic() + BRISK.lease_s)  # from now on each may take over
+    for _ in range(3):
+        postgresql.sql("UPDATE proxy_instances SET beat_at = beat_at - interval '1 hour'", database.rpartition("/")[2])
+        await all_beat_after(time.monotonic() + BRISK.lease_s)
+
+    assert [each.taken_over for each in heard] == [[], [], []]
+
+
 async def test_an_instance_that_drains_takes_over_nothing(instance: MakeInstance) -> None:
     """It would wait for jobs that the others can wait for just as well; they take them over."""
     drains, stays = Heard(is_draining=True), Heard()
