@@ -100,6 +100,8 @@ class PostgreSQLStore:
         self._unfit = 0
         self._notes = Notes(self._order_notes)
         self._on_changed: Callable[[Record], None] = lambda _: None
+        #: Jobs whose ends were found by polling and are being read.
+        self._looked_at: set[str] = set()
         sessions = (self._writing, self._reading)
         self._health = Health(place, sessions, lambda: self._given_up)
         self._writer = Writer(self._instance, self._ttl_s)
@@ -440,8 +442,14 @@ class PostgreSQLStore:
 
     def _look_at(self, job_id: str, *, noticed: bool = False) -> None:
         """Read a job's row soon, and pass it on to the callers that wait for the job or watch it."""
+        if not noticed:
+            if job_id in self._looked_at:
+                return  # its end is found by each poll until it was read, and results may be large
+            self._looked_at.add(job_id)
 
         def tell(done: asyncio.Future[Record | None]) -> None:
+            if not noticed:
+                self._looked_at.remove(job_id)
             if done.cancelled() or done.exception() is not None:
                 return
             record = done.result()

@@ -531,3 +531,28 @@ async def test_results_are_read_a_few_at_a_time(instance: MakeInstance, monkeypa
     assert all(await asyncio.gather(*(a.by_id(record.id) for record in records)))
     assert sum(results) >= 2 * len(records)
     assert max(results) <= 32
+
+
+async def test_a_result_is_read_once_however_long_that_takes(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found by each poll meanwhile."""
+    a, b = await instance("a"), await instance("b")
+    records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(100)]
+    session, polls, read = a._reading, [0], [0]  # noqa: SLF001 - the connection that reads
+    run = session.run
+
+    async def slow(sql: str, *params: Any) -> Sequence[tuple[Any, ...]]:
+        if sql == FIND["id"]:
+            await eventually(lambda: polls[0] > 3)
+        rows = await run(sql, *params)
+        polls[0] += sql == ENDED and len(rows) == len(records)
+        read[0] += len(rows) if sql == FIND["id"] else 0
+        return rows
+
+    monkeypatch.setattr(session, "run", slow)
+    await asyncio.gather(*(a.put(record) for record in records))
+    await asyncio.gather(*(b.put(called_back(record)) for record in records))
+    await asyncio.gather(*(a.ended(record.id) for record in records))
+    await a.by_id(records[0].id)  # whatever was still to be read has been read
+    assert read[0] == len(records) + 1
