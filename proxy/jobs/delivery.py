@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from shared.lifecycle import Submitted
+
 if TYPE_CHECKING:
     from proxy.jobs.in_flight import InFlight
     from proxy.store.protocol import Peers
@@ -36,5 +38,13 @@ class SharedDelivery:
     def deliver(self, record: Record) -> None:
         """See `Delivery.deliver`. Another instance that misses the notice still finds the record."""
         self._in_flight.deliver(record)
-        if {record.owner, record.origin} - {self._peers.instance, ""}:
-            self._peers.tell(record)
+        to_all = _is_proven(record)
+        if to_all or {record.owner, record.origin} - {self._peers.instance, ""}:
+            self._peers.tell(record, to_all=to_all)
+
+
+def _is_proven(record: Record) -> bool:
+    """Return whether a callback may have proved that a failed job was submitted: any instance may say otherwise."""
+    if record.failure is None or record.submitted is not Submitted.YES:
+        return False
+    return record.callback is None or record.failure.submitted is not Submitted.YES

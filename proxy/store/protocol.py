@@ -239,8 +239,8 @@ class Peers(Protocol):
     ) -> None:
         """Have these called from now on, on the event loop. Nothing is taken over before.
 
-        `on_changed`: another instance announced news (`tell`) of a job that is owned or was accepted here; called with
-        the stored record. An announcement may be lost, so `JobStore.ended` does not depend on it.
+        `on_changed`: another instance announced news (`tell`) of a job that is owned or was accepted here, or of any;
+        called with the stored record. An announcement may be lost, so `JobStore.ended` does not depend on it.
 
         `on_taken_over`: this instance has taken over these jobs from instances that are gone, each once. Those that
         were ACCEPTED have been finished by the same statement, as `interrupted` and `no`. The others are open.
@@ -252,9 +252,9 @@ class Peers(Protocol):
         """
         ...
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: Record, *, to_all: bool = False) -> None:
         """Notify the instances that own or accepted a job, except this one, that something was recorded of it.
 
-        They find earlier notes as well. Does not wait and does not fail.
+        With `to_all`, notify all instances. They find earlier notes as well. Does not wait and does not fail.
         """
         ...

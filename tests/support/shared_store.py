@@ -257,12 +257,12 @@ class Member:
         self._on_changed, self._on_taken_over, self._is_draining = on_changed, on_taken_over, is_draining
         self._on_given_up = on_given_up
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: Record, *, to_all: bool = False) -> None:
         """See `Peers.tell`; it takes some time, like a message between machines."""
         self.told += 1
         if not self.cut_off and not self._shared.deaf:
             for member in self._shared.members:
-                if member is not self and member.instance in {record.owner, record.origin}:
+                if member is not self and (to_all or member.instance in {record.owner, record.origin}):
                     asyncio.get_running_loop().call_soon(member.hear, record.id)
 
     def hear(self, job_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Notices between instances: NOTIFY to the instance's own channel, with a job's id.
+"""Notices between instances: NOTIFY to the instance's own channel, or to one for all, with a job's id.
 
 A notice only says that the job's row has changed. It may be lost; then a waiting client gets its answer half a second
 later.
@@ -17,9 +17,11 @@ import psycopg
 from proxy.store.postgresql.session import GoneError, Session
 from proxy.store.postgresql.statements import NOTIFY
 
-__all__ = ["Listener", "Tell", "tell_all"]
+__all__ = ["EVERYONE", "Listener", "Tell", "tell_all"]
 
 _AGAIN_S: Final = 0.2
+#: In place of an instance.
+EVERYONE: Final = "everyone"
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class Listener:
             try:
                 wire = await self._session.connect()
                 wire.on_notice = self._on_heard
-                await wire.script(f'LISTEN "proxy_{self._instance}"')
+                await wire.script(f'LISTEN "proxy_{self._instance}"; LISTEN "proxy_{EVERYONE}"')
                 self._on_gap()
                 await wire.gone.wait()
             except (GoneError, psycopg.Error, OSError):

@@ -31,7 +31,7 @@ from proxy.store.postgresql.awaited import AwaitedEnds
 from proxy.store.postgresql.ends import finish, pause
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.leases import Leases, Times
-from proxy.store.postgresql.notices import Listener, Tell, tell_all
+from proxy.store.postgresql.notices import EVERYONE, Listener, Tell, tell_all
 from proxy.store.postgresql.orders import Lane, fail, settle
 from proxy.store.postgresql.reading import DIALECT, answer
 from proxy.store.postgresql.rows import record_of
@@ -161,9 +161,9 @@ class PostgreSQLStore:
         self._on_changed = on_changed
         self._leases.take_over(on_taken_over, on_given_up, is_draining)
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: Record, *, to_all: bool = False) -> None:
         """See `Peers.tell`."""
-        instances = {record.owner, record.origin} - {self._instance, ""}
+        instances = {record.owner, record.origin, EVERYONE if to_all else ""} - {self._instance, ""}
         if not instances:
             return
         if record.id in self._notes:

@@ -235,15 +235,16 @@ async def test_the_owner_hears_of_what_another_recorded(instance: MakeInstance) 
     await eventually(lambda: [it.callback for it in heard.changed] == [None, b"{}"])
 
 
-async def test_whoever_said_no_of_a_job_hears_that_it_was_submitted(instance: MakeInstance) -> None:
-    """The notice comes after the note, though the job has ended."""
-    heard = Heard()
-    a, b = await instance("a", heard), await instance("b")
+async def test_all_hear_that_a_failed_job_was_submitted(instance: MakeInstance) -> None:
+    """The notice comes after the note, though the job has ended; any instance may show the job."""
+    heard, other = Heard(), Heard()
+    a, b, _ = await instance("a", heard), await instance("b"), await instance("c", other)
     record = failed(of(a, a_record(state=State.SUBMITTING)), Code.JOB_REJECTED, Submitted.NO)
     await a.put(record)
     b.note(record.proven())
-    b.tell(record.proven())
-    await eventually(lambda: [it.submitted for it in heard.changed] == [Submitted.YES])
+    b.tell(record.proven(), to_all=True)
+    await eventually(lambda: heard.changed and other.changed)
+    assert {it.submitted for it in heard.changed + other.changed} == {Submitted.YES}
 
 
 async def test_the_end_is_found_though_the_notice_is_lost(instance: MakeInstance) -> None:
