@@ -165,7 +165,7 @@ class Leases:
             try:
                 is_more = await self._see_to_some()
             except (GoneError, UnfitError) as exc:
-                self._health.failed(str(exc), began)
+                self._health.failed(str(exc), time.monotonic())
             except Exception as exc:  # noqa: BLE001 - as above
                 log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
             sparing_s = min(self._times.lease_s, (time.monotonic() - began) * _SPARING)

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 
 from cluster.postgresql import PostgreSQL
 from proxy.store.names import Called
+from proxy.store.postgresql.leases import Times
 from proxy.store.postgresql.session import GoneError
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
@@ -24,7 +25,7 @@ from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
 from tests.support.line import Line
 from tests.support.records import a_record
-from tests.support.stores import Heard, of
+from tests.support.stores import Heard, of, on_database
 from tests.support.waiting import eventually
 
 MakeInstance = Callable[..., Awaitable[PostgreSQLStore]]
@@ -264,21 +265,21 @@ async def test_an_instance_that_loses_its_lease_takes_no_jobs_though_it_could_re
 
 
 async def test_an_instance_keeps_its_lease_though_it_takes_too_long_to_see_to_the_jobs_of_others(
-    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+    database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index of open jobs has a million that have ended, because somebody's transaction has stayed open since."""
     slow = "SELECT FROM (SELECT pg_sleep(3)::text AS slept OFFSET 0) AS s WHERE slept = $1"
     monkeypatch.setattr("proxy.store.postgresql.leases.OVERDUE", slow)
-    a = await instance("a")
-    await eventually(lambda: figure(a, "journal_failures"))
+    a = await on_database(database, times=Times(lease_s=4.0, beat_s=1.2))
     beats, troubles = set(), set()
 
     def goes_on() -> bool:
         beats.add(a._leases._last_beat)  # noqa: SLF001 - no figure counts them
         troubles.add(a.trouble)
-        return len(beats) > 4
+        return len(beats) > 4 and figure(a, "journal_failures") > 0
 
     await eventually(goes_on)
+    await a.close()
     assert troubles == {""}
 
 
