@@ -128,7 +128,13 @@ class FrontEnd:
         app.drain.begin = lambda: self._on_drain(app)
         app.house.given = self._given
         self._reload = Reload(
-            self._settings, self._read, app.authorization, app.gate, listeners.values(), self._service_manager
+            self._settings,
+            self._read,
+            app.authorization,
+            app.gate,
+            listeners.values(),
+            self._service_manager,
+            lambda fresh: app.house.reloaded(fresh.tls_certfile),
         )
         _tune_garbage_collection()
         self._stall_watch.start()

@@ -40,8 +40,13 @@ class Reload:
         gate: Gate,
         listeners: Collection[Listener],
         service_manager: ServiceManager,
+        on_reloaded: Callable[[Settings], None] = lambda _: None,
     ) -> None:
-        """`settings` are those in effect; `read` returns the current ones, or raises SettingsError."""
+        """`settings` are those in effect; `read` returns the current ones, or raises SettingsError.
+
+        `on_reloaded` gets them once they are applied.
+        """
+        self._on_reloaded = on_reloaded
         self._settings = settings
         self._read = read
         self._authorization = authorization
@@ -77,6 +82,7 @@ class Reload:
             return
         self._authorization.replace(fresh.api_keys)
         self._gate.replace(fresh.admin_keys)
+        self._on_reloaded(fresh)
         changed = [f.name for f in fields(fresh) if getattr(fresh, f.name) != getattr(self._settings, f.name)]
         log.event(
             "info",

@@ -41,6 +41,12 @@ async def status_with(client: ClientSession, proxy: ProxyProcess, key: str) -> i
     return (await post_job(client, proxy.queue_job, headers={"Authorization": f"Bearer {key}"})).status
 
 
+async def certificate_trouble(client: ClientSession, proxy: ProxyProcess) -> str:
+    """Return what operators see as the trouble with the certificate."""
+    (certificate,) = (await fetch(client, "GET", f"{proxy.admin}/house")).document["certificates"]
+    return str(certificate["trouble"])
+
+
 async def test_keys_can_be_replaced(client: ClientSession, tmp_path: Path) -> None:
     """A removed key is refused, a new one accepted, a remaining one never refused."""
     keys = tmp_path / "keys"
@@ -85,7 +91,9 @@ async def test_a_certificate_can_be_replaced(client: ClientSession, tmp_path: Pa
         assert line["reason"] == f"TLS_KEYFILE: got '{key}', takes a file that can be read"
         key.unlink()
         put(other, cert, key)
+        assert await certificate_trouble(client, proxy) == "an earlier one is used until SIGHUP"
         assert (await reload(proxy, _RELOADED))["tls"] is True
+        assert await certificate_trouble(client, proxy) == ""
         assert await presented(port) == pem(other[0])
         trust = ssl.create_default_context(cafile=str(other[0]))
         assert (await fetch(client, "GET", f"{proxy.url}/healthz", ssl=trust)).status == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import ssl
 import time
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["shown"]
+__all__ = ["digest", "shown"]
 
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _SEQUENCE, _EXPLICIT_VERSION, _UTC_TIME = 0x30, 0xA0, 0x17
@@ -19,11 +20,19 @@ _COMMON_NAME: Final = b"\x06\x03\x55\x04\x03"
 _LONG: Final = 0x80
 
 
-def shown(setting: str, path: str, *, each_alone: bool = False) -> dict[str, Any]:
+def digest(path: str) -> str:
+    """Return a hash of a file, by which it is recognised; empty if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def shown(setting: str, path: str, *, each_alone: bool = False, used: str = "") -> dict[str, Any]:
     """Return a description of a file's certificates for operators: of the one that expires first.
 
     `each_alone`: they are authorities, not a chain. Then expired ones are no trouble as long as one is valid; their
-    number is returned.
+    number is returned. `used`: the hash of the file that is in use; empty: always the current one.
     """
     found: dict[str, Any] = {
         "setting": setting, "file": path, "subject": None, "ends_at": None, "left_s": None, "trouble": "",
@@ -45,6 +54,8 @@ def shown(setting: str, path: str, *, each_alone: bool = False) -> dict[str, Any
         found["expired"], found["count"] = len(all_ends) - len(valid), len(all_ends)
         if found["left_s"] < 0:
             found["trouble"] = "it is no longer valid"
+        elif used and used != digest(path):
+            found["trouble"] = "an earlier one is used until SIGHUP"
     return found
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["House"]
 
 _LINES: Final = 30
+#: The setting whose file is used as it was at the last reload; others are read when they are needed.
+_RELOADED: Final = "TLS_CERTFILE"
 
 
 class House:
@@ -58,11 +60,17 @@ class House:
         self._in_flight = in_flight
         self._intake = intake
         self._files = {setting: path for setting, path in files.items() if path}
+        self._used = certificates.digest(files[_RELOADED]) if files[_RELOADED] else ""
         self._keys = keys
         self._instance = instance
         self._started_at = round(time.time(), 3)
         #: The settings as given at the start; set by the front end.
         self.given: Sequence[Given] = ()
+
+    def reloaded(self, certfile: str) -> None:
+        """Note that this certificate is used from now on."""
+        if certfile:
+            self._files[_RELOADED], self._used = certfile, certificates.digest(certfile)
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the description."""
@@ -115,7 +123,9 @@ class House:
 
     def _certificates(self) -> list[dict[str, Any]]:
         return [
-            certificates.shown(setting, path, each_alone=setting == "JOB_SERVER_CAFILE")
+            certificates.shown(setting, path, used=self._used)
+            if setting == _RELOADED
+            else certificates.shown(setting, path, each_alone=True)
             for setting, path in self._files.items()
         ]
 

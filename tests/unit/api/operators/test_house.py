@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 import subprocess
 import time
@@ -151,6 +152,22 @@ def test_a_certificates_end_is_what_openssl_says(tmp_path: Path, days: str) -> N
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip().partition("=")[2]
     assert (found["ends_at"], found["subject"]) == (ssl.cert_time_to_seconds(told), "proxy.example")
     assert abs(found["left_s"] - int(days) * 86_400) < 120
+
+
+async def test_a_certificate_that_is_not_used_yet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients still get the earlier one, whose end may be near; a reload changes that."""
+    path = Path(shutil.copy(_PEM, tmp_path))
+    settings = {"TLS_CERTFILE": str(path), "TLS_KEYFILE": str(_PEM.with_name("key.pem"))}
+    app = WholeApp(monkeypatch, None, None, None, ADMIN_KEYS=f"lena:look:{_KEY}", **settings)
+    try:
+        assert [one["trouble"] for one in (await house(app))["certificates"]] == [""]
+        _certificate(tmp_path, "-days", "90", "-subj", "/CN=proxy.example")
+        (found,) = (await house(app))["certificates"]
+        assert (found["subject"], found["trouble"]) == ("proxy.example", "an earlier one is used until SIGHUP")
+        app.parts.house.reloaded(str(path))
+        assert [one["trouble"] for one in (await house(app))["certificates"]] == [""]
+    finally:
+        await app.close()
 
 
 def test_of_several_certificates_the_one_that_ends_first_counts(tmp_path: Path) -> None:
