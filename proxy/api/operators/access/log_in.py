@@ -32,7 +32,7 @@ _HTML: Final = b"text/html; charset=utf-8"
 _MAX_BODY_BYTES: Final = 4_096
 _FORM: Final = "application/x-www-form-urlencoded"
 #: A valid page to return to: below this address and nowhere else, however a browser interprets it.
-_NEXT: Final = re.compile(r"(?![^?]*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,200}(?:\?[A-Za-z0-9._~=&%+:,-]{0,1000})?")
+_NEXT: Final = re.compile(r"(?![^?]*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,200}(?:\?[A-Za-z0-9!$%&'-/:;=?@_~]{0,1000})?")
 
 
 def routes(gate: Gate, audit: Audit) -> list[Route]:

@@ -176,6 +176,8 @@ async def test_a_browser_is_sent_to_the_form_and_back_to_where_it_wanted_to_go(a
     assert (form.status, b'type="password"' in form.body) == (200, True)
     back = await log_in(app, query=query)
     assert (back.status, back.headers["Location"]) == (303, "/jobs/abc?code=late&x=1")
+    back = await log_in(app, query="next=jobs.html%3Fq%3Da%2A%28b%2Fc%29")
+    assert back.headers["Location"] == "/jobs.html?q=a*(b/c)"
 
 
 async def test_a_session_is_what_its_key_is(app: WholeApp) -> None:
