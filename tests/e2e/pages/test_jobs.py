@@ -171,6 +171,19 @@ def test_times_in_the_address_outlive_another_filter(
         page.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 
+def test_the_focus_stays_at_a_job_while_the_list_is_kept_current(page: Chrome) -> None:
+    """Its link is another element, but leads to the same job."""
+    run(
+        page,
+        "window.first = document.querySelector('#rows tr'); document.querySelector('#rows tr:nth-child(3) a').focus()",
+    )
+    href = run(page, "return document.activeElement.href")
+    page.find_element(By.ID, "follow").click()
+    run(page, "document.querySelector('#rows tr:nth-child(3) a').focus()")
+    eventually_blocking(lambda: run(page, "return !window.first.isConnected"))
+    assert run(page, "return document.activeElement.href") == href
+
+
 @pytest.mark.parametrize("name", ["jobs.html", "patterns.html"])
 def test_what_cannot_be_read_is_said(driver: Chrome, operated: Operated, name: str) -> None:
     """An invalid filter is named, and nothing is shown as its jobs."""

@@ -91,6 +91,36 @@ def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyP
     assert entry.find_elements(By.CSS_SELECTOR, ".line .bar > span")
 
 
+def test_a_failure_that_is_read_stays_while_others_come(driver: Chrome) -> None:
+    """However many: it stays open, and keeps the focus."""
+    with _fake_feed(1) as address:
+        driver.get(address)
+        eventually_blocking(lambda: text(driver, "worker-count") == "1")
+        shown = driver.execute_async_script(
+            "const done = arguments[0];"
+            "const failure = (job_id) => ({job_id, submitted: 'no', finished_at: 0, outcome: 'a', total_ms: 1,"
+            "  worker_pid: 0, profile: '', remote_id: '', progress: null, detail: '', phases: []});"
+            "import('/static/failures.js').then(({Failures}) => {"
+            "  const failures = new Failures();"
+            "  failures.show(['b', 'a'].map(failure));"
+            "  const entry = document.getElementById('failure-list').lastChild;"
+            "  entry.open = true;"
+            "  entry.firstChild.focus();"
+            "  const now = () => [...document.getElementById('failure-list').children].map(({dataset}) => dataset.job);"
+            "  failures.show(['c', 'b', 'a'].map(failure));"
+            "  const steps = [[now(), document.activeElement === entry.firstChild]];"
+            "  failures.show(['e', 'd', 'c'].map(failure));"
+            "  steps.push([now(), document.activeElement === entry.firstChild]);"
+            "  entry.open = false;"
+            "  failures.show(['f', 'e', 'd'].map(failure));"
+            "  steps.push([now(), document.activeElement === entry.firstChild]);"
+            "  done(steps);"
+            "});"
+        )
+        driver.get("about:blank")  # otherwise the page would go on polling a server that is gone
+    assert shown == [[["c", "b", "a"], True], [["e", "d", "c", "a"], True], [["f", "e", "d"], False]]
+
+
 def test_a_failure_that_was_submitted_after_all_is_shown_so(driver: Chrome) -> None:
     """When a callback proves it, on a page that is open already. The other failures stay open."""
     with _fake_feed(1) as address:

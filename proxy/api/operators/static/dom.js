@@ -21,6 +21,14 @@ export function paint(element, name) {
   return element;
 }
 
+/** Replace the children of `body`; those that stay are not removed, and keep the focus. */
+export function replaceKeepingFocus(body, lines) {
+  const focused = document.activeElement;
+  for (const line of [...body.children]) if (!lines.includes(line)) line.remove();
+  lines.forEach((line, index) => body.children[index] !== line && body.insertBefore(line, body.children[index] ?? null));
+  if (body.contains(focused)) focused.focus({ preventScroll: true });
+}
+
 /** A link to another page of ours, or to a place on this one. */
 export function link(address, text, classes = "") {
   const element = make("a", classes, text);

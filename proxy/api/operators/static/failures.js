@@ -1,6 +1,6 @@
-// The last failures, newest first; opened ones stay open.
+// The last failures, newest first; opened ones stay open, and stay.
 
-import { $, duration, facts, make, when } from "./dom.js";
+import { $, duration, facts, make, replaceKeepingFocus, when } from "./dom.js";
 import { jobLink, progressText } from "./in_flight.js";
 import { timeLine } from "./time_line.js";
 
@@ -13,7 +13,10 @@ export class Failures {
     if (shown === this.#shown) return;
     this.#shown = shown;
     const kept = new Map([...$("failure-list").children].map((entry) => [entry.dataset.name, entry]));
-    $("failure-list").replaceChildren(...failures.map((job) => kept.get(nameOf(job)) ?? this.#entry(job)));
+    const entries = failures.map((job) => kept.get(nameOf(job)) ?? this.#entry(job));
+    const known = new Set(failures.map((job) => job.job_id));
+    const read = [...kept.values()].filter((entry) => entry.open && !known.has(entry.dataset.job)); // there are newer ones
+    replaceKeepingFocus($("failure-list"), [...entries, ...read]);
     $("no-failures").hidden = failures.length > 0;
     $("failure-list").hidden = !failures.length;
   }

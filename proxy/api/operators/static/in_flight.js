@@ -1,6 +1,6 @@
 // The jobs in flight: how many are in which state, and the oldest ones.
 
-import { $, duration, link, make, paint, say, shares } from "./dom.js";
+import { $, duration, link, make, paint, replaceKeepingFocus, say, shares } from "./dom.js";
 import { stopButton } from "./layout.js";
 
 /** A job's id as a link to the job. */
@@ -50,11 +50,4 @@ export class InFlight {
     line.dataset.job = id;
     return line;
   }
-}
-
-function replaceKeepingFocus(body, lines) {
-  const focused = document.activeElement;
-  for (const line of [...body.children]) if (!lines.includes(line)) line.remove();
-  lines.forEach((line, index) => body.children[index] !== line && body.insertBefore(line, body.children[index] ?? null));
-  if (body.contains(focused)) focused.focus();
 }

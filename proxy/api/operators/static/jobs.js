@@ -40,7 +40,9 @@ async function show({ moved = false } = {}) {
 }
 
 function draw(answer, moved) {
+  const focused = document.activeElement.closest("#rows a")?.href;
   $("rows").replaceChildren(...answer.jobs.map(row));
+  if (focused) [...$("rows").querySelectorAll("a")].find(({ href }) => href === focused)?.focus();
   $("table").classList.toggle("alone", answer.jobs.every((job) => job.instance == null));
   if (answer.counts) {
     filters.facets(answer.counts);
