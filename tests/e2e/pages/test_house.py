@@ -20,6 +20,20 @@ _LOOK: Final = "look-0123456789abcdef"
 _ACT: Final = "act-0123456789abcdef"
 
 
+#: The proxy's database cannot be read.
+_NO_DATABASE: Final = """
+const ask = window.fetch;
+window.fetch = async (address, how) => {
+  const answer = await ask(address, how);
+  if (address !== "house") return answer;
+  const house = await answer.json();
+  house.journal = {kind: "postgresql", place: "", size_bytes: null, oldest_at: null, trouble: "it does not answer"};
+  house.instances = [];
+  return new Response(JSON.stringify(house));
+};
+"""
+
+
 @pytest.fixture
 def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
     """The house page; whatever a test does with it, it reports no error."""
@@ -37,6 +51,18 @@ def test_it_says_what_runs_and_how_it_is_set_up(page: Chrome, operated: Operated
     shown = text(page, "settings")
     page.find_element(By.ID, "all-settings").send_keys(Keys.SPACE)
     eventually_blocking(lambda: len(text(page, "settings")) >= len(shown) and "MAX_JOBS" in text(page, "settings"))
+
+
+def test_what_is_not_known_without_the_database_is_not_called_none(driver: Chrome, operated: Operated) -> None:
+    """There may be other instances, and older jobs."""
+    script = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _NO_DATABASE})
+    try:
+        driver.get(f"{operated.admin}/house.html")
+        eventually_blocking(lambda: "it does not answer" in text(driver, "journal"))
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    assert "none" not in text(driver, "journal")
+    assert text(driver, "instances") == "Not known: the database cannot be read."
 
 
 def test_the_intake_is_paused_and_resumed_after_a_question(page: Chrome, operated: Operated) -> None:

@@ -29,7 +29,7 @@ function draw() {
   }));
   changed(journal, house.journal);
   changed(servers, house.job_servers);
-  changed(instances, house.instances);
+  changed(instances, house.instances, house.journal.kind);
   changed(certificates, house.certificates);
   changed(log, house.log);
   changed(settings, house.settings, $("all-settings").checked);
@@ -57,7 +57,7 @@ function intake(state) {
 function journal({ kind, place, size_bytes: size, oldest_at: oldest, trouble }) {
   $("journal").replaceChildren(facts({
     kind, place, size: size == null ? null : memory(size / 1024),
-    "oldest job": oldest == null ? "none" : make("span", "", when(oldest), ` (${duration((house.now - oldest) * 1000)} ago)`),
+    "oldest job": oldest == null ? (size == null ? null : "none") : make("span", "", when(oldest), ` (${duration((house.now - oldest) * 1000)} ago)`),
     trouble: trouble && make("span", "code", trouble),
   }));
 }
@@ -71,10 +71,11 @@ function servers(all) {
   $("servers").replaceChildren(table("Job servers", ["Profile", "Address", "Health", "Last success", "Last failure", "Reason"], rows));
 }
 
-function instances(all) {
+function instances(all, kind) {
+  const none = kind === "postgresql" ? "Not known: the database cannot be read." : "This instance is alone: its journal is not a shared database.";
   const rows = all.map((one) => [`${one.name}${one.self ? " (this one)" : ""}`, when(one.started_at), one.beat_s == null ? "–" : duration(one.beat_s * 1000), one.id]);
   $("instances").replaceChildren(all.length ? table("Instances", ["Name", "Since", "Last heartbeat", "Id"], rows, [2])
-    : make("p", "", "This instance is alone: its journal is not a shared database."));
+    : make("p", "", none));
 }
 
 function certificates(all) {
