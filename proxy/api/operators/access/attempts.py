@@ -57,6 +57,7 @@ def _network(peer: str) -> str:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:
         return peer
+    address = getattr(address, "ipv4_mapped", None) or address  # so a listener for both versions shows IPv4
     if address.version == 4:  # noqa: PLR2004 - the version of IP
         return str(address)
     return str(ipaddress.ip_network((int(address), _IPV6_PREFIX), strict=False))
