@@ -75,8 +75,7 @@ async def test_p1_second_signal_ends_at_once(own_proxy: FaultyProxy, job_server:
         own_proxy.signal(signal.SIGTERM)
         await eventually(lambda: own_proxy.events_of("shutting down: draining jobs in flight"))
         watch = own_proxy.stopwatch()
-        own_proxy.signal(signal.SIGTERM)
-        await eventually(lambda: own_proxy.returncode is not None, 1, watch)
+        await eventually(lambda: own_proxy.ended_by(signal.SIGTERM), 1, watch)
         assert await asyncio.to_thread(own_proxy.wait) == 128 + signal.SIGTERM
         for job in jobs:
             with pytest.raises(ClientError):

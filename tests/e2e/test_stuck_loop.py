@@ -57,7 +57,7 @@ def test_two_signals_end_it_and_the_log_says_where_it_stood(
     proxy.signal(signal.SIGTERM)
     # The kernel merges two equal pending signals: the first has to be delivered before the second is sent.
     eventually_blocking(lambda: not pending(proxy.pid))
-    proxy.signal(signal.SIGTERM)
+    eventually_blocking(lambda: proxy.ended_by(signal.SIGTERM), 5)
     assert proxy.wait(5) == 128 + signal.SIGTERM
     (ended,) = proxy.events_of("stopped at once by a second signal")
     assert f" {function} < " in ended["at"]

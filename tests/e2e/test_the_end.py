@@ -144,7 +144,7 @@ async def test_a_second_signal_ends_the_delay_too(client: ClientSession) -> None
     with ProxyProcess.started(DRAIN_DELAY="600") as proxy:
         proxy.signal(signal.SIGTERM)
         await eventually(lambda: proxy.events_of("shutting down soon: not ready, still accepting jobs"))
-        proxy.signal(signal.SIGINT)
+        await eventually(lambda: proxy.ended_by(signal.SIGINT))
         assert await asyncio.to_thread(proxy.wait) == 128 + signal.SIGINT
 
 
@@ -155,8 +155,7 @@ async def test_a_second_signal_ends_it_at_once(client: ClientSession, proxy: Pro
     proxy.signal(signal.SIGTERM)
     await eventually(lambda: proxy.events_of("shutting down: draining jobs in flight"))
     watch = proxy.stopwatch()
-    proxy.signal(signal.SIGTERM)
-    await eventually(lambda: proxy.returncode is not None, 2, watch)
+    await eventually(lambda: proxy.ended_by(signal.SIGTERM), 2, watch)
     assert await asyncio.to_thread(proxy.wait) == 128 + signal.SIGTERM
     await eventually(lambda: all_gone(processes), 2, watch_over(processes))
     with pytest.raises(ClientConnectionError):

@@ -179,6 +179,11 @@ class ProxyProcess:
         """Send a signal to the front end."""
         self._process.send_signal(number)
 
+    def ended_by(self, number: int) -> bool:
+        """Send a signal once more; return whether the front end has ended. The first may come too early to count."""
+        self.signal(number)
+        return self.returncode is not None
+
     def wait(self, timeout_s: float = 30.0) -> int:
         """Return the exit code once it has ended and its output is read; others may still hold its pipes."""
         code = self._process.wait(timeout_s)
