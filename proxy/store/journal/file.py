@@ -15,9 +15,9 @@ import math
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy.store.deeds import KEPT, KEPT_MINOR, Deed
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from proxy.store.record import Record
 
 __all__ = ["SEARCHED", "JournalFile"]
+
+_T = TypeVar("_T")
 
 #: One statement writes this many jobs: the GIL is released and taken again for each statement.
 _ROWS: Final = 32
@@ -101,7 +103,7 @@ class JournalFile:
         had_log = self._log.exists()
         try:
             #: The version of the table before any upgrade.
-            self._db, self.version = self._open(upgrade=upgrade)
+            self._db, self.version = self._with_room(lambda: connect(self.path, synchronous, upgrade=upgrade))
         except SettingsError:
             os.close(self._lock)
             raise
@@ -113,7 +115,13 @@ class JournalFile:
         self._keeps_mark = upgrade
         self._keeps_log = had_log and not upgrade
         if upgrade:
-            self._look_at_origin(had_log=had_log)
+            try:
+                self._with_room(lambda: self._look_at_origin(had_log=had_log))
+            except SettingsError:
+                self._db.close()
+                os.close(self._lock)
+                raise
+            self._leave_mark()
         #: Where the file is, to be checked.
         self.place = Place(self.path, self._lock)
         self.place.opened()
@@ -121,7 +129,7 @@ class JournalFile:
     def close(self) -> None:
         """Write everything into the file and close it."""
         if self._keeps_mark and self.is_open:
-            leave_mark(self._db, self.path, at_end=True)
+            self._leave_mark(at_end=True)
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
         if self._keeps_log:  # its absence would mean something (origin.py)
@@ -134,10 +142,12 @@ class JournalFile:
             self.origin = origin_of(self._db, self.path, had_log=had_log)
             self.lost_before = lost_before(self._db)
         except sqlite3.Error as exc:
-            self._db.close()
-            os.close(self._lock)
             raise SettingsError(f"JOURNAL: cannot use {str(self.path)!r}: {words_of(exc)}") from exc
-        leave_mark(self._db, self.path)
+
+    def _leave_mark(self, *, at_end: bool = False) -> None:
+        reserve = Reserve(self.path)
+        while not leave_mark(self._db, self.path, at_end=at_end) and reserve.give_up_last():
+            pass
 
     def empty_log(self) -> bool:
         """Move everything from the log into the file; return whether that was possible. A checkpointer must not run."""
@@ -161,14 +171,15 @@ class JournalFile:
         self.place.opened()
         self.is_open = True
 
-    def _open(self, *, upgrade: bool) -> tuple[sqlite3.Connection, int]:
-        try:
-            return connect(self.path, self._synchronous, upgrade=upgrade)
-        except SettingsError as exc:
-            # If the disk is full, the rest of the reserve may still be there.
-            if is_no_room(exc.__cause__) and Reserve(self.path).give_up_all():
-                return connect(self.path, self._synchronous, upgrade=upgrade)
-            raise
+    def _with_room(self, do: Callable[[], _T]) -> _T:
+        """Return what `do` returns; while the disk is full, the rest of the reserve is released bit by bit."""
+        reserve = Reserve(self.path)
+        while True:
+            try:
+                return do()
+            except SettingsError as exc:
+                if not is_no_room(exc.__cause__) or not reserve.give_up_last():
+                    raise
 
     def write(self, records: Iterable[Record]) -> None:
         """Write all of `records`; or none, if that raises."""

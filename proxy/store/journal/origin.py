@@ -91,10 +91,10 @@ def note_lost(db: sqlite3.Connection, ended_at: float) -> float:
     return until
 
 
-def leave_mark(db: sqlite3.Connection, path: Path, *, at_end: bool = False) -> None:
-    """Write a mark that distinguishes the journal from all earlier copies.
+def leave_mark(db: sqlite3.Connection, path: Path, *, at_end: bool = False) -> bool:
+    """Write a mark that distinguishes the journal from all earlier copies; return whether that was possible.
 
-    If that fails, there is no mark: the next start takes the journal for a copy.
+    If not, there is no mark: the next start takes the journal for a copy.
     """
     mark = secrets.randbits(_MARK_BITS)
     with contextlib.suppress(OSError):
@@ -105,6 +105,8 @@ def leave_mark(db: sqlite3.Connection, path: Path, *, at_end: bool = False) -> N
         fd = os.open(_beside(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "w", encoding="ascii") as file:
             file.write(str(mark) if at_end else " ".join([str(mark), _number(path), *_boot()]))
+        return True
+    return False
 
 
 def _number(path: Path) -> str:

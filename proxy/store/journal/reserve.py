@@ -23,6 +23,7 @@ _BYTES: Final = 8 * 1024 * 1024
 _SHARE: Final = 16
 #: What opening a journal takes, several times.
 _LAST_BYTES: Final = 256 * 1024
+_LEAST_BYTES: Final = 16 * 1024
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: It belongs to another user, under whom the proxy ran once, or is a symbolic link.
 _NOT_OURS: Final = {errno.EACCES, errno.EPERM, errno.ELOOP}
@@ -71,13 +72,21 @@ class Reserve:
         with contextlib.suppress(OSError):
             os.truncate(self.path, min(_LAST_BYTES, self.path.stat().st_size))
 
-    def give_up_all(self) -> bool:
-        """Release the last part as well; return whether there was any."""
+    def give_up_last(self) -> bool:
+        """Release a part of the last part as well, so that some is left for the next time; return whether any was.
+
+        Half of it, or what is too little to be of use twice.
+        """
         self.held = False
-        with contextlib.suppress(OSError):
-            self.path.unlink()
-            return True
-        return False
+        try:
+            left = min(_LAST_BYTES, self.path.stat().st_size) // 2
+            if left < _LEAST_BYTES:
+                self.path.unlink()
+            else:
+                os.truncate(self.path, left)
+        except OSError:
+            return False
+        return True
 
     def _take(self) -> bool:
         try:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from proxy.store.journal import file as file_module
 from proxy.store.journal import origin
 from proxy.store.journal.file import JournalFile
-from proxy.store.journal.origin import Origin
+from proxy.store.journal.origin import Origin, leave_mark, origin_of
 from proxy.store.journal.place import log_of
+from proxy.store.journal.reserve import Reserve
 from proxy.store.record import Record
 from shared.lifecycle import State
 from tests.support.records import a_record, finished
@@ -184,6 +188,45 @@ def test_one_that_takes_no_mark_is_a_copy_the_next_time(path: Path, queued: Reco
 
     assert is_copy
     assert (job.id, job.state) == (queued.id, State.SUBMITTING)
+
+
+@pytest.fixture
+def full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """A disk that is full as long as the reserve has more than this; return whether there is any left."""
+    reserve = Reserve(path)
+    assert reserve.take()
+
+    def check() -> None:
+        if reserve.path.stat().st_size > 65_536:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+    def look(*given: Any, **named: Any) -> Origin:
+        check()
+        return origin_of(*given, **named)
+
+    def leave(*given: Any, **named: Any) -> bool:
+        with contextlib.suppress(sqlite3.Error):
+            check()
+            return leave_mark(*given, **named)
+        return False
+
+    monkeypatch.setattr(file_module, "origin_of", look)
+    monkeypatch.setattr(file_module, "leave_mark", leave)
+    return reserve.path.exists
+
+
+def test_on_a_full_disk_it_is_opened_and_marked_in_the_room_of_the_reserve(
+    path: Path, queued: Record, full_disk: Callable[[], bool]
+) -> None:
+    """Otherwise it would be a copy the next time, and that start might find no room to note it."""
+    Path(f"{path}-mark").unlink()  # there is something to note
+    assert open_jobs(path)[0]
+    is_copy, (job,) = open_jobs(path)
+    assert not is_copy
+    assert job.id == queued.id
+    assert full_disk(), "there is some for the next start"
 
 
 def test_one_whose_mark_is_gone_is_a_copy(path: Path, queued: Record) -> None:
