@@ -90,7 +90,7 @@ def _that_fits(message: Message, job_id: str, body: bytes, texts: dict[str, str]
     location = f"/jobs/{job_id}/result"
     texts.pop("Content-Transfer-Encoding", None)
     pointer = json.dumps({"job_id": job_id, "result": location, "size": len(body)})
-    return _outgoing(message, job_id, pointer, text_attributes({**texts, "Location": location}))
+    return _outgoing(message, job_id, pointer, text_attributes({**texts, "Content-Type": _JSON, "Location": location}))
 
 
 def _as_text(body: bytes) -> str | None:

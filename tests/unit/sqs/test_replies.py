@@ -51,11 +51,12 @@ def test_a_result_that_no_message_can_hold_is_named() -> None:
     assert "Location" not in reply_with(b"x" * 1_000, overhead + 1_000).attributes
     for sent in (
         reply_with(b"x" * 1_001, overhead + 1_000),
-        reply_with(b"\x00" * 900, overhead + 1_000),
+        reply_with(b"\x00" * 900, overhead + 1_000, content_type="image/png"),
         reply_with(b""),
     ):
         assert texts(sent)["Location"] == "/jobs/job/result"
         assert "Content-Transfer-Encoding" not in sent.attributes
+        assert texts(sent)["Content-Type"] == "application/json"
         assert json.loads(sent.body)["result"] == "/jobs/job/result"
         assert sent.size_bytes < 1_000
 
