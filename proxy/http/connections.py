@@ -35,7 +35,8 @@ _ARRIVING: Final = 8
 _YOUNG_S: Final = 1.0
 #: How often the log says that connections are being closed.
 _TELL_S: Final = 60.0
-#: How often to look for a reset of a connection whose client has closed its sending half: uvloop watches it no longer.
+#: How often to look for a reset that uvloop does not report: of a connection that it does not read, or that its client
+#: has half closed.
 RESET_LOOK_S: Final = 5.0
 #: The kernel's state of a connection that was reset, in `tcpi_state`.
 _TCP_CLOSE: Final = 7

@@ -286,6 +286,7 @@ class FastConnection(asyncio.Protocol):
         if len(self.buffer) > _AHEAD_BYTES and not self._held:
             self._held = True
             self._transport.pause_reading()
+            self._reset_timer.set(RESET_LOOK_S)
         self._wake()
 
     def eof_received(self) -> bool:

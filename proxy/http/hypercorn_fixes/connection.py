@@ -5,6 +5,7 @@
 - The time for the next request is also the time for the rest of its head.
 - A client that does not read its answer holds its connection forever; one that reads slowly loses its end.
 - What was sent is lost if the connection is closed with unread bytes: the kernel then resets it.
+- The end of a connection is not noticed while bytes that came before it wait for the answer to a request.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class HypercornConnection(TCPServer):
             return
         self._timer = LazyTimer(self._expire)
         self._reset_timer = LazyTimer(self._look_for_reset)
+        self._reset_timer.set(RESET_LOOK_S)
         self._timer.set(self._limits.head_s)
         try:
             async with self._tasks:
@@ -106,7 +108,7 @@ class HypercornConnection(TCPServer):
             elif self.loop.time() < self._linger_until:
                 self._timer.set(self._limits.head_s)
         self._ended = True
-        self._look_for_reset()
+        self._note_loss()
         if not self._closing:
             await self._http.handle(RawData(b""))
         await self._http.handle(Closed())
@@ -154,11 +156,22 @@ class HypercornConnection(TCPServer):
         return is_lost
 
     def _look_for_reset(self) -> None:
-        """Close the connection if its client has left altogether; look again later if not."""
+        """Close the connection if its client has left altogether; look again later if not.
+
+        The end is not read while bytes that arrived before it have to wait for an answer.
+        """
         if is_reset(self.writer.transport):
             self.writer.transport.abort()
-        if not self._note_loss():
+        if not self.writer.transport.is_closing():
             self._reset_timer.set(RESET_LOOK_S)
+        elif self._http.busy:
+            self._tasks.spawn(self._leave)
+        else:  # the tasks may have ended
+            self._note_loss()
+
+    async def _leave(self) -> None:
+        await self._http.leave()
+        self._note_loss()
 
     def _half_close(self) -> None:
         """Send nothing more, and discard what arrives until the peer has closed as well, or its time is over."""

@@ -74,6 +74,8 @@ class HTTP1(H11Protocol):
         self._beginning = b""
         #: Whether the next answer is the last.
         self.last = False
+        #: Whether the client has left.
+        self._left = False
 
     @property
     def _limits(self) -> Limits:
@@ -82,7 +84,7 @@ class HTTP1(H11Protocol):
     @property
     def _over(self) -> bool:
         """Whether further bytes are ignored."""
-        return self.connection.their_state in _SILENT or self.connection.our_state in _SILENT
+        return self._left or self.connection.their_state in _SILENT or self.connection.our_state in _SILENT
 
     @property
     def busy(self) -> bool:
@@ -111,6 +113,12 @@ class HTTP1(H11Protocol):
         elif not self._over:
             self.connection.receive_data(event.data)
             await self._handle_events()
+
+    async def leave(self) -> None:
+        """Process that the client has left, even if what it sent before has to wait for an answer."""
+        self._left = True
+        await self.handle(Closed())
+        await self.can_read.set()
 
     async def _handle_events(self) -> None:
         for number in itertools.count(1):

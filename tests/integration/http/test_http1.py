@@ -225,9 +225,10 @@ async def test_an_application_that_waits_hears_of_a_reset(server: Server) -> Non
     assert not server.refused
 
 
-@pytest.mark.parametrize("early", [True, False], ids=["before it is served", "while it waits"])
+@pytest.mark.parametrize("early", [True, False], ids=["half before it is served", "while it waits"])
+@pytest.mark.parametrize("behind", [b"", b"\r\n", post("/", b"x" * 100_000)], ids=["nothing", "a line", "a request"])
 async def test_an_application_that_waits_hears_that_a_client_has_closed_altogether(
-    fast: bool, early: bool, monkeypatch: pytest.MonkeyPatch
+    fast: bool, early: bool, behind: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At first that is only the end of what it sends; the kernel asks whether it still waits for an answer."""
     monkeypatch.setattr(listening, "_KEEPALIVE", {socket.TCP_KEEPIDLE: 1, socket.TCP_KEEPINTVL: 1})
@@ -239,9 +240,10 @@ async def test_an_application_that_waits_hears_that_a_client_has_closed_altogeth
         half.writer.write_eof()
         with socket.create_connection(("127.0.0.1", server.port), IN_VAIN_S) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)
-            client.sendall(post("/lost"))
-            if not early:
-                await eventually(lambda: "/lost" in server.echo.seen)
+            client.sendall(post("/lost") + behind)
+            if early:
+                client.shutdown(socket.SHUT_WR)
+            await eventually(lambda: "/lost" in server.echo.seen)
         await eventually(lambda: "gone" in server.echo.seen)
         await eventually(lambda: server.listener.connections == 1)
         server.echo.go_on.set()
