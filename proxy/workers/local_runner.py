@@ -6,7 +6,8 @@ Theory of operation
 
 1. the worker confirms the callback (`Answered`), and the callback is recorded: the outcome is what was recorded. The
    worker is notified during the recording, so neither waits for the other. Or the worker reports a `Failure`: that is
-   the outcome;
+   the outcome, unless the submission failed and a callback has shown that the job server has the job: then the job is
+   only waited for;
 2. the worker exits or dies without either: `worker-died`;
 3. the deadline passes: `deadline-exceeded`;
 4. the job is cancelled: `cancelled`.
@@ -58,6 +59,8 @@ _BORROWED: Final = 4
 #: The longest call. One whose connection was lost unnoticed would last until the job's deadline: until then, its job is
 #: not asked about again; nor is any other job, if such calls keep all borrowed workers.
 _CALL_S: Final = 60.0
+#: The failures of a submission.
+_OF_A_SUBMISSION: Final = frozenset({Code.JOB_SERVER_UNAVAILABLE, Code.JOB_REJECTED, Code.BAD_JOB_SERVER_REPLY})
 #: How long to wait for the answer to a call after its deadline.
 _ANSWER_S: Final = 1.0
 
@@ -302,6 +305,8 @@ class _Watch:
         self.contradicted = False
         #: Whether the worker has nothing left to do; the job ends when the callback is also recorded.
         self._is_done = False
+        #: Whether the reply has been read.
+        self._is_replied = False
         self._job = job
         self._worker = worker
         self.call = _Call()
@@ -333,6 +338,8 @@ class _Watch:
                 self._answered()
             case Failure() if self._job.recorder.called_back:  # the worker did not know yet; the callback outweighs it
                 self._end_with_callback()
+            case Failure() if self._is_disproved(message.code):  # the job server has the job: its end may still come
+                self._finish(None)
             case Failure():
                 self._finish(self._job.failure(message.code, message.detail))
             case Log():
@@ -373,8 +380,13 @@ class _Watch:
             self._disbelieve(f"the worker sent contradictory messages: {exc}")
         else:
             if message.event is Event.REPLY_READ:
+                self._is_replied = True
                 self._job.body = b""  # it is not submitted again
                 self._job.recorder.waiting(message.outputs)
+
+    def _is_disproved(self, code: Code) -> bool:
+        """Return whether a callback that was no end has shown that the job server has the job, whatever it replied."""
+        return code in _OF_A_SUBMISSION and not self._is_replied and self._job.submitted is Submitted.YES
 
     def _allow_retry(self) -> None:
         """Let the worker submit the job again, unless a callback has shown that the job server has it after all."""

@@ -414,6 +414,35 @@ async def test_a_worker_lost_before_the_submission_is_nobodys_loss(way: str) -> 
     assert stage.runner.reassigned == 1
 
 
+@pytest.mark.parametrize("code", [Code.JOB_SERVER_UNAVAILABLE, Code.JOB_REJECTED, Code.BAD_JOB_SERVER_REPLY])
+async def test_a_submission_that_progress_has_proven_has_not_failed(code: Code) -> None:
+    """The reply was lost, or made no sense, but the job server reports on the job: its end may still come."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(Event.CONNECTED)
+    stage.job.progress("half done")
+    stage.worker.handler.on_message(Failure(job_id=stage.job.id, code=code, detail="the reply was lost"))
+    await eventually(lambda: stage.pool.released)
+    assert not stage.run.done()
+
+    await stage.job.recorder.callback(b"result", failed=False, early=False)
+    stage.job.call_back()
+    assert await stage.run == Succeeded(body=b"result")
+    assert (stage.pool.released, len(stage.pool.tickets)) == ([False], 1)
+
+
+async def test_what_fails_after_the_reply_has_failed() -> None:
+    """Or in another way than the submission: nothing else will end the job."""
+    for event, code in (Event.REPLY_READ, Code.BAD_JOB_SERVER_REPLY), (Event.PROGRESS, Code.INTERNAL_ERROR):
+        stage = Stage()
+        await stage.assigned()
+        stage.says(Event.CONNECTED, event)
+        stage.job.progress("half done")
+        stage.worker.handler.on_message(Failure(job_id=stage.job.id, code=code, detail="too large"))
+        outcome = await stage.failed()
+        assert (outcome.code, outcome.submitted) == (code, Submitted.YES)
+
+
 async def test_a_job_whose_callback_is_being_recorded_is_given_to_no_other_worker() -> None:
     """Whatever the lost worker had reported: the job was submitted."""
     stage = Stage()
