@@ -34,7 +34,7 @@ class Call:
         self._server_url = server_url
         self._section = section
         self._headers = merged(server.headers, section.headers)
-        self._body = section.body if isinstance(section, Cancel) else {}
+        self._body = section.body
         #: The names that the job server itself has to have provided: without one of them the call cannot be made.
         self.needs = frozenset(
             name

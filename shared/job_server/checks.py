@@ -101,8 +101,7 @@ def _check_placeholders(profile: Profile) -> None:
     ]
     for section, call in calls:
         if call is not None:
-            body: Any = call.body if isinstance(call, Cancel) else ""
-            _check_names(section, [call.url, call.headers, body], {*of_the_job, *outputs}, " and outputs")
+            _check_names(section, [call.url, call.headers, call.body], {*of_the_job, *outputs}, " and outputs")
     if profile.verify is not None:
         # A callback at a fixed URL is verified before it is known whose it is.
         known = () if profile.callback.path else ("callback_token", "job_id")

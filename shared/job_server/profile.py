@@ -127,6 +127,7 @@ class Status(Reading):
     method: str = "GET"
     url: str
     headers: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
     #: Seconds without a callback before the first call, and between calls after that.
     after: float = 30.0
     every: float = 10.0
@@ -139,6 +140,7 @@ class Result:
     method: str = "GET"
     url: str
     headers: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
     #: An expression for what the client gets; empty: the whole body.
     result: str = ""
 

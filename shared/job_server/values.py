@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from shared import setting_kinds as kinds
 from shared.job_server.documents import FORMS, media_type_of
-from shared.job_server.profile import Profile, Sample, Status, Submit, Verify
+from shared.job_server.profile import Cancel, Profile, Result, Sample, Status, Submit, Verify
 
 __all__ = ["check_values"]
 
@@ -44,19 +44,13 @@ _EXPECT: Final = {
 def check_values(profile: Profile) -> None:
     """Raise ValueError if a value in `profile` is unusable; the message says which one, and what is allowed."""
     _check_names_and_urls(profile)
-    for section in ("server", "submit", "status", "result", "cancel"):
-        if (found := getattr(profile, section)) is not None:
-            _check_headers(f"{section}.headers", found.headers)
-            if section != "server":
-                _check_call(section, found.method, found.url)
-            if getattr(found, "body", None) and not getattr(found, "form", None):
-                _check_type(f"{section}.headers", found.headers)
+    _check_headers("server.headers", profile.server.headers)
+    for section in ("submit", "status", "result", "cancel"):
+        if (call := getattr(profile, section)) is not None:
+            _check_call(section, call)
     _check_statuses(profile.submit)
     _check_what_is_set(profile.submit)
-    _check_json("submit.body", profile.submit.body)
     _check_json("submit.respond_async", profile.submit.respond_async)
-    if profile.cancel is not None:
-        _check_json("cancel.body", profile.cancel.body)
     if profile.status is not None:
         _check_times(profile.status)
     if profile.verify is not None:
@@ -82,11 +76,17 @@ def _refuse(place: str, value: object, takes: str) -> None:
     raise ValueError(f"{place}: got {value!r}, takes {takes}")
 
 
-def _check_call(section: str, method: str, url: str) -> None:
-    if method not in _METHODS:
-        _refuse(f"{section}.method", method, f"one of {', '.join(_METHODS)}")
-    if _NOT_IN_A_URL.search(url):
-        _refuse(f"{section}.url", url, "a URL's characters; others are percent-encoded, and it has no fragment")
+def _check_call(section: str, call: Submit | Status | Result | Cancel) -> None:
+    _check_headers(f"{section}.headers", call.headers)
+    if call.method not in _METHODS:
+        _refuse(f"{section}.method", call.method, f"one of {', '.join(_METHODS)}")
+    if _NOT_IN_A_URL.search(call.url):
+        _refuse(f"{section}.url", call.url, "a URL's characters; others are percent-encoded, and it has no fragment")
+    _check_json(f"{section}.body", call.body)
+    if call.body and not (isinstance(call, Submit) and call.form):
+        _check_type(f"{section}.headers", call.headers)
+    if call.body and call.method == "GET" and isinstance(call, Status | Result):  # which is their default
+        _refuse(f"{section}.method", call.method, "a method that sends a body, such as POST")
 
 
 def _check_headers(place: str, headers: Mapping[str, str]) -> None:

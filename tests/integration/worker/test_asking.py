@@ -242,6 +242,20 @@ async def test_a_result_is_as_large_as_an_answer_may_be(bench: Bench, times: int
     assert len(told.body) == (6 * times + 8 if kind == "succeeded" else 0)
 
 
+async def test_a_call_may_have_a_body(bench: Bench) -> None:
+    """Some job servers are asked by a POST, as by JSON-RPC."""
+    profile = PROFILE.replace("[cancel]", 'method = "POST"\nbody = { task = "{id}", key = "{env:KEY}" }\n\n[cancel]')
+    profile += '\n[result]\nmethod = "POST"\nurl = "/result"\nbody = { id = ["{id}"] }\n'
+    await bench.start(profile)
+    bench.answer("/jobs/7", {"state": "done"})
+    bench.answer("/result", {"data": 1})
+    assert (await bench.ask()).body == b'{"data": 1}'
+    assert [(method, json.loads(body), headers["content-type"]) for method, _, headers, body in bench.seen] == [
+        ("POST", {"task": "7", "key": "secret"}, "application/json"),
+        ("POST", {"id": ["7"]}, "application/json"),
+    ]
+
+
 @pytest.mark.parametrize(("name", "value"), [("x", "1"), ("id", "..")])
 @pytest.mark.parametrize("call", ["outcome", "status", "cancel"])
 async def test_a_call_that_cannot_be_made_is_told(bench: Bench, call: str, name: str, value: str) -> None:

@@ -146,6 +146,13 @@ WRONG = {
         "submit.headers: in JSON, {path} belongs in quotes"
     ),
     f'{HEAD}{SUBMIT}overwrites = ["hok"]\n{CALLBACK}': "submit.overwrites: got 'hok', takes what body or form sets: ho",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/a"\nbody = {{ id = "{{job_id}}" }}': (
+        "status.method: got 'GET', takes a method that sends a body, such as POST"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}[result]\nurl = "/a"\nmethod = "POST"\nbody = {{ a = nan }}': "result.body.a: got",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/a"\nmethod = "POST"\nbody = {{ id = "{{id}}" }}': (
+        "status: there is no placeholder {id}; known are "
+    ),
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/a"\nafter = nan': "status.after: got nan, takes seconds from 0 to 1000",
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/a"\nevery = 0': "status.every: got 0.0, takes seconds from 0.1 to 1000",
     f'{HEAD}{SUBMIT}{CALLBACK}[verify]\nscheme = "header"\nheader = "X Y"\nvalue = "a"': "verify.header: got 'X Y', ta",
