@@ -24,7 +24,8 @@ from shared.job_server.verification import Verifier
 from tests.support.samples import with_wish
 from tests.support.waiting import eventually
 
-#: What no shipped profile has: JSON in a field, outputs that no sample mentions, an id that is a part of a word.
+#: What no shipped profile has: JSON in a field, outputs that no sample mentions, an id that is a part of a word, and a
+#: status call with a body.
 OWN = """
 name = "own"
 
@@ -39,7 +40,9 @@ succeeded = ["done"]
 failed = ["failed"]
 
 [status]
-url = "/assemblies/{id}"
+method = "POST"
+url = "/status"
+body = { of = "{id}", key = "{env:OWN_KEY}" }
 state = "body.state"
 
 [[sample]]
