@@ -53,6 +53,19 @@ def test_a_header_must_hold_what_the_job_server_was_told(headers: dict[str, str]
     assert accepts(HEADER, b"", headers) is expected
 
 
+@pytest.mark.parametrize("coding", ["utf-8", "latin-1"])
+def test_a_header_may_be_in_either_encoding(coding: str) -> None:
+    """HTTP has no encoding for other characters than ASCII, and libraries do not agree."""
+    verify = Verify(scheme="header", header="X-Token", value="{env:PLAIN}")
+    for secret, sent, expected in (
+        ("p\u00e4ss", "p\u00e4ss", True),
+        ("p\u00e4ss", "p\u00f6ss", False),
+        ("p?ss", "p\u00e4ss", False),
+    ):
+        received = Received(body=b"", headers=[(b"x-token", sent.encode(coding))])
+        assert Verifier(verify).is_genuine(received, b"", {"env:PLAIN": secret}, NOW) is expected
+
+
 def test_what_is_not_known_cannot_be_proven() -> None:
     """A value that cannot be filled in matches nothing, not even an empty header."""
     assert not accepts(Verify(scheme="header", header="x", value="{env:GONE}"), b"", {"x": "{env:GONE}"})
