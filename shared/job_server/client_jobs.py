@@ -18,7 +18,7 @@ from shared.job_server.forms import FormError, field_names, without_fields
 from shared.job_server.labels import Labels
 from shared.job_server.partial_json import object_members
 from shared.job_server.profile import Submit
-from shared.strict_json import members_of, object_of, text_at
+from shared.strict_json import members_of, object_of
 
 __all__ = ["JSON_TYPE", "ClientJob", "ClientJobs"]
 
@@ -121,7 +121,7 @@ class ClientJobs:
             if path in self._overwrites:
                 del kept[name]
             elif isinstance(ours, dict) and kept[name][:1] == "{":
-                kept[name] = self._without_overwritten(members_of(kept[name]), ours, f"{path}.")
+                kept[name] = self._without_overwritten(_members_of(kept[name]), ours, f"{path}.")
             else:
                 _refuse_ours(path)
         return object_of(kept)
@@ -154,6 +154,18 @@ def _has_value(text: str | None, wanted: str) -> bool:
 
 
 def _text_at(members: _Members, path: tuple[str, ...]) -> str | None:
-    first, *rest = path
-    text = members.get(first)
-    return text_at(text, tuple(rest)) if text is not None and rest else text
+    *objects, last = path
+    try:
+        for name in objects:
+            members = _members_of(members.get(name, ""))
+    except StrictJSONError:
+        return None  # not an object, or one with a duplicate name
+    return members.get(last)
+
+
+def _members_of(text: str) -> _Members:
+    """Return the members of an object in a job, which may be large. Raises StrictJSONError."""
+    try:
+        return object_members(text.encode())
+    except StrictJSONError:
+        return members_of(text)  # it has very many, or this says the same

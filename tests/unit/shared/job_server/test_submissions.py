@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import strict_json
 from shared.errors import Code, RequestError
+from shared.job_server import client_jobs
 from shared.job_server.client_jobs import ClientJob, ClientJobs
 from shared.job_server.placeholders import UnfilledError
 from shared.job_server.profile import Callback, Profile, Server, Submit
@@ -94,6 +96,18 @@ def test_what_cannot_be_merged_into_is_refused() -> None:
     """A member that is not an object would have to be replaced, but it is the client's."""
     assert "`configuration`" in refused(NESTED, b'{"configuration": []}')
     assert "`configuration.push`" in refused(NESTED, b'{"configuration": {"push": null}}')
+
+
+def test_no_objects_are_made_of_a_large_member_that_is_merged_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte would block the event loop for a tenth of a second; only very many members are read in that way."""
+    slow = strict_json.loads
+    monkeypatch.setattr(client_jobs, "members_of", lambda text: dict.fromkeys(slow(text.encode()), "0"))
+    rows = '"rows": [' + "[1]," * 50_000 + "1]"
+    job = read(NESTED, b'{"configuration": {"now": true, %b}}' % rows.encode())
+    assert job.respond_async
+    assert job.body == b'{"configuration":{%b}}' % rows.replace(": ", ":").encode()
+    many = json.dumps({"configuration": {f"n{n}": n for n in range(1_001)}}).encode()
+    assert json.loads(read(NESTED, many).body) == {"configuration": {f"n{n}": 0 for n in range(1_001)}}
 
 
 def test_a_member_that_may_be_overwritten_is_not_refused() -> None:
