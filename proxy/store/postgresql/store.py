@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from proxy import log
 from proxy.store.about import About, Instance
@@ -61,8 +61,12 @@ _LOOK_S: Final = 0.25
 _CLOSE_S: Final = 2.0
 #: How many open jobs, and how many finished ones, are searched for a name: few enough for the answer to be in time.
 _SEARCHED: Final = 20_000
-#: The most jobs that are read at once: their results may be large, and reading them blocks the event loop.
+#: The most jobs that are read at once, about how many bytes, and for how long, if there is more than the last figure to
+#: read: that blocks the event loop, and has to be done before the connection is given up.
 _FINDS: Final = 32
+_FIND_BYTES: Final = _FINDS * 1024 * 1024
+_FIND_S: Final = 0.5
+_SMALL_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -100,6 +104,7 @@ class PostgreSQLStore:
         self._unfit = 0
         self._notes = Notes(self._order_notes)
         self._on_changed: Callable[[Record], None] = lambda _: None
+        self._finds_at_once = _FINDS
         #: Jobs whose ends were found by polling and are being read.
         self._looked_at: set[str] = set()
         sessions = (self._writing, self._reading)
@@ -424,13 +429,31 @@ class PostgreSQLStore:
 
     async def _look_up(self, finds: list[_Find]) -> None:
         for column, statement in FIND.items():
-            asked = [find for find in finds if find.column == column]
-            for part in (asked[start : start + _FINDS] for start in range(0, len(asked), _FINDS)):
+            asked = [find for find in finds if find.column == column and not find.done.done()]
+            while asked:
+                part, asked = asked[: self._finds_at_once], asked[self._finds_at_once :]
                 wanted = sorted({find.value for find in part})
-                records = [record_of(row) for row in await self._reading.run(statement, wanted, self._ttl_s)]
+                records = [record_of(row) for row in await self._read(statement, wanted)]
                 found = {getattr(record, column): record for record in records}
                 for find in part:
                     settle(find.done, found.get(find.value))
+                for record in records:  # whoever waits for the end gets it, even if the look-up was given up
+                    if record.state is State.FINISHED:
+                        self._awaited.tell(record)
+
+    async def _read(self, statement: str, wanted: list[str | bytes]) -> Sequence[tuple[Any, ...]]:
+        """Return the rows of some jobs, and adapt to their size and the connection how many are read at once."""
+        began = time.monotonic()
+        try:
+            rows = await self._reading.run(statement, wanted, self._ttl_s)
+        except GoneError:
+            self._finds_at_once = max(1, len(wanted) // 2)
+            raise
+        size_bytes = sum(len(value) for row in rows for value in row if isinstance(value, bytes))
+        took_s = time.monotonic() - began if size_bytes > _SMALL_BYTES else 0.0
+        share = max(len(wanted) / _FINDS, size_bytes / _FIND_BYTES, took_s / _FIND_S)
+        self._finds_at_once = max(1, int(len(wanted) / share))
+        return rows
 
     # --- changes by other instances ----------------------------------------------------------------------------------
 
@@ -453,8 +476,6 @@ class PostgreSQLStore:
             if done.cancelled() or done.exception() is not None:
                 return
             record = done.result()
-            if record is not None and record.state is State.FINISHED:
-                self._awaited.tell(record)
             if record is not None and noticed:
                 self._on_changed(record)
 

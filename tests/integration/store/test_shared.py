@@ -15,6 +15,7 @@ from cluster.postgresql import PostgreSQL
 from proxy.store.deeds import Deed
 from proxy.store.names import Called
 from proxy.store.postgresql.ends import pause
+from proxy.store.postgresql.session import GoneError
 from proxy.store.postgresql.statements import ENDED, FIND, SEEN_TO
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
@@ -557,3 +558,25 @@ async def test_a_result_is_read_once_however_long_that_takes(
     await asyncio.gather(*(a.ended(record.id) for record in records))
     await a.by_id(records[0].id)  # whatever was still to be read has been read
     assert read[0] == len(records) + 1
+
+
+async def test_large_results_are_read_fewer_at_a_time(instance: MakeInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the connection carries in time, or nobody would get any of them."""
+    a, b = await instance("a"), await instance("b")
+    records = [of(a, a_record(state=State.SUBMITTING)) for _ in range(40)]
+    session, body = a._reading, b"x" * 500_000  # noqa: SLF001 - the connection that reads
+    run = session.run
+
+    async def narrow(sql: str, *params: Any) -> Sequence[tuple[Any, ...]]:
+        rows = await run(sql, *params)
+        results = sum(body in row for row in rows)
+        if results > 8:
+            raise GoneError("the server has not answered for 2.0 s")
+        await asyncio.sleep(0.05 * results)  # more would be too much
+        return rows
+
+    monkeypatch.setattr(session, "run", narrow)
+    await asyncio.gather(*(a.put(record) for record in records))
+    ends = [asyncio.create_task(a.ended(record.id)) for record in records]
+    await asyncio.gather(*(b.put(called_back(record, body)) for record in records))
+    assert {record.callback for record in await asyncio.gather(*ends)} == {body}
