@@ -63,10 +63,23 @@ class Leases:
     """Keeps this instance's lease, and takes over what other instances have left."""
 
     def __init__(
-        self, session: Session, beside: Session, health: Health, *, instance: str, name: str, ttl_s: float, times: Times
+        self,
+        session: Session,
+        beside: Session,
+        health: Health,
+        *,
+        writing: Session,
+        instance: str,
+        name: str,
+        ttl_s: float,
+        times: Times,
     ) -> None:
-        """`beside` is not durable: what expires again does no harm, and a commit may wait long for a standby."""
+        """`beside` is not durable: what expires again does no harm, and a commit may wait long for a standby.
+
+        `writing` is the session that records jobs.
+        """
         self._session = session
+        self._writing = writing
         self._beside = beside
         self._health = health
         self._instance = instance
@@ -148,12 +161,16 @@ class Leases:
             self._last_beat = now
 
     async def _try_to_record(self) -> None:
-        """Record a job of no one and delete it at once, as beats may succeed where new jobs cannot be recorded."""
+        """Record a job of no one and delete it at once, as beats may succeed where new jobs cannot be recorded.
+
+        Another connection would say nothing if there is no room for the one that records jobs.
+        """
+        session = self._session if self._writing.is_connected else self._writing
         now = time.time()
         job = Record(id=self._instance, token_hash=self._instance.encode(), accepted_at=now, deadline_at=now)
         insert = PUTS["insert"]
         values = insert.parameters(values_of(job, self._instance))
-        await self._session.run_all([(insert.sql, values), (DELETE, (self._instance,))])
+        await session.run_all([(insert.sql, values), (DELETE, (self._instance,))])
 
     async def _see_to_others(self) -> None:
         """Take over jobs, and end those that are overdue. Apart from the beats, because it may take long.

@@ -115,6 +115,7 @@ class PostgreSQLStore:
             self._reading,
             self._beside,
             self._health,
+            writing=self._writing,
             instance=self._instance,
             name=name,
             ttl_s=self._ttl_s,

@@ -264,6 +264,28 @@ async def test_an_instance_that_loses_its_lease_takes_no_jobs_though_it_could_re
     await a.put(of(a, a_record(state=State.SUBMITTING)))
 
 
+async def test_an_instance_that_has_no_connection_to_record_jobs_takes_none_though_it_keeps_its_lease(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has room for some of its connections only; each job would wait for three seconds in vain."""
+    a = await instance("a")
+    writing = a._writing  # noqa: SLF001 - the connection that records jobs
+
+    async def refused() -> None:
+        raise GoneError("too many connections")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "connect", refused)
+        writing.hang_up()
+        with pytest.raises(StoreUnavailableError):
+            await a.put(of(a, a_record(state=State.SUBMITTING)))
+        await eventually(lambda: a.trouble)
+        assert await stays_troubled(a, 5)
+
+    await eventually(lambda: not a.trouble)
+    await a.put(of(a, a_record(state=State.SUBMITTING)))
+
+
 async def test_an_instance_keeps_its_lease_though_it_takes_too_long_to_see_to_the_jobs_of_others(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
