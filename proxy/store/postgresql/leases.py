@@ -94,9 +94,9 @@ class Leases:
         self._on_ended: Callable[[Record], None] = lambda _: None
         #: Since when beats have succeeded without a gap, and when the last one did; by the monotonic clock.
         self._healthy_since: float | None = None
+        self._last_beat = time.monotonic()
         #: Held during a beat, and during a takeover.
         self._beating = asyncio.Lock()
-        self._last_beat = time.monotonic()
         #: Instances with a lease; the age of the oldest heartbeat among those that have one or own an open job.
         self.instances = 0
         self.slowest_s = 0.0
