@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxy.jobs.job import Job
 from proxy.jobs.recorder import Recorder
+from proxy.jobs.runner import caught_up
 from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed, Outcome
@@ -36,7 +37,7 @@ def adopt(store: JobStore, record: Record) -> Job:
     """Return the job that `record` describes, to be run by `LeftOpen`."""
     return Job(
         body=b"",
-        deadline=time.monotonic() + record.left_s(time.time()),
+        deadline=time.monotonic() + max(0.0, record.left_s(time.time())),
         recorder=Recorder(store, record, stored=True),
         state=record.state,
         adopted=True,
@@ -57,7 +58,7 @@ class LeftOpen:
             return outcome
         if job.cancelled.done():
             return job.cancellation()
-        return job.failure(
+        return await caught_up(job) or job.failure(
             Code.INTERRUPTED, f"{_what_happened(job)}, and no callback came afterwards{job.heard_instead()}"
         )
 

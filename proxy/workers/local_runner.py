@@ -9,7 +9,7 @@ Theory of operation
    the outcome, unless the submission failed and a callback has shown that the job server has the job: then the job is
    only waited for;
 2. the worker exits or dies without either: `worker-died`;
-3. the deadline passes: `deadline-exceeded`;
+3. the deadline passes: `deadline-exceeded`, unless the callback came while this process was stopped;
 4. the job is cancelled: `cancelled`.
 
 The failure's `submitted` is read from the job's state at that moment, so everything that the worker wrote before is
@@ -37,6 +37,7 @@ from uuid import UUID
 
 from proxy.jobs import log_lines
 from proxy.jobs.job import Job
+from proxy.jobs.runner import caught_up
 from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, IllegalEventError, State, Submitted
 from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, MayRetry, Progress, Retry, Told
@@ -200,7 +201,11 @@ class LocalRunner:
             async with asyncio.timeout_at(job.deadline):
                 outcome = await self._hand_over(job, worker, watch)
         except TimeoutError:
-            return await self._given_up(job, worker, watch, _overdue)
+            outcome = await caught_up(job)
+            if outcome is None:
+                return await self._given_up(job, worker, watch, _overdue)
+            self._pool.kill(worker)  # it does not know of the callback
+            return outcome
         except StoreUnavailableError as exc:
             return job.failure(Code.JOURNAL_UNAVAILABLE, str(exc))
         if isinstance(outcome, Failed) and outcome.code is Code.CANCELLED:

@@ -113,6 +113,21 @@ async def test_a_job_that_was_taken_up_ends_with_its_callback(state: State) -> N
     assert (kept.outcome, kept.early, kept.late) == (Succeeded(body=BODY), False, False)
 
 
+async def test_a_callback_that_came_while_the_process_was_stopped_counts() -> None:
+    """The deadline's timer runs before the callback is read."""
+    record = a_record(state=State.WAITING)
+    instance = await restored(record)
+    job = instance.in_flight.by_id(record.id)
+    assert job is not None
+    await time_passes(1)
+    cast("JumpingLoop", asyncio.get_running_loop()).jump(60)
+    await nothing_moves()
+
+    assert await instance.callback_intake.take(record.token_hash, BODY, SUCCEEDED) is CallbackFate.ACCEPTED
+
+    assert await job.outcome == Succeeded(body=BODY)
+
+
 async def test_a_callback_that_says_failed_ends_a_job_that_was_taken_up() -> None:
     """Like any other job."""
     record = a_record(state=State.WAITING)

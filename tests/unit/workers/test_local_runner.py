@@ -19,6 +19,7 @@ from shared.messages import Answered, Ask, Assign, Callback, Failure, MayRetry, 
 from shared.outcome import Failed, Outcome, Succeeded
 from tests.support.failing_store import FailingStore
 from tests.support.jobs import a_job
+from tests.support.jumping_loop import JumpingLoop, nothing_moves
 from tests.support.waiting import IN_VAIN_S, eventually
 
 
@@ -324,6 +325,25 @@ async def test_a_callback_in_the_moment_of_a_failure_proves_the_submission(event
     stage.job.proven()
     outcome = await stage.failed()
     assert (outcome.code, outcome.submitted) == (Code.JOB_REJECTED, Submitted.YES)
+
+
+@pytest.mark.parametrize("came", [True, False])
+async def test_a_callback_that_came_while_the_process_was_stopped_counts(*, came: bool) -> None:
+    """The deadline's timer runs before the callback is read. The worker, which was not told of it, is not reused."""
+    stage = Stage(timeout_s=10)
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REPLY_READ)
+    cast("JumpingLoop", asyncio.get_running_loop()).jump(60)
+    await nothing_moves()
+    if came:
+        await stage.job.recorder.callback(b"result", failed=False, early=False)
+        stage.job.call_back()
+        assert await stage.run == Succeeded(body=b"result")
+        assert stage.worker.killed
+    else:
+        assert (await stage.failed()).code is Code.DEADLINE_EXCEEDED
+        assert time.monotonic() - stage.job.deadline < 60
+        assert stage.pool.released == [False]
 
 
 async def test_a_worker_that_dies_with_the_callback_fails_its_job() -> None:
