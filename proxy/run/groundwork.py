@@ -60,6 +60,7 @@ def lay_groundwork(settings: Settings) -> Groundwork:
         check_trust(settings.job_server_cafile)
     _raise_descriptor_limit()
     signal.signal(signal.SIGTERM, _leave)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload waits until FrontEnd can do it
     sockets, journal = claim(settings)
     embedded = None
     if not job_servers[0].url:

@@ -136,6 +136,7 @@ class FrontEnd:
             self._service_manager,
             lambda fresh: app.house.reloaded(fresh.tls_certfile),
         )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked since groundwork.py
         _tune_garbage_collection()
         self._stall_watch.start()
         _warn_of_misspelt()
@@ -182,7 +183,7 @@ class FrontEnd:
         self._on_stop(signal.SIGTERM)
 
     def _on_reload(self) -> None:
-        if self._reload is not None:  # otherwise the start is in progress and reads everything anyway
+        if self._reload is not None:  # always so: until then, the signal is blocked
             self._reload()
 
     async def _let_balancers_notice(self, app: App) -> None:

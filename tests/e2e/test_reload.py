@@ -60,6 +60,20 @@ async def test_keys_can_be_replaced(client: ClientSession, tmp_path: Path) -> No
         assert proxy.stop() == 0
 
 
+async def test_a_reload_during_the_start_follows_it(client: ClientSession, tmp_path: Path) -> None:
+    """The keys may have been read already; and the signal must not end the process, as it does by default."""
+    keys = tmp_path / "keys"
+    keys.write_text("old\n", encoding="utf-8")
+    with ProxyProcess(API_KEYS_FILE=str(keys)) as proxy:
+        await eventually(proxy.descendants, every_s=0.001)  # now everything else is loaded
+        keys.write_text("new\n", encoding="utf-8")
+        proxy.signal(signal.SIGHUP)
+        await asyncio.to_thread(proxy.wait_until_listening)
+        await eventually(lambda: proxy.events_of(_RELOADED))
+        assert [await status_with(client, proxy, key) for key in ("old", "new")] == [401, 200]
+        assert proxy.stop() == 0
+
+
 @pytest.mark.parametrize("text", ["", "two words\n"], ids=["no key", "no key that fits"])
 async def test_a_file_that_does_not_fit_changes_nothing(client: ClientSession, tmp_path: Path, text: str) -> None:
     """In particular, it does not open the proxy to everybody; the log says why, without a key."""
