@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,9 @@ from proxy.workers.environment import child_environment
 __all__ = ["EmbeddedJobServer"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_LEAVE_S: Final = 1.0
+#: How often to check whether it has exited, and how many checks in a row it may not have.
+_LOOK_S: Final = 0.02
+_LOOKS: Final = 50
 
 
 class EmbeddedJobServer:
@@ -49,8 +50,9 @@ class EmbeddedJobServer:
 
         if self._process.stdin is not None:
             self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(self._process.wait, _LEAVE_S)
-        if self._process.poll() is None:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+        for _ in range(_LOOKS):  # without a thread that waits: at a process limit none could be started
+            if self._process.poll() is not None:
+                return
+            await asyncio.sleep(_LOOK_S)
+        self._process.kill()
+        self._process.wait()
