@@ -88,11 +88,17 @@ def _pidfds() -> Iterator[str]:
     if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
         yield "this Python was built without pidfd_open; use one that was built on Linux 5.3 or newer"
         return
+    call = "pidfd_open"
     try:
-        os.close(os.pidfd_open(os.getpid()))
+        pidfd = os.pidfd_open(os.getpid())
+        call = "pidfd_send_signal"
+        try:
+            signal.pidfd_send_signal(pidfd, 0)
+        finally:
+            os.close(pidfd)
     except OSError as exc:
         yield (
-            f"the system call pidfd_open does not work here ({os.strerror(exc.errno or 0)}): Linux 5.3 or newer is "
+            f"the system call {call} does not work here ({os.strerror(exc.errno or 0)}): Linux 5.3 or newer is "
             "needed, and a seccomp profile that allows it (a current container runtime's does)"
         )
 

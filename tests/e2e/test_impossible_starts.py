@@ -21,17 +21,18 @@ from tests.support.http import post_job
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
 from tests.support.waiting import eventually_blocking
 
-#: Refuses one system call from here on (seccomp(2)), like a container's profile, and then runs the program in its
-#: arguments: allow, unless the number is that of pidfd_open.
-_WITHOUT_PIDFD: Final = """
+#: Refuses a system call from here on (seccomp(2)), like a container's profile, and then runs the program in its
+#: arguments: allow, unless the number is the one in its first argument.
+_WITHOUT: Final = """
 import ctypes, errno, os, struct, sys
-steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 434), (0x06, 0, 0, 0x00050000 | errno.ENOSYS), (0x06, 0, 0, 0x7fff0000)]
+number = int(sys.argv[1])
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | errno.ENOSYS), (0x06, 0, 0, 0x7fff0000)]
 code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
 program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
-os.execv(sys.argv[1], sys.argv[1:])
+os.execv(sys.argv[2], sys.argv[2:])
 """
 
 both_ways = pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
@@ -86,10 +87,11 @@ def test_a_package_that_is_not_installed(arguments: tuple[str, ...]) -> None:
 
 
 @both_ways
-def test_a_kernel_without_pidfd_open(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("call", "number"), [("pidfd_open", 434), ("pidfd_send_signal", 424)])
+def test_a_kernel_without_pidfds(call: str, number: int, arguments: tuple[str, ...]) -> None:
     """As under a seccomp profile that does not know the call."""
-    ended = run(sys.executable, "-c", _WITHOUT_PIDFD, sys.executable, "run.py", *arguments)
-    assert "pidfd_open does not work here (Function not implemented)" in the_line(ended)
+    ended = run(sys.executable, "-c", _WITHOUT, str(number), sys.executable, "run.py", *arguments)
+    assert f"the system call {call} does not work here (Function not implemented)" in the_line(ended)
 
 
 @both_ways
