@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
 
 from tests.support.axe import violations
 from tests.support.browser import errors_in_console, run
@@ -125,3 +127,22 @@ def test_a_proxy_that_refuses_jobs_is_not_called_live(driver: Chrome, operated: 
         " on_hold: '', refuses: 'the disk is full' }); done(document.getElementById('status').textContent); })"
     )
     assert driver.execute_async_script(show) == "refuses jobs: the disk is full"
+
+
+@pytest.mark.parametrize(("via", "buttons"), [("session", 1), ("header", 0)])
+def test_only_who_has_logged_in_here_can_log_out_here(
+    driver: Chrome, operated: Operated, via: str, buttons: int
+) -> None:
+    """Not the users of a gateway: the next request would have their name again."""
+    session = json.dumps({"name": "eve", "role": "act", "via": via, "guarded": True})
+    stub = (
+        "const ask = window.fetch; window.fetch = (address, how) => address !== 'session' ? ask(address, how)"
+        f" : Promise.resolve(new Response({json.dumps(session)}));"
+    )
+    script = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": stub})
+    try:
+        opened(driver, operated, "jobs.html")
+        eventually_blocking(lambda: "eve (may act)" in text(driver, "head"))
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    assert len(driver.find_elements(By.CSS_SELECTOR, "form.who button")) == buttons

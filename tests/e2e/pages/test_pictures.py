@@ -72,6 +72,6 @@ def _vary_load(proxy: ProxyProcess, for_s: float) -> list[Later]:
         for _ in range(wave(time.monotonic()) // 3 + 1):
             number = len(jobs) + 1
             job = faults[number // 41 % 4] if number % 41 == 0 else {"duration": 0.2 + (number * 37 % 100) / 200}
-            jobs.append(Later(proxy, **job))
+            jobs.append(Later(proxy, account=("acme", "omega", "zeta")[number % 3], **job))
         tick.wait(0.25)
     return jobs

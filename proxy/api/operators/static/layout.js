@@ -48,9 +48,10 @@ function search() {
 }
 
 async function who() {
-  const { name, role, guarded } = await session;
+  const { name, role, via, guarded } = await session;
   if (!guarded) return;
-  const form = make("form", "who", make("span", "soft", `${name} (${role === "act" ? "may act" : "may look"})`), make("button", "", "Log out"));
+  const form = make("form", "who", make("span", "soft", `${name} (${role === "act" ? "may act" : "may look"})`));
+  if (via === "session") form.append(make("button", "", "Log out")); // a gateway logs its users out
   form.method = "post";
   form.action = "logout";
   $("head").append(form);
