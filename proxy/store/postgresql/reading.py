@@ -60,9 +60,10 @@ DIALECT: Final = Dialect(
 
 
 async def answer(session: Session, question: Question[T]) -> T:
-    """Return the answer to a question. Raises GoneError, UnfitError.
+    """Return the answer to a question. Raises GoneError, UnfitError; then the session has to be closed.
 
-    The rows of a part take too long to process for the event loop, so a thread does it.
+    Its statements see the database at one moment: a job that ends between two of them is neither missed nor found
+    twice. The rows of a part take too long to process for the event loop, so a thread does it.
     """
     found: list[T] = []
 
@@ -74,8 +75,10 @@ async def answer(session: Session, question: Question[T]) -> T:
             found.append(end.value)
             return None
 
+    await session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     statement = await asyncio.to_thread(go_on, None)
     while statement is not None:
         sql, values = statement
         statement = await asyncio.to_thread(go_on, await session.run(sql, *values))
+    await session.run("COMMIT")
     return found[0]
