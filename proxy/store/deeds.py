@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections import deque
+from collections.abc import Iterable
 from operator import itemgetter
 from typing import Final
 
@@ -13,7 +14,7 @@ import msgspec
 from proxy import log
 from shared.errors import Code
 
-__all__ = ["KEPT", "KEPT_MINOR", "Deed", "Deeds", "WaitingDeeds", "tell_dropped"]
+__all__ = ["KEPT", "KEPT_MINOR", "Deed", "Deeds", "WaitingDeeds", "tell_dropped", "with_waiting"]
 
 #: How many entries of operators' actions are kept; and how many minor ones: log-ins, log-outs and forbidden attempts.
 #: Anybody who reaches the address could fill a list with the latter, so they have a list of their own.
@@ -103,6 +104,16 @@ class WaitingDeeds:
             of_kind.clear()
         tell_dropped(self.dropped)
         self.dropped = 0
+
+
+def with_waiting(stored: list[Deed], waiting: Iterable[Deed], last: int, limit: int, before: int | None) -> list[Deed]:
+    """Return a page of stored entries with those that wait to be stored, oldest first, under their future numbers.
+
+    `last`: the highest number that is stored.
+    """
+    numbered = [msgspec.structs.replace(deed, n=n) for n, deed in enumerate(waiting, start=last + 1)]
+    newer = [deed for deed in reversed(numbered) if before is None or deed.n < before]
+    return [*newer, *stored][:limit]
 
 
 def tell_dropped(entries: int) -> None:

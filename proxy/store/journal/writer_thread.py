@@ -27,11 +27,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from msgspec.structs import replace
-
 from proxy import log
 from proxy.store.backlog import Backlog
-from proxy.store.deeds import Deed, WaitingDeeds
+from proxy.store.deeds import Deed, WaitingDeeds, with_waiting
 from proxy.store.journal.checkpoint_thread import Checkpointer
 from proxy.store.journal.opening import is_no_room, words_of
 from proxy.store.journal.orders import Audit, Enter, Failures, Find, Oldest, Order, Put, Search, Unfinished
@@ -235,9 +233,7 @@ class WriterThread:
         """Return operators' actions; those that cannot be written yet have the numbers that they will get."""
         stored = self._file.deeds(order.limit, order.before)
         last = max((deed.n for deed in self._file.deeds(1, None)), default=0)
-        waiting = [replace(deed, n=n) for n, deed in enumerate(self._deeds.pending(), start=last + 1)]
-        newer = [deed for deed in reversed(waiting) if order.before is None or deed.n < order.before]
-        return [*newer, *stored][: order.limit]
+        return with_waiting(stored, self._deeds.pending(), last, order.limit, order.before)
 
     def _write_fit(self, batch: dict[str, Record]) -> dict[str, str]:
         """Write what can be written; return the ids of the others, with the reasons."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy import log
-from proxy.store.deeds import KEPT, KEPT_MINOR, Deed, tell_dropped
+from proxy.store.deeds import KEPT, KEPT_MINOR, Deed, tell_dropped, with_waiting
 from proxy.store.postgresql.health import Health
 from proxy.store.postgresql.orders import Lane
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
@@ -72,12 +72,20 @@ class AuditTable:
             self._dropped += 1
 
     async def newest(self, limit: int, before: int | None) -> list[Deed]:
-        """See `JobStore.deeds`."""
+        """See `JobStore.deeds`. The numbers of those that cannot be written yet are likely, not certain."""
         await self.flush(_FLUSH_S)
+        waiting = [entry.deed for entry in self._lane.pending()]
         try:
-            rows = await self._session.run(_NEWEST, _NO_ROW if before is None else before, limit)
+            stored = await self._read(_NO_ROW if before is None else before, limit)
+            newest = await self._read(_NO_ROW, 1) if waiting else []
         except (GoneError, UnfitError) as exc:
             raise StoreUnavailableError("the database cannot be searched for now") from exc
+        known = {deed.id for deed in stored}
+        unknown = [deed for deed in waiting if deed.id not in known]
+        return with_waiting(stored, unknown, max((deed.n for deed in newest), default=0), limit, before)
+
+    async def _read(self, before: int, limit: int) -> list[Deed]:
+        rows = await self._session.run(_NEWEST, before, limit)
         return [
             Deed(n=n, id=deed_id, at=at, **dict(zip(_COLUMNS, columns, strict=True)))
             for n, deed_id, at, *columns in rows

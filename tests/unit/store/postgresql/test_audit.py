@@ -6,10 +6,14 @@ import asyncio
 import io
 import json
 from typing import Any, cast
+from unittest.mock import Mock
+
+import pytest
 
 from proxy import log
 from proxy.store.deeds import Deed
 from proxy.store.postgresql.audit import AuditTable
+from proxy.store.postgresql.session import GoneError
 from tests.support.waiting import eventually
 
 
@@ -51,6 +55,31 @@ async def test_what_there_was_no_room_for_is_told_once_something_is_written() ->
     assert [(line["event"], line["entries"]) for line in lines] == [
         ("the audit list lacks entries, which only the log has", 5)
     ]
+
+
+class _Full(_Session):
+    """A session of a database that can be read, but takes no entries."""
+
+    async def run(self, sql: str, *values: Any) -> list[Any]:
+        """Return the one entry that there is."""
+        if "INSERT" in sql:
+            raise GoneError("no space left on device")
+        before, _limit = values
+        return [(7, "its id", 1.0, "log-in", *[""] * 7)] if before > 7 else []
+
+
+async def test_what_cannot_be_written_yet_is_in_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it will probably be."""
+    monkeypatch.setattr("proxy.store.postgresql.audit._FLUSH_S", 0.01)
+    audit = AuditTable(cast("Any", _Full()), Mock())
+    for what in ("pause", "resume"):
+        audit.enter(Deed(at=2.0, what=what))
+
+    found = await audit.newest(10, None)
+    assert [(deed.n, deed.what) for deed in found] == [(9, "resume"), (8, "pause"), (7, "log-in")]
+    assert [deed.what for deed in await audit.newest(1, None)] == ["resume"]
+    assert [deed.what for deed in await audit.newest(10, 8)] == ["log-in"]
+    await audit.close()
 
 
 async def test_a_query_leaves_nothing_behind_while_entries_cannot_be_written() -> None:
