@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import ssl
 from enum import Enum, auto
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route, Router
@@ -76,7 +77,13 @@ async def where_it_leads(url: str, timeout_s: float) -> tuple[Leads, str]:
     try:
         answer = await probe("GET", f"{url}/{secrets.token_urlsafe(32)}", timeout_s, _anybody())
     except OSError as exc:
-        return Leads.NOWHERE, f"cannot be reached from this machine: {reason_of(exc, timeout_s)}"
+        reason = reason_of(exc, timeout_s)
+        if isinstance(exc, ssl.SSLError):
+            return Leads.ELSEWHERE, f"leads to something else: {reason}"
+        if isinstance(exc.__cause__, HTTPException):
+            other = "; is it https:// rather than http://?" if url.startswith("http://") else ""
+            return Leads.ELSEWHERE, f"leads to something else: {reason}{other}"
+        return Leads.NOWHERE, f"cannot be reached from this machine: {reason}"
     code = answer.problem.get("code")
     if answer.body == HERE:
         return Leads.TO_THE_ROUTE, ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
 from proxy.run.callback_probe import Leads, StandIn, where_it_leads
 from shared.settings import load
 from tests.support.waiting import IN_VAIN_S
+
+_TLS = Path(__file__).resolve().parents[2] / "support" / "tls"
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,24 @@ async def test_only_the_path_of_the_route_leads_there(path: str, leads: Leads) -
         found, words = await where_it_leads(f"http://127.0.0.1:{listener.getsockname()[1]}{path}", IN_VAIN_S)
     assert found is leads
     assert ("/callback, on CALLBACK_PORT if that is set" in words) is (leads is Leads.TO_ANOTHER_PATH)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "settings", "hint"),
+    [
+        ("https", {}, "is it http:// rather than https://?"),
+        (
+            "http",
+            {"TLS_CERTFILE": str(_TLS / "cert.pem"), "TLS_KEYFILE": str(_TLS / "key.pem")},
+            "is it https:// rather than http://?",
+        ),
+    ],
+)
+async def test_the_other_scheme_leads_elsewhere(scheme: str, settings: dict[str, str], hint: str) -> None:
+    """Somebody is there, so this is no address that only the job server can reach: a start warns of it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    async with StandIn(listener, load(settings)):
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/callback"
+        found, words = await where_it_leads(url, IN_VAIN_S)
+    assert found is Leads.ELSEWHERE
+    assert words.endswith(hint)
