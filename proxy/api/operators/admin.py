@@ -39,7 +39,7 @@ class OwnNames:
         if scope["type"] == "http" and not self._is_ours(header(scope, b"host")):
             raise RequestError(
                 Code.FORBIDDEN,
-                "the admin address only answers under IP addresses, localhost and its own names",
+                "the admin address only answers under IP addresses, localhost, ADMIN_HOST and ADMIN_NAMES",
             )
         await self._app(scope, receive, send)
 

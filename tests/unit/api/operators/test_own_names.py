@@ -73,3 +73,4 @@ async def test_other_names_are_forbidden(host: bytes) -> None:
     with pytest.raises(RequestError) as caught:
         await _asked_by(host)
     assert caught.value.code is Code.FORBIDDEN
+    assert "ADMIN_NAMES" in caught.value.detail  # an operator with a name of the machine has to learn what to set
