@@ -121,6 +121,13 @@ def test_the_check_beside_a_running_service_can_be_made_with_any_settings() -> N
         load({"SQS_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/1/jobs", "PORT": ""} | names)
 
 
+def test_a_backup_of_the_database_misses_no_table() -> None:
+    """The page about several instances names each."""
+    schema = text(_ROOT / "proxy" / "store" / "postgresql" / "schema.py")
+    section = text(_ROOT / "docs" / "cluster.md").split("\n## Backup\n", 1)[1].split("\n## ", 1)[0]
+    assert set(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", schema)) == set(re.findall(r"`(proxy_\w+)`", section))
+
+
 def test_dot_env_is_in_the_repository() -> None:
     """It is documentation, too; some people ignore it in git by habit."""
     listed = subprocess.run(["git", "check-ignore", ".env"], cwd=_ROOT, capture_output=True, check=False)
