@@ -192,7 +192,7 @@ class MessageJobs:
         message.body, reply_to = "", read.reply_to
         del read  # with the job's body, which this would hold until the end
         outcome = await self._outcome(found, until)
-        if isinstance(outcome, Failed) and outcome.submitted is Submitted.NO and outcome.code is not Code.CANCELLED:
+        if isinstance(outcome, Failed) and outcome.submitted is Submitted.NO and not _is_cancelled(outcome):
             await self._give_back(message, _pause_s(message), until, reason=str(outcome.code))
             return
         if reply_to is not None:
@@ -239,6 +239,11 @@ class MessageJobs:
         """
         if await self._may_be_forgotten(message, request):
             return None
+        if message.receives > 1:
+            earlier = await self._entrance.find_beginning(request.beginning)
+            if earlier is not None and not isinstance(earlier, Job) and _is_cancelled(earlier.outcome):
+                self.counts.by_fate[Fate.JOINED] += 1  # its key would begin another one, but this may be replied to
+                return earlier
         give_up = min(time.monotonic() + _ROOM_S, until)
         found, joined = await self._when_there_is_room(request, give_up)
         self.counts.by_fate[Fate.JOINED if joined else Fate.BEGUN] += 1
@@ -336,6 +341,10 @@ class MessageJobs:
         if self._queues is None:
             raise AssertionError("nothing is received before the queues are known")
         return self._queues
+
+
+def _is_cancelled(outcome: Outcome | None) -> bool:
+    return isinstance(outcome, Failed) and outcome.code is Code.CANCELLED
 
 
 def _pause_s(message: Message) -> int:

@@ -239,6 +239,29 @@ async def test_a_message_that_is_delivered_again_while_its_job_runs_joins_it() -
     assert sorted(handled.queue.deleted) == ["again", "handle-1"]
 
 
+@pytest.mark.parametrize("attributes", [{}, {"Idempotency-Key": "n"}], ids=["", "key"])
+async def test_a_message_whose_job_was_cancelled_is_not_run_when_it_is_delivered_again(
+    attributes: dict[str, str],
+) -> None:
+    """Its reply may have been sent, and only its deletion failed; another message with its key is another job."""
+    handled = Handled()
+    delivery = handled.take(a_message(attributes=attributes))
+    await nothing_moves()
+    (job,) = handled.instance.in_flight
+    handled.instance.dispatcher.cancel(job.id)
+    await delivery
+
+    await handled.take(a_message(attributes=attributes, receives=2, handle="again"))
+
+    first, second = handled.sent()
+    assert first == second
+    assert (first["Code"], first["Submitted"], first["Job-Id"]) == ("cancelled", "no", job.id)
+    assert handled.queue.deleted == ["handle-1", "again"]
+    handled.take(a_message(2, attributes=attributes, receives=2, sent_at=handled.now))
+    await nothing_moves()
+    assert len(handled.instance.in_flight) == 1
+
+
 async def test_a_body_is_freed_once_its_job_has_it() -> None:
     """The job may wait for long, and frees it once the job server has it."""
     handled = Handled()
