@@ -256,9 +256,15 @@ class JournalFile:
         return [Deed(n=n, **dict(zip(_DEED, row, strict=True))) for n, *row in rows]
 
     def expire(self, finished_before: float, at_most: int) -> int:
-        """Delete jobs that finished before that Unix time, oldest first; return how many."""
-        with self._transaction():
-            return self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
+        """Delete jobs that finished before that Unix time, oldest first; return how many.
+
+        That is noted: the clock may be set back, or jobs kept for longer, and then they are missing.
+        """
+        with self._transaction(explicit=True):
+            expired = self._db.execute(_EXPIRED, (finished_before, at_most)).rowcount
+            if expired:
+                self.lost_before = note_lost(self._db, math.floor(finished_before))
+            return expired
 
     def evict(self, at_most: int) -> int:
         """Delete the jobs that finished first, though they have not expired; return how many."""

@@ -190,6 +190,22 @@ def test_one_that_takes_no_mark_is_a_copy_the_next_time(path: Path, queued: Reco
     assert (job.id, job.state) == (queued.id, State.SUBMITTING)
 
 
+@pytest.mark.parametrize(("clock_s", "lost"), [(0.0, False), (7_200.0, True)], ids=["right", "ahead"])
+def test_what_expired_while_the_clock_was_ahead_may_be_lost(path: Path, clock_s: float, *, lost: bool) -> None:
+    """It is missing when the clock is right again; as it is when RESULT_TTL is raised."""
+    ttl_s, now = 3_600.0, time.time()
+    JournalFile(str(path)).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE probe SET times = 1 WHERE n = 3")  # the journal is old
+        db.commit()
+    with closing(JournalFile(str(path))) as file:
+        file.write([finished(finished_at=now - 10), finished(finished_at=now - 4_000)])
+        assert file.expire(now + clock_s - ttl_s, 10) == (2 if lost else 1)
+        assert (file.lost_before > now - ttl_s) is lost
+    with closing(JournalFile(str(path))) as file:
+        assert (file.lost_before > now - ttl_s) is lost
+
+
 @pytest.fixture
 def full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
     """A disk that is full as long as the reserve has more than this; return whether there is any left."""
