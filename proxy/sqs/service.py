@@ -153,7 +153,7 @@ class Sqs:
         except (botocore.exceptions.BotoCoreError, OSError, TimeoutError) as exc:
             raise QueueError(f"the service does not answer ({type(exc).__name__})") from exc
         except (AttributeError, LookupError, TypeError, ValueError) as exc:  # of the SDK, too
-            raise QueueError(f"the service's answer makes no sense ({type(exc).__name__})") from exc
+            raise QueueError(f"the service's answer is invalid ({type(exc).__name__})") from exc
 
 
 def _error_of(entry_id: str, answer: Mapping[str, Any]) -> QueueError | None:
