@@ -9,6 +9,7 @@ from typing import Self
 import psutil
 
 from cluster.processes import reserve
+from tests.support.forked_proxy import ForkedProxy
 from tests.support.proxy_process import ProxyProcess, is_alive
 from tests.support.stopwatch import Stopwatch
 
@@ -23,7 +24,7 @@ class Restarts:
     """One proxy after the other; ended at the end of the `with` block."""
 
     #: The kind of process that is started each time.
-    KIND: type[ProxyProcess] = ProxyProcess
+    KIND: type[ProxyProcess] = ForkedProxy
 
     def __init__(self, folder: Path, **settings: str) -> None:
         """Start the first one; its journal is in `folder`, unless the settings name another one."""

@@ -15,15 +15,15 @@ from typing import Any
 from proxy.__main__ import main
 from proxy.store.postgresql import health, store
 from proxy.store.postgresql.leases import Times
-from tests.support.proxy_process import ProxyProcess
+from tests.support.forked_proxy import ForkedProxy
 
 __all__ = ["HastyInstance"]
 
 
-class HastyInstance(ProxyProcess):
+class HastyInstance(ForkedProxy):
     """That program in its own process."""
 
-    PROGRAM = (sys.executable, "-m", "tests.chaos.support.hasty_instance")
+    MODULE = "tests.chaos.support.hasty_instance"
 
 
 if __name__ == "__main__":
