@@ -19,7 +19,8 @@ import sys
 import time
 from typing import Final
 
-import uvloop  # noqa: F401 - for the front ends
+import aiobotocore.session  # noqa: F401 - like the next, for the front ends
+import uvloop  # noqa: F401
 
 import proxy
 import tests.support.forked_proxy  # noqa: F401 - for those of the tests
