@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Final, Self
 from urllib.request import Request, urlopen
 
@@ -31,6 +32,7 @@ QUEUE: Final = "jobs"
 REPLIES: Final = "replies"
 DEAD: Final = "dead-letters"
 _MAX_RECEIVES: Final = 15
+_ROOT: Final = Path(__file__).resolve().parents[1]
 _START_S: Final = 30.0
 _LOOK_S: Final = 0.02
 
@@ -48,11 +50,11 @@ class SqsStandIn:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self._process = subprocess.Popen(  # noqa: S603 - our own arguments
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+            [sys.executable, "-m", "cluster.moto_server", "-H", "127.0.0.1", "-p", str(self.port)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(_ROOT)},
         )
         try:
             self._wait()
