@@ -6,13 +6,12 @@ not submitted again: it stays open until its deadline, as a callback may come.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
 from proxy.jobs.job import Job
 from proxy.jobs.recorder import Recorder
-from proxy.jobs.runner import caught_up
+from proxy.jobs.runner import waited_for
 from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed, Outcome
@@ -51,16 +50,12 @@ class LeftOpen:
 
     async def run(self, job: Job) -> Outcome:
         """Wait for the job's callback; return its outcome by its deadline."""
-        left_s = max(0.0, job.deadline - time.monotonic())
-        await asyncio.wait((job.callback, job.cancelled), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        outcome = job.recorder.record.outcome
-        if job.callback.done() and outcome is not None:
-            return outcome
-        if job.cancelled.done():
-            return job.cancellation()
-        return await caught_up(job) or job.failure(
-            Code.INTERRUPTED, f"{_what_happened(job)}, and no callback came afterwards{job.heard_instead()}"
-        )
+        return await waited_for(job, _interrupted)
+
+
+def _interrupted(job: Job) -> Failed:
+    detail = f"{_what_happened(job)}, and no callback came afterwards{job.heard_instead()}"
+    return job.failure(Code.INTERRUPTED, detail)
 
 
 def _what_happened(job: Job) -> str:

@@ -7,10 +7,12 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from proxy.jobs.job import Job
-    from shared.outcome import Outcome
+    from collections.abc import Callable
 
-__all__ = ["Runner", "caught_up"]
+    from proxy.jobs.job import Job
+    from shared.outcome import Failed, Outcome
+
+__all__ = ["Runner", "caught_up", "waited_for"]
 
 #: A timer that is this late shows that the process was stopped, or the event loop blocked.
 _STOOD_STILL_S: Final = 1.0
@@ -46,3 +48,17 @@ async def caught_up(job: Job) -> Outcome | None:
         return None
     await asyncio.wait((job.callback,), timeout=min(late_s, _CATCH_UP_S))
     return job.recorder.record.outcome if job.callback.done() else None
+
+
+async def waited_for(job: Job, overdue: Callable[[Job], Failed]) -> Outcome:
+    """Return the outcome of a job that is not submitted any more: its callback's, or else that of a cancellation, or
+    what `overdue` says at its deadline.
+    """
+    left_s = max(0.0, job.deadline - time.monotonic())
+    await asyncio.wait((job.callback, job.cancelled), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+    outcome = job.recorder.record.outcome
+    if job.callback.done() and outcome is not None:
+        return outcome
+    if job.cancelled.done():
+        return job.cancellation()
+    return await caught_up(job) or overdue(job)

@@ -37,7 +37,7 @@ from uuid import UUID
 
 from proxy.jobs import log_lines
 from proxy.jobs.job import Job
-from proxy.jobs.runner import caught_up
+from proxy.jobs.runner import caught_up, waited_for
 from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, IllegalEventError, State, Submitted
 from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, MayRetry, Progress, Retry, Told
@@ -91,7 +91,7 @@ class LocalRunner:
             log_lines.job_event("warning", "a worker was lost before the submission; another one gets the job", job)
             outcome = await self._run_in_one_worker(job)
         if outcome is None and job.submitted is Submitted.YES:
-            return await _outcome_without_worker(job)
+            return await waited_for(job, _overdue)  # not given to another worker: the job server has reported on it
         return outcome or job.failure(
             Code.WORKER_DIED, f"{_MORE_WORKERS + 1} workers died, one after the other, before they submitted the job"
         )
@@ -419,16 +419,6 @@ class _Watch:
     def _finish(self, outcome: Outcome | None) -> None:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
-
-
-async def _outcome_without_worker(job: Job) -> Outcome:
-    """Return the outcome of a job that must not be given to another worker: the job server has reported on it."""
-    left_s = max(0.0, job.deadline - time.monotonic())
-    await asyncio.wait((job.callback, job.cancelled), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-    outcome = job.recorder.record.outcome
-    if job.callback.done() and outcome is not None:
-        return outcome
-    return job.cancellation() if job.cancelled.done() else _overdue(job)
 
 
 async def _told(job: Job, call: str, deadline: float, make: Callable[[Ask], Awaitable[Told]]) -> Told:

@@ -434,10 +434,13 @@ async def test_a_worker_lost_before_the_submission_is_nobodys_loss(way: str) -> 
     assert stage.runner.reassigned == 1
 
 
+@pytest.mark.parametrize("was_stopped", [False, True])
 @pytest.mark.parametrize("code", [Code.JOB_SERVER_UNAVAILABLE, Code.JOB_REJECTED, Code.BAD_JOB_SERVER_REPLY])
-async def test_a_submission_that_progress_has_proven_has_not_failed(code: Code) -> None:
-    """The reply was lost, or made no sense, but the job server reports on the job: its end may still come."""
-    stage = Stage()
+async def test_a_submission_that_progress_has_proven_has_not_failed(code: Code, *, was_stopped: bool) -> None:
+    """The reply was lost, or made no sense, but the job server reports on the job: its end may still come, and counts
+    even if the process was stopped until after the deadline.
+    """
+    stage = Stage(timeout_s=10)
     await stage.assigned()
     stage.says(Event.CONNECTED)
     stage.job.progress("half done")
@@ -445,6 +448,9 @@ async def test_a_submission_that_progress_has_proven_has_not_failed(code: Code) 
     await eventually(lambda: stage.pool.released)
     assert not stage.run.done()
 
+    if was_stopped:
+        cast("JumpingLoop", asyncio.get_running_loop()).jump(60)
+        await nothing_moves()
     await stage.job.recorder.callback(b"result", failed=False, early=False)
     stage.job.call_back()
     assert await stage.run == Succeeded(body=b"result")
