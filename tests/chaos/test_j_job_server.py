@@ -116,14 +116,16 @@ async def test_j2_job_server_that_does_not_answer(chaos: Chaos, wire: FaultProxy
         ("job-rejected", "unknown", [{"fault": "server-error", "status": status} for status in (500, 502, 504)]),
         ("job-rejected", "unknown", [{"fault": "unavailable"}]),
         ("bad-job-server-reply", "unknown", [{"fault": "garbage"}, {"fault": "wrong-state"}]),
-        ("bad-job-server-reply", "unknown", [{"fault": "short-body"}]),
+        pytest.param("bad-job-server-reply", "unknown", [{"fault": "short-body"}], marks=pytest.mark.hasty),
     ],
     ids=["4xx", "busy", "5xx", "503", "no-json", "short-body"],
 )
 async def test_j3_reply_that_is_no_success(
     chaos: Chaos, wire: FaultProxy, code: str, submitted: str, faults: list[Fields]
 ) -> None:
-    """4xx and 429 prove that nothing runs; 5xx and replies outside the protocol prove nothing."""
+    """4xx and 429 prove that nothing runs; 5xx and replies outside the protocol prove nothing. One that is cut off is
+    lost: the callback could still come (LOST_REPLY_WAIT is 0.5 s here).
+    """
     replies = await _all(chaos, {str(fields): fields for fields in faults}, wire)
     for case, reply in replies.items():
         assert reply.summary == (500, code, submitted), case
