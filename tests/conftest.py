@@ -23,7 +23,6 @@ from jobserver.app import create_app
 from jobserver.options import Options
 from tests.support.coverage import measured
 from tests.support.job_server import JobServer, end
-from tests.support.mixed import mixed
 from tests.support.places import shared_memory
 from tests.support.proxy_process import ProxyProcess
 from tests.support.quarantine import hold_back
@@ -52,10 +51,8 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip tests in quarantine; several processes also get another order."""
+    """Skip tests in quarantine."""
     hold_back(config, items)
-    if hasattr(config, "workerinput"):  # of pytest-xdist
-        items[:] = mixed(items)
 
 
 @pytest.hookimpl(wrapper=True)
