@@ -46,6 +46,7 @@ class Signals:
         self._end = end
         self._clock = clock
         self._stopping_since: float | None = None
+        self._ending = False
 
     def watch(self) -> None:
         """Start receiving the signals; needs a running event loop."""
@@ -57,7 +58,8 @@ class Signals:
             if self._stopping_since is None:
                 self._stopping_since = now
                 loop.call_soon_threadsafe(self._on_stop, name)
-            elif now - self._stopping_since > _SAME_S:
+            elif not self._ending and now - self._stopping_since > _SAME_S:
+                self._ending = True  # this handler may be interrupted by a third signal
                 log.event("warning", "stopped at once by a second signal", signal=name.name, at=stack(frame))
                 self._end(_BY_SIGNAL + number)
 

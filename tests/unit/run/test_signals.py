@@ -49,3 +49,22 @@ async def test_a_signal_that_comes_twice_at_once_is_one() -> None:
     with pytest.raises(SystemExit) as ended:
         os.kill(os.getpid(), signal.SIGTERM)
     assert ended.value.code == 128 + signal.SIGTERM
+
+
+@pytest.mark.usefixtures("restored")
+async def test_a_third_signal_does_not_interrupt_the_end() -> None:
+    """It comes while the second one is handled."""
+    ends: list[int] = []
+    now = [100.0]
+
+    def end(code: int) -> NoReturn:
+        ends.append(code)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise SystemExit(code)
+
+    Signals(lambda _: None, lambda: None, end, lambda: now[0]).watch()
+    os.kill(os.getpid(), signal.SIGTERM)
+    now[0] += 1
+    with pytest.raises(SystemExit):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ends == [128 + signal.SIGTERM]
