@@ -30,6 +30,7 @@ __all__ = ["PostgreSQL", "PostgreSQLError", "binaries"]
 #: Where distributions keep the programs of each version: Debian and Ubuntu, Fedora and RHEL.
 _FOLDERS: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 _START_S: Final = 30.0
+_END_S: Final = 10.0
 _LOOK_S: Final = 0.01
 #: Small, because several may run at the same time; durable, because the proxy accepts nothing else.
 _CONFIGURATION: Final = """\
@@ -39,6 +40,7 @@ max_connections = 200
 shared_buffers = 64MB
 max_wal_size = 256MB
 logging_collector = off
+dynamic_shared_memory_type = mmap
 """
 
 
@@ -196,7 +198,12 @@ class PostgreSQL:
         return ended.stdout.strip()
 
     def remove(self) -> None:
-        """Kill it, and remove its files."""
+        """End it at once, and remove its files."""
+        self.resume()
+        self._signal(self.pids[:1], signal.SIGQUIT)  # killed, it would leave shared memory behind
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_S)
         self.kill()
         self._starter.shutdown()
         self._reservation.close()

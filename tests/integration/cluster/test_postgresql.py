@@ -24,6 +24,12 @@ def is_running(pid: int) -> bool:
     return False
 
 
+def shared_memory_segments() -> set[str]:
+    """Return the ids of the System V segments of the machine."""
+    lines = Path("/proc/sysvipc/shm").read_text(encoding="ascii").splitlines()
+    return {line.split()[1] for line in lines}
+
+
 def test_what_was_committed_outlives_a_kill_and_a_stop(postgresql: PostgreSQL, database: str) -> None:
     """The port stays the same, so that clients find the server again."""
     name = database.rpartition("/")[2]
@@ -57,12 +63,16 @@ def test_it_is_durable_and_alone() -> None:
     """As the proxy wants it; given settings are added to its configuration."""
     with PostgreSQL(parent=shared_memory(), configuration="work_mem = '5MB'") as server:
         pids = server.pids
+        _, segment = (server.data / "postmaster.pid").read_text(encoding="ascii").splitlines()[6].split()
+        assert segment in shared_memory_segments()
+        assert server.sql("SHOW dynamic_shared_memory_type") == "mmap"  # its files are in its folder
         assert server.sql("SHOW fsync") == "on"
         assert server.sql("SHOW listen_addresses") == "127.0.0.1"
         assert server.sql("SHOW work_mem") == "5MB"
         assert Path(f"/proc/{pids[0]}").stat().st_uid != 0
     eventually_blocking(lambda: not any(map(is_running, pids)))
     assert not server.folder.exists()
+    assert segment not in shared_memory_segments()  # a machine has room for some thousands
 
 
 def test_what_cannot_be_started_says_why_and_leaves_nothing() -> None:
