@@ -243,8 +243,12 @@ async def test_all_hear_that_a_failed_job_was_submitted(instance: MakeInstance) 
     record = failed(of(a, a_record(state=State.SUBMITTING)), Code.JOB_REJECTED, Submitted.NO)
     await a.put(record)
     b.note(record.proven())
-    b.tell(record.proven(), to_all=True)
-    await eventually(lambda: heard.changed and other.changed)
+
+    def told() -> bool:
+        b.tell(record.proven(), to_all=True)  # again: they may not listen yet, and then it is lost
+        return bool(heard.changed and other.changed)
+
+    await eventually(told, every_s=0.3)
     assert {it.submitted for it in heard.changed + other.changed} == {Submitted.YES}
 
 
