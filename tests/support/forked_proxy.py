@@ -6,6 +6,7 @@ start it, need a `ProxyProcess`.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -87,7 +88,12 @@ class _Preloaded:
                 stdin=theirs.fileno(),
                 start_new_session=True,
             )
+        atexit.register(self._end, ours)
         return ours
+
+    def _end(self, requests: socket.socket) -> None:
+        requests.close()
+        self._process.wait()
 
 
 _preloaded = _Preloaded()
