@@ -22,8 +22,8 @@ from tests.chaos.support.hasty_instance import HastyInstance
 from tests.chaos.support.operated import Operated, check
 from tests.chaos.support.processes import FaultyProxy
 from tests.chaos.support.prometheus import Scrapes
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.job_server import JobServer
+from tests.support.proxy_process import ProxyProcess
 from tests.support.queues import SomeQueues
 from tests.support.waiting import eventually
 
@@ -210,13 +210,13 @@ async def test_a_database_that_hangs_is_told_of_by_the_lease(
     """The lease cannot be renewed: AsyncJobProxyLeaseLags, and soon AsyncJobProxyJournalUnavailable as well."""
 
     @asynccontextmanager
-    async def the_database_hangs(operated: Operated[ForkedProxy]) -> AsyncIterator[None]:
+    async def the_database_hangs(operated: Operated[ProxyProcess]) -> AsyncIterator[None]:
         postgresql.pause()
         await operated.until_grown("cluster_beat_age_seconds", 5)
         yield
         postgresql.resume()
 
-    with ForkedProxy.started(JOB_SERVER_URL=job_server.url, JOURNAL=database, WORKER_SPARES="1") as proxy:
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, JOURNAL=database, WORKER_SPARES="1") as proxy:
         operated = await Operated.sound(proxy, client, job_server)
         await check(operated, "AsyncJobProxyLeaseLags", the_database_hangs, tmp_path)
 

@@ -15,7 +15,6 @@ from pytest_aiohttp import AiohttpServer
 from jobserver.app import create_app
 from jobserver.options import Options
 from tests.chaos.support.full_disk import no_room
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
@@ -35,7 +34,7 @@ async def test_a_full_disk_costs_no_job_in_flight_its_answer(
     """New jobs get 503, those in flight are answered, the callback's sender is told, and all is well afterwards."""
     journal = tmp_path / "jobs.sqlite3"
     ref, refused = new_ref(), new_ref()
-    with ForkedProxy.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=str(journal)) as proxy:
+    with ProxyProcess.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=str(journal)) as proxy:
         waiting = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
         await eventually(lambda: job_server_here.submissions(ref))
 
@@ -72,7 +71,7 @@ async def test_a_disk_that_does_not_answer_costs_no_job_in_flight_its_answer(
     """
     journal = tmp_path / "jobs.sqlite3"
     ref = new_ref()
-    with ForkedProxy.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=str(journal)) as proxy:
+    with ProxyProcess.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=str(journal)) as proxy:
         waiting = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
         await eventually(lambda: job_server_here.submissions(ref))
 
@@ -106,7 +105,7 @@ async def test_a_second_front_end_on_the_same_journal_is_refused(
 ) -> None:
     """A line that says so, exit code 2; the first one goes on."""
     journal = str(tmp_path / "jobs.sqlite3")
-    with ForkedProxy.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=journal) as first:
+    with ProxyProcess.started(JOB_SERVER_URL=job_server_here.url, JOURNAL=journal) as first:
         with ProxyProcess(JOB_SERVER_URL=job_server_here.url, JOURNAL=journal) as second:
             assert await asyncio.to_thread(second.wait) == 2
         said = f"error: JOURNAL: {journal!r} is in use by another proxy; give each its own file, or none with JOURNAL="

@@ -18,7 +18,6 @@ from pytest_aiohttp import AiohttpServer
 
 from proxy.store.journal.file import JournalFile
 from shared.lifecycle import State
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import fetch
 from tests.support.proxy_process import ProxyProcess
 from tests.support.records import a_record
@@ -137,7 +136,7 @@ async def start(moody: tuple[Moody, str], tmp_path: Path) -> AsyncIterator[Calla
 
     def proxy(**settings: str) -> ProxyProcess:
         usual = {"PROFILE": str(file), "JOB_SERVER_URL": moody[1], "JOURNAL": str(tmp_path / "jobs.sqlite3")}
-        started.append(ForkedProxy.started(**(usual | settings)))
+        started.append(ProxyProcess.started(**(usual | settings)))
         return started[-1]
 
     yield proxy

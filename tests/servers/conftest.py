@@ -19,7 +19,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from shared.job_server import loader
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.waiting import eventually_blocking
 
@@ -192,4 +191,4 @@ async def deaf(aiohttp_server: Callable[..., Awaitable[TestServer]]) -> str:
 def start_proxy() -> Iterator[Callable[..., ProxyProcess]]:
     """Start a proxy that ends with the test."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(ForkedProxy.started(**settings))
+        yield lambda **settings: stack.enter_context(ProxyProcess.started(**settings))

@@ -9,10 +9,10 @@ from typing import Final
 
 import coverage
 
-__all__ = ["HANDED_ON", "measured"]
+__all__ = ["measured"]
 
 #: The variable by which child processes learn that they have to measure their coverage.
-HANDED_ON: Final = "COVERAGE_PROCESS_CONFIG"
+_HANDED_ON: Final = "COVERAGE_PROCESS_CONFIG"
 
 
 @contextmanager
@@ -22,11 +22,11 @@ def measured(*, counts: bool) -> Iterator[None]:
     if counts or measuring is None:
         yield
         return
-    handed_on = os.environ.pop(HANDED_ON, None)
+    handed_on = os.environ.pop(_HANDED_ON, None)
     measuring.stop()
     try:
         yield
     finally:
         measuring.start()
         if handed_on is not None:
-            os.environ[HANDED_ON] = handed_on
+            os.environ[_HANDED_ON] = handed_on

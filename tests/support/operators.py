@@ -18,7 +18,6 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
 from tests.support.browser import BROWSER, DRIVER, run
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.large_journal import write_journal
 from tests.support.places import shared_memory
 from tests.support.proxy_process import ProxyProcess
@@ -75,7 +74,7 @@ class Operated:
         self.process = self._started(**settings)
 
     def _started(self, **settings: str) -> ProxyProcess:
-        process = ForkedProxy(**(self._settings | settings))
+        process = ProxyProcess(**(self._settings | settings))
         try:
             process.wait_until_listening(_START_S)
         except BaseException:

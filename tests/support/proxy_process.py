@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
@@ -21,12 +20,12 @@ from shared.settings import variables
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually_blocking
 
-__all__ = ["NOT_INSTALLED", "ROOT", "START_S", "ProxyProcess", "collect", "environment", "is_alive"]
+__all__ = ["NOT_INSTALLED", "ROOT", "ProxyProcess", "collect", "environment", "is_alive"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 #: Modules of the tests' environment that users do not have; in here, they cannot be imported.
 NOT_INSTALLED: Final = Path(__file__).resolve().parent / "not_installed"
-START_S: Final = 30.0
+_START_S: Final = 30.0
 #: How long the processes that a front end leaves behind may take to end by themselves.
 _NOTICE_S: Final = 3.0
 #: How long to wait for its output while other processes still hold the pipe.
@@ -61,16 +60,9 @@ class ProxyProcess:
         #: The lines of stdout and stderr so far.
         self.stdout: list[str] = []
         self.stderr: list[str] = []
-        self._process = self._start(arguments, environment(**settings))
-        self._readers = [
-            collect(self._process.stdout, self.stdout),
-            collect(self._process.stderr, self.stderr),
-        ]
-
-    def _start(self, arguments: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        self._process = subprocess.Popen(
             with_us([*self.PROGRAM, *arguments]),
-            env=environ,
+            env=environment(**settings),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -78,6 +70,10 @@ class ProxyProcess:
             text=True,
             start_new_session=True,
         )
+        self._readers = [
+            collect(self._process.stdout, self.stdout),
+            collect(self._process.stderr, self.stderr),
+        ]
 
     @classmethod
     def started(cls, *arguments: str, **settings: str) -> Self:
@@ -119,7 +115,7 @@ class ProxyProcess:
         """Return the log's lines about one kind of event."""
         return [line for line in self.events if line.get("event") == what]
 
-    def wait_until_listening(self, timeout_s: float = START_S) -> dict[str, Any]:
+    def wait_until_listening(self, timeout_s: float = _START_S) -> dict[str, Any]:
         """Return the log line with its addresses; fail if it ends first."""
 
         def listening() -> bool:

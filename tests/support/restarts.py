@@ -9,7 +9,6 @@ from typing import Self
 import psutil
 
 from cluster.processes import reserve
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.proxy_process import ProxyProcess, is_alive
 from tests.support.stopwatch import Stopwatch
 
@@ -24,7 +23,7 @@ class Restarts:
     """One proxy after the other; ended at the end of the `with` block."""
 
     #: The kind of process that is started each time.
-    KIND: type[ProxyProcess] = ForkedProxy
+    KIND: type[ProxyProcess] = ProxyProcess
 
     def __init__(self, folder: Path, **settings: str) -> None:
         """Start the first one; its journal is in `folder`, unless the settings name another one."""

@@ -8,7 +8,6 @@ import subprocess
 import time
 from typing import Final
 
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.proxy_process import ProxyProcess
 
 __all__ = ["SharedProxies"]
@@ -31,7 +30,7 @@ class SharedProxies:
         key = frozenset(settings.items())
         if key not in self._proxies or self._proxies[key].returncode is not None:
             defaults = {"JOB_SERVER_URL": self._job_server_url, "WORKER_SPARES": "4"}
-            self._proxies[key] = ForkedProxy.started(**(defaults | settings))
+            self._proxies[key] = ProxyProcess.started(**(defaults | settings))
         return self._proxies[key]
 
     def close(self) -> None:

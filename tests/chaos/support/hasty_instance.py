@@ -15,15 +15,15 @@ from typing import Any
 from proxy.__main__ import main
 from proxy.store.postgresql import health, store
 from proxy.store.postgresql.leases import Times
-from tests.support.forked_proxy import ForkedProxy
+from tests.support.proxy_process import ProxyProcess
 
 __all__ = ["HastyInstance"]
 
 
-class HastyInstance(ForkedProxy):
+class HastyInstance(ProxyProcess):
     """That program in its own process."""
 
-    MODULE = "tests.chaos.support.hasty_instance"
+    PROGRAM = (sys.executable, "-m", "tests.chaos.support.hasty_instance")
 
 
 if __name__ == "__main__":

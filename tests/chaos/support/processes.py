@@ -16,16 +16,15 @@ import psutil
 from tests.chaos.support.faulty_proxy import LAG
 from tests.chaos.support.names import starved_name
 from tests.chaos.support.raw import Raw
-from tests.support.forked_proxy import ForkedProxy
-from tests.support.proxy_process import NOT_INSTALLED, ROOT, collect, environment
+from tests.support.proxy_process import NOT_INSTALLED, ROOT, ProxyProcess, collect, environment
 
 __all__ = ["FaultyProxy", "JobServerProcess", "StartProxy"]
 
+_FAULTY = (sys.executable, "-m", "tests.chaos.support.faulty_proxy")
 
-class FaultyProxy(ForkedProxy):
+
+class FaultyProxy(ProxyProcess):
     """A proxy whose workers break when a job asks for it (`chaos`); see faulty_worker.py."""
-
-    MODULE = "tests.chaos.support.faulty_proxy"
 
     def __init__(self, folder: Path, *, prefix: Sequence[str] = (), stdout: int | None = None, **settings: str) -> None:
         """Start it; `folder` is for its marks, `prefix` goes before the command, `stdout` may be a descriptor."""
@@ -43,20 +42,15 @@ class FaultyProxy(ForkedProxy):
             "CHAOS_LOG": str(folder / "acts"),
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(NOT_INSTALLED)]),
         }
-        environ = environment(**settings) | marks
-        self._process = (
-            self._start((), environ)
-            if not prefix and stdout is None
-            else subprocess.Popen(
-                [*prefix, sys.executable, "-m", self.MODULE],
-                env=environ,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if stdout is None else stdout,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
+        self._process = subprocess.Popen(
+            [*prefix, *_FAULTY],
+            env=environment(**settings) | marks,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if stdout is None else stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self._readers = [collect(self._process.stderr, self.stderr)]
         if stdout is None:

@@ -11,7 +11,6 @@ import uuid
 import pytest
 from aiohttp import ClientSession
 
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import Answer, fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
@@ -137,7 +136,7 @@ async def test_callbacks_are_counted_by_job(
 async def test_a_job_that_nobody_called_back_for_is_counted(client: ClientSession, job_server: JobServer) -> None:
     """As `never`; and if its callback comes after all, as `late` in addition."""
     ref = new_ref()
-    with ForkedProxy.started(JOB_SERVER_URL=job_server.url, JOB_TIMEOUT="1") as proxy:
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, JOB_TIMEOUT="1") as proxy:
         await post_job(client, proxy.queue_job, ref=ref, fault="never")
         before = await _kinds(client, proxy)
         await fetch(client, "POST", job_server.callback_url(ref), data=RESULT)

@@ -11,7 +11,6 @@ from typing import Any, Final
 import pytest
 from aiohttp import ClientSession
 
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import fetch, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
@@ -180,7 +179,7 @@ async def test_a_job_that_is_not_there_cannot_be_stopped(client: ClientSession, 
 
 async def test_open_pages_do_not_hold_up_the_end(client: ClientSession, job_server: JobServer) -> None:
     """SIGTERM with a page open: its events end, and the process exits with 0."""
-    with ForkedProxy.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="1") as proxy:
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="1") as proxy:
         async with client.get(f"{proxy.admin}/events") as response:
             await response.content.readline()
             code = await asyncio.to_thread(proxy.stop, 10.0)

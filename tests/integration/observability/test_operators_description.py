@@ -24,7 +24,6 @@ from proxy.workers.status import PoolStatus
 from shared import worker_config
 from shared.job_server import loader
 from shared.settings import load
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import Answer, fetch, post_job
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
@@ -119,7 +118,7 @@ async def test_every_route_is_described_and_nothing_else() -> None:
 async def test_every_answer_is_as_described(client: ClientSession, job_server: JobServer, tmp_path: Path) -> None:
     """Each kind of success, with exactly the described members; and refusals."""
     settings = {**_SETTINGS, "JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "j"), "WORKER_SPARES": "1"}
-    with ForkedProxy.started(**settings) as proxy:
+    with ProxyProcess.started(**settings) as proxy:
         document = (await fetch(client, "GET", f"{proxy.admin}/openapi.json", headers=_ACTING)).document
         described = _Described(document)
 

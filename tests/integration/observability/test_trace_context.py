@@ -8,7 +8,6 @@ import pytest
 from aiohttp import ClientSession, web
 from pytest_aiohttp import AiohttpServer
 
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import new_ref, post_job
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
@@ -61,7 +60,7 @@ async def test_spans_are_sent_to_a_collector(
         "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
-    with ForkedProxy.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="1", **settings) as proxy:
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="1", **settings) as proxy:
         ref = new_ref()
         answer = await post_job(client, proxy.queue_job, headers={"traceparent": _CLIENT}, ref=ref)
         ours = answer.headers["traceresponse"]

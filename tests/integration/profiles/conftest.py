@@ -16,7 +16,6 @@ from pytest_aiohttp import AiohttpServer
 from jobserver.stand_in.app import STAND_IN, StandIn, create_app
 from shared.job_server import loader
 from shared.job_server.profile import Profile, Sample
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import Answer, fetch
 from tests.support.proxy_process import ProxyProcess
 from tests.support.samples import with_wish
@@ -68,7 +67,7 @@ def all_profiles(profiles: Mapping[str, Path]) -> Iterator[list[ProxyProcess]]:
     with ExitStack() as stack:
         yield [
             stack.enter_context(
-                ForkedProxy.started(
+                ProxyProcess.started(
                     PROFILE=",".join(map(str, profiles.values())),
                     JOB_TIMEOUT=str(JOB_TIMEOUT_S),
                     WORKER_MAX_JOBS=max_jobs,

@@ -12,8 +12,8 @@ from pytest_aiohttp import AiohttpServer
 
 from jobserver.stand_in.app import STAND_IN, create_app
 from shared.job_server import loader
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import fetch
+from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually
 
 SECRET = "whsec_c2VjcmV0"
@@ -41,7 +41,7 @@ async def test_a_job_whose_callback_came_while_nobody_was_there_is_asked_for(
         **secrets,
     }
     sample = next(sample for sample in profile.sample if sample.kind == "job")
-    with ForkedProxy.started(**settings) as first:
+    with ProxyProcess.started(**settings) as first:
         body = sample.body.replace("{", '{"wish": "stand-in=lost", ', 1)
         headers = {"Content-Type": "application/json", "Prefer": "respond-async"}
         accepted = await fetch(client, "POST", first.queue_job, data=body, headers=headers)
@@ -53,7 +53,7 @@ async def test_a_job_whose_callback_came_while_nobody_was_there_is_asked_for(
 
         await eventually(is_on_record)
     await eventually(lambda: stand_in.jobs[0].state == "succeeded")
-    with ForkedProxy.started(**settings) as second:
+    with ProxyProcess.started(**settings) as second:
         answer = await fetch(client, "GET", f"{second.url}/jobs/{job_id}/result", headers={"Prefer": "wait=20"})
         assert answer.status == 200, answer.body
         await eventually(lambda: bool(second.events_of("the job server was asked and reported how a job ended")))
@@ -76,14 +76,14 @@ async def test_an_operator_asks_for_what_came_after_the_deadline(
         "WORKER_SPARES": "1",
     }
     sample = next(sample for sample in profile.sample if sample.kind == "job")
-    with ForkedProxy.started(**settings) as first:
+    with ProxyProcess.started(**settings) as first:
         body = sample.body.replace("{", '{"wish": "stand-in=lost", ', 1)
         headers = {"Content-Type": "application/json"}
         told = await fetch(client, "POST", first.queue_job, data=body, headers=headers)
         assert (told.status, told.document["code"]) == (500, "deadline-exceeded"), told.body
         job = f"jobs/{told.headers['Job-Id']}"
     await eventually(lambda: app[STAND_IN].jobs[0].state == "succeeded")
-    with ForkedProxy.started(**settings) as second:
+    with ProxyProcess.started(**settings) as second:
         here = {"Origin": second.admin, "X-Requested-By": "dashboard"}
         before = (await fetch(client, "GET", f"{second.admin}/{job}")).document
         asked = await fetch(client, "POST", f"{second.admin}/{job}/ask", headers=here)

@@ -11,7 +11,6 @@ import pytest
 from aiohttp import ClientSession, web
 from pytest_aiohttp import AiohttpServer
 
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import Answer, fetch
 from tests.support.proxy_process import ProxyProcess
 
@@ -86,7 +85,7 @@ def another(predictions: tuple[Predictions, str], tmp_path: Path) -> Iterator[Pr
     """A proxy with the profile of that job server."""
     file = tmp_path / "another.toml"
     file.write_text(_PROFILE, encoding="utf-8")
-    with ForkedProxy.started(PROFILE=str(file), JOB_SERVER_URL=predictions[1], WORKER_SPARES="2") as proxy:
+    with ProxyProcess.started(PROFILE=str(file), JOB_SERVER_URL=predictions[1], WORKER_SPARES="2") as proxy:
         yield proxy
 
 

@@ -14,7 +14,6 @@ import psutil
 import pytest
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector
 
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import Answer, fetch, new_ref, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
@@ -25,7 +24,7 @@ from tests.support.waiting import IN_VAIN_S, eventually
 @pytest.fixture
 def own_proxy(job_server: JobServer) -> Iterator[ProxyProcess]:
     """A proxy that the test may harm; without spares, so that each job needs a new worker."""
-    with ForkedProxy.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="0", JOB_TIMEOUT="10") as proxy:
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="0", JOB_TIMEOUT="10") as proxy:
         yield proxy
 
 
@@ -202,7 +201,7 @@ async def test_jobs_in_flight_are_answered_although_their_listener_takes_no_more
 ) -> None:
     """If callbacks have a listener of their own, the other one closes at once; its answers may take to the deadline."""
     settings = {"CALLBACK_PORT": "0", "JOB_TIMEOUT": "5", "FAST_HTTP": fast, "JOB_SERVER_URL": job_server.url}
-    with ForkedProxy.started(**settings) as proxy:
+    with ProxyProcess.started(**settings) as proxy:
         ref = new_ref()
         running = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
         await eventually(lambda: job_server.submissions(ref))

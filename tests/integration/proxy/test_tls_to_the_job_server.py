@@ -18,8 +18,8 @@ from pytest_aiohttp import AiohttpServer
 from jobserver.app import create_app
 from jobserver.options import Options
 from proxy.run.job_server_probe import path_trouble, reach
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.http import post_job, problem
+from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually
 
 _TLS: Final = Path(__file__).parents[2] / "support" / "tls"
@@ -50,7 +50,7 @@ async def test_an_authority_of_ones_own_can_be_trusted(
 ) -> None:
     """By the setting, and by OpenSSL's own variable; with both ways of using workers."""
     settings = {"JOB_SERVER_URL": await serve(), by: _TRUSTED, "WORKER_MAX_JOBS": reuse, "WORKER_SPARES": "1"}
-    with ForkedProxy.started(**settings) as proxy:
+    with ProxyProcess.started(**settings) as proxy:
         assert [(await post_job(client, proxy.queue_job)).status for _ in range(2)] == [200, 200]
         assert all(line["level"] == "info" for line in proxy.events)
 
@@ -62,7 +62,7 @@ async def test_an_authority_can_be_replaced_without_a_restart(
     file = tmp_path / "ca.pem"
     shutil.copy(_TLS / "expired.pem", file)
     settings = {"JOB_SERVER_URL": await serve(), "JOB_SERVER_CAFILE": str(file), "WORKER_SPARES": "1"}
-    with ForkedProxy.started(**settings) as proxy:
+    with ProxyProcess.started(**settings) as proxy:
         problem(await post_job(client, proxy.queue_job), "job-server-unavailable", 500, "no")
         shutil.copy(_TRUSTED, file)
         assert [(await post_job(client, proxy.queue_job)).status for _ in range(2)] == [200, 200]
@@ -83,7 +83,7 @@ async def test_the_reason_is_in_the_answer_and_in_the_log(
 ) -> None:
     """With the code that says that nothing was submitted; the log has it from the start on."""
     trust = {} if "JOB_SERVER_CAFILE" in words else {"JOB_SERVER_CAFILE": _trusted(options)}
-    with ForkedProxy.started(JOB_SERVER_URL=await serve(**options), WORKER_SPARES="1", **trust) as proxy:
+    with ProxyProcess.started(JOB_SERVER_URL=await serve(**options), WORKER_SPARES="1", **trust) as proxy:
         answer = problem(await post_job(client, proxy.queue_job), "job-server-unavailable", 500, "no")
         assert answer["detail"].startswith("no TLS connection to the job server: ")
         assert words in answer["detail"]
@@ -128,7 +128,7 @@ async def test_a_job_server_that_asks_for_a_client_certificate_is_called_that(
     assert await reach(asks_for_a_certificate, 10, _TRUSTED) == ""
     assert await path_trouble(asks_for_a_certificate, 10, _TRUSTED) == f"ends each connection: {words}"
     settings = {"JOB_SERVER_URL": asks_for_a_certificate, "JOB_SERVER_CAFILE": _TRUSTED, "LOST_REPLY_WAIT": "0"}
-    with ForkedProxy.started(**settings, WORKER_SPARES="1") as proxy:
+    with ProxyProcess.started(**settings, WORKER_SPARES="1") as proxy:
         answer = problem(await post_job(client, proxy.queue_job), "job-server-unavailable", 500, "unknown")
     assert words in answer["detail"]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from cluster.sqs import SqsStandIn
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.queues import SomeQueues
@@ -32,5 +31,5 @@ async def queues(sqs: SqsStandIn) -> AsyncIterator[SomeQueues]:
 def proxy(queues: SomeQueues, job_server: JobServer, tmp_path: Path) -> Iterator[ProxyProcess]:
     """A proxy that takes jobs from the queue and submits them to the test's job server."""
     settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), "WORKER_SPARES": "4"}
-    with ForkedProxy.started(**queues.settings, **settings) as proxy:
+    with ProxyProcess.started(**queues.settings, **settings) as proxy:
         yield proxy

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from cluster.sqs import SqsStandIn
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
 from tests.support.queues import SomeQueues
 from tests.support.waiting import eventually
@@ -39,7 +38,7 @@ async def test_messages_of_a_fifo_group_run_one_after_the_other(
             )
         bad = await queues.send("no JSON", MessageGroupId="two", MessageDeduplicationId="bad")
         settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
-        with ForkedProxy.started(**settings):
+        with ProxyProcess.started(**settings):
             letter = await queues.dead_letter(bad)
             await queues.empty()
             replies = await queues.messages(queues.replies)
@@ -96,7 +95,7 @@ async def test_with_no_port_jobs_come_from_the_queue_alone(
 ) -> None:
     """Callbacks and health have a listener of their own."""
     settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
-    with ForkedProxy.started(PORT="", CALLBACK_PORT="0", **settings) as proxy:
+    with ProxyProcess.started(PORT="", CALLBACK_PORT="0", **settings) as proxy:
         reply = await queues.reply(await queues.send('{"account": "x", "ref": "alone"}'))
         assert reply.attributes["Outcome"] == "succeeded"
         assert "public" not in proxy.listening
@@ -151,7 +150,7 @@ async def test_a_service_that_does_not_answer_is_waited_for(
     with SqsStandIn() as sqs:
         async with SomeQueues.made(sqs) as queues:
             settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
-            with ForkedProxy.started(**settings) as proxy:
+            with ProxyProcess.started(**settings) as proxy:
                 sqs.pause()
                 async with client.post(proxy.queue_job, json={"account": "x"}) as answer:
                     assert answer.status == 200
@@ -159,7 +158,7 @@ async def test_a_service_that_does_not_answer_is_waited_for(
                 reply = await queues.reply(await queues.send('{"account": "x"}'))
                 assert reply.attributes["Outcome"] == "succeeded"
         sqs.close()
-        with ForkedProxy.started(**settings) as proxy:
+        with ProxyProcess.started(**settings) as proxy:
             assert proxy.events_of("the queue cannot be reached; jobs come from it as soon as it can")
             async with client.post(proxy.queue_job, json={"account": "x"}) as answer:
                 assert answer.status == 200

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.support.forked_proxy import ForkedProxy
 from tests.support.proxy_process import ProxyProcess
 from tests.support.queues import SomeQueues
 from tests.support.waiting import eventually
@@ -109,7 +108,7 @@ async def test_the_job_of_a_message_with_a_key_is_found_after_a_restart(
     await queues.empty()
     assert await asyncio.to_thread(proxy.stop) == 0
     settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
-    with ForkedProxy.started(**settings) as again:
+    with ProxyProcess.started(**settings) as again:
         for asked, status in ((message, 200), ("another", 404)):
             async with client.get(f"{again.url}/jobs", params={"message": asked}) as answer:
                 assert answer.status == status
@@ -152,7 +151,7 @@ async def test_what_is_refused_again_and_again_is_dead_by_the_queues_own_redrive
     """It certainly never ran; the proxy adds nothing to it, and sends no reply."""
     async with SomeQueues.made(sqs, max_receives=2) as queues:
         settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
-        with ForkedProxy.started(**settings):
+        with ProxyProcess.started(**settings):
             await queues.send('{"account": "x", "ref": "unwanted", "fault": "reject"}')
 
             async def dead() -> bool:
