@@ -240,7 +240,8 @@ class Settings:
     max_jobs: int = _variable(
         "256",
         kinds.number(1, 100_000, whole=True),
-        "The most jobs in flight at a time. More are refused with 503.",
+        "The most jobs in flight at a time. More are refused with 503. Jobs that an earlier process or another "
+        "instance left open do not count: they have no worker.",
         section="Workers and limits",
     )
     worker_spares: int = _variable(

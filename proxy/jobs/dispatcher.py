@@ -118,7 +118,7 @@ class Dispatcher:
         if self.draining:
             raise AdmissionError(Code.SHUTTING_DOWN, "the proxy is shutting down and accepts no new jobs")
         self.pause.check()
-        if len(self._in_flight) + self._claiming >= self._max_jobs:
+        if self._free_places() <= 0:
             raise AdmissionError(Code.OVERLOADED, f"{self._max_jobs} jobs are in flight, which is the limit")
         if self._store.trouble:
             raise AdmissionError(Code.JOURNAL_UNAVAILABLE, self._store.trouble)
@@ -137,7 +137,15 @@ class Dispatcher:
             self.check_admission()
         except AdmissionError:
             return 0
-        return self._max_jobs - len(self._in_flight)
+        return self._free_places()
+
+    def _free_places(self) -> int:
+        """Return how many more jobs may be in flight.
+
+        Jobs that were left open have no worker, and hold no place: otherwise, an instance that takes over the jobs of
+        another one would refuse its own clients' until those deadlines.
+        """
+        return self._max_jobs + self._in_flight.left_open - len(self._in_flight) - self._claiming
 
     def submit(self, request: JobRequest, fingerprint: bytes = b"") -> Job:
         """Admit a job and start it; its outcome is `job.outcome`. `fingerprint`: the hash of the body of its key.

@@ -24,6 +24,8 @@ class InFlight:
         self._by_key: dict[bytes, Job] = {}
         #: How many jobs were ever added.
         self.added = 0
+        #: How many of those in flight were left open by an earlier process or another instance: they need no worker.
+        self.left_open = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -34,6 +36,7 @@ class InFlight:
     def add(self, job: Job) -> None:
         """Add a job."""
         self.added += 1
+        self.left_open += job.adopted
         self._by_id[job.id] = job
         self._by_token[job.token_hash] = job
         if job.key is not None:
@@ -41,6 +44,7 @@ class InFlight:
 
     def remove(self, job: Job) -> None:
         """Forget a job."""
+        self.left_open -= job.adopted
         del self._by_id[job.id]
         del self._by_token[job.token_hash]
         if job.key is not None and self._by_key.get(job.key) is job:

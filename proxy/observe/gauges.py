@@ -81,6 +81,8 @@ class LiveMetrics(Collector):
         yield _counter("jobs_accepted", "Accepted jobs.", self._in_flight.added)
         values = {str(state): by_state[state] for state in _IN_FLIGHT}
         yield _labelled_gauge("jobs_in_flight", "Jobs in flight by state.", "state", values)
+        words = "Jobs in flight that an earlier process or another instance left open: MAX_JOBS does not count them."
+        yield _gauge("jobs_left_open", words, self._in_flight.left_open)
         yield _gauge("jobs_limit", "The limit of jobs in flight: MAX_JOBS.", self._max_jobs)
         yield _gauge("draining", "1 while the proxy is draining: it accepts no new jobs.", draining)
         paused = self._dispatcher.pause.since is not None

@@ -11,7 +11,7 @@ import pytest
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_token, token_hash
 from proxy.store.record import Record
-from shared.errors import Code
+from shared.errors import AdmissionError, Code
 from shared.job_server.verdict import Kind, Verdict
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Succeeded
@@ -207,6 +207,37 @@ async def test_a_key_joins_the_job_that_was_taken_up() -> None:
 
     assert isinstance(found, Job)
     assert (found.id, joined, there.stepped.ran) == (lost.id, True, [])
+
+
+async def test_jobs_that_are_taken_over_leave_room_for_new_ones() -> None:
+    """They have no worker. Otherwise the loss of one instance would close another one until their deadlines."""
+    cluster = Cluster(2, max_jobs=2)
+    here, there = cluster.instances
+    left = [here.submit() for _ in range(2)]
+    for job in left:
+        here.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    own = there.submit()
+    cluster.kill(here)
+    cluster.take_over(there, here)
+    assert (len(there.in_flight), there.in_flight.left_open, there.dispatcher.room()) == (3, 2, 1)
+
+    there.submit()
+    with pytest.raises(AdmissionError, match="2 jobs are in flight"):
+        there.submit()
+    await there.call_back(left[0])
+    await nothing_moves()
+    assert (there.in_flight.left_open, there.dispatcher.room()) == (1, 0)
+    there.stepped.tell(own, *SUBMIT, Succeeded(body=BODY))
+    await own.outcome
+    assert there.dispatcher.room() == 1
+
+
+async def test_jobs_of_an_earlier_process_leave_room_for_new_ones() -> None:
+    """As after a restart with as many open jobs as there may be."""
+    instance = await restored(*(a_record(state=State.WAITING) for _ in range(150)))
+    assert (len(instance.in_flight), instance.dispatcher.room()) == (150, 100)
+    assert instance.submit() in instance.in_flight
 
 
 async def test_each_of_many_jobs_is_taken_up_once_and_draining_waits_for_them() -> None:

@@ -149,6 +149,7 @@ async def test_a_claim_counts_for_the_limit_and_for_draining() -> None:
     await nothing_moves()
     here.store.answer_once()  # the key is looked up, and is being claimed
     await nothing_moves()
+    assert here.dispatcher.room() == 0
     with pytest.raises(Exception, match="the limit"):
         here.submit()
     drained = asyncio.create_task(here.dispatcher.drain())
