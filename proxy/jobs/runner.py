@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,18 +12,16 @@ if TYPE_CHECKING:
     from proxy.jobs.job import Job
     from shared.outcome import Failed, Outcome
 
-__all__ = ["Runner", "caught_up", "waited_for"]
+__all__ = ["Runner", "until_deadline", "waited_for"]
 
-#: A timer that is this late shows that the process was stopped, or the event loop blocked.
-_STOOD_STILL_S: Final = 1.0
-#: How long to read what arrived meanwhile; no longer than the timer was late.
+#: How long to read what arrived while this process stood still; no longer than the deadline's timer was late.
 _CATCH_UP_S: Final = 3.0
 
 
 class Runner(Protocol):
     """A way to run jobs. The implementation here uses worker processes; another one may use other machines.
 
-    `run` returns by the job's deadline (if this process stood still then: see `caught_up`), and never raises for
+    `run` returns by the job's deadline (if this process stood still then: see `until_deadline`), and never raises for
     anything that can happen to a job. It
 
     - calls `job.recorder`: `queued` if the job has to wait, `submitting` (and waits for it) before anything can submit
@@ -38,27 +36,24 @@ class Runner(Protocol):
         ...
 
 
-async def caught_up(job: Job) -> Outcome | None:
-    """Return the outcome of an overdue job whose callback came while this process stood still; None: none came.
+async def until_deadline(job: Job, *ends: asyncio.Future[Any]) -> None:
+    """Wait for one of `ends`, until the job's deadline at most.
 
-    The event loop runs the timers that are due before it reads what arrived, so the deadline would always come first.
+    If this process stood still then, what arrived meanwhile is read first: the event loop runs the timers that are due
+    before it reads anything, so the deadline would always be first.
     """
+    await asyncio.wait(ends, timeout=max(0.0, job.deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
     late_s = time.monotonic() - job.deadline
-    if late_s < _STOOD_STILL_S:
-        return None
-    await asyncio.wait((job.callback,), timeout=min(late_s, _CATCH_UP_S))
-    return job.recorder.record.outcome if job.callback.done() else None
+    if late_s > 0 and not any(end.done() for end in ends):
+        await asyncio.wait(ends, timeout=min(late_s, _CATCH_UP_S), return_when=asyncio.FIRST_COMPLETED)
 
 
 async def waited_for(job: Job, overdue: Callable[[Job], Failed]) -> Outcome:
     """Return the outcome of a job that is not submitted any more: its callback's, or else that of a cancellation, or
     what `overdue` says at its deadline.
     """
-    left_s = max(0.0, job.deadline - time.monotonic())
-    await asyncio.wait((job.callback, job.cancelled), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+    await until_deadline(job, job.callback, job.cancelled)
     outcome = job.recorder.record.outcome
     if job.callback.done() and outcome is not None:
         return outcome
-    if job.cancelled.done():
-        return job.cancellation()
-    return await caught_up(job) or overdue(job)
+    return job.cancellation() if job.cancelled.done() else overdue(job)

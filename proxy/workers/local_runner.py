@@ -37,7 +37,7 @@ from uuid import UUID
 
 from proxy.jobs import log_lines
 from proxy.jobs.job import Job
-from proxy.jobs.runner import caught_up, waited_for
+from proxy.jobs.runner import until_deadline, waited_for
 from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, IllegalEventError, State, Submitted
 from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, MayRetry, Progress, Retry, Told
@@ -199,27 +199,28 @@ class LocalRunner:
     async def _outcome(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
         try:
             async with asyncio.timeout_at(job.deadline):
-                outcome = await self._hand_over(job, worker, watch)
+                await self._hand_over(job, worker, watch)
         except TimeoutError:
-            outcome = await caught_up(job)
-            if outcome is None:
-                return await self._given_up(job, worker, watch, _overdue)
-            self._pool.kill(worker)  # it does not know of the callback
-            return outcome
+            return _overdue(job)
         except StoreUnavailableError as exc:
             return job.failure(Code.JOURNAL_UNAVAILABLE, str(exc))
+        await until_deadline(job, watch.outcome)
+        if watch.outcome.cancel():  # from now on, what the worker says changes only the state
+            return await self._given_up(job, worker, watch, _overdue)
+        outcome = watch.outcome.result()
         if isinstance(outcome, Failed) and outcome.code is Code.CANCELLED:
             return await self._given_up(job, worker, watch, Job.cancellation)
         if isinstance(outcome, Failed) and job.submitted is Submitted.YES:  # a callback may have come since it failed
             return replace(outcome, submitted=Submitted.YES)
         return outcome
 
-    async def _hand_over(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
+    async def _hand_over(self, job: Job, worker: Worker, watch: _Watch) -> None:
+        """Give the job to the worker, unless it has ended before."""
         if worker.gone:  # it ended between the ticket's completion and now, when it had no handler to report to
             watch.on_death("it died before it got the job")
         await job.recorder.submitting()
         if watch.outcome.done():  # cancelled, or the worker died, before it got the job
-            return watch.outcome.result()
+            return
         watch.has_job = True
         worker.send(
             Assign(
@@ -236,7 +237,6 @@ class LocalRunner:
         )
         job.arrival.add_done_callback(watch.on_arrival)
         job.callback.add_done_callback(watch.on_callback)
-        return await watch.outcome
 
     async def _given_up(self, job: Job, worker: Worker, watch: _Watch, failure: Callable[[Job], Failed]) -> Failed:
         """Return the failure of a job whose worker still has it and may be about to submit it."""

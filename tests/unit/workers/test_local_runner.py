@@ -327,23 +327,36 @@ async def test_a_callback_in_the_moment_of_a_failure_proves_the_submission(event
     assert (outcome.code, outcome.submitted) == (Code.JOB_REJECTED, Submitted.YES)
 
 
+@pytest.mark.parametrize("late_s", [0.5, 50.0])
 @pytest.mark.parametrize("came", [True, False])
-async def test_a_callback_that_came_while_the_process_was_stopped_counts(*, came: bool) -> None:
-    """The deadline's timer runs before the callback is read. The worker, which was not told of it, is not reused."""
+async def test_a_callback_that_came_while_the_process_was_stopped_counts(late_s: float, *, came: bool) -> None:
+    """The deadline's timer runs before the callback is read, however short the time since the deadline is."""
     stage = Stage(timeout_s=10)
     await stage.assigned()
     stage.says(Event.CONNECTED, Event.REPLY_READ)
-    cast("JumpingLoop", asyncio.get_running_loop()).jump(60)
+    cast("JumpingLoop", asyncio.get_running_loop()).jump(10 + late_s)
     await nothing_moves()
     if came:
-        await stage.job.recorder.callback(b"result", failed=False, early=False)
-        stage.job.call_back()
+        await stage.called_back()
+        stage.worker.handler.on_message(Answered(job_id=stage.job.id))
         assert await stage.run == Succeeded(body=b"result")
-        assert stage.worker.killed
+        assert not stage.worker.killed
+        assert stage.pool.released == [True]
     else:
         assert (await stage.failed()).code is Code.DEADLINE_EXCEEDED
         assert time.monotonic() - stage.job.deadline < 60
         assert stage.pool.released == [False]
+
+
+async def test_an_outcome_that_is_read_as_the_deadline_passes_counts() -> None:
+    """Both happen in one iteration of the event loop; the job has an outcome."""
+    stage = Stage(timeout_s=10)
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REPLY_READ)
+    await stage.called_back()
+    handler = stage.worker.handler
+    asyncio.get_running_loop().call_at(stage.job.deadline, handler.on_message, Answered(job_id=stage.job.id))
+    assert await stage.run == Succeeded(body=b"result")
 
 
 async def test_a_worker_that_dies_with_the_callback_fails_its_job() -> None:
