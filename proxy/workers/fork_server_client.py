@@ -1,7 +1,8 @@
 """The front end's side of the fork server: start it, ask it for workers, receive its reports, notice its end.
 
 Anybody can kill, terminate or stop the fork server. Its death is noticed by EOF on the socket; a fork server that is
-stopped, or does not answer for long, is killed, which is noticed in the same way. Its workers survive.
+stopped, or does not answer for long, is killed, which is noticed in the same way. One that does not exit even then,
+because it hangs in the kernel (state D), counts as lost as well. Its workers survive.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from shared.messages import WORKERS_AT_ONCE, Exited, Fork, Forked, ForkFailed, d
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
 
     from proxy.workers.spawning import Spawned
 
@@ -36,7 +38,7 @@ _MESSAGES_AT_ONCE: Final = 16
 #: counting time in which this process was stopped itself.
 _LOOK_S: Final = 0.25
 _PATIENCE_LOOKS: Final = 40
-#: How long it may take to exit when asked to.
+#: How long it may take to exit when asked to, and when killed.
 _LEAVE_S: Final = 1.0
 
 
@@ -53,7 +55,7 @@ class Listener(Protocol):
         """A worker was reaped."""
 
     def on_lost(self) -> None:
-        """The fork server died; the workers did not."""
+        """The fork server died, or cannot be killed; the workers live. Called once."""
 
 
 class ForkServer:
@@ -72,6 +74,7 @@ class ForkServer:
         self._owed_since = 0.0
         self._looks = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._is_lost = False
         self._gone: asyncio.Future[None] = self._loop.create_future()
 
     @property
@@ -153,6 +156,7 @@ class ForkServer:
         if not self._gone.done() and self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._set_timer(_LEAVE_S, self._lose)
 
     # --- its reports -----------------------------------------------------------------------------------------------
 
@@ -212,25 +216,36 @@ class ForkServer:
             self._looks = 0
         self._owed = max(0, self._owed + count)
         if self._owed and self._timer is None:
-            self._timer = self._loop.call_later(_LOOK_S, self._look)
+            self._set_timer(_LOOK_S, self._look)
+
+    def _set_timer(self, delay_s: float, call: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(delay_s, call)
 
     def _look(self) -> None:
         self._timer = None
-        if not self._owed or self._gone.done():
+        if not self._owed:
             return
         self._looks += 1
         overdue_s = self._loop.time() - self._owed_since
         if self._looks > _PATIENCE_LOOKS or (overdue_s > _LOOK_S / 2 and _is_stopped(self.pid)):
             self.kill()
             return
-        self._timer = self._loop.call_later(_LOOK_S, self._look)
+        self._set_timer(_LOOK_S, self._look)
+
+    def _lose(self) -> None:
+        """Report the loss, once."""
+        self._close_channel()
+        if not self._is_lost:
+            self._is_lost = True
+            self._listener.on_lost()
 
     def _on_ended(self) -> None:
         """Handle the exit of the process: read what it left in the socket, reap it, report."""
         self._loop.remove_reader(self._pidfd)
         while self._read_one():
             pass
-        self._close_channel()
         if self._process is not None:
             self._process.wait()  # it has exited: this does not block
         os.close(self._pidfd)
@@ -238,7 +253,7 @@ class ForkServer:
         if self._timer is not None:
             self._timer.cancel()
         self._gone.set_result(None)
-        self._listener.on_lost()
+        self._lose()
 
 
 def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:

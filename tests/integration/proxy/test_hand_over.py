@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from textwrap import dedent
 
+import psutil
 import pytest
 
 from proxy.workers import spawning
@@ -35,7 +37,7 @@ class Heard:
         self.forked: dict[int, tuple[int, int, int]] = {}
         self.failed: list[str] = []
         self.exited: dict[int, int] = {}
-        self.lost = False
+        self.lost = 0
 
     def on_forked(self, pid: int, pidfd: int, inbox_fd: int, outbox_fd: int) -> None:
         """Note the worker."""
@@ -51,7 +53,7 @@ class Heard:
 
     def on_lost(self) -> None:
         """Note the loss."""
-        self.lost = True
+        self.lost += 1
 
     def close(self) -> None:
         """Close every end."""
@@ -102,6 +104,21 @@ async def test_a_fork_server_reads_all_of_a_long_configuration(heard: Heard) -> 
         assert not heard.lost
     finally:
         await fork_server.stop()
+
+
+async def test_a_fork_server_that_cannot_be_killed_is_lost(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that hangs in the kernel: its user does not wait for its end, and hears of it once."""
+    fork_server = ForkServer(_CONFIG.encode(), heard)
+    await fork_server.start()
+    with monkeypatch.context() as unkillable:
+        unkillable.setattr(signal, "pidfd_send_signal", lambda *_: None)
+        os.kill(fork_server.pid, signal.SIGSTOP)
+        fork_server.fork(1)
+        await eventually(lambda: heard.lost == 1)
+    fork_server.fork(1)
+    await fork_server.stop()
+    assert not psutil.pid_exists(fork_server.pid)
+    assert (heard.lost, heard.forked) == (1, {})
 
 
 @pytest.mark.parametrize(("fds", "forked"), [(9, 3), (8, 2), (7, 2), (3, 1), (2, 0), (0, 0), (11, 3)])
