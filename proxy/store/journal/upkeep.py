@@ -33,7 +33,7 @@ _MIB: Final = 1024 * 1024
 #: How often to check, unless jobs are kept for less than four times that.
 _EVERY_S: Final = 1.0
 _LEAST_EVERY_S: Final = 0.1
-#: One transaction deletes this many jobs: one of 1 MiB takes 7 ms.
+#: One transaction deletes this many jobs: one of 1 MiB takes 0.1 ms.
 _ROWS: Final = 4
 #: After this long, waiting orders get their turn.
 _SLICE_S: Final = 0.02

@@ -70,6 +70,17 @@ def _finished_in(path: Path) -> int:
         return count
 
 
+def test_to_forget_results_takes_little_of_the_log(path: Path) -> None:
+    """Otherwise a small disk would be full of what was deleted so that it would not be."""
+    with closing(JournalFile(str(path))) as file:
+        file.write([finished(callback=b"x" * _MIB) for _ in range(8)])
+        assert file.empty_log()
+
+        assert file.evict(8) == 8
+
+        assert file.place.log_bytes < _MIB
+
+
 # --- a full disk -----------------------------------------------------------------------------------------------------
 
 
