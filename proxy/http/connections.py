@@ -63,6 +63,9 @@ class Connection(Protocol):
     def stop(self) -> None:
         """Close at once if there is no request, otherwise after the answer."""
 
+    def cut_off(self) -> None:
+        """Look at `Connections.closing`, if the rest of a body is being waited for."""
+
 
 class Connections:
     """The connections of one listener."""
@@ -77,6 +80,8 @@ class Connections:
         self.stopping = False
         #: Whether connections without a request are closed.
         self.stopped = False
+        #: Whether incomplete bodies are no longer waited for.
+        self.closing = False
         self.open: set[Connection] = set()
         room.listeners.append(self)
 
@@ -85,6 +90,12 @@ class Connections:
         self.stopping = self.stopped = True
         for connection in tuple(self.open):
             connection.stop()
+
+    def cut_off(self) -> None:
+        """Refuse the requests whose bodies are incomplete."""
+        self.closing = True
+        for connection in tuple(self.open):
+            connection.cut_off()
 
     def refused(self, problem: Problem, client: Sequence[Any] | None, beginning: bytes = b"") -> None:
         """Report a request that the application has not seen to the operators.

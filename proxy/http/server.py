@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Listener"]
 
-#: How long answers may take once the rest of the process is ready to end.
+#: How long requests may take once the rest of the process is ready to end, and then their last answers.
 _FINISH_S: Final = 3.0
+_LAST_S: Final = 0.5
 #: How often to look for connections that the kernel has accepted when the listener stops, and for how long at most.
 _ACCEPT_S: Final = 0.1
 _ACCEPT_TURNS: Final = 8
@@ -166,9 +167,11 @@ class Listener:
         self._stop.set()
 
     async def stopped(self) -> None:
-        """Wait until everything is closed, but not for a client that does not read."""
+        """Wait until everything is closed, but not for a client that is slow to send or to read."""
         if self._task is not None:
             await asyncio.wait((self._task,), timeout=_FINISH_S)
+            self._connections.cut_off()
+            await asyncio.wait((self._task,), timeout=_LAST_S)
             self._task.cancel()
             await asyncio.wait((self._task,), timeout=1)
 

@@ -21,7 +21,7 @@ from typing import Final
 
 from proxy.http.asgi import SlowClientError
 from proxy.http.connections import socket_of
-from shared.errors import Code, RequestError
+from shared.errors import AdmissionError, Code, RequestError
 
 __all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "content_length", "drained", "sent", "waited"]
 
@@ -217,8 +217,12 @@ def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     return int(value[:20]) if value.isdigit() else None
 
 
-def body_cut_off(received_bytes: int, announced_bytes: int | None) -> RequestError:
-    """Return the error for a request whose body came too slowly."""
+def body_cut_off(
+    received_bytes: int, announced_bytes: int | None, *, closing: bool = False
+) -> RequestError | AdmissionError:
+    """Return the error for a request whose body came too slowly or, if `closing`, is incomplete at the end."""
     of_all = "" if announced_bytes is None else f" of {announced_bytes}"
-    detail = f"the body came too slowly: it was cut off after {received_bytes}{of_all} bytes"
-    return RequestError(Code.REQUEST_TIMEOUT, detail)
+    cut_off = f"it was cut off after {received_bytes}{of_all} bytes"
+    if closing:
+        return AdmissionError(Code.SHUTTING_DOWN, f"the proxy stopped before the body was complete: {cut_off}")
+    return RequestError(Code.REQUEST_TIMEOUT, f"the body came too slowly: {cut_off}")

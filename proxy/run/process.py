@@ -219,8 +219,7 @@ class FrontEnd:
                 app.snapshots.closed.set()
                 for listener in listeners.values():
                     listener.stop()
-                for listener in listeners.values():
-                    await listener.stopped()
+                await asyncio.gather(*(listener.stopped() for listener in listeners.values()))
         except TimeoutError:
             log.event("error", "the drain took too long, and the remaining work was aborted")
         await app.store.close()

@@ -80,6 +80,11 @@ class FastConnection(asyncio.Protocol):
         return self._stopped or self._connections.stopping
 
     @property
+    def closing(self) -> bool:
+        """Whether an incomplete body is no longer waited for."""
+        return self._connections.closing
+
+    @property
     def idle_until(self) -> float | None:
         """When it will be closed without a request; None: it has one, or is being closed."""
         is_idle = self._waiting and not self.buffer and not self._stopped
@@ -201,6 +206,10 @@ class FastConnection(asyncio.Protocol):
     def stop(self) -> None:
         """Close at once if there is no request, otherwise after the answer; one that has arrived unread gets one."""
         self._stopped = True
+        self._wake()
+
+    def cut_off(self) -> None:
+        """Wake the task that waits for the rest of a body."""
         self._wake()
 
     async def _refuse(self, code: Code, detail: str, beginning: bytes) -> None:

@@ -130,6 +130,10 @@ class Connection(Protocol):
     def stopping(self) -> bool:
         """Whether this answer has to be the last."""
 
+    @property
+    def closing(self) -> bool:
+        """Whether an incomplete body is no longer waited for."""
+
     def time_limit(self, seconds: float | None) -> None:
         """Wake the task that waits for the client after this time, with `overdue`."""
 
@@ -212,6 +216,7 @@ class Exchange:
 
         Raises:
             RequestError: the body comes too slowly.
+            AdmissionError: it is incomplete when the listener closes.
         """
         connection = self._connection
         if self._complete or self._answered:
@@ -235,12 +240,12 @@ class Exchange:
         loop = asyncio.get_running_loop()
         began = loop.time()
         connection.time_limit(pace.left_s)
-        while not (connection.buffer or connection.ended or connection.overdue):
+        while not (connection.buffer or connection.ended or connection.overdue or connection.closing):
             await connection.more()
         pace.step(loop.time() - began, len(connection.buffer))
-        if connection.overdue:
+        if connection.overdue or (connection.closing and not (connection.buffer or connection.ended)):
             length = self._request.length
-            raise body_cut_off(length - self._left_bytes, length)
+            raise body_cut_off(length - self._left_bytes, length, closing=connection.closing)
         connection.time_limit(None)
         await turns.take()
 

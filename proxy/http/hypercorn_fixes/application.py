@@ -36,6 +36,9 @@ __all__ = ["Stream", "Tasks"]
 class Tasks(TaskGroup):
     """The tasks of a connection."""
 
+    #: Those of its current or last request.
+    messages: Messages | None = None
+
     async def spawn_app(
         self,
         app: AppWrapper,
@@ -44,8 +47,7 @@ class Tasks(TaskGroup):
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         """Start the application for one request; return the function that adds messages to its queue."""
-        limits = cast("ServerConfig", config).connections.limits
-        messages = Messages(cast("HTTPScope", scope), limits)
+        messages = self.messages = Messages(cast("HTTPScope", scope), cast("ServerConfig", config).connections)
 
         async def run() -> None:
             try:

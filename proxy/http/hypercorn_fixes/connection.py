@@ -215,6 +215,11 @@ class HypercornConnection(TCPServer):
         if not (self._http.busy or self.has_unread or lingers):
             self.writer.transport.close()
 
+    def cut_off(self) -> None:
+        """Wake the application if it waits for the rest of a body."""
+        if self._tasks.messages is not None:
+            self._tasks.messages.cut_off()
+
     async def _close(self) -> None:
         self._closing = True
         self._timer.close()

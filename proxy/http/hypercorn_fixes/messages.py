@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from proxy.http.time_limits import Limits, Pace, body_cut_off, content_length, waited
+from proxy.http.time_limits import Pace, body_cut_off, content_length, waited
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveEvent, HTTPScope
+
+    from proxy.http.connections import Connections
 
 __all__ = ["Messages"]
 
@@ -20,13 +23,14 @@ _MAX_WAITING: Final = 10
 class Messages:
     """A bounded queue whose reader may leave at any time; after that, `put` does not wait."""
 
-    def __init__(self, scope: HTTPScope, limits: Limits) -> None:
+    def __init__(self, scope: HTTPScope, connections: Connections) -> None:
         self._scope = scope
+        self._connections = connections
         self._waiting: deque[ASGIReceiveEvent] = deque()
         self._some = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._pace = Pace(limits)
+        self._pace = Pace(connections.limits)
         self._received_bytes = 0
         #: Whether the whole body was put here.
         self._complete = False
@@ -50,7 +54,12 @@ class Messages:
         await self._room.wait()
 
     async def get(self) -> ASGIReceiveEvent:
-        """Return the next message; the last one again and again. Raises RequestError if the body is too slow."""
+        """Return the next message; the last one again and again.
+
+        Raises:
+            RequestError: the body comes too slowly.
+            AdmissionError: it is incomplete when the listener closes.
+        """
         while not self._waiting:
             self._some.clear()
             if self._complete:
@@ -64,11 +73,19 @@ class Messages:
 
     async def _wait_for_body(self) -> None:
         before = self._received_bytes
-        try:
-            passed_s = await waited(self._some.wait, self._pace.left_s)
-        except TimeoutError:
-            raise body_cut_off(before, content_length(self._scope["headers"])) from None
+        connections = self._connections
+        passed_s = 0.0
+        with contextlib.suppress(TimeoutError):
+            if not connections.closing:
+                passed_s = await waited(self._some.wait, self._pace.left_s)
+        if not self._waiting:
+            announced = content_length(self._scope["headers"])
+            raise body_cut_off(before, announced, closing=connections.closing)
         self._pace.step(passed_s, self._received_bytes - before)
+
+    def cut_off(self) -> None:
+        """Wake the application if it waits for the rest of a body."""
+        self._some.set()
 
     def leave(self) -> None:
         """Accept no more messages: the application has ended."""

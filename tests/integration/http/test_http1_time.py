@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from proxy.http import server as http_server
 from proxy.http import time_limits
 from proxy.http.connections import Room
 from proxy.http.time_limits import Limits
@@ -242,6 +243,22 @@ async def test_connections_that_the_kernel_has_accepted_when_a_listener_stops_ar
         assert statuses(answer) == [200]
         assert b"connection: close" in answer.lower()
     await server.listener.stopped()
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"], ids=["length", "chunks"])
+async def test_a_body_that_is_incomplete_when_a_listener_closes_is_refused(
+    server: Server, framing: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an answer, its client would have to take its job's fate for unknown."""
+    monkeypatch.setattr(http_server, "_FINISH_S", _SHORT)
+    client = await server.connect()
+    client.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n5\r\nbegun\r\n" % framing)
+    await eventually(lambda: server.echo.seen)
+    server.listener.stop()
+    await server.listener.stopped()
+    data = await client.rest()
+    assert statuses(data) == [503]
+    assert problem(data)["code"] == "shutting-down"
 
 
 async def test_a_listener_that_stops_refuses_new_connections(server: Server) -> None:

@@ -28,6 +28,9 @@ class Fake:
         """Record it."""
         self.stopped = True
 
+    def cut_off(self) -> None:
+        """Ignore it: there is no body."""
+
 
 def listener(room: Room, *times: float | None) -> list[Fake]:
     """Return the connections of one more listener, idle until these times."""

@@ -106,6 +106,7 @@ def test_what_is_cut_off_says_how_much_of_it_came() -> None:
     assert body_cut_off(12, 100).code is Code.REQUEST_TIMEOUT
     assert "after 12 of 100 bytes" in body_cut_off(12, 100).detail
     assert "after 12 bytes" in body_cut_off(12, None).detail
+    assert body_cut_off(12, 100, closing=True).code is Code.SHUTTING_DOWN
 
 
 def test_the_announced_length_is_a_number_or_nothing() -> None:
