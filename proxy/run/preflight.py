@@ -10,6 +10,7 @@ import errno
 import importlib
 import os
 import resource
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class Preflight:
 
     def check(self) -> None:
         """Raise SettingsError, with a line for each problem, if a start is impossible."""
-        troubles = [*self._platform(), *self._modules(), *self._proc_mounted(), *_pidfds(), *_descriptors()]
+        troubles = [*self._platform(), *self._modules(), *self._proc_mounted(), *_system_calls(), *_descriptors()]
         if troubles:
             raise SettingsError("\n".join(troubles))
 
@@ -84,12 +85,17 @@ class Preflight:
             yield f"{self._proc} is not mounted; mount it (mount -t proc proc /proc)"
 
 
-def _pidfds() -> Iterator[str]:
+def _system_calls() -> Iterator[str]:
+    """Try those that seccomp profiles forbid: two of the event loop's, and those for processes."""
     if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
         yield "this Python was built without pidfd_open; use one that was built on Linux 5.3 or newer"
         return
-    call = "pidfd_open"
+    call = "eventfd2"
     try:
+        os.close(os.eventfd(0))
+        call = "epoll_create1"
+        select.epoll().close()
+        call = "pidfd_open"
         pidfd = os.pidfd_open(os.getpid())
         call = "pidfd_send_signal"
         try:
@@ -97,14 +103,22 @@ def _pidfds() -> Iterator[str]:
         finally:
             os.close(pidfd)
     except OSError as exc:
-        yield (
-            f"the system call {call} does not work here ({os.strerror(exc.errno or 0)}): Linux 5.3 or newer is "
-            "needed, and a seccomp profile that allows it (a current container runtime's does)"
-        )
+        yield _refused(call, exc)
+
+
+def _refused(call: str, exc: OSError) -> str:
+    return (
+        f"the system call {call} does not work here ({os.strerror(exc.errno or 0)}): Linux 5.3 or newer is needed, "
+        "and a seccomp profile that allows it (a current container runtime's does)"
+    )
 
 
 def _descriptors() -> Iterator[str]:
-    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError as exc:
+        yield _refused("prlimit64", exc)
+        return
     if limit != resource.RLIM_INFINITY and limit < LEAST_DESCRIPTORS:
         yield (
             f"the limit of open files is {limit}, at least {LEAST_DESCRIPTORS} are needed; "

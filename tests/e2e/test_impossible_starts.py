@@ -87,8 +87,17 @@ def test_a_package_that_is_not_installed(arguments: tuple[str, ...]) -> None:
 
 
 @both_ways
-@pytest.mark.parametrize(("call", "number"), [("pidfd_open", 434), ("pidfd_send_signal", 424)])
-def test_a_kernel_without_pidfds(call: str, number: int, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("pidfd_open", 434),
+        ("pidfd_send_signal", 424),
+        ("eventfd2", 290),
+        ("epoll_create1", 291),
+        ("prlimit64", 302),
+    ],
+)
+def test_a_kernel_without_a_system_call(call: str, number: int, arguments: tuple[str, ...]) -> None:
     """As under a seccomp profile that does not know the call."""
     ended = run(sys.executable, "-c", _WITHOUT, str(number), sys.executable, "run.py", *arguments)
     assert f"the system call {call} does not work here (Function not implemented)" in the_line(ended)
