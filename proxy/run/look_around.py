@@ -79,7 +79,8 @@ async def look_around(callbacks: str, job_server_urls: Sequence[str], cafile: st
 
 async def _follow(callbacks: str) -> None:
     leads, reason = await where_it_leads(callbacks, _TIMEOUT_S)
-    if leads in {Leads.TO_ANOTHER_PATH, Leads.ELSEWHERE}:  # with NOWHERE, a job server may still reach it
+    # With NOWHERE, a job server on another machine may still reach it.
+    if leads in {Leads.TO_ANOTHER_PATH, Leads.ELSEWHERE} or (leads is Leads.NOWHERE and is_loopback(callbacks)):
         log.event(
             "warning",
             "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded",

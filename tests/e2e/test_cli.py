@@ -441,6 +441,14 @@ async def test_a_callback_url_that_leads_elsewhere_is_one_warning(job_server: Jo
         assert line["reason"] == "answers 404, unlike the callback route"
 
 
+async def test_a_callback_url_of_this_machine_where_nobody_listens_is_one_warning(dead_port: int) -> None:
+    """A job server that could reach it would be on this machine as well."""
+    text = "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded"
+    with ProxyProcess.started(CALLBACK_URL=f"http://127.0.0.1:{dead_port}/callback") as proxy:
+        (line,) = await eventually(lambda: proxy.events_of(text))
+        assert line["reason"] == "cannot be reached from this machine: connection refused"
+
+
 def test_a_callback_url_that_leads_to_the_route_is_no_warning_and_no_callback(free_port: int) -> None:
     """The probe of the address counts as nothing."""
     with ProxyProcess.started(PORT=str(free_port), CALLBACK_URL=f"http://localhost:{free_port}/callback") as proxy:
