@@ -6,16 +6,20 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from cluster.members import ClusterError
 from cluster.options import parse
 from cluster.running import Cluster
 from cluster.sqs import QUEUE, REPLIES
+from shared.settings import given
 
-__all__ = ["main"]
+__all__ = ["banner", "main"]
 
 CANNOT_START = 2
+_ENV_FILE: Final = Path(__file__).resolve().parent.parent / ".env"
 _THROUGH_IT = f"sqs://{QUEUE} --reply-queue {REPLIES} --limit 60"
 
 
@@ -27,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     try:
         with Cluster(options) as cluster:
-            _say(_banner(cluster))
+            keys = [one for one in given(env_file=_ENV_FILE) if one.name in {"API_KEYS", "API_KEYS_FILE"}]
+            _say(banner(cluster, needs_key=any(one.value for one in keys)))
             try:
                 cluster.watch(_say)
             except KeyboardInterrupt:
@@ -46,12 +51,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _banner(cluster: Cluster) -> str:
+def banner(cluster: Cluster, *, needs_key: bool) -> str:
+    """Return what the cluster consists of, and commands that use it; with `needs_key` these send the key in `$KEY`."""
     post = f"{cluster.url}/queueJob"
     python = os.path.relpath(sys.executable)
     # Long enough that all jobs are submitted before the kill, and none is finished: a submission that the kill aborts
     # would be `unknown`.
     fifty = f"{python} -m jobclient {post} --idempotent --retries 30 --limit 60 --field duration=4"
+    fifty += ' --api-key "$KEY"' * needs_key
+    authorization = ' -H "Authorization: Bearer $KEY"' * needs_key
     lines = [
         f"gateway     {cluster.url}  (nginx; callbacks come in here, too)",
         *(
@@ -63,7 +71,8 @@ def _banner(cluster: Cluster) -> str:
         f"logs        {cluster.folder}",
         *([] if cluster.sqs is None else [f"queue       {cluster.sqs.queue_url(QUEUE)}  replies in {REPLIES}"]),
         "",
-        f"    curl -d '{{\"account\": \"example\"}}' -H 'Content-Type: application/json' {post}",
+        *(["    KEY=...  # one of API_KEYS"] if needs_key else []),
+        f"    curl -d '{{\"account\": \"example\"}}' -H 'Content-Type: application/json'{authorization} {post}",
         f"    {fifty} & sleep 3; kill -9 {cluster.instances[-1].pid}; wait",
         *([] if cluster.sqs is None else [f"    {cluster.sqs.variables} {python} -m jobclient {_THROUGH_IT}"]),
         "",

@@ -1,7 +1,7 @@
 """Labels: the members of a job by which people recognise it, as they may be logged, recorded and shown.
 
 A value that looks like a secret is never shown: if its member's name says so, or if it contains a card number, a long
-random text, or a URL with a password or with a parameter whose name says so.
+random text, a URL with a password or with a parameter whose name says so, or JSON with a member whose name says so.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _LONG: Final = re.compile(r"[A-Za-z0-9+/=_.~-]{32,}+")
 _LOGIN: Final = re.compile(r"://[^/?#\s@:]*:[^/?#\s@]+@")
 #: The names of parameters in a URL.
 _PARAMETER: Final = re.compile(r"[?&]([^?&=#\s]+)=")
+#: The names of members in JSON, even if it stands in a text of other JSON.
+_MEMBER: Final = re.compile(r'"([^"\\]+)\\*"\s*:')
 #: No shorter text contains any of them.
 _LEAST_CHARACTERS: Final = 13
 
@@ -50,7 +52,9 @@ class Labels:
 
 
 def _shown(name: str, value: str) -> str:
-    if is_secret_name(name) or is_secret_value(value[: 4 * _MAX_CHARACTERS]):
+    beginning = value[: 4 * _MAX_CHARACTERS]
+    names = [name, *_MEMBER.findall(beginning)]
+    if any(map(is_secret_name, names)) or is_secret_value(beginning):
         return HIDDEN
     return value if len(value) <= _MAX_CHARACTERS else f"{value[:_MAX_CHARACTERS]}…"
 

@@ -124,6 +124,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.job_server.labels._CARD": search,
     "shared.job_server.labels._LOGIN": search,
     "shared.job_server.labels._LONG": findall,
+    "shared.job_server.labels._MEMBER": findall,
     "shared.job_server.labels._PARAMETER": findall,
     "shared.job_server.labels._SECRET_NAME": search,
     "shared.job_server.partial_json._HALF": search,

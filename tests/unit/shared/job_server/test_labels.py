@@ -47,6 +47,8 @@ def test_a_member_whose_name_says_secret_is_not_shown(name: str) -> None:
     "value",
     [
         "4111111111111111",
+        '{"user": "a", "password": "short"}',
+        json.dumps({"params": json.dumps({"pwd": "short"})}),
         "4111 1111 1111 1111",
         "4111-1111-1111-1111",
         "order 4111111111111111 paid",
@@ -64,7 +66,15 @@ def test_a_value_that_looks_like_a_secret_is_not_shown(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["example", "Müller & Söhne", "2026-11-26T10:00:00Z", "order-12345678", "a" * 60, "https://example.com:81/a@b?c=d"],
+    [
+        "example",
+        "Müller & Söhne",
+        "2026-11-26T10:00:00Z",
+        "order-12345678",
+        "a" * 60,
+        "https://example.com:81/a@b?c=d",
+        '{"a": "token"}',
+    ],
 )
 def test_a_usual_value_is_shown(value: str) -> None:
     """Names, dates, order numbers."""
