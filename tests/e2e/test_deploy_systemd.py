@@ -55,6 +55,11 @@ def test_systemd_finds_little_exposed(here: Path) -> None:
     assert judged.returncode == 0, judged.stdout[-200:]
 
 
+def test_systemd_does_not_give_up() -> None:
+    """A start that fails takes less than a second, and a failover of the database much more than five starts."""
+    assert value("StartLimitIntervalSec") == "0"
+
+
 def test_the_proxy_has_the_time_it_may_take_to_drain() -> None:
     """The only processes that systemd kills are those that a drain failed to end."""
     settings = load({})
