@@ -140,6 +140,8 @@ class Told(NamedTuple):
     error: str = ""
     #: Of the client's result; empty: JSON.
     content_type: str = ""
+    #: How long to wait before the next call, in seconds, if the answer asks for that (Retry-After).
+    pause_s: float = 0.0
     body: bytes = b""
 
 

@@ -14,6 +14,7 @@ from shared.job_server.placeholders import UnfilledError
 from shared.job_server.polls import FetchedKind, Results, Statuses
 from shared.job_server.verdict import Kind, text_as_json
 from shared.messages import Ask, Told
+from worker.job_client import retry_after_s
 
 if TYPE_CHECKING:
     from shared.job_server.verdict import Verdict
@@ -102,7 +103,14 @@ class Asker:
                 kind = Kind.FAILED
                 body = answer.body if document_of(answer.body).is_json else text_as_json(answer.body)
             case FetchedKind.NOT_YET:
-                return Told(job_id=ask.job_id, call=ask.call, kind=Kind.PROGRESS, error=fetched.error, body=b"")
+                return Told(
+                    job_id=ask.job_id,
+                    call=ask.call,
+                    kind=Kind.PROGRESS,
+                    error=fetched.error,
+                    pause_s=_pause_s(answer),
+                    body=b"",
+                )
             case never:
                 assert_never(never)
         return Told(
@@ -124,12 +132,18 @@ def _told_verdict(ask: Ask, verdict: Verdict, answer: Answer) -> Told:
         state=verdict.state,
         error=verdict.error,
         content_type=_content_type(answer) if is_final and verdict.result is None else "",
+        pause_s=_pause_s(answer),
         body=(answer.body if verdict.result is None else verdict.result) if is_final else b"",
     )
 
 
 def _unavailable(ask: Ask, reason: str) -> Told:
     return Told(job_id=ask.job_id, call=ask.call, kind="unavailable", error=reason, body=b"")
+
+
+def _pause_s(answer: Answer) -> float:
+    """Return how long an answer asks to wait before the next call."""
+    return retry_after_s(answer.headers.get("Retry-After", "")) or 0.0
 
 
 def _content_type(answer: Answer) -> str:

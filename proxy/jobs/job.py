@@ -100,8 +100,8 @@ class Job:
     #: Why its last callback, and its last answer to a call, say nothing; empty if they do.
     unread: str = ""
     unanswered: str = ""
-    #: The job server has said that there is an outcome to ask for.
-    notified: bool = False
+    #: How often the job server has said that there is an outcome to ask for.
+    notifications: int = 0
     #: Set with everything that happens.
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     #: The worker that has or had the job; 0: none yet, or not a local process.
@@ -232,7 +232,7 @@ class Job:
 
     def notify(self) -> None:
         """Note that the job server has said that there is an outcome to ask for."""
-        self.notified = True
+        self.notifications += 1
         self.changed.set()
 
     def ended_by_answer(self, told: Told) -> bool:

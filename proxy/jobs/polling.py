@@ -8,7 +8,9 @@ A `Poller` follows each job whose profile has a call for its outcome, in paralle
   seconds, plus or minus a fifth, and a last time a second before the deadline. This finds a lost callback's outcome;
   after a lost reply, it finds the job itself, if the call needs only our own names;
 - as soon as the job server has announced an outcome (`notification_only`), then again after growing pauses, because the
-  outcome may not be available yet, and a last time shortly before the deadline.
+  outcome may not be available yet, and a last time shortly before the deadline. Each announcement starts this anew.
+
+An answer without an outcome may ask for a longer pause (Retry-After).
 
 There is one call at a time for a job, and none is aborted to start another; but none lasts longer than a minute. An
 answer with a final state is recorded like the callback; the first final state counts, whichever way it came. An invalid
@@ -86,6 +88,8 @@ class Schedule:
     chance: Callable[[], float] = field(default=random.random)
     _asked_at: float | None = None
     _pause_s: float = 0.0
+    #: The job server has asked for a pause until then.
+    _not_before: float = -math.inf
 
     def next_at(self, now: float, submitted_at: float | None, *, notified: bool) -> float | None:
         """Return when to ask next; None: not in the present state."""
@@ -94,18 +98,26 @@ class Schedule:
             return None
         last = max(now, last)
         if notified:
-            return min(last, now if self._asked_at is None else self._asked_at + self._pause_s)
-        if submitted_at is None:
+            due = now if self._asked_at is None else self._asked_at + self._pause_s
+        elif submitted_at is None:
             return None
-        if self._asked_at is None:
-            return min(last, submitted_at + self.after_s)
-        return min(last, self._asked_at + self.every_s * (1 + _JITTER * (2 * self.chance() - 1)))
+        elif self._asked_at is None:
+            due = submitted_at + self.after_s
+        else:
+            due = self._asked_at + self.every_s * (1 + _JITTER * (2 * self.chance() - 1))
+        return min(last, max(due, self._not_before))
 
-    def asked(self, now: float, *, notified: bool) -> None:
-        """Note that an answer has come."""
+    def asked(self, now: float, *, notified: bool, pause_s: float = 0.0) -> None:
+        """Note that an answer has come, which asks for a pause before the next call; 0: it does not."""
         self._asked_at = now
+        self._not_before = now + pause_s
         if notified:
             self._pause_s = max(_SOON_S, min(self._pause_s * _GROWTH, self.every_s))
+
+    def announced(self) -> None:
+        """Note that the job server has announced an outcome: whatever it said before is out of date."""
+        self._pause_s = min(self._pause_s, _SOON_S)
+        self._not_before = -math.inf
 
 
 class Poller:
@@ -134,8 +146,13 @@ class Poller:
         if job.adopted:  # with many others at once; and its callback may have come while no front end was running
             after_s = random.random() * every_s  # noqa: S311 - jitter
         schedule = Schedule(after_s=after_s, every_s=every_s, deadline=job.deadline)
+        heard = 0
         while not job.callback.done():
-            notified = job.notified or self._was_notified_early(job, server)
+            self._hear_early(job, server)
+            notified = job.notifications > 0
+            if heard < job.notifications:
+                heard = job.notifications
+                schedule.announced()
             now = time.monotonic()
             due = schedule.next_at(now, _submitted_at(job), notified=notified)
             if due is None or due > now:
@@ -146,7 +163,7 @@ class Poller:
                 await _changed(job, _LACKING_S)
                 continue
             told = await self._ask(job, "outcome", job.deadline)
-            schedule.asked(time.monotonic(), notified=notified)
+            schedule.asked(time.monotonic(), notified=notified, pause_s=told.pause_s)
             self._take(job, told)
 
     def can_follow(self, job: Job) -> bool:
@@ -176,12 +193,12 @@ class Poller:
             return await self._ask(job, "outcome", min(deadline, time.monotonic() + _NOW_S))
         return Told(job_id=job.id, call="outcome", kind="unavailable", error=lacking, body=b"")
 
-    def _was_notified_early(self, job: Job, server: ServedJobServer) -> bool:
+    def _hear_early(self, job: Job, server: ServedJobServer) -> None:
+        """Take a notification that came before the job had the name in it."""
         output = server.profile.callback.correlate_with
         name = job.recorder.record.outputs.get(output, "")
         if name and self.was_called(server.name, name):
             job.notify()
-        return job.notified
 
     async def find_reason(self, job: Job) -> None:
         """Ask for a failure's missing reason; the callback may have come before the names for this call are known."""

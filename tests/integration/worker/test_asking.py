@@ -81,11 +81,12 @@ class Bench:
         self.seen.append((request.method, request.path, headers, await request.read()))
         return await self.answers[request.path](request)
 
-    def answer(self, path: str, document: object, status: int = 200) -> None:
+    def answer(self, path: str, document: object, status: int = 200, **headers: str) -> None:
         """Answer with JSON."""
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
 
         async def handle(_: web.Request) -> web.Response:
-            return web.json_response(document, status=status)
+            return web.json_response(document, status=status, headers=fields)
 
         self.answers[path] = handle
 
@@ -140,6 +141,20 @@ async def test_a_result_of_its_own_is_fetched_once_the_job_is_over(bench: Bench)
     asked = len(bench.seen)
     assert (await bench.ask()).kind == "progress"
     assert len(bench.seen) == asked + 1
+
+
+@pytest.mark.parametrize(("status", "state"), [(429, ""), (503, ""), (202, "half"), (200, "half")])
+async def test_the_pause_that_an_answer_asks_for_is_told(bench: Bench, status: int, state: str) -> None:
+    """A job server that limits how often it is asked says so in any answer that is not the end."""
+    await bench.start(WITH_RESULT)
+    bench.answer("/jobs/7", {"state": state}, status, Retry_After="20")
+    told = await bench.ask()
+    assert (told.kind, told.state, told.pause_s) == ("progress", state, 20)
+    bench.answer("/jobs/7", {"state": "done"})
+    bench.answer("/jobs/7/result", {}, 429, Retry_After="soon")
+    assert (await bench.ask()).pause_s == 0
+    bench.answer("/jobs/7/result", {}, 429, Retry_After="30")
+    assert (await bench.ask()).pause_s == 30
 
 
 async def test_a_failure_repeats_no_secret(bench: Bench) -> None:

@@ -28,7 +28,7 @@ NOTIFICATION = Verdict(kind=Kind.NOTIFICATION, state="done")
 RESULT = b'{"n": 1.50}'
 
 
-def told(kind: str, body: bytes = b"", **more: str) -> Told:
+def told(kind: str, body: bytes = b"", **more: Any) -> Told:
     """Return an answer."""
     return Told(job_id="", call="", kind=kind, body=body, **more)
 
@@ -106,6 +106,20 @@ def test_a_notification_after_the_last_call_is_asked_about() -> None:
     due = schedule.next_at(4.3, 0, notified=True)
     assert due is not None
     assert due <= 4.3
+
+
+def test_a_pause_that_the_job_server_asks_for_is_made() -> None:
+    """But not beyond the last call, nor once it has announced an outcome since."""
+    schedule = a_schedule()
+    schedule.asked(30, notified=False, pause_s=25)
+    assert schedule.next_at(30, 0, notified=False) == 55
+    assert schedule.next_at(31, 0, notified=True) == 55
+    schedule.announced()
+    assert schedule.next_at(31, 0, notified=True) == 30
+    schedule.asked(31, notified=True, pause_s=86_400)
+    assert schedule.next_at(31, 0, notified=True) == 99.9
+    schedule.asked(99.9, notified=True)
+    assert schedule.next_at(99.9, 0, notified=True) is None
 
 
 def test_the_last_moment_is_never_later_than_the_deadline_allows() -> None:
@@ -280,6 +294,32 @@ async def test_a_notification_is_followed_by_a_question() -> None:
     assert await instance.call_back(job, b"{}", NOTIFICATION) is CallbackFate.PROGRESS
     assert await job.outcome == Succeeded(body=RESULT)
     assert asked_at(instance, since) == [0, 0.1, 0.3]
+
+
+async def test_each_notification_is_followed_by_a_question() -> None:
+    """The first ones may come long before there is an outcome, where any callback is a notification."""
+    instance = Instance(profile="docling-serve")
+    since = now()
+    job = await waiting(instance, id="7")
+    instance.asker.answers = [told(Kind.PROGRESS)] * 9
+    await instance.call_back(job, b"{}", NOTIFICATION)
+    await time_passes(15)
+    assert asked_at(instance, since)[-1] == 12.7
+    instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
+    await instance.call_back(job, b"{}", NOTIFICATION)
+    assert await job.outcome == Succeeded(body=RESULT)
+    assert asked_at(instance, since)[-1] == 15
+
+
+async def test_a_job_server_that_asks_for_a_pause_is_not_asked_in_it() -> None:
+    """It may limit how often it can be asked, for all jobs together."""
+    instance = Instance(profile="docling-serve")
+    since = now()
+    instance.asker.answers = [told(Kind.PROGRESS, pause_s=5.0), told(Kind.SUCCEEDED, RESULT)]
+    job = await waiting(instance, id="7")
+    await instance.call_back(job, b"{}", NOTIFICATION)
+    assert await job.outcome == Succeeded(body=RESULT)
+    assert asked_at(instance, since) == [0, 5]
 
 
 async def test_a_notification_before_the_reply_waits_for_the_names() -> None:
