@@ -15,7 +15,7 @@ import contextlib
 import re
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from starlette.exceptions import HTTPException
 
@@ -30,7 +30,7 @@ from shared.job_server.verdict import Kind
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from shared.job_server.verdict import Verdict
 
 __all__ = ["HERE", "CallbackRoute", "StrayCallbacks"]
+
+_T = TypeVar("_T")
 
 _ANSWERS: Final = {
     CallbackFate.ACCEPTED: b'{"status": "accepted"}',
@@ -110,7 +112,7 @@ class CallbackRoute:
         try:
             received, raw = await self._receive(scope, receive)
             self._verify(server, received, raw, {"callback_token": token, "job_id": found.id})
-            callback = self._read(server, received)
+            callback = await self._read(server, received)
         except (RequestError, AdmissionError) as exc:
             self.counts[_fate_of(exc)] += 1
             await self._refuse(hashed, exc.detail, counted=True)
@@ -142,7 +144,7 @@ class CallbackRoute:
             except RequestError as exc:
                 await self._refuse_named(server, received, exc.detail)
                 raise
-            name = self._named(server, received)
+            name = await self._named(server, received)
         except (RequestError, AdmissionError) as exc:
             self.counts[_fate_of(exc)] += 1
             raise
@@ -151,19 +153,20 @@ class CallbackRoute:
             self.counts[CallbackFate.UNKNOWN] += 1
             answer = _NOBODYS
         else:
-            answer = _ANSWERS[await self._callback_intake.take(found.token_hash, *self._read(server, received))]
+            callback = await self._read(server, received)
+            answer = _ANSWERS[await self._callback_intake.take(found.token_hash, *callback)]
         await send_response(scope, send, 200, answer, b"application/json")
 
     async def _refuse_named(self, server: ServedJobServer, received: Received, reason: str) -> None:
         with contextlib.suppress(RequestError, StoreUnavailableError):  # the sender gets the reason anyway
-            name = self._named(server, received)
+            name = await self._named(server, received)
             if name:
                 await self._callback_intake.refuse_named(server, name, reason)
 
-    def _named(self, server: ServedJobServer, received: Received) -> str:
+    async def _named(self, server: ServedJobServer, received: Received) -> str:
         """Return the job's name in a callback; empty if it has none. Raises RequestError."""
         try:
-            return server.callbacks.correlation(received)
+            return await _result_of(server.callbacks.correlation, received, server)
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
 
@@ -196,10 +199,10 @@ class CallbackRoute:
         headers = {"content-encoding": codings, "content-type": header(scope, b"content-type")}
         return inflate(raw, headers, self._max_body_bytes)
 
-    def _read(self, server: ServedJobServer, received: Received) -> tuple[bytes, Verdict, str]:
+    async def _read(self, server: ServedJobServer, received: Received) -> tuple[bytes, Verdict, str]:
         """Return what the client gets of a callback, its verdict, and its media type."""
         try:
-            verdict = server.callbacks.read(received)
+            verdict = await _result_of(server.callbacks.read, received, server)
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
         if verdict.kind is not Kind.SUCCEEDED and server.secrets:
@@ -210,6 +213,13 @@ class CallbackRoute:
         if verdict.kind is Kind.SUCCEEDED and not server.profile.callback.json_only:
             content_type = kept_content_type(received.header(b"content-type"))
         return received.body, verdict, content_type
+
+
+async def _result_of(read: Callable[[Received], _T], received: Received, server: ServedJobServer) -> _T:
+    """Return what `read` finds in a callback; in a thread if that may take long, so that the event loop goes on."""
+    if server.callbacks.takes_long(received):
+        return await asyncio.to_thread(read, received)
+    return read(received)
 
 
 def _without_secrets(verdict: Verdict, body: bytes, secrets: Collection[str]) -> tuple[bytes, Verdict, str]:

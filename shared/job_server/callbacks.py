@@ -18,6 +18,8 @@ from shared.job_server.verdict import Kind, Reader, Verdict
 __all__ = ["Callbacks", "Received"]
 
 _TERMINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
+#: Of a larger body, JMESPath may take many milliseconds.
+_LARGE_BYTES: Final = 16_384
 
 
 class Received(Struct, frozen=True, kw_only=True):
@@ -53,6 +55,11 @@ class Callbacks:
         words = [callback.state, callback.error, callback.correlate, *callback.outputs.values()]
         self._only_body = only_body(callback.result, *words)
         self._partial = _partial_reader("" if is_exact else callback.result, words)
+        self._is_plain = all(plain_path(text) is not None for text in (callback.result, *words) if text)
+
+    def takes_long(self, received: Received) -> bool:
+        """Return whether reading a callback may take so long that nothing else should wait for it."""
+        return not self._is_plain and len(received.body) > _LARGE_BYTES
 
     def read(self, received: Received) -> Verdict:
         """Return what a callback says.

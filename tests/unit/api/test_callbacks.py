@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
@@ -393,6 +394,37 @@ async def test_a_head_request_ends_nothing(app: WholeApp, job: Job) -> None:
 
     assert first["status"] == 200
     await nothing_moves()
+
+
+@pytest.mark.parametrize(
+    ("result", "size", "calls"), [("body.a[0]", 20_000, 1), ("body.a[0]", 1, 0), ("body.a", 20_000, 0)]
+)
+@pytest.mark.parametrize("path", ["", "/callback/all"])
+async def test_an_expression_over_a_large_callback_does_not_block_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, result: str, size: int, calls: int, path: str
+) -> None:
+    """It can take seconds, and so is evaluated in a thread; a plain path takes a few milliseconds."""
+    threaded: list[Callable[..., Any]] = []
+
+    async def to_thread(call: Callable[..., Any], received: object) -> object:
+        threaded.append(call)
+        return call(received)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    served = a_job_server("spreedly")
+    fixed: dict[str, Any] = {"path": path, "correlate": "body.token"} if path else {}
+    callback = dataclasses.replace(served.profile.callback, result=result, **fixed)
+    served = dataclasses.replace(served, profile=dataclasses.replace(served.profile, callback=callback))
+    app = WholeApp(monkeypatch, job_server=served)
+    job = await app.waiting()
+    body = b'{"state": "completed", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * size)
+    answer = await app.ask("POST", path or f"/callback/{job.token}", body=body, headers=JSON_TYPE)
+    assert said(answer) == "accepted"
+    assert len(threaded) == (2 * calls if path else calls)
+    assert (await app.ask("GET", f"/jobs/{job.id}/result")).body == (
+        b"1" if result == "body.a[0]" else body[-2 * size - 4 : -1]
+    )
+    await app.close()
 
 
 async def test_at_one_url_for_all_jobs_what_is_no_json_is_refused_where_nothing_else_is_taken(
