@@ -10,7 +10,7 @@ from proxy.run.job_server_probe import shown
 from shared.errors import ProxyError, SettingsError
 from shared.job_server import loader
 from shared.job_server.calls import Call
-from shared.job_server.samples import described_submission, found_in, problems_with
+from shared.job_server.samples import described_submission, found_in, named_in, problems_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +95,8 @@ def unfound(profile: Profile) -> Iterator[str]:
                 yield f"{section}.{key}: {expression} is in no sample of a {kind} that is {expect}"
     replies = [one for one in profile.sample if (one.kind, one.expect) == ("reply", "running")]
     callbacks = [one for one in profile.sample if one.kind == "callback"]
+    if profile.callback.correlate and callbacks and not any(named_in(profile, one) for one in callbacks):
+        yield f"callback.correlate: {profile.callback.correlate} is in no sample of a callback: none finds its job"
     found = {name for one in (*replies, *callbacks) for name in found_in(profile, one)[1].outputs}
     sought = [*(profile.submit.outputs if replies else ()), *(profile.callback.outputs if callbacks else ())]
     for name in dict.fromkeys(sought):

@@ -196,5 +196,9 @@ def _check_verify(verify: Verify) -> None:
     for name in _NEEDS[verify.scheme]:
         if not getattr(verify, name):
             raise ValueError(f"verify: missing key {name}, which the scheme {verify.scheme} needs")
+    for key in ("value", "secret"):
+        text = getattr(verify, key)
+        if text in OURS or text.startswith("env:"):  # everybody knows it
+            raise ValueError(f"verify.{key}: got {text!r}, takes {{{text}}}")
     if has_placeholders(verify.prefix):
         raise ValueError(f"verify.prefix: got {verify.prefix!r}, takes no placeholders")

@@ -125,11 +125,11 @@ def _check_keys(table: Any, kind: type[Any], place: str) -> None:  # noqa: ANN40
             raise ValueError(f"there is no key `{name}`{_in(place)}{meant}")
         if get_origin(hints[name]) is Literal and value not in (takes := get_args(hints[name])):
             raise ValueError(f"{place}.{name}: got {value!r}, takes one of {', '.join(takes)}")
-        if get_origin(hints[name]) is tuple and isinstance(value, dict):
+        below = _dataclass_in(hints[name])
+        if below is not None and get_origin(hints[name]) is tuple and isinstance(value, dict):
             raise ValueError(f"{name}: takes [[{name}]], with two brackets")
         if hints[name] == dict[str, str] and isinstance(value, dict):
             _check_texts(value, f"{place}.{name}")
-        below = _dataclass_in(hints[name])
         if below is not None:
             for one, where in _each(value, f"{place}.{name}" if place else name):
                 _check_keys(one, below, where)

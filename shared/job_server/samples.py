@@ -14,7 +14,7 @@ from shared.job_server.profile import Profile, Sample
 from shared.job_server.submissions import Replies, ReplyKind, Submissions
 from shared.job_server.verdict import Kind, Verdict
 
-__all__ = ["SAMPLE_VALUES", "SampleError", "described_submission", "found_in", "problems_with"]
+__all__ = ["SAMPLE_VALUES", "SampleError", "described_submission", "found_in", "named_in", "problems_with"]
 
 #: The values of placeholders in samples.
 SAMPLE_VALUES: Final[Mapping[str, str]] = {
@@ -77,6 +77,11 @@ def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
         case _:
             raise SampleError(f"the profile has no [{sample.kind}]")
     return str(verdict.kind), verdict
+
+
+def named_in(profile: Profile, sample: Sample) -> str:
+    """Return what identifies the job of a callback at a fixed URL; empty if nothing does. Raises ProxyError."""
+    return Callbacks(profile.callback).correlation(_received(sample))
 
 
 def problems_with(profile: Profile, sample: Sample, server_url: str, secrets: Mapping[str, str] = {}) -> Iterator[str]:

@@ -132,6 +132,10 @@ def _check_what_is_set(submit: Submit) -> None:
     for path in submit.overwrites:
         if path not in set_here:
             _refuse("submit.overwrites", path, f"what body or form sets: {', '.join(sorted(set_here))}")
+    for path in submit.respond_async:
+        is_set = path in set_here and not any(one.startswith(f"{path}.") for one in set_here)
+        if is_set and not any(f"{path}.".startswith(f"{one}.") for one in submit.overwrites):
+            raise ValueError(f"submit.respond_async: clients cannot send {path}, as body sets it; put it in overwrites")
 
 
 def _paths(body: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -91,3 +91,12 @@ def test_what_is_in_no_sample_may_be_misspelt() -> None:
     meant = _SAMPLES.replace('"succeeded"', '"succeeded"\nresult = "null"').replace('"failed"', '"failed"\nerror = ""')
     sound = meant.replace("uuid", "id").replace('"dat": 1', '"page": 2')
     assert list(unfound(loader.parse(_PROFILE + sound))) == []
+
+
+def test_an_expression_that_finds_no_job_in_any_sample_is_reported() -> None:
+    """At a fixed URL, all callbacks would be nobody's."""
+    profile = loader.load("apify")
+    misspelt = dataclasses.replace(profile.callback, correlate="body.eventData.runId")
+    words = "callback.correlate: body.eventData.runId is in no sample of a callback: none finds its job"
+    assert list(unfound(dataclasses.replace(profile, callback=misspelt))) == [words]
+    assert list(unfound(dataclasses.replace(profile, callback=misspelt, sample=()))) == []

@@ -77,6 +77,14 @@ WRONG = {
     ),
     f'{HEAD}{SUBMIT}headers = {{ A = "${{env:KEY}}" }}\n{CALLBACK}': "submit.headers: got ${env:KEY}, takes {env:KEY}",
     f'{HEAD}{SUBMIT}{CALLBACK}[sample]\nkind = "job"': "sample: takes [[sample]], with two brackets",
+    f"{HEAD}{SUBMIT}{CALLBACK}failed = {{}}": "callback.failed: Expected array, got object",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HEADER}value = "callback_token"': (
+        "verify.value: got 'callback_token', takes {callback_token}"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "env:KEY"': "verify.secret: got 'env:KEY', takes {env:KEY}",
+    f"{HEAD}{SUBMIT}respond_async = {{ hook = 1 }}\n{CALLBACK}": (
+        "submit.respond_async: clients cannot send hook, as body sets it; put it in overwrites"
+    ),
     f'{HEAD}{SUBMIT}{CALLBACK}[[sample]]\nkind = "job"\n[[sample]]\nkind = "jo"': (
         "sample[1].kind: got 'jo', takes one of job, reply, callback, status, result"
     ),
