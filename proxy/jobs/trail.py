@@ -67,8 +67,11 @@ def trail_of(job: Job, event: Event | None = None) -> str:
 
 
 def trail_with(record: Record, event: Event) -> str:
-    """Return the trail of a job that is not in flight here, with the event that happens just now."""
-    trail = written(record.trail)
+    """Return the trail of a job that is not in flight here, with the event that happens just now.
+
+    If there is none yet, the job is in flight at another instance, which alone knows what happened before.
+    """
+    trail = written(record.trail) if record.trail else Trail(adopted=True)
     trail.events.append((round((time.time() - record.accepted_at) * 1000, 1), event.value))
     return _encoded(trail)
 

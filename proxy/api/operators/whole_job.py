@@ -14,6 +14,8 @@ from shared.lifecycle import Event
 from shared.outcome import Failed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from proxy.jobs.job import Job
     from proxy.jobs.shown_bodies import ShownBodies
     from proxy.observe.history import PastJob
@@ -74,7 +76,11 @@ def of_past(past: PastJob, record: Record | None, bodies: ShownBodies) -> dict[s
         return nothing | _NOT_RECORDED | described | {"code": code, "trace_id": None, "recorded": False}
     whole = on_record(record, bodies)
     lived = {name: described[name] for name in ("worker_pid", "progress", "phases", "events") if described[name]}
-    return whole | (lived if len(lived.get("events", ())) >= len(whole["events"]) else {})
+    if len(lived.get("events", ())) < len(whole["events"]):
+        return whole
+    # The trail may be another instance's.
+    attempts = whole["attempts"] | _attempts([what for _, what in described["events"]])
+    return whole | lived | {"attempts": attempts}
 
 
 def _course(trail: Trail, times: list[list[Any]]) -> dict[str, Any]:
@@ -88,13 +94,17 @@ def _course(trail: Trail, times: list[list[Any]]) -> dict[str, Any]:
         else {"state": trail.progress[0] or None, "count": trail.progress[1]},
         "phases": times,
         "events": [[at, what] for at, what in trail.events],
-        "attempts": {
-            "workers": names.count(Event.ASSIGN),
-            "workers_lost": trail.lost,
-            "submissions": names.count(Event.CONNECTED),
-            "refused": names.count(Event.REFUSED),
-        },
+        "attempts": {**_attempts(names), "workers_lost": trail.lost},
         "calls": [{"call": call, "answer": answer, "count": count} for call, answer, count in calls],
+    }
+
+
+def _attempts(events: Sequence[str]) -> dict[str, int]:
+    """Return how many workers had a job, and how often it was submitted and refused."""
+    return {
+        "workers": events.count(Event.ASSIGN),
+        "submissions": events.count(Event.CONNECTED),
+        "refused": events.count(Event.REFUSED),
     }
 
 

@@ -249,3 +249,22 @@ async def test_what_happened_elsewhere_is_in_the_metrics(pair: list[WholeApp]) -
 
     assert "async_job_proxy_callbacks_elsewhere_total 1.0" in text
     assert "async_job_proxy_jobs_taken_over_total 0.0" in text
+
+
+async def test_how_long_a_job_was_where_is_not_guessed_elsewhere(pair: list[WholeApp]) -> None:
+    """The instance that took the callback does not know; at the job's own instance the page agrees with itself."""
+    here, there = pair
+    job = await here.waiting()
+    await time_passes(20)
+    await there.call_back(job)
+    await nothing_moves()
+
+    own, other = [
+        (await app.ask_admin("GET", f"/jobs/{job.id}", headers={"Host": "127.0.0.1"})).document for app in pair
+    ]
+    patterns = (await there.ask_admin("GET", "/jobs/patterns", headers={"Host": "127.0.0.1"})).document
+
+    assert other["phases"] == []
+    assert (patterns["jobs"], patterns["phases"]["jobs"]) == (1, 0)
+    assert [name for name, _ in own["phases"]] == ["queue", "start", "submission", "job", "delivery"]
+    assert [what for _, what in own["events"]].count("connected") == own["attempts"]["submissions"] == 1

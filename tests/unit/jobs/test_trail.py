@@ -93,6 +93,14 @@ def test_what_comes_late_is_added() -> None:
     assert trail.pid == 7
 
 
+def test_a_callback_at_another_instance_does_not_say_how_long_the_phases_took() -> None:
+    """Only the instance that runs the job knows that."""
+    record = finished(accepted_at=time.time() - 60, trail="")
+    trail = written(trail_with(record, Event.CALLBACK))
+    assert [what for _, what in trail.events] == ["callback"]
+    assert phases_in(trail, 60_000) == {}
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"events": 7}', '{"events":[[1,"teleport"]]}'])
 def test_what_cannot_be_read_says_nothing(text: str) -> None:
     """The job is shown anyway."""
