@@ -1,7 +1,7 @@
 """`python -m tests.chaos.support.faulty_proxy`: the real front end, with workers that break on request.
 
-While a test wants to know, it also measures its event loop's lag every few milliseconds, less the time in which this
-process got no CPU time, which says nothing about this program. The figures are in the file CHAOS_DIR/lag.
+When a test asks, it also measures its event loop's lag every few milliseconds, less the time in which this process got
+no CPU time, which says nothing about this program. The figures are in the file CHAOS_DIR/lag.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -24,18 +25,21 @@ from tests.support.stopwatch import Stopwatch
 #: Behind them is a byte: whether to measure. That takes a fortieth of a core, and most proxies are idle for most of a
 #: test run.
 LAG: Final = struct.Struct("ddqq")
+#: Begins a measurement. To look for the byte again and again would take CPU all the time.
+MEASURE: Final = signal.SIGRTMIN
 _LATE_S: Final = 0.02
 _EVERY_S: Final = 0.01
-_LOOK_S: Final = 0.05
 
 
 async def _watch_loop() -> None:
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(MEASURE, asked.set)
     path = Path(os.environ["CHAOS_DIR"], "lag")
     path.write_bytes(bytes(LAG.size + 1))
     with path.open("r+b") as file, mmap.mmap(file.fileno(), LAG.size + 1) as shown:
         while True:
-            while not shown[LAG.size]:
-                await asyncio.sleep(_LOOK_S)
+            await asked.wait()
+            asked.clear()
             watch, starved_s = Stopwatch(), 0.0
             while shown[LAG.size]:
                 begun_s = watch.took_s

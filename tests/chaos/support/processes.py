@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 import psutil
 
-from tests.chaos.support.faulty_proxy import LAG
+from tests.chaos.support.faulty_proxy import LAG, MEASURE
 from tests.chaos.support.names import starved_name
 from tests.chaos.support.raw import Raw
 from tests.support.proxy_process import NOT_INSTALLED, ROOT, ProxyProcess, collect, environment
@@ -135,6 +135,7 @@ class FaultyProxy(ProxyProcess):
         """Start the lag measurement, or start it again."""
         with (self.folder / "lag").open("r+b") as file:
             file.write(bytes(LAG.size) + b"\x01")
+        self.signal(MEASURE)
 
     def end_lag(self) -> None:
         """End it; the figures stay."""
