@@ -7,10 +7,12 @@ import hashlib
 import itertools
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
 from proxy.store.memory import MemoryStore
 from proxy.store.patterns import Grid, Patterns
+from proxy.store.postgresql.session import Session
 from proxy.store.protocol import JobStore
 from proxy.store.query import ANY, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
@@ -172,9 +175,20 @@ async def _check(
             assert alike(await store.by_key(record.key), of(store, record))
 
 
-def _check_store(opening: Coroutine[Any, Any, JobStore]) -> None:
+class _StaysOpen(Session):
+    """The connection for all questions: opening one for each would take the server most of the time."""
+
+    def close(self) -> None:
+        """Do nothing: the next question comes at once."""
+
+    def end(self) -> None:
+        """Close it."""
+        super().close()
+
+
+def _check_store(opened: AbstractAsyncContextManager[JobStore]) -> None:
     with asyncio.Runner() as runner:
-        store = runner.run(opening)
+        store = runner.run(opened.__aenter__())
 
         @given(
             jobs=st.lists(_jobs, max_size=15),
@@ -187,18 +201,36 @@ def _check_store(opening: Coroutine[Any, Any, JobStore]) -> None:
             runner.run(_check(store, **drawn))
 
         check()
-        runner.run(store.close())
+        runner.run(opened.__aexit__(None, None, None))
 
 
 def test_a_journal_answers_like_memory(tmp_path: Path) -> None:
     """Lists in each order, counts and patterns; and the look-ups of its jobs."""
 
-    async def journal() -> JobStore:
-        return Journal(JournalFile(str(tmp_path / "jobs.sqlite3")), ttl_s=3600)
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[JobStore]:
+        store = Journal(JournalFile(str(tmp_path / "jobs.sqlite3")), ttl_s=3600)
+        yield store
+        await store.close()
 
-    _check_store(journal())
+    _check_store(opened())
 
 
-def test_a_database_answers_like_memory(database: str) -> None:
+def test_a_database_answers_like_memory(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same."""
-    _check_store(on_database(database))
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[JobStore]:
+        store = await on_database(database)
+        kept: list[_StaysOpen] = []
+
+        def session(*values: Any, **options: Any) -> _StaysOpen:
+            kept[:] = kept or [_StaysOpen(*values, **options)]
+            return kept[0]
+
+        monkeypatch.setattr("proxy.store.postgresql.store.Session", session)
+        yield store
+        kept[0].end()
+        await store.close()
+
+    _check_store(opened())
