@@ -35,9 +35,11 @@ _FDS: Final = 3
 #: How many messages are read in one turn of the event loop.
 _MESSAGES_AT_ONCE: Final = 16
 #: How often to check a fork server that owes an answer, and how many checks in a row it may owe one: some 10 s, not
-#: counting time in which this process was stopped itself.
+#: counting time in which this process was stopped itself. Until its first answer it may take longer: on a very slow
+#: machine it is still loading, and the next one would be no faster.
 _LOOK_S: Final = 0.25
 _PATIENCE_LOOKS: Final = 40
+_START_LOOKS: Final = 480
 #: How long it may take to exit when asked to, and when killed.
 _LEAVE_S: Final = 1.0
 
@@ -73,6 +75,7 @@ class ForkServer:
         self._unasked = 0
         self._owed_since = 0.0
         self._looks = 0
+        self._patience_looks = _START_LOOKS
         self._timer: asyncio.TimerHandle | None = None
         self._is_lost = False
         self._gone: asyncio.Future[None] = self._loop.create_future()
@@ -189,6 +192,7 @@ class ForkServer:
             _close(fds)
             self.kill()
             return
+        self._patience_looks = _PATIENCE_LOOKS
         match message:
             case Forked():
                 self._hand_over(message.pids, fds)
@@ -229,7 +233,7 @@ class ForkServer:
             return
         self._looks += 1
         overdue_s = self._loop.time() - self._owed_since
-        if self._looks > _PATIENCE_LOOKS or (overdue_s > _LOOK_S / 2 and _is_stopped(self.pid)):
+        if self._looks > self._patience_looks or (overdue_s > _LOOK_S / 2 and _is_stopped(self.pid)):
             self.kill()
             return
         self._set_timer(_LOOK_S, self._look)

@@ -13,7 +13,7 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from proxy.workers import spawning
+from proxy.workers import fork_server_client, spawning
 from proxy.workers.fork_server_client import ForkServer
 from shared.job_server import loader
 from shared.messages import WORKERS_AT_ONCE
@@ -119,6 +119,23 @@ async def test_a_fork_server_that_cannot_be_killed_is_lost(heard: Heard, monkeyp
     await fork_server.stop()
     assert not psutil.pid_exists(fork_server.pid)
     assert (heard.lost, heard.forked) == (1, {})
+
+
+async def test_a_fork_server_may_take_long_to_start(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an emulated machine: if it was killed for that, so would be the next one. After that, it must not hang."""
+    monkeypatch.setattr(fork_server_client, "_LOOK_S", 0.001)
+    monkeypatch.setattr(fork_server_client, "_START_LOOKS", 100_000)
+    monkeypatch.setattr(spawning, "COMMAND", (sys.executable, "-c", _speaker(9)))
+    fork_server = ForkServer(_CONFIG.encode(), heard)
+    await fork_server.start()
+    try:
+        fork_server.fork(3)
+        await eventually(lambda: bool(heard.forked) or heard.lost)
+        assert not heard.lost
+        fork_server.fork(1)
+        await eventually(lambda: heard.lost)
+    finally:
+        await fork_server.stop()
 
 
 @pytest.mark.parametrize(("fds", "forked"), [(9, 3), (8, 2), (7, 2), (3, 1), (2, 0), (0, 0), (11, 3)])
