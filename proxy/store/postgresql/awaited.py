@@ -81,8 +81,9 @@ class AwaitedEnds:
                     self._health.failed(str(exc), time.monotonic())
                     break
                 for (job_id,) in rows:
-                    self.lost_notices += any(not done.done() for done in self._waiting.get(job_id, ()))
-                    self._on_end(job_id)
+                    if not all(done.done() for done in self._waiting.get(job_id, ())):
+                        self.lost_notices += 1
+                        self._on_end(job_id)
             await pause(self._now, self._every_s)
 
 

@@ -8,28 +8,17 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 from proxy.store.conditions import Dialect, Question, Sql, member, within_json
-from proxy.store.postgresql.rows import COLUMNS, record_of
+from proxy.store.postgresql.rows import COLUMNS_WITHOUT_BODIES, record_of
 from proxy.store.postgresql.session import Session
 
 __all__ = ["DIALECT", "answer"]
 
 T = TypeVar("T")
 _FROM: Final = "FROM proxy_jobs j"
-#: Columns that are not read for a list, because they may be large.
-_BODIES: Final = ("callback", "sent")
-
-
 #: What is before a text in the value of a member of stored JSON, and not in its name, as a regular expression of
 #: PostgreSQL; and what has to be escaped in one.
 _IN_A_VALUE: Final = r'": "([^"\\]|\\[^u]|\\u....)*'
 _SPECIAL: Final = re.compile(r"[^0-9A-Za-z]")
-
-
-def _without_bodies() -> str:
-    columns = COLUMNS.format(j="j")
-    for body in _BODIES:
-        columns = columns.replace(f"j.{body}", f"CASE WHEN j.{body} IS NOT NULL THEN ''::bytea END")
-    return columns
 
 
 def _says(sql: Sql, text: str) -> str:
@@ -41,7 +30,7 @@ def _says(sql: Sql, text: str) -> str:
 
 #: All sources are the same: the planner chooses the index by itself.
 DIALECT: Final = Dialect(
-    columns=_without_bodies(),
+    columns=COLUMNS_WITHOUT_BODIES.format(j="j"),
     record_of=record_of,
     sources=dict.fromkeys(("end", "failed", "open", "key", "id"), _FROM),
     param=lambda number, kind: f"${number}::{kind}",

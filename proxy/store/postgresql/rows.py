@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -11,7 +12,7 @@ from proxy.store.fields import failure_of, storable
 from proxy.store.record import Record
 from shared.lifecycle import State
 
-__all__ = ["COLUMNS", "VALUES", "operation", "record_of", "values_of"]
+__all__ = ["COLUMNS", "COLUMNS_WITHOUT_BODIES", "VALUES", "operation", "record_of", "values_of"]
 
 #: The values that are sent for a job, with their types.
 VALUES: Final = {
@@ -29,6 +30,10 @@ COLUMNS: Final = (
     "extract(epoch FROM {j}.finished_at - now())::float8, {j}.code, {j}.detail, {j}.failure_submitted, {j}.callback, "
     "{j}.says_failed, {j}.early, {j}.duplicates, {j}.outputs, {j}.labels, {j}.refused, {j}.refusal, "
     "{j}.content_type, {j}.error, {j}.instance, {j}.worker_end, {j}.cancelled_by, {j}.trail, {j}.sent"
+)
+#: The same, with empty values for those that may be large.
+COLUMNS_WITHOUT_BODIES: Final = re.sub(
+    r"\{j\}\.(callback|sent)\b", r"CASE WHEN {j}.\1 IS NOT NULL THEN ''::bytea END", COLUMNS
 )
 
 

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from proxy.store.fields import FAILURES_AMONG, SMALL_BYTES
-from proxy.store.postgresql.rows import COLUMNS, VALUES
+from proxy.store.postgresql.rows import COLUMNS, COLUMNS_WITHOUT_BODIES, VALUES
 
 __all__ = [
     "ABOUT",
@@ -35,6 +35,8 @@ __all__ = [
     "NAMED",
     "NOTIFY",
     "OVERDUE",
+    "PIECE",
+    "PIECE_BYTES",
     "PUTS",
     "RELEASE",
     "SEEN_TO",
@@ -131,20 +133,28 @@ WHERE id IN (SELECT id FROM proxy_jobs WHERE key_held AND key = ANY ($1::bytea[]
     AND finished_at < now() - make_interval(secs => $2) ORDER BY id FOR UPDATE)
 """
 
+#: How much of a result is read at once, in bytes.
+PIECE_BYTES: Final = 1024 * 1024
+#: A job with the first piece of its result, and the size of the whole.
+_BEGINNING: Final = (
+    _of("j").replace("j.callback", f"substr(j.callback, 1, {PIECE_BYTES})") + ", coalesce(octet_length(j.callback), 0)"
+)
+#: A further piece. $1: the job; $2: the number of the first byte, from one.
+PIECE: Final = f"SELECT substr(callback, $2::int, {PIECE_BYTES}) FROM proxy_jobs WHERE id = $1"  # noqa: S608 - our own number
 _REMEMBERED: Final = "(j.finished_at IS NULL OR j.finished_at > now() - make_interval(secs => $2))"
 #: $1: the values to look for; $2: after how many seconds a job is forgotten. Of the jobs with a key, the one that holds
 #: it comes last, or else the newest: one that was not submitted may have been recorded after the holder.
 FIND: Final = {
-    "id": f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND {_REMEMBERED}",  # noqa: S608
+    "id": f"SELECT {_BEGINNING} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND {_REMEMBERED}",  # noqa: S608
     "token_hash": (
-        f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.token_hash = ANY ($1::bytea[]) AND {_REMEMBERED}"  # noqa: S608
+        f"SELECT {_BEGINNING} FROM proxy_jobs j WHERE j.token_hash = ANY ($1::bytea[]) AND {_REMEMBERED}"  # noqa: S608
     ),
     "key": (
-        f"SELECT {_of('j')} FROM proxy_jobs j WHERE j.key = ANY ($1::bytea[]) AND {_REMEMBERED} "  # noqa: S608
+        f"SELECT {_BEGINNING} FROM proxy_jobs j WHERE j.key = ANY ($1::bytea[]) AND {_REMEMBERED} "  # noqa: S608
         "ORDER BY j.key_held, j.n"
     ),
     "beginning": (  # an id has no letter after f
-        f"SELECT {_of('j')} FROM unnest($1::text[]) AS b JOIN proxy_jobs j ON j.id >= b AND j.id < b || 'g' "  # noqa: S608
+        f"SELECT {_BEGINNING} FROM unnest($1::text[]) AS b JOIN proxy_jobs j ON j.id >= b AND j.id < b || 'g' "  # noqa: S608
         f"WHERE {_REMEMBERED} ORDER BY j.n"
     ),
 }
@@ -152,7 +162,7 @@ FIND: Final = {
 
 def _named(condition: str) -> str:
     return f"""
-SELECT {_of("j")} FROM (
+SELECT {COLUMNS_WITHOUT_BODIES.format(j="j")} FROM (
     (SELECT id, n, labels, outputs, profile FROM proxy_jobs WHERE finished_at IS NULL LIMIT $3)
     UNION ALL
     (SELECT id, n, labels, outputs, profile FROM proxy_jobs WHERE finished_at > now() - make_interval(secs => $2)

@@ -15,8 +15,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from proxy import log
 from proxy.store.about import About, Instance
@@ -31,12 +30,13 @@ from proxy.store.postgresql.awaited import AwaitedEnds
 from proxy.store.postgresql.ends import finish, pause
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.leases import Leases, Times
+from proxy.store.postgresql.look_ups import LookUps
 from proxy.store.postgresql.notices import EVERYONE, Listener, Tell, tell_all
-from proxy.store.postgresql.orders import Lane, fail, settle
+from proxy.store.postgresql.orders import Lane, fail
 from proxy.store.postgresql.reading import DIALECT, answer
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, FIND, INSTANCES, NAMED
+from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, INSTANCES, NAMED
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import ALL, Reading, TakenError, counter, gauge
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered, within
@@ -61,21 +61,6 @@ _LOOK_S: Final = 0.25
 _CLOSE_S: Final = 2.0
 #: How many open jobs, and how many finished ones, are searched for a name: few enough for the answer to be in time.
 _SEARCHED: Final = 20_000
-#: The most jobs that are read at once, about how many bytes, and for how long, if there is more than the last figure to
-#: read: that blocks the event loop, and has to be done before the connection is given up.
-_FINDS: Final = 32
-_FIND_BYTES: Final = _FINDS * 1024 * 1024
-_FIND_S: Final = 0.5
-_SMALL_BYTES: Final = 1024 * 1024
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class _Find:
-    column: str
-    value: str | bytes
-    until: float
-    done: asyncio.Future[Record | None]
-    size_bytes: int = 100
 
 
 class PostgreSQLStore:
@@ -104,9 +89,9 @@ class PostgreSQLStore:
         self._unfit = 0
         self._notes = Notes(self._order_notes)
         self._on_changed: Callable[[Record], None] = lambda _: None
-        self._finds_at_once = _FINDS
-        #: Jobs whose ends were found by polling and are being read.
+        #: Jobs that have changed and are being read.
         self._looked_at: set[str] = set()
+        self._reads: set[asyncio.Task[None]] = set()
         sessions = (self._writing, self._reading)
         self._health = Health(place, sessions, lambda: self._given_up)
         self._writer = Writer(self._instance, self._ttl_s)
@@ -130,7 +115,7 @@ class PostgreSQLStore:
             self._writing, self._health, carry_out=self._write, give_up=self._give_up, pace_s=self._pace_s, proves=True
         )
         self._noted: Lane[Put] = Lane(self._beside, self._health, carry_out=self._write_beside, give_up=self._give_up)
-        self._finds: Lane[_Find] = Lane(self._reading, self._health, carry_out=self._look_up, give_up=_give_up_find)
+        self._look_ups = LookUps(self._reading, self._health, ttl_s=self._ttl_s, on_end=self._awaited.tell)
         self._audit = AuditTable(self._beside, self._health)
         self._tells: Lane[Tell] = Lane(self._beside, self._health, carry_out=self._tell_all, give_up=_forget)
         await self._leases.begin(self.tell)
@@ -197,7 +182,7 @@ class PostgreSQLStore:
         sessions = (self._writing, self._reading, self._beside, self._listening)
         connected = sum(session.is_connected for session in sessions)
         batches = self._puts.batches + self._noted.batches
-        queued = len(self._puts) + len(self._noted) + len(self._finds) + len(self._notes)
+        queued = len(self._puts) + len(self._noted) + len(self._look_ups) + len(self._notes)
         leases = self._leases
         return (
             gauge("journal_unavailable", "1 while the journal is unavailable.", bool(self.trouble)),
@@ -268,7 +253,8 @@ class PostgreSQLStore:
             found = await self._search(NAMED, name.in_json, self._ttl_s, among, name.profile)
         else:
             found = await self._search(CALLED, name.in_json, self._ttl_s, among, *name.ids)
-        return next((record for record in found if name.is_of(record)), None)
+        job_ids = [record.id for record in found if name.is_of(record)]
+        return await self.by_id(job_ids[0]) if job_ids else None
 
     async def jobs(
         self, query: JobQuery, *, sort: Sort, limit: int, after: Position | None = None, limits: Limits = USUAL
@@ -346,8 +332,10 @@ class PostgreSQLStore:
         except (GoneError, UnfitError) as exc:
             log.event("warning", "the other instances could not be notified that this one stops", reason=str(exc))
         await self._listener.close()
-        for closing in (self._puts, self._noted, self._tells, self._finds, self._audit):
+        for closing in (self._puts, self._noted, self._tells, self._look_ups, self._audit):
             await closing.close()
+        for task in self._reads:
+            task.cancel()
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -405,7 +393,7 @@ class PostgreSQLStore:
         for put in self._noted.pending() + self._puts.pending():
             if getattr(put.record, column) == value:
                 await _settled(put.done)
-        return await self._order_find(column, value, patience_s)
+        return await self._look_ups.find(column, value, patience_s)
 
     async def _ask(self, question: Question[T]) -> T:
         """Return the answer to a question, over a session of its own, because other orders cannot wait that long."""
@@ -423,39 +411,6 @@ class PostgreSQLStore:
         except (GoneError, UnfitError) as exc:
             raise StoreUnavailableError("the database cannot be searched for now") from exc
 
-    def _order_find(self, column: str, value: str | bytes, patience_s: float) -> asyncio.Future[Record | None]:
-        done: asyncio.Future[Record | None] = self._loop.create_future()
-        self._finds.add(_Find(column=column, value=value, until=self._loop.time() + patience_s, done=done))
-        return done
-
-    async def _look_up(self, finds: list[_Find]) -> None:
-        for column, statement in FIND.items():
-            asked = [find for find in finds if find.column == column and not find.done.done()]
-            while asked:
-                part, asked = asked[: self._finds_at_once], asked[self._finds_at_once :]
-                wanted = sorted({find.value for find in part})
-                records = [record_of(row) for row in await self._read(statement, wanted)]
-                found = {getattr(record, column): record for record in records}
-                for find in part:
-                    settle(find.done, found.get(find.value))
-                for record in records:  # whoever waits for the end gets it, even if the look-up was given up
-                    if record.state is State.FINISHED:
-                        self._awaited.tell(record)
-
-    async def _read(self, statement: str, wanted: list[str | bytes]) -> Sequence[tuple[Any, ...]]:
-        """Return the rows of some jobs, and adapt to their size and the connection how many are read at once."""
-        began = time.monotonic()
-        try:
-            rows = await self._reading.run(statement, wanted, self._ttl_s)
-        except GoneError:
-            self._finds_at_once = max(1, len(wanted) // 2)
-            raise
-        size_bytes = sum(len(value) for row in rows for value in row if isinstance(value, bytes))
-        took_s = time.monotonic() - began if size_bytes > _SMALL_BYTES else 0.0
-        share = max(len(wanted) / _FINDS, size_bytes / _FIND_BYTES, took_s / _FIND_S)
-        self._finds_at_once = max(1, int(len(wanted) / share))
-        return rows
-
     # --- changes by other instances ----------------------------------------------------------------------------------
 
     async def _tell_all(self, tells: list[Tell]) -> None:
@@ -466,28 +421,29 @@ class PostgreSQLStore:
 
     def _look_at(self, job_id: str, *, noticed: bool = False) -> None:
         """Read a job's row soon, and pass it on to the callers that wait for the job or watch it."""
-        if not noticed:
-            if job_id in self._looked_at:
-                return  # its end is found by each poll until it was read, and results may be large
-            self._looked_at.add(job_id)
+        if job_id in self._looked_at and not noticed:
+            return  # its end is found by each poll until it was read, and results may be large
+        self._looked_at.add(job_id)
+        task = self._loop.create_task(self._pass_on(job_id, noticed=noticed))
+        self._reads.add(task)
+        task.add_done_callback(self._reads.discard)
 
-        def tell(done: asyncio.Future[Record | None]) -> None:
-            if not noticed:
-                self._looked_at.remove(job_id)
-            if done.cancelled() or done.exception() is not None:
-                return
-            record = done.result()
-            if record is not None and noticed:
-                self._on_changed(record)
-
-        self._order_find("id", job_id, PATIENCE_S).add_done_callback(tell)
+    async def _pass_on(self, job_id: str, *, noticed: bool) -> None:
+        try:
+            record = await self._look_ups.find("id", job_id, PATIENCE_S)
+        except StoreUnavailableError:
+            return
+        finally:
+            self._looked_at.discard(job_id)
+        if record is not None and noticed:
+            self._on_changed(record)
 
     async def _look(self) -> None:
         """Give up orders that nobody waits for any more; write the backlog when the database is available again."""
         while not self._closing.is_set():
             await pause(self._closing, _LOOK_S)
             now, reason = self._loop.time(), self.trouble or "the database has not answered in time"
-            for lane in (self._puts, self._noted, self._finds, self._tells):
+            for lane in (self._puts, self._noted, self._look_ups, self._tells):
                 lane.look(now, reason)
             self._health.say()
             if len(self._backlog) and self._health.is_well:
@@ -510,7 +466,3 @@ async def _settled(done: asyncio.Future[None]) -> None:
 
 def _forget(tell: Tell, error: Exception) -> None:
     """Do nothing: a notice may be lost."""
-
-
-def _give_up_find(find: _Find, error: Exception) -> None:
-    fail(find.done, StoreUnavailableError(str(error)) if isinstance(error, UnfitError) else error)

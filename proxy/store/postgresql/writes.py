@@ -10,14 +10,14 @@ record.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from proxy.store.postgresql.look_ups import find_whole
 from proxy.store.postgresql.orders import fail, settle
-from proxy.store.postgresql.rows import operation, record_of, values_of
+from proxy.store.postgresql.rows import operation, values_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import FIND, PUTS, RELEASE
+from proxy.store.postgresql.statements import PUTS, RELEASE
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import Code
@@ -142,9 +142,9 @@ class Writer:
         self, session: Session, todo: dict[str, Put], ways: dict[str, str], taken: dict[str, Record]
     ) -> None:
         """Decide about records that were skipped: they leave `todo`, or are tried in another way."""
-        rows = {row.id: row for row in await self._find(session, "id", todo)}
+        rows = {row.id: row for row in await find_whole(session, "id", todo, self._ttl_s)}
         keys = [put.record.key for job_id, put in todo.items() if job_id not in rows and put.record.key is not None]
-        holders = {row.key: row for row in await self._find(session, "key", keys)}
+        holders = {row.key: row for row in await find_whole(session, "key", keys, self._ttl_s)}
         for job_id, put in list(todo.items()):
             there, record = rows.get(job_id), put.record
             holder = holders.get(record.key)
@@ -194,12 +194,6 @@ class Writer:
                 return there.state is not State.FINISHED
             case _:
                 return there.state is not State.FINISHED and there.owner == self._instance
-
-    async def _find(self, session: Session, column: str, values: Iterable[Any]) -> list[Record]:
-        wanted = list(values)
-        if not wanted:
-            return []
-        return [record_of(row) for row in await session.run(FIND[column], wanted, self._ttl_s)]
 
 
 def _code_of(record: Record) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -15,8 +16,8 @@ from cluster.postgresql import PostgreSQL
 from proxy.store.deeds import Deed
 from proxy.store.names import Called
 from proxy.store.postgresql.ends import pause
-from proxy.store.postgresql.session import GoneError
-from proxy.store.postgresql.statements import ENDED, FIND, SEEN_TO
+from proxy.store.postgresql.session import GoneError, Session
+from proxy.store.postgresql.statements import DELETE, ENDED, FIND, PIECE, SEEN_TO
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -584,3 +585,60 @@ async def test_large_results_are_read_fewer_at_a_time(instance: MakeInstance, mo
     ends = [asyncio.create_task(a.ended(record.id)) for record in records]
     await asyncio.gather(*(b.put(called_back(record, body)) for record in records))
     assert {record.callback for record in await asyncio.gather(*ends)} == {body}
+
+
+async def test_a_result_that_takes_longer_than_any_answer_may_is_read_piece_by_piece(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told to who waits for it and found by each look-up; and the same callback can come again."""
+    a, b = await instance("a"), await instance("b")
+    for session in (a._reading, a._writing, a._beside):  # noqa: SLF001 - its connections
+        narrow(session, monkeypatch)
+    record = replace(of(a, a_record(state=State.SUBMITTING)), labels={"account": "large"})
+    body = random.Random(1).randbytes(3_500_000)
+    await a.put(record)
+    end = asyncio.create_task(a.ended(record.id))
+    await asyncio.sleep(0)
+
+    await b.put(called_back(record, body))
+
+    for found in (await a.by_id(record.id), await a.by_name(Called("large")), await end):
+        assert found is not None
+        assert found.callback == body
+    await a.put(called_back(record, body))
+    with pytest.raises(TakenError) as taken:
+        await a.put(called_back(record))
+    assert taken.value.record.callback == body
+    assert a.trouble == ""
+    assert reading(a, "journal_failures") == 0
+
+
+async def test_a_job_that_expires_while_its_result_is_read_is_not_found(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a result is none."""
+    a, b = await instance("a"), await instance("b")
+    record = called_back(of(a, a_record()), b"x" * 3_000_000)
+    await a.put(record)
+    run = a._reading.run  # noqa: SLF001 - the connection that reads
+
+    async def deleted(sql: str, *params: Any) -> Sequence[tuple[Any, ...]]:
+        if sql == PIECE:
+            await b._writing.run(DELETE, record.id)  # noqa: SLF001 - its connection
+        return await run(sql, *params)
+
+    monkeypatch.setattr(a._reading, "run", deleted)  # noqa: SLF001 - the same
+    assert await a.by_id(record.id) is None
+
+
+def narrow(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this connection take too long for more than a megabyte and a half."""
+    run = session.run
+
+    async def late(sql: str, *params: Any) -> Sequence[tuple[Any, ...]]:
+        rows = await run(sql, *params)
+        if sum(len(value) for row in rows for value in row if isinstance(value, bytes)) > 1_500_000:
+            raise GoneError("the server has not answered for 2.0 s")
+        return rows
+
+    monkeypatch.setattr(session, "run", late)
