@@ -52,14 +52,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def banner(cluster: Cluster, *, needs_key: bool) -> str:
-    """Return what the cluster consists of, and commands that use it; with `needs_key` these send the key in `$KEY`."""
+    """Return what the cluster consists of, and commands that use it; with `needs_key`, they send `$API_KEY`."""
     post = f"{cluster.url}/queueJob"
     python = os.path.relpath(sys.executable)
     # Long enough that all jobs are submitted before the kill, and none is finished: a submission that the kill aborts
     # would be `unknown`.
     fifty = f"{python} -m jobclient {post} --idempotent --retries 30 --limit 60 --field duration=4"
-    fifty += ' --api-key "$KEY"' * needs_key
-    authorization = ' -H "Authorization: Bearer $KEY"' * needs_key
+    fifty += ' --api-key "$API_KEY"' * needs_key
+    authorization = ' -H "Authorization: Bearer $API_KEY"' * needs_key
     lines = [
         f"gateway     {cluster.url}  (nginx; callbacks come in here, too)",
         *(
@@ -71,7 +71,7 @@ def banner(cluster: Cluster, *, needs_key: bool) -> str:
         f"logs        {cluster.folder}",
         *([] if cluster.sqs is None else [f"queue       {cluster.sqs.queue_url(QUEUE)}  replies in {REPLIES}"]),
         "",
-        *(["    KEY=...  # one of API_KEYS"] if needs_key else []),
+        *(["    API_KEY=...  # one of API_KEYS"] if needs_key else []),
         f"    curl -d '{{\"account\": \"example\"}}' -H 'Content-Type: application/json'{authorization} {post}",
         f"    {fifty} & sleep 3; kill -9 {cluster.instances[-1].pid}; wait",
         *([] if cluster.sqs is None else [f"    {cluster.sqs.variables} {python} -m jobclient {_THROUGH_IT}"]),

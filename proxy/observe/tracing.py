@@ -103,7 +103,7 @@ class Tracing:
 
     async def close(self) -> None:
         """Send the remaining spans, for at most two seconds."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, RuntimeError):  # RuntimeError: no thread can be started
             await asyncio.wait_for(asyncio.to_thread(self._provider.shutdown), _FLUSH_S)
 
 

@@ -28,6 +28,6 @@ def test_the_commands_send_a_key_where_one_is_needed() -> None:
     """Otherwise their answer would be 401; the key itself is not printed."""
     for needs_key in (False, True):
         printed = banner(_CLUSTER, needs_key=needs_key)
-        assert ('-H "Authorization: Bearer $KEY" http://127.0.0.1:3000/queueJob' in printed) is needs_key
-        assert ('--api-key "$KEY" & sleep 3; kill -9 7; wait' in printed) is needs_key
-        assert ("KEY=..." in printed) is needs_key
+        assert ('-H "Authorization: Bearer $API_KEY" http://127.0.0.1:3000/queueJob' in printed) is needs_key
+        assert ('--api-key "$API_KEY" & sleep 3; kill -9 7; wait' in printed) is needs_key
+        assert ("API_KEY=..." in printed) is needs_key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from types import SimpleNamespace
 from typing import Any, cast
@@ -99,6 +100,16 @@ async def test_a_bug_in_tracing_costs_no_job(monkeypatch: pytest.MonkeyPatch) ->
     observers.job_finished(job, Succeeded(body=b"{}"))
     assert lines == ["a new job could not be reported", "job succeeded", "a finished job could not be reported"]
     assert observers.history.by_id(job.id) is not None
+
+
+async def test_the_end_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a process limit none can be started, and the shutdown goes on."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asyncio, "to_thread", refuse)
+    await Tracing(TracerProvider()).close()
 
 
 def test_nothing_is_traced_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
