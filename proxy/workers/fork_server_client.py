@@ -132,8 +132,9 @@ class ForkServer:
         except BlockingIOError:
             self._loop.add_writer(self._channel, self._ask)
             return
-        except OSError:
-            return  # it is gone, and EOF will follow
+        except OSError:  # it is gone, or the kernel has no memory for the message: another one is asked
+            self.kill()
+            return
         self._unasked = 0
         self._loop.remove_writer(self._channel)
 

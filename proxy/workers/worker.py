@@ -119,8 +119,11 @@ class Worker:
             return os.write(self._inbox_fd, data)
         except BlockingIOError:
             return 0
-        except OSError:
+        except BrokenPipeError:
             return len(data)  # the worker is gone; its exit is handled elsewhere
+        except OSError:  # the kernel has no memory for the message, and the worker would wait for it
+            self.kill()
+            return len(data)
 
     def _on_readable(self) -> None:
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -136,6 +138,27 @@ async def test_a_fork_server_may_take_long_to_start(heard: Heard, monkeypatch: p
         await eventually(lambda: heard.lost)
     finally:
         await fork_server.stop()
+
+
+async def test_a_fork_server_that_cannot_be_asked_is_lost_at_once(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may have no memory for the request; those who wait for a worker must not wait for this one."""
+    monkeypatch.setattr(fork_server_client, "_PATIENCE_LOOKS", 1_000_000)
+    fork_server = ForkServer(_CONFIG.encode(), heard)
+    await fork_server.start()
+
+    def no_memory(_socket: socket.socket, _data: bytes) -> int:
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "send", no_memory)
+            fork_server.fork(1)
+            await eventually(lambda: heard.lost)
+    finally:
+        await fork_server.stop()
+    assert heard.forked == {}
 
 
 @pytest.mark.parametrize(("fds", "forked"), [(9, 3), (8, 2), (7, 2), (3, 1), (2, 0), (0, 0), (11, 3)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -181,6 +182,21 @@ async def test_a_full_pipe_never_blocks_and_loses_nothing() -> None:
                 await asyncio.sleep(0)
         for message in messages:
             assert encode(message) in received
+
+
+async def test_a_worker_that_cannot_be_told_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may have no memory for a message: its worker would wait for the rest of it until the deadline."""
+    with rig() as one:
+        killed: list[bool] = []
+        one.worker.kill = lambda: killed.append(True)  # type: ignore[method-assign] # its process is this test
+
+        def no_memory(_fd: int, _data: bytes) -> int:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", no_memory)
+            one.worker.send(Callback(job_id="job"))
+        assert killed == [True]
 
 
 async def test_a_worker_that_is_gone_takes_nothing() -> None:
