@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import resource
@@ -10,18 +9,22 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.run import check as checks
 from shared.job_server.loader import shipped
-from shared.settings import variables
+from shared.settings import load, variables
 from shared.version import VERSION
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
+from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import IN_VAIN_S, eventually, eventually_blocking
+
+Checked = Callable[..., Awaitable[tuple[int, list[str]]]]
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -35,12 +38,31 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def lines_of(report: str) -> dict[str, tuple[str, str]]:
+def lines_of(report: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return the report of `--check`: verdict and text by the name of the check; of several with one name, the last."""
-    rows = [re.fullmatch(r"(ok|warn|FAIL) +(.+?)  +(\S.*)", line) for line in report.splitlines()]
+    rows = [re.fullmatch(r"(ok|warn|FAIL) +(.+?)  +(\S.*)", line) for line in report]
     assert rows
     assert all(rows), report
     return {row[2]: (row[1], row[3]) for row in rows if row}
+
+
+@pytest.fixture
+def check(job_server: JobServer, monkeypatch: pytest.MonkeyPatch) -> Checked:
+    """Returns the exit code and the lines of `--check`, from this process, with a job server and without a worker.
+
+    For tests of a single line: it takes a tenth of what the command takes.
+    """
+
+    async def checked(**settings: str) -> tuple[int, list[str]]:
+        lines: list[str] = []
+        settings = {"JOB_SERVER_URL": job_server.url, **settings}
+        return await checks.Check(load(environment(**settings)), lines.append).run(), lines
+
+    async def untried(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(checks.Check, "_worker", untried)
+    return checked
 
 
 @pytest.fixture
@@ -102,7 +124,7 @@ def test_the_version_is_told() -> None:
 def test_check_warns_of_what_is_most_often_an_oversight() -> None:
     """Listening everywhere without a key; an address to listen on that nobody can call; a misspelt variable."""
     ended = run("--check", HOST="0.0.0.0", JOB_TIMOUT="5")  # noqa: S104 - for as long as the check takes
-    report = lines_of(ended.stdout)
+    report = lines_of(ended.stdout.splitlines())
     assert ended.returncode == 0
     assert [report[name][0] for name in ("keys", "callbacks")] == ["warn", "warn"]
     assert report["keys"][1].endswith("set API_KEYS")
@@ -138,7 +160,7 @@ def test_check_shows_what_would_be_sent_but_no_secret() -> None:
         REPLICATE_API_TOKEN="hush-token",
         REPLICATE_WEBHOOK_SECRET="hush-secret",
     )
-    report = lines_of(ended.stdout)
+    report = lines_of(ended.stdout.splitlines())
     assert ended.returncode == 1
     assert report["submission"][1].startswith("POST http://127.0.0.1:9/v1/predictions ")
     assert '"webhook": "https://proxy.example/callback/TOKEN"' in report["submission"][1]
@@ -146,11 +168,10 @@ def test_check_shows_what_would_be_sent_but_no_secret() -> None:
     assert "hush" not in ended.stdout + ended.stderr
 
 
-def test_check_looks_at_each_of_several_profiles() -> None:
+async def test_check_looks_at_each_of_several_profiles(check: Checked) -> None:
     """The first is at JOB_SERVER_URL, each other where its file says."""
-    ended = run("--check", PROFILE="cog, runpod-local,spreedly", JOB_SERVER_URL="http://127.0.0.1:9")
-    lines = ended.stdout.splitlines()
-    assert ended.returncode == 1
+    code, lines = await check(PROFILE="cog, runpod-local,spreedly", JOB_SERVER_URL="http://127.0.0.1:9")
+    assert code == 1
     names = [line.split()[2].strip(":") for line in lines if line[5:12] == "profile"]
     assert names == ["cog", "runpod-local", "spreedly"]
     sent = [line.split()[2:4] for line in lines if line[5:15] == "submission"]
@@ -162,30 +183,31 @@ def test_check_looks_at_each_of_several_profiles() -> None:
     assert f"FAIL job server   {words}" in lines
 
 
-def test_check_fails_whenever_a_start_would_refuse_the_job_servers() -> None:
+async def test_check_fails_whenever_a_start_would_refuse_the_job_servers(check: Checked) -> None:
     """For example, an address with a query to which a profile appends a path."""
-    ended = run("--check", PROFILE="cog", JOB_SERVER_URL="http://127.0.0.1:9/?code=abc")
+    code, lines = await check(PROFILE="cog", JOB_SERVER_URL="http://127.0.0.1:9/?code=abc")
     words = "JOB_SERVER_URL: takes no query, as the profile cog appends paths to it"
-    assert f"FAIL job server   {words}" in ended.stdout.splitlines()
-    assert ended.returncode == 1
+    assert f"FAIL job server   {words}" in lines
+    assert code == 1
     ended = run(PROFILE="cog", JOB_SERVER_URL="http://127.0.0.1:9/?code=abc")
     assert (ended.returncode, words in ended.stderr) == (2, True)
 
 
-def test_check_says_which_url_a_job_server_has_to_be_configured_with() -> None:
+async def test_check_says_which_url_a_job_server_has_to_be_configured_with(check: Checked) -> None:
     """No submission has it."""
-    ended = run(
-        "--check", PROFILE="buildbot", JOB_SERVER_URL="http://127.0.0.1:9", CALLBACK_URL="http://127.0.0.1:9/a/callback"
+    _, lines = await check(
+        PROFILE="buildbot", JOB_SERVER_URL="http://127.0.0.1:9", CALLBACK_URL="http://127.0.0.1:9/a/callback"
     )
     words = "the job server's configuration is to have http://127.0.0.1:9/a/callback/buildbot"
-    assert f"ok   fixed URL    {words}" in ended.stdout.splitlines()
+    assert f"ok   fixed URL    {words}" in lines
 
 
-def test_check_names_a_secret_that_is_not_set() -> None:
+async def test_check_names_a_secret_that_is_not_set(check: Checked) -> None:
     """Like a start."""
-    ended = run("--check", PROFILE="replicate", JOB_SERVER_URL="http://127.0.0.1:9")
-    assert "FAIL profile      REPLICATE_API_TOKEN: got nothing, takes what the profile replicate needs" in ended.stdout
-    assert "FAIL profile      REPLICATE_WEBHOOK_SECRET: got nothing" in ended.stdout
+    _, lines = await check(PROFILE="replicate", JOB_SERVER_URL="http://127.0.0.1:9")
+    report = "\n".join(lines)
+    assert "FAIL profile      REPLICATE_API_TOKEN: got nothing, takes what the profile replicate needs" in report
+    assert "FAIL profile      REPLICATE_WEBHOOK_SECRET: got nothing" in report
 
 
 # --- check -----------------------------------------------------------------------------------------------------------
@@ -194,7 +216,7 @@ def test_check_names_a_secret_that_is_not_set() -> None:
 def test_check_finds_everything_in_order() -> None:
     """With an embedded job server nothing can be missing; the exit code is 0 and nothing is left behind."""
     ended = run("--check")
-    report = lines_of(ended.stdout)
+    report = lines_of(ended.stdout.splitlines())
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert list(report) == [
         "settings",
@@ -214,19 +236,20 @@ def test_check_finds_everything_in_order() -> None:
     assert ended.stderr == ""
 
 
-def test_check_misses_no_keys_where_nobody_else_can_connect() -> None:
+async def test_check_misses_no_keys_where_nobody_else_can_connect(check: Checked) -> None:
     """By IPv6 as well; and at no listener for clients, if jobs come from a queue only."""
-    report = lines_of(run("--check", HOST="::1", ADMIN_HOST="::1").stdout)
+    _, lines = await check(HOST="::1", ADMIN_HOST="::1")
+    report = lines_of(lines)
     assert [report[name][0] for name in ("keys", "admin keys")] == ["ok", "ok"]
     queue = {"SQS_QUEUE_URL": "http://127.0.0.1:9/1/jobs", "JOURNAL": "/dev/null/jobs.sqlite3"}
-    report = lines_of(run("--check", HOST="0.0.0.0", PORT="", CALLBACK_PORT="0", **queue).stdout)  # noqa: S104 - as above
-    assert "keys" not in report
+    _, lines = await check(HOST="0.0.0.0", PORT="", CALLBACK_PORT="0", **queue)  # noqa: S104 - as above
+    assert "keys" not in lines_of(lines)
 
 
 def test_check_names_the_settings_that_were_changed_but_not_their_values() -> None:
     """A key is a secret, and reports are passed around. With a key, any address is fine."""
     ended = run("--check", HOST="0.0.0.0", API_KEYS="hidden-key", JOB_TIMEOUT="5")  # noqa: S104 - as above
-    report = lines_of(ended.stdout)
+    report = lines_of(ended.stdout.splitlines())
     assert {"API_KEYS", "JOB_TIMEOUT"} < set(report["settings"][1].partition(": ")[2].split(", "))
     assert report["keys"][0] == "ok"
     assert "hidden-key" not in ended.stdout + ended.stderr
@@ -236,7 +259,7 @@ def test_check_says_what_cannot_be_reached_and_goes_on(dead_port: int, tmp_path:
     """The journal's folder, the job server; later checks still run. No password is shown."""
     journal = str(tmp_path / "missing" / "jobs.sqlite3")
     ended = run("--check", JOB_SERVER_URL=f"http://user:hidden@127.0.0.1:{dead_port}/start", JOURNAL=journal)
-    report = lines_of(ended.stdout)
+    report = lines_of(ended.stdout.splitlines())
     assert ended.returncode == 1
     assert report["journal"][0] == "FAIL"
     assert report["job server"] == ("FAIL", f"http://127.0.0.1:{dead_port}/start: connection refused")
@@ -244,21 +267,21 @@ def test_check_says_what_cannot_be_reached_and_goes_on(dead_port: int, tmp_path:
     assert "hidden" not in ended.stdout
 
 
-def test_check_says_that_a_name_cannot_be_resolved() -> None:
+async def test_check_says_that_a_name_cannot_be_resolved(check: Checked) -> None:
     """Whatever the network does with it: RFC 6761 reserves this one as never existing."""
-    ended = run("--check", JOB_SERVER_URL="https://job-server.invalid/start")
-    report = lines_of(ended.stdout)
-    assert ended.returncode == 1
+    code, lines = await check(JOB_SERVER_URL="https://job-server.invalid/start")
+    report = lines_of(lines)
+    assert code == 1
     assert report["job server"] == ("FAIL", "https://job-server.invalid/start: its name cannot be resolved")
     assert report["callbacks"][0] == "warn"
     assert "set CALLBACK_URL" in report["callbacks"][1]
 
 
-def test_check_says_that_the_job_server_does_not_speak_tls(taken_port: int) -> None:
+async def test_check_says_that_the_job_server_does_not_speak_tls(check: Checked, taken_port: int) -> None:
     """It listens and stays silent: the handshake has its own time limit."""
-    ended = run("--check", JOB_SERVER_URL=f"https://127.0.0.1:{taken_port}/start")
-    assert ended.returncode == 1
-    assert lines_of(ended.stdout)["job server"] == (
+    code, lines = await check(JOB_SERVER_URL=f"https://127.0.0.1:{taken_port}/start")
+    assert code == 1
+    assert lines_of(lines)["job server"] == (
         "FAIL",
         f"https://127.0.0.1:{taken_port}/start: no connection within 5 s",
     )
@@ -267,7 +290,7 @@ def test_check_says_that_the_job_server_does_not_speak_tls(taken_port: int) -> N
 def test_check_says_that_a_port_is_taken_and_goes_on(taken_port: int) -> None:
     """The line names the variables and what to do."""
     ended = run("--check", PORT=str(taken_port))
-    report = lines_of(ended.stdout)
+    report = lines_of(ended.stdout.splitlines())
     assert ended.returncode == 1
     assert report["listen"][0] == "FAIL"
     assert report["listen"][1].startswith(
@@ -285,38 +308,38 @@ def test_a_setting_that_does_not_fit_is_one_line_and_2(arguments: tuple[str, ...
     assert ended.stdout == ""
 
 
-async def test_check_doubts_a_path_at_which_the_job_server_has_nothing(job_server: JobServer) -> None:
+async def test_check_doubts_a_path_at_which_the_job_server_has_nothing(check: Checked, job_server: JobServer) -> None:
     """If the job server answers there at all, the check asks what exists, and submits nothing."""
-    ended = await asyncio.to_thread(run, "--check", JOB_SERVER_URL=job_server.url + "t")
-    verdict, words = lines_of(ended.stdout)["job server"]
-    assert (ended.returncode, verdict) == (0, "warn")
+    code, lines = await check(JOB_SERVER_URL=job_server.url + "t")
+    verdict, words = lines_of(lines)["job server"]
+    assert (code, verdict) == (0, "warn")
     assert "answers 404 at this path" in words
-    ended = await asyncio.to_thread(run, "--check", JOB_SERVER_URL=job_server.url)
-    assert lines_of(ended.stdout)["job server"][0] == "ok"
+    _, lines = await check()
+    assert lines_of(lines)["job server"][0] == "ok"
     assert not job_server.ledger.submissions
 
 
-def test_check_follows_callback_url(free_port: int) -> None:
+async def test_check_follows_callback_url(check: Checked, free_port: int) -> None:
     """The check listens there and calls it, to see where it leads."""
     url = f"http://localhost:{free_port}/callback"
-    ended = run("--check", PORT=str(free_port), CALLBACK_URL=url)
-    assert lines_of(ended.stdout)["callbacks"] == ("ok", f"{url}/<token>")
+    _, lines = await check(PORT=str(free_port), CALLBACK_URL=url)
+    assert lines_of(lines)["callbacks"] == ("ok", f"{url}/<token>")
 
 
-def test_check_follows_callback_url_to_a_proxy_that_runs() -> None:
+async def test_check_follows_callback_url_to_a_proxy_that_runs(check: Checked, proxies: SharedProxies) -> None:
     """A check beside a running proxy, as before an upgrade, may find its callbacks going there."""
-    with ProxyProcess.started(CALLBACK_PORT="0") as proxy:
-        ended = run("--check", CALLBACK_URL=f"{proxy.callback}/callback")
-        assert lines_of(ended.stdout)["callbacks"] == ("ok", f"{proxy.callback}/callback/<token>")
-        ended = run("--check", CALLBACK_URL=f"{proxy.url}/callback")
-        assert (ended.returncode, lines_of(ended.stdout)["callbacks"][0]) == (1, "FAIL")
+    proxy = proxies.get(CALLBACK_PORT="0")
+    _, lines = await check(CALLBACK_URL=f"{proxy.callback}/callback")
+    assert lines_of(lines)["callbacks"] == ("ok", f"{proxy.callback}/callback/<token>")
+    code, lines = await check(CALLBACK_URL=f"{proxy.url}/callback")
+    assert (code, lines_of(lines)["callbacks"][0]) == (1, "FAIL")
 
 
-async def test_check_warns_of_a_callback_url_that_leads_elsewhere(job_server: JobServer) -> None:
+async def test_check_warns_of_a_callback_url_that_leads_elsewhere(check: Checked, job_server: JobServer) -> None:
     """Another server, or none: from the job server's network it may be different."""
     url = job_server.url.replace("/start", "/callback")
-    ended = await asyncio.to_thread(run, "--check", CALLBACK_URL=url)
-    verdict, words = lines_of(ended.stdout)["callbacks"]
+    _, lines = await check(CALLBACK_URL=url)
+    verdict, words = lines_of(lines)["callbacks"]
     assert (verdict, words) == ("warn", f"{url} answers 404, unlike the callback route")
 
 
@@ -324,31 +347,31 @@ def test_check_finds_a_full_disk(tmp_path: Path) -> None:
     """With a journal that can be opened but not written, every job would get 503."""
     with limited_file_size():
         ended = run("--check", JOURNAL=str(tmp_path / "jobs.sqlite3"))
-    verdict, words = lines_of(ended.stdout)["journal"]
+    verdict, words = lines_of(ended.stdout.splitlines())["journal"]
     assert (ended.returncode, verdict) == (1, "FAIL")
     assert words.startswith("JOURNAL: ")
     assert not list(tmp_path.iterdir())
 
 
-def test_check_finds_what_a_journal_cannot_be(tmp_path: Path) -> None:
+async def test_check_finds_what_a_journal_cannot_be(check: Checked, tmp_path: Path) -> None:
     """Not large enough, because of a limit on file sizes; and not a file with this name."""
     with limited_file_size(1024 * 1024):
         limited = run("--check", JOURNAL=str(tmp_path / "jobs.sqlite3"))
-    too_long = run("--check", JOURNAL=str(tmp_path / ("n" * 255)))
+    code, too_long = await check(JOURNAL=str(tmp_path / ("n" * 255)))
 
-    assert (limited.returncode, too_long.returncode) == (1, 1)
+    assert (limited.returncode, code) == (1, 1)
     words = "no file may be larger than 1048576 bytes, jobs would be refused; raise the limit (ulimit -f)"
-    assert lines_of(limited.stdout)["journal"] == ("FAIL", f"{tmp_path / 'jobs.sqlite3'}: {words}")
-    assert lines_of(too_long.stdout)["journal"][1].startswith("JOURNAL: ")
+    assert lines_of(limited.stdout.splitlines())["journal"] == ("FAIL", f"{tmp_path / 'jobs.sqlite3'}: {words}")
+    assert lines_of(too_long)["journal"][1].startswith("JOURNAL: ")
     assert not list(tmp_path.iterdir())
 
 
-def test_check_warns_of_a_journal_that_is_too_small_for_a_result(tmp_path: Path) -> None:
+async def test_check_warns_of_a_journal_that_is_too_small_for_a_result(check: Checked, tmp_path: Path) -> None:
     """A retry with the key of such a job would run it again."""
     journal = tmp_path / "jobs.sqlite3"
-    ended = run("--check", JOURNAL=str(journal), JOURNAL_MAX_BYTES="8388608", MAX_BODY_BYTES="8388608")
+    _, lines = await check(JOURNAL=str(journal), JOURNAL_MAX_BYTES="8388608", MAX_BODY_BYTES="8388608")
     words = f"{journal} forgets a result of MAX_BODY_BYTES at once and its key; raise JOURNAL_MAX_BYTES"
-    assert lines_of(ended.stdout)["journal"] == ("warn", words)
+    assert lines_of(lines)["journal"] == ("warn", words)
 
 
 def test_check_says_why_tls_to_the_job_server_fails(free_port: int, tmp_path: Path) -> None:
@@ -356,18 +379,18 @@ def test_check_says_why_tls_to_the_job_server_fails(free_port: int, tmp_path: Pa
     nothing = tmp_path / "empty.pem"
     nothing.touch()
     ended = run("--check", JOB_SERVER_URL=f"https://127.0.0.1:{free_port}/start", JOB_SERVER_CAFILE=str(nothing))
-    assert lines_of(ended.stdout)["job server"] == (
+    assert lines_of(ended.stdout.splitlines())["job server"] == (
         "FAIL",
         f"JOB_SERVER_CAFILE: got '{nothing}', takes a file with CA certificates, PEM",
     )
     assert ended.stderr == ""  # no worker is tried with it
 
 
-def test_check_says_that_the_certificate_is_no_longer_valid() -> None:
+async def test_check_says_that_the_certificate_is_no_longer_valid(check: Checked) -> None:
     """It can be loaded, but every client rejects it."""
     tls = ROOT / "tests/support/tls"
-    ended = run("--check", TLS_CERTFILE=str(tls / "expired.pem"), TLS_KEYFILE=str(tls / "key.pem"))
-    assert lines_of(ended.stdout)["certificate"] == (
+    _, lines = await check(TLS_CERTFILE=str(tls / "expired.pem"), TLS_KEYFILE=str(tls / "key.pem"))
+    assert lines_of(lines)["certificate"] == (
         "warn",
         f"TLS_CERTFILE: '{tls / 'expired.pem'}': it is no longer valid",
     )
@@ -436,7 +459,8 @@ def test_a_job_server_that_is_there_is_no_warning(taken_port: int) -> None:
 async def test_a_callback_url_that_leads_elsewhere_is_one_warning(job_server: JobServer) -> None:
     """Every job would fail at its deadline; from the job server's network it may be different, so the proxy starts."""
     text = "CALLBACK_URL does not lead to the callback route; jobs then fail as deadline-exceeded"
-    with ProxyProcess.started(CALLBACK_URL=job_server.url.replace("/start", "/callback")) as proxy:
+    url = job_server.url.replace("/start", "/callback")
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, CALLBACK_URL=url) as proxy:
         (line,) = await eventually(lambda: proxy.events_of(text))
         assert line["reason"] == "answers 404, unlike the callback route"
 
@@ -449,9 +473,13 @@ async def test_a_callback_url_of_this_machine_where_nobody_listens_is_one_warnin
         assert line["reason"] == "cannot be reached from this machine: connection refused"
 
 
-def test_a_callback_url_that_leads_to_the_route_is_no_warning_and_no_callback(free_port: int) -> None:
+def test_a_callback_url_that_leads_to_the_route_is_no_warning_and_no_callback(free_port: int, taken_port: int) -> None:
     """The probe of the address counts as nothing."""
-    with ProxyProcess.started(PORT=str(free_port), CALLBACK_URL=f"http://localhost:{free_port}/callback") as proxy:
+    urls = {
+        "JOB_SERVER_URL": f"http://127.0.0.1:{taken_port}/start",
+        "CALLBACK_URL": f"http://localhost:{free_port}/callback",
+    }
+    with ProxyProcess.started(PORT=str(free_port), **urls) as proxy:
         with urllib.request.urlopen(f"{proxy.admin}/metrics", timeout=IN_VAIN_S) as answer:  # noqa: S310 - ours
             assert b'callbacks_total{kind="unknown"} 0.0' in answer.read()
         assert proxy.stop() == 0
