@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.jobs.trail import trail_of
 from shared import lifecycle
@@ -37,6 +37,8 @@ _MAX_LIFE: Final = 500
 _ENDS: Final = frozenset({Event.CALLBACK, Event.FINISH})
 #: The maximum length that is kept of what a job server says about an unfinished job.
 _MAX_PROGRESS_BYTES: Final = 16_384
+#: How long to read what arrived while this process stood still; no longer than the deadline's timer was late.
+_CATCH_UP_S: Final = 3.0
 #: How many characters of the job server's name for a state are kept.
 _MAX_REMOTE_STATE: Final = 100
 
@@ -153,6 +155,18 @@ class Job:
         if self.recorder.called_back or self.state is State.FINISHED:  # a callback is proof even before it is recorded
             return self.recorder.record.submitted
         return lifecycle.submitted(self.state)
+
+    async def until_deadline(self, *ends: asyncio.Future[Any]) -> None:
+        """Wait for one of `ends`, until the deadline at most.
+
+        If this process stood still then, what arrived meanwhile is read first: the event loop runs the timers that are
+        due before it reads anything, so the deadline would always be first.
+        """
+        left_s = max(0.0, self.deadline - time.monotonic())
+        await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        late_s = time.monotonic() - self.deadline
+        if late_s > 0 and not any(end.done() for end in ends):
+            await asyncio.wait(ends, timeout=min(late_s, _CATCH_UP_S), return_when=asyncio.FIRST_COMPLETED)
 
     def advance(self, event: Event) -> None:
         """Apply `event`; this is the only place where a job's state changes.

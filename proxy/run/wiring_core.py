@@ -20,6 +20,7 @@ from proxy.jobs.shown_bodies import ShownBodies
 from proxy.observe import tracing
 from proxy.observe.gauges import LiveMetrics
 from proxy.observe.observers import Observers
+from proxy.workers.local_asker import LocalAsker
 from proxy.workers.local_runner import LocalRunner
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def create_core(
     observers = Observers(tracing.from_environment(), [one.profile.name for one in job_servers])
     served = ServedJobServers(job_servers, settings.label_members)
     runner = LocalRunner(pool, callback_url)
-    poller = Poller(served, runner)
+    poller = Poller(served, LocalAsker(pool, runner))
     delivery: Delivery = in_flight if peers is None else SharedDelivery(in_flight, peers)
     callback_intake = CallbackIntake(in_flight, store, delivery, poller)
     poller.was_called = callback_intake.note_name

@@ -29,23 +29,21 @@ a failed job may have left something behind in it.
 from __future__ import annotations
 
 import asyncio
-import json
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, assert_never
-from uuid import UUID
 
 from proxy.jobs import log_lines
 from proxy.jobs.job import Job
-from proxy.jobs.runner import until_deadline, waited_for
+from proxy.jobs.runner import waited_for
 from shared.errors import AdmissionError, Code, StoreUnavailableError
 from shared.lifecycle import Event, IllegalEventError, State, Submitted
-from shared.messages import Answered, Ask, Assign, Callback, Failure, FromWorker, Log, MayRetry, Progress, Retry, Told
+from shared.messages import Answered, Assign, Callback, Failure, FromWorker, Log, MayRetry, Progress, Retry, Told
 from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
+    from proxy.workers.local_asker import Call
     from proxy.workers.pool import Pool
     from proxy.workers.worker import Worker
 
@@ -55,15 +53,8 @@ __all__ = ["LocalRunner"]
 _MORE_WORKERS: Final = 2
 #: How long to wait for a killed worker's exit; after that, its job's `submitted` is `unknown`.
 _EXIT_S: Final = 0.5
-#: How many workers may be borrowed at the same time, for calls about jobs that have no worker.
-_BORROWED: Final = 4
-#: The longest call. One whose connection was lost unnoticed would last until the job's deadline: until then, its job is
-#: not asked about again; nor is any other job, if such calls keep all borrowed workers.
-_CALL_S: Final = 60.0
 #: The failures of a submission.
 _OF_A_SUBMISSION: Final = frozenset({Code.JOB_SERVER_UNAVAILABLE, Code.JOB_REJECTED, Code.BAD_JOB_SERVER_REPLY})
-#: How long to wait for the answer to a call after its deadline.
-_ANSWER_S: Final = 1.0
 
 
 class LocalRunner:
@@ -74,11 +65,7 @@ class LocalRunner:
         self._pool = pool
         self._callback_url = callback_url
         #: The watches of the jobs that a worker has now, by job id.
-        self._watches: dict[str, _Watch] = {}
-        #: Limits the workers that are borrowed for calls, so that the others stay free for new jobs.
-        self._borrowed = asyncio.Semaphore(_BORROWED)
-        #: How often a job was given to another worker because its worker was lost before the submission.
-        self.reassigned = 0
+        self.watches: dict[str, _Watch] = {}
 
     async def run(self, job: Job) -> Outcome:
         """Run `job`; return its outcome, by its deadline."""
@@ -87,7 +74,6 @@ class LocalRunner:
             if outcome is not None or job.submitted is Submitted.YES:
                 break
             job.advance(Event.WORKER_LOST)
-            self.reassigned += 1
             log_lines.job_event("warning", "a worker was lost before the submission; another one gets the job", job)
             outcome = await self._run_in_one_worker(job)
         if outcome is None and job.submitted is Submitted.YES:
@@ -95,41 +81,6 @@ class LocalRunner:
         return outcome or job.failure(
             Code.WORKER_DIED, f"{_MORE_WORKERS + 1} workers died, one after the other, before they submitted the job"
         )
-
-    async def ask(self, job: Job, call: str, deadline: float) -> Told:
-        """Have a worker make a call about `job`: the job's own, if it has one, or else a borrowed one. See `Asker`."""
-        try:
-            async with asyncio.timeout_at(deadline + _ANSWER_S):
-                watch = self._watches.get(job.id)
-                if watch is not None and watch.call.is_free:
-                    return await _told(job, call, deadline, watch.ask)
-                async with self._borrowed:
-                    return await _told(job, call, deadline, self._ask_by_another)
-        except TimeoutError:
-            reason = "no worker reported the answer in time"
-        except (AdmissionError, _LostError) as exc:
-            reason = str(exc)
-        return Told(job_id=job.id, call=call, kind="unavailable", error=reason, body=b"")
-
-    async def _ask_by_another(self, ask: Ask) -> Told:
-        ticket = self._pool.request()
-        try:
-            worker = await ticket
-        except asyncio.CancelledError:
-            self._pool.withdraw(ticket)
-            raise
-        told = None
-        errand = _Errand(ask.job_id)
-        try:
-            worker.handler = errand
-            if worker.gone:
-                errand.on_death("it exited before it got the call")
-            answer = errand.call.begin()
-            worker.send(ask)
-            told = await answer
-        finally:
-            self._pool.release(worker, reusable=told is not None)
-        return told
 
     async def _run_in_one_worker(self, job: Job) -> Outcome | None:
         """Return the outcome; None: the worker was lost before it sent anything, or the job server has the job."""
@@ -183,7 +134,7 @@ class LocalRunner:
         job.worker_pid = worker.pid
         job.advance(Event.ASSIGN)
         worker.handler = watch
-        self._watches[job.id] = watch
+        self.watches[job.id] = watch
         job.cancelled.add_done_callback(watch.on_cancel)
         try:
             return await self._outcome(job, worker, watch)
@@ -193,8 +144,9 @@ class LocalRunner:
             job.cancelled.remove_done_callback(watch.on_cancel)
             job.arrival.remove_done_callback(watch.on_arrival)
             job.callback.remove_done_callback(watch.on_callback)
-            del self._watches[job.id]
-            watch.call.leave()
+            del self.watches[job.id]
+            if watch.call is not None:
+                watch.call.leave("the worker is done with the job")
 
     async def _outcome(self, job: Job, worker: Worker, watch: _Watch) -> Outcome | None:
         try:
@@ -204,7 +156,7 @@ class LocalRunner:
             return _overdue(job)
         except StoreUnavailableError as exc:
             return job.failure(Code.JOURNAL_UNAVAILABLE, str(exc))
-        await until_deadline(job, watch.outcome)
+        await job.until_deadline(watch.outcome)
         if watch.outcome.cancel():  # from now on, what the worker says changes only the state
             return await self._given_up(job, worker, watch, _overdue)
         outcome = watch.outcome.result()
@@ -248,54 +200,6 @@ class LocalRunner:
         return failure(job)
 
 
-class _LostError(Exception):
-    """The worker that was to make a call is gone, or is done with the job."""
-
-
-class _Call:
-    """A call under way."""
-
-    def __init__(self) -> None:
-        self._answer: asyncio.Future[Told] | None = None
-        self._lost = ""
-
-    @property
-    def is_free(self) -> bool:
-        return not self._lost and (self._answer is None or self._answer.done())
-
-    def begin(self) -> asyncio.Future[Told]:
-        self._answer = asyncio.get_running_loop().create_future()
-        if self._lost:
-            self._answer.set_exception(_LostError(self._lost))
-        return self._answer
-
-    def end(self, told: Told) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(told)
-
-    def leave(self, reason: str = "the worker is done with the job") -> None:
-        self._lost = reason
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(_LostError(reason))
-
-
-class _Errand:
-    """The task of a borrowed worker: one call."""
-
-    state_name = "asking"
-
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
-        self.call = _Call()
-
-    def on_message(self, message: FromWorker) -> None:
-        if isinstance(message, Told):
-            self.call.end(message)
-
-    def on_death(self, reason: str) -> None:
-        self.call.leave(f"the worker did not make the call: {reason}")
-
-
 class _Watch:
     """Waits for one job's outcome while a worker has the job."""
 
@@ -313,13 +217,9 @@ class _Watch:
         #: Whether the reply has been read.
         self._is_replied = False
         self._job = job
-        self._worker = worker
-        self.call = _Call()
-
-    def ask(self, ask: Ask) -> asyncio.Future[Told]:
-        """Let the job's own worker make a call; one at a time."""
-        self._worker.send(ask)
-        return self.call.begin()
+        self.worker = worker
+        #: The call that the worker makes, or made last.
+        self.call: Call | None = None
 
     @property
     def job_id(self) -> str:
@@ -335,7 +235,7 @@ class _Watch:
                 self._progress(message)
             case Told(call="submit"):
                 self._job.ended_by_answer(message)
-            case Told():
+            case Told() if self.call is not None:
                 self.call.end(message)
             case MayRetry():
                 self._allow_retry()
@@ -347,7 +247,7 @@ class _Watch:
                 self._finish(None)
             case Failure():
                 self._finish(self._job.failure(message.code, message.detail))
-            case Log():
+            case Told() | Log():
                 pass
             case _:
                 assert_never(message)
@@ -357,10 +257,10 @@ class _Watch:
             self.exited.set_result(None)
         if self._is_done:
             return
-        detail = f"the worker with pid {self._worker.pid} did not finish the job: {reason}"
+        detail = f"the worker with pid {self.worker.pid} did not finish the job: {reason}"
         if not self.outcome.done():  # otherwise it was killed because the job has ended
-            self._job.lose_worker(self._worker.end)
-        if self._worker.broken:
+            self._job.lose_worker(self.worker.end)
+        if self.worker.broken:
             self._disbelieve(detail)
         elif self._job.submitted is Submitted.NO:
             self._finish(None)
@@ -369,7 +269,7 @@ class _Watch:
 
     def on_arrival(self, _: asyncio.Future[None]) -> None:
         if not self.outcome.done():
-            self._worker.send(Callback(job_id=self.job_id))
+            self.worker.send(Callback(job_id=self.job_id))
 
     def on_callback(self, _: asyncio.Future[None]) -> None:
         if self._is_done:
@@ -396,7 +296,7 @@ class _Watch:
     def _allow_retry(self) -> None:
         """Let the worker submit the job again, unless a callback has shown that the job server has it after all."""
         if self._job.submitted is not Submitted.YES:
-            self._worker.send(Retry(job_id=self.job_id))
+            self.worker.send(Retry(job_id=self.job_id))
 
     def _answered(self) -> None:
         if self._job.arrival.done():
@@ -419,20 +319,6 @@ class _Watch:
     def _finish(self, outcome: Outcome | None) -> None:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
-
-
-async def _told(job: Job, call: str, deadline: float, make: Callable[[Ask], Awaitable[Told]]) -> Told:
-    """Make a call now; return its answer. Raises TimeoutError if the worker says nothing at all."""
-    until = min(deadline, time.monotonic() + _CALL_S)
-    ask = Ask(job_id=job.id, profile=job.profile, call=call, values=json.dumps(_values(job)), deadline=until)
-    async with asyncio.timeout_at(until + _ANSWER_S):
-        return await make(ask)
-
-
-def _values(job: Job) -> dict[str, str]:
-    """Return the values of the profile's placeholders for this job, without the secrets."""
-    values = {"job_id": job.id, "job_uuid": str(UUID(job.id)), **job.recorder.record.outputs}
-    return values | {"callback_token": job.token} if job.token else values
 
 
 def _overdue(job: Job) -> Failed:

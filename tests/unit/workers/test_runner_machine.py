@@ -23,6 +23,7 @@ import pytest
 from proxy import log
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job
+from proxy.workers.local_asker import LocalAsker
 from proxy.workers.local_runner import LocalRunner
 from proxy.workers.pool import Pool
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
@@ -196,7 +197,7 @@ class Stage:
         self.runner = LocalRunner(cast("Pool", self), "http://proxy/callback")
         profile = self.chance.choice(("spreedly", "ogc-processes"))
         self.instance = Instance(self.runner, profile=profile, job_timeout_s=TIMEOUT_S)
-        self.instance.poller._asker = self.runner  # noqa: SLF001 - a worker makes the calls
+        self.instance.poller._asker = LocalAsker(cast("Pool", self), self.runner)  # noqa: SLF001 - a worker makes the calls
         self.calls: set[asyncio.Future[None]] = set()
         self._queue: list[asyncio.Future[Any]] = []
 
