@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from proxy.jobs.callback_intake import CallbackIntake
     from proxy.jobs.job_server import ServedJobServer, ServedJobServers
+    from proxy.jobs.named_callbacks import NamedCallbacks
     from shared.job_server.verdict import Verdict
 
 __all__ = ["HERE", "CallbackRoute", "StrayCallbacks"]
@@ -69,9 +70,16 @@ class CallbackRoute:
     """`POST` or `PUT /callback/<token>`, also with a name after that, and the fixed URLs of profiles."""
 
     def __init__(
-        self, callback_intake: CallbackIntake, job_servers: ServedJobServers, *, max_body_bytes: int, max_jobs: int
+        self,
+        callback_intake: CallbackIntake,
+        named_callbacks: NamedCallbacks,
+        job_servers: ServedJobServers,
+        *,
+        max_body_bytes: int,
+        max_jobs: int,
     ) -> None:
         self._callback_intake = callback_intake
+        self._named_callbacks = named_callbacks
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
         # Room for all at once: each job in flight may have the largest result, and not every job server retries.
@@ -148,7 +156,7 @@ class CallbackRoute:
         except (RequestError, AdmissionError) as exc:
             self.counts[_fate_of(exc)] += 1
             raise
-        found = await self._callback_intake.find_named(server, name) if name else None
+        found = await self._named_callbacks.find(server, name) if name else None
         if found is None:
             self.counts[CallbackFate.UNKNOWN] += 1
             answer = _NOBODYS
@@ -161,7 +169,7 @@ class CallbackRoute:
         with contextlib.suppress(RequestError, StoreUnavailableError):  # the sender gets the reason anyway
             name = await self._named(server, received)
             if name:
-                await self._callback_intake.refuse_named(server, name, reason)
+                await self._named_callbacks.refuse(server, name, reason)
 
     async def _named(self, server: ServedJobServer, received: Received) -> str:
         """Return the job's name in a callback; empty if it has none. Raises RequestError."""

@@ -21,10 +21,7 @@ from msgspec.structs import replace
 
 from proxy import log
 from proxy.jobs import log_lines
-from proxy.jobs.early import EarlyNames
-from proxy.jobs.job import is_id, token_hash
 from proxy.jobs.trail import trail_of, trail_with
-from proxy.store.names import Output
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
@@ -34,12 +31,11 @@ from shared.job_server.verdict import Kind, Verdict
 from shared.lifecycle import Event, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from proxy.jobs.delivery import Delivery
     from proxy.jobs.in_flight import InFlight
     from proxy.jobs.job import Job
-    from proxy.jobs.job_server import ServedJobServer
     from proxy.jobs.polling import Poller
     from proxy.jobs.recorder import Recorder
     from proxy.store.protocol import JobStore
@@ -48,10 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["CallbackFate", "CallbackIntake"]
 
 _NOT_FINAL: Final = frozenset({Kind.PROGRESS, Kind.NOTIFICATION})
-#: Among how many of the newest jobs one is looked for by the job server's name for it, and how long that may take,
-#: together with the searches before it.
-_SEARCHED: Final = 10_000
-_SEARCH_S: Final = 5.0
 #: How long a callback waits for the store before its job gets it, recorded or not.
 _PATIENCE_S: Final = 1.0
 
@@ -97,8 +89,6 @@ class CallbackIntake:
         self._store = store
         self._delivery = delivery
         self._poller = poller
-        self._early = EarlyNames()
-        self._searching = asyncio.Lock()
         #: Called with the id of a job that is not in flight here when a callback shows that the job server has it.
         self.on_proof: Callable[[str], None] = lambda _job_id: None
         #: The number of callbacks for each `CallbackFate`.
@@ -106,12 +96,21 @@ class CallbackIntake:
         #: One at a time for each token whose job is not in flight here.
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the callback as one that could not be recorded, if the store is unavailable."""
+        try:
+            yield
+        except StoreUnavailableError:
+            self.counts[CallbackFate.UNRECORDED] += 1
+            raise
+
     async def find(self, hashed: bytes) -> Job | Record | None:
         """Return the job that a token with this hash belongs to. Raises StoreUnavailableError."""
         job = self._in_flight.by_token(hashed)
         if job is not None:
             return job
-        with _Counted(self.counts):
+        with self.counted():
             return await self._store.by_token(hashed)
 
     async def refuse(self, hashed: bytes, reason: str, *, counted: bool = False, proves: bool = True) -> None:
@@ -140,73 +139,8 @@ class CallbackIntake:
         if record is not None and (proves or record.refused == 1):  # nobody may fill the log
             log.event("warning", "a callback was refused", job_id=record.id, reason=reason, refused=record.refused)
 
-    async def refuse_named(self, server: ServedJobServer, name: str, reason: str) -> None:
-        """Note that a callback at a fixed URL was refused, which is already counted, at the job that it names.
-
-        Anybody may have sent it: it proves nothing unless it has the token, and is worth no search.
-
-        Raises:
-            StoreUnavailableError: it cannot be determined now whether the job is remembered.
-        """
-        found = await self.find_named(server, name, search=False)
-        if found is not None:
-            has_token = server.profile.callback.correlate_with == "callback_token"
-            await self.refuse(found.token_hash, reason, counted=True, proves=has_token)
-
     def _lock(self, hashed: bytes) -> asyncio.Lock:
         return self._locks.setdefault(hashed, asyncio.Lock())
-
-    async def find_named(self, server: ServedJobServer, name: str, *, search: bool = True) -> Job | Record | None:
-        """Return the job of this job server that a callback at its fixed URL names, in flight or remembered.
-
-        If there is none, it may become known later, unless the job server uses names of ours. Without `search`, a job
-        with a name of the job server's is found only if it is in flight here.
-
-        Raises:
-            StoreUnavailableError: it cannot be determined now whether the job is remembered.
-        """
-        output = server.profile.callback.correlate_with
-        if output == "callback_token":
-            found = await self.find(token_hash(name))
-        elif output in {"job_id", "job_uuid"}:
-            found = await self._with_id(name.replace("-", ""))
-        else:
-            found = self._called_here(server, output, name)
-            if found is None and search:
-                found = await self._called(server, output, name)
-        return found if found is not None and self._poller.server_of(found) is server else None
-
-    async def _with_id(self, job_id: str) -> Job | Record | None:
-        if not is_id(job_id):
-            return None
-        with _Counted(self.counts):
-            return self._in_flight.by_id(job_id) or await self._store.by_id(job_id)
-
-    def _called_here(self, server: ServedJobServer, output: str, name: str) -> Job | Record | None:
-        for job in self._in_flight:
-            if job.recorder.record.outputs.get(output) == name and self._poller.server_of(job) is server:
-                return job
-        return None
-
-    async def _called(self, server: ServedJobServer, output: str, name: str) -> Record | None:
-        if not name.isprintable():  # not every database takes it
-            return None
-        self._early.keep(server.name, name)  # before the search, during which its job may get the name
-        # Of another instance, or finished. Others may use the job server too: not for long, and one search at a time.
-        with _Counted(self.counts):
-            try:
-                async with asyncio.timeout(_SEARCH_S), self._searching:
-                    called = Output(profile=server.name, name=output, value=name)
-                    record = await self._store.by_name(called, among=_SEARCHED)
-            except TimeoutError as exc:
-                raise StoreUnavailableError("the search for the callback's job takes too long") from exc
-        if record is not None:
-            self._early.pop(server.name, name)
-        return record
-
-    def note_name(self, profile: str, name: str) -> bool:
-        """Return whether a callback with this name came before its job had the name."""
-        return self._early.pop(profile, name)
 
     async def take(self, hashed: bytes, body: bytes, verdict: Verdict, content_type: str = "") -> CallbackFate:
         """Accept a callback with this `verdict`; it is recorded when this returns.
@@ -219,7 +153,7 @@ class CallbackIntake:
         """
         called = _Called(verdict=verdict, body=body, content_type=content_type)
         job = self._in_flight.by_token(hashed)
-        with _Counted(self.counts):
+        with self.counted():
             if job is None:
                 fate = await self._for_record(hashed, called)
             else:
@@ -362,17 +296,3 @@ class CallbackIntake:
         """Tell the instance that runs a job that something was noted about it here, or the one that said `no` of it."""
         if record.owner and (record.state is not State.FINISHED or record.submitted is not known.submitted):
             self._delivery.deliver(record)
-
-
-class _Counted:
-    """Counts callbacks that could not be recorded."""
-
-    def __init__(self, counts: Counter[str]) -> None:
-        self._counts = counts
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, StoreUnavailableError):
-            self._counts[CallbackFate.UNRECORDED] += 1

@@ -102,7 +102,11 @@ def create_app(
     observe(core, settings)
     message_jobs, consumer = _queue(settings, core, queue_service) if queue_service is not None else (None, None)
     callback_route = CallbackRoute(
-        core.callback_intake, core.served, max_body_bytes=settings.max_body_bytes, max_jobs=settings.max_jobs
+        core.callback_intake,
+        core.named_callbacks,
+        core.served,
+        max_body_bytes=settings.max_body_bytes,
+        max_jobs=settings.max_jobs,
     )
     callbacks = _callback_routes(callback_route, core.callback_intake)
     alive = Route("/healthz", health.Alive(), methods=["GET"])

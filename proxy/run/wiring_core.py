@@ -15,6 +15,7 @@ from proxy.jobs.entrance import Entrance, JobReader
 from proxy.jobs.headroom import Headroom
 from proxy.jobs.in_flight import InFlight
 from proxy.jobs.job_server import ServedJobServers
+from proxy.jobs.named_callbacks import NamedCallbacks
 from proxy.jobs.polling import Poller
 from proxy.jobs.shown_bodies import ShownBodies
 from proxy.observe import tracing
@@ -48,6 +49,7 @@ class Core:
     in_flight: InFlight
     poller: Poller
     callback_intake: CallbackIntake
+    named_callbacks: NamedCallbacks
     elsewhere: Elsewhere
     shown_bodies: ShownBodies
     dispatcher: Dispatcher
@@ -79,7 +81,8 @@ def create_core(
     poller = Poller(served, LocalAsker(pool, runner))
     delivery: Delivery = in_flight if peers is None else SharedDelivery(in_flight, peers)
     callback_intake = CallbackIntake(in_flight, store, delivery, poller)
-    poller.was_called = callback_intake.note_name
+    named_callbacks = NamedCallbacks(callback_intake, in_flight, store, poller)
+    poller.was_called = named_callbacks.came_early
     callback_intake.on_proof = observers.history.proven
     elsewhere = Elsewhere(in_flight=in_flight, store=store, delivery=delivery, poller=poller, peers=peers)
     elsewhere.on_proof = observers.history.proven
@@ -113,6 +116,7 @@ def create_core(
         in_flight=in_flight,
         poller=poller,
         callback_intake=callback_intake,
+        named_callbacks=named_callbacks,
         elsewhere=elsewhere,
         shown_bodies=shown_bodies,
         dispatcher=dispatcher,

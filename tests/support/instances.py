@@ -16,6 +16,7 @@ from proxy.jobs.in_flight import InFlight
 from proxy.jobs.inquiry import Inquiry
 from proxy.jobs.job import Job, token_hash
 from proxy.jobs.job_server import ServedJobServers
+from proxy.jobs.named_callbacks import NamedCallbacks
 from proxy.jobs.polling import Poller
 from proxy.jobs.shown_bodies import ShownBodies
 from proxy.store.record import Record
@@ -131,7 +132,8 @@ class Instance:
         self.elsewhere = Elsewhere(
             in_flight=self.in_flight, store=self.store, delivery=delivery, poller=self.poller, peers=peers
         )
-        self.poller.was_called = self.callback_intake.note_name
+        self.named_callbacks = NamedCallbacks(self.callback_intake, self.in_flight, self.store, self.poller)
+        self.poller.was_called = self.named_callbacks.came_early
         self.inquiry = Inquiry(
             in_flight=self.in_flight,
             store=self.store,

@@ -340,12 +340,12 @@ async def test_a_notification_at_a_fixed_url_may_come_before_its_job_has_the_nam
     instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
     server = instance.served.first
     job = await waiting(instance)
-    assert await instance.callback_intake.find_named(server, "resp_1") is None
+    assert await instance.named_callbacks.find(server, "resp_1") is None
     job.learn({"id": "resp_1"})
     assert await job.outcome == Succeeded(body=RESULT)
     assert instance.asker.asked
     again = await waiting(instance, id="resp_2")
-    assert await instance.callback_intake.find_named(server, "resp_2") is again
+    assert await instance.named_callbacks.find(server, "resp_2") is again
 
 
 async def test_a_notification_while_the_store_is_searched_is_not_lost() -> None:
@@ -354,7 +354,7 @@ async def test_a_notification_while_the_store_is_searched_is_not_lost() -> None:
     instance.asker.answers = [told(Kind.SUCCEEDED, RESULT)]
     job = await waiting(instance)
     instance.store.hanging = True
-    finding = asyncio.create_task(instance.callback_intake.find_named(instance.served.first, "resp_1"))
+    finding = asyncio.create_task(instance.named_callbacks.find(instance.served.first, "resp_1"))
     await nothing_moves()
     job.learn({"id": "resp_1"})
     await time_passes(0.2)

@@ -51,7 +51,7 @@ def named(job: Job, output: str) -> str:
 
 async def taken(instance: Instance, profile: str, name: str) -> CallbackFate | None:
     """Return what became of a callback at this profile's fixed URL; None: it is nobody's."""
-    found = await instance.callback_intake.find_named(server(instance, profile), name)
+    found = await instance.named_callbacks.find(server(instance, profile), name)
     return None if found is None else await instance.callback_intake.take(found.token_hash, BODY, SUCCEEDED)
 
 
