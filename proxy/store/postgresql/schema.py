@@ -19,7 +19,7 @@ __all__ = ["LOCK", "VERSION", "prepare"]
 
 #: The version of the tables that this proxy knows. Each upgrade adds one; `_OLDEST_WRITER` is raised, too, if older
 #: proxies would do harm.
-VERSION: Final = 2
+VERSION: Final = 3
 _OLDEST_WRITER: Final = 1
 #: "jobs" in ASCII: the advisory lock for creating or changing the tables.
 LOCK: Final = 0x6A6F6273
@@ -31,7 +31,8 @@ _DDL: Final = """
 CREATE TABLE IF NOT EXISTS proxy_meta (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     version integer NOT NULL,
-    oldest_writer integer NOT NULL
+    oldest_writer integer NOT NULL,
+    lost_before timestamptz NOT NULL DEFAULT 'epoch'
 );
 CREATE TABLE IF NOT EXISTS proxy_instances (
     id text PRIMARY KEY,
@@ -109,8 +110,10 @@ ALTER TABLE proxy_jobs
 ALTER TABLE proxy_jobs ALTER COLUMN sent SET STORAGE EXTERNAL;
 CREATE INDEX IF NOT EXISTS proxy_jobs_failed ON proxy_jobs (finished_at) WHERE code IS NOT NULL OR says_failed;
 """
+#: Until when jobs may have ended that these tables have lost.
+_FROM_2: Final = "ALTER TABLE proxy_meta ADD COLUMN IF NOT EXISTS lost_before timestamptz NOT NULL DEFAULT 'epoch';"
 #: The upgrade from each version to the next one. Each may be executed twice (IF NOT EXISTS).
-_UPGRADES: Final = {1: _FROM_1 + _AUDIT}
+_UPGRADES: Final = {1: _FROM_1 + _AUDIT, 2: _FROM_2}
 
 Ask = Callable[[str], Awaitable[Sequence[tuple[Any, ...]]]]
 
@@ -166,8 +169,9 @@ async def _version(ask: Ask) -> int | None:
 def _steps(version: int | None) -> str:
     """Return the SQL to execute; another instance may have executed it before we got the lock."""
     if version is None:
-        meta = f"INSERT INTO proxy_meta (version, oldest_writer) VALUES ({VERSION}, {_OLDEST_WRITER})"  # noqa: S608
-        return f"{_DDL} {_AUDIT} {meta} ON CONFLICT DO NOTHING;"
+        # Other tables may have been here before.
+        row = f"VALUES ({VERSION}, {_OLDEST_WRITER}, now()) ON CONFLICT DO NOTHING"
+        return f"{_DDL} {_AUDIT} INSERT INTO proxy_meta (version, oldest_writer, lost_before) {row};"
     steps = " ".join(_UPGRADES[step] for step in range(version, VERSION))
     changed = f"version = greatest(version, {VERSION}), oldest_writer = greatest(oldest_writer, {_OLDEST_WRITER})"
     return f"{steps} UPDATE proxy_meta SET {changed};"  # noqa: S608 - our own numbers

@@ -32,6 +32,7 @@ __all__ = [
     "FORGET_INSTANCES",
     "INSTANCES",
     "LEAVE",
+    "LOST",
     "NAMED",
     "NOTIFY",
     "OVERDUE",
@@ -194,6 +195,8 @@ ENDED: Final = "SELECT id FROM proxy_jobs WHERE id = ANY ($1::text[]) AND finish
 #: until its commit, and a commit that waits for the disk would make all others wait.
 NOTIFY: Final = "SELECT pg_notify('proxy_' || w, i) FROM unnest($1::text[], $2::text[]) AS t (w, i)"
 
+#: How many seconds ago the last job ended that the tables may have lost: others were here before, or a backup.
+LOST: Final = "SELECT extract(epoch FROM now() - lost_before)::float8 FROM proxy_meta"
 #: The size of the table of jobs, and the first end among those that are remembered. $1: for how many seconds.
 ABOUT: Final = """
 SELECT pg_total_relation_size('proxy_jobs')::bigint, (SELECT extract(epoch FROM finished_at)::float8 FROM proxy_jobs

@@ -36,7 +36,7 @@ from proxy.store.postgresql.orders import Lane, fail
 from proxy.store.postgresql.reading import DIALECT, answer
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, INSTANCES, NAMED
+from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, INSTANCES, LOST, NAMED
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import ALL, Reading, TakenError, counter, gauge
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered, within
@@ -87,6 +87,8 @@ class PostgreSQLStore:
         self._beside = Session(conninfo, durable=False, hosts=hosts)
         self._backlog = Backlog()
         self._unfit = 0
+        #: Jobs that ended before this may be missing though they have not expired; in Unix seconds.
+        self._lost_before = 0.0
         self._notes = Notes(self._order_notes)
         self._on_changed: Callable[[Record], None] = lambda _: None
         #: Jobs that have changed and are being read.
@@ -118,9 +120,11 @@ class PostgreSQLStore:
         self._look_ups = LookUps(self._reading, self._health, ttl_s=self._ttl_s, on_end=self._awaited.tell)
         self._audit = AuditTable(self._beside, self._health)
         self._tells: Lane[Tell] = Lane(self._beside, self._health, carry_out=self._tell_all, give_up=_forget)
-        await self._leases.begin(self.tell)
         on_gap = self._awaited.look_now
         self._listener = Listener(self._listening, self._instance, on_notice=self._on_notice, on_gap=on_gap)
+        ((lost_s,),) = await self._reading.run(LOST)
+        self._lost_before = time.time() - lost_s
+        await self._leases.begin(self.tell)
         self._tasks = [self._loop.create_task(self._awaited.run()), self._loop.create_task(self._look())]
 
     @property
@@ -280,9 +284,8 @@ class PostgreSQLStore:
             self._writer.forget(job_id)
 
     def may_have_lost(self, since: float = 0.0) -> bool:
-        """See `JobStore.may_have_lost`: no job is forgotten before its time, and what was confirmed is kept."""
-        del since
-        return False
+        """See `JobStore.may_have_lost`: only jobs from before the tables were created, or restored from a backup."""
+        return self._lost_before > max(since, time.time() - self._ttl_s)
 
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`: jobs that are left open are taken over once the lease has expired."""

@@ -9,12 +9,17 @@ from psycopg import AsyncConnection
 
 from cluster.postgresql import PostgreSQL
 from proxy.store.postgresql import opening, schema
+from proxy.store.postgresql.leases import Leases
 from proxy.store.postgresql.opening import open_store, probe
+from proxy.store.postgresql.session import GoneError
 from shared.errors import SettingsError
 from tests.support.places import shared_memory
 from tests.support.records import a_record
 from tests.support.stores import of, on_database
 from tests.support.waiting import eventually
+
+#: The version of a later proxy's tables.
+NEXT = schema.VERSION + 1
 
 
 async def refusal(url: str) -> str:
@@ -117,7 +122,7 @@ async def test_tables_of_a_later_version_are_left_alone(postgresql: PostgreSQL, 
     await store.close()
     assert postgresql.sql("SELECT version FROM proxy_meta", name) == "7"
     postgresql.sql("UPDATE proxy_meta SET oldest_writer = 7", name)
-    assert "(version 7, this one knows 2 and may not write to them)" in await refusal(database)
+    assert f"(version 7, this one knows {schema.VERSION} and may not write to them)" in await refusal(database)
 
 
 async def test_tables_of_version_1_are_brought_up_to_date(postgresql: PostgreSQL, database: str) -> None:
@@ -129,21 +134,36 @@ async def test_tables_of_version_1_are_brought_up_to_date(postgresql: PostgreSQL
     await old.close()
     for column in ("instance", "worker_end", "cancelled_by", "trail", "sent"):
         postgresql.sql(f"ALTER TABLE proxy_jobs DROP COLUMN {column}", name)
-    postgresql.sql("DROP INDEX proxy_jobs_failed; UPDATE proxy_meta SET version = 1", name)
+    postgresql.sql("DROP INDEX proxy_jobs_failed; ALTER TABLE proxy_meta DROP COLUMN lost_before", name)
+    postgresql.sql("UPDATE proxy_meta SET version = 1", name)
 
     store = await on_database(database)
     found = await store.by_id(record.id)
     assert found is not None
     assert (found.instance, found.worker_end, found.trail, found.sent) == ("", "", "", None)
-    assert postgresql.sql("SELECT version, oldest_writer FROM proxy_meta", name) == "2|1"
+    assert postgresql.sql("SELECT version, oldest_writer FROM proxy_meta", name) == f"{schema.VERSION}|1"
+    assert not store.may_have_lost()
     await store.close()
+
+
+async def test_a_database_that_cannot_be_used_any_more_ends_the_start_with_one_line(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it was looked at."""
+
+    async def gone(*_: object) -> None:
+        raise GoneError("the server closed the connection")
+
+    monkeypatch.setattr(Leases, "begin", gone)
+    with pytest.raises(SettingsError, match=r"cannot use .*: the server closed the connection"):
+        await on_database(database)
 
 
 def _add_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let instances that start from now on be of a version whose tables have one more column."""
-    monkeypatch.setattr(schema, "VERSION", 3)
+    monkeypatch.setattr(schema, "VERSION", NEXT)
     step = "ALTER TABLE proxy_jobs ADD COLUMN IF NOT EXISTS colour text NOT NULL DEFAULT 'blue';"
-    monkeypatch.setattr(schema, "_UPGRADES", {2: step})
+    monkeypatch.setattr(schema, "_UPGRADES", {NEXT - 1: step})
 
 
 async def test_tables_are_brought_up_to_date_while_an_old_instance_goes_on(
@@ -158,7 +178,7 @@ async def test_tables_are_brought_up_to_date_while_an_old_instance_goes_on(
     records = [of(store, a_record()) for store in (old, *new)]
     await asyncio.gather(*(store.put(record) for store, record in zip((old, *new), records, strict=True)))
     name = database.rpartition("/")[2]
-    assert postgresql.sql("SELECT version, oldest_writer FROM proxy_meta", name) == "3|1"
+    assert postgresql.sql("SELECT version, oldest_writer FROM proxy_meta", name) == f"{NEXT}|1"
     assert postgresql.sql("SELECT count(*) FROM proxy_jobs WHERE colour = 'blue'", name) == "3"
     assert await old.by_id(records[1].id) is not None
     for store in (old, *new):
@@ -181,7 +201,7 @@ async def test_tables_that_a_dump_reads_are_brought_up_to_date_later_and_nobody_
         assert not new.done()
 
     await (await new).close()
-    assert postgresql.sql("SELECT version FROM proxy_meta", database.rpartition("/")[2]) == "3"
+    assert postgresql.sql("SELECT version FROM proxy_meta", database.rpartition("/")[2]) == str(NEXT)
     await old.close()
 
 
@@ -190,8 +210,8 @@ async def test_tables_that_stay_locked_end_the_start_with_one_line(
 ) -> None:
     """It says what to wait for."""
     await (await on_database(database)).close()
-    monkeypatch.setattr(schema, "VERSION", 3)
-    monkeypatch.setattr(schema, "_UPGRADES", {2: "LOCK TABLE proxy_jobs;"})
+    monkeypatch.setattr(schema, "VERSION", NEXT)
+    monkeypatch.setattr(schema, "_UPGRADES", {NEXT - 1: "LOCK TABLE proxy_jobs;"})
     monkeypatch.setattr(schema, "_PATIENCE_S", 0.0)
     async with await AsyncConnection.connect(database) as dump:
         await dump.execute("SELECT FROM proxy_jobs")
