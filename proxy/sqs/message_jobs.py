@@ -167,30 +167,34 @@ class MessageJobs:
 
     async def _deal_with(self, message: Message, until: float, on_begun: Callable[[], None]) -> None:
         await turns.take_for(len(message.body))
+        rest = await self._begun(message, until)
+        on_begun()
+        await rest
+
+    async def _begun(self, message: Message, until: float) -> Awaitable[None]:
+        """Begin or join the message's job, if that is possible; return what is left to do."""
         try:
             read = self._read(message)
             found = await self._begin(message, read.request, until)
-            on_begun()
         except RequestError as exc:
             # Another message may have begun a job with the same key; or an earlier delivery, before the settings
             # changed.
             may_have_begun = message.has_name or message.receives > 1
             submitted = Submitted.UNKNOWN if may_have_begun and not exc.fate_known else Submitted.NO
-            await self._refuse(message, exc.code, exc.detail, submitted, until)
-            return
+            return self._refuse(message, exc.code, exc.detail, submitted, until)
         except AdmissionError as exc:
             at_once = exc.code in {Code.SHUTTING_DOWN, Code.INTAKE_PAUSED}  # another instance may take it
-            await self._give_back(message, 0 if at_once else _pause_s(message), until, reason=str(exc.code))
-            return
+            return self._give_back(message, 0 if at_once else _pause_s(message), until, reason=str(exc.code))
         except StoreUnavailableError:
-            await self._give_back(message, _pause_s(message), until, reason=str(Code.JOURNAL_UNAVAILABLE))
-            return
+            return self._give_back(message, _pause_s(message), until, reason=str(Code.JOURNAL_UNAVAILABLE))
         if found is None:
             words = "an earlier delivery may have run, and its job is no longer remembered"
-            await self._refuse(message, Code.INTERRUPTED, words, Submitted.UNKNOWN, until)
-            return
-        message.body, reply_to = "", read.reply_to
-        del read  # with the job's body, which this would hold until the end
+            return self._refuse(message, Code.INTERRUPTED, words, Submitted.UNKNOWN, until)
+        message.body = ""  # the job has it
+        return self._finish(message, found, read.reply_to, until)
+
+    async def _finish(self, message: Message, found: Job | Record, reply_to: Queue | None, until: float) -> None:
+        """Wait for the job's outcome, and act on it. Raises QueueError."""
         outcome = await self._outcome(found, until)
         if isinstance(outcome, Failed) and outcome.submitted is Submitted.NO and not _is_cancelled(outcome):
             await self._give_back(message, _pause_s(message), until, reason=str(outcome.code))

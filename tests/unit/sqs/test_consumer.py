@@ -94,6 +94,16 @@ async def test_no_more_messages_are_taken_than_may_wait_for_a_job_of_others_or_f
         assert len(consumed.queue.deleted) == 1_200
 
 
+async def test_a_message_that_cannot_be_a_job_takes_no_room_while_the_queue_it_is_sent_to_does_not_answer() -> None:
+    """Otherwise a few of them would keep all others from being taken."""
+    async with consuming(max_jobs=2) as consumed:
+        consumed.queue.errors += [QueueError("the service does not answer")] * 1_000
+        consumed.queue.deliveries.put_nowait([a_message(number, body="no JSON") for number in range(2)])
+        await time_passes(5.0)
+        assert consumed.queue.asked == [2, 2]
+        consumed.queue.errors.clear()
+
+
 async def test_a_service_that_does_not_wait_for_messages_is_not_asked_all_the_time() -> None:
     """Some stand-ins do not; nor does whatever else may answer at the address."""
     async with consuming() as consumed:
