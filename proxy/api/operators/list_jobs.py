@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 from proxy.api.operators.job_documents import counts_document, line
 from proxy.api.operators.job_filters import Asked, cursor_of, read
 from proxy.http.asgi import NO_STORE, header, send_json
+from proxy.store.query import Sort
 from shared.errors import ParameterError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["ListJobs", "parameters"]
 
 _LINES: Final = "application/x-ndjson"
-#: How many lines are read and sent at a time.
+#: How many lines are sent at a time.
 _AT_ONCE: Final = 200
+#: How many are read at a time: for each page of the slowest, all jobs are looked at.
+_READ: Final = {Sort.NEWEST: _AT_ONCE, Sort.OLDEST: _AT_ONCE, Sort.SLOWEST: 2_000}
 
 
 class ListJobs:
@@ -84,7 +87,7 @@ class ListJobs:
         """Yield the lines page by page; if there are more, a last line says where to continue."""
         left, after, begun = asked.limit, asked.after, False
         while True:
-            size = _AT_ONCE if left is None else min(left, _AT_ONCE)
+            size = _READ[asked.sort] if left is None else min(left, _READ[asked.sort])
             try:
                 page = await self._store.jobs(asked.query, sort=asked.sort, limit=size, after=after)
             except StoreUnavailableError as exc:
@@ -94,7 +97,9 @@ class ListJobs:
                 return
             now, begun = time.time(), True
             left = None if left is None else left - len(page.records)
-            yield b"".join(_encoded(line(record, now, self._in_flight.by_id(record.id))) for record in page.records)
+            for start in range(0, max(1, len(page.records)), _AT_ONCE):
+                part = page.records[start : start + _AT_ONCE]
+                yield b"".join(_encoded(line(record, now, self._in_flight.by_id(record.id))) for record in part)
             if page.next is None:
                 if page.looked_at is not None:
                     yield _encoded({"searched_to": page.searched_to, "looked_at": page.looked_at})

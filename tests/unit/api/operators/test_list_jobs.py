@@ -174,3 +174,18 @@ async def test_the_slowest_of_a_part_are_said_to_be_that(app: WholeApp, monkeypa
     assert (patterns["slowest_complete"], patterns["slowest_to"], patterns["slowest_of"]) == (
         False, 1_795_709_149.0, 3_000
     )  # fmt: skip
+
+
+async def test_the_slowest_are_read_in_large_parts(app: WholeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each part, all jobs are looked at."""
+    ids = await _remember(app, 450)
+    asked, jobs = list[int](), app.store.jobs
+
+    async def counted(*given: Any, limit: int, **more: Any) -> JobPage:
+        asked.append(limit)
+        return await jobs(*given, limit=limit, **more)
+
+    monkeypatch.setattr(app.store, "jobs", counted)
+    lines = (await app.ask_admin("GET", "/jobs?sort=slowest", headers=_LINES)).body.splitlines()
+    assert sorted(json.loads(line)["job_id"] for line in lines) == sorted(ids)
+    assert asked == [2_000]
