@@ -39,8 +39,6 @@ _ENDS: Final = frozenset({Event.CALLBACK, Event.FINISH})
 _MAX_PROGRESS_BYTES: Final = 16_384
 #: How long to read what arrived while this process stood still; no longer than the deadline's timer was late.
 _CATCH_UP_S: Final = 3.0
-#: How many characters of the job server's name for a state are kept.
-_MAX_REMOTE_STATE: Final = 100
 
 
 def new_id(beginning: str = "") -> str:
@@ -212,7 +210,7 @@ class Job:
         """Note that the job server has the job and says that it is in `state`. Ignored once the job is over."""
         if self.callback.done() or not self.proven():
             return
-        self.remote_state = state[:_MAX_REMOTE_STATE]
+        self.remote_state = state
         self.progress_count += 1
         if body:
             self.last_progress = body if len(body) <= _MAX_PROGRESS_BYTES else b""

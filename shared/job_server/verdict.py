@@ -21,8 +21,10 @@ from shared.strict_json import text_at
 
 __all__ = ["Kind", "Outputs", "Part", "Reader", "Verdict", "error_text", "job_failed", "outcome_of", "text_as_json"]
 
-#: A longer reason is cut, and a longer output ignored: they go into logs, records and URLs.
+#: A longer reason, or state of a job that goes on, is cut, and a longer output ignored: they go into messages, logs,
+#: records and URLs.
 _MAX_ERROR_CHARACTERS: Final = 500
+_MAX_STATE_CHARACTERS: Final = 100
 _MAX_OUTPUT_CHARACTERS: Final = 2_000
 _MAX_TEXT_BYTES: Final = 10_000
 
@@ -83,7 +85,7 @@ class Reader:
             error = error_text(self._error(seen)) if self._error is not None else ""
             result = None if is_json else text_as_json(body)
             return Verdict(kind=Kind.FAILED, state=state, result=result, error=error, outputs=outputs)
-        return Verdict(kind=Kind.PROGRESS, state=state, outputs=outputs)
+        return Verdict(kind=Kind.PROGRESS, state=state[:_MAX_STATE_CHARACTERS], outputs=outputs)
 
 
 class Part:

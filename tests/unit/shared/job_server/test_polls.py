@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from shared.job_server.polls import Fetched, FetchedKind, Results, Statuses
 from shared.job_server.profile import Result, Status
 from shared.job_server.verdict import Kind
+from shared.messages import Told, encode
 
 STATUS = Status(url="/", state="body.status", succeeded=("done",), failed=("failed",), error="body.error")
 
@@ -28,6 +31,15 @@ STATUS = Status(url="/", state="body.status", succeeded=("done",), failed=("fail
 def test_only_a_2xx_says_how_a_job_is_doing(status: int, body: bytes, kind: Kind) -> None:
     """Cog's 409 says "failed" of another job than the requested one."""
     assert Statuses(STATUS).read(status, {}, body).kind is kind
+
+
+def test_of_a_long_state_the_beginning_is_told() -> None:
+    """As much as an answer has would not fit into the message from the worker, which would be killed for that."""
+    body = json.dumps({"status": "\N{LATIN SMALL LETTER E WITH ACUTE}" * 500_000}, ensure_ascii=False).encode()
+    verdict = Statuses(STATUS).read(200, {}, body)
+    told = Told(job_id="j", call="status", kind=verdict.kind, state=verdict.state)
+    assert verdict.state
+    assert len(encode(told)) < 1_000
 
 
 def test_a_failure_is_told_as_json() -> None:
