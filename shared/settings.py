@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from shared import database_url
 from shared import env_file as dot_env
 from shared import setting_kinds as kinds
 from shared.errors import SettingsError
 from shared.keys_file import read_keys
 from shared.setting_kinds import AdminKey, Kind
 from shared.settings_together import TOGETHER, admin_keys_differ, quoted
-from shared.shown_paths import shown_path
+from shared.shown_urls import without_secrets
 from shared.spelling import nearest
 
 __all__ = ["Given", "Settings", "Variable", "given", "load", "misspelt", "variables"]
@@ -27,12 +25,6 @@ _KEYS: Final = (
     ("api_keys", kinds.KEYS, "one key of printable ASCII without spaces"),
     ("admin_keys", kinds.ADMIN_KEYS, "NAME:look:KEY or NAME:act:KEY, the key of 16 or more characters without spaces"),
 )
-#: The user name and password in a URL, which are not shown.
-_USER: Final = re.compile(r"//[^/?#]*@")
-#: The query, which may contain a key.
-_QUERY: Final = re.compile(r"\?.*")
-#: The path after the host.
-_PATH: Final = re.compile(r"(://[^/?#]*)(/[^?#]*)")
 
 
 class Variable(NamedTuple):
@@ -392,18 +384,8 @@ def given(environ: Mapping[str, str] | None = None, env_file: Path | None = None
         text = found.get(name, file.get(name, default)).strip()
         # The shipped `.env` has every setting with its default: that does not count as set by the user.
         at = "environment" if name in found else ".env" if file.get(name, default).strip() != default else "default"
-        every.append(Given(name, "(set)" * bool(text) if secret else _without_secrets(text), at, secret))
+        every.append(Given(name, "(set)" * bool(text) if secret else without_secrets(text), at, secret))
     return every
-
-
-def _without_secrets(text: str) -> str:
-    if database_url.is_database(text):
-        return database_url.shown(text)
-    text = _USER.sub("//...@", text)
-    if "://" not in text:
-        return text
-    text = _QUERY.sub("?...", text)
-    return _PATH.sub(lambda found: found[1] + shown_path(found[2]), text)
 
 
 def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -415,5 +397,5 @@ def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def _unfit(name: str, text: str, metadata: Mapping[str, Any], reason: str) -> str:
-    shown = "a value (not shown)" if metadata["secret"] else quoted(_without_secrets(text))
+    shown = "a value (not shown)" if metadata["secret"] else quoted(without_secrets(text))
     return f"{name}: got {shown}, takes {metadata['kind'].takes}" + (f"; {reason}" if reason else "")

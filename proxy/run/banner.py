@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proxy.run.job_server_probe import shown
 from shared.database_url import is_database
 from shared.database_url import shown as database_url
+from shared.shown_urls import shown
 from shared.version import VERSION
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from proxy.run import profile_report
 from proxy.run.callback_probe import Leads, StandIn, where_it_leads
 from proxy.run.claims import bind_all
 from proxy.run.embedded_job_server import EmbeddedJobServer
-from proxy.run.job_server_probe import check_trust, is_loopback_host, path_trouble, reach, shown
+from proxy.run.job_server_probe import check_trust, is_loopback_host, path_trouble, reach
 from proxy.run.job_servers import address_of, worker_config
 from proxy.run.look_around import callback_caveats, callback_doubt
 from proxy.sqs.queues import doubts, look_up
@@ -38,6 +38,7 @@ from shared.database_url import shown as database_url
 from shared.errors import QueueError, SettingsError
 from shared.job_server import loader
 from shared.settings import load, misspelt
+from shared.shown_urls import shown
 from shared.worker_config import JobServer
 
 if TYPE_CHECKING:

@@ -14,19 +14,13 @@ from proxy.run.http_probe import probe
 from shared.errors import SettingsError
 from shared.job_server.addresses import origin
 from shared.job_server.tls import tls_trouble, trusting
-from shared.shown_paths import shown_path
+from shared.shown_urls import shown
 
-__all__ = ["check_trust", "is_loopback", "is_loopback_host", "path_trouble", "reach", "reason_of", "shown"]
+__all__ = ["check_trust", "is_loopback", "is_loopback_host", "path_trouble", "reach", "reason_of"]
 
 _NOTHING_THERE: Final = frozenset({404, 410})
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 _PORTS: Final = {"http": 80, "https": 443}
-
-
-def shown(url: str) -> str:
-    """Return `url` for a person, without possible secrets: a user name, a password, a query, random-looking parts."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{shown_path(parts.path)}"
 
 
 def is_loopback(url: str) -> bool:

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from proxy import log
 from proxy.run.callback_probe import Leads, where_it_leads
-from proxy.run.job_server_probe import is_loopback, reach, shown
+from proxy.run.job_server_probe import is_loopback, reach
+from shared.shown_urls import shown
 
 __all__ = ["callback_caveats", "callback_doubt", "look_around"]
 

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from proxy import log
 from proxy.http.listening import address, callback_url
 from proxy.run.banner import banner
-from proxy.run.job_server_probe import shown
 from proxy.run.preflight import no_traceback
 from proxy.run.reload import Reload
 from proxy.run.service_manager import ServiceManager
@@ -36,6 +35,7 @@ from proxy.workers.orphans import become_subreaper, reap_orphans
 from proxy.workers.pool import Pool
 from shared.database_url import is_database
 from shared.settings import load, misspelt
+from shared.shown_urls import shown
 from shared.version import VERSION
 
 if TYPE_CHECKING:

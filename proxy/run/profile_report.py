@@ -6,11 +6,11 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from proxy.run.job_server_probe import shown
 from shared.errors import ProxyError, SettingsError
 from shared.job_server import loader
 from shared.job_server.calls import Call
 from shared.job_server.samples import described_submission, found_in, named_in, problems_with
+from shared.shown_urls import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,7 +27,7 @@ from proxy.api.operators.status import Status
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded
 from proxy.jobs.inquiry import Inquiry
-from proxy.run.job_server_probe import shown
+from shared.shown_urls import shown
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

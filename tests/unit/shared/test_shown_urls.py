@@ -1,10 +1,10 @@
-"""Paths of URLs as they may be shown."""
+"""URLs as they may be shown."""
 
 from __future__ import annotations
 
 import pytest
 
-from shared.shown_paths import shown_path
+from shared.shown_urls import shown_path
 
 
 @pytest.mark.parametrize(
