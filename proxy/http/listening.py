@@ -16,7 +16,7 @@ from shared.errors import SettingsError
 if TYPE_CHECKING:
     from shared.settings import Settings
 
-__all__ = ["BACKLOG", "address", "bind", "callback_url", "check_certificate", "has_queued", "ignore_new"]
+__all__ = ["BACKLOG", "address", "bind", "check_certificate", "has_queued", "ignore_new"]
 
 #: Connections that the kernel queues until we accept them.
 BACKLOG: Final = 4096
@@ -134,8 +134,3 @@ def _tls_reason(exc: Exception) -> str:
     """Return OpenSSL's error for the files, unless it only says that they are not PEM."""
     reason = getattr(exc, "reason", None) or ""
     return f"; {_TLS_REASONS.get(reason, reason.lower().replace('_', ' '))}" if reason else ""
-
-
-def callback_url(settings: Settings, listener: socket.socket) -> str:
-    """Return the callback route's base URL: the configured one, otherwise the listener's."""
-    return settings.callback_url or f"{address(listener, tls=bool(settings.tls_certfile))}/callback"

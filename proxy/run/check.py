@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import log
 from proxy.api.operators import certificates
-from proxy.http.listening import address, callback_url
 from proxy.run import profile_report
 from proxy.run.callback_probe import Leads, StandIn, where_it_leads
-from proxy.run.claims import bind_all
+from proxy.run.claims import bind_all, callback_url, urls_of
 from proxy.run.embedded_job_server import EmbeddedJobServer
 from proxy.run.job_server_probe import check_trust, is_loopback_host, path_trouble, reach
 from proxy.run.job_servers import address_of, worker_config
@@ -194,16 +193,14 @@ class Check:
             if self._settings.callback_url:
                 await self._callbacks(self._settings.callback_url)
             return
-        tls = bool(self._settings.tls_certfile)
-        trouble = certificates.shown("TLS_CERTFILE", self._settings.tls_certfile)["trouble"] if tls else ""
-        if trouble:
-            self._found(Verdict.WARNING, "certificate", f"TLS_CERTFILE: {self._settings.tls_certfile!r}: {trouble}")
-        for name, listener in sockets.items():
-            self._found(Verdict.OK, "listen", f"{address(listener, tls=tls and name != 'admin')} ({name})")
-        for_callbacks = sockets.pop("callback" if "callback" in sockets else "public")
-        url = callback_url(self._settings, for_callbacks)
-        async with StandIn(for_callbacks, self._settings):
-            await self._callbacks(url)
+        certfile = self._settings.tls_certfile
+        if certfile and (trouble := certificates.shown("TLS_CERTFILE", certfile)["trouble"]):
+            self._found(Verdict.WARNING, "certificate", f"TLS_CERTFILE: {certfile!r}: {trouble}")
+        urls = urls_of(self._settings, sockets)
+        for name, url in urls.items():
+            self._found(Verdict.OK, "listen", f"{url} ({name})")
+        async with StandIn(sockets.pop("callback" if "callback" in sockets else "public"), self._settings):
+            await self._callbacks(callback_url(self._settings, urls))
         for listener in sockets.values():
             listener.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from proxy.http.listening import bind, check_certificate
+from proxy.http.listening import address, bind, check_certificate
 from shared.database_url import is_database
 from shared.errors import SettingsError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from proxy.store.journal.file import JournalFile
     from shared.settings import Settings
 
-__all__ = ["bind_all", "claim"]
+__all__ = ["bind_all", "callback_url", "claim", "speaks_tls", "urls_of"]
 
 T = TypeVar("T")
 
@@ -53,6 +53,21 @@ def bind_all(settings: Settings) -> dict[str, socket.socket]:
         _close(sockets)
         raise SettingsError("\n".join(troubles))
     return sockets
+
+
+def speaks_tls(settings: Settings, name: str) -> bool:
+    """Return whether the listener with this name speaks TLS; the operators' never does."""
+    return bool(settings.tls_certfile) and name != "admin"
+
+
+def urls_of(settings: Settings, sockets: dict[str, socket.socket]) -> dict[str, str]:
+    """Return the base URLs of the listeners by name."""
+    return {name: address(sock, tls=speaks_tls(settings, name)) for name, sock in sockets.items()}
+
+
+def callback_url(settings: Settings, urls: dict[str, str]) -> str:
+    """Return the callback route's base URL: the configured one, otherwise that of its listener."""
+    return settings.callback_url or f"{urls.get('callback') or urls['public']}/callback"
 
 
 def claim(settings: Settings) -> tuple[dict[str, socket.socket], JournalFile | None]:

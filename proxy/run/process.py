@@ -22,8 +22,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from proxy import log
-from proxy.http.listening import address, callback_url
 from proxy.run.banner import banner
+from proxy.run.claims import callback_url, speaks_tls, urls_of
 from proxy.run.preflight import no_traceback
 from proxy.run.reload import Reload
 from proxy.run.service_manager import ServiceManager
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from proxy.sqs.service import QueueService
     from proxy.store.journal.file import JournalFile
     from shared.settings import Given, Settings
-    from shared.worker_config import JobServer
 
 __all__ = ["HARD_STOP_S", "FrontEnd"]
 
@@ -72,12 +71,12 @@ class FrontEnd:
         self._groundwork = groundwork
         self._read = read
         self._settings = groundwork.settings
-        self._job_servers = groundwork.job_servers
-        self._job_server = groundwork.embedded
+        self._embedded = groundwork.embedded
         self._queue = _queue_entrance(self._settings) if self._settings.sqs_queue_url else None
         self._pool: Pool | None = None
         self._log: log.LineWriter | None = None
-        self._callbacks = ""
+        self._urls = urls_of(self._settings, groundwork.sockets)
+        self._callback_url = callback_url(self._settings, self._urls)
         self._stopping = asyncio.Event()
         self._stopped_by = signal.SIGTERM
         self._stall_watch = StallWatch()
@@ -103,9 +102,10 @@ class FrontEnd:
     async def _look_around(self) -> None:
         from proxy.run.look_around import look_around  # noqa: PLC0415 - not needed before everything serves
 
-        configured = [one.url for one in self._job_servers if not self._job_server or one.url != self._job_server.url]
+        embedded = self._embedded.url if self._embedded else ""
+        configured = [one.url for one in self._groundwork.job_servers if one.url != embedded]
         if configured or self._settings.callback_url:
-            await look_around(self._callbacks, configured, self._settings.job_server_cafile)
+            await look_around(self._callback_url, configured, self._settings.job_server_cafile)
 
     async def _start(self) -> tuple[App, dict[str, Listener]]:
         settings = self._settings
@@ -114,17 +114,11 @@ class FrontEnd:
         become_subreaper()
         Signals(self._on_stop, self._on_reload, self._exit).watch()
         reap_orphans(asyncio.get_running_loop(), self._children)
-        sockets = self._groundwork.sockets
-        urls = {
-            name: address(sock, tls=name != "admin" and bool(settings.tls_certfile)) for name, sock in sockets.items()
-        }
-        self._callbacks = callback_url(settings, sockets["callback" if "callback" in sockets else "public"])
         queue_service = await self._queue.open() if self._queue else None
         store, peers = await _open_store(settings, self._groundwork.journal)
         pool = await self._start_workers()
-        app, listeners = await _serve(
-            settings, self._job_servers, pool, store, peers, self._callbacks, sockets, queue_service
-        )
+        app = await self._create_app(pool, store, peers, queue_service)
+        listeners = _listen(settings, self._groundwork.sockets, app)
         app.drain.begin = lambda: self._on_drain(app)
         app.house.given = self._given
         self._reload = Reload(
@@ -140,19 +134,8 @@ class FrontEnd:
         _tune_garbage_collection()
         self._stall_watch.start()
         _warn_of_misspelt()
-        called = replace(settings, job_server_url=self._job_servers[0].url)
         self._service_manager.inform(lambda: app.pool.has_begun, lambda: _status(app))
-        _say(banner(called, urls, self._job_server.url if self._job_server else ""))
-        log.event(
-            "info",
-            "listening",
-            **urls,
-            job_server="embedded" if self._job_server else shown(self._job_servers[0].url),
-            api_keys=len(settings.api_keys),
-            admin_keys=len(settings.admin_keys),
-            version=VERSION,
-            pid=os.getpid(),
-        )
+        self._announce()
         if self._queue is not None:
             self._queue.start(app.consumer)
         return app, listeners
@@ -167,6 +150,40 @@ class FrontEnd:
         )
         await self._pool.start(self._groundwork.fork_server)
         return self._pool
+
+    async def _create_app(
+        self, pool: Pool, store: JobStore, peers: Peers | None, queue_service: QueueService | None
+    ) -> App:
+        from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
+
+        app = create_app(
+            self._settings,
+            self._groundwork.job_servers,
+            pool=pool,
+            store=store,
+            callback_url=self._callback_url,
+            peers=peers,
+            queue_service=queue_service,
+        )
+        await app.dispatcher.restore()  # before anything is accepted: a callback has to find its job
+        await app.observers.history.restore(store)
+        return app
+
+    def _announce(self) -> None:
+        """Print and log that the proxy serves."""
+        settings, first = self._settings, self._groundwork.job_servers[0].url
+        called = replace(settings, job_server_url=first)
+        _say(banner(called, self._urls, self._embedded.url if self._embedded else ""))
+        log.event(
+            "info",
+            "listening",
+            **self._urls,
+            job_server="embedded" if self._embedded else shown(first),
+            api_keys=len(settings.api_keys),
+            admin_keys=len(settings.admin_keys),
+            version=VERSION,
+            pid=os.getpid(),
+        )
 
     # --- shutdown ----------------------------------------------------------------------------------------------------
 
@@ -231,8 +248,8 @@ class FrontEnd:
         if self._pool is not None:
             with contextlib.suppress(TimeoutError):
                 await self._pool.stop()
-        if self._job_server is not None:
-            await self._job_server.stop()
+        if self._embedded is not None:
+            await self._embedded.stop()
         log.event("info", "stopped")
         self._exit(code)
 
@@ -274,37 +291,16 @@ async def _open_store(settings: Settings, journal: JournalFile | None) -> tuple[
     return Journal(journal, ttl_s=settings.result_ttl, max_bytes=settings.journal_max_bytes), None
 
 
-async def _serve(
-    settings: Settings,
-    job_servers: tuple[JobServer, ...],
-    pool: Pool,
-    store: JobStore,
-    peers: Peers | None,
-    callbacks: str,
-    sockets: dict[str, socket.socket],
-    queue_service: QueueService | None,
-) -> tuple[App, dict[str, Listener]]:
-    from proxy.http.connections import Room  # noqa: PLC0415
+def _listen(settings: Settings, sockets: dict[str, socket.socket], app: App) -> dict[str, Listener]:
+    from proxy.http.connections import Room  # noqa: PLC0415 - heavy: loaded while the other processes load
     from proxy.http.server import Listener  # noqa: PLC0415
     from proxy.http.time_limits import Limits  # noqa: PLC0415
-    from proxy.run.wiring import create_app  # noqa: PLC0415 - heavy: loaded while the other processes load
 
-    app = create_app(
-        settings,
-        job_servers,
-        pool=pool,
-        store=store,
-        callback_url=callbacks,
-        peers=peers,
-        queue_service=queue_service,
-    )
-    await app.dispatcher.restore()  # before anything is accepted: a callback has to find its job
-    await app.observers.history.restore(store)
     apps = {"public": app.public, "callback": app.callbacks, "admin": app.admin}
     limits, room = Limits(keep_alive_s=settings.keep_alive_timeout), Room()
     listeners = {}
     for name, sock in sockets.items():
-        tls = name != "admin"
+        tls = speaks_tls(settings, name)
         listeners[name] = Listener(
             sock,
             apps[name],
@@ -316,7 +312,7 @@ async def _serve(
             keyfile=settings.tls_keyfile if tls else "",
         )
         listeners[name].start()
-    return app, listeners
+    return listeners
 
 
 def _status(app: App) -> str:
