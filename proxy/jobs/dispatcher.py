@@ -265,12 +265,25 @@ class Dispatcher:
         return {"profiles_not_served": gone} if gone else {}
 
     def cancel(self, job_id: str, *, by: str = BY_CLIENT) -> Job | None:
-        """Cancel a job in flight and return it, if there is one; it is over once it has its outcome. `by`: who."""
+        """Cancel a job in flight and return it, if there is one; it is over once it has its outcome. `by`: who.
+
+        If the job server is just replying to the submission, the job is cancelled after that: then it has a name there.
+        """
         job = self._in_flight.by_id(job_id)
-        if job is not None and not job.cancelled.done():
+        if job is not None and self._poller.awaits_name(job):
+            self._run(self._cancel_named(job, by))
+        elif job is not None:
+            self._cancel(job, by)
+        return job
+
+    async def _cancel_named(self, job: Job, by: str) -> None:
+        await self._poller.name_of(job)
+        self._cancel(job, by)
+
+    def _cancel(self, job: Job, by: str) -> None:
+        if not job.cancelled.done():
             job.is_cancellable = self._poller.can_cancel(job)
             job.cancelled.set_result(by)
-        return job
 
     async def drain(self) -> None:
         """Accept no more jobs, wait until those in flight have their outcome, then for no others."""

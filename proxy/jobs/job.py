@@ -287,5 +287,5 @@ class Job:
 
     def cancellation(self) -> Failed:
         """Return the outcome of the job if it is cancelled."""
-        told = "is told" if self.is_cancellable else "was not told, as it has no call for that"
+        told = "is told" if self.is_cancellable else "was not told: it has no call for that, or has not named the job"
         return self.failure(Code.CANCELLED, f"{cancelled_by(self.cancelled.result())}; the job server {told}")

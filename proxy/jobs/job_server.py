@@ -64,6 +64,11 @@ class ServedJobServer:
         calls = [call for call in ("status", "result") if call in self._needs]
         return bool(calls) and all(self._needs[call] <= record.outputs.keys() for call in calls)
 
+    @property
+    def has_cancel(self) -> bool:
+        """Whether there is a call that cancels a job."""
+        return "cancel" in self._needs
+
     def can_cancel(self, job: Job) -> bool:
         """Return whether this job can be cancelled at the job server now."""
         needs = self._needs.get("cancel")

@@ -65,8 +65,9 @@ _LACKING_S: Final = 1.0
 _NO_ID: Final = "the job server has not given its id for the job yet"
 #: How long a person waits for the job server's answer.
 _NOW_S: Final = 10.0
-#: How long to retry a cancel call for a job that nobody waits for any more.
+#: How long a cancel call may take, and how long to wait before it for the reply that names the job.
 _CANCEL_S: Final = 10.0
+_NAME_S: Final = 2.0
 
 
 class Asker(Protocol):
@@ -247,6 +248,17 @@ class Poller:
         """Return whether `job` can be cancelled at the job server now."""
         server = self.server_of(job)
         return server is not None and server.can_cancel(job)
+
+    def awaits_name(self, job: Job) -> bool:
+        """Return whether only the reply to the submission of `job`, still to come, has what the cancel call needs."""
+        server = self.server_of(job)
+        return job.state is State.SUBMITTING and server is not None and server.has_cancel and not server.can_cancel(job)
+
+    async def name_of(self, job: Job) -> None:
+        """Wait for that reply, but not for long."""
+        until = time.monotonic() + _NAME_S
+        while self.awaits_name(job) and time.monotonic() < until:
+            await _changed(job, until - time.monotonic())
 
     async def cancel(self, job: Job) -> None:
         """Cancel `job` at the job server: best effort, in the background."""

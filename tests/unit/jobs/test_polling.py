@@ -22,7 +22,7 @@ from tests.support.instances import FAILED, PROGRESS, SUCCEEDED, Instance
 from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.left_open_store import LeftOpenStore
 from tests.support.records import a_record
-from tests.support.runners import SUBMIT
+from tests.support.runners import SUBMIT, Step
 
 NOTIFICATION = Verdict(kind=Kind.NOTIFICATION, state="done")
 RESULT = b'{"n": 1.50}'
@@ -419,6 +419,30 @@ async def test_a_job_that_is_given_up_is_cancelled_at_the_job_server(how: str) -
     assert (how == "cancelled") is ("the job server is told" in outcome.detail)
     await instance.dispatcher.drain()
     assert [call for _, call, _ in instance.asker.asked] == ["cancel"]
+
+
+@pytest.mark.parametrize(("named", "after_s"), [(True, 1), (False, 2)])
+async def test_a_job_that_is_cancelled_before_its_reply_is_cancelled_after_it(named: bool, after_s: float) -> None:
+    """Without its name, the job server could not be told; but a reply that does not come is not waited for."""
+    instance = Instance(profile="replicate")
+    instance.asker.answers = [told("cancelled")]
+    job = instance.submit()
+    instance.stepped.tell(job, Step.ASSIGN, Step.RECORD, Step.CONNECT)
+    await nothing_moves()
+    since = now()
+    instance.dispatcher.cancel(job.id)
+    await time_passes(1)
+    assert not job.outcome.done()
+    if named:
+        instance.stepped.tell(job, Step.REPLY)
+        job.learn({"cancel_url": "http://job-server/1/cancel"})
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.submitted) == (Code.CANCELLED, "yes" if named else "unknown")
+    assert named is outcome.detail.endswith("the job server is told")
+    assert round(now() - since, 1) == after_s
+    await instance.dispatcher.drain()
+    assert [call for _, call, _ in instance.asker.asked] == ["cancel"] * named
 
 
 async def test_a_job_that_was_left_open_is_cancelled_there_at_its_deadline() -> None:
