@@ -300,9 +300,9 @@ class Check:
         self._found(Verdict.OK, "profile", words)
         for line in profile_report.unfit_secrets(profile).splitlines():
             self._found(Verdict.FAILED, "profile", line)
-        for doubt in (profile_report.doubt(profile), profile_report.missing_name(profile)):
-            if doubt:
-                self._found(Verdict.WARNING, "profile", doubt)
+        for doubt in (profile_report.doubt, profile_report.missing_name, profile_report.early_loss):
+            if words := doubt(profile):
+                self._found(Verdict.WARNING, "profile", words)
         read, wrong = profile_report.sample_findings(profile, "http://job-server/start")
         for line in wrong:
             self._found(Verdict.FAILED, "samples", line)

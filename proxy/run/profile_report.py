@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from shared.errors import ProxyError, SettingsError
 from shared.job_server import loader
 from shared.job_server.calls import Call
+from shared.job_server.placeholders import OURS
 from shared.job_server.samples import described_submission, found_in, named_in, problems_with
 from shared.shown_urls import shown
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "doubt",
+    "early_loss",
     "list_of_profiles",
     "missing_name",
     "sample_findings",
@@ -70,6 +72,15 @@ def doubt(profile: Profile) -> str:
         return ""
     known = f"anybody who knows a job's {callback.correlate_with} can report its end to {callback.path}"
     return f"{profile.name}: {known}, as there is no [verify]"
+
+
+def early_loss(profile: Profile) -> str:
+    """Return why a callback that comes before the reply is lost; empty if none is."""
+    callback = profile.callback
+    if not callback.path or callback.correlate_with in OURS or profile.status or profile.result:
+        return ""
+    why = f"{callback.correlate_with} is known only from the reply, and there is no [status] to ask instead"
+    return f"{profile.name}: a callback that comes before the reply is lost, as its {why}"
 
 
 def missing_name(profile: Profile) -> str:

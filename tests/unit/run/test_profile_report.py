@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from proxy.run.profile_report import doubt, missing_name, unfound
+from proxy.run.profile_report import doubt, early_loss, missing_name, unfound
 from shared.job_server import loader
 
 
@@ -22,6 +22,19 @@ def test_no_shipped_profile_is(name: str) -> None:
     """The token is a secret, a proof is required, or the outcome is asked for. And notifications can be followed."""
     assert doubt(loader.load(name)) == ""
     assert missing_name(loader.load(name)) == ""
+    assert early_loss(loader.load(name)) == ""
+
+
+def test_a_callback_before_the_reply_should_not_be_lost() -> None:
+    """At a fixed URL, it finds no job before the reply has named it, and only a status call could make up for that."""
+    profile = loader.load("apify")
+    whole = dataclasses.replace(profile.callback, notification_only=False)
+    unasked = dataclasses.replace(profile, callback=whole, status=None, result=None)
+    assert early_loss(unasked).startswith(
+        "apify: a callback that comes before the reply is lost, as its id is known only"
+    )
+    ours = dataclasses.replace(whole, correlate_with="job_id")
+    assert early_loss(dataclasses.replace(unasked, callback=ours)) == ""
 
 
 def test_a_notification_should_name_its_job() -> None:
