@@ -72,6 +72,9 @@ def caveats(profile: Profile, fixed_url: str, environ: Mapping[str, str] = os.en
     """Yield why callbacks for `profile` will not arrive, or not be believed."""
     if profile.callback.path and not fixed_url:
         yield f"no callbacks are sent: --callback-url has to say where {profile.callback.path} is"
+    for end in ("succeeded", "failed"):
+        if not any(one.kind == "callback" and one.expect in {end, "notification"} for one in profile.sample):
+            yield f"no callbacks are sent for jobs that have {end}: the profile has no sample of one"
     used = names_in([profile.verify.value, profile.verify.secret] if profile.verify else [])
     for name in (name.removeprefix("env:") for name in used if name.startswith("env:")):
         if not environ.get(name):

@@ -1,5 +1,6 @@
 """The small pure parts: refusals, the bomb, the forged address, the command line."""
 
+import dataclasses
 import gzip
 import json
 
@@ -119,3 +120,7 @@ def test_a_stand_in_says_why_its_callbacks_would_not_count() -> None:
     assert list(caveats(openai, "http://proxy/callback/openai", {"OPENAI_WEBHOOK_SECRET": "s"})) == []
     assert len(list(caveats(baseten, "", {}))) == 1
     assert list(caveats(cog, "", {})) == []
+    mute = dataclasses.replace(cog, sample=tuple(one for one in cog.sample if one.expect != "succeeded"))
+    assert list(caveats(mute, "", {})) == [
+        "no callbacks are sent for jobs that have succeeded: the profile has no sample of one"
+    ]
