@@ -49,7 +49,7 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 #: The parameters of a part that is a file.
 _FILE: Final = frozenset({"filename", "filename*"})
 _MAX_TYPE_CHARACTERS: Final = 200
-#: A larger body is not examined again.
+#: A larger callback is not examined again.
 _SMALL_BYTES: Final = 65_536
 
 
@@ -110,9 +110,9 @@ def document_of(body: bytes, content_type: str = "", parse: Callable[[bytes], An
     return Document(_document_of_fields(fields), is_json=False)
 
 
-def why_not_json(body: bytes) -> str:
-    """Return why a body is not JSON, for people; empty if it is."""
-    if len(body) > _SMALL_BYTES:
+def why_not_json(body: bytes, max_bytes: int = _SMALL_BYTES) -> str:
+    """Return why a body is not JSON, for people; empty if it is. A body over `max_bytes` is not examined again."""
+    if len(body) > max_bytes:
         return "it is not JSON"
     try:
         strict_json.loads(body)

@@ -19,6 +19,7 @@ from shared import strict_json
 from shared.errors import StrictJSONError
 from shared.job_server.addresses import address
 from shared.job_server.calls import Request, headers_of, merged
+from shared.job_server.documents import document_of, why_not_json
 from shared.job_server.expressions import compile_expression, is_true, only_body
 from shared.job_server.placeholders import fill, has_placeholders, json_text
 from shared.job_server.profile import Profile, Submit
@@ -192,15 +193,14 @@ class Replies:
         """Return what a reply with an accepting status says."""
         if not self._is_read:
             return _RUNNING
-        document: Any = None
+        content_type = headers.get("content-type") or headers.get("Content-Type", "")
+        document = document_of(body, content_type)
         unread = ""
-        try:
-            document = strict_json.loads(body)
-        except StrictJSONError as exc:
-            unread = f"is not JSON: {exc}"
+        if document.value is None and not document.is_json:
+            unread = f"is not JSON: {why_not_json(body, len(body))}"
             if self._running:
                 return _bad(unread)
-        seen: dict[str, Any] = {"status": status, "body": document}
+        seen: dict[str, Any] = {"status": status, "body": document.value}
         if not self._only_body:
             seen["headers"] = {name.lower(): value for name, value in headers.items()}
         if self._rejected is not None and is_true(self._rejected(seen)):
@@ -208,13 +208,12 @@ class Replies:
                 return _bad(unread)  # an unreadable body refuses nothing: half a reply, a gateway's page
             reason = self._reason(seen)
             return Reply(kind=ReplyKind.REFUSED, detail=_refusal(status, reason), reason=reason)
-        return self._taken(seen, headers, body, is_json=not unread)
+        return self._taken(seen, content_type, body, is_json=document.is_json)
 
-    def _taken(self, seen: dict[str, Any], headers: Mapping[str, str], body: bytes, *, is_json: bool) -> Reply:
+    def _taken(self, seen: dict[str, Any], content_type: str, body: bytes, *, is_json: bool) -> Reply:
         """Return what a reply says that does not refuse the job."""
         verdict = self._reader.read(seen, body, is_json=is_json)
         if verdict.kind is not Kind.PROGRESS:
-            content_type = headers.get("content-type") or headers.get("Content-Type", "")
             return Reply(
                 kind=ReplyKind.FINAL, outputs=verdict.outputs, verdict=verdict, content_type=content_type, body=body
             )

@@ -173,3 +173,14 @@ def test_a_reply_can_be_final() -> None:
         kind=Kind.FAILED, state="broken", error="so"
     )
     assert by_body(submit, b'{"state": "other"}').kind is ReplyKind.BAD
+
+
+def test_a_reply_can_be_a_form() -> None:
+    """As any message can."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    replies = Replies(Submit(outputs={"id": "body.id"}, state="body.state", running=("queued",), failed=("broken",)))
+    assert replies.read(200, headers, b"id=7&state=queued").outputs == {"id": "7"}
+    assert replies.read(200, headers, b"id=7&state=broken").verdict == Verdict(
+        kind=Kind.FAILED, state="broken", result=b'"id=7&state=broken"', outputs={"id": "7"}
+    )
+    assert replies.read(200, {}, b"id=7&state=queued").detail.startswith("the job server's reply is not JSON: ")
