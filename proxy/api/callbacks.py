@@ -196,9 +196,11 @@ class CallbackRoute:
 
     def _verify(self, server: ServedJobServer, received: Received, raw: bytes, values: dict[str, str]) -> None:
         """Raise RequestError unless the callback has the proof that its profile requires, if any."""
-        verifier = server.verifier
-        if verifier is not None and not verifier.is_genuine(received, raw, server.secrets | values, time.time()):
-            raise RequestError(Code.UNAUTHORIZED, "the callback does not prove that it is the job server's")
+        verifier, now = server.verifier, time.time()
+        if verifier is not None and not verifier.is_genuine(received, raw, server.secrets | values, now):
+            lack = verifier.lack(received, now)
+            words = "the callback does not prove that it is the job server's"
+            raise RequestError(Code.UNAUTHORIZED, f"{words}: {lack}" if lack else words)
 
     def _inflated(self, scope: Scope, raw: bytes) -> bytes:
         if not raw.startswith(_GZIP) and all(name != b"content-encoding" for name, _ in scope["headers"]):

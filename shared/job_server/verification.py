@@ -22,6 +22,7 @@ __all__ = ["Verifier"]
 _TOLERANCE_S: Final = 300
 _TIMESTAMP_DIGITS: Final = 12
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - not a secret
+_STANDARD: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 #: RFC 4648, section 5.
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 
@@ -32,6 +33,7 @@ class Verifier:
     def __init__(self, verify: Verify) -> None:
         self._verify = verify
         self._header = verify.header.lower().encode()
+        self._needed = _STANDARD if verify.scheme == "standard-webhooks" else (verify.header,)
 
     def is_genuine(self, received: Received, raw: bytes, values: Mapping[str, str], now: float) -> bool:
         """Return whether a callback comes from the job server.
@@ -53,6 +55,22 @@ class Verifier:
         except UnfilledError:
             return False  # without a secret, nothing can be verified
 
+    def lack(self, received: Received, now: float) -> str:
+        """Return what is wrong with a callback's proof whatever the secret is; empty if nothing is."""
+        for name in self._needed:
+            if not received.header(name.lower().encode()):
+                return f"it has no header {name}"
+        if not received.header(self._header).startswith(self._verify.prefix):
+            return f"its header {self._verify.header} does not begin with {self._verify.prefix}"
+        if self._verify.scheme != "standard-webhooks":
+            return ""
+        at = _unix_time(received)
+        if at is None:
+            return "its timestamp is no Unix time in seconds"
+        away_s = round(at - now)
+        is_late = f"its timestamp is {abs(away_s)} s {'behind' if away_s < 0 else 'ahead of'} this machine's clock"
+        return is_late if abs(away_s) > _TOLERANCE_S else ""
+
     def _has_header(self, received: Received, values: Mapping[str, str]) -> bool:
         wanted = fill(self._verify.value, values)
         given = received.header(self._header)
@@ -73,9 +91,8 @@ class Verifier:
     def _is_standard(self, received: Received, body: bytes, values: Mapping[str, str], now: float) -> bool:
         """Verify according to the Standard Webhooks specification: standardwebhooks.com."""
         message_id, timestamp = received.header(b"webhook-id"), received.header(b"webhook-timestamp")
-        if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _TIMESTAMP_DIGITS):
-            return False
-        if abs(int(timestamp) - now) > _TOLERANCE_S:
+        at = _unix_time(received)
+        if at is None or abs(at - now) > _TOLERANCE_S:
             return False
         key = _key(fill(self._verify.secret, values).strip())
         if not key:
@@ -84,6 +101,12 @@ class Verifier:
         wanted = b"v1," + base64.b64encode(hmac.digest(key, content, "sha256"))
         given = received.header(b"webhook-signature").split()
         return any(hmac.compare_digest(one.encode(), wanted) for one in given)
+
+
+def _unix_time(received: Received) -> int | None:
+    timestamp = received.header(b"webhook-timestamp")
+    is_time = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _TIMESTAMP_DIGITS
+    return int(timestamp) if is_time else None
 
 
 def _bodies(raw: bytes, inflated: bytes) -> Iterator[bytes]:

@@ -289,7 +289,8 @@ async def test_the_job_that_a_callback_without_proof_names_knows(monkeypatch: py
         assert (await app.ask("POST", callback.path, body=body, headers=JSON_TYPE)).status == 401
 
     record = job.recorder.record
-    assert (record.refused, record.refusal) == (2, "the callback does not prove that it is the job server's")
+    words = "the callback does not prove that it is the job server's: it has no header webhook-id"
+    assert (record.refused, record.refusal) == (2, words)
     assert job.submitted == ("yes" if output == "callback_token" else "unknown")
     assert app.parts.callback_route.counts == {CallbackFate.FORGED: 2}
     await app.close()

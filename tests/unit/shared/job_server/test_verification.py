@@ -196,3 +196,37 @@ def test_a_signature_may_be_of_the_body_as_it_came_or_inflated() -> None:
 def test_nothing_that_is_made_up_is_accepted_or_raises(verify: Verify, headers: dict[str, str]) -> None:
     """Whatever its headers contain."""
     assert not accepts(verify, b"{}", headers)
+
+
+STANDARD = Verify(scheme="standard-webhooks", secret="{env:KEY}")
+
+
+@pytest.mark.parametrize(
+    ("verify", "headers", "lack"),
+    [
+        (HEADER, {}, "it has no header X-Token"),
+        (HEADER, {"x-token": "Bearer another"}, ""),
+        (
+            Verify(scheme="hmac", header="X-Sig", secret="s", prefix="v1="),
+            {"x-sig": "a"},
+            "X-Sig does not begin with v1=",
+        ),
+        (Verify(scheme="hmac", header="X-Sig", secret="s", prefix="v1="), {"x-sig": "v1=a"}, ""),
+        (STANDARD, {"webhook-id": "a"}, "it has no header webhook-timestamp"),
+        (STANDARD, {"webhook-timestamp": "2026-11-27"}, "its timestamp is no Unix time in seconds"),
+        (STANDARD, {"webhook-timestamp": str(int(NOW) - 301)}, "its timestamp is 301 s behind this machine's clock"),
+        (
+            STANDARD,
+            {"webhook-timestamp": str(int(NOW) + 9_999)},
+            "its timestamp is 9999 s ahead of this machine's clock",
+        ),
+        (STANDARD, {"webhook-timestamp": str(int(NOW) - 300)}, ""),
+    ],
+)
+def test_what_is_wrong_whatever_the_secret_is_can_be_told(verify: Verify, headers: dict[str, str], lack: str) -> None:
+    """An operator would take a clock that is wrong, or another header, for a wrong secret."""
+    if len(headers) == 1 and "webhook-timestamp" in headers:
+        headers = {"webhook-id": "a", "webhook-signature": "v1,a", **headers}
+    received = Received(body=b"", headers=[(name.encode(), value.encode()) for name, value in headers.items()])
+    assert Verifier(verify).lack(received, NOW).endswith(lack)
+    assert bool(lack) is bool(Verifier(verify).lack(received, NOW))
