@@ -16,12 +16,17 @@ itself never makes a checkpoint.
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from proxy.store.journal.opening import check_writable, words_of
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from proxy.store.journal.file import JournalFile
 
 __all__ = ["Checkpointer"]
@@ -39,14 +44,14 @@ class Checkpointer:
     """Makes a checkpoint whenever enough has been written. After a failed one, the next one moves everything."""
 
     def __init__(self, file: JournalFile) -> None:
-        """Start, in parallel to the writer of `file`."""
+        """Start, in parallel to the writer of `file`. Raises OSError if that cannot be done now."""
         self._file = file
-        uri = f"{file.path.absolute().as_uri()}?mode=rw"
         # Used only by the thread, once it is running.
-        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0, check_same_thread=False)
+        self._db = _connect(file.path)
         self._written_bytes = 0
         self._due = threading.Event()
-        self._closing = False
+        #: Whether it makes no more checkpoints.
+        self.closed = False
         #: The value of `PRAGMA data_version` at the end of the last checkpoint: each commit that adds to the log
         #: changes it.
         self._seen: tuple[int, ...] | None = None
@@ -57,7 +62,11 @@ class Checkpointer:
         self.blocked = False
         self._truncate = False
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:
+            self._db.close()
+            raise OSError(errno.EAGAIN, "no more threads can be started") from exc
 
     def wrote(self, records: int, size_bytes: int = 0) -> None:
         """Note that this many records were written or deleted, with this many bytes beyond their usual size."""
@@ -73,13 +82,13 @@ class Checkpointer:
 
     def close(self) -> None:
         """Finish the current one. Blocks."""
-        self._closing = True
+        self.closed = True
         self._due.set()
         self._thread.join()
 
     def _run(self) -> None:
         self._try("SELECT count(*) FROM sqlite_master")  # a connection that has not read anything has no log
-        while self._due.wait() and not self._closing:
+        while self._due.wait() and not self.closed:
             self._due.clear()
             self.settled = False
             self.settled = self._checkpoint()
@@ -110,3 +119,16 @@ class Checkpointer:
             row: tuple[int, ...] = self._db.execute(statement).fetchone()
             return row
         return None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = None
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0, check_same_thread=False)
+        check_writable(db)
+    except sqlite3.Error as exc:
+        if db is not None:
+            db.close()
+        raise OSError(errno.EIO, f"the journal cannot be opened a second time: {words_of(exc)}") from exc
+    return db

@@ -14,7 +14,7 @@ from typing import Final
 from proxy.store.journal.schema import prepare
 from shared.errors import SettingsError
 
-__all__ = ["OLDEST_SQLITE", "check_sqlite", "connect", "is_no_room", "lock", "words_of"]
+__all__ = ["OLDEST_SQLITE", "check_sqlite", "check_writable", "connect", "is_no_room", "lock", "words_of"]
 
 #: The first with INSERT ... ON CONFLICT DO UPDATE for a table with another unique column; nothing newer is used.
 #: 3.24.0 fails on it; 3.26.0 (RHEL 8), 3.31.1 (Ubuntu 20.04) and 3.40.1 (Debian 12) pass all tests of the journal.
@@ -92,6 +92,7 @@ def connect(path: Path, synchronous: str = "NORMAL", *, upgrade: bool = True) ->
         # after the other, never by two at once.
         db = sqlite3.connect(path.absolute(), isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
         version = prepare(db, path, synchronous, upgrade=upgrade)
+        check_writable(db)
     except sqlite3.OperationalError as exc:
         _close(db)
         raise SettingsError(f"JOURNAL: cannot use {str(path)!r}: {_reason(path, exc)}") from exc
@@ -105,6 +106,23 @@ def connect(path: Path, synchronous: str = "NORMAL", *, upgrade: bool = True) ->
         _close(db)
         raise
     return db, version
+
+
+def check_writable(db: sqlite3.Connection) -> None:
+    """Raise sqlite3.OperationalError if `db` can only read.
+
+    What SQLite cannot open to be written, it opens to be read, without an error: if another user's process has left
+    the log behind, for example, or if there was no descriptor at that moment. Such a connection can never write.
+    """
+    db.execute("BEGIN")
+    try:
+        db.execute("UPDATE probe SET times = times")
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")  # nothing was written
 
 
 def is_no_room(exc: BaseException | None) -> bool:
@@ -138,8 +156,12 @@ def _check_kind(path: Path) -> None:
 def _reason(path: Path, exc: sqlite3.OperationalError) -> str:
     code = getattr(exc, "sqlite_errorcode", 0)
     folder = path.absolute().parent
-    if code & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY} and not os.access(folder, os.W_OK):
-        return f"the folder {str(folder)!r} cannot be written, and SQLite keeps two more files beside it"
+    if code & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+        if not os.access(folder, os.W_OK):
+            return f"the folder {str(folder)!r} cannot be written, and SQLite keeps two more files beside it"
+        for file in (Path(f"{os.path.realpath(path)}{suffix}") for suffix in ("-wal", "-shm")):
+            if file.exists() and not os.access(file, os.W_OK):
+                return f"{str(file)!r} cannot be written; was it left behind by another user's process?"
     if code in _NOT_LOCAL:
         return f"{words_of(exc)}; put it on a local disk"
     return words_of(exc)

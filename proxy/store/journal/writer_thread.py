@@ -277,7 +277,9 @@ class WriterThread:
             raise OSError(self._trouble)
         self._retry_at = now + _RETRY_S
         if not self._file.is_open:
-            self._open_anew()
+            self._file.reopen()
+        if self.checkpointer.closed:
+            self._begin_checkpoints()
         try:
             self.upkeep.recover()
         except LogGoneError:
@@ -290,14 +292,11 @@ class WriterThread:
         if not self._file.empty_log():
             self._begin_checkpoints()
             raise OSError("its write-ahead log was removed, and cannot be saved as long as another process reads it")
-        self._open_anew()
+        self._file.reopen()
+        self._begin_checkpoints()
         log.event(
             "warning", "the journal's write-ahead log was removed; it was saved and created again", file=self._path
         )
-
-    def _open_anew(self) -> None:
-        self._file.reopen()
-        self._begin_checkpoints()
 
     def _begin_checkpoints(self) -> None:
         self.checkpointer = self.upkeep.checkpointer = Checkpointer(self._file)

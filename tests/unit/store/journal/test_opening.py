@@ -6,8 +6,11 @@ import errno
 import fcntl
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +96,23 @@ def test_names_that_sqlite_takes_for_something_else_are_files(tmp_path: Path, mo
 
     with closing(JournalFile("./:memory:")) as file:
         assert file.find("id", record.id, 0) == record
+
+
+def test_a_journal_that_can_only_be_read_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite opens to be read what it cannot open to be written, such as a log that another user has left behind."""
+    JournalFile(str(path)).close()
+    monkeypatch.setattr(sqlite3, "connect", partial(_connect_to_read, sqlite3.connect))
+
+    with pytest.raises(SettingsError, match=r"^JOURNAL: cannot use '.*': attempt to write a readonly database$"):
+        JournalFile(str(path))
+    Path(f"{path}-wal").touch()
+    monkeypatch.setattr(os, "access", lambda file, _mode: not str(file).endswith("-wal"))
+    with pytest.raises(SettingsError, match=r"^JOURNAL: cannot use '.*': '.*-wal' cannot be written"):
+        JournalFile(str(path))
+
+
+def _connect_to_read(connect: Callable[..., sqlite3.Connection], path: Path, **options: Any) -> sqlite3.Connection:
+    return connect(f"{path.as_uri()}?mode=ro", uri=True, **options)
 
 
 def test_a_file_system_without_locks_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

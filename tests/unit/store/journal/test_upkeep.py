@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,39 @@ async def test_a_log_that_was_removed_is_saved_and_begun_anew(
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:  # others can read all of it
         assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (51,)
     await journal.close()
+
+
+@pytest.mark.parametrize("shortage", ["threads", "descriptors"])
+async def test_a_log_is_begun_anew_only_with_checkpoints(
+    path: Path, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, shortage: str
+) -> None:
+    """Otherwise it would grow without end: what is missing for them is waited for."""
+    journal = Journal(JournalFile(str(path)), ttl_s=1_000_000)
+    await journal.put(finished())
+    with monkeypatch.context() as patch:
+        if shortage == "threads":
+            patch.setattr(threading.Thread, "start", _no_thread)
+        else:
+            patch.setattr(sqlite3, "connect", partial(_no_second, sqlite3.connect))
+        Path(f"{path}-wal").unlink()
+        await eventually(lambda: "more threads" in journal.trouble or "a second time" in journal.trouble)
+
+    await eventually(lambda: not journal.trouble)
+    assert not said(lines, "unhandled exception in the journal")
+    await journal.put(finished())
+    journal.writer.checkpointer.make()
+    await eventually(lambda: journal.writer.checkpointer.done)
+    await journal.close()
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def _no_second(connect: Callable[..., sqlite3.Connection], path: Path | str, **options: Any) -> sqlite3.Connection:
+    if isinstance(path, str):
+        raise sqlite3.OperationalError("unable to open database file")
+    return connect(path, **options)
 
 
 @pytest.mark.parametrize("left_bytes", [0, 50, 8192], ids=["empty", "half a head", "two pages"])
