@@ -257,6 +257,7 @@ class CallbackIntake:
                 says_failed=verdict.failed,
                 content_type=called.content_type,
                 error=verdict.error,
+                outputs={**verdict.outputs, **record.outputs},
                 trail=trail_with(record, Event.CALLBACK),
             )
             stored = self._store.put(called_back)

@@ -59,6 +59,16 @@ async def test_a_sender_that_comes_too_late_hears_so_once(app: WholeApp, job: Jo
     assert (await app.ask("GET", f"/jobs/{job.id}/result")).body == DONE
 
 
+async def test_a_late_callback_says_what_the_job_server_calls_the_job(app: WholeApp, job: Job) -> None:
+    """The reply that would have said so may be lost."""
+    await job.outcome
+    await app.call_back(job, b'{"state": "completed", "id": "4711"}')
+
+    assert (await app.status(job))["remote"] == {"id": "4711"}
+    found = await app.ask_admin("GET", "/jobs/4711", headers={"Host": "127.0.0.1"})
+    assert (found.document["job_id"], found.document["remote_id"]) == (job.id, "4711")
+
+
 @pytest.mark.parametrize("state", ["failed", "error"])
 async def test_a_callback_that_names_a_failure_is_one(app: WholeApp, job: Job, state: str) -> None:
     """The profile decides."""

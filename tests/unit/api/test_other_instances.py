@@ -268,3 +268,13 @@ async def test_how_long_a_job_was_where_is_not_guessed_elsewhere(pair: list[Whol
     assert (patterns["jobs"], patterns["phases"]["jobs"]) == (1, 0)
     assert [name for name, _ in own["phases"]] == ["queue", "start", "submission", "job", "delivery"]
     assert [what for _, what in own["events"]].count("connected") == own["attempts"]["submissions"] == 1
+
+
+async def test_what_the_job_server_calls_a_job_is_learnt_elsewhere(pair: list[WholeApp]) -> None:
+    """From its callback, wherever that comes."""
+    here, there = pair
+    job = await here.waiting()
+    await there.call_back(job, b'{"state": "completed", "id": "4711"}')
+    await nothing_moves()
+
+    assert [(await app.status(job))["remote"] for app in pair] == [{"id": "4711"}] * 2
