@@ -7,7 +7,8 @@ and is the late result of a job that ended without one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 from proxy.jobs import log_lines
 from proxy.jobs.left_open import adopt
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from proxy.store.record import Record
 
 __all__ = ["Inquiry"]
+
+_FINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
 
 
 class Inquiry:
@@ -63,7 +66,11 @@ class Inquiry:
         """
         job = self._in_flight.by_id(job_id)
         if job is not None:
-            return await self._poller.ask_now(job)
+            told = await self._poller.ask_now(job)
+            if told.kind in _FINAL and not job.recorder.called_back:  # the job ended in the meantime
+                await asyncio.wait((job.outcome,))
+                await self._callback_intake.take_answer(job.token_hash, told)
+            return told
         record = await self._store.by_id(job_id)
         return None if record is None else await self._ask_by(record)
 
@@ -73,7 +80,7 @@ class Inquiry:
             return Told(job_id=record.id, call="outcome", kind="unavailable", error=reason, body=b"")
         job = adopt(self._store, record)
         told = await self._poller.ask_about(job)
-        if told.kind in {Kind.SUCCEEDED, Kind.FAILED}:
+        if told.kind in _FINAL:
             await self._callback_intake.take_answer(record.token_hash, told)
             log_lines.job_event("info", "the job server was asked and reported how a job ended", job, answer=told.kind)
         return told

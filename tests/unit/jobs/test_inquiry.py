@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -93,6 +94,32 @@ async def test_a_job_that_ended_without_a_callback_gets_its_late_result() -> Non
     assert instance.callback_intake.counts[CallbackFate.LATE] == 0, "no callback came"
     _, _, deadline = instance.asker.asked[-1]
     assert deadline > time.monotonic(), "though the job's own is over"
+
+
+async def test_an_answer_that_comes_when_the_job_has_just_ended_is_its_late_result() -> None:
+    """The operator who asked is told that the job has succeeded, so it has to be so."""
+    instance = Instance(profile="replicate")
+    job = await begun(instance, *SUBMIT)
+    instance.asker.answers = [said(Kind.SUCCEEDED)]
+    ask = instance.asker.ask
+
+    async def ended_meanwhile(job: Job, call: str, deadline: float) -> Told:
+        instance.dispatcher.cancel(job.id)
+        instance.store.hanging = True  # its end is being recorded
+        await nothing_moves()
+        assert job.state is State.FINISHED
+        asyncio.get_running_loop().call_later(0.1, setattr, instance.store, "hanging", False)
+        return await ask(job, call, deadline)
+
+    instance.asker.ask = ended_meanwhile  # type: ignore[method-assign]
+
+    told = await instance.inquiry.ask(job.id)
+
+    assert told is not None
+    assert told.kind == Kind.SUCCEEDED
+    record = await instance.store.by_id(job.id)
+    assert record is not None
+    assert (record.outcome, record.late) == (Succeeded(body=BODY), True)
 
 
 async def test_it_may_have_failed_there(cluster: Cluster) -> None:
