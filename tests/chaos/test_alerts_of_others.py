@@ -19,7 +19,7 @@ from jobserver.app import create_app
 from jobserver.options import Options
 from proxy.sqs.consumer import POLL_S
 from tests.chaos.support.hasty_instance import HastyInstance
-from tests.chaos.support.operated import Operated, check
+from tests.chaos.support.operated import LOOK_S, Operated, check
 from tests.chaos.support.processes import FaultyProxy
 from tests.chaos.support.prometheus import Scrapes
 from tests.support.job_server import JobServer
@@ -107,7 +107,7 @@ async def _until_not_read(operated: Operated[FaultyProxy]) -> None:
             last, since = now, time.monotonic()
         return time.monotonic() > since + POLL_S + 1
 
-    await eventually(is_not_read)
+    await eventually(is_not_read, every_s=LOOK_S)
 
 
 @_trouble("AsyncJobProxyQueueOld")
@@ -136,7 +136,7 @@ async def _the_job_server_rejects(operated: Operated[FaultyProxy], queues: SomeQ
     async def happened() -> bool:
         return await operated.fate("given-back") > before
 
-    await eventually(happened)
+    await eventually(happened, every_s=LOOK_S)
     yield
 
 
@@ -149,7 +149,7 @@ async def _the_queue_for_replies_is_deleted(operated: Operated[FaultyProxy], que
     async def happened() -> bool:
         return await operated.fate("overdue") > before
 
-    await eventually(happened)
+    await eventually(happened, every_s=LOOK_S)
     yield
     queues.sqs.make_queues()
 

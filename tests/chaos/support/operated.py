@@ -19,13 +19,15 @@ from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually
 
-__all__ = ["Operated", "Trouble", "check"]
+__all__ = ["LOOK_S", "Operated", "Trouble", "check"]
 
 Proxy = TypeVar("Proxy", bound=ProxyProcess)
 
 #: How long to wait for a page. Prometheus waits longer, which changes nothing for a stopped proxy.
 _SCRAPE: Final = ClientTimeout(total=3)
 _LATE: Final = "0.25"
+#: How often to look at a page: making and reading one takes milliseconds.
+LOOK_S: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Operated(Generic[Proxy]):
         async def grown() -> bool:
             return await self.value(name) > before
 
-        await eventually(grown)
+        await eventually(grown, every_s=LOOK_S)
 
     async def fate(self, fate: str) -> int:
         """Return how many messages had this fate."""
