@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,28 +22,56 @@ from tests.support.job_server import JobServer
 from tests.support.restarts import Restarts
 from tests.support.waiting import eventually
 
+#: They share two proxies, which would be started once for each process that runs one of them.
+pytestmark = pytest.mark.xdist_group("restarts")
 RESULT = b'{"state": "completed",  "sum": 0.10}'
 ASYNC = {"Prefer": "respond-async"}
 
 
-@pytest.fixture
-async def restarts(tmp_path: Path, job_server_here: JobServer) -> AsyncIterator[Restarts]:
-    """A proxy with a fresh job server."""
-    with Restarts(tmp_path, JOB_SERVER_URL=job_server_here.url) as restarts:
+class Kept(Restarts):
+    """What one test has started is where the next one begins.
+
+    The kernel ends a proxy with the thread that started it (`with_us`), so this one stays until the end.
+    """
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """Start the first one."""
+        self._thread = ThreadPoolExecutor(1)
+        super().__init__(folder, **settings)
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self._thread.shutdown()
+
+    async def killed_and_started(self) -> None:
+        """Kill the front end and start the next one, while the event loop goes on."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.restart)
+
+    async def started(self) -> None:
+        """Start the next one, while the event loop goes on."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.start)
+
+
+@pytest.fixture(scope="module")
+def restarts(tmp_path_factory: pytest.TempPathFactory, job_server_port: int) -> Iterator[Kept]:
+    """A proxy."""
+    url = f"http://127.0.0.1:{job_server_port}/start"
+    with Kept(tmp_path_factory.mktemp("restarts"), JOB_SERVER_URL=url) as restarts:
         yield restarts
 
 
-@pytest.fixture
-async def hasty(tmp_path: Path, job_server_here: JobServer) -> AsyncIterator[Restarts]:
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory, job_server_port: int) -> Iterator[Kept]:
     """The same with a job timeout of some seconds."""
-    with Restarts(tmp_path, JOB_SERVER_URL=job_server_here.url, JOB_TIMEOUT="4") as restarts:
+    url = f"http://127.0.0.1:{job_server_port}/start"
+    with Kept(tmp_path_factory.mktemp("hasty"), JOB_SERVER_URL=url, JOB_TIMEOUT="4") as restarts:
         yield restarts
 
 
 @pytest.fixture
-async def job_server_here(aiohttp_server: AiohttpServer) -> JobServer:
+async def job_server_here(aiohttp_server: AiohttpServer, job_server_port: int) -> JobServer:
     """A job server for this test, which stays up while the proxy is down."""
-    return JobServer(await aiohttp_server(create_app(Options(duration_s=0, callback_retries=50))))
+    return JobServer(await aiohttp_server(create_app(Options(duration_s=0, callback_retries=50)), port=job_server_port))
 
 
 async def status(client: ClientSession, restarts: Restarts, job_id: str) -> Answer:
@@ -80,7 +109,7 @@ async def recorded(restarts: Restarts, job_id: str, state: str) -> None:
 
 
 async def test_a_job_that_no_worker_had_was_not_submitted(
-    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+    client: ClientSession, restarts: Kept, job_server_here: JobServer
 ) -> None:
     """It is interrupted and may be retried, and its key runs it again."""
     ref = new_ref()
@@ -91,7 +120,7 @@ async def test_a_job_that_no_worker_had_was_not_submitted(
 
     restarts.proxy.signal(signal.SIGKILL)
     fork_server.resume()
-    await asyncio.to_thread(restarts.restart)
+    await restarts.killed_and_started()
     answer = await outcome(client, restarts, job_id)
     again = await post_job(client, restarts.queue_job, ref=ref, fault="none", headers={"Idempotency-Key": ref})
 
@@ -101,14 +130,14 @@ async def test_a_job_that_no_worker_had_was_not_submitted(
 
 
 async def test_a_callback_that_arrives_at_the_new_process_is_the_answer(
-    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+    client: ClientSession, restarts: Kept, job_server_here: JobServer
 ) -> None:
     """Whoever asks by id or by key gets it, waiting or not; nothing is submitted again."""
     ref = new_ref()
     job_id = await post_async(client, restarts, ref=ref, fault="never", key=ref)
     await recorded(restarts, job_id, "waiting")
 
-    await asyncio.to_thread(restarts.restart)
+    await restarts.killed_and_started()
     document = (await status(client, restarts, job_id)).document
     assert (document["state"], document["submitted"], document["outcome"]) == ("waiting", "yes", None)
     joined = asyncio.create_task(
@@ -124,14 +153,14 @@ async def test_a_callback_that_arrives_at_the_new_process_is_the_answer(
 
 
 async def test_a_job_whose_fate_is_unknown_stays_open_until_its_deadline(
-    client: ClientSession, hasty: Restarts, job_server_here: JobServer
+    client: ClientSession, hasty: Kept, job_server_here: JobServer
 ) -> None:
     """The submission was sent and no reply came. It is not sent again, and no answer may say that it did not run."""
     ref = new_ref()
     job_id = await post_async(client, hasty, ref=ref, fault="hang", key=ref)
     await in_state(client, hasty, job_id, "submitting")
 
-    await asyncio.to_thread(hasty.restart)
+    await hasty.killed_and_started()
     answer = await outcome(client, hasty, job_id)
     again = await post_job(client, hasty.queue_job, ref=ref, fault="hang", headers={"Idempotency-Key": ref})
 
@@ -141,7 +170,7 @@ async def test_a_job_whose_fate_is_unknown_stays_open_until_its_deadline(
 
 
 async def test_a_callback_proves_that_a_job_of_unknown_fate_ran(
-    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+    client: ClientSession, restarts: Kept, job_server_here: JobServer
 ) -> None:
     """It is accepted and answers the job."""
     ref = new_ref()
@@ -149,7 +178,7 @@ async def test_a_callback_proves_that_a_job_of_unknown_fate_ran(
     await in_state(client, restarts, job_id, "submitting")
     await eventually(lambda: job_server_here.submissions(ref))
 
-    await asyncio.to_thread(restarts.restart)
+    await restarts.killed_and_started()
     callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=RESULT)
 
     assert callback.document == {"status": "accepted"}
@@ -157,14 +186,14 @@ async def test_a_callback_proves_that_a_job_of_unknown_fate_ran(
 
 
 async def test_without_a_callback_a_submitted_job_is_interrupted_and_a_late_one_is_kept(
-    client: ClientSession, hasty: Restarts, job_server_here: JobServer
+    client: ClientSession, hasty: Kept, job_server_here: JobServer
 ) -> None:
     """The deadline is unchanged; the token stays valid after it."""
     ref = new_ref()
     job_id = await post_async(client, hasty, ref=ref, fault="never")
     await recorded(hasty, job_id, "waiting")
 
-    await asyncio.to_thread(hasty.restart)
+    await hasty.killed_and_started()
     answer = await outcome(client, hasty, job_id)
     callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=RESULT)
     document = (await status(client, hasty, job_id)).document
@@ -177,7 +206,7 @@ async def test_without_a_callback_a_submitted_job_is_interrupted_and_a_late_one_
 
 
 async def test_a_job_whose_deadline_passed_while_nobody_was_there_is_interrupted(
-    client: ClientSession, hasty: Restarts, job_server_here: JobServer
+    client: ClientSession, hasty: Kept, job_server_here: JobServer
 ) -> None:
     """At once when the front end is back."""
     ref = new_ref()
@@ -187,46 +216,49 @@ async def test_a_job_whose_deadline_passed_while_nobody_was_there_is_interrupted
     deadline = datetime.fromisoformat((await status(client, hasty, job_id)).document["deadline_at"])
     await asyncio.to_thread(hasty.kill)
     await eventually(lambda: datetime.now(UTC) > deadline)
-    await asyncio.to_thread(hasty.start)
+    await hasty.started()
 
     problem(await outcome(client, hasty, job_id, wait_s=1), "interrupted", 500, "yes")
 
 
-@pytest.mark.parametrize("fault", ["none", "failed", "garbage"])
-async def test_an_outcome_is_answered_again_after_a_restart(
-    client: ClientSession, restarts: Restarts, job_server_here: JobServer, fault: str
+async def test_every_outcome_is_answered_again_after_a_restart(
+    client: ClientSession, restarts: Kept, job_server_here: JobServer
 ) -> None:
     """Byte for byte, by key and by id; its token is still known."""
-    ref = new_ref()
-    key = {"Idempotency-Key": ref}
-    first = await post_job(client, restarts.queue_job, ref=ref, fault=fault, headers=key)
+    first = {}
+    for fault in ("none", "failed", "garbage"):
+        ref = new_ref()
+        key = {"Idempotency-Key": ref}
+        first[fault, ref] = await post_job(client, restarts.queue_job, ref=ref, fault=fault, headers=key)
 
-    await asyncio.to_thread(restarts.restart)
-    by_key = await post_job(client, restarts.queue_job, ref=ref, fault=fault, headers=key)
-    by_id = await outcome(client, restarts, first.headers["Job-Id"])
-    callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=RESULT)
+    await restarts.killed_and_started()
+    for (fault, ref), answer in first.items():
+        key = {"Idempotency-Key": ref}
+        by_key = await post_job(client, restarts.queue_job, ref=ref, fault=fault, headers=key)
+        by_id = await outcome(client, restarts, answer.headers["Job-Id"])
+        callback = await fetch(client, "POST", job_server_here.callback_url(ref), data=RESULT)
 
-    assert (by_key.status, by_key.body) == (by_id.status, by_id.body) == (first.status, first.body)
-    assert callback.document == {"status": "late" if fault == "garbage" else "duplicate"}
-    assert len(job_server_here.submissions(ref)) == 1
+        assert (by_key.status, by_key.body) == (by_id.status, by_id.body) == (answer.status, answer.body)
+        assert callback.document == {"status": "late" if fault == "garbage" else "duplicate"}
+        assert len(job_server_here.submissions(ref)) == 1
 
 
 async def test_an_open_job_can_be_cancelled_after_a_restart(
-    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+    client: ClientSession, restarts: Kept, job_server_here: JobServer
 ) -> None:
     """With what is known about its submission."""
     ref = new_ref()
     job_id = await post_async(client, restarts, ref=ref, fault="never")
     await recorded(restarts, job_id, "waiting")
 
-    await asyncio.to_thread(restarts.restart)
+    await restarts.killed_and_started()
     cancelled = await fetch(client, "DELETE", f"{restarts.url}/jobs/{job_id}")
 
     assert (cancelled.document["code"], cancelled.document["submitted"]) == ("cancelled", "yes")
 
 
 async def test_a_submission_under_way_is_finished_by_its_worker(
-    client: ClientSession, restarts: Restarts, job_server_here: JobServer
+    client: ClientSession, restarts: Kept, job_server_here: JobServer
 ) -> None:
     """The front end dies; the worker finishes what it began and exits: the submission's outcome becomes known."""
     ref = new_ref()
@@ -239,7 +271,7 @@ async def test_a_submission_under_way_is_finished_by_its_worker(
 
     restarts.proxy.signal(signal.SIGKILL)
     holder.cancel()
-    await asyncio.to_thread(restarts.restart)
+    await restarts.killed_and_started()
     again = await post_job(client, restarts.queue_job, ref=ref, account=ref, headers=headers)
 
     assert (again.status, again.headers["Idempotent-Replayed"]) == (200, "true")
