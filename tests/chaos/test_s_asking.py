@@ -51,6 +51,8 @@ LIES: Final = (
     (409, '{"status": "failed"}'),
     (500, '{"status": "done"}'),
 )
+#: How many jobs an earlier process left open. Their questions come at a rate of two hundred a second.
+OPEN: Final = 400
 MEGABYTE: Final = 1024 * 1024
 
 
@@ -228,7 +230,7 @@ async def test_s2_operators_see_a_worker_that_makes_a_call(
     assert 'async_job_proxy_workers{state="asking"} 1.0' in metrics
 
 
-async def test_s3_ten_thousand_progress_callbacks_for_one_job(
+async def test_s3_thousands_of_progress_callbacks_for_one_job(
     moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession, tmp_path: Path
 ) -> None:
     """Each is answered 200; memory and journal do not grow."""
@@ -240,15 +242,15 @@ async def test_s3_ten_thousand_progress_callbacks_for_one_job(
 
     waiting = asyncio.ensure_future(fetch(client, "POST", proxy.queue_job, json={"mood": "hangs"}))
     await eventually(lambda: server.open == 1)
-    await flood(server.hooks["1"], 1_000)
+    await flood(server.hooks["1"], 300)
     front_end = psutil.Process(proxy.pid)
     memory, journal = front_end.memory_info().rss, size()
-    await flood(server.hooks["1"], 9_000)
-    assert front_end.memory_info().rss - memory < 12 * MEGABYTE  # of the 36 that were sent
+    await flood(server.hooks["1"], 2_700)
+    assert front_end.memory_info().rss - memory < 12 * MEGABYTE  # of the 35 that were sent
     assert size() - journal < MEGABYTE / 4
     jobs = (await fetch(client, "GET", f"{proxy.admin}/jobs?state=waiting")).document["jobs"]
     found = (await fetch(client, "GET", f"{proxy.url}/jobs/{jobs[0]['job_id']}")).document
-    assert (found["progress"]["count"], found["progress"]["body"]["n"]) == (10_000, 8_999)
+    assert (found["progress"]["count"], found["progress"]["body"]["n"]) == (3_000, 2_699)
     await fetch(client, "POST", server.hooks["1"], json={"status": "done"})
     assert (await waiting).status == 200
 
@@ -259,7 +261,7 @@ async def flood(url: str, count: int, at_once: int = 100) -> None:
     reader, writer = await asyncio.open_connection(*host.split(":"))
     for first in range(0, count, at_once):
         for number in range(first, first + at_once):
-            body = b'{"status": "running", "n": %d, "log": "%b"}' % (number, b"x" * 4_000)
+            body = b'{"status": "running", "n": %d, "log": "%b"}' % (number, b"x" * 13_000)
             head = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()
@@ -271,7 +273,7 @@ async def flood(url: str, count: int, at_once: int = 100) -> None:
     writer.close()
 
 
-async def test_s3_a_thousand_open_jobs_after_a_restart_are_asked_for_a_few_at_a_time(
+async def test_s3_hundreds_of_open_jobs_after_a_restart_are_asked_for_a_few_at_a_time(
     moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession, tmp_path: Path
 ) -> None:
     """All are found, each with few questions, and new jobs are served meanwhile."""
@@ -279,19 +281,19 @@ async def test_s3_a_thousand_open_jobs_after_a_restart_are_asked_for_a_few_at_a_
     journal = JournalFile(str(tmp_path / "jobs.sqlite3"))
     records = [
         a_record(state=State.WAITING, deadline_at=time.time() + 600, profile="asked", outputs={"id": f"open-{number}"})
-        for number in range(1_000)
+        for number in range(OPEN)
     ]
     journal.write(records)  # not by the store, which would refuse them while a busy disk does not respond
     journal.close()
     slowly: dict[str, Any] = {"PROFILE": str(tmp_path / "slowly.toml"), "MAX_JOBS": "2000", "WORKER_MAX_JOBS": "0"}
-    (tmp_path / "slowly.toml").write_text(PROFILE.replace("every = 0.2", "every = 5"), encoding="utf-8")
+    (tmp_path / "slowly.toml").write_text(PROFILE.replace("every = 0.2", "every = 2"), encoding="utf-8")
     proxy = start(**slowly)
     answer = await fetch(client, "POST", proxy.queue_job, json={"mood": "is well"})
     assert answer.status == 200
     what = "the job server was asked and reported how a job ended"
-    await eventually(lambda: len(proxy.events_of(what)) >= 1_001, timeout_s=90)
-    assert all(server.asked[f"open-{number}"] == 1 for number in range(1_000))
+    await eventually(lambda: len(proxy.events_of(what)) >= OPEN + 1, timeout_s=90, every_s=0.25)
+    assert all(server.asked[f"open-{number}"] == 1 for number in range(OPEN))
     assert server.most_open <= 4 + 1  # borrowed workers, and the new job's own
-    assert max(server.asked_at) - min(server.asked_at) > 2  # spread, not at once
+    assert max(server.asked_at) - min(server.asked_at) > 0.8  # spread, not at once
     ended = await fetch(client, "GET", f"{proxy.url}/jobs/{records[0].id}")
     assert (ended.document["outcome"], ended.document["submitted"]) == ("succeeded", "yes")
