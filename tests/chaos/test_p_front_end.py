@@ -30,6 +30,13 @@ def own_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
         yield proxy
 
 
+@pytest.fixture(scope="module")
+def stopped_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+    """A proxy that is stopped and continued."""
+    with start_proxy(WORKER_SPARES="4", CALLBACK_PORT="0", hasty=True) as proxy:
+        yield proxy
+
+
 @pytest.mark.parametrize("to", ["front-end", "group"])
 async def test_p1_sigterm(own_proxy: FaultyProxy, job_server: JobServerProcess, to: str) -> None:
     """The listener closes within a second, jobs in flight get their results, and the exit code is 0 by D + 5."""
@@ -104,39 +111,43 @@ async def test_p2_sigkill(start_proxy: StartProxy, job_server: JobServerProcess,
             assert (await chaos.job()).status == 200
 
 
-async def test_p3_front_end_is_stopped_for_10_s(own_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
+@pytest.mark.xdist_group("p3")
+async def test_p3_front_end_is_stopped_for_10_s(stopped_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
     """It continues where it was: overdue jobs are answered once each, and new ones are accepted."""
-    async with Chaos(own_proxy, job_server, canaries=False, timeout_s=_STOPPED_S + TIMEOUT_S, lag_s=60) as chaos:
+    async with Chaos(stopped_proxy, job_server, canaries=False, timeout_s=_STOPPED_S + TIMEOUT_S, lag_s=60) as chaos:
         doomed = [asyncio.ensure_future(chaos.job(fault="never", chaos="note@p3")) for _ in range(5)]
         called = [asyncio.ensure_future(chaos.job(duration=1.0, chaos="note@p3")) for _ in range(5)]
         await chaos.act_of_any(10)
-        own_proxy.signal(signal.SIGSTOP)
+        stopped_proxy.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(_STOPPED_S)  # the waiting time is the fault
         finally:
-            own_proxy.signal(signal.SIGCONT)
+            stopped_proxy.signal(signal.SIGCONT)
         for reply in await asyncio.gather(*doomed):
             assert reply.summary == (500, "deadline-exceeded", "yes")
         for reply in await asyncio.gather(*called):
             assert reply.summary in {(200, None, "yes"), (500, "deadline-exceeded", "yes")}
         assert (await chaos.job()).status == 200
         # A callback that was abandoned before it was read leaves a connection that is closed as an idle one.
-        await eventually(lambda: own_proxy.connections() <= chaos.connections_before)
+        await eventually(lambda: stopped_proxy.connections() <= chaos.connections_before)
 
 
-async def test_p3_requests_that_come_while_it_is_stopped(own_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
+@pytest.mark.xdist_group("p3")
+async def test_p3_requests_that_come_while_it_is_stopped(
+    stopped_proxy: FaultyProxy, job_server: JobServerProcess
+) -> None:
     """On connections that were idle for less than the limit: each is answered, though the limit is exceeded by then."""
-    async with Chaos(own_proxy, job_server, canaries=False, lag_s=60) as chaos:
+    async with Chaos(stopped_proxy, job_server, canaries=False, lag_s=60) as chaos:
         connections = [await chaos.raw() for _ in range(20)]
-        await eventually(lambda: all(own_proxy.serves(raw) for raw in connections))
-        own_proxy.signal(signal.SIGSTOP)
+        await eventually(lambda: all(stopped_proxy.serves(raw) for raw in connections), every_s=0.1)
+        stopped_proxy.signal(signal.SIGSTOP)
         try:
             for raw in connections:
                 ref = new_ref()
                 await raw.send_job(account=ref, ref=ref, duration=0)
             await asyncio.sleep(_IDLE_S + 1)  # the waiting time is the fault
         finally:
-            own_proxy.signal(signal.SIGCONT)
+            stopped_proxy.signal(signal.SIGCONT)
         answers = await asyncio.gather(*(raw.reader.read(13) for raw in connections))
         chaos.abandoned += len(connections)
         assert answers == [b"HTTP/1.1 200 "] * len(connections)

@@ -27,7 +27,7 @@ from cluster.sqs import SqsStandIn
 from jobserver.app import create_app
 from jobserver.options import Options
 from tests.support.job_server import JobServer
-from tests.support.queues import LOOK_S, SomeQueues
+from tests.support.queues import SomeQueues
 from tests.support.restarts import Restarts
 from tests.support.waiting import eventually
 
@@ -37,6 +37,8 @@ MESSAGES = int(os.environ.get("QUEUE_MESSAGES", "60"))
 KILLS = int(os.environ.get("QUEUE_KILLS", "3"))
 #: Long enough for the slowest: given back several times, and delivered again after several kills.
 PATIENCE_S = 90.0 + 20 * KILLS
+#: How often to look whether all are; each look is several calls.
+_LOOK_S = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ async def test_each_message_is_accounted_for_whenever_the_proxy_is_killed(
             await asyncio.to_thread(proxies.restart)
         await sending
 
-        await eventually(lambda: settled(queues, sent), PATIENCE_S, every_s=LOOK_S)
+        await eventually(lambda: settled(queues, sent), PATIENCE_S, every_s=_LOOK_S)
 
     started = {ref: len(job_server.started(ref)) for ref in sent.values()}
     await check(queues, sent, started)
@@ -104,7 +106,7 @@ async def test_each_message_is_accounted_for_whichever_instances_are_killed_or_s
                 await asyncio.sleep(chance.random())
                 await disturb(chance.choice(cluster.instances), chance)
             await sending
-            await eventually(lambda: settled(queues, sent), PATIENCE_S, every_s=LOOK_S)
+            await eventually(lambda: settled(queues, sent), PATIENCE_S, every_s=_LOOK_S)
             async with client.get(f"{cluster.job_server.url}/ledger") as answer:
                 submissions = (await answer.json())["submissions"]
             refs = Counter(entry["ref"] for entry in submissions if not entry["refused"])

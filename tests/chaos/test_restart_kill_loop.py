@@ -102,7 +102,7 @@ async def test_three_sides_agree_whenever_the_front_end_is_killed(client: Client
         clients = await send_all(client, restarts.queue_job, jobs)
         done.set()
         await killer
-        await eventually(lambda: _is_quiet(client, job_server), 30)
+        await eventually(lambda: _is_quiet(client, job_server), 30, every_s=0.1)
         ledger = (await fetch(client, "GET", f"{job_server.base}/ledger")).document
         assert restarts.kills >= 4, "the jobs were over before the front end was killed often enough"
         assert await asyncio.to_thread(restarts.proxy.stop) == 0

@@ -18,7 +18,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -56,6 +56,8 @@ _ADD_UP_S: Final = 3.0
 #: How long the front end keeps a connection without a request.
 _IDLE_S: Final = 5.0
 _STILL_S: Final = 0.03
+#: How often to look for many jobs in the ledger.
+_MANY_S: Final = 0.1
 #: After the promised time: how long to go on waiting for the answer, to say what it was.
 _IN_VAIN_S: Final = 40.0
 _PIPELINE_S: Final = 0.3
@@ -171,7 +173,7 @@ class Chaos:
 
     def late(self) -> list[str]:
         """Return the jobs whose results came late, according to the log."""
-        return [line["job_id"] for line in self._log_lines() if line.get("late")]
+        return [line["job_id"] for line in self._log_lines('"late"') if line.get("late")]
 
     def has_ended(self, *accounts: str) -> bool:
         """Return whether a job of each of these accounts has ended, according to the log."""
@@ -265,6 +267,16 @@ class Chaos:
         """Return the callback address of the job `ref`, once the job server knows it."""
         return str((await self.submission(ref))["callback"])
 
+    async def callback_urls(self, refs: Collection[str]) -> list[str]:
+        """Return the callback addresses of many jobs, once the job server knows all of them."""
+
+        async def find() -> list[str] | None:
+            found = {entry["ref"]: str(entry["callback"]) for entry in (await self.ledger())["submissions"]}
+            return [found[ref] for ref in refs] if found.keys() >= set(refs) else None
+
+        urls: list[str] = await eventually(find, every_s=_MANY_S)
+        return urls
+
     async def call_back(self, url: str, body: bytes = b'{"state": "completed"}', **options: Any) -> Answer:
         """Send a callback."""
         answer = await fetch(self.session, "POST", url, data=body, **options)
@@ -319,7 +331,7 @@ class Chaos:
         watch = self.proxy.stopwatch()
         while not back():
             assert watch.own_s < _LEAK_S + self.surplus_s, f"not back where it was: {more}"
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_STILL_S + self.surplus_s / 50)  # a look takes milliseconds
 
     async def _begin_accounts(self) -> bool:
         """Begin every account now; return whether all begin at the same state, as nothing changed meanwhile."""
@@ -373,11 +385,14 @@ class Chaos:
             assert not tokens.intersection(ends), f"a token in {where}"
 
     def _ends(self) -> list[dict[str, Any]]:
-        return [line for line in self._log_lines() if line.get("event") in _TERMINAL]
+        return [line for line in self._log_lines(*_TERMINAL) if line.get("event") in _TERMINAL]
 
-    def _log_lines(self) -> list[dict[str, Any]]:
+    def _log_lines(self, *words: str) -> list[dict[str, Any]]:
+        """Return the lines that are JSON, parsed; only those with one of the `words`, if there are any."""
         found = []
         for line in self.proxy.stderr[self._log_from :]:
+            if words and not any(word in line for word in words):
+                continue
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
         return [line for line in found if isinstance(line, dict)]

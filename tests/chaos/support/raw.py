@@ -8,12 +8,15 @@ import json
 import socket
 import struct
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from tests.support.stopwatch import Stopwatch
-from tests.support.waiting import eventually
 
 __all__ = ["Raw", "connect", "request"]
+
+#: How often the time is checked.
+_LOOK_S: Final = 0.1
 
 
 def request(path: str, body: bytes = b"", *, length: int | None = None, chunked: bool = False) -> bytes:
@@ -51,7 +54,8 @@ class Raw:
         watch = Stopwatch(self.server_pid)
         reading = asyncio.ensure_future(self.reader.read())
         try:
-            await eventually(reading.done, limit_s, watch)
+            while not (await asyncio.wait({reading}, timeout=_LOOK_S))[0]:
+                assert not watch.is_over(limit_s), f"not closed within {limit_s:g} s"
         finally:
             reading.cancel()
         with contextlib.suppress(ConnectionResetError):
