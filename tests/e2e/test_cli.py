@@ -10,15 +10,16 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.run import check as checks
 from shared.job_server.loader import shipped
-from shared.settings import load, variables
+from shared.settings import variables
 from shared.version import VERSION
+from tests.support.checked import checked
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
 from tests.support.shared_proxies import SharedProxies
@@ -47,22 +48,9 @@ def lines_of(report: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 @pytest.fixture
-def check(job_server: JobServer, monkeypatch: pytest.MonkeyPatch) -> Checked:
-    """Returns the exit code and the lines of `--check`, from this process, with a job server and without a worker.
-
-    For tests of a single line: it takes a tenth of what the command takes.
-    """
-
-    async def checked(**settings: str) -> tuple[int, list[str]]:
-        lines: list[str] = []
-        settings = {"JOB_SERVER_URL": job_server.url, **settings}
-        return await checks.Check(load(environment(**settings)), lines.append).run(), lines
-
-    async def untried(*_: object) -> None:
-        pass
-
-    monkeypatch.setattr(checks.Check, "_worker", untried)
-    return checked
+def check(job_server: JobServer) -> Checked:
+    """Returns the exit code and the lines of `--check`, from this process; there is a job server."""
+    return partial(checked, JOB_SERVER_URL=job_server.url)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from cluster.sqs import SqsStandIn
+from tests.support.checked import checked
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
 from tests.support.queues import SomeQueues
 from tests.support.waiting import eventually
@@ -118,29 +120,34 @@ async def test_with_no_port_jobs_come_from_the_queue_alone(
     ],
 )
 async def test_a_queue_that_cannot_be_used_ends_the_start_with_one_line(
-    queues: SomeQueues, tmp_path: Path, settings: dict[str, str], words: str
+    queues: SomeQueues,
+    job_server: JobServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    words: str,
 ) -> None:
     """The line names the setting; a check says the same."""
     known = {"at": queues.sqs.url, "jobs": queues.jobs}
     given = {
         **queues.settings,
         **{name: value.format(**known) for name, value in settings.items()},
+        "JOB_SERVER_URL": job_server.url,
         "JOURNAL": str(tmp_path / "jobs.sqlite3"),
         "AWS_CONFIG_FILE": "/nowhere",
         "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     variables = {name: value for name, value in environment(**given).items() if value or not name.startswith("AWS")}
-    command = [sys.executable, str(ROOT / "run.py")]
-    start, check = await asyncio.gather(
-        *(asyncio.to_thread(_run, [*command, *arguments], variables) for arguments in ([], ["--check"]))
-    )
+    start = await asyncio.to_thread(_run, [sys.executable, str(ROOT / "run.py")], variables)
     assert start.returncode == 2
     lines = start.stderr.splitlines()
     assert lines[-1].startswith("error: " + words.format(**known)), lines
     assert len(lines) == 1
-    assert check.returncode == 1
-    assert any(line.startswith("FAIL queue") and words.format(**known) in line for line in check.stdout.splitlines())
+    monkeypatch.setattr(os, "environ", variables)  # the SDK reads its variables itself
+    code, lines = await checked(**given)
+    assert code == 1
+    assert any(line.startswith("FAIL queue") and words.format(**known) in line for line in lines)
 
 
 async def test_a_service_that_does_not_answer_is_waited_for(
