@@ -8,17 +8,40 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.proxy_process import ProxyProcess
-from tests.support.queues import SomeQueues
+from tests.support.queues import LOOK_S, SomeQueues
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from aiohttp import ClientSession
 
     from cluster.sqs import SqsStandIn
     from tests.support.job_server import JobServer
+    from tests.support.shared_proxies import SharedProxies
+
+
+@pytest.fixture(scope="module")
+def settings(sqs: SqsStandIn, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The settings of a proxy with a journal and with queues that the tests share: they leave no messages there."""
+    return {"JOURNAL": str(tmp_path_factory.mktemp("journal") / "jobs.sqlite3"), **sqs.make_queues()}
+
+
+@pytest.fixture
+async def queues(sqs: SqsStandIn, settings: dict[str, str]) -> AsyncIterator[SomeQueues]:
+    """Those queues."""
+    async with SomeQueues.of_a_cluster(sqs) as queues:
+        yield queues
+
+
+@pytest.fixture
+def proxy(proxies: SharedProxies, settings: dict[str, str]) -> ProxyProcess:
+    """That proxy."""
+    return proxies.get(**settings)
 
 
 async def test_a_message_is_a_job_its_result_is_the_reply_and_it_is_deleted(
@@ -100,14 +123,16 @@ async def test_messages_of_one_key_are_one_job_and_each_is_replied_to(
 
 
 async def test_the_job_of_a_message_with_a_key_is_found_after_a_restart(
-    queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer, client: ClientSession, tmp_path: Path
+    sqs: SqsStandIn, job_server: JobServer, client: ClientSession, tmp_path: Path
 ) -> None:
     """By the message's id alone."""
-    message = await queues.send('{"account": "example"}', {"Idempotency-Key": "known"})
-    job_id = (await queues.reply(message)).attributes["Job-Id"]
-    await queues.empty()
-    assert await asyncio.to_thread(proxy.stop) == 0
-    settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
+    async with SomeQueues.made(sqs) as queues:  # its own: what has ended may still be sent a message
+        settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
+        with ProxyProcess.started(**settings) as proxy:
+            message = await queues.send('{"account": "example"}', {"Idempotency-Key": "known"})
+            job_id = (await queues.reply(message)).attributes["Job-Id"]
+            await queues.empty()
+            assert await asyncio.to_thread(proxy.stop) == 0
     with ProxyProcess.started(**settings) as again:
         for asked, status in ((message, 200), ("another", 404)):
             async with client.get(f"{again.url}/jobs", params={"message": asked}) as answer:
@@ -119,6 +144,15 @@ async def test_a_hundred_messages_are_a_hundred_jobs(
     queues: SomeQueues, proxy: ProxyProcess, job_server: JobServer, client: ClientSession
 ) -> None:
     """And the metrics add up."""
+
+    async def total() -> Counter[str]:
+        async with client.get(f"{proxy.admin}/metrics") as answer:
+            found = re.findall(
+                r'^async_job_proxy_queue_messages_total\{fate="(.+)"\} (\d+)', await answer.text(), re.MULTILINE
+            )
+        return Counter({fate: int(count) for fate, count in found})
+
+    before = await total()
     messages = [await queues.send(json.dumps({"account": "x", "ref": f"many-{number}"})) for number in range(100)]
 
     for message in messages:
@@ -128,11 +162,9 @@ async def test_a_hundred_messages_are_a_hundred_jobs(
     assert all(len(job_server.started(f"many-{number}")) == 1 for number in range(100))
 
     async def counted() -> Counter[str]:
-        async with client.get(f"{proxy.admin}/metrics") as answer:
-            found = re.findall(
-                r'^async_job_proxy_queue_messages_total\{fate="(.+)"\} (\d+)', await answer.text(), re.MULTILINE
-            )
-        return Counter({fate: int(count) for fate, count in found})
+        now = await total()
+        now.subtract(before)
+        return now
 
     async def adds_up() -> bool:
         fates = await counted()
@@ -157,7 +189,7 @@ async def test_what_is_refused_again_and_again_is_dead_by_the_queues_own_redrive
             async def dead() -> bool:
                 return await queues.left(queues.dead) == (1, 0)
 
-            await eventually(dead)
+            await eventually(dead, every_s=LOOK_S)
         (letter,) = await queues.messages(queues.dead)
         assert letter.attributes == {}
         assert await queues.messages(queues.replies) == []
