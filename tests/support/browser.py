@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
-__all__ = ["BROWSER", "DRIVER", "browser", "errors_in_console", "run"]
+from tests.support.waiting import IN_VAIN_S, eventually_blocking
+
+__all__ = ["BROWSER", "DRIVER", "browser", "errors_in_console", "eventually_shown", "run"]
 
 BROWSER: Final = shutil.which("chromium")
 DRIVER: Final = shutil.which("chromedriver")
@@ -22,6 +24,8 @@ _FLAGS: Final = (
 
 #: How long a script may take on a busy machine; axe-core computes for seconds on an idle one.
 _SCRIPT_S: Final = 120.0
+#: How often to look at a page: driver, browser and page take 4 ms of CPU to answer.
+_LOOK_S: Final = 0.05
 
 
 @contextmanager
@@ -44,6 +48,11 @@ def browser(profile: Path) -> Iterator[Chrome]:
 def run(driver: Chrome, script: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the script returns
     """Run a script in the page and return what it returns."""
     return driver.execute_script(script, *arguments)
+
+
+def eventually_shown(condition: Callable[[], Any], timeout_s: float = IN_VAIN_S) -> Any:  # noqa: ANN401 - as many types as conditions
+    """Return what `condition` returns once that is true, as `eventually_blocking` does; for conditions of a page."""
+    return eventually_blocking(condition, timeout_s, every_s=_LOOK_S)
 
 
 def errors_in_console(driver: Chrome) -> list[str]:

@@ -17,11 +17,11 @@ import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
-from tests.support.browser import BROWSER, DRIVER, run
+from tests.support.browser import BROWSER, DRIVER, eventually_shown, run
 from tests.support.large_journal import write_journal
 from tests.support.places import shared_memory
 from tests.support.proxy_process import ProxyProcess
-from tests.support.waiting import IN_VAIN_S, eventually_blocking
+from tests.support.waiting import IN_VAIN_S
 
 __all__ = ["JOBS", "MARKS", "PAGES", "Later", "Operated", "log_in", "post", "press", "scheme_of", "text", "width_of"]
 
@@ -98,7 +98,7 @@ def width_of(driver: Chrome, width: int, height: int = 900) -> None:
     """Give the page a window of this width and height in CSS pixels."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    eventually_blocking(lambda: run(driver, "return innerWidth") == width)
+    eventually_shown(lambda: run(driver, "return innerWidth") == width)
 
 
 def scheme_of(driver: Chrome, scheme: str) -> None:
@@ -110,16 +110,16 @@ def scheme_of(driver: Chrome, scheme: str) -> None:
 def press(driver: Chrome, name: str, answer: str) -> None:
     """Press a button by the keyboard, then the button with this text in the confirmation."""
     driver.find_element(By.ID, name).send_keys(Keys.ENTER)
-    buttons = eventually_blocking(lambda: driver.find_elements(By.CSS_SELECTOR, "dialog[open] button"))
+    buttons = eventually_shown(lambda: driver.find_elements(By.CSS_SELECTOR, "dialog[open] button"))
     next(button for button in buttons if button.text == answer).send_keys(Keys.ENTER)
-    eventually_blocking(lambda: not driver.find_elements(By.CSS_SELECTOR, "dialog"))
+    eventually_shown(lambda: not driver.find_elements(By.CSS_SELECTOR, "dialog"))
 
 
 def log_in(driver: Chrome, key: str) -> None:
     """Type a key into the form, and wait until it is accepted."""
     field = (By.CSS_SELECTOR, "body.log-in [name=key]")
-    eventually_blocking(lambda: driver.find_elements(*field), 60)[0].send_keys(key, Keys.ENTER)
-    eventually_blocking(lambda: not driver.find_elements(*field))
+    eventually_shown(lambda: driver.find_elements(*field), 60)[0].send_keys(key, Keys.ENTER)
+    eventually_shown(lambda: not driver.find_elements(*field))
 
 
 def post(proxy: ProxyProcess, **job: object) -> tuple[int, dict[str, Any]]:

@@ -42,13 +42,17 @@ async def eventually(
 
 
 def eventually_blocking(
-    condition: Callable[[], Any], timeout_s: float = IN_VAIN_S, watch: Stopwatch | None = None
+    condition: Callable[[], Any],
+    timeout_s: float = IN_VAIN_S,
+    watch: Stopwatch | None = None,
+    *,
+    every_s: float = _LOOK_S,
 ) -> Any:  # noqa: ANN401 - as above
     """Do the same without an event loop."""
     watch = watch or Stopwatch()
     while not (value := condition()):
         _check(watch, timeout_s, value)
-        time.sleep(_LOOK_S)
+        time.sleep(every_s)
     return value
 
 

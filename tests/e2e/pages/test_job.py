@@ -11,10 +11,9 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from tests.support.browser import run
+from tests.support.browser import eventually_shown, run
 from tests.support.large_journal import HOSTILE_ID
 from tests.support.operators import MARKS, Later, Operated, text
-from tests.support.waiting import eventually_blocking
 
 pytestmark = MARKS
 
@@ -52,7 +51,7 @@ def is_found(operated: Operated, name: str) -> bool:
 def test_labels_hide_no_fact(driver: Chrome, operated: Operated) -> None:
     """A client may call a label like something that the proxy says, and choose its value."""
     driver.get(f"{operated.admin}/job.html?id={HOSTILE_ID}")
-    eventually_blocking(lambda: text(driver, "facts"))
+    eventually_shown(lambda: text(driver, "facts"))
     values = "//*[@id='facts']//dt[.='submitted']/following-sibling::dd"
     shown = [value.text for value in driver.find_elements(By.XPATH, values)]
     assert len(shown) == 2
@@ -63,12 +62,12 @@ def test_labels_hide_no_fact(driver: Chrome, operated: Operated) -> None:
 def test_a_job_that_was_searched_stays_the_one_that_is_shown(driver: Chrome, operated: Operated) -> None:
     """Its label may be that of a newer job, too; otherwise, "Stop" would be about another job from then on."""
     first = Later(operated.process, duration=5, account="searched")
-    eventually_blocking(lambda: is_found(operated, "searched"))
+    eventually_shown(lambda: is_found(operated, "searched"))
     driver.get(f"{operated.admin}/job.html?id=%20searched%20")
-    eventually_blocking(lambda: text(driver, "facts"))
+    eventually_shown(lambda: text(driver, "facts"))
     second = Later(operated.process, duration=10, account="searched")
     job_id = first.answer()[1]["job_id"]
-    eventually_blocking(lambda: "succeeded" in text(driver, "outcome"))
+    eventually_shown(lambda: "succeeded" in text(driver, "outcome"))
     assert text(driver, "id") == job_id
     assert driver.current_url.endswith(f"/job.html?id={job_id}")
     assert second.answer()[1]["job_id"] != job_id
@@ -78,7 +77,7 @@ def test_a_job_that_was_searched_stays_the_one_that_is_shown(driver: Chrome, ope
 def test_a_job_that_cannot_be_read_now_is_asked_for_again(driver: Chrome, operated: Operated) -> None:
     """The store may be unavailable for a moment, for example."""
     driver.get(f"{operated.admin}/job.html?id={HOSTILE_ID}")
-    eventually_blocking(lambda: text(driver, "facts"))
+    eventually_shown(lambda: text(driver, "facts"))
     assert run(driver, "return window.wasRefused") is True
     assert not driver.find_element(By.ID, "trouble").is_displayed()
 
@@ -89,7 +88,7 @@ def test_a_name_that_is_an_address_of_something_else_leads_to_the_search(
 ) -> None:
     """Whatever is there is not taken for a job."""
     driver.get(f"{operated.admin}/job.html?id={name}")
-    eventually_blocking(lambda: "No job is found" in text(driver, "trouble"))
+    eventually_shown(lambda: "No job is found" in text(driver, "trouble"))
     assert text(driver, "id") == name
     href = driver.find_element(By.LINK_TEXT, "Search all jobs").get_attribute("href")
     assert str(href).endswith(f"/jobs.html?q={name}")

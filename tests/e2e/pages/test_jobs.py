@@ -9,9 +9,8 @@ import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
-from tests.support.browser import errors_in_console, run
+from tests.support.browser import errors_in_console, eventually_shown, run
 from tests.support.operators import JOBS, MARKS, Later, Operated, text
-from tests.support.waiting import eventually_blocking
 
 pytestmark = MARKS
 
@@ -20,8 +19,8 @@ pytestmark = MARKS
 def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
     """The list, with its first page and its counts; whatever a test does with it, it reports no error."""
     driver.get(f"{operated.admin}/jobs.html")
-    eventually_blocking(lambda: rows(driver) == 50)
-    eventually_blocking(lambda: run(driver, "return document.querySelectorAll('#facets input').length") > 3)
+    eventually_shown(lambda: rows(driver) == 50)
+    eventually_shown(lambda: run(driver, "return document.querySelectorAll('#facets input').length") > 3)
     yield driver
     assert errors_in_console(driver) == []
 
@@ -46,7 +45,7 @@ def choose(driver: Chrome, facet: str) -> None:
     """Choose a value with the keyboard, and wait for the list."""
     box = driver.find_element(By.CSS_SELECTOR, f'[data-facet="{facet}"]')
     box.send_keys(Keys.SPACE)
-    eventually_blocking(lambda: run(driver, "return document.getElementById('list').ariaBusy") == "false")
+    eventually_shown(lambda: run(driver, "return document.getElementById('list').ariaBusy") == "false")
 
 
 def test_it_counts_what_there_is(page: Chrome) -> None:
@@ -61,22 +60,22 @@ def test_it_counts_what_there_is(page: Chrome) -> None:
 def test_a_filter_stands_in_the_address_and_back_takes_it_away(page: Chrome, operated: Operated) -> None:
     """Chosen with the keyboard; the focus stays where it was; the address shows the same to others."""
     choose(page, "code=worker-died")
-    eventually_blocking(lambda: column(page, 3) == {"✕ worker-died"})
+    eventually_shown(lambda: column(page, 3) == {"✕ worker-died"})
     assert query(page) == "?code=worker-died"
     assert run(page, "return document.activeElement.dataset.facet") == "code=worker-died"
     choose(page, "code=job-rejected")
-    eventually_blocking(lambda: column(page, 3) == {"✕ worker-died", "✕ job-rejected"})
+    eventually_shown(lambda: column(page, 3) == {"✕ worker-died", "✕ job-rejected"})
     assert query(page) == "?code=worker-died,job-rejected"
     page.back()
-    eventually_blocking(lambda: column(page, 3) == {"✕ worker-died"})
+    eventually_shown(lambda: column(page, 3) == {"✕ worker-died"})
     page.back()
-    eventually_blocking(lambda: "✓ succeeded" in column(page, 3))
+    eventually_shown(lambda: "✓ succeeded" in column(page, 3))
     page.get(f"{operated.admin}/jobs.html?label.account=zeta&submitted=unknown")
-    eventually_blocking(lambda: column(page, 4) == {"unknown"})
+    eventually_shown(lambda: column(page, 4) == {"unknown"})
     assert column(page, 6) == {"account=zeta"}
     chip = page.find_element(By.CSS_SELECTOR, "[aria-label='Remove the filter Submitted: unknown']")
     chip.send_keys(Keys.ENTER)
-    eventually_blocking(lambda: len(column(page, 4)) > 1 or column(page, 4) == {"yes"})
+    eventually_shown(lambda: len(column(page, 4)) > 1 or column(page, 4) == {"yes"})
     assert query(page) == "?label.account=zeta"
 
 
@@ -84,64 +83,64 @@ def test_pages_follow_one_another_and_back_goes_back(page: Chrome) -> None:
     """No job twice; the address of a later page can be bookmarked."""
     first = column(page, 2)
     page.find_element(By.LINK_TEXT, "Next page").send_keys(Keys.ENTER)
-    eventually_blocking(lambda: not column(page, 2) & first)
+    eventually_shown(lambda: not column(page, 2) & first)
     second = column(page, 2)
     assert len(second) == 50
     assert "after=" in query(page)
     page.refresh()
-    eventually_blocking(lambda: column(page, 2) == second)
+    eventually_shown(lambda: column(page, 2) == second)
     page.back()
-    eventually_blocking(lambda: column(page, 2) == first)
+    eventually_shown(lambda: column(page, 2) == first)
 
 
 def test_back_to_a_later_page_brings_its_counts_back(page: Chrome) -> None:
     """Those of other filters were shown in between."""
     total = text(page, "total")
     page.find_element(By.LINK_TEXT, "Next page").send_keys(Keys.ENTER)
-    eventually_blocking(lambda: "after=" in query(page) and rows(page) == 50)
+    eventually_shown(lambda: "after=" in query(page) and rows(page) == 50)
     choose(page, "code=worker-died")
-    eventually_blocking(lambda: text(page, "total") != total)
+    eventually_shown(lambda: text(page, "total") != total)
     filtered = text(page, "total")
     page.back()
-    eventually_blocking(lambda: "after=" in query(page))
-    eventually_blocking(lambda: text(page, "total") != filtered)
+    eventually_shown(lambda: "after=" in query(page))
+    eventually_shown(lambda: text(page, "total") != filtered)
 
 
 def test_it_is_sorted_by_time_and_by_length(page: Chrome) -> None:
     """By its column heads, which tell a screen reader the order."""
     page.find_element(By.ID, "by-length").send_keys(Keys.ENTER)
-    eventually_blocking(lambda: query(page) == "?sort=slowest")
+    eventually_shown(lambda: query(page) == "?sort=slowest")
     longest = "return document.querySelector('#rows td:nth-child(5)').textContent"
-    eventually_blocking(lambda: run(page, longest).startswith("20."), 60)
+    eventually_shown(lambda: run(page, longest).startswith("20."), 60)
     sorts = "return [...document.querySelectorAll('#table th[aria-sort]')].map((head) => head.ariaSort)"
     assert run(page, sorts) == ["none", "descending"]
     newest = column(page, 2)
     page.find_element(By.ID, "by-time").send_keys(Keys.ENTER)
-    eventually_blocking(lambda: query(page) == "?sort=oldest" or query(page) == "")
-    eventually_blocking(lambda: column(page, 2) != newest)
+    eventually_shown(lambda: query(page) == "?sort=oldest" or query(page) == "")
+    eventually_shown(lambda: column(page, 2) != newest)
 
 
 def test_a_text_and_a_time_are_typed(page: Chrome) -> None:
     """The text is searched in labels and messages; the time becomes part of the address."""
     field = page.find_element(By.NAME, "q")
     field.send_keys("acm", Keys.ENTER)
-    eventually_blocking(lambda: column(page, 6) == {"account=acme"}, 60)
+    eventually_shown(lambda: column(page, 6) == {"account=acme"}, 60)
     assert query(page) == "?q=acm"
     run(
         page,
         "const it = document.querySelector('[name=period]'); it.value = '1h'; it.dispatchEvent(new Event('change'))",
     )
-    eventually_blocking(lambda: query(page) == "?q=acm&since=1h")
+    eventually_shown(lambda: query(page) == "?q=acm&since=1h")
 
 
 def test_an_age_in_the_address_outlives_another_filter(page: Chrome, operated: Operated) -> None:
     """Also one that the form does not offer."""
     page.get(f"{operated.admin}/jobs.html?since=90m")
-    eventually_blocking(lambda: rows(page) > 0)
+    eventually_shown(lambda: rows(page) > 0)
     chosen = "const it = document.querySelector('[name=period]'); return it.selectedOptions[0].textContent"
     assert run(page, chosen) == "last 90m"
     page.find_element(By.NAME, "q").send_keys("acm", Keys.ENTER)
-    eventually_blocking(lambda: query(page) == "?since=90m&q=acm")
+    eventually_shown(lambda: query(page) == "?since=90m&q=acm")
 
 
 @pytest.mark.parametrize(
@@ -158,15 +157,15 @@ def test_times_in_the_address_outlive_another_filter(
     page.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "America/New_York"})
     try:
         page.get(f"{operated.admin}/jobs.html?{times}")
-        eventually_blocking(lambda: text(page, "chips"))
+        eventually_shown(lambda: text(page, "chips"))
         fields = "return [...document.querySelectorAll('.range input')].map((it) => it.value)"
         assert run(page, fields) == shown
         page.find_element(By.NAME, "q").send_keys("acm", Keys.ENTER)
-        eventually_blocking(lambda: query(page) == f"?{times}&q=acm")
+        eventually_shown(lambda: query(page) == f"?{times}&q=acm")
         since, until = times.partition("&")[0], page.find_element(By.NAME, "until")
         run(page, "arguments[0].value = '2080-01-05T08:30'", until)
         until.submit()
-        eventually_blocking(lambda: query(page) == f"?{since}&until=2080-01-05T13:30:00Z&q=acm")
+        eventually_shown(lambda: query(page) == f"?{since}&until=2080-01-05T13:30:00Z&q=acm")
     finally:
         page.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
@@ -180,7 +179,7 @@ def test_the_focus_stays_at_a_job_while_the_list_is_kept_current(page: Chrome) -
     href = run(page, "return document.activeElement.href")
     page.find_element(By.ID, "follow").click()
     run(page, "document.querySelector('#rows tr:nth-child(3) a').focus()")
-    eventually_blocking(lambda: run(page, "return !window.first.isConnected"))
+    eventually_shown(lambda: run(page, "return !window.first.isConnected"))
     assert run(page, "return document.activeElement.href") == href
 
 
@@ -189,16 +188,16 @@ def test_what_cannot_be_read_is_said(driver: Chrome, operated: Operated, name: s
     """An invalid filter is named, and nothing is shown as its jobs."""
     driver.get(f"{operated.admin}/{name}")
     rows_there = "return [...document.querySelectorAll('#rows tr, #failures tr')].some((row) => row.checkVisibility())"
-    eventually_blocking(lambda: run(driver, rows_there), 60)
+    eventually_shown(lambda: run(driver, rows_there), 60)
     run(
         driver,
         "history.pushState(null, '', '?since=yesterday'); dispatchEvent(new PopStateEvent('popstate'))",
     )
-    eventually_blocking(lambda: "Since: " in text(driver, "trouble"))
+    eventually_shown(lambda: "Since: " in text(driver, "trouble"))
     assert not run(driver, rows_there)
     driver.get_log("browser")  # type: ignore[no-untyped-call] # the 400 stands there, as it should
     driver.back()
-    eventually_blocking(lambda: run(driver, rows_there), 60)
+    eventually_shown(lambda: run(driver, rows_there), 60)
 
 
 def test_an_open_job_leads_to_its_page_and_is_stopped_there(page: Chrome, operated: Operated) -> None:
@@ -209,15 +208,15 @@ def test_an_open_job_leads_to_its_page_and_is_stopped_there(page: Chrome, operat
 
     def there() -> bool:
         page.refresh()
-        return bool(eventually_blocking(lambda: text(page, "total"))) and rows(page) == 1
+        return bool(eventually_shown(lambda: text(page, "total"))) and rows(page) == 1
 
-    eventually_blocking(there)
+    eventually_shown(there)
     page.find_element(By.CSS_SELECTOR, link).send_keys(Keys.ENTER)
     stop = "#buttons button[aria-label^='Stop job']"
-    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, stop))[0].send_keys(Keys.ENTER)
-    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open] .danger"))[0].send_keys(Keys.ENTER)
+    eventually_shown(lambda: page.find_elements(By.CSS_SELECTOR, stop))[0].send_keys(Keys.ENTER)
+    eventually_shown(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open] .danger"))[0].send_keys(Keys.ENTER)
     status, document = job.answer()
     assert (status, document["code"]) == (500, "cancelled")
-    eventually_blocking(lambda: "cancelled" in text(page, "outcome"))
+    eventually_shown(lambda: "cancelled" in text(page, "outcome"))
     assert "operator" in text(page, "words")
     assert not page.find_elements(By.CSS_SELECTOR, stop)

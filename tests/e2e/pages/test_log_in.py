@@ -14,11 +14,10 @@ from selenium.webdriver.common.by import By
 
 from cluster import nginx
 from tests.support.axe import violations
-from tests.support.browser import run
+from tests.support.browser import eventually_shown, run
 from tests.support.gateways import running_admin
 from tests.support.operators import MARKS, Later, log_in, press, scheme_of, text, width_of
 from tests.support.proxy_process import ProxyProcess
-from tests.support.waiting import eventually_blocking
 
 pytestmark = MARKS
 
@@ -55,7 +54,7 @@ def test_the_form_can_be_read_by_everybody(form: Chrome) -> None:
     for refused in (False, True):
         if refused:
             form.find_element(By.NAME, "key").send_keys(_WRONG, Keys.ENTER)
-            eventually_blocking(lambda: _refused(form))
+            eventually_shown(lambda: _refused(form))
         for scheme in ("light", "dark"):
             scheme_of(form, scheme)
             for width in (1280, 320):
@@ -74,13 +73,13 @@ def test_the_form_works_by_keyboard(form: Chrome) -> None:
         name, outline = run(form, _FOCUSED)
         return bool(name == element and outline != "none")
 
-    eventually_blocking(lambda: has_the_focus_and_shows_it("INPUT"))
+    eventually_shown(lambda: has_the_focus_and_shows_it("INPUT"))
     press_keys(_WRONG, Keys.ENTER)
-    eventually_blocking(lambda: _refused(form) and has_the_focus_and_shows_it("INPUT"))
+    eventually_shown(lambda: _refused(form) and has_the_focus_and_shows_it("INPUT"))
     press_keys(_ACT, Keys.TAB)
-    eventually_blocking(lambda: has_the_focus_and_shows_it("BUTTON"))
+    eventually_shown(lambda: has_the_focus_and_shows_it("BUTTON"))
     press_keys(Keys.SPACE)
-    eventually_blocking(lambda: "anna (may act)" in text(form, "head"))
+    eventually_shown(lambda: "anna (may act)" in text(form, "head"))
 
 
 @pytest.mark.skipif(not nginx.is_installed(), reason="there is no nginx here")
@@ -97,37 +96,37 @@ def test_below_a_prefix_and_over_tls_all_of_it_works(driver: Chrome, guarded: Pr
             driver.delete_all_cookies()
             driver.get(f"{below}jobs.html?state=open")
             log_in(driver, _ACT)
-            eventually_blocking(lambda: driver.current_url == f"{below}jobs.html?state=open")
+            eventually_shown(lambda: driver.current_url == f"{below}jobs.html?state=open")
             (cookie,) = driver.get_cookies()
             assert (cookie["path"], cookie["secure"], cookie["httpOnly"]) == ("/proxy/", True, True)
             assert cookie["sameSite"] == "Strict"
-            link = eventually_blocking(lambda: driver.find_elements(By.CSS_SELECTOR, "#rows a[href*='job.html']"))[0]
+            link = eventually_shown(lambda: driver.find_elements(By.CSS_SELECTOR, "#rows a[href*='job.html']"))[0]
             asked.update(run(driver, _ASKED))
             link.send_keys(Keys.ENTER)
-            eventually_blocking(lambda: "waiting" in text(driver, "outcome"))
+            eventually_shown(lambda: "waiting" in text(driver, "outcome"))
             assert driver.current_url.startswith(f"{below}job.html?id=")
-            stop = eventually_blocking(
+            stop = eventually_shown(
                 lambda: driver.find_elements(By.CSS_SELECTOR, "#buttons button[aria-label^='Stop job']")
             )[0]
-            eventually_blocking(stop.is_displayed)
+            eventually_shown(stop.is_displayed)
             run(driver, "arguments[0].id = 'stop'", stop)
             press(driver, "stop", "Stop the job")
-            eventually_blocking(lambda: "cancelled" in text(driver, "outcome"))
+            eventually_shown(lambda: "cancelled" in text(driver, "outcome"))
             assert client.answer()[1]["code"] == "cancelled"
             asked.update(run(driver, _ASKED))
             for page in ("", "patterns.html"):
                 driver.get(below + page)
-                eventually_blocking(lambda: text(driver, "status") == "live")
+                eventually_shown(lambda: text(driver, "status") == "live")
                 asked.update(run(driver, _ASKED))
             driver.get(f"{below}house.html")
-            eventually_blocking(lambda: "new jobs are accepted" in text(driver, "intake"))
+            eventually_shown(lambda: "new jobs are accepted" in text(driver, "intake"))
             press(driver, "pause", "Pause")
-            eventually_blocking(lambda: "Paused" in text(driver, "intake"))
+            eventually_shown(lambda: "Paused" in text(driver, "intake"))
             press(driver, "resume", "Resume")
-            eventually_blocking(lambda: "new jobs are accepted" in text(driver, "intake"))
+            eventually_shown(lambda: "new jobs are accepted" in text(driver, "intake"))
             asked.update(run(driver, _ASKED))
             next(it for it in driver.find_elements(By.TAG_NAME, "button") if it.text == "Log out").send_keys(Keys.ENTER)
-            eventually_blocking(lambda: driver.current_url == f"{below}login")
+            eventually_shown(lambda: driver.current_url == f"{below}login")
             assert driver.get_cookies() == []
             driver.get("about:blank")
             assert {url for url in asked if not url.startswith(below)} == set()

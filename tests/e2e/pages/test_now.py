@@ -15,11 +15,10 @@ import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 
-from tests.support.browser import errors_in_console, run
+from tests.support.browser import errors_in_console, eventually_shown, run
 from tests.support.operators import MARKS, Later, Operated, post, text
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.stopwatch import Stopwatch
-from tests.support.waiting import eventually_blocking
 
 pytestmark = MARKS
 _MARKUP: Final = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
@@ -36,7 +35,7 @@ def proxy(operated: Operated) -> ProxyProcess:
 def page(driver: Chrome, proxy: ProxyProcess) -> Iterator[Chrome]:
     """The dashboard, live; whatever a test does with it, it reports no error."""
     driver.get(f"{proxy.admin}/")
-    eventually_blocking(lambda: text(driver, "status") == "live")
+    eventually_shown(lambda: text(driver, "status") == "live")
     yield driver
     assert errors_in_console(driver) == []
 
@@ -46,35 +45,35 @@ def _find(driver: Chrome, name: str) -> str:
     field = driver.find_element(By.ID, "search-text")
     field.clear()
     field.send_keys(name, Keys.ENTER)
-    eventually_blocking(lambda: name in text(driver, "main"))
+    eventually_shown(lambda: name in text(driver, "main"))
     return text(driver, "main")
 
 
 def test_it_shows_jobs_and_workers_as_they_come_and_go(page: Chrome, proxy: ProxyProcess) -> None:
     """A job in flight appears with its state and its worker, and both disappear when it ends; the totals change."""
     job = Later(proxy, duration=3)
-    eventually_blocking(lambda: "waiting" in text(page, "oldest"))
+    eventually_shown(lambda: "waiting" in text(page, "oldest"))
     assert "waiting 1" in text(page, "job-legend")
     job_id = run(page, "return document.querySelector('#oldest .id').textContent")
-    eventually_blocking(lambda: "spreedly" in text(page, "oldest"))
-    eventually_blocking(lambda: job_id in text(page, "worker-rows"))
+    eventually_shown(lambda: "spreedly" in text(page, "oldest"))
+    eventually_shown(lambda: job_id in text(page, "worker-rows"))
     assert int(text(page, "worker-count")) >= 4
-    eventually_blocking(lambda: "MB" in text(page, "worker-rows"))
+    eventually_shown(lambda: "MB" in text(page, "worker-rows"))
     assert job.answer()[0] == 200
-    eventually_blocking(lambda: "waiting 0" in text(page, "job-legend"))
+    eventually_shown(lambda: "waiting 0" in text(page, "job-legend"))
     assert run(page, "return document.getElementById('oldest').childElementCount") == 0
 
 
 def test_it_goes_on_after_back(page: Chrome, proxy: ProxyProcess) -> None:
     """A browser may show the page as it was left, without loading it again."""
-    eventually_blocking(lambda: "in total" in text(page, "limit"))
+    eventually_shown(lambda: "in total" in text(page, "limit"))
     left_at = text(page, "limit")
     page.find_element(By.LINK_TEXT, "Jobs").send_keys(Keys.ENTER)
-    eventually_blocking(lambda: "Jobs" in page.title)
+    eventually_shown(lambda: "Jobs" in page.title)
     page.back()
-    eventually_blocking(lambda: "Now" in page.title)
+    eventually_shown(lambda: "Now" in page.title)
     assert post(proxy, duration=0)[0] == 200
-    eventually_blocking(lambda: text(page, "limit") != left_at)
+    eventually_shown(lambda: text(page, "limit") != left_at)
 
 
 def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyProcess) -> None:
@@ -82,11 +81,11 @@ def test_a_failure_shows_its_code_and_its_whole_life(page: Chrome, proxy: ProxyP
     status, document = post(proxy, fault="refuse")
     assert status == 500
     job_id = document["job_id"]
-    entry = eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, f'details[data-job="{job_id}"]'))[0]
+    entry = eventually_shown(lambda: page.find_elements(By.CSS_SELECTOR, f'details[data-job="{job_id}"]'))[0]
     assert "job-rejected" in entry.text
     assert "submitted: no" in entry.text
     entry.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
-    eventually_blocking(lambda: "refused by the job server" in entry.text)
+    eventually_shown(lambda: "refused by the job server" in entry.text)
     assert "queue" in entry.text
     assert entry.find_elements(By.CSS_SELECTOR, ".line .bar > span")
 
@@ -95,7 +94,7 @@ def test_a_failure_that_is_read_stays_while_others_come(driver: Chrome) -> None:
     """However many: it stays open, and keeps the focus."""
     with _fake_feed(1) as address:
         driver.get(address)
-        eventually_blocking(lambda: text(driver, "worker-count") == "1")
+        eventually_shown(lambda: text(driver, "worker-count") == "1")
         shown = driver.execute_async_script(
             "const done = arguments[0];"
             "const failure = (job_id) => ({job_id, submitted: 'no', finished_at: 0, outcome: 'a', total_ms: 1,"
@@ -125,7 +124,7 @@ def test_a_failure_that_was_submitted_after_all_is_shown_so(driver: Chrome) -> N
     """When a callback proves it, on a page that is open already. The other failures stay open."""
     with _fake_feed(1) as address:
         driver.get(address)
-        eventually_blocking(lambda: text(driver, "worker-count") == "1")
+        eventually_shown(lambda: text(driver, "worker-count") == "1")
         shown = driver.execute_async_script(
             "const done = arguments[0];"
             "const failure = (job_id, submitted) => ({job_id, submitted, finished_at: 0, outcome: 'a', total_ms: 1,"
@@ -171,13 +170,13 @@ def test_a_job_is_stopped_by_keyboard_alone(page: Chrome, proxy: ProxyProcess) -
     """Find a job, press Stop, confirm: its client gets `cancelled`. The first answer stops nothing."""
     job = Later(proxy, duration=15)
     stop = "#oldest button[aria-label^='Stop job']"
-    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, stop))[0].send_keys(Keys.ENTER)
-    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
+    eventually_shown(lambda: page.find_elements(By.CSS_SELECTOR, stop))[0].send_keys(Keys.ENTER)
+    eventually_shown(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
     ActionChains(page).send_keys(Keys.ENTER).perform()  # the focus is first on "Keep it running"
-    eventually_blocking(lambda: not page.find_elements(By.CSS_SELECTOR, "dialog"))
+    eventually_shown(lambda: not page.find_elements(By.CSS_SELECTOR, "dialog"))
     assert run(page, "return document.getElementById('oldest').childElementCount") == 1
     page.find_element(By.CSS_SELECTOR, stop).send_keys(Keys.ENTER)
-    eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
+    eventually_shown(lambda: page.find_elements(By.CSS_SELECTOR, "dialog[open]"))
     ActionChains(page).send_keys(Keys.TAB, Keys.ENTER).perform()
     status, document = job.answer()
     assert (status, document["code"], document["submitted"]) == (500, "cancelled", "yes")
@@ -203,11 +202,11 @@ def test_it_is_readable_on_a_phone(page: Chrome, proxy: ProxyProcess) -> None:
     metrics = {"width": 380, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        eventually_blocking(lambda: run(page, "return innerWidth") == 380)
+        eventually_shown(lambda: run(page, "return innerWidth") == 380)
         assert run(page, "return document.documentElement.scrollWidth") <= 380
         assert run(page, "return document.querySelector('.columns > section').clientWidth") > 300
         button = "#oldest button[aria-label^='Stop job']"
-        eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, button))
+        eventually_shown(lambda: page.find_elements(By.CSS_SELECTOR, button))
         assert run(page, f'return document.querySelector("{button}").getBoundingClientRect().right') <= 380
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
@@ -218,7 +217,7 @@ def test_times_have_a_date_and_a_zone(page: Chrome, proxy: ProxyProcess) -> None
     """Someone who reads about a failure the next morning, or elsewhere, knows when it was."""
     _, document = post(proxy, fault="reject")
     job = f'details[data-job="{document["job_id"]}"]'
-    entry = eventually_blocking(lambda: page.find_elements(By.CSS_SELECTOR, f"{job} time"))[0]
+    entry = eventually_shown(lambda: page.find_elements(By.CSS_SELECTOR, f"{job} time"))[0]
     assert str(time.localtime().tm_year) in entry.text
     zone = run(page, "return Intl.DateTimeFormat(undefined, {timeZoneName: 'short'}).format().split(' ').pop()")
     assert entry.text.endswith(zone)
@@ -228,10 +227,10 @@ def test_two_thousand_workers_do_not_freeze_it(driver: Chrome) -> None:
     """With 2,000 workers and as many jobs there are only some dozen rows, and the page keeps drawing."""
     with _fake_feed(2_000) as address:
         driver.get(address)
-        eventually_blocking(lambda: text(driver, "worker-count") == "2000")
+        eventually_shown(lambda: text(driver, "worker-count") == "2000")
         assert run(driver, "return document.querySelectorAll('#worker-rows tr').length") < 60
         run(driver, "document.getElementById('worker-scroll').scrollTop = 1e9")
-        eventually_blocking(lambda: "1999" in text(driver, "worker-rows"))
+        eventually_shown(lambda: "1999" in text(driver, "worker-rows"))
         browser_pid = driver.service.process.pid
         watch = Stopwatch(
             browser_pid, *(process.pid for process in psutil.Process(browser_pid).children(recursive=True))

@@ -8,9 +8,8 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from tests.support.browser import errors_in_console, run
+from tests.support.browser import errors_in_console, eventually_shown, run
 from tests.support.operators import MARKS, Operated, text
-from tests.support.waiting import eventually_blocking
 
 pytestmark = MARKS
 
@@ -19,7 +18,7 @@ pytestmark = MARKS
 def page(driver: Chrome, operated: Operated) -> Iterator[Chrome]:
     """The page with the last day's data; whatever a test does with it, it reports no error."""
     driver.get(f"{operated.admin}/patterns.html")
-    eventually_blocking(lambda: "Code" in text(driver, "failures"), 60)
+    eventually_shown(lambda: "Code" in text(driver, "failures"), 60)
     yield driver
     assert errors_in_console(driver) == []
 
@@ -33,7 +32,7 @@ def test_failures_are_grouped_and_lead_to_their_jobs(page: Chrome) -> None:
     jobs, code, _, label, *_ = [cell.text for cell in group.find_elements(By.TAG_NAME, "td")]
     group.find_element(By.LINK_TEXT, "like this").click()
     # Of very many jobs, not all are counted.
-    eventually_blocking(lambda: text(page, "total") == f"{jobs} jobs" or "or more" in text(page, "total"), 60)
+    eventually_shown(lambda: text(page, "total") == f"{jobs} jobs" or "or more" in text(page, "total"), 60)
     shown = (
         "const texts = ({ children: cells }) => cells[2].textContent + cells[5].textContent;"
         "return [...new Set([...document.querySelectorAll('#rows tr')].map(texts))]"
@@ -42,9 +41,9 @@ def test_failures_are_grouped_and_lead_to_their_jobs(page: Chrome) -> None:
     assert f"code={code}&" in page.current_url
     assert {"q=it+took+too+long:", f"label.account={label}"} <= set(page.current_url.split("&"))
     page.back()
-    eventually_blocking(lambda: "Code" in text(page, "failures"), 60)
+    eventually_shown(lambda: "Code" in text(page, "failures"), 60)
     page.find_element(By.LINK_TEXT, "all of this code").click()
-    eventually_blocking(lambda: run(page, "return document.querySelectorAll('#rows tr').length") > 9)
+    eventually_shown(lambda: run(page, "return document.querySelectorAll('#rows tr').length") > 9)
     outcomes = (
         "return [...new Set([...document.querySelectorAll('#rows td:nth-child(3)')].map((it) => it.textContent))]"
     )
@@ -54,11 +53,11 @@ def test_failures_are_grouped_and_lead_to_their_jobs(page: Chrome) -> None:
 def test_the_list_of_these_jobs_is_of_the_same_time(page: Chrome) -> None:
     """Patterns are of the last day by default, and a list is of any time."""
     page.find_element(By.LINK_TEXT, "These jobs as a list").click()
-    eventually_blocking(lambda: page.current_url.endswith("/jobs.html?since=1d"))
+    eventually_shown(lambda: page.current_url.endswith("/jobs.html?since=1d"))
     page.back()
     page.get(f"{page.current_url}?until=2090-01-02T00:00:00Z")
     href = "return document.getElementById('list').href"
-    eventually_blocking(lambda: run(page, href).endswith("?until=2090-01-02T00:00:00Z&since=2090-01-01T00:00:00Z"))
+    eventually_shown(lambda: run(page, href).endswith("?until=2090-01-02T00:00:00Z&since=2090-01-01T00:00:00Z"))
 
 
 def test_the_heat_map_is_a_table_whose_cells_differ_in_lightness(page: Chrome) -> None:

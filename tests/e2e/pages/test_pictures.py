@@ -12,10 +12,9 @@ from typing import Any, Final
 import pytest
 from selenium.webdriver import Chrome
 
-from tests.support.browser import run
+from tests.support.browser import eventually_shown, run
 from tests.support.operators import MARKS, Later, Operated, text, width_of
 from tests.support.proxy_process import ROOT, ProxyProcess
-from tests.support.waiting import eventually_blocking
 
 pytestmark = [
     *MARKS,
@@ -36,17 +35,17 @@ def test_pictures_of_them_are_taken(driver: Chrome, operated: Operated) -> None:
     """Varied jobs for as many seconds as PAGES_PICTURES says, then a picture of each page."""
     proxy = operated.process
     driver.get(f"{operated.admin}/")
-    eventually_blocking(lambda: text(driver, "status") == "live")
+    eventually_shown(lambda: text(driver, "status") == "live")
     load = _vary_load(proxy, float(os.environ["PAGES_PICTURES"]))
     held = [Later(proxy, duration=3.5) for _ in range(6)]
-    eventually_blocking(lambda: int(re.findall(r"waiting (\d+)", text(driver, "job-legend"))[0]) >= len(held))
-    job_id = eventually_blocking(lambda: run(driver, _FAILED_LINK))
+    eventually_shown(lambda: int(re.findall(r"waiting (\d+)", text(driver, "job-legend"))[0]) >= len(held))
+    job_id = eventually_shown(lambda: run(driver, _FAILED_LINK))
     run(driver, "document.querySelector('#failure-list details').open = true")
     _take(driver, "dashboard", 1760)
     for name, page, shown, height in _PICTURES:
         driver.get(f"{operated.admin}/{page}" if name != "dashboard-job" else f"{operated.admin}/job.html?id={job_id}")
-        eventually_blocking(functools.partial(run, driver, shown), 60)
-        eventually_blocking(lambda: text(driver, "status") == "live")
+        eventually_shown(functools.partial(run, driver, shown), 60)
+        eventually_shown(lambda: text(driver, "status") == "live")
         _take(driver, name, height)
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     for job in [*held, *load]:
@@ -55,7 +54,7 @@ def test_pictures_of_them_are_taken(driver: Chrome, operated: Operated) -> None:
 
 def _take(driver: Chrome, name: str, height: int) -> None:
     width_of(driver, 1280, height)
-    eventually_blocking(lambda: run(driver, "return innerHeight") == height)
+    eventually_shown(lambda: run(driver, "return innerHeight") == height)
     driver.save_screenshot(str(ROOT / "docs" / f"{name}.png"))
 
 
