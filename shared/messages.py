@@ -321,8 +321,8 @@ class FrameReader:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield each payload that `data` completes.
 
-        MessageError: a frame announces a length that is negative or over the limit.
-            MessageError: a frame announces a length that is negative or over the cap.
+        Raises:
+            MessageError: a frame announces a length that is negative or over the limit.
         """
         self._buffer += data
         at = 0

@@ -65,7 +65,8 @@ _LACKING_S: Final = 1.0
 _NO_ID: Final = "the job server has not given its id for the job yet"
 #: How long a person waits for the job server's answer.
 _NOW_S: Final = 10.0
-#: How long a cancel call may take, and how long to wait before it for the reply that names the job.
+#: How long a cancel call for a job that nobody waits for any more may take, with the wait for a worker; and how long to
+#: wait before it for the reply that names the job.
 _CANCEL_S: Final = 10.0
 _NAME_S: Final = 2.0
 
