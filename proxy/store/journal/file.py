@@ -96,6 +96,8 @@ class JournalFile:
         check_sqlite()
         self.path = Path(path)
         self._synchronous = synchronous
+        #: Called before each statement that writes jobs.
+        self.on_statement: Callable[[], None] = lambda: None
         #: Held during each transaction here, and by code that must not run during one.
         self.committing = threading.Lock()
         self._lock = lock(self.path)
@@ -186,6 +188,7 @@ class JournalFile:
         statements = _statements(records)
         with self._transaction(explicit=len(statements) > 1):  # a single statement is already a transaction
             for rows in statements:
+                self.on_statement()
                 self._db.execute(put_statement(len(rows)), [value for row in rows for value in row])
 
     def probe(self) -> None:

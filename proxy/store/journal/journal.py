@@ -6,9 +6,10 @@ event loop. Each of these costs more than the contents of a batch, and even more
 pause between batches grows with the number of open jobs, because more orders accumulate then: a single job does not
 wait, and a burst needs few commits.
 
-A disk can hang for any time. If the thread has been silent for a second (silence.py), waiting callers are told, and new
-jobs are refused. Orders are still executed when the disk responds again. Meanwhile only the newest record of each job
-is noted, so that no more memory is needed than for these jobs; look-ups fail at once.
+A disk can hang for any time. If the thread has been silent for a second (silence.py), and has not written a part of its
+batch either, waiting callers are told, and new jobs are refused. Orders are still executed when the disk responds
+again. Meanwhile only the newest record of each job is noted, so that no more memory is needed than for these jobs;
+look-ups fail at once.
 """
 
 from __future__ import annotations
@@ -364,8 +365,7 @@ class Journal:
         """Check whether the thread is silent; repeat for as long as there is a journal."""
         self._silence_timer.cancel()
         was_silent = self._silence.now
-        busy_since = self.writer.busy_since
-        since = min(([self._handed_at] if self._away else []) + ([busy_since] if busy_since else []), default=None)
+        since = self.writer.busy_since or (self._handed_at if self._away else None)
         again_s = self._silence.look(time.monotonic(), since)
         self._silence_timer = self._loop.call_later(again_s, self._look)
         if self._silence.now and not was_silent:

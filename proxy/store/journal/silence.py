@@ -23,7 +23,7 @@ class Silence:
         self._suspected: float | None = None
 
     def look(self, now: float, since: float | None) -> float:
-        """Check at the time `now`; `since` is the start of the current batch, if there is one.
+        """Check at the time `now`; `since` is when the current part of a batch began, if there is one.
 
         Returns after how many seconds to check again.
         """

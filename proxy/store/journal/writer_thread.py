@@ -99,8 +99,9 @@ class WriterThread:
         self.upkeep = Upkeep(file, self.checkpointer, ttl_s=ttl_s, max_bytes=max_bytes, clock=clock)
         #: The numbers of commits, failed ones, written records and unwritable records; read by others, written here.
         self.commits = self.failures = self.written = self.unfit = 0
-        #: The start of its current work, by the monotonic clock; 0: idle.
+        #: The start of its current work, or of the last statement of it, by the monotonic clock; 0: idle.
         self.busy_since = 0.0
+        file.on_statement = self._begin_step
         threading.Thread(target=self._run, name="journal", daemon=True).start()
 
     @property
@@ -125,7 +126,7 @@ class WriterThread:
         while orders is not None:
             wait_s = next_step - time.monotonic()
             orders = self._take(_RETRY_S if self._trouble else wait_s)
-            self.busy_since = time.monotonic()
+            self._begin_step()
             if orders is None:
                 self._retry_at = 0.0  # the last chance
             self._carry_out_safely(orders if orders is not None else [])
@@ -137,6 +138,9 @@ class WriterThread:
         self._file.close()
         self._news.append(self._on_end)
         self._tell()
+
+    def _begin_step(self) -> None:
+        self.busy_since = time.monotonic()
 
     def _take(self, wait_s: float) -> list[Order] | None:
         """Return the next batch, or an empty one if none comes in time; None: the end was ordered."""

@@ -137,6 +137,20 @@ async def test_the_log_tells_when_it_begins_and_when_it_is_over(
     assert (events(_REFUSED), events(_OVER)) == (1, 1)
 
 
+async def test_a_batch_of_which_parts_are_written_is_waited_for(journal: Journal, file: HangingFile) -> None:
+    """However long all of it takes, as with many large results on a machine without a free CPU."""
+    begin = file.on_statement
+
+    def slowly() -> None:
+        begin()
+        time.sleep(LIMIT_S / 4)
+
+    file.on_statement = slowly
+    puts = [journal.put(finished(callback=b"x" * 300_000)) for _ in range(6)]
+    await asyncio.wait(puts)
+    assert [put.exception() for put in puts] == [None] * len(puts)
+
+
 async def test_a_disk_that_hangs_right_after_it_was_slow_is_noticed(journal: Journal, file: HangingFile) -> None:
     """A batch that was nearly too slow does not hide the next one."""
     file.hang()
