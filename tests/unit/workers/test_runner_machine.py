@@ -44,7 +44,7 @@ from shared.messages import (
 )
 from shared.outcome import Failed
 from tests.support.instances import FAILED, PROGRESS, SUCCEEDED, Instance
-from tests.support.jumping_loop import time_passes
+from tests.support.jumping_loop import JumpingLoop, time_passes
 
 TIMEOUT_S: Final = 10.0
 #: How long after its deadline a job may end: a worker is killed, and the store is waited for.
@@ -193,6 +193,7 @@ class Stage:
         self.jobs: dict[str, Seen] = {}
         self.workers: set[FakeWorker] = set()
         self.started = 0
+        self.stood_still_s = 0.0
         self.fails = False
         self.runner = LocalRunner(cast("Pool", self), "http://proxy/callback")
         profile = self.chance.choice(("spreedly", "ogc-processes"))
@@ -261,7 +262,7 @@ class Stage:
 
     async def _call_back(self, seen: Seen, verdict: Verdict | None) -> None:
         await self.pause(0, 0.001, 0.01, 0.2, 1, 3, TIMEOUT_S - 0.01, TIMEOUT_S + 0.2)
-        seen.called_back = True
+        seen.called_back |= not seen.job.outcome.done()
         try:
             if verdict is None:
                 await self.instance.callback_intake.refuse(seen.job.token_hash, "it is not JSON")
@@ -271,6 +272,11 @@ class Stage:
             pass
 
     # --- what happens ------------------------------------------------------------------------------------------------
+
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass in which nothing of this process runs."""
+        self.stood_still_s += seconds
+        cast("JumpingLoop", asyncio.get_running_loop()).jump(seconds)
 
     async def run(self) -> None:
         """Let jobs begin and faults happen; then let everything recover and end."""
@@ -289,6 +295,8 @@ class Stage:
                     self.fails = not self.fails
                 case 3:
                     self.instance.dispatcher.cancel(chance.choice(list(self.jobs)))
+                case 4:
+                    self.stand_still(chance.choice((0.1, 0.5, 1.5, TIMEOUT_S, 2 * TIMEOUT_S)))
                 case _ if self.workers:
                     chance.choice(sorted(self.workers, key=lambda one: one.pid)).die()
         await asyncio.sleep(2)
@@ -298,7 +306,7 @@ class Stage:
     async def check(self, seen: Seen) -> None:
         """Check what became of a job."""
         job, outcome = seen.job, seen.job.outcome.result()
-        assert seen.ended_at < job.deadline + LATE_S
+        assert seen.ended_at < job.deadline + LATE_S + 2 * self.stood_still_s  # once to stand still, once to catch up
         unrefused = [what for what in seen.sent if not what.startswith("refused")]
         assert len(unrefused) <= 1
         if isinstance(outcome, Failed):
