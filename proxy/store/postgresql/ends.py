@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Collection
 
 __all__ = ["finish", "pause"]
-
-#: How long to wait for an answer from the server.
-_ANSWER_S: Final = 2.5
 
 
 async def pause(end: asyncio.Event, seconds: float) -> None:
@@ -20,10 +16,11 @@ async def pause(end: asyncio.Event, seconds: float) -> None:
             await end.wait()
 
 
-async def finish(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Wait for tasks that were asked to end; one that does not is cancelled."""
-    left = set(tasks)
-    if left:
-        _, left = await asyncio.wait(left, timeout=_ANSWER_S)
-    for task in left:
-        task.cancel()
+async def finish(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Wait for tasks that were asked to end. They are cancelled if nobody waits any longer."""
+    try:
+        if tasks:
+            await asyncio.wait(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -58,7 +58,9 @@ _PACE_S: Final = 0.00025
 _LONGEST_PACE_S: Final = 0.004
 #: How often to check whether a caller has waited long enough.
 _LOOK_S: Final = 0.25
+#: How long the end may take: to write what is left, and to give up the lease.
 _CLOSE_S: Final = 2.0
+_LEAVE_S: Final = 2.0
 #: How many open jobs, and how many finished ones, are searched for a name: few enough for the answer to be in time.
 _SEARCHED: Final = 20_000
 
@@ -329,11 +331,12 @@ class PostgreSQLStore:
             log.event(
                 "error", "some jobs could not be recorded before the process ended", database=self._place, jobs=left
             )
-        await finish(self._tasks)
         try:
-            await self._leases.leave()
-        except (GoneError, UnfitError) as exc:
-            log.event("warning", "the other instances could not be notified that this one stops", reason=str(exc))
+            async with asyncio.timeout(_LEAVE_S):
+                await asyncio.gather(finish(self._tasks), self._leases.leave())
+        except (GoneError, UnfitError, TimeoutError) as exc:
+            reason = str(exc) or "the database does not answer"
+            log.event("warning", "the other instances could not be notified that this one stops", reason=reason)
         await self._listener.close()
         for closing in (self._puts, self._noted, self._tells, self._look_ups, self._audit):
             await closing.close()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace as replace_failure
 from functools import partial
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -17,6 +18,7 @@ from cluster.postgresql import PostgreSQL
 from proxy.store.names import Called
 from proxy.store.postgresql.leases import Times
 from proxy.store.postgresql.session import GoneError
+from proxy.store.postgresql.statements import LEAVE
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.record import Record
@@ -334,6 +336,25 @@ async def test_of_several_hosts_one_that_does_not_answer_is_passed_over(
         a = await instance("a", url=url)
 
         await a.put(of(a, a_record(state=State.SUBMITTING)))
+
+
+async def test_a_database_that_does_not_answer_does_not_hold_up_the_end(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left running, though nobody was told that this instance stops."""
+    a = await instance("a")
+    run = a._reading.run  # noqa: SLF001 - the connection of the lease
+
+    async def silent(sql: str, *params: Any) -> Sequence[tuple[Any, ...]]:
+        if sql == LEAVE:
+            await asyncio.Event().wait()
+        return await run(sql, *params)
+
+    monkeypatch.setattr(a._reading, "run", silent)  # noqa: SLF001 - the same
+    await a.close()
+
+    ours = [*a._tasks, *a._leases._tasks]  # noqa: SLF001 - all that it does in the background
+    await eventually(lambda: all(task.done() for task in ours))
 
 
 async def test_a_connection_that_goes_silent_is_hung_up_on(
