@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backlog"]
 
-#: How much is kept. Beyond that, the oldest records are dropped, and their number is reported.
+#: How much is kept. Beyond that, the oldest records are dropped, or one that is larger by itself. They are counted.
 _BYTES: Final = 64 * 1024 * 1024
 
 
@@ -48,9 +48,12 @@ class Backlog:
         One that need not be kept is dropped, unless an older record of the same job is here: that one would be written
         later and replace the newer one.
         """
-        old = self._records.pop(record.id, None)
-        if old is None and not keep:
+        if not keep and record.id not in self._records:
             return
+        if record.size_bytes > self._max_bytes:
+            self.given_up += 1
+            return
+        old = self._records.pop(record.id, None)
         self._records[record.id] = record
         self._bytes += record.size_bytes - (old.size_bytes if old else 0)
         while self._bytes > self._max_bytes:

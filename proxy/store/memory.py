@@ -38,7 +38,10 @@ _SEARCHED: Final = 500
 
 
 class MemoryStore:
-    """Remembers finished jobs for `ttl_s` seconds, or until `max_bytes` are used: then the oldest are dropped."""
+    """Remembers finished jobs for `ttl_s` seconds, or until `max_bytes` are used: then the oldest are dropped.
+
+    One that is larger by itself is dropped alone.
+    """
 
     kind = "memory"
     trouble = ""
@@ -297,25 +300,30 @@ class MemoryStore:
         expiry = entry[0] if entry else self._clock() + self._ttl_s
         self._bytes += record.size_bytes - (entry[1].size_bytes if entry else 0)
         self._finished[record.id] = (expiry, record)
+        if record.size_bytes > self._max_bytes:  # rather than all others
+            self._forget(record.id)
         self._expire()
 
     def _expire(self) -> None:
         now = self._clock()
         while self._finished:
-            job_id, (expiry, record) = next(iter(self._finished.items()))
+            job_id, (expiry, _) = next(iter(self._finished.items()))
             if expiry > now and self._bytes <= self._max_bytes:
                 break
-            del self._finished[job_id]
-            if expiry > now:
-                self._lost_before = max(self._lost_before, record.finished_at or 0.0)
-            self._bytes -= record.size_bytes
-            del self._by_token[record.token_hash]
-            if self._by_beginning.get(record.beginning) == job_id:
-                del self._by_beginning[record.beginning]
-            if record.key is not None and self._by_key.get(record.key) == job_id:
-                del self._by_key[record.key]
+            self._forget(job_id)
         if len(self._ends) > 2 * len(self._finished) + _SEARCHED:
             self._ends = [end for end in self._ends if end[2] in self._finished]
+
+    def _forget(self, job_id: str) -> None:
+        expiry, record = self._finished.pop(job_id)
+        if expiry > self._clock():
+            self._lost_before = max(self._lost_before, record.finished_at or 0.0)
+        self._bytes -= record.size_bytes
+        del self._by_token[record.token_hash]
+        if self._by_beginning.get(record.beginning) == job_id:
+            del self._by_beginning[record.beginning]
+        if record.key is not None and self._by_key.get(record.key) == job_id:
+            del self._by_key[record.key]
 
 
 def _number(record: Record) -> int:

@@ -33,6 +33,19 @@ async def test_the_oldest_finished_jobs_make_room_for_new_ones() -> None:
     assert not store.may_have_lost(records[5].finished_at or 0.0)
 
 
+async def test_a_job_that_is_larger_than_all_may_be_makes_no_room_for_itself() -> None:
+    """It is forgotten at once, and no other."""
+    store = MemoryStore(3600, max_bytes=100_000)
+    small, large = finished(), finished(callback=b"x" * 100_000)
+
+    store.put(small)
+    store.put(large)
+
+    assert await store.by_id(small.id) == small
+    assert await store.by_id(large.id) is None
+    assert store.may_have_lost((large.finished_at or 0.0) - 1)
+
+
 async def test_time_is_taken_from_the_clock_that_was_given() -> None:
     """A finished job is forgotten `ttl_s` after its end was put."""
     now = 0.0

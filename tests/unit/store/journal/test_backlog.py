@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.store.backlog import Backlog
 from proxy.store.deeds import Deed, WaitingDeeds
@@ -29,6 +30,20 @@ def test_beyond_its_bytes_the_oldest_are_given_up() -> None:
 
     assert [backlog.find("id", record.id) for record in records] == [None] * 6 + records[6:]
     assert backlog.given_up == 6
+
+
+def test_one_that_is_larger_than_all_may_be_is_given_up_alone() -> None:
+    """The others stay, and so does what was known of its job before."""
+    backlog = Backlog(max_bytes=50_000)
+    known = finished()
+    others = {known.id: known} | {record.id: record for record in (finished() for _ in range(3))}
+    for record in others.values():
+        backlog.add(record, keep=True)
+
+    backlog.add(replace(known, callback=b"x" * 60_000), keep=True)
+
+    assert backlog.records() == others
+    assert backlog.given_up == 1
 
 
 def test_what_need_not_be_kept_is_not() -> None:
