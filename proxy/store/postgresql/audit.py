@@ -12,8 +12,8 @@ from proxy import log
 from proxy.store.deeds import KEPT, KEPT_MINOR, Deed, tell_dropped, with_waiting
 from proxy.store.postgresql.health import Health
 from proxy.store.postgresql.orders import Lane
-from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from shared.errors import StoreUnavailableError
+from proxy.store.postgresql.reading import searching
+from proxy.store.postgresql.session import Session
 
 __all__ = ["AuditTable"]
 
@@ -75,11 +75,9 @@ class AuditTable:
         """See `JobStore.deeds`. The numbers of those that cannot be written yet are likely, not certain."""
         await self.flush(_FLUSH_S)
         waiting = [entry.deed for entry in self._lane.pending()]
-        try:
+        with searching():
             stored = await self._read(_NO_ROW if before is None else before, limit)
             newest = await self._read(_NO_ROW, 1) if waiting else []
-        except (GoneError, UnfitError) as exc:
-            raise StoreUnavailableError("the database cannot be searched for now") from exc
         known = {deed.id for deed in stored}
         unknown = [deed for deed in waiting if deed.id not in known]
         return with_waiting(stored, unknown, max((deed.n for deed in newest), default=0), limit, before)

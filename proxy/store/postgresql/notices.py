@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import psycopg
 
+from proxy.store.postgresql.health import PATIENCE_S, Health
+from proxy.store.postgresql.orders import Lane
 from proxy.store.postgresql.session import GoneError, Session
 from proxy.store.postgresql.statements import NOTIFY
 
-__all__ = ["EVERYONE", "Listener", "Tell", "tell_all"]
+__all__ = ["EVERYONE", "Notices"]
 
 _AGAIN_S: Final = 0.2
 #: In place of an instance.
@@ -25,9 +27,7 @@ EVERYONE: Final = "everyone"
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Tell:
-    """A notice to an instance that something was recorded of a job."""
-
+class _Notice:
     instance: str
     job_id: str
     #: By the monotonic clock.
@@ -35,10 +35,45 @@ class Tell:
     size_bytes: int = 100
 
 
-async def tell_all(session: Session, tells: list[Tell]) -> None:
-    """Send the pending notices, each once."""
-    once = sorted({(tell.instance, tell.job_id) for tell in tells})
-    await session.run(NOTIFY, [instance for instance, _ in once], [job_id for _, job_id in once])
+class Notices:
+    """Sends notices to other instances, and receives those for this one."""
+
+    def __init__(
+        self,
+        sending: Session,
+        listening: Session,
+        health: Health,
+        instance: str,
+        *,
+        on_notice: Callable[[str], None],
+        on_gap: Callable[[], None],
+    ) -> None:
+        """Start; must run inside an event loop. `on_notice`, `on_gap`: see `Listener`."""
+        self._loop = asyncio.get_running_loop()
+        self._session = sending
+        self._lane: Lane[_Notice] = Lane(sending, health, carry_out=self._send, give_up=_forget)
+        self._listener = Listener(listening, instance, on_notice=on_notice, on_gap=on_gap)
+        self.look, self.flush = self._lane.look, self._lane.flush
+
+    @property
+    def heard(self) -> int:
+        """How many notices were received."""
+        return self._listener.heard
+
+    def send(self, instances: Iterable[str], job_id: str) -> None:
+        """Notify instances soon that something was recorded of a job."""
+        until = self._loop.time() + PATIENCE_S
+        for instance in instances:
+            self._lane.add(_Notice(instance=instance, job_id=job_id, until=until))
+
+    async def close(self) -> None:
+        """Stop both."""
+        await self._listener.close()
+        await self._lane.close()
+
+    async def _send(self, notices: list[_Notice]) -> None:
+        once = sorted({(notice.instance, notice.job_id) for notice in notices})
+        await self._session.run(NOTIFY, [instance for instance, _ in once], [job_id for _, job_id in once])
 
 
 class Listener:
@@ -80,3 +115,7 @@ class Listener:
     def _on_heard(self, job_id: str) -> None:
         self.heard += 1
         self._on_notice(job_id)
+
+
+def _forget(notice: _Notice, error: Exception) -> None:
+    """Do nothing: a notice may be lost."""

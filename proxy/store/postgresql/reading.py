@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from proxy.store.conditions import Dialect, Question, Sql, member, within_json
 from proxy.store.postgresql.rows import COLUMNS_WITHOUT_BODIES, record_of
-from proxy.store.postgresql.session import Session
+from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from shared.errors import StoreUnavailableError
 
-__all__ = ["DIALECT", "answer"]
+__all__ = ["DIALECT", "Searches", "answer", "searching"]
 
 T = TypeVar("T")
 _FROM: Final = "FROM proxy_jobs j"
@@ -71,3 +73,35 @@ async def answer(session: Session, question: Question[T]) -> T:
         statement = await asyncio.to_thread(go_on, await session.run(sql, *values))
     await session.run("COMMIT")
     return found[0]
+
+
+class Searches:
+    """Queries that may take long; both kinds raise StoreUnavailableError while the database cannot be searched."""
+
+    def __init__(self, session: Session, own_session: Callable[[], Session]) -> None:
+        """Short ones use `session`. Each of the others uses one of its own, as other orders cannot wait that long."""
+        self._session = session
+        self._own_session = own_session
+
+    async def rows(self, sql: str, *params: float | str) -> Sequence[tuple[Any, ...]]:
+        """Return the rows of a short one."""
+        with searching():
+            return await self._session.run(sql, *params)
+
+    async def ask(self, question: Question[T]) -> T:
+        """Return the answer to a question about many jobs."""
+        session = self._own_session()
+        try:
+            with searching():
+                return await answer(session, question)
+        finally:
+            session.close()
+
+
+@contextlib.contextmanager
+def searching() -> Iterator[None]:
+    """Raise StoreUnavailableError instead of GoneError and UnfitError."""
+    try:
+        yield
+    except (GoneError, UnfitError) as exc:
+        raise StoreUnavailableError("the database cannot be searched for now") from exc

@@ -15,12 +15,12 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final
 
 from proxy import log
 from proxy.store.about import About, Instance
 from proxy.store.backlog import Backlog
-from proxy.store.conditions import Question
 from proxy.store.deeds import Deed
 from proxy.store.names import Name, Output
 from proxy.store.notes import Notes
@@ -31,9 +31,9 @@ from proxy.store.postgresql.ends import finish, pause
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.leases import Leases, Times
 from proxy.store.postgresql.look_ups import LookUps
-from proxy.store.postgresql.notices import EVERYONE, Listener, Tell, tell_all
+from proxy.store.postgresql.notices import EVERYONE, Notices
 from proxy.store.postgresql.orders import Lane, fail
-from proxy.store.postgresql.reading import DIALECT, answer
+from proxy.store.postgresql.reading import DIALECT, Searches
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, INSTANCES, LOST, NAMED
@@ -46,8 +46,6 @@ from shared.errors import StoreUnavailableError
 from shared.lifecycle import State
 
 __all__ = ["PostgreSQLStore"]
-
-T = TypeVar("T")
 
 #: How long to try to record a callback, or to find its job.
 _CALLBACK_PATIENCE_S: Final = 8.0
@@ -79,14 +77,14 @@ class PostgreSQLStore:
         finished job is remembered. Does not connect before `begin`.
         """
         self._loop = asyncio.get_running_loop()
-        self._conninfo, self._hosts = conninfo, hosts
         self._place = place
         self._name = name
         self._ttl_s = float(ttl_s)
         self._times = times or Times()
         self._instance = uuid.uuid4().hex
-        self._writing, self._reading, self._listening = (Session(conninfo, hosts=hosts) for _ in range(3))
-        self._beside = Session(conninfo, durable=False, hosts=hosts)
+        session = partial(Session, conninfo, hosts=hosts)
+        self._writing, self._reading, self._listening = session(), session(), session()
+        self._beside = session(durable=False)
         self._backlog = Backlog()
         self._unfit = 0
         #: Jobs that ended before this may be missing though they have not expired; in Unix seconds.
@@ -96,34 +94,46 @@ class PostgreSQLStore:
         #: Jobs that have changed and are being read.
         self._looked_at: set[str] = set()
         self._reads: set[asyncio.Task[None]] = set()
-        sessions = (self._writing, self._reading)
-        self._health = Health(place, sessions, lambda: self._given_up)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = asyncio.Event()
+        self._searches = Searches(self._beside, partial(session, durable=False))
+        health = self._health = Health(place, (self._writing, self._reading), lambda: self._given_up)
         self._writer = Writer(self._instance, self._ttl_s)
-        self._awaited = AwaitedEnds(self._reading, self._health, every_s=self._times.poll_s, on_end=self._look_at)
+        self._puts: Lane[Put] = Lane(
+            self._writing,
+            health,
+            carry_out=partial(self._write, self._writing),
+            give_up=self._give_up,
+            pace_s=self._pace_s,
+            proves=True,
+        )
+        self._noted: Lane[Put] = Lane(
+            self._beside, health, carry_out=partial(self._write, self._beside), give_up=self._give_up
+        )
+        self._audit = AuditTable(self._beside, health)
+        self._awaited = AwaitedEnds(self._reading, health, every_s=self._times.poll_s, on_end=self._look_at)
+        self._look_ups = LookUps(self._reading, health, ttl_s=self._ttl_s, on_end=self._awaited.tell)
         self._leases = Leases(
             self._reading,
             self._beside,
-            self._health,
+            health,
             writing=self._writing,
             instance=self._instance,
             name=name,
             ttl_s=self._ttl_s,
             times=self._times,
         )
-        self._tasks: list[asyncio.Task[None]] = []
-        self._closing = asyncio.Event()
 
     async def begin(self) -> None:
         """Register this instance, and start. Raises GoneError, UnfitError."""
-        self._puts: Lane[Put] = Lane(
-            self._writing, self._health, carry_out=self._write, give_up=self._give_up, pace_s=self._pace_s, proves=True
+        self._notices = Notices(
+            self._beside,
+            self._listening,
+            self._health,
+            self._instance,
+            on_notice=partial(self._look_at, noticed=True),
+            on_gap=self._awaited.look_now,
         )
-        self._noted: Lane[Put] = Lane(self._beside, self._health, carry_out=self._write_beside, give_up=self._give_up)
-        self._look_ups = LookUps(self._reading, self._health, ttl_s=self._ttl_s, on_end=self._awaited.tell)
-        self._audit = AuditTable(self._beside, self._health)
-        self._tells: Lane[Tell] = Lane(self._beside, self._health, carry_out=self._tell_all, give_up=_forget)
-        on_gap = self._awaited.look_now
-        self._listener = Listener(self._listening, self._instance, on_notice=self._on_notice, on_gap=on_gap)
         ((lost_s,),) = await self._reading.run(LOST)
         self._lost_before = time.time() - lost_s
         await self._leases.begin(self.tell)
@@ -167,14 +177,9 @@ class PostgreSQLStore:
             self._order_notes(self._notes.take_all())
         noted = [put.done for put in self._noted.pending() if put.record.id == record.id]
         if noted:
-            noted[-1].add_done_callback(lambda _: self._tell(instances, record.id))
+            noted[-1].add_done_callback(lambda _: self._notices.send(instances, record.id))
         else:
-            self._tell(instances, record.id)
-
-    def _tell(self, instances: Iterable[str], job_id: str) -> None:
-        until = self._loop.time() + PATIENCE_S
-        for instance in instances:
-            self._tells.add(Tell(instance=instance, job_id=job_id, until=until))
+            self._notices.send(instances, record.id)
 
     # --- the store ---------------------------------------------------------------------------------------------------
 
@@ -206,7 +211,7 @@ class PostgreSQLStore:
             gauge("cluster_beat_age_seconds", "Since this instance's lease was last renewed.", leases.beat_age_s),
             gauge("cluster_slowest_lease_seconds", "The oldest lease of all instances.", leases.slowest_s),
             counter("cluster_jobs_overdue", "Jobs ended because nobody saw to them.", leases.overdue),
-            counter("cluster_notices_heard", "Notices from other instances.", self._listener.heard),
+            counter("cluster_notices_heard", "Notices from other instances.", self._notices.heard),
             counter(
                 "cluster_notices_lost",
                 "Ends that were found by looking: no notice came, or not yet.",
@@ -256,10 +261,10 @@ class PostgreSQLStore:
                 await _settled(put.done)
         among = min(among, _SEARCHED)
         if isinstance(name, Output):
-            found = await self._search(NAMED, name.in_json, self._ttl_s, among, name.profile)
+            rows = await self._searches.rows(NAMED, name.in_json, self._ttl_s, among, name.profile)
         else:
-            found = await self._search(CALLED, name.in_json, self._ttl_s, among, *name.ids)
-        job_ids = [record.id for record in found if name.is_of(record)]
+            rows = await self._searches.rows(CALLED, name.in_json, self._ttl_s, among, *name.ids)
+        job_ids = [record.id for record in map(record_of, rows) if name.is_of(record)]
         return await self.by_id(job_ids[0]) if job_ids else None
 
     async def jobs(
@@ -267,16 +272,16 @@ class PostgreSQLStore:
     ) -> JobPage:
         """See `JobStore.jobs`: of all instances."""
         meant = remembered(query, time.time() - self._ttl_s)
-        return await self._ask(page(DIALECT, meant, sort=sort, limit=limit, after=after, limits=limits))
+        return await self._searches.ask(page(DIALECT, meant, sort=sort, limit=limit, after=after, limits=limits))
 
     async def counts(self, query: JobQuery, *, limits: Limits = USUAL) -> Counts:
         """See `JobStore.counts`: of all instances."""
-        return await self._ask(counts(DIALECT, remembered(query, time.time() - self._ttl_s), limits=limits))
+        return await self._searches.ask(counts(DIALECT, remembered(query, time.time() - self._ttl_s), limits=limits))
 
     async def patterns(self, query: JobQuery, grid: Grid, label: str, *, limits: Limits = USUAL) -> Patterns:
         """See `JobStore.patterns`: of all instances."""
         meant = within(remembered(query, time.time() - self._ttl_s), grid.since, grid.until)
-        return await self._ask(patterns(DIALECT, meant, grid, label, limits=limits))
+        return await self._searches.ask(patterns(DIALECT, meant, grid, label, limits=limits))
 
     async def ended(self, job_id: str) -> Record:
         """See `JobStore.ended`."""
@@ -295,15 +300,12 @@ class PostgreSQLStore:
 
     async def last_failures(self, limit: int) -> list[Record]:
         """See `JobStore.last_failures`: of all instances."""
-        return await self._search(FAILED, self._ttl_s, limit)
+        return [record_of(row) for row in await self._searches.rows(FAILED, self._ttl_s, limit)]
 
     async def about(self) -> About:
         """See `JobStore.about`."""
-        try:
-            ((size_bytes, oldest_at),) = await self._beside.run(ABOUT, self._ttl_s)
-            rows = await self._beside.run(INSTANCES)
-        except (GoneError, UnfitError) as exc:
-            raise StoreUnavailableError("the database cannot be searched for now") from exc
+        ((size_bytes, oldest_at),) = await self._searches.rows(ABOUT, self._ttl_s)
+        rows = await self._searches.rows(INSTANCES)
         instances = tuple(
             Instance(id=one, name=name, started_at=started_at, beat_s=beat_s, self=one == self._instance)
             for one, name, started_at, beat_s in rows
@@ -324,7 +326,7 @@ class PostgreSQLStore:
         self._closing.set()
         self._awaited.close()
         end = self._loop.time() + _CLOSE_S
-        for lane in (self._puts, self._noted, self._tells, self._audit):
+        for lane in (self._puts, self._noted, self._notices, self._audit):
             await lane.flush(max(0.0, end - self._loop.time()))
         left = len(self._puts) + len(self._noted) + len(self._backlog)
         if left:
@@ -337,8 +339,7 @@ class PostgreSQLStore:
         except (GoneError, UnfitError, TimeoutError) as exc:
             reason = str(exc) or "the database does not answer"
             log.event("warning", "the other instances could not be notified that this one stops", reason=reason)
-        await self._listener.close()
-        for closing in (self._puts, self._noted, self._tells, self._look_ups, self._audit):
+        for closing in (self._puts, self._noted, self._notices, self._look_ups, self._audit):
             await closing.close()
         for task in self._reads:
             task.cancel()
@@ -362,13 +363,7 @@ class PostgreSQLStore:
         """How long to let puts accumulate; with many jobs, larger batches save more than the delay costs."""
         return min(_PACE_S * (self.open_jobs - 1), _LONGEST_PACE_S)
 
-    async def _write(self, puts: list[Put]) -> None:
-        await self._write_over(self._writing, puts)
-
-    async def _write_beside(self, puts: list[Put]) -> None:
-        await self._write_over(self._beside, puts)
-
-    async def _write_over(self, session: Session, puts: list[Put]) -> None:
+    async def _write(self, session: Session, puts: list[Put]) -> None:
         alike = await self._writer.write(session, puts)
         for put in puts:
             if put.record.state is State.FINISHED and put.record.id in self._awaited:
@@ -401,29 +396,7 @@ class PostgreSQLStore:
                 await _settled(put.done)
         return await self._look_ups.find(column, value, patience_s)
 
-    async def _ask(self, question: Question[T]) -> T:
-        """Return the answer to a question, over a session of its own, because other orders cannot wait that long."""
-        session = Session(self._conninfo, durable=False, hosts=self._hosts)
-        try:
-            return await answer(session, question)
-        except (GoneError, UnfitError) as exc:
-            raise StoreUnavailableError("the database cannot be searched for now") from exc
-        finally:
-            session.close()
-
-    async def _search(self, sql: str, *params: float | str) -> list[Record]:
-        try:
-            return [record_of(row) for row in await self._beside.run(sql, *params)]
-        except (GoneError, UnfitError) as exc:
-            raise StoreUnavailableError("the database cannot be searched for now") from exc
-
     # --- changes by other instances ----------------------------------------------------------------------------------
-
-    async def _tell_all(self, tells: list[Tell]) -> None:
-        await tell_all(self._beside, tells)
-
-    def _on_notice(self, job_id: str) -> None:
-        self._look_at(job_id, noticed=True)
 
     def _look_at(self, job_id: str, *, noticed: bool = False) -> None:
         """Read a job's row soon, and pass it on to the callers that wait for the job or watch it."""
@@ -449,7 +422,7 @@ class PostgreSQLStore:
         while not self._closing.is_set():
             await pause(self._closing, _LOOK_S)
             now, reason = self._loop.time(), self.trouble or "the database has not answered in time"
-            for lane in (self._puts, self._noted, self._look_ups, self._tells):
+            for lane in (self._puts, self._noted, self._look_ups, self._notices):
                 lane.look(now, reason)
             self._health.say()
             if len(self._backlog) and self._health.is_well:
@@ -468,7 +441,3 @@ async def _settled(done: asyncio.Future[None]) -> None:
     error = done.exception()
     if error is not None and not isinstance(error, TakenError):
         raise error
-
-
-def _forget(tell: Tell, error: Exception) -> None:
-    """Do nothing: a notice may be lost."""
