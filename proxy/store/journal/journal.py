@@ -18,13 +18,15 @@ import asyncio
 import contextlib
 import queue
 import time
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy import log
 from proxy.store.about import About
 from proxy.store.deeds import WaitingDeeds, tell_dropped
+from proxy.store.journal.answers import Answers
 from proxy.store.journal.file import SEARCHED
-from proxy.store.journal.orders import Audit, Enter, Failures, Find, Oldest, Order, Put, Search, Unfinished
+from proxy.store.journal.orders import Ask, Enter, Order, Put
 from proxy.store.journal.origin import Origin
 from proxy.store.journal.reader import JournalReader
 from proxy.store.journal.silence import LIMIT_S, Silence
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from proxy.store.record import Record
 
 __all__ = ["Journal"]
+
+T = TypeVar("T")
 
 _MAX_BYTES: Final = 1024**3
 _CLOSE_S: Final = 2.0
@@ -177,29 +181,26 @@ class Journal:
 
     async def by_id(self, job_id: str) -> Record | None:
         """See `JobStore.by_id`."""
-        return await self._find("id", job_id)
+        return await self._ask(lambda answers: answers.find("id", job_id))
 
     async def by_token(self, hashed: bytes) -> Record | None:
         """See `JobStore.by_token`."""
-        return await self._find("token_hash", hashed)
+        return await self._ask(lambda answers: answers.find("token_hash", hashed))
 
     async def by_key(self, key: bytes) -> Record | None:
         """See `JobStore.by_key`."""
-        return await self._find("key", key)
+        return await self._ask(lambda answers: answers.find("key", key))
 
     async def by_beginning(self, beginning: str) -> Record | None:
         """See `JobStore.by_beginning`."""
-        return await self._find("beginning", beginning)
+        return await self._ask(lambda answers: answers.find("beginning", beginning))
 
     async def by_name(self, name: Name, *, among: int = ALL) -> Record | None:
         """See `JobStore.by_name`. Searches in parts, between which other orders are executed."""
         found, below, searched = None, _BELOW, 0
         while found is None and below and searched < among:
             searched += SEARCHED
-            self._begin_asking()
-            done: asyncio.Future[tuple[Record | None, int]] = self._loop.create_future()
-            self._order(Search(name=name, below=below, done=done))
-            found, below = await done
+            found, below = await self._ask(partial(Answers.search, name=name, below=below))
         return found
 
     async def jobs(
@@ -236,7 +237,7 @@ class Journal:
         """
         self._order_notes(self._notes.take_all())
         done: asyncio.Future[list[Record]] = self._loop.create_future()
-        self._order(Unfinished(done=done))
+        self._order(Ask(question=Answers.unfinished, patient=True, done=done))
         try:
             return await done
         except StoreUnavailableError as exc:
@@ -244,18 +245,13 @@ class Journal:
 
     async def last_failures(self, limit: int) -> list[Record]:
         """See `JobStore.last_failures`."""
-        self._begin_asking()
-        done: asyncio.Future[list[Record]] = self._loop.create_future()
-        self._order(Failures(limit=limit, done=done))
-        return await done
+        return await self._ask(lambda answers: answers.last_failures(limit))
 
     async def about(self) -> About:
         """See `JobStore.about`."""
-        self._begin_asking()
-        done: asyncio.Future[float | None] = self._loop.create_future()
-        self._order(Oldest(done=done))
+        oldest_at = await self._ask(Answers.oldest_end)
         upkeep = self.writer.upkeep
-        return About(place=self._path, size_bytes=upkeep.size_bytes + upkeep.log_bytes, oldest_at=await done)
+        return About(place=self._path, size_bytes=upkeep.size_bytes + upkeep.log_bytes, oldest_at=oldest_at)
 
     def enter(self, deed: Deed) -> None:
         """See `JobStore.enter`."""
@@ -264,10 +260,7 @@ class Journal:
 
     async def deeds(self, limit: int, before: int | None) -> list[Deed]:
         """See `JobStore.deeds`."""
-        self._begin_asking()
-        done: asyncio.Future[list[Deed]] = self._loop.create_future()
-        self._order(Audit(limit=limit, before=before, done=done))
-        return await done
+        return await self._ask(lambda answers: answers.deeds(limit, before))
 
     async def close(self) -> None:
         """See `JobStore.close`. Waits for at most `_CLOSE_S`; what is not written by then is lost, and logged."""
@@ -288,10 +281,10 @@ class Journal:
 
     # --- orders and batches ------------------------------------------------------------------------------------------
 
-    async def _find(self, column: str, value: str | bytes) -> Record | None:
+    async def _ask(self, question: Callable[[Answers], T]) -> T:
         self._begin_asking()
-        done: asyncio.Future[Record | None] = self._loop.create_future()
-        self._order(Find(column=column, value=value, done=done))
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._order(Ask(question=question, done=done))
         return await done
 
     async def _recorded(self, job_id: str) -> Record | None:
@@ -376,18 +369,12 @@ class Journal:
 
     def _give_up_waiting(self) -> None:
         """Tell waiting callers that it may take long. The thread keeps its orders; waiting orders become notes."""
-        puts: dict[str, Record] = {}
-        stay: list[Order] = []
-        for order in self._waiting:
-            if isinstance(order, Put):
-                puts[order.record.id] = order.record
-            elif isinstance(order, Unfinished):
-                stay.append(order)
+        puts = {order.record.id: order.record for order in self._waiting if isinstance(order, Put)}
         for order in self._away + self._waiting:
-            if not isinstance(order, Unfinished) and order.done is not None:
+            if order.done is not None and not _is_patient(order):
                 _fail(order.done, self.trouble)
         self._notes.add_earlier(puts.values())
-        self._waiting = stay
+        self._waiting = [order for order in self._waiting if _is_patient(order)]
 
     def _say_trouble(self) -> None:
         """Log that trouble begins, or that it is over."""
@@ -401,6 +388,10 @@ class Journal:
         else:
             lost = self.writer.given_up
             log.event("info", "the journal can be written again", file=self._path, jobs_not_recorded=lost)
+
+
+def _is_patient(order: Order) -> bool:
+    return isinstance(order, Ask) and order.patient
 
 
 def _fail(done: asyncio.Future[Any], reason: str) -> None:

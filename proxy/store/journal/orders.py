@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
 
     from proxy.store.deeds import Deed
-    from proxy.store.names import Name
+    from proxy.store.journal.answers import Answers
     from proxy.store.record import Record
 
-__all__ = ["Audit", "Enter", "Failures", "Find", "Oldest", "Order", "Put", "Search", "Unfinished"]
+__all__ = ["Ask", "Enter", "Order", "Put"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,39 +29,6 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Find:
-    """Return what is known about one job."""
-
-    column: str
-    value: str | bytes
-    done: asyncio.Future[Record | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """Return the newest job with this name, or where to go on, like `JournalFile.search`."""
-
-    name: Name
-    below: int
-    done: asyncio.Future[tuple[Record | None, int]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failures:
-    """Return the last jobs that ended without a result."""
-
-    limit: int
-    done: asyncio.Future[list[Record]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unfinished:
-    """Return the open jobs."""
-
-    done: asyncio.Future[list[Record]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Enter:
     """Record operators' actions, oldest first."""
 
@@ -68,19 +38,13 @@ class Enter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
-    """Return operators' actions, like `JournalFile.deeds`."""
+class Ask(Generic[T]):
+    """Answer a question."""
 
-    limit: int
-    before: int | None
-    done: asyncio.Future[list[Deed]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Oldest:
-    """Return the end of the job that ended first."""
-
-    done: asyncio.Future[float | None]
+    question: Callable[[Answers], T]
+    #: Whether the caller waits for as long as it takes, even for a disk that does not answer.
+    patient: bool = False
+    done: asyncio.Future[T]
 
 
-Order = Enter | Audit | Oldest | Put | Find | Search | Failures | Unfinished
+Order = Put | Enter | Ask[Any]

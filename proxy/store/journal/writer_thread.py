@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy import log
 from proxy.store.backlog import Backlog
-from proxy.store.deeds import Deed, WaitingDeeds, with_waiting
+from proxy.store.deeds import Deed, WaitingDeeds
+from proxy.store.journal.answers import Answers
 from proxy.store.journal.checkpoint_thread import Checkpointer
 from proxy.store.journal.opening import is_no_room, words_of
-from proxy.store.journal.orders import Audit, Enter, Failures, Find, Oldest, Order, Put, Search, Unfinished
+from proxy.store.journal.orders import Ask, Enter, Order, Put
 from proxy.store.journal.place import LogGoneError, ReplacedError
 from proxy.store.journal.upkeep import Upkeep
 from shared.errors import StoreUnavailableError
@@ -83,14 +84,13 @@ class WriterThread:
         self._file = file
         self._path = str(file.path)
         self._batches = batches
-        self._ttl_s = ttl_s
         self._tell_loop = tell
         self._on_trouble = on_trouble
         self._on_end = on_end
-        self._clock = clock
         self._backlog = Backlog()
         #: Operators' actions, including those that could not be written yet.
         self._deeds = WaitingDeeds()
+        self._answers = Answers(file, self._backlog, self._deeds, ttl_s=ttl_s, clock=clock)
         self._trouble = ""
         self._damaged = False
         self._retry_at = 0.0
@@ -168,23 +168,8 @@ class WriterThread:
             self._write(puts)
         self._enter([deed for order in orders if isinstance(order, Enter) for deed in order.deeds])
         for order in orders:
-            match order:
-                case Find():
-                    self._answer(order.done, functools.partial(self._find, order))
-                case Search():
-                    self._answer(order.done, functools.partial(self._search, order))
-                case Failures():
-                    since = self._clock() - self._ttl_s
-                    self._answer(order.done, functools.partial(self._file.last_failures, order.limit, since))
-                case Unfinished():
-                    self._answer(order.done, self._file.unfinished)
-                case Audit():
-                    self._answer(order.done, functools.partial(self._audit, order))
-                case Oldest():
-                    since = self._clock() - self._ttl_s
-                    self._answer(order.done, functools.partial(self._file.oldest_end, since))
-                case Put() | Enter():
-                    pass
+            if isinstance(order, Ask):
+                self._answer(order)
         self._tell(len(orders))
 
     def _write(self, puts: list[Put]) -> None:
@@ -233,12 +218,6 @@ class WriterThread:
         self.checkpointer.wrote(len(waiting))
         self._deeds.clear()
 
-    def _audit(self, order: Audit) -> list[Deed]:
-        """Return operators' actions; those that cannot be written yet have the numbers that they will get."""
-        stored = self._file.deeds(order.limit, order.before)
-        last = max((deed.n for deed in self._file.deeds(1, None)), default=0)
-        return with_waiting(stored, self._deeds.pending(), last, order.limit, order.before)
-
     def _write_fit(self, batch: dict[str, Record]) -> dict[str, str]:
         """Write what can be written; return the ids of the others, with the reasons."""
         try:
@@ -253,14 +232,6 @@ class WriterThread:
             log.event("error", "a job cannot be recorded", job_id=job_id, reason=reason)
             return {job_id: reason}
         return {}
-
-    def _find(self, order: Find) -> Record | None:
-        record = self._backlog.find(order.column, order.value)
-        return record or self._file.find(order.column, order.value, self._clock() - self._ttl_s)
-
-    def _search(self, order: Search) -> tuple[Record | None, int]:
-        record = self._backlog.find_named(order.name)
-        return (record, 0) if record else self._file.search(order.name, order.below, self._clock() - self._ttl_s)
 
     # --- trouble -----------------------------------------------------------------------------------------------------
 
@@ -324,14 +295,14 @@ class WriterThread:
 
     # --- back to the loop --------------------------------------------------------------------------------------------
 
-    def _answer(self, done: asyncio.Future[_T], ask: Callable[[], _T]) -> None:
+    def _answer(self, order: Ask[Any]) -> None:
         try:
-            value = ask()
+            value = order.question(self._answers)
         except (sqlite3.Error, ValueError) as exc:
             self._note_damage(exc)
-            self._fail(done, f"the journal cannot be read: {_reason(exc)}")
+            self._fail(order.done, f"the journal cannot be read: {_reason(exc)}")
         else:
-            self._news.append(functools.partial(_settle, done, value))
+            self._news.append(functools.partial(_settle, order.done, value))
 
     def _fail(self, done: asyncio.Future[Any], reason: str) -> None:
         self._news.append(functools.partial(_settle_error, done, StoreUnavailableError(reason)))
