@@ -38,6 +38,8 @@ _TELL_S: Final = 60.0
 #: How often to look for a reset that uvloop does not report: of a connection that it does not read, or that its client
 #: has half closed.
 RESET_LOOK_S: Final = 5.0
+#: How long a connection that begins after the others were closed may take to send a request.
+_LATE_S: Final = 0.5
 #: The kernel's state of a connection that was reset, in `tcpi_state`.
 _TCP_CLOSE: Final = 7
 
@@ -84,6 +86,11 @@ class Connections:
         self.closing = False
         self.open: set[Connection] = set()
         room.listeners.append(self)
+
+    @property
+    def first_head_s(self) -> float:
+        """How long a new connection may take to send its first head."""
+        return min(self.limits.head_s, _LATE_S) if self.stopped else self.limits.head_s
 
     def stop(self) -> None:
         """Close the connections without a request; the others close after their answer."""

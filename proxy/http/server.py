@@ -42,6 +42,8 @@ _LAST_S: Final = 0.5
 #: How often to look for connections that the kernel has accepted when the listener stops, and for how long at most.
 _ACCEPT_S: Final = 0.1
 _ACCEPT_TURNS: Final = 8
+#: How long the last TLS handshakes and the requests after them may take then.
+_HANDSHAKE_S: Final = 0.5
 #: Hypercorn itself never aborts answers: a listener may be told to stop long before its jobs have ended.
 _NEVER_S: Final = 1e7
 
@@ -190,12 +192,14 @@ class Listener:
             await serve(app, config, shutdown_trigger=self._emptied, mode="asgi")
 
     async def _emptied(self) -> None:
-        """Return when the listener is told to stop and the kernel has no more connections for it."""
+        """Return when the listener is told to stop and the last connections had time to send a request."""
         await self._stop.wait()
         for _ in range(_ACCEPT_TURNS):
             await asyncio.sleep(_ACCEPT_S)
             if not has_queued(self._listener):
                 break
+        if self._config.tls is not None:
+            await asyncio.sleep(_HANDSHAKE_S)
         self._listener.close()
         self._connections.stop()
 

@@ -116,7 +116,7 @@ class FastConnection(asyncio.Protocol):
 
     async def _take_over(self, reader: asyncio.StreamReader) -> None:
         """Receive everything from now on, after what has already arrived."""
-        self.time_limit(self.limits.head_s)
+        self.time_limit(self._connections.first_head_s)
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(0):
                 self.buffer = await reader.read(_ALL_BYTES)
@@ -164,7 +164,7 @@ class FastConnection(asyncio.Protocol):
             if data.startswith(b"\r\n"):  # the excess line end of the previous body (RFC 9112, 2.2)
                 self.buffer = data[2:]
                 continue
-            stops = (self._stopped or self._connections.stopped) and not self.has_unread
+            stops = self._stopped and not self.has_unread
             if self.lost.done() or stops or (not data and (self.ended or self.overdue)):
                 await self._close(unread=False)
                 return 0

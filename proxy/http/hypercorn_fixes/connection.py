@@ -51,6 +51,8 @@ class HypercornConnection(TCPServer):
     #: Done when the connection is closed.
     _lost: asyncio.Future[None]
     _in_head = False
+    #: Whether it has read bytes that wait for their turn.
+    _has_read = False
     _ended = False
     _closing = False
     #: Until when what arrives after the last answer is discarded.
@@ -73,12 +75,10 @@ class HypercornConnection(TCPServer):
         self._timer = LazyTimer(self._expire)
         self._reset_timer = LazyTimer(self._look_for_reset)
         self._reset_timer.set(RESET_LOOK_S)
-        self._timer.set(self._limits.head_s)
+        self._timer.set(connections.first_head_s)
         try:
             async with self._tasks:
                 connections.open.add(self)
-                if connections.stopped:
-                    self.stop()
                 await self._read_data()
         finally:
             await self._close()
@@ -102,7 +102,9 @@ class HypercornConnection(TCPServer):
     async def _read_data(self) -> None:
         while data := await self._read():
             if not self._closing:
+                self._has_read = True
                 await turns.take()
+                self._has_read = False
                 await self._http.handle(RawData(data))
                 self._limit_head()
             elif self.loop.time() < self._linger_until:
@@ -212,7 +214,7 @@ class HypercornConnection(TCPServer):
         """Close at once if there is no request, otherwise after the answer; one that has arrived unread gets one."""
         self._http.last = True
         lingers = self._closing and self._http.unread
-        if not (self._http.busy or self.has_unread or lingers):
+        if not (self._http.busy or self._has_read or self.has_unread or lingers):
             self.writer.transport.close()
 
     def cut_off(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 from proxy.http import server as http_server
 from proxy.http import time_limits
 from proxy.http.connections import Room
+from proxy.http.fair_turns import Turns
 from proxy.http.time_limits import Limits
 from tests.support.listening import MAX_BYTES, Server, post, problem, serving, statuses, tls_context
 from tests.support.waiting import IN_VAIN_S, eventually
@@ -259,6 +260,54 @@ async def test_a_body_that_is_incomplete_when_a_listener_closes_is_refused(
     data = await client.rest()
     assert statuses(data) == [503]
     assert problem(data)["code"] == "shutting-down"
+
+
+async def _refuses(server: Server) -> bool:
+    """Return whether the listening socket is closed."""
+    try:
+        client = await server.connect()
+    except ConnectionRefusedError:
+        return True
+    client.writer.transport.abort()
+    return False
+
+
+_CHUNKED: Final = b"POST /late HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [post("/late"), _CHUNKED], ids=["plain", "chunks"])
+async def test_a_request_that_follows_a_slow_handshake_is_answered(fast: bool, sent: bytes) -> None:
+    """The kernel had accepted its connection before the listener stopped."""
+    async with serving(fast=fast, tls=True) as server:
+        client = await server.connect()
+        server.listener.stop()
+        await eventually(lambda: _refuses(server))
+        await client.writer.start_tls(tls_context())
+        client.writer.write(sent)
+        assert statuses(await client.rest()) == [200]
+
+
+async def test_a_request_that_waits_for_its_turn_when_a_listener_stops_is_answered(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read, and is not begun."""
+    client = await server.connect()
+    client.writer.write(_CHUNKED)
+    await client.answer()
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def take(_turns: Turns, _count: int = 1) -> None:
+        waiting.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(Turns, "take", take)
+    client.writer.write(_CHUNKED)
+    await waiting.wait()
+    server.listener.stop()
+    await eventually(lambda: _refuses(server))
+    go_on.set()
+    assert statuses(await client.rest()) == [200]
+    await server.listener.stopped()
 
 
 async def test_a_listener_that_stops_refuses_new_connections(server: Server) -> None:
