@@ -32,6 +32,7 @@ __all__ = [
     "ClientGoneError",
     "Guard",
     "SlowClientError",
+    "content_length",
     "header",
     "headers_of",
     "lost_of",
@@ -82,6 +83,12 @@ def headers_of(scope: Scope, name: bytes) -> list[str]:
     return [str(value, "latin-1") for key, value in scope["headers"] if key == name]
 
 
+def content_length(scope: Scope) -> int | None:
+    """Return how many bytes of a body a request announces, if it does."""
+    announced = header(scope, b"content-length")
+    return int(announced[:20]) if announced.isdecimal() else None
+
+
 def lost_of(scope: Scope) -> asyncio.Future[None] | None:
     """Return what is done once the connection of a request is lost, whoever waits for it; None: nobody says so.
 
@@ -120,8 +127,7 @@ class Bodies:
             AdmissionError: too much of other bodies is being read.
             ClientGoneError: the client left.
         """
-        announced = header(scope, b"content-length")
-        if announced.isdecimal() and int(announced[:20]) > self._max_bytes:
+        if (content_length(scope) or 0) > self._max_bytes:
             raise self._too_large()
         message = await receive()
         if not message.get("more_body", False):
@@ -295,9 +301,8 @@ def _fate(exc: Exception, scope: Scope) -> Submitted:
     about_a_job = not path.startswith(_NEW_JOBS) and ("/jobs" in path or "/callback" in path)
     if about_a_job or isinstance(exc, HTTPException) or scope.get("method") != "POST":
         return Submitted.UNKNOWN
-    has_key = any(name == b"idempotency-key" for name, _ in scope["headers"])
     known = isinstance(exc, RequestError | AdmissionError) and exc.fate_known
-    return Submitted.UNKNOWN if has_key and not known else Submitted.NO
+    return Submitted.UNKNOWN if headers_of(scope, b"idempotency-key") and not known else Submitted.NO
 
 
 def _no_such_route(documentation: str, fate: Submitted) -> problems.Problem:

@@ -15,7 +15,7 @@ import socket
 import struct
 import termios
 from array import array
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ from proxy.http.asgi import SlowClientError
 from proxy.http.connections import socket_of
 from shared.errors import AdmissionError, Code, RequestError
 
-__all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "content_length", "drained", "sent", "waited"]
+__all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "drained", "sent", "waited"]
 
 #: How often the progress of an unread answer is checked.
 _LOOK_S: Final = 0.5
@@ -209,12 +209,6 @@ class LazyTimer:
 
 def _nothing() -> None:
     pass
-
-
-def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """Return the length that a request's headers announce, if any."""
-    value = next((value for name, value in headers if name == b"content-length"), b"")
-    return int(value[:20]) if value.isdigit() else None
 
 
 def body_cut_off(

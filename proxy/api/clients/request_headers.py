@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from proxy.api import bearer
-from proxy.http.asgi import header
+from proxy.http.asgi import headers_of
 from shared.errors import Code, RequestError
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def key_of(scope: Scope, holder: bytes) -> bytes | None:
     Raises:
         RequestError: the header is not an idempotency key.
     """
-    given = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+    given = headers_of(scope, b"idempotency-key")
     if not given:
         return None
-    key = _key_in(header(scope, b"idempotency-key").strip(" \t")) if len(given) == 1 else ""
+    key = _key_in(given[0].strip(" \t")) if len(given) == 1 else ""
     if not 0 < len(key) <= _KEY_CHARACTERS:
         raise RequestError(
             Code.INVALID_REQUEST,
@@ -133,9 +133,9 @@ def preference(scope: Scope, *, asynchronous: bool = False) -> Preference:
     Unknown and invalid preferences are ignored (RFC 7240). The first of each name counts.
     """
     found: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        if name == b"prefer" and len(value) <= _PREFER_CHARACTERS:
-            for preferred, wanted in _preferences(value.decode("latin-1")):
+    for text in headers_of(scope, b"prefer"):
+        if len(text) <= _PREFER_CHARACTERS:
+            for preferred, wanted in _preferences(text):
                 found.setdefault(preferred, wanted)
     wait = found.get("wait", "")
     good = wait.isascii() and wait.isdecimal() and len(wait) <= _MAX_WAIT_DIGITS

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.protocol import events
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hypercorn.config import Config
-    from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, HTTPScope, Scope
+    from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
 
     from proxy.http.hypercorn_fixes.config import ServerConfig
 
@@ -47,7 +47,7 @@ class Tasks(TaskGroup):
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         """Start the application for one request; return the function that adds messages to its queue."""
-        messages = self.messages = Messages(cast("HTTPScope", scope), cast("ServerConfig", config).connections)
+        messages = self.messages = Messages(cast("dict[str, Any]", scope), cast("ServerConfig", config).connections)
 
         async def run() -> None:
             try:

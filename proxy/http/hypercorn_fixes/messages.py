@@ -7,10 +7,12 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from proxy.http.time_limits import Pace, body_cut_off, content_length, waited
+from proxy.http.asgi import content_length
+from proxy.http.time_limits import Pace, body_cut_off, waited
 
 if TYPE_CHECKING:
-    from hypercorn.typing import ASGIReceiveEvent, HTTPScope
+    from hypercorn.typing import ASGIReceiveEvent
+    from starlette.types import Scope
 
     from proxy.http.connections import Connections
 
@@ -23,7 +25,7 @@ _MAX_WAITING: Final = 10
 class Messages:
     """A bounded queue whose reader may leave at any time; after that, `put` does not wait."""
 
-    def __init__(self, scope: HTTPScope, connections: Connections) -> None:
+    def __init__(self, scope: Scope, connections: Connections) -> None:
         self._scope = scope
         self._connections = connections
         self._waiting: deque[ASGIReceiveEvent] = deque()
@@ -79,7 +81,7 @@ class Messages:
             if not connections.closing:
                 passed_s = await waited(self._some.wait, self._pace.left_s)
         if not self._waiting:
-            announced = content_length(self._scope["headers"])
+            announced = content_length(self._scope)
             raise body_cut_off(before, announced, closing=connections.closing)
         self._pace.step(passed_s, self._received_bytes - before)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.http.asgi import Bodies, ClientGoneError, route_of
+from proxy.http.asgi import Bodies, ClientGoneError, content_length, route_of
 from shared.errors import AdmissionError, Code, RequestError
 
 TOKEN = "Zq0yJv0m4n3sS1c2k9Qh7bqVvF1WJm8eRk5u2y6T0dA"
@@ -142,3 +142,13 @@ def test_there_is_room_for_several_of_the_largest() -> None:
 def test_a_route_is_the_first_part_of_a_path_if_that_is_a_word(path: str, route: str) -> None:
     """Anything else may be a token or a part of one: a callback URL may lack its path, and a request may be garbled."""
     assert route_of(path) == route
+
+
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [("12", 12), ("", None), ("-1", None), ("1_0", None), ("\xb2", None), ("9" * 30, int("9" * 20)), (None, None)],
+)
+def test_the_announced_length_is_a_number_or_nothing(value: str | None, length: int | None) -> None:
+    """Whatever the header contains."""
+    headers = [] if value is None else [(b"x", b"5"), (b"content-length", value.encode("latin-1"))]
+    assert content_length({"headers": headers}) == length

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.http import time_limits
 from proxy.http.asgi import ClientGoneError
-from proxy.http.time_limits import LazyTimer, Limits, Pace, body_cut_off, content_length, drained, waited
+from proxy.http.time_limits import LazyTimer, Limits, Pace, body_cut_off, drained, waited
 from shared.errors import Code
 from tests.support.waiting import eventually
 
@@ -107,20 +107,6 @@ def test_what_is_cut_off_says_how_much_of_it_came() -> None:
     assert "after 12 of 100 bytes" in body_cut_off(12, 100).detail
     assert "after 12 bytes" in body_cut_off(12, None).detail
     assert body_cut_off(12, 100, closing=True).code is Code.SHUTTING_DOWN
-
-
-def test_the_announced_length_is_a_number_or_nothing() -> None:
-    """Whatever the header contains."""
-    values = [b"12", b"", b"-1", b"1_0", "٤".encode(), b"9" * 30]
-    assert [content_length([(b"x", b"5"), (b"content-length", value)]) for value in values] == [
-        12,
-        None,
-        None,
-        None,
-        None,
-        int("9" * 20),
-    ]
-    assert content_length([]) is None
 
 
 class Expiries:
