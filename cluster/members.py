@@ -128,7 +128,10 @@ class Instance(Member):
             "PORT": str(listen.getsockname()[1]),
             "ADMIN_HOST": "127.0.0.1",
             "ADMIN_PORT": str(self._admin.getsockname()[1]),
+            "CALLBACK_HOST": "",
             "CALLBACK_PORT": "",
+            "TLS_CERTFILE": "",  # nginx is before it
+            "TLS_KEYFILE": "",
             "INSTANCE_NAME": f"instance-{number}",
         }
         command = [sys.executable, str(_ROOT / "run.py")]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster import __main__ as command
-from cluster import nginx, running
+from cluster import members, nginx, running
 from cluster.options import parse
 from cluster.postgresql import PostgreSQLError
 
@@ -46,6 +46,21 @@ def test_a_missing_postgresql_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(running, "PostgreSQL", missing)
     assert command.main(["--port", "0"]) == 2
     assert capsys.readouterr().err == "error: PostgreSQL is not installed. Debian, Ubuntu: apt install postgresql\n"
+
+
+def test_settings_for_an_address_that_others_reach_are_not_those_of_an_instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is behind nginx, which speaks plain HTTP to it."""
+    mine = {"TLS_CERTFILE": "cert.pem", "TLS_KEYFILE": "key.pem", "CALLBACK_HOST": "0.0.0.0", "CALLBACK_PORT": "3003"}  # noqa: S104
+    for name, value in mine.items():
+        monkeypatch.setenv(name, value)
+    environ: dict[str, str] = {}
+    monkeypatch.setattr(members, "start", lambda _command, _log, settings, **_: environ.update(settings))
+    instance = members.Instance(1, tmp_path, {})
+    instance.start()
+    instance.close()
+    assert [environ[name] for name in mine] == ["", "", "", ""]
 
 
 def test_the_site_has_a_line_for_each_instance_and_speaks_no_tls(tmp_path: Path) -> None:
