@@ -326,7 +326,7 @@ class Dispatcher:
                 self._observer.job_finished(job, outcome)
                 for task in following:
                     task.cancel()
-                if _is_given_up(job, outcome) and self._poller.can_cancel(job):
+                if _is_given_up(job, outcome) and self._poller.has_cancel(job):
                     self._run(self._poller.cancel(job))
 
     def _followers(self, job: Job) -> list[Poller | Elsewhere]:

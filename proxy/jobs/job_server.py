@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -69,10 +69,10 @@ class ServedJobServer:
         """Whether there is a call that cancels a job."""
         return "cancel" in self._needs
 
-    def can_cancel(self, job: Job) -> bool:
-        """Return whether this job can be cancelled at the job server now."""
+    def can_cancel(self, outputs: Mapping[str, str]) -> bool:
+        """Return whether a job with these outputs can be cancelled at the job server."""
         needs = self._needs.get("cancel")
-        return needs is not None and needs <= job.recorder.record.outputs.keys()
+        return needs is not None and needs <= outputs.keys()
 
 
 class ServedJobServers:

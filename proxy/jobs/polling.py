@@ -32,12 +32,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.jobs import log_lines
+from shared.errors import Code
 from shared.job_server.verdict import Kind
-from shared.lifecycle import State
+from shared.lifecycle import State, Submitted
 from shared.messages import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from proxy.jobs.job import Job
     from proxy.jobs.job_server import ServedJobServer, ServedJobServers
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Asker", "Poller", "Schedule"]
 
+#: The failures of jobs that may still run at the job server. INTERRUPTED: of a job that was left open.
+_GIVEN_UP: Final = frozenset({Code.CANCELLED, Code.DEADLINE_EXCEEDED, Code.INTERRUPTED})
 #: The delay if there is only [result] to ask for.
 _AFTER_S: Final = 30.0
 _EVERY_S: Final = 10.0
@@ -248,12 +251,16 @@ class Poller:
     def can_cancel(self, job: Job) -> bool:
         """Return whether `job` can be cancelled at the job server now."""
         server = self.server_of(job)
-        return server is not None and server.can_cancel(job)
+        return server is not None and server.can_cancel(job.recorder.record.outputs)
+
+    def has_cancel(self, job: Job) -> bool:
+        """Return whether there is a call that cancels `job`, now or once the job server has named it."""
+        server = self.server_of(job)
+        return server is not None and server.has_cancel
 
     def awaits_name(self, job: Job) -> bool:
         """Return whether only the reply to the submission of `job`, still to come, has what the cancel call needs."""
-        server = self.server_of(job)
-        return job.state is State.SUBMITTING and server is not None and server.has_cancel and not server.can_cancel(job)
+        return job.state is State.SUBMITTING and self.has_cancel(job) and not self.can_cancel(job)
 
     async def name_of(self, job: Job) -> None:
         """Wait for that reply, but not for long."""
@@ -263,11 +270,20 @@ class Poller:
 
     async def cancel(self, job: Job) -> None:
         """Cancel `job` at the job server: best effort, in the background."""
-        told = await self._ask(job, "cancel", time.monotonic() + _CANCEL_S)
-        if told.kind == "cancelled":
+        told = await self._ask(job, "cancel", time.monotonic() + _CANCEL_S) if self.can_cancel(job) else None
+        if told is not None and told.kind == "cancelled":
             log_lines.job_event("info", "the job server was told to cancel a job", job)
         else:
-            log_lines.job_event("warning", "the job server could not be told to cancel a job", job, reason=told.error)
+            reason = _NO_ID if told is None else told.error
+            log_lines.job_event("warning", "the job server could not be told to cancel a job", job, reason=reason)
+
+    def is_named_late(self, record: Record, outputs: Mapping[str, str]) -> bool:
+        """Return whether a job that was given up can be cancelled at the job server only now, with these `outputs`."""
+        server, failure = self.server_of(record), record.failure
+        if server is None or failure is None or record.callback is not None:
+            return False
+        is_given_up = failure.code in _GIVEN_UP and failure.submitted is not Submitted.NO
+        return is_given_up and server.can_cancel(outputs) and not server.can_cancel(record.outputs)
 
     async def _ask(self, job: Job, call: str, deadline: float) -> Told:
         told = await self._asker.ask(job, call, deadline)

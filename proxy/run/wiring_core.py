@@ -100,6 +100,7 @@ def create_core(
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
     )
+    callback_intake.on_named = lambda record: dispatcher.give_up([record])
     if peers is not None:
         peers.watch(
             on_changed=elsewhere.hear,

@@ -445,6 +445,43 @@ async def test_a_job_that_is_cancelled_before_its_reply_is_cancelled_after_it(na
     assert [call for _, call, _ in instance.asker.asked] == ["cancel"] * named
 
 
+@pytest.mark.parametrize("how", ["cancelled", "overdue"])
+async def test_a_job_that_is_named_only_after_it_was_given_up_is_cancelled_then(how: str) -> None:
+    """It may have been in a queue, from which it would start although nobody waits for it."""
+    instance = Instance(profile="github-actions")
+    instance.asker.answers = [told("cancelled")] * 2
+    job = await waiting(instance)
+    if how == "cancelled":
+        instance.dispatcher.cancel(job.id)
+    assert isinstance(await job.outcome, Failed)
+    await instance.dispatcher.drain()
+    assert instance.asker.asked == []
+    unnamed = Verdict(kind=Kind.PROGRESS, state="queued")
+    named = Verdict(kind=Kind.PROGRESS, state="in_progress", outputs={"cancel_url": "https://api.github.com/1/cancel"})
+    for verdict in (unnamed, named, named):
+        assert await instance.call_back(job, b"{}", verdict) is CallbackFate.PROGRESS
+        await instance.dispatcher.drain()
+    assert [call for _, call, _ in instance.asker.asked] == ["cancel"]
+    record = await instance.store.by_id(job.id)
+    assert record is not None
+    assert record.outputs["cancel_url"].endswith("/1/cancel")
+
+
+async def test_a_job_that_ended_there_is_not_cancelled_when_it_is_named_late() -> None:
+    """Its end has come meanwhile; and a job that failed otherwise was not given up."""
+    instance = Instance(profile="github-actions")
+    named = Verdict(kind=Kind.PROGRESS, outputs={"cancel_url": "https://api.github.com/1/cancel"})
+    ended, died = await waiting(instance), await waiting(instance)
+    instance.dispatcher.cancel(ended.id)
+    instance.stepped.tell(died, died.failure(Code.WORKER_DIED, "it died"))
+    await asyncio.gather(ended.outcome, died.outcome)
+    assert await instance.call_back(ended) is CallbackFate.LATE
+    for job in (ended, died):
+        await instance.call_back(job, b"{}", named)
+    await instance.dispatcher.drain()
+    assert instance.asker.asked == []
+
+
 async def test_a_job_that_was_left_open_is_cancelled_there_at_its_deadline() -> None:
     """Nobody waits for it any more."""
     record = a_record(state=State.WAITING, profile="cog")
