@@ -188,6 +188,12 @@ def _check_callback(profile: Profile) -> None:
     named = {name.partition("/")[0] for name in names_in(asdict(submit))}
     if not callback.path and "callback_url" not in named:
         raise ValueError("submit: nothing tells the job server {callback_url}")
+    routes = {"", *(name.partition("/")[2] for name in names_in(asdict(submit)))}
+    for number, sample in enumerate(profile.sample):
+        if sample.route not in routes:
+            raise ValueError(
+                f"sample[{number}].route: got {sample.route!r}, but no {{callback_url/{sample.route}}} is sent"
+            )
     if profile.status is not None and not profile.status.state:
         raise ValueError("status: missing key state, and [callback] has none either")
 

@@ -65,7 +65,7 @@ def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
             reply = reply or replies.read(sample.status, headers, body)
             if reply.verdict is not None:
                 return str(reply.verdict.kind), reply.verdict
-            error = reply.reason or (replies.reason(body) if reply.kind in _SAYS_WHY else "")
+            error = reply.reason or (replies.reason(body) if reply.kind in _SAYS_WHY else reply.detail)
             return str(reply.kind), Verdict(kind=Kind.PROGRESS, outputs=reply.outputs, error=error)
         case "callback":
             verdict = Callbacks(profile.callback).read(_received(sample))
@@ -100,7 +100,7 @@ def problems_with(profile: Profile, sample: Sample, server_url: str, secrets: Ma
         yield str(exc)
         return
     if found != sample.expect:
-        yield f"is {found} instead of {sample.expect}"
+        yield f"is {found} instead of {sample.expect}{_why(sample, verdict)}"
     result = sample.body if verdict.result is None else verdict.result.decode()
     for name, has, wanted in (
         ("result", result, sample.result),
@@ -109,6 +109,13 @@ def problems_with(profile: Profile, sample: Sample, server_url: str, secrets: Ma
     ):
         if wanted is not None and has != wanted:
             yield f"has the {name} {has!r} instead of {wanted!r}"
+
+
+def _why(sample: Sample, verdict: Verdict) -> str:
+    """Return why a message was read as it was."""
+    if verdict.error or sample.kind not in {"callback", "status"}:
+        return f": {verdict.error}" if verdict.error else ""
+    return f": its state is {verdict.state!r}" if verdict.state else ": it has no state"
 
 
 def _headers(sample: Sample) -> dict[str, str]:

@@ -16,6 +16,7 @@ __all__ = ["check_values"]
 
 #: A segment of an address, and a label of metrics.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CALLBACK_METHODS: Final = ("POST", "PUT")
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 #: RFC 9110, section 5.6.2.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -182,3 +183,5 @@ def _check_sample(place: str, sample: Sample) -> None:
     expected = _EXPECT.get(sample.kind)
     if expected is not None and sample.expect not in expected:
         _refuse(f"{place}.expect", sample.expect, f"of a {sample.kind} one of {', '.join(expected)}")
+    if sample.kind == "callback" and sample.method not in _CALLBACK_METHODS:
+        _refuse(f"{place}.method", sample.method, f"of a callback one of {', '.join(_CALLBACK_METHODS)}")

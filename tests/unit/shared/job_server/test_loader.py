@@ -77,6 +77,12 @@ WRONG = {
     ),
     f'{HEAD}{SUBMIT}headers = {{ A = "${{env:KEY}}" }}\n{CALLBACK}': "submit.headers: got ${env:KEY}, takes {env:KEY}",
     f'{HEAD}{SUBMIT}{CALLBACK}[sample]\nkind = "job"': "sample: takes [[sample]], with two brackets",
+    f'{HEAD}{SUBMIT}{CALLBACK}[[sample]]\nkind = "callback"\nexpect = "progress"\nmethod = "GET"': (
+        "sample[0].method: got 'GET', takes of a callback one of POST, PUT"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}[[sample]]\nkind = "callback"\nexpect = "progress"\nroute = "ok"': (
+        "sample[0].route: got 'ok', but no {callback_url/ok} is sent"
+    ),
     f"{HEAD}{SUBMIT}{CALLBACK}failed = {{}}": "callback.failed: Expected array, got object",
     f'{HEAD}{SUBMIT}{CALLBACK}{HEADER}value = "callback_token"': (
         "verify.value: got 'callback_token', takes {callback_token}"
