@@ -71,7 +71,7 @@ _NOW_S: Final = 10.0
 #: How long a cancel call for a job that nobody waits for any more may take, with the wait for a worker; and how long to
 #: wait before it for the reply that names the job.
 _CANCEL_S: Final = 10.0
-_NAME_S: Final = 2.0
+_NAME_S: Final = 1.5  # less than an operator's page waits
 
 
 class Asker(Protocol):

@@ -421,7 +421,7 @@ async def test_a_job_that_is_given_up_is_cancelled_at_the_job_server(how: str) -
     assert [call for _, call, _ in instance.asker.asked] == ["cancel"]
 
 
-@pytest.mark.parametrize(("named", "after_s"), [(True, 1), (False, 2)])
+@pytest.mark.parametrize(("named", "after_s"), [(True, 1), (False, 1.5)])
 async def test_a_job_that_is_cancelled_before_its_reply_is_cancelled_after_it(named: bool, after_s: float) -> None:
     """Without its name, the job server could not be told; but a reply that does not come is not waited for."""
     instance = Instance(profile="replicate")
