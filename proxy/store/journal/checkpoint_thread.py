@@ -115,7 +115,7 @@ class Checkpointer:
 
     def _try(self, statement: str) -> tuple[int, ...] | None:
         """Return the only row, or None: the writer will notice and report any error of the file."""
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, MemoryError):
             row: tuple[int, ...] = self._db.execute(statement).fetchone()
             return row
         return None

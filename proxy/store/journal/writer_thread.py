@@ -156,7 +156,6 @@ class WriterThread:
             kind = type(exc).__name__
             log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
             self.unfit += sum(isinstance(order, Put) for order in orders)
-            self._news = []
             for order in orders:
                 if order.done is not None:
                     self._fail(order.done, f"unhandled exception in the journal: {kind}")
@@ -298,7 +297,7 @@ class WriterThread:
     def _answer(self, order: Ask[Any]) -> None:
         try:
             value = order.question(self._answers)
-        except (sqlite3.Error, ValueError) as exc:
+        except (sqlite3.Error, ValueError, MemoryError) as exc:
             self._note_damage(exc)
             self._fail(order.done, f"the journal cannot be read: {_reason(exc)}")
         else:

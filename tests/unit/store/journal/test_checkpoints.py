@@ -118,6 +118,26 @@ def test_no_checkpoint_begins_beside_the_writer_while_the_log_could_be_started_a
     assert [kind for kind, locked in checkpointer.made if not locked] == []
 
 
+def test_a_checkpoint_that_there_is_no_memory_for_is_not_the_last(
+    checkpointer: _Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the log would grow without end."""
+    tried = threading.Event()
+
+    class Poor:
+        def execute(self, _statement: str) -> None:
+            tried.set()
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointer, "_db", Poor())
+        checkpointer.make()
+        eventually_blocking(tried.is_set)
+
+    checkpointer.make()
+    eventually_blocking(lambda: checkpointer.done >= 2)
+
+
 def test_the_writer_makes_no_checkpoints(file: JournalFile, path: Path) -> None:
     """SQLite would make one after a thousand pages."""
     for _ in range(20):

@@ -235,6 +235,23 @@ async def test_damage_that_shows_up_later_ends_the_writing(path: Path) -> None:
     await journal.close()
 
 
+async def test_a_look_up_that_there_is_no_memory_for_fails_alone(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written with it is recorded: a job server that was told otherwise would send its callback again."""
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(JournalFile, "find", no_memory)
+    found = asyncio.ensure_future(journal.by_id("an id"))
+    await asyncio.sleep(0)  # it is ordered now, and put into the same batch as what follows
+    await journal.put(a_record())
+    with pytest.raises(StoreUnavailableError, match="cannot be read: MemoryError"):
+        await found
+    assert journal.writer.given_up == 0
+
+
 # --- how much it costs and takes -------------------------------------------------------------------------------------
 
 
