@@ -1,4 +1,4 @@
-"""Canaries: a plain job every 100 ms during a test, a few at a time; each has to get 200.
+"""Canaries: a plain job every 100 ms during a test, every 250 ms in a long one, a few at a time; each has to get 200.
 
 A canary that timed out while processes were waiting for CPU time says nothing about the proxy.
 """
@@ -18,6 +18,9 @@ from tests.support.waiting import eventually
 __all__ = ["Canaries"]
 
 _EVERY_S: Final = 0.1
+#: The first of them; a test that goes on then mostly waits, and canaries would be most of what it costs.
+_OFTEN: Final = 20
+_LATER_EVERY_S: Final = 0.25
 #: On a slow machine, more of them would be a load of their own.
 _AT_ONCE: Final = 3
 
@@ -94,7 +97,8 @@ class Canaries:
                     if not self._paused and self.flying < _AT_ONCE:
                         self.flying += 1
                         group.create_task(self._canary())
-                    due = max(due + _EVERY_S, time.monotonic())
+                    every_s = _EVERY_S if len(self.replies) < _OFTEN else _LATER_EVERY_S
+                    due = max(due + every_s, time.monotonic())
                     await asyncio.sleep(due - time.monotonic())
             except asyncio.CancelledError:
                 pass  # let those in flight finish first
