@@ -14,6 +14,15 @@ from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartPr
 from tests.support.places import shared_memory
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process of pytest-xdist run all tests with the same proxy: each other one would start its own."""
+    for item in items:
+        shares = isinstance(item, pytest.Function) and "chaos" in item.fixturenames
+        if shares and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("hasty" if item.get_closest_marker("hasty") else "patient"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _subreaper() -> None:
     """Make this process the parent of processes that the proxy leaves behind, so that they are found."""
@@ -66,6 +75,13 @@ def patient_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
 def hasty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     """The same, for tests with the mark `hasty`."""
     with start_proxy(hasty=True) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def harmed_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+    """A proxy with few spares, whose fork server may be harmed."""
+    with start_proxy(WORKER_SPARES="2") as proxy:
         yield proxy
 
 

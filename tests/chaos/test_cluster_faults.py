@@ -21,6 +21,8 @@ from tests.support.waiting import IN_VAIN_S, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("cluster")]
 
+#: How often to look into the database, each time over a new connection.
+_LOOK_S: Final = 0.1
 _RESULT: Final = b'{"state": "completed", "by": "the test"}'
 
 
@@ -56,7 +58,7 @@ async def _well(cluster: Cluster, session: ClientSession) -> AsyncIterator[None]
         node.resume()
     if not cluster.postgresql.pids:
         await asyncio.to_thread(cluster.postgresql.start)
-    await eventually(lambda: _all_ready(cluster, session))
+    await eventually(lambda: _all_ready(cluster, session), every_s=_LOOK_S)
 
 
 async def _all_ready(cluster: Cluster, session: ClientSession) -> bool:
@@ -75,7 +77,7 @@ def _job(**fields: object) -> dict[str, Any]:
 
 async def _token(cluster: Cluster, session: ClientSession, job: dict[str, Any]) -> str:
     """Return the token of the job's callback once the record says that the job server has the job."""
-    await eventually(lambda: any(found.submitted is Submitted.YES for found in _records(cluster, job)))
+    await eventually(lambda: any(found.submitted is Submitted.YES for found in _records(cluster, job)), every_s=_LOOK_S)
     (entry,) = await cluster.submissions(session, job["ref"])
     return str(entry["callback"]).rpartition("/")[2]
 
@@ -182,8 +184,8 @@ async def test_what_an_instance_leaves_behind_is_taken_over_and_ends(cluster: Cl
     await asyncio.to_thread(first.restarts.restart)
     await asyncio.wait({broken})
     assert broken.exception() is not None
-    await eventually(lambda: _record(cluster, job).owner != owner)
-    await eventually(lambda: _record(cluster, job).failure)
+    await eventually(lambda: _record(cluster, job).owner != owner, every_s=_LOOK_S)
+    await eventually(lambda: _record(cluster, job).failure, every_s=_LOOK_S)
     failure = _record(cluster, job).failure
     assert failure is not None
     assert (failure.code, failure.submitted) == ("interrupted", "yes")
@@ -199,8 +201,8 @@ async def test_an_instance_that_wakes_up_says_what_is_on_record(cluster: Cluster
     owner = _record(cluster, jobs[0]).owner
     first.pause()
     assert (await _call_back(session, second, tokens[0])).document == {"status": "accepted"}
-    await eventually(lambda: _record(cluster, jobs[1]).owner != owner)
-    await eventually(lambda: _record(cluster, jobs[1]).failure)
+    await eventually(lambda: _record(cluster, jobs[1]).owner != owner, every_s=_LOOK_S)
+    await eventually(lambda: _record(cluster, jobs[1]).failure, every_s=_LOOK_S)
     woken_at = _record(cluster, jobs[1]).deadline_at + 2  # so that it was certainly stopped
     await eventually(lambda: time.time() > woken_at)
     first.resume()
@@ -258,16 +260,16 @@ async def test_while_the_database_is_away_everybody_gets_a_true_answer(
         answer = await _post(session, second.url, **_job(fault="none"))
         return bool(answer.status == 503 and problem(answer, "journal-unavailable", 503, "no"))
 
-    await eventually(refused)
+    await eventually(refused, every_s=_LOOK_S)
     assert (await fetch(session, "GET", f"{second.url}/readyz")).status == 503
 
     await asyncio.to_thread(cluster.postgresql.start)
-    await eventually(lambda: _all_ready(cluster, session))
+    await eventually(lambda: _all_ready(cluster, session), every_s=_LOOK_S)
     assert (await _post(session, cluster.url, **_job(fault="none"))).status == 200
     assert (await _call_back(session, second, tokens[2])).status == 200
-    await eventually(lambda: _record(cluster, at_its_owner).callback == _RESULT)
-    await eventually(lambda: _record(cluster, elsewhere).late)
-    await eventually(lambda: _record(cluster, overdue).failure)
+    await eventually(lambda: _record(cluster, at_its_owner).callback == _RESULT, every_s=_LOOK_S)
+    await eventually(lambda: _record(cluster, elsewhere).late, every_s=_LOOK_S)
+    await eventually(lambda: _record(cluster, overdue).failure, every_s=_LOOK_S)
     # The note about the reply did not wait for the disk: a server that is killed may have lost it.
     assert _record(cluster, overdue).submitted is not Submitted.NO
 
@@ -290,11 +292,13 @@ async def test_an_instance_that_is_cut_off_refuses_jobs_and_delivers_what_reache
     through = [await _post(session, cluster.url, prefer="respond-async", **_job(fault="none")) for _ in range(6)]
     assert [answer.status for answer in through] == [202] * 6, through
     first.line.mend()
-    await eventually(lambda: _record(cluster, here).callback == _RESULT)
+    await eventually(lambda: _record(cluster, here).callback == _RESULT, every_s=_LOOK_S)
     assert _record(cluster, elsewhere).callback == _RESULT
     for job in (here, elsewhere):
         assert len(await cluster.submissions(session, job["ref"])) == 1
-    await eventually(lambda: all(cluster.record(answer.headers["Job-Id"]).callback for answer in through))
+    await eventually(
+        lambda: all(cluster.record(answer.headers["Job-Id"]).callback for answer in through), every_s=_LOOK_S
+    )
 
 
 async def test_a_line_that_breaks_is_made_again_at_once(cluster: Cluster, session: ClientSession) -> None:

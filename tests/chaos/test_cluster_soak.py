@@ -162,7 +162,7 @@ async def test_three_sides_agree_whatever_happens_to_instances_and_their_databas
         async with clustered(postgresql, database, tmp_path, MAX_JOBS="64") as cluster:
             soak = Soak(cluster, client)
             await soak.run()
-            await eventually(lambda: _is_quiet(cluster, client), _REST_S)
+            await eventually(lambda: _is_quiet(cluster, client), _REST_S, every_s=0.5)
             ledger = await cluster.ledger(client)
             records = cluster.records()
     except BaseException:

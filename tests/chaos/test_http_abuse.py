@@ -55,7 +55,7 @@ async def test_abuse_by_slowhttptest(chaos: Chaos, kind: tuple[str, ...]) -> Non
     options = ("-c", "150", "-r", "100", "-i", "1", "-l", "3", "-x", "10", "-p", "3")
     output = await run(chaos, "slowhttptest", *kind, *options, "-u", chaos.proxy.queue_job)
     assert "Exit status" in output, output[-500:]
-    await eventually(lambda: chaos.proxy.connections() <= chaos.connections_before + 3)
+    await eventually(lambda: chaos.proxy.connections() <= chaos.connections_before + 3, every_s=0.1)
 
 
 async def test_abuse_by_wrk(chaos: Chaos, tmp_path: Path) -> None:
@@ -71,13 +71,14 @@ async def test_abuse_by_wrk(chaos: Chaos, tmp_path: Path) -> None:
     assert "Non-2xx" in output, output
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def few_descriptors(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     """A proxy with few descriptors."""
     with start_proxy(prefix=["prlimit", f"--nofile={_DESCRIPTORS}:{_DESCRIPTORS}"]) as proxy:
         yield proxy
 
 
+@pytest.mark.xdist_group("few descriptors")
 @pytest.mark.parametrize("data", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["silent", "used"])
 async def test_abuse_by_idle_connections(
     few_descriptors: FaultyProxy, job_server: JobServerProcess, data: bytes
@@ -90,10 +91,12 @@ async def test_abuse_by_idle_connections(
             idle.append(await connect(few_descriptors.url, few_descriptors.pid))
             idle[-1].writer.write(data)
         assert [reply.status for reply in await asyncio.gather(*(chaos.job() for _ in range(10)))] == [200] * 10
-        await eventually(lambda: few_descriptors.connections() <= _DESCRIPTORS // 2 + chaos.connections_before)
+        await eventually(
+            lambda: few_descriptors.connections() <= _DESCRIPTORS // 2 + chaos.connections_before, every_s=0.1
+        )
         for raw in idle:
             raw.reset()
-        await eventually(lambda: few_descriptors.connections() <= chaos.connections_before + 3)
+        await eventually(lambda: few_descriptors.connections() <= chaos.connections_before + 3, every_s=0.1)
 
 
 async def test_abuse_by_unfinished_bodies(chaos: Chaos) -> None:
@@ -103,7 +106,8 @@ async def test_abuse_by_unfinished_bodies(chaos: Chaos) -> None:
     before = chaos.proxy.memory_bytes()
     unfinished = [await connect(chaos.proxy.url, chaos.proxy.pid) for _ in range(200)]
     body = b'{"account": "' + b"x" * 900_000
-    sending = [asyncio.ensure_future(raw.send(request("/queueJob", body, length=1_000_000))) for raw in unfinished]
+    data = request("/queueJob", body, length=1_000_000)
+    sending = [asyncio.ensure_future(raw.send(data)) for raw in unfinished]
     await asyncio.wait(sending)
     assert (await chaos.job()).status == 200
     assert chaos.proxy.memory_bytes() - before < 2 * _BODIES_BYTES

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
 from tests.chaos.support.harness import Chaos, Reply
-from tests.chaos.support.processes import FaultyProxy, StartProxy
+from tests.chaos.support.processes import FaultyProxy
 from tests.support.waiting import eventually
 
 
-@pytest.fixture(scope="module")
-def faulty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+@pytest.fixture
+def faulty_proxy(harmed_proxy: FaultyProxy) -> FaultyProxy:
     """A proxy with few spares, so that they are soon used up."""
-    with start_proxy(WORKER_SPARES="2") as proxy:
-        yield proxy
+    return harmed_proxy
 
 
+@pytest.mark.xdist_group("r1 and r3")
 async def test_r1_fork_that_fails_refuses_new_jobs_and_heals(chaos: Chaos) -> None:
     """While fork() fails with EAGAIN: 503 `no-worker` within a second; running jobs end well; later it recovers."""
     running = [asyncio.ensure_future(chaos.job(duration=1.2, chaos="note@p3")) for _ in range(3)]

@@ -6,25 +6,23 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from functools import partial
 
 import psutil
 import pytest
 
 from tests.chaos.support.harness import Chaos
-from tests.chaos.support.processes import FaultyProxy, StartProxy
+from tests.chaos.support.processes import FaultyProxy
 from tests.support.waiting import eventually
 
 #: They share a proxy, which would be started once for each process that runs one of them.
-pytestmark = pytest.mark.xdist_group("r3")
+pytestmark = pytest.mark.xdist_group("r1 and r3")
 
 
-@pytest.fixture(scope="module")
-def faulty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
+@pytest.fixture
+def faulty_proxy(harmed_proxy: FaultyProxy) -> FaultyProxy:
     """A proxy whose fork server may be harmed."""
-    with start_proxy(WORKER_SPARES="2") as proxy:
-        yield proxy
+    return harmed_proxy
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])

@@ -26,7 +26,7 @@ _OWN_MOUNTS = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_mounts(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     """A proxy with a small /tmp and a small /dev/shm; its journal is in /tmp."""
     if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
@@ -43,6 +43,7 @@ def fill(path: Path) -> None:
             file.write(bytes(4096))
 
 
+@pytest.mark.xdist_group("r4")
 @pytest.mark.parametrize("where", ["tmp", "dev/shm"])
 async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServerProcess, where: str) -> None:
     """Jobs get 200 or 503 while it is full, those in flight end well; when there is room, all is as before."""
@@ -61,6 +62,7 @@ async def test_r4_full_file_system(own_mounts: FaultyProxy, job_server: JobServe
             await chaos.flock.land()
 
 
+@pytest.mark.xdist_group("r4")
 async def test_r4_results_that_would_fill_the_disk(own_mounts: FaultyProxy, job_server: JobServerProcess) -> None:
     """The oldest are deleted before the disk is full, and no job is refused: 36 MB of results on a disk of 32."""
     async with Chaos(own_mounts, job_server) as chaos:

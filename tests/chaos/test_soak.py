@@ -132,7 +132,7 @@ async def test_soak_every_job_is_accounted_for_on_three_sides(
             before, watch = soaked.memory_bytes(), soaked.stopwatch()
             soak = Soak(chaos, _SEED, _SECONDS)
             await soak.run()
-            await eventually(lambda: _idle(chaos), TIMEOUT_S + 3, soaked.stopwatch())
+            await eventually(lambda: _idle(chaos), TIMEOUT_S + 3, soaked.stopwatch(), every_s=0.1)
             await chaos.forget_abandoned(soak.counts["client left"])
             await _outgrow(chaos)
             summary = await chaos.ledger_summary()

@@ -34,7 +34,7 @@ LEASE_S: Final = 2.0
 TIMEOUT_S: Final = 5.0
 #: How much longer than a job nginx waits; a paused instance costs its clients this long in all.
 _GATEWAY_S: Final = 3
-_AGAIN_S: Final = 0.05
+_AGAIN_S: Final = 0.1
 
 
 class HastyRestarts(Restarts):
