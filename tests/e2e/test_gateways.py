@@ -37,7 +37,7 @@ def running_gateway(
     request: pytest.FixtureRequest, proxies: SharedProxies, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The address of a gateway in front of a proxy that keeps connections longer."""
-    kept = proxies.get(KEEP_ALIVE_TIMEOUT=str(PROXY_IDLE_S), MAX_JOBS="400")
+    kept = proxies.get(KEEP_ALIVE_TIMEOUT=str(PROXY_IDLE_S), MAX_JOBS="400", WORKER_MAX_JOBS="0")
     with socket.socket() as reservation:  # bound all the time, and listened on by the gateway
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))

@@ -21,6 +21,8 @@ _FOLDER: Final = ROOT / "tests" / "e2e" / "clients"
 #: This one has to be compiled before, which takes too long for a test.
 GO: Final = "Go net/http"
 _GO_CLIENT: Final = ROOT / ".clients" / "go" / "client"
+#: Compile less, and with one thread: a program that runs for seconds gains nothing by it.
+_QUICK_JAVA: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ def _curl(url: str, body: str, pauses_ms: Sequence[int]) -> list[str]:
 CLIENTS: Final[dict[str, tuple[str, Callable[[str, str, Sequence[int]], list[str]]]]] = {
     "curl": ("curl", _curl),
     GO: (str(_GO_CLIENT), _script(str(_GO_CLIENT))),
-    "Java HttpClient": ("java", _script("java", str(_FOLDER / "Client.java"))),
+    "Java HttpClient": ("java", _script("java", *_QUICK_JAVA, str(_FOLDER / "Client.java"))),
     "Node agent": ("node", _script("node", str(_FOLDER / "node_agent.mjs"))),
     "Node fetch": ("node", _script("node", str(_FOLDER / "node_fetch.mjs"))),
     "requests": (sys.executable, _script(sys.executable, str(_FOLDER / "python_requests.py"))),
