@@ -19,6 +19,7 @@ from shared.job_server.profile import Profile, Sample
 from tests.support.http import Answer, fetch
 from tests.support.proxy_process import ProxyProcess
 from tests.support.samples import with_wish
+from tests.support.shared_proxies import SharedProxies
 
 SECRET = "whsec_c2VjcmV0"
 #: Replace the profiles' own values, which are meant for real use; and how long a job may take.
@@ -60,23 +61,12 @@ def profiles(ports: Mapping[str, int], tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def all_profiles(profiles: Mapping[str, Path]) -> Iterator[list[ProxyProcess]]:
-    """Two proxies that serve all profiles, with fresh workers and with reused ones."""
+def all_profiles(profiles: Mapping[str, Path], proxies: SharedProxies) -> Callable[[int], ProxyProcess]:
+    """Returns a proxy that serves all profiles: with fresh workers for an even number, else with reused ones."""
     names = {name for path in profiles for name in loader.secret_names(loader.load(path))}
-    secrets = {name.removeprefix("env:"): SECRET for name in names}
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                ProxyProcess.started(
-                    PROFILE=",".join(map(str, profiles.values())),
-                    JOB_TIMEOUT=str(JOB_TIMEOUT_S),
-                    WORKER_MAX_JOBS=max_jobs,
-                    WORKER_SPARES="4",
-                    **secrets,
-                )
-            )
-            for max_jobs in ("1", "0")
-        ]
+    settings = {name.removeprefix("env:"): SECRET for name in names}
+    settings |= {"PROFILE": ",".join(map(str, profiles.values())), "JOB_TIMEOUT": str(JOB_TIMEOUT_S)}
+    return lambda number: proxies.get(JOB_SERVER_URL="", WORKER_MAX_JOBS=("1", "0")[number % 2], **settings)
 
 
 class Bench:
@@ -119,7 +109,7 @@ class Bench:
 
 @pytest.fixture
 async def make_bench(
-    all_profiles: list[ProxyProcess],
+    all_profiles: Callable[[int], ProxyProcess],
     profiles: Mapping[str, Path],
     ports: Mapping[str, int],
     client: ClientSession,
@@ -135,7 +125,7 @@ async def make_bench(
         profile = loader.load(str(profiles[name]))
         for secret in loader.secret_names(profile):
             monkeypatch.setenv(secret.removeprefix("env:"), SECRET)
-        proxy = all_profiles[list(profiles).index(name) % len(all_profiles)]
+        proxy = all_profiles(list(profiles).index(name))
         app = create_app(profile, duration_s=duration_s, fixed_url=proxy.callback + profile.callback.path)
         await aiohttp_server(app, port=ports[name])
         return Bench(proxy, profile, app[STAND_IN], client)

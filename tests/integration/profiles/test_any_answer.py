@@ -7,7 +7,7 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -171,16 +171,20 @@ def _starved(line: dict[str, Any]) -> bool:
     return bool(line["event"] == "the event loop is blocked" and line["cpu_s"] < line["blocked_s"] / 2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    # in the same processes of pytest-xdist as other tests with these proxies
+    [pytest.param(name, marks=pytest.mark.xdist_group(f"profiles-{n % 2}")) for n, name in enumerate(NAMES)],
+)
 async def test_no_answer_is_a_bug_and_submitted_is_true(
     client: ClientSession,
-    all_profiles: list[ProxyProcess],
+    all_profiles: Callable[[int], ProxyProcess],
     profiles: Mapping[str, Path],
     ports: Mapping[str, int],
     name: str,
 ) -> None:
     """Twelve jobs at a job server that answers, and calls back, with anything."""
-    profile, proxy = loader.load(str(profiles[name])), all_profiles[NAMES.index(name) % 2]
+    profile, proxy = loader.load(str(profiles[name])), all_profiles(NAMES.index(name))
     server = AnyServer(profile, proxy, client)
     job = next(sample for sample in profile.sample if sample.kind == "job")
     content_type = job.headers.get("content-type", "application/json")

@@ -32,8 +32,10 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-async def errors_of(aiohttp_server: AiohttpServer, answer: bytes, call: str) -> list[QueueError | None]:
-    """Return the errors of a call, or of each item of its batch, if the service always answers 200 with this."""
+async def errors_of(
+    aiohttp_server: AiohttpServer, answer: bytes, *calls: str
+) -> list[tuple[str, list[QueueError | None]]]:
+    """Return the errors of each call, or of each item of its batch, if the service always answers 200 with this."""
 
     async def handle(_: web.Request) -> web.Response:
         return web.Response(body=answer, content_type="application/x-amz-json-1.0")
@@ -42,26 +44,28 @@ async def errors_of(aiohttp_server: AiohttpServer, answer: bytes, call: str) -> 
     app.router.add_route("*", "/{path:.*}", handle)
     server = await aiohttp_server(app)
     async with connect(str(server.make_url("/1/q"))) as service:
-        try:
-            result = await CALLS[call](service)
-        except QueueError as exc:
-            return [exc, exc]
+        return [(call, await _errors_of(service, call)) for call in calls]
+
+
+async def _errors_of(service: Sqs, call: str) -> list[QueueError | None]:
+    try:
+        result = await CALLS[call](service)
+    except QueueError as exc:
+        return [exc, exc]
     return result if isinstance(result, list) else [None, None]
 
 
-@pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("answer", [b"", b"<html>", b"{}", b"[]", b"null", b'{"Successful": [{"Id": "0"', b"\xff"])
-async def test_an_answer_that_says_nothing_is_an_error(aiohttp_server: AiohttpServer, answer: bytes, call: str) -> None:
-    """Otherwise a reply would count as sent, and its message would be deleted; it may be tried again."""
-    for error in await errors_of(aiohttp_server, answer, call):
-        assert error is not None
-        assert not error.refused
+async def test_an_answer_that_says_nothing_is_an_error(aiohttp_server: AiohttpServer, answer: bytes) -> None:
+    """To each call. Otherwise a reply would count as sent, and its message would be deleted; it may be tried again."""
+    for call, errors in await errors_of(aiohttp_server, answer, *CALLS):
+        assert [error is None or error.refused for error in errors] == [False] * len(errors), call
 
 
 async def test_an_item_that_the_answer_does_not_mention_is_not_done(aiohttp_server: AiohttpServer) -> None:
     """The other one is."""
     answer = json.dumps({"Successful": [{"Id": "0"}]}).encode()
-    first, second = await errors_of(aiohttp_server, answer, "delete")
+    [(_, (first, second))] = await errors_of(aiohttp_server, answer, "delete")
     assert first is None
     assert second is not None
 
@@ -73,6 +77,7 @@ async def test_an_item_that_the_answer_does_not_mention_is_not_done(aiohttp_serv
 async def test_what_is_throttled_may_be_tried_again(aiohttp_server: AiohttpServer, code: str, *, refused: bool) -> None:
     """SQS calls that a fault of the sender, too."""
     failed = [{"Id": number, "SenderFault": True, "Code": code} for number in ("0", "1")]
-    for error in await errors_of(aiohttp_server, json.dumps({"Failed": failed}).encode(), "send"):
+    [(_, errors)] = await errors_of(aiohttp_server, json.dumps({"Failed": failed}).encode(), "send")
+    for error in errors:
         assert error is not None
         assert error.refused is refused
