@@ -99,7 +99,7 @@ class Address:
 class Connection(BaseProtocol):
     """A connection: for each request, first `request`, then `read`."""
 
-    __slots__ = ("_cap_bytes", "_failure", "_has_more", "_message", "_payload", "_reader", "_waiter")
+    __slots__ = ("_beginning", "_cap_bytes", "_failure", "_has_more", "_message", "_payload", "_reader", "_waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cap_bytes: int) -> None:
         """Created by `Address.connect`. A body over `cap_bytes` is refused."""
@@ -122,6 +122,8 @@ class Connection(BaseProtocol):
             max_field_size=_HEADER_BYTES,
         )
         self._parser = self._reader
+        #: What was received until the head was complete.
+        self._beginning = b""
         self._message: RawResponseMessage | None = None
         self._payload: StreamReader | None = None
 
@@ -198,11 +200,15 @@ class Connection(BaseProtocol):
         if self._is_whole():
             self._has_more = True
         elif self._failure is None:
+            if self._message is None and len(self._beginning) < _HEADER_BYTES:  # informational replies may have no end
+                self._beginning += data
             try:
                 self._take(data)
             except Exception as exc:  # noqa: BLE001 - any error of the parser
-                if not self._take_by_length(data):
+                if not self._is_whole() and (self._message is not None or not self._is_whole_before_rest()):
                     self._fail(BadReplyError("the job server's reply is not valid HTTP"), exc)
+                self._has_more = True
+            self._check_body()
         self._wake()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -230,29 +236,29 @@ class Connection(BaseProtocol):
                 self._message, self._payload = message, payload
             elif self._message is not None:
                 self._has_more = True
+
+    def _is_whole_before_rest(self) -> bool:
+        """Return whether a reply of which the parser has seen the head together with what follows the reply is whole.
+
+        Many servers send more than the length that they announce. The parser reports that as an error, and then does
+        not return the reply: so it gets the head alone, and then the rest.
+        """
+        rest = self._beginning
+        self._begin()
+        with contextlib.suppress(Exception):
+            while rest and self._message is None:  # there may be informational replies
+                head, end, rest = rest.partition(b"\r\n\r\n")
+                self._take(head + end)
+            self._take(rest)
+        return self._is_whole()
+
+    def _check_body(self) -> None:
         if self._payload is None:
             return
         if self._payload.exception() is not None:
             self._fail(_malformed(), self._payload.exception())
         elif self._payload.total_bytes > self._cap_bytes:
             self._fail(BadReplyError(f"the job server's reply is larger than {self._cap_bytes} bytes"))
-
-    def _take_by_length(self, data: bytes) -> bool:
-        """Parse a reply that arrived in one piece with invalid bytes behind it; return whether the reply is complete.
-
-        A moment later, nobody would have looked at those bytes.
-        """
-        head, end, body = data.partition(b"\r\n\r\n")
-        self._begin()
-        try:
-            self._take(head + end)
-            length = -1 if self._message is None else int(self._message.headers.get("Content-Length", "-1"))
-            if 0 < length < len(body):
-                self._take(body[:length])
-        except Exception:  # noqa: BLE001 - as above
-            return False
-        self._has_more = True
-        return self._is_whole()
 
     def _is_whole(self) -> bool:
         return self._payload is not None and self._payload.is_eof()

@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -80,12 +81,27 @@ async def _fed(pieces: Sequence[bytes], end: BaseException | bool | None = None)
         (_OK + b"Content-Length: 100\r\n\r\n" + b"x" * 100, (200, b"x" * 100)),
         (_JSON + _JSON.replace(b"{}", b"[]"), (200, b"{}")),
         (_JSON + b"<!-- served by -->", (200, b"{}")),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n" + _JSON + b"nonsense", (200, b"{}")),
+        (_OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\nnonsense", (200, b"{}")),
         (_OK + b"Content-Length: 0\r\n\r\nnonsense", (200, b"")),
     ],
 )
 async def test_a_whole_reply_needs_no_end_of_the_connection(sent: bytes, reply: Reply) -> None:
-    """With a length or in chunks, after interim replies, at the size limit, and whatever follows it."""
+    """With a length or in chunks, after interim replies, at the size limit, whatever follows, in one piece or two."""
     assert await _fed([sent], end=False) == reply
+    for at in range(1, len(sent)):
+        assert await _fed([sent[:at], sent[at:]], end=False) == reply, at
+
+
+async def test_informational_replies_without_an_end_take_no_memory() -> None:
+    """They may come until the deadline."""
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % (b"x" * 50_000)
+    tracemalloc.start()
+    try:
+        assert await _fed([*itertools.repeat(interim, 100), _JSON], end=False) == (200, b"{}")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_reply_without_a_length_is_as_long_as_the_connection_stands() -> None:
