@@ -219,20 +219,10 @@ class Dispatcher:
     async def restore(self) -> None:
         """Take over the jobs that an earlier front end left open. To be called before anything is served."""
         open_jobs = await self._store.unfinished()
-        for record in open_jobs:
-            if record.state is State.ACCEPTED:
-                await Recorder(self._store, record, stored=True).finished(never_submitted())
-            else:
-                self._start(adopt(self._store, record), self._left_open)
+        never = [Recorder(self._store, one, stored=True) for one in open_jobs if one.state is State.ACCEPTED]
+        await asyncio.gather(*(recorder.finished(never_submitted()) for recorder in never))
         if open_jobs:
-            never = sum(record.state is State.ACCEPTED for record in open_jobs)
-            log.event(
-                "warning",
-                "open jobs of an earlier run were found",
-                never_submitted=never,
-                waiting_for_callbacks=len(open_jobs) - never,
-                **self._not_served(open_jobs),
-            )
+            log.event("warning", "open jobs of an earlier run were found", **self._wait_for(open_jobs))
 
     def take_over(self, records: Sequence[Record]) -> None:
         """Take over jobs whose instance is gone. The store has ended those that certainly were not submitted."""
@@ -240,17 +230,23 @@ class Dispatcher:
             job = self._in_flight.by_id(record.id)
             if job is not None:  # it was started here, and another instance took it over
                 job.hear(record)
-            elif record.state is not State.FINISHED:
-                self._start(adopt(self._store, record), self._left_open)
-        never = sum(record.state is State.FINISHED for record in records)
         self.taken_over += len(records)
-        log.event(
-            "warning",
-            "jobs of an instance that is gone were taken over",
-            never_submitted=never,
-            waiting_for_callbacks=len(records) - never,
-            **self._not_served(records),
-        )
+        log.event("warning", "jobs of an instance that is gone were taken over", **self._wait_for(records))
+
+    def _wait_for(self, records: Sequence[Record]) -> dict[str, Any]:
+        """Wait for those of these jobs that may have been submitted; return what the log says of all of them."""
+        waiting = [record for record in records if record.state in {State.SUBMITTING, State.WAITING}]
+        for record in waiting:
+            if self._in_flight.by_id(record.id) is None:
+                self._start(adopt(self._store, record), self._left_open)
+        found: dict[str, Any] = {
+            "never_submitted": len(records) - len(waiting),
+            "waiting_for_callbacks": len(waiting),
+        }
+        gone = sorted({record.profile for record in records if self._poller.server_of(record) is None})
+        if gone:  # nobody can be asked about these jobs here
+            found["profiles_not_served"] = gone
+        return found
 
     def give_up(self, records: Sequence[Record]) -> None:
         """Cancel jobs at the job server that have ended without their instances (`Peers.watch`)."""
@@ -258,11 +254,6 @@ class Dispatcher:
             job = adopt(self._store, record)
             if self._poller.can_cancel(job):
                 self._run(self._poller.cancel(job))
-
-    def _not_served(self, records: Sequence[Record]) -> dict[str, list[str]]:
-        """Return a field for the log: the profiles of jobs that nobody can be asked about here, if there are any."""
-        gone = sorted({record.profile for record in records if self._poller.server_of(record) is None})
-        return {"profiles_not_served": gone} if gone else {}
 
     def cancel(self, job_id: str, *, by: str = BY_CLIENT) -> Job | None:
         """Cancel a job in flight and return it, if there is one; it is over once it has its outcome. `by`: who.
