@@ -57,14 +57,13 @@ class Backlog:
         self._records[record.id] = record
         self._bytes += record.size_bytes - (old.size_bytes if old else 0)
         while self._bytes > self._max_bytes:
-            self.drop(next(iter(self._records)))
+            self.given_up += self.pop(next(iter(self._records)))
 
-    def drop(self, job_id: str) -> None:
-        """Drop the record of this job."""
+    def pop(self, job_id: str) -> bool:
+        """Remove the record of this job, because a newer one takes its place; return whether there was one."""
         record = self._records.pop(job_id, None)
-        if record is not None:
-            self._bytes -= record.size_bytes
-            self.given_up += 1
+        self._bytes -= record.size_bytes if record is not None else 0
+        return record is not None
 
     def clear(self) -> None:
         """Forget all records, because they are written."""

@@ -221,8 +221,8 @@ class PostgreSQLStore:
 
     def put(self, record: Record, *, keep: bool = False) -> asyncio.Future[None]:
         """See `JobStore.put`. If it fails because the database is unavailable, it may be written nevertheless."""
-        noted = self._notes.pop(record.id)
-        put = self._order(record, keep=keep or noted)
+        had_to_be_kept = self._notes.pop(record.id) | self._backlog.pop(record.id)
+        put = self._order(record, keep=keep or had_to_be_kept)
         # Ends are tried anyway: an instance that was paused may only think that the database is unavailable.
         if self.trouble and record.callback is None and not put.keep:
             self._give_up(put, StoreUnavailableError(self.trouble))

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 
 from cluster.postgresql import PostgreSQL
 from proxy.store.names import Called
+from proxy.store.postgresql import store
 from proxy.store.postgresql.leases import Times
 from proxy.store.postgresql.session import GoneError
 from proxy.store.postgresql.statements import LEAVE
@@ -162,6 +163,25 @@ async def test_an_end_is_tried_by_a_store_that_only_thinks_the_database_is_away(
         await a.put(replace(record, state=State.FINISHED, finished_at=time.time(), failure=_FAILURE), keep=True)
 
     assert raised.value.record.callback == called_back(record).callback
+
+
+async def test_what_is_recorded_takes_the_place_of_what_waited_to_be(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look-up finds it at once."""
+    monkeypatch.setattr(store, "_LOOK_S", 60.0)
+    a = await instance("a")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    ended = replace(record, state=State.FINISHED, finished_at=time.time(), failure=_FAILURE)
+    vars(a)["_backlog"].add(ended, keep=True)  # as after an outage
+
+    await a.put(replace(called_back(record), failure=_FAILURE))
+
+    found = await a.by_id(record.id)
+    assert found is not None
+    assert found.callback is not None
+    assert figure(a, "journal_backlog") == 0
 
 
 async def test_a_callback_is_tried_for_longer_than_everything_else(
