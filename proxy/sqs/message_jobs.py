@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import random
 import time
 from contextlib import asynccontextmanager
@@ -364,7 +363,7 @@ def _body(message: Message) -> bytes:
         raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "the attribute `Content-Transfer-Encoding` is not base64")
     try:
         return base64.b64decode(message.body, validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:  # binascii.Error, or a character that is not ASCII
         raise RequestError(
             Code.INVALID_REQUEST, "the body is not Base64, although `Content-Transfer-Encoding` says so"
         ) from exc

@@ -116,6 +116,7 @@ async def test_room_that_others_took_is_waited_for() -> None:
         (a_message(attributes={"Content-Type": "text/plain"}), Code.UNSUPPORTED_MEDIA_TYPE),
         (a_message(attributes={"Content-Transfer-Encoding": "gzip"}), Code.UNSUPPORTED_MEDIA_TYPE),
         (a_message(attributes={"Content-Transfer-Encoding": "base64"}), Code.INVALID_REQUEST),
+        (a_message(body="\xe9===", attributes={"Content-Transfer-Encoding": "base64"}), Code.INVALID_REQUEST),
         (a_message(attributes={"ReplyTo": "http://queues/1/strangers"}), Code.FORBIDDEN),
         (a_message(attributes={"Idempotency-Key": "x" * 256}), Code.INVALID_REQUEST),
     ],
