@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import random
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,10 +28,9 @@ from proxy import log
 from proxy.http.fair_turns import turns
 from proxy.jobs.entrance import Entrance, JobReader, JobRequest, Sent
 from proxy.jobs.job import Job
-from proxy.sqs import replies
-from proxy.sqs.batches import Batches
 from proxy.sqs.counts import Counts, Fate
-from proxy.sqs.message import Outgoing, beginning_of_job
+from proxy.sqs.message import beginning_of_job
+from proxy.sqs.settlement import LONGEST_PAUSE_S, Settlement
 from shared.errors import AdmissionError, Code, QueueError, RequestError, StoreUnavailableError
 from shared.lifecycle import Submitted
 from shared.outcome import Failed, Outcome
@@ -48,18 +46,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MessageJobs"]
 
-#: The longest pause before a message is delivered again, in seconds.
-_LONGEST_PAUSE_S: Final = 900
 #: If a message is older than RESULT_TTL minus this, its job may have been forgotten.
 _FORGOTTEN_MARGIN_S: Final = 60.0
 #: How long a message waits for room that an HTTP client took.
 _ROOM_S: Final = 5.0
 _LOOK_S: Final = 0.1
-_PAUSES_S: Final = (0.2, 5.0)
-#: Nobody waits for a deletion, so it can wait for others. If the process dies before, replies are sent twice.
-_DELETE_GATHER_S: Final = 0.5
-#: Negligible for the recipient, and long enough to batch most replies of jobs that end at about the same time.
-_SEND_GATHER_S: Final = 0.02
 #: How many messages are remembered whose jobs other messages had started: the newest.
 _MAX_JOINED: Final = 10_000
 
@@ -92,33 +83,19 @@ class MessageJobs:
         self._store = store
         self._queue_url = queue_url
         self._result_ttl_s = result_ttl_s
-        self._granular = granular_errors
+        self._granular_errors = granular_errors
         self._clock = clock
-        self._queues: Queues | None = None
-        self._senders: dict[str, Batches[Outgoing]] = {}
-        self._deletions: Batches[str] | None = None
-        self._pauses: Batches[tuple[str, int]] | None = None
+        #: Nothing is received before `use` sets them.
+        self._queues: Queues
+        self._settlement: Settlement
         #: The keys of jobs that other messages have started, by the id of the message.
         self._joined: dict[str, bytes] = {}
         self.counts = Counts()
 
     def use(self, queues: Queues) -> None:
         """Work with these queues from now on."""
-        url = queues.jobs.url
         self._queues = queues
-        self._deletions = Batches(lambda handles: self._service.delete(url, handles), gather_s=_DELETE_GATHER_S)
-        self._pauses = Batches(lambda pauses: self._service.hide(url, pauses))
-        for queue in (queues.dead, *queues.allowed.values()):
-            if queue is not None:
-                self._senders[queue.url] = self._sender(queue)
-
-    def _sender(self, queue: Queue) -> Batches[Outgoing]:
-        return Batches(
-            lambda messages: self._service.send(queue.url, messages, fifo=queue.fifo),
-            gather_s=_SEND_GATHER_S,
-            size_of=lambda outgoing: outgoing.size_bytes,
-            max_bytes=queue.max_bytes,
-        )
+        self._settlement = Settlement(self._service, queues, self.counts, granular_errors=self._granular_errors)
 
     async def find(self, message_id: str) -> Job | Record | None:
         """Return the job of the message with this id, in flight or remembered, if there is one.
@@ -144,7 +121,7 @@ class MessageJobs:
     async def return_at_once(self, message: Message, until: float) -> None:
         """Give back a message that came too late for a job to be started here."""
         async with self._told(message):
-            await self._give_back(message, 0, until, reason=str(Code.SHUTTING_DOWN))
+            await self._settlement.give_back(message, 0, until, reason=str(Code.SHUTTING_DOWN))
 
     @asynccontextmanager
     async def _told(self, message: Message) -> AsyncIterator[None]:
@@ -180,15 +157,15 @@ class MessageJobs:
             # changed.
             may_have_begun = message.has_name or message.receives > 1
             submitted = Submitted.UNKNOWN if may_have_begun and not exc.fate_known else Submitted.NO
-            return self._refuse(message, exc.code, exc.detail, submitted, until)
+            return self._settlement.refuse(message, exc.code, exc.detail, submitted, until)
         except AdmissionError as exc:
             at_once = exc.code in {Code.SHUTTING_DOWN, Code.INTAKE_PAUSED}  # another instance may take it
-            return self._give_back(message, 0 if at_once else _pause_s(message), until, reason=str(exc.code))
+            return self._settlement.give_back(message, 0 if at_once else _pause_s(message), until, reason=str(exc.code))
         except StoreUnavailableError:
-            return self._give_back(message, _pause_s(message), until, reason=str(Code.JOURNAL_UNAVAILABLE))
+            return self._settlement.give_back(message, _pause_s(message), until, reason=str(Code.JOURNAL_UNAVAILABLE))
         if found is None:
             words = "an earlier delivery may have run, and its job is no longer remembered"
-            return self._refuse(message, Code.INTERRUPTED, words, Submitted.UNKNOWN, until)
+            return self._settlement.refuse(message, Code.INTERRUPTED, words, Submitted.UNKNOWN, until)
         message.body = ""  # the job has it
         return self._finish(message, found, read.reply_to, until)
 
@@ -196,17 +173,15 @@ class MessageJobs:
         """Wait for the job's outcome, and act on it. Raises QueueError."""
         outcome = await self._outcome(found, until)
         if isinstance(outcome, Failed) and outcome.submitted is Submitted.NO and not _is_cancelled(outcome):
-            await self._give_back(message, _pause_s(message), until, reason=str(outcome.code))
-            return
-        if reply_to is not None:
-            await self._reply(message, found.id, outcome, reply_to, until)
-        await self._delete(message, until)
+            await self._settlement.give_back(message, _pause_s(message), until, reason=str(outcome.code))
+        else:
+            await self._settlement.answer(message, found.id, outcome, reply_to, until)
 
     # --- its job -----------------------------------------------------------------------------------------------------
 
     def _read(self, message: Message) -> _Read:
         """Return the message's job request. Raises RequestError if it cannot be a job."""
-        queues = self._their_queues
+        queues = self._queues
         reply_to = queues.replies
         wanted = message.text("ReplyTo")
         if wanted:
@@ -295,56 +270,6 @@ class MessageJobs:
             raise QueueError("its job has no recorded outcome")
         return outcome
 
-    # --- the answer --------------------------------------------------------------------------------------------------
-
-    async def _give_back(self, message: Message, pause_s: int, until: float, *, reason: str) -> None:
-        """Have the message delivered again after `pause_s`, to any instance. Raises QueueError."""
-        pauses = self._pauses
-        if pauses is None:
-            raise AssertionError("nothing is received before the queues are known")
-        self.counts.by_fate[Fate.GIVEN_BACK] += 1
-        log.event("info", "a message was given back", message=message.id, pause_s=pause_s, reason=reason)
-        await _until(until, lambda: pauses.add((message.handle, pause_s)))
-
-    async def _refuse(self, message: Message, code: Code, detail: str, submitted: Submitted, until: float) -> None:
-        """Send the message to the dead-letter queue; if there is none, reply; with no reply queue, give it back."""
-        queues = self._their_queues
-        log.event(
-            "warning", "a message cannot be a job", message=message.id, code=code, submitted=submitted, reason=detail
-        )
-        if queues.dead is not None:
-            letter = replies.dead_letter(message, code, detail, submitted, max_bytes=queues.dead.max_bytes)
-            await self._send(queues.dead, letter, until)
-            self.counts.by_fate[Fate.DEAD] += 1
-        elif queues.replies is not None:
-            await self._send(queues.replies, replies.refusal(message, code, detail, submitted), until)
-            self.counts.by_fate[Fate.REPLIED] += 1
-        else:
-            await self._give_back(message, _LONGEST_PAUSE_S, until, reason="there is no dead-letter queue")
-            return
-        await self._delete(message, until)
-
-    async def _reply(self, message: Message, job_id: str, outcome: Outcome, queue: Queue, until: float) -> None:
-        outgoing = replies.reply(message, job_id, outcome, max_bytes=queue.max_bytes, granular=self._granular)
-        await self._send(queue, outgoing, until)
-        self.counts.by_fate[Fate.REPLIED] += 1
-
-    async def _send(self, queue: Queue, outgoing: Outgoing, until: float) -> None:
-        await _until(until, lambda: self._senders[queue.url].add(outgoing))
-
-    async def _delete(self, message: Message, until: float) -> None:
-        deletions = self._deletions
-        if deletions is None:
-            raise AssertionError("nothing is received before the queues are known")
-        await _until(until, lambda: deletions.add(message.handle))
-        self.counts.by_fate[Fate.DELETED] += 1
-
-    @property
-    def _their_queues(self) -> Queues:
-        if self._queues is None:
-            raise AssertionError("nothing is received before the queues are known")
-        return self._queues
-
 
 def _is_cancelled(outcome: Outcome | None) -> bool:
     return isinstance(outcome, Failed) and outcome.code is Code.CANCELLED
@@ -352,7 +277,7 @@ def _is_cancelled(outcome: Outcome | None) -> bool:
 
 def _pause_s(message: Message) -> int:
     """Return the pause before a message is delivered again: it doubles with each delivery."""
-    return int(min(_LONGEST_PAUSE_S, 2.0 ** min(message.receives, 10)))
+    return int(min(LONGEST_PAUSE_S, 2.0 ** min(message.receives, 10)))
 
 
 def _body(message: Message) -> bytes:
@@ -371,18 +296,3 @@ def _body(message: Message) -> bytes:
 
 def _loop_time(monotonic: float) -> float:
     return asyncio.get_running_loop().time() + max(0.0, monotonic - time.monotonic())
-
-
-async def _until(until: float, attempt: Callable[[], Awaitable[None]]) -> None:
-    """Retry `attempt` until it succeeds, is refused, or it is too late. Raises QueueError."""
-    pause_s, longest_s = _PAUSES_S
-    while True:
-        try:
-            await attempt()
-        except QueueError as exc:
-            if exc.refused or time.monotonic() + pause_s > until:
-                raise
-        else:
-            return
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all retry at once
-        pause_s = min(pause_s * 2, longest_s)
