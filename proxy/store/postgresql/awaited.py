@@ -29,8 +29,11 @@ _AT_ONCE: Final = 1_000
 class AwaitedEnds:
     """The jobs whose ends are awaited here, and who waits."""
 
-    def __init__(self, session: Session, health: Health, *, every_s: float, on_end: Callable[[str], None]) -> None:
-        """Poll over `session`, every `every_s` seconds; `on_end` is to read the job that has ended, and `tell`."""
+    def __init__(self, session: Session, health: Health, *, every_s: float, on_end: Callable[[str], bool]) -> None:
+        """Poll over `session`, every `every_s` seconds.
+
+        `on_end` is to read the job that has ended, and `tell`; it returns False if that is under way.
+        """
         self._session = session
         self._health = health
         self._every_s = every_s
@@ -82,8 +85,7 @@ class AwaitedEnds:
                     break
                 for (job_id,) in rows:
                     if not all(done.done() for done in self._waiting.get(job_id, ())):
-                        self.lost_notices += 1
-                        self._on_end(job_id)
+                        self.lost_notices += self._on_end(job_id)
             await pause(self._now, self._every_s)
 
 

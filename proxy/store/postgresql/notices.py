@@ -45,7 +45,7 @@ class Notices:
         health: Health,
         instance: str,
         *,
-        on_notice: Callable[[str], None],
+        on_notice: Callable[[str], object],
         on_gap: Callable[[], None],
     ) -> None:
         """Start; must run inside an event loop. `on_notice`, `on_gap`: see `Listener`."""
@@ -80,7 +80,7 @@ class Listener:
     """Receives the notices for this instance, and reconnects when the connection is lost."""
 
     def __init__(
-        self, session: Session, instance: str, *, on_notice: Callable[[str], None], on_gap: Callable[[], None]
+        self, session: Session, instance: str, *, on_notice: Callable[[str], object], on_gap: Callable[[], None]
     ) -> None:
         """`on_notice` gets the job's id; `on_gap` is called when notices may have been missed."""
         self._session = session

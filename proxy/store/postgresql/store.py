@@ -398,14 +398,18 @@ class PostgreSQLStore:
 
     # --- changes by other instances ----------------------------------------------------------------------------------
 
-    def _look_at(self, job_id: str, *, noticed: bool = False) -> None:
-        """Read a job's row soon, and pass it on to the callers that wait for the job or watch it."""
+    def _look_at(self, job_id: str, *, noticed: bool = False) -> bool:
+        """Read a job's row soon, and pass it on to the callers that wait for the job or watch it.
+
+        Return False if it is being read already: an end is found by each poll until then, and results may be large.
+        """
         if job_id in self._looked_at and not noticed:
-            return  # its end is found by each poll until it was read, and results may be large
+            return False
         self._looked_at.add(job_id)
         task = self._loop.create_task(self._pass_on(job_id, noticed=noticed))
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)
+        return True
 
     async def _pass_on(self, job_id: str, *, noticed: bool) -> None:
         try:

@@ -561,6 +561,7 @@ async def test_a_result_is_read_once_however_long_that_takes(
     await asyncio.gather(*(a.put(record) for record in records))
     await asyncio.gather(*(b.put(called_back(record)) for record in records))
     await asyncio.gather(*(a.ended(record.id) for record in records))
+    assert reading(a, "cluster_notices_lost") == len(records)
     await a.by_id(records[0].id)  # whatever was still to be read has been read
     assert read[0] == len(records) + 1
 

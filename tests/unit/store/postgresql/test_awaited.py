@@ -16,6 +16,10 @@ async def test_an_end_that_was_told_while_it_was_polled_is_not_read_again() -> N
     """Results may be large."""
     record, read = finished(), list[str]()
 
+    def on_end(job_id: str) -> bool:
+        read.append(job_id)
+        return True
+
     class Database:
         async def run(self, _sql: str, job_ids: Sequence[str]) -> list[tuple[Any, ...]]:
             awaited.tell(record)
@@ -23,7 +27,7 @@ async def test_an_end_that_was_told_while_it_was_polled_is_not_read_again() -> N
             return [(job_id,) for job_id in job_ids]
 
     health = Health("", (), lambda: 0)
-    awaited = AwaitedEnds(cast("Session", Database()), health, every_s=0, on_end=read.append)
+    awaited = AwaitedEnds(cast("Session", Database()), health, every_s=0, on_end=on_end)
     waiting = asyncio.create_task(awaited.of(record.id))
     await asyncio.sleep(0)
 
