@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -155,7 +156,7 @@ class Client:
 class Server:
     """A listener, and what its application saw."""
 
-    port: int
+    sock: socket.socket
     echo: Echo
     listener: Listener
     #: Whether requests may be served by the fast path, without Hypercorn.
@@ -167,6 +168,14 @@ class Server:
     #: The details of their answers.
     details: list[str]
     clients: list[Client] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.port: int = self.sock.getsockname()[1]
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the listening socket is closed, and so are the connections without a request."""
+        return self.sock.fileno() < 0
 
     async def connect(self, context: ssl.SSLContext | None = None) -> Client:
         """Return a connection to it, which is closed at the end of the test."""
@@ -190,7 +199,6 @@ async def serving(
     """Serve the echo within the block."""
     sock = bind("HOST, PORT", "127.0.0.1", 0)
     sock.setblocking(False)
-    port = sock.getsockname()[1]
     echo = Echo()
     refused: list[Code] = []
     lines: list[bytes] = []
@@ -213,7 +221,7 @@ async def serving(
     )
     listener.start()
     try:
-        server = Server(port, echo, listener, fast, refused, lines, details)
+        server = Server(sock, echo, listener, fast, refused, lines, details)
         yield server
         for client in server.clients:
             client.writer.transport.abort()

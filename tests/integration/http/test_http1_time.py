@@ -262,16 +262,6 @@ async def test_a_body_that_is_incomplete_when_a_listener_closes_is_refused(
     assert problem(data)["code"] == "shutting-down"
 
 
-async def _refuses(server: Server) -> bool:
-    """Return whether the listening socket is closed."""
-    try:
-        client = await server.connect()
-    except ConnectionRefusedError:
-        return True
-    client.writer.transport.abort()
-    return False
-
-
 _CHUNKED: Final = b"POST /late HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
 
 
@@ -281,7 +271,7 @@ async def test_a_request_that_follows_a_slow_handshake_is_answered(fast: bool, s
     async with serving(fast=fast, tls=True) as server:
         client = await server.connect()
         server.listener.stop()
-        await eventually(lambda: _refuses(server))
+        await eventually(lambda: server.has_stopped)
         await client.writer.start_tls(tls_context())
         client.writer.write(sent)
         assert statuses(await client.rest()) == [200]
@@ -304,7 +294,7 @@ async def test_a_request_that_waits_for_its_turn_when_a_listener_stops_is_answer
     client.writer.write(_CHUNKED)
     await waiting.wait()
     server.listener.stop()
-    await eventually(lambda: _refuses(server))
+    await eventually(lambda: server.has_stopped)
     go_on.set()
     assert statuses(await client.rest()) == [200]
     await server.listener.stopped()
