@@ -91,6 +91,8 @@ class CallbackIntake:
         self._poller = poller
         #: Called with the id of a job that is not in flight here when a callback shows that the job server has it.
         self.on_proof: Callable[[str], None] = lambda _job_id: None
+        #: Called with the record of a job that ended without an outcome once the job server announces one.
+        self.on_announced: Callable[[Record], None] = lambda _record: None
         #: Called with the record of a job that was given up once the job server can be told to cancel it.
         self.on_named: Callable[[Record], None] = lambda _record: None
         #: The number of callbacks for each `CallbackFate`.
@@ -288,20 +290,22 @@ class CallbackIntake:
     def _progress_elsewhere(self, record: Record, verdict: Verdict) -> None:
         """Tell other instances that the job server has a job, and that there may be an outcome to ask for.
 
-        Of a job that nobody waits for any more, the callback may have what is needed to cancel it.
+        Of a job that nobody waits for any more, the callback may have what is needed to cancel it, or announce its end.
         """
-        outputs = {**verdict.outputs, **record.outputs}
+        proven = record.proven()
+        if record.callback is None:
+            proven = replace(proven, outputs={**verdict.outputs, **record.outputs})
         if record.owner and record.state is not State.FINISHED:
-            self._store.note(replace(record.proven(), outputs=outputs))
+            self._store.note(proven)
             self._tell_of(record, record)
             return
-        proven = record.proven()
-        if self._poller.is_named_late(record, outputs):
-            proven = replace(proven, outputs=outputs)
-            self.on_named(proven)
         if proven != record:
             self._store.note(proven)
             self._tell_of(proven, record)
+        if self._poller.is_named_late(record, proven.outputs):
+            self.on_named(proven)
+        if verdict.kind is Kind.NOTIFICATION:
+            self.on_announced(proven)
 
     def _tell_of(self, record: Record, known: Record) -> None:
         """Tell the instance that runs a job that something was noted about it here, or the one that said `no` of it."""

@@ -1,4 +1,5 @@
-"""Asks the job server about one job on an operator's request: a job of any instance, even if it has ended.
+"""Asks the job server about one job of any instance, even if it has ended: on an operator's request, or because the job
+server has announced the outcome of a job that ended without it.
 
 A job in flight here is asked about by its poller. For any other job, the record has everything that a call needs. An
 answer that says how the job ended is recorded like a callback: it ends a job of another instance, which is notified,
@@ -8,10 +9,14 @@ and is the late result of a job that ended without one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.jobs import log_lines
 from proxy.jobs.left_open import adopt
+from proxy.jobs.polling import Schedule
+from shared.errors import RequestError, StoreUnavailableError
 from shared.job_server.verdict import Kind
 from shared.lifecycle import State, Submitted
 from shared.messages import Told
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Inquiry"]
 
 _FINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
+#: How long to ask for an outcome that was announced late, the longest pause, and about how many jobs at a time.
+_LATE_S: Final = 60.0
+_EVERY_S: Final = 10.0
+_MOST_LATE: Final = 100
 
 
 class Inquiry:
@@ -47,6 +56,8 @@ class Inquiry:
         self._job_servers = job_servers
         self._poller = poller
         self._callback_intake = callback_intake
+        #: The jobs whose outcomes were announced late, by id.
+        self._late: dict[str, asyncio.Task[None]] = {}
 
     def can_ask(self, record: Record) -> bool:
         """Return whether there is a call that can say more about a job than its record."""
@@ -73,6 +84,27 @@ class Inquiry:
             return told
         record = await self._store.by_id(job_id)
         return None if record is None else await self._ask_by(record)
+
+    def announced(self, record: Record) -> None:
+        """Ask about a job that ended without an outcome, in the background: the job server has announced one since."""
+        if record.id not in self._late and len(self._late) < _MOST_LATE and self.can_ask(record):
+            self._late[record.id] = task = asyncio.get_running_loop().create_task(self._ask_late(record))
+            task.add_done_callback(lambda _: self._late.pop(record.id))
+
+    async def _ask_late(self, known: Record) -> None:
+        """Ask until there is an outcome, which may not be available at once, but not for long."""
+        record: Record | None = known
+        schedule = Schedule(after_s=0.0, every_s=_EVERY_S, deadline=time.monotonic() + _LATE_S)
+        while record is not None and self.can_ask(record):
+            due = schedule.next_at(time.monotonic(), None, notified=True)
+            if due is None:
+                return
+            await asyncio.sleep(due - time.monotonic())
+            pause_s = 0.0
+            with contextlib.suppress(RequestError, StoreUnavailableError):
+                pause_s = (await self._ask_by(record)).pause_s
+                record = await self._store.by_id(record.id)
+            schedule.asked(time.monotonic(), notified=True, pause_s=pause_s)
 
     async def _ask_by(self, record: Record) -> Told:
         reason = _reason_not_to_ask(record)

@@ -14,6 +14,7 @@ from proxy.jobs.elsewhere import Elsewhere
 from proxy.jobs.entrance import Entrance, JobReader
 from proxy.jobs.headroom import Headroom
 from proxy.jobs.in_flight import InFlight
+from proxy.jobs.inquiry import Inquiry
 from proxy.jobs.job_server import ServedJobServers
 from proxy.jobs.named_callbacks import NamedCallbacks
 from proxy.jobs.polling import Poller
@@ -50,6 +51,7 @@ class Core:
     poller: Poller
     callback_intake: CallbackIntake
     named_callbacks: NamedCallbacks
+    inquiry: Inquiry
     elsewhere: Elsewhere
     shown_bodies: ShownBodies
     dispatcher: Dispatcher
@@ -100,7 +102,11 @@ def create_core(
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
     )
+    inquiry = Inquiry(
+        in_flight=in_flight, store=store, job_servers=served, poller=poller, callback_intake=callback_intake
+    )
     callback_intake.on_named = lambda record: dispatcher.give_up([record])
+    callback_intake.on_announced = inquiry.announced
     if peers is not None:
         peers.watch(
             on_changed=elsewhere.hear,
@@ -118,6 +124,7 @@ def create_core(
         poller=poller,
         callback_intake=callback_intake,
         named_callbacks=named_callbacks,
+        inquiry=inquiry,
         elsewhere=elsewhere,
         shown_bodies=shown_bodies,
         dispatcher=dispatcher,

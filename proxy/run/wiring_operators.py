@@ -26,7 +26,6 @@ from proxy.api.operators.snapshots import Snapshots
 from proxy.api.operators.status import Status
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded
-from proxy.jobs.inquiry import Inquiry
 from shared.shown_urls import shown
 
 if TYPE_CHECKING:
@@ -75,21 +74,14 @@ def create_operators(settings: Settings, core: Core, consumer: Consumer | None) 
 
 def _job_routes(settings: Settings, core: Core, snapshots: Snapshots) -> list[Route]:
     store, authorization = core.store, core.authorization
-    inquiry = Inquiry(
-        in_flight=core.in_flight,
-        store=store,
-        job_servers=core.served,
-        poller=core.poller,
-        callback_intake=core.callback_intake,
-    )
     find = dashboard.FindJob(
-        core.in_flight, core.observers.history, store, authorization, core.shown_bodies, core.served, inquiry
+        core.in_flight, core.observers.history, store, authorization, core.shown_bodies, core.served, core.inquiry
     )
     stop = dashboard.StopJob(core.dispatcher, core.elsewhere, find)
     return [
         Route("/jobs", ListJobs(core.in_flight, store, authorization, snapshots.closed), methods=["GET"]),
         Route("/jobs/patterns", JobPatterns(store, authorization, settings.label_members), methods=["GET"]),
-        *dashboard.routes(snapshots, find, stop, AskJobServer(inquiry)),
+        *dashboard.routes(snapshots, find, stop, AskJobServer(core.inquiry)),
     ]
 
 

@@ -11,12 +11,12 @@ from msgspec.structs import replace
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job
 from shared.errors import Code, StoreUnavailableError
-from shared.job_server.verdict import Kind
+from shared.job_server.verdict import Kind, Verdict
 from shared.lifecycle import State, Submitted
 from shared.messages import Told
 from shared.outcome import Failed, Succeeded
 from tests.support.instances import Cluster, Instance
-from tests.support.jumping_loop import nothing_moves
+from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.runners import SUBMIT, Step
 
 BODY = b'{"status": "succeeded"}'
@@ -120,6 +120,52 @@ async def test_an_answer_that_comes_when_the_job_has_just_ended_is_its_late_resu
     record = await instance.store.by_id(job.id)
     assert record is not None
     assert (record.outcome, record.late) == (Succeeded(body=BODY), True)
+
+
+ANNOUNCED = Verdict(kind=Kind.NOTIFICATION, state="completed", outputs={"id": "7"})
+
+
+async def overdue_and_announced(at: Instance) -> Job:
+    """A job that ended without an outcome, which the job server announces twice after that."""
+    job = at.submit()
+    await nothing_moves()
+    at.stepped.tell(job, *SUBMIT, Code.DEADLINE_EXCEEDED)
+    assert isinstance(await job.outcome, Failed)
+    await nothing_moves()
+    for _ in range(2):
+        assert await at.call_back(job, b"{}", ANNOUNCED) is CallbackFate.PROGRESS
+    return job
+
+
+async def test_an_outcome_that_is_announced_late_is_asked_for() -> None:
+    """A callback with the result would have been kept as well. It may not be available at once."""
+    instance = Instance(profile="assemblyai")
+    instance.asker.answers = [said(Kind.PROGRESS, b""), said(Kind.SUCCEEDED)]
+    job = await overdue_and_announced(instance)
+    await time_passes(1)
+    record = await instance.store.by_id(job.id)
+    assert record is not None
+    assert (record.outcome, record.late, record.outputs["id"]) == (Succeeded(body=BODY), True, "7")
+    assert [call for _, call, _ in instance.asker.asked] == ["outcome"] * 2
+    assert await instance.call_back(job, b"{}", ANNOUNCED) is CallbackFate.PROGRESS
+    await time_passes(100)
+    assert len(instance.asker.asked) == 2
+
+
+async def test_an_outcome_that_is_not_there_is_asked_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if it could not be recorded: as rarely as any other."""
+    instance = Instance(profile="assemblyai")
+    instance.asker.answers = [said(Kind.PROGRESS, b"")] * 3 + [said(Kind.SUCCEEDED)] * 20
+
+    async def unavailable(*_: object) -> None:
+        raise StoreUnavailableError("the disk is full")
+
+    monkeypatch.setattr(instance.callback_intake, "take_answer", unavailable)
+    since = time.monotonic()
+    await overdue_and_announced(instance)
+    await time_passes(1_000)
+    times = [round(at - since, 1) for at in instance.asker.at]
+    assert times == [0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 12.7, 22.7, 32.7, 42.7, 52.7, 59.9]
 
 
 async def test_it_may_have_failed_there(cluster: Cluster) -> None:
