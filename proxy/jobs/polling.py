@@ -58,6 +58,8 @@ _LAST_S: Final = 1.0
 #: After a notification: the first pause, and the increase of each further one.
 _SOON_S: Final = 0.1
 _GROWTH: Final = 2.0
+#: The longest pause before a call after another notification: some job servers send very many.
+_AGAIN_S: Final = 1.0
 #: How long to look for the reason of a failure, while the client waits; and when to stop, before the deadline.
 _REASON_S: Final = 2.0
 _TO_TELL_S: Final = 0.25
@@ -121,7 +123,7 @@ class Schedule:
 
     def announced(self) -> None:
         """Note that the job server has announced an outcome: whatever it said before is out of date."""
-        self._pause_s = min(self._pause_s, _SOON_S)
+        self._pause_s = min(self._pause_s, _AGAIN_S)
         self._not_before = -math.inf
 
 

@@ -311,6 +311,17 @@ async def test_each_notification_is_followed_by_a_question() -> None:
     assert asked_at(instance, since)[-1] == 15
 
 
+async def test_very_many_notifications_are_not_very_many_questions() -> None:
+    """A job server may send one for each step of its job."""
+    instance = Instance(profile="docling-serve")
+    job = await waiting(instance, id="7")
+    instance.asker.answers = [told(Kind.PROGRESS)] * 100
+    for _ in range(200):
+        await instance.call_back(job, b"{}", NOTIFICATION)
+        await time_passes(0.1)
+    assert len(instance.asker.asked) < 30
+
+
 async def test_a_job_server_that_asks_for_a_pause_is_not_asked_in_it() -> None:
     """It may limit how often it can be asked, for all jobs together."""
     instance = Instance(profile="docling-serve")
