@@ -30,6 +30,9 @@ __all__ = [
 #: The names that exist for every job, whatever the job server says.
 OURS: Final = frozenset({"callback_url", "callback_token", "job_id", "job_uuid", "path"})
 
+#: What is not percent-encoded beside letters, digits and `-._~`: a path may have it, and it means nothing in a query.
+#: Some job servers do not take `%3A` for the colon in `models/x:predict`.
+_UNQUOTED: Final = ":@"
 #: `{name}`, `{callback_url/ROUTE}`, `{env:NAME}`.
 _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*(?:/[A-Za-z0-9_-]+)?|env:[A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -120,7 +123,7 @@ def _quoted(name: str, value: str) -> str:
     segments = value.split("/") if name == "path" else [value]
     if not _stay(segments):
         raise UnfilledError(f"what is filled in for {{{name}}} is empty, or would leave its place")
-    return "/".join(quote(segment, safe="") for segment in segments)
+    return "/".join(quote(segment, safe=_UNQUOTED) for segment in segments)
 
 
 def _stay(segments: Sequence[str]) -> bool:

@@ -170,6 +170,6 @@ def test_what_looks_like_a_placeholder_in_a_value_is_text() -> None:
     section = Cancel(url="/jobs/{a}", headers={"X-A": "{a}"}, body={"a": "{a}", "b": ["{b}"]})
     values = {"a": "{env:KEY}", "b": "{a}", "env:KEY": "hush"}
     request = Call(SERVER, Server(), section).request(values)
-    assert request.url == "http://jobs:8080/v1/jobs/%7Benv%3AKEY%7D"
+    assert request.url == "http://jobs:8080/v1/jobs/%7Benv:KEY%7D"
     assert request.headers["X-A"] == "{env:KEY}"
     assert request.body == b'{"a": "{env:KEY}", "b": ["{a}"]}'

@@ -215,6 +215,13 @@ def test_address_and_headers_are_filled_in() -> None:
     assert "secret" not in repr(request)
 
 
+def test_a_colon_in_a_path_remains_one() -> None:
+    """Some job servers have methods behind it, and do not decode it."""
+    compose = submissions(Submit(url="/{path}/x?of={job_id}")).compose
+    values = VALUES | {"path": "models/@a/b:predict ü;/?c", "job_id": "urn:1&b=c"}
+    assert compose(b"", values).url == "http://jobs/v1/models/@a/b:predict%20%C3%BC%3B/%3Fc/x?of=urn:1%26b%3Dc"
+
+
 def test_in_json_that_is_written_as_a_text_a_value_stays_inside_its_quotes() -> None:
     """A client must not add members, such as another callback URL."""
     text = '{"of": "{path}", "hook": "{callback_url}"}'
