@@ -32,6 +32,9 @@ _MISSPELT: Final = {
 }
 #: Placeholders as others write them; what is around ours would be sent.
 _ELSEWHERE: Final = re.compile(r"\$\{[a-z][A-Za-z0-9_:/-]*\}|\{\{[a-z][A-Za-z0-9_:/-]*\}\}")
+#: Secrets as shells and Compose files have them; in these values they would be sent, or expected, as they are.
+_SHELL: Final = re.compile(r"\$\{([A-Z][A-Z0-9_]+)\}|(?:^|\s)\$([A-Z][A-Z0-9_]+)$")
+_WITH_SECRETS: Final = frozenset({"headers", "secret", "value"})
 #: Only these may be followed by a name: the callback route takes it.
 _WITH_ROUTE: Final = frozenset({"callback_url", "callback_token"})
 _NEEDS: Final = {"header": ("header", "value"), "hmac": ("header", "secret"), "standard-webhooks": ("secret",)}
@@ -123,6 +126,8 @@ def _check_braces(profile: Profile) -> None:
             for text in texts_in(getattr(getattr(profile, section), key, "")):
                 if other := _ELSEWHERE.search(text):
                     raise ValueError(f"{section}.{key}: got {other[0]}, takes {{{other[0].strip('${}')}}}")
+                if key in _WITH_SECRETS and (shell := _SHELL.search(text)):
+                    raise ValueError(f"{section}.{key}: got {shell[0].strip()}, takes {{env:{shell[1] or shell[2]}}}")
                 if left := pattern.search(without_placeholders(text)):
                     raise ValueError(f"{section}.{key}: {left[0]} is no placeholder; names are letters, digits and _")
 

@@ -83,6 +83,8 @@ WRONG = {
     f'{HEAD}{SUBMIT}{CALLBACK}[[sample]]\nkind = "callback"\nexpect = "progress"\nroute = "ok"': (
         "sample[0].route: got 'ok', but no {callback_url/ok} is sent"
     ),
+    f'{HEAD}{SUBMIT}headers = {{ A = "Bearer $KEY" }}\n{CALLBACK}': "submit.headers: got $KEY, takes {env:KEY}",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "${{HOOK_KEY}}"': "verify.secret: got ${HOOK_KEY}, takes {env:HOOK_KEY}",
     f"{HEAD}{SUBMIT}{CALLBACK}failed = {{}}": "callback.failed: Expected array, got object",
     f'{HEAD}{SUBMIT}{CALLBACK}{HEADER}value = "callback_token"': (
         "verify.value: got 'callback_token', takes {callback_token}"
