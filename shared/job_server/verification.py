@@ -58,7 +58,7 @@ class Verifier:
     def lack(self, received: Received, now: float) -> str:
         """Return what is wrong with a callback's proof whatever the secret is; empty if nothing is."""
         for name in self._needed:
-            if not received.header(name.lower().encode()):
+            if not _header(received, name):
                 return f"it has no header {name}"
         if not received.header(self._header).startswith(self._verify.prefix):
             return f"its header {self._verify.header} does not begin with {self._verify.prefix}"
@@ -90,7 +90,7 @@ class Verifier:
 
     def _is_standard(self, received: Received, body: bytes, values: Mapping[str, str], now: float) -> bool:
         """Verify according to the Standard Webhooks specification: standardwebhooks.com."""
-        message_id, timestamp = received.header(b"webhook-id"), received.header(b"webhook-timestamp")
+        message_id, timestamp, signatures = (_header(received, name) for name in _STANDARD)
         at = _unix_time(received)
         if at is None or abs(at - now) > _TOLERANCE_S:
             return False
@@ -99,12 +99,17 @@ class Verifier:
             return False  # everybody knows it
         content = b"%b.%b.%b" % (message_id.encode("latin-1"), timestamp.encode(), body)
         wanted = b"v1," + base64.b64encode(hmac.digest(key, content, "sha256"))
-        given = received.header(b"webhook-signature").split()
-        return any(hmac.compare_digest(one.encode(), wanted) for one in given)
+        return any(hmac.compare_digest(one.encode(), wanted) for one in signatures.split())
+
+
+def _header(received: Received, name: str) -> str:
+    """Return a header; of Standard Webhooks, also by the name that Svix, from where they come, has for it."""
+    found = received.header(name.lower().encode())
+    return found or (received.header(name.replace("webhook-", "svix-").encode()) if name in _STANDARD else "")
 
 
 def _unix_time(received: Received) -> int | None:
-    timestamp = received.header(b"webhook-timestamp")
+    timestamp = _header(received, "webhook-timestamp")
     is_time = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _TIMESTAMP_DIGITS
     return int(timestamp) if is_time else None
 

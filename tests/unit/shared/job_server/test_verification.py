@@ -89,6 +89,14 @@ def test_standard_webhooks_accepts_the_example_of_its_specification() -> None:
     assert accepts(STANDARD, BODY, EXAMPLE | several, now=1614265330)
 
 
+def test_standard_webhooks_may_have_the_names_of_their_inventor() -> None:
+    """Svix sends the same, with its own names of the headers, unless its customer has it otherwise."""
+    own = {name.replace("webhook-", "svix-"): value for name, value in EXAMPLE.items()}
+    assert accepts(STANDARD, BODY, own, now=1614265330)
+    assert not accepts(STANDARD, BODY, own | {"svix-id": "msg_other"}, now=1614265330)
+    assert not accepts(STANDARD, BODY, own | {"webhook-id": "msg_other"}, now=1614265330)
+
+
 @pytest.mark.parametrize(("age_s", "expected"), [(0, True), (300, True), (301, False), (-300, True), (-301, False)])
 def test_standard_webhooks_refuses_what_is_old_or_to_come(age_s: int, expected: bool) -> None:
     """More than five minutes either way, so that an old callback cannot be replayed."""
@@ -196,9 +204,6 @@ def test_a_signature_may_be_of_the_body_as_it_came_or_inflated() -> None:
 def test_nothing_that_is_made_up_is_accepted_or_raises(verify: Verify, headers: dict[str, str]) -> None:
     """Whatever its headers contain."""
     assert not accepts(verify, b"{}", headers)
-
-
-STANDARD = Verify(scheme="standard-webhooks", secret="{env:KEY}")
 
 
 @pytest.mark.parametrize(
