@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from proxy.store.query import code_of
-from shared.lifecycle import State
 from shared.outcome import Failed
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ __all__ = ["counts_document", "line"]
 
 
 def line(record: Record, now: float, job: Job | None = None) -> dict[str, Any]:
-    """Return a job for a list; `job`: the same job in flight here, which may be ahead of its record."""
+    """Return a job for a list; `job`: the same job in flight here, which may be ahead of its record, or behind."""
+    if job is not None:  # its end may be on record before its client has the answer
+        record = replace(record, finished_at=None, failure=None, callback=None, says_failed=False, error="")
     state = record.state if job is None else job.state
     code = code_of(record)
     told = record.failure or record.outcome
@@ -25,7 +28,7 @@ def line(record: Record, now: float, job: Job | None = None) -> dict[str, Any]:
     return {
         "job_id": record.id,
         "state": str(state),
-        "outcome": code or ("succeeded" if state is State.FINISHED else None),
+        "outcome": code or (None if record.finished_at is None else "succeeded"),
         "code": code,
         "submitted": str(record.submitted if job is None else job.submitted),
         "late": record.late,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -9,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from proxy.jobs import recorder
 from proxy.store.query import JobPage
 from proxy.store.record import Record
 from shared.errors import Code
-from shared.lifecycle import Submitted
+from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
 from tests.support.http import problem
 from tests.support.records import finished
 from tests.support.runners import SUBMIT
+from tests.support.waiting import eventually
 from tests.support.whole_app import WholeApp
 
 _LINES = {"Accept": "application/x-ndjson"}
@@ -104,6 +107,28 @@ async def test_a_job_in_flight_is_shown_as_it_is_now(app: WholeApp) -> None:
     assert (await app.ask_admin("GET", "/jobs?state=open")).document["jobs"] == []
     (shown,) = (await app.ask_admin("GET", "/jobs?state=finished")).document["jobs"]
     assert (shown["job_id"], shown["outcome"], shown["submitted"]) == (job.id, "succeeded", "yes")
+
+
+async def test_a_job_has_no_outcome_before_its_client_has(app: WholeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end may be on record already, or be about to be recorded: it has not succeeded because it is finished."""
+    called_back, failing = [await app.waiting() for _ in range(2)]
+    await called_back.recorder.callback(b"{}", failed=True, early=False, error="out of memory")
+    recording: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(app.store, "put", lambda *_, **__: recording)
+    monkeypatch.setattr(recorder, "_PATIENCE_S", 600.0)
+    app.stepped.tell(failing, Code.WORKER_DIED)
+    await eventually(lambda: failing.state is State.FINISHED)
+
+    page = (await app.ask_admin("GET", "/jobs")).document
+    shown = {job["job_id"]: job for job in page["jobs"]}
+    whole = (await app.ask_admin("GET", f"/jobs/{called_back.id}")).document
+    ended = [job.outcome.done() for job in (called_back, failing)]
+    recording.set_result(None)
+
+    assert ended == [False, False]
+    for job in (shown[called_back.id], shown[failing.id], whole):
+        ends = ("outcome", "code", "detail", "error", "finished_at")
+        assert [job[name] for name in ends] == [None, None, "", None, None]
 
 
 async def test_all_jobs_are_sent_as_lines(app: WholeApp) -> None:
