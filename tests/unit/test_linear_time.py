@@ -93,6 +93,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "shared.job_server.checks._PAGE": match,
     "shared.job_server.checks._PATH": fullmatch,
     "shared.job_server.checks._SECRET": search,
+    "shared.job_server.checks._SHELL": search,
     "shared.job_server.checks._WORD_IN_BRACES": search,
     "shared.job_server.documents._DISPOSITION": search,
     "shared.job_server.documents._ESCAPED": findall,
