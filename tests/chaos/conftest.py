@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 
+from cluster.postgresql import PostgreSQL
 from proxy.workers.orphans import become_subreaper
 from tests.chaos.support.harness import HASTY, PATIENT, Chaos
 from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
@@ -76,6 +77,13 @@ def hasty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
     """The same, for tests with the mark `hasty`."""
     with start_proxy(hasty=True) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def own_postgresql() -> Iterator[PostgreSQL]:
+    """A server for the tests of several instances: what happens to it must not affect other tests."""
+    with PostgreSQL(parent=shared_memory()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

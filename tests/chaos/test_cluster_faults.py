@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import pytest
@@ -16,7 +16,6 @@ from proxy.store.record import Record
 from shared.lifecycle import Submitted
 from tests.chaos.support.cluster import TIMEOUT_S, Client, Cluster, Node, clustered
 from tests.support.http import Answer, fetch, new_ref, problem
-from tests.support.places import shared_memory
 from tests.support.waiting import IN_VAIN_S, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("cluster")]
@@ -24,13 +23,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group(
 #: How often to look into the database, each time over a new connection.
 _LOOK_S: Final = 0.1
 _RESULT: Final = b'{"state": "completed", "by": "the test"}'
-
-
-@pytest.fixture(scope="module")
-def own_postgresql() -> Iterator[PostgreSQL]:
-    """A server for this module: what happens to it must not affect other tests."""
-    with PostgreSQL(parent=shared_memory()) as server:
-        yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sqlite3
 import subprocess
 import time
@@ -96,10 +95,16 @@ def _cut_power(file: Path, copy: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+class _Moved(PostgreSQL):
+    """A server without data of its own."""
+
+    def _make(self, *_: object) -> None:
+        pass
+
+
 def _with_data(data: Path) -> PostgreSQL:
     """Return a server on the data of another one."""
-    server = PostgreSQL(parent=data.parents[1])
-    shutil.rmtree(server.data)
+    server = _Moved(parent=data.parents[1])
     data.rename(server.data)
     return server
 
