@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import psutil
 
@@ -61,9 +61,8 @@ class Snapshot:
 
 def take(front_end: int, folder: Path) -> Snapshot:
     """Take a snapshot of the proxy with this folder, whose front end has this pid."""
-    processes = _processes()
-    states = [processes[pid].state for pid in _below(front_end, processes)]
-    own = [pid for pid, process in processes.items() if process.parent == front_end]
+    own = list(_children(front_end))
+    states = [state for pid in _below(front_end) if (state := _state(pid))]
     return Snapshot(
         processes=sum(state != _ZOMBIE for state in states),
         zombies=states.count(_ZOMBIE),
@@ -72,45 +71,45 @@ def take(front_end: int, folder: Path) -> Snapshot:
         threads=_count(front_end, "task"),
         kinds=_kinds(front_end),
         shared_memory=frozenset(path.name for path in _SHARED_MEMORY.glob(f"*{semaphore_prefix(folder)}*")),
-        orphans=frozenset(pid for pid, process in processes.items() if process.parent == os.getpid()),
+        orphans=frozenset(_children(os.getpid())),
     )
 
 
-class _Process(NamedTuple):
-    parent: int
-    state: str
+def _children(pid: int) -> Iterator[int]:
+    """Yield the children of a process, which are those of its threads (proc(5)); there are far more processes."""
+    with contextlib.suppress(OSError):  # it has ended
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - called often
+            with contextlib.suppress(OSError):
+                yield from map(int, read(f"/proc/{pid}/task/{thread}/children").split())
 
 
-def _processes() -> dict[int, _Process]:
-    """Return all processes, by pid; psutil would read the same files once for each question."""
-    found = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - called often
-        with contextlib.suppress(OSError):  # it has ended
-            state, parent = read(f"/proc/{name}/stat").rpartition(") ")[2].split(maxsplit=2)[:2]
-            found[int(name)] = _Process(int(parent), state)
-    return found
-
-
-def _below(pid: int, processes: dict[int, _Process]) -> Iterator[int]:
+def _below(pid: int) -> Iterator[int]:
     """Yield every descendant."""
-    for child, process in processes.items():
-        if process.parent == pid:
-            yield child
-            yield from _below(child, processes)
+    for child in _children(pid):
+        yield child
+        yield from _below(child)
+
+
+def _state(pid: int) -> str:
+    """Return the state of a process; empty if it has ended."""
+    try:
+        return read(f"/proc/{pid}/stat").rpartition(") ")[2][:1]
+    except OSError:
+        return ""
 
 
 def _count(pid: int, what: str) -> int:
     try:
-        return len(list(Path(f"/proc/{pid}/{what}").iterdir()))
+        return len(os.listdir(f"/proc/{pid}/{what}"))  # noqa: PTH208 - as above
     except OSError:
         return 0
 
 
 def _kinds(pid: int) -> str:
     names = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
+    for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - as above
         with contextlib.suppress(OSError):
-            names.append(str(link.readlink()).partition(":[")[0])
+            names.append(os.readlink(f"/proc/{pid}/fd/{fd}").partition(":[")[0])  # noqa: PTH115 - as above
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(names).items()))
 
 
