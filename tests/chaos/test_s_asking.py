@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ every = 0.2
 url = "/jobs/{id}/cancel"
 """
 TIMEOUT_S: Final = 3.0
+_shared = pytest.mark.xdist_group("asking")
 #: In turn; none of them says how the job ended, though each looks like an end.
 LIES: Final = (
     (200, '{"status": "Done"}'),
@@ -120,14 +121,24 @@ class Moody:
 
 
 @pytest.fixture
-async def moody(aiohttp_server: AiohttpServer) -> tuple[Moody, str]:
+async def moody(aiohttp_server: AiohttpServer, job_server_port: int) -> tuple[Moody, str]:
     """The job server, and its address."""
     server, app = Moody(), web.Application()
     app.router.add_post("/jobs", server.submit)
     app.router.add_get("/jobs/{id}", server.status)
     app.router.add_post("/jobs/{id}/cancel", server.cancel)
     app.router.add_get("/elsewhere", server.take_elsewhere)
-    return server, str((await aiohttp_server(app)).make_url("")).rstrip("/")
+    return server, str((await aiohttp_server(app, port=job_server_port)).make_url("")).rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory, job_server_port: int) -> Iterator[ProxyProcess]:
+    """A proxy with plain settings for that job server."""
+    file = tmp_path_factory.mktemp("asking") / "asked.toml"
+    file.write_text(PROFILE, encoding="utf-8")
+    url, journal = f"http://127.0.0.1:{job_server_port}", str(file.with_name("jobs.sqlite3"))
+    with ProxyProcess.started(PROFILE=str(file), JOB_SERVER_URL=url, JOURNAL=journal) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -167,28 +178,34 @@ async def test_s1_no_answer_is_taken_for_an_end_that_is_none(
     assert server.elsewhere == 0
 
 
+@_shared
 async def test_s1_a_callback_counts_beside_a_question_that_hangs(
-    moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession
+    moody: tuple[Moody, str], asking: ProxyProcess, client: ClientSession
 ) -> None:
     """The client gets its answer at once."""
     server, _ = moody
-    proxy = start()
-    waiting = asyncio.ensure_future(fetch(client, "POST", proxy.queue_job, json={"mood": "hangs"}))
+    waiting = asyncio.ensure_future(fetch(client, "POST", asking.queue_job, json={"mood": "hangs"}))
     await eventually(lambda: server.open == 1)
     await fetch(client, "POST", server.hooks["1"], json={"status": "done", "n": 1})
     assert (await waiting).document == {"status": "done", "n": 1}
 
 
+@_shared
 async def test_s2_a_cancel_that_fails_is_told_in_the_log_and_the_callback_counts(
-    moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession
+    moody: tuple[Moody, str], asking: ProxyProcess, client: ClientSession
 ) -> None:
     """The client's wait still ends at once, and a later callback is kept as late."""
     server, _ = moody
-    proxy = start()
+
+    def said(what: str) -> int:
+        return len(asking.events_of(what))
+
+    failed, told = "the job server could not be told to cancel a job", "the job server was told to cancel a job"
+    failed_before, told_before = said(failed), said(told)
     for number, mood in enumerate(("is ill", "hangs up", "answers HTML", "hangs"), 1):
-        await cancel_and_call_back(server, proxy, client, str(number), mood)
-    await eventually(lambda: len(proxy.events_of("the job server could not be told to cancel a job")) == 3)
-    assert len(proxy.events_of("the job server was told to cancel a job")) == 1  # any 2xx
+        await cancel_and_call_back(server, asking, client, str(number), mood)
+    await eventually(lambda: said(failed) == failed_before + 3, every_s=0.1)
+    assert said(told) == told_before + 1  # any 2xx
 
 
 async def cancel_and_call_back(
@@ -206,17 +223,19 @@ async def cancel_and_call_back(
     assert (kept["late"], kept["outcome"]) == (True, "succeeded")
 
 
+@_shared
 async def test_s2_operators_see_a_worker_that_makes_a_call(
-    moody: tuple[Moody, str], start: Callable[..., ProxyProcess], client: ClientSession
+    moody: tuple[Moody, str], asking: ProxyProcess, client: ClientSession
 ) -> None:
     """It is nobody's worker, and in a state of its own; the dashboard goes on meanwhile."""
     server, _ = moody
-    proxy = start(WORKER_SPARES="1")
-    accepted = await fetch(client, "POST", proxy.queue_job, json={"mood": "hangs"}, headers={"Prefer": "respond-async"})
+    accepted = await fetch(
+        client, "POST", asking.queue_job, json={"mood": "hangs"}, headers={"Prefer": "respond-async"}
+    )
     job_id = accepted.headers["Job-Id"]
     await eventually(lambda: server.asked["1"] > 0)
-    async with client.get(f"{proxy.admin}/events") as events:
-        await fetch(client, "DELETE", f"{proxy.url}/jobs/{job_id}")
+    async with client.get(f"{asking.admin}/events") as events:
+        await fetch(client, "DELETE", f"{asking.url}/jobs/{job_id}")
         await eventually(lambda: server.told_to_cancel["1"] == 1)
         seen: dict[str, int] = {}
         async with asyncio.timeout(IN_VAIN_S):
@@ -224,9 +243,9 @@ async def test_s2_operators_see_a_worker_that_makes_a_call(
                 line = await events.content.readline()
                 seen = json.loads(line.removeprefix(b"data: "))["workers_by_state"] if line.strip() else seen
     assert seen["asking"] == 1
-    workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
+    workers = (await fetch(client, "GET", f"{asking.admin}/workers")).document
     assert job_id in [one["job_id"] for one in workers if one["state"] == "asking"]
-    metrics = (await fetch(client, "GET", f"{proxy.admin}/metrics")).body.decode()
+    metrics = (await fetch(client, "GET", f"{asking.admin}/metrics")).body.decode()
     assert 'async_job_proxy_workers{state="asking"} 1.0' in metrics
 
 
