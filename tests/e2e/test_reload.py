@@ -47,11 +47,12 @@ async def certificate_trouble(client: ClientSession, proxy: ProxyProcess) -> str
     return str(certificate["trouble"])
 
 
-async def test_keys_can_be_replaced(client: ClientSession, tmp_path: Path) -> None:
+async def test_keys_can_be_replaced(client: ClientSession, job_server: JobServer, tmp_path: Path) -> None:
     """A removed key is refused, a new one accepted, a remaining one never refused."""
     keys = tmp_path / "keys"
     keys.write_text("old\n", encoding="utf-8")
-    with ProxyProcess.started(API_KEYS="always", API_KEYS_FILE=str(keys)) as proxy:
+    settings = {"API_KEYS_FILE": str(keys), "JOB_SERVER_URL": job_server.url}
+    with ProxyProcess.started(API_KEYS="always", **settings) as proxy:
         assert [await status_with(client, proxy, key) for key in ("always", "old", "new")] == [200, 200, 401]
         keys.write_text("new\n", encoding="utf-8")
         line = await reload(proxy, _RELOADED)
@@ -75,11 +76,13 @@ async def test_a_reload_during_the_start_follows_it(client: ClientSession, tmp_p
 
 
 @pytest.mark.parametrize("text", ["", "two words\n"], ids=["no key", "no key that fits"])
-async def test_a_file_that_does_not_fit_changes_nothing(client: ClientSession, tmp_path: Path, text: str) -> None:
+async def test_a_file_that_does_not_fit_changes_nothing(
+    client: ClientSession, job_server: JobServer, tmp_path: Path, text: str
+) -> None:
     """In particular, it does not open the proxy to everybody; the log says why, without a key."""
     keys = tmp_path / "keys"
     keys.write_text("good\n", encoding="utf-8")
-    with ProxyProcess.started(API_KEYS_FILE=str(keys)) as proxy:
+    with ProxyProcess.started(API_KEYS_FILE=str(keys), JOB_SERVER_URL=job_server.url) as proxy:
         keys.write_text(text, encoding="utf-8")
         line = await reload(proxy, _NOT_RELOADED)
         assert line["reason"].startswith("API_KEYS_FILE: ")
@@ -87,12 +90,13 @@ async def test_a_file_that_does_not_fit_changes_nothing(client: ClientSession, t
         assert proxy.stop() == 0
 
 
-async def test_a_certificate_can_be_replaced(client: ClientSession, tmp_path: Path) -> None:
+async def test_a_certificate_can_be_replaced(client: ClientSession, job_server: JobServer, tmp_path: Path) -> None:
     """New connections get the new one; a pair that does not match, or is truncated, changes nothing."""
     one, other = certificate_in(tmp_path / "one"), certificate_in(tmp_path / "other")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     put(one, cert, key)
-    with ProxyProcess.started(TLS_CERTFILE=str(cert), TLS_KEYFILE=str(key)) as proxy:
+    settings = {"TLS_CERTFILE": str(cert), "TLS_KEYFILE": str(key), "JOB_SERVER_URL": job_server.url}
+    with ProxyProcess.started(**settings) as proxy:
         port = int(proxy.url.rpartition(":")[2])
         assert await presented(port) == pem(one[0])
         put((other[0], one[1]), cert, key)

@@ -38,7 +38,7 @@ signal.signal(signal.SIGRTMIN, {function})
 def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProxyProcess]:
     """A proxy whose loop can be blocked in one function."""
     (tmp_path / "sitecustomize.py").write_text(_STUCK.replace("{function}", request.param), encoding="utf-8")
-    with ProxyProcess.started(PYTHONPATH=str(tmp_path)) as proxy:
+    with ProxyProcess.started(PYTHONPATH=str(tmp_path), JOB_SERVER_URL="http://127.0.0.1:9/start") as proxy:
         yield proxy
 
 

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
 from tests.support.http import Answer, fetch, post_job
+from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess, is_alive
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually
@@ -22,6 +23,13 @@ from tests.support.waiting import eventually
 def proxy() -> Iterator[ProxyProcess]:
     """The proxy with its embedded job server, on free ports."""
     with ProxyProcess.started() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def plain_proxy(job_server: JobServer) -> Iterator[ProxyProcess]:
+    """The proxy without one, which starts sooner."""
+    with ProxyProcess.started(JOB_SERVER_URL=job_server.url) as proxy:
         yield proxy
 
 
@@ -109,9 +117,11 @@ async def test_an_embedded_job_server_that_dies_is_reaped(proxy: ProxyProcess) -
     assert await asyncio.to_thread(proxy.stop) == 0
 
 
-async def test_with_a_drain_delay_jobs_are_accepted_while_balancers_notice(client: ClientSession) -> None:
+async def test_with_a_drain_delay_jobs_are_accepted_while_balancers_notice(
+    client: ClientSession, job_server: JobServer
+) -> None:
     """After SIGTERM it is not ready, but still serves what is sent; then it drains and exits with 0."""
-    with ProxyProcess.started(DRAIN_DELAY="2") as proxy:
+    with ProxyProcess.started(DRAIN_DELAY="2", JOB_SERVER_URL=job_server.url) as proxy:
         assert (await fetch(client, "GET", f"{proxy.url}/readyz")).status == 200
         proxy.signal(signal.SIGTERM)
         await eventually(lambda: proxy.events_of("shutting down soon: not ready, still accepting jobs"))
@@ -123,8 +133,9 @@ async def test_with_a_drain_delay_jobs_are_accepted_while_balancers_notice(clien
         assert proxy.events_of("shutting down: draining jobs in flight")
 
 
-async def test_signals_without_a_meaning_end_nothing(client: ClientSession, proxy: ProxyProcess) -> None:
+async def test_signals_without_a_meaning_end_nothing(client: ClientSession, plain_proxy: ProxyProcess) -> None:
     """Log rotation and the like send them; their default action would end the process silently."""
+    proxy = plain_proxy
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         proxy.signal(number)
     lines = await eventually(lambda: proxy.events_of("an unsupported signal is ignored")[1:])
@@ -132,16 +143,16 @@ async def test_signals_without_a_meaning_end_nothing(client: ClientSession, prox
     assert (await post_job(client, proxy.queue_job)).status == 200
 
 
-async def test_ctrl_c_does_not_wait_for_balancers() -> None:
+async def test_ctrl_c_does_not_wait_for_balancers(job_server: JobServer) -> None:
     """Someone at a terminal is not a load balancer."""
-    with ProxyProcess.started(DRAIN_DELAY="600") as proxy:
+    with ProxyProcess.started(DRAIN_DELAY="600", JOB_SERVER_URL=job_server.url) as proxy:
         proxy.signal(signal.SIGINT)
         assert await asyncio.to_thread(proxy.wait) == 0
 
 
-async def test_a_second_signal_ends_the_delay_too(client: ClientSession) -> None:
+async def test_a_second_signal_ends_the_delay_too(job_server: JobServer) -> None:
     """At once, as it ends everything."""
-    with ProxyProcess.started(DRAIN_DELAY="600") as proxy:
+    with ProxyProcess.started(DRAIN_DELAY="600", JOB_SERVER_URL=job_server.url) as proxy:
         proxy.signal(signal.SIGTERM)
         await eventually(lambda: proxy.events_of("shutting down soon: not ready, still accepting jobs"))
         await eventually(lambda: proxy.ended_by(signal.SIGINT))
@@ -181,14 +192,17 @@ async def test_when_the_front_end_is_killed_no_process_stays(
                 await answer
 
 
-async def test_after_a_kill_the_same_port_serves_again(client: ClientSession, proxy: ProxyProcess) -> None:
+async def test_after_a_kill_the_same_port_serves_again(
+    client: ClientSession, plain_proxy: ProxyProcess, job_server: JobServer
+) -> None:
     """Connections of the dead process do not hold its port."""
+    proxy = plain_proxy
     answer = await in_flight(client, proxy, fault="never")
     port = proxy.url.rpartition(":")[2]
-    proxy.kill()
-    with ProxyProcess.started(PORT=port) as again:
+    await asyncio.to_thread(proxy.kill)
+    with ProxyProcess.started(PORT=port, JOB_SERVER_URL=job_server.url) as again:
         assert again.url == proxy.url
         assert (await post_job(client, again.queue_job)).status == 200
         with pytest.raises(ClientConnectionError):
             await answer
-        assert again.stop() == 0
+        assert await asyncio.to_thread(again.stop) == 0

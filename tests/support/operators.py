@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
+from proxy.run.embedded_job_server import EmbeddedJobServer
 from tests.support.browser import BROWSER, DRIVER, eventually_shown, run
 from tests.support.large_journal import write_journal
 from tests.support.places import shared_memory
@@ -46,7 +48,9 @@ class Operated:
         self._folder = tempfile.TemporaryDirectory(dir=shared_memory())
         journal = Path(self._folder.name) / "jobs.sqlite3"
         write_journal(journal, JOBS)
+        self._job_server = EmbeddedJobServer()  # like the proxy's own, but started once
         self._settings = {
+            "JOB_SERVER_URL": self._job_server.url,
             "JOURNAL": str(journal), "RESULT_TTL": "604800", "WORKER_SPARES": "4", "JOB_TIMEOUT": "20",
             "PORT": str(_free_port()), "ADMIN_PORT": str(_free_port()),
         }  # fmt: skip
@@ -58,6 +62,7 @@ class Operated:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+        asyncio.run(self._job_server.stop())
         self._folder.cleanup()
 
     @property
