@@ -132,6 +132,7 @@ class Connection(BaseProtocol):
         """Whether another request can be made: the last reply is complete, and neither side wants to close."""
         return (
             self.transport is not None
+            and not self.transport.is_closing()
             and self._failure is None
             and not self._has_more
             and self._message is not None

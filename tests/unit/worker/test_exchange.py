@@ -45,6 +45,10 @@ class _Transport(asyncio.Transport):
     def abort(self) -> None:
         """Do nothing."""
 
+    def is_closing(self) -> bool:
+        """Return whether it is being closed."""
+        return False
+
 
 async def _fed(pieces: Sequence[bytes], end: BaseException | bool | None = None) -> Reply:
     """Return the reply that `pieces` make; `end`: False if the connection stays open, or its loss."""
@@ -525,6 +529,19 @@ async def test_what_is_closed_when_it_is_used_again_is_a_lost_reply(serve: Serve
         await exchange.make(request)
     assert caught.value.lost_reply
     assert not job_server.connections
+
+
+async def test_a_connection_whose_end_was_just_read_is_not_used(serve: Serve) -> None:
+    """Its loss is reported in the next iteration of the event loop; until then, what is written there is dropped."""
+    job_server = await serve()
+    job_server.closes = False
+    exchange = Exchange(keep_alive=True, max_body_bytes=_CAP)
+    request = _request(f"http://127.0.0.1:{job_server.port}/", "POST")
+    await exchange.make(request)
+    ((kept, _),) = (idle for one in exchange._idle.values() for idle in one)  # noqa: SLF001 - what it has kept
+    assert kept.transport is not None
+    kept.transport.close()  # as the event loop does when it has read the end
+    assert (await exchange.make(request)).body == b"{}"
 
 
 async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(serve: Serve) -> None:
