@@ -35,6 +35,7 @@ _CONNECT_S: Final = 5.0
 #: Every statement here finds its rows by an index, even if its plan was made while the table was small.
 _SET_UP: Final = (
     "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SET jit = off; SET idle_session_timeout = 0; "
+    "SET statement_timeout = 0; "
     f"SET lock_timeout = {round(_LOCK_S * 1000)}; "
     # If this machine is lost in the middle of a batch, the server holds its locks until it notices.
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "

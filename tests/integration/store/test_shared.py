@@ -493,8 +493,12 @@ async def test_the_server_notices_that_an_instances_machine_is_gone(instance: Ma
 async def test_what_is_confirmed_is_on_disk_whatever_the_server_has_as_its_default(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
-    """`on`, unless the server's owner asks for more; only notes and notices do not wait for the disk."""
+    """`on`, unless the server's owner asks for more; only notes and notices do not wait for the disk.
+
+    Nothing is cancelled.
+    """
     name = database.rpartition("/")[2]
+    postgresql.sql(f"ALTER DATABASE {name} SET statement_timeout = '10s'")
     for default, ours in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
         postgresql.sql(f"ALTER DATABASE {name} SET synchronous_commit = {default}")
         a = await instance("a")
