@@ -222,7 +222,8 @@ class Wire:
         self._lost = exc
         # At once: libpq may have closed the socket, and the next connection, perhaps a client's, may get its number.
         # The loop would think that it is watching that one already, and the client's request would never be read.
-        self._loop.remove_reader(self._fd)
+        with contextlib.suppress(OSError):  # asyncio's own loop complains if it did so in the middle of sending
+            self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._libpq.finish()
         self.gone.set()

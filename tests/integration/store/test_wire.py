@@ -13,6 +13,7 @@ import pytest
 import proxy.store.postgresql.session as session_module
 from cluster.postgresql import PostgreSQL
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
+from tests.support.line import Line
 from tests.support.waiting import eventually
 
 _MUCH = 5_000_000
@@ -170,6 +171,23 @@ async def test_notices_come_while_nobody_asks(session: Session, database: str) -
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as other:
         await other.execute("NOTIFY here, 'ä'")
         await eventually(lambda: heard == ["ä"])
+
+
+async def test_whoever_sends_much_is_told_when_the_connection_breaks(database: str, postgresql: PostgreSQL) -> None:
+    """While a part of it waits to be sent."""
+    async with Line(postgresql.port) as line:
+        session = Session(database.replace(str(postgresql.port), str(line.port)))
+        await session.run("SELECT 1")
+        line.stall()
+        sending = asyncio.create_task(session.run("SELECT octet_length($1)", bytes(50_000_000)))
+        await eventually(lambda: session.busy_since)
+        await asyncio.sleep(0)
+
+        session.hang_up()
+
+        with pytest.raises(GoneError):
+            await sending
+        session.close()
 
 
 async def test_whoever_waits_for_an_answer_is_told_when_the_session_ends(session: Session) -> None:
