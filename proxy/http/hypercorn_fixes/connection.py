@@ -2,6 +2,7 @@
 
 - A connection whose peer has left stays open for as long as an idle one may.
 - A burst of requests blocks the event loop.
+- A request that arrives as the time for it is over is not read.
 - The time for the next request is also the time for the rest of its head.
 - A client that does not read its answer holds its connection forever; one that reads slowly loses its end.
 - What was sent is lost if the connection is closed with unread bytes: the kernel then resets it.
@@ -72,7 +73,7 @@ class HypercornConnection(TCPServer):
         except OSError:  # the peer left before its address was read
             self.writer.transport.abort()
             return
-        self._timer = LazyTimer(self._expire)
+        self._timer = LazyTimer(self._on_overdue)
         self._reset_timer = LazyTimer(self._look_for_reset)
         self._reset_timer.set(RESET_LOOK_S)
         self._timer.set(connections.first_head_s)
@@ -189,14 +190,21 @@ class HypercornConnection(TCPServer):
         self._timer.set(self._limits.head_s)
         self._linger_until = self.loop.time() + self._limits.linger_s
 
+    def _on_overdue(self) -> None:
+        """Expire one iteration later, when bytes that the reader has already are handled."""
+        self.loop.call_soon(self._expire)
+
     def _expire(self) -> None:
         transport = self.writer.transport
-        if self._closing or transport.is_closing():
+        if self._timer.until is not None:
+            pass  # more has come meanwhile
+        elif self._closing or transport.is_closing():
             transport.abort()
         elif self._http.in_head:
             self._tasks.spawn(self._http.refuse_late)
-        else:
-            transport.close()
+        elif not self._http.busy:
+            if not self.has_unread:
+                transport.close()
             self._timer.set(self._limits.head_s)
 
     @property
@@ -207,15 +215,21 @@ class HypercornConnection(TCPServer):
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes have arrived that are not read yet."""
-        return has_unread(self.writer.transport)
+        """Whether bytes have arrived that are not read yet, or wait for their turn."""
+        return self._has_read or has_unread(self.writer.transport)
 
     def stop(self) -> None:
         """Close at once if there is no request, otherwise after the answer; one that has arrived unread gets one."""
         self._http.last = True
+        self.loop.call_soon(self._close_if_idle)  # as in `_on_overdue`
+
+    def _close_if_idle(self) -> None:
+        transport = self.writer.transport
+        if transport.is_closing():
+            return
         lingers = self._closing and self._http.unread
-        if not (self._http.busy or self._has_read or self.has_unread or lingers):
-            self.writer.transport.close()
+        if not (self._http.busy or self.has_unread or lingers):
+            transport.close()
 
     def cut_off(self) -> None:
         """Wake the application if it waits for the rest of a body."""

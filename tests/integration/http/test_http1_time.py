@@ -56,6 +56,18 @@ async def test_a_connection_stays_for_the_next_request(fast: bool) -> None:
         assert (await kept.answer())[0] == 200
 
 
+async def test_a_request_that_comes_as_an_idle_connection_is_to_be_closed_is_answered(fast: bool) -> None:
+    """It has arrived in time, and is read too late, because the event loop was busy."""
+    async with serving(fast=fast, limits=Limits(keep_alive_s=_SHORT)) as server:
+        with socket.create_connection(("127.0.0.1", server.port), IN_VAIN_S) as client:
+            for _ in range(3):
+                client.sendall(post("/"))
+                assert statuses(await asyncio.to_thread(client.recv, 65_536)) == [200]
+                client.sendall(post("/"))
+                time.sleep(1.2 * _SHORT)  # noqa: ASYNC251 - the loop is busy
+                assert statuses(await asyncio.to_thread(client.recv, 65_536)) == [200]
+
+
 async def test_a_request_under_way_is_not_idle(fast: bool) -> None:
     """The application may take as long as it likes."""
     async with serving(fast=fast, limits=Limits(head_s=_SHORT, keep_alive_s=_SHORT)) as server:
