@@ -82,6 +82,8 @@ class CallbackRoute:
         self._named_callbacks = named_callbacks
         self._job_servers = job_servers
         self._max_body_bytes = max_body_bytes
+        self._max_jobs = max_jobs
+        self._in_threads = 0
         # Room for all at once: each job in flight may have the largest result, and not every job server retries.
         self._bodies = Bodies(max_body_bytes, max_jobs * max_body_bytes)
         #: What may follow a token, for any job server.
@@ -166,7 +168,9 @@ class CallbackRoute:
         await send_response(scope, send, 200, answer, b"application/json")
 
     async def _refuse_named(self, server: ServedJobServer, received: Received, reason: str) -> None:
-        with contextlib.suppress(RequestError, StoreUnavailableError):  # the sender gets the reason anyway
+        with contextlib.suppress(
+            RequestError, AdmissionError, StoreUnavailableError
+        ):  # the sender gets the reason anyway
             name = await self._named(server, received)
             if name:
                 await self._named_callbacks.refuse(server, name, reason)
@@ -174,7 +178,7 @@ class CallbackRoute:
     async def _named(self, server: ServedJobServer, received: Received) -> str:
         """Return the job's name in a callback; empty if it has none. Raises RequestError."""
         try:
-            return await _result_of(server.callbacks.correlation, received, server)
+            return await self._result_of(server.callbacks.correlation, received, server)
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
 
@@ -202,6 +206,21 @@ class CallbackRoute:
             words = "the callback does not prove that it is the job server's"
             raise RequestError(Code.UNAUTHORIZED, f"{words}: {lack}" if lack else words)
 
+    async def _result_of(self, read: Callable[[Received], _T], received: Received, server: ServedJobServer) -> _T:
+        """Return what `read` finds in a callback; in a thread if that may take long, so that the event loop goes on.
+
+        Raises AdmissionError: as many callbacks as there may be jobs are being read, or wait for a thread.
+        """
+        if not server.callbacks.takes_long(received):
+            return read(received)
+        if self._in_threads >= self._max_jobs:
+            raise AdmissionError(Code.OVERLOADED, "too many large callbacks are being read")
+        self._in_threads += 1
+        try:
+            return await asyncio.to_thread(read, received)
+        finally:
+            self._in_threads -= 1
+
     def _inflated(self, scope: Scope, raw: bytes) -> bytes:
         if not raw.startswith(_GZIP) and all(name != b"content-encoding" for name, _ in scope["headers"]):
             return raw
@@ -212,7 +231,7 @@ class CallbackRoute:
     async def _read(self, server: ServedJobServer, received: Received) -> tuple[bytes, Verdict, str]:
         """Return what the client gets of a callback, its verdict, and its media type."""
         try:
-            verdict = await _result_of(server.callbacks.read, received, server)
+            verdict = await self._result_of(server.callbacks.read, received, server)
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
         if verdict.kind is not Kind.SUCCEEDED and server.secrets:
@@ -223,13 +242,6 @@ class CallbackRoute:
         if verdict.kind is Kind.SUCCEEDED and not server.profile.callback.json_only:
             content_type = kept_content_type(received.header(b"content-type"))
         return received.body, verdict, content_type
-
-
-async def _result_of(read: Callable[[Received], _T], received: Received, server: ServedJobServer) -> _T:
-    """Return what `read` finds in a callback; in a thread if that may take long, so that the event loop goes on."""
-    if server.callbacks.takes_long(received):
-        return await asyncio.to_thread(read, received)
-    return read(received)
 
 
 def _without_secrets(verdict: Verdict, body: bytes, secrets: Collection[str]) -> tuple[bytes, Verdict, str]:

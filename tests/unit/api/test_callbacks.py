@@ -407,6 +407,14 @@ async def test_a_head_request_ends_nothing(app: WholeApp, job: Job) -> None:
     await nothing_moves()
 
 
+def _with_expression(path: str, result: str = "body.a[0]") -> JobServer:
+    """Return a job server with an expression for the result; `path` is that of a fixed callback URL, if any."""
+    served = a_job_server("spreedly")
+    fixed: dict[str, Any] = {"path": path, "correlate": "body.token"} if path else {}
+    callback = dataclasses.replace(served.profile.callback, result=result, **fixed)
+    return dataclasses.replace(served, profile=dataclasses.replace(served.profile, callback=callback))
+
+
 @pytest.mark.parametrize(
     ("result", "size", "calls"), [("body.a[0]", 20_000, 1), ("body.a[0]", 1, 0), ("body.a", 20_000, 0)]
 )
@@ -422,11 +430,7 @@ async def test_an_expression_over_a_large_callback_does_not_block_the_event_loop
         return call(received)
 
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
-    served = a_job_server("spreedly")
-    fixed: dict[str, Any] = {"path": path, "correlate": "body.token"} if path else {}
-    callback = dataclasses.replace(served.profile.callback, result=result, **fixed)
-    served = dataclasses.replace(served, profile=dataclasses.replace(served.profile, callback=callback))
-    app = WholeApp(monkeypatch, job_server=served)
+    app = WholeApp(monkeypatch, job_server=_with_expression(path, result))
     job = await app.waiting()
     body = b'{"state": "completed", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * size)
     answer = await app.ask("POST", path or f"/callback/{job.token}", body=body, headers=JSON_TYPE)
@@ -435,6 +439,33 @@ async def test_an_expression_over_a_large_callback_does_not_block_the_event_loop
     assert (await app.ask("GET", f"/jobs/{job.id}/result")).body == (
         b"1" if result == "body.a[0]" else body[-2 * size - 4 : -1]
     )
+    await app.close()
+
+
+@pytest.mark.parametrize("path", ["", "/callback/all"])
+async def test_no_more_large_callbacks_than_jobs_wait_for_a_thread(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Their bodies are in memory; the sender is told to come again."""
+    free = asyncio.Event()
+
+    async def to_thread(call: Callable[..., Any], received: object) -> object:
+        await free.wait()
+        return call(received)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    app = WholeApp(monkeypatch, job_server=_with_expression(path), MAX_JOBS="2")
+    job = await app.waiting()
+    body = b'{"state": "running", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * 20_000)
+
+    def send() -> asyncio.Task[Answer]:
+        coming = app.ask("POST", path or f"/callback/{job.token}", body=body, headers=JSON_TYPE)
+        return asyncio.get_running_loop().create_task(coming)
+
+    first = [send(), send()]
+    await nothing_moves()
+    assert problem(await send(), Code.OVERLOADED, 503)["detail"] == "too many large callbacks are being read"
+    free.set()
+    assert [said(await one) for one in first] == ["progress", "progress"]
+    assert said(await send()) == "progress"
     await app.close()
 
 
