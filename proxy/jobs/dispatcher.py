@@ -110,6 +110,8 @@ class Dispatcher:
         self.draining = False
         #: Whether operators have paused the intake.
         self.pause = Pause()
+        #: Called with the record of a job that passed its deadline though the job server has announced its outcome.
+        self.on_announced: Callable[[Record], None] = lambda _record: None
         #: Jobs taken over from instances that are gone.
         self.taken_over = 0
 
@@ -317,8 +319,14 @@ class Dispatcher:
                 self._observer.job_finished(job, outcome)
                 for task in following:
                     task.cancel()
-                if _is_given_up(job, outcome) and self._poller.has_cancel(job):
-                    self._run(self._poller.cancel(job))
+                if _is_given_up(job, outcome):
+                    self._give_up(job)
+
+    def _give_up(self, job: Job) -> None:
+        if self._poller.has_cancel(job):
+            self._run(self._poller.cancel(job))
+        if job.notifications and not job.cancelled.done():
+            self.on_announced(job.recorder.record)
 
     def _followers(self, job: Job) -> list[Poller | Elsewhere]:
         """Return the objects that watch for the job's end in addition to its runner."""

@@ -106,7 +106,7 @@ def create_core(
         in_flight=in_flight, store=store, job_servers=served, poller=poller, callback_intake=callback_intake
     )
     callback_intake.on_named = lambda record: dispatcher.give_up([record])
-    callback_intake.on_announced = inquiry.announced
+    callback_intake.on_announced = dispatcher.on_announced = inquiry.announced
     if peers is not None:
         peers.watch(
             on_changed=elsewhere.hear,

@@ -156,7 +156,7 @@ class Instance:
             max_jobs=max_jobs,
             job_timeout_s=job_timeout_s,
         )
-        self.callback_intake.on_announced = self.inquiry.announced
+        self.callback_intake.on_announced = self.dispatcher.on_announced = self.inquiry.announced
         self.callback_intake.on_named = lambda record: self.dispatcher.give_up([record])
         self.entrance = Entrance(self.dispatcher, self.in_flight, self.store)
         if peers is not None:

@@ -152,6 +152,24 @@ async def test_an_outcome_that_is_announced_late_is_asked_for() -> None:
     assert len(instance.asker.asked) == 2
 
 
+async def test_an_outcome_that_was_announced_in_time_but_came_late_is_asked_for() -> None:
+    """It was not available before the deadline."""
+    instance = Instance(profile="assemblyai", job_timeout_s=3)
+    job = instance.submit()
+    await nothing_moves()
+    instance.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    instance.asker.answers = [said(Kind.PROGRESS, b"")] * 7 + [said(Kind.SUCCEEDED)]
+    await instance.call_back(job, b"{}", ANNOUNCED)
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert outcome.code is Code.DEADLINE_EXCEEDED
+    await time_passes(3)
+    record = await instance.store.by_id(job.id)
+    assert record is not None
+    assert (record.outcome, record.late) == (Succeeded(body=BODY), True)
+
+
 async def test_an_outcome_that_is_not_there_is_asked_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if it could not be recorded: as rarely as any other."""
     instance = Instance(profile="assemblyai")
