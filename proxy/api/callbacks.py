@@ -168,9 +168,8 @@ class CallbackRoute:
         await send_response(scope, send, 200, answer, b"application/json")
 
     async def _refuse_named(self, server: ServedJobServer, received: Received, reason: str) -> None:
-        with contextlib.suppress(
-            RequestError, AdmissionError, StoreUnavailableError
-        ):  # the sender gets the reason anyway
+        # The sender gets the reason anyway.
+        with contextlib.suppress(RequestError, AdmissionError, StoreUnavailableError):
             name = await self._named(server, received)
             if name:
                 await self._named_callbacks.refuse(server, name, reason)

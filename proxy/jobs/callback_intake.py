@@ -304,7 +304,7 @@ class CallbackIntake:
             self._tell_of(proven, record)
         if self._poller.is_named_late(record, proven.outputs):
             self.on_named(proven)
-        if verdict.kind is Kind.NOTIFICATION:
+        if verdict.kind is Kind.NOTIFICATION and record.state is State.FINISHED:
             self.on_announced(proven)
 
     def _tell_of(self, record: Record, known: Record) -> None:
