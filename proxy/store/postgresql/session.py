@@ -9,7 +9,6 @@ before we close the connection: otherwise each retry would leave another of its 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import struct
@@ -163,8 +162,11 @@ class Session:
         """Break the connection, so that waiting callers continue."""
         wire = self._wire
         if wire is not None and wire.is_open:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(wire.fileno)) as line:
-                line.shutdown(socket.SHUT_RDWR)
+            try:
+                with socket.socket(fileno=os.dup(wire.fileno)) as line:
+                    line.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it is broken already
+                wire.close()
 
     def close(self) -> None:
         """Close the connection and never open another one."""

@@ -193,13 +193,26 @@ class Wire:
 
     def _on_readable(self) -> None:
         try:
-            self._libpq.consume_input()
+            self._read()
+            if self._turn is None or self._libpq.is_busy():
+                self._read()
             self._hear()
         except psycopg.Error as exc:
             self._lose(exc)
         else:
             if self._turn is not None and not self._turn.done() and not self._libpq.is_busy():
                 self._turn.set_result(None)
+
+    def _read(self) -> None:
+        """Pass to libpq what the socket has.
+
+        uvloop reports a reset only once, together with what came before it: so whoever is about to wait reads first.
+        """
+        try:
+            self._libpq.consume_input()
+        except psycopg.Error as exc:
+            self._lose(exc)
+            raise
 
     def _hear(self) -> None:
         while (notice := self._libpq.notifies()) is not None:
@@ -208,6 +221,8 @@ class Wire:
     async def _next(self) -> pq.abc.PGresult | None:
         """Return the next of libpq's results."""
         self._begin()
+        if self._libpq.is_busy():
+            self._read()
         while self._libpq.is_busy():
             self._turn = self._loop.create_future()
             try:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
+import socket
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import psycopg
 import pytest
+import uvloop
 
 import proxy.store.postgresql.session as session_module
 from cluster.postgresql import PostgreSQL
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
 from tests.support.line import Line
-from tests.support.waiting import eventually
+from tests.support.waiting import IN_VAIN_S, eventually
 
 _MUCH = 5_000_000
 
@@ -70,6 +75,61 @@ async def test_what_a_server_that_ends_has_confirmed_is_there(session: Session, 
         there = other.execute("SELECT id FROM t").fetchall()
     assert len(done) >= 100
     assert set(done) <= set(there)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_connection_that_is_reset_after_the_servers_last_words_is_lost_at_once(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], postgresql: PostgreSQL, database: str
+) -> None:
+    """As when a server is restarted that has not read a statement yet: uvloop reports both as one, and only once."""
+
+    async def ask(listener: socket.socket, relay: Future[None], together: threading.Barrier) -> None:
+        port = listener.getsockname()[1]
+        session = Session(f"postgresql://postgres@127.0.0.1:{port}/{database.rpartition('/')[2]}")
+        await session.run("SELECT 1")
+        together.wait()
+        asking = asyncio.create_task(session.run("SELECT 1", patience_s=10 * IN_VAIN_S))
+        await asyncio.sleep(0)
+        together.wait()
+        relay.result()  # nothing is read meanwhile
+        with pytest.raises(GoneError):
+            await asyncio.wait_for(asking, IN_VAIN_S)
+        session.close()
+
+    together = threading.Barrier(2, timeout=IN_VAIN_S)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
+        relay = threads.submit(_relay, listener, postgresql.port, together)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(ask(listener, relay, together))
+
+
+def _relay(listener: socket.socket, port: int, together: threading.Barrier) -> None:
+    """Pass on all of a connection until the test waits; then, with a statement unread, end it as a server does."""
+    client, _ = listener.accept()
+    with client, socket.create_connection(("127.0.0.1", port)) as server:
+        while not together.n_waiting:
+            for one in select.select([client, server], [], [], 0.01)[0]:
+                (server if one is client else client).sendall(one.recv(65_536))
+        together.wait()
+        together.wait()
+        client.sendall(b"E\0\0\0\x2fSFATAL\0VFATAL\0C57P01\0Mthe server is going\0\0")
+
+
+async def test_a_connection_that_was_reset_without_the_loops_notice_is_hung_up_on(
+    postgresql: PostgreSQL, database: str
+) -> None:
+    """It is not shut down, as it is not connected any more; who waits for an answer goes on."""
+    async with Line(postgresql.port) as line:
+        session = Session(f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
+        wire = await session.connect()
+        line.stall()
+        asking = asyncio.create_task(session.run("SELECT 1", patience_s=0.1))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().remove_reader(wire.fileno)
+        line.cut()
+        with pytest.raises(GoneError):
+            await asyncio.wait_for(asking, IN_VAIN_S)
+        session.close()
 
 
 async def test_a_notice_that_comes_with_an_answer_is_heard(session: Session, database: str) -> None:
