@@ -118,7 +118,7 @@ async def _killed(start_proxy: StartProxy, job_server: JobServerProcess, port: s
 
 @pytest.mark.xdist_group("p3")
 async def test_p3_front_end_is_stopped_for_10_s(stopped_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
-    """It continues where it was: overdue jobs are answered once each, and new ones are accepted."""
+    """It continues where it was: overdue jobs are answered once each, with the results that came meanwhile."""
     async with Chaos(stopped_proxy, job_server, canaries=False, timeout_s=_STOPPED_S + TIMEOUT_S, lag_s=60) as chaos:
         doomed = [asyncio.ensure_future(chaos.job(fault="never", chaos="note@p3")) for _ in range(5)]
         called = [asyncio.ensure_future(chaos.job(duration=1.0, chaos="note@p3")) for _ in range(5)]
@@ -126,12 +126,15 @@ async def test_p3_front_end_is_stopped_for_10_s(stopped_proxy: FaultyProxy, job_
         stopped_proxy.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(_STOPPED_S)  # the waiting time is the fault
+            overdue_before = {job for job in called if job.done()}  # on a busy machine
         finally:
             stopped_proxy.signal(signal.SIGCONT)
         for reply in await asyncio.gather(*doomed):
             assert reply.summary == (500, "deadline-exceeded", "yes")
-        for reply in await asyncio.gather(*called):
-            assert reply.summary in {(200, None, "yes"), (500, "deadline-exceeded", "yes")}
+        for job in called:
+            reply = await job
+            late = job in overdue_before and reply.summary == (500, "deadline-exceeded", "yes")
+            assert late or reply.summary == (200, None, "yes")
         assert (await chaos.job()).status == 200
         # A callback that was abandoned before it was read leaves a connection that is closed as an idle one.
         await eventually(lambda: stopped_proxy.connections() <= chaos.connections_before)
