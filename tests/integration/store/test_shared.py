@@ -15,16 +15,18 @@ from msgspec.structs import replace
 from cluster.postgresql import PostgreSQL
 from proxy.store.deeds import Deed
 from proxy.store.names import Called
+from proxy.store.patterns import Grid
 from proxy.store.postgresql.ends import pause
 from proxy.store.postgresql.session import GoneError, Session
 from proxy.store.postgresql.statements import DELETE, ENDED, FIND, PIECE, SEEN_TO
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
+from proxy.store.query import JobQuery, Position, Sort
 from proxy.store.record import Record
 from shared.errors import Code, StoreUnavailableError
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
-from tests.support.records import a_record
+from tests.support.records import a_record, finished
 from tests.support.stores import BRISK, Heard, alike, of
 from tests.support.waiting import eventually
 
@@ -405,6 +407,40 @@ async def test_the_hours_of_two_machines_do_not_matter(instance: MakeInstance, m
     assert found is not None
     assert 20 < found.deadline_at - time.time() < 31
     assert -1 < time.time() - found.accepted_at < 10
+
+
+@pytest.mark.parametrize("ahead_s", [-3_600, 0, 3_600])
+async def test_lists_go_by_the_clock_that_their_jobs_are_shown_with(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch, ahead_s: int
+) -> None:
+    """Which jobs are listed, counted and compared does not depend on how the database's clock is set."""
+    a = await instance("a")
+    now = time.time()
+    old, new = [
+        of(a, finished(accepted_at=now - ago_s - 1, finished_at=now - ago_s, callback=b"{}")) for ago_s in (400, 20)
+    ]
+    for record in (old, new):
+        await a.put(record)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead_s)
+    now = time.time()
+
+    async def listed(limit: int = 10, sort: Sort = Sort.NEWEST, **members: Any) -> list[str]:
+        found: list[str] = []
+        after: Position | None = None
+        while True:
+            page = await a.jobs(JobQuery(**members), sort=sort, limit=limit, after=after)
+            found += [record.id for record in page.records]
+            after = page.next
+            if after is None:
+                return found
+
+    assert await listed() == await listed(limit=1) == [new.id, old.id]
+    assert await listed(limit=1, sort=Sort.OLDEST) == [old.id, new.id]
+    assert (await listed(since=now - 200), await listed(until=now - 200)) == ([new.id], [old.id])
+    assert (await a.counts(JobQuery(since=now - 200))).total == 1
+    patterns = await a.patterns(JobQuery(), Grid(since=now - 600, bucket_s=300.0, buckets=2), "")
+    assert (patterns.jobs, patterns.ended) == (2, [1, 1])
 
 
 async def test_what_a_later_version_calls_a_failure_is_understood(
