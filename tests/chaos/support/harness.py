@@ -260,7 +260,7 @@ class Chaos:
             found = [entry for entry in (await self.ledger())["submissions"] if entry["ref"] == ref]
             return found[-1] if found else None
 
-        entry: dict[str, Any] = await eventually(find)
+        entry: dict[str, Any] = await eventually(find, every_s=_STILL_S)
         return entry
 
     async def callback_url(self, ref: str) -> str:
