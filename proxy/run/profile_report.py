@@ -125,9 +125,8 @@ def submissions(profile: Profile, job_server_url: str) -> Iterator[str]:
             except ProxyError as exc:
                 yield f"none can be made: {exc}"
                 continue
-            body = sent["body"] if isinstance(sent["body"], str) else json.dumps(sent["body"], ensure_ascii=False)
             headers = json.dumps(sent["headers"], ensure_ascii=False)
-            yield f"{sent['method']} {sent['url']} {headers} {body!r}"
+            yield f"{sent['method']} {sent['url']} {headers} {sent['text']!r}"
 
 
 def sample_findings(profile: Profile, job_server_url: str) -> tuple[str, list[str]]:

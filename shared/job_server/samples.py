@@ -49,6 +49,7 @@ def described_submission(
         "url": request.url,
         "headers": {name.lower(): value for name, value in headers.items()},
         "body": _json_or_text(text),
+        "text": text,  # JSON's numbers exactly as they are sent
     }
 
 

@@ -151,7 +151,7 @@ def test_check_shows_what_would_be_sent_but_no_secret() -> None:
     report = lines_of(ended.stdout.splitlines())
     assert ended.returncode == 1
     assert report["submission"][1].startswith("POST http://127.0.0.1:9/v1/predictions ")
-    assert '"webhook": "https://proxy.example/callback/TOKEN"' in report["submission"][1]
+    assert '"webhook":"https://proxy.example/callback/TOKEN"' in report["submission"][1]
     assert report["samples"][1].startswith("read as expected: 1 job, 1 reply running, ")
     assert "hush" not in ended.stdout + ended.stderr
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from proxy.run.profile_report import doubt, early_loss, missing_name, unfound
+from proxy.run.profile_report import doubt, early_loss, missing_name, submissions, unfound
 from shared.job_server import loader
 
 
@@ -113,3 +113,9 @@ def test_an_expression_that_finds_no_job_in_any_sample_is_reported() -> None:
     words = "callback.correlate: body.eventData.runId is in no sample of a callback: none finds its job"
     assert list(unfound(dataclasses.replace(profile, callback=misspelt))) == [words]
     assert list(unfound(dataclasses.replace(profile, callback=misspelt, sample=()))) == []
+
+
+def test_a_submission_is_shown_as_it_is_sent() -> None:
+    """Its numbers, too: read and written again, they would be others."""
+    (line,) = submissions(loader.load("spreedly"), "http://jobs/start")
+    assert '"n":1e400,' in line
