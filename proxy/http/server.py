@@ -26,6 +26,7 @@ from shared.errors import Code
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from ssl import SSLContext
 
     from hypercorn.typing import ASGIFramework
@@ -142,10 +143,19 @@ class Listener:
         """How many are open."""
         return len(self._connections.open)
 
-    def start(self) -> None:
-        """Begin to accept connections."""
+    def start(self, on_failed: Callable[[], None] = lambda: None) -> None:
+        """Begin to accept connections; `on_failed` is called if that fails, now or later."""
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         self._task = asyncio.get_running_loop().create_task(self._serve())
+
+        def on_end(task: asyncio.Task[None]) -> None:
+            if not self._stop.is_set() and not task.cancelled():
+                exc = task.exception()
+                reason = getattr(exc, "strerror", None) or ""
+                log.event("error", "a listener failed", reason=reason, **log.exception_fields(exc))
+                on_failed()
+
+        self._task.add_done_callback(on_end)
 
     def reload_certificate(self, certfile: str, keyfile: str) -> None:
         """Use this certificate for connections made from now on, if the listener speaks TLS.

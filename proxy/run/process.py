@@ -55,6 +55,8 @@ __all__ = ["HARD_STOP_S", "FrontEnd"]
 HARD_STOP_S: Final = 4.0
 #: How long the other processes may take to exit after that; some seconds more than they need.
 _LEAVE_S: Final = 10.0
+#: The exit code after a failure; 2 would be a start that is impossible.
+_FAILED: Final = 1
 #: New container objects until a collection of the youngest generation; CPython's default is 700. Few enough that the
 #: event loop is not blocked for long even if all of them are garbage: 20,000 took up to 94 ms.
 _GC_THRESHOLD: Final = 5_000
@@ -79,6 +81,7 @@ class FrontEnd:
         self._callback_url = callback_url(self._settings, self._urls)
         self._stopping = asyncio.Event()
         self._stopped_by = signal.SIGTERM
+        self._exit_code = 0
         self._stall_watch = StallWatch()
         self._service_manager = ServiceManager()
         self._reload: Reload | None = None
@@ -97,7 +100,7 @@ class FrontEnd:
         looking.cancel()
         await self._let_balancers_notice(app)
         await self._drain(app, listeners)
-        await self._leave(0)
+        await self._leave(self._exit_code)
 
     async def _look_around(self) -> None:
         from proxy.run.look_around import look_around  # noqa: PLC0415 - not needed before everything serves
@@ -118,7 +121,7 @@ class FrontEnd:
         store, peers = await _open_store(settings, self._groundwork.journal)
         pool = await self._start_workers()
         app = await self._create_app(pool, store, peers, queue_service)
-        listeners = _listen(settings, self._groundwork.sockets, app)
+        listeners = _listen(settings, self._groundwork.sockets, app, self._on_listener_failed)
         app.drain.begin = lambda: self._on_drain(app)
         app.house.given = self._given
         self._reload = Reload(
@@ -194,6 +197,11 @@ class FrontEnd:
     def _on_stop(self, number: signal.Signals) -> None:
         self._stopped_by = number
         self._stopping.set()
+
+    def _on_listener_failed(self) -> None:
+        """End, because nothing arrives any more; a service manager starts the proxy again."""
+        self._exit_code = _FAILED
+        self._on_stop(signal.SIGTERM)
 
     def _on_drain(self, app: App) -> None:
         app.ready.leaving = True  # now, so that the answer to the drain request shows it
@@ -291,7 +299,9 @@ async def _open_store(settings: Settings, journal: JournalFile | None) -> tuple[
     return Journal(journal, ttl_s=settings.result_ttl, max_bytes=settings.journal_max_bytes), None
 
 
-def _listen(settings: Settings, sockets: dict[str, socket.socket], app: App) -> dict[str, Listener]:
+def _listen(
+    settings: Settings, sockets: dict[str, socket.socket], app: App, on_failed: Callable[[], None]
+) -> dict[str, Listener]:
     from proxy.http.connections import Room  # noqa: PLC0415 - heavy: loaded while the other processes load
     from proxy.http.server import Listener  # noqa: PLC0415
     from proxy.http.time_limits import Limits  # noqa: PLC0415
@@ -311,7 +321,7 @@ def _listen(settings: Settings, sockets: dict[str, socket.socket], app: App) -> 
             certfile=settings.tls_certfile if tls else "",
             keyfile=settings.tls_keyfile if tls else "",
         )
-        listeners[name].start()
+        listeners[name].start(on_failed)
     return listeners
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 from typing import Final
 
 import pytest
@@ -238,3 +239,28 @@ def listens(pid: int) -> bool:
             inodes.add(str(fd.readlink()).removeprefix("socket:[").rstrip("]"))
     rows = Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]
     return any(row.split()[3] == "0A" and row.split()[9] in inodes for row in rows)
+
+
+class _WithoutListeners(ProxyProcess):
+    """A proxy for whose listeners there is no descriptor once it has started."""
+
+    PROGRAM = (
+        sys.executable,
+        "-c",
+        dedent("""
+            import errno, sys
+            from proxy import __main__
+            from proxy.http import server
+            async def serve(*_, **__):
+                raise OSError(errno.ENFILE, "Too many open files in system")
+            server.serve = serve
+            sys.exit(__main__.main())
+        """),
+    )
+
+
+def test_a_proxy_that_nobody_can_reach_says_so_and_ends() -> None:
+    """A service manager starts it again then: it is not impossible that this will do."""
+    with _WithoutListeners() as proxy:
+        assert proxy.wait() == 1
+        assert {line["reason"] for line in proxy.events_of("a listener failed")} == {"Too many open files in system"}
