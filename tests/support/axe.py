@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from selenium.webdriver import Chrome
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.proxy_process import ROOT
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 __all__ = ["violations"]
 

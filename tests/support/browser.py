@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
-
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.support.waiting import IN_VAIN_S, eventually_blocking
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 __all__ = ["BROWSER", "DRIVER", "browser", "errors_in_console", "eventually_shown", "run"]
 
@@ -31,6 +32,8 @@ _LOOK_S: Final = 0.05
 @contextmanager
 def browser(profile: Path) -> Iterator[Chrome]:
     """Run a browser with an empty profile within the block."""
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService  # noqa: PLC0415 - only one process needs it
+
     options = ChromeOptions()
     options.binary_location = BROWSER or ""
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):

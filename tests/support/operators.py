@@ -12,10 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
-from selenium.webdriver import Chrome, Keys
+from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 
 from proxy.run.embedded_job_server import EmbeddedJobServer
@@ -24,6 +24,9 @@ from tests.support.large_journal import write_journal
 from tests.support.places import shared_memory
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import IN_VAIN_S
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 __all__ = ["JOBS", "MARKS", "PAGES", "Later", "Operated", "log_in", "post", "press", "scheme_of", "text", "width_of"]
 

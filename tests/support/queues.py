@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from aiobotocore.session import get_session
-
 from cluster.sqs import CREDENTIALS, DEAD, QUEUE, REPLIES, SqsStandIn
 from tests.support.waiting import eventually
 
@@ -150,6 +148,8 @@ class SomeQueues:
 
 
 def _opening(sqs: SqsStandIn) -> Any:  # noqa: ANN401 - the SDK has no types
+    from aiobotocore.session import get_session  # noqa: PLC0415 - most processes of tests have no use for it
+
     return get_session().create_client(
         "sqs",
         endpoint_url=sqs.url,

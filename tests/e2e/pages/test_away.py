@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from selenium.webdriver import Chrome
 
 from tests.support.browser import eventually_shown
 from tests.support.large_journal import HOSTILE_ID
 from tests.support.operators import MARKS, Operated, text
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 pytestmark = MARKS
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from tests.support.axe import violations
 from tests.support.browser import errors_in_console, eventually_shown, run
 from tests.support.large_journal import HOSTILE, HOSTILE_ID
 from tests.support.operators import MARKS, PAGES, Operated, scheme_of, text, width_of
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 pytestmark = MARKS
 

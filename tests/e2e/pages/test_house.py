@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from selenium.webdriver import Chrome, Keys
+from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 
 from tests.support.browser import errors_in_console, eventually_shown
 from tests.support.large_journal import HOSTILE_ID
 from tests.support.operators import MARKS, Operated, log_in, post, press, text
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 pytestmark = MARKS
 

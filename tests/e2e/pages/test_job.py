@@ -5,15 +5,17 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from tests.support.browser import eventually_shown, run
 from tests.support.large_journal import HOSTILE_ID
 from tests.support.operators import MARKS, Later, Operated, text
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 pytestmark = MARKS
 

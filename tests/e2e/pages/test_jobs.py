@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from selenium.webdriver import Chrome, Keys
+from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 
 from tests.support.browser import errors_in_console, eventually_shown, run
 from tests.support.operators import JOBS, MARKS, Later, Operated, text
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 pytestmark = MARKS
 

@@ -6,10 +6,10 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from cluster import nginx
@@ -18,6 +18,9 @@ from tests.support.browser import eventually_shown, run
 from tests.support.gateways import running_admin
 from tests.support.operators import MARKS, Later, log_in, press, scheme_of, text, width_of
 from tests.support.proxy_process import ProxyProcess
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 pytestmark = MARKS
 

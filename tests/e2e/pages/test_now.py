@@ -8,17 +8,20 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
 import pytest
-from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from tests.support.browser import errors_in_console, eventually_shown, run
 from tests.support.operators import MARKS, Later, Operated, post, text
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 pytestmark = MARKS
 _MARKUP: Final = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from tests.support.browser import errors_in_console, eventually_shown, run
 from tests.support.operators import MARKS, Operated, text
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 pytestmark = MARKS
 

@@ -7,14 +7,16 @@ import os
 import re
 import threading
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from selenium.webdriver import Chrome
 
 from tests.support.browser import eventually_shown, run
 from tests.support.operators import MARKS, Later, Operated, text, width_of
 from tests.support.proxy_process import ROOT, ProxyProcess
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 pytestmark = [
     *MARKS,
