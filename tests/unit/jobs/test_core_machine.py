@@ -374,9 +374,12 @@ class Core(RuleBasedStateMachine):
 
     @invariant()
     def each_job_has_one_outcome(self) -> None:
-        """And is in flight as long as it has none."""
+        """And is in flight as long as it has none.
+
+        An instance that had lost a job to another one, and takes it over in its turn, has another `Job` for it.
+        """
         for instance in self.cluster.instances:
-            finished = Counter(job.id for job, _ in instance.notes.finished)
+            finished = Counter(id(job) for job, _ in instance.notes.finished)
             assert not finished or max(finished.values()) == 1
             assert all(job.outcome.done() and job not in instance.in_flight for job, _ in instance.notes.finished)
             assert not any(job.outcome.done() for job in instance.in_flight)
