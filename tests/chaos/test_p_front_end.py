@@ -19,6 +19,8 @@ from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually
 
 _STOPPED_S = 10.0
+#: How long a job that became overdue meanwhile waits for its callback, which may have come as well.
+_CATCH_UP_S = 3.0
 #: How long a connection may stay without a request.
 _IDLE_S = 5.0
 
@@ -119,7 +121,7 @@ async def _killed(start_proxy: StartProxy, job_server: JobServerProcess, port: s
 @pytest.mark.xdist_group("p3")
 async def test_p3_front_end_is_stopped_for_10_s(stopped_proxy: FaultyProxy, job_server: JobServerProcess) -> None:
     """It continues where it was: overdue jobs are answered once each, with the results that came meanwhile."""
-    async with Chaos(stopped_proxy, job_server, canaries=False, timeout_s=_STOPPED_S + TIMEOUT_S, lag_s=60) as chaos:
+    async with Chaos(stopped_proxy, job_server, canaries=False, timeout_s=_STOPPED_S + _CATCH_UP_S, lag_s=60) as chaos:
         doomed = [asyncio.ensure_future(chaos.job(fault="never", chaos="note@p3")) for _ in range(5)]
         called = [asyncio.ensure_future(chaos.job(duration=1.0, chaos="note@p3")) for _ in range(5)]
         await chaos.act_of_any(10)
