@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy.http import problems
-from proxy.http.asgi import NO_STORE, ClientGoneError, Headers, lost_of, send_json, send_problem, send_response
+from proxy.http.asgi import NO_STORE, ClientGoneError, Headers, lost_of, send_problem, send_response
 from proxy.http.fair_turns import turns
 from proxy.jobs.job import Job
 from shared.errors import AdmissionError, Code
@@ -31,6 +32,8 @@ _RETRY_AFTER: Final = (b"retry-after", b"1")
 #: The most requests that wait for jobs that they did not post; each holds a connection.
 _MAX_WAITS: Final = 1_000
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
+#: The end of a status document's progress, before its body is known; no text in JSON has unescaped quotes.
+_NO_BODY: Final = b'"body": null}'
 
 
 class Answers:
@@ -189,11 +192,16 @@ async def send_status(scope: Scope, send: Send, found: Job | Record, status: int
     """Answer with the job's status document."""
     document = status_document(found)
     document["result"] = scope["root_path"] + document["result"]
-    await send_json(scope, send, document, status=status, headers=[(b"job-id", found.id.encode()), *headers])
+    body = json.dumps(document).encode()
+    if isinstance(found, Job) and document_of(found.last_progress).is_json:
+        # Unchanged: parsing could change its numbers.
+        body = body.replace(_NO_BODY, b'"body": %b}' % found.last_progress, 1)
+    fields = [NO_STORE, (b"job-id", found.id.encode()), *headers]
+    await send_response(scope, send, status, body, b"application/json", fields)
 
 
 def status_document(found: Job | Record) -> dict[str, Any]:
-    """Return what is known about a job, for its client."""
+    """Return what is known about a job, for its client; without the body of its progress, which `send_status` adds."""
     record = found.recorder.record if isinstance(found, Job) else found
     running = isinstance(found, Job) and not found.outcome.done()
     outcome = None if running else record.outcome
@@ -229,8 +237,7 @@ def _progress(found: Job | Record) -> dict[str, Any] | None:
     """Return what the job server last said about an unfinished job, if this process knows it."""
     if not isinstance(found, Job) or not found.progress_count:
         return None
-    body = document_of(found.last_progress).value if found.last_progress else None
-    return {"state": found.remote_state, "count": found.progress_count, "body": body}
+    return {"state": found.remote_state, "count": found.progress_count, "body": None}
 
 
 def _earlier_answer(record: Record) -> dict[str, Any] | None:

@@ -128,6 +128,27 @@ async def test_a_client_that_leaves_takes_its_job_with_it_nowhere() -> None:
     assert (await staying).status == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"state": "running", "n": 1e400, "m": 0.10}', b'{"state": "running", "n": 1e400, "m": 0.10}'),
+        (b"half=1", b"null"),
+        (b"", b"null"),
+    ],
+)
+async def test_progress_is_shown_byte_for_byte(body: bytes, shown: bytes) -> None:
+    """Parsed and written again, a number may be `Infinity`, which is not JSON. What is not JSON is not shown."""
+    job = a_job()
+    job.advance(Event.ASSIGN)
+    job.advance(Event.CONNECTED)
+    state = '"body": null}'
+    job.progress(state, body)
+    answer = await answered(job, limit_s=0)
+
+    assert b', "count": 1, "body": %b}, ' % shown in answer.body
+    assert answer.document["progress"]["state"] == state
+
+
 # --- not yet ---------------------------------------------------------------------------------------------------------
 
 
