@@ -16,6 +16,7 @@ import uvloop
 from proxy.workers.worker import Worker
 from shared.lifecycle import Event
 from shared.messages import Answered, Assign, Callback, FromWorker, Log, Progress, encode
+from tests.support.jumping_loop import nothing_moves
 from tests.support.waiting import IN_VAIN_S
 
 _MAX_BODY_BYTES: Final = 1_000
@@ -179,7 +180,7 @@ async def test_a_full_pipe_never_blocks_and_loses_nothing() -> None:
         async with asyncio.timeout(IN_VAIN_S):
             while not received.endswith(b"last\x94."):
                 received += one.reads()
-                await asyncio.sleep(0)
+                await nothing_moves()
         for message in messages:
             assert encode(message) in received
 
