@@ -20,7 +20,6 @@ from proxy.store.journal.file import JournalFile
 from proxy.store.journal.journal import Journal
 from proxy.store.memory import MemoryStore
 from proxy.store.patterns import Grid, Patterns
-from proxy.store.postgresql.session import Session
 from proxy.store.protocol import JobStore
 from proxy.store.query import ANY, JobQuery, Limits, Position, Sort
 from proxy.store.record import Record
@@ -175,17 +174,6 @@ async def _check(
             assert alike(await store.by_key(record.key), of(store, record))
 
 
-class _StaysOpen(Session):
-    """The connection for all questions: opening one for each would take the server most of the time."""
-
-    def close(self) -> None:
-        """Do nothing: the next question comes at once."""
-
-    def end(self) -> None:
-        """Close it."""
-        super().close()
-
-
 def _check_store(opened: AbstractAsyncContextManager[JobStore]) -> None:
     with asyncio.Runner() as runner:
         store = runner.run(opened.__aenter__())
@@ -217,20 +205,18 @@ def test_a_journal_answers_like_memory(tmp_path: Path) -> None:
 
 
 def test_a_database_answers_like_memory(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same."""
+    """The same, over one connection: opening one for each question would take the server most of the time."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[JobStore]:
         store = await on_database(database)
-        kept: list[_StaysOpen] = []
-
-        def session(*values: Any, **options: Any) -> _StaysOpen:
-            kept[:] = kept or [_StaysOpen(*values, **options)]
-            return kept[0]
-
-        monkeypatch.setattr("proxy.store.postgresql.store.Session", session)
-        yield store
-        kept[0].end()
+        searches = store._searches  # noqa: SLF001 - there is no other way to keep its connection
+        session = searches._own_session()  # noqa: SLF001
+        with monkeypatch.context() as patch:
+            patch.setattr(session, "close", lambda: None)
+            patch.setattr(searches, "_own_session", lambda: session)
+            yield store
+        session.close()
         await store.close()
 
     _check_store(opened())
