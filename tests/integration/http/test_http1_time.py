@@ -295,7 +295,8 @@ async def test_a_request_that_waits_for_its_turn_when_a_listener_stops_is_answer
     """It was read, and is not begun."""
     client = await server.connect()
     client.writer.write(_CHUNKED)
-    await client.answer()
+    status, head, _ = await client.answer()
+    assert (status, b"connection: close" in head) == (200, False)
     waiting, go_on = asyncio.Event(), asyncio.Event()
 
     async def take(_turns: Turns, _count: int = 1) -> None:
@@ -304,7 +305,7 @@ async def test_a_request_that_waits_for_its_turn_when_a_listener_stops_is_answer
 
     monkeypatch.setattr(Turns, "take", take)
     client.writer.write(_CHUNKED)
-    await waiting.wait()
+    await asyncio.wait_for(waiting.wait(), IN_VAIN_S)
     server.listener.stop()
     await eventually(lambda: server.has_stopped)
     go_on.set()
