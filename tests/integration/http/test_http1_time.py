@@ -15,7 +15,7 @@ import pytest
 from proxy.http import server as http_server
 from proxy.http import time_limits
 from proxy.http.connections import Room
-from proxy.http.fair_turns import Turns
+from proxy.http.fair_turns import turns
 from proxy.http.time_limits import Limits
 from tests.support.listening import MAX_BYTES, Server, post, problem, serving, statuses, tls_context
 from tests.support.waiting import IN_VAIN_S, eventually
@@ -299,11 +299,11 @@ async def test_a_request_that_waits_for_its_turn_when_a_listener_stops_is_answer
     assert (status, b"connection: close" in head) == (200, False)
     waiting, go_on = asyncio.Event(), asyncio.Event()
 
-    async def take(_turns: Turns, _count: int = 1) -> None:
+    async def take(_count: int = 1) -> None:
         waiting.set()
         await go_on.wait()
 
-    monkeypatch.setattr(Turns, "take", take)
+    monkeypatch.setattr(turns, "take", take)
     client.writer.write(_CHUNKED)
     await asyncio.wait_for(waiting.wait(), IN_VAIN_S)
     server.listener.stop()
