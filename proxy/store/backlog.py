@@ -65,6 +65,11 @@ class Backlog:
         self._bytes -= record.size_bytes if record is not None else 0
         return record is not None
 
+    def wrote(self, record: Record) -> None:
+        """Remove this record, because it is written after all, unless there is a newer one of its job."""
+        if self._records.get(record.id) is record:
+            self.pop(record.id)
+
     def clear(self) -> None:
         """Forget all records, because they are written."""
         self._records.clear()

@@ -1,4 +1,4 @@
-"""A line to a server, such as the database or the proxy, which a test can stall, cut and mend."""
+"""A line to a server, such as the database or the proxy, which a test can stall, slow down, cut and mend."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Self
 __all__ = ["Line"]
 
 _PASS_BYTES = 65_536
+#: No more than about twice this is on its way, so that a sender notices how slow the line is.
+_BUFFER_BYTES = 65_536
 
 
 class Line:
@@ -22,13 +24,17 @@ class Line:
         self._flows = asyncio.Event()
         self._flows.set()
         self._is_cut = False
+        #: How long each byte takes.
+        self._byte_s = 0.0
         #: How many connections came so far.
         self.connections = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)  # connections inherit it
+        self._server = await asyncio.start_server(self._accept, sock=listener)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -42,6 +48,10 @@ class Line:
         """Silently let nothing through any more; what is sent meanwhile arrives when the line is mended."""
         self._flows.clear()
 
+    def slow_down(self, bytes_per_s: float) -> None:
+        """Let only so much through, in each direction of each connection."""
+        self._byte_s = 1 / bytes_per_s
+
     def cut(self) -> None:
         """Reset every connection, and each new one at once."""
         self._is_cut = True
@@ -51,6 +61,7 @@ class Line:
     def mend(self) -> None:
         """Let everything through again."""
         self._is_cut = False
+        self._byte_s = 0.0
         self._flows.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,6 +91,7 @@ class Line:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_PASS_BYTES):
             await self._flows.wait()
+            await asyncio.sleep(len(data) * self._byte_s)
             writer.write(data)
             await writer.drain()
         writer.close()

@@ -102,6 +102,11 @@ class Lane(Generic[T]):
         """Return the orders that are not done, the oldest first."""
         return [order for order in self._away if id(order) not in self._given_up] + self._waiting
 
+    @property
+    def may_succeed_late(self) -> bool:
+        """Whether orders that were given up are still being carried out."""
+        return bool(self._given_up)
+
     async def flush(self, timeout_s: float) -> None:
         """Wait until all orders are done, at most that long."""
         await pause(self._idle, timeout_s)

@@ -4,6 +4,9 @@ Nothing is ever cancelled at the server: a commit that waits for a synchronous s
 without the standby. So if the server does not answer, the connection is closed, and the statement may still be
 executed. Therefore each statement of this package may be executed twice. Only a wait for a lock is ended by the server,
 before we close the connection: otherwise each retry would leave another of its processes behind.
+
+A large result takes long over a slow line. So the server also has more time as long as the other end of the connection
+confirms what was sent, or sends something.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from proxy.store.postgresql.wire import Statement, Wire
 
 __all__ = ["ANSWER_S", "LOCKED", "GoneError", "Session", "UnfitError", "code_of", "reason_of"]
 
-#: After this long without an answer the connection is closed; the second figure is added for each megabyte sent.
+#: After this long without an answer or progress the connection is closed; the second figure is added for each megabyte
+#: sent.
 ANSWER_S: Final = 2.0
 _PER_MEGABYTE_S: Final = 0.2
 _CONFIRM_S: Final = 0.1
@@ -187,15 +191,26 @@ class Session:
 
     async def _answer(self, wire: Wire, asked: Awaitable[T], limit_s: float) -> T:
         loop = asyncio.get_running_loop()
-        began = time.monotonic()
+        timer: asyncio.TimerHandle
+        is_late = False
 
-        timers: list[asyncio.TimerHandle] = []
+        def look(passed: bytes | None) -> None:
+            nonlocal timer
+            now = wire.passed
+            if passed is None:
+                timer = loop.call_later(limit_s / 2, look, now)
+            elif passed != now:
+                timer = loop.call_later(limit_s, look, now)
+            else:
+                # If this process was stopped or starved of CPU, the answer may have arrived but not been read yet.
+                timer = loop.call_later(_CONFIRM_S, give_up)
 
-        def confirm() -> None:
-            # If this process was stopped or starved of CPU, the answer may have arrived but not been read yet.
-            timers.append(loop.call_later(_CONFIRM_S, self.hang_up))
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            self.hang_up()
 
-        timers.append(loop.call_later(limit_s, confirm))
+        timer = loop.call_later(limit_s / 2, look, None)
         try:
             return await asked
         except asyncio.CancelledError:
@@ -204,10 +219,9 @@ class Session:
         except (ValueError, OverflowError, struct.error) as exc:
             raise UnfitError(reason_of(exc)) from exc
         except (psycopg.Error, OSError) as exc:
-            raise self._meaning(wire, exc, time.monotonic() - began >= limit_s + _CONFIRM_S, limit_s) from exc
+            raise self._meaning(wire, exc, is_late, limit_s) from exc
         finally:
-            for timer in timers:
-                timer.cancel()
+            timer.cancel()
 
     def _meaning(self, wire: Wire, exc: psycopg.Error | OSError, is_late: bool, limit_s: float) -> Exception:  # noqa: FBT001 - private
         """Return the exception to raise for an error; drop the connection if it is not usable any more."""

@@ -366,6 +366,7 @@ class PostgreSQLStore:
     async def _write(self, session: Session, puts: list[Put]) -> None:
         alike = await self._writer.write(session, puts)
         for put in puts:
+            self._backlog.wrote(put.record)  # it may have been given up meanwhile
             if put.record.state is State.FINISHED and put.record.id in self._awaited:
                 record = alike.get(put.record.id)
                 if record is not None:
@@ -429,7 +430,8 @@ class PostgreSQLStore:
             for lane in (self._puts, self._noted, self._look_ups, self._notices):
                 lane.look(now, reason)
             self._health.say()
-            if len(self._backlog) and self._health.is_well:
+            late = self._puts.may_succeed_late or self._noted.may_succeed_late
+            if len(self._backlog) and self._health.is_well and not late:
                 kept = self._backlog.records()
                 self._backlog.clear()
                 for record in kept.values():

@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
+import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -37,6 +39,8 @@ _NUMBERS: Final = {int: adapters.types["int8"].oid, float: adapters.types["float
 _TEXT: Final[int] = adapters.types["text"].oid
 _BYTEA: Final[int] = adapters.types["bytea"].oid
 _BINARY: Final = 1
+#: Where the kernel's description of a connection has how many bytes the other end has confirmed, and has sent.
+_PASSED: Final = slice(120, 136)
 
 
 class Wire:
@@ -75,6 +79,17 @@ class Wire:
     def fileno(self) -> int:
         """The socket."""
         return self._fd
+
+    @property
+    def passed(self) -> bytes:
+        """Changes whenever the other end has confirmed or sent something; empty if the kernel does not say."""
+        if not self.is_open:
+            return b""
+        try:
+            with socket.socket(fileno=os.dup(self._fd)) as line:
+                return line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _PASSED.stop)[_PASSED]
+        except OSError:  # not a TCP connection
+            return b""
 
     @property
     def is_open(self) -> bool:

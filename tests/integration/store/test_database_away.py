@@ -28,7 +28,7 @@ from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
 from tests.support.line import Line
 from tests.support.records import a_record
-from tests.support.stores import Heard, of, on_database
+from tests.support.stores import Heard, alike, of, on_database
 from tests.support.waiting import eventually
 
 MakeInstance = Callable[..., Awaitable[PostgreSQLStore]]
@@ -395,6 +395,27 @@ async def test_a_connection_that_goes_silent_is_hung_up_on(
         line.mend()
         await stored
         assert (await a.by_id(record.id)) is not None
+
+
+async def test_a_large_result_is_recorded_over_a_slow_line(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than a server that hangs may take to answer, and than its job server waits: it is sent once."""
+    monkeypatch.setattr(store, "_CALLBACK_PATIENCE_S", 1.0)
+    async with Line(postgresql.port) as line:
+        a = await instance("a", url=f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
+        record = of(a, a_record(state=State.SUBMITTING))
+        await a.put(record)
+        line.slow_down(500_000)
+
+        result = replace(called_back(record), callback=bytes(2_500_000))
+        with pytest.raises(StoreUnavailableError):
+            await a.put(result, keep=True)
+
+        await eventually(lambda: not figure(a, "journal_backlog") and not figure(a, "journal_queue"))
+        assert (figure(a, "journal_failures"), figure(a, "journal_commits")) == (0, 2)
+        line.mend()
+        assert alike(await a.by_id(record.id), result)
 
 
 async def test_a_line_that_is_reset_is_made_again_at_once(
