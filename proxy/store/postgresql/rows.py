@@ -23,11 +23,14 @@ VALUES: Final = {
     "content_type": "text", "error": "text", "instance": "text", "worker_end": "text", "cancelled_by": "text",
     "trail": "text", "sent": "bytea", "open_state": "text", "me": "text",
 }  # fmt: skip
-#: The columns that are read; {j} is the table's alias.
+#: The columns that are read; {j} is the table's alias. In a transaction of several statements, such as a long search,
+#: `now()` would be the time of the first one.
 COLUMNS: Final = (
     "{j}.id, {j}.token_hash, {j}.key, {j}.fingerprint, {j}.origin, {j}.owner, {j}.profile, {j}.state, "
-    "extract(epoch FROM {j}.accepted_at - now())::float8, extract(epoch FROM {j}.deadline_at - now())::float8, "
-    "extract(epoch FROM {j}.finished_at - now())::float8, {j}.code, {j}.detail, {j}.failure_submitted, {j}.callback, "
+    "extract(epoch FROM {j}.accepted_at - statement_timestamp())::float8, "
+    "extract(epoch FROM {j}.deadline_at - statement_timestamp())::float8, "
+    "extract(epoch FROM {j}.finished_at - statement_timestamp())::float8, "
+    "{j}.code, {j}.detail, {j}.failure_submitted, {j}.callback, "
     "{j}.says_failed, {j}.early, {j}.duplicates, {j}.outputs, {j}.labels, {j}.refused, {j}.refusal, "
     "{j}.content_type, {j}.error, {j}.instance, {j}.worker_end, {j}.cancelled_by, {j}.trail, {j}.sent"
 )

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from proxy.store.conditions import Question
 from proxy.store.postgresql.opening import reading_session
-from proxy.store.postgresql.reading import answer
+from proxy.store.postgresql.reading import DIALECT, answer
 from shared.lifecycle import State
 from tests.integration.store.conftest import MakeInstance
 from tests.support.records import a_record
@@ -40,3 +40,21 @@ async def test_a_job_that_ends_during_a_question_is_neither_missed_nor_found_twi
     with contextlib.closing(await reading_session(database)) as session:
         assert await answer(session, question()) == [0, 1]
         assert await answer(session, question()) == [1, 0]
+
+
+async def test_a_job_that_is_found_late_has_the_same_times(instance: MakeInstance, database: str) -> None:
+    """Records are read relative to the database's clock, which goes on while a long search is under way."""
+    store = await instance("a")
+    await store.put(of(store, a_record(state=State.SUBMITTING)))
+
+    accepted_s = DIALECT.columns.split("extract")[0].count(",")
+
+    def question() -> Question[list[float]]:
+        find = f"SELECT {DIALECT.columns} FROM proxy_jobs j"  # noqa: S608 - our own names
+        (before,) = yield find, []
+        (after,) = yield find, []
+        return [before[accepted_s], after[accepted_s]]
+
+    with contextlib.closing(await reading_session(database)) as session:
+        before_s, after_s = await answer(session, question())
+    assert after_s < before_s
