@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from proxy import log
 from proxy.store.postgresql.ends import finish, pause
@@ -25,11 +25,13 @@ from proxy.store.postgresql.statements import (
     DELETE,
     EXPIRE,
     FORGET_INSTANCES,
+    GONE,
     LEAVE,
     OVERDUE,
     PUTS,
     SEEN_TO,
     TAKE_OVER,
+    TAKEN,
 )
 from proxy.store.record import Record
 from shared.lifecycle import Submitted
@@ -95,6 +97,8 @@ class Leases:
         #: Since when beats have succeeded without a gap, and when the last one did; by the monotonic clock.
         self._healthy_since: float | None = None
         self._last_beat = time.monotonic()
+        #: Jobs that this instance may have taken over without knowing, because the answer was lost.
+        self._unsure: list[str] = []
         #: Held during a beat, and during a takeover.
         self._beating = asyncio.Lock()
         #: Instances with a lease; the age of the oldest heartbeat among those that have one or own an open job.
@@ -201,20 +205,34 @@ class Leases:
         async with self._beating:  # the beat under way could show that all leases only look old
             healthy_s = time.monotonic() - (self._healthy_since or time.monotonic())
             if self._on_taken_over is not None and healthy_s >= lease_s and not self._is_draining():
-                rows = await self._session.run(TAKE_OVER, self._instance, lease_s, _NEVER_SUBMITTED, lease_s / 2)
-                self._took_over(rows)
-                is_more |= len(rows) == SEEN_TO
+                is_more |= await self._take_over_some()
                 self._give_up(map(record_of, await self._session.run(CANCELLED, self._instance, lease_s, lease_s / 2)))
         ((self.instances, self.slowest_s),) = await self._session.run(CLUSTER, lease_s)
         return is_more
 
+    async def _take_over_some(self) -> bool:
+        """Return whether there are more."""
+        me, lease_s = self._instance, self._times.lease_s
+        if self._unsure:
+            still_open = map(record_of, await self._session.run(TAKEN, self._unsure))
+            self._unsure = []
+            self._took_over(record for record in still_open if record.owner == me)
+        gone = await self._session.run(GONE, me, lease_s)
+        if not gone:
+            return False
+        self._unsure, owners = [job_id for job_id, _ in gone], [owner for _, owner in gone]
+        rows = await self._session.run(TAKE_OVER, me, lease_s, _NEVER_SUBMITTED, lease_s / 2, self._unsure, owners)
+        self._unsure = []
+        self._took_over(map(record_of, rows))
+        return len(rows) == SEEN_TO
+
     def _give_up(self, ended: Iterable[Record]) -> None:
         self._on_given_up([record for record in ended if record.submitted is not Submitted.NO])
 
-    def _took_over(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        if not rows or self._on_taken_over is None:
+    def _took_over(self, taken: Iterable[Record]) -> None:
+        records = list(taken)
+        if not records or self._on_taken_over is None:
             return
-        records = [record_of(row) for row in rows]
         self.taken_over += len(records)
         self._on_taken_over(records)
         for record in records:

@@ -30,6 +30,7 @@ __all__ = [
     "FAILED",
     "FIND",
     "FORGET_INSTANCES",
+    "GONE",
     "INSTANCES",
     "LEAVE",
     "LOST",
@@ -41,6 +42,7 @@ __all__ = [
     "PUTS",
     "RELEASE",
     "SEEN_TO",
+    "TAKEN",
     "TAKE_OVER",
 ]
 
@@ -230,16 +232,24 @@ DELETE FROM proxy_instances i WHERE i.beat_at < now() - make_interval(secs => $1
 """
 #: How many jobs of other instances are taken over, or ended, by one statement.
 SEEN_TO: Final = 200
-#: This instance ($1) takes over open jobs of instances whose last beat is older than a lease ($2), or that have left.
-#: Only the instance that began a job ever submits it, so a job that certainly was not submitted ends; $3: the detail.
-#: Does nothing if this instance's own last beat is older than $4: a server that was paused executes this first, before
-#: any instance could renew its lease.
+#: Open jobs of instances whose last beat is older than a lease ($2), or that have left, and these instances; except $1.
+GONE: Final = f"""
+SELECT j.id, j.owner FROM proxy_jobs j LEFT JOIN proxy_instances i ON i.id = j.owner
+WHERE j.finished_at IS NULL AND j.owner <> $1 AND (i.id IS NULL OR i.beat_at < now() - make_interval(secs => $2))
+ORDER BY j.id LIMIT {SEEN_TO}
+"""  # noqa: S608 - our own number
+#: This instance ($1) takes over those of these jobs ($5) that still are open and of these instances ($6), unless these
+#: have beaten meanwhile ($2: as above). Only the instance that began a job ever submits it, so a job that certainly was
+#: not submitted ends; $3: the detail. Does nothing if this instance's own last beat is older than $4: a server that was
+#: paused executes this first, before any instance could renew its lease.
 TAKE_OVER: Final = f"""
 WITH gone AS MATERIALIZED (
-    SELECT j.id FROM proxy_jobs j LEFT JOIN proxy_instances i ON i.id = j.owner
-    WHERE j.finished_at IS NULL AND j.owner <> $1 AND (i.id IS NULL OR i.beat_at < now() - make_interval(secs => $2))
+    SELECT j.id FROM unnest($5::text[], $6::text[]) AS g (id, owner) JOIN proxy_jobs j ON j.id = g.id
+    WHERE j.finished_at IS NULL AND j.owner = g.owner
+        AND NOT EXISTS (SELECT FROM proxy_instances
+            WHERE id = g.owner AND beat_at >= now() - make_interval(secs => $2))
         AND EXISTS (SELECT FROM proxy_instances WHERE id = $1 AND beat_at > now() - make_interval(secs => $4))
-    ORDER BY j.id LIMIT {SEEN_TO} FOR UPDATE OF j SKIP LOCKED)
+    ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
 UPDATE proxy_jobs j SET owner = $1,
     state = CASE WHEN j.state = 'accepted' THEN 'finished' ELSE j.state END,
     finished_at = CASE WHEN j.state = 'accepted' THEN now() END,
@@ -249,8 +259,13 @@ UPDATE proxy_jobs j SET owner = $1,
     failure_submitted = CASE WHEN j.state = 'accepted' THEN 'no' END
 FROM gone WHERE j.id = gone.id RETURNING {_of("j")}
 """  # noqa: S608 - our own names
+#: Those of these jobs ($1) that are open. Waits for a takeover whose answer was lost, and which may not have ended.
+TAKEN: Final = f"""
+SELECT {_of("j")} FROM proxy_jobs j WHERE j.id = ANY ($1::text[]) AND j.finished_at IS NULL
+ORDER BY j.id FOR UPDATE OF j
+"""  # noqa: S608 - our own names
 #: This instance ($1) takes over jobs that were cancelled after the last beat of their instances, which are gone: nobody
-#: has told the job server. $2, $3: as $2, $4 above. Six leases later, that would not help any more.
+#: has told the job server. $2, $3: as $2, $4 of `TAKE_OVER`. Six leases later, that would not help any more.
 CANCELLED: Final = f"""
 UPDATE proxy_jobs j SET owner = $1
 WHERE j.id IN (SELECT j.id FROM proxy_jobs j JOIN proxy_instances i ON i.id = j.owner

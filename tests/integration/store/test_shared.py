@@ -18,7 +18,7 @@ from proxy.store.names import Called
 from proxy.store.patterns import Grid
 from proxy.store.postgresql.ends import pause
 from proxy.store.postgresql.session import GoneError, Session
-from proxy.store.postgresql.statements import DELETE, ENDED, FIND, PIECE, SEEN_TO
+from proxy.store.postgresql.statements import DELETE, ENDED, FIND, GONE, PIECE, SEEN_TO, TAKE_OVER
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.query import JobQuery, Position, Sort
@@ -290,6 +290,61 @@ async def test_what_an_instance_leaves_open_is_taken_over(instance: MakeInstance
         with pytest.raises(TakenError):
             await a.put(record)
     await b.put(of(b, a_record(state=State.SUBMITTING, key=b"k" * 32)))
+
+
+async def test_a_job_that_was_taken_over_though_the_answer_was_lost_is_waited_for(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with any other, and once; otherwise nobody would ask its job server for the result."""
+    heard, lost = Heard(), []
+    a, b = await instance("a"), await instance("b", heard)
+    session = b._reading  # noqa: SLF001 - the connection of the takeovers
+    run = session.run
+
+    async def lose(sql: str, *params: Any, **options: Any) -> Sequence[tuple[Any, ...]]:
+        rows = await run(sql, *params, **options)
+        if sql == TAKE_OVER and rows:
+            lost.append(rows)
+            if len(lost) == 1:
+                raise GoneError("the connection broke")
+        return rows
+
+    monkeypatch.setattr(session, "run", lose)
+    first, second = of(a, a_record(state=State.SUBMITTING)), of(a, a_record(state=State.WAITING))
+    await a.put(first)
+    await stop_beats(a)
+    await eventually(lambda: lost)
+    await a.put(second)
+
+    await eventually(lambda: len(heard.taken_over) == 2)
+    assert [record.id for record in heard.taken_over] == [first.id, second.id]
+    assert len(lost) == 2
+
+
+async def test_a_job_that_another_instance_has_just_taken_over_is_left_to_it(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    """When an instance is gone, the others notice it at the same moment."""
+    heard = Heard()
+    a, b, c = await instance("a"), await instance("b", heard), await instance("c")
+    session = b._reading  # noqa: SLF001 - the connection of the takeovers
+    run = session.run
+    taken = of(a, a_record(state=State.SUBMITTING))
+    left = of(a, a_record(state=State.SUBMITTING))
+
+    async def race(sql: str, *params: Any, **options: Any) -> Sequence[tuple[Any, ...]]:
+        rows = await run(sql, *params, **options)
+        if sql == GONE and rows:
+            async with await psycopg.AsyncConnection.connect(database, autocommit=True) as other:
+                await other.execute("UPDATE proxy_jobs SET owner = %s WHERE id = %s", (c.instance, taken.id))
+        return rows
+
+    monkeypatch.setattr(session, "run", race)
+    await asyncio.gather(a.put(taken), a.put(left))
+    await stop_beats(a)
+
+    await eventually(lambda: heard.taken_over)
+    assert [record.id for record in heard.taken_over] == [left.id]
 
 
 async def test_thousands_of_jobs_are_taken_over_without_a_pause(
