@@ -90,7 +90,7 @@ class Lane(Generic[T]):
 
     def __len__(self) -> int:
         """How many orders are not done."""
-        return len(self._waiting) + len(self._away) - len(self._given_up)
+        return len(self._waiting) + sum(id(order) not in self._given_up for order in self._away)
 
     def add(self, order: T) -> None:
         """Queue an order."""
