@@ -17,6 +17,10 @@ from shared.errors import StoreUnavailableError
 __all__ = ["DIALECT", "Searches", "answer", "searching"]
 
 T = TypeVar("T")
+#: How many questions are asked at once: each has a connection, and whoever reaches the admin address could take all
+#: that the server has. And how long one waits for its turn.
+_AT_ONCE: Final = 2
+_TURN_S: Final = 5.0
 _FROM: Final = "FROM proxy_jobs j"
 #: Stands for the seconds by which the server's clock is ahead of ours: records are read as if it were not (rows.py).
 _AHEAD: Final = "{ahead}"
@@ -95,6 +99,7 @@ class Searches:
         """Short ones use `session`. Each of the others uses one of its own, as other orders cannot wait that long."""
         self._session = session
         self._own_session = own_session
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def rows(self, sql: str, *params: float | str) -> Sequence[tuple[Any, ...]]:
         """Return the rows of a short one."""
@@ -103,12 +108,18 @@ class Searches:
 
     async def ask(self, question: Question[T]) -> T:
         """Return the answer to a question about many jobs."""
+        try:
+            async with asyncio.timeout(_TURN_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise StoreUnavailableError("too many questions to the database for now") from None
         session = self._own_session()
         try:
             with searching():
                 return await answer(session, question)
         finally:
             session.close()
+            self._turns.release()
 
 
 @contextlib.contextmanager
