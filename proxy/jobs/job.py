@@ -37,6 +37,8 @@ _MAX_LIFE: Final = 500
 _ENDS: Final = frozenset({Event.CALLBACK, Event.FINISH})
 #: The maximum length that is kept of what a job server says about an unfinished job.
 _MAX_PROGRESS_BYTES: Final = 16_384
+#: Ends the detail of a failure whose job has its callback all the same.
+_KEPT: Final = "; the callback has come and is kept as the job's result: GET /jobs/<job_id>/result"
 #: How long to read what arrived while this process stood still; no longer than the deadline's timer was late.
 _CATCH_UP_S: Final = 3.0
 
@@ -267,8 +269,8 @@ class Job:
         return True
 
     def failure(self, code: Code, detail: str) -> Failed:
-        """Return the failure `code`, with `submitted` according to the state."""
-        return Failed(code=code, detail=detail, submitted=self.submitted)
+        """Return the failure `code`, with `submitted` according to the state. It says so if the callback has come."""
+        return Failed(code=code, detail=detail + self.recorder.called_back * _KEPT, submitted=self.submitted)
 
     def heard_instead(self) -> str:
         """Return what to tell a client whose job timed out: the callbacks that came but did not count as its end.

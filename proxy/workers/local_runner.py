@@ -313,8 +313,8 @@ class _Watch:
     def _disbelieve(self, detail: str) -> None:
         """End the job: a worker that sends contradictory messages may have done things that it did not report."""
         self.contradicted = True
-        submitted = Submitted.YES if self._job.submitted is Submitted.YES else Submitted.UNKNOWN
-        self._finish(Failed(code=Code.WORKER_DIED, detail=detail, submitted=submitted))
+        failure = self._job.failure(Code.WORKER_DIED, detail)
+        self._finish(failure if failure.submitted is Submitted.YES else replace(failure, submitted=Submitted.UNKNOWN))
 
     def _finish(self, outcome: Outcome | None) -> None:
         if not self.outcome.done():
@@ -323,6 +323,8 @@ class _Watch:
 
 def _overdue(job: Job) -> Failed:
     match job.state:
+        case _ if job.recorder.called_back:
+            detail = "the worker did not confirm the callback in time"
         case State.ACCEPTED:
             detail = "no worker was free in time"
         case State.ASSIGNED:

@@ -361,16 +361,32 @@ async def test_an_outcome_that_is_read_as_the_deadline_passes_counts() -> None:
     assert await stage.run == Succeeded(body=b"result")
 
 
-async def test_a_worker_that_dies_with_the_callback_fails_its_job() -> None:
-    """It was notified and has not answered: that the callback is recorded does not help its client now."""
-    stage = Stage()
+@pytest.mark.parametrize(
+    ("end", "code", "why"),
+    [
+        ("death", Code.WORKER_DIED, "the worker with pid 4711 did not finish the job: it was killed by SIGKILL"),
+        ("lie", Code.WORKER_DIED, "the worker sent contradictory messages: "),
+        ("deadline", Code.DEADLINE_EXCEEDED, "the worker did not confirm the callback in time"),
+        ("cancel", Code.CANCELLED, "the job was cancelled by its client; the job server "),
+    ],
+)
+async def test_a_worker_that_does_not_confirm_the_callback_fails_its_job(end: str, code: Code, why: str) -> None:
+    """That the callback is recorded does not help its client now; but it is told where the result is."""
+    stage = Stage(timeout_s=0.05 if end == "deadline" else 10)
     await stage.assigned()
-    stage.says(Event.CONNECTED, Event.REPLY_READ)
-    stage.job.arrive()
-    await eventually(lambda: Callback(job_id=stage.job.id) in stage.worker.sent)
-    stage.worker.die()
+    stage.says(Event.CONNECTED)
+    await stage.called_back()
+    match end:
+        case "death":
+            stage.worker.die()
+        case "lie":
+            stage.says(Event.WORKER_LOST)
+        case "cancel":
+            stage.job.cancelled.set_result("its client")
     outcome = await stage.failed()
-    assert (outcome.code, outcome.submitted) == (Code.WORKER_DIED, Submitted.YES)
+    assert (outcome.code, outcome.submitted) == (code, Submitted.YES)
+    assert outcome.detail.startswith(why)
+    assert outcome.detail.endswith("; the callback has come and is kept as the job's result: GET /jobs/<job_id>/result")
 
 
 async def test_a_job_that_gets_no_worker_in_time_was_not_submitted() -> None:
