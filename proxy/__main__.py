@@ -83,6 +83,7 @@ def _serve(settings: Settings) -> int:
 
     with preflight.no_traceback():
         groundwork = lay_groundwork(settings)
+        preflight.try_descriptors()
 
     import asyncio  # noqa: PLC0415
 

@@ -28,11 +28,14 @@ __all__ = [
     "open_standard_streams",
     "say",
     "start_trouble",
+    "try_descriptors",
     "unblock_signals",
 ]
 
 #: The descriptors that the front end needs to serve one job: its own, those that must stay free, and the job's.
 LEAST_DESCRIPTORS: Final = 128
+#: How many of them the event loop needs at once, and some more.
+_LOOP_DESCRIPTORS: Final = 16
 #: Parts of the standard library that an interpreter may have been built without, and the packages to build them.
 _LIBRARIES: Final = {
     "_ctypes": "libffi-dev",
@@ -124,6 +127,12 @@ def _descriptors() -> Iterator[str]:
             f"the limit of open files is {limit}, at least {LEAST_DESCRIPTORS} are needed; "
             "raise it (ulimit -n, LimitNOFILE=, --ulimit nofile=)"
         )
+
+
+def try_descriptors() -> None:
+    """Raise OSError if so few descriptors are left that uvloop would abort the process, or get stuck."""
+    for fd in [os.dup(2) for _ in range(_LOOP_DESCRIPTORS)]:
+        os.close(fd)
 
 
 def open_standard_streams() -> None:

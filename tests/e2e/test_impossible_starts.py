@@ -36,6 +36,23 @@ assert libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
+#: Starts the proxy, and leaves it as few descriptors as its argument says once its sockets and processes exist.
+_LEFT: Final = """
+import os, resource, sys
+from proxy import __main__
+from proxy.run import groundwork
+lay = groundwork.lay_groundwork
+def lay_and_limit(settings):
+    laid = lay(settings)
+    free = os.dup(2)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, free + left))
+    return laid
+left = int(sys.argv.pop())
+groundwork.lay_groundwork = lay_and_limit
+sys.exit(__main__.main())
+"""
+
 both_ways = pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])
 
 
@@ -109,6 +126,13 @@ def test_a_limit_of_open_files_that_is_too_small(arguments: tuple[str, ...]) -> 
     """Instead of a proxy that refuses every job."""
     line = the_line(run(sys.executable, "run.py", *arguments, before=limited_to(24)))
     assert "the limit of open files is 24" in line
+
+
+@pytest.mark.parametrize("left", [0, 3, 7])
+def test_no_descriptors_left_for_the_event_loop(left: int) -> None:
+    """The event loop, uvloop's, would abort the process, could not be created, or not even be closed."""
+    line = the_line(run(sys.executable, "-c", _LEFT, str(left)))
+    assert line.startswith("error: cannot start: Too many open files; raise the limit of open files")
 
 
 async def test_the_least_limit_of_open_files_is_enough_for_a_job(client: ClientSession) -> None:
