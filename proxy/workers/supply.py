@@ -182,8 +182,9 @@ class Supply:
     async def _restart_fork_server(self) -> None:
         try:
             await self._start_fork_server()
-        except OSError as exc:
-            self._go_on_hold(f"the fork server could not be started: {exc.strerror}")
+        except Exception as exc:  # noqa: BLE001 - such as no memory; nobody else would try again
+            reason = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
+            self._go_on_hold(f"the fork server could not be started: {reason}")
             self._later("restart", _RESTART_S, self._restart)
 
     async def _start_fork_server(self, spawned: Spawned | None = None) -> None:

@@ -15,7 +15,7 @@ class FakeForkServer:
     """Creates workers from pipes, when the test says so."""
 
     made: list[FakeForkServer]
-    start_error: OSError | None = None
+    start_error: Exception | None = None
 
     def __init__(self, _config: bytes, listener: Listener) -> None:
         self.listener = listener

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy import log
-from proxy.store.postgresql.ends import finish, pause
+from proxy.store.postgresql.ends import finish, lasting, pause
 from proxy.store.postgresql.health import Health
 from proxy.store.postgresql.rows import record_of, values_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
@@ -121,7 +121,8 @@ class Leases:
         self._on_ended = on_ended
         await self._beat()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(each) for each in (self._beats(), self._see_to_others(), self._expire())]
+        works = (self._beats, self._see_to_others, self._expire)
+        self._tasks = [loop.create_task(lasting(work)) for work in works]
 
     def take_over(
         self,
@@ -151,8 +152,6 @@ class Leases:
                 self._healthy_since = None
                 self._health.failed(str(exc), began, beating=True)
                 pause_s = min(pause_s, _AGAIN_S)
-            except Exception as exc:  # noqa: BLE001 - a bug of ours must not end the beats
-                log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
             await pause(self._leaving, pause_s)
 
     async def _beat(self) -> None:
@@ -187,8 +186,6 @@ class Leases:
                 is_more = await self._see_to_some()
             except (GoneError, UnfitError) as exc:
                 self._health.failed(str(exc), time.monotonic())
-            except Exception as exc:  # noqa: BLE001 - as above
-                log.event("error", "unhandled exception in the journal", **log.exception_fields(exc))
             sparing_s = min(self._times.lease_s, (time.monotonic() - began) * _SPARING)
             await pause(self._leaving, 0 if is_more else max(self._times.beat_s, sparing_s))
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import psycopg
 
+from proxy.store.postgresql.ends import lasting
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.orders import Lane
 from proxy.store.postgresql.session import GoneError, Session
@@ -88,7 +89,7 @@ class Listener:
         self._on_notice = on_notice
         self._on_gap = on_gap
         self._closing = False
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(lasting(self._run))
         #: How many notices were received.
         self.heard = 0
 

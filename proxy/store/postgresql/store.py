@@ -27,7 +27,7 @@ from proxy.store.notes import Notes
 from proxy.store.patterns import Grid, Patterns, patterns
 from proxy.store.postgresql.audit import AuditTable
 from proxy.store.postgresql.awaited import AwaitedEnds
-from proxy.store.postgresql.ends import finish, pause
+from proxy.store.postgresql.ends import finish, lasting, pause
 from proxy.store.postgresql.health import PATIENCE_S, Health
 from proxy.store.postgresql.leases import Leases, Times
 from proxy.store.postgresql.look_ups import LookUps
@@ -137,7 +137,7 @@ class PostgreSQLStore:
         ((lost_s,),) = await self._reading.run(LOST)
         self._lost_before = time.time() - lost_s
         await self._leases.begin(self.tell)
-        self._tasks = [self._loop.create_task(self._awaited.run()), self._loop.create_task(self._look())]
+        self._tasks = [self._loop.create_task(lasting(work)) for work in (self._awaited.run, self._look)]
 
     @property
     def open_jobs(self) -> int:
