@@ -49,7 +49,7 @@ def trail_of(job: Job, event: Event | None = None) -> str:
     """Return the trail of a job for its record; `event` happens just now, and is not in its life yet."""
     now = time.monotonic()
     # What an earlier process knew is lost, except when the job was accepted.
-    accepted = now - (time.time() - job.recorder.record.accepted_at) if job.adopted else job.reached[State.ACCEPTED]
+    accepted = now - _age_s(job.recorder.record) if job.adopted else job.reached[State.ACCEPTED]
     life = job.life if len(job.life) <= _FIRST + _LAST else [*job.life[:_FIRST], *job.life[-_LAST:]]
     events = [(round((at - accepted) * 1000, 1), what.value) for at, what in life]
     if event is not None:
@@ -72,7 +72,7 @@ def trail_with(record: Record, event: Event) -> str:
     If there is none yet, the job is in flight at another instance, which alone knows what happened before.
     """
     trail = written(record.trail) if record.trail else Trail(adopted=True)
-    trail.events.append((round((time.time() - record.accepted_at) * 1000, 1), event.value))
+    trail.events.append((round(_age_s(record) * 1000, 1), event.value))
     return _encoded(trail)
 
 
@@ -111,6 +111,11 @@ def phases_in(trail: Trail, total_ms: float) -> dict[str, float]:
     if finished or not called_back:
         starts.append(("", max([total_ms, *(at for _, at in starts)])))
     return {name: round(until - at, 1) for (name, at), (_, until) in pairwise(starts)}
+
+
+def _age_s(record: Record) -> float:
+    """Return how long ago a job was accepted, by the wall clock, which may have been set back."""
+    return max(0.0, time.time() - record.accepted_at)
 
 
 def _encoded(trail: Trail) -> str:

@@ -125,6 +125,13 @@ class Record(Struct, frozen=True, kw_only=True):
         """
         return min(self.deadline_at - now, self.deadline_at - self.accepted_at)
 
+    def took_s(self, now: float) -> float:
+        """Return how many seconds the job took, or has taken at `now`, in Unix time.
+
+        Not less than none, because the wall clock may have been set back.
+        """
+        return max(0.0, (now if self.finished_at is None else self.finished_at) - self.accepted_at)
+
     @property
     def late(self) -> bool:
         """Whether the result came after the client had been answered without one."""

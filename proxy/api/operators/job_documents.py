@@ -24,7 +24,6 @@ def line(record: Record, now: float, job: Job | None = None) -> dict[str, Any]:
     state = record.state if job is None else job.state
     code = code_of(record)
     told = record.failure or record.outcome
-    end = now if record.finished_at is None else record.finished_at
     return {
         "job_id": record.id,
         "state": str(state),
@@ -37,7 +36,7 @@ def line(record: Record, now: float, job: Job | None = None) -> dict[str, Any]:
         "accepted_at": round(record.accepted_at, 3),
         "deadline_at": round(record.deadline_at, 3),
         "finished_at": None if record.finished_at is None else round(record.finished_at, 3),
-        "total_ms": round((end - record.accepted_at) * 1000, 1),
+        "total_ms": round(record.took_s(now) * 1000, 1),
         "labels": dict(record.labels),
         "profile": record.profile,
         "remote_id": record.outputs.get("id"),

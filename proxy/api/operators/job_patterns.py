@@ -126,7 +126,7 @@ async def _phases(sample: JobPage) -> dict[str, Any]:
     """Return how long the phases of some jobs took. Records of earlier versions have no phases."""
     took: dict[str, list[float]] = {name: [] for name in (*PHASES, "total")}
     for number, record in enumerate(sample.records, start=1):
-        total_ms = ((record.finished_at or 0.0) - record.accepted_at) * 1000
+        total_ms = record.took_s(record.accepted_at) * 1000
         phases = phases_in(written(record.trail), total_ms)
         for name, phase_ms in phases.items():
             took[name].append(phase_ms)

@@ -85,6 +85,17 @@ async def test_the_times_of_a_job_that_was_left_open_count_from_its_acceptance()
     assert phases_in(written(trail_of(job, Event.CALLBACK)), 60_000) == {}
 
 
+async def test_nothing_happens_before_a_job_was_accepted() -> None:
+    """Even if the wall clock was set back by an hour since."""
+    job = a_job()
+    job.adopted = True
+    job.recorder.record = finished(accepted_at=time.time() + 3600)
+    (here,) = written(trail_of(job, Event.CALLBACK)).events
+    (late,) = written(trail_with(job.recorder.record, Event.CALLBACK)).events
+    assert 0 <= here[0] < 60_000
+    assert late[0] == 0
+
+
 def test_what_comes_late_is_added() -> None:
     """To the existing trail."""
     record = finished(accepted_at=time.time() - 1, trail='{"events":[[0.5,"assign"],[30.0,"finish"]],"pid":7}')

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from proxy.jobs import recorder
 from proxy.store.query import JobPage
@@ -94,6 +95,26 @@ async def test_a_line_says_what_the_client_was_told(app: WholeApp) -> None:
         "worker_end": "SIGKILL",
         "cancelled_by": None,
     }
+
+
+async def test_no_job_took_less_than_no_time(app: WholeApp) -> None:
+    """The wall clock was set back by an hour meanwhile, or since."""
+    now = time.time()
+    lost = Failed(code=Code.WORKER_DIED, detail="it was killed by SIGKILL", submitted=Submitted.UNKNOWN)
+    trail = '{"events":[[0.5,"assign"],[30.0,"finish"]],"pid":7}'
+    record = finished(accepted_at=now + 3600, finished_at=now, callback=None, failure=lost, trail=trail)
+    await app.store.put(record)
+    job = await app.begun(*SUBMIT)
+    job.recorder.record = structs.replace(job.recorder.record, accepted_at=now + 3600)
+    await app.store.put(job.recorder.record)
+
+    lines = (await app.ask_admin("GET", "/jobs")).document["jobs"]
+    whole = [(await app.ask_admin("GET", f"/jobs/{one.id}")).document for one in (record, job)]
+    patterns = (await app.ask_admin("GET", "/jobs/patterns")).document
+    assert [shown["total_ms"] for shown in [*lines, *whole]] == [0] * 4
+    assert set(patterns["phases"]["quantiles_ms"]["total"].values()) == {0}
+    await app.call_back(job)
+    await job.outcome
 
 
 async def test_a_job_in_flight_is_shown_as_it_is_now(app: WholeApp) -> None:
