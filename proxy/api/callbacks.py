@@ -239,7 +239,7 @@ class CallbackRoute:
             return verdict.result, verdict, ""
         content_type = ""
         if verdict.kind is Kind.SUCCEEDED and not server.profile.callback.json_only:
-            content_type = kept_content_type(received.header(b"content-type"))
+            content_type = kept_content_type(received.header(b"content-type"), received.body)
         return received.body, verdict, content_type
 
 

@@ -173,7 +173,7 @@ class CallbackIntake:
             RequestError: the job was deleted meanwhile.
         """
         verdict = Verdict(kind=Kind(told.kind), state=told.state, error=told.error)
-        content_type = kept_content_type(told.content_type)
+        content_type = kept_content_type(told.content_type, told.body)
         await self._for_record(hashed, _Called(verdict=verdict, body=told.body, content_type=content_type, asked=True))
 
     async def _for_job(self, job: Job, called: _Called) -> CallbackFate:

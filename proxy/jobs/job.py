@@ -261,7 +261,7 @@ class Job:
                 self.without_token(told.body) if told.kind == Kind.FAILED else told.body,
                 failed=told.kind == Kind.FAILED,
                 early=False,
-                content_type=kept_content_type(told.content_type),
+                content_type=kept_content_type(told.content_type, told.body),
                 error=told.error,
                 trail=trail_of(self, Event.CALLBACK),
             )

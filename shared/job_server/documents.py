@@ -83,12 +83,24 @@ def parameters_of(header: str) -> dict[str, str]:
     return dict(reversed(list(found)))
 
 
-def kept_content_type(content_type: str) -> str:
-    """Return the Content-Type that is kept with a result: empty for JSON, and for a value that is no valid header."""
+def kept_content_type(content_type: str, body: bytes) -> str:
+    """Return the Content-Type that is kept with a result: empty for JSON, and for a value that is no valid header.
+
+    JSON in another encoding than UTF-8, which readers would take it for, keeps the type that names the encoding.
+    """
     is_sound = content_type.isascii() and content_type.isprintable() and len(content_type) <= _MAX_TYPE_CHARACTERS
     if not is_sound or "/" not in content_type:
         return "application/octet-stream" if content_type else ""
-    return "" if media_type_of(content_type) == "application/json" else content_type
+    is_json = media_type_of(content_type) == "application/json"
+    return "" if is_json and ("charset" not in parameters_of(content_type) or _is_utf8(body)) else content_type
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def document_of(body: bytes, content_type: str = "", parse: Callable[[bytes], Any] = strict_json.loads) -> Document:

@@ -22,10 +22,10 @@ from shared.strict_json import text_at
 __all__ = ["Kind", "Outputs", "Part", "Reader", "Verdict", "error_text", "job_failed", "outcome_of", "text_as_json"]
 
 #: A longer reason, or state of a job that goes on, is cut, and a longer output ignored: they go into messages, logs,
-#: records and URLs.
+#: records and URLs. Signed URLs have some thousand characters, and few servers take one of more than 8,000.
 _MAX_ERROR_CHARACTERS: Final = 500
 _MAX_STATE_CHARACTERS: Final = 100
-_MAX_OUTPUT_CHARACTERS: Final = 2_000
+_MAX_OUTPUT_CHARACTERS: Final = 8_000
 _MAX_TEXT_BYTES: Final = 10_000
 
 

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from shared.errors import Code, RequestError
-from shared.job_server.documents import TooLargeError, document_of, fields_of_query, inflate
+from shared.job_server.documents import TooLargeError, document_of, fields_of_query, inflate, kept_content_type
 
+LATIN_1 = "application/json; charset=iso-8859-1"
 URLENCODED = "application/x-www-form-urlencoded"
 
 
@@ -165,3 +166,21 @@ def test_a_bomb_is_not_inflated() -> None:
     with pytest.raises(TooLargeError):
         inflate(gzip.compress(bytes(10_000_000)), {}, 9_999_999)
     assert len(inflate(gzip.compress(bytes(1_000)), {}, 1_000)) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "kept"),
+    [
+        ("application/json", b"{}", ""),
+        ("application/json; charset=utf-8", '{"a": "é"}'.encode(), ""),
+        (LATIN_1, '{"a": "é"}'.encode("latin-1"), LATIN_1),
+        (LATIN_1, '{"a": "é"}'.encode(), ""),  # it is not what it says
+        ("application/json", b'{"a": "\xe9"}', ""),
+        ("text/csv", b"a;b", "text/csv"),
+        ("nonsense", b"", "application/octet-stream"),
+        ("", b"", ""),
+    ],
+)
+def test_the_type_of_a_result_is_kept_unless_it_is_json(content_type: str, body: bytes, kept: str) -> None:
+    """Readers take JSON for UTF-8, unless something else is said."""
+    assert kept_content_type(content_type, body) == kept

@@ -184,3 +184,10 @@ def test_a_reply_can_be_a_form() -> None:
         kind=Kind.FAILED, state="broken", result=b'"id=7&state=broken"', outputs={"id": "7"}
     )
     assert replies.read(200, {}, b"id=7&state=queued").detail.startswith("the job server's reply is not JSON: ")
+
+
+@pytest.mark.parametrize(("characters", "kept"), [(8_000, True), (8_001, False)])
+def test_an_output_may_be_a_long_signed_url(characters: int, *, kept: bool) -> None:
+    """A longer one would fit into no request."""
+    reply = by_body(Submit(outputs={"url": "body.url"}), b'{"url": "%b"}' % (b"x" * characters))
+    assert reply.outputs == ({"url": "x" * characters} if kept else {})
