@@ -87,11 +87,8 @@ class Call:
 
     def __init__(self) -> None:
         self._answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the worker is free for another one."""
-        return self._answer.done()
+        #: Whether the worker is free for another one; one that hangs never is.
+        self.is_over = False
 
     async def make(self, worker: Worker, ask: Ask) -> Told:
         """Have `worker` make it; return the answer. Raises _LostError."""
@@ -100,6 +97,7 @@ class Call:
 
     def end(self, told: Told) -> None:
         """Take the answer."""
+        self.is_over = True
         if not self._answer.done():
             self._answer.set_result(told)
 

@@ -16,7 +16,7 @@ from proxy.workers.local_runner import LocalRunner
 from proxy.workers.pool import Pool
 from shared.errors import AdmissionError, Code
 from shared.lifecycle import Event, State, Submitted
-from shared.messages import Answered, Ask, Assign, Callback, Failure, MayRetry, Progress, Retry, ToWorker
+from shared.messages import Answered, Ask, Assign, Callback, Failure, MayRetry, Progress, Retry, Told, ToWorker
 from shared.outcome import Failed, Outcome, Succeeded
 from tests.support.failing_store import FailingStore
 from tests.support.jobs import a_job
@@ -598,6 +598,28 @@ async def test_a_call_that_hangs_is_cut_off_after_a_minute() -> None:
     told = await call
     assert (told.kind, told.error) == ("unavailable", "no worker reported the answer in time")
     assert (round(time.monotonic() - began), stage.run.done()) == (61, False)
+    stage.run.cancel()
+
+
+async def test_a_job_whose_worker_hangs_is_asked_about_by_another() -> None:
+    """From the second call on; its own makes none until it has answered."""
+    stage = Stage(timeout_s=1_000)
+    await stage.assigned()
+    assert (await stage.asker.ask(stage.job, "outcome", stage.job.deadline)).kind == "unavailable"
+    own = stage.worker
+
+    second = asyncio.create_task(stage.asker.ask(stage.job, "outcome", stage.job.deadline))
+    await stage.given()
+    await eventually(lambda: stage.worker.sent)
+    told = Told(job_id=stage.job.id, call="outcome", kind="progress", body=b"")
+    stage.worker.handler.on_message(told)
+    assert (await second, len(own.sent)) == (told, 2)
+
+    own.handler.on_message(told)  # the answer to the first call, late
+    third = asyncio.create_task(stage.asker.ask(stage.job, "outcome", stage.job.deadline))
+    await eventually(lambda: len(own.sent) == 3)
+    own.handler.on_message(told)
+    assert await third == told
     stage.run.cancel()
 
 
