@@ -10,8 +10,9 @@ import contextlib
 import os
 import resource
 import signal
+import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.run.claims import claim
 from proxy.run.embedded_job_server import EmbeddedJobServer
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from shared.worker_config import JobServer
 
 __all__ = ["Groundwork", "lay_groundwork"]
+
+#: The usual size of a stack. JSON with as many levels as CPython allows takes 1.5 MB of it.
+_STACK_BYTES: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,7 @@ def lay_groundwork(settings: Settings) -> Groundwork:
 
         check_trust(settings.job_server_cafile)
     _raise_descriptor_limit()
+    _widen_stacks()
     signal.signal(signal.SIGTERM, _leave)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload waits until FrontEnd can do it
     sockets, journal = claim(settings)
@@ -91,3 +96,15 @@ def _raise_descriptor_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _widen_stacks() -> None:
+    """Give this process, its threads and its children usual stacks, where `ulimit -s`, or musl for threads, has less.
+
+    Deeply nested JSON would end them with SIGSEGV.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if soft != resource.RLIM_INFINITY and soft < _STACK_BYTES:
+        with contextlib.suppress(ValueError, OSError):  # the hard limit is lower
+            resource.setrlimit(resource.RLIMIT_STACK, (_STACK_BYTES, hard))
+    threading.stack_size(_STACK_BYTES)

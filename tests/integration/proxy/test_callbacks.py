@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -33,6 +34,12 @@ class Waiting:
     def token(self) -> str:
         """The secret part of the callback's address."""
         return self.callback.rpartition("/")[2]
+
+
+class _SmallStacks(ProxyProcess):
+    """A proxy that was started with `ulimit -s`; threads have the same with musl."""
+
+    PROGRAM = ("/bin/sh", "-c", 'ulimit -Ss 1024; exec "$@"', "sh", *ProxyProcess.PROGRAM)
 
 
 Start = Callable[..., Awaitable[Waiting]]
@@ -285,3 +292,33 @@ async def test_people_can_tell_which_job_it_is(
     await eventually(lambda: [line for line in proxy.events_of("job succeeded") if line["job_id"] == job_id])
     (line,) = (line for line in proxy.events_of("job succeeded") if line["job_id"] == job_id)
     assert (line["labels"], line["remote_id"]) == ({"account": ref}, remote_id)
+
+
+async def test_json_that_is_nested_deeply_ends_no_process_with_a_small_stack(
+    client: ClientSession, job_server: JobServer, start: Start, tmp_path: Path
+) -> None:
+    """Neither the front end, which reads a callback of this profile in a thread, nor the embedded job server."""
+    deep = b'{"state": "completed", "account": "a", "deep": %b1%b}' % (b'{"a":' * 9_000, b"}" * 9_000)
+    file = tmp_path / "any.toml"
+    file.write_text(
+        """
+        name = "deep"
+        [submit]
+        body = { wait = false, callback = "{callback_url}" }
+        [callback]
+        state = "not_null(body.state, body.status)"
+        result = "body"
+        succeeded = ["completed"]
+        failed = ["failed"]
+        """,
+        encoding="utf-8",
+    )
+    with _SmallStacks.started(PROFILE=str(file), JOB_SERVER_URL=job_server.url) as proxy:
+        job = await start(proxy)
+        assert (await fetch(client, "POST", job.callback, data=deep)).status == 200
+        await fetch(client, "POST", job.callback, json={"state": "completed"})
+        assert (await job.answer).status == 200
+    with _SmallStacks.started() as proxy:
+        answer = await fetch(client, "POST", proxy.queue_job, data=deep, headers={"Content-Type": "application/json"})
+        assert answer.status in {200, 400}  # not every version of Python reads it
+        assert (await post_job(client, proxy.queue_job)).status == 200
