@@ -164,6 +164,7 @@ class Replies:
         self._rejected_by_body = "body" in submit.rejected
         self._error = compile_expression(submit.error)
         self._running = frozenset(submit.running)
+        self._state_in_body = "body" in submit.state
         self._reader = Reader(submit, submit.outputs)
         self._only_body = only_body(
             submit.rejected, submit.state, submit.result, submit.error, *submit.outputs.values()
@@ -198,7 +199,7 @@ class Replies:
         unread = ""
         if document.value is None and not document.is_json:
             unread = f"is not JSON: {why_not_json(body, len(body))}"
-            if self._running:
+            if self._running and self._state_in_body:
                 return _bad(unread)
         seen: dict[str, Any] = {"status": status, "body": document.value}
         if not self._only_body:
@@ -218,8 +219,8 @@ class Replies:
                 kind=ReplyKind.FINAL, outputs=verdict.outputs, verdict=verdict, content_type=content_type, body=body
             )
         if self._running and verdict.state not in self._running:
-            is_object = isinstance(seen["body"], dict)
-            return _bad("does not say that the job is running" if is_object else "is not a JSON object")
+            is_unfit = self._state_in_body and not isinstance(seen["body"], dict)
+            return _bad("is not a JSON object" if is_unfit else "does not say that the job is running")
         return Reply(kind=ReplyKind.RUNNING, outputs=verdict.outputs)
 
     def reason(self, body: bytes) -> str:

@@ -85,6 +85,19 @@ def test_with_states_anything_else_is_bad(body: bytes, detail: str) -> None:
     assert by_body(STRICT, body) == Reply(kind=ReplyKind.BAD, detail=detail)
 
 
+@pytest.mark.parametrize("body", [b"", b"<ok/>", b"[]", b"{}"])
+def test_where_a_header_has_the_state_the_body_may_be_anything(body: bytes) -> None:
+    """As that of a 202 that has only the job's address: it was an invalid reply, though the job server had it."""
+    submit = Submit(state="headers.location && 'has it'", running=("has it",), outputs={"id": "headers.location"})
+    reply = Replies(submit).read(202, {"Location": "/jobs/5"}, body)
+    assert (reply.kind, reply.outputs) == (ReplyKind.RUNNING, {"id": "/jobs/5"})
+    without = Replies(submit).read(202, {}, body)
+    assert (without.kind, without.detail) == (
+        ReplyKind.BAD,
+        "the job server's reply does not say that the job is running",
+    )
+
+
 @pytest.mark.parametrize("body", [b'{"state": "running"}', b' {"id": 1, "state": "queued"}\n'])
 def test_with_states_one_of_them_runs(body: bytes) -> None:
     """Whatever else it contains."""
