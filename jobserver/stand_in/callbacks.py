@@ -1,7 +1,6 @@
 """Sends callbacks, with the proof that the profile requires."""
 
 import base64
-import hashlib
 import hmac
 import os
 import time
@@ -55,7 +54,7 @@ class CallbackSender:
         body = sample.body.encode()
         headers = {"Content-Type": "application/json"} | {name.title(): text for name, text in sample.headers.items()}
         if not forged:
-            headers |= proof(self._profile, body, values)
+            headers |= proof(self._profile, body, {**values, "url": url})
         status = None
         try:
             async with self._session.request(
@@ -82,7 +81,10 @@ def caveats(profile: Profile, fixed_url: str, environ: Mapping[str, str] = os.en
 
 
 def proof(profile: Profile, body: bytes, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that prove who sends a callback; none if a secret is not set here."""
+    """Return the headers that prove who sends a callback to the `url` among `values`.
+
+    None if a secret is not set here.
+    """
     verify = profile.verify
     if verify is None:
         return {}
@@ -90,21 +92,26 @@ def proof(profile: Profile, body: bytes, values: Mapping[str, str]) -> dict[str,
     try:
         if verify.scheme == "header":
             return {verify.header: fill(verify.value, known)}
-        secret = fill(verify.secret, known)
+        secret, timestamp = fill(verify.secret, known), str(int(time.time()))
     except UnfilledError:
         return {}
     if verify.scheme == "hmac":
-        digest = hmac.new(secret.encode(), body, getattr(hashlib, verify.hash)).digest()
-        text = digest.hex() if verify.encoding == "hex" else base64.b64encode(digest).decode()
-        return {verify.header: verify.prefix + text}
-    message_id, timestamp = f"msg_{os.urandom(8).hex()}", str(int(time.time()))
+        signed = (
+            fill(part, {**known, "timestamp": timestamp}).encode() for part in verify.signed.partition("{body}")[::2]
+        )
+        digest = hmac.digest(secret.encode(), body.join(signed), verify.hash)
+        text = verify.prefix + (digest.hex() if verify.encoding == "hex" else base64.b64encode(digest).decode())
+        if verify.timestamp.endswith("="):
+            return {verify.header: f"{verify.timestamp}{timestamp},{text}"}
+        return {verify.header: text} | ({verify.timestamp: timestamp} if verify.timestamp else {})
+    message_id = f"msg_{os.urandom(8).hex()}"
     try:
         key = base64.b64decode(secret.strip().removeprefix("whsec_"), validate=True)
     except ValueError:
         key = secret.strip().encode()
-    signed = hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, "sha256")
+    standard = hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, "sha256")
     return {
         "Webhook-Id": message_id,
         "Webhook-Timestamp": timestamp,
-        "Webhook-Signature": f"v1,{base64.b64encode(signed).decode()}",
+        "Webhook-Signature": f"v1,{base64.b64encode(standard).decode()}",
     }

@@ -75,9 +75,12 @@ class CallbackRoute:
         named_callbacks: NamedCallbacks,
         job_servers: ServedJobServers,
         *,
+        url: str,
         max_body_bytes: int,
         max_jobs: int,
     ) -> None:
+        """`url` is where the job server reaches the route, without a token."""
+        self._url = url
         self._callback_intake = callback_intake
         self._named_callbacks = named_callbacks
         self._job_servers = job_servers
@@ -121,7 +124,7 @@ class CallbackRoute:
             raise RequestError(Code.NOT_FOUND, "there is no such callback")
         try:
             received, raw = await self._receive(scope, receive)
-            self._verify(server, received, raw, {"callback_token": token, "job_id": found.id})
+            self._verify(server, token, received, raw, {"callback_token": token, "job_id": found.id})
             callback = await self._read(server, received)
         except (RequestError, AdmissionError) as exc:
             self.counts[_fate_of(exc)] += 1
@@ -150,7 +153,7 @@ class CallbackRoute:
         try:
             received, raw = await self._receive(scope, receive)
             try:
-                self._verify(server, received, raw, {})
+                self._verify(server, scope["path_params"]["token"], received, raw, {})
             except RequestError as exc:
                 await self._refuse_named(server, received, exc.detail)
                 raise
@@ -197,10 +200,16 @@ class CallbackRoute:
         )
         return received, raw
 
-    def _verify(self, server: ServedJobServer, received: Received, raw: bytes, values: dict[str, str]) -> None:
+    def _verify(
+        self, server: ServedJobServer, token: str, received: Received, raw: bytes, values: dict[str, str]
+    ) -> None:
         """Raise RequestError unless the callback has the proof that its profile requires, if any."""
         verifier, now = server.verifier, time.time()
-        if verifier is not None and not verifier.is_genuine(received, raw, server.secrets | values, now):
+        if verifier is None:
+            return
+        url = "/".join(filter(None, (self._url, token, received.route)))
+        url += f"?{received.query}" if received.query else ""
+        if not verifier.is_genuine(received, raw, {**server.secrets, **values, "url": url}, now):
             lack = verifier.lack(received, now)
             words = "the callback does not prove that it is the job server's"
             raise RequestError(Code.UNAUTHORIZED, f"{words}: {lack}" if lack else words)

@@ -105,6 +105,7 @@ def create_app(
         core.callback_intake,
         core.named_callbacks,
         core.served,
+        url=callback_url,
         max_body_bytes=settings.max_body_bytes,
         max_jobs=settings.max_jobs,
     )

@@ -26,7 +26,7 @@ _SECRET: Final = re.compile(r"\{\s*env\s*:[^}]*\}?", re.IGNORECASE)
 _WORD_IN_BRACES: Final = re.compile(r"\{\s*[A-Za-z][^\"'{}]*\}?")
 #: What cannot remain beside the placeholders of a value; JSON and other texts may have braces.
 _MISSPELT: Final = {
-    **dict.fromkeys(("url", "page", "value", "secret", "prefix"), _BRACE),
+    **dict.fromkeys(("url", "page", "value", "secret", "prefix", "signed"), _BRACE),
     "query": _WORD_IN_BRACES,
     **dict.fromkeys(("headers", "body", "form"), _SECRET),
 }
@@ -211,5 +211,11 @@ def _check_verify(verify: Verify) -> None:
         text = getattr(verify, key)
         if text in OURS or text.startswith("env:"):  # everybody knows it
             raise ValueError(f"verify.{key}: got {text!r}, takes {{{text}}}")
+    signed = list(names_in(verify.signed))
+    if signed.count("body") != 1 or not {"body", "timestamp", "url"}.issuperset(signed):
+        takes = "{body} once, and {timestamp} and {url} if they are signed as well"
+        raise ValueError(f"verify.signed: got {verify.signed!r}, takes {takes}")
+    if ("timestamp" in signed) is not bool(verify.timestamp):
+        raise ValueError("verify: {timestamp} in signed and the key timestamp, which says where it is, go together")
     if has_placeholders(verify.prefix):
         raise ValueError(f"verify.prefix: got {verify.prefix!r}, takes no placeholders")

@@ -118,6 +118,10 @@ class Verify:
     hash: Literal["sha1", "sha256", "sha512"] = "sha256"
     encoding: Literal["hex", "base64"] = "hex"
     prefix: str = ""
+    #: `hmac`: what is signed; it may have `{timestamp}` and `{url}` as well.
+    signed: str = "{body}"
+    #: `hmac`: the header that holds the timestamp; with a `=` at its end, the beginning of an element of `header`.
+    timestamp: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

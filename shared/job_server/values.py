@@ -30,7 +30,7 @@ _MOST_S: Final = 1_000_000
 _LEAST_EVERY_S: Final = 0.1
 _SCHEME_TAKES: Final = {
     "header": {"header", "value"},
-    "hmac": {"header", "secret", "hash", "encoding", "prefix"},
+    "hmac": {"header", "secret", "hash", "encoding", "prefix", "signed", "timestamp"},
     "standard-webhooks": {"secret"},
 }
 _MESSAGES: Final = ("succeeded", "failed", "progress", "notification")
@@ -173,6 +173,8 @@ def _check_times(status: Status) -> None:
 def _check_verify(verify: Verify) -> None:
     if verify.header:
         _check_header_name("verify.header", verify.header)
+    if verify.timestamp:  # a header, or the beginning of an element
+        _check_header_name("verify.timestamp", verify.timestamp.removesuffix("="))
     for key in fields(verify):
         is_given = key.name != "scheme" and getattr(verify, key.name) != key.default
         if is_given and key.name not in _SCHEME_TAKES[verify.scheme]:

@@ -143,7 +143,8 @@ class Bench:
         if self.profile.verify is None:
             return [True] * len(self.callbacks)
         verifier = Verifier(self.profile.verify)
-        return [verifier.is_genuine(one, one.body, self.values, time.time()) for one in self.callbacks]
+        values = {**self.values, "url": self.values["callback_url"]}
+        return [verifier.is_genuine(one, one.body, values, time.time()) for one in self.callbacks]
 
 
 async def received(request: web.Request) -> Received:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hmac
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_token, token_hash
 from shared.errors import Code
 from shared.job_server.loader import load
+from shared.job_server.profile import Verify
 from shared.lifecycle import State
 from shared.worker_config import JobServer
 from tests.support.asgi import ask, request_scope, sent_by
@@ -280,6 +282,25 @@ async def test_a_callback_without_its_proof_is_forged_and_nothing_else(
     path = load(profile).callback.path or f"/callback/{job.token}"
     assert (await app.ask("POST", path, body=DONE, headers=JSON_TYPE)).status == 401
     assert app.parts.callback_route.counts == {CallbackFate.FORGED: 1}
+    await app.close()
+
+
+async def test_a_signature_may_be_of_the_url_that_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the job server was told it: below `CALLBACK_URL`, with the query."""
+    served = a_job_server("spreedly")
+    verify = Verify(scheme="hmac", header="X-Signature", secret="plain", signed="{url}{body}")
+    app = WholeApp(
+        monkeypatch,
+        job_server=dataclasses.replace(served, profile=dataclasses.replace(served.profile, verify=verify)),
+    )
+    job = await app.waiting()
+    path = f"/callback/{job.token}?a=1"
+    answers = []
+    for url in (path, path.removesuffix("1"), "/callback/x?a=1"):
+        signature = hmac.digest(b"plain", f"http://proxy{url}".encode() + DONE, "sha256").hex()
+        answers.append(await app.ask("POST", path, body=DONE, headers=JSON_TYPE | {"X-Signature": signature}))
+
+    assert [answer.status for answer in answers] == [200, 401, 401]
     await app.close()
 
 

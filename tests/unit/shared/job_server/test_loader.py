@@ -210,6 +210,19 @@ WRONG = {
     f"{HEAD}{SUBMIT}{CALLBACK}{FIXED}{HEADER}value = '{{callback_token}}'": (
         "verify: there is no placeholder {callback_token}; known are {env:NAME}"
     ),
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "a"\nsigned = "{{timestamp}}."\ntimestamp = "t="': (
+        "verify.signed: got '{timestamp}.', takes {body} once, and {timestamp} and {url} if they are signed as well"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "a"\nsigned = "{{job_id}}{{body}}"': "verify.signed: got '{job_id}{body}'",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "a"\nsigned = "{{Url}}{{body}}"': "verify.signed: {Url} is no placeholder",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "a"\nsigned = "{{timestamp}}.{{body}}"': (
+        "verify: {timestamp} in signed and the key timestamp, which says where it is, go together"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "a"\ntimestamp = "X-At"': "verify: {timestamp} in signed and the key ",
+    f'{HEAD}{SUBMIT}{CALLBACK}{HMAC}secret = "a"\nsigned = "{{timestamp}}{{body}}"\ntimestamp = "a b"': (
+        "verify.timestamp: got 'a b', takes a header's name"
+    ),
+    f'{HEAD}{SUBMIT}{CALLBACK}{HEADER}value = "a"\ntimestamp = "X-At"': "verify: ",
     "name = ": "Invalid value (at end of document)",
     f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }

@@ -21,12 +21,12 @@ VALUES = {"env:KEY": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "callback_token":
 
 
 def accepts(
-    verify: Verify, body: bytes, headers: dict[str, str], *, now: float = NOW, raw: bytes | None = None
+    verify: Verify, body: bytes, headers: dict[str, str], *, now: float = NOW, raw: bytes | None = None, url: str = ""
 ) -> bool:
     """Verify a callback with these headers."""
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     received = Received(body=body, headers=pairs)
-    return Verifier(verify).is_genuine(received, body if raw is None else raw, VALUES, now)
+    return Verifier(verify).is_genuine(received, body if raw is None else raw, VALUES | {"url": url}, now)
 
 
 Hash = Literal["sha1", "sha256", "sha512"]
@@ -199,7 +199,62 @@ def test_a_signature_may_be_of_the_body_as_it_came_or_inflated() -> None:
     assert not accepts(verify, b"body", {"x": hmac.new(b"plain", b"other", "sha256").hexdigest()}, raw=raw)
 
 
-@pytest.mark.parametrize("verify", [HEADER, STANDARD, Verify(scheme="hmac", header="x", secret="s")])
+#: As Mux and Stripe, pyannoteAI and Slack, Retell, and Square sign.
+IN_THE_HEADER = Verify(
+    scheme="hmac", header="X", secret="{env:PLAIN}", prefix="v1=", timestamp="t=", signed="{timestamp}.{body}"
+)
+IN_ANOTHER = Verify(
+    scheme="hmac", header="X", secret="{env:PLAIN}", prefix="v0=", timestamp="X-At", signed="v0:{timestamp}:{body}"
+)
+AFTER_THE_BODY = Verify(
+    scheme="hmac", header="X", secret="{env:PLAIN}", prefix="d=", timestamp="v=", signed="{body}{timestamp}"
+)
+OF_THE_URL = Verify(scheme="hmac", header="X", secret="{env:PLAIN}", encoding="base64", signed="{url}{body}")
+
+
+def signature(content: bytes) -> str:
+    """Return the signature of `content`."""
+    return hmac.digest(b"plain", content, "sha256").hex()
+
+
+@pytest.mark.parametrize(("age_s", "expected"), [(0, True), (300, True), (301, False), (-300, True), (-301, False)])
+def test_a_signature_may_be_of_a_timestamp_too(age_s: int, expected: bool) -> None:
+    """Which is not far from now, so that an old callback cannot be replayed."""
+    at, ms = int(NOW), int(NOW) * 1_000
+    for verify, headers in (
+        (IN_THE_HEADER, {"x": f"t={at},v0=00, v1={signature(b'%d.body' % at)}"}),
+        (IN_THE_HEADER, {"x": f"t={at};v1={signature(b'%d.body' % at)}"}),
+        (IN_ANOTHER, {"x": f"v0={signature(b'v0:%d:body' % at)}", "x-at": str(at)}),
+        (AFTER_THE_BODY, {"x": f"v={ms},d={signature(b'body%d' % ms)}"}),
+    ):
+        assert accepts(verify, b"body", headers, now=NOW + age_s) is expected
+        assert not accepts(verify, b"Body", headers, now=NOW + age_s)
+        later = {name: text.replace(str(at), str(at + 1)) for name, text in headers.items()}
+        assert not accepts(verify, b"body", later, now=NOW + age_s)
+
+
+@pytest.mark.parametrize("at", ["", "-1", "\u0661", "1" * 14, "2026-11-27", str(int(NOW))])
+def test_a_timestamp_is_a_number_where_it_belongs(at: str) -> None:
+    """Even if it is signed as it is."""
+    content = f"{at}.body".encode()
+    there = accepts(IN_THE_HEADER, b"body", {"x": f"t={at},v1={signature(content)}".encode().decode("latin-1")})
+    assert there is (at == str(int(NOW)))
+    assert not accepts(IN_THE_HEADER, b"body", {"x": f"v1={signature(content)}", "t": at.encode().decode("latin-1")})
+
+
+def test_a_signature_may_be_of_the_url_too() -> None:
+    """As it was called."""
+    url = "https://proxy.example/callback/square?a=1"
+    text = base64.b64encode(hmac.digest(b"plain", f"{url}body".encode(), "sha256")).decode()
+    assert accepts(OF_THE_URL, b"body", {"x": text}, url=url)
+    assert not accepts(OF_THE_URL, b"body", {"x": text}, url=f"{url}0")
+    assert not accepts(OF_THE_URL, b"0body", {"x": text}, url=url)
+
+
+@pytest.mark.parametrize(
+    "verify",
+    [HEADER, STANDARD, Verify(scheme="hmac", header="x", secret="s"), IN_THE_HEADER, IN_ANOTHER, OF_THE_URL],
+)
 @given(st.dictionaries(st.sampled_from(["x", "x-token", *EXAMPLE]), st.text(st.characters(max_codepoint=255))))
 def test_nothing_that_is_made_up_is_accepted_or_raises(verify: Verify, headers: dict[str, str]) -> None:
     """Whatever its headers contain."""
@@ -218,7 +273,12 @@ def test_nothing_that_is_made_up_is_accepted_or_raises(verify: Verify, headers: 
         ),
         (Verify(scheme="hmac", header="X-Sig", secret="s", prefix="v1="), {"x-sig": "v1=a"}, ""),
         (STANDARD, {"webhook-id": "a"}, "it has no header webhook-timestamp"),
-        (STANDARD, {"webhook-timestamp": "2026-11-27"}, "its timestamp is no Unix time in seconds"),
+        (STANDARD, {"webhook-timestamp": "2026-11-27"}, "its timestamp is no Unix time in seconds or milliseconds"),
+        (IN_THE_HEADER, {"x": "v1=a"}, "its timestamp is no Unix time in seconds or milliseconds"),
+        (IN_THE_HEADER, {"x": "t=1"}, "its header X does not begin with v1="),
+        (IN_THE_HEADER, {"x": "t=1674087631, v1=a"}, "its timestamp is 400 s ahead of this machine's clock"),
+        (IN_THE_HEADER, {"x": "t=1674087231,v1=a"}, ""),
+        (IN_ANOTHER, {"x": "v0=a"}, "it has no header X-At"),
         (STANDARD, {"webhook-timestamp": str(int(NOW) - 301)}, "its timestamp is 301 s behind this machine's clock"),
         (
             STANDARD,
