@@ -60,6 +60,10 @@ _NOT_SERVED: Final = "the profile of its job is not served any more, and another
 _BROKEN_OFF: Final = "its sender left before all of it had come"
 #: Methods of requests that only check a URL.
 _LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+#: What is longer is cut: a challenge is a short random text.
+_MOST_CHALLENGE: Final = 1_000
+#: No browser takes a stranger's text for a page.
+_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 #: The most notes in progress for requests whose connections may already be closed.
 _MOST_NOTED: Final = 100
 #: Finds a possible callback token in a path; it has 43 characters.
@@ -104,11 +108,11 @@ class CallbackRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Accept a callback; answer a mere check of the URL without revealing anything about the token."""
-        if scope["method"] in {"GET", "HEAD"}:
-            await self._look(scope, send)
-            return
         token = scope["path_params"]["token"]
         server = self._fixed.get(token)
+        if scope["method"] in {"GET", "HEAD"} and not await self._is_read(scope, token):
+            await self._look(scope, send)
+            return
         if server is not None:
             await self._fixed_url(scope, receive, send, server)
             return
@@ -134,7 +138,17 @@ class CallbackRoute:
             await self._refuse(hashed, _BROKEN_OFF, counted=True)  # counted as such: its fate is reported to nobody
             raise
         fate = await self._callback_intake.take(hashed, *callback)
-        await send_response(scope, send, 200, _ANSWERS[fate], b"application/json")
+        await _send_answer(scope, send, server, _ANSWERS[fate])
+
+    async def _is_read(self, scope: Scope, token: str) -> bool:
+        """Return whether a GET or HEAD is more than a look: some job servers call back, or test their URL, by GET."""
+        if scope["method"] == "HEAD" or not scope["query_string"]:
+            return False
+        server = self._fixed.get(token)
+        if server is None and any(one.profile.callback.get for one in self._job_servers):
+            found = await self._callback_intake.find(token_hash(token))
+            server = None if found is None else self._job_servers.of(found)
+        return server is not None and bool(server.profile.callback.get or server.profile.callback.challenge)
 
     async def _look(self, scope: Scope, send: Send) -> None:
         """Answer a check of the URL. A query is more than that: some job servers report the end of a job with one."""
@@ -152,6 +166,12 @@ class CallbackRoute:
         """Accept a callback that names its job itself."""
         try:
             received, raw = await self._receive(scope, receive)
+            if challenge := await self._challenge(server, received):
+                await send_response(scope, send, 200, challenge, b"text/plain; charset=utf-8", [_NO_SNIFF])
+                return
+            if received.method == "GET" and not server.profile.callback.get:
+                await self._look(scope, send)
+                return
             try:
                 self._verify(server, scope["path_params"]["token"], received, raw, {})
             except RequestError as exc:
@@ -168,7 +188,7 @@ class CallbackRoute:
         else:
             callback = await self._read(server, received)
             answer = _ANSWERS[await self._callback_intake.take(found.token_hash, *callback)]
-        await send_response(scope, send, 200, answer, b"application/json")
+        await _send_answer(scope, send, server, answer)
 
     async def _refuse_named(self, server: ServedJobServer, received: Received, reason: str) -> None:
         # The sender gets the reason anyway.
@@ -183,6 +203,13 @@ class CallbackRoute:
             return await self._result_of(server.callbacks.correlation, received, server)
         except StrictJSONError as exc:
             raise RequestError(Code.INVALID_REQUEST, f"the callback is not JSON: {exc}") from exc
+
+    async def _challenge(self, server: ServedJobServer, received: Received) -> bytes:
+        """Return what a job server that tests its URL wants to get back; empty: it does not test it."""
+        if not server.profile.callback.challenge:
+            return b""
+        found = await self._result_of(server.callbacks.challenge, received, server)
+        return found[:_MOST_CHALLENGE].encode("utf-8", "replace")
 
     async def _receive(self, scope: Scope, receive: Receive) -> tuple[Received, bytes]:
         """Return the callback, inflated if it was gzip, and the body as it came. Raises RequestError."""
@@ -250,6 +277,11 @@ class CallbackRoute:
         if verdict.kind is Kind.SUCCEEDED and not server.profile.callback.json_only:
             content_type = kept_content_type(received.header(b"content-type"), received.body)
         return received.body, verdict, content_type
+
+
+async def _send_answer(scope: Scope, send: Send, server: ServedJobServer, word: bytes) -> None:
+    body, media_type = server.answer or (word, b"application/json")
+    await send_response(scope, send, 200, body, media_type)
 
 
 def _without_secrets(verdict: Verdict, body: bytes, secrets: Collection[str]) -> tuple[bytes, Verdict, str]:

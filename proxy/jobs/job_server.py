@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shared.job_server.callbacks import Callbacks
 from shared.job_server.calls import Call
 from shared.job_server.client_jobs import ClientJobs
+from shared.job_server.documents import document_of
 from shared.job_server.placeholders import UnfilledError, fill_quoted, names_in
 from shared.job_server.verification import Verifier
 
@@ -32,6 +33,8 @@ class ServedJobServer:
         self.secrets = job_server.secrets
         self.client_jobs = ClientJobs(profile.submit, labels)
         self.callbacks = Callbacks(profile.callback)
+        #: What callbacks are answered instead of a word of ours, and its media type; None: nothing else.
+        self.answer = _answer(profile.callback.answer) if profile.callback.answer else None
         self.verifier = None if profile.verify is None else Verifier(profile.verify)
         #: What may follow the token in a callback URL: the names of `{callback_url/NAME}`, or nothing.
         self.routes = {"", *(name.partition("/")[2] for name in names_in(asdict(profile.submit)))}
@@ -73,6 +76,11 @@ class ServedJobServer:
         """Return whether a job with these outputs can be cancelled at the job server."""
         needs = self._needs.get("cancel")
         return needs is not None and needs <= outputs.keys()
+
+
+def _answer(text: str) -> tuple[bytes, bytes]:
+    is_json = document_of(text.encode()).is_json
+    return text.encode(), b"application/json" if is_json else b"text/plain; charset=utf-8"
 
 
 class ServedJobServers:

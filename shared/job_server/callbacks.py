@@ -9,6 +9,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from shared import strict_json
+from shared.errors import StrictJSONError
 from shared.job_server.documents import Document, document_of, fields_of_query, why_not_json
 from shared.job_server.expressions import body_members, compile_expression, only_body, plain_path, text_of
 from shared.job_server.partial_json import ExactPart, PartialReader
@@ -52,7 +53,8 @@ class Callbacks:
         part = ExactPart(callback.result, path[1:]) if is_exact else None
         self._reader = Reader(callback, callback.outputs, part)
         self._correlate = compile_expression(callback.correlate)
-        words = [callback.state, callback.error, callback.correlate, *callback.outputs.values()]
+        self._challenge = compile_expression(callback.challenge)
+        words = [callback.state, callback.error, callback.correlate, callback.challenge, *callback.outputs.values()]
         self._only_body = only_body(callback.result, *words)
         self._partial = _partial_reader("" if is_exact else callback.result, words)
         self._is_plain = all(plain_path(text) is not None for text in (callback.result, *words) if text)
@@ -71,13 +73,21 @@ class Callbacks:
         verdict = self._reader.read(self._seen(received, document.value), received.body, is_json=document.is_json)
         if self._notification_only and (verdict.kind in _TERMINAL or not self._has_state):
             return Verdict(kind=Kind.NOTIFICATION, state=verdict.state, outputs=verdict.outputs)
-        if verdict.kind is Kind.PROGRESS and self._reads_body and document.value is None and not document.is_json:
+        has_body = self._reads_body and received.method != "GET"
+        if verdict.kind is Kind.PROGRESS and has_body and document.value is None and not document.is_json:
             return replace(verdict, error=f"the last callback could not be read: {why_not_json(received.body)}")
         return verdict
 
     def correlation(self, received: Received) -> str:
         """Return what identifies the job of a callback at a fixed URL; empty if nothing does."""
         return text_of(self._correlate(self._seen(received, self._document(received).value)))
+
+    def challenge(self, received: Received) -> str:
+        """Return what a job server that tests its fixed URL wants to get back; empty: it does not test it."""
+        try:
+            return text_of(self._challenge(self._seen(received, self._document(received).value)))
+        except StrictJSONError:
+            return ""
 
     def _document(self, received: Received) -> Document:
         """Return what the expressions see of the body."""

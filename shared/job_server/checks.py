@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from shared.job_server.placeholders import OURS, has_placeholders, is_json, names_in, texts_in, without_placeholders
-from shared.job_server.profile import Cancel, Profile, Reading, Result, Status, Verify
+from shared.job_server.profile import Callback, Cancel, Profile, Reading, Result, Status, Verify
 from shared.job_server.traps import check_expression
 from shared.job_server.values import check_values
 
@@ -55,6 +55,7 @@ def check(profile: Profile) -> None:
     _check_braces(profile)
     _check_quotes(profile)
     _check_callback(profile)
+    _check_requests(profile.callback)
     if profile.verify is not None:
         _check_verify(profile.verify)
     check_values(profile)
@@ -77,6 +78,7 @@ def _expressions(profile: Profile) -> Iterator[tuple[str, str, frozenset[str]]]:
         yield f"callback.outputs.{name}", text, _CALLBACK
     yield "submit.rejected", profile.submit.rejected, _ANSWER
     yield "callback.correlate", profile.callback.correlate, _CALLBACK
+    yield "callback.challenge", profile.callback.challenge, _CALLBACK
     if profile.result is not None:
         yield "result.result", profile.result.result, _ANSWER
 
@@ -201,6 +203,14 @@ def _check_callback(profile: Profile) -> None:
             )
     if profile.status is not None and not profile.status.state:
         raise ValueError("status: missing key state, and [callback] has none either")
+
+
+def _check_requests(callback: Callback) -> None:
+    """Check which requests count as callbacks, or are answered in a way of their own."""
+    if callback.challenge and not callback.path:
+        raise ValueError("callback.challenge: takes a path as well: only a fixed URL is tested")
+    if callback.get and callback.json_only:
+        raise ValueError("callback: get and json_only exclude each other: a GET has no body")
 
 
 def _check_verify(verify: Verify) -> None:

@@ -92,6 +92,12 @@ class Callback(Reading):
 
     #: Whether a callback that is not JSON is refused.
     json_only: bool = False
+    #: Whether a GET with a query is a callback as well.
+    get: bool = False
+    #: What callbacks are answered; empty: a word of our own, as JSON.
+    answer: str = ""
+    #: Finds what a job server that tests its fixed URL wants to get back.
+    challenge: str = ""
     #: Whether a final callback only says that the job may be over, to be asked for with [status] and [result].
     notification_only: bool = False
     #: As in [submit]; the reply's outputs take precedence.
@@ -164,9 +170,10 @@ class Sample:
     """A recorded or documented message, and the expected reading."""
 
     #: `job`: what a client sends. All others come from the job server.
-    kind: Literal["job", "reply", "callback", "status", "result"]
+    kind: Literal["job", "reply", "callback", "challenge", "status", "result"]
     #: reply: running, succeeded, failed, refused, busy, error or bad; callback, status: succeeded, failed, progress or
-    #: notification; result: ready, not-yet or failed; job: the client's whole submission as the job server gets it.
+    #: notification; result: ready, not-yet or failed; challenge: what is sent back; job: the client's whole submission
+    #: as the job server gets it.
     expect: str = ""
     note: str = ""
     status: int = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Final
+from urllib.parse import quote
 
 from shared.errors import ProxyError
 from shared.job_server.callbacks import Callbacks, Received
@@ -24,6 +25,8 @@ SAMPLE_VALUES: Final[Mapping[str, str]] = {
     "job_uuid": "01234567-89ab-cdef-0123-456789abcdef",
 }
 
+#: Stands for a secret.
+_MASK: Final = "•••"
 #: What a reply gives a reason for.
 _SAYS_WHY: Final = frozenset({ReplyKind.REFUSED, ReplyKind.BUSY, ReplyKind.ERROR})
 
@@ -38,7 +41,7 @@ def described_submission(
     """Return the submission of a sample's `job` as JSON, with secrets masked. Raises ProxyError."""
     content_type = _headers(sample).get("content-type", JSON_TYPE)
     job = ClientJobs(profile.submit).read(sample.body.encode(), content_type)
-    values = {**dict.fromkeys(secrets, "•••"), **SAMPLE_VALUES}
+    values = {**dict.fromkeys(secrets, _MASK), **SAMPLE_VALUES}
     if sample.path:
         values["path"] = sample.path
     request = Submissions(profile, server_url).compose(job.body, values, job.content_type)
@@ -46,7 +49,7 @@ def described_submission(
     headers = {"Content-Type": JSON_TYPE, **request.headers} if text else request.headers
     return {
         "method": request.method,
-        "url": request.url,
+        "url": request.url.replace(quote(_MASK), _MASK),
         "headers": {name.lower(): value for name, value in headers.items()},
         "body": _json_or_text(text),
         "text": text,  # JSON's numbers exactly as they are sent
@@ -70,6 +73,11 @@ def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
             return str(reply.kind), Verdict(kind=Kind.PROGRESS, outputs=reply.outputs, error=error)
         case "callback":
             verdict = Callbacks(profile.callback).read(_received(sample))
+        case "challenge":
+            challenge = Callbacks(profile.callback).challenge(_received(sample))
+            if not challenge:
+                raise SampleError("has nothing that [callback] challenge finds")
+            return challenge, Verdict(kind=Kind.PROGRESS)
         case "status" if profile.status is not None:
             verdict = Statuses(profile.status).read(sample.status, headers, body)
         case "result" if profile.result is not None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from shared import setting_kinds as kinds
 from shared.job_server.documents import FORMS, media_type_of
-from shared.job_server.profile import Cancel, Profile, Result, Sample, Status, Submit, Verify
+from shared.job_server.profile import Callback, Cancel, Profile, Result, Sample, Status, Submit, Verify
 
 __all__ = ["check_values"]
 
@@ -57,7 +57,7 @@ def check_values(profile: Profile) -> None:
     if profile.verify is not None:
         _check_verify(profile.verify)
     for number, sample in enumerate(profile.sample):
-        _check_sample(f"sample[{number}]", sample)
+        _check_sample(f"sample[{number}]", sample, profile.callback)
 
 
 def _check_names_and_urls(profile: Profile) -> None:
@@ -181,9 +181,10 @@ def _check_verify(verify: Verify) -> None:
             raise ValueError(f"verify: the scheme {verify.scheme} has no {key.name}")
 
 
-def _check_sample(place: str, sample: Sample) -> None:
+def _check_sample(place: str, sample: Sample, callback: Callback) -> None:
     expected = _EXPECT.get(sample.kind)
     if expected is not None and sample.expect not in expected:
         _refuse(f"{place}.expect", sample.expect, f"of a {sample.kind} one of {', '.join(expected)}")
-    if sample.kind == "callback" and sample.method not in _CALLBACK_METHODS:
-        _refuse(f"{place}.method", sample.method, f"of a callback one of {', '.join(_CALLBACK_METHODS)}")
+    methods = (*_CALLBACK_METHODS, "GET") if callback.get or sample.kind == "challenge" else _CALLBACK_METHODS
+    if sample.kind in {"callback", "challenge"} and sample.method not in methods:
+        _refuse(f"{place}.method", sample.method, f"of a {sample.kind} one of {', '.join(methods)}")

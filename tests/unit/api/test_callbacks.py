@@ -304,6 +304,91 @@ async def test_a_signature_may_be_of_the_url_that_was_called(monkeypatch: pytest
     await app.close()
 
 
+def with_callback(**keys: Any) -> JobServer:
+    """Return a job server with these keys in its `[callback]`."""
+    served = a_job_server("cog")
+    callback = dataclasses.replace(served.profile.callback, **keys)
+    return dataclasses.replace(served, profile=dataclasses.replace(served.profile, callback=callback))
+
+
+async def test_a_get_is_a_callback_where_the_profile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it has a query; it is read, answered and counted as any other. One without is a look, and so is HEAD."""
+    served = with_callback(get=True, state="query.status", succeeded=("delivered",), result="query")
+    app = WholeApp(monkeypatch, job_server=served)
+    job = await app.waiting()
+
+    async def get(query: str, token: str = job.token) -> str:
+        return said(await app.ask("GET", f"/callback/{token}{query}"))
+
+    looks = [await get(""), await get("?status=delivered", "x" * 43)]
+    assert (await app.ask("HEAD", f"/callback/{job.token}?status=delivered")).status == 200
+    assert (looks, job.callback.done()) == (["here"] * 2, False)
+    words = [await get(f"?status={status}&id=5") for status in ("sent", "delivered", "delivered")]
+    assert words == ["progress", "accepted", "duplicate"]
+    await job.outcome
+    assert (await app.ask("GET", f"/jobs/{job.id}/result")).document == {"status": "delivered", "id": "5"}
+    assert app.parts.callback_route.counts[CallbackFate.REFUSED] == 0
+    await app.close()
+
+
+async def test_a_get_at_a_fixed_url_is_a_callback_where_the_profile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names its job, as any other; one that names none is answered 200."""
+    served = with_callback(
+        get=True, path="/callback/sms", correlate="query.ref", state="query.status", correlate_with="job_id"
+    )
+    app = WholeApp(monkeypatch, job_server=served)
+    job = await app.waiting()
+    paths = ("?status=succeeded", f"?ref={job.id}&status=succeeded", "", "?ref=none")
+    words = [said(await app.ask("GET", f"/callback/sms{path}")) for path in paths]
+    assert words == ["unknown", "accepted", "here", "unknown"]
+    await app.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "media_type"), [("Hello", "text/plain; charset=utf-8"), ('{"ResultCode": 0}', "application/json")]
+)
+async def test_callbacks_are_answered_as_the_profile_says(
+    monkeypatch: pytest.MonkeyPatch, answer: str, media_type: str
+) -> None:
+    """Whatever they are; also those that nobody waits for, at a fixed URL. Refusals are problems, as everywhere."""
+    served = with_callback(answer=answer, path="/callback/sign", correlate="body.ref", correlate_with="job_id")
+    app = WholeApp(monkeypatch, job_server=served)
+    job = await app.waiting()
+    bodies = [b'{"status": "succeeded"}', b'{"ref": "%b", "status": "succeeded"}' % job.id.encode()]
+    answers = [await app.ask("POST", "/callback/sign", body=body, headers=JSON_TYPE) for body in (*bodies, bodies[1])]
+    answers.append(await app.call_back(job))
+    for one in answers:
+        assert (one.status, one.body, one.headers["Content-Type"]) == (200, answer.encode(), media_type)
+    await job.outcome
+    problem(await app.ask("POST", "/callback/another", body=DONE, headers=JSON_TYPE), "not-found", 404)
+    await app.close()
+
+
+async def test_a_job_server_that_tests_its_fixed_url_gets_its_challenge_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By GET or POST, before it can sign anything; nothing else is changed. No browser takes the text for a page."""
+    served = with_callback(
+        path="/callback/fixed", correlate="body.id", correlate_with="job_id", challenge="query.token || body.challenge"
+    )
+    verify = Verify(scheme="hmac", header="X-Signature", secret="plain")
+    app = WholeApp(
+        monkeypatch,
+        job_server=dataclasses.replace(served, profile=dataclasses.replace(served.profile, verify=verify)),
+    )
+    tests = [
+        await app.ask("GET", "/callback/fixed?token=%3Cb%3E+5"),
+        await app.ask("POST", "/callback/fixed?token=%3Cb%3E+5", headers=JSON_TYPE),
+        await app.ask("POST", "/callback/fixed", body=b'{"challenge": "<b> 5"}', headers=JSON_TYPE),
+    ]
+    for one in tests:
+        assert (one.status, one.body, one.headers["Content-Type"]) == (200, b"<b> 5", "text/plain; charset=utf-8")
+        assert one.headers["X-Content-Type-Options"] == "nosniff"
+    assert said(await app.ask("GET", "/callback/fixed?other=1")) == "here"
+    assert len((await app.ask("GET", f"/callback/fixed?token={'x' * 5_000}")).body) == 1_000
+    assert (await app.ask("POST", "/callback/fixed", body=b"{}", headers=JSON_TYPE)).status == 401
+    assert app.parts.callback_route.counts == {CallbackFate.FORGED: 1}
+    await app.close()
+
+
 @pytest.mark.parametrize("output", ["job_id", "id", "callback_token"])
 async def test_the_job_that_a_callback_without_proof_names_knows(monkeypatch: pytest.MonkeyPatch, output: str) -> None:
     """The job server may not have the secret. As anybody may send it, it proves a submission only with the token."""

@@ -76,6 +76,7 @@ def test_a_callback_that_cannot_be_read_says_why(body: bytes, why: str) -> None:
     error = by_body.read(Received(body=body)).error
     assert error == (f"the last callback could not be read: {why}" if why else "")
     assert Callbacks(Callback(state="route", succeeded=("done",))).read(Received(body=body)).error == ""
+    assert by_body.read(Received(method="GET", body=b"")).error == ""
 
 
 def test_a_profile_may_know_json_only() -> None:

@@ -94,7 +94,7 @@ WRONG = {
         "submit.respond_async: clients cannot send hook, as body sets it; put it in overwrites"
     ),
     f'{HEAD}{SUBMIT}{CALLBACK}[[sample]]\nkind = "job"\n[[sample]]\nkind = "jo"': (
-        "sample[1].kind: got 'jo', takes one of job, reply, callback, status, result"
+        "sample[1].kind: got 'jo', takes one of job, reply, callback, challenge, "
     ),
     f'{HEAD}{SUBMIT}rejected = "body.a == null"\n{CALLBACK}': (
         "submit.rejected: 'body.a == null': null needs backticks: `null`"
@@ -223,6 +223,9 @@ WRONG = {
         "verify.timestamp: got 'a b', takes a header's name"
     ),
     f'{HEAD}{SUBMIT}{CALLBACK}{HEADER}value = "a"\ntimestamp = "X-At"': "verify: ",
+    f'{HEAD}{SUBMIT}{CALLBACK}challenge = "query.token"': "callback.challenge: takes a path as well: only a ",
+    f'{HEAD}{SUBMIT}{CALLBACK}{FIXED}challenge = "token"': "callback.challenge: 'token': there is no `token`",
+    f"{HEAD}{SUBMIT}{CALLBACK}get = true\njson_only = true": "callback: get and json_only exclude each other: ",
     "name = ": "Invalid value (at end of document)",
     f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }

@@ -102,6 +102,7 @@ def test_a_sample_that_is_not_what_it_says_is_found() -> None:
     (cog,) = [profile for profile in PROFILES if profile.name == "cog"]
     url = cog.server.url
     wrong = [
+        (Sample(kind="challenge", query="token=1", expect="1"), "has nothing that [callback] challenge finds"),
         (Sample(kind="reply", status=202, expect="busy"), "is running instead of busy"),
         (
             Sample(kind="reply", status=200, expect="running"),
