@@ -81,6 +81,7 @@ class Asker:
             verdict, answer = await self._ask_status(values)
             if verdict.kind is not Kind.SUCCEEDED or self._results is None:
                 return _told_verdict(ask, verdict, answer)
+            values = {**verdict.outputs, **values}
         return await self._tell_result(ask, values)
 
     async def _ask_status(self, values: dict[str, str]) -> tuple[Verdict, Answer]:

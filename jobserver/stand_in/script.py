@@ -21,8 +21,12 @@ class Script:
         self._profile = profile
         self._base_url = base_url.rstrip("/")
         self._numbers = count(1)
-        replies = (sample.outputs or found_in(profile, sample)[1].outputs for sample in self._of("reply", "running"))
-        self.outputs = next(filter(None, replies), {})
+        self.outputs = {**self._outputs_of("status", "succeeded"), **self._outputs_of("reply", "running")}
+
+    def _outputs_of(self, kind: str, expect: str) -> Mapping[str, str]:
+        """Return the outputs of the first such sample that has any."""
+        found = (sample.outputs or found_in(self._profile, sample)[1].outputs for sample in self._of(kind, expect))
+        return next(filter(None, found), {})
 
     def names_for(self, values: Mapping[str, str]) -> dict[str, str]:
         """Return what to replace in the samples, and by what, for a job whose placeholders have these `values`."""

@@ -50,6 +50,8 @@ class ServedJobServer:
             for call, section in sections.items()
             if section is not None
         }
+        if profile.result is not None and profile.status is not None:
+            self._needs["result"] -= profile.status.outputs.keys()
 
     @property
     def can_be_asked(self) -> bool:

@@ -90,6 +90,7 @@ def missing_name(profile: Profile) -> str:
         return ""
     calls = [Call("", profile.server, one) for one in (profile.status, profile.result) if one is not None]
     names = {name for call in calls for name in call.needs} - callback.outputs.keys()
+    names -= profile.status.outputs.keys() if profile.status else set()
     known = "is known only from the reply; if that is lost, no notification helps: see [callback] outputs"
     return f"{profile.name}: {', '.join(sorted(names))} {known}" if names else ""
 
@@ -106,10 +107,12 @@ def unfound(profile: Profile) -> Iterator[str]:
                 yield f"{section}.{key}: {expression} is in no sample of a {kind} that is {expect}"
     replies = [one for one in profile.sample if (one.kind, one.expect) == ("reply", "running")]
     callbacks = [one for one in profile.sample if one.kind == "callback"]
+    statuses = [one for one in profile.sample if (one.kind, one.expect) == ("status", "succeeded")]
     if profile.callback.correlate and callbacks and not any(named_in(profile, one) for one in callbacks):
         yield f"callback.correlate: {profile.callback.correlate} is in no sample of a callback: none finds its job"
-    found = {name for one in (*replies, *callbacks) for name in found_in(profile, one)[1].outputs}
+    found = {name for one in (*replies, *callbacks, *statuses) for name in found_in(profile, one)[1].outputs}
     sought = [*(profile.submit.outputs if replies else ()), *(profile.callback.outputs if callbacks else ())]
+    sought += profile.status.outputs if profile.status and statuses else ()
     for name in dict.fromkeys(sought):
         if name not in found:
             yield f"the output {name} is in no sample: calls that need it cannot be made"

@@ -76,6 +76,8 @@ def _expressions(profile: Profile) -> Iterator[tuple[str, str, frozenset[str]]]:
         yield f"submit.outputs.{name}", text, _ANSWER
     for name, text in profile.callback.outputs.items():
         yield f"callback.outputs.{name}", text, _CALLBACK
+    for name, text in (profile.status.outputs if profile.status else {}).items():
+        yield f"status.outputs.{name}", text, _ANSWER
     yield "submit.rejected", profile.submit.rejected, _ANSWER
     yield "callback.correlate", profile.callback.correlate, _CALLBACK
     yield "callback.challenge", profile.callback.challenge, _CALLBACK
@@ -84,8 +86,8 @@ def _expressions(profile: Profile) -> Iterator[tuple[str, str, frozenset[str]]]:
 
 
 def _check_outputs(profile: Profile) -> None:
-    for section, outputs in (("submit", profile.submit.outputs), ("callback", profile.callback.outputs)):
-        for name in outputs:
+    for section in ("submit", "callback", "status"):
+        for name in getattr(getattr(profile, section), "outputs", ()):
             if not _OUTPUT.fullmatch(name) or name in OURS:
                 raise ValueError(
                     f"{section}.outputs: `{name}` cannot be an output's name; take a word of a-z, 0-9 and _"
@@ -104,9 +106,11 @@ def _check_placeholders(profile: Profile) -> None:
         ("result", profile.result),
         ("cancel", profile.cancel),
     ]
+    of_the_status = profile.status.outputs if profile.status else ()
     for section, call in calls:
         if call is not None:
-            _check_names(section, [call.url, call.headers, call.body], {*of_the_job, *outputs}, " and outputs")
+            named = {*of_the_job, *outputs, *(of_the_status if section == "result" else ())}
+            _check_names(section, [call.url, call.headers, call.body], named, " and outputs")
     if profile.verify is not None:
         # A callback at a fixed URL is verified before it is known whose it is.
         known = () if profile.callback.path else ("callback_token", "job_id")

@@ -24,7 +24,7 @@ class Statuses:
     """Reads the answers to status calls."""
 
     def __init__(self, status: Status) -> None:
-        self._reader = Reader(status, {})
+        self._reader = Reader(status, status.outputs)
 
     def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
         """Return what an answer says. Anything but 2xx says nothing, whatever its body says."""

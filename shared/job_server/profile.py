@@ -138,6 +138,8 @@ class Status(Reading):
     url: str
     headers: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
+    #: As in [submit]; for [result] only, as the answer that has them is not kept.
+    outputs: dict[str, str] = field(default_factory=dict)
     #: Seconds without a callback before the first call, and between calls after that.
     after: float = 30.0
     every: float = 10.0

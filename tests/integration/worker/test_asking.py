@@ -42,6 +42,13 @@ url = "/jobs/{id}"
 url = "/jobs/{id}/cancel"
 body = { id = "{id}" }
 """
+#: Only the answer to the status call says where the result is.
+WITH_ELSEWHERE = (
+    PROFILE.replace(
+        'url = "/jobs/{id}"\n', 'url = "/jobs/{id}"\noutputs = { file = "body.files[0].id", id = "body.no" }\n'
+    )
+    + '\n[result]\nurl = "/files/{file}/of/{id}"\n'
+)
 WITH_RESULT = PROFILE + '\n[result]\nurl = "/jobs/{id}/result"\nresult = "body.data"\n'
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -122,6 +129,19 @@ async def test_a_job_that_is_over_is_told_with_its_body(bench: Bench) -> None:
     told = await bench.ask()
     assert (told.kind, told.state, told.body) == ("progress", "half", b"")
     assert {seen[2]["authorization"] for seen in bench.seen} == {"Bearer secret"}
+
+
+async def test_a_status_may_say_where_the_result_is(bench: Bench) -> None:
+    """Its names count for the call that fetches the result, except those that the job has already."""
+    await bench.start(WITH_ELSEWHERE)
+    bench.answer("/jobs/7", {"state": "done", "files": [{"id": "f 1"}], "no": "8"})
+    bench.answer("/files/f 1/of/7", {"data": 1})
+    told = await bench.ask()
+    assert (told.kind, json.loads(told.body)) == ("succeeded", {"data": 1})
+
+    bench.answer("/jobs/7", {"state": "done"})
+    told = await bench.ask()
+    assert (told.kind, told.error) == ("unavailable", "the call cannot be made: {file} has no value")
 
 
 async def test_a_result_of_its_own_is_fetched_once_the_job_is_over(bench: Bench) -> None:

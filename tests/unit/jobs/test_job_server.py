@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from proxy.jobs.job_server import ServedJobServer
@@ -19,6 +21,18 @@ def test_people_see_a_job_where_the_profile_says() -> None:
     assert server.page_of(a_record(outputs={"id": "../x?<b>"})) == "https://replicate.com/p/..%2Fx%3F%3Cb%3E"
     assert server.page_of(a_record(outputs={"id": ".."})) == ""
     assert ServedJobServer(a_job_server("spreedly")).page_of(a_record(outputs={"id": "a1"})) == ""
+
+
+def test_a_job_can_be_asked_about_if_its_status_names_the_result() -> None:
+    """Nothing else is needed for the two calls than what the status call itself needs."""
+    served = a_job_server("soniox")
+    assert served.profile.status is not None
+    assert served.profile.result is not None
+    status = dataclasses.replace(served.profile.status, outputs={"file": "body.file"})
+    result = dataclasses.replace(served.profile.result, url="/files/{file}")
+    profile = dataclasses.replace(served.profile, status=status, result=result)
+    server = ServedJobServer(dataclasses.replace(served, profile=profile))
+    assert [server.can_ask(a_record(outputs=outputs)) for outputs in ({}, {"id": "1"})] == [False, True]
 
 
 @pytest.mark.parametrize(

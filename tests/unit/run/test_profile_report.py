@@ -44,6 +44,11 @@ def test_a_notification_should_name_its_job() -> None:
     assert missing_name(dataclasses.replace(profile, callback=silent)).startswith(
         "soniox: id is known only from the reply; if that is lost, no notification helps"
     )
+    status, result = profile.status, profile.result
+    assert status is not None
+    assert result is not None
+    ours = dataclasses.replace(status, url="/{job_id}", outputs={"id": "body.id"})
+    assert missing_name(dataclasses.replace(profile, callback=silent, status=ours)) == ""
     whole = dataclasses.replace(silent, notification_only=False)
     assert missing_name(dataclasses.replace(profile, callback=whole)) == ""
 
@@ -75,6 +80,9 @@ error = "body.why"
 outputs = { page = "body.page" }
 [status]
 url = "/{id}"
+outputs = { file = "body.file" }
+[result]
+url = "/{file}"
 """
 _SAMPLES = """
 [[sample]]

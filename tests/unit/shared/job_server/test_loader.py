@@ -226,6 +226,11 @@ WRONG = {
     f'{HEAD}{SUBMIT}{CALLBACK}challenge = "query.token"': "callback.challenge: takes a path as well: only a ",
     f'{HEAD}{SUBMIT}{CALLBACK}{FIXED}challenge = "token"': "callback.challenge: 'token': there is no `token`",
     f"{HEAD}{SUBMIT}{CALLBACK}get = true\njson_only = true": "callback: get and json_only exclude each other: ",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/s"\noutputs = {{ A = "body.a" }}': "status.outputs: `A` cannot be an ",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/s"\noutputs = {{ a = "a" }}': "status.outputs.a: 'a': there is no `a`",
+    f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/s/{{a}}"\noutputs = {{ a = "body.a" }}': (
+        "status: there is no placeholder {a}; known are "
+    ),
     "name = ": "Invalid value (at end of document)",
     f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }
