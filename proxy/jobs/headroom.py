@@ -49,7 +49,7 @@ class Headroom:
         margin = 1.0 if self._short_since is None else _MARGIN
         if now - self._checked >= _FRESH_S:
             self._checked = now
-            self._shortage = self._look(margin)
+            self._shortage = self.look(margin)
         found = self._shortage if self._descriptors_left(margin) else "file descriptors"
         if bool(found) is (self._short_since is None):
             self._begin_or_end(found, now)
@@ -75,7 +75,8 @@ class Headroom:
         if self.shortage():
             asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again)
 
-    def _look(self, margin: float) -> str:
+    def look(self, margin: float = 1.0) -> str:
+        """Return which of the machine's resources is short now, or nothing, without a line in the log."""
         if self._free_pids() < _FREE_PIDS * margin:
             return "process ids"
         if self._free_memory_bytes() < _FREE_MEMORY_BYTES * margin:

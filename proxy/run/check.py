@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy import log
 from proxy.api.operators import certificates
+from proxy.jobs.headroom import Headroom
 from proxy.run import profile_report
 from proxy.run.callback_probe import Leads, StandIn, where_it_leads
 from proxy.run.claims import bind_all, callback_url, urls_of
@@ -357,6 +358,9 @@ class Check:
             reason = str(exc) or f"none within {_TIMEOUT_S:g} s"
         if reason:
             self._found(Verdict.FAILED, "worker", reason)
+        elif short_of := Headroom().look():
+            words = f"started, but the machine is short of {short_of}: new jobs would be refused"
+            self._found(Verdict.FAILED, "worker", words)
         else:
             self._found(Verdict.OK, "worker", f"started in {_ms(started)} ms")
         with contextlib.suppress(TimeoutError):

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from proxy.run.check import Check
 from shared.job_server.loader import shipped
-from shared.settings import variables
+from shared.settings import load, variables
 from shared.version import VERSION
 from tests.support.checked import checked
 from tests.support.job_server import JobServer
@@ -179,6 +180,16 @@ async def test_check_fails_whenever_a_start_would_refuse_the_job_servers(check: 
     assert code == 1
     ended = run(PROFILE="cog", JOB_SERVER_URL="http://127.0.0.1:9/?code=abc")
     assert (ended.returncode, words in ended.stderr) == (2, True)
+
+
+async def test_check_fails_where_every_job_would_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start succeeds there, as in a container with a low limit of process ids, but serves nobody."""
+    monkeypatch.setattr("proxy.jobs.headroom._FREE_PIDS", 10**9)
+    lines: list[str] = []
+    code = await Check(load(environment()), lines.append).run()
+    words = "started, but the machine is short of process ids: new jobs would be refused"
+    assert f"FAIL worker       {words}" in lines
+    assert code == 1
 
 
 async def test_check_says_which_url_a_job_server_has_to_be_configured_with(check: Checked) -> None:
