@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import tomllib
 import types
 from collections.abc import Mapping
@@ -45,7 +46,13 @@ def load(name: str) -> Profile:
         SettingsError: there is no such profile, or it is invalid; the message says what is wrong, and where.
     """
     path = path_of(name)
-    if not os.path.isfile(path):  # noqa: PTH113 - a pipe or a device may never end; Path's method raises for some names
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)  # a pipe or a device may never end
+    except PermissionError as exc:
+        raise SettingsError(f"PROFILE: {path} cannot be read: {exc.strerror}") from exc
+    except (OSError, ValueError):  # ValueError: a name with a null byte
+        is_file = False
+    if not is_file:
         takes = f"a profile's name ({', '.join(shipped())}) or the path of a .toml file"
         raise SettingsError(f"PROFILE: got {name!r}, takes {takes}")
     try:

@@ -312,6 +312,17 @@ def test_a_profile_that_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pyt
         loader.load(str(file))
 
 
+def test_a_profile_in_a_folder_that_is_closed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be there: systemd's `ProtectHome=` closes /home and /root to a service."""
+
+    def no_stat(*_: object, **__: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", no_stat)
+    with pytest.raises(SettingsError, match=r"^PROFILE: /root/mine.toml cannot be read: Permission denied$"):
+        loader.load("/root/mine.toml")
+
+
 def test_a_profile_that_is_not_there_is_one_line_that_names_those_that_are() -> None:
     """Like for any setting."""
     with pytest.raises(SettingsError, match=r"^PROFILE: got 'nothing', takes a profile's name \(.*spreedly.*\) or "):
