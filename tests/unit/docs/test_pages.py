@@ -121,6 +121,18 @@ def test_the_check_beside_a_running_service_can_be_made_with_any_settings() -> N
         load({"SQS_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/1/jobs", "PORT": ""} | names)
 
 
+def test_the_check_beside_a_running_service_reads_what_the_service_reads() -> None:
+    """Its user and its folder, where its keys and certificates are, are those of the unit."""
+    section = text(_ROOT / "docs" / "operations.md").split("\n## Running `--check` as the service\n", 1)[1]
+    command = section.split("docker exec", 1)[0]
+    unit = text(_ROOT / "deploy" / "async-job-proxy.service").splitlines()
+    names = ("DynamicUser=", "StateDirectory=", "WorkingDirectory=", "LimitNOFILE=", "Environment=JOURNAL=")
+    for line in unit:
+        if line.startswith(names):
+            assert f"-p {line} " in command.replace("\n", " ")
+    assert "-p User=async-job-proxy " in command  # which a unit of that name has by itself
+
+
 def test_a_backup_of_the_database_misses_no_table() -> None:
     """The page about several instances names each."""
     schema = text(_ROOT / "proxy" / "store" / "postgresql" / "schema.py")
