@@ -68,6 +68,7 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.http.asgi._ROUTE": fullmatch,
     "proxy.log._TOKEN": findall,
     "proxy.http.fast.connection._BARE_END": search,
+    "proxy.http.fast.connection._EMPTY_LINES": match,
     "proxy.http.fast.exchange._HEAD": fullmatch,
     "proxy.http.fast.exchange._LINE": lines_of_a_head,
     "proxy.http.forwarded._HOST": fullmatch,

@@ -39,6 +39,8 @@ _SPACE: Final = ord(" ")
 _AHEAD_BYTES: Final = 65_536
 #: More than a stream reader holds.
 _ALL_BYTES: Final = 1_048_576
+#: Excess line ends of the previous body (RFC 9112, 2.2). All at once: a client may send a hundred thousand of them.
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)++")
 #: The end of a head whose lines end in LF alone, which h11 accepts.
 _BARE_END: Final = re.compile(rb"\n\r?\n")
 
@@ -161,8 +163,8 @@ class FastConnection(asyncio.Protocol):
             end = data.find(b"\r\n\r\n", 0, most)
             if end > 0 and data[0] != _CR:
                 return end
-            if data.startswith(b"\r\n"):  # the excess line end of the previous body (RFC 9112, 2.2)
-                self.buffer = data[2:]
+            if empty := _EMPTY_LINES.match(data):
+                self.buffer = data[empty.end() :]
                 continue
             stops = self._stopped and not self.has_unread
             if self.lost.done() or stops or (not data and (self.ended or self.overdue)):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
+import time
 from typing import Any
 
 import pytest
@@ -156,6 +157,14 @@ async def test_an_empty_line_after_a_request_is_no_end(server: Server) -> None:
     for path in ("/a", "/b"):
         client.writer.write(post(path) + b"\r\n")
         assert (await client.answer())[0] == 200
+
+
+async def test_many_empty_lines_before_a_request_are_skipped_at_once() -> None:
+    """They take milliseconds of CPU time; one after the other took seconds, in which nobody else was served."""
+    async with serving(fast=True) as server:
+        started = time.thread_time()
+        assert statuses(await server.ask(b"\r\n" * 524_288 + post("/"))) == [200]
+        assert time.thread_time() - started < 0.3
 
 
 @pytest.mark.parametrize("stray", [b"x", b"\r\n", post("/hidden")], ids=["a byte", "a line", "a request"])
