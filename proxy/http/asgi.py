@@ -53,9 +53,6 @@ _TOGETHER_COUNT: Final = 4
 #: A route's first segment: a word. It cannot be a token, which has 43 characters, including digits.
 _ROUTE: Final = re.compile(r"[A-Za-z]{1,16}(?:\.json)?")
 
-#: How the paths of requests for new jobs begin.
-_NEW_JOBS: Final = ("/queueJob", "/start")
-
 #: For everything that may change: caches keep answers that do not forbid it, even a 404.
 NO_STORE: Final = (b"cache-control", b"no-store")
 
@@ -223,9 +220,19 @@ class Guard:
     An answer in pieces ends when its client has left: there may be very many of them.
     """
 
-    def __init__(self, app: ASGIApp, on_problem: Callable[[Code], None] | None = None, documentation: str = "") -> None:
-        """`on_problem` gets the code of each refused request; `documentation` is the path that lists the routes."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        on_problem: Callable[[Code], None] | None = None,
+        documentation: str = "",
+        submitted_of: Callable[[Exception, Scope], Submitted] = lambda _exc, _scope: Submitted.UNKNOWN,
+    ) -> None:
+        """`on_problem` gets the code of each refused request; `documentation` is the path that lists the routes.
+
+        `submitted_of` returns what a refusal says about the submission of the request's job.
+        """
         self._app = app
+        self._submitted_of = submitted_of
         self._on_problem = on_problem
         self._documentation = documentation
         self._refusals = Refusals()
@@ -251,7 +258,8 @@ class Guard:
         except ClientGoneError:
             return
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer
-            problem = _problem_of(exc, scope, self._documentation and scope["root_path"] + self._documentation)
+            documentation = self._documentation and scope["root_path"] + self._documentation
+            problem = _problem_of(exc, documentation, self._submitted_of(exc, scope))
             if problem.code is Code.INTERNAL_ERROR:
                 log.event("error", "unhandled exception in a request", **log.exception_fields(exc))
             else:
@@ -268,47 +276,30 @@ class Guard:
                     await send_problem(scope, send, problem)
 
 
-def _problem_of(exc: Exception, scope: Scope, documentation: str) -> problems.Problem:
-    fate = _fate(exc, scope)
+def _problem_of(exc: Exception, documentation: str, submitted: Submitted) -> problems.Problem:
     match exc:
         case RequestError():
-            return problems.make(exc.code, exc.detail, submitted=fate, parameter=exc.parameter)
+            return problems.make(exc.code, exc.detail, submitted=submitted, parameter=exc.parameter)
         case AdmissionError():
-            return problems.make(exc.code, exc.detail, submitted=fate, retry_after_s=exc.retry_after_s)
+            return problems.make(exc.code, exc.detail, submitted=submitted, retry_after_s=exc.retry_after_s)
         case StoreUnavailableError():
-            return problems.make(Code.JOURNAL_UNAVAILABLE, str(exc), submitted=fate, retry_after_s=1)
+            return problems.make(Code.JOURNAL_UNAVAILABLE, str(exc), submitted=submitted, retry_after_s=1)
         case HTTPException(status_code=405):
             allowed = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))  # Starlette's is a set
             detail = f"this route takes {allowed or 'other methods'}"
-            problem = problems.make(Code.METHOD_NOT_ALLOWED, detail, submitted=fate)
+            problem = problems.make(Code.METHOD_NOT_ALLOWED, detail, submitted=submitted)
             problem.headers.append((b"allow", allowed.encode()))
             return problem
         case HTTPException():
-            return _no_such_route(documentation, fate)
+            return _no_such_route(documentation, submitted)
         case _:
             return problems.make(Code.INTERNAL_ERROR, "unhandled exception in the proxy", submitted=Submitted.UNKNOWN)
 
 
-def _fate(exc: Exception, scope: Scope) -> Submitted:
-    """Return what the refusal of a request may say about its job's submission.
-
-    A refused job request has submitted nothing. But a request for an existing job, by its id, callback token or
-    message, or with a key that an earlier request may have used, is about a job that nobody has looked up. So may be a
-    request to an unknown route or with another method: its path may be that of a job, misspelt. A gateway's prefix and
-    a job server's path say nothing.
-    """
-    path = scope["path"].removeprefix(scope["root_path"])
-    about_a_job = not path.startswith(_NEW_JOBS) and ("/jobs" in path or "/callback" in path)
-    if about_a_job or isinstance(exc, HTTPException) or scope.get("method") != "POST":
-        return Submitted.UNKNOWN
-    known = isinstance(exc, RequestError | AdmissionError) and exc.fate_known
-    return Submitted.UNKNOWN if headers_of(scope, b"idempotency-key") and not known else Submitted.NO
-
-
-def _no_such_route(documentation: str, fate: Submitted) -> problems.Problem:
+def _no_such_route(documentation: str, submitted: Submitted) -> problems.Problem:
     if not documentation:
-        return problems.make(Code.NOT_FOUND, "there is no such route", submitted=fate)
+        return problems.make(Code.NOT_FOUND, "there is no such route", submitted=submitted)
     detail = f"there is no such route; {documentation} lists the routes"
-    problem = problems.make(Code.NOT_FOUND, detail, submitted=fate)
+    problem = problems.make(Code.NOT_FOUND, detail, submitted=submitted)
     problem.headers.append((b"link", f'<{documentation}>; rel="service-doc"'.encode()))  # RFC 8631
     return problem

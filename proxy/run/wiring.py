@@ -13,6 +13,7 @@ from proxy.api.clients.answers import Answers
 from proxy.api.clients.one_job import JobOfMessage, JobResult, Jobs, JobStatus
 from proxy.api.clients.post_job import QueueJob
 from proxy.api.description import docs_page, openapi
+from proxy.api.submitted import submitted_of
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded
 from proxy.run.wiring_core import create_core, observe
@@ -190,7 +191,7 @@ def _app(settings: Settings, core: Core, routes: list[Route], *, documentation: 
     """Return an application with these routes; any other request may be a stray callback."""
     # Only the router: the two layers of a Starlette application would duplicate the guard.
     app: ASGIApp = Router(routes, redirect_slashes=False, default=StrayCallbacks(core.callback_intake))
-    app = Guard(app, core.observers.request_refused, documentation)
+    app = Guard(app, core.observers.request_refused, documentation, submitted_of)
     return Forwarded(app, settings.trusted_proxies) if settings.trusted_proxies else app
 
 

@@ -24,6 +24,7 @@ from proxy.api.operators.job_patterns import JobPatterns
 from proxy.api.operators.list_jobs import ListJobs
 from proxy.api.operators.snapshots import Snapshots
 from proxy.api.operators.status import Status
+from proxy.api.submitted import submitted_of
 from proxy.http.asgi import Guard
 from proxy.http.forwarded import Forwarded
 from shared.shown_urls import shown
@@ -119,7 +120,7 @@ def _router(routes: list[Route], core: Core) -> Router:
 def _app(settings: Settings, access: Access, core: Core) -> ASGIApp:
     """Return the application, which accepts only the address's own names as hosts."""
     app: ASGIApp = admin.OwnNames(access, (settings.admin_host, *settings.admin_names))
-    app = SafeHeaders(Guard(app, core.observers.request_refused, "/docs"))
+    app = SafeHeaders(Guard(app, core.observers.request_refused, "/docs", submitted_of))
     trusted = (*settings.trusted_proxies, *settings.admin_trusted_peers)
     return Forwarded(app, trusted) if trusted else app
 

@@ -17,9 +17,10 @@ from typing import Any, Final
 import pytest
 from starlette.types import ASGIApp
 
+from proxy.api.submitted import submitted_of
 from proxy.jobs.job import Job, new_id, new_token
 from proxy.store.memory import MemoryStore
-from shared.errors import Code
+from shared.errors import Code, RequestError
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 from tests.support.asgi import request_scope, sent_by
@@ -438,3 +439,23 @@ async def test_an_answer_says_no_of_a_job_that_was_certainly_not_submitted(app: 
         all_is_well(app)
 
     assert [says_no(document) for document in documents] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "submitted"),
+    [
+        ("/jobs", "/queueJob", "no"),
+        ("/callback", "/start", "no"),
+        ("/jobs", "/queueJob/jenkins", "no"),
+        ("", "/queueJob/jenkins/jobs", "no"),
+        ("", "/queueJob/jenkins/a/callback/b", "no"),
+        ("/queueJob", "/jobs/4711/stop", "unknown"),
+        ("/start", "/callback/token", "unknown"),
+        ("", "//jobs/4711/stop", "unknown"),
+    ],
+)
+def test_what_is_said_of_a_job_follows_from_the_route_alone(prefix: str, path: str, submitted: str) -> None:
+    """Not from a gateway's prefix, nor from a path at the job server."""
+    scope = request_scope("POST", prefix + path, root_path=prefix)
+
+    assert submitted_of(RequestError(Code.INVALID_REQUEST, "no job"), scope) == submitted

@@ -16,6 +16,7 @@ from proxy.http.asgi import ClientGoneError, Guard, send_response
 from proxy.http.problems import TABLE
 from proxy.store.protocol import TakenError
 from shared.errors import AdmissionError, Code, ParameterError, ProxyError, RequestError, StoreUnavailableError
+from shared.lifecycle import Submitted
 from tests.support.asgi import ask, request_scope, sent_by
 from tests.support.http import Answer, problem
 from tests.support.records import a_record
@@ -63,31 +64,25 @@ async def test_a_refused_request_is_answered_with_its_code(code: Code) -> None:
 
 async def test_a_job_that_is_not_admitted_hears_when_to_come_again() -> None:
     """In whole seconds; nothing was submitted."""
-    answer, counted = await refused(AdmissionError(Code.OVERLOADED, "full", retry_after_s=7), "POST")
+    error = AdmissionError(Code.OVERLOADED, "full", retry_after_s=7)
+    answer, counted = await refused(error, submitted_of=lambda _exc, _scope: Submitted.NO)
 
     assert problem(answer, Code.OVERLOADED, 503, submitted="no")["detail"] == "full"
     assert (answer.headers["Retry-After"], counted) == ("7", [Code.OVERLOADED])
 
 
-@pytest.mark.parametrize(
-    ("prefix", "path", "submitted"),
-    [
-        ("/jobs", "/queueJob", "no"),
-        ("/callback", "/start", "no"),
-        ("/jobs", "/queueJob/jenkins", "no"),
-        ("", "/queueJob/jenkins/jobs", "no"),
-        ("", "/queueJob/jenkins/a/callback/b", "no"),
-        ("/queueJob", "/jobs/4711/stop", "unknown"),
-        ("/start", "/callback/token", "unknown"),
-        ("", "//jobs/4711/stop", "unknown"),
-    ],
-)
-async def test_what_is_said_of_a_job_follows_from_the_route_alone(prefix: str, path: str, submitted: str) -> None:
-    """Not from a gateway's prefix, nor from a path at the job server."""
-    guard = Guard(Raising(RequestError(Code.INVALID_REQUEST, "no job")))
-    answer = await ask(guard, "POST", prefix + path, root_path=prefix)
+@pytest.mark.parametrize("submitted", Submitted)
+async def test_others_decide_what_is_said_of_a_job(submitted: Submitted) -> None:
+    """They get the exception and the request: this layer knows no jobs."""
+    exception, given = RequestError(Code.INVALID_REQUEST, "no job"), []
 
-    assert answer.document["submitted"] == submitted
+    def submitted_of(exc: Exception, scope: Scope) -> Submitted:
+        given.append((exc, scope["path"]))
+        return submitted
+
+    answer, _ = await refused(exception, "POST", submitted_of=submitted_of)
+
+    assert (answer.document["submitted"], given) == (submitted, [(exception, "/somewhere")])
 
 
 async def test_a_store_that_is_unavailable_is_answered_in_one_place() -> None:
