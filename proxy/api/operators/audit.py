@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl
 
 from proxy import log
+from proxy.api.operators.parameters import number, parameters, single_values
 from proxy.http.asgi import send_json
 from proxy.store.deeds import Deed
-from shared.errors import ParameterError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -78,32 +77,13 @@ class AuditList:
         self._store = store
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer with a page of the list."""
-        limit, before = _asked(scope)
-        deeds = await self._store.deeds(limit + 1, before)
+        """Answer with a page of the list. Raises ParameterError."""
+        given = single_values(parameters(scope), ("limit", "before"))
+        limit = number(given, "limit", _MOST) or _LIMIT
+        deeds = await self._store.deeds(limit + 1, number(given, "before", _LARGEST))
         page = deeds[:limit]
         body = {"entries": [_shown(deed) for deed in page], "next": page[-1].n if len(deeds) > limit else None}
         await send_json(scope, send, body)
-
-
-def _asked(scope: Scope) -> tuple[int, int | None]:
-    """Return `limit` and `before`. Raises ParameterError."""
-    limit, before = _LIMIT, None
-    for name, value in parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True):
-        match name:
-            case "limit":
-                limit = _number(name, value, _MOST)
-            case "before":
-                before = _number(name, value, _LARGEST)
-            case _:
-                raise ParameterError(name, "there is no such parameter; there are `limit` and `before`")
-    return limit, before
-
-
-def _number(name: str, value: str, most: int) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) <= len(str(most)) and 1 <= int(value) <= most):
-        raise ParameterError(name, f"`{name}` takes a whole number from 1 to {most}")
-    return int(value)
 
 
 def _shown(deed: Deed) -> dict[str, object]:

@@ -14,17 +14,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from proxy.api.clients.request_headers import hash_of_key
+from proxy.api.operators.parameters import number, single_values
 from proxy.store.query import JobQuery, Position, Sort
 from shared.errors import Code, ParameterError
 from shared.lifecycle import State, Submitted
 
-__all__ = ["FILTERS", "LABEL", "Asked", "age_of", "cursor_of", "filters_of", "read", "single_values"]
+__all__ = ["FILTERS", "LABEL", "Asked", "age_of", "cursor_of", "filters_of", "read"]
 
 #: The prefix of a label's name.
 LABEL: Final = "label."
 _LIMIT: Final = 50
 _MOST: Final = 500
-_MAX_CHARACTERS: Final = 300
 _AGE: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 #: An earlier Unix time is a mistake: digits are missing.
@@ -78,36 +78,17 @@ def read(pairs: Iterable[tuple[str, str]], holders: Sequence[bytes], now: float 
     Raises:
         ParameterError: a parameter is unknown, or its value is invalid.
     """
-    given = single_values(pairs, (*FILTERS, "sort", "limit", "after", "counts"))
+    given = single_values(pairs, (*FILTERS, "sort", "limit", "after", "counts"), LABEL)
     sort = Sort(_one_of(given, "sort", [str(sort) for sort in Sort]) or Sort.NEWEST)
     after = _position(given["after"], sort) if given.get("after") else None
     counts = _one_of(given, "counts", ["yes", "no"]) or ("no" if after else "yes")
     return Asked(
         query=filters_of(given, holders, time.time() if now is None else now),
         sort=sort,
-        limit=_number(given, "limit", _MOST),
+        limit=number(given, "limit", _MOST),
         after=after,
         counts=counts == "yes",
     )
-
-
-def single_values(pairs: Iterable[tuple[str, str]], known: Sequence[str]) -> dict[str, str]:
-    """Return the parameters by name; each may be given only once. Raises ParameterError."""
-    given: dict[str, str] = {}
-    for name, value in pairs:
-        if name not in known and not (name.startswith(LABEL) and name != LABEL):
-            takes = ", ".join([*known, f"{LABEL}NAME"])
-            raise ParameterError(name, f"there is no parameter `{name[:_MAX_CHARACTERS]}`; there are {takes}")
-        if name in given:
-            raise ParameterError(name, f"`{name}` is given twice; several values are separated by commas")
-        if len(value) > _MAX_CHARACTERS:
-            raise ParameterError(name, f"`{name}` has {len(value)} characters, takes {_MAX_CHARACTERS} at most")
-        if "\0" in name or "\0" in value:
-            raise ParameterError(name, f"`{name}` has a NUL character, which nothing recorded has")
-        if any("\ud800" <= c <= "\udfff" for c in name + value):  # from a command line
-            raise ParameterError(name, f"`{name}` is not UTF-8")
-        given[name] = value
-    return given
 
 
 def filters_of(given: dict[str, str], holders: Sequence[bytes], now: float) -> JobQuery:
@@ -157,15 +138,6 @@ def _one_of(given: dict[str, str], name: str, known: Sequence[str]) -> str:
     if value and value not in known:
         raise ParameterError(name, f"`{name}` is {value!r}, takes {', '.join(known)}")
     return value
-
-
-def _number(given: dict[str, str], name: str, most: int) -> int | None:
-    text = given.get(name)
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
-        raise ParameterError(name, f"`{name}` is {text!r}, takes a number from 1 to {most}")
-    return int(text)
 
 
 def _time(given: dict[str, str], name: str, now: float) -> float | None:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.api.operators.job_documents import line
-from proxy.api.operators.job_filters import FILTERS, age_of, filters_of, single_values
-from proxy.api.operators.list_jobs import parameters
+from proxy.api.operators.job_filters import FILTERS, LABEL, age_of, filters_of
+from proxy.api.operators.parameters import parameters, single_values
 from proxy.http.asgi import send_json
 from proxy.jobs.phases import PHASES
 from proxy.jobs.trail import phases_in, written
@@ -55,7 +55,7 @@ class JobPatterns:
     async def __call__(self, scope: Scope, _receive: object, send: Send) -> None:
         """Answer with the patterns."""
         now = time.time()
-        given = single_values(parameters(scope), (*FILTERS, "bucket", "by"))
+        given = single_values(parameters(scope), (*FILTERS, "bucket", "by"), LABEL)
         query = filters_of(given, self._authorization.holders, now)
         grid = _grid(query, given.get("bucket", ""), now)
         found = await self._store.patterns(query, grid, given.get("by") or self._label)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from proxy.api.operators.job_documents import counts_document, line
 from proxy.api.operators.job_filters import Asked, cursor_of, read
+from proxy.api.operators.parameters import parameters
 from proxy.http.asgi import NO_STORE, header, send_json
 from proxy.store.query import Sort
-from shared.errors import ParameterError, StoreUnavailableError
+from shared.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from proxy.jobs.in_flight import InFlight
     from proxy.store.protocol import JobStore
 
-__all__ = ["ListJobs", "parameters"]
+__all__ = ["ListJobs"]
 
 _LINES: Final = "application/x-ndjson"
 #: How many lines are sent at a time.
@@ -111,16 +112,6 @@ class ListJobs:
                 yield _encoded({"next": cursor_of(page.next, asked.sort)})
                 return
             after = page.next
-
-
-def parameters(scope: Scope) -> list[tuple[str, str]]:
-    """Return the parameters of a request, in order. Raises ParameterError: they are not UTF-8."""
-    try:
-        return parse_qsl(
-            scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100
-        )
-    except ValueError as exc:
-        raise ParameterError("", "the parameters are not percent-encoded UTF-8, or more than 100") from exc
 
 
 def _encoded(document: dict[str, Any]) -> bytes:

@@ -101,13 +101,14 @@ async def test_the_list_comes_in_pages(app: WholeApp) -> None:
         "limit=0",
         "limit=501",
         "limit=-1",
-        "limit=",
         "limit=1e2",
         "limit=%D9%A3",
         "before=0",
         "before=" + "9" * 30,
         "before=' OR 1=1 --",
         "who=anna",
+        "limit=1&limit=2",
+        "label.account=a",
     ],
 )
 async def test_a_question_that_is_none_is_refused(app: WholeApp, query: str) -> None:
@@ -116,6 +117,12 @@ async def test_a_question_that_is_none_is_refused(app: WholeApp, query: str) -> 
     answer = await app.ask_admin("GET", "/audit", query_string=query.encode(), headers=headers)
     document = problem(answer, "invalid-request", 400)
     assert query.partition("=")[0] in document["detail"] or "limit" in document["detail"]
+
+
+async def test_an_empty_parameter_is_not_given(app: WholeApp) -> None:
+    """As for the list of jobs."""
+    await act(app, "/intake/pause")
+    assert len((await audit(app, "limit=&before="))["entries"]) == 1
 
 
 async def test_while_the_store_is_away_the_list_cannot_be_read(app: WholeApp) -> None:
