@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from proxy.api.clients.request_headers import Authorization
-from proxy.api.operators.job_documents import counts_document, line
+from proxy.api.operators.job_documents import line, page_document
 from proxy.api.operators.job_filters import FILTERS, LABEL, Asked, cursor_of, read
 from proxy.run.preflight import say
 from proxy.store.conditions import Dialect, Question
@@ -29,7 +29,8 @@ from proxy.store.fields import storable
 from proxy.store.journal.opening import words_of
 from proxy.store.journal.reader import answer, connect_to_read
 from proxy.store.query import JobPage, Limits, Sort, remembered
-from proxy.store.search import counts, page
+from proxy.store.search import counts
+from proxy.store.search import page as page_of
 from shared.database_url import is_database
 from shared.errors import ParameterError, SettingsError
 
@@ -184,31 +185,42 @@ def _database(url: str) -> Iterator[_Ask]:
 
 
 def _show(ask: _Ask, asked: Asked, given: argparse.Namespace) -> int:
-    found: list[Record] = []
-    limit = None if given.ndjson and asked.limit is None else asked.page_limit
-    pages = _pages(ask, asked, limit)
-    last = JobPage(records=[], next=None)
-    for last in pages:
-        if given.ndjson:
-            for record in last.records:
-                say(json.dumps(line(record, time.time())))
-            found = [*last.records] or found
-        else:
-            found += last.records
-    if given.json:
-        say(json.dumps(_document(ask, asked, found, last)))
-    elif not given.ndjson and found:
-        say("\n".join(_table(found)))
-        if last.next is not None:
-            say(f"There are more: --limit N (up to 500), or --after {cursor_of(last.next, asked.sort)}")
+    if given.ndjson:
+        found, last = _say_lines(_pages(ask, asked, asked.limit))
+    else:
+        *_, last = pages = list(_pages(ask, asked, asked.page_limit))
+        records = [record for page in pages for record in page.records]
+        found = len(records)
+        if given.json:
+            counted = ask(lambda dialect: counts(dialect, asked.query, limits=_LIMITS)) if asked.counts else None
+            now = time.time()
+            say(json.dumps(page_document([line(record, now) for record in records], last, asked.sort, counted)))
+        elif records:
+            _say_table(records, last, asked.sort)
     if last.looked_at is not None and not given.json:
         since = datetime.fromtimestamp(last.searched_to or 0.0).astimezone().isoformat(timespec="seconds")
         sys.stderr.write(f"The slowest of the {last.looked_at} jobs that ended since {since}; --until has others\n")
     return 0 if found else _NONE
 
 
+def _say_lines(pages: Iterator[JobPage]) -> tuple[int, JobPage]:
+    """Print the jobs, one a line, as they are read; return how many there were, and the last page."""
+    found = 0
+    for page in pages:
+        for record in page.records:
+            say(json.dumps(line(record, time.time())))
+        found += len(page.records)
+    return found, page
+
+
+def _say_table(records: Sequence[Record], last: JobPage, sort: Sort) -> None:
+    say("\n".join(_table(records)))
+    if last.next is not None:
+        say(f"There are more: --limit N (up to 500), or --after {cursor_of(last.next, sort)}")
+
+
 def _pages(ask: _Ask, asked: Asked, limit: int | None) -> Iterator[JobPage]:
-    """Yield pages with `limit` jobs in all. `searched_to` is dropped where the next page continues the search."""
+    """Yield pages, at least one, with `limit` jobs in all; without `searched_to` if the next continues the search."""
     after, left = asked.after, limit
     while left is None or left > 0:
         size = _PAGE if left is None else min(left, _PAGE)
@@ -222,20 +234,7 @@ def _pages(ask: _Ask, asked: Asked, limit: int | None) -> Iterator[JobPage]:
 
 
 def _page_question(dialect: Dialect, *, asked: Asked, size: int, after: Position | None) -> Question[JobPage]:
-    return page(dialect, asked.query, sort=asked.sort, limit=size, after=after, limits=_LIMITS)
-
-
-def _document(ask: _Ask, asked: Asked, found: Sequence[Record], last: JobPage) -> dict[str, Any]:
-    counted = ask(lambda dialect: counts(dialect, asked.query, limits=_LIMITS)) if asked.counts else None
-    now = time.time()
-    return {
-        "jobs": [line(record, now) for record in found],
-        "complete": last.searched_to is None,
-        "searched_to": last.searched_to,
-        "looked_at": last.looked_at,
-        "next": None if last.next is None else cursor_of(last.next, asked.sort),
-        "counts": None if counted is None else counts_document(counted),
-    }
+    return page_of(dialect, asked.query, sort=asked.sort, limit=size, after=after, limits=_LIMITS)
 
 
 def _table(found: Sequence[Record]) -> list[str]:
@@ -247,13 +246,18 @@ def _table(found: Sequence[Record]) -> list[str]:
 
 def _row(job: dict[str, Any]) -> tuple[str, ...]:
     ended = job["finished_at"]
-    said = "".join(c if c.isprintable() else " " for c in job["error"] or job["detail"])
+    said = _printable(job["error"] or job["detail"])
     return (
         "" if ended is None else datetime.fromtimestamp(ended).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
         job["outcome"] or job["state"],
         job["submitted"],
         f"{job['total_ms'] / 1000:.1f} s",
-        " ".join("".join(c if c.isprintable() else " " for c in f"{k}={v}") for k, v in job["labels"].items()),
+        " ".join(_printable(f"{name}={value}") for name, value in job["labels"].items()),
         job["job_id"],
         said if len(said) <= _DETAIL else f"{said[:_DETAIL]}…",
     )
+
+
+def _printable(text: str) -> str:
+    """Return a text of a job without characters that a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)

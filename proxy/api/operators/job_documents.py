@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from proxy.api.operators.job_filters import cursor_of
 from proxy.store.query import code_of
 from shared.outcome import Failed
 
 if TYPE_CHECKING:
     from proxy.jobs.job import Job
-    from proxy.store.query import Counts
+    from proxy.store.query import Counts, JobPage, Sort
     from proxy.store.record import Record
 
-__all__ = ["counts_document", "line"]
+__all__ = ["line", "page_document"]
 
 
 def line(record: Record, now: float, job: Job | None = None) -> dict[str, Any]:
@@ -46,7 +47,19 @@ def line(record: Record, now: float, job: Job | None = None) -> dict[str, Any]:
     }
 
 
-def counts_document(counts: Counts) -> dict[str, Any]:
+def page_document(lines: list[dict[str, Any]], page: JobPage, sort: Sort, counts: Counts | None) -> dict[str, Any]:
+    """Return a page of a list, with its jobs as `lines`; `counts`: None if they are not wanted."""
+    return {
+        "jobs": lines,
+        "complete": page.searched_to is None,
+        "searched_to": page.searched_to,
+        "looked_at": page.looked_at,
+        "next": None if page.next is None else cursor_of(page.next, sort),
+        "counts": None if counts is None else _counts_document(counts),
+    }
+
+
+def _counts_document(counts: Counts) -> dict[str, Any]:
     """Return how many jobs there are of each kind."""
     return {
         "total": counts.total,

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from proxy.api.operators.job_documents import counts_document, line
+from proxy.api.operators.job_documents import line, page_document
 from proxy.api.operators.job_filters import Asked, cursor_of, read
 from proxy.api.operators.parameters import parameters
 from proxy.http.asgi import NO_STORE, header, send_json
@@ -64,14 +64,8 @@ class ListJobs:
         page = await self._store.jobs(asked.query, sort=asked.sort, limit=asked.page_limit, after=asked.after)
         counts = await self._store.counts(asked.query) if asked.counts else None
         now = time.time()
-        return {
-            "jobs": [line(record, now, self._in_flight.by_id(record.id)) for record in page.records],
-            "complete": page.searched_to is None,
-            "searched_to": page.searched_to,
-            "looked_at": page.looked_at,
-            "next": None if page.next is None else cursor_of(page.next, asked.sort),
-            "counts": None if counts is None else counts_document(counts),
-        }
+        lines = [line(record, now, self._in_flight.by_id(record.id)) for record in page.records]
+        return page_document(lines, page, asked.sort, counts)
 
     async def _send_lines(self, scope: Scope, send: Send, asked: Asked) -> None:
         lines = self._lines(asked)
