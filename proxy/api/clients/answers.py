@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from proxy.jobs.elsewhere import Elsewhere
     from proxy.store.record import Record
 
-__all__ = ["Answers", "send_status", "status_document"]
+__all__ = ["Answers", "callback_counts", "earlier_answer", "send_status", "status_document"]
 
 _T = TypeVar("_T")
 
@@ -217,13 +217,8 @@ def status_document(found: Job | Record) -> dict[str, Any]:
         "code": str(failure.code) if failure else None,
         "detail": failure.detail if failure else None,
         "late": record.late,
-        "earlier_answer": _earlier_answer(record),
-        "callbacks": {
-            "accepted": int(record.callback is not None),
-            "early": int(record.early),
-            "late": int(record.late),
-            "duplicate": record.duplicates,
-        },
+        "earlier_answer": earlier_answer(record),
+        "callbacks": callback_counts(record),
         "refused_callbacks": {"count": record.refused, "last": record.refusal} if record.refused else None,
         "labels": dict(record.labels),
         "remote": {name: value for name, value in record.outputs.items() if name != "path"},
@@ -240,8 +235,18 @@ def _progress(found: Job | Record) -> dict[str, Any] | None:
     return {"state": found.remote_state, "count": found.progress_count, "body": None}
 
 
-def _earlier_answer(record: Record) -> dict[str, Any] | None:
-    """Return what the client was told before the result came late."""
+def callback_counts(record: Record) -> dict[str, int]:
+    """Return how many callbacks for a job were taken, by what they were."""
+    return {
+        "accepted": int(record.callback is not None),
+        "early": int(record.early),
+        "late": int(record.late),
+        "duplicate": record.duplicates,
+    }
+
+
+def earlier_answer(record: Record) -> dict[str, str] | None:
+    """Return what the client was told before the result came late; None: it did not."""
     if not record.late or record.failure is None:
         return None
     failure = record.failure

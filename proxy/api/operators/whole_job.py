@@ -6,12 +6,12 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from proxy.api.clients.answers import callback_counts, earlier_answer
 from proxy.api.operators.job_documents import line
 from proxy.jobs.phases import phases
 from proxy.jobs.trail import Trail, phases_in, trail_of, written
 from shared.job_server.submissions import status_in
 from shared.lifecycle import Event
-from shared.outcome import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,28 +109,18 @@ def _attempts(events: Sequence[str]) -> dict[str, int]:
 
 
 def _recorded(record: Record, bodies: ShownBodies) -> dict[str, Any]:
-    failure = record.failure
-    late = record.late and failure is not None
-    came = record.callback is not None
     return {
-        "remote_status": None if failure is None else status_in(failure.detail),
+        "remote_status": None if record.failure is None else status_in(record.failure.detail),
         "has_key": record.key is not None,
         "callbacks": {
-            "accepted": int(came),
-            "early": int(record.early),
-            "late": int(record.late),
-            "duplicate": record.duplicates,
+            **callback_counts(record),
             "refused": record.refused,
             "last_refusal": record.refusal or None,
         },
-        "earlier_answer": _answer(failure) if late and failure is not None else None,
+        "earlier_answer": earlier_answer(record),
         "sent": json.loads(record.sent) if record.sent else None,
         "received": bodies.shown(record.callback, record.content_type) if record.callback else None,
     }
-
-
-def _answer(failure: Failed) -> dict[str, str]:
-    return {"code": str(failure.code), "detail": failure.detail, "submitted": str(failure.submitted)}
 
 
 def _trace_id(traceparent: str) -> str | None:
