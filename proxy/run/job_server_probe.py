@@ -20,7 +20,6 @@ __all__ = ["check_trust", "is_loopback", "is_loopback_host", "path_trouble", "re
 
 _NOTHING_THERE: Final = frozenset({404, 410})
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
-_PORTS: Final = {"http": 80, "https": 443}
 
 
 def is_loopback(url: str) -> bool:
@@ -38,11 +37,10 @@ async def reach(url: str, timeout_s: float, cafile: str = "") -> str:
 
     With https, this includes the TLS handshake; `cafile` has authorities to trust besides the system's.
     """
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    scheme, host, port = origin(url)
     try:
         async with asyncio.timeout(timeout_s):
-            context = trusting(cafile) if parts.scheme == "https" else None
+            context = trusting(cafile) if scheme == "https" else None
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except (OSError, ValueError) as exc:  # ValueError: an impossible name
         return reason_of(exc, timeout_s)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from proxy import log
 from proxy.run.callback_probe import Leads, where_it_leads
 from proxy.run.job_server_probe import is_loopback, reach
+from shared.job_server.addresses import origin
 from shared.shown_urls import shown
 
 __all__ = ["callback_caveats", "callback_doubt", "look_around"]
@@ -38,11 +38,10 @@ def callback_caveats(url: str, job_server_urls: Sequence[str]) -> str:
 
     Job servers on this machine are exempt: their operator decides what they may call.
     """
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    scheme, host, port = origin(url)
     found = [
-        *(["it is plain http"] if parts.scheme == "http" else []),
-        *(["it is a private address"] if _is_private(parts.hostname or "") else []),
+        *(["it is plain http"] if scheme == "http" else []),
+        *(["it is a private address"] if _is_private(host) else []),
         *([f"its port is {port}"] if port not in _USUAL_PORTS else []),
     ]
     return ", and ".join(found) if any(not is_loopback(one) for one in job_server_urls) else ""
