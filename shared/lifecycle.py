@@ -33,7 +33,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["TABLE", "Event", "IllegalEventError", "State", "Submitted", "advance", "submitted"]
+__all__ = ["IN_FLIGHT", "TABLE", "Event", "IllegalEventError", "State", "Submitted", "advance", "submitted"]
 
 
 class State(StrEnum):
@@ -44,6 +44,10 @@ class State(StrEnum):
     SUBMITTING = "submitting"
     WAITING = "waiting"
     FINISHED = "finished"
+
+
+#: The states of a job in flight, in their order.
+IN_FLIGHT: Final = tuple(state for state in State if state is not State.FINISHED)
 
 
 class Event(StrEnum):

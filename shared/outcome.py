@@ -33,10 +33,5 @@ class Failed:
     #: The callback's body, if the callback itself reported the failure; always as JSON.
     result: bytes | None = None
 
-    @property
-    def retry_safe(self) -> bool:
-        """Whether the caller can send the job again without any risk of running it twice."""
-        return self.submitted is Submitted.NO
-
 
 Outcome = Succeeded | Failed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from proxy import log
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.observe.counters import PREFIX
-from shared.lifecycle import State
+from shared.lifecycle import IN_FLIGHT
 from shared.version import VERSION
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from proxy.workers.status import PoolStatus
 
 __all__ = ["LiveMetrics"]
-
-_IN_FLIGHT: Final = tuple(state for state in State if state is not State.FINISHED)
 
 
 class LiveMetrics(Collector):
@@ -79,7 +77,7 @@ class LiveMetrics(Collector):
     def _of_jobs(self) -> Iterator[Metric]:
         by_state, draining = self._in_flight.by_state(), self._dispatcher.draining
         yield _counter("jobs_accepted", "Accepted jobs.", self._in_flight.added)
-        values = {str(state): by_state[state] for state in _IN_FLIGHT}
+        values = {str(state): by_state[state] for state in IN_FLIGHT}
         yield _labelled_gauge("jobs_in_flight", "Jobs in flight by state.", "state", values)
         words = "Jobs in flight that an earlier process or another instance left open: MAX_JOBS does not count them."
         yield _gauge("jobs_left_open", words, self._in_flight.left_open)

@@ -17,7 +17,7 @@ from proxy.api.clients.request_headers import hash_of_key
 from proxy.api.operators.parameters import number, single_values
 from proxy.store.query import JobQuery, Position, Sort
 from shared.errors import Code, ParameterError
-from shared.lifecycle import State, Submitted
+from shared.lifecycle import IN_FLIGHT, State, Submitted
 
 __all__ = ["FILTERS", "LABEL", "Asked", "age_of", "cursor_of", "filters_of", "read"]
 
@@ -31,10 +31,9 @@ _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _FIRST: Final = 1_000_000_000.0
 #: A later one is, too, and so is a duration as long as that.
 _BEYOND: Final = 4 * _FIRST
-_OPEN: Final = "open"
 _STATES: Final = {
     str(state): frozenset({state}) for state in (State.ACCEPTED, State.SUBMITTING, State.WAITING, State.FINISHED)
-} | {_OPEN: frozenset(State) - {State.FINISHED}}
+} | {"open": frozenset(IN_FLIGHT)}
 _CODES: Final = frozenset(str(code) for code in Code)
 _TIMES: Final = "takes a time such as 2026-11-26T00:00:00Z, Unix seconds, an age (90s, 15m, 2h, 7d), or midnight"
 #: The parameters that select jobs, with what each takes; in addition to label.NAME.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.observe.history import SECONDS, at_the_job_server
 from proxy.workers.memory import WorkerMemory
 from proxy.workers.status import WORKER_STATES
-from shared.lifecycle import State
+from shared.lifecycle import IN_FLIGHT
 
 if TYPE_CHECKING:
     from proxy.jobs.in_flight import InFlight
@@ -29,7 +29,6 @@ _EVERY_S: Final = 1.0
 _NEWEST: Final = 5
 #: How many of the jobs in flight are listed, the oldest first.
 _OLDEST: Final = 20
-_IN_FLIGHT: Final = tuple(state for state in State if state is not State.FINISHED)
 
 
 class Snapshots:
@@ -101,7 +100,7 @@ class Snapshots:
             "second": int(time.monotonic()),
             "seconds": SECONDS,
             "newest": seconds[-_NEWEST:],
-            "in_flight": {str(state): by_state[state] for state in _IN_FLIGHT},
+            "in_flight": {str(state): by_state[state] for state in IN_FLIGHT},
             "limit": self._max_jobs,
             "accepted": self._in_flight.added,
             "lag_ms": [round(lag.last_s * 1000, 1), round(lag.worst_s * 1000, 1)],

@@ -97,7 +97,6 @@ def test_only_a_job_that_was_certainly_not_submitted_is_safe_to_retry(submitted:
     shown = document(problems.of_failure(failure, "abc", granular=False))
     assert shown["submitted"] == str(submitted)
     assert shown["retry_safe"] is (submitted is Submitted.NO)
-    assert failure.retry_safe is (submitted is Submitted.NO)
 
 
 def test_a_failure_names_its_job_in_document_and_header() -> None:

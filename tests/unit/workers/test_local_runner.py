@@ -548,7 +548,7 @@ async def test_a_job_that_has_lost_three_workers_is_given_to_no_other() -> None:
         await stage.assigned()
         stage.worker.handler.on_death("it was killed by SIGSEGV")
     outcome = await stage.failed()
-    assert (outcome.code, outcome.submitted, outcome.retry_safe) == (Code.WORKER_DIED, Submitted.NO, True)
+    assert (outcome.code, outcome.submitted) == (Code.WORKER_DIED, Submitted.NO)
     assert stage.pool.released == [False] * 3
 
 
