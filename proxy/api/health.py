@@ -45,18 +45,23 @@ class Ready:
         """`on_hold` returns why no worker can be started now; an empty string if all is well."""
         self._dispatcher = dispatcher
         self._store = store
-        self._on_hold = on_hold
+        self.on_hold = on_hold
         self._headroom = headroom
         #: Whether load balancers should send no more jobs, although the proxy still accepts them.
         self.leaving = False
 
+    @property
+    def draining(self) -> bool:
+        """Whether the proxy is draining or about to."""
+        return self._dispatcher.draining or self.leaving
+
     def refusal(self) -> tuple[Code, str] | None:
         """Return why jobs should not be sent here; None: they should."""
-        if self._dispatcher.draining or self.leaving:
+        if self.draining:
             return Code.SHUTTING_DOWN, "the proxy is shutting down"
         if self._dispatcher.pause.since is not None:
             return Code.INTAKE_PAUSED, "an operator has paused the intake of new jobs"
-        if on_hold := self._on_hold():
+        if on_hold := self.on_hold():
             return Code.NO_WORKER, on_hold
         if self._store.trouble:
             return Code.JOURNAL_UNAVAILABLE, self._store.trouble

@@ -153,7 +153,7 @@ def _queue(settings: Settings, core: Core, queue_service: QueueService) -> tuple
         result_ttl_s=settings.result_ttl,
         granular_errors=settings.granular_errors,
     )
-    consumer = Consumer(queue_service, settings, core.entrance, message_jobs, core.on_hold)
+    consumer = Consumer(queue_service, settings, core.entrance, message_jobs, core.ready.on_hold)
     core.observers.metrics.registry.register(QueueMetrics(consumer.counts))
     return message_jobs, consumer
 

@@ -61,10 +61,6 @@ class Core:
     ready: health.Ready
     observers: Observers
 
-    def on_hold(self) -> str:
-        """Return why no workers can be started; empty if they can."""
-        return self.pool.on_hold
-
 
 def create_core(
     settings: Settings,

@@ -56,7 +56,7 @@ def create_operators(settings: Settings, core: Core, consumer: Consumer | None) 
     gate = Gate(settings.admin_keys, _gateway_users(settings), audit)
     drain = Drain(IntakeView(core.dispatcher, core.in_flight, core.ready))
     house = _house(settings, core, gate, drain)
-    status = Status(core.dispatcher, core.ready, core.on_hold, core.elsewhere.name)
+    status = Status(core.dispatcher, core.ready, core.elsewhere.name)
     snapshots = _snapshots(settings, core, status, consumer)
     routes = [
         *intake_routes(core.dispatcher, drain),

@@ -48,7 +48,7 @@ class IntakeView:
         """Return the state of the intake."""
         return {
             **self._dispatcher.pause.shown(),
-            "draining": self._dispatcher.draining or self._ready.leaving,
+            "draining": self._ready.draining,
             "refuses": self._ready.why_not(),
             "in_flight": len(self._in_flight),
         }

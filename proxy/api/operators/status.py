@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from proxy.http.asgi import send_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import Receive, Scope, Send
 
     from proxy.api.health import Ready
@@ -21,11 +19,10 @@ __all__ = ["Status"]
 class Status:
     """`GET /status`: whether the proxy accepts jobs, and since when it runs; cheap, as pages ask every few seconds."""
 
-    def __init__(self, dispatcher: Dispatcher, ready: Ready, on_hold: Callable[[], str], instance: str = "") -> None:
-        """`on_hold` returns why no workers can be started, or ""; `instance`: its name, if there may be others."""
+    def __init__(self, dispatcher: Dispatcher, ready: Ready, instance: str = "") -> None:
+        """`instance`: its name, if there may be others."""
         self._dispatcher = dispatcher
         self._ready = ready
-        self._on_hold = on_hold
         self._instance = instance
         self._started_at = round(time.time(), 3)
 
@@ -38,8 +35,8 @@ class Status:
         return {
             "instance": self._instance,
             "started_at": self._started_at,
-            "draining": self._dispatcher.draining or self._ready.leaving,
+            "draining": self._ready.draining,
             "paused": self._dispatcher.pause.since is not None,
-            "on_hold": self._on_hold(),
+            "on_hold": self._ready.on_hold(),
             "refuses": self._ready.why_not(),
         }
