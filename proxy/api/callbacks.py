@@ -164,6 +164,7 @@ class CallbackRoute:
 
     async def _fixed_url(self, scope: Scope, receive: Receive, send: Send, server: ServedJobServer) -> None:
         """Accept a callback that names its job itself."""
+        name, callback = "", None
         try:
             received, raw = await self._receive(scope, receive)
             if challenge := await self._challenge(server, received):
@@ -178,16 +179,20 @@ class CallbackRoute:
                 await self._refuse_named(server, received, exc.detail)
                 raise
             name = await self._named(server, received)
+            found = await self._named_callbacks.find(server, name) if name else None
+            if found is not None:
+                callback = (found.token_hash, *await self._read(server, received))
         except (RequestError, AdmissionError) as exc:
             self.counts[_fate_of(exc)] += 1
+            if name:
+                with contextlib.suppress(StoreUnavailableError):  # the sender gets the reason anyway
+                    await self._named_callbacks.refuse(server, name, exc.detail)
             raise
-        found = await self._named_callbacks.find(server, name) if name else None
-        if found is None:
+        if callback is None:
             self.counts[CallbackFate.UNKNOWN] += 1
             answer = _NOBODYS
         else:
-            callback = await self._read(server, received)
-            answer = _ANSWERS[await self._callback_intake.take(found.token_hash, *callback)]
+            answer = _ANSWERS[await self._callback_intake.take(*callback)]
         await _send_answer(scope, send, server, answer)
 
     async def _refuse_named(self, server: ServedJobServer, received: Received, reason: str) -> None:

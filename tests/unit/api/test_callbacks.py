@@ -6,10 +6,11 @@ import asyncio
 import dataclasses
 import hmac
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
+from proxy.api.callbacks import StrayCallbacks
 from proxy.http import problems
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_token, token_hash
@@ -505,12 +506,31 @@ async def test_a_bug_while_a_callback_is_taken_is_a_500(
     assert said(await app.call_back(job)) == "accepted"
 
 
-async def test_a_head_request_ends_nothing(app: WholeApp, job: Job) -> None:
-    """Like GET."""
-    first, _ = await sent_by(app.parts.public, request_scope("HEAD", f"/callback/{job.token}"))
+@pytest.mark.parametrize("query", ["", "?state=completed"])
+async def test_a_head_request_ends_nothing(app: WholeApp, job: Job, query: str) -> None:
+    """It only checks the URL, even with a query: nothing is noted."""
+    first, _ = await sent_by(app.parts.public, request_scope("HEAD", f"/callback/{job.token}{query}"))
 
     assert first["status"] == 200
     await nothing_moves()
+    assert job.recorder.record.refused == 0
+
+
+async def test_a_flood_of_callbacks_that_are_no_valid_requests_is_not_all_looked_up() -> None:
+    """Each one that is waits for the store; their connections may be closed already, so nothing else limits them."""
+    looked_up: list[bytes] = []
+
+    class Hanging:
+        async def find(self, hashed: bytes) -> None:
+            looked_up.append(hashed)
+            await asyncio.Event().wait()
+
+    stray = StrayCallbacks(cast("Any", Hanging()))
+    for _ in range(150):
+        stray.unread(f"POST /callback/{new_token()} HTTP/9.9".encode(), "it is no HTTP/1.1")
+    await nothing_moves()
+
+    assert len(looked_up) == 100
 
 
 def _with_expression(path: str, result: str = "body.a[0]") -> JobServer:
@@ -572,6 +592,27 @@ async def test_no_more_large_callbacks_than_jobs_wait_for_a_thread(monkeypatch: 
     free.set()
     assert [said(await one) for one in first] == ["progress", "progress"]
     assert said(await send()) == "progress"
+    await app.close()
+
+
+async def test_a_named_callback_that_is_too_much_now_is_counted_and_known_to_its_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others may have taken the threads since its name was read."""
+
+    async def to_thread(call: Callable[..., Any], received: object) -> object:
+        vars(app.parts.callback_route)["_in_threads"] += 1
+        return call(received)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    app = WholeApp(monkeypatch, job_server=_with_expression("/callback/all"), MAX_JOBS="1")
+    job = await app.waiting()
+    body = b'{"state": "completed", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * 20_000)
+
+    problem(await app.ask("POST", "/callback/all", body=body, headers=JSON_TYPE), "overloaded", 503)
+
+    assert app.parts.callback_route.counts == {CallbackFate.REFUSED: 1}
+    assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, "too many large callbacks are being read")
     await app.close()
 
 
