@@ -10,7 +10,6 @@ OwnNames makes sure that this address is not another site's domain (DNS rebindin
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from proxy.api.operators.access.gate import Gate
     from proxy.api.operators.access.operator import Operator
-    from proxy.api.operators.access.sessions import Session
     from proxy.api.operators.audit import Audit
 
 __all__ = ["Access", "check_origin", "is_open", "needed_role", "say_of_deed"]
@@ -77,8 +75,6 @@ class Access:
                 return
             raise RequestError(Code.UNAUTHORIZED, "send `Authorization: Bearer <key>` with an admin key, or log in")
         scope["operator"] = operator
-        if operator.session is not None:
-            receive = _until_the_end(operator.session, receive)
         send = self._while_known(operator, send)
         if needed_role(scope["method"]) is Role.ACT:
             await self._act(operator, scope, receive, send)
@@ -172,19 +168,3 @@ def _log_in(scope: Scope, path: str) -> bytes:
     query = scope.get("query_string", b"").decode("latin-1")
     after = quote(path.lstrip("/") + (f"?{query}" if query else ""), safe="")
     return f"{scope['root_path']}/login{f'?next={after}' if after else ''}".encode()
-
-
-def _until_the_end(session: Session, receive: Receive) -> Receive:
-    """Return a `receive` that reports a disconnect when the session ends."""
-
-    async def receive_until() -> Message:
-        coming: asyncio.Future[Message] = asyncio.ensure_future(receive())
-        try:
-            await asyncio.wait((coming, session.ended), return_when=asyncio.FIRST_COMPLETED)
-            if coming.done():
-                return coming.result()
-        finally:
-            coming.cancel()
-        return {"type": "http.disconnect"}
-
-    return receive_until

@@ -101,7 +101,7 @@ class Gate:
     def still_knows(self, operator: Operator) -> bool:
         """Return whether an operator's session has not ended, and their key has not been withdrawn."""
         if operator.session is not None:
-            return not operator.session.ended.done()
+            return not operator.session.ended
         return not operator.key or operator in self._holders.values()
 
     def log_in(self, scope: Scope, key: str) -> tuple[Operator, str]:

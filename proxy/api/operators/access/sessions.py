@@ -30,8 +30,10 @@ class Session:
     key: bytes
     #: Unix seconds.
     expires_at: float
-    #: Done when the session ends, so that its streams end, too.
-    ended: asyncio.Future[None]
+    #: Forgets the session when it expires.
+    timer: asyncio.TimerHandle
+    #: Set when the session ends, so that its streams end, too.
+    ended: bool = False
 
 
 class Sessions:
@@ -51,13 +53,10 @@ class Sessions:
         of_key = [hashed for hashed, one in self._by_hash.items() if one.key == key]
         for hashed in of_key[: max(0, len(of_key) - _OF_A_KEY + 1)]:
             self._end(hashed)
-        loop = asyncio.get_running_loop()
         token = secrets.token_urlsafe(32)
         hashed = bearer.hash_of(token)
-        session = Session(key=key, expires_at=self._clock() + self._lasts_s, ended=loop.create_future())
-        self._by_hash[hashed] = session
-        timer = loop.call_later(self._lasts_s, self._end, hashed)
-        session.ended.add_done_callback(lambda _: timer.cancel())
+        timer = asyncio.get_running_loop().call_later(self._lasts_s, self._end, hashed)
+        self._by_hash[hashed] = Session(key=key, expires_at=self._clock() + self._lasts_s, timer=timer)
         return token
 
     def find(self, token: str) -> Session | None:
@@ -80,5 +79,6 @@ class Sessions:
 
     def _end(self, hashed: bytes) -> None:
         session = self._by_hash.pop(hashed, None)
-        if session is not None and not session.ended.done():
-            session.ended.set_result(None)
+        if session is not None:
+            session.ended = True
+            session.timer.cancel()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from proxy.api.operators.access.attempts import Attempts
 from proxy.api.operators.access.sessions import Sessions
 from shared.errors import AdmissionError
+from tests.support.waiting import eventually
 
 
 class _Clock:
@@ -92,7 +91,7 @@ async def test_a_session_lasts_for_its_time() -> None:
     clock.now += 1
     assert sessions.find(token) is None
     sessions.begin(b"key")
-    assert session.ended.done()
+    assert session.ended
     assert len(sessions) == 1
 
 
@@ -101,7 +100,7 @@ async def test_the_end_of_a_session_comes_by_itself() -> None:
     sessions = Sessions(0.02)
     session = sessions.find(sessions.begin(b"key"))
     assert session is not None
-    await asyncio.wait_for(session.ended, 10)
+    await eventually(lambda: session.ended)
     assert len(sessions) == 0
 
 
