@@ -360,7 +360,7 @@ async def test_only_so_many_requests_wait_for_jobs_of_others(monkeypatch: pytest
 
 @pytest.mark.parametrize("is_here", [True, False], ids=["in flight here", "at another instance"])
 async def test_who_leaves_waits_for_a_job_of_others_no_longer(*, is_here: bool) -> None:
-    """Its place is free at once; the job goes on."""
+    """Its place is free at once, and nothing of it is left; the job goes on."""
     answers, lost = Answers(Instance().elsewhere, lambda: None, granular_errors=False), asyncio.Future[None]()
     job, record = a_job(), a_record(state=State.WAITING, owner="another", deadline_at=time.time() + 60)
     scope = request_scope("GET", f"/jobs/{job.id}/result", state={"lost": lost})
@@ -378,6 +378,8 @@ async def test_who_leaves_waits_for_a_job_of_others_no_longer(*, is_here: bool) 
     with pytest.raises(ClientGoneError):
         await waiting
     assert time.monotonic() - begun == pytest.approx(0)
+    await nothing_moves()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     assert answers._waits == 0  # noqa: SLF001
     assert not sent
     assert not job.outcome.done()
