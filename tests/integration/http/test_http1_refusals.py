@@ -173,6 +173,18 @@ async def test_a_head_has_an_upper_limit(server: Server, data: bytes) -> None:
     assert problem(answer)["code"] == "headers-too-large"
 
 
+@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize("what", ["bytes", "fields"])
+async def test_the_upper_limits_of_a_head_are_the_same_on_both_paths(server: Server, what: str, over: int) -> None:
+    """The largest head is served, and one with a byte or a header more is refused."""
+    limits, begin = Limits(), b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    if what == "bytes":
+        data = begin + b"X: " + b"x" * (limits.head_bytes + over - len(begin) - 7) + b"\r\n\r\n"
+    else:
+        data = begin + b"X: y\r\n" * (limits.headers + over - 2) + b"\r\n"
+    assert statuses(await server.ask(data, end=False)) == [431 if over else 200]
+
+
 @pytest.mark.parametrize(
     "rest",
     [b"X: " + b"x" * 17_000, b"X: y\r\n" * 101 + b"\r\n", b"X : y\r\n\r\n", b"Transfer-Encoding: gzip\r\n\r\n"],
