@@ -28,7 +28,8 @@ __all__ = ["LONGEST_PAUSE_S", "Settlement"]
 LONGEST_PAUSE_S: Final = 900
 #: The pauses between attempts: the first, and the longest.
 _PAUSES_S: Final = (0.2, 5.0)
-#: Nobody waits for a deletion, so it can wait for others. If the process dies before, replies are sent twice.
+#: Nobody waits for a deletion, so it can wait for others. If the process dies before, replies are sent twice. In a FIFO
+#: queue, the next message of its group waits for it.
 _DELETE_GATHER_S: Final = 0.5
 #: Negligible for the recipient, and long enough to batch most replies of jobs that end at about the same time.
 _SEND_GATHER_S: Final = 0.02
@@ -42,10 +43,11 @@ class Settlement:
 
     def __init__(self, service: QueueService, queues: Queues, counts: Counts, *, granular_errors: bool) -> None:
         url = queues.jobs.url
+        delete_gather_s = 0.0 if queues.jobs.fifo else _DELETE_GATHER_S
         self._queues = queues
         self._counts = counts
         self._granular = granular_errors
-        self._deletions: Batches[str] = Batches(lambda handles: service.delete(url, handles), gather_s=_DELETE_GATHER_S)
+        self._deletions: Batches[str] = Batches(lambda handles: service.delete(url, handles), gather_s=delete_gather_s)
         self._pauses: Batches[tuple[str, int]] = Batches(lambda pauses: service.hide(url, pauses))
         others = (queues.dead, *queues.allowed.values())
         self._senders = {queue.url: _sender(service, queue) for queue in others if queue is not None}

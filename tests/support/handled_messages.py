@@ -25,7 +25,13 @@ class Handled:
     """A front end's core and its queues."""
 
     def __init__(
-        self, instance: Instance | None = None, *, dead: bool = True, replies: bool = True, by_group: bool = False
+        self,
+        instance: Instance | None = None,
+        *,
+        dead: bool = True,
+        replies: bool = True,
+        fifo: bool = False,
+        by_group: bool = False,
     ) -> None:
         """`by_group`: a deduplication id counts only within its message group."""
         self.instance = instance or Instance()
@@ -46,7 +52,7 @@ class Handled:
         reply_queue = Queue(url=REPLIES) if replies else None
         self.message_jobs.use(
             Queues(
-                jobs=Queue(url=JOBS, deduplicates_by_group=by_group),
+                jobs=Queue(url=JOBS, fifo=fifo, deduplicates_by_group=by_group),
                 dead=Queue(url=DEAD) if dead else None,
                 replies=reply_queue,
                 allowed={queue.url: queue for queue in (Queue(url=OTHER), reply_queue) if queue is not None},

@@ -311,6 +311,19 @@ async def test_a_lost_reply_is_sent_again_and_only_then_is_the_message_deleted()
     assert handled.queue.calls == 6
 
 
+@pytest.mark.parametrize("fifo", [False, True])
+async def test_deletions_wait_for_others_unless_the_next_message_of_the_group_waits_for_them(*, fifo: bool) -> None:
+    """It is not delivered before."""
+    handled = Handled(Instance(AnsweringRunner(DONE)), fifo=fifo)
+
+    delivery = handled.take(a_message(group="g", deduplication_id="d"))
+    await time_passes(0.1)
+
+    assert (len(handled.sent()), handled.queue.deleted) == (1, ["handle-1"] if fifo else [])
+    await delivery
+    assert handled.queue.deleted == ["handle-1"]
+
+
 async def test_what_cannot_be_replied_to_in_time_is_delivered_again() -> None:
     """It is not deleted, and the next delivery gets the same outcome."""
     runner = AnsweringRunner(DONE)
