@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from proxy.sqs.batches import Batches
 from shared.errors import QueueError
+from tests.support.jumping_loop import nothing_moves, time_passes
 
 
 async def test_what_comes_together_goes_together() -> None:
@@ -80,3 +83,51 @@ async def test_a_call_is_no_larger_than_it_may_be() -> None:
     batches = Batches(do, size_of=lambda item: item, max_bytes=10)
     await asyncio.gather(*(batches.add(size) for size in (6, 4, 1, 12, 3)))
     assert calls == [[6, 4], [1], [12], [3]]
+
+
+async def test_a_call_waits_for_more_unless_it_is_full() -> None:
+    """Fewer calls cost less CPU."""
+    calls: list[list[int]] = []
+
+    async def do(items: Sequence[int]) -> list[QueueError | None]:
+        calls.append(list(items))
+        return [None] * len(items)
+
+    batches = Batches(do, gather_s=1.0)
+    first = asyncio.create_task(batches.add(0))
+    await time_passes(0.9)
+    assert calls == []
+    await batches.add(1)
+    assert calls == [[0, 1]]
+
+    ten = [asyncio.create_task(batches.add(number)) for number in range(10)]
+    await nothing_moves()
+    assert calls[1:] == [list(range(10))]
+    await asyncio.gather(first, *ten)
+
+
+async def test_there_are_two_calls_at_once_and_nothing_of_them_is_kept() -> None:
+    """What comes during both goes together into a third."""
+    calls: list[list[int]] = []
+    answered = asyncio.Event()
+    tasks: list[weakref.ref[asyncio.Task[Any]]] = []
+
+    async def do(items: Sequence[int]) -> list[QueueError | None]:
+        calls.append(list(items))
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(weakref.ref(task))
+        await answered.wait()
+        return [None] * len(items)
+
+    batches = Batches(do)
+    added = []
+    for number in range(4):
+        added.append(asyncio.create_task(batches.add(number)))
+        await nothing_moves()
+    assert calls == [[0], [1]]
+    answered.set()
+    await asyncio.gather(*added)
+    await nothing_moves()
+    assert calls == [[0], [1], [2, 3]]
+    assert [task() for task in tasks] == [None] * 3
