@@ -15,7 +15,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from cluster.processes import reserve
 
 __all__ = ["PostgreSQL", "PostgreSQLError", "binaries"]
 
@@ -83,19 +84,16 @@ class PostgreSQL:
         """
         self._bin = binaries()
         user = _user()
+        self._reservation = reserve(port)
+        self.port: int = self._reservation.getsockname()[1]
         #: The command prefix for its programs (setpriv is in util-linux, so in every distribution).
         self._as_user = ["setpriv", *_options(user)]
         self.folder = Path(tempfile.mkdtemp(prefix="proxy-postgresql-", dir=parent))
         self.data = self.folder / "data"
-        # Bound but not listening: the kernel gives this port to nobody else while the server is down.
-        self._reservation = socket.socket()
-        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._process: subprocess.Popen[bytes] | None = None
         # pdeathsig is sent when the thread that started the process ends, so that thread must live as long as we do.
         self._starter = ThreadPoolExecutor(1, "postgresql")
         try:
-            self._reservation.bind(("127.0.0.1", port))
-            self.port: int = self._reservation.getsockname()[1]
             if user is not None:
                 os.chown(self.folder, user.pw_uid, user.pw_gid)
             self._make(configuration, standby_of)

@@ -10,12 +10,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Final, Self
 from urllib.request import Request, urlopen
+
+from cluster.processes import reserve, start
 
 __all__ = ["ACCOUNT", "CREDENTIALS", "DEAD", "QUEUE", "REPLIES", "SqsStandIn", "SqsStandInError"]
 
@@ -46,15 +47,12 @@ class SqsStandIn:
 
     def __init__(self) -> None:
         """Start it, and return when it answers. Raises SqsStandInError."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._process = subprocess.Popen(  # noqa: S603 - our own arguments
+        self._reservation = reserve()
+        self.port: int = self._reservation.getsockname()[1]
+        self._process = start(
             [sys.executable, "-m", "cluster.moto_server", "-H", "127.0.0.1", "-p", str(self.port)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(_ROOT)},
+            Path(os.devnull),
+            {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(_ROOT)},
         )
         try:
             self._wait()
@@ -112,6 +110,7 @@ class SqsStandIn:
         """End it."""
         self._process.kill()
         self._process.wait()
+        self._reservation.close()
 
     def __enter__(self) -> Self:
         return self

@@ -26,12 +26,12 @@ pytestmark = pytest.mark.xdist_group("cluster")
 class Running:
     """A cluster in its own process, and its output."""
 
-    def __init__(self, output: Path, folder: Path) -> None:
+    def __init__(self, output: Path, folder: Path, *arguments: str) -> None:
         """Start it; its output is in the file `output`, and its temporary files are in `folder`."""
         self.output = output
         self.folder = folder
         with self.output.open("w", encoding="utf-8") as file:
-            command = with_us([sys.executable, "-m", "cluster", "--port", "0"])
+            command = with_us([sys.executable, "-m", "cluster", "--port", "0", *arguments])
             env = environment(TMPDIR=str(self.folder), WORKER_SPARES="2")
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=file)
 
@@ -57,12 +57,12 @@ class Running:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    """A cluster that accepts jobs."""
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
+    """A cluster that accepts jobs; a test may parametrize it with further arguments."""
     # Not below tmp_path: PostgreSQL runs as another user, who needs access.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
-        cluster = Running(tmp_path / "output", Path(folder))
+        cluster = Running(tmp_path / "output", Path(folder), *getattr(request, "param", ()))
         try:
             cluster.wait()
             yield cluster
@@ -105,9 +105,15 @@ def test_fifty_jobs_survive_the_kill_of_an_instance_and_ctrl_c_leaves_nothing(ru
     assert list(running.folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("running", [("--queue",)], indirect=True)
 def test_a_cluster_that_is_killed_takes_everything_along(running: Running) -> None:
-    """Nothing can be cleaned up then; the kernel ends its children, and these end the rest."""
+    """Nothing can be cleaned up then; the kernel ends its children, and these end the rest.
+
+    They have sessions of their own: Ctrl-C reaches only the cluster, which first lets the jobs in flight finish.
+    """
     everything = running.below()
     assert len(everything) > 10
+    children = [process.pid for process in psutil.Process(running.process.pid).children()]
+    assert [os.getsid(pid) for pid in children] == children
     running.process.kill()
     eventually_blocking(lambda: not [process for process in everything if is_alive(process)])
