@@ -131,3 +131,22 @@ async def test_there_are_two_calls_at_once_and_nothing_of_them_is_kept() -> None
     await nothing_moves()
     assert calls == [[0], [1], [2, 3]]
     assert [task() for task in tasks] == [None] * 3
+
+
+async def test_a_caller_that_was_cancelled_takes_nothing_from_the_others() -> None:
+    """Its item goes with theirs."""
+    calls: list[list[int]] = []
+    answered = asyncio.Event()
+
+    async def do(items: Sequence[int]) -> list[QueueError | None]:
+        calls.append(list(items))
+        await answered.wait()
+        return [None] * len(items)
+
+    batches = Batches(do)
+    first, second = (asyncio.create_task(batches.add(number)) for number in range(2))
+    await nothing_moves()
+    first.cancel()
+    answered.set()
+    await second
+    assert calls == [[0, 1]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import json
 import sys
 import time
@@ -24,6 +26,7 @@ from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.runners import SUBMIT, AnsweringRunner
 from tests.support.stated_queue import a_message
 
+BASE64: Final = {"Content-Transfer-Encoding": "base64"}
 DONE: Final = Succeeded(body=b'{"state": "completed"}')
 
 
@@ -64,6 +67,23 @@ async def test_what_was_not_submitted_is_given_back_with_a_pause_that_doubles(re
     assert (handled.sent(), handled.queue.deleted) == ([], [])
 
 
+@pytest.mark.parametrize("attributes", [{}, {"Idempotency-Key": "n"}], ids=["", "key"])
+async def test_what_was_not_submitted_is_run_again_when_it_is_delivered_again(attributes: dict[str, str]) -> None:
+    """The failure is no outcome: what counts is that of the last attempt."""
+    handled = Handled()
+    for receives in (1, 2, 3):
+        delivery = handled.take(a_message(attributes=attributes, receives=receives, sent_at=handled.now))
+        await nothing_moves()
+        (job,) = handled.instance.in_flight
+        handled.instance.stepped.tell(job, *((Code.NO_WORKER,) if receives < 3 else (*SUBMIT, DONE)))
+        await delivery
+
+    assert handled.queue.hidden == [("handle-1", 2), ("handle-1", 4)]
+    *_, last = ran = handled.instance.stepped.ran
+    assert [(reply["Outcome"], reply["Job-Id"]) for reply in handled.sent()] == [("succeeded", last)]
+    assert len(set(ran)) == 3
+
+
 async def test_while_nothing_can_be_recorded_a_message_is_given_back() -> None:
     """It cannot be known whether it ran."""
     handled = Handled()
@@ -85,7 +105,8 @@ async def test_a_proxy_that_takes_no_jobs_gives_back_at_once(how: str) -> None:
         handled.instance.dispatcher.pause.begin("anna", "")
     assert handled.instance.dispatcher.room() == 0, "and no further message is taken"
 
-    await handled.take(a_message())
+    handled.take(a_message())
+    await nothing_moves()
 
     assert handled.queue.hidden == [("handle-1", 0)]
 
@@ -115,8 +136,8 @@ async def test_room_that_others_took_is_waited_for() -> None:
         (a_message(attributes={"Path": "more"}), Code.NOT_FOUND),
         (a_message(attributes={"Content-Type": "text/plain"}), Code.UNSUPPORTED_MEDIA_TYPE),
         (a_message(attributes={"Content-Transfer-Encoding": "gzip"}), Code.UNSUPPORTED_MEDIA_TYPE),
-        (a_message(attributes={"Content-Transfer-Encoding": "base64"}), Code.INVALID_REQUEST),
-        (a_message(body="\xe9===", attributes={"Content-Transfer-Encoding": "base64"}), Code.INVALID_REQUEST),
+        (a_message(attributes=BASE64), Code.INVALID_REQUEST),
+        (a_message(body="\xe9===", attributes=BASE64), Code.INVALID_REQUEST),
         (a_message(attributes={"ReplyTo": "http://queues/1/strangers"}), Code.FORBIDDEN),
         (a_message(attributes={"Idempotency-Key": "x" * 256}), Code.INVALID_REQUEST),
     ],
@@ -161,7 +182,16 @@ async def test_a_base64_body_is_the_job() -> None:
     """So a body need not be text."""
     runner = AnsweringRunner(DONE)
     handled = Handled(Instance(runner))
-    await handled.take(a_message(body="eyJhIjogMX0=", attributes={"Content-Transfer-Encoding": "base64"}))
+    await handled.take(a_message(body="eyJhIjogMX0=", attributes=BASE64))
+    assert [json.loads(body) for body in runner.submitted] == [{"a": 1}]
+
+
+async def test_a_base64_body_may_be_compressed() -> None:
+    """Otherwise a job of more than a mebibyte would fit into no message."""
+    runner = AnsweringRunner(DONE)
+    handled = Handled(Instance(runner))
+    body = base64.b64encode(gzip.compress(b'{"a": 1}')).decode()
+    await handled.take(a_message(body=body, attributes=BASE64 | {"Content-Encoding": "gzip"}))
     assert [json.loads(body) for body in runner.submitted] == [{"a": 1}]
 
 
