@@ -183,8 +183,8 @@ def _is_refusal(code: str) -> bool:
 async def connect(queue_url: str) -> AsyncIterator[Sqs]:
     """Open a client for the service that has this queue, with the credentials that the SDK finds.
 
-    The region is that of the queue's address, or else the SDK's. If the address is not Amazon's, it is the endpoint,
-    too, unless the environment names one.
+    The region is that of the queue's address, or else the SDK's. If the address is not Amazon's, or that of a VPC
+    endpoint, it is the endpoint, too, unless the environment names one.
 
     Raises:
         QueueError: no region is known, or the SDK's own configuration is wrong.
@@ -195,7 +195,7 @@ async def connect(queue_url: str) -> AsyncIterator[Sqs]:
 
     parts = urlsplit(queue_url)
     host = parts.hostname or ""
-    is_elsewhere = not host.endswith(_AWS) and not any(
+    is_endpoint = (not host.endswith(_AWS) or ".vpce." in host) and not any(
         os.environ.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS")
     )
     config = AioConfig(
@@ -211,7 +211,7 @@ async def connect(queue_url: str) -> AsyncIterator[Sqs]:
         opening = get_session().create_client(
             "sqs",
             region_name=_region_of(host),
-            endpoint_url=f"{parts.scheme}://{parts.netloc}" if is_elsewhere else None,
+            endpoint_url=f"{parts.scheme}://{parts.netloc}" if is_endpoint else None,
             config=config,
         )
         client = await opening.__aenter__()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import pytest
+from aiobotocore.session import AioSession
 from aiohttp import web
 from pytest_aiohttp import AiohttpServer
 
@@ -81,3 +82,36 @@ async def test_what_is_throttled_may_be_tried_again(aiohttp_server: AiohttpServe
     for error in errors:
         assert error is not None
         assert error.refused is refused
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "region", "endpoint"),
+    [
+        ("sqs.eu-west-1.amazonaws.com", "", "eu-west-1", None),
+        ("sqs.cn-north-1.amazonaws.com.cn", "", "cn-north-1", None),
+        ("sqs.us-gov-west-1.api.aws", "", "us-gov-west-1", None),
+        ("eu-west-1.queue.amazonaws.com", "", None, None),
+        ("vpce-1a2b.sqs.eu-west-1.vpce.amazonaws.com", "", "eu-west-1", "https://{host}"),
+        ("vpce-1a2b.sqs.eu-west-1.vpce.amazonaws.com", "AWS_ENDPOINT_URL_SQS", "eu-west-1", None),
+        ("sqs.internal.example.com:4566", "", None, "https://{host}"),
+        ("sqs.internal.example.com:4566", "AWS_ENDPOINT_URL", None, None),
+    ],
+)
+async def test_the_queues_address_names_the_region_and_where_no_other_does_the_endpoint(
+    monkeypatch: pytest.MonkeyPatch, host: str, environ: str, region: str | None, endpoint: str | None
+) -> None:
+    """None: the SDK knows it, from the environment or from the region."""
+    asked: dict[str, object] = {}
+
+    def refuse(_: AioSession, service: str, **options: object) -> NoReturn:
+        asked.update(options, service=service)
+        raise ValueError
+
+    monkeypatch.setattr(AioSession, "create_client", refuse)
+    if environ:
+        monkeypatch.setenv(environ, "http://127.0.0.1:1")
+    with pytest.raises(QueueError):
+        async with connect(f"https://{host}/123456789012/jobs"):
+            pass
+    expected = endpoint and endpoint.format(host=host)
+    assert (asked["service"], asked["region_name"], asked["endpoint_url"]) == ("sqs", region, expected)

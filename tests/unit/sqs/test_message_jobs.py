@@ -330,6 +330,23 @@ async def test_an_old_message_whose_job_may_be_forgotten_is_not_run() -> None:
     assert (runner.submitted.total(), len(handled.sent(DEAD))) == (2, 2)
 
 
+async def test_an_old_message_whose_job_runs_at_another_instance_waits_for_it() -> None:
+    """Its job is not forgotten."""
+    here, there = (Handled(instance) for instance in Cluster(2).instances)
+    sent_at = here.now - TTL_S
+    first = here.take(a_message(sent_at=sent_at))
+    await nothing_moves()
+    (job,) = here.instance.in_flight
+    here.instance.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    again = there.take(a_message(receives=2, handle="again", sent_at=sent_at))
+    await nothing_moves()
+    await here.instance.call_back(job)
+    await asyncio.gather(first, again)
+    assert there.sent() == here.sent()
+    assert (there.queue.deleted, there.sent(DEAD)) == (["again"], [])
+
+
 async def test_a_lost_reply_is_sent_again_and_only_then_is_the_message_deleted() -> None:
     """The service may be unavailable for a while."""
     handled = Handled(Instance(AnsweringRunner(DONE)))
