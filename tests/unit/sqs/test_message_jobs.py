@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 import pytest
 
+from proxy import log
 from proxy.jobs.entrance import JobRequest
 from proxy.jobs.job import Job, new_id
 from proxy.sqs.counts import Fate
@@ -54,6 +55,7 @@ async def test_what_is_over_is_replied_to_then_deleted(outcome: Outcome, what: s
     assert reply.get("Code", reply["Outcome"]) == what
     assert handled.queue.deleted == ["handle-1"]
     assert handled.queue.hidden == []
+    assert (handled.count(Fate.GIVEN_BACK), handled.count(Fate.DELETED)) == (0, 1)
 
 
 @pytest.mark.parametrize(("receives", "pause_s"), [(1, 2), (3, 8), (9, 512), (10, 900), (500, 900)])
@@ -65,6 +67,7 @@ async def test_what_was_not_submitted_is_given_back_with_a_pause_that_doubles(re
 
     assert handled.queue.hidden == [("handle-1", pause_s)]
     assert (handled.sent(), handled.queue.deleted) == ([], [])
+    assert (handled.count(Fate.GIVEN_BACK), handled.count(Fate.DELETED)) == (1, 0)
 
 
 @pytest.mark.parametrize("attributes", [{}, {"Idempotency-Key": "n"}], ids=["", "key"])
@@ -405,6 +408,17 @@ async def test_nothing_is_deleted_before_its_outcome_is_recorded() -> None:
     handled.instance.store.failing = False
     await task
     assert (len(handled.sent()), handled.queue.deleted) == (1, ["handle-1"])
+
+
+async def test_what_has_no_recorded_outcome_in_time_is_delivered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the log says so: this is no bug."""
+    lines: list[tuple[str, object]] = []
+    monkeypatch.setattr(log, "event", lambda level, _what, **fields: lines.append((level, fields.get("reason"))))
+    handled = Handled()
+    await handled.take(a_message(), for_s=5.0)
+
+    assert lines == [("warning", "its job has no recorded outcome yet")]
+    assert (handled.queue.deleted, handled.queue.hidden, handled.count(Fate.OVERDUE)) == ([], [], 1)
 
 
 async def test_a_bug_costs_one_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
