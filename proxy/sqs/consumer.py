@@ -103,7 +103,7 @@ class Consumer:
             pause_s = min(pause_s * 2, longest_s)
 
     async def _take_all(self, queues: Queues) -> None:
-        """Take messages until `stop`. Raises QueueError only if that failed for good."""
+        """Take messages until `stop`, whatever the service answers."""
         pause_s, longest_s = _PAUSES_S
         while not self._stopping.is_set():
             room = self._room()

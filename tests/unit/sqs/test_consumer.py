@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+import pytest
 
 from proxy.jobs.entrance import JobReader
 from proxy.jobs.job_server import ServedJobServers
@@ -114,6 +117,50 @@ async def test_a_service_that_does_not_wait_for_messages_is_not_asked_all_the_ti
         consumed.queue.deliveries = asyncio.Queue()
 
 
+async def test_after_a_poll_that_waited_in_vain_the_next_one_follows_at_once() -> None:
+    """A message that comes in between would wait."""
+    async with consuming() as consumed:
+        await time_passes(5.0)
+        consumed.queue.deliveries.put_nowait([])
+        await nothing_moves()
+        assert consumed.queue.asked == [10, 10]
+
+
+async def test_the_age_of_the_oldest_message_of_the_last_delivery_is_known() -> None:
+    """Until the queue is empty."""
+    async with consuming() as consumed:
+        now = time.time()
+        consumed.queue.deliveries.put_nowait(
+            [a_message(number, sent_at=now - age_s) for number, age_s in ((1, 4), (2, 400))]
+        )
+        await nothing_moves()
+        assert consumed.consumer.counts.oldest_s == pytest.approx(400, abs=0.1)
+        consumed.queue.deliveries.put_nowait([])
+        await nothing_moves()
+        assert consumed.consumer.counts.oldest_s == 0
+
+
+async def test_the_last_place_is_taken() -> None:
+    """A proxy may be made for one job at a time."""
+    async with consuming(max_jobs=1) as consumed:
+        assert consumed.queue.asked == [1]
+
+
+async def test_a_bug_does_not_end_the_entrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown until messages are taken again."""
+    async with consuming() as consumed:
+        with monkeypatch.context() as patch:
+            patch.setattr(consumed.instance.entrance, "room", lambda: 1 // 0)
+            consumed.queue.deliveries.put_nowait([])
+            await time_passes(10.0)
+            assert (consumed.queue.asked, consumed.consumer.counts.trouble) == ([10], "ZeroDivisionError")
+        await time_passes(30.0)
+        assert consumed.queue.asked == [10, 10]
+        consumed.queue.deliveries.put_nowait([])
+        await nothing_moves()
+        assert consumed.consumer.counts.trouble == ""
+
+
 async def test_of_a_fifo_queue_one_message_is_taken_at_a_time() -> None:
     """Otherwise two of one group would run at once."""
     async with consuming(fifo=True) as consumed:
@@ -176,8 +223,10 @@ async def test_a_service_that_is_away_is_asked_less_and_less_often() -> None:
             consumed.queue.deliveries.put_nowait(QueueError("away"))
         await time_passes(0.4)
         early = len(consumed.queue.asked)
-        await time_passes(120.0)
+        await time_passes(45.0)
         assert early <= 3
+        assert len(consumed.queue.asked) < 9
+        await time_passes(75.0)
         assert len(consumed.queue.asked) == 9
         assert consumed.consumer.counts.receive_errors == 8
         assert consumed.consumer.counts.trouble == "away"
