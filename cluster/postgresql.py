@@ -72,12 +72,14 @@ class PostgreSQL:
         configuration: str = "",
         parent: Path | None = None,
         standby_of: PostgreSQL | None = None,
+        template: Path | None = None,
     ) -> None:
         """Create its folder, with an empty database; `configuration`: further lines for postgresql.conf.
 
         `port` 0: any free one, which stays the same when the server is restarted. `parent`: where to create the folder,
         accessible to the user that the server runs as; None: where temporary files are. `standby_of`: a running server;
-        this one copies it, and follows it until it is promoted.
+        this one copies it, and follows it until it is promoted. `template`: where to keep a copy of the empty database
+        for the next one, which then takes a tenth of the time.
 
         Raises:
             PostgreSQLError: there is no PostgreSQL on this machine, or it cannot be used.
@@ -96,7 +98,7 @@ class PostgreSQL:
         try:
             if user is not None:
                 os.chown(self.folder, user.pw_uid, user.pw_gid)
-            self._make(configuration, standby_of)
+            self._make(configuration, standby_of, template)
         except (OSError, PostgreSQLError):
             self.remove()
             raise
@@ -187,13 +189,18 @@ class PostgreSQL:
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Return a statement's answer: a line for each row, columns separated by `|`. Raises PostgreSQLError."""
-        command = [str(self._bin / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.url(database)]
-        ended = subprocess.run(  # noqa: S603 - our own arguments
-            [*command, "-c", statement], capture_output=True, text=True, check=False, env=_environment()
-        )
-        if ended.returncode:
-            raise PostgreSQLError(ended.stderr.strip())
-        return ended.stdout.strip()
+        import psycopg  # noqa: PLC0415 - only whoever asks needs it
+
+        try:
+            with psycopg.connect(self.url(database), autocommit=True) as connection:
+                answer = connection.pgconn.exec_(statement.encode())
+        except psycopg.Error as exc:
+            raise PostgreSQLError(str(exc).strip()) from exc
+        if answer.error_message:
+            raise PostgreSQLError(answer.error_message.decode().strip())
+        columns = range(answer.nfields)
+        rows = (b"|".join(answer.get_value(row, at) or b"" for at in columns) for row in range(answer.ntuples))
+        return b"\n".join(rows).decode()
 
     def remove(self) -> None:
         """End it at once, and remove its files."""
@@ -211,21 +218,39 @@ class PostgreSQL:
         """Promote a standby to primary."""
         self.sql("SELECT pg_promote()")
 
-    def _make(self, configuration: str, standby_of: PostgreSQL | None) -> None:
-        if standby_of is None:
-            program = [str(self._bin / "initdb"), "-D", str(self.data), "--no-sync"]
-            program += ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"]
+    def _make(self, configuration: str, standby_of: PostgreSQL | None, template: Path | None) -> None:
+        if standby_of is not None:
+            source = ["-d", standby_of.url(), "--write-recovery-conf", "--checkpoint=fast"]
+            self._run(self._as_user, str(self._bin / "pg_basebackup"), "-D", str(self.data), "--no-sync", *source)
+        elif template is not None and template.exists():
+            self._run([], "cp", "--archive", str(template), str(self.data))
         else:
-            program = [str(self._bin / "pg_basebackup"), "-D", str(self.data), "-d", standby_of.url(), "--no-sync"]
-            program += ["--write-recovery-conf", "--checkpoint=fast"]
-        command = [*self._as_user, *program]
-        ended = subprocess.run(  # noqa: S603 - our own arguments
-            command, capture_output=True, text=True, check=False, cwd=self.folder, env=_environment()
-        )
-        if ended.returncode:
-            raise PostgreSQLError(f"{Path(program[0]).name} failed: {ended.stderr.strip()}")
+            options = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"]
+            self._run(self._as_user, str(self._bin / "initdb"), "-D", str(self.data), "--no-sync", *options)
+            if template is not None:
+                self._keep(template)
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(f"{_CONFIGURATION}{configuration}\n")
+
+    def _keep(self, template: Path) -> None:
+        """Copy what initdb has made. Whoever does so at the same time copies the same."""
+        template.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=template.parent) as incomplete:
+            self._run([], "cp", "--archive", str(self.data), f"{incomplete}/data")
+            with contextlib.suppress(OSError):  # another one was faster
+                Path(incomplete, "data").rename(template)
+
+    def _run(self, prefix: list[str], program: str, *arguments: str) -> None:
+        ended = subprocess.run(  # noqa: S603 - our own arguments
+            [*prefix, program, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            env=_environment(),
+        )
+        if ended.returncode:
+            raise PostgreSQLError(f"{Path(program).name} failed: {ended.stderr.strip()}")
 
     def _is_ready(self) -> bool:
         """Whether it accepts connections, according to the last line of its lock file."""

@@ -23,7 +23,7 @@ from jobserver.app import create_app
 from jobserver.options import Options
 from tests.support.coverage import measured
 from tests.support.job_server import JobServer, end
-from tests.support.places import shared_memory
+from tests.support.postgresql import own_server
 from tests.support.proxy_process import ProxyProcess
 from tests.support.quarantine import hold_back
 from tests.support.shared_proxies import SharedProxies
@@ -127,7 +127,7 @@ def proxy(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
 @pytest.fixture(scope="session")
 def shared_postgresql() -> Iterator[PostgreSQL]:
     """One server for all tests of this process; they fail if PostgreSQL is not installed (.ci/run installs it)."""
-    with PostgreSQL(parent=shared_memory()) as server:
+    with own_server() as server:
         yield server
 
 

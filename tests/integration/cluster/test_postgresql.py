@@ -13,6 +13,7 @@ import pytest
 
 from cluster.postgresql import PostgreSQL, PostgreSQLError, binaries
 from tests.support.places import shared_memory
+from tests.support.postgresql import own_server
 from tests.support.proxy_process import ROOT
 from tests.support.waiting import eventually_blocking
 
@@ -61,7 +62,7 @@ def test_a_paused_one_answers_nobody_until_it_is_resumed(postgresql: PostgreSQL)
 
 def test_it_is_durable_and_alone() -> None:
     """As the proxy wants it; given settings are added to its configuration."""
-    with PostgreSQL(parent=shared_memory(), configuration="work_mem = '5MB'") as server:
+    with own_server(configuration="work_mem = '5MB'") as server:
         pids = server.pids
         _, segment = (server.data / "postmaster.pid").read_text(encoding="ascii").splitlines()[6].split()
         assert segment in shared_memory_segments()
@@ -77,18 +78,29 @@ def test_it_is_durable_and_alone() -> None:
 
 def test_what_cannot_be_started_says_why_and_leaves_nothing() -> None:
     """The error quotes the server's own words."""
-    server = PostgreSQL(parent=shared_memory(), configuration="no_such_setting = 1")
+    server = own_server(configuration="no_such_setting = 1")
     with pytest.raises(PostgreSQLError, match="no_such_setting"), server:
         pytest.fail("it started")
     assert not server.folder.exists()
+
+
+def test_a_template_is_kept_for_the_next_one(tmp_path: Path) -> None:
+    """Which is a copy."""
+    template = tmp_path / "folder" / "template"
+    PostgreSQL(parent=shared_memory(), template=template).remove()
+    (template / "mark").touch()
+    with PostgreSQL(parent=shared_memory(), template=template) as server:
+        assert (server.data / "mark").exists()
+        assert server.sql("SELECT 1, 'a', NULL UNION SELECT 2, 'b', 'c' ORDER BY 1") == "1|a|\n2|b|c"
+    assert [file.name for file in template.parent.iterdir()] == ["template"]
 
 
 def test_it_ends_with_whoever_started_it() -> None:
     """However the starter ended."""
     program = """
 import sys
-from cluster.postgresql import PostgreSQL
-server = PostgreSQL()
+from tests.support.postgresql import own_server
+server = own_server()
 server.start()
 print(server.folder, *server.pids, flush=True)
 sys.stdin.read()

@@ -13,7 +13,7 @@ from proxy.store.postgresql.leases import Leases
 from proxy.store.postgresql.opening import open_store, probe
 from proxy.store.postgresql.session import GoneError
 from shared.errors import SettingsError
-from tests.support.places import shared_memory
+from tests.support.postgresql import own_server
 from tests.support.records import a_record
 from tests.support.stores import of, on_database
 from tests.support.waiting import eventually
@@ -53,7 +53,7 @@ async def test_nobody_is_there(postgresql: PostgreSQL, database: str) -> None:
 
 async def test_a_wrong_password_is_named_as_such(database: str) -> None:
     """The server asks for a password and refuses it; the password is not shown."""
-    with PostgreSQL(parent=shared_memory()) as server:
+    with own_server() as server:
         server.sql("CREATE ROLE u LOGIN PASSWORD 'right'")
         rules = server.data / "pg_hba.conf"
         rules.write_text("host all u 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n", encoding="ascii")
@@ -87,7 +87,7 @@ async def test_rights_that_lack_are_named_with_what_grants_them(postgresql: Post
 
 async def test_a_server_that_would_lose_jobs_is_refused() -> None:
     """The server's own setting says so."""
-    with PostgreSQL(parent=shared_memory(), configuration="fsync = off") as server:
+    with own_server(configuration="fsync = off") as server:
         line = await refusal(server.url())
     assert line == (
         f"JOURNAL: {server.url()} has fsync=off and would lose jobs in a power failure; set fsync=on in postgresql.conf"
@@ -96,7 +96,7 @@ async def test_a_server_that_would_lose_jobs_is_refused() -> None:
 
 async def test_a_replica_is_refused_and_one_that_is_not_synchronous_is_a_doubt() -> None:
     """A failover to it may lose the newest jobs."""
-    with PostgreSQL(parent=shared_memory()) as server:
+    with own_server() as server:
         (server.data / "standby.signal").touch()
         server.stop()
         (server.data / "standby.signal").chmod(0o644)

@@ -19,7 +19,7 @@ from proxy.store.record import Record
 from shared.errors import SettingsError, StoreUnavailableError
 from shared.lifecycle import State
 from tests.support import pgbouncer
-from tests.support.places import shared_memory
+from tests.support.postgresql import own_server
 from tests.support.records import a_record
 from tests.support.stores import Heard, of, on_database
 from tests.support.waiting import eventually
@@ -38,7 +38,7 @@ def called_back(record: Record, body: bytes) -> Record:
 
 async def test_tls_is_spoken_with_the_server_that_was_meant_and_with_no_other() -> None:
     """Megabytes are sent through it; an untrusted certificate is named, and so is a server that requires TLS."""
-    made = PostgreSQL(parent=shared_memory(), configuration="ssl = on")
+    made = own_server(configuration="ssl = on")
     for name, target in (("cert.pem", "server.crt"), ("key.pem", "server.key")):
         file = made.data / target
         shutil.copyfile(_TLS / name, file)
@@ -99,8 +99,8 @@ async def test_a_pooler_that_shares_connections_is_refused_in_one_line(
 async def test_nothing_is_lost_when_a_synchronous_standby_takes_over() -> None:
     """Two instances know both servers, and continue at the promoted one; before that, a doubt is reported."""
     with (
-        PostgreSQL(parent=shared_memory()) as primary,
-        PostgreSQL(parent=shared_memory(), standby_of=primary) as standby,
+        own_server() as primary,
+        own_server(standby_of=primary) as standby,
     ):
         await eventually(lambda: primary.sql("SELECT count(*) FROM pg_stat_replication") == "1")
         assert "none of them is synchronous" in (await probe(primary.url())).doubt
