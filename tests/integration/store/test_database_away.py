@@ -62,9 +62,11 @@ async def restart(postgresql: PostgreSQL) -> None:
 
 
 async def test_nobody_notices_a_server_that_is_killed_and_comes_back(
-    instance: MakeInstance, postgresql: PostgreSQL
+    instance: MakeInstance, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Confirmed records are there, nothing is there twice, and pending work goes on by itself."""
+    for patience in ("health.PATIENCE_S", "store.PATIENCE_S", "store._CALLBACK_PATIENCE_S"):
+        monkeypatch.setattr(f"proxy.store.postgresql.{patience}", 60.0)  # on a busy machine a restart takes seconds
     stores = [await instance("a"), await instance("b")]
     stop = asyncio.Event()
     confirmed: list[Record] = []
