@@ -31,7 +31,7 @@ class Spawned(NamedTuple):
     process: subprocess.Popen[bytes]
     #: Requests and reports.
     channel: socket.socket
-    #: The stderr of it and its workers; not blocking.
+    #: The stderr, and the stdout, of it and its workers; not blocking.
     stderr_fd: int
 
 
@@ -83,6 +83,7 @@ def _start(fd: int, stderr: int) -> subprocess.Popen[bytes]:
         cwd=_ROOT,
         pass_fds=(fd,),
         stdin=subprocess.DEVNULL,
+        stdout=stderr,
         stderr=stderr,
         start_new_session=True,
         env=child_environment() | {"LD_BIND_NOW": "1"},  # otherwise each worker would have to bind symbols for itself

@@ -1,4 +1,4 @@
-"""Logs what the fork server and its workers write to stderr.
+"""Logs what the fork server and its workers write to stderr, or to stdout, which is the same here.
 
 None of our code writes there, only the interpreter when it crashes, and libraries that complain. Only the last line of
 each piece is logged, which names the error, without anything that could be a token; operators have no use for a

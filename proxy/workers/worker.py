@@ -119,9 +119,9 @@ class Worker:
             return os.write(self._inbox_fd, data)
         except BlockingIOError:
             return 0
-        except BrokenPipeError:
-            return len(data)  # the worker is gone; its exit is handled elsewhere
-        except OSError:  # the kernel has no memory for the message, and the worker would wait for it
+        except OSError:
+            # It is gone, and its exit is handled elsewhere; or it has closed its inbox, or the kernel has no memory for
+            # the message: then it would never get it.
             self.kill()
             return len(data)
 

@@ -20,10 +20,11 @@ import os, socket, sys
 channel = socket.socket(fileno=int(sys.argv[1]))
 channel.send(b"heard " + channel.recv(100))
 sys.stderr.write("a word")
+sys.stdout.write(" of a library")
 """
 
 
-def test_a_process_reads_its_configuration_first_and_its_stderr_comes_here(
+def test_a_process_reads_its_configuration_first_and_its_output_comes_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The configuration was sent before the process could read it."""
@@ -34,7 +35,7 @@ def test_a_process_reads_its_configuration_first_and_its_stderr_comes_here(
     assert not os.get_blocking(stderr_fd)
     process.wait()
     assert channel.recv(100) == b"heard the settings"
-    assert os.read(stderr_fd, 100) == b"a word"
+    assert os.read(stderr_fd, 100) == b"a word of a library"
     assert os.read(stderr_fd, 100) == b""
     channel.close()
     os.close(stderr_fd)

@@ -185,17 +185,18 @@ async def test_a_full_pipe_never_blocks_and_loses_nothing() -> None:
             assert encode(message) in received
 
 
-async def test_a_worker_that_cannot_be_told_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel may have no memory for a message: its worker would wait for the rest of it until the deadline."""
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EPIPE])
+async def test_a_worker_that_cannot_be_told_is_killed(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has no memory for a message, or a library has closed the inbox: it would wait until the deadline."""
     with rig() as one:
         killed: list[bool] = []
         one.worker.kill = lambda: killed.append(True)  # type: ignore[method-assign] # its process is this test
 
-        def no_memory(_fd: int, _data: bytes) -> int:
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        def fail(_fd: int, _data: bytes) -> int:
+            raise OSError(number, os.strerror(number))
 
         with monkeypatch.context() as patch:
-            patch.setattr(os, "write", no_memory)
+            patch.setattr(os, "write", fail)
             one.worker.send(Callback(job_id="job"))
         assert killed == [True]
 
@@ -203,10 +204,9 @@ async def test_a_worker_that_cannot_be_told_is_killed(monkeypatch: pytest.Monkey
 async def test_a_worker_that_is_gone_takes_nothing() -> None:
     """Sending to it is no error: its end is handled elsewhere."""
     with rig() as one:
+        one.worker.on_status(-11)
         os.close(one.inbox)
         one.inbox = -1
-        one.worker.send(Callback(job_id="job"))
-        one.worker.on_status(-11)
         one.worker.send(Callback(job_id="job"))
         one.worker.stop()
         one.worker.kill()
