@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -19,6 +20,20 @@ class JobServer:
     profile: Profile
     #: The values of the profile's placeholders `{env:NAME}`, by `env:NAME`.
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    #: The files from which some of these values are, by `env:NAME`.
+    secret_files: dict[str, str] = field(default_factory=dict)
+
+    def current_secrets(self) -> dict[str, str]:
+        """Return the secrets, those from files as they are now; as they were, if a file cannot be used now."""
+        if not self.secret_files:
+            return self.secrets
+        from shared.job_server.secret_values import secret_in  # noqa: PLC0415 - few workers need it
+
+        current = dict(self.secrets)
+        for name, file in self.secret_files.items():
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                current[name] = secret_in(file) or self.secrets[name]
+        return current
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +62,13 @@ class WorkerConfig:
         """Return the configuration as bytes."""
         members: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         members["job_servers"] = [
-            {"url": one.url, "profile": one.profile.as_json(), "secrets": one.secrets} for one in self.job_servers
+            {
+                "url": one.url,
+                "profile": one.profile.as_json(),
+                "secrets": one.secrets,
+                "secret_files": one.secret_files,
+            }
+            for one in self.job_servers
         ]
         return json.dumps(members).encode()
 
@@ -56,7 +77,6 @@ class WorkerConfig:
         """Return the configuration that `encode` wrote."""
         members = json.loads(data)
         job_servers = tuple(
-            JobServer(url=one["url"], profile=Profile.from_json(one["profile"]), secrets=one["secrets"])
-            for one in members["job_servers"]
+            JobServer(**one | {"profile": Profile.from_json(one["profile"])}) for one in members["job_servers"]
         )
         return cls(**members | {"job_servers": job_servers})

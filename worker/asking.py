@@ -29,7 +29,7 @@ class Asker:
 
     def __init__(self, job_server: JobServer, exchange: Exchange) -> None:
         profile, url, server = job_server.profile, job_server.url, job_server.profile.server
-        self._secrets = job_server.secrets
+        self._job_server = job_server
         self._exchange = exchange
         self._status = None if profile.status is None else Call(url, server, profile.status)
         self._result = None if profile.result is None else Call(url, server, profile.result)
@@ -39,20 +39,19 @@ class Asker:
 
     async def tell(self, ask: Ask) -> Told:
         """Make the call or calls and return the result. Never raises."""
-        told = await self._told(ask)
+        secrets = self._job_server.current_secrets()
+        told = await self._told(ask, secrets | json.loads(ask.values))
         if len(told.body) > self._exchange.max_body_bytes:  # an expression may repeat parts, or add spaces
             return _unavailable(ask, f"the result is larger than {self._exchange.max_body_bytes} bytes")
         if told.kind == Kind.SUCCEEDED:
             return told
-        secrets = self._secrets.values()
         return told._replace(
-            state=without_secrets(told.state, secrets),
-            error=without_secrets(told.error, secrets),
-            body=bytes_without_secrets(told.body, secrets),
+            state=without_secrets(told.state, secrets.values()),
+            error=without_secrets(told.error, secrets.values()),
+            body=bytes_without_secrets(told.body, secrets.values()),
         )
 
-    async def _told(self, ask: Ask) -> Told:
-        values = self._secrets | json.loads(ask.values)
+    async def _told(self, ask: Ask, values: dict[str, str]) -> Told:
         try:
             async with asyncio.timeout(ask.deadline - time.monotonic()):
                 match ask.call:

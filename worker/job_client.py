@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -70,10 +70,11 @@ class JobClient:
         Raises:
             JobServerError: the submission failed, after any retries.
         """
-        request = self._request(job)
         for retries in itertools.count():
+            secrets = self.job_server.current_secrets()
+            request = self._request(job, secrets)
             try:
-                return await self._attempt(job, request, on_event)
+                return await self._attempt(job, request, on_event, secrets.values())
             except JobServerError as exc:
                 if exc.refused:
                     on_event(Event.REFUSED)
@@ -84,8 +85,8 @@ class JobClient:
             await before_retry()
         raise AssertionError  # the last attempt has returned or raised
 
-    def _request(self, job: Assign) -> Request:
-        values = self.job_server.secrets | {
+    def _request(self, job: Assign, secrets: dict[str, str]) -> Request:
+        values = secrets | {
             "callback_url": job.callback_url,
             "callback_token": job.callback_url.rpartition("/")[2],
             "job_id": job.job_id,
@@ -98,8 +99,8 @@ class JobClient:
         except UnfilledError as exc:
             raise UnavailableError(f"the submission cannot be composed: {exc}", refused=True) from exc
 
-    async def _attempt(self, job: Assign, request: Request, on_event: OnEvent) -> Reply:
-        secrets = (job.callback_url.rpartition("/")[2], *self.job_server.secrets.values())
+    async def _attempt(self, job: Assign, request: Request, on_event: OnEvent, sent: Iterable[str]) -> Reply:
+        secrets = (job.callback_url.rpartition("/")[2], *sent)
         trace = {"traceparent": job.traceparent, "tracestate": job.tracestate}
         try:
             answer = await self.exchange.make(

@@ -12,7 +12,8 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar
 from yarl import URL
 
 from shared.job_server.placeholders import UnfilledError, fill, names_in
-from shared.job_server.profile import Profile, Sample
+from shared.job_server.profile import Profile, Sample, Verify
+from shared.job_server.secret_values import value_of
 
 __all__ = ["CallbackSender", "Sent", "caveats", "proof"]
 
@@ -74,10 +75,22 @@ def caveats(profile: Profile, fixed_url: str, environ: Mapping[str, str] = os.en
     for end in ("succeeded", "failed"):
         if not any(one.kind == "callback" and one.expect in {end, "notification"} for one in profile.sample):
             yield f"no callbacks are sent for jobs that have {end}: the profile has no sample of one"
-    used = names_in([profile.verify.value, profile.verify.secret] if profile.verify else [])
-    for name in (name.removeprefix("env:") for name in used if name.startswith("env:")):
-        if not environ.get(name):
-            yield f"callbacks are sent without their proof: {name} is not set here"
+    if profile.verify is not None:
+        for name, value in _secrets(profile.verify, environ).items():
+            if not value:
+                yield f"callbacks are sent without their proof: {name.removeprefix('env:')} is not set here"
+
+
+def _secrets(verify: Verify, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of the secrets that a proof needs; of one that is not set here, an empty one."""
+    found = {}
+    for name in names_in([verify.value, verify.secret]):
+        if name.startswith("env:"):
+            try:
+                found[name] = value_of(name, environ)
+            except (OSError, UnicodeDecodeError):
+                found[name] = ""
+    return found
 
 
 def proof(profile: Profile, body: bytes, values: Mapping[str, str]) -> dict[str, str]:
@@ -88,7 +101,7 @@ def proof(profile: Profile, body: bytes, values: Mapping[str, str]) -> dict[str,
     verify = profile.verify
     if verify is None:
         return {}
-    known = {**values, **{f"env:{name}": value for name, value in os.environ.items()}}
+    known = {**values, **{name: value for name, value in _secrets(verify, os.environ).items() if value}}
     try:
         if verify.scheme == "header":
             return {verify.header: fill(verify.value, known)}

@@ -30,7 +30,9 @@ class ServedJobServer:
         profile = job_server.profile
         self.name = profile.name
         self.profile = profile
+        #: Replaced at a reload if some are from files.
         self.secrets = job_server.secrets
+        self.has_secret_files = bool(job_server.secret_files)
         self.client_jobs = ClientJobs(profile.submit, labels)
         self.callbacks = Callbacks(profile.callback)
         #: What callbacks are answered instead of a word of ours, and its media type; None: nothing else.

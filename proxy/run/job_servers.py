@@ -32,7 +32,8 @@ def job_servers_of(settings: Settings) -> tuple[JobServer, ...]:
     for name in settings.profile.split(","):
         profile = loader.load(name.strip())
         url = address_of(profile, [one.profile for one in servers], settings)
-        servers.append(JobServer(url=url, profile=profile, secrets=loader.secrets_of(profile)))
+        secrets, files = loader.secrets_of(profile), loader.secret_files(profile)
+        servers.append(JobServer(url=url, profile=profile, secrets=secrets, secret_files=files))
     return tuple(servers)
 
 

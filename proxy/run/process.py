@@ -132,6 +132,7 @@ class FrontEnd:
             listeners.values(),
             self._service_manager,
             lambda fresh: app.house.reloaded(fresh.tls_certfile),
+            app.served,
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked since groundwork.py
         _tune_garbage_collection()

@@ -1,4 +1,4 @@
-"""SIGHUP: reloads certificates and keys, without an interruption. Everything else needs a restart.
+"""SIGHUP: reloads certificates, keys and secrets in files, without an interruption. All else needs a restart.
 
 If something cannot be read or is invalid, nothing changes and an error is logged: a reload must never stop a proxy that
 serves.
@@ -7,18 +7,20 @@ serves.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
 from proxy.http.listening import check_certificate
 from shared.errors import SettingsError
+from shared.job_server import loader
 
 if TYPE_CHECKING:
     from proxy.api.clients.request_headers import Authorization
     from proxy.api.operators.access.gate import Gate
     from proxy.http.server import Listener
+    from proxy.jobs.job_server import ServedJobServer
     from proxy.run.service_manager import ServiceManager
     from shared.settings import Settings
 
@@ -41,11 +43,13 @@ class Reload:
         listeners: Collection[Listener],
         service_manager: ServiceManager,
         on_reloaded: Callable[[Settings], None] = lambda _: None,
+        job_servers: Iterable[ServedJobServer] = (),
     ) -> None:
         """`settings` are those in effect; `read` returns the current ones, or raises SettingsError.
 
-        `on_reloaded` gets them once they are applied.
+        `on_reloaded` gets them once they are applied. The secrets of `job_servers` are reloaded if they are in files.
         """
+        self._with_files = [one for one in job_servers if one.has_secret_files]
         self._on_reloaded = on_reloaded
         self._settings = settings
         self._read = read
@@ -73,7 +77,7 @@ class Reload:
 
     async def _reload(self) -> None:
         try:
-            fresh = await asyncio.to_thread(self._look)
+            fresh, secrets = await asyncio.to_thread(self._look)
             for listener in self._listeners:
                 listener.reload_certificate(fresh.tls_certfile, fresh.tls_keyfile)
         # OSError: a file was replaced between the check and its use. RuntimeError: no thread can be started.
@@ -82,6 +86,8 @@ class Reload:
             return
         self._authorization.replace(fresh.api_keys)
         self._gate.replace(fresh.admin_keys)
+        for server, values in zip(self._with_files, secrets, strict=True):
+            server.secrets = values
         self._on_reloaded(fresh)
         changed = [f.name for f in fields(fresh) if getattr(fresh, f.name) != getattr(self._settings, f.name)]
         log.event(
@@ -93,8 +99,8 @@ class Reload:
             needs_restart=[name.upper() for name in changed if name not in _RELOADED],
         )
 
-    def _look(self) -> Settings:
-        """Return the current settings. Raises SettingsError if a running proxy cannot apply them."""
+    def _look(self) -> tuple[Settings, list[dict[str, str]]]:
+        """Return the current settings and secrets. Raises SettingsError if a running proxy cannot apply them."""
         fresh = self._read()
         check_certificate(fresh)
         if bool(fresh.tls_certfile) is not bool(self._settings.tls_certfile):
@@ -103,4 +109,4 @@ class Reload:
             raise SettingsError("API_KEYS: the proxy cannot be opened to everybody without a restart")
         if self._gate.is_guarded and not fresh.admin_keys and not self._settings.admin_user_header:
             raise SettingsError("ADMIN_KEYS: the admin address cannot be opened to everybody without a restart")
-        return fresh
+        return fresh, [loader.secrets_of(one.profile) for one in self._with_files]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from proxy.jobs.callback_intake import CallbackIntake
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.in_flight import InFlight
+    from proxy.jobs.job_server import ServedJobServers
     from proxy.observe.observers import Observers
     from proxy.run.wiring_core import Core
     from proxy.sqs.consumer import Consumer
@@ -76,6 +77,8 @@ class App:
     store: JobStore
     pool: Pool
     callback_route: CallbackRoute
+    #: Their secrets may be reloaded.
+    served: ServedJobServers
     #: Metrics, history, event loop lag.
     observers: Observers
     #: The dashboard's snapshots.
@@ -132,6 +135,7 @@ def create_app(
         store=store,
         pool=pool,
         callback_route=callback_route,
+        served=core.served,
         observers=core.observers,
         snapshots=operators.snapshots,
         consumer=consumer,

@@ -21,9 +21,10 @@ from shared.errors import SettingsError
 from shared.job_server.checks import check
 from shared.job_server.placeholders import names_in
 from shared.job_server.profile import READING, Profile
+from shared.job_server.secret_values import file_of, value_of
 from shared.spelling import nearest
 
-__all__ = ["FOLDER", "load", "parse", "path_of", "secret_names", "secrets_of", "shipped"]
+__all__ = ["FOLDER", "load", "parse", "path_of", "secret_files", "secret_names", "secrets_of", "shipped"]
 
 #: The folder of profiles that are given by name.
 FOLDER: Final = Path(__file__).resolve().parents[2] / "profiles"
@@ -74,25 +75,37 @@ def secrets_of(profile: Profile, environ: Mapping[str, str] = os.environ) -> dic
     """Return the value of each placeholder `{env:NAME}` of `profile`, by `env:NAME`.
 
     Raises:
-        SettingsError: some are not set, or cannot stand in the headers that they are sent in; a line for each.
+        SettingsError: some are not set, cannot be read, or cannot stand in the headers that they are sent in; a line
+            for each.
     """
     sections = (profile.server, profile.submit, profile.status, profile.result, profile.cancel)
     in_headers = set(names_in([section.headers for section in sections if section]))
     if profile.verify:
         in_headers.update(names_in(profile.verify.value))
-    secrets = {name: environ.get(name.removeprefix("env:"), "") for name in secret_names(profile)}
+    secrets = {}
     troubles = []
-    for name, value in secrets.items():
-        variable = name.removeprefix("env:")
+    for name in secret_names(profile):
+        file = file_of(name, environ)
+        variable = name.removeprefix("env:") + ("_FILE" if file else "")
+        try:
+            value = secrets[name] = value_of(name, environ)
+        except (OSError, UnicodeDecodeError) as exc:
+            troubles.append(f"{variable}: {file!r} cannot be read: {getattr(exc, 'strerror', '') or exc}")
+            continue
         if not value:
-            needed = f"takes what the profile {profile.name} needs; set it in the environment, not in .env"
-            troubles.append(f"{variable}: got nothing, {needed}")
+            how = "put it into the file" if file else f"set it or {variable}_FILE in the environment, not in .env"
+            troubles.append(f"{variable}: got nothing, takes what the profile {profile.name} needs; {how}")
         elif name in in_headers and not value.isprintable():
             takes = "takes one line without a line break at its end, as it stands in a header"
             troubles.append(f"{variable}: got a value (not shown), {takes}")
     if troubles:
         raise SettingsError("\n".join(troubles))
     return secrets
+
+
+def secret_files(profile: Profile, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the paths of the files that have the values of placeholders `{env:NAME}` of `profile`, by `env:NAME`."""
+    return {name: file for name in secret_names(profile) if (file := file_of(name, environ))}
 
 
 def parse(text: str) -> Profile:

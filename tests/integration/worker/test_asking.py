@@ -7,6 +7,7 @@ import functools
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -63,13 +64,16 @@ class Bench:
         self._aiohttp_server = aiohttp_server
         self._open: list[JobServers] = []
 
-    async def start(self, profile: str = PROFILE) -> None:
-        """Serve."""
+    async def start(self, profile: str = PROFILE, secret_file: str = "") -> None:
+        """Serve; `secret_file` has the key, which is otherwise `secret`."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._serve)
         server = await self._aiohttp_server(app)
         job_server = JobServer(
-            url=str(server.make_url("/")), profile=loader.parse(profile), secrets={"env:KEY": "secret"}
+            url=str(server.make_url("/")),
+            profile=loader.parse(profile),
+            secrets={"env:KEY": "secret"},
+            secret_files={"env:KEY": secret_file} if secret_file else {},
         )
         self.servers = JobServers(
             WorkerConfig(
@@ -129,6 +133,21 @@ async def test_a_job_that_is_over_is_told_with_its_body(bench: Bench) -> None:
     told = await bench.ask()
     assert (told.kind, told.state, told.body) == ("progress", "half", b"")
     assert {seen[2]["authorization"] for seen in bench.seen} == {"Bearer secret"}
+
+
+async def test_a_secret_in_a_file_is_sent_as_it_is_now(bench: Bench, tmp_path: Path) -> None:
+    """A token may expire and be replaced; while its file is missing or empty, the one of the start is sent."""
+    file = tmp_path / "token"
+    await bench.start(secret_file=str(file))
+    bench.answer("/jobs/7", {"state": "broken", "why": "token second is unknown"})
+    for content in ("first\n", "second\n", "", None):
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_text(content)
+        told = await bench.ask()
+        assert ("second" in told.error) is (content != "second\n")
+    sent = [headers["authorization"] for _, _, headers, _ in bench.seen]
+    assert sent == ["Bearer first", "Bearer second", "Bearer secret", "Bearer secret"]
 
 
 async def test_a_status_may_say_where_the_result_is(bench: Bench) -> None:

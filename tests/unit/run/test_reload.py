@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ from proxy import log
 from proxy.api.clients.request_headers import Authorization
 from proxy.api.operators.access.gate import Gate
 from proxy.api.operators.audit import Audit
+from proxy.jobs.job_server import ServedJobServers
+from proxy.run.job_servers import job_servers_of
 from proxy.run.reload import Reload
 from proxy.run.service_manager import ServiceManager
 from proxy.store.memory import MemoryStore
@@ -57,6 +60,31 @@ async def test_keys_of_an_earlier_reload_are_not_given_up(keys: str) -> None:
         assert not settings
         assert authorization.keys + admin.keys == 1
         service_manager.close()
+
+
+async def test_secrets_in_files_are_reloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Callbacks are verified with the new one from then on; one that cannot be used changes nothing."""
+    said: list[str] = []
+    monkeypatch.setattr(log, "event", lambda _level, event, **_fields: said.append(event))
+    file = tmp_path / "secret"
+    monkeypatch.setenv("BASETEN_WEBHOOK_SECRET_FILE", str(file))
+    monkeypatch.setenv("BASETEN_API_KEY", "key")
+    file.write_text("old")
+    (job_server,) = job_servers_of(load({"PROFILE": "baseten"}))
+    (served,) = ServedJobServers([job_server])
+    reload = Reload(load({}), lambda: load({}), Authorization(()), gate(), [], ServiceManager({}), job_servers=[served])
+    found: list[tuple[str, str]] = []
+    for content in ("new\n", "", "newer"):
+        file.write_text(content)
+        reload()
+        await eventually(lambda: len(said) == len(found) + 1)
+        found.append((said[-1].partition(",")[0], served.secrets["env:BASETEN_WEBHOOK_SECRET"]))
+    assert found == [
+        ("reloaded certificate and keys", "new"),
+        ("the reload failed", "new"),
+        ("reloaded certificate and keys", "newer"),
+    ]
+    assert served.secrets["env:BASETEN_API_KEY"] == "key"
 
 
 async def test_a_reload_for_which_there_is_no_thread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

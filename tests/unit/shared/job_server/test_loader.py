@@ -341,7 +341,14 @@ def test_a_profile_reaches_a_worker_as_it_is() -> None:
     """Nothing is lost, and tuples do not become lists."""
     profile = loader.load("spreedly")
     config = WorkerConfig(
-        job_servers=(JobServer(url="http://a/", profile=replace(profile, sample=()), secrets={"env:A": "b"}),),
+        job_servers=(
+            JobServer(
+                url="http://a/",
+                profile=replace(profile, sample=()),
+                secrets={"env:A": "b"},
+                secret_files={"env:A": "c"},
+            ),
+        ),
         max_body_bytes=1,
         submit_retries=1,
         lost_reply_wait_s=1,
@@ -361,6 +368,38 @@ def test_a_secret_is_taken_from_the_environment() -> None:
             loader.secrets_of(profile, environ | {name: ""})
     with pytest.raises(SettingsError, match=r"^REPLICATE_API_TOKEN: .*\nREPLICATE_WEBHOOK_SECRET: .*$"):
         loader.secrets_of(profile, {})
+
+
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    """As containers provide it, with a line break at its end. What cannot be used is reported, without a value."""
+    profile, file = loader.load("replicate"), tmp_path / "token"
+    environ = {"REPLICATE_API_TOKEN_FILE": str(file), "REPLICATE_WEBHOOK_SECRET": "b"}
+    for content, words in (
+        (b"a\n", ""),
+        (b"", "got nothing, takes what the profile replicate needs; put it into the file"),
+        (b"hidden\nb", "got a value (not shown), takes one line without"),
+        (b"\xff", f"{str(file)!r} cannot be read: 'utf-8' codec"),
+        (None, f"{str(file)!r} cannot be read: it is no file"),
+    ):
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_bytes(content)
+        if not words:
+            assert loader.secrets_of(profile, environ)["env:REPLICATE_API_TOKEN"] == "a"
+            continue
+        with pytest.raises(SettingsError) as caught:
+            loader.secrets_of(profile, environ)
+        assert str(caught.value).startswith(f"REPLICATE_API_TOKEN_FILE: {words}")
+        assert "hidden" not in str(caught.value)
+    assert loader.secret_files(profile, environ) == {"env:REPLICATE_API_TOKEN": str(file)}
+    given = environ | {"REPLICATE_API_TOKEN": "given"}
+    assert (loader.secrets_of(profile, given)["env:REPLICATE_API_TOKEN"], loader.secret_files(profile, given)) == (
+        "given",
+        {},
+    )
+    os.mkfifo(file)
+    with pytest.raises(SettingsError, match="it is no file"):
+        loader.secrets_of(profile, environ)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\x00"])
