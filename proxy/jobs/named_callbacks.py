@@ -57,7 +57,7 @@ class NamedCallbacks:
         if output == "callback_token":
             found = await self._callback_intake.find(token_hash(name))
         elif output in {"job_id", "job_uuid"}:
-            found = await self._with_id(name.replace("-", ""))
+            found = await self._with_id(name.replace("-", "").lower())
         else:
             found = self._called_here(server, output, name)
             if found is None and search:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hmac
+import uuid
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -342,6 +343,16 @@ async def test_a_get_at_a_fixed_url_is_a_callback_where_the_profile_says_so(monk
     paths = ("?status=succeeded", f"?ref={job.id}&status=succeeded", "", "?ref=none")
     words = [said(await app.ask("GET", f"/callback/sms{path}")) for path in paths]
     assert words == ["unknown", "accepted", "here", "unknown"]
+    await app.close()
+
+
+async def test_an_id_of_ours_may_come_back_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A UUID is the same in either case (RFC 9562), and some databases write it in capitals."""
+    served = with_callback(path="/callback/fixed", correlate="body.ref", correlate_with="job_uuid")
+    app = WholeApp(monkeypatch, job_server=served)
+    job = await app.waiting()
+    body = b'{"ref": "%b", "status": "succeeded"}' % str(uuid.UUID(job.id)).upper().encode()
+    assert said(await app.ask("POST", "/callback/fixed", body=body, headers=JSON_TYPE)) == "accepted"
     await app.close()
 
 
