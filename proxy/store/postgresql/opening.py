@@ -183,6 +183,8 @@ def unusable(url: str, exc: GoneError | UnfitError) -> SettingsError:
         remedy = "create it (createdb)"
     elif "read-only" in words:
         remedy = "name the primary, or several hosts"
+    elif code.startswith("42"):  # a column or a key that the proxy's tables have
+        remedy = "the tables proxy_* are not complete: restore all of a backup, or drop them"
     elif code == LOCKED:
         remedy = "a dump or a long query uses the tables: start again when it has ended"
     else:

@@ -220,6 +220,16 @@ async def test_tables_that_stay_locked_end_the_start_with_one_line(
     assert "a dump or a long query uses the tables: start again when it has ended" in str(error.value)
 
 
+async def test_tables_of_half_a_backup_are_told(database: str) -> None:
+    """A restore that breaks off leaves tables without their keys, which pg_dump has at its end."""
+    await (await on_database(database)).close()
+    async with await AsyncConnection.connect(database) as other:
+        await other.execute("ALTER TABLE proxy_instances DROP CONSTRAINT proxy_instances_pkey")
+    with pytest.raises(SettingsError) as error:
+        await on_database(database)
+    assert str(error.value).endswith("the tables proxy_* are not complete: restore all of a backup, or drop them")
+
+
 async def test_instances_that_start_at_once_make_the_tables_once(database: str) -> None:
     """On an empty database."""
     stores = await asyncio.gather(*(on_database(database, name=str(number)) for number in range(6)))
