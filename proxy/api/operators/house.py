@@ -78,6 +78,10 @@ class House:
 
     async def _shown(self) -> dict[str, Any]:
         journal, instances = await self._of_store()
+        try:
+            shown = await asyncio.to_thread(self._certificates)
+        except RuntimeError:  # no thread can be started: then these small files hold up the event loop
+            shown = self._certificates()
         return {
             "version": VERSION,
             "python": platform.python_version(),
@@ -89,7 +93,7 @@ class House:
             "job_servers": self._of_job_servers(),
             "journal": journal,
             "instances": instances,
-            "certificates": await asyncio.to_thread(self._certificates),
+            "certificates": shown,
             "intake": self._intake.shown(),
             "log": _of_log(),
         }

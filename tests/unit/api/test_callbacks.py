@@ -562,11 +562,11 @@ async def test_an_expression_over_a_large_callback_does_not_block_the_event_loop
     """It can take seconds, and so is evaluated in a thread; a plain path takes a few milliseconds."""
     threaded: list[Callable[..., Any]] = []
 
-    async def to_thread(call: Callable[..., Any], received: object) -> object:
+    async def in_thread(call: Callable[..., Any], received: object) -> object:
         threaded.append(call)
         return call(received)
 
-    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    monkeypatch.setattr("proxy.api.callbacks._in_thread", in_thread)
     app = WholeApp(monkeypatch, job_server=_with_expression(path, result))
     job = await app.waiting()
     body = b'{"state": "completed", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * size)
@@ -584,11 +584,11 @@ async def test_no_more_large_callbacks_than_jobs_wait_for_a_thread(monkeypatch: 
     """Their bodies are in memory; the sender is told to come again."""
     free = asyncio.Event()
 
-    async def to_thread(call: Callable[..., Any], received: object) -> object:
+    async def in_thread(call: Callable[..., Any], received: object) -> object:
         await free.wait()
         return call(received)
 
-    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    monkeypatch.setattr("proxy.api.callbacks._in_thread", in_thread)
     app = WholeApp(monkeypatch, job_server=_with_expression(path), MAX_JOBS="2")
     job = await app.waiting()
     body = b'{"state": "running", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * 20_000)
@@ -606,16 +606,37 @@ async def test_no_more_large_callbacks_than_jobs_wait_for_a_thread(monkeypatch: 
     await app.close()
 
 
+@pytest.mark.parametrize("path", ["", "/callback/all"])
+async def test_a_large_callback_for_which_no_thread_can_be_started_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """The machine is at its limit of processes, which is no bug; the job knows."""
+    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", _no_thread)
+    app = WholeApp(monkeypatch, job_server=_with_expression(path))
+    job = await app.waiting()
+    body = b'{"state": "completed", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * 20_000)
+
+    problem(await app.ask("POST", path or f"/callback/{job.token}", body=body, headers=JSON_TYPE), "overloaded", 503)
+
+    assert app.parts.callback_route.counts == {CallbackFate.REFUSED: 1}
+    assert job.recorder.record.refused == (0 if path else 1)
+    await app.close()
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 async def test_a_named_callback_that_is_too_much_now_is_counted_and_known_to_its_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Others may have taken the threads since its name was read."""
 
-    async def to_thread(call: Callable[..., Any], received: object) -> object:
+    async def in_thread(call: Callable[..., Any], received: object) -> object:
         vars(app.parts.callback_route)["_in_threads"] += 1
         return call(received)
 
-    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    monkeypatch.setattr("proxy.api.callbacks._in_thread", in_thread)
     app = WholeApp(monkeypatch, job_server=_with_expression("/callback/all"), MAX_JOBS="1")
     job = await app.waiting()
     body = b'{"state": "completed", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * 20_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import ssl
 import subprocess
@@ -77,6 +78,16 @@ async def test_while_the_store_is_away_the_rest_is_told(app: WholeApp) -> None:
     assert found["journal"]["trouble"]
     assert (found["journal"]["size_bytes"], found["journal"]["oldest_at"]) == (None, None)
     assert found["version"]
+
+
+async def test_where_no_thread_can_be_started_all_is_told(app: WholeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator who looks into that needs the page."""
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", no_thread)
+    assert [one["setting"] for one in (await house(app))["certificates"]] == ["TLS_CERTFILE"]
 
 
 async def test_a_job_servers_last_answer_is_known_while_the_job_still_runs(app: WholeApp) -> None:
