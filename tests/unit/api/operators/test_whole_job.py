@@ -6,8 +6,11 @@ import json
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
+from proxy.api.operators.whole_job import of_past
+from proxy.jobs.shown_bodies import ShownBodies
 from shared.errors import Code
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
@@ -102,3 +105,18 @@ async def test_one_of_the_last_jobs_is_shown_while_the_store_cannot_be_read(app:
     assert found.keys() == whole.keys()
     assert (found["outcome"], found["recorded"]) == ("succeeded", False)
     assert found["events"] == whole["events"]
+
+
+async def test_what_another_instance_recorded_of_a_job_counts_if_it_is_more(app: WholeApp) -> None:
+    """The job was taken over here when most had happened."""
+    job = await app.begun(*SUBMIT, body=_BODY)
+    await app.call_back(job)
+    await job.outcome
+    past, record = app.parts.observers.history.by_id(job.id), await app.store.by_id(job.id)
+    assert past is not None
+    assert record is not None
+
+    shown = of_past(msgspec.structs.replace(past, life=[], phases={}), record, ShownBodies(0, ()))
+
+    assert shown["events"]
+    assert shown["attempts"] == {"workers": 1, "workers_lost": [], "submissions": 1, "refused": 0}
