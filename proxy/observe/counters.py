@@ -32,8 +32,10 @@ _FINE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 _COARSE_S: Final = (*_FINE_S, 5, 10, 30, 60)
 _ADMISSION_STATUS: Final = 503
 _FAILURE_STATUS: Final = 500
-#: The codes of failed jobs, without those that refuse a request before there is a job.
-_FAILURES: Final = (*(code for code, entry in TABLE.items() if entry.status == _FAILURE_STATUS), Code.NO_WORKER)
+#: The codes that refuse a request, but may also be the failure of a job of which nothing was submitted.
+_EITHER: Final = (Code.NO_WORKER, Code.JOURNAL_UNAVAILABLE)
+#: The codes of failed jobs.
+_FAILURES: Final = (*(code for code, entry in TABLE.items() if entry.status == _FAILURE_STATUS), *_EITHER)
 
 #: The label of jobs from the journal whose profile is not served any more.
 _OTHER: Final = "other"
@@ -64,7 +66,7 @@ class Metrics:
             for name in names
             for code in _FAILURES
             for submitted in Submitted
-            if code is not Code.NO_WORKER or submitted is Submitted.NO
+            if code not in _EITHER or submitted is Submitted.NO
         }
         self._jobs = jobs
         #: The submissions of finished jobs, by profile, call (`submit`) and outcome.
@@ -99,7 +101,7 @@ class Metrics:
         self._refused = {
             code: (self._admission if entry.status == _ADMISSION_STATUS else self._requests).labels(str(code))
             for code, entry in TABLE.items()
-            if code not in _FAILURES or code in {Code.NO_WORKER, Code.INTERNAL_ERROR}
+            if code not in _FAILURES or code in {*_EITHER, Code.INTERNAL_ERROR}
         }
 
     def _histogram(self, name: str, words: str, buckets: tuple[float, ...]) -> Histogram:
@@ -112,8 +114,7 @@ class Metrics:
             child = self._failed.get((name, outcome.code, outcome.submitted))
             (child or self._jobs.labels(name, str(outcome.code), str(outcome.submitted))).inc()
         else:
-            child = self._succeeded.get(name)
-            (child or self._jobs.labels(name, "succeeded", str(Submitted.YES))).inc()
+            self._succeeded[name].inc()
         self._count_submissions(name, job)
         for phase, duration_s in durations.items():
             self._phases[phase].observe(duration_s)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from proxy.http.problems import TABLE
 from proxy.observe.counters import Metrics
 from shared.errors import Code
 from shared.lifecycle import Event, Submitted
@@ -37,13 +38,34 @@ def test_only_profiles_that_are_served_have_a_label_of_their_own(outcome: Outcom
     assert found == {"cog": "1.0", "other": "2.0"}
 
 
-def test_alerts_see_the_first_job_of_a_profile_that_is_not_served() -> None:
-    """`increase` is 0 for a series that begins with 1, so all of them begin with 0."""
+@pytest.mark.parametrize("profile", ["cog", "gone"])
+@pytest.mark.parametrize(
+    ("code", "submitted"),
+    [
+        (Code.INTERRUPTED, Submitted.UNKNOWN),
+        (Code.NO_WORKER, Submitted.NO),
+        (Code.JOURNAL_UNAVAILABLE, Submitted.NO),
+        (Code.INTERNAL_ERROR, Submitted.UNKNOWN),
+    ],
+)
+def test_alerts_see_the_first_job_that_fails(profile: str, code: Code, submitted: Submitted) -> None:
+    """`increase` is 0 for a series that begins with 1, so all of them begin with 0, also for other profiles."""
     metrics = Metrics(["cog"])
-    lost = Failed(code=Code.INTERRUPTED, detail="", submitted=Submitted.UNKNOWN)
-    series = 'async_job_proxy_jobs_total{outcome="interrupted",profile="other",submitted="unknown"}'
+    name = "cog" if profile == "cog" else "other"
+    series = f'async_job_proxy_jobs_total{{outcome="{code}",profile="{name}",submitted="{submitted}"}}'
     assert f"{series} 0.0" in metrics.text().decode().splitlines()
-    metrics.job_finished(a_job("gone"), lost, {})
+    metrics.job_finished(a_job(profile), Failed(code=code, detail="", submitted=submitted), {})
+    assert f"{series} 1.0" in metrics.text().decode().splitlines()
+
+
+@pytest.mark.parametrize("code", [code for code in Code if TABLE[code].status != 500 or code is Code.INTERNAL_ERROR])
+def test_alerts_see_the_first_request_that_is_refused(code: Code) -> None:
+    """Whatever refuses a request before there is a job has a series from the start."""
+    name = "admission_refusals" if TABLE[code].status == 503 else "request_errors"
+    metrics = Metrics()
+    series = f'async_job_proxy_{name}_total{{code="{code}"}}'
+    assert f"{series} 0.0" in metrics.text().decode().splitlines()
+    metrics.request_refused(code)
     assert f"{series} 1.0" in metrics.text().decode().splitlines()
 
 
@@ -51,17 +73,21 @@ def test_alerts_see_the_first_job_of_a_profile_that_is_not_served() -> None:
     ("events", "called_back", "expected"),
     [
         ((Event.CONNECTED, Event.REPLY_READ), True, {"accepted": 1}),
-        ((Event.REFUSED, Event.CONNECTED, Event.REFUSED, Event.CONNECTED, Event.REPLY_READ), False, None),
+        ((Event.CONNECTED, Event.REFUSED), False, {"refused": 1}),
+        (
+            (Event.REFUSED, Event.CONNECTED, Event.REFUSED, Event.CONNECTED, Event.REPLY_READ),
+            False,
+            {"refused": 2, "accepted": 1},
+        ),
         ((Event.CONNECTED,), False, {"no-reply": 1}),
         ((Event.CONNECTED, Event.CALLBACK), True, {"accepted": 1}),
         ((Event.ASSIGN, Event.FINISH), False, {}),
     ],
 )
 def test_each_attempt_to_submit_a_job_counts(
-    events: tuple[Event, ...], called_back: bool, expected: dict[str, int] | None
+    events: tuple[Event, ...], called_back: bool, expected: dict[str, int]
 ) -> None:
     """By its outcome."""
     metrics = Metrics(["cog"])
     metrics.job_finished(a_job("cog", *events, called_back=called_back), FAILED, {})
-    expected = {"refused": 2, "accepted": 1} if expected is None else expected
     assert metrics.submissions == Counter({("cog", "submit", outcome): count for outcome, count in expected.items()})
