@@ -62,3 +62,14 @@ async def test_an_answer_ends_the_count() -> None:
     shown = health.shown([in_flight])["cog"]
     assert shown.failures_since == 0
     assert shown.last_failure is not None
+
+
+async def test_an_older_answer_does_not_end_the_count() -> None:
+    """What failed since then is still all that is known of the job server now."""
+    health = JobServerHealth(["cog"])
+    answered = ended(Event.ASSIGN, Event.CONNECTED, Event.REPLY_READ)
+    answered.life[:] = [(at - 60, event) for at, event in answered.life]
+    health.job_finished(ended(Event.ASSIGN, Event.CONNECTED), _LATE, {})
+    shown = health.shown([answered])["cog"]
+    assert shown.last_success_at is not None
+    assert shown.failures_since == 1
