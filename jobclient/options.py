@@ -142,9 +142,13 @@ def _url(text: str) -> URL | str:
     try:
         # Only to validate it: this form is normalised and differs from what the user typed.
         checked = URL(text)
+        host = checked.host or ""
+        host.encode("idna")  # as for its look-up
+    except UnicodeError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} has a name that no host can have") from exc
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address: {exc}") from exc
-    if checked.scheme not in {"http", "https"} or not checked.host:
+    if checked.scheme not in {"http", "https"} or not host:
         raise argparse.ArgumentTypeError(f"{text!r} is not an http:// or https:// address")
     if not text.isascii() or any(character.isspace() for character in text):
         return checked

@@ -43,6 +43,9 @@ def test_fields_are_json_and_may_repeat() -> None:
     [
         ([], "URL"),
         (["ftp://127.0.0.1/"], "is not an http:// or https:// address"),
+        (["http://a..b/"], "has a name that no host can have"),
+        ([f"http://{'a' * 64}/"], "has a name that no host can have"),
+        (["http://xn--/"], "has a name that no host can have"),
         (["127.0.0.1:3000"], "address"),
         (["http://"], "address"),
         (["http://[::1"], "address"),
