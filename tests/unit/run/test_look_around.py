@@ -1,10 +1,11 @@
-"""Checks of the callback URL."""
+"""Checks of the callback URL and of the job servers, once the proxy serves."""
 
 from __future__ import annotations
 
 import pytest
 
-from proxy.run.look_around import callback_caveats
+from proxy.run.callback_probe import Leads
+from proxy.run.look_around import callback_caveats, look_around
 
 _ELSEWHERE = ["https://api.example.com/v1"]
 
@@ -29,3 +30,50 @@ def test_an_address_that_many_job_servers_refuse_to_call_is_told(url: str, cavea
     assert callback_caveats(url, ["http://127.0.0.1:5000/", *_ELSEWHERE]) == caveats
     assert callback_caveats(url, ["http://127.0.0.1:5000/"]) == ""
     assert callback_caveats(url, []) == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "job_server", "leads", "warning"),
+    [
+        ("https://proxy.example.com/callback", _ELSEWHERE[0], Leads.TO_THE_ROUTE, ""),
+        ("https://proxy.example.com/callback", _ELSEWHERE[0], Leads.TO_ANOTHER_PATH, "CALLBACK_URL does not lead"),
+        ("https://proxy.example.com/callback", _ELSEWHERE[0], Leads.ELSEWHERE, "CALLBACK_URL does not lead"),
+        ("https://proxy.example.com/callback", _ELSEWHERE[0], Leads.NOWHERE, ""),
+        ("http://127.0.0.1:3000/callback", "http://127.0.0.1:5000/", Leads.NOWHERE, "CALLBACK_URL does not lead"),
+        ("http://127.0.0.1:3000/callback", "http://127.0.0.1:5000/", Leads.TO_THE_ROUTE, ""),
+        ("http://127.0.0.1:3000/callback", _ELSEWHERE[0], Leads.TO_THE_ROUTE, "no job server can call back"),
+        ("http://0.0.0.0:3000/callback", "http://127.0.0.1:5000/", Leads.TO_THE_ROUTE, "no job server can call back"),
+        ("http://[::]:3000/callback", "http://127.0.0.1:5000/", Leads.TO_THE_ROUTE, "no job server can call back"),
+    ],
+)
+async def test_what_keeps_callbacks_away_is_logged(
+    monkeypatch: pytest.MonkeyPatch, url: str, job_server: str, leads: Leads, warning: str
+) -> None:
+    """If it is certain: an address that leads nowhere from here may be reached by a job server on another machine."""
+    warned = await _warnings(monkeypatch, url, job_server, leads=leads)
+    assert [words.startswith(warning) for words in warned] == [True] * bool(warning)
+
+
+async def test_a_job_server_that_cannot_be_reached_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one that is configured."""
+    (warned,) = await _warnings(monkeypatch, "https://proxy.example.com/callback", _ELSEWHERE[0], reason="refused")
+    assert warned.startswith("the job server cannot be reached")
+
+
+async def _warnings(
+    monkeypatch: pytest.MonkeyPatch, url: str, job_server: str, *, leads: Leads = Leads.TO_THE_ROUTE, reason: str = ""
+) -> list[str]:
+    """Return the warnings if the callback URL leads there, and the job server cannot be reached for this `reason`."""
+    warned: list[str] = []
+
+    async def where_it_leads(*_: object) -> tuple[Leads, str]:
+        return leads, "so it seems"
+
+    async def reach(*_: object) -> str:
+        return reason
+
+    monkeypatch.setattr("proxy.run.look_around.where_it_leads", where_it_leads)
+    monkeypatch.setattr("proxy.run.look_around.reach", reach)
+    monkeypatch.setattr("proxy.log.event", lambda _level, words, **_fields: warned.append(words))
+    await look_around(url, [job_server], "")
+    return warned
