@@ -7,10 +7,11 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 
-from proxy.jobs.entrance import JobReader
+from proxy.jobs.entrance import JobReader, JobRequest
 from proxy.jobs.job_server import ServedJobServers
 from proxy.sqs.consumer import Consumer
 from proxy.sqs.message_jobs import MessageJobs
@@ -82,6 +83,23 @@ async def test_no_more_messages_are_taken_than_there_is_room_for() -> None:
         assert len(consumed.instance.in_flight) == 12
         await consumed.finish()
         assert consumed.queue.asked == [10, 2, 10]
+        consumed.queue.deliveries.put_nowait([a_message(number) for number in range(20, 30)])
+        await nothing_moves()
+        assert consumed.queue.asked == [10, 2, 10, 2]
+
+
+async def test_a_message_that_meets_a_bug_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is delivered again."""
+
+    async def fail(_: JobRequest) -> NoReturn:
+        raise AssertionError
+
+    async with consuming(max_jobs=2) as consumed:
+        monkeypatch.setattr(consumed.instance.entrance, "submit_or_join", fail)
+        for number in range(3):
+            consumed.queue.deliveries.put_nowait([a_message(number)])
+            await nothing_moves()
+        assert (len(consumed.queue.asked), consumed.consumer.counts.in_hand) == (4, 0)
 
 
 async def test_no_more_messages_are_taken_than_may_wait_for_a_job_of_others_or_for_their_reply() -> None:
