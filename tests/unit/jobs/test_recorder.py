@@ -8,12 +8,16 @@ import pytest
 from msgspec.structs import replace
 
 from proxy.jobs.recorder import Recorder
+from proxy.store.protocol import TakenError
 from shared.errors import Code, StoreUnavailableError
 from shared.job_server.verdict import job_failed
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Succeeded
 from tests.support.failing_store import FailingStore
+from tests.support.instances import Cluster
+from tests.support.jumping_loop import nothing_moves
 from tests.support.records import a_record
+from tests.support.runners import SUBMIT
 from tests.support.waiting import IN_VAIN_S
 
 FAILURE = Failed(code=Code.WORKER_DIED, detail="it is gone", submitted=Submitted.YES)
@@ -100,6 +104,46 @@ async def test_a_failure_is_answered_though_the_store_never_is_done(recorder: Re
 
     record, kept = disk.puts[-1]
     assert (record.failure, kept) == (FAILURE, True)
+
+
+async def test_a_job_is_known_as_recorded_when_the_store_says_so(recorder: Recorder, disk: FailingStore) -> None:
+    """Which takes time, on a disk."""
+    disk.hanging = True
+    stored = recorder.soon_stored()
+    await nothing_moves()
+    assert not stored.done()
+    disk.hanging = False
+    await nothing_moves()
+    assert stored.done()
+
+
+async def test_another_instances_record_counts_when_the_store_says_so() -> None:
+    """It has taken the job over meanwhile."""
+    here, there = (cluster := Cluster(2)).instances
+    job = here.submit()
+    here.stepped.tell(job, *SUBMIT)
+    await nothing_moves()
+    here.store.hanging = True
+    ending = asyncio.create_task(job.recorder.finished(FAILURE))
+    await nothing_moves()
+    cluster.take_over(there, here)
+    here.store.hanging = False
+    with pytest.raises(TakenError):
+        await ending
+    assert (job.recorder.record.owner, job.recorder.is_taken) == (cluster.members[there].instance, True)
+
+
+@pytest.mark.parametrize("trail", ["", "a later one"])
+async def test_the_history_of_a_job_is_recorded_with_its_end(
+    recorder: Recorder, disk: FailingStore, trail: str
+) -> None:
+    """The one that came with its callback, unless there is a later one."""
+    await recorder.submitting()
+    await recorder.callback(b"{}", failed=False, early=False, trail="an early one")
+    await recorder.finished(FAILURE, trail=trail)
+    record = await disk.by_id(recorder.record.id)
+    assert record is not None
+    assert record.trail == (trail or "an early one")
 
 
 async def test_a_callback_that_could_not_be_recorded_is_tried_again_with_the_next(

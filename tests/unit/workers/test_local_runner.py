@@ -145,14 +145,17 @@ async def test_a_job_is_submitted_again_unless_the_job_server_has_it_after_all(*
 
 
 async def test_the_worker_is_told_everything_and_the_outcome_is_what_was_recorded() -> None:
-    """Deadline, body and callback address with the token; then the worker goes back to the pool, once."""
+    """Deadline, body, path and callback address with the token; then the worker goes back to the pool, once."""
     stage = Stage()
+    stage.job.recorder.outputs({"path": "a/b"})
     await stage.assigned()
     (assign,) = stage.worker.sent
     assert isinstance(assign, Assign)
     assert (assign.job_id, assign.body, assign.deadline) == (stage.job.id, b'{"a":1}', stage.job.deadline)
+    assert assign.path == "a/b"
     assert assign.callback_url == f"http://proxy/callback/{stage.job.token}"
     stage.says(Event.CONNECTED, Event.REPLY_READ)
+    assert stage.job.body == b"", "it is not needed any more"
     await stage.called_back(b"result")
     assert stage.worker.sent[1] == Callback(job_id=stage.job.id)
     stage.worker.handler.on_message(Answered(job_id=stage.job.id))
@@ -398,10 +401,12 @@ async def test_a_job_that_gets_no_worker_in_time_was_not_submitted() -> None:
 
 
 async def test_a_job_that_is_cancelled_while_it_queues_gives_its_ticket_back() -> None:
-    """Nothing was submitted."""
+    """At once; nothing was submitted."""
     stage = Stage()
     await asyncio.sleep(0)
     stage.job.cancelled.set_result("its client")
+    await nothing_moves()
+    assert stage.run.done()
     outcome = await stage.failed()
     assert (outcome.code, outcome.submitted) == (Code.CANCELLED, Submitted.NO)
     assert (stage.pool.withdrawn, stage.pool.released) == (1, [])
@@ -621,6 +626,21 @@ async def test_a_job_whose_worker_hangs_is_asked_about_by_another() -> None:
     own.handler.on_message(told)
     assert await third == told
     stage.run.cancel()
+
+
+async def test_a_call_ends_with_the_work_of_the_worker_that_makes_it() -> None:
+    """Whoever waits for it does not wait for its deadline."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(Event.CONNECTED, Event.REPLY_READ)
+    call = asyncio.create_task(stage.asker.ask(stage.job, "status", stage.job.deadline))
+    await nothing_moves()
+    assert isinstance(stage.worker.sent[-1], Ask)
+    stage.worker.die()
+    await nothing_moves()
+    assert call.done()
+    assert (await call).error == "the worker is done with the job"
+    await stage.failed()
 
 
 async def test_calls_that_hang_do_not_keep_others_from_their_turn() -> None:
