@@ -374,3 +374,19 @@ class _Deaf:
 
     def on_death(self, reason: str) -> None:
         """Do nothing."""
+
+
+async def test_a_pool_that_never_had_a_worker_stops(stages: Make) -> None:
+    """It waits for none."""
+    stage = await stages()
+    await stage.pool.stop()
+    assert stage.server.stopped
+
+
+async def test_a_pool_has_begun_when_it_has_a_worker_unless_none_is_kept(stages: Make) -> None:
+    """Before that, a service manager is not told that the proxy is ready."""
+    assert (await stages()).pool.has_begun
+    stage = await stages(spares=1)
+    assert not stage.pool.has_begun
+    stage.server.answers()
+    assert stage.pool.has_begun
