@@ -24,17 +24,7 @@ if TYPE_CHECKING:
     from proxy.http.problems import Problem
     from proxy.http.time_limits import Limits
 
-__all__ = [
-    "RESET_LOOK_S",
-    "Connection",
-    "Connections",
-    "OnRefused",
-    "Room",
-    "ends_of",
-    "has_unread",
-    "is_reset",
-    "socket_of",
-]
+__all__ = ["RESET_LOOK_S", "Connection", "Connections", "OnRefused", "Room", "has_unread", "is_reset", "socket_of"]
 
 #: The number of connections beyond which idle ones are closed even with free descriptors: each takes about 10 kB.
 _MANY: Final = 10_000
@@ -179,12 +169,6 @@ def socket_of(transport: asyncio.BaseTransport) -> socket.socket:
     if found is None:
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
     return found
-
-
-def ends_of(transport: asyncio.BaseTransport) -> tuple[tuple[str, int], tuple[str, int]]:
-    """Return the addresses and ports of a connection's peer and of this side. Raises OSError if it is gone."""
-    sock = socket_of(transport)
-    return sock.getpeername()[:2], sock.getsockname()[:2]
 
 
 def is_reset(transport: asyncio.BaseTransport) -> bool:

@@ -1,15 +1,17 @@
-"""Serve an application on a socket until told to stop.
+"""Hypercorn: serve an application on a socket until told to stop.
 
 Plain HTTP/1.1 requests are served by proxy/http/fast/, all others by Hypercorn, with the fixes of
-proxy/http/hypercorn_fixes/. Hypercorn is loaded for the first of these: it is a tenth of the CPU of a start, and many
-proxies never need it.
+proxy/http/hypercorn_fixes/.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING, Any, Final, cast
+
+from hypercorn.asyncio import serve
 
 from proxy import log
 from proxy.http import problems
@@ -18,6 +20,7 @@ from proxy.http.fair_turns import turns
 from proxy.http.fast.connection import FastConnection
 from proxy.http.handshakes import report_failures
 from proxy.http.hypercorn_fixes.config import ServerConfig
+from proxy.http.hypercorn_fixes.connection import HypercornConnection, install
 from proxy.http.listening import BACKLOG, has_queued, ignore_new
 from shared.errors import Code
 
@@ -26,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ssl import SSLContext
 
+    from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
 
     from proxy.http.connections import OnRefused
-    from proxy.http.hypercorn_fixes.connection import HypercornConnection
     from proxy.http.time_limits import Limits
 
 __all__ = ["Listener"]
@@ -42,15 +45,19 @@ _ACCEPT_S: Final = 0.1
 _ACCEPT_TURNS: Final = 8
 #: How long the last TLS handshakes and the requests after them may take then.
 _HANDSHAKE_S: Final = 0.5
+#: Hypercorn itself never aborts answers: a listener may be told to stop long before its jobs have ended.
+_NEVER_S: Final = 1e7
 
 #: How much of an answer TLS takes before it is sent; by default 512 KiB, for which a slow client could take any time.
 _TLS_BUFFER_BYTES: Final = 65_536
 
 
 class _Config(ServerConfig):
-    """A listener's configuration."""
+    """A listener's configuration, from which Hypercorn creates its connections."""
 
-    #: The TLS context of new connections.
+    app: ASGIApp
+    fast: bool
+    #: The TLS context of new connections, as long as the listener serves.
     tls: SSLContext | None = None
 
     def create_ssl_context(self) -> SSLContext | None:
@@ -63,6 +70,36 @@ class _Config(ServerConfig):
     def _handshake_failed(self, reason: str) -> None:
         problem = problems.unread(Code.MALFORMED_REQUEST, f"the TLS handshake failed: {reason}")
         self.connections.refused(problem, None)
+
+
+class _Connection(HypercornConnection):
+    """A connection; if `fast` is on, proxy/http/fast/ serves it until a request comes that is not plain."""
+
+    async def run(self) -> None:
+        """Serve the connection."""
+        config = cast("_Config", self.config)
+        transport = cast("asyncio.Transport", self.writer.transport)
+        if not transport.is_closing():
+            transport.pause_reading()  # what arrives waits in the kernel, which limits it, until it can be used
+        if config.tls is not None:
+            transport.set_write_buffer_limits(_TLS_BUFFER_BYTES)
+        config.connections.room.make()
+        await turns.take()
+        if not config.fast or await self._is_left_by_fast(config):
+            if not transport.is_closing():
+                transport.resume_reading()
+            await super().run()
+
+    async def _is_left_by_fast(self, config: _Config) -> bool:
+        try:
+            fast = FastConnection(config.app, config.connections, self.writer)
+        except OSError:  # the client has left again
+            self.writer.transport.abort()
+            return False
+        return await fast.serve(self.reader)
+
+
+install(_Connection)
 
 
 def _on_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -94,18 +131,12 @@ class Listener:
         self._listener = listener
         self._app = app
         self._fast = fast
-        self._stop = asyncio.Event()
-        self._connections = Connections(limits, room or Room(), on_refused)
         self._config = _Config()
-        self._config.connections = self._connections
         self._config.certfile = certfile or None
         self._config.keyfile = keyfile or None
-        self._config.errorlog = _hypercorn_log()
-        #: Serves what is not plain; loaded when it is needed.
-        self._hypercorn: type[HypercornConnection] | None = None
+        self._stop = asyncio.Event()
+        self._connections = Connections(limits, room or Room(), on_refused)
         self._task: asyncio.Task[None] | None = None
-        #: One for each connection.
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def connections(self) -> int:
@@ -115,8 +146,6 @@ class Listener:
     def start(self, on_failed: Callable[[], None] = lambda: None) -> None:
         """Begin to accept connections; `on_failed` is called if that fails, now or later."""
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
-        if not self._fast:
-            self._hypercorn = _load_hypercorn()
         self._task = asyncio.get_running_loop().create_task(self._serve())
 
         def on_end(task: asyncio.Task[None]) -> None:
@@ -159,49 +188,18 @@ class Listener:
             await asyncio.wait((self._task,), timeout=1)
 
     async def _serve(self) -> None:
-        tls = self._config.create_ssl_context()
+        config = self._config
+        config.app = self._app
+        config.fast = self._fast
+        config.connections = self._connections
+        config.bind = [f"fd://{os.dup(self._listener.fileno())}"]
+        config.backlog = BACKLOG
+        config.graceful_timeout = _NEVER_S
+        config.ssl_handshake_timeout = self._connections.limits.head_s
+        config.errorlog = _hypercorn_log()
+        app = cast("ASGIFramework", self._app)  # the same object, with the type of another library
         with self._listener:
-            server = await asyncio.start_server(
-                self._serve_connection,
-                sock=self._listener.dup(),
-                backlog=BACKLOG,
-                ssl=tls,
-                ssl_handshake_timeout=self._connections.limits.head_s if tls is not None else None,
-            )
-            try:
-                await self._emptied()
-            finally:
-                server.close()
-                await server.wait_closed()
-                await asyncio.gather(*self._tasks)
-
-    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """If `fast` is on, proxy/http/fast/ serves it until a request comes that is not plain."""
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        transport = cast("asyncio.Transport", writer.transport)
-        if not transport.is_closing():
-            transport.pause_reading()  # what arrives waits in the kernel, which limits it, until it can be used
-        if self._config.tls is not None:
-            transport.set_write_buffer_limits(_TLS_BUFFER_BYTES)
-        self._connections.room.make()
-        await turns.take()
-        if self._fast and not await self._is_left_by_fast(reader, writer):
-            return
-        if self._hypercorn is None:
-            self._hypercorn = await asyncio.to_thread(_load_hypercorn)  # other requests go on meanwhile
-        if not transport.is_closing():
-            transport.resume_reading()
-        await self._hypercorn(self._app, self._config, reader, writer).run()
-
-    async def _is_left_by_fast(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        try:
-            fast = FastConnection(self._app, self._connections, writer)
-        except OSError:  # the client has left again
-            writer.transport.abort()
-            return False
-        return await fast.serve(reader)
+            await serve(app, config, shutdown_trigger=self._emptied, mode="asgi")
 
     async def _emptied(self) -> None:
         """Return when the listener is told to stop and the last connections had time to send a request."""
@@ -214,12 +212,6 @@ class Listener:
             await asyncio.sleep(_HANDSHAKE_S)
         self._listener.close()
         self._connections.stop()
-
-
-def _load_hypercorn() -> type[HypercornConnection]:
-    from proxy.http.hypercorn_fixes.connection import HypercornConnection  # noqa: PLC0415 - see above
-
-    return HypercornConnection
 
 
 def _hypercorn_log() -> logging.Logger:

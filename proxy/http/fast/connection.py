@@ -16,9 +16,11 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from hypercorn.utils import parse_socket_addr
+
 from proxy.http import problems
 from proxy.http.asgi import ClientGoneError
-from proxy.http.connections import RESET_LOOK_S, ends_of, has_unread, is_reset
+from proxy.http.connections import RESET_LOOK_S, has_unread, is_reset, socket_of
 from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import Exchange, answer_head, parse
 from proxy.http.time_limits import LazyTimer, drained, sent
@@ -334,14 +336,14 @@ class FastConnection(asyncio.Protocol):
 
 def _scope(writer: asyncio.StreamWriter) -> dict[str, Any]:
     """Return the common part of all scopes of a connection, as in Hypercorn. Raises OSError if it is gone."""
-    client, server = ends_of(writer.transport)
+    socket = socket_of(writer.transport)
     return {
         "type": "http",
         "http_version": "1.1",
         "asgi": {"spec_version": "2.1", "version": "3.0"},
         "scheme": "http" if writer.get_extra_info("ssl_object") is None else "https",
         "root_path": "",
-        "client": client,
-        "server": server,
+        "client": parse_socket_addr(socket.family, socket.getpeername()),
+        "server": parse_socket_addr(socket.family, socket.getsockname()),
         "extensions": {},
     }

@@ -13,32 +13,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from hypercorn.app_wrappers import ASGIWrapper
+import hypercorn.asyncio.run as hypercorn_run
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.typing import ConnectionState, LifespanState
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
 
 from proxy.http.asgi import ClientGoneError
-from proxy.http.connections import RESET_LOOK_S, ends_of, has_unread, is_reset
+from proxy.http.connections import RESET_LOOK_S, has_unread, is_reset, socket_of
 from proxy.http.fair_turns import turns
 from proxy.http.hypercorn_fixes.application import Tasks
 from proxy.http.hypercorn_fixes.request import HTTP1
 from proxy.http.time_limits import LazyTimer, drained, sent
 
 if TYPE_CHECKING:
-    from hypercorn.typing import ASGIFramework
-    from starlette.types import ASGIApp
-
     from proxy.http.hypercorn_fixes.config import ServerConfig
     from proxy.http.time_limits import Limits
 
-__all__ = ["HypercornConnection"]
+__all__ = ["HypercornConnection", "install"]
 
 #: How much is read from a connection at once.
 _READ_BYTES: Final = 16_384
+
+
+def install(connection: type[HypercornConnection]) -> None:
+    """Let Hypercorn create its connections from this class."""
+    vars(hypercorn_run)["TCPServer"] = connection
 
 
 class HypercornConnection(TCPServer):
@@ -60,13 +62,6 @@ class HypercornConnection(TCPServer):
     @property
     def _limits(self) -> Limits:
         return self.config.connections.limits
-
-    def __init__(
-        self, app: ASGIApp, config: ServerConfig, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        wrapped = ASGIWrapper(cast("ASGIFramework", app))  # the same object, with the type of another library
-        loop = asyncio.get_running_loop()
-        super().__init__(wrapped, loop, config, WorkerContext(None), LifespanState(), reader, writer)
 
     async def run(self) -> None:
         """Serve the connection."""
@@ -92,7 +87,7 @@ class HypercornConnection(TCPServer):
             del self._http, self._tasks  # reference cycles: without the garbage collector, nothing would be freed
 
     def _protocol(self, tasks: Tasks) -> HTTP1:
-        peer, own = ends_of(self.writer.transport)
+        peer = socket_of(self.writer.transport)
         return HTTP1(
             self.app,
             self.config,
@@ -100,8 +95,8 @@ class HypercornConnection(TCPServer):
             tasks,
             ConnectionState({**self.state, "lost": self._lost}),
             self.writer.get_extra_info("ssl_object") is not None,
-            peer,
-            own,
+            parse_socket_addr(peer.family, peer.getpeername()),
+            parse_socket_addr(peer.family, peer.getsockname()),
             self.protocol_send,
         )
 

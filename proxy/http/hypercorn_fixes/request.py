@@ -252,8 +252,6 @@ class HTTP1(H11Protocol):
     async def _maybe_recycle(self) -> None:
         if self.connection.our_state is h11.SEND_BODY:  # the application has ended, its answer has not
             self.connection.send_failed()
-        if self.last:
-            await self.context.terminated.set()
         await super()._maybe_recycle()
 
     async def _refuse(self, code: Code, detail: str, *, head_only: bool = False) -> None:

@@ -99,7 +99,6 @@ class Chaos:
         self.flock = Canaries(self._post, self.story, TIMEOUT_S)
         if not self.proxy.warm:  # what it opens and starts only once is no leak
             await asyncio.gather(*(self._post({}) for _ in range(8)))
-            await fetch(self.session, "GET", f"{self.proxy.url}/healthz", headers={"Upgrade": "h2c"})  # loads Hypercorn
             await eventually(lambda: len(self.ended()) >= 8)
             self.proxy.warm = True
         await self._settle()
