@@ -1,5 +1,6 @@
 """`python -m jobserver`."""
 
+import gc
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from types import FrameType
 
 def main() -> int:
     """Run the job server; return the exit code if it could not start."""
+    gc.disable()  # until everything is loaded and stays: `serve` enables it
     # First, so that Ctrl-C is quiet even while the rest is being loaded.
     signal.signal(signal.SIGINT, leave_at_once)
     signal.signal(signal.SIGTERM, leave_at_once)

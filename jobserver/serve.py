@@ -5,6 +5,7 @@ clean-up to the kernel.
 """
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -43,6 +44,8 @@ async def serve(arguments: Arguments) -> NoReturn:
         raise CannotServeError(f"cannot listen on {arguments.host}:{arguments.port}: {reason}") from exc
     host, port = runner.addresses[0][:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{'' if arguments.profile else '/start'}"
+    gc.freeze()
+    gc.enable()
     _say(listening_line(url, arguments))
     while True:
         await asyncio.get_running_loop().create_future()

@@ -67,6 +67,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _check(settings: Settings) -> int:
+    gc.disable()  # the process ends before its garbage matters
     import asyncio  # noqa: PLC0415
 
     from proxy.run import preflight  # noqa: PLC0415

@@ -170,7 +170,8 @@ class JobServerProcess:
                 *(sys.executable, "-m", "tests.chaos.support.job_server"),
                 *("--port", "0", "--announce", "--exit-with-parent", "--duration", "0.05", *arguments),
             ],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            # aiohttp, which it loads before the job server's `main`, would read the system's certificates.
+            env={**os.environ, "PYTHONPATH": str(ROOT), **dict.fromkeys(("SSL_CERT_FILE", "SSL_CERT_DIR"), os.devnull)},
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -15,6 +15,14 @@ from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import IN_VAIN_S, eventually_blocking
 
 COMMAND = (sys.executable, "-m", "jobserver", "--port", "0")
+#: The program, which also says, once it listens, whether garbage is collected.
+_TELLS = """
+import gc
+from jobserver import serve
+from jobserver.__main__ import main
+serve.listening_line = lambda *_: f"garbage is collected: {gc.isenabled()}, frozen: {gc.get_freeze_count() > 0}"
+main()
+"""
 
 
 @contextmanager
@@ -55,6 +63,15 @@ def test_it_announces_where_it_listens_and_leaves_with_its_parent() -> None:
         assert ended_within_a_second(process) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+def test_garbage_is_collected_when_everything_is_loaded() -> None:
+    """Until then it would only take time, and what is loaded stays."""
+    with subprocess.Popen([sys.executable, "-c", _TELLS, "--port", "0"], stdout=subprocess.PIPE) as process:
+        try:
+            assert first_line(process) == "garbage is collected: True, frozen: True\n"
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
