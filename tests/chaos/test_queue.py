@@ -27,6 +27,7 @@ from cluster.sqs import SqsStandIn
 from jobserver.app import create_app
 from jobserver.options import Options
 from tests.support.job_server import JobServer
+from tests.support.proxy_process import NOT_INSTALLED
 from tests.support.queues import SomeQueues
 from tests.support.restarts import Restarts
 from tests.support.waiting import eventually
@@ -95,7 +96,8 @@ async def test_each_message_is_accounted_for_whichever_instances_are_killed_or_s
     """Three on one queue and one database; if one is gone or stopped, another joins or takes over."""
     chance = random.Random(SEED)
     sys.stdout.write(f"QUEUE_SEED={SEED} repeats this\n")
-    for name, value in {"JOB_TIMEOUT": "3", "LOST_REPLY_WAIT": "0.5", "LOG_FORMAT": "json"}.items():
+    settings = {"JOB_TIMEOUT": "3", "LOST_REPLY_WAIT": "0.5", "LOG_FORMAT": "json"}
+    for name, value in {**settings, "PYTHONPATH": str(NOT_INSTALLED)}.items():
         monkeypatch.setenv(name, value)
     with Cluster(ClusterOptions(instances=3, port=0, duration_s=0.05, queue=True)) as cluster:
         assert cluster.sqs is not None
