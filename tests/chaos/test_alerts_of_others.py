@@ -97,7 +97,7 @@ async def _there_is_no_room(operated: Operated[FaultyProxy], queues: SomeQueues)
 
 
 async def _until_not_read(operated: Operated[FaultyProxy]) -> None:
-    """Wait until the proxy does not ask for messages any more."""
+    """Wait until the proxy does not ask for messages any more: longer than a poll may take."""
     last, since = await operated.value("queue_receives_total"), time.monotonic()
 
     async def is_not_read() -> bool:
@@ -107,7 +107,7 @@ async def _until_not_read(operated: Operated[FaultyProxy]) -> None:
             last, since = now, time.monotonic()
         return time.monotonic() > since + POLL_S + 1
 
-    await eventually(is_not_read, every_s=LOOK_S)
+    await eventually(is_not_read, every_s=1)
 
 
 @_trouble("AsyncJobProxyQueueOld")
