@@ -26,7 +26,7 @@ _FLAGS: Final = (
 #: How long a script may take on a busy machine; axe-core computes for seconds on an idle one.
 _SCRIPT_S: Final = 120.0
 #: How often to look at a page: driver, browser and page take 4 ms of CPU to answer.
-_LOOK_S: Final = 0.05
+_LOOK_S: Final = 0.1
 
 
 @contextmanager

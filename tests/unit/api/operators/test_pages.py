@@ -81,3 +81,11 @@ def test_each_file_has_its_own_type_and_route() -> None:
     assert "/" in routes
     assert routes >= {f"/{path.name}" for path in _HTML if path.name != "index.html"}
     assert routes >= {f"/static/{path.name}" for path in _SCRIPTS}
+
+
+def test_the_dark_colour_scheme_changes_nothing_but_colours() -> None:
+    """So only the rules about colours need be checked again with it (`COLOURS` in tests/support/axe.py)."""
+    style = (_STATIC / "style.css").read_text(encoding="utf-8")
+    (dark,) = re.findall(r"@media \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}\s*\}", style, re.DOTALL)
+    assert re.fullmatch(r"(\s*--[a-z-]+: #[0-9a-f]+;)+\s*", dark)
+    assert style.count("prefers-color-scheme") == 1
