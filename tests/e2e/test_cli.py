@@ -110,11 +110,12 @@ def test_the_version_is_told() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"async-job-proxy {VERSION}\n", "")
 
 
-def test_check_warns_of_what_is_most_often_an_oversight() -> None:
+async def test_check_warns_of_what_is_most_often_an_oversight(check: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listening everywhere without a key; an address to listen on that nobody can call; a misspelt variable."""
-    ended = run("--check", HOST="0.0.0.0", JOB_TIMOUT="5")  # noqa: S104 - for as long as the check takes
-    report = lines_of(ended.stdout.splitlines())
-    assert ended.returncode == 0
+    monkeypatch.setenv("JOB_TIMOUT", "5")
+    code, lines = await check(HOST="0.0.0.0")  # noqa: S104 - for as long as the check takes
+    report = lines_of(lines)
+    assert code == 0
     assert [report[name][0] for name in ("keys", "callbacks")] == ["warn", "warn"]
     assert report["keys"][1].endswith("set API_KEYS")
     assert report["callbacks"][1].endswith("set CALLBACK_URL")
@@ -286,16 +287,16 @@ async def test_check_says_that_the_job_server_does_not_speak_tls(check: Checked,
     )
 
 
-def test_check_says_that_a_port_is_taken_and_goes_on(taken_port: int) -> None:
+async def test_check_says_that_a_port_is_taken_and_goes_on(check: Checked, taken_port: int) -> None:
     """The line names the variables and what to do."""
-    ended = run("--check", PORT=str(taken_port))
-    report = lines_of(ended.stdout.splitlines())
-    assert ended.returncode == 1
+    code, lines = await check(PORT=str(taken_port))
+    report = lines_of(lines)
+    assert code == 1
     assert report["listen"][0] == "FAIL"
     assert report["listen"][1].startswith(
         f"HOST, PORT: cannot listen on 127.0.0.1:{taken_port}: Address already in use; "
     )
-    assert report["worker"][0] == "ok"
+    assert report["job server"][0] == "ok"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["start", "check"])

@@ -180,9 +180,10 @@ def test_closed_standard_streams_are_no_trouble(closed: tuple[int, ...]) -> None
         for fd in closed:
             os.close(fd)
 
+    settings = {} if closed == (0, 1, 2) else {"JOB_SERVER_URL": "http://127.0.0.1:9/"}  # once with the embedded one
     process = subprocess.Popen(
         [sys.executable, "run.py"],
-        env=environment(ADMIN_PORT=""),
+        env=environment(ADMIN_PORT="", **settings),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -204,7 +205,7 @@ def test_a_report_that_cannot_be_written_is_told(arguments: tuple[str, ...]) -> 
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         ended = subprocess.run(
             [sys.executable, "run.py", *arguments],
-            env=environment(),
+            env=environment(JOB_SERVER_URL="http://127.0.0.1:9/"),
             cwd=ROOT,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -231,7 +232,7 @@ def test_several_wrong_settings_are_told_at_once() -> None:
 def test_a_second_start_is_told_that_one_is_running(tmp_path: Path) -> None:
     """Everything that is taken, and the probable reason."""
     journal = str(tmp_path / "jobs.sqlite3")
-    with ProxyProcess.started(JOURNAL=journal) as proxy:
+    with ProxyProcess.started(JOURNAL=journal, JOB_SERVER_URL="http://127.0.0.1:9/") as proxy:
         ports = {"PORT": proxy.url.rpartition(":")[2], "ADMIN_PORT": proxy.admin.rpartition(":")[2]}
         ended = run(sys.executable, "run.py", env=environment(**ports, JOURNAL=journal))
         assert ended.returncode == 2
@@ -246,7 +247,7 @@ def test_a_second_start_is_told_that_one_is_running(tmp_path: Path) -> None:
 
 def test_a_misspelt_variable_of_the_environment_is_one_warning() -> None:
     """It cannot be refused, but whoever set it should be told that it has no effect."""
-    with ProxyProcess.started(API_KEY="k", JOB_TIMOUT="5") as proxy:
+    with ProxyProcess.started(API_KEY="k", JOB_TIMOUT="5", JOB_SERVER_URL="http://127.0.0.1:9/") as proxy:
         warnings = proxy.events_of("a variable of the environment looks like a misspelt setting")
         assert {line["variable"]: line["meant"] for line in warnings} == {
             "API_KEY": "API_KEYS",

@@ -15,6 +15,7 @@ from aiohttp import ClientConnectionError, ClientSession
 from tests.support.http import Answer, fetch, post_job
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess, is_alive
+from tests.support.shared_proxies import SharedProxies
 from tests.support.stopwatch import Stopwatch
 from tests.support.waiting import eventually
 
@@ -99,8 +100,9 @@ async def test_signals_that_the_parent_had_blocked_are_received(client: ClientSe
         assert await asyncio.to_thread(proxy.wait) == 0
 
 
-async def test_an_idle_proxy_ends_at_once(proxy: ProxyProcess) -> None:
+async def test_an_idle_proxy_ends_at_once(plain_proxy: ProxyProcess) -> None:
     """There is nothing to wait for."""
+    proxy = plain_proxy
     processes = proxy.descendants()
     watch = proxy.stopwatch()
     proxy.signal(signal.SIGTERM)
@@ -133,9 +135,11 @@ async def test_with_a_drain_delay_jobs_are_accepted_while_balancers_notice(
         assert proxy.events_of("shutting down: draining jobs in flight")
 
 
-async def test_signals_without_a_meaning_end_nothing(client: ClientSession, plain_proxy: ProxyProcess) -> None:
+async def test_signals_without_a_meaning_end_nothing(
+    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+) -> None:
     """Log rotation and the like send them; their default action would end the process silently."""
-    proxy = plain_proxy
+    proxy = proxies.get()
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         proxy.signal(number)
     lines = await eventually(lambda: proxy.events_of("an unsupported signal is ignored")[1:])

@@ -22,10 +22,9 @@ from tests.support.waiting import IN_VAIN_S, eventually
 
 
 @pytest.fixture
-def own_proxy(job_server: JobServer) -> Iterator[ProxyProcess]:
-    """A proxy that the test may harm; without spares, so that each job needs a new worker."""
-    with ProxyProcess.started(JOB_SERVER_URL=job_server.url, WORKER_SPARES="0", JOB_TIMEOUT="10") as proxy:
-        yield proxy
+def own_proxy(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
+    """A proxy that these tests may harm or end; without spares, so that each job needs a new worker."""
+    return proxies.get(WORKER_SPARES="0", JOB_TIMEOUT="10")
 
 
 async def test_beyond_max_jobs_a_job_is_refused_until_there_is_room(
@@ -107,7 +106,8 @@ async def test_whoever_waits_leaves_room_for_the_callback(own_proxy: ProxyProces
         accepted = await post_job(many, own_proxy.queue_job, ref=ref, fault="never", headers=later)
         await eventually(lambda: job_server.submissions(ref))
         used = len(list(Path(f"/proc/{own_proxy.pid}/fd").iterdir()))
-        resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE, (used + 150, used + 150))
+        before = resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE, (used + 150, before[1]))
         result = f"{own_proxy.url}{accepted.headers['Location']}/result"
         waits: list[asyncio.Task[Answer]] = []
         for _ in range(25):  # not all at once: most connections without a request would be closed again
@@ -121,6 +121,7 @@ async def test_whoever_waits_leaves_room_for_the_callback(own_proxy: ProxyProces
         assert (called.status, called.document) == (200, {"status": "accepted"})
         # A client that was too slow to send its request may be closed in favour of others.
         answers = await asyncio.gather(*map(_answer, waits))
+        resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE, before)
     assert {answer.status for answer in answers if answer} == {200, 202}, answers
     assert {"n": 1} in [answer.document for answer in answers if answer]
 
@@ -138,16 +139,18 @@ async def test_while_the_machine_is_short_of_something_the_proxy_is_not_ready(
     """Every job is refused, so load balancers are told; one log line when it begins, one when it is over."""
     ready = f"{own_proxy.url}/readyz"
     assert (await fetch(client, "GET", ready)).status == 200
+    begun, ended = "new jobs are refused until the machine has room", "the machine has room again"
+    earlier = {event: len(own_proxy.events_of(event)) for event in (begun, ended)}
     before = resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE)
     used = len(list(Path(f"/proc/{own_proxy.pid}/fd").iterdir()))
     resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE, (used + 20, before[1]))
     for _ in range(3):
         problem(await post_job(client, own_proxy.queue_job), "overloaded", 503, "no")
         problem(await fetch(client, "GET", ready), "overloaded", 503)
-    await eventually(lambda: own_proxy.events_of("new jobs are refused until the machine has room"))
+    await eventually(lambda: own_proxy.events_of(begun)[earlier[begun] :])
     resource.prlimit(own_proxy.pid, resource.RLIMIT_NOFILE, before)
-    await eventually(lambda: own_proxy.events_of("the machine has room again"))
-    (begins,) = own_proxy.events_of("new jobs are refused until the machine has room")
+    await eventually(lambda: own_proxy.events_of(ended)[earlier[ended] :])
+    (begins,) = own_proxy.events_of(begun)[earlier[begun] :]
     assert begins["short_of"] == "file descriptors"
     assert (await fetch(client, "GET", ready)).status == 200
     assert (await post_job(client, own_proxy.queue_job)).status == 200

@@ -14,27 +14,32 @@ from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import eventually
 
 
+async def workers_of(client: ClientSession, proxy: ProxyProcess) -> dict[str, dict[str, Any]]:
+    """Return what is shown of the workers that have a job, by its id."""
+    workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
+    return {worker["job_id"]: worker for worker in workers if worker["job_id"]}
+
+
 async def pid_of(client: ClientSession, proxy: ProxyProcess, job_server: JobServer, **fields: Any) -> int:
     """Run a job to its end, with a callback from the test, and return its worker's process id."""
     ref = new_ref()
     accepted = await post_job(client, proxy.queue_job, ref=ref, fault="never", headers={"Prefer": "respond-async"})
-    ours = (accepted.headers["Job-Id"], "waiting")
+    job_id = accepted.headers["Job-Id"]
 
     async def at_work() -> int | None:
-        workers = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
-        return next((worker["pid"] for worker in workers if (worker["job_id"], worker["state"]) == ours), None)
+        worker = (await workers_of(client, proxy)).get(job_id, {})
+        return worker["pid"] if worker.get("state") == "waiting" else None
 
     pid = await eventually(at_work)
     await fetch(client, "POST", job_server.callback_url(ref), json=fields or {"state": "completed"})
-    await fetch(client, "GET", f"{proxy.url}/jobs/{ours[0]}/result", headers={"Prefer": "wait=30"})
+    await fetch(client, "GET", f"{proxy.url}/jobs/{job_id}/result", headers={"Prefer": "wait=30"})
     return int(pid)
 
 
 async def test_by_default_every_job_has_a_process_of_its_own(
-    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+    client: ClientSession, proxy: ProxyProcess, job_server: JobServer
 ) -> None:
     """WORKER_MAX_JOBS=1: three jobs, three processes."""
-    proxy = proxies.get(WORKER_SPARES="1")
     assert len({await pid_of(client, proxy, job_server) for _ in range(3)}) == 3
 
 
@@ -59,7 +64,7 @@ async def test_an_idle_worker_keeps_no_account_from_another(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
     """The job server serves one connection per account at a time, even an idle one."""
-    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="2", JOB_TIMEOUT="10")
+    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0")
     refs = [new_ref(), new_ref()]
     both = [asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never")) for ref in refs]
     await eventually(lambda: all(job_server.submissions(ref) for ref in refs))
@@ -88,7 +93,7 @@ async def test_a_worker_whose_job_failed_is_never_used_again(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
     """Nobody knows what a failed job left behind."""
-    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="1")
+    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0")
     failed = await pid_of(client, proxy, job_server, state="failed")
     assert failed not in {await pid_of(client, proxy, job_server) for _ in range(2)}
 
@@ -97,18 +102,19 @@ async def test_a_callback_for_a_former_job_never_reaches_the_present_one(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
     """The same worker has another job when the first one's callback is repeated many times: it is a duplicate."""
-    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0", JOB_TIMEOUT="20")
+    proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0")
     former = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=former, fault="never"))
     await eventually(lambda: job_server.submissions(former))
+    (worker,) = (await workers_of(client, proxy)).values()
     await fetch(client, "POST", job_server.callback_url(former), json={"for": "former"})
     assert (await answer).document == {"for": "former"}
 
     present = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=present, fault="never"))
     await eventually(lambda: job_server.submissions(present))
-    (worker,) = (await fetch(client, "GET", f"{proxy.admin}/workers")).document
-    assert (worker["jobs_done"], bool(worker["job_id"])) == (1, True)
+    (now,) = (await workers_of(client, proxy)).values()
+    assert (now["pid"], now["jobs_done"]) == (worker["pid"], worker["jobs_done"] + 1)
     for n in range(20):
         again = await fetch(client, "POST", job_server.callback_url(former), json={"for": "former", "n": n})
         assert again.document == {"status": "duplicate"}

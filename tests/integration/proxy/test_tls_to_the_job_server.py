@@ -18,12 +18,24 @@ from pytest_aiohttp import AiohttpServer
 from jobserver.app import create_app
 from jobserver.options import Options
 from proxy.run.job_server_probe import path_trouble, reach
-from tests.support.http import post_job, problem
+from tests.support.http import Answer, post_job, problem
 from tests.support.proxy_process import ProxyProcess
 from tests.support.waiting import eventually
 
 _TLS: Final = Path(__file__).parents[2] / "support" / "tls"
 _TRUSTED: Final = str(_TLS / "cert.pem")
+
+#: One of several job servers, each with an address of its own.
+_PROFILE: Final = """
+name = "{name}"
+[server]
+url = "{url}"
+[submit]
+body = {{ callback = "{{callback_url}}" }}
+[callback]
+state = "body.state"
+succeeded = ["completed"]
+"""
 
 Serve = Callable[..., Awaitable[str]]
 
@@ -68,30 +80,45 @@ async def test_an_authority_can_be_replaced_without_a_restart(
         assert [(await post_job(client, proxy.queue_job)).status for _ in range(2)] == [200, 200]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({}, "self-signed certificate; JOB_SERVER_CAFILE can name a file with its CA"),
-        ({"certificate": "expired.pem"}, "certificate has expired"),
-        ({"host": "127.0.0.2"}, "IP address mismatch, certificate is not valid for '127.0.0.2'"),
-        ({"tls": False}, "it does not speak TLS; is it http:// rather than https://?"),
-    ],
-    ids=["unknown issuer", "expired", "wrong host", "no TLS"],
-)
-async def test_the_reason_is_in_the_answer_and_in_the_log(
-    client: ClientSession, serve: Serve, options: dict[str, str], words: str
-) -> None:
+async def test_an_issuer_that_is_not_known_is_named_as_such(client: ClientSession, serve: Serve) -> None:
+    """With the setting that helps."""
+    with ProxyProcess.started(JOB_SERVER_URL=await serve(), WORKER_SPARES="1") as proxy:
+        answer = await post_job(client, proxy.queue_job)
+        words = "self-signed certificate; JOB_SERVER_CAFILE can name a file with its CA"
+        await no_connection(proxy, answer, words)
+
+
+async def test_the_reason_is_in_the_answer_and_in_the_log(client: ClientSession, serve: Serve, tmp_path: Path) -> None:
     """With the code that says that nothing was submitted; the log has it from the start on."""
-    trust = {} if "JOB_SERVER_CAFILE" in words else {"JOB_SERVER_CAFILE": _trusted(options)}
-    with ProxyProcess.started(JOB_SERVER_URL=await serve(**options), WORKER_SPARES="1", **trust) as proxy:
-        answer = problem(await post_job(client, proxy.queue_job), "job-server-unavailable", 500, "no")
-        assert answer["detail"].startswith("no TLS connection to the job server: ")
-        assert words in answer["detail"]
+    trusted = tmp_path / "trusted.pem"  # so that only the fault under test is found
+    trusted.write_text(f"{Path(_TRUSTED).read_text()}{(_TLS / 'expired.pem').read_text()}", encoding="ascii")
+    servers = {
+        "expired": (await serve("expired.pem"), "certificate has expired"),
+        "elsewhere": (
+            await serve(host="127.0.0.2"),
+            "IP address mismatch, certificate is not valid for '127.0.0.2'",
+        ),
+        "plain": (await serve(tls=False), "it does not speak TLS; is it http:// rather than https://?"),
+    }
+    files = [tmp_path / f"{name}.toml" for name in servers]
+    for file, (url, _) in zip(files, servers.values(), strict=True):
+        file.write_text(_PROFILE.format(name=file.stem, url=url), encoding="utf-8")
+    settings = {"PROFILE": ",".join(map(str, files)), "JOB_SERVER_CAFILE": str(trusted), "WORKER_SPARES": "1"}
+    with ProxyProcess.started(**settings) as proxy:
+        for name, (_, words) in servers.items():
+            await no_connection(proxy, await post_job(client, f"{proxy.queue_job}/{name}"), words)
 
-        def warned() -> bool:
-            return any(words in line.get("reason", "") for line in proxy.events if line["level"] == "warning")
 
-        await eventually(warned)
+async def no_connection(proxy: ProxyProcess, answer: Answer, words: str) -> None:
+    """Check the answer to a job, and wait for a warning with the same words."""
+    document = problem(answer, "job-server-unavailable", 500, "no")
+    assert document["detail"].startswith("no TLS connection to the job server: ")
+    assert words in document["detail"]
+
+    def warned() -> bool:
+        return any(words in line.get("reason", "") for line in proxy.events if line["level"] == "warning")
+
+    await eventually(warned)
 
 
 @pytest.fixture
@@ -131,8 +158,3 @@ async def test_a_job_server_that_asks_for_a_client_certificate_is_called_that(
     with ProxyProcess.started(**settings, WORKER_SPARES="1") as proxy:
         answer = problem(await post_job(client, proxy.queue_job), "job-server-unavailable", 500, "unknown")
     assert words in answer["detail"]
-
-
-def _trusted(options: dict[str, str]) -> str:
-    """Return the file with the server's certificate, so that only the fault under test is found."""
-    return str(_TLS / options.get("certificate", "cert.pem"))
