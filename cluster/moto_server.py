@@ -13,9 +13,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from moto.server import main
-from moto.sqs.models import Queue, SQSBackend
-
 __all__ = ["locked", "polling"]
 
 #: How often to look at a FIFO queue.
@@ -47,6 +44,9 @@ def polling(receive: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 
 
 if __name__ == "__main__":
+    from moto.server import main
+    from moto.sqs.models import Queue, SQSBackend
+
     SQSBackend.receive_message = polling(SQSBackend.receive_message)  # type: ignore[method-assign]
     Queue.delete_message = locked(Queue.delete_message)  # type: ignore[method-assign]
     main()

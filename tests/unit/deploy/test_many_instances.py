@@ -9,10 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-import kubernetes_validate
 import pytest
 import yaml
-from compose_spec import PyCompose
 
 from cluster import nginx
 from proxy.run.process import HARD_STOP_S
@@ -52,11 +50,15 @@ def _service(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("manifest", _MANIFESTS, ids=lambda it: f"{it['kind']} {it['metadata']['name']}")
 def test_each_manifest_is_what_kubernetes_takes(manifest: dict[str, Any], version: str) -> None:
     """By its schema, without unknown fields."""
+    import kubernetes_validate  # noqa: PLC0415 - a tenth of a second, and only one process needs it
+
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_the_validator_notices_what_is_wrong() -> None:
     """An unknown field, and a word instead of a number."""
+    import kubernetes_validate  # noqa: PLC0415 - as above
+
     for change in ({"replica": 3}, {"replicas": "three"}):
         manifest = _of("Deployment")
         manifest["spec"] = manifest["spec"] | change
@@ -134,6 +136,8 @@ def test_the_pods_run_as_the_user_of_the_image_and_may_do_little() -> None:
 
 def test_the_compose_file_is_what_its_specification_says() -> None:
     """Unknown keys are refused."""
+    from compose_spec import PyCompose  # noqa: PLC0415 - as above
+
     text = _COMPOSE.read_text(encoding="utf-8")
     # The parser takes the file after interpolation, like Compose.
     filled = re.sub(r"\$\{POSTGRES_PASSWORD:\?[^}]*\}", "secret", text)
