@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -92,6 +93,16 @@ class SomeQueues:
         )
         return str(sent["MessageId"])
 
+    async def send_all(self, bodies: Sequence[str]) -> list[str]:
+        """Send messages, ten with each call, and return their ids."""
+        ids = []
+        for some in (bodies[first : first + 10] for first in range(0, len(bodies), 10)):
+            entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(some)]
+            sent = await self.client.send_message_batch(QueueUrl=self.jobs, Entries=entries)
+            ids += [each["MessageId"] for each in sent["Successful"]]
+        assert len(ids) == len(bodies)
+        return ids
+
     async def messages(self, url: str) -> list[Reply]:
         """Return everything that was ever found in a queue; new messages are deleted there."""
         kept = self.read.setdefault(url, [])
@@ -100,7 +111,12 @@ class SomeQueues:
                 attributes = {name: it["StringValue"] for name, it in message.get("MessageAttributes", {}).items()}
                 group = message.get("Attributes", {}).get("MessageGroupId", "")
                 kept.append(Reply(message["Body"], attributes, group))
-                await self.client.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            entries = [
+                {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+                for number, message in enumerate(received)
+            ]
+            answer = await self.client.delete_message_batch(QueueUrl=url, Entries=entries)
+            assert not answer.get("Failed"), answer
         return kept
 
     async def _receive(self, url: str) -> list[dict[str, Any]]:
@@ -147,10 +163,16 @@ class SomeQueues:
         await eventually(look, every_s=LOOK_S)
 
 
-def _opening(sqs: SqsStandIn) -> Any:  # noqa: ANN401 - the SDK has no types
+@functools.cache
+def _session() -> Any:  # noqa: ANN401 - the SDK has no types
+    """Return the session of all clients, which reads the SDK's data for the first one only."""
     from aiobotocore.session import get_session  # noqa: PLC0415 - most processes of tests have no use for it
 
-    return get_session().create_client(
+    return get_session()
+
+
+def _opening(sqs: SqsStandIn) -> Any:  # noqa: ANN401 - as above
+    return _session().create_client(
         "sqs",
         endpoint_url=sqs.url,
         region_name=CREDENTIALS["AWS_DEFAULT_REGION"],

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from tests.support.job_server import JobServer
 
+#: All in one process: the SDK takes each half a second to load, and as much the stand-in.
+pytestmark = pytest.mark.xdist_group("sqs")
 MIB: Final = 1_048_576
 
 

@@ -8,12 +8,16 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from cluster.sqs import CREDENTIALS
 from tests.support.proxy_process import ROOT
 
 if TYPE_CHECKING:
     from tests.support.proxy_process import ProxyProcess
     from tests.support.queues import SomeQueues
+
+pytestmark = pytest.mark.xdist_group("sqs")
 
 
 async def test_fifty_jobs_go_through_the_queue(queues: SomeQueues, proxy: ProxyProcess) -> None:

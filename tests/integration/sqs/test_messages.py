@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.support.job_server import JobServer
     from tests.support.shared_proxies import SharedProxies
 
+pytestmark = pytest.mark.xdist_group("sqs")
+
 
 @pytest.fixture(scope="module")
 def settings(sqs: SqsStandIn, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -147,7 +149,8 @@ async def test_a_hundred_messages_are_a_hundred_jobs(
     async with SomeQueues.made(sqs) as queues:
         settings = {"JOB_SERVER_URL": job_server.url, "JOURNAL": str(tmp_path / "jobs.sqlite3"), **queues.settings}
         with ProxyProcess.started(**settings) as proxy:
-            messages = [await queues.send(json.dumps({"account": "x", "ref": f"many-{one}"})) for one in range(100)]
+            bodies = [json.dumps({"account": "x", "ref": f"many-{one}"}) for one in range(100)]
+            messages = await queues.send_all(bodies)
             for message in messages:
                 await queues.reply(message)
             await queues.empty()

@@ -16,6 +16,7 @@ from proxy.sqs.message import Outgoing
 from proxy.sqs.service import Sqs, connect
 from shared.errors import QueueError
 
+pytestmark = pytest.mark.xdist_group("sqs")
 URL: Final = "http://queues/1/q"
 LETTER: Final = Outgoing(body="a", group="g", deduplication_id="d")
 CALLS: Final[dict[str, Callable[[Sqs], Awaitable[object]]]] = {
