@@ -6,7 +6,7 @@ executed. Therefore each statement of this package may be executed twice. Only a
 before we close the connection: otherwise each retry would leave another of its processes behind.
 
 A large result takes long over a slow line. So the server also has more time as long as the other end of the connection
-confirms what was sent, or sends something.
+confirms what was sent, or sends something; but not where heartbeats wait for the same connection.
 """
 
 from __future__ import annotations
@@ -77,13 +77,15 @@ class UnfitError(Exception):
 class Session:
     """A connection that is opened when it is needed. Statements are sent one after the other."""
 
-    def __init__(self, conninfo: str, *, durable: bool = True, hosts: int = 1) -> None:
+    def __init__(self, conninfo: str, *, durable: bool = True, hosts: int = 1, may_take_long: bool = True) -> None:
         """`durable`: whether a commit waits for the disk, and for the standby if there is one.
 
         A session that is not durable is in no hurry either, so its statements may be planned at each execution.
+        `may_take_long`: whether there is more time for an answer as long as there is progress.
         """
         self._conninfo = conninfo
         self._durable = durable
+        self._may_take_long = may_take_long
         self._connect_s = _CONNECT_S * hosts
         self._wire: Wire | None = None
         self._lock = asyncio.Lock()
@@ -199,7 +201,7 @@ class Session:
             now = wire.passed
             if passed is None:
                 timer = loop.call_later(limit_s / 2, look, now)
-            elif passed != now:
+            elif passed != now and self._may_take_long:
                 timer = loop.call_later(limit_s, look, now)
             else:
                 # If this process was stopped or starved of CPU, the answer may have arrived but not been read yet.

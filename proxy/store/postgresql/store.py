@@ -83,7 +83,7 @@ class PostgreSQLStore:
         self._times = times or Times()
         self._instance = uuid.uuid4().hex
         session = partial(Session, conninfo, hosts=hosts)
-        self._writing, self._reading, self._listening = session(), session(), session()
+        self._writing, self._reading, self._listening = session(), session(may_take_long=False), session()
         self._beside = session(durable=False)
         self._backlog = Backlog()
         self._unfit = 0

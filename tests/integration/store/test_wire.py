@@ -250,6 +250,25 @@ async def test_whoever_sends_much_is_told_when_the_connection_breaks(database: s
         session.close()
 
 
+@pytest.mark.parametrize("may_take_long", [True, False])
+async def test_an_answer_that_takes_long_over_a_slow_line_is_waited_for(
+    database: str, postgresql: PostgreSQL, *, may_take_long: bool
+) -> None:
+    """Except over the connection of the heartbeats: others would take this instance for dead."""
+    async with Line(postgresql.port) as line:
+        session = Session(database.replace(str(postgresql.port), str(line.port)), may_take_long=may_take_long)
+        await session.connect()
+        line.slow_down(500_000)
+        asked = session.run("SELECT repeat('x', 1000000)", patience_s=0.5)
+        if may_take_long:
+            ((text,),) = await asked
+            assert len(text) == 1_000_000
+        else:
+            with pytest.raises(GoneError):
+                await asked
+        session.close()
+
+
 async def test_whoever_waits_for_an_answer_is_told_when_the_session_ends(session: Session) -> None:
     """The statement may have been executed."""
     asked = asyncio.create_task(session.run("SELECT pg_sleep(60)"))
