@@ -27,6 +27,7 @@ from proxy.store.postgresql.statements import (
     FORGET_INSTANCES,
     GONE,
     LEAVE,
+    LOST,
     OVERDUE,
     PUTS,
     SEEN_TO,
@@ -104,6 +105,8 @@ class Leases:
         #: Instances with a lease; the age of the oldest heartbeat among those that have one or own an open job.
         self.instances = 0
         self.slowest_s = 0.0
+        #: Jobs that ended before this may be missing though they have not expired; in Unix seconds.
+        self.lost_before = 0.0
         #: Jobs taken over; ended after their deadlines for want of a live owner; expired.
         self.taken_over = self.overdue = self.expired = 0
 
@@ -120,6 +123,7 @@ class Leases:
         """
         self._on_ended = on_ended
         await self._beat()
+        await self._ask_what_is_lost()
         loop = asyncio.get_running_loop()
         works = (self._beats, self._see_to_others, self._expire)
         self._tasks = [loop.create_task(lasting(work)) for work in works]
@@ -242,9 +246,14 @@ class Leases:
         while not self._leaving.is_set():
             expired = 0
             try:
-                expired = len(await self._beside.run(EXPIRE, self._ttl_s, _EXPIRE_BATCH))
+                ((expired,),) = await self._beside.run(EXPIRE, self._ttl_s, _EXPIRE_BATCH)
+                await self._ask_what_is_lost()
                 await self._beside.run(FORGET_INSTANCES, self._times.lease_s * _FORGOTTEN_LEASES)
             except (GoneError, UnfitError) as exc:
                 self._health.failed(str(exc), time.monotonic())
             self.expired += expired
             await pause(self._leaving, _LEAST_EXPIRE_S if expired == _EXPIRE_BATCH else every_s)
+
+    async def _ask_what_is_lost(self) -> None:
+        ((lost_s,),) = await self._session.run(LOST)
+        self.lost_before = time.time() - lost_s

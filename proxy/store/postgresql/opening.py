@@ -49,7 +49,8 @@ _RIGHTS: Final = """
 WITH d AS (DELETE FROM proxy_jobs WHERE false), u AS (UPDATE proxy_jobs SET owner = '' WHERE false),
     i AS (INSERT INTO proxy_jobs OVERRIDING SYSTEM VALUE SELECT * FROM proxy_jobs WHERE false),
     b AS (DELETE FROM proxy_instances WHERE false), c AS (UPDATE proxy_instances SET beat_at = now() WHERE false),
-    e AS (INSERT INTO proxy_instances SELECT * FROM proxy_instances WHERE false)
+    e AS (INSERT INTO proxy_instances SELECT * FROM proxy_instances WHERE false),
+    m AS (UPDATE proxy_meta SET version = version WHERE false)
 SELECT FROM proxy_jobs, proxy_instances WHERE false
 """
 #: The words of the errors for a refused login (SQLSTATE class 28), and for a missing database.

@@ -197,7 +197,8 @@ ENDED: Final = "SELECT id FROM proxy_jobs WHERE id = ANY ($1::text[]) AND finish
 #: until its commit, and a commit that waits for the disk would make all others wait.
 NOTIFY: Final = "SELECT pg_notify('proxy_' || w, i) FROM unnest($1::text[], $2::text[]) AS t (w, i)"
 
-#: How many seconds ago the last job ended that the tables may have lost: others were here before, or a backup.
+#: How many seconds ago the last job ended that the tables may have lost: others were here before, or a backup, or an
+#: instance that remembers jobs for less time.
 LOST: Final = "SELECT extract(epoch FROM now() - lost_before)::float8 FROM proxy_meta"
 #: The size of the table of jobs, and the first end among those that are remembered. $1: for how many seconds.
 ABOUT: Final = """
@@ -286,8 +287,13 @@ WHERE j.id IN (SELECT id FROM proxy_jobs WHERE finished_at IS NULL AND deadline_
 RETURNING {_of("j")}
 """  # noqa: S608 - our own names
 DELETE: Final = "DELETE FROM proxy_jobs WHERE id = $1"
-#: $1: after how many seconds a job is forgotten; $2: how many at most.
+#: Deletes jobs, and notes until when they had ended: an instance may remember jobs for longer. $1: after how many
+#: seconds a job is forgotten; $2: how many at most. Returns how many were deleted.
 EXPIRE: Final = """
-DELETE FROM proxy_jobs WHERE id IN (SELECT id FROM proxy_jobs WHERE finished_at < now() - make_interval(secs => $1)
-    ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id
+WITH expired AS (DELETE FROM proxy_jobs
+    WHERE id IN (SELECT id FROM proxy_jobs WHERE finished_at < now() - make_interval(secs => $1)
+        ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id),
+noted AS (UPDATE proxy_meta SET lost_before = greatest(lost_before, now() - make_interval(secs => $1))
+    WHERE EXISTS (SELECT FROM expired))
+SELECT count(*)::int FROM expired
 """

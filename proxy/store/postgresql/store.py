@@ -36,7 +36,7 @@ from proxy.store.postgresql.orders import Lane, fail
 from proxy.store.postgresql.reading import DIALECT, Searches
 from proxy.store.postgresql.rows import record_of
 from proxy.store.postgresql.session import GoneError, Session, UnfitError
-from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, INSTANCES, LOST, NAMED
+from proxy.store.postgresql.statements import ABOUT, CALLED, FAILED, INSTANCES, NAMED
 from proxy.store.postgresql.writes import Put, Writer
 from proxy.store.protocol import ALL, Reading, TakenError, counter, gauge
 from proxy.store.query import USUAL, Counts, JobPage, JobQuery, Limits, Position, Sort, remembered, within
@@ -87,8 +87,6 @@ class PostgreSQLStore:
         self._beside = session(durable=False)
         self._backlog = Backlog()
         self._unfit = 0
-        #: Jobs that ended before this may be missing though they have not expired; in Unix seconds.
-        self._lost_before = 0.0
         self._notes = Notes(self._order_notes)
         self._on_changed: Callable[[Record], None] = lambda _: None
         #: Jobs that have changed and are being read.
@@ -134,8 +132,6 @@ class PostgreSQLStore:
             on_notice=partial(self._look_at, noticed=True),
             on_gap=self._awaited.look_now,
         )
-        ((lost_s,),) = await self._reading.run(LOST)
-        self._lost_before = time.time() - lost_s
         await self._leases.begin(self.tell)
         self._tasks = [self._loop.create_task(lasting(work)) for work in (self._awaited.run, self._look)]
 
@@ -291,8 +287,8 @@ class PostgreSQLStore:
             self._writer.forget(job_id)
 
     def may_have_lost(self, since: float = 0.0) -> bool:
-        """See `JobStore.may_have_lost`: only jobs from before the tables were created, or restored from a backup."""
-        return self._lost_before > max(since, time.time() - self._ttl_s)
+        """See `JobStore.may_have_lost`: from before the tables were created or restored, or `RESULT_TTL` was raised."""
+        return self._leases.lost_before > max(since, time.time() - self._ttl_s)
 
     async def unfinished(self) -> list[Record]:
         """See `JobStore.unfinished`: jobs that are left open are taken over once the lease has expired."""

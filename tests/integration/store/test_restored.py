@@ -1,4 +1,4 @@
-"""A database that may lack jobs: it is new, or was restored from a backup."""
+"""A database that may lack jobs: it is new, was restored from a backup, or forgot jobs earlier than it does now."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from cluster.postgresql import PostgreSQL
+from proxy.store.postgresql import leases
 from proxy.store.postgresql.store import PostgreSQLStore
 from shared.lifecycle import State, Submitted
-from tests.support.records import a_record
-from tests.support.stores import Heard, of
+from tests.support.records import a_record, finished
+from tests.support.stores import Heard, of, on_database
 from tests.support.waiting import eventually
 
 MakeInstance = Callable[..., Awaitable[PostgreSQLStore]]
@@ -24,6 +27,28 @@ async def test_there_may_have_been_jobs_before_the_tables(instance: MakeInstance
         assert store.may_have_lost()
         assert store.may_have_lost(time.time() - 60)
         assert not store.may_have_lost(time.time() + 60)
+
+
+async def test_jobs_that_another_instance_remembers_for_less_time_may_be_missing(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`RESULT_TTL` was raised at one instance after the other, and some are deleted after the first one's start."""
+    monkeypatch.setattr(leases, "_EXPIRE_S", 0.1)
+    old = await on_database(database, ttl_s=1)
+    new = await on_database(database, ttl_s=3600)
+    job = finished(accepted_at=time.time(), finished_at=time.time())
+    await old.put(of(old, job))
+    before = (job.finished_at or 0.0) - 0.001
+    assert not new.may_have_lost(before)
+
+    await eventually(lambda: new.may_have_lost(before))
+
+    assert await new.by_id(job.id) is None
+    assert not old.may_have_lost(before), "its time was over"
+    later = await on_database(database, ttl_s=3600)
+    assert later.may_have_lost(before)
+    for store in (old, new, later):
+        await store.close()
 
 
 async def test_the_commands_after_a_restore_say_that_jobs_may_be_missing_or_submitted(
