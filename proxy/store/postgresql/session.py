@@ -35,10 +35,11 @@ _CONFIRM_S: Final = 0.1
 _LOCK_S: Final = 0.5
 #: How long connecting may take per host. Longer than libpq's own timeout, because names have to be resolved.
 _CONNECT_S: Final = 5.0
-#: Every statement here finds its rows by an index, even if its plan was made while the table was small.
+#: Every statement here finds its rows by an index, even if its plan was made while the table was small. Its conditions
+#: are checked again if another instance has changed the row meanwhile; stricter isolation would be an error instead.
 _SET_UP: Final = (
     "SET client_encoding = 'UTF8'; SET enable_seqscan = off; SET jit = off; SET idle_session_timeout = 0; "
-    "SET statement_timeout = 0; "
+    "SET statement_timeout = 0; SET default_transaction_isolation = 'read committed'; "
     f"SET lock_timeout = {round(_LOCK_S * 1000)}; "
     # If this machine is lost in the middle of a batch, the server holds its locks until it notices.
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "

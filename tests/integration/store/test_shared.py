@@ -586,10 +586,11 @@ async def test_what_is_confirmed_is_on_disk_whatever_the_server_has_as_its_defau
 ) -> None:
     """`on`, unless the server's owner asks for more; only notes and notices do not wait for the disk.
 
-    Nothing is cancelled.
+    Nothing is cancelled, and nothing fails because another instance has changed the row.
     """
     name = database.rpartition("/")[2]
     postgresql.sql(f"ALTER DATABASE {name} SET statement_timeout = '10s'")
+    postgresql.sql(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
     for default, ours in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
         postgresql.sql(f"ALTER DATABASE {name} SET synchronous_commit = {default}")
         a = await instance("a")
@@ -597,6 +598,7 @@ async def test_what_is_confirmed_is_on_disk_whatever_the_server_has_as_its_defau
         assert await a._writing.run("SHOW synchronous_commit") == [(ours,)]  # noqa: SLF001 - its own connection
         assert await a._beside.run("SHOW synchronous_commit") == [("off",)]  # noqa: SLF001 - the same
         assert await a._writing.run("SHOW statement_timeout") == [("0",)]  # noqa: SLF001 - the same
+        assert await a._writing.run("SHOW transaction_isolation") == [("read committed",)]  # noqa: SLF001 - the same
 
 
 def reading(store: PostgreSQLStore, name: str) -> float:
