@@ -147,7 +147,7 @@ class Dispatcher:
         Jobs that were left open have no worker, and hold no place: otherwise, an instance that takes over the jobs of
         another one would refuse its own clients' until those deadlines.
         """
-        return self._max_jobs + self._in_flight.left_open - len(self._in_flight) - self._claiming
+        return self._max_jobs - self._in_flight.with_workers() - self._claiming
 
     def submit(self, request: JobRequest, fingerprint: bytes = b"") -> Job:
         """Admit a job and start it; its outcome is `job.outcome`. `fingerprint`: the hash of the body of its key.

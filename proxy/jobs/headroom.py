@@ -4,7 +4,8 @@ Checked only on demand, and at most every `_FRESH_S`, so an idle proxy does noth
 over, because the log says that too. Reading these files of /proc and of the control groups does not block: the kernel
 generates their content in memory.
 
-What counts is the minimum of the machine's resources and what each control group of this process allows.
+What counts is the minimum of the machine's resources and what each control group of this process allows. The workers
+that jobs in flight still need count as started: otherwise, a burst of jobs would be accepted for the room of one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import contextlib
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,9 @@ _AGAIN_S: Final = 1.0
 _FREE_FDS: Final = 64
 _FREE_PIDS: Final = 64
 _FREE_MEMORY_BYTES: Final = 64 * 1024 * 1024
+#: About what a worker takes: memory of its own, and descriptors here.
+_WORKER_BYTES: Final = 3 * 1024 * 1024
+_WORKER_FDS: Final = 3
 #: A shortage is over only when this factor is free; otherwise it would begin and end with every job.
 _MARGIN: Final = 1.25
 
@@ -36,11 +40,23 @@ _MARGIN: Final = 1.25
 class Headroom:
     """Says which resource is short."""
 
-    def __init__(self, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> None:
+    def __init__(
+        self,
+        jobs: Callable[[], int] = lambda: 0,
+        workers: Callable[[], int] = lambda: 0,
+        *,
+        proc: Path = Path("/proc"),
+        cgroup: Path = Path("/sys/fs/cgroup"),
+    ) -> None:
+        """`jobs` returns how many jobs have or need a worker, `workers` how many workers there are."""
+        self._jobs = jobs
+        self._workers = workers
         self._proc = proc
         self._cgroups = _Cgroups(proc, cgroup)
         self._checked = float("-inf")
-        self._shortage = ""
+        #: What was free when it was checked last, and how many workers there were then.
+        self._pids = self._memory_bytes = float("inf")
+        self._counted = 0
         self._short_since: float | None = None
 
     def shortage(self) -> str:
@@ -49,8 +65,8 @@ class Headroom:
         margin = 1.0 if self._short_since is None else _MARGIN
         if now - self._checked >= _FRESH_S:
             self._checked = now
-            self._shortage = self.look(margin)
-        found = self._shortage if self._descriptors_left(margin) else "file descriptors"
+            self._count()
+        found = self._short_of(margin)
         if bool(found) is (self._short_since is None):
             self._begin_or_end(found, now)
         return found
@@ -75,11 +91,22 @@ class Headroom:
         if self.shortage():
             asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again)
 
-    def look(self, margin: float = 1.0) -> str:
+    def look(self) -> str:
         """Return which of the machine's resources is short now, or nothing, without a line in the log."""
-        if self._free_pids() < _FREE_PIDS * margin:
+        self._count()
+        return self._short_of(1.0)
+
+    def _count(self) -> None:
+        self._pids, self._memory_bytes = self._free_pids(), self._free_memory_bytes()
+        self._counted = self._workers()
+
+    def _short_of(self, margin: float) -> str:
+        coming = max(0, self._jobs() - self._counted)
+        if not self._descriptors_left(margin):
+            return "file descriptors"
+        if self._pids - coming < _FREE_PIDS * margin:
             return "process ids"
-        if self._free_memory_bytes() < _FREE_MEMORY_BYTES * margin:
+        if self._memory_bytes - coming * _WORKER_BYTES < _FREE_MEMORY_BYTES * margin:
             return "memory"
         return ""
 
@@ -111,6 +138,7 @@ class Headroom:
             except OSError:
                 return False
             os.close(used)
+        used += max(0, self._jobs() - self._workers()) * _WORKER_FDS
         return limit == resource.RLIM_INFINITY or used < limit - _FREE_FDS * margin
 
 

@@ -30,6 +30,10 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def with_workers(self) -> int:
+        """Return how many jobs have a worker, or need one."""
+        return len(self._by_id) - self.left_open
+
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._by_id.values()))
 

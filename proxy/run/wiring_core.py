@@ -72,7 +72,8 @@ def create_core(
     peers: Peers | None,
 ) -> Core:
     """Return the parts for `settings`; see `create_app`."""
-    in_flight, headroom = InFlight(), Headroom()
+    in_flight = InFlight()
+    headroom = Headroom(in_flight.with_workers, pool.size)
     observers = Observers(tracing.from_environment(), [one.profile.name for one in job_servers])
     served = ServedJobServers(job_servers, settings.label_members)
     runner = LocalRunner(pool, callback_url)

@@ -95,6 +95,10 @@ class Pool:
         """Whether a worker has been started; true from the start if no spares are kept."""
         return not self._target or self._counts.started > 0
 
+    def size(self) -> int:
+        """Return how many workers there are."""
+        return len(self._workers)
+
     @property
     def pids(self) -> set[int]:
         """The processes that the pool reaps itself: the workers and the fork server."""

@@ -38,7 +38,7 @@ class Machine:
 
     def shortage(self) -> str:
         """Read everything again."""
-        return Headroom(self.proc, self.cgroup).shortage()
+        return Headroom(proc=self.proc, cgroup=self.cgroup).shortage()
 
 
 @pytest.fixture
@@ -81,14 +81,14 @@ def test_what_cannot_be_read_refuses_nobody(machine: Machine, name: str, text: s
 
 def test_without_proc_and_cgroup_nobody_is_refused(tmp_path: Path) -> None:
     """As on a machine that has neither."""
-    assert Headroom(tmp_path / "none", tmp_path / "none").shortage() == ""
+    assert Headroom(proc=tmp_path / "none", cgroup=tmp_path / "none").shortage() == ""
 
 
 def test_the_files_are_looked_at_now_and_then_only(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst of jobs does not read /proc for each of them."""
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    room = Headroom(machine.proc, machine.cgroup)
+    room = Headroom(proc=machine.proc, cgroup=machine.cgroup)
     assert room.shortage() == ""
     machine.write("cgroup/pids.max", "320")
     assert room.shortage() == ""
@@ -99,10 +99,53 @@ def test_the_files_are_looked_at_now_and_then_only(machine: Machine, monkeypatch
 def test_descriptors_are_counted_at_every_job(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """They run out first, and checking costs next to nothing."""
     highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
-    room = Headroom(machine.proc, machine.cgroup)
+    room = Headroom(proc=machine.proc, cgroup=machine.cgroup)
     assert room.shortage() == ""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (min(highest, 60), 100))
     assert room.shortage() == "file descriptors"
+
+
+@pytest.mark.parametrize(
+    ("resource_", "file", "text"),
+    [
+        ("memory", "cgroup/memory.max", str(1_000_000 + 94 * 1024 * 1024)),
+        ("process ids", "cgroup/pids.max", str(300 + 64 + 10)),
+        ("file descriptors", "", ""),
+    ],
+)
+def test_a_burst_is_not_accepted_for_the_room_of_one_job(
+    resource_: str, file: str, text: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for ten workers more; the last of the jobs that need them are refused before these have started."""
+    jobs, workers = 0, 5
+    room = Headroom(lambda: jobs, lambda: workers, proc=machine.proc, cgroup=machine.cgroup)
+    if file:
+        machine.write(file, text)
+    else:
+        open_now = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - as in the code
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (open_now + 64 + 31, open_now + 64 + 31))
+    accepted = 0
+    while not room.shortage() and accepted < 100:
+        jobs += 1
+        accepted += 1
+    assert accepted == 16  # five of them need no new worker, and one is checked before it counts
+    assert room.shortage() == resource_
+
+
+def test_workers_that_started_since_the_last_look_still_count(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until their memory is part of what is read."""
+    now_s, jobs, workers = 100.0, 0, 0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    room = Headroom(lambda: jobs, lambda: workers, proc=machine.proc, cgroup=machine.cgroup)
+    machine.write("cgroup/memory.max", str(1_000_000 + 94 * 1024 * 1024))
+    assert room.shortage() == ""
+    jobs = workers = 11
+    assert room.shortage() == "memory"
+    now_s += 1
+    machine.write("cgroup/memory.max", str(1_000_000 + 200 * 1024 * 1024))
+    assert room.shortage() == ""
 
 
 def test_where_no_descriptor_can_be_had_there_is_no_room(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +179,7 @@ async def test_a_shortage_is_one_line_and_its_end_another(
     """However many jobs are refused; and the end is noticed even if no job comes any more."""
     monkeypatch.setattr(headroom, "_AGAIN_S", 0.001)
     monkeypatch.setattr(headroom, "_FRESH_S", 0.0)
-    room = Headroom(machine.proc, machine.cgroup)
+    room = Headroom(proc=machine.proc, cgroup=machine.cgroup)
     machine.write("cgroup/pids.max", "320")
     assert [room.shortage() for _ in range(5)] == ["process ids"] * 5
     assert events == [("error", _BEGINS, {"short_of": "process ids"})]
@@ -150,7 +193,7 @@ def test_a_shortage_is_over_when_there_is_room_to_spare(
 ) -> None:
     """Otherwise it would begin and end with every job at the limit."""
     monkeypatch.setattr(headroom, "_FRESH_S", 0.0)
-    room = Headroom(machine.proc, machine.cgroup)
+    room = Headroom(proc=machine.proc, cgroup=machine.cgroup)
     for limit, shortage in ((300 + 64, ""), (300 + 63, "process ids"), (300 + 79, "process ids"), (300 + 80, "")):
         machine.write("cgroup/pids.max", str(limit))
         assert room.shortage() == shortage

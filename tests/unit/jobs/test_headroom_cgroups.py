@@ -32,7 +32,7 @@ def write(path: Path, text: str) -> None:
 
 def test_without_limits_there_is_no_shortage(machine: tuple[Path, Path]) -> None:
     """The base case, which the other tests change."""
-    assert Headroom(*machine).shortage() == ""
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == ""
 
 
 def test_the_limit_of_the_service_counts(machine: tuple[Path, Path]) -> None:
@@ -42,7 +42,7 @@ def test_the_limit_of_the_service_counts(machine: tuple[Path, Path]) -> None:
     own = cgroup / "system.slice/async-job-proxy.service"
     write(own / "pids.max", "100\n")
     write(own / "pids.current", "90\n")
-    assert Headroom(*machine).shortage() == "process ids"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "process ids"
 
 
 def test_the_limit_of_a_slice_above_counts_too(machine: tuple[Path, Path]) -> None:
@@ -53,7 +53,7 @@ def test_the_limit_of_a_slice_above_counts_too(machine: tuple[Path, Path]) -> No
     write(cgroup / "system.slice/async-job-proxy.service/memory.current", "0\n")
     write(cgroup / "system.slice/memory.max", f"{1000 * _MIB}\n")
     write(cgroup / "system.slice/memory.current", f"{990 * _MIB}\n")
-    assert Headroom(*machine).shortage() == "memory"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "memory"
 
 
 @pytest.mark.parametrize("limit", ["max", str(4000 * _MIB)])
@@ -64,9 +64,9 @@ def test_where_the_kernel_begins_to_slow_down_there_is_no_more_room(machine: tup
     write(cgroup / "box/memory.max", f"{limit}\n")
     write(cgroup / "box/memory.high", f"{512 * _MIB}\n")
     write(cgroup / "box/memory.current", f"{500 * _MIB}\n")
-    assert Headroom(*machine).shortage() == "memory"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "memory"
     write(cgroup / "box/memory.high", "max\n")
-    assert Headroom(*machine).shortage() == ""
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == ""
 
 
 def test_in_a_container_the_root_is_its_own(machine: tuple[Path, Path]) -> None:
@@ -75,7 +75,7 @@ def test_in_a_container_the_root_is_its_own(machine: tuple[Path, Path]) -> None:
     write(proc / "self/cgroup", "0::/\n")
     write(cgroup / "pids.max", "100\n")
     write(cgroup / "pids.current", "99\n")
-    assert Headroom(*machine).shortage() == "process ids"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "process ids"
 
 
 def test_another_cgroup_counts_for_nothing(machine: tuple[Path, Path]) -> None:
@@ -84,7 +84,7 @@ def test_another_cgroup_counts_for_nothing(machine: tuple[Path, Path]) -> None:
     write(proc / "self/cgroup", "0::/system.slice/async-job-proxy.service\n")
     write(cgroup / "system.slice/other.service/pids.max", "10\n")
     write(cgroup / "system.slice/other.service/pids.current", "10\n")
-    assert Headroom(*machine).shortage() == ""
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == ""
 
 
 # --- page cache is room ----------------------------------------------------------------------------------------------
@@ -125,14 +125,14 @@ def test_page_cache_is_room(machine: tuple[Path, Path], names: dict[str, str], k
     """A process that used 110 MiB and has read files is near the limit, but not short of memory."""
     inactive, active = (400, 0) if kind == "inactive_file" else (0, 400)
     fill(machine, names, used=510 * _MIB, inactive_file=inactive * _MIB, active_file=active * _MIB)
-    assert Headroom(*machine).shortage() == ""
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == ""
 
 
 @pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
 def test_what_cannot_be_taken_back_is_no_room(machine: tuple[Path, Path], names: dict[str, str]) -> None:
     """Neither memory in use nor mapped files, such as running code."""
     fill(machine, names, used=500 * _MIB, inactive_file=20 * _MIB, active_file=100 * _MIB, mapped=90 * _MIB)
-    assert Headroom(*machine).shortage() == "memory"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "memory"
 
 
 @pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
@@ -144,13 +144,13 @@ def test_what_a_group_above_can_take_back_counts_there(machine: tuple[Path, Path
     write(folder / names["limit"], f"{512 * _MIB}\n")
     write(folder / names["used"], f"{10 * _MIB}\n")
     write(machine[0] / "self/cgroup", inner["line"] + "\n")
-    assert Headroom(*machine).shortage() == "memory"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "memory"
 
 
 def test_a_group_of_version_1_without_a_limit_has_the_largest_number(machine: tuple[Path, Path]) -> None:
     """The kernel rounds it down to whole pages."""
     fill(machine, V1, limit=9223372036854771712, used=7000 * _MIB)
-    assert Headroom(*machine).shortage() == ""
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == ""
 
 
 def test_the_process_limit_of_version_1_counts(machine: tuple[Path, Path]) -> None:
@@ -159,21 +159,21 @@ def test_the_process_limit_of_version_1_counts(machine: tuple[Path, Path]) -> No
     write(proc / "self/cgroup", "8:pids:/box\n4:memory:/box\n0::/\n")
     write(cgroup / "pids/box/pids.max", "100\n")
     write(cgroup / "pids/box/pids.current", "90\n")
-    assert Headroom(*machine).shortage() == "process ids"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "process ids"
 
 
 def test_in_a_container_of_version_1_the_mount_is_its_own(machine: tuple[Path, Path]) -> None:
     """The name is the group's name outside, and only the container's own group is mounted."""
     fill(machine, V1, group="", used=510 * _MIB)
     write(machine[0] / "self/cgroup", "4:memory:/docker/0123456789abcdef\n")
-    assert Headroom(*machine).shortage() == "memory"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "memory"
 
 
 def test_without_its_numbers_a_group_counts_as_it_says(machine: tuple[Path, Path]) -> None:
     """Without memory.stat, there is no cache to reclaim."""
     fill(machine, V2, used=510 * _MIB)
     (machine[1] / "box/memory.stat").unlink()
-    assert Headroom(*machine).shortage() == "memory"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "memory"
 
 
 @pytest.mark.parametrize("name", ["prüfung".encode(), b"\xff\xfe"], ids=["UTF-8", "neither"])
@@ -185,4 +185,4 @@ def test_a_group_may_be_called_anything(machine: tuple[Path, Path], name: bytes)
     own = cgroup / os.fsdecode(name)
     write(own / "pids.max", "100\n")
     write(own / "pids.current", "90\n")
-    assert Headroom(*machine).shortage() == "process ids"
+    assert Headroom(proc=machine[0], cgroup=machine[1]).shortage() == "process ids"
