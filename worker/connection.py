@@ -91,8 +91,10 @@ class Address:
         loop = asyncio.get_running_loop()
         try:
             return await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-        except (OSError, UnicodeError) as exc:
+        except (OSError, UnicodeError, RuntimeError) as exc:
             detail = "the job server's name could not be resolved"
+            if isinstance(exc, RuntimeError):  # asyncio looks it up in a thread
+                detail += ": no more threads can be started"
             raise UnavailableError(detail, refused=True, retryable=True) from exc
 
 

@@ -30,8 +30,10 @@ _AGAIN_S: Final = 1.0
 _FREE_FDS: Final = 64
 _FREE_PIDS: Final = 64
 _FREE_MEMORY_BYTES: Final = 64 * 1024 * 1024
-#: About what a worker takes: memory of its own, and descriptors here.
+#: About what a worker takes: memory of its own, tasks (one that resolves a host name has a thread for it), and
+#: descriptors here.
 _WORKER_BYTES: Final = 3 * 1024 * 1024
+_WORKER_TASKS: Final = 2
 _WORKER_FDS: Final = 3
 #: A shortage is over only when this factor is free; otherwise it would begin and end with every job.
 _MARGIN: Final = 1.25
@@ -104,7 +106,7 @@ class Headroom:
         coming = max(0, self._jobs() - self._counted)
         if not self._descriptors_left(margin):
             return "file descriptors"
-        if self._pids - coming < _FREE_PIDS * margin:
+        if self._pids - coming * _WORKER_TASKS < _FREE_PIDS * margin:
             return "process ids"
         if self._memory_bytes - coming * _WORKER_BYTES < _FREE_MEMORY_BYTES * margin:
             return "memory"

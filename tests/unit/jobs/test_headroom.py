@@ -109,7 +109,7 @@ def test_descriptors_are_counted_at_every_job(machine: Machine, monkeypatch: pyt
     ("resource_", "file", "text"),
     [
         ("memory", "cgroup/memory.max", str(1_000_000 + 94 * 1024 * 1024)),
-        ("process ids", "cgroup/pids.max", str(300 + 64 + 10)),
+        ("process ids", "cgroup/pids.max", str(300 + 64 + 20)),
         ("file descriptors", "", ""),
     ],
 )

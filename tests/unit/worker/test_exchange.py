@@ -11,6 +11,7 @@ import shutil
 import socket
 import ssl
 import struct
+import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -367,6 +368,20 @@ async def test_a_name_that_does_not_resolve_is_a_refusal(name: str, monkeypatch:
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(UnavailableError, match="name could not be resolved") as caught:
         await address.connect()
+    assert (caught.value.refused, caught.value.retryable) == (True, True)
+
+
+async def test_a_name_for_whose_look_up_there_is_no_thread_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of processes counts threads, too."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    address = Address("jobs.invalid", 80, trust=None, cap_bytes=_CAP)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(UnavailableError, match="no more threads can be started") as caught:
+            await address.connect()
     assert (caught.value.refused, caught.value.retryable) == (True, True)
 
 
