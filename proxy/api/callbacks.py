@@ -249,8 +249,7 @@ class CallbackRoute:
     async def _result_of(self, read: Callable[[Received], _T], received: Received, server: ServedJobServer) -> _T:
         """Return what `read` finds in a callback; in a thread if that may take long, so that the event loop goes on.
 
-        Raises AdmissionError: as many callbacks as there may be jobs are being read, or wait for a thread; or none can
-        be started.
+        Raises AdmissionError: as many callbacks as there may be jobs are being read, or wait for a thread.
         """
         if not server.callbacks.takes_long(received):
             return read(received)
@@ -258,7 +257,9 @@ class CallbackRoute:
             raise AdmissionError(Code.OVERLOADED, "too many large callbacks are being read")
         self._in_threads += 1
         try:
-            return await _in_thread(read, received)
+            return await asyncio.to_thread(read, received)
+        except RuntimeError:  # no thread can be started; not every sender sends again
+            return read(received)
         finally:
             self._in_threads -= 1
 
@@ -288,15 +289,6 @@ class CallbackRoute:
 async def _send_answer(scope: Scope, send: Send, server: ServedJobServer, word: bytes) -> None:
     body, media_type = server.answer or (word, b"application/json")
     await send_response(scope, send, 200, body, media_type)
-
-
-async def _in_thread(read: Callable[[Received], _T], received: Received) -> _T:
-    """Return what `read` finds in a callback. Raises AdmissionError: the machine is at its limit of processes."""
-    try:
-        reading = asyncio.get_running_loop().run_in_executor(None, read, received)
-    except RuntimeError as exc:
-        raise AdmissionError(Code.OVERLOADED, "no thread can be started to read a large callback") from exc
-    return await reading
 
 
 def _without_secrets(verdict: Verdict, body: bytes, secrets: Collection[str]) -> tuple[bytes, Verdict, str]:
