@@ -165,6 +165,20 @@ async def test_nonsense_ends_the_conversation(nonsense: bytes) -> None:
         assert reason.endswith("and was killed")
 
 
+async def test_a_worker_that_never_ends_to_log_is_killed() -> None:
+    """It would fill the log, and the event loop would do little else."""
+    with rig() as one:
+        killed: list[bool] = []
+        one.worker.kill = lambda: killed.append(True)  # type: ignore[method-assign] # its process is this test
+        line = Log(level="error", event="unhandled exception in a worker")
+        for _ in range(101):
+            one.says(*[line] * 10)
+            await nothing_moves()
+        assert (len(one.logs), killed) == (1_000, [True])
+        one.worker.on_status(-9)
+        assert one.handler.heard == ["it sent more than 1000 lines for the log and was killed"]
+
+
 async def test_a_full_pipe_never_blocks_and_loses_nothing() -> None:
     """A stopped worker reads nothing; when it continues, all bytes are there, in order."""
     with rig() as one:
