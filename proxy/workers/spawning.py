@@ -22,6 +22,8 @@ __all__ = ["Spawned", "spawn"]
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "worker")
 #: A socket has room for this much, whatever the machine's settings.
 _USUAL_BYTES: Final = 65_536
+#: Each worker would otherwise bind symbols for itself; and with uvloop, start four threads to resolve a host name.
+_FOR_WORKERS: Final = {"LD_BIND_NOW": "1", "UV_THREADPOOL_SIZE": "1"}
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -86,5 +88,5 @@ def _start(fd: int, stderr: int) -> subprocess.Popen[bytes]:
         stdout=stderr,
         stderr=stderr,
         start_new_session=True,
-        env=child_environment() | {"LD_BIND_NOW": "1"},  # otherwise each worker would have to bind symbols for itself
+        env=child_environment() | _FOR_WORKERS,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientSession
@@ -58,6 +59,14 @@ async def test_without_a_limit_a_worker_is_used_again_and_again(
     """WORKER_MAX_JOBS=0."""
     proxy = proxies.get(WORKER_MAX_JOBS="0", WORKER_SPARES="0")
     assert len({await pid_of(client, proxy, job_server) for _ in range(4)}) == 1
+
+
+async def test_a_worker_has_one_thread_to_resolve_names(client: ClientSession, job_server: JobServer) -> None:
+    """As docs/operations.md says; uvloop's default is four."""
+    url = job_server.url.replace("127.0.0.1", "localhost")
+    with ProxyProcess.started(WORKER_MAX_JOBS="0", WORKER_SPARES="1", JOB_SERVER_URL=url) as proxy:
+        pid = await pid_of(client, proxy, job_server)
+        assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 2
 
 
 async def test_an_idle_worker_keeps_no_account_from_another(
