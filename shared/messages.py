@@ -76,6 +76,8 @@ class Assign(NamedTuple):
     profile: str = ""
     #: What follows the route in the client's path.
     path: str = ""
+    #: What is passed on of the client's query.
+    query: str = ""
     #: The media type of the body; empty: JSON.
     content_type: str = ""
     #: The client's job. The members of a JSON object keep their exact text, without those that the profile overwrites.

@@ -95,7 +95,7 @@ class JobClient:
         if job.path:
             values["path"] = job.path
         try:
-            return self._submissions.compose(job.body, values, job.content_type)
+            return self._submissions.compose(job.body, values, job.content_type, job.query)
         except UnfilledError as exc:
             raise UnavailableError(f"the submission cannot be composed: {exc}", refused=True) from exc
 

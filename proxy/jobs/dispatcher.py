@@ -211,6 +211,7 @@ class Dispatcher:
         return Job(
             body=request.body,
             content_type=request.content_type,
+            query=request.query,
             deadline=time.monotonic() + self._job_timeout_s,
             recorder=Recorder(self._store, record),
             token=token,

@@ -39,6 +39,7 @@ class Sent(Struct, frozen=True, kw_only=True):
 
     server: ServedJobServer
     path: str
+    query: str = ""
     body: bytes
     content_type: str
     content_encoding: str = ""
@@ -59,6 +60,8 @@ class JobRequest(Struct, frozen=True, kw_only=True):
     content_type: str = ""
     #: What follows the route in the request's path.
     path: str = ""
+    #: What is passed on of the request's query.
+    query: str = ""
     #: The hash of the idempotency key; None: there is none, and each request is a new job.
     key: bytes | None = None
     #: How the job's id begins (`Record.beginning`), so that the job can be found by it; empty: anything.
@@ -113,6 +116,7 @@ class JobReader:
             body=job.body,
             content_type=job.content_type,
             path=sent.path,
+            query=sent.server.client_jobs.query(sent.query),
             labels=job.labels,
             key=sent.key,
             traceparent=traceparent,
@@ -175,8 +179,9 @@ class Entrance:
         if request.key is None:
             return self._dispatcher.submit(request), False
         printed = request.body
-        if request.path or request.content_type:
-            printed = b"\0".join((request.path.encode(), request.content_type.encode(), request.body))
+        if request.path or request.content_type or request.query:
+            query = [request.query.encode()] if request.query else []
+            printed = b"\0".join((request.path.encode(), request.content_type.encode(), *query, request.body))
         fingerprint = hashlib.sha256(printed).digest()
         return await self._keys.join_or_begin(
             request.key, fingerprint, request.profile, lambda: self._dispatcher.submit_under_key(request, fingerprint)

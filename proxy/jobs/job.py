@@ -78,6 +78,8 @@ class Job:
     body: bytes
     #: The media type of the body; empty: JSON.
     content_type: str = ""
+    #: What is passed on of the client's query.
+    query: str = ""
     #: When the client must have its answer, in seconds of the monotonic clock.
     deadline: float
     #: Records what happens to the job, and holds its record.

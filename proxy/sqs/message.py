@@ -20,7 +20,7 @@ _KEY: Final = "Idempotency-Key"
 _MAX_KEY_CHARACTERS: Final = 255
 #: The attributes without which a message would be another job, or be replied to elsewhere.
 MEANINGFUL: Final = frozenset(
-    {_KEY, "Profile", "Path", "Content-Type", "Content-Encoding", "Content-Transfer-Encoding", "ReplyTo"}
+    {_KEY, "Profile", "Path", "Query", "Content-Type", "Content-Encoding", "Content-Transfer-Encoding", "ReplyTo"}
 )
 
 

@@ -193,6 +193,7 @@ class MessageJobs:
             Sent(
                 server=self._reader.addressed(message.text("Profile") or None, path),
                 path=path,
+                query=message.text("Query"),
                 body=_body(message),
                 content_type=message.text("Content-Type") or "application/json",
                 content_encoding=message.text("Content-Encoding"),

@@ -183,6 +183,7 @@ class LocalRunner:
                 tracestate=job.tracestate,
                 profile=job.profile,
                 path=job.recorder.record.outputs.get("path", ""),
+                query=job.query,
                 content_type=job.content_type,
                 body=job.body,
             )

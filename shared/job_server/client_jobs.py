@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
+from urllib.parse import parse_qsl, quote, urlencode
 
 from msgspec import Struct, field
 
@@ -27,6 +28,7 @@ _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 #: How much longer the text of a value may be than its shortest notation, to be compared: spaces, escapes.
 _LONGER: Final = 100
 _TIMES: Final = 10
+_MAX_PARAMETERS: Final = 1_000
 _Members = dict[str, str]
 
 
@@ -56,6 +58,7 @@ class ClientJobs:
         self._respond_async = [
             (tuple(name.split(".")), _canonical(json.dumps(value))) for name, value in submit.respond_async.items()
         ]
+        self._query = frozenset(submit.client_query)
         self._takes_all = not submit.body and not submit.form
         self._takes_json = bool(submit.body)
         self._takes_forms = bool(submit.form)
@@ -76,6 +79,23 @@ class ClientJobs:
             raise RequestError(
                 Code.UNSUPPORTED_MEDIA_TYPE, "send the job as `Content-Type: application/json`, in UTF-8"
             )
+
+    def query(self, text: str) -> str:
+        """Return what the job server gets of a client's query. Raises RequestError: it has something else.
+
+        A query is ignored if the profile takes nothing of it.
+        """
+        if not self._query or not text:
+            return ""
+        try:
+            parameters = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+        except ValueError:
+            raise RequestError(Code.INVALID_REQUEST, f"the query has more than {_MAX_PARAMETERS} parameters") from None
+        for name, _ in parameters:
+            if name not in self._query:
+                takes = ", ".join(sorted(self._query))
+                raise RequestError(Code.INVALID_REQUEST, f"the query has `{name}`; the job server takes {takes}")
+        return urlencode(parameters, quote_via=quote)
 
     def read(self, body: bytes, content_type: str = JSON_TYPE) -> ClientJob:
         """Return the client's job.

@@ -66,6 +66,8 @@ class Submit(Reading):
     url: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
+    #: The parameters of the client's own query that are passed on.
+    client_query: tuple[str, ...] = ()
     #: Merged into the client's JSON object (RFC 7396).
     body: dict[str, Any] = field(default_factory=dict)
     #: Added to the fields of the client's form.

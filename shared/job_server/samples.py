@@ -44,7 +44,8 @@ def described_submission(
     values = {**dict.fromkeys(secrets, _MASK), **SAMPLE_VALUES}
     if sample.path:
         values["path"] = sample.path
-    request = Submissions(profile, server_url).compose(job.body, values, job.content_type)
+    query = ClientJobs(profile.submit).query(sample.query)
+    request = Submissions(profile, server_url).compose(job.body, values, job.content_type, query)
     text = request.body.decode("utf-8", "replace")
     headers = {"Content-Type": JSON_TYPE, **request.headers} if text else request.headers
     return {

@@ -59,16 +59,18 @@ class Submissions:
         #: The address of submissions, if it is the same for every job.
         self.url = address(server_url, submit.url, {}, submit.query) if is_fixed else None
 
-    def compose(self, body: bytes, values: Mapping[str, str], content_type: str = "") -> Request:
+    def compose(self, body: bytes, values: Mapping[str, str], content_type: str = "", query: str = "") -> Request:
         """Return the submission of a client's job, as `ClientJobs` left it, with the placeholders' `values`.
 
-        `content_type` is empty for a JSON object.
+        `content_type` is empty for a JSON object; `query` is what is passed on of the client's.
 
         Raises:
             UnfilledError: a placeholder has no value, or one that is invalid in its place.
         """
         submit = self._submit
         url = self.url or address(self._server_url, submit.url, values, submit.query)
+        if query:
+            url += ("&" if "?" in url else "?") + query
         headers = headers_of(self._headers, values) if self._headers else {}
         if content_type:
             headers = merged(headers, {"Content-Type": content_type})

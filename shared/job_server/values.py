@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 from shared import setting_kinds as kinds
 from shared.job_server.documents import FORMS, media_type_of
@@ -126,6 +127,10 @@ def _check_statuses(submit: Submit) -> None:
 
 
 def _check_what_is_set(submit: Submit) -> None:
+    ours = {*submit.query, *(name for name, _ in parse_qsl(urlsplit(submit.url).query, keep_blank_values=True))}
+    for name in submit.client_query:
+        if not name or name in ours:
+            _refuse("submit.client_query", name, "parameters that neither query nor url sets")
     for name in submit.form:
         if not name or _NOT_IN_A_FIELD_NAME.search(name):
             _refuse("submit.form", name, "the name of a field")

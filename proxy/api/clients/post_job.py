@@ -52,6 +52,7 @@ class QueueJob:
             Sent(
                 server=server,
                 path=path,
+                query=scope["query_string"].decode("latin-1"),
                 body=await self._bodies.read(scope, receive),
                 content_type=content_type,
                 content_encoding=",".join(headers_of(scope, b"content-encoding")),

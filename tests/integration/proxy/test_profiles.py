@@ -22,6 +22,8 @@ url = "/predictions"
 body = { hook = { url = "{callback_url}", events = ["completed"] } }
 accepted = [202]
 busy = [409]
+query = { version = "2" }
+client_query = ["model", "word"]
 rejected = "body.error"
 
 [callback]
@@ -51,12 +53,14 @@ class Predictions:
 
     def __init__(self) -> None:
         self.submissions: list[dict[str, Any]] = []
+        self.queries: list[str] = []
         self._calls: set[asyncio.Task[None]] = set()
 
     async def submit(self, request: web.Request) -> web.Response:
         """Answer as the job asks; after a 202 without an error, call back."""
         job = await request.json()
         self.submissions.append(job)
+        self.queries.append(request.rel_url.raw_query_string)
         replies = job["input"].get("replies", [[202, {}]])
         same = [one for one in self.submissions if one["input"] == job["input"]]
         status, reply = replies[min(len(same), len(replies)) - 1]
@@ -122,6 +126,23 @@ async def test_a_job_server_with_another_protocol(
     taken = await post(hook={"url": "mine"})
     assert (taken.status, taken.document["code"]) == (400, "invalid-request")
     assert "`hook.url`" in taken.document["detail"]
+
+
+async def test_a_clients_query_is_passed_on_as_far_as_the_profile_says(
+    client: ClientSession, another: ProxyProcess, predictions: tuple[Predictions, str]
+) -> None:
+    """After the profile's own; one with anything else is refused, and with the same key it is another job."""
+    server, _ = predictions
+
+    async def post(query: str) -> Answer:
+        url = f"{another.queue_job}?{query}"
+        headers = {"Idempotency-Key": "key"}
+        return await fetch(client, "POST", url, json={"input": {"status": "done"}}, headers=headers)
+
+    answers = [await post(query) for query in ("version=3", "word=a%20b&word=c&model", "word=a+b&word=c&model=", "")]
+    assert [answer.status for answer in answers] == [400, 200, 200, 422]
+    assert answers[0].document["detail"] == "the query has `version`; the job server takes model, word"
+    assert server.queries == ["version=2&word=a%20b&word=c&model="]
 
 
 def test_a_profile_that_is_wrong_ends_the_start(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from proxy.sqs.counts import Fate
 from proxy.sqs.message import Message
 from proxy.store.record import Record
 from shared.errors import Code, QueueError
+from shared.job_server.client_jobs import ClientJobs
 from shared.lifecycle import Submitted
 from shared.outcome import Failed, Outcome, Succeeded
 from tests.support.handled_messages import DEAD, OTHER, REPLIES, TTL_S, Handled
@@ -85,6 +86,24 @@ async def test_what_was_not_submitted_is_run_again_when_it_is_delivered_again(at
     *_, last = ran = handled.instance.stepped.ran
     assert [(reply["Outcome"], reply["Job-Id"]) for reply in handled.sent()] == [("succeeded", last)]
     assert len(set(ran)) == 3
+
+
+async def test_a_message_may_have_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a request over HTTP."""
+    handled = Handled(Instance(AnsweringRunner(DONE)))
+    monkeypatch.setattr(ClientJobs, "query", lambda _self, text: f"read {text}")
+    queries: list[str] = []
+    submit = handled.instance.dispatcher.submit_under_key
+
+    async def submit_under_key(request: JobRequest, fingerprint: bytes) -> Job:
+        queries.append(request.query)
+        return await submit(request, fingerprint)
+
+    monkeypatch.setattr(handled.instance.dispatcher, "submit_under_key", submit_under_key)
+
+    await handled.take(a_message(attributes={"Query": "model=a"}))
+
+    assert queries == ["read model=a"]
 
 
 async def test_while_nothing_can_be_recorded_a_message_is_given_back() -> None:

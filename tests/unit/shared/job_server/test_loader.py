@@ -231,6 +231,9 @@ WRONG = {
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/s/{{a}}"\noutputs = {{ a = "body.a" }}': (
         "status: there is no placeholder {a}; known are "
     ),
+    f'{HEAD}{SUBMIT}query = {{ a = "1" }}\nclient_query = ["b", "a"]\n{CALLBACK}': "submit.client_query: got 'a', ",
+    f'{HEAD}{SUBMIT}url = "/?a=1"\nclient_query = ["a"]\n{CALLBACK}': "submit.client_query: got 'a', takes parameters ",
+    f'{HEAD}{SUBMIT}client_query = [""]\n{CALLBACK}': "submit.client_query: got '', takes parameters that neither ",
     "name = ": "Invalid value (at end of document)",
     f"{HEAD}{SUBMIT}[[callback]]": "callback: Expected object, got array",
 }

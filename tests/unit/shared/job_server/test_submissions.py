@@ -215,6 +215,20 @@ def test_address_and_headers_are_filled_in() -> None:
     assert "secret" not in repr(request)
 
 
+def test_a_clients_query_follows_what_the_url_has() -> None:
+    """It is encoded anew, so that it stays a query. A profile that takes none ignores it, as always."""
+    submit = Submit(url="/jobs", client_query=("a", "b"))
+    query = ClientJobs(submit).query("b=%26x%3D1&a=%C3%A9+1&b=")
+    for url, joined in (("/jobs", "?"), ("/jobs?c=1", "&")):
+        made = submissions(Submit(url=url)).compose(b"", VALUES, query=query)
+        assert made.url == f"http://jobs/v1{url}{joined}b=%26x%3D1&a=%C3%A9%201&b="
+    assert ClientJobs(Submit()).query("b=1") == ""
+    for text, words in (("a=1&c=2", "the query has `c`; "), ("a&" * 1_001, "the query has more than 1000 parameters")):
+        with pytest.raises(RequestError, match=words) as caught:
+            ClientJobs(submit).query(text)
+        assert caught.value.code is Code.INVALID_REQUEST
+
+
 def test_a_colon_in_a_path_remains_one() -> None:
     """Some job servers have methods behind it, and do not decode it."""
     compose = submissions(Submit(url="/{path}/x?of={job_id}")).compose
