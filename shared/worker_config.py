@@ -25,8 +25,6 @@ class JobServer:
 
     def current_secrets(self) -> dict[str, str]:
         """Return the secrets, those from files as they are now; as they were, if a file cannot be used now."""
-        if not self.secret_files:
-            return self.secrets
         from shared.job_server.secret_values import secret_in  # noqa: PLC0415 - few workers need it
 
         current = dict(self.secrets)

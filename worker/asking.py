@@ -39,7 +39,8 @@ class Asker:
 
     async def tell(self, ask: Ask) -> Told:
         """Make the call or calls and return the result. Never raises."""
-        secrets = self._job_server.current_secrets()
+        server = self._job_server
+        secrets = server.current_secrets() if server.secret_files else server.secrets
         told = await self._told(ask, secrets | json.loads(ask.values))
         if len(told.body) > self._exchange.max_body_bytes:  # an expression may repeat parts, or add spaces
             return _unavailable(ask, f"the result is larger than {self._exchange.max_body_bytes} bytes")

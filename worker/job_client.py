@@ -70,8 +70,9 @@ class JobClient:
         Raises:
             JobServerError: the submission failed, after any retries.
         """
+        server = self.job_server
         for retries in itertools.count():
-            secrets = self.job_server.current_secrets()
+            secrets = server.current_secrets() if server.secret_files else server.secrets
             request = self._request(job, secrets)
             try:
                 return await self._attempt(job, request, on_event, secrets.values())
