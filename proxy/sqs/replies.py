@@ -61,7 +61,7 @@ def dead_letter(message: Message, code: Code, detail: str, submitted: Submitted,
     reason = text_attributes({"Code": str(code), "Submitted": str(submitted), "Message-Id": message.id})
     full = {**reason, **text_attributes({"Detail": _printable(detail)})}
     others = {name: it for name, it in message.attributes.items() if name not in full}
-    needed = {**reason, **{name: it for name, it in others.items() if name in MEANINGFUL}}
+    needed = {**{name: it for name, it in others.items() if name in MEANINGFUL}, **reason}
     for attributes in ({**needed, **full, **others}, {**needed, **full}, needed):
         most = dict(list(attributes.items())[:_MAX_ATTRIBUTES])
         candidate = _outgoing(message, message.id, message.body, most)
