@@ -329,7 +329,7 @@ def _overdue(job: Job) -> Failed:
         case State.ACCEPTED:
             detail = "no worker was free in time"
         case State.ASSIGNED:
-            detail = "the submission could not be sent in time"
+            detail = "the submission could not be sent in time: there was no connection to the job server"
         case State.SUBMITTING:
             detail = "the job server did not reply to the submission in time"
         case _:

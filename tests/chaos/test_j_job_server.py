@@ -103,6 +103,8 @@ async def test_j2_job_server_that_does_not_answer(chaos: Chaos, wire: FaultProxy
     replies = await _all(chaos, {name: fields for name, (fields, _) in cases.items()}, wire)
     for case, reply in replies.items():
         assert reply.summary == (500, "deadline-exceeded", cases[case][1]), case
+        is_unsent = reply.document["detail"].endswith("there was no connection to the job server")
+        assert is_unsent is (cases[case][1] == "no"), case
         assert reply.took_s > TIMEOUT_S - 0.2, case
     pids = [chaos.proxy.act(reply.ref)["pid"] for reply in replies.values()]
     await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 1, chaos.proxy.stopwatch())
