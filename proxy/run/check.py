@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proxy import log
@@ -24,17 +20,14 @@ from proxy.run import profile_report
 from proxy.run.callback_probe import Leads, StandIn, where_it_leads
 from proxy.run.claims import bind_all, callback_url, urls_of
 from proxy.run.embedded_job_server import EmbeddedJobServer
+from proxy.run.findings import Verdict
 from proxy.run.job_server_probe import check_trust, is_loopback_host, path_trouble, reach
 from proxy.run.job_servers import address_of, worker_config
+from proxy.run.journal_check import journal_findings
 from proxy.run.look_around import callback_caveats, callback_doubt
 from proxy.sqs.queues import doubts, look_up
 from proxy.sqs.service import connect
-from proxy.store.journal.file import JournalFile
-from proxy.store.journal.reserve import Reserve
-from proxy.store.journal.schema import VERSION
 from proxy.workers.pool import Pool
-from shared.database_url import is_database
-from shared.database_url import shown as database_url
 from shared.errors import QueueError, SettingsError
 from shared.job_server import loader
 from shared.settings import load, misspelt
@@ -45,21 +38,13 @@ if TYPE_CHECKING:
     from shared.job_server.profile import Profile
     from shared.settings import Settings
 
-__all__ = ["Check", "Verdict", "descriptors_needed"]
+__all__ = ["Check", "descriptors_needed"]
 
 _TIMEOUT_S: Final = 5.0
 _LOOK_S: Final = 0.01
 #: A job in flight: pidfd, inbox and outbox of its worker, and the client's connection. A callback brings one more.
 _FDS_PER_JOB: Final = 5
 _FDS_BESIDES: Final = 100
-
-
-class Verdict(StrEnum):
-    """How one check ended."""
-
-    OK = "ok"
-    WARNING = "warn"
-    FAILED = "FAIL"
 
 
 _CALLBACK_VERDICTS: Final = {
@@ -104,10 +89,8 @@ class Check:
         self._keys()
         await self._listen()
         await self._queue()
-        if is_database(self._settings.journal):
-            await self._database(self._settings.journal)
-        else:
-            self._journal()
+        for verdict, words in await journal_findings(self._settings):
+            self._found(verdict, "journal", words)
         self._descriptors()
         if self._settings.job_server_url:
             await self._submit(self._settings.job_server_url, servers)
@@ -243,54 +226,6 @@ class Check:
         for words in doubts(queues, settings):
             self._found(Verdict.WARNING, "queue", words)
 
-    async def _database(self, url: str) -> None:
-        try:
-            from proxy.store.postgresql.opening import probe  # noqa: PLC0415 - loads the driver; only if it is used
-            from proxy.store.postgresql.schema import VERSION as TABLES  # noqa: PLC0415 - the same
-
-            found = await probe(url)
-        except SettingsError as exc:
-            self._found(Verdict.FAILED, "journal", str(exc))
-            return
-        place = f"{database_url(url)} (PostgreSQL {found.server})"
-        if found.doubt:
-            self._found(Verdict.WARNING, "journal", found.doubt)
-        if found.tables is None:
-            self._found(Verdict.OK, "journal", f"{place}, without tables: a start makes them")
-        elif found.tables < TABLES:
-            words = f"{place} has tables of version {found.tables}: a start upgrades them, and old instances go on"
-            self._found(Verdict.WARNING, "journal", words)
-        else:
-            self._found(Verdict.OK, "journal", place)
-
-    def _journal(self) -> None:
-        if not self._settings.journal:
-            self._found(Verdict.OK, "journal", "none: jobs are remembered in memory only")
-            return
-        path = Path(self._settings.journal)
-        try:
-            version = _written(path) if os.path.exists(path) else _written_beside(path)  # noqa: PTH110 - returns False for a name that is too long
-        except SettingsError as exc:
-            self._found(Verdict.FAILED, "journal", str(exc))
-            return
-        reserve = Reserve(path)
-        missing = reserve.missing_bytes()
-        largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if largest != resource.RLIM_INFINITY and largest < 2 * reserve.size_bytes:
-            words = f"no file may be larger than {largest} bytes, jobs would be refused; raise the limit (ulimit -f)"
-            self._found(Verdict.FAILED, "journal", f"{path.resolve()}: {words}")
-        elif missing:
-            words = f"{path.resolve()}: the disk is full, jobs would be refused; {missing} bytes more are needed"
-            self._found(Verdict.FAILED, "journal", words)
-        elif version < VERSION:
-            words = f"{path.resolve()} has the table of version {version}: a start upgrades it, for good; keep a copy"
-            self._found(Verdict.WARNING, "journal", words)
-        elif self._settings.journal_max_bytes <= self._settings.max_body_bytes:
-            words = f"{path.resolve()} forgets a result of MAX_BODY_BYTES at once and its key; raise JOURNAL_MAX_BYTES"
-            self._found(Verdict.WARNING, "journal", words)
-        else:
-            self._found(Verdict.OK, "journal", str(path.resolve()))
-
     def _profile(self, name: str) -> Profile | None:
         try:
             profile = loader.load(name)
@@ -365,36 +300,6 @@ class Check:
             self._found(Verdict.OK, "worker", f"started in {_ms(started)} ms")
         with contextlib.suppress(TimeoutError):
             await pool.stop()
-
-
-def _written(path: Path) -> int:
-    """Open a journal without upgrading it, write to it, and return its table's version.
-
-    Raises:
-        SettingsError: that failed.
-    """
-    try:
-        journal = JournalFile(str(path), upgrade=False)
-        try:
-            journal.probe()
-        finally:
-            journal.close()
-    except (sqlite3.Error, OSError) as exc:
-        raise SettingsError(f"JOURNAL: {str(path)!r} cannot be written: {exc}") from exc
-    return journal.version
-
-
-def _written_beside(path: Path) -> int:
-    """Do the same with another file in the same folder, so that a check leaves nothing for a start to find."""
-    stand_in = path.with_name(f"{path.name}.check")
-    try:
-        return _written(stand_in)
-    except SettingsError as exc:
-        raise SettingsError(str(exc).replace(repr(str(stand_in)), repr(str(path)))) from exc
-    finally:
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                stand_in.with_name(stand_in.name + suffix).unlink()
 
 
 def _ms(started: float) -> int:
