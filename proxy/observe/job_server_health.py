@@ -23,7 +23,7 @@ _FAILURES: Final = frozenset({Code.JOB_SERVER_UNAVAILABLE, Code.JOB_REJECTED, Co
 _ANSWERS: Final = frozenset({Event.REPLY_READ, Event.PROGRESS, Event.CALLBACK})
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """The health of one job server. Times are Unix seconds; None: never."""
 
@@ -35,31 +35,60 @@ class Health:
     last_failure: str | None = None
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What was seen of one job server. Times are on the monotonic clock, as those of a job's events."""
+
+    answered: float | None = None
+    failures_since: int = 0
+    failed: float | None = None
+    failure: str | None = None
+
+    def note_answers(self, job: Job) -> None:
+        """Note the last answer to a job's submission; what failed before it counts no more."""
+        answered = max((at for at, event in job.life if event in _ANSWERS), default=None)
+        if answered is not None and (self.answered is None or answered > self.answered):
+            self.answered = answered
+            if self.failed is None or answered >= self.failed:
+                self.failures_since = 0
+
+    def note_failure(self, failure: Failed) -> None:
+        """Note that a submission failed."""
+        self.failures_since += 1
+        self.failed = time.monotonic()
+        self.failure = f"{failure.code}: {failure.detail}"
+
+
 class JobServerHealth:
     """The health of each job server, by profile; updated with each finished job."""
 
     def __init__(self, profiles: Iterable[str]) -> None:
         """`profiles`: the names of those that are served; others are ignored."""
-        self._by_profile = {name: Health() for name in profiles}
+        self._by_profile = {name: _Seen() for name in profiles}
 
     def job_finished(self, job: Job, outcome: Outcome, _durations: dict[str, float]) -> None:
         """Note the outcome of a job."""
-        health = self._by_profile.get(job.profile)
-        if health is None:
+        seen = self._by_profile.get(job.profile)
+        if seen is None:
             return
-        _note_answers(health, job)
+        seen.note_answers(job)
         if isinstance(outcome, Failed) and (outcome.code in _FAILURES or _is_unanswered(job, outcome)):
-            health.failures_since += 1
-            health.last_failure_at = round(time.time(), 3)
-            health.last_failure = f"{outcome.code}: {outcome.detail}"
+            seen.note_failure(outcome)
 
     def shown(self, in_flight: Iterable[Job]) -> dict[str, Health]:
         """Return the current health of each, including what is known from jobs in flight."""
         for job in in_flight:
-            health = self._by_profile.get(job.profile)
-            if health is not None:
-                _note_answers(health, job)
-        return self._by_profile
+            if job.profile in self._by_profile:
+                self._by_profile[job.profile].note_answers(job)
+        return {
+            name: Health(
+                last_success_at=_unix(seen.answered),
+                failures_since=seen.failures_since,
+                last_failure_at=_unix(seen.failed),
+                last_failure=seen.failure,
+            )
+            for name, seen in self._by_profile.items()
+        }
 
 
 def _is_unanswered(job: Job, outcome: Failed) -> bool:
@@ -68,12 +97,5 @@ def _is_unanswered(job: Job, outcome: Failed) -> bool:
     return outcome.code is Code.DEADLINE_EXCEEDED and Event.ASSIGN in events and events.isdisjoint(_ANSWERS)
 
 
-def _note_answers(health: Health, job: Job) -> None:
-    answered = max((at for at, event in job.life if event in _ANSWERS), default=None)
-    if answered is None:
-        return
-    at = round(time.time() - time.monotonic() + answered, 3)
-    if health.last_success_at is None or at > health.last_success_at:
-        health.last_success_at = at
-        if health.last_failure_at is None or at >= health.last_failure_at:
-            health.failures_since = 0
+def _unix(monotonic_s: float | None) -> float | None:
+    return None if monotonic_s is None else round(time.time() - time.monotonic() + monotonic_s, 3)

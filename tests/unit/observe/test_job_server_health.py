@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from proxy.jobs.job import Job
@@ -73,3 +75,20 @@ async def test_an_older_answer_does_not_end_the_count() -> None:
     shown = health.shown([answered])["cog"]
     assert shown.last_success_at is not None
     assert shown.failures_since == 1
+
+
+async def test_a_change_of_the_wall_clock_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of what happened does not follow it; what is shown does."""
+    health = JobServerHealth(["cog"])
+    answered = ended(Event.ASSIGN, Event.CONNECTED, Event.REPLY_READ)
+    health.job_finished(ended(Event.ASSIGN, Event.CONNECTED), _LATE, {})
+    before = health.shown([answered])["cog"]
+    assert before.last_success_at is not None
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+
+    after = health.shown([answered])["cog"]
+
+    assert after.failures_since == 1
+    assert after.last_success_at == pytest.approx(before.last_success_at + 3600, abs=1)
+    assert after.last_failure_at == pytest.approx(before.last_success_at + 3600, abs=1)
