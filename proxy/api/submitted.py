@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
 
-from proxy.http.asgi import headers_of
+from proxy.http.asgi import headers_of, path_of
 from shared.errors import AdmissionError, RequestError
 from shared.lifecycle import Submitted
 
@@ -27,7 +27,7 @@ def submitted_of(exc: Exception, scope: Scope) -> Submitted:
     request to an unknown route or with another method: its path may be that of a job, misspelt. A gateway's prefix and
     a job server's path say nothing.
     """
-    path = scope["path"].removeprefix(scope["root_path"])
+    path = path_of(scope)
     about_a_job = not path.startswith(_NEW_JOBS) and ("/jobs" in path or "/callback" in path)
     if about_a_job or isinstance(exc, HTTPException) or scope.get("method") != "POST":
         return Submitted.UNKNOWN

@@ -36,6 +36,8 @@ __all__ = [
     "header",
     "headers_of",
     "lost_of",
+    "path_of",
+    "peer_of",
     "route_of",
     "send_json",
     "send_problem",
@@ -93,6 +95,17 @@ def lost_of(scope: Scope) -> asyncio.Future[None] | None:
     """
     lost: asyncio.Future[None] | None = scope.get("state", {}).get("lost")
     return lost
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path of a request without a gateway's prefix, as the routes have it."""
+    path: str = scope["path"].removeprefix(scope["root_path"])
+    return path
+
+
+def peer_of(scope: Scope) -> str:
+    """Return the client's address, or an empty string."""
+    return str((scope.get("client") or ("",))[0])
 
 
 def route_of(path: str) -> str:
@@ -193,7 +206,7 @@ async def send_response(
         log.event(
             "warning",
             "an answer was cut off: its client reads too slowly",
-            route=route_of(scope["path"].removeprefix(scope["root_path"])),
+            route=route_of(path_of(scope)),
             status=status,
             job_id=next((str(value, "latin-1") for name, value in fields if name == b"job-id"), None),
             sent_bytes=sent,
@@ -266,8 +279,8 @@ class Guard:
                 self._refusals.note(
                     problem,
                     method=scope["method"],
-                    route=route_of(scope["path"].removeprefix(scope["root_path"])),
-                    peer=(scope.get("client") or ("",))[0],
+                    route=route_of(path_of(scope)),
+                    peer=peer_of(scope),
                 )
             if self._on_problem is not None:
                 self._on_problem(problem.code)

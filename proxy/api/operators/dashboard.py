@@ -14,7 +14,7 @@ from proxy.api.operators import pages
 from proxy.api.operators.access.operator import operator_of
 from proxy.api.operators.watchers import Watchers
 from proxy.api.operators.whole_job import in_flight, of_past, on_record
-from proxy.http.asgi import NO_STORE, ClientGoneError, send_json
+from proxy.http.asgi import NO_STORE, ClientGoneError, peer_of, send_json
 from proxy.jobs.job import is_id
 from proxy.store.names import Called
 from shared.errors import Code, RequestError, StoreUnavailableError
@@ -70,7 +70,7 @@ class Events:
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        with self._watchers.admitted(scope["client"][0]) as leave:
+        with self._watchers.admitted(peer_of(scope)) as leave:
             snapshots.watchers += 1
             gone = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(snapshots.closed.wait())]
             try:

@@ -16,9 +16,8 @@ from urllib.parse import quote
 from starlette.routing import Match, Route, Router
 
 from proxy.api.description.html import prefers_html
-from proxy.api.operators.access.gate import peer_of
 from proxy.api.operators.access.operator import Via
-from proxy.http.asgi import ClientGoneError, header, send_response
+from proxy.http.asgi import ClientGoneError, header, path_of, peer_of, send_response
 from shared.errors import AdmissionError, Code, RequestError, StoreUnavailableError
 from shared.setting_kinds import Role
 
@@ -64,7 +63,7 @@ class Access:
             RequestError: the operator is unknown or not allowed to do this, or another site's page may have sent it.
             AdmissionError: too many wrong keys came from its address.
         """
-        path = scope["path"].removeprefix(scope["root_path"])
+        path = path_of(scope)
         if is_open(path):
             await self._router(scope, receive, send)
             return

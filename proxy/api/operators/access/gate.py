@@ -13,7 +13,7 @@ from proxy.api import bearer
 from proxy.api.operators.access.attempts import Attempts
 from proxy.api.operators.access.operator import NOBODY_IN_PARTICULAR, Operator, Via
 from proxy.api.operators.access.sessions import Sessions
-from proxy.http.asgi import headers_of
+from proxy.http.asgi import headers_of, peer_of
 from proxy.http.forwarded import comes_from
 from shared.errors import Code, RequestError
 from shared.setting_kinds import Role
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proxy.api.operators.audit import Audit
     from shared.setting_kinds import AdminKey
 
-__all__ = ["Gate", "GatewayUsers", "cookie_name", "peer_of"]
+__all__ = ["Gate", "GatewayUsers", "cookie_name"]
 
 _LONGEST_NAME: Final = 128
 
@@ -144,11 +144,6 @@ def cookie_name(scope: Scope) -> str:
     """Return the name of the session's cookie. It has the port, because browsers share cookies between ports."""
     server = scope.get("server") or ("", 0)
     return f"async_job_proxy_{server[1]}"
-
-
-def peer_of(scope: Scope) -> str:
-    """Return the client's address."""
-    return str((scope.get("client") or ("",))[0])
 
 
 def _token(scope: Scope) -> str:

@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl
 from starlette.routing import Route
 
 from proxy.api.operators.access.access import check_origin
-from proxy.api.operators.access.gate import cookie_name, peer_of
+from proxy.api.operators.access.gate import cookie_name
 from proxy.api.operators.access.operator import Via, operator_of
 from proxy.api.operators.access.sessions import LASTS_S
-from proxy.http.asgi import Bodies, header, send_json, send_response
+from proxy.http.asgi import Bodies, header, peer_of, send_json, send_response
 from shared.errors import AdmissionError, Code, RequestError
 
 if TYPE_CHECKING:
