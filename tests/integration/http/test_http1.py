@@ -167,6 +167,19 @@ async def test_many_empty_lines_before_a_request_are_skipped_at_once() -> None:
         assert time.thread_time() - started < 0.3
 
 
+async def test_what_comes_long_before_its_turn_waits_at_the_client() -> None:
+    """Otherwise a client could fill the memory behind a request that takes its time."""
+    async with serving(fast=True) as server:
+        client = await server.connect()
+        client.writer.write(post("/wait") + b"x" * 20_000_000)
+        await eventually(lambda: server.echo.seen)
+        (connection,) = vars(server.listener)["_connections"].open
+        await eventually(lambda: not vars(connection)["_transport"].is_reading())
+        assert len(connection.buffer) < 1_000_000
+        server.echo.go_on.set()
+        assert statuses(await client.rest()) == [200, 431]
+
+
 @pytest.mark.parametrize("stray", [b"x", b"\r\n", post("/hidden")], ids=["a byte", "a line", "a request"])
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_what_comes_after_the_last_request_changes_nothing(server: Server, version: bytes, stray: bytes) -> None:
