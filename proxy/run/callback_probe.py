@@ -10,6 +10,7 @@ import ssl
 from enum import Enum, auto
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from starlette.routing import Route, Router
 
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from proxy.run.http_probe import Probed
     from shared.settings import Settings
 
 __all__ = ["Leads", "StandIn", "where_it_leads"]
 
+_UNAUTHORIZED: Final = 401
 _NOT_FOUND: Final = 404
 _ROUTE: Final = "/callback, on CALLBACK_PORT if that is set, otherwise on PORT"
 
@@ -43,7 +46,7 @@ class Leads(Enum):
     TO_ANOTHER_PATH = auto()
     #: To something else, which may forward a job server's requests but not ours.
     ELSEWHERE = auto()
-    #: Nowhere, as seen from here.
+    #: Nowhere, as seen from here; or to a gateway that asks for the log-in in the address, which is not sent.
     NOWHERE = auto()
 
 
@@ -77,18 +80,27 @@ async def where_it_leads(url: str, timeout_s: float) -> tuple[Leads, str]:
     try:
         answer = await probe("GET", f"{url}/{secrets.token_urlsafe(32)}", timeout_s, _anybody())
     except OSError as exc:
-        reason = reason_of(exc, timeout_s)
-        if isinstance(exc, ssl.SSLError):
-            return Leads.ELSEWHERE, f"leads to something else: {reason}"
-        if isinstance(exc.__cause__, HTTPException):
-            other = "; is it https:// rather than http://?" if url.startswith("http://") else ""
-            return Leads.ELSEWHERE, f"leads to something else: {reason}{other}"
-        return Leads.NOWHERE, f"cannot be reached from this machine: {reason}"
+        return _without_answer(url, exc, reason_of(exc, timeout_s))
+    return _with_answer(url, answer)
+
+
+def _without_answer(url: str, exc: OSError, reason: str) -> tuple[Leads, str]:
+    if isinstance(exc, ssl.SSLError):
+        return Leads.ELSEWHERE, f"leads to something else: {reason}"
+    if isinstance(exc.__cause__, HTTPException):
+        other = "; is it https:// rather than http://?" if url.startswith("http://") else ""
+        return Leads.ELSEWHERE, f"leads to something else: {reason}{other}"
+    return Leads.NOWHERE, f"cannot be reached from this machine: {reason}"
+
+
+def _with_answer(url: str, answer: Probed) -> tuple[Leads, str]:
     code = answer.problem.get("code")
     if answer.body == HERE:
         return Leads.TO_THE_ROUTE, ""
     if answer.status == _NOT_FOUND and code == Code.NOT_FOUND and "job_id" in answer.problem:
         return Leads.TO_ANOTHER_PATH, f"leads to the proxy but not to its callback route, which is {_ROUTE}"
+    if answer.status == _UNAUTHORIZED and "@" in urlsplit(url).netloc:
+        return Leads.NOWHERE, "asks for its user name and password, which this check does not send"
     return Leads.ELSEWHERE, f"answers {answer.status}, unlike the callback route"
 
 

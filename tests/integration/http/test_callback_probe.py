@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -51,3 +52,21 @@ async def test_the_other_scheme_leads_elsewhere(scheme: str, settings: dict[str,
         found, words = await where_it_leads(url, IN_VAIN_S)
     assert found is Leads.ELSEWHERE
     assert words.endswith(hint)
+
+
+@pytest.mark.parametrize(("login", "leads"), [("", Leads.ELSEWHERE), ("user:password@", Leads.NOWHERE)])
+async def test_a_gateway_that_asks_for_the_log_in_of_the_address_may_lead_there(login: str, leads: Leads) -> None:
+    """The password is for the job server to send: who answers here may be anybody."""
+    heads: list[bytes] = []
+
+    async def gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(gateway, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        found, words = await where_it_leads(f"http://{login}127.0.0.1:{port}/callback", IN_VAIN_S)
+    assert found is leads
+    assert ("asks for its user name and password" in words) is bool(login)
+    assert b"authorization" not in heads[0].lower()
