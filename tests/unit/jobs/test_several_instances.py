@@ -164,6 +164,24 @@ async def test_a_claim_counts_for_the_limit_and_for_draining() -> None:
     assert len(here.in_flight) == 0
 
 
+async def test_a_claim_keeps_no_place_after_its_end() -> None:
+    """Otherwise each job with a key would lower the limit, until all others are refused."""
+    cluster = Cluster(1, max_jobs=1)
+    (here,) = cluster.instances
+    for number in range(2):
+        job, _ = await here.join(key=f"key {number}")
+        assert isinstance(job, Job)
+        here.stepped.tell(job, Code.NO_WORKER)
+        await job.outcome
+    here.store.loses_answers = True
+    with pytest.raises(StoreUnavailableError):
+        await here.join()
+    here.store.loses_answers = False
+    await time_passes(1)
+
+    assert here.dispatcher.room() == 1
+
+
 # --- callbacks -------------------------------------------------------------------------------------------------------
 
 

@@ -189,6 +189,17 @@ async def test_a_worker_that_is_not_reusable_is_never_offered_again(stages: Make
     second = stage.pool.request()
     assert not second.done()
     assert first.result().stopping
+    assert stage.pool.status().counts.stopped == 1
+
+
+async def test_a_worker_that_was_killed_is_never_offered_again(stages: Make) -> None:
+    """Though its job may have succeeded: the callback may have come at the same moment."""
+    stage = await stages(max_jobs=0)
+    first = stage.pool.request()
+    stage.server.answers(1)
+    stage.pool.kill(first.result())
+    stage.pool.release(first.result(), reusable=True)
+    assert not stage.pool.request().done()
 
 
 async def test_a_fork_that_fails_refuses_whoever_queues_and_one_that_works_ends_the_hold(
