@@ -185,6 +185,23 @@ async def test_a_claim_keeps_no_place_after_its_end() -> None:
 # --- callbacks -------------------------------------------------------------------------------------------------------
 
 
+async def test_of_two_callbacks_at_two_instances_at_once_one_is_a_duplicate(cluster: Cluster) -> None:
+    """The instance that is slower hears of it from the store; none of them runs the job."""
+    here, there, elsewhere = cluster.instances
+    job = await begun(here, *SUBMIT)
+    there.store.hanging = True
+    second = asyncio.create_task(there.call_back(job, OTHER))
+    await nothing_moves()
+    there.store.answer_once()  # the job is found, and its callback is being recorded
+    await nothing_moves()
+    assert await elsewhere.call_back(job, BODY) is CallbackFate.ACCEPTED
+    there.store.hanging = False
+
+    assert await second is CallbackFate.DUPLICATE
+    record = await on_record(cluster, job)
+    assert (record.outcome, record.duplicates) == (Succeeded(body=BODY), 1)
+
+
 async def test_a_callback_is_found_though_nobody_is_told_of_it(cluster: Cluster) -> None:
     """Notices are hints; the store is polled as well."""
     here, there, _ = cluster.instances

@@ -79,6 +79,13 @@ def test_a_callback_that_cannot_be_read_says_why(body: bytes, why: str) -> None:
     assert by_body.read(Received(method="GET", body=b"")).error == ""
 
 
+def test_an_end_whose_body_cannot_be_read_has_not_that_as_its_reason() -> None:
+    """Its state is in a header, or else in the body."""
+    by_header = Callbacks(Callback(state="headers.state || body.state", failed=("failed",), error="body.why"))
+    found = by_header.read(Received(body=b"<html>", headers=[(b"state", b"failed")]))
+    assert (found.kind, found.error) == (Kind.FAILED, "")
+
+
 def test_a_profile_may_know_json_only() -> None:
     """Then anything else is not a callback."""
     with pytest.raises(StrictJSONError):
