@@ -273,12 +273,11 @@ class _WithoutListeners(ProxyProcess):
         sys.executable,
         "-c",
         dedent("""
-            import errno, sys
+            import asyncio, errno, sys
             from proxy import __main__
-            from proxy.http import server
-            async def serve(*_, **__):
+            async def start_server(*_, **__):
                 raise OSError(errno.ENFILE, "Too many open files in system")
-            server.serve = serve
+            asyncio.start_server = start_server
             sys.exit(__main__.main())
         """),
     )
