@@ -29,6 +29,8 @@ from tests.support.waiting import eventually
 #: The members of every answer of a gateway's own, so that no client retries because of it.
 _MEMBERS: Final = {"type", "title", "status", "detail", "code", "job_id", "submitted", "retry_safe"}
 
+pytestmark = pytest.mark.xdist_group("deploy gateways")
+
 
 @pytest.fixture(scope="session")
 def gateway_port() -> Iterator[int]:

@@ -24,6 +24,8 @@ PROXY_IDLE_S = 2
 #: Pauses at, just before and just after both.
 PAUSES_S = [around + n / 50 for around in (GATEWAY_IDLE_S, PROXY_IDLE_S) for n in range(-2, 3)]
 
+pytestmark = pytest.mark.xdist_group("gateways")
+
 
 @pytest.fixture
 async def job_server(aiohttp_server: AiohttpServer, job_server_port: int) -> JobServer:

@@ -100,12 +100,13 @@ async def test_what_go_sends_without_a_key_is_not_sent_again(
     assert len(job_server.submissions(ref)) == 2
 
 
+@pytest.mark.xdist_group("gateways")  # which have such a proxy
 async def test_go_loses_nothing_to_a_proxy_that_closes_what_it_keeps(
     proxies: SharedProxies, job_server: JobServer
 ) -> None:
     """Pauses around the proxy's idle time: with a key, a request that meets the end is retried, and submitted once."""
     require(GO)
-    proxy, ref = proxies.get(KEEP_ALIVE_TIMEOUT=str(KEPT_S), MAX_JOBS="400"), new_ref()
+    proxy, ref = proxies.get(KEEP_ALIVE_TIMEOUT=str(KEPT_S), MAX_JOBS="400", WORKER_MAX_JOBS="0"), new_ref()
     job: dict[str, object] = {"account": ref, "ref": ref}
 
     replies = await post_with(

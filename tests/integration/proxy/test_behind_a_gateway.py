@@ -14,13 +14,15 @@ from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.xdist_group("behind a gateway")
+
 PREFIX = {"X-Forwarded-Prefix": "/async", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "gateway.example"}
 
 
 @pytest.fixture
 def trusting(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:
-    """A proxy that trusts this machine."""
-    return proxies.get(TRUSTED_PROXIES="127.0.0.1")
+    """A proxy that trusts this machine, and has names of its own for operators."""
+    return proxies.get(TRUSTED_PROXIES="127.0.0.1", ADMIN_NAMES="ops.example, proxy")
 
 
 async def test_links_begin_with_the_gateways_path(client: ClientSession, trusting: ProxyProcess) -> None:
@@ -85,10 +87,10 @@ async def test_no_cache_keeps_an_answer_about_a_job(
 
 
 async def test_an_operators_page_works_through_a_gateway_with_tls(
-    client: ClientSession, proxies: SharedProxies, job_server: JobServer
+    client: ClientSession, trusting: ProxyProcess
 ) -> None:
     """By the gateway's name, if it is allowed, and from its origin."""
-    proxy = proxies.get(TRUSTED_PROXIES="127.0.0.1", ADMIN_NAMES="ops.example, proxy")
+    proxy = trusting
     names = {"X-Forwarded-Host": "ops.example", "X-Forwarded-Proto": "https"}
     assert (await fetch(client, "GET", f"{proxy.admin}/workers", headers=names)).status == 200
     assert (await fetch(client, "GET", f"{proxy.admin}/workers", headers={"Host": "proxy:3001"})).status == 200

@@ -91,11 +91,12 @@ async def test_of_many_callbacks_at_once_one_counts(client: ClientSession, start
     assert (await job.answer).document == {"n": accepted[0]}
 
 
+@pytest.mark.xdist_group("three seconds")
 async def test_a_callback_after_the_deadline_is_late(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer, start: Start
 ) -> None:
     """It gets a 2xx and changes no answer; a second one is a duplicate, and no other job is affected."""
-    proxy = proxies.get(JOB_TIMEOUT="2")
+    proxy = proxies.get(JOB_TIMEOUT="3")
     job = await start(proxy)
     problem(await job.answer, "deadline-exceeded", 500, "yes")
     other = await start(proxy)
@@ -154,6 +155,7 @@ async def test_a_callback_that_is_not_json_is_refused_and_the_job_goes_on_waitin
     assert (await job.answer).body == b' {"n": 1}\n'
 
 
+@pytest.mark.xdist_group("small bodies")
 async def test_a_callback_over_the_limit_is_refused_and_the_job_goes_on_waiting(
     client: ClientSession, proxies: SharedProxies, start: Start
 ) -> None:
@@ -214,6 +216,7 @@ async def test_a_callback_needs_no_media_type(client: ClientSession, start: Star
     assert (await job.answer).body == b"[]"
 
 
+@pytest.mark.xdist_group("three seconds")
 async def test_a_job_knows_which_callbacks_were_refused_and_why(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
@@ -238,6 +241,7 @@ async def test_a_job_knows_which_callbacks_were_refused_and_why(
     assert [line["refused"] for line in lines] == [1, 2]
 
 
+@pytest.mark.xdist_group("three seconds")
 async def test_a_job_knows_which_callbacks_were_taken_as_progress(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:

@@ -20,6 +20,8 @@ from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import IN_VAIN_S, eventually
 
+pytestmark = pytest.mark.xdist_group("refusals")
+
 
 @pytest.fixture
 def own_proxy(proxies: SharedProxies, job_server: JobServer) -> ProxyProcess:

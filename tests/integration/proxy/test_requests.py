@@ -133,6 +133,7 @@ async def test_each_key_lets_its_client_in(
     assert not any(key in line for line in proxy.stderr)
 
 
+@pytest.mark.xdist_group("small bodies")
 async def test_a_body_may_be_as_large_as_the_limit_and_no_larger(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:

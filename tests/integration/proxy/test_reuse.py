@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession
 
 from tests.support.http import fetch, new_ref, post_job, problem
@@ -13,6 +14,8 @@ from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.xdist_group("reuse")
 
 
 async def workers_of(client: ClientSession, proxy: ProxyProcess) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,8 @@ from tests.support.shared_proxies import SharedProxies
 from tests.support.waiting import eventually
 
 _TLS: Final = ROOT / "tests" / "support" / "tls"
+#: The settings of a proxy without a listener for operators, and with one for callbacks.
+_LISTENERS: Final = {"ADMIN_PORT": "", "CALLBACK_HOST": "127.0.0.2", "CALLBACK_PORT": "0"}
 _PLAIN: Final = {"Accept": "application/json"}
 
 
@@ -104,21 +106,23 @@ async def test_jobs_cannot_be_posted_on_the_admin_port(client: ClientSession, pr
         assert (await post_job(client, proxy.admin + path)).status in {404, 405}
 
 
+@pytest.mark.xdist_group("listeners")
 async def test_an_empty_admin_port_switches_the_admin_routes_off(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
     """The proxy still serves, and mentions no admin address."""
-    proxy = proxies.get(ADMIN_PORT="")
+    proxy = proxies.get(**_LISTENERS)
     assert "admin" not in proxy.listening
     assert not any("Admin" in line for line in proxy.stdout)
     assert (await post_job(client, proxy.queue_job)).status == 200
 
 
+@pytest.mark.xdist_group("listeners")
 async def test_the_callback_route_can_have_a_listener_of_its_own(
     client: ClientSession, proxies: SharedProxies, job_server: JobServer
 ) -> None:
     """With CALLBACK_HOST and CALLBACK_PORT set, callbacks are accepted only there, and nothing else is."""
-    proxy = proxies.get(CALLBACK_HOST="127.0.0.2", CALLBACK_PORT="0")
+    proxy = proxies.get(**_LISTENERS)
     assert proxy.callback.startswith("http://127.0.0.2:")
     ref = new_ref()
     answer = asyncio.create_task(post_job(client, proxy.queue_job, ref=ref, fault="never"))
