@@ -137,7 +137,7 @@ WHERE id IN (SELECT id FROM proxy_jobs WHERE key_held AND key = ANY ($1::bytea[]
 """
 
 #: How much of a result is read at once, in bytes.
-PIECE_BYTES: Final = 1024 * 1024
+PIECE_BYTES: Final = 256 * 1024
 #: A job with the first piece of its result, and the size of the whole.
 _BEGINNING: Final = (
     _of("j").replace("j.callback", f"substr(j.callback, 1, {PIECE_BYTES})") + ", coalesce(octet_length(j.callback), 0)"

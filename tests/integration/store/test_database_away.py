@@ -420,6 +420,25 @@ async def test_a_large_result_is_recorded_over_a_slow_line(
         assert alike(await a.by_id(record.id), result)
 
 
+async def test_a_large_result_is_read_over_a_slow_line(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """By the instance where its client waits: in pieces, none of which takes longer than a server may take."""
+    a = await instance("a")
+    async with Line(postgresql.port) as line:
+        b = await instance("b", url=f"postgresql://postgres@127.0.0.1:{line.port}/{database.rpartition('/')[2]}")
+        record = of(b, a_record(state=State.SUBMITTING))
+        await b.put(record)
+        line.slow_down(250_000)
+
+        ended = asyncio.create_task(b.ended(record.id))
+        await asyncio.sleep(0)
+        await a.put(replace(called_back(record), callback=bytes(700_000)))
+
+        assert (await ended).callback == bytes(700_000)
+        assert figure(b, "journal_failures") == 0
+
+
 async def test_a_line_that_is_reset_is_made_again_at_once(
     instance: MakeInstance, postgresql: PostgreSQL, database: str
 ) -> None:
