@@ -30,6 +30,7 @@ _AGAIN_S: Final = 1.0
 _FREE_FDS: Final = 64
 _FREE_PIDS: Final = 64
 _FREE_MEMORY_BYTES: Final = 64 * 1024 * 1024
+_DESCRIPTORS: Final = "file descriptors"
 #: About what a worker takes: memory of its own, tasks (one that resolves a host name has a thread for it), and
 #: descriptors here.
 _WORKER_BYTES: Final = 3 * 1024 * 1024
@@ -47,12 +48,17 @@ class Headroom:
         jobs: Callable[[], int] = lambda: 0,
         workers: Callable[[], int] = lambda: 0,
         *,
+        reused: bool = False,
         proc: Path = Path("/proc"),
         cgroup: Path = Path("/sys/fs/cgroup"),
     ) -> None:
-        """`jobs` returns how many jobs have or need a worker, `workers` how many workers there are."""
+        """`jobs` returns how many jobs have or need a worker, `workers` how many workers there are.
+
+        `reused`: a worker serves several jobs, so that one more job needs no more room while a worker is idle.
+        """
         self._jobs = jobs
         self._workers = workers
+        self._reused = reused
         self._proc = proc
         self._cgroups = _Cgroups(proc, cgroup)
         self._checked = float("-inf")
@@ -71,7 +77,7 @@ class Headroom:
         found = self._short_of(margin)
         if bool(found) is (self._short_since is None):
             self._begin_or_end(found, now)
-        return found
+        return found if found == _DESCRIPTORS or not self._has_idle_worker() else ""
 
     def has_descriptors(self) -> bool:
         """Return whether requests that hold connections for long are accepted. Callbacks get the last descriptors."""
@@ -102,10 +108,13 @@ class Headroom:
         self._pids, self._memory_bytes = self._free_pids(), self._free_memory_bytes()
         self._counted = self._workers()
 
+    def _has_idle_worker(self) -> bool:
+        return self._reused and self._jobs() < self._workers()
+
     def _short_of(self, margin: float) -> str:
         coming = max(0, self._jobs() - self._counted)
         if not self._descriptors_left(margin):
-            return "file descriptors"
+            return _DESCRIPTORS
         if self._pids - coming * _WORKER_TASKS < _FREE_PIDS * margin:
             return "process ids"
         if self._memory_bytes - coming * _WORKER_BYTES < _FREE_MEMORY_BYTES * margin:

@@ -73,7 +73,7 @@ def create_core(
 ) -> Core:
     """Return the parts for `settings`; see `create_app`."""
     in_flight = InFlight()
-    headroom = Headroom(in_flight.with_workers, pool.size)
+    headroom = Headroom(in_flight.with_workers, pool.size, reused=settings.worker_max_jobs != 1)
     observers = Observers(tracing.from_environment(), [one.profile.name for one in job_servers])
     served = ServedJobServers(job_servers, settings.label_members)
     runner = LocalRunner(pool, callback_url)

@@ -60,7 +60,7 @@ class WholeApp:
         patch.setattr("proxy.run.wiring.Router", partial(kept, where=tables))
         patch.setattr("proxy.run.wiring_operators.Router", partial(kept, where=operators))
         patch.setattr("proxy.run.wiring_core.LocalRunner", lambda *_: self.stepped)
-        patch.setattr("proxy.run.wiring_core.Headroom", lambda *_: self.headroom)
+        patch.setattr("proxy.run.wiring_core.Headroom", lambda *_, **__: self.headroom)
         self.parts = create_app(
             settings.load(variables),
             [job_server or JobServer(url="http://job-server/start", profile=load("spreedly"))],

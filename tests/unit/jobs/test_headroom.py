@@ -132,6 +132,17 @@ def test_a_burst_is_not_accepted_for_the_room_of_one_job(
     assert room.shortage() == resource_
 
 
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_job_for_an_idle_worker_needs_no_room(*, reused: bool, machine: Machine) -> None:
+    """If workers serve several jobs: a spare for one job is replaced. Descriptors run out all the same."""
+    jobs = 4
+    room = Headroom(lambda: jobs, lambda: 5, reused=reused, proc=machine.proc, cgroup=machine.cgroup)
+    machine.write("cgroup/memory.max", "2000000")
+    assert room.shortage() == ("" if reused else "memory")
+    jobs = 5
+    assert room.shortage() == "memory"
+
+
 def test_workers_that_started_since_the_last_look_still_count(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
