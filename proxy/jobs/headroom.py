@@ -71,11 +71,12 @@ class Headroom:
         """Return the resource that is short, or nothing."""
         now = time.monotonic()
         margin = 1.0 if self._short_since is None else _MARGIN
-        if now - self._checked >= _FRESH_S:
+        is_fresh = now - self._checked >= _FRESH_S
+        if is_fresh:
             self._checked = now
             self._count()
         found = self._short_of(margin)
-        if bool(found) is (self._short_since is None):
+        if bool(found) is (self._short_since is None) and (found or is_fresh):  # not with each job that ends
             self._begin_or_end(found, now)
         return found if found == _DESCRIPTORS or not self._has_idle_worker() else ""
 
@@ -96,7 +97,8 @@ class Headroom:
             asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again)
 
     def _look_again(self) -> None:
-        if self.shortage():
+        self.shortage()
+        if self._short_since is not None:
             asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again)
 
     def look(self) -> str:

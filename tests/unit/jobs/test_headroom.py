@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import time
@@ -209,3 +210,33 @@ def test_a_shortage_is_over_when_there_is_room_to_spare(
         machine.write("cgroup/pids.max", str(limit))
         assert room.shortage() == shortage
     assert [what for _, what, _ in events] == [_BEGINS, _ENDS]
+
+
+def test_jobs_that_come_and_go_at_the_limit_are_no_news(
+    machine: Machine, events: list[tuple[str, str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the machine is looked at again."""
+    now_s, jobs = 100.0, 0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    room = Headroom(lambda: jobs, proc=machine.proc, cgroup=machine.cgroup)
+    machine.write("cgroup/pids.max", str(300 + 64 + 20))
+    for jobs in (0, 11, 0, 11, 0):
+        assert room.shortage() == ("process ids" if jobs else "")
+    assert [what for _, what, _ in events] == [_BEGINS]
+    now_s += 1
+    assert room.shortage() == ""
+    assert [what for _, what, _ in events] == [_BEGINS, _ENDS]
+
+
+async def test_the_end_of_a_shortage_is_noticed_though_a_worker_is_idle(
+    machine: Machine, events: list[tuple[str, str, dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs are accepted meanwhile."""
+    monkeypatch.setattr(headroom, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(headroom, "_FRESH_S", 0.0)
+    room = Headroom(lambda: 0, lambda: 1, reused=True, proc=machine.proc, cgroup=machine.cgroup)
+    machine.write("cgroup/pids.max", "320")
+    assert room.shortage() == ""
+    await asyncio.sleep(0.01)
+    machine.write("cgroup/pids.max", "max")
+    await eventually(lambda: [what for _, what, _ in events] == [_BEGINS, _ENDS])
