@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ _FREE_MEMORY_BYTES: Final = 64 * 1024 * 1024
 _DESCRIPTORS: Final = "file descriptors"
 #: About what a worker takes: memory of its own, tasks (one that resolves a host name has a thread for it), and
 #: descriptors here.
-_WORKER_BYTES: Final = 3 * 1024 * 1024
+_WORKER_BYTES: Final = (2 if sys.version_info >= (3, 12) else 4) * 1024 * 1024
 _WORKER_TASKS: Final = 2
 _WORKER_FDS: Final = 3
 #: A shortage is over only when this factor is free; otherwise it would begin and end with every job.

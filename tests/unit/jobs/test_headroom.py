@@ -15,6 +15,9 @@ from proxy.jobs import headroom
 from proxy.jobs.headroom import Headroom
 from tests.support.waiting import eventually
 
+#: The memory that must stay free, and that of ten workers.
+_FOR_TEN = 64 * 1024 * 1024 + 10 * headroom._WORKER_BYTES  # noqa: SLF001 - it depends on the version of Python
+
 
 class Machine:
     """A /proc and a cgroup, as files."""
@@ -109,7 +112,7 @@ def test_descriptors_are_counted_at_every_job(machine: Machine, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("resource_", "file", "text"),
     [
-        ("memory", "cgroup/memory.max", str(1_000_000 + 94 * 1024 * 1024)),
+        ("memory", "cgroup/memory.max", str(1_000_000 + _FOR_TEN)),
         ("process ids", "cgroup/pids.max", str(300 + 64 + 20)),
         ("file descriptors", "", ""),
     ],
@@ -151,7 +154,7 @@ def test_workers_that_started_since_the_last_look_still_count(
     now_s, jobs, workers = 100.0, 0, 0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
     room = Headroom(lambda: jobs, lambda: workers, proc=machine.proc, cgroup=machine.cgroup)
-    machine.write("cgroup/memory.max", str(1_000_000 + 94 * 1024 * 1024))
+    machine.write("cgroup/memory.max", str(1_000_000 + _FOR_TEN))
     assert room.shortage() == ""
     jobs = workers = 11
     assert room.shortage() == "memory"
