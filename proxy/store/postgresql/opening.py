@@ -56,6 +56,8 @@ SELECT FROM proxy_jobs, proxy_instances WHERE false
 #: The words of the errors for a refused login (SQLSTATE class 28), and for a missing database.
 _NO_LOGIN: Final = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "role")
 _MISSING: Final = "does not exist"
+#: Those for a server, a database or a role without a free connection.
+_NO_PLACE: Final = ("too many clients", "too many connections", "connection slots are reserved")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +180,9 @@ def unusable(url: str, exc: GoneError | UnfitError) -> SettingsError:
     words = without_secrets(url, str(exc))
     if code == "42501":
         return SettingsError(f"JOURNAL: {shown(url)}: {words}; {_grant()}")
-    if code.startswith("28") or any(said in words for said in _NO_LOGIN):
+    if any(said in words for said in _NO_PLACE):
+        remedy = "each instance needs six connections: raise max_connections, or the limit of its role or database"
+    elif code.startswith("28") or any(said in words for said in _NO_LOGIN):
         remedy = "check the user, the password (or PGPASSWORD, PGPASSFILE) and the server's pg_hba.conf"
     elif _MISSING in words:
         remedy = "create it (createdb)"

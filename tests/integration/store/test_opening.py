@@ -220,6 +220,13 @@ async def test_tables_that_stay_locked_end_the_start_with_one_line(
     assert "a dump or a long query uses the tables: start again when it has ended" in str(error.value)
 
 
+def test_a_server_without_a_free_connection_is_told() -> None:
+    """It says how many are needed, and does not send anybody to look for a wrong password."""
+    words = 'connection failed: FATAL: too many connections for role "proxy"'
+    error = opening.unusable("postgresql://proxy@127.0.0.1/jobs", GoneError(words))
+    assert "each instance needs six connections: raise max_connections" in str(error)
+
+
 async def test_tables_of_half_a_backup_are_told(database: str) -> None:
     """A restore that breaks off leaves tables without their keys, which pg_dump has at its end."""
     await (await on_database(database)).close()
