@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http import listening
+from proxy.http.fair_turns import turns
 from tests.support.listening import MAX_BYTES, Server, post, problem, serving, statuses, tls_context
 from tests.support.waiting import IN_VAIN_S, eventually
 
@@ -178,6 +179,31 @@ async def test_what_comes_long_before_its_turn_waits_at_the_client() -> None:
         assert len(connection.buffer) < 1_000_000
         server.echo.go_on.set()
         assert statuses(await client.rest()) == [200, 431]
+
+
+async def test_each_piece_of_a_body_waits_for_its_turn(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like each request: otherwise many bodies that arrive at once would hold up the event loop."""
+    taken = 0
+    take = turns.take
+
+    async def counted(count: int = 1) -> None:
+        nonlocal taken
+        taken += count
+        await take(count)
+
+    async with serving(fast=fast) as server:
+        client = await server.connect()
+        client.writer.write(post("/first"))
+        await client.answer()
+        monkeypatch.setattr(turns, "take", counted)
+        client.writer.write(post("/a", b"xyz")[:-3])
+        for number in (1, 2, 3):
+            async with asyncio.timeout(IN_VAIN_S):
+                while taken < number:
+                    await asyncio.sleep(0)
+            client.writer.write(b"x")
+        assert (await client.answer())[0] == 200
+        assert taken == 4
 
 
 @pytest.mark.parametrize("stray", [b"x", b"\r\n", post("/hidden")], ids=["a byte", "a line", "a request"])

@@ -12,6 +12,7 @@ from starlette.types import Message
 
 from proxy.api.clients.answers import Answers, status_document
 from proxy.http.asgi import ClientGoneError
+from proxy.http.fair_turns import turns
 from proxy.jobs.job import Job
 from proxy.store.record import Record
 from shared.errors import AdmissionError, Code
@@ -395,6 +396,23 @@ async def test_who_leaves_waits_for_its_own_job_to_the_end() -> None:
     assert not waiting.done()
     job.outcome.set_result(DONE)
     assert await waiting == DONE
+
+
+async def test_those_who_wait_for_one_job_are_answered_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds may have joined it; otherwise all of their answers would be one iteration of the event loop."""
+    taken = 0
+
+    async def take() -> None:
+        nonlocal taken
+        taken += 1
+
+    monkeypatch.setattr(turns, "take", take)
+    answers, job = Answers(Instance().elsewhere, lambda: None, granular_errors=False), a_job()
+    waiting = [asyncio.create_task(answers._wait(job, None, joined=True)) for _ in range(3)]  # noqa: SLF001
+    await eventually(lambda: answers._waits == 3)  # noqa: SLF001
+    job.outcome.set_result(DONE)
+    assert await asyncio.gather(*waiting) == [DONE] * 3
+    assert taken == 3
 
 
 async def test_where_descriptors_are_short_nobody_waits_for_jobs_of_others() -> None:
