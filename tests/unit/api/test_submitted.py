@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from proxy.api.submitted import submitted_of
 from proxy.jobs.job import Job, new_id, new_token
 from proxy.store.memory import MemoryStore
-from shared.errors import Code, RequestError
+from shared.errors import AdmissionError, Code, RequestError
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 from tests.support.asgi import request_scope, sent_by
@@ -459,3 +459,11 @@ def test_what_is_said_of_a_job_follows_from_the_route_alone(prefix: str, path: s
     scope = request_scope("POST", prefix + path, root_path=prefix)
 
     assert submitted_of(RequestError(Code.INVALID_REQUEST, "no job"), scope) == submitted
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "get", "post"])
+def test_only_the_method_of_new_jobs_says_no(method: str) -> None:
+    """A request with another one may be about a job that was submitted before."""
+    scope = request_scope(method, "/queueJob")
+
+    assert submitted_of(AdmissionError(Code.OVERLOADED, "full"), scope) is Submitted.UNKNOWN

@@ -30,6 +30,19 @@ async def test_a_round_has_no_more_turns_than_allowed_and_they_come_in_order() -
     assert len(set(by_round)) == 7
 
 
+async def test_a_small_turn_does_not_overtake_a_large_one() -> None:
+    """Otherwise a large body would wait as long as small requests come."""
+    turns = Turns(3)
+    served: list[str] = []
+
+    async def one(name: str, count: int) -> None:
+        await turns.take(count)
+        served.append(name)
+
+    await asyncio.wait_for(asyncio.gather(one("first", 1), one("large", 3), one("small", 1)), IN_VAIN_S)
+    assert served == ["first", "large", "small"]
+
+
 async def test_one_alone_does_not_wait() -> None:
     """If nobody else waits, the coroutine does not suspend."""
     taking = Turns(1).take()
