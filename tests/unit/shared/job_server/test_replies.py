@@ -204,3 +204,24 @@ def test_an_output_may_be_a_long_signed_url(characters: int, *, kept: bool) -> N
     """A longer one would fit into no request."""
     reply = by_body(Submit(outputs={"url": "body.url"}), b'{"url": "%b"}' % (b"x" * characters))
     assert reply.outputs == ({"url": "x" * characters} if kept else {})
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"error": {"message": "no such account"}}', "no such account"),
+        (b"no such account\r\n", "no such account"),
+        ("kein Konto f\u00fcr M\u00fcller".encode(), "kein Konto f\u00fcr M\u00fcller"),
+        ("kein Konto f\u00fcr M\u00fcller".encode("cp1252"), "kein Konto f\u00fcr M\u00fcller"),
+        ("kein Konto f\u00fcr M\u00fcller".encode("utf-16"), "kein Konto f\u00fcr M\u00fcller"),
+        ("kein Konto f\u00fc".encode()[:-1], "kein Konto f\ufffd"),  # only the beginning was read
+        (b"<html><title>502 Bad Gateway</title><p>nginx", "502 Bad Gateway"),
+        (b"<html><p>nginx", ""),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", ""),
+        (b"\xe4 \x81 \xe4", ""),  # no character in any of these encodings
+        (b"", ""),
+    ],
+)
+def test_the_reason_of_a_refusing_status_is_what_people_can_read(body: bytes, reason: str) -> None:
+    """Whatever the encoding; nothing of what is no text."""
+    assert Replies(Submit()).reason(body) == reason
