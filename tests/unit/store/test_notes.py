@@ -34,6 +34,18 @@ async def test_a_note_is_due_after_a_while_and_not_before() -> None:
     assert not held.notes
 
 
+async def test_all_notes_can_be_taken_at_any_time() -> None:
+    """Later ones are due as usual."""
+    held = Held()
+    assert held.notes.take_all() == []
+    first, second = a_record(), a_record()
+    held.notes.add(first)
+    assert held.notes.take_all() == [first]
+    held.notes.add(second)
+    await time_passes(0.3)
+    assert held.due == [second]
+
+
 async def test_the_newest_note_of_a_job_counts_and_waits_no_longer() -> None:
     """However often it is noted."""
     held = Held()

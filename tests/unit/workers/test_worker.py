@@ -41,10 +41,10 @@ class Handler:
 
 
 class Rig:
-    """A worker whose process is the test: the test writes to `outbox`, and reads from `inbox`."""
+    """A worker whose process is the test: it writes to `outbox`, reads from `inbox`, and lives as long as `alive`."""
 
     def __init__(self) -> None:
-        pidfd, self._alive = os.pipe()
+        pidfd, self.alive = os.pipe()
         self.inbox, inbox_w = os.pipe()
         outbox_r, self.outbox = os.pipe()
         os.set_blocking(self.inbox, False)
@@ -78,7 +78,7 @@ class Rig:
 
     def close(self) -> None:
         """Close the worker's side, and report its end."""
-        for fd in (self.outbox, self.inbox, self._alive):
+        for fd in (self.outbox, self.inbox, self.alive):
             with contextlib.suppress(OSError):
                 os.close(fd)
         self.worker.on_status(0)
@@ -136,6 +136,17 @@ async def test_the_end_is_reported_once() -> None:
         assert one.handler.heard == ["it exited with code 1"]
         assert one.exits == [one.worker]
         assert one.worker.gone
+
+
+async def test_the_end_closes_all_descriptors() -> None:
+    """Each worker has three."""
+    with rig() as one:
+        one.worker.on_ended()
+        one.worker.on_status(1)
+        assert os.read(one.inbox, 1) == b"", "nobody else can write there"
+        for fd in (one.outbox, one.alive):
+            with pytest.raises(BrokenPipeError):
+                os.write(fd, b"x")
 
 
 async def test_a_message_about_another_job_is_old_news() -> None:
