@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxy import log
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job
 from proxy.jobs.polling import Schedule
@@ -515,6 +516,25 @@ async def test_a_job_that_was_not_submitted_is_not_cancelled_there() -> None:
         await job.outcome
     await instance.dispatcher.drain()
     assert instance.asker.asked == []
+
+
+async def test_a_job_of_a_job_server_that_cancels_nothing_is_cancelled_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody waits for its name there, and no line of the log says that there was a call."""
+    lines: list[str] = []
+    monkeypatch.setattr(log, "event", lambda _level, what, **_: lines.append(what))
+    instance = Instance()
+    job = instance.submit()
+    instance.stepped.tell(job, *SUBMIT[:3])
+    await nothing_moves()
+    instance.dispatcher.cancel(job.id)
+    await nothing_moves()
+    assert job.outcome.done()
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.submitted) == (Code.CANCELLED, Submitted.UNKNOWN)
+    assert (instance.asker.asked, lines) == ([], [])
 
 
 async def test_a_job_that_ended_otherwise_is_not_cancelled() -> None:
