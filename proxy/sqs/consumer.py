@@ -1,7 +1,8 @@
 """Takes messages from the queue, never more than can run: each delivery counts towards `maxReceiveCount`.
 
-One long poll at a time. It is never cancelled, because messages that the service has sent are hidden even if nobody
+One long poll at a time. It is not cancelled, because messages that the service has sent are hidden even if nobody
 received them. So it is short, and a shutdown waits for its end; messages that it still returns are given back at once.
+Only a service that does not answer is not waited for.
 
 From a FIFO queue, one message is taken at a time: the service then delivers no other message of its group before that
 one is done, which keeps their order.
@@ -34,6 +35,8 @@ __all__ = ["POLL_S", "Consumer"]
 
 #: The longest poll; a shutdown may have to wait for it. Twelve a minute take 0.03 % of a core.
 POLL_S: Final = 5
+#: How much later than that an answer may come during a shutdown.
+_LATE_S: Final = 2.0
 #: How often to check for room while there is none.
 _LOOK_S: Final = 0.1
 _PAUSES_S: Final = (0.5, 30.0)
@@ -74,13 +77,15 @@ class Consumer:
         self._loop = asyncio.get_running_loop().create_task(self._run(queues))
 
     def stop(self) -> None:
-        """Take no more messages."""
+        """Take no more messages, except those that a poll in progress returns."""
         self._stopping.set()
+        if self._loop is not None:
+            asyncio.get_running_loop().call_later(POLL_S + _LATE_S, self._loop.cancel)
 
     async def ended(self) -> None:
         """After `stop`, wait until every message that was taken is done."""
         if self._loop is not None:
-            await self._loop
+            await asyncio.wait((self._loop,))
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -89,7 +89,7 @@ class Sqs:
         )
 
     async def receive(self, url: str, *, count: int, wait_s: int, visibility_s: int) -> list[Message]:
-        """See `QueueService.receive`. Must not be cancelled: the messages would be hidden although nobody got them."""
+        """See `QueueService.receive`. If it is cancelled, messages may be hidden although nobody got them."""
         return await self._call(
             "receive_message",
             lambda answer: [Message.from_api(message) for message in answer.get("Messages", ())],

@@ -224,6 +224,21 @@ async def test_at_the_end_the_poll_is_waited_for_and_what_it_brings_is_given_bac
     assert consumed.instance.notes.began == []
 
 
+async def test_the_end_waits_no_longer_than_for_a_poll_if_the_service_does_not_answer() -> None:
+    """But for what runs."""
+    consumed = Consumed()
+    consumed.consumer.start(Queues(jobs=Queue(url=JOBS)))
+    consumed.queue.deliveries.put_nowait([a_message()])
+    await nothing_moves()
+    consumed.consumer.stop()
+    ending = asyncio.create_task(consumed.consumer.ended())
+    await time_passes(8.0)
+    assert not ending.done()
+    await consumed.finish()
+    assert ending.done()
+    assert (consumed.queue.asked, consumed.queue.deleted) == ([10, 10], ["handle-1"])
+
+
 async def test_the_end_waits_for_the_replies_of_what_runs() -> None:
     """A started job is finished, and its message deleted."""
     consumed = Consumed()
