@@ -50,7 +50,7 @@ async def test_every_route_is_described_and_nothing_else() -> None:
     for environ in ({}, {"CALLBACK_PORT": "0"}):
         settings = load(environ)
         job_servers = [worker_config.JobServer(url="http://127.0.0.1:9/", profile=loader.load("spreedly"))]
-        pool = cast("Pool", SimpleNamespace(status=PoolStatus, on_hold=""))
+        pool = cast("Pool", SimpleNamespace(status=PoolStatus, on_hold="", size=int))
         app = create_app(
             settings, job_servers, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback"
         )

@@ -97,7 +97,7 @@ def _templates(path: str, described: Iterator[str]) -> list[str]:
 
 async def test_every_route_is_described_and_nothing_else() -> None:
     """The description has the paths and methods of the application; its files share one template."""
-    pool = cast("Pool", SimpleNamespace(status=PoolStatus, on_hold=""))
+    pool = cast("Pool", SimpleNamespace(status=PoolStatus, on_hold="", size=int))
     servers = [worker_config.JobServer(url="http://127.0.0.1:9/", profile=loader.load("spreedly"))]
     app = create_app(
         load(_SETTINGS), servers, pool=pool, store=MemoryStore(1), callback_url="http://127.0.0.1/callback"
