@@ -177,6 +177,11 @@ def test_a_position_that_no_page_has_is_told(written: bytes) -> None:
     assert asked(("after", base64.urlsafe_b64encode(b'["newest",false,1.0,1,1.0]').decode())).after is not None
 
 
+def test_a_value_may_be_as_long_as_the_pages_make_it() -> None:
+    """static/patterns.js has the same limit."""
+    assert asked(("q", "x" * 300)).query.text == "x" * 300
+
+
 def test_a_range_that_is_none_is_told() -> None:
     """Its end is before its start."""
     with pytest.raises(ParameterError, match="`until` is not after `since`"):

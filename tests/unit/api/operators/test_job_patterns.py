@@ -69,6 +69,12 @@ async def test_what_makes_no_pattern_is_told(app: WholeApp, parameters: str, nam
     assert found["parameter"] == name
 
 
+@pytest.mark.parametrize(("since", "status"), [("200m", 200), ("201m", 400)])
+async def test_there_are_so_many_buckets_at_most(app: WholeApp, since: str, status: int) -> None:
+    """The browser draws each one."""
+    assert (await app.ask_admin("GET", f"/jobs/patterns?since={since}&bucket=1m")).status == status
+
+
 async def test_a_journal_that_cannot_be_read_is_told(app: WholeApp) -> None:
     """Then there are no patterns."""
     app.store.failing = True

@@ -162,6 +162,16 @@ async def test_the_history_is_bounded() -> None:
     assert last.token not in json.dumps(failures)
 
 
+async def test_a_busy_second_keeps_a_sample_of_its_durations() -> None:
+    """Enough for a percentile; all jobs are counted."""
+    now = 1_000.5
+    history = History(clock=lambda: now)
+    for _ in range(300):
+        _ended(history)
+    (second,) = vars(history)["_seconds"]
+    assert (second.ended, len(second.durations_s)) == (300, 200)
+
+
 async def test_memory_is_read_a_few_at_a_time_and_forgotten_with_the_worker() -> None:
     """A running process soon has a reading; one that is gone has none."""
     memory = WorkerMemory()
