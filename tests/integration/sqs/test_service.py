@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import pytest
 from aiobotocore.session import AioSession
@@ -12,6 +13,7 @@ from aiohttp import web
 from pytest_aiohttp import AiohttpServer
 
 from cluster.sqs import CREDENTIALS
+from proxy.sqs import service as service_module
 from proxy.sqs.message import Outgoing
 from proxy.sqs.service import Sqs, connect
 from shared.errors import QueueError
@@ -83,6 +85,61 @@ async def test_what_is_throttled_may_be_tried_again(aiohttp_server: AiohttpServe
     for error in errors:
         assert error is not None
         assert error.refused is refused
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+async def test_the_service_is_asked_for_what_is_meant(aiohttp_server: AiohttpServer, *, fifo: bool) -> None:
+    """How many messages, how long to wait, for how long they are hidden; group and deduplication id in a FIFO queue."""
+    asked: list[dict[str, Any]] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        answer = {"Messages": [], "Successful": [{"Id": "0"}]}
+        return web.Response(body=json.dumps(answer).encode(), content_type="application/x-amz-json-1.0")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    server = await aiohttp_server(app)
+    async with connect(str(server.make_url("/1/q"))) as service:
+        assert await service.receive(URL, count=12, wait_s=5, visibility_s=45) == []
+        assert await service.receive(URL, count=1, wait_s=5, visibility_s=45) == []
+        assert await service.send(URL, [LETTER], fifo=fifo) == [None]
+        assert await service.hide(URL, [("h", 900)]) == [None]
+        assert await service.delete(URL, ["h"]) == [None]
+
+    ten, one, sent, hidden, deleted = asked
+    assert {ask["QueueUrl"] for ask in asked} == {URL}
+    assert (ten["MaxNumberOfMessages"], one["MaxNumberOfMessages"]) == (10, 1)
+    assert (ten["WaitTimeSeconds"], ten["VisibilityTimeout"]) == (5, 45)
+    assert ten["MessageAttributeNames"] == ["All"]
+    in_order = {"MessageGroupId": "g", "MessageDeduplicationId": "d"} if fifo else {}
+    assert sent["Entries"] == [{"Id": "0", "MessageBody": "a", "MessageAttributes": {}, **in_order}]
+    assert hidden["Entries"] == [{"Id": "0", "ReceiptHandle": "h", "VisibilityTimeout": 900}]
+    assert deleted["Entries"] == [{"Id": "0", "ReceiptHandle": "h"}]
+
+
+async def test_a_service_that_does_not_answer_is_not_waited_for(
+    aiohttp_server: AiohttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if it accepts the connection."""
+    over = asyncio.Event()
+
+    async def handle(_: web.Request) -> web.Response:
+        await over.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    server = await aiohttp_server(app)
+    monkeypatch.setattr(service_module, "_READ_S", 0.1)
+    monkeypatch.setattr(service_module, "_CONNECT_S", 0.0)
+    try:
+        async with connect(str(server.make_url("/1/q"))) as service:
+            with pytest.raises(QueueError, match="does not answer") as caught:
+                await service.attributes(URL)
+    finally:
+        over.set()
+    assert not caught.value.refused
 
 
 @pytest.mark.parametrize(
