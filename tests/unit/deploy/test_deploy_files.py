@@ -31,7 +31,7 @@ from shared.errors import Code
 _ROOT: Final = Path(__file__).resolve().parents[3]
 _ALERTS: Final = _ROOT / "deploy" / "alerts.yml"
 _DASHBOARD: Final = _ROOT / "deploy" / "grafana-dashboard.json"
-_RUNBOOK: Final = _ROOT / "docs" / "operations.md"
+_RUNBOOK: Final = _ROOT / "docs" / "on-call.md"
 _DOCS: Final = (_ROOT / "docs" / "observability.md").read_text()
 _NAME: Final = re.compile(rf"{PREFIX}_[a-z_]+")
 _SELECTOR: Final = re.compile(rf"({PREFIX}_[a-z_]+)\{{([^}}]*)\}}")
@@ -127,7 +127,7 @@ def test_every_alert_names_a_section_that_begins_with_its_severity() -> None:
     sections = dict(re.findall(r"\n### (AsyncJobProxy\w+)\n\n(\w+)\. ", _RUNBOOK.read_text()))
     said = {}
     for rule in group["rules"]:
-        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert rule["annotations"]["runbook"] == f"docs/on-call.md#{rule['alert'].lower()}"
         assert rule["annotations"]["summary"].endswith(".")
         said[rule["alert"]] = rule["labels"]["severity"].capitalize()
     assert said == sections

@@ -1,4 +1,4 @@
-"""Exactly the lines that the proxy can log are in docs/operations.md, with their levels."""
+"""Exactly the lines that the proxy can log are in docs/on-call.md, with their levels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def logged() -> dict[str, str]:
 
 def documented() -> dict[str, str]:
     """The table of log lines."""
-    page = (_ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (_ROOT / "docs" / "on-call.md").read_text(encoding="utf-8")
     table = page.split("\n## Log lines\n", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| (`{1,2}) ?(.+?) ?\1 \| ([a-z]+) \|", table, re.MULTILINE)
     return {what: level for _, what, level in rows}
