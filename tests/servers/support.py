@@ -23,6 +23,7 @@ from tests.support.waiting import eventually_blocking
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 _START_S: Final = 90.0
+_LOOK_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Running:
             assert self._process.poll() is None, (self._folder / "output").read_text(encoding="utf-8")
             return _answers(self.url + self._server.probe, self._server.ready)
 
-        eventually_blocking(is_there, _START_S)
+        eventually_blocking(is_there, _START_S, every_s=_LOOK_S)
 
     def end(self) -> None:
         """Kill it, and what it started."""
