@@ -83,8 +83,8 @@ class Worker:
         try:
             reply = await self._submit(job, callback)
         except TimeoutError:
-            detail = "the job server did not reply in time"
-            failure = Failure(job_id=job.job_id, code=Code.DEADLINE_EXCEEDED, detail=detail)
+            # The front end says which step the job did not get past.
+            failure = Failure(job_id=job.job_id, code=Code.DEADLINE_EXCEEDED, detail="")
         except JobServerError as exc:
             failure = await self._failure(job, exc, callback)
         except Exception as exc:

@@ -242,12 +242,8 @@ class _Watch:
                 self._allow_retry()
             case Answered():
                 self._answered()
-            case Failure() if self._job.recorder.called_back:  # the worker did not know yet; the callback outweighs it
-                self._end_with_callback()
-            case Failure() if self._is_disproved(message.code):  # the job server has the job: its end may still come
-                self._finish(None)
             case Failure():
-                self._finish(self._job.failure(message.code, message.detail))
+                self._failed(message)
             case Told() | Log():
                 pass
             case _:
@@ -304,6 +300,16 @@ class _Watch:
             self._end_with_callback()
         else:
             self._disbelieve("the worker sent contradictory messages: it has taken a callback that never came")
+
+    def _failed(self, message: Failure) -> None:
+        if self._job.recorder.called_back:  # the worker did not know yet; the callback outweighs it
+            self._end_with_callback()
+        elif self._is_disproved(message.code):  # the job server has the job: its end may still come
+            self._finish(None)
+        elif message.code is Code.DEADLINE_EXCEEDED:
+            self._finish(_overdue(self._job))
+        else:
+            self._finish(self._job.failure(message.code, message.detail))
 
     def _end_with_callback(self) -> None:
         """Finish with the callback, once it is recorded: the worker has nothing left to do."""

@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -112,9 +113,9 @@ def _with_data(data: Path) -> PostgreSQL:
 def _let_commits_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     make = Session.__init__
 
-    def not_durable(self: Session, conninfo: str, *, durable: bool = True, hosts: int = 1) -> None:
+    def not_durable(self: Session, conninfo: str, *, durable: bool = True, **others: Any) -> None:
         del durable
-        make(self, conninfo, durable=False, hosts=hosts)
+        make(self, conninfo, durable=False, **others)
 
     monkeypatch.setattr(Session, "__init__", not_durable)
 

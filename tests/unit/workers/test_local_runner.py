@@ -628,6 +628,26 @@ async def test_a_job_whose_worker_hangs_is_asked_about_by_another() -> None:
     stage.run.cancel()
 
 
+@pytest.mark.parametrize(
+    ("events", "detail"),
+    [
+        ([], "the submission could not be sent in time: there was no connection to the job server"),
+        ([Event.CONNECTED], "the job server did not reply to the submission in time"),
+    ],
+    ids=["assigned", "submitting"],
+)
+async def test_a_worker_that_is_too_late_by_its_own_clock_fails_its_job_like_the_deadline(
+    events: list[Event], detail: str
+) -> None:
+    """Either may notice it first; the client is told the step that the job did not get past."""
+    stage = Stage()
+    await stage.assigned()
+    stage.says(*events)
+    stage.worker.handler.on_message(Failure(job_id=stage.job.id, code=Code.DEADLINE_EXCEEDED, detail=""))
+    failed = await stage.failed()
+    assert (failed.code, failed.detail) == (Code.DEADLINE_EXCEEDED, detail)
+
+
 async def test_a_call_ends_with_the_work_of_the_worker_that_makes_it() -> None:
     """Whoever waits for it does not wait for its deadline."""
     stage = Stage()
