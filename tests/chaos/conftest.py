@@ -13,6 +13,7 @@ from proxy.workers.orphans import become_subreaper
 from tests.chaos.support.harness import HASTY, PATIENT, Chaos
 from tests.chaos.support.processes import FaultyProxy, JobServerProcess, StartProxy
 from tests.support.places import shared_memory
+from tests.support.postgresql import own_server
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -82,7 +83,7 @@ def hasty_proxy(start_proxy: StartProxy) -> Iterator[FaultyProxy]:
 @pytest.fixture(scope="session")
 def own_postgresql() -> Iterator[PostgreSQL]:
     """A server for the tests of several instances: what happens to it must not affect other tests."""
-    with PostgreSQL(parent=shared_memory()) as server:
+    with own_server() as server:
         yield server
 
 
