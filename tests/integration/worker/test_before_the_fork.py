@@ -158,7 +158,7 @@ def test_a_worker_maps_no_library_that_it_has_no_use_for() -> None:
             os.close(fd)
     fork_server.wait(IN_VAIN_S)
     mapped = {Path(line.split()[-1]).name.partition(".")[0] for line in maps.splitlines()}
-    assert {"_http_parser", "_socket"} <= mapped
+    assert "_http_parser" in mapped
     unused = {
         "_ssl",
         "libssl",

@@ -20,6 +20,7 @@ import os, socket, sys
 channel = socket.socket(fileno=int(sys.argv[1]))
 channel.send(b"heard " + channel.recv(100))
 sys.stderr.write("a word")
+sys.stderr.flush()
 sys.stdout.write(" of a library")
 """
 
