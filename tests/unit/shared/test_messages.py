@@ -79,6 +79,7 @@ _KINDS: Final[dict[type[Any], tuple[Decoder, st.SearchStrategy[Any]]]] = {
             state=_TEXT,
             error=_TEXT,
             content_type=_TEXT,
+            pause_s=st.floats(allow_nan=False),
             body=st.binary(),
         ),
     ),
