@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from starlette.exceptions import HTTPException
 
+from proxy.api.threads import in_thread
 from proxy.http.asgi import Bodies, ClientGoneError, header, headers_of, send_response
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import token_hash
@@ -257,9 +258,7 @@ class CallbackRoute:
             raise AdmissionError(Code.OVERLOADED, "too many large callbacks are being read")
         self._in_threads += 1
         try:
-            return await asyncio.to_thread(read, received)
-        except RuntimeError:  # no thread can be started; not every sender sends again
-            return read(received)
+            return await in_thread(read, received)
         finally:
             self._in_threads -= 1
 

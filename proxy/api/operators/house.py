@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
 from proxy.api.operators import certificates
+from proxy.api.threads import in_thread
 from proxy.http.asgi import send_json
 from proxy.log_counts import SECONDS
 from shared.errors import StoreUnavailableError
@@ -78,10 +78,6 @@ class House:
 
     async def _shown(self) -> dict[str, Any]:
         journal, instances = await self._of_store()
-        try:
-            shown = await asyncio.to_thread(self._certificates)
-        except RuntimeError:  # no thread can be started: then these small files hold up the event loop
-            shown = self._certificates()
         return {
             "version": VERSION,
             "python": platform.python_version(),
@@ -93,7 +89,7 @@ class House:
             "job_servers": self._of_job_servers(),
             "journal": journal,
             "instances": instances,
-            "certificates": shown,
+            "certificates": await in_thread(self._certificates),
             "intake": self._intake.shown(),
             "log": _of_log(),
         }

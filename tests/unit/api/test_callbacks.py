@@ -567,7 +567,7 @@ async def test_an_expression_over_a_large_callback_does_not_block_the_event_loop
         threaded.append(call)
         return call(received)
 
-    monkeypatch.setattr(asyncio, "to_thread", in_thread)
+    monkeypatch.setattr("proxy.api.callbacks.in_thread", in_thread)
     app = WholeApp(monkeypatch, job_server=_with_expression(path, result))
     job = await app.waiting()
     body = b'{"state": "completed", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * size)
@@ -589,7 +589,7 @@ async def test_no_more_large_callbacks_than_jobs_wait_for_a_thread(monkeypatch: 
         await free.wait()
         return call(received)
 
-    monkeypatch.setattr(asyncio, "to_thread", in_thread)
+    monkeypatch.setattr("proxy.api.callbacks.in_thread", in_thread)
     app = WholeApp(monkeypatch, job_server=_with_expression(path), MAX_JOBS="2")
     job = await app.waiting()
     body = b'{"state": "running", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * 20_000)
@@ -616,7 +616,7 @@ async def test_a_named_callback_that_is_too_much_now_is_counted_and_known_to_its
         vars(app.parts.callback_route)["_in_threads"] += 1
         return call(received)
 
-    monkeypatch.setattr(asyncio, "to_thread", in_thread)
+    monkeypatch.setattr("proxy.api.callbacks.in_thread", in_thread)
     app = WholeApp(monkeypatch, job_server=_with_expression("/callback/all"), MAX_JOBS="1")
     job = await app.waiting()
     body = b'{"state": "completed", "token": "%b", "a": [%b1]}' % (job.token.encode(), b"1," * 20_000)
