@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -22,16 +21,6 @@ class JobServer:
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     #: The files from which some of these values are, by `env:NAME`.
     secret_files: dict[str, str] = field(default_factory=dict)
-
-    def current_secrets(self) -> dict[str, str]:
-        """Return the secrets, those from files as they are now; as they were, if a file cannot be used now."""
-        from shared.job_server.secret_values import secret_in  # noqa: PLC0415 - few workers need it
-
-        current = dict(self.secrets)
-        for name, file in self.secret_files.items():
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                current[name] = secret_in(file) or self.secrets[name]
-        return current
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

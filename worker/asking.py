@@ -14,7 +14,7 @@ from shared.job_server.placeholders import UnfilledError
 from shared.job_server.polls import FetchedKind, Results, Statuses
 from shared.job_server.verdict import Kind, text_as_json
 from shared.messages import Ask, Told
-from worker.job_client import retry_after_s
+from worker.job_client import current_secrets, retry_after_s
 
 if TYPE_CHECKING:
     from shared.job_server.verdict import Verdict
@@ -39,8 +39,7 @@ class Asker:
 
     async def tell(self, ask: Ask) -> Told:
         """Make the call or calls and return the result. Never raises."""
-        server = self._job_server
-        secrets = server.current_secrets() if server.secret_files else server.secrets
+        secrets = current_secrets(self._job_server)
         told = await self._told(ask, secrets | json.loads(ask.values))
         if len(told.body) > self._exchange.max_body_bytes:  # an expression may repeat parts, or add spaces
             return _unavailable(ask, f"the result is larger than {self._exchange.max_body_bytes} bytes")

@@ -7,6 +7,7 @@ deadline.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import time
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from shared.worker_config import JobServer, WorkerConfig
     from worker.asking import Asker
 
-__all__ = ["JobClient", "JobServers", "retry_after_s"]
+__all__ = ["JobClient", "JobServers", "current_secrets", "retry_after_s"]
 
 OnEvent = Callable[[Event], None]
 BeforeRetry = Callable[[], Awaitable[object]]
@@ -70,9 +71,8 @@ class JobClient:
         Raises:
             JobServerError: the submission failed, after any retries.
         """
-        server = self.job_server
         for retries in itertools.count():
-            secrets = server.current_secrets() if server.secret_files else server.secrets
+            secrets = current_secrets(self.job_server)
             request = self._request(job, secrets)
             try:
                 return await self._attempt(job, request, on_event, secrets.values())
@@ -179,6 +179,19 @@ class JobServers:
         """Close the connections that were kept open."""
         for client in self._clients.values():
             client.exchange.close()
+
+
+def current_secrets(job_server: JobServer) -> dict[str, str]:
+    """Return a job server's secrets: those from files as they are now, or as they were if a file cannot be used now."""
+    if not job_server.secret_files:
+        return job_server.secrets
+    from shared.job_server.secret_values import secret_in  # noqa: PLC0415 - few workers need it
+
+    current = dict(job_server.secrets)
+    for name, file in job_server.secret_files.items():
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            current[name] = secret_in(file) or job_server.secrets[name]
+    return current
 
 
 def _uuid(job_id: str) -> str:
