@@ -272,7 +272,8 @@ class Job:
 
     def failure(self, code: Code, detail: str) -> Failed:
         """Return the failure `code`, with `submitted` according to the state. It says so if the callback has come."""
-        return Failed(code=code, detail=detail + self.recorder.called_back * _KEPT, submitted=self.submitted)
+        kept = _KEPT if self.recorder.called_back else ""
+        return Failed(code=code, detail=detail + kept, submitted=self.submitted)
 
     def heard_instead(self) -> str:
         """Return what to tell a client whose job timed out: the callbacks that came but did not count as its end.
