@@ -88,6 +88,7 @@ async def test_every_code_is_explained_to_people_and_programs(client: ClientSess
     assert b"<script>" not in unknown.body
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_schemathesis_finds_nothing_that_is_not_as_described(
     proxies: SharedProxies, job_server: JobServer, tmp_path: Path

@@ -188,6 +188,7 @@ async def _check_events(client: ClientSession, proxy: ProxyProcess, described: _
     described.seen.add(("get", "/events", "200"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_schemathesis_finds_nothing_that_is_not_as_described(proxies: SharedProxies, tmp_path: Path) -> None:
     """Requests generated from the description, valid and invalid, get answers that the description allows."""
