@@ -204,6 +204,7 @@ def test_a_journal_answers_like_memory(tmp_path: Path) -> None:
     _check_store(opened())
 
 
+@pytest.mark.long
 def test_a_database_answers_like_memory(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same, over one connection: opening one for each question would take the server most of the time."""
 
