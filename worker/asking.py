@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from shared.errors import JobServerError
 from shared.job_server.calls import Call, bytes_without_secrets, without_secrets
-from shared.job_server.documents import document_of
 from shared.job_server.placeholders import UnfilledError
-from shared.job_server.polls import FetchedKind, Results, Statuses
-from shared.job_server.verdict import Kind, text_as_json
+from shared.job_server.polls import Results, Statuses
+from shared.job_server.verdict import Kind
 from shared.messages import Ask, Told
 from worker.job_client import current_secrets, retry_after_s
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Asker"]
 
+#: A call, and the reader of its answers.
+_Question = tuple[Call, Statuses | Results]
+
 
 class Asker:
     """Asks one job server about jobs. Everything has to be finished by the request's deadline."""
@@ -31,11 +33,13 @@ class Asker:
         profile, url, server = job_server.profile, job_server.url, job_server.profile.server
         self._job_server = job_server
         self._exchange = exchange
-        self._status = None if profile.status is None else Call(url, server, profile.status)
-        self._result = None if profile.result is None else Call(url, server, profile.result)
         self._cancel = None if profile.cancel is None else Call(url, server, profile.cancel)
-        self._statuses = None if profile.status is None else Statuses(profile.status)
-        self._results = None if profile.result is None else Results(profile.result)
+        self._status: _Question | None = None
+        self._result: _Question | None = None
+        if profile.status is not None:
+            self._status = Call(url, server, profile.status), Statuses(profile.status)
+        if profile.result is not None:
+            self._result = Call(url, server, profile.result), Results(profile.result)
 
     async def tell(self, ask: Ask) -> Told:
         """Make the call or calls and return the result. Never raises."""
@@ -58,9 +62,9 @@ class Asker:
                     case "cancel":
                         return await self._tell_cancelled(ask, values)
                     case "status":
-                        return _told_verdict(ask, *await self._ask_status(values))
+                        return _told_verdict(ask, *await self._ask(self._status, values))
                     case _:
-                        return await self._tell_outcome(ask, values)
+                        return _told_verdict(ask, *await self._ask_for_outcome(values))
         except TimeoutError:
             return _unavailable(ask, "the job server did not answer in time")
         except JobServerError as exc:
@@ -69,58 +73,29 @@ class Asker:
             return _unavailable(ask, f"the call cannot be made: {exc}")
 
     async def _tell_cancelled(self, ask: Ask, values: dict[str, str]) -> Told:
-        answer = await self._make(self._cancel, values)
+        if self._cancel is None:
+            raise UnfilledError("the profile has no such call")
+        answer = await self._exchange.make(self._cancel.request(values))
         if not 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's own
             return _unavailable(ask, f"the job server answered {answer.status}")
-        return Told(job_id=ask.job_id, call=ask.call, kind="cancelled", body=b"")
+        return Told(job_id=ask.job_id, call=ask.call, kind="cancelled")
 
-    async def _tell_outcome(self, ask: Ask, values: dict[str, str]) -> Told:
+    async def _ask_for_outcome(self, values: dict[str, str]) -> tuple[Verdict, Answer]:
         """Ask for the job's status; after a success, fetch the result if that is a separate call."""
-        if self._statuses is not None:
-            verdict, answer = await self._ask_status(values)
-            if verdict.kind is not Kind.SUCCEEDED or self._results is None:
-                return _told_verdict(ask, verdict, answer)
+        if self._status is not None:
+            verdict, answer = await self._ask(self._status, values)
+            if verdict.kind is not Kind.SUCCEEDED or self._result is None:
+                return verdict, answer
             values = {**verdict.outputs, **values}
-        return await self._tell_result(ask, values)
+        return await self._ask(self._result, values)
 
-    async def _ask_status(self, values: dict[str, str]) -> tuple[Verdict, Answer]:
-        answer = await self._make(self._status, values)
-        if self._statuses is None:
-            raise UnfilledError("the profile has no [status]")
-        return self._statuses.read(answer.status, _lower(answer), answer.body), answer
-
-    async def _tell_result(self, ask: Ask, values: dict[str, str]) -> Told:
-        answer = await self._make(self._result, values)
-        if self._results is None:
-            raise UnfilledError("the profile has no [result]")
-        fetched = self._results.read(answer.status, _lower(answer), answer.body)
-        body = answer.body if fetched.result is None else fetched.result
-        content_type = _content_type(answer) if fetched.result is None else ""
-        match fetched.kind:
-            case FetchedKind.READY:
-                kind = Kind.SUCCEEDED
-            case FetchedKind.FAILED:
-                kind = Kind.FAILED
-                body = answer.body if document_of(answer.body).is_json else text_as_json(answer.body)
-            case FetchedKind.NOT_YET:
-                return Told(
-                    job_id=ask.job_id,
-                    call=ask.call,
-                    kind=Kind.PROGRESS,
-                    error=fetched.error,
-                    pause_s=_pause_s(answer),
-                    body=b"",
-                )
-            case never:
-                assert_never(never)
-        return Told(
-            job_id=ask.job_id, call=ask.call, kind=kind, error=fetched.error, content_type=content_type, body=body
-        )
-
-    async def _make(self, call: Call | None, values: dict[str, str]) -> Answer:
-        if call is None:
+    async def _ask(self, question: _Question | None, values: dict[str, str]) -> tuple[Verdict, Answer]:
+        if question is None:
             raise UnfilledError("the profile has no such call")
-        return await self._exchange.make(call.request(values))
+        call, reader = question
+        answer = await self._exchange.make(call.request(values))
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return reader.read(answer.status, headers, answer.body), answer
 
 
 def _told_verdict(ask: Ask, verdict: Verdict, answer: Answer) -> Told:
@@ -131,24 +106,11 @@ def _told_verdict(ask: Ask, verdict: Verdict, answer: Answer) -> Told:
         kind=verdict.kind,
         state=verdict.state,
         error=verdict.error,
-        content_type=_content_type(answer) if is_final and verdict.result is None else "",
-        pause_s=_pause_s(answer),
+        content_type=answer.headers.get("Content-Type", "") if is_final and verdict.result is None else "",
+        pause_s=retry_after_s(answer.headers.get("Retry-After", "")) or 0.0,
         body=(answer.body if verdict.result is None else verdict.result) if is_final else b"",
     )
 
 
 def _unavailable(ask: Ask, reason: str) -> Told:
-    return Told(job_id=ask.job_id, call=ask.call, kind="unavailable", error=reason, body=b"")
-
-
-def _pause_s(answer: Answer) -> float:
-    """Return how long an answer asks to wait before the next call."""
-    return retry_after_s(answer.headers.get("Retry-After", "")) or 0.0
-
-
-def _content_type(answer: Answer) -> str:
-    return answer.headers.get("Content-Type", "")
-
-
-def _lower(answer: Answer) -> dict[str, str]:
-    return {name.lower(): value for name, value in answer.headers.items()}
+    return Told(job_id=ask.job_id, call=ask.call, kind="unavailable", error=reason)

@@ -159,7 +159,7 @@ class Worker:
                 told = await self._job_servers.asker(ask.profile).tell(ask)
             except Exception as exc:  # noqa: BLE001 - a bug of ours: the caller waits for an answer
                 self._report_exception("unhandled exception in a worker", exc)
-                told = Told(job_id=ask.job_id, call=ask.call, kind="unavailable", error=_words(exc), body=b"")
+                told = Told(job_id=ask.job_id, call=ask.call, kind="unavailable", error=_words(exc))
             self._tell(told)
 
         task = asyncio.ensure_future(make())

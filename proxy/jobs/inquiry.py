@@ -109,7 +109,7 @@ class Inquiry:
     async def _ask_by(self, record: Record) -> Told:
         reason = _reason_not_to_ask(record)
         if reason:
-            return Told(job_id=record.id, call="outcome", kind="unavailable", error=reason, body=b"")
+            return Told(job_id=record.id, call="outcome", kind="unavailable", error=reason)
         job = adopt(self._store, record)
         told = await self._poller.ask_about(job)
         if told.kind in _FINAL:

@@ -198,7 +198,7 @@ class Poller:
             lacking = _NO_ID
         else:
             return await self._ask(job, "outcome", min(deadline, time.monotonic() + _NOW_S))
-        return Told(job_id=job.id, call="outcome", kind="unavailable", error=lacking, body=b"")
+        return Told(job_id=job.id, call="outcome", kind="unavailable", error=lacking)
 
     def _hear_early(self, job: Job, server: ServedJobServer) -> None:
         """Take a notification that came before the job had the name in it."""

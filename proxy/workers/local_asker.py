@@ -57,7 +57,7 @@ class LocalAsker:
             reason = "no worker reported the answer in time"
         except (AdmissionError, _LostError) as exc:
             reason = str(exc)
-        return Told(job_id=job.id, call=call, kind="unavailable", error=reason, body=b"")
+        return Told(job_id=job.id, call=call, kind="unavailable", error=reason)
 
     async def _ask_by_another(self, ask: Ask) -> Told:
         ticket = self._pool.request()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Final
 
 from shared.job_server.documents import document_of, why_not_json
 from shared.job_server.profile import Result, Status
-from shared.job_server.verdict import Kind, Part, Reader, Verdict
+from shared.job_server.verdict import Kind, Part, Reader, Verdict, text_as_json
 
-__all__ = ["Fetched", "FetchedKind", "Results", "Statuses"]
+__all__ = ["Results", "Statuses"]
 
 #: The job server has no answer yet: it is asked again.
 _NOT_YET: Final = frozenset({202, 404, 408, 409, 425, 429})
@@ -38,26 +37,6 @@ class Statuses:
         return verdict
 
 
-class FetchedKind(StrEnum):
-    """The kinds of answers to a result call."""
-
-    READY = "ready"
-    NOT_YET = "not-yet"
-    #: There is no result, and there will be none.
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """An answer to a result call, interpreted."""
-
-    kind: FetchedKind
-    #: READY: the part that the profile selects, as JSON; None: the whole body.
-    result: bytes | None = None
-    #: Otherwise: why there is none.
-    error: str = ""
-
-
 class Results:
     """Reads the answers to result calls."""
 
@@ -65,15 +44,17 @@ class Results:
         self._part = Part(result.result)
         self._reads_body = "body" in result.result
 
-    def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Fetched:
-        """Return the interpreted answer."""
+    def read(self, status: int, headers: Mapping[str, str], body: bytes) -> Verdict:
+        """Return what an answer says: it has the result, or the result may still come, or there will be none."""
         if not 200 <= status < 300 or status in _NOT_YET:  # noqa: PLR2004 - HTTP's own
-            failed = 400 <= status < 500 and status not in _NOT_YET  # noqa: PLR2004 - HTTP's own
-            kind = FetchedKind.FAILED if failed else FetchedKind.NOT_YET
-            return Fetched(kind=kind, error=_RESULT.format(f"answered {status}"))
+            error = _RESULT.format(f"answered {status}")
+            if 400 <= status < 500 and status not in _NOT_YET:  # noqa: PLR2004 - HTTP's own
+                result = None if document_of(body).is_json else text_as_json(body)
+                return Verdict(kind=Kind.FAILED, result=result, error=error)
+            return Verdict(kind=Kind.PROGRESS, error=error)
         document = document_of(body, headers.get("content-type", ""))
         if self._reads_body and document.value is None and not document.is_json:
             why = f"gave an unreadable answer: {why_not_json(body)}"
-            return Fetched(kind=FetchedKind.NOT_YET, error=_RESULT.format(why))
+            return Verdict(kind=Kind.PROGRESS, error=_RESULT.format(why))
         seen = {"status": status, "headers": headers, "body": document.value}
-        return Fetched(kind=FetchedKind.READY, result=self._part.of(seen, body))
+        return Verdict(kind=Kind.SUCCEEDED, result=self._part.of(seen, body))

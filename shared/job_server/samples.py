@@ -29,6 +29,8 @@ SAMPLE_VALUES: Final[Mapping[str, str]] = {
 _MASK: Final = "•••"
 #: What a reply gives a reason for.
 _SAYS_WHY: Final = frozenset({ReplyKind.REFUSED, ReplyKind.BUSY, ReplyKind.ERROR})
+#: What `expect` calls the answers to a result call.
+_RESULTS: Final = {Kind.SUCCEEDED: "ready", Kind.PROGRESS: "not-yet", Kind.FAILED: "failed"}
 
 
 class SampleError(ProxyError):
@@ -82,8 +84,8 @@ def found_in(profile: Profile, sample: Sample) -> tuple[str, Verdict]:
         case "status" if profile.status is not None:
             verdict = Statuses(profile.status).read(sample.status, headers, body)
         case "result" if profile.result is not None:
-            fetched = Results(profile.result).read(sample.status, headers, body)
-            return str(fetched.kind), Verdict(kind=Kind.PROGRESS, result=fetched.result)
+            verdict = Results(profile.result).read(sample.status, headers, body)
+            return _RESULTS[verdict.kind], verdict
         case _:
             raise SampleError(f"the profile has no [{sample.kind}]")
     return str(verdict.kind), verdict

@@ -16,7 +16,7 @@ from shared.job_server import loader
 from shared.job_server.callbacks import Callbacks, Received
 from shared.job_server.calls import Call, Request
 from shared.job_server.client_jobs import ClientJobs
-from shared.job_server.polls import FetchedKind, Results, Statuses
+from shared.job_server.polls import Results, Statuses
 from shared.job_server.profile import Profile
 from shared.job_server.submissions import Replies, Reply, ReplyKind, Submissions
 from shared.job_server.verdict import Kind
@@ -199,7 +199,7 @@ async def test_a_job_that_succeeds(bench: Bench) -> None:
     if bench.profile.status is not None and bench.can_ask("status"):
         assert Statuses(bench.profile.status).read(*await bench.ask("status")).kind is Kind.SUCCEEDED
     if bench.profile.result is not None:
-        assert Results(bench.profile.result).read(*await bench.ask("result")).kind is FetchedKind.READY
+        assert Results(bench.profile.result).read(*await bench.ask("result")).kind is Kind.SUCCEEDED
 
 
 async def test_a_job_that_fails(bench: Bench) -> None:

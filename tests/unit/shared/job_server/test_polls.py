@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.job_server.polls import Fetched, FetchedKind, Results, Statuses
+from shared.job_server.polls import Results, Statuses
 from shared.job_server.profile import Result, Status
-from shared.job_server.verdict import Kind
+from shared.job_server.verdict import Kind, Verdict
 from shared.messages import Told, encode
 
 STATUS = Status(url="/", state="body.status", succeeded=("done",), failed=("failed",), error="body.error")
@@ -52,23 +52,23 @@ def test_a_failure_is_told_as_json() -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (200, FetchedKind.READY),
-        (204, FetchedKind.READY),
-        (202, FetchedKind.NOT_YET),
-        (404, FetchedKind.NOT_YET),
-        (409, FetchedKind.NOT_YET),
-        (425, FetchedKind.NOT_YET),
-        (429, FetchedKind.NOT_YET),
-        (500, FetchedKind.NOT_YET),
-        (503, FetchedKind.NOT_YET),
-        (400, FetchedKind.FAILED),
-        (410, FetchedKind.FAILED),
-        (408, FetchedKind.NOT_YET),
-        (302, FetchedKind.NOT_YET),
-        (304, FetchedKind.NOT_YET),
+        (200, Kind.SUCCEEDED),
+        (204, Kind.SUCCEEDED),
+        (202, Kind.PROGRESS),
+        (404, Kind.PROGRESS),
+        (409, Kind.PROGRESS),
+        (425, Kind.PROGRESS),
+        (429, Kind.PROGRESS),
+        (500, Kind.PROGRESS),
+        (503, Kind.PROGRESS),
+        (400, Kind.FAILED),
+        (410, Kind.FAILED),
+        (408, Kind.PROGRESS),
+        (302, Kind.PROGRESS),
+        (304, Kind.PROGRESS),
     ],
 )
-def test_a_result_is_there_or_comes_or_never_will(status: int, kind: FetchedKind) -> None:
+def test_a_result_is_there_or_comes_or_never_will(status: int, kind: Kind) -> None:
     """By its status alone."""
     assert Results(Result(url="/")).read(status, {}, b"x").kind is kind
 
@@ -76,7 +76,7 @@ def test_a_result_is_there_or_comes_or_never_will(status: int, kind: FetchedKind
 def test_what_cannot_be_read_is_no_result() -> None:
     """If a part of it is the result: a gateway's page once became `null`. What is called a form is one."""
     results = Results(Result(url="/", result="body.a"))
-    assert results.read(200, {}, b"<html>").kind is FetchedKind.NOT_YET
+    assert results.read(200, {}, b"<html>").kind is Kind.PROGRESS
     assert results.read(200, {}, b"{}").result == b"null"
     form = {"content-type": "application/x-www-form-urlencoded"}
     assert results.read(200, form, b"a=1").result == b'"1"'
@@ -100,7 +100,7 @@ def test_an_answer_that_says_nothing_has_a_reason() -> None:
 
 def test_a_result_is_the_whole_body_or_a_part() -> None:
     """As for a callback."""
-    assert Results(Result(url="/")).read(200, {}, b"\x00") == Fetched(kind=FetchedKind.READY)
+    assert Results(Result(url="/")).read(200, {}, b"\x00") == Verdict(kind=Kind.SUCCEEDED)
     assert Results(Result(url="/", result="body.a")).read(200, {}, b'{"a": 1.0}').result == b"1.0"
 
 
@@ -108,7 +108,7 @@ def test_a_result_is_the_whole_body_or_a_part() -> None:
 def test_no_answer_raises(status: int, body: bytes) -> None:
     """Whatever comes."""
     assert Statuses(STATUS).read(status, {"content-type": "multipart/form-data"}, body).kind in Kind
-    assert Results(Result(url="/", result="body.a")).read(status, {}, body).kind in FetchedKind
+    assert Results(Result(url="/", result="body.a")).read(status, {}, body).kind in Kind
 
 
 def test_a_reason_has_no_callback_token_in_it() -> None:
