@@ -141,20 +141,11 @@ class JobServers:
     """
 
     def __init__(self, config: WorkerConfig) -> None:
-        self._config = config
+        #: What all of them have in common.
+        self.config = config
         self._clients = {one.profile.name: JobClient(config, one) for one in config.job_servers}
         self._first = self._clients[config.job_servers[0].profile.name]
         self._askers: dict[str, Asker] = {}
-
-    @property
-    def lost_reply_wait_s(self) -> float:
-        """How long to wait for the callback after the connection broke before the reply."""
-        return self._config.lost_reply_wait_s
-
-    @property
-    def max_body_bytes(self) -> int:
-        """How large a result may be."""
-        return self._config.max_body_bytes
 
     def client(self, profile: str) -> JobClient:
         """Return the client for this profile's job server; empty: for the first one."""

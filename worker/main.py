@@ -124,7 +124,7 @@ class Worker:
         if exc.lost_reply and self._job_servers.finds_lost_jobs(job.profile):
             return None  # the front end asks the job server
         if exc.lost_reply:
-            await asyncio.wait((callback,), timeout=self._job_servers.lost_reply_wait_s)
+            await asyncio.wait((callback,), timeout=self._job_servers.config.lost_reply_wait_s)
         return Failure(job_id=job.job_id, code=exc.code, detail=exc.detail)
 
     def _report_reply(self, job: Assign, reply: Reply) -> Failure | None:
@@ -133,7 +133,7 @@ class Worker:
         verdict = reply.verdict
         if verdict is None:
             return None
-        body, limit = reply.body if verdict.result is None else verdict.result, self._job_servers.max_body_bytes
+        body, limit = reply.body if verdict.result is None else verdict.result, self._job_servers.config.max_body_bytes
         if len(body) > limit:  # an expression may repeat parts, or add spaces
             detail = f"the result in the job server's reply is larger than {limit} bytes"
             return Failure(job_id=job.job_id, code=Code.BAD_JOB_SERVER_REPLY, detail=detail)

@@ -118,13 +118,12 @@ class Post:
     def _on_readable(self) -> None:
         try:
             message = decode_to_worker(self._inbox.get())
-        except (EOFError, OSError) as exc:
+        except (EOFError, OSError):
             self._loop.remove_reader(self._inbox.fileno())
             for future in (self._assignment, self._callback):
                 if not future.done():
                     future.set_exception(EOFError("the front end is gone"))
                     future.exception()  # only one of the two is awaited; the other one's exception is expected
-            del exc
             return
         match message:
             case Assign():

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -62,7 +63,8 @@ class _Stage:
     def start(self, submit: Callable[[Callable[[Event], None]], Any]) -> asyncio.Task[None]:
         """Run a worker whose client submits by `submit`, and whose calls all fail."""
         self.client = _Client(submit)
-        servers = type("Servers", (), {"client": lambda *_: self.client, "asker": _bug, "lost_reply_wait_s": 0})()
+        config = SimpleNamespace(lost_reply_wait_s=0)
+        servers = SimpleNamespace(client=lambda *_: self.client, asker=_bug, config=config)
         worker = Worker(cast("JobServers", servers), Outbox(self._outbox), 0)
         self._life = asyncio.ensure_future(worker.serve(self._inbox))
         return self._life
