@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from proxy.store.protocol import JobStore
     from proxy.workers.status import PoolStatus
 
-__all__ = ["LiveMetrics"]
+__all__ = ["LiveMetrics", "counter", "gauge", "labelled"]
+
+_Family = TypeVar("_Family", CounterMetricFamily, GaugeMetricFamily)
 
 
 class LiveMetrics(Collector):
@@ -67,24 +69,24 @@ class LiveMetrics(Collector):
         counts = self._callback_intake.counts
         kinds = {str(kind): counts[kind] for kind in CallbackFate}
         words = "Callbacks by kind; early ones count as accepted, too."
-        yield _labelled_counter("callbacks", words, "kind", kinds)
+        yield labelled(CounterMetricFamily, "callbacks", words, "kind", kinds)
         yield from self._of_instances()
         yield self._of_calls()
         yield from self._of_store()
         lost = log.dropped_lines()
-        yield _counter("log_lines_dropped", "Log lines lost because their output was blocked.", lost)
+        yield counter("log_lines_dropped", "Log lines lost because their output was blocked.", lost)
 
     def _of_jobs(self) -> Iterator[Metric]:
         by_state, draining = self._in_flight.by_state(), self._dispatcher.draining
-        yield _counter("jobs_accepted", "Accepted jobs.", self._in_flight.added)
+        yield counter("jobs_accepted", "Accepted jobs.", self._in_flight.added)
         values = {str(state): by_state[state] for state in IN_FLIGHT}
-        yield _labelled_gauge("jobs_in_flight", "Jobs in flight by state.", "state", values)
+        yield labelled(GaugeMetricFamily, "jobs_in_flight", "Jobs in flight by state.", "state", values)
         words = "Jobs in flight that an earlier process or another instance left open: MAX_JOBS does not count them."
-        yield _gauge("jobs_left_open", words, self._in_flight.left_open)
-        yield _gauge("jobs_limit", "The limit of jobs in flight: MAX_JOBS.", self._max_jobs)
-        yield _gauge("draining", "1 while the proxy is draining: it accepts no new jobs.", draining)
+        yield gauge("jobs_left_open", words, self._in_flight.left_open)
+        yield gauge("jobs_limit", "The limit of jobs in flight: MAX_JOBS.", self._max_jobs)
+        yield gauge("draining", "1 while the proxy is draining: it accepts no new jobs.", draining)
         paused = self._dispatcher.pause.since is not None
-        yield _gauge("intake_paused", "1 while operators have paused the intake of new jobs.", paused)
+        yield gauge("intake_paused", "1 while operators have paused the intake of new jobs.", paused)
 
     def _of_calls(self) -> Metric:
         calls = CounterMetricFamily(
@@ -100,54 +102,44 @@ class LiveMetrics(Collector):
     def _of_workers(self) -> Iterator[Metric]:
         pool = self._pool_status()
         counts = pool.counts
-        yield _labelled_gauge("workers", "Worker processes by state.", "state", pool.by_state)
-        yield _gauge(
-            "workers_on_hold", "1 while no worker can be started and new jobs are refused.", bool(pool.on_hold)
-        )
-        yield _counter("worker_starts", "Started workers.", counts.started)
-        yield _counter("worker_reuses", "How often a worker was kept for another job.", counts.reused)
-        yield _counter("worker_stops", "Workers stopped because their job failed.", counts.stopped)
-        yield _counter("worker_spare_deaths", "Idle workers that died.", counts.spares_died)
-        yield _counter("worker_start_failures", "Workers that could not be started.", counts.failed_forks)
-        yield _counter("worker_storms", "How often so many spares died that new jobs were refused.", counts.storms)
+        yield labelled(GaugeMetricFamily, "workers", "Worker processes by state.", "state", pool.by_state)
+        yield gauge("workers_on_hold", "1 while no worker can be started and new jobs are refused.", bool(pool.on_hold))
+        yield counter("worker_starts", "Started workers.", counts.started)
+        yield counter("worker_reuses", "How often a worker was kept for another job.", counts.reused)
+        yield counter("worker_stops", "Workers stopped because their job failed.", counts.stopped)
+        yield counter("worker_spare_deaths", "Idle workers that died.", counts.spares_died)
+        yield counter("worker_start_failures", "Workers that could not be started.", counts.failed_forks)
+        yield counter("worker_storms", "How often so many spares died that new jobs were refused.", counts.storms)
         restarts = max(0, counts.fork_servers - 1)
-        yield _counter("fork_server_restarts", "How often the process that forks workers was replaced.", restarts)
+        yield counter("fork_server_restarts", "How often the process that forks workers was replaced.", restarts)
 
     def _of_instances(self) -> Iterator[Metric]:
         taken_over, elsewhere = self._dispatcher.taken_over, self._elsewhere
-        yield _counter(
-            "jobs_taken_over", "Jobs of instances that were gone, which this one has taken over.", taken_over
-        )
-        yield _counter(
+        yield counter("jobs_taken_over", "Jobs of instances that were gone, which this one has taken over.", taken_over)
+        yield counter(
             "callbacks_elsewhere", "Callbacks of this instance's jobs that another one recorded.", elsewhere.callbacks
         )
-        yield _counter(
-            "writes_fenced", "Writes that the store refused: another instance had the job.", elsewhere.fenced
-        )
+        yield counter("writes_fenced", "Writes that the store refused: another instance had the job.", elsewhere.fenced)
 
     def _of_store(self) -> Iterator[Metric]:
         for reading in self._store.readings():
-            make = _counter if reading.counter else _gauge
+            make = counter if reading.counter else gauge
             yield make(reading.name, reading.help, reading.value)
 
 
-def _counter(name: str, words: str, value: float) -> CounterMetricFamily:
+def counter(name: str, words: str, value: float) -> CounterMetricFamily:
+    """Return a counter without labels."""
     return CounterMetricFamily(f"{PREFIX}_{name}", words, value=value)
 
 
-def _gauge(name: str, words: str, value: float) -> GaugeMetricFamily:
+def gauge(name: str, words: str, value: float) -> GaugeMetricFamily:
+    """Return a gauge without labels."""
     return GaugeMetricFamily(f"{PREFIX}_{name}", words, value=float(value))
 
 
-def _labelled_counter(name: str, words: str, label: str, values: dict[str, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"{PREFIX}_{name}", words, labels=(label,))
-    for value, count in values.items():
-        family.add_metric((value,), count)
-    return family
-
-
-def _labelled_gauge(name: str, words: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"{PREFIX}_{name}", words, labels=(label,))
+def labelled(kind: type[_Family], name: str, words: str, label: str, values: Mapping[str, int]) -> _Family:
+    """Return a metric with one label, and its value for each value of the label."""
+    family = kind(f"{PREFIX}_{name}", words, labels=(label,))
     for value, count in values.items():
         family.add_metric((value,), count)
     return family

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from proxy.observe.counters import PREFIX
+from proxy.observe.gauges import counter, gauge, labelled
 from proxy.sqs.counts import Fate
 
 if TYPE_CHECKING:
@@ -33,26 +33,12 @@ class QueueMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the current values."""
         counts = self._counts
-        fates = CounterMetricFamily(
-            f"{PREFIX}_queue_messages", "Deliveries of messages by what happened to them.", labels=("fate",)
-        )
-        for fate in Fate:
-            fates.add_metric((str(fate),), counts.by_fate[fate])
-        yield fates
-        yield CounterMetricFamily(
-            f"{PREFIX}_queue_receives", "Calls for messages that were answered.", value=counts.receives
-        )
-        yield CounterMetricFamily(
-            f"{PREFIX}_queue_receive_errors", "Calls for messages that failed.", value=counts.receive_errors
-        )
-        yield GaugeMetricFamily(
-            f"{PREFIX}_queue_in_hand", "Messages that are being dealt with.", value=float(counts.in_hand)
-        )
-        yield GaugeMetricFamily(
-            f"{PREFIX}_queue_oldest_seconds",
-            "Age of the oldest message of the last delivery; 0 when the queue was empty.",
-            value=counts.oldest_s,
-        )
-        yield GaugeMetricFamily(
-            f"{PREFIX}_queue_unavailable", "1 while the queue cannot be read.", value=float(bool(counts.trouble))
-        )
+        fates = {str(fate): counts.by_fate[fate] for fate in Fate}
+        words = "Deliveries of messages by what happened to them."
+        yield labelled(CounterMetricFamily, "queue_messages", words, "fate", fates)
+        yield counter("queue_receives", "Calls for messages that were answered.", counts.receives)
+        yield counter("queue_receive_errors", "Calls for messages that failed.", counts.receive_errors)
+        yield gauge("queue_in_hand", "Messages that are being dealt with.", counts.in_hand)
+        words = "Age of the oldest message of the last delivery; 0 when the queue was empty."
+        yield gauge("queue_oldest_seconds", words, counts.oldest_s)
+        yield gauge("queue_unavailable", "1 while the queue cannot be read.", bool(counts.trouble))
