@@ -241,7 +241,7 @@ class FastConnection(asyncio.Protocol):
         if not halves:
             await sent(transport, self.limits)
         transport.close()
-        await drained(transport, self._until_gone, self.limits)
+        await drained(transport, lambda: asyncio.shield(self.lost), self.limits)
 
     async def _throw_away(self, *, unread: bool) -> None:
         """Read and discard everything to the end, as long as something arrives."""
@@ -251,10 +251,6 @@ class FastConnection(asyncio.Protocol):
             self.buffer = b""
             self.time_limit(self.limits.head_s)
             await self.more()
-
-    async def _until_gone(self) -> None:
-        while not self.lost.done():
-            await self.news()
 
     # --- reading and writing -----------------------------------------------------------------------------------------
 

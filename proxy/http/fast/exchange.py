@@ -14,13 +14,13 @@ import time
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from proxy import log
 from proxy.http import problems
 from proxy.http.fair_turns import turns
-from proxy.http.time_limits import Limits, Pace, body_cut_off
+from proxy.http.time_limits import Pace, body_cut_off
 from shared.errors import Code
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message
 
-__all__ = ["Connection", "Exchange", "Request", "answer_head", "parse"]
+    from proxy.http.fast.connection import FastConnection
+
+__all__ = ["Exchange", "Request", "answer_head", "parse"]
 
 # RFC 9110, 5.5 and 5.6.2. Quantifiers are possessive: a head that does not match fails in one pass.
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -117,46 +119,10 @@ class _Date:
 _date: Final = _Date()
 
 
-class Connection(Protocol):
-    """What an exchange needs from its connection (proxy/http/fast/connection.py)."""
-
-    limits: Limits
-    buffer: bytes
-    ended: bool
-    lost: asyncio.Future[None]
-    overdue: bool
-
-    @property
-    def stopping(self) -> bool:
-        """Whether this answer has to be the last."""
-
-    @property
-    def closing(self) -> bool:
-        """Whether an incomplete body is no longer waited for."""
-
-    def time_limit(self, seconds: float | None) -> None:
-        """Wake the task that waits for the client after this time, with `overdue`."""
-
-    async def more(self) -> None:
-        """Return when there may be more in `buffer`, or the time is over."""
-
-    async def news(self) -> None:
-        """Return when bytes or the end arrived; do not ask for more."""
-
-    async def write(self, data: bytes) -> None:
-        """Send."""
-
-    def refused(self, problem: problems.Problem) -> None:
-        """Report an answer that is not the application's to the operators."""
-
-    def abort(self) -> None:
-        """Close at once."""
-
-
 class Exchange:
     """`receive` and `send` of one request."""
 
-    def __init__(self, connection: Connection, request: Request) -> None:
+    def __init__(self, connection: FastConnection, request: Request) -> None:
         self._connection = connection
         self._request = request
         #: The part of the body that the application has not received yet.
@@ -267,9 +233,7 @@ class Exchange:
 
     def _head(self, start: Message, body: bytes, *, more: bool) -> bytes:
         fields = list(start["headers"])
-        connection = self._connection
-        unread = self._left_bytes > len(connection.buffer)
-        self.keep_alive = self.keep_alive and not unread and not connection.stopping
+        self.keep_alive = self.keep_alive and not self.unread and not self._connection.stopping
         is_head = self._request.method == "HEAD"  # its answer need not say how long that to GET is (RFC 9110, 9.3.2)
         if not is_head and all(name != b"content-length" for name, _ in fields):
             self._chunked = more
