@@ -33,6 +33,7 @@ __all__ = [
     "event",
     "exception_fields",
     "on_thread_error",
+    "shown",
 ]
 
 _MAX_LINES: Final = 10_000
@@ -40,7 +41,7 @@ _MAX_LINES: Final = 10_000
 _BATCH: Final = 500
 #: How long lines are collected before they are written.
 _GATHER_S: Final = 0.02
-#: How much of a library's message is logged.
+#: How much is logged of what others say.
 _SHOWN: Final = 1_000
 #: A callback token, or anything as long in the same alphabet.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{40,}")
@@ -158,6 +159,11 @@ def _visible(value: object) -> object:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
+def shown(text: str) -> str:
+    """Return what others say as it may be logged: shortened, and without anything that could be a token."""
+    return _TOKEN.sub("\u2026", text)[:_SHOWN]
+
+
 class _Libraries(logging.Handler):
     """Logs messages of libraries in this log's format."""
 
@@ -165,7 +171,7 @@ class _Libraries(logging.Handler):
         """Log only a record's message, without anything that could be a token."""
         level = "error" if record.levelno >= logging.ERROR else "warning"
         try:
-            words = _TOKEN.sub("\u2026", " ".join(record.getMessage().split()))[:_SHOWN]
+            words = shown(" ".join(record.getMessage().split()))
         except Exception as exc:  # noqa: BLE001 - the library's mistake, and no reason to fail
             words = type(exc).__qualname__
         event(level, "a library reports", source=record.name, text=words)

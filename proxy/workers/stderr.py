@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from typing import Final
 
 from proxy import log
@@ -19,9 +18,6 @@ __all__ = ["log_output"]
 _READ_BYTES: Final = 65_536
 #: How much is read at most. Only a worker that never ends to write comes near it.
 _BYTES_PER_S: Final = 131_072
-_SHOWN: Final = 1_000
-#: A callback token, or anything as long in the same alphabet.
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{40,}")
 
 
 def log_output(fd: int) -> None:
@@ -41,7 +37,7 @@ def log_output(fd: int) -> None:
         loop.call_later(len(data) / _BYTES_PER_S, loop.add_reader, fd, on_readable)
         lines = [line for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
         if lines:
-            words = _TOKEN.sub("…", lines[-1].strip())[:_SHOWN]
+            words = log.shown(lines[-1].strip())
             log.event("error", "a worker process wrote to stderr", source="worker", text=words, lines=len(lines))
 
     loop.add_reader(fd, on_readable)

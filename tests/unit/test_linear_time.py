@@ -83,7 +83,6 @@ PATTERNS: dict[str, Callable[[Pattern, Text], None]] = {
     "proxy.store.patterns._PARTICULAR": findall,
     "proxy.store.postgresql.reading._SPECIAL": findall,
     "proxy.store.postgresql.statements._NAME": findall,
-    "proxy.workers.stderr._TOKEN": findall,
     "shared.env_file._EXPORT": match,
     "shared.env_file._WORD": findall,
     "shared.job_server.callback_tokens._IN_A_URL": findall,
