@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +28,6 @@ from shared.errors import AdmissionError, Code
 
 if TYPE_CHECKING:
     from proxy.workers.spawning import Spawned
-    from shared.messages import Log
 
 __all__ = ["Pool"]
 
@@ -54,13 +52,11 @@ class Pool:
         spares: int,
         max_jobs: int,
         max_body_bytes: int,
-        on_worker_log: Callable[[Worker, Log], None] | None = None,
     ) -> None:
         """Keep `spares` workers ready, each for `max_jobs` jobs (0: no limit)."""
         self._target = spares
         self._max_jobs = max_jobs
         self._max_body_bytes = max_body_bytes
-        self._on_worker_log = on_worker_log or log_lines.worker_line
         self._spares: deque[Worker] = deque()
         self._queue: deque[asyncio.Future[Worker]] = deque()
         self._workers: dict[int, Worker] = {}
@@ -184,7 +180,7 @@ class Pool:
             outbox_fd=outbox_fd,
             max_body_bytes=self._max_body_bytes,
             on_exit=self._on_worker_exit,
-            on_log=self._on_worker_log,
+            on_log=log_lines.worker_line,
         )
         self._workers[pid] = worker
         self._empty.clear()

@@ -80,8 +80,17 @@ class Supply:
         return self._fork_server.pid if self._fork_server else 0
 
     async def start(self, spawned: Spawned | None = None) -> None:
-        """Start the fork server, unless the first one was `spawned` before. Raises OSError if it cannot be started."""
-        await self._start_fork_server(spawned)
+        """Start a fork server, unless the first one was `spawned` before. Raises OSError if it cannot be started."""
+        self._last_start = asyncio.get_running_loop().time()
+        self._counts.fork_servers += 1
+        self._has_forked = False
+        fork_server = ForkServer(self._config, self)
+        await fork_server.start(spawned)
+        if self._closing:
+            await fork_server.stop()
+            return
+        self._fork_server = fork_server
+        self._wanting.on_ready()
 
     def request(self, wanted: int) -> None:
         """Make sure that `wanted` workers are being started; no-op while on hold."""
@@ -181,23 +190,11 @@ class Supply:
 
     async def _restart_fork_server(self) -> None:
         try:
-            await self._start_fork_server()
+            await self.start()
         except Exception as exc:  # noqa: BLE001 - such as no memory; nobody else would try again
             reason = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
             self._go_on_hold(f"the fork server could not be started: {reason}")
             self._later("restart", _RESTART_S, self._restart)
-
-    async def _start_fork_server(self, spawned: Spawned | None = None) -> None:
-        self._last_start = asyncio.get_running_loop().time()
-        self._counts.fork_servers += 1
-        self._has_forked = False
-        fork_server = ForkServer(self._config, self)
-        await fork_server.start(spawned)
-        if self._closing:
-            await fork_server.stop()
-            return
-        self._fork_server = fork_server
-        self._wanting.on_ready()
 
     def _later(self, name: str, delay_s: float, call: Callable[[], None]) -> None:
         if name in self._timers:
