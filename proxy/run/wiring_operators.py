@@ -14,7 +14,6 @@ from proxy.api.operators.access import log_in
 from proxy.api.operators.access.access import Access
 from proxy.api.operators.access.gate import Gate, GatewayUsers
 from proxy.api.operators.access.headers import SafeHeaders
-from proxy.api.operators.asking import AskJobServer
 from proxy.api.operators.audit import Audit, AuditList
 from proxy.api.operators.house import House
 from proxy.api.operators.instances import InstancesView
@@ -82,7 +81,7 @@ def _job_routes(settings: Settings, core: Core, snapshots: Snapshots) -> list[Ro
     return [
         Route("/jobs", ListJobs(core.in_flight, store, authorization, snapshots.closed), methods=["GET"]),
         Route("/jobs/patterns", JobPatterns(store, authorization, settings.label_members), methods=["GET"]),
-        *dashboard.routes(snapshots, find, stop, AskJobServer(core.inquiry)),
+        *dashboard.routes(snapshots, find, stop, dashboard.AskJobServer(core.inquiry)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Routes for the operators' pages: events, the search for a job, and stopping a job."""
+"""Routes for the operators' pages: events, the search for a job, stopping a job, and asking about one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.api.clients.request_headers import Authorization
-    from proxy.api.operators.asking import AskJobServer
     from proxy.api.operators.snapshots import Snapshots
     from proxy.jobs.dispatcher import Dispatcher
     from proxy.jobs.elsewhere import Elsewhere
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
-__all__ = ["Events", "FindJob", "StopJob", "routes"]
+__all__ = ["AskJobServer", "Events", "FindJob", "StopJob", "routes"]
 
 #: A page that reads nothing for this long is disconnected.
 _PATIENCE_S: Final = 10.0
@@ -219,3 +218,22 @@ class StopJob:
         if record is None or not record.owner or record.state is State.FINISHED:
             raise RequestError(Code.NOT_FOUND, "there is no such job in flight")
         await self._elsewhere.cancel(record, by=by)
+
+
+class AskJobServer:
+    """`POST /jobs/<id>/ask`: ask the job server now about a job; a final state in its answer ends the job."""
+
+    def __init__(self, inquiry: Inquiry) -> None:
+        self._inquiry = inquiry
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer with the job server's answer.
+
+        Raises:
+            RequestError: there is no such job.
+            StoreUnavailableError: the job cannot be looked up now, or the answer cannot be recorded.
+        """
+        told = await self._inquiry.ask(scope["path_params"]["id"])
+        if told is None:
+            raise RequestError(Code.NOT_FOUND, "there is no such job, or it is no longer remembered")
+        await send_json(scope, send, {"kind": str(told.kind), "state": told.state, "error": told.error})
