@@ -27,7 +27,7 @@ from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.job_server.callback_tokens import bytes_without_tokens
 from shared.job_server.documents import kept_content_type
-from shared.job_server.verdict import Kind, Verdict
+from shared.job_server.verdict import FINAL, Kind, Verdict
 from shared.lifecycle import Event, State
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CallbackFate", "CallbackIntake"]
 
-_NOT_FINAL: Final = frozenset({Kind.PROGRESS, Kind.NOTIFICATION})
 #: How long a callback waits for the store before its job gets it, recorded or not.
 _PATIENCE_S: Final = 1.0
 
@@ -178,7 +177,7 @@ class CallbackIntake:
 
     async def _for_job(self, job: Job, called: _Called) -> CallbackFate:
         recorder, verdict = job.recorder, called.verdict
-        if verdict.kind in _NOT_FINAL:
+        if verdict.kind not in FINAL:
             job.progress(verdict.state, job.without_token(called.body), verdict.outputs)
             job.unread = verdict.error
             if verdict.kind is Kind.NOTIFICATION:
@@ -244,7 +243,7 @@ class CallbackIntake:
             if record is None:
                 raise RequestError(Code.NOT_FOUND, "there is no such callback")
             self.on_proof(record.id)
-            if verdict.kind in _NOT_FINAL:
+            if verdict.kind not in FINAL:
                 self._progress_elsewhere(record, verdict)
                 return CallbackFate.PROGRESS
             if record.callback is not None:

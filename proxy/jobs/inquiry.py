@@ -17,21 +17,19 @@ from proxy.jobs import log_lines
 from proxy.jobs.left_open import adopt
 from proxy.jobs.polling import Schedule
 from shared.errors import RequestError, StoreUnavailableError
-from shared.job_server.verdict import Kind
+from shared.job_server.verdict import FINAL
 from shared.lifecycle import State, Submitted
 from shared.messages import Told
 
 if TYPE_CHECKING:
     from proxy.jobs.callback_intake import CallbackIntake
     from proxy.jobs.in_flight import InFlight
-    from proxy.jobs.job_server import ServedJobServers
     from proxy.jobs.polling import Poller
     from proxy.store.protocol import JobStore
     from proxy.store.record import Record
 
 __all__ = ["Inquiry"]
 
-_FINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
 #: How long to ask for an outcome that was announced late, the longest pause, and about how many jobs at a time.
 _LATE_S: Final = 60.0
 _EVERY_S: Final = 10.0
@@ -46,14 +44,12 @@ class Inquiry:
         *,
         in_flight: InFlight,
         store: JobStore,
-        job_servers: ServedJobServers,
         poller: Poller,
         callback_intake: CallbackIntake,
     ) -> None:
         """`callback_intake` accepts the answers about jobs that are not in flight here."""
         self._in_flight = in_flight
         self._store = store
-        self._job_servers = job_servers
         self._poller = poller
         self._callback_intake = callback_intake
         #: The jobs whose outcomes were announced late, by id.
@@ -61,7 +57,7 @@ class Inquiry:
 
     def can_ask(self, record: Record) -> bool:
         """Return whether there is a call that can say more about a job than its record."""
-        server = self._job_servers.of(record)
+        server = self._poller.server_of(record)
         if server is None or not server.can_be_asked:
             return False
         return record.state is not State.FINISHED or (not _reason_not_to_ask(record) and server.can_ask(record))
@@ -78,7 +74,7 @@ class Inquiry:
         job = self._in_flight.by_id(job_id)
         if job is not None:
             told = await self._poller.ask_now(job)
-            if told.kind in _FINAL and not job.recorder.called_back:  # the job ended in the meantime
+            if told.kind in FINAL and not job.recorder.called_back:  # the job ended in the meantime
                 await asyncio.wait((job.outcome,))
                 await self._callback_intake.take_answer(job.token_hash, told)
             return told
@@ -112,7 +108,7 @@ class Inquiry:
             return Told(job_id=record.id, call="outcome", kind="unavailable", error=reason)
         job = adopt(self._store, record)
         told = await self._poller.ask_about(job)
-        if told.kind in _FINAL:
+        if told.kind in FINAL:
             await self._callback_intake.take_answer(record.token_hash, told)
             log_lines.job_event("info", "the job server was asked and reported how a job ended", job, answer=told.kind)
         return told

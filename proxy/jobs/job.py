@@ -16,7 +16,7 @@ from shared import lifecycle
 from shared.errors import Code
 from shared.job_server.callback_tokens import bytes_without_tokens
 from shared.job_server.documents import kept_content_type
-from shared.job_server.verdict import Kind
+from shared.job_server.verdict import FINAL, Kind
 from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome
 
@@ -256,7 +256,7 @@ class Job:
 
         The first such answer counts.
         """
-        if told.kind not in {Kind.SUCCEEDED, Kind.FAILED}:
+        if told.kind not in FINAL:
             return False
         if not self.callback.done() and self.state is not State.FINISHED and not self.recorder.called_back:
             self.recorder.callback(

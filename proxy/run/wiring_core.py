@@ -99,9 +99,7 @@ def create_core(
         max_jobs=settings.max_jobs,
         job_timeout_s=settings.job_timeout,
     )
-    inquiry = Inquiry(
-        in_flight=in_flight, store=store, job_servers=served, poller=poller, callback_intake=callback_intake
-    )
+    inquiry = Inquiry(in_flight=in_flight, store=store, poller=poller, callback_intake=callback_intake)
     callback_intake.on_named = lambda record: dispatcher.give_up([record])
     callback_intake.on_announced = dispatcher.on_announced = inquiry.announced
     if peers is not None:

@@ -14,11 +14,10 @@ from shared.job_server.documents import Document, document_of, fields_of_query, 
 from shared.job_server.expressions import body_members, compile_expression, only_body, plain_path, text_of
 from shared.job_server.partial_json import ExactPart, PartialReader
 from shared.job_server.profile import Callback
-from shared.job_server.verdict import Kind, Reader, Verdict
+from shared.job_server.verdict import FINAL, Kind, Reader, Verdict
 
 __all__ = ["Callbacks", "Received"]
 
-_TERMINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
 #: Of a larger body, JMESPath may take many milliseconds.
 _LARGE_BYTES: Final = 16_384
 
@@ -71,7 +70,7 @@ class Callbacks:
         """
         document = self._document(received)
         verdict = self._reader.read(self._seen(received, document.value), received.body, is_json=document.is_json)
-        if self._notification_only and (verdict.kind in _TERMINAL or not self._has_state):
+        if self._notification_only and (verdict.kind in FINAL or not self._has_state):
             return Verdict(kind=Kind.NOTIFICATION, state=verdict.state, outputs=verdict.outputs)
         has_body = self._reads_body and received.method != "GET"
         if verdict.kind is Kind.PROGRESS and has_body and document.value is None and not document.is_json:

@@ -19,7 +19,7 @@ from shared.lifecycle import Submitted
 from shared.outcome import Failed, Outcome, Succeeded
 from shared.strict_json import text_at
 
-__all__ = ["Kind", "Outputs", "Part", "Reader", "Verdict", "error_text", "job_failed", "outcome_of", "text_as_json"]
+__all__ = ["FINAL", "Kind", "Part", "Reader", "Verdict", "error_text", "job_failed", "outcome_of", "text_as_json"]
 
 #: A longer reason, or state of a job that goes on, is cut, and a longer output ignored: they go into messages, logs,
 #: records and URLs. Signed URLs have some thousand characters, and few servers take one of more than 8,000.
@@ -38,6 +38,10 @@ class Kind(StrEnum):
     PROGRESS = "progress"
     #: The job may be over: the job server has to be asked.
     NOTIFICATION = "notification"
+
+
+#: The kinds that say how the job ended.
+FINAL: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,7 @@ class Reader:
         self._failed = frozenset(reading.failed)
         self._error = compile_expression(reading.error) if reading.error else None
         self._result = result or Part(reading.result)
-        self._outputs = Outputs(outputs)
+        self._outputs = [(name, compile_expression(text)) for name, text in outputs.items()]
 
     def read(self, seen: Mapping[str, Any], body: bytes, *, is_json: bool) -> Verdict:
         """Return what a message says; `seen` is what the expressions look at, and `body` its bytes.
@@ -78,7 +82,7 @@ class Reader:
         `is_json` says whether the bytes are JSON.
         """
         state = text_of(self._state(seen))
-        outputs = self._outputs.read(seen)
+        outputs = self._read_outputs(seen)
         if state in self._succeeded:
             return Verdict(kind=Kind.SUCCEEDED, state=state, result=self._result.of(seen, body), outputs=outputs)
         if state in self._failed:
@@ -86,6 +90,11 @@ class Reader:
             result = None if is_json else text_as_json(body)
             return Verdict(kind=Kind.FAILED, state=state, result=result, error=error, outputs=outputs)
         return Verdict(kind=Kind.PROGRESS, state=state[:_MAX_STATE_CHARACTERS], outputs=outputs)
+
+    def _read_outputs(self, seen: Mapping[str, Any]) -> dict[str, str]:
+        """Return the outputs that have a value."""
+        found = ((name, text_of(expression(seen))) for name, expression in self._outputs)
+        return {name: text for name, text in found if 0 < len(text) <= _MAX_OUTPUT_CHARACTERS}
 
 
 class Part:
@@ -107,20 +116,6 @@ class Part:
             if text is not None:
                 return text.encode()
         return _json(value)
-
-
-class Outputs:
-    """The names for parts of a message."""
-
-    def __init__(self, outputs: Mapping[str, str]) -> None:
-        self._expressions = [(name, compile_expression(text)) for name, text in outputs.items()]
-
-    def read(self, seen: Mapping[str, Any]) -> dict[str, str]:
-        """Return the outputs that have a value."""
-        if not self._expressions:
-            return {}
-        found = ((name, text_of(expression(seen))) for name, expression in self._expressions)
-        return {name: text for name, text in found if text and len(text) <= _MAX_OUTPUT_CHARACTERS}
 
 
 def error_text(value: object) -> str:

@@ -135,11 +135,7 @@ class Instance:
         self.named_callbacks = NamedCallbacks(self.callback_intake, self.in_flight, self.store, self.poller)
         self.poller.was_called = self.named_callbacks.came_early
         self.inquiry = Inquiry(
-            in_flight=self.in_flight,
-            store=self.store,
-            job_servers=served,
-            poller=self.poller,
-            callback_intake=self.callback_intake,
+            in_flight=self.in_flight, store=self.store, poller=self.poller, callback_intake=self.callback_intake
         )
         self.headroom = StatedHeadroom()
         self.notes = Notes()
