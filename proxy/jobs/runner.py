@@ -21,9 +21,11 @@ class Runner(Protocol):
 
     - calls `job.recorder`: `queued` if the job has to wait, `submitting` (and waits for it) before anything can submit
       the job, `waiting` when the job server has it;
-    - reports events with `job.advance`, all except FINISH; CONNECTED before the first byte of the submission is sent;
+    - reports events with `job.advance`, all except FINISH, since logs, metrics and `submitted` follow from them;
+      CONNECTED before the first byte of the submission is sent;
     - ends when `job.callback` is done, with the outcome of the record, or when `job.cancelled` is. It may learn earlier
-      (`job.arrival`) that a callback has come and is being recorded.
+      (`job.arrival`) that a callback has come and is being recorded;
+    - turns a lack of capacity into `job.failure(Code.NO_WORKER, …)`.
     """
 
     async def run(self, job: Job) -> Outcome:
