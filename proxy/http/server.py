@@ -7,27 +7,22 @@ proxy/http/hypercorn_fixes/.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from hypercorn.asyncio import serve
 
 from proxy import log
-from proxy.http import problems
 from proxy.http.connections import Connections, Room
 from proxy.http.fair_turns import turns
 from proxy.http.fast.connection import FastConnection
-from proxy.http.handshakes import report_failures
 from proxy.http.hypercorn_fixes.config import ServerConfig
 from proxy.http.hypercorn_fixes.connection import HypercornConnection, install
-from proxy.http.listening import BACKLOG, has_queued, ignore_new
-from shared.errors import Code
+from proxy.http.listening import has_queued, ignore_new
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from ssl import SSLContext
 
     from hypercorn.typing import ASGIFramework
     from starlette.types import ASGIApp
@@ -45,31 +40,8 @@ _ACCEPT_S: Final = 0.1
 _ACCEPT_TURNS: Final = 8
 #: How long the last TLS handshakes and the requests after them may take then.
 _HANDSHAKE_S: Final = 0.5
-#: Hypercorn itself never aborts answers: a listener may be told to stop long before its jobs have ended.
-_NEVER_S: Final = 1e7
-
 #: How much of an answer TLS takes before it is sent; by default 512 KiB, for which a slow client could take any time.
 _TLS_BUFFER_BYTES: Final = 65_536
-
-
-class _Config(ServerConfig):
-    """A listener's configuration, from which Hypercorn creates its connections."""
-
-    app: ASGIApp
-    fast: bool
-    #: The TLS context of new connections, as long as the listener serves.
-    tls: SSLContext | None = None
-
-    def create_ssl_context(self) -> SSLContext | None:
-        """Return the context, and keep it, because its certificate may be replaced."""
-        self.tls = super().create_ssl_context()
-        if self.tls is not None:
-            report_failures(self.tls, self._handshake_failed)
-        return self.tls
-
-    def _handshake_failed(self, reason: str) -> None:
-        problem = problems.unread(Code.MALFORMED_REQUEST, f"the TLS handshake failed: {reason}")
-        self.connections.refused(problem, None)
 
 
 class _Connection(HypercornConnection):
@@ -77,7 +49,7 @@ class _Connection(HypercornConnection):
 
     async def run(self) -> None:
         """Serve the connection."""
-        config = cast("_Config", self.config)
+        config = self.config
         transport = cast("asyncio.Transport", self.writer.transport)
         if not transport.is_closing():
             transport.pause_reading()  # what arrives waits in the kernel, which limits it, until it can be used
@@ -85,14 +57,14 @@ class _Connection(HypercornConnection):
             transport.set_write_buffer_limits(_TLS_BUFFER_BYTES)
         config.connections.room.make()
         await turns.take()
-        if not config.fast or await self._is_left_by_fast(config):
+        if not config.fast or await self._is_left_by_fast():
             if not transport.is_closing():
                 transport.resume_reading()
             await super().run()
 
-    async def _is_left_by_fast(self, config: _Config) -> bool:
+    async def _is_left_by_fast(self) -> bool:
         try:
-            fast = FastConnection(config.app, config.connections, self.writer)
+            fast = FastConnection(self.config.app, self.config.connections, self.writer)
         except OSError:  # the client has left again
             self.writer.transport.abort()
             return False
@@ -129,13 +101,12 @@ class Listener:
         sees it. With `fast`, plain requests are served without Hypercorn.
         """
         self._listener = listener
-        self._app = app
-        self._fast = fast
-        self._config = _Config()
-        self._config.certfile = certfile or None
-        self._config.keyfile = keyfile or None
-        self._stop = asyncio.Event()
         self._connections = Connections(limits, room or Room(), on_refused)
+        config = self._config = ServerConfig()
+        config.app, config.fast, config.connections = app, fast, self._connections
+        config.certfile, config.keyfile = certfile or None, keyfile or None
+        config.ssl_handshake_timeout = limits.head_s
+        self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -188,18 +159,10 @@ class Listener:
             await asyncio.wait((self._task,), timeout=1)
 
     async def _serve(self) -> None:
-        config = self._config
-        config.app = self._app
-        config.fast = self._fast
-        config.connections = self._connections
-        config.bind = [f"fd://{os.dup(self._listener.fileno())}"]
-        config.backlog = BACKLOG
-        config.graceful_timeout = _NEVER_S
-        config.ssl_handshake_timeout = self._connections.limits.head_s
-        config.errorlog = _hypercorn_log()
-        app = cast("ASGIFramework", self._app)  # the same object, with the type of another library
+        self._config.bind = [f"fd://{os.dup(self._listener.fileno())}"]
+        app = cast("ASGIFramework", self._config.app)  # the same object, with the type of another library
         with self._listener:
-            await serve(app, config, shutdown_trigger=self._emptied, mode="asgi")
+            await serve(app, self._config, shutdown_trigger=self._emptied, mode="asgi")
 
     async def _emptied(self) -> None:
         """Return when the listener is told to stop and the last connections had time to send a request."""
@@ -212,11 +175,3 @@ class Listener:
             await asyncio.sleep(_HANDSHAKE_S)
         self._listener.close()
         self._connections.stop()
-
-
-def _hypercorn_log() -> logging.Logger:
-    """Return a logger that discards Hypercorn's messages, which may contain tracebacks and paths with tokens."""
-    log = logging.getLogger("proxy.hypercorn")
-    log.propagate = False
-    log.addHandler(logging.NullHandler())
-    return log
