@@ -87,11 +87,9 @@ class NamedCallbacks:
         with self._callback_intake.counted():
             return self._in_flight.by_id(job_id) or await self._store.by_id(job_id)
 
-    def _called_here(self, server: ServedJobServer, output: str, name: str) -> Job | Record | None:
-        for job in self._in_flight:
-            if job.recorder.record.outputs.get(output) == name and self._poller.server_of(job) is server:
-                return job
-        return None
+    def _called_here(self, server: ServedJobServer, output: str, name: str) -> Job | None:
+        called = (job for job in self._in_flight if job.recorder.record.outputs.get(output) == name)
+        return next((job for job in called if self._poller.server_of(job) is server), None)
 
     async def _called(self, server: ServedJobServer, output: str, name: str) -> Record | None:
         if not name.isprintable():  # not every database takes it

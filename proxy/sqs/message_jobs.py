@@ -19,7 +19,6 @@ import asyncio
 import base64
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -53,12 +52,6 @@ _ROOM_S: Final = 5.0
 _LOOK_S: Final = 0.1
 #: How many messages are remembered whose jobs other messages had started: the newest.
 _MAX_JOINED: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
-    request: JobRequest
-    reply_to: Queue | None
 
 
 class MessageJobs:
@@ -116,7 +109,10 @@ class MessageJobs:
         `on_begun` is called when its job is in flight, or when it is certain that it will not be.
         """
         async with self._told(message):
-            await self._deal_with(message, until, on_begun)
+            await turns.take_for(len(message.body))
+            rest = await self._begun(message, until)
+            on_begun()
+            await rest
 
     async def return_at_once(self, message: Message, until: float) -> None:
         """Give back a message that came too late for a job to be started here."""
@@ -141,17 +137,11 @@ class MessageJobs:
                 "error", "unhandled exception while handling a message", message=message.id, **log.exception_fields(exc)
             )
 
-    async def _deal_with(self, message: Message, until: float, on_begun: Callable[[], None]) -> None:
-        await turns.take_for(len(message.body))
-        rest = await self._begun(message, until)
-        on_begun()
-        await rest
-
     async def _begun(self, message: Message, until: float) -> Awaitable[None]:
         """Begin or join the message's job, if that is possible; return what is left to do."""
         try:
-            read = self._read(message)
-            found = await self._begin(message, read.request, until)
+            request, reply_to = self._read(message)
+            found = await self._begin(message, request, until)
         except RequestError as exc:
             # Another message may have begun a job with the same key; or an earlier delivery, before the settings
             # changed.
@@ -167,7 +157,7 @@ class MessageJobs:
             words = "an earlier delivery may have run, and its job is no longer remembered"
             return self._settlement.refuse(message, Code.INTERRUPTED, words, Submitted.UNKNOWN, until)
         message.body = ""  # the job has it
-        return self._finish(message, found, read.reply_to, until)
+        return self._finish(message, found, reply_to, until)
 
     async def _finish(self, message: Message, found: Job | Record, reply_to: Queue | None, until: float) -> None:
         """Wait for the job's outcome, and act on it. Raises QueueError."""
@@ -179,8 +169,8 @@ class MessageJobs:
 
     # --- its job -----------------------------------------------------------------------------------------------------
 
-    def _read(self, message: Message) -> _Read:
-        """Return the message's job request. Raises RequestError if it cannot be a job."""
+    def _read(self, message: Message) -> tuple[JobRequest, Queue | None]:
+        """Return the message's job request, and where its reply goes. Raises RequestError if it cannot be a job."""
         queues = self._queues
         reply_to = queues.replies
         wanted = message.text("ReplyTo")
@@ -207,7 +197,7 @@ class MessageJobs:
             labels={**request.labels, "message": message.id},
             beginning=beginning_of_job(self._queue_url, message.id),
         )
-        return _Read(request=labelled, reply_to=reply_to)
+        return labelled, reply_to
 
     async def _begin(self, message: Message, request: JobRequest, until: float) -> Job | Record | None:
         """Begin or join the job; return None if it may have run and been forgotten.
