@@ -62,7 +62,7 @@ def _run(arguments: list[str]) -> int:
             return 0
         check = given.check
     settings = load(env_file=_ENV_FILE)
-    preflight.Preflight(journal=settings.journal).check()
+    preflight.check(journal=settings.journal)
     return _check(settings) if check else _serve(settings)
 
 

@@ -22,7 +22,7 @@ from shared.errors import SettingsError
 
 __all__ = [
     "LEAST_DESCRIPTORS",
-    "Preflight",
+    "check",
     "import_trouble",
     "no_traceback",
     "open_standard_streams",
@@ -56,36 +56,35 @@ _REMEDIES: Final = {
 }
 
 
-class Preflight:
-    """Checks what a start needs."""
+def check(*, journal: str, proc: Path = Path("/proc")) -> None:
+    """Check what a start needs; `journal`: the setting JOURNAL, which says whether SQLite or a driver is needed.
 
-    def __init__(self, *, proc: Path = Path("/proc"), journal: str) -> None:
-        """`journal`: the setting JOURNAL, which says whether SQLite or the database's driver is needed."""
-        self._proc = proc
-        self._journal = journal
+    Raises:
+        SettingsError: a start is impossible; the message has a line for each problem.
+    """
+    troubles = [*_platform(), *_modules(journal), *_mounted(proc), *_system_calls(), *_descriptors()]
+    if troubles:
+        raise SettingsError("\n".join(troubles))
 
-    def check(self) -> None:
-        """Raise SettingsError, with a line for each problem, if a start is impossible."""
-        troubles = [*self._platform(), *self._modules(), *self._proc_mounted(), *_system_calls(), *_descriptors()]
-        if troubles:
-            raise SettingsError("\n".join(troubles))
 
-    def _platform(self) -> Iterator[str]:
-        system = os.uname().sysname
-        if system != "Linux":
-            yield f"the proxy runs on Linux only; this is {system}"
+def _platform() -> Iterator[str]:
+    system = os.uname().sysname
+    if system != "Linux":
+        yield f"the proxy runs on Linux only; this is {system}"
 
-    def _modules(self) -> Iterator[str]:
-        driver = "psycopg" if is_database(self._journal) else "_sqlite3"
-        for name in [*_NEEDED, *([driver] if self._journal else [])]:
-            try:
-                importlib.import_module(name)
-            except ImportError as exc:
-                yield import_trouble(exc)
 
-    def _proc_mounted(self) -> Iterator[str]:
-        if not (self._proc / "self" / "stat").exists():
-            yield f"{self._proc} is not mounted; mount it (mount -t proc proc /proc)"
+def _modules(journal: str) -> Iterator[str]:
+    driver = "psycopg" if is_database(journal) else "_sqlite3"
+    for name in [*_NEEDED, *([driver] if journal else [])]:
+        try:
+            importlib.import_module(name)
+        except ImportError as exc:
+            yield import_trouble(exc)
+
+
+def _mounted(proc: Path) -> Iterator[str]:
+    if not (proc / "self" / "stat").exists():
+        yield f"{proc} is not mounted; mount it (mount -t proc proc /proc)"
 
 
 def _system_calls() -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from proxy.run.preflight import LEAST_DESCRIPTORS, Preflight, import_trouble, start_trouble
+from proxy.run.preflight import LEAST_DESCRIPTORS, check, import_trouble, start_trouble
 from shared.errors import SettingsError
 from tests.support.proxy_process import ROOT
 
@@ -23,7 +23,7 @@ _RAISE_PROCESSES: Final = "raise the limit of processes (ulimit -u, TasksMax=, -
 def troubles(proc: Path = Path("/proc"), *, journal: str = "jobs.sqlite3") -> list[str]:
     """The lines of the error."""
     try:
-        Preflight(proc=proc, journal=journal).check()
+        check(proc=proc, journal=journal)
     except SettingsError as exc:
         return str(exc).splitlines()
     return []
