@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy import log
-from proxy.jobs.phases import phases
+from proxy.jobs.trail import phases
 from shared.lifecycle import Event, State
 from shared.outcome import Failed, Outcome
 

@@ -1,7 +1,19 @@
-"""The history of a job in its record: written once, with the end of the job, so that it costs no extra write.
+"""The history of a job: where its time went, and what its record says of it.
 
-A job that gets its callback is recorded for the last time at that moment. What follows, the delivery, is known only to
-this process: otherwise it would cost one more write for each job.
+Five phases are in the log, the metrics, the traces and the dashboard:
+
+        queue       accepted  -> assigned    no worker had it yet
+        start       assigned  -> connected   the worker took it and connected to the job server
+        submission  connected -> waiting     the submission was in progress, including pauses between attempts
+        job         waiting   -> callback    the job server had it
+        delivery    callback  -> finished    the callback went to the worker and came back as the outcome
+
+A phase that a failure interrupted lasts until the end. A phase that was never reached, or that an early callback
+overtook, is missing.
+
+The history is recorded once, with the end of the job, so that it costs no extra write (`Trail`). A job that gets its
+callback is recorded for the last time at that moment. What follows, the delivery, is known only to this process:
+otherwise it would cost one more write for each job.
 """
 
 from __future__ import annotations
@@ -12,7 +24,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from proxy.jobs.phases import PHASES
 from shared import lifecycle
 from shared.lifecycle import Event, IllegalEventError, State
 
@@ -20,12 +31,61 @@ if TYPE_CHECKING:
     from proxy.jobs.job import Job
     from proxy.store.record import Record
 
-__all__ = ["Trail", "phases_in", "trail_of", "trail_with", "written"]
+__all__ = [
+    "PHASES",
+    "Trail",
+    "called_back_at",
+    "phase_starts",
+    "phases",
+    "phases_in",
+    "trail_of",
+    "trail_with",
+    "written",
+]
 
+#: The phases that states begin.
+_BEGUN_BY: Final = {
+    State.ACCEPTED: "queue",
+    State.ASSIGNED: "start",
+    State.SUBMITTING: "submission",
+    State.WAITING: "job",
+}
+PHASES: Final = (*_BEGUN_BY.values(), "delivery")
 #: Of a job with more events than fit, the first and the last are kept.
 _FIRST: Final = 80
 _LAST: Final = 20
-_OPENED_BY: Final = {State.ASSIGNED: "start", State.SUBMITTING: "submission", State.WAITING: "job"}
+
+
+# --- phases ----------------------------------------------------------------------------------------------------------
+
+
+def called_back_at(job: Job) -> float | None:
+    """Return when the job's callback came, in monotonic seconds."""
+    return next((at for at, event in job.life if event is Event.CALLBACK), None)
+
+
+def phase_starts(job: Job) -> list[tuple[str, float]]:
+    """Return the phases that the job has reached, each with its start, in monotonic seconds."""
+    reached = job.reached
+    starts = [(name, reached[state]) for state, name in _BEGUN_BY.items() if state in reached]
+    callback = called_back_at(job)
+    if callback is not None:
+        starts.append((PHASES[-1], callback))
+    return starts
+
+
+def phases(job: Job) -> dict[str, float]:
+    """Return the duration of each phase in seconds, in order; the last phase of a job in flight lasts until now.
+
+    Empty for a job that an earlier front end began: its times are unknown.
+    """
+    if job.adopted:
+        return {}
+    end = job.reached.get(State.FINISHED, time.monotonic())
+    return {name: until - start for (name, start), (_, until) in pairwise([*phase_starts(job), ("", end)])}
+
+
+# --- on record -------------------------------------------------------------------------------------------------------
 
 
 class Trail(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -85,7 +145,7 @@ def written(text: str) -> Trail:
 
 
 def phases_in(trail: Trail, total_ms: float) -> dict[str, float]:
-    """Return the duration of each phase, in milliseconds, as in `proxy/jobs/phases.py`; empty if unknown.
+    """Return the duration of each phase, in milliseconds, as `phases` does; empty if unknown.
 
     The delivery is left out if its end was never written.
     """
@@ -105,7 +165,7 @@ def phases_in(trail: Trail, total_ms: float) -> dict[str, float]:
             state = lifecycle.advance(state, Event(what))
         except (IllegalEventError, ValueError):
             return {}
-        name = _OPENED_BY.get(state)
+        name = _BEGUN_BY.get(state)
         if name is not None and all(name != begun for begun, _ in starts):
             starts.append((name, at))
     if finished or not called_back:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import generate_latest
 
 from proxy.http.problems import TABLE
-from proxy.jobs.phases import PHASES
+from proxy.jobs.trail import PHASES
 from shared.errors import Code
 from shared.lifecycle import Event, State, Submitted
 from shared.outcome import Failed, Outcome

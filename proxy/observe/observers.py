@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy import log
 from proxy.jobs import log_lines
-from proxy.jobs.phases import phases
+from proxy.jobs.trail import phases
 from proxy.observe.counters import Metrics
 from proxy.observe.history import History
 from proxy.observe.job_server_health import JobServerHealth

@@ -16,10 +16,11 @@ import asyncio
 import contextlib
 import os
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
-from proxy.jobs.phases import phase_starts
+from proxy.jobs.trail import phase_starts
 from shared.lifecycle import State
 from shared.outcome import Failed, Outcome
 
@@ -91,9 +92,8 @@ class Tracing:
             return
         job.span = None
         end = job.reached[State.FINISHED]
-        starts = phase_starts(job)
         within = self._trace.set_span_in_context(span)
-        for (name, start), until in zip(starts, [*(at for _, at in starts[1:]), end], strict=True):
+        for (name, start), (_, until) in pairwise([*phase_starts(job), ("", end)]):
             phase = self._tracer.start_span(_NAMES.get(name, name), context=within, start_time=_wall_ns(start))
             phase.end(_wall_ns(until))
         span.set_attributes(_attributes(job, outcome))

@@ -12,8 +12,7 @@ from proxy.api.operators.job_documents import line
 from proxy.api.operators.job_filters import FILTERS, LABEL, age_of, filters_of
 from proxy.api.operators.parameters import parameters, single_values
 from proxy.http.asgi import send_json
-from proxy.jobs.phases import PHASES
-from proxy.jobs.trail import phases_in, written
+from proxy.jobs.trail import PHASES, phases_in, written
 from proxy.store.patterns import EDGES_MS, Grid
 from proxy.store.query import Sort, within
 from shared.errors import ParameterError

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.api.clients.answers import callback_counts, earlier_answer
 from proxy.api.operators.job_documents import line
-from proxy.jobs.phases import phases
-from proxy.jobs.trail import Trail, phases_in, trail_of, written
+from proxy.jobs.trail import Trail, phases, phases_in, trail_of, written
 from shared.job_server.submissions import status_in
 from shared.lifecycle import Event
 

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job, new_token, token_hash
-from proxy.jobs.phases import called_back_at
+from proxy.jobs.trail import called_back_at
 from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
 from shared.lifecycle import State, Submitted

@@ -7,8 +7,7 @@ from typing import Final
 
 import pytest
 
-from proxy.jobs.phases import phases
-from proxy.jobs.trail import Trail, phases_in, trail_of, trail_with, written
+from proxy.jobs.trail import Trail, phases, phases_in, trail_of, trail_with, written
 from shared.lifecycle import Event, State
 from tests.support.jobs import a_job
 from tests.support.records import finished

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.jobs.in_flight import InFlight
 from proxy.jobs.left_open import adopt
-from proxy.jobs.phases import phases
+from proxy.jobs.trail import phases
 from proxy.observe.history import History
 from proxy.store.memory import MemoryStore
 from shared.errors import Code

@@ -9,8 +9,8 @@ import pytest
 from proxy.api.clients.request_headers import Authorization
 from proxy.api.operators.dashboard import FindJob
 from proxy.jobs.job_server import ServedJobServers
-from proxy.jobs.phases import phases
 from proxy.jobs.shown_bodies import ShownBodies
+from proxy.jobs.trail import phases
 from proxy.observe.history import History
 from shared.errors import Code
 from shared.lifecycle import Event, Submitted

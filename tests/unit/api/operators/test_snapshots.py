@@ -19,7 +19,7 @@ from proxy.api.operators.snapshots import Snapshots
 from proxy.http.asgi import ClientGoneError
 from proxy.jobs.in_flight import InFlight
 from proxy.jobs.job import Job
-from proxy.jobs.phases import phases
+from proxy.jobs.trail import phases
 from proxy.observe.history import SECONDS, History
 from proxy.observe.loop_lag import LoopLag
 from proxy.observe.observers import Observers
