@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 from urllib.parse import urlsplit
@@ -32,10 +33,6 @@ def _tls(certfile: str, keyfile: str) -> Iterator[str]:
         return
     yield from _unreadable("TLS_CERTFILE", certfile)
     yield from _unreadable("TLS_KEYFILE", keyfile)
-
-
-def _cafile(cafile: str) -> Iterator[str]:
-    yield from _unreadable("JOB_SERVER_CAFILE", cafile)
 
 
 def _unreadable(name: str, path: str) -> Iterator[str]:
@@ -106,7 +103,7 @@ def _callback_port(port: int | None, admin_port: int | None, callback_port: int 
 #: The names of settings, and the checks of their values together.
 TOGETHER: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[str]]], ...]] = (
     (("tls_certfile", "tls_keyfile"), _tls),
-    (("job_server_cafile",), _cafile),
+    (("job_server_cafile",), partial(_unreadable, "JOB_SERVER_CAFILE")),
     (("sqs_queue_url", "sqs_reply_queue_url", "sqs_reply_to", "journal", "job_timeout"), _queues),
     (("port", "callback_port", "sqs_queue_url"), _no_port),
     (("admin_user_header", "admin_trusted_peers", "admin_acting_users"), _admin_users),

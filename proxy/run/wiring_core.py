@@ -45,8 +45,6 @@ class Core:
     served: ServedJobServers
     pool: Pool
     store: JobStore
-    #: Whether there may be other instances.
-    has_peers: bool
     in_flight: InFlight
     poller: Poller
     callback_intake: CallbackIntake
@@ -114,7 +112,6 @@ def create_core(
         served=served,
         pool=pool,
         store=store,
-        has_peers=peers is not None,
         in_flight=in_flight,
         poller=poller,
         callback_intake=callback_intake,

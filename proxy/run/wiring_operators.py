@@ -94,7 +94,7 @@ def _snapshots(settings: Settings, core: Core, status: Status, consumer: Consume
         max_jobs=settings.max_jobs,
         status=status.shown,
         queue=consumer.counts.shown if consumer else None,
-        instances=instances.shown if core.has_peers else None,
+        instances=instances.shown if core.elsewhere.instance else None,
     )
 
 

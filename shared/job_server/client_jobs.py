@@ -13,8 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 from msgspec import Struct, field
 
 from shared.errors import Code, RequestError, StrictJSONError
-from shared.job_server.documents import media_type_of
-from shared.job_server.forms import MEDIA_TYPES as FORMS
+from shared.job_server.documents import FORMS, media_type_of
 from shared.job_server.forms import FormError, field_names, without_fields
 from shared.job_server.labels import Labels
 from shared.job_server.partial_json import object_members

@@ -10,11 +10,9 @@ from urllib.parse import parse_qsl, urlencode
 
 from shared.job_server.documents import media_type_of, parameters_of
 
-__all__ = ["MEDIA_TYPES", "FormError", "field_names", "with_fields", "without_fields"]
+__all__ = ["FormError", "field_names", "with_fields", "without_fields"]
 
 _URLENCODED: Final = "application/x-www-form-urlencoded"
-_MULTIPART: Final = "multipart/form-data"
-MEDIA_TYPES: Final = frozenset({_URLENCODED, _MULTIPART})
 #: `name=` of a part's Content-Disposition, but not `filename=`.
 _NAME: Final = re.compile(rb'[;\s]name\s*=\s*"?([^";\r\n]*)', re.IGNORECASE)
 #: `name*=`, which forms do not have (RFC 7578, section 4.2), though some readers take it.

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -148,13 +148,12 @@ def _time(given: dict[str, str], name: str, now: float) -> float | None:
         return max(0.0, now - age_s)  # databases have no times that are much earlier
     if text == "midnight":
         return time.mktime((*time.localtime(now)[:3], 0, 0, 0, 0, 0, -1))  # the clock may have been changed since
-    with_default: Callable[[datetime], datetime] = lambda at: at if at.tzinfo else at.replace(tzinfo=UTC)  # noqa: E731
     try:
-        found = (
-            float(text)
-            if re.fullmatch(r"\d+(\.\d*)?", text)
-            else with_default(datetime.fromisoformat(text)).timestamp()
-        )
+        if re.fullmatch(r"\d+(\.\d*)?", text):
+            found = float(text)
+        else:
+            at = datetime.fromisoformat(text)
+            found = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         found = 0.0
     if not _FIRST <= found < _BEYOND:
