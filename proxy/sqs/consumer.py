@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy import log
@@ -67,8 +68,8 @@ class Consumer:
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
-        #: Messages that were taken and have no job yet.
-        self._fresh = 0
+        #: Messages that were taken and have no job yet, by their handles.
+        self._fresh: set[str] = set()
         self._troubled_since: float | None = None
         self.counts = message_jobs.counts
 
@@ -140,7 +141,7 @@ class Consumer:
         if self._on_hold():
             return 0
         most = self._settings.max_jobs + _MOST_BESIDE
-        return min(self._entrance.room() - self._fresh, most - self.counts.in_hand)
+        return min(self._entrance.room() - len(self._fresh), most - self.counts.in_hand)
 
     def _took(self, messages: list[Message]) -> None:
         counts, until = self.counts, time.monotonic() + self._visibility_s - _MARGIN_S
@@ -149,19 +150,12 @@ class Consumer:
         oldest = min((message.sent_at for message in messages), default=0.0)
         counts.oldest_s = max(0.0, time.time() - oldest) if oldest else 0.0
         for message in messages:
-            self._fresh += 1
+            self._fresh.add(message.handle)
             counts.in_hand += 1
             self._start(self._deal_with(message, until))
 
     async def _deal_with(self, message: Message, until: float) -> None:
-        begun = False
-
-        def on_begun() -> None:
-            nonlocal begun
-            if not begun:
-                begun = True
-                self._fresh -= 1
-
+        on_begun = partial(self._fresh.discard, message.handle)
         try:
             if self._stopping.is_set():
                 await self._message_jobs.return_at_once(message, until)
