@@ -138,7 +138,7 @@ class FrontEnd:
         _tune_garbage_collection()
         self._stall_watch.start()
         _warn_of_misspelt()
-        self._service_manager.inform(lambda: app.pool.has_begun, lambda: _status(app))
+        self._service_manager.inform(lambda: pool.has_begun, lambda: _status(app))
         self._announce()
         if self._queue is not None:
             self._queue.start(app.consumer)

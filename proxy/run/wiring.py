@@ -75,7 +75,6 @@ class App:
     #: The process's description for operators; the front end sets `given`.
     house: House
     store: JobStore
-    pool: Pool
     callback_route: CallbackRoute
     #: Their secrets may be reloaded.
     served: ServedJobServers
@@ -133,7 +132,6 @@ def create_app(
         drain=operators.drain,
         house=operators.house,
         store=store,
-        pool=pool,
         callback_route=callback_route,
         served=core.served,
         observers=core.observers,
