@@ -201,8 +201,13 @@ def _queue_url(text: str) -> str:
     return _url(text)
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    """Return the parts of a list, which commas separate."""
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
 def _queue_urls(text: str) -> tuple[str, ...]:
-    urls = tuple(_queue_url(url.strip()) for url in text.split(",")) if text else ()
+    urls = tuple(map(_queue_url, _listed(text)))
     if not all(urls):
         raise ValueError
     return urls
@@ -227,11 +232,11 @@ def _journal(text: str) -> str:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(_host(name.strip()) for name in text.split(",")) if text else ()
+    return tuple(map(_host, _listed(text)))
 
 
 def _members(text: str) -> tuple[str, ...]:
-    members = tuple(name.strip() for name in text.split(",")) if text else ()
+    members = _listed(text)
     # A quote: `"a", "b"` names no member, and nothing would be masked.
     if any(not name or not name.isprintable() or _QUOTES & {name[0], name[-1]} for name in members):
         raise ValueError
@@ -239,7 +244,7 @@ def _members(text: str) -> tuple[str, ...]:
 
 
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(ipaddress.ip_network(network.strip()) for network in text.split(",")) if text else ()
+    return tuple(map(ipaddress.ip_network, _listed(text)))
 
 
 def _profile(text: str) -> str:
@@ -249,7 +254,7 @@ def _profile(text: str) -> str:
 
 
 def _keys(text: str) -> tuple[str, ...]:
-    keys = tuple(key.strip() for key in text.split(",")) if text else ()
+    keys = _listed(text)
     if any(not key or not key.isascii() or not key.isprintable() or set(" '\"") & set(key) for key in keys):
         raise ValueError
     return keys
@@ -272,7 +277,7 @@ def _header(text: str) -> str:
 
 
 def _users(text: str) -> tuple[str, ...]:
-    users = tuple(name.strip() for name in text.split(",")) if text else ()
+    users = _listed(text)
     if any(name != "*" and not _USER.fullmatch(name) for name in users):
         raise ValueError
     return users
