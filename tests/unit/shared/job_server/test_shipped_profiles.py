@@ -142,6 +142,18 @@ def test_a_sample_that_is_not_what_it_says_is_found() -> None:
     assert list(problems_with(cog, Sample(kind="job", body="{}"), url)) == []
 
 
+def test_a_sample_of_a_result_says_why_there_is_none() -> None:
+    """The status of the answer to a result call."""
+    (spreedly,) = [profile for profile in PROFILES if profile.name == "spreedly"]
+    profile = dataclasses.replace(spreedly, result=Result(url="/"))
+    missing = Sample(kind="result", status=404, expect="not-yet")
+    assert list(problems_with(profile, missing, "http://x")) == []
+    (problem,) = problems_with(profile, dataclasses.replace(missing, expect="ready"), "http://x")
+    why = "asked for the job's result, the job server answered 404"
+    assert problem == f"is not-yet instead of ready: {why}"
+    assert list(problems_with(profile, dataclasses.replace(missing, status=410, expect="failed"), "http://x")) == []
+
+
 def test_a_samples_headers_are_found_however_their_names_are_written() -> None:
     """As in a message: of replies, answers, callbacks and jobs."""
     profile = Profile(
