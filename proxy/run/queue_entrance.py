@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from shared.settings import Settings
 
 __all__ = ["QueueEntrance"]
+
+#: How long a start waits for the service: clients over HTTP wait as well.
+_START_S: Final = 3.0
 
 
 class QueueEntrance:
@@ -42,12 +46,15 @@ class QueueEntrance:
         except QueueError as exc:
             raise SettingsError(str(exc)) from exc
         try:
-            self._queues = await look_up(service, self._settings)
+            async with asyncio.timeout(_START_S):
+                self._queues = await look_up(service, self._settings)
+        except TimeoutError:
+            _warn(f"the service has not answered within {_START_S:.10g} s")
         except QueueError as exc:
             if exc.refused:
                 await self.close()
                 raise SettingsError(str(exc)) from exc
-            log.event("warning", "the queue cannot be reached; jobs come from it as soon as it can", reason=str(exc))
+            _warn(str(exc))
         return service
 
     def start(self, consumer: Consumer | None) -> None:
@@ -67,3 +74,7 @@ class QueueEntrance:
     async def close(self) -> None:
         """Close the connections."""
         await self._stack.aclose()
+
+
+def _warn(reason: str) -> None:
+    log.event("warning", "the queue cannot be reached; jobs come from it as soon as it can", reason=reason)
