@@ -91,7 +91,7 @@ async def _look_up(service: QueueService, name: str, url: str) -> Queue:
     arn, receives = _redrive(found.get("RedrivePolicy", ""))
     return Queue(
         url=url,
-        fifo=url.endswith(".fifo"),
+        fifo=url.rstrip("/").endswith(".fifo"),
         deduplicates_by_group=found.get("DeduplicationScope") == "messageGroup",
         max_bytes=int(found.get("MaximumMessageSize", _MAX_BYTES)),
         retention_s=int(found.get("MessageRetentionPeriod", 345_600)),

@@ -33,7 +33,9 @@ _CONNECT_S: Final = 5.0
 _READ_S: Final = 10.0
 #: The number of concurrent calls: a poll, and two batches of each kind for each queue.
 _CONNECTIONS: Final = 32
-_AWS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+_DUAL_STACK: Final = ".api.aws"
+_AWS: Final = (".amazonaws.com", ".amazonaws.com.cn", _DUAL_STACK)
+_FIPS: Final = ".sqs-fips."
 #: Permanent errors: a retry would fail in the same way.
 _REFUSALS: Final = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "AccessDenied"})
 
@@ -169,8 +171,8 @@ def _error_of(entry_id: str, answer: Mapping[str, Any]) -> QueueError | None:
 
 
 def _region_of(host: str) -> str | None:
-    """Return the region that a service's host names: `sqs.eu-west-1.amazonaws.com`."""
-    _, _, after = f".{host}".partition(".sqs.")
+    """Return the region that a service's host names: `sqs.eu-west-1.amazonaws.com`, `sqs-fips.us-east-1.api.aws`."""
+    _, _, after = f".{host}".replace(_FIPS, ".sqs.").partition(".sqs.")
     label = after.partition(".")[0]
     return label if label.count("-") > 1 else None
 
@@ -184,7 +186,8 @@ async def connect(queue_url: str) -> AsyncIterator[Sqs]:
     """Open a client for the service that has this queue, with the credentials that the SDK finds.
 
     The region is that of the queue's address, or else the SDK's. If the address is not Amazon's, or that of a VPC
-    endpoint, it is the endpoint, too, unless the environment names one.
+    endpoint, it is the endpoint, too, unless the environment names one. The SDK would ask a region's usual endpoint,
+    unless it is told that the address is the one with FIPS, or with IPv6.
 
     Raises:
         QueueError: no region is known, or the SDK's own configuration is wrong.
@@ -203,6 +206,8 @@ async def connect(queue_url: str) -> AsyncIterator[Sqs]:
         read_timeout=None,  # a poll may wait; _call sets the limit
         max_pool_connections=_CONNECTIONS,
         retries={"total_max_attempts": 1},
+        use_fips_endpoint=_FIPS in f".{host}" or None,  # None: as the SDK is configured
+        use_dualstack_endpoint=host.endswith(_DUAL_STACK) or None,
         tcp_keepalive=True,
         user_agent="async-job-proxy",  # the SDK would build its own at each call, and search it 88 times
         parameter_validation=False,  # the service validates, too

@@ -149,7 +149,9 @@ async def test_a_service_that_does_not_answer_is_not_waited_for(
         ("sqs.cn-north-1.amazonaws.com.cn", "", "cn-north-1", None),
         ("sqs.us-gov-west-1.api.aws", "", "us-gov-west-1", None),
         ("eu-west-1.queue.amazonaws.com", "", None, None),
+        ("sqs-fips.us-east-1.amazonaws.com", "", "us-east-1", None),
         ("vpce-1a2b.sqs.eu-west-1.vpce.amazonaws.com", "", "eu-west-1", "https://{host}"),
+        ("vpce-1a2b.sqs-fips.us-east-1.vpce.amazonaws.com", "", "us-east-1", "https://{host}"),
         ("vpce-1a2b.sqs.eu-west-1.vpce.amazonaws.com", "AWS_ENDPOINT_URL_SQS", "eu-west-1", None),
         ("sqs.internal.example.com:4566", "", None, "https://{host}"),
         ("sqs.internal.example.com:4566", "AWS_ENDPOINT_URL", None, None),
@@ -173,3 +175,20 @@ async def test_the_queues_address_names_the_region_and_where_no_other_does_the_e
             pass
     expected = endpoint and endpoint.format(host=host)
     assert (asked["service"], asked["region_name"], asked["endpoint_url"]) == ("sqs", region, expected)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "sqs.us-east-1.amazonaws.com",
+        "sqs-fips.us-east-1.amazonaws.com",
+        "sqs.us-east-1.api.aws",
+        "sqs-fips.us-east-1.api.aws",
+    ],
+)
+async def test_the_endpoint_of_the_queues_address_is_asked(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """The usual one has no IPv6 address, and is not the one that an operator chose for FIPS."""
+    made: list[Any] = []
+    monkeypatch.setattr(service_module, "Sqs", made.append)
+    async with connect(f"https://{host}/123456789012/jobs"):
+        assert [client.meta.endpoint_url for client in made] == [f"https://{host}"]

@@ -33,6 +33,18 @@ async def test_how_far_a_deduplication_id_counts_is_looked_up(*, attributes: dic
     assert (queues.jobs.fifo, queues.jobs.deduplicates_by_group) == (True, by_group)
 
 
+async def test_a_fifo_queue_is_one_with_a_slash_at_the_end_of_its_address_too() -> None:
+    """Some services take it: the order of a group would be lost, and replies sent without their group are refused."""
+    service = StatedQueue()
+    urls = {"SQS_QUEUE_URL": f"{JOBS}.fifo/", "SQS_REPLY_QUEUE_URL": f"{JOBS}-replies.fifo/"}
+    service.about = {url: {} for url in urls.values()}
+
+    queues = await look_up(service, load({**urls, "JOURNAL": "jobs.sqlite3"}))
+
+    assert queues.replies is not None
+    assert (queues.jobs.fifo, queues.replies.fifo) == (True, True)
+
+
 async def test_the_limits_and_the_dead_letter_queue_are_those_of_the_queue() -> None:
     """Also if they are not the usual ones."""
     service = StatedQueue()
