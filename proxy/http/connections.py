@@ -9,6 +9,7 @@ import heapq
 import os
 import resource
 import socket
+import struct
 import termios
 import time
 from array import array
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
     from proxy.http.problems import Problem
     from proxy.http.time_limits import Limits
 
-__all__ = ["RESET_LOOK_S", "Connection", "Connections", "OnRefused", "Room", "has_unread", "is_reset", "socket_of"]
+__all__ = [
+    "RESET_LOOK_S",
+    "Connection",
+    "Connections",
+    "OnRefused",
+    "Room",
+    "has_unread",
+    "is_reset",
+    "reset",
+    "socket_of",
+]
 
 #: The number of connections beyond which idle ones are closed even with free descriptors: each takes about 10 kB.
 _MANY: Final = 10_000
@@ -38,6 +49,8 @@ _TELL_S: Final = 60.0
 #: How often to look for a reset that uvloop does not report: of a connection that it does not read, or that its client
 #: has half closed.
 RESET_LOOK_S: Final = 5.0
+#: `struct linger`, with which closing is a reset.
+_RESET: Final = struct.pack("ii", 1, 0)
 #: How long a connection that begins after the others were closed may take to send a request.
 _LATE_S: Final = 0.5
 #: The kernel's state of a connection that was reset, in `tcpi_state`.
@@ -169,6 +182,17 @@ def socket_of(transport: asyncio.BaseTransport) -> socket.socket:
     if found is None:
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
     return found
+
+
+def reset(transport: asyncio.WriteTransport) -> None:
+    """Close a connection at once, so that a partial answer cannot be mistaken for a complete one.
+
+    Without a length, as HTTP/1.0 has it for an answer in pieces, a mere close is the answer's regular end.
+    """
+    if not transport.is_closing():
+        with contextlib.suppress(OSError):
+            socket_of(transport).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
 
 
 def is_reset(transport: asyncio.BaseTransport) -> bool:

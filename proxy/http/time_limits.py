@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.http.asgi import SlowClientError
-from proxy.http.connections import socket_of
+from proxy.http.connections import reset, socket_of
 from shared.errors import AdmissionError, Code, RequestError
 
 __all__ = ["LazyTimer", "Limits", "Pace", "body_cut_off", "drained", "sent", "waited"]
@@ -114,7 +114,10 @@ async def drained(transport: asyncio.WriteTransport, drain: Callable[[], Awaitab
         received_before, received = received, _received_bytes(transport)
         pace.step(_LOOK_S, max(unsent_before - unsent, received - received_before))
         if pace.left_s <= 0:
-            transport.abort()
+            if unsent:
+                reset(transport)
+            else:
+                transport.abort()
             raise SlowClientError("the client reads too slowly")
 
 

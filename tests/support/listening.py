@@ -190,6 +190,8 @@ class Server:
             return await client.ask(*pieces, end=end)
         finally:
             client.writer.close()
+            if error := client.reader.exception():  # the reader keeps it, and its traceback leads back to the reader
+                error.__traceback__ = None
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from hypercorn.utils import parse_socket_addr
 
 from proxy.http import problems
 from proxy.http.asgi import ClientGoneError
-from proxy.http.connections import RESET_LOOK_S, has_unread, is_reset, socket_of
+from proxy.http.connections import RESET_LOOK_S, has_unread, is_reset, reset, socket_of
 from proxy.http.fair_turns import turns
 from proxy.http.fast.exchange import Exchange, answer_head, parse
 from proxy.http.time_limits import LazyTimer, drained, sent
@@ -285,7 +285,7 @@ class FastConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, so that a partial answer cannot be mistaken for a complete one."""
-        self._transport.abort()
+        reset(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """Keep received bytes; stop reading while there are plenty."""

@@ -22,7 +22,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from proxy.http.asgi import ClientGoneError
-from proxy.http.connections import RESET_LOOK_S, has_unread, is_reset, socket_of
+from proxy.http.connections import RESET_LOOK_S, has_unread, is_reset, reset, socket_of
 from proxy.http.fair_turns import turns
 from proxy.http.hypercorn_fixes.application import Tasks
 from proxy.http.hypercorn_fixes.request import HTTP1
@@ -182,7 +182,7 @@ class HypercornConnection(TCPServer):
         transport = self.writer.transport
         halves = transport.can_write_eof()  # TLS has none
         if self._http.failed:
-            transport.abort()  # so that a partial answer cannot be mistaken for a complete one
+            reset(transport)
         elif self._ended or not (self._http.unread or (halves and not self.config.connections.stopping)):
             transport.close()
         elif halves and not transport.is_closing():

@@ -337,6 +337,15 @@ async def test_half_an_answer_is_not_taken_for_a_whole_one(server: Server) -> No
     assert b"/next" not in data
 
 
+async def test_half_an_answer_ends_in_a_reset(server: Server) -> None:
+    """A mere close would be the regular end of an answer without a length."""
+    for request in (post("/half"), b"GET /half HTTP/1.0\r\n\r\n"):
+        client = await server.connect()
+        client.writer.write(request)
+        with pytest.raises(ConnectionResetError):
+            await client.reader.read()
+
+
 async def test_tls_is_served_the_same_way(fast: bool) -> None:
     """Plain requests, and the end of the connection."""
     async with serving(fast=fast, tls=True) as running:

@@ -132,6 +132,19 @@ async def test_an_answer_that_nobody_reads_is_given_up(fast: bool) -> None:
         client.writer.transport.abort()
 
 
+async def test_an_answer_that_is_given_up_ends_in_a_reset(fast: bool) -> None:
+    """A mere close is how an answer in pieces ends for a client with HTTP/1.0, so it would look complete."""
+    async with serving(fast=fast, limits=Limits(stall_s=_SHORT)) as server:
+        server.echo.large = b"x" * 20_000_000
+        client = await server.connect()
+        client.stop_reading()
+        client.writer.write(b"GET /large HTTP/1.0\r\n\r\n")
+        await eventually(lambda: server.echo.seen and not server.listener.connections)
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined] # it is a read transport as well
+        with pytest.raises(ConnectionResetError):
+            await client.reader.read()
+
+
 async def test_an_answer_may_take_long_if_it_is_read(fast: bool) -> None:
     """Several times as long as its reader may stall; it arrives whole."""
     async with serving(fast=fast, limits=Limits(stall_s=1.0, least_bytes_per_s=1000)) as server:

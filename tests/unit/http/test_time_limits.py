@@ -74,6 +74,10 @@ class SlowTransport(asyncio.WriteTransport):
         self.unsent = max(0, self.unsent - self.taken)
         return self.unsent
 
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+        return self.aborted
+
     def abort(self) -> None:
         """Close."""
         self.aborted = True
