@@ -36,6 +36,7 @@ __all__ = [
     "header",
     "headers_of",
     "lost_of",
+    "note_cut_off",
     "path_of",
     "peer_of",
     "route_of",
@@ -203,16 +204,24 @@ async def send_response(
             sent += _PIECE_BYTES
         await send({"type": "http.response.body", "body": rest[sent:] if sent else rest})
     except SlowClientError:
-        log.event(
-            "warning",
-            "an answer was cut off: its client reads too slowly",
-            route=route_of(path_of(scope)),
-            status=status,
-            job_id=next((str(value, "latin-1") for name, value in fields if name == b"job-id"), None),
-            sent_bytes=sent,
-            body_bytes=len(body),
-        )
+        job_id = next((str(value, "latin-1") for name, value in fields if name == b"job-id"), None)
+        note_cut_off(scope, status, sent, job_id=job_id, body_bytes=len(body))
         raise
+
+
+def note_cut_off(
+    scope: Scope, status: int, sent_bytes: int, *, job_id: str | None = None, body_bytes: int | None = None
+) -> None:
+    """Log an answer that its client did not read to the end; `body_bytes`: None if its length is unknown."""
+    log.event(
+        "warning",
+        "an answer was cut off: its client reads too slowly",
+        route=route_of(path_of(scope)),
+        status=status,
+        job_id=job_id,
+        sent_bytes=sent_bytes,
+        body_bytes=body_bytes,
+    )
 
 
 async def send_json(scope: Scope, send: Send, document: object, *, status: int = 200, headers: Headers = ()) -> None:

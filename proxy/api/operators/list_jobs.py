@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from proxy.api.operators.job_documents import line, page_document
 from proxy.api.operators.job_filters import Asked, cursor_of, read
 from proxy.api.operators.parameters import parameters
-from proxy.http.asgi import NO_STORE, header, send_json
+from proxy.http.asgi import NO_STORE, SlowClientError, header, note_cut_off, send_json
 from proxy.store.query import Sort
 from shared.errors import StoreUnavailableError
 
@@ -72,11 +72,18 @@ class ListJobs:
         first = await anext(lines)  # errors are reported before the answer starts
         headers = [(b"content-type", _LINES.encode()), NO_STORE]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if scope["method"] != "HEAD":
-            await send({"type": "http.response.body", "body": first, "more_body": True})
-            async for piece in lines:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        sent_bytes = 0
+        try:
+            if scope["method"] != "HEAD":
+                await send({"type": "http.response.body", "body": first, "more_body": True})
+                sent_bytes = len(first)
+                async for piece in lines:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    sent_bytes += len(piece)
+            await send({"type": "http.response.body", "body": b""})
+        except SlowClientError:
+            note_cut_off(scope, 200, sent_bytes)
+            raise
 
     async def _lines(self, asked: Asked) -> AsyncIterator[bytes]:
         """Yield the lines page by page; if there are more, a last line says where to continue."""

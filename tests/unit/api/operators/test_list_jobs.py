@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from starlette.types import Message
 
+from proxy.http.asgi import SlowClientError
 from proxy.jobs import recorder
 from proxy.store.query import JobPage
 from proxy.store.record import Record
 from shared.errors import Code
 from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
+from tests.support.asgi import request_scope
 from tests.support.http import problem
 from tests.support.records import finished
 from tests.support.runners import SUBMIT
@@ -180,6 +183,35 @@ async def test_lines_that_are_read_while_the_proxy_stops_say_where_to_continue(a
     assert more["detail"] == "the proxy is shutting down"
     rest = (await app.ask_admin("GET", f"/jobs?limit=250&after={more['next']}", headers=_LINES)).body.splitlines()
     assert [json.loads(line)["job_id"] for line in rest[:200]] == ids[200:400]
+
+
+async def test_lines_that_are_read_too_slowly_are_logged(app: WholeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their reader only sees that its connection broke."""
+    logged: list[dict[str, object]] = []
+    monkeypatch.setattr("proxy.log.event", lambda _level, what, **fields: logged.append({"event": what, **fields}))
+    await _remember(app, 450)
+    sent: list[bytes] = []
+
+    async def send(message: Message) -> None:
+        if len(sent) == 2:
+            raise SlowClientError
+        sent.append(message.get("body", b""))
+
+    await app.parts.admin(request_scope("GET", "/jobs", headers=_LINES), _nothing, send)
+    assert logged == [
+        {
+            "event": "an answer was cut off: its client reads too slowly",
+            "route": "/jobs",
+            "status": 200,
+            "job_id": None,
+            "sent_bytes": len(sent[1]),
+            "body_bytes": None,
+        }
+    ]
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
 
 
 @pytest.mark.parametrize("headers", [{}, _LINES], ids=["page", "lines"])
