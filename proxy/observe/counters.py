@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from proxy.http.problems import TABLE
@@ -98,6 +98,13 @@ class Metrics:
             namespace=PREFIX,
             registry=self.registry,
         )
+        self._certificate = Gauge(
+            "certificate_expiration_timestamp_seconds",
+            "When the certificate that is used expires, in Unix seconds, by setting.",
+            ("setting",),
+            namespace=PREFIX,
+            registry=self.registry,
+        )
         self._refused = {
             code: (self._admission if entry.status == _ADMISSION_STATUS else self._requests).labels(str(code))
             for code, entry in TABLE.items()
@@ -143,6 +150,10 @@ class Metrics:
         """Count a request that was refused before there was a job."""
         child = self._refused.get(code)
         (child or self._requests.labels(str(code))).inc()
+
+    def certificate_is_used(self, ends_at: float) -> None:
+        """Note when the proxy's own certificate expires, in Unix seconds."""
+        self._certificate.labels("TLS_CERTFILE").set(ends_at)
 
     def text(self) -> bytes:
         """Return everything in the text format of Prometheus."""

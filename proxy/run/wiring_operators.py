@@ -102,7 +102,7 @@ def _house(settings: Settings, core: Core, gate: Gate, drain: Drain) -> House:
     return House(
         store=core.store,
         job_servers={one.profile.name: shown(one.url) for one in core.job_servers},
-        health=core.observers.job_servers,
+        observers=core.observers,
         in_flight=core.in_flight,
         intake=drain.view,
         files={"TLS_CERTFILE": settings.tls_certfile, "JOB_SERVER_CAFILE": settings.job_server_cafile},

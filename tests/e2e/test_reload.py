@@ -46,6 +46,15 @@ async def certificate_trouble(client: ClientSession, proxy: ProxyProcess) -> str
     return str(certificate["trouble"])
 
 
+async def ends_at(client: ClientSession, proxy: ProxyProcess) -> tuple[float, float]:
+    """Return when the certificate expires: in the file, as operators see it, and of the one in use, by the metrics."""
+    (certificate,) = (await fetch(client, "GET", f"{proxy.admin}/house")).document["certificates"]
+    metrics = (await fetch(client, "GET", f"{proxy.admin}/metrics")).body.decode()
+    name = 'async_job_proxy_certificate_expiration_timestamp_seconds{setting="TLS_CERTFILE"}'
+    (value,) = (line.removeprefix(name) for line in metrics.splitlines() if line.startswith(name))
+    return certificate["ends_at"], float(value)
+
+
 async def test_keys_can_be_replaced(client: ClientSession, job_server: JobServer, tmp_path: Path) -> None:
     """A removed key is refused, a new one accepted, a remaining one never refused."""
     keys = tmp_path / "keys"
@@ -91,7 +100,7 @@ async def test_a_file_that_does_not_fit_changes_nothing(
 
 async def test_a_certificate_can_be_replaced(client: ClientSession, job_server: JobServer, tmp_path: Path) -> None:
     """New connections get the new one; a pair that does not match, or is truncated, changes nothing."""
-    one, other = certificate_in(tmp_path / "one"), certificate_in(tmp_path / "other")
+    one, other = certificate_in(tmp_path / "one"), certificate_in(tmp_path / "other", days=2)
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     put(one, cert, key)
     settings = {"TLS_CERTFILE": str(cert), "TLS_KEYFILE": str(key), "JOB_SERVER_URL": job_server.url}
@@ -109,8 +118,11 @@ async def test_a_certificate_can_be_replaced(client: ClientSession, job_server: 
         key.unlink()
         put(other, cert, key)
         assert await certificate_trouble(client, proxy) == "an earlier one is used until SIGHUP"
+        later, used = await ends_at(client, proxy)
+        assert later > used
         assert (await reload(proxy, _RELOADED))["tls"] is True
         assert await certificate_trouble(client, proxy) == ""
+        assert await ends_at(client, proxy) == (later, later)
         assert await presented(port) == pem(other[0])
         trust = ssl.create_default_context(cafile=str(other[0]))
         assert (await fetch(client, "GET", f"{proxy.url}/healthz", ssl=trust)).status == 200
@@ -158,12 +170,12 @@ async def test_closing_the_terminal_ends_nothing(client: ClientSession, tmp_path
         process.wait()
 
 
-def certificate_in(folder: Path) -> tuple[Path, Path]:
+def certificate_in(folder: Path, days: int = 1) -> tuple[Path, Path]:
     """Return a new certificate for 127.0.0.1 and its key."""
     folder.mkdir()
     cert, key = folder / "cert.pem", folder / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=127.0.0.1"
-    extension = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=127.0.0.1"
+    extension = ["-addext", "subjectAltName=IP:127.0.0.1", "-days", str(days)]
     subprocess.run(
         [*command.split(), *extension, "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=20
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from proxy.api.operators.intake import IntakeView
     from proxy.jobs.in_flight import InFlight
-    from proxy.observe.job_server_health import JobServerHealth
+    from proxy.observe.observers import Observers
     from proxy.store.protocol import JobStore
     from shared.settings import Given
 
@@ -43,7 +44,7 @@ class House:
         *,
         store: JobStore,
         job_servers: Mapping[str, str],
-        health: JobServerHealth,
+        observers: Observers,
         in_flight: InFlight,
         intake: IntakeView,
         files: Mapping[str, str],
@@ -56,11 +57,13 @@ class House:
         """
         self._store = store
         self._job_servers = job_servers
-        self._health = health
+        self._health = observers.job_servers
         self._in_flight = in_flight
         self._intake = intake
         self._files = {setting: path for setting, path in files.items() if path}
-        self._used = certificates.digest(files[_RELOADED]) if files[_RELOADED] else ""
+        self._used = ""
+        self._metrics = observers.metrics
+        self.reloaded(files[_RELOADED])
         self._keys = keys
         self._instance = instance
         self._started_at = round(time.time(), 3)
@@ -71,6 +74,8 @@ class House:
         """Note that this certificate is used from now on."""
         if certfile:
             self._files[_RELOADED], self._used = certfile, certificates.digest(certfile)
+            ends_at = certificates.shown(_RELOADED, certfile)["ends_at"]
+            self._metrics.certificate_is_used(math.nan if ends_at is None else ends_at)
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer with the description."""

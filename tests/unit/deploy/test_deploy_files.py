@@ -64,6 +64,7 @@ def _exported() -> dict[str, set[tuple[str, str]]]:
 
 def _samples(journal: Journal) -> dict[str, set[tuple[str, str]]]:
     metrics = Metrics(["spreedly"])
+    metrics.certificate_is_used(0)
     metrics.registry.register(
         LiveMetrics(
             pool_status=PoolStatus,
