@@ -148,6 +148,8 @@ class HTTP1(H11Protocol):
             most = f"{self._limits.head_bytes} bytes or {self._limits.headers} headers"
             await self._refuse(Code.HEADERS_TOO_LARGE, f"the request has more than {most}")
             return h11.NEED_DATA
+        if self.connection.their_state is h11.IDLE and self.connection.trailing_data == (b"\r", False):
+            return h11.NEED_DATA  # half of an excess line end, which h11 takes for a request line
         try:
             return self.connection.next_event()
         except h11.RemoteProtocolError as error:
@@ -174,7 +176,7 @@ class HTTP1(H11Protocol):
             return False
         data, ended = self.connection.trailing_data
         if data.startswith(b"\r\n"):  # the excess line end of the previous body (RFC 9112, 2.2)
-            data = data.lstrip(b"\r\n")
+            data = data.lstrip(b"\r\n") or data[-1:].removesuffix(b"\n")
             self.connection = h11.Connection(h11.SERVER, self.config.h11_max_incomplete_size)
             if data:  # h11 would take empty data for the end
                 self.connection.receive_data(data)

@@ -160,6 +160,19 @@ async def test_an_empty_line_after_a_request_is_no_end(server: Server) -> None:
         assert (await client.answer())[0] == 200
 
 
+@pytest.mark.parametrize("before", [b"\r", b"\r\n\r"])
+async def test_an_empty_line_that_comes_in_two_parts_is_ignored(server: Server, before: bytes) -> None:
+    """The rest may come with the next request, or before it."""
+    client = await server.connect()
+    client.writer.write(post("/a") + before)
+    assert (await client.answer())[0] == 200
+    client.writer.write(b"\n" + post("/b") + before)
+    assert (await client.answer())[0] == 200
+    client.writer.write(b"\n")
+    client.writer.write(post("/c"))
+    assert (await client.answer())[0] == 200
+
+
 async def test_many_empty_lines_before_a_request_are_skipped_at_once() -> None:
     """They take milliseconds of CPU time; one after the other took seconds, in which nobody else was served."""
     async with serving(fast=True) as server:
