@@ -107,7 +107,7 @@ def _told_verdict(ask: Ask, verdict: Verdict, answer: Answer) -> Told:
         state=verdict.state,
         error=verdict.error,
         content_type=answer.headers.get("Content-Type", "") if is_final and verdict.result is None else "",
-        pause_s=retry_after_s(answer.headers.get("Retry-After", "")) or 0.0,
+        pause_s=retry_after_s(answer.headers) or 0.0,
         body=(answer.body if verdict.result is None else verdict.result) if is_final else b"",
     )
 

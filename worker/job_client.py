@@ -121,8 +121,7 @@ class JobClient:
         return _without_secrets(reply, secrets)
 
     def _check_status(self, status: int, headers: Mapping[str, str]) -> Refusal | None:
-        asked = headers.get("Retry-After")
-        pause_s = retry_after_s(asked) if asked is not None else None
+        pause_s = retry_after_s(headers)
         reply = self._replies.read_status(status, retry_after=pause_s is not None)
         error = None if reply is None else _error_of(reply, pause_s)
         return None if error is None else Refusal(error, self._replies.reason)
@@ -218,20 +217,29 @@ def _error_of(reply: Reply, pause_s: float | None = None) -> JobServerError | No
             assert_never(reply.kind)
 
 
-def retry_after_s(value: str) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the pause of a Retry-After header (RFC 9110, 10.2.3) in seconds; None if there is none.
 
-    At most a day: no job lasts longer.
+    A date is compared with that of the answer, because the two clocks may differ. At most a day: no job lasts longer.
     """
+    value = headers.get("Retry-After", "")
     if value.strip().isdecimal():
         return min(float(value), _DAY_S)
+    when, now = _unix_s(value), _unix_s(headers.get("Date", ""))
+    if when is None:
+        return None
+    return min(max(0.0, when - (time.time() if now is None else now)), _DAY_S)
+
+
+def _unix_s(date: str) -> float | None:
+    """Return an HTTP date in Unix seconds; None if it is none."""
     try:
-        when = parsedate_to_datetime(value)
+        when = parsedate_to_datetime(date)
     except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:  # `-0000` means an unknown time zone
         when = when.replace(tzinfo=UTC)
-    return min(max(0.0, when.timestamp() - time.time()), _DAY_S)
+    return when.timestamp()
 
 
 def _pause_s(exc: JobServerError, retries: int) -> float:

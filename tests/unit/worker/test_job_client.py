@@ -280,14 +280,33 @@ async def test_a_trace_context_is_passed_on_where_it_can_be_one() -> None:
 )
 def test_a_pause_is_asked_for_in_seconds_or_by_a_date(value: str, pause_s: float | None) -> None:
     """At most a day, and never negative; an invalid value asks for nothing."""
-    assert retry_after_s(value) == pause_s
+    assert retry_after_s({"Retry-After": value}) == pause_s
 
 
 def test_a_date_to_come_is_a_pause_until_then() -> None:
     """To the second, which is the precision of a date."""
-    pause_s = retry_after_s(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
+    pause_s = retry_after_s({"Retry-After": _date(seconds=60)})
     assert pause_s is not None
     assert 55 < pause_s <= 60
+
+
+@pytest.mark.parametrize("ahead_s", [-7200, 0, 7200])
+def test_a_date_counts_from_the_date_of_the_answer(ahead_s: int) -> None:
+    """The job server's clock may be wrong, or this machine's: the jobs would wait in vain, or use up their retries."""
+    assert retry_after_s({"Retry-After": _date(seconds=ahead_s + 60), "Date": _date(seconds=ahead_s)}) in {59, 60, 61}
+
+
+def test_a_date_that_is_none_does_not_count() -> None:
+    """Nor does one without a `Retry-After`."""
+    pause_s = retry_after_s({"Retry-After": _date(seconds=60), "Date": "now"})
+    assert pause_s is not None
+    assert 55 < pause_s <= 60
+    assert retry_after_s({"Date": _date()}) is None
+
+
+def _date(**ahead: float) -> str:
+    """Return an HTTP date."""
+    return format_datetime(datetime.now(UTC) + timedelta(**ahead), usegmt=True)
 
 
 _DATE_PARTS: Final = st.sampled_from(
@@ -299,7 +318,7 @@ _DATE_PARTS: Final = st.sampled_from(
 @example("Fri, 31 Dec 9999 23:59:59 GMT")
 def test_any_retry_after_is_a_pause_or_none(value: str) -> None:
     """No header can crash a worker."""
-    pause_s = retry_after_s(value)
+    pause_s = retry_after_s({"Retry-After": value, "Date": value})
     assert pause_s is None or 0 <= pause_s <= _DAY_S
 
 
