@@ -158,6 +158,7 @@ class FastConnection(asyncio.Protocol):
     async def _head_end(self) -> int:
         """Return where the next head ends; 0 if none will come, -1 if it is not for this parser."""
         most = self.limits.head_bytes
+        is_late = False
         while True:
             data = self.buffer
             end = data.find(b"\r\n\r\n", 0, most)
@@ -166,6 +167,9 @@ class FastConnection(asyncio.Protocol):
             if empty := _EMPTY_LINES.match(data):
                 self.buffer = data[empty.end() :]
                 continue
+            if self.overdue and not is_late and self.has_unread:  # it came in time: the event loop was busy
+                is_late = True
+                self.time_limit(self.limits.head_s)
             stops = self._stopped and not self.has_unread
             if self.lost.done() or stops or (not data and (self.ended or self.overdue)):
                 await self._close(unread=False)
