@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from aiohttp import ClientSession
 from yarl import URL
 
 from shared.settings import load
 from tests.support.gateways import FILES, Gateway, Times, accepts, running
-from tests.support.http import fetch, new_ref, post_job, problem
+from tests.support.http import fetch, new_ref, over_tls, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ProxyProcess
 from tests.support.shared_proxies import SharedProxies
@@ -72,9 +72,7 @@ def gateway(
 @pytest.fixture
 async def outside(gateway: Gateway) -> AsyncIterator[ClientSession]:
     """A client that trusts the gateway's certificate."""
-    context = ssl.create_default_context(cafile=str(gateway.certificate))
-    connector = TCPConnector(ssl=context, force_close=True)
-    async with ClientSession(connector=connector, timeout=ClientTimeout(total=45)) as session:
+    async with over_tls(ssl.create_default_context(cafile=str(gateway.certificate))) as session:
         yield session
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from aiohttp import ClientSession
 
-from tests.support.http import fetch, new_ref, post_job
+from tests.support.http import fetch, new_ref, over_tls, post_job
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT, ProxyProcess, environment
 from tests.support.waiting import eventually
@@ -125,7 +125,8 @@ async def test_a_certificate_can_be_replaced(client: ClientSession, job_server: 
         assert await ends_at(client, proxy) == (later, later)
         assert await presented(port) == pem(other[0])
         trust = ssl.create_default_context(cafile=str(other[0]))
-        assert (await fetch(client, "GET", f"{proxy.url}/healthz", ssl=trust)).status == 200
+        async with over_tls(trust) as session:
+            assert (await fetch(session, "GET", f"{proxy.url}/healthz")).status == 200
         assert proxy.stop() == 0
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
-__all__ = ["Answer", "fetch", "new_ref", "post_job", "problem"]
+from tests.support.waiting import IN_VAIN_S
+
+__all__ = ["Answer", "fetch", "new_ref", "over_tls", "post_job", "problem"]
 
 _numbers: Final = itertools.count(1)
 _MEMBERS: Final = {"type", "title", "status", "detail", "code", "job_id", "submitted", "retry_safe"}
@@ -34,6 +37,16 @@ class Answer:
 def new_ref() -> str:
     """Return a unique name for a job."""
     return f"job-{os.getpid()}-{next(_numbers)}"
+
+
+def over_tls(context: ssl.SSLContext) -> ClientSession:
+    """Return a client that speaks TLS.
+
+    It keeps its connections, and aborts them when it is closed. One that is closed after its answer, as those of the
+    fixture `client`, waits for the server to do the same; if the event loop ends first, it stays open, and a later test
+    is blamed for it.
+    """
+    return ClientSession(connector=TCPConnector(ssl=context), timeout=ClientTimeout(total=30 + IN_VAIN_S))
 
 
 async def fetch(session: ClientSession, method: str, url: str, **options: Any) -> Answer:

@@ -11,7 +11,7 @@ from aiohttp import ClientConnectionError, ClientSession
 
 from proxy.http import problems
 from shared.errors import Code
-from tests.support.http import fetch, new_ref, post_job, problem
+from tests.support.http import fetch, new_ref, over_tls, post_job, problem
 from tests.support.job_server import JobServer
 from tests.support.proxy_process import ROOT, ProxyProcess
 from tests.support.shared_proxies import SharedProxies
@@ -148,7 +148,8 @@ async def test_with_a_certificate_clients_and_callbacks_speak_tls(
     assert proxy.admin.startswith("http://")
     trusting = ssl.create_default_context(cafile=_TLS / "cert.pem")
     job = {"account": new_ref(), "ref": "over-tls"}
-    answer = await fetch(client, "POST", proxy.queue_job, json=job, ssl=trusting)
+    async with over_tls(trusting) as session:
+        answer = await fetch(session, "POST", proxy.queue_job, json=job)
     assert (answer.status, answer.document["state"]) == (200, "completed")
     assert job_server.callback_url("over-tls").startswith("https://")
     assert [callback.status for callback in job_server.callbacks("over-tls")] == [200]
