@@ -91,6 +91,7 @@ class Chaos:
     #: Requests whose answers nobody reads.
     unheard: float = 0
     _log_from: int = 0
+    _raws: list[Raw] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
         timeout = ClientTimeout(total=self.timeout_s + _IN_VAIN_S)
@@ -119,6 +120,8 @@ class Chaos:
                 await self._check()
         finally:
             self.proxy.end_lag()
+            for raw in self._raws:  # of a test that failed: a later one would be blamed for what it left open
+                raw.writer.transport.abort()
             await self.session.close()
 
     # --- what a test does --------------------------------------------------------------------------------------------
@@ -199,7 +202,9 @@ class Chaos:
     async def raw(self, requests: int = 1, *, receive_bytes: int | None = None) -> Raw:
         """Return a bare connection for this many requests, whose answers the harness does not see."""
         self.unheard += requests
-        return await connect(self.proxy.url, self.proxy.pid, receive_bytes=receive_bytes)
+        raw = await connect(self.proxy.url, self.proxy.pid, receive_bytes=receive_bytes)
+        self._raws.append(raw)
+        return raw
 
     async def stop_a_spare_and_give_it_a_job(self) -> tuple[int, asyncio.Task[Reply]]:
         """Stop every spare, post a job, and resume those without it; return the worker with the job, and the answer."""
