@@ -99,7 +99,7 @@ class Recorder:
             raise TakenError(self.record)
         if self.record.state is State.ACCEPTED:
             self.record = replace(self.record, state=State.SUBMITTING)
-            await self._save()
+            await asyncio.shield(self._save())  # look-ups of the job also wait for it, and the deadline may come first
 
     def waiting(self, outputs: Mapping[str, str] | None = None) -> None:
         """Record soon that the job server has the job, with the reply's outputs, which take precedence over others."""

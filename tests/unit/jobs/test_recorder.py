@@ -54,6 +54,20 @@ async def test_a_job_that_cannot_be_recorded_must_not_be_submitted(recorder: Rec
     assert not recorder.stored.done()
 
 
+async def test_a_record_is_written_though_its_runner_waits_no_longer(recorder: Recorder, disk: FailingStore) -> None:
+    """The deadline came first; a look-up of the job waits for the same record, and must not be cancelled with it."""
+    disk.hanging = True
+    submitting = asyncio.create_task(recorder.submitting())
+    await nothing_moves()
+    submitting.cancel()
+    await nothing_moves()
+    disk.hanging = False
+    await nothing_moves()
+
+    assert submitting.cancelled()
+    assert recorder.stored.done()
+
+
 async def test_queueing_is_recorded_only_where_nothing_else_is(recorder: Recorder, disk: FailingStore) -> None:
     """A job that gets its worker at once costs no second record."""
     await recorder.submitting()
