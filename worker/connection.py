@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import socket
@@ -88,12 +89,15 @@ class Address:
         return connection
 
     async def _look_up(self) -> _Found:
-        loop = asyncio.get_running_loop()
+        look = functools.partial(
+            socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
         try:
-            return await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            # Not with the loop's own method: where no thread can be started, uvloop aborts the process.
+            return await asyncio.get_running_loop().run_in_executor(None, look)
         except (OSError, UnicodeError, RuntimeError) as exc:
             detail = "the job server's name could not be resolved"
-            if isinstance(exc, RuntimeError):  # asyncio looks it up in a thread
+            if isinstance(exc, RuntimeError):
                 detail += ": no more threads can be started"
             raise UnavailableError(detail, refused=True, retryable=True) from exc
 

@@ -37,18 +37,22 @@ async def reach(url: str, timeout_s: float, cafile: str = "") -> str:
 
     With https, this includes the TLS handshake; `cafile` has authorities to trust besides the system's.
     """
-    scheme, host, port = origin(url)
     try:
         async with asyncio.timeout(timeout_s):
-            context = trusting(cafile) if scheme == "https" else None
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            await asyncio.to_thread(_connect, url, timeout_s, cafile)
     except (OSError, ValueError) as exc:  # ValueError: an impossible name
         return reason_of(exc, timeout_s)
-    writer.close()
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await writer.wait_closed()
     return ""
+
+
+def _connect(url: str, timeout_s: float, cafile: str) -> None:
+    # Not with the event loop: where no thread can be started for the name's look-up, uvloop aborts the process.
+    scheme, host, port = origin(url)
+    context = trusting(cafile) if scheme == "https" else None
+    with socket.create_connection((host, port), timeout_s) as connection:
+        if context is not None:
+            with context.wrap_socket(connection, server_hostname=host) as tls, contextlib.suppress(OSError):
+                tls.unwrap()
 
 
 async def path_trouble(url: str, timeout_s: float, cafile: str = "", *, is_complete: bool = True) -> str:

@@ -56,6 +56,17 @@ def _is_private(host: str) -> bool:
 
 async def look_around(callbacks: str, job_server_urls: Sequence[str], cafile: str) -> None:
     """Log a warning for each problem; `callbacks` is the base URL of the callback route."""
+    try:
+        await _look_around(callbacks, job_server_urls, cafile)
+    except RuntimeError:  # at the limit of processes, which counts threads, too
+        log.event(
+            "warning",
+            "it could not be checked whether callbacks can arrive and job servers can be reached",
+            reason="no more threads can be started",
+        )
+
+
+async def _look_around(callbacks: str, job_server_urls: Sequence[str], cafile: str) -> None:
     doubt = callback_doubt(callbacks, job_server_urls)
     if doubt:
         log.event(

@@ -22,8 +22,8 @@ __all__ = ["Spawned", "spawn"]
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "worker")
 #: A socket has room for this much, whatever the machine's settings.
 _USUAL_BYTES: Final = 65_536
-#: Each worker would otherwise bind symbols for itself; and with uvloop, start four threads to resolve a host name.
-_FOR_WORKERS: Final = {"LD_BIND_NOW": "1", "UV_THREADPOOL_SIZE": "1"}
+#: Each worker would otherwise bind symbols for itself.
+_FOR_WORKERS: Final = {"LD_BIND_NOW": "1"}
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
+
 import pytest
+import uvloop
 
 from proxy.run.callback_probe import Leads
 from proxy.run.look_around import callback_caveats, look_around
@@ -58,6 +63,29 @@ async def test_a_job_server_that_cannot_be_reached_is_logged(monkeypatch: pytest
     """Each one that is configured."""
     (warned,) = await _warnings(monkeypatch, "https://proxy.example.com/callback", _ELSEWHERE[0], reason="refused")
     assert warned.startswith("the job server cannot be reached")
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("leads", [None, Leads.TO_THE_ROUTE], ids=["callback", "job server"])
+def test_a_check_for_which_there_is_no_thread_is_logged(
+    monkeypatch: pytest.MonkeyPatch, leads: Leads | None, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """The limit of processes counts threads, too; at it, uvloop's own look-up of a name would abort the process."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def where_it_leads(*_: object) -> tuple[Leads | None, str]:
+        return leads, ""
+
+    if leads is not None:
+        monkeypatch.setattr("proxy.run.look_around.where_it_leads", where_it_leads)
+    warned: list[str] = []
+    monkeypatch.setattr("proxy.log.event", lambda _level, words, **_fields: warned.append(words))
+    with asyncio.Runner(loop_factory=new_loop) as runner, monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        runner.run(look_around("https://proxy.example.com/callback", ["https://jobs.invalid/"], ""))
+    assert warned == ["it could not be checked whether callbacks can arrive and job servers can be reached"]
 
 
 async def _warnings(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import uvloop
 from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDictProxy
@@ -333,26 +334,27 @@ async def test_the_next_address_of_a_name_is_tried_where_one_refuses(
 ) -> None:
     """A name with several addresses works if one of them answers."""
     port, closed = (await serve()).port, _closed_port()
-    kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-
-    async def look_up(*_args: object, **_named: object) -> list[Any]:
-        return [(*kind, ("127.0.0.1", closed)), (*kind, ("127.0.0.1", port))]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", _name_of(("127.0.0.1", closed), ("127.0.0.1", port)))
     assert await _make("http://jobs.example/start") == (200, b"{}")
 
 
 async def test_every_reason_counts_where_no_address_of_a_name_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as one for IPv6 and another for IPv4."""
-    kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-
-    async def look_up(*_args: object, **_named: object) -> list[Any]:
-        return [(*kind, ("255.255.255.255", 80)), (*kind, ("127.0.0.1", _closed_port()))]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", _name_of(("255.255.255.255", 80), ("127.0.0.1", _closed_port())))
     with pytest.raises(UnavailableError, match="network is unreachable, connection refused") as caught:
         await _make("http://jobs.example/start")
     assert (caught.value.refused, caught.value.retryable) == (True, True)
+
+
+def _name_of(*addresses: tuple[str, int]) -> Callable[..., list[Any]]:
+    """Return a `getaddrinfo` that finds these for every name."""
+
+    def look_up(*_: object, flags: int, **_named: object) -> list[Any]:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+    return look_up
 
 
 @pytest.mark.parametrize("name", ["jobs.invalid", f"{'x' * 64}.example", "a..b"])
@@ -371,18 +373,26 @@ async def test_a_name_that_does_not_resolve_is_a_refusal(name: str, monkeypatch:
     assert (caught.value.refused, caught.value.retryable) == (True, True)
 
 
-async def test_a_name_for_whose_look_up_there_is_no_thread_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit of processes counts threads, too."""
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_name_for_whose_look_up_there_is_no_thread_is_a_refusal(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit of processes counts threads, too; uvloop's own threads, of which Python knows nothing, as well."""
 
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    address = Address("jobs.invalid", 80, trust=None, cap_bytes=_CAP)
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", fail)
-        with pytest.raises(UnavailableError, match="no more threads can be started") as caught:
-            await address.connect()
-    assert (caught.value.refused, caught.value.retryable) == (True, True)
+    async def connect() -> UnavailableError:
+        address = Address("jobs.invalid", 80, trust=None, cap_bytes=_CAP)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            with pytest.raises(UnavailableError, match="no more threads can be started") as caught:
+                await address.connect()
+        return caught.value
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        refusal = runner.run(connect())
+    assert (refusal.refused, refusal.retryable) == (True, True)
 
 
 async def test_a_port_that_nobody_listens_on_is_a_refusal() -> None:
