@@ -142,6 +142,7 @@ class Pool:
             worker.stop()
             return
         worker.jobs_done += 1
+        worker.lines = 0
         if self._closing or worker.stopping or worker.jobs_done == self._max_jobs:
             worker.retire()
             return

@@ -30,7 +30,7 @@ _STATUS_WAIT_S: Final = 0.25
 _READ_BYTES: Final = 262_144
 #: The maximum size of a message without its body.
 _HEADER_BYTES: Final = 65_536
-#: How many lines for the log a worker may send. Each is about an unhandled exception.
+#: How many lines for the log a worker may send about a job. Each is about an unhandled exception.
 _MAX_LINES: Final = 1_000
 
 
@@ -69,6 +69,8 @@ class Worker:
         """Take over the three descriptors and watch the process."""
         self.pid = pid
         self.jobs_done = 0
+        #: How many lines for the log it has sent since its last job; set to 0 by the pool.
+        self.lines = 0
         self.born = time.monotonic()
         #: When it became idle, in the event loop's time; set by the pool.
         self.idle_since = 0.0
@@ -83,7 +85,6 @@ class Worker:
         self._on_exit = on_exit
         self._on_log = on_log
         self._reader = FrameReader(max_body_bytes + _HEADER_BYTES)
-        self._lines = 0
         self._unsent = bytearray()
         self._broken = ""
         self._ended = False
@@ -153,8 +154,8 @@ class Worker:
     def _deliver(self, message: FromWorker) -> None:
         match message:
             case Log():
-                self._lines += 1
-                if self._lines > _MAX_LINES:
+                self.lines += 1
+                if self.lines > _MAX_LINES:
                     raise MessageError(f"more than {_MAX_LINES} lines for the log")
                 self._on_log(self, message)
             case _ if self.handler is not None and message.job_id == self.handler.job_id:

@@ -12,8 +12,9 @@ import proxy.workers.supply
 from proxy.workers.pool import Pool
 from proxy.workers.worker import Worker
 from shared.errors import AdmissionError, Code
+from shared.messages import Log, encode, frame
 from tests.support.fork_server import FakeForkServer
-from tests.support.jumping_loop import time_passes
+from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.waiting import IN_VAIN_S, eventually
 
 
@@ -178,6 +179,25 @@ async def test_a_worker_is_used_as_often_as_it_may(stages: Make, max_jobs: int, 
         stage.pool.release(ticket.result(), reusable=True)
     assert pids[:served] == [pids[0]] * served
     assert pids[0] not in pids[served:]
+
+
+async def test_each_job_of_a_worker_may_send_lines_for_the_log(stages: Make) -> None:
+    """One that logs a little about each job is not killed in the middle of one that is not to blame."""
+    stage = await stages(max_jobs=0)
+    line = encode(Log(level="error", event="unhandled exception in a worker"))
+    first = stage.pool.request()
+    stage.server.answers(1)
+    worker = first.result()
+    (_, _, outbox) = stage.server.alive[worker.pid]
+    for jobs_done in range(3):
+        for sent in range(1_000):
+            os.write(outbox, frame(line))
+            if sent % 100 == 0:
+                await nothing_moves()
+        await nothing_moves()
+        assert (worker.lines, worker.stopping) == (1_000, False), jobs_done
+        stage.pool.release(worker, reusable=True)
+        assert stage.pool.request().result() is worker
 
 
 async def test_a_worker_that_is_not_reusable_is_never_offered_again(stages: Make) -> None:
