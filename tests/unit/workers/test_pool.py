@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -21,9 +22,11 @@ from tests.support.waiting import IN_VAIN_S, eventually
 class Stage:
     """A pool with its fake fork servers."""
 
-    def __init__(self, pool: Pool, servers: list[FakeForkServer]) -> None:
+    def __init__(self, pool: Pool, servers: list[FakeForkServer], signals: list[tuple[int, int]]) -> None:
         self.pool = pool
         self.servers = servers
+        #: What was sent to which process.
+        self.signals = signals
 
     @property
     def server(self) -> FakeForkServer:
@@ -38,8 +41,9 @@ Make = Callable[..., Awaitable[Stage]]
 async def stages(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     """Creates pools; ends them after the test."""
     made: list[Stage] = []
+    signals: list[tuple[int, int]] = []
     # A worker here has no process that could be signalled.
-    monkeypatch.setattr(Worker, "_signal", lambda _self, _number: None)
+    monkeypatch.setattr(Worker, "_signal", lambda worker, number: signals.append((worker.pid, number)))
 
     async def make(*, spares: int = 0, max_jobs: int = 1) -> Stage:
         servers: list[FakeForkServer] = []
@@ -47,7 +51,7 @@ async def stages(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
         monkeypatch.setattr(proxy.workers.supply, "ForkServer", kind)
         pool = Pool(config=b"", spares=spares, max_jobs=max_jobs, max_body_bytes=1_000)
         await pool.start()
-        made.append(Stage(pool, servers))
+        made.append(Stage(pool, servers, signals))
         return made[-1]
 
     yield make
@@ -142,8 +146,23 @@ async def test_a_ticket_that_is_given_back_is_nobodys(stages: Make) -> None:
     first, second = stage.pool.request(), stage.pool.request()
     stage.pool.withdraw(first)
     assert first.cancelled()
-    stage.server.answers(1)
+    third = stage.pool.request()
+    assert stage.server.asked == 2, "the one for the first is not needed any more"
+    stage.server.answers(2)
     assert second.done()
+    assert third.done()
+
+
+async def test_tickets_of_jobs_that_have_ended_are_no_trouble_as_a_fork_fails(stages: Make) -> None:
+    """A job that was cancelled, or is too late, gives its ticket back a moment later."""
+    stage = await stages()
+    cancelled, late, queued = (stage.pool.request() for _ in range(3))
+    cancelled.cancel()
+    stage.server.fails()
+    stage.pool.withdraw(cancelled)
+    stage.pool.withdraw(late)
+    with pytest.raises(AdmissionError, match="out of cheese"):
+        queued.result()
 
 
 async def test_a_worker_that_comes_as_its_ticket_is_given_back_serves_somebody_else(stages: Make) -> None:
@@ -177,6 +196,7 @@ async def test_a_worker_is_used_as_often_as_it_may(stages: Make, max_jobs: int, 
             stage.server.answers(1)
         pids.append(ticket.result().pid)
         stage.pool.release(ticket.result(), reusable=True)
+        assert ticket.result().stopping is (pids.count(pids[-1]) == max_jobs)
     assert pids[:served] == [pids[0]] * served
     assert pids[0] not in pids[served:]
 
@@ -208,16 +228,29 @@ async def test_a_worker_that_is_not_reusable_is_never_offered_again(stages: Make
     stage.pool.release(first.result(), reusable=False)
     second = stage.pool.request()
     assert not second.done()
-    assert first.result().stopping
+    assert stage.signals == [(first.result().pid, signal.SIGTERM)]
     assert stage.pool.status().counts.stopped == 1
 
 
-async def test_a_worker_that_was_killed_is_never_offered_again(stages: Make) -> None:
+@pytest.mark.parametrize("reusable", [False, True])
+async def test_a_worker_that_was_killed_is_never_offered_again(stages: Make, *, reusable: bool) -> None:
     """Though its job may have succeeded: the callback may have come at the same moment."""
     stage = await stages(max_jobs=0)
     first = stage.pool.request()
     stage.server.answers(1)
     stage.pool.kill(first.result())
+    assert stage.signals == [(first.result().pid, signal.SIGKILL)]
+    stage.pool.release(first.result(), reusable=reusable)
+    assert not stage.pool.request().done()
+    assert stage.pool.status().counts.stopped == 1
+
+
+async def test_a_worker_that_died_as_its_job_ended_is_never_offered_again(stages: Make) -> None:
+    """It has done its work."""
+    stage = await stages(max_jobs=0)
+    first = stage.pool.request()
+    stage.server.answers(1)
+    stage.server.ends(first.result().pid, -9)
     stage.pool.release(first.result(), reusable=True)
     assert not stage.pool.request().done()
 
@@ -246,6 +279,16 @@ async def test_a_fork_that_fails_refuses_whoever_queues_and_one_that_works_ends_
     stage.server.answers(1)
     assert not stage.pool.on_hold
     assert stage.pool.request().done()
+
+
+async def test_the_spares_are_made_again_after_a_hold(stages: Make) -> None:
+    """Though no job comes."""
+    stage = await stages(spares=3)
+    for _ in range(3):
+        stage.server.fails()
+    await eventually(lambda: stage.server.requests == [3, 1])
+    stage.server.answers()
+    await eventually(lambda: stage.server.requests == [3, 1, 2])
 
 
 async def test_a_spare_that_dies_is_told_to_the_supply(stages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,6 +411,7 @@ async def test_the_status_says_what_each_worker_does(stages: Make) -> None:
     }
     assert status.by_state == {"spare": 1, "assigned": 0, "submitting": 0, "waiting": 1, "asking": 0, "stopping": 0}
     stage.pool.release(ticket.result(), reusable=True)
+    assert stage.pool.status().by_state["spare"] == 2
     assert (status.counts.started, status.counts.reused) == (2, 0)
     assert stage.pool.status().counts.reused == 1
     stage.pool.release(stage.pool.request().result(), reusable=False)
@@ -385,6 +429,7 @@ async def test_a_pool_that_stops_refuses_who_queues_and_waits_for_its_workers(st
     assert caught.value.code is Code.SHUTTING_DOWN
     assert stage.pool.status().workers == ()
     assert stage.server.stopped
+    assert stage.pool.status().counts.spares_died == 0
     stage.server.answers(1)
     assert stage.pool.status().workers[0].state == "stopping"
 
@@ -405,6 +450,24 @@ class _Deaf:
 
     def on_death(self, reason: str) -> None:
         """Do nothing."""
+
+
+async def test_a_pool_that_stops_ends_the_workers_of_a_lost_fork_server(stages: Make) -> None:
+    """The one that replaced it does not know them."""
+    stage = await stages(spares=2)
+    stage.server.answers()
+    pids = list(stage.server.alive)
+    stage.server.listener.on_lost()
+    await eventually(lambda: len(stage.servers) == 2)
+    stopping = asyncio.create_task(stage.pool.stop())
+    await eventually(lambda: (pids[1], signal.SIGKILL) in stage.signals)
+    assert stage.signals[:2] == [(pid, signal.SIGTERM) for pid in pids]
+    for pid in pids:
+        await nothing_moves()
+        assert not stopping.done()
+        stage.servers[0].ends(pid, -9)
+    await stopping
+    assert stage.pool.status().counts.spares_died == 0
 
 
 async def test_a_pool_that_never_had_a_worker_stops(stages: Make) -> None:

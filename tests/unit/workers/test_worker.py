@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
 import uvloop
 
-from proxy.workers.worker import Worker
+from proxy.workers.worker import GRACE_S, Worker
 from shared.lifecycle import Event
-from shared.messages import Answered, Assign, Callback, FromWorker, Log, Progress, encode
-from tests.support.jumping_loop import nothing_moves
+from shared.messages import Answered, Assign, Callback, FromWorker, Log, Progress, Told, encode
+from tests.support.jumping_loop import nothing_moves, time_passes
 from tests.support.waiting import IN_VAIN_S
 
 _MAX_BODY_BYTES: Final = 1_000
@@ -165,10 +167,13 @@ async def test_a_message_about_another_job_is_old_news() -> None:
     ids=["negative length", "over the cap", "garbage", "wrong direction"],
 )
 async def test_nonsense_ends_the_conversation(nonsense: bytes) -> None:
-    """Messages before it count, later ones do not, and the reason is reported."""
+    """Messages before it count, later ones do not, whenever they are read, and the reason is reported."""
     with rig() as one:
         one.writes(frame(encode(Progress(job_id="job", event=Event.CONNECTED))) + nonsense + frame(encode(ANSWERED)))
         one.worker.kill = lambda: None  # type: ignore[method-assign] # its process is this test
+        for _ in range(2):
+            await nothing_moves()
+            one.says(ANSWERED)
         one.worker.on_status(0)
         first, reason = one.handler.heard
         assert first == Progress(job_id="job", event=Event.CONNECTED)
@@ -199,9 +204,10 @@ async def test_a_full_pipe_never_blocks_and_loses_nothing() -> None:
             Assign(job_id="job", callback_url="http://x", deadline=1.0, body=body),
             Assign(job_id="job", callback_url="http://x", deadline=1.0, body=b"last"),
         ]
-        for message in messages:
+        for message in messages[:2]:
             one.worker.send(message)
-        received = b""
+        received = one.reads()
+        one.worker.send(messages[2])  # there is room, but others are before it
         async with asyncio.timeout(IN_VAIN_S):
             while not received.endswith(b"last\x94."):
                 received += one.reads()
@@ -223,6 +229,7 @@ async def test_a_worker_that_cannot_be_told_is_killed(number: int, monkeypatch: 
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", fail)
             one.worker.send(Callback(job_id="job"))
+            await nothing_moves()
         assert killed == [True]
 
 
@@ -237,3 +244,49 @@ async def test_a_worker_that_is_gone_takes_nothing() -> None:
         one.worker.kill()
         one.worker.retire()
         assert one.handler.heard == ["it was killed by SIGSEGV"]
+
+
+async def test_a_worker_whose_messages_wait_for_room_leaves_nothing_in_the_event_loop() -> None:
+    """The next worker's inbox may get the same number."""
+    with rig() as one:
+        one.worker.send(Assign(job_id="job", callback_url="http://x", deadline=1.0, body=b"x" * 300_000))
+        loop = asyncio.get_running_loop()
+        inbox_fd = one.worker._inbox_fd  # noqa: SLF001 - its number
+        one.worker.on_status(-9)
+        assert not loop.remove_writer(inbox_fd)
+
+
+async def test_a_body_may_be_as_large_as_the_limit() -> None:
+    """The rest of the message does not count."""
+    with rig() as one:
+        told = Told(job_id="job", call="outcome", kind="succeeded", body=b"x" * _MAX_BODY_BYTES)
+        one.says(told)
+        one.worker.on_status(0)
+        assert one.handler.heard[0] == told
+
+
+async def test_a_worker_that_does_not_leave_is_told_to_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its inbox ends first, which is enough for one that is healthy."""
+    signals: list[int] = []
+    with rig() as one:
+        monkeypatch.setattr(one.worker, "_signal", signals.append)
+        one.worker.retire()
+        assert one.worker.stopping
+        assert os.read(one.inbox, 1) == b""
+        for sent in ([], [signal.SIGTERM], [signal.SIGTERM, signal.SIGKILL]):
+            assert signals == sent
+            await time_passes(GRACE_S)
+
+
+async def test_a_worker_that_was_reaped_can_be_signalled() -> None:
+    """The fork server has reaped it, and its report is on its way."""
+    with rig() as one, contextlib.ExitStack() as stack:
+        process = subprocess.Popen(["true"])
+        pidfd = os.pidfd_open(process.pid)
+        stack.callback(os.close, pidfd)
+        process.wait()
+        real, one.worker._pidfd = one.worker._pidfd, pidfd  # noqa: SLF001 - as if it was the worker's
+        one.worker.stop()
+        one.worker.kill()
+        one.worker._pidfd = real  # noqa: SLF001 - as it was
+        assert not one.worker.gone
