@@ -53,11 +53,12 @@ TABLE: Final = MappingProxyType(
             "`/login`.",
         ),
         Code.FORBIDDEN: Entry(
-            403, 403, "The admin address refuses this request",
-            "The request would change something, and did not come from the dashboard's own page or from an operator "
-            "with the role `act`; or its `Host` is not a name of the admin address.",
+            403, 403, "The request is not allowed",
+            "On the admin address: the request would change something, and did not come from the dashboard's own page "
+            "or from an operator with the role `act`; or its `Host` is not a name of the admin address. Or the "
+            "`ReplyTo` of a message of the queue is not one of `SQS_REPLY_TO`.",
             "Use the dashboard, or send an admin key of the role `act`; use an IP address, `localhost`, `ADMIN_HOST` "
-            "or one of `ADMIN_NAMES` in the URL.",
+            "or one of `ADMIN_NAMES` in the URL. For a message, name a queue that the proxy may reply to.",
         ),
         Code.NOT_FOUND: Entry(
             404, 404, "Not found",

@@ -284,7 +284,7 @@ class Job:
         if self.progress_count:
             state = self.without_token(self.remote_state.encode("utf-8", "backslashreplace")).decode()
             heard = f"; the job server's reports taken as progress: {self.progress_count}"
-            heard += f", the last one with the state {state!r}" if state else ""
+            heard += f", the last one with the state {state!r}" if state else ", the last one without a state"
         heard += "".join(f"; {reason}" for reason in (self.unread, self.unanswered) if reason)
         if record.refused:
             heard += f"; callbacks refused: {record.refused}, the last one because {record.refusal}"

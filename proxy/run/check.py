@@ -94,7 +94,7 @@ class Check:
         self._descriptors()
         if self._settings.job_server_url:
             await self._submit(self._settings.job_server_url, servers)
-        else:
+        elif servers:
             embedded = EmbeddedJobServer()
             try:
                 await self._submit(embedded.url, servers)
@@ -244,7 +244,11 @@ class Check:
             self._found(Verdict.FAILED, "samples", line)
         for line in () if wrong else profile_report.unfound(profile):
             self._found(Verdict.WARNING, "samples", f"{profile.name}: {line}")
-        self._found(Verdict.OK, "samples", f"read as expected: {read}" if read else "the profile has none")
+        if not profile.sample:
+            words = f"{profile.name} has none, so nothing shows what is sent and how answers are read"
+            self._found(Verdict.WARNING, "samples", words)
+        elif read:
+            self._found(Verdict.OK, "samples", f"read as expected: {read}")
         return profile
 
     def _descriptors(self) -> None:

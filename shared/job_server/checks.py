@@ -88,7 +88,9 @@ def _expressions(profile: Profile) -> Iterator[tuple[str, str, frozenset[str]]]:
 def _check_outputs(profile: Profile) -> None:
     for section in ("submit", "callback", "status"):
         for name in getattr(getattr(profile, section), "outputs", ()):
-            if not _OUTPUT.fullmatch(name) or name in OURS:
+            if name in OURS:
+                raise ValueError(f"{section}.outputs: {{{name}}} is the proxy's own value; take another name")
+            if not _OUTPUT.fullmatch(name):
                 raise ValueError(
                     f"{section}.outputs: `{name}` cannot be an output's name; take a word of a-z, 0-9 and _"
                 )

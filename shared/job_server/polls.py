@@ -32,9 +32,11 @@ class Statuses:
         document = document_of(body, headers.get("content-type", ""))
         seen = {"status": status, "headers": headers, "body": document.value}
         verdict = self._reader.read(seen, body, is_json=document.is_json)
-        if verdict.kind is Kind.PROGRESS and document.value is None and not document.is_json:
-            return replace(verdict, error=_STATUS.format(f"gave an unreadable answer: {why_not_json(body)}"))
-        return verdict
+        if verdict.state or verdict.kind is not Kind.PROGRESS:
+            return verdict
+        is_read = document.value is not None or document.is_json
+        why = "gave an answer without a state" if is_read else f"gave an unreadable answer: {why_not_json(body)}"
+        return replace(verdict, error=_STATUS.format(why))
 
 
 class Results:

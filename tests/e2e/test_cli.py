@@ -202,6 +202,26 @@ async def test_check_says_which_url_a_job_server_has_to_be_configured_with(check
     assert f"ok   fixed URL    {words}" in lines
 
 
+async def test_check_looks_at_no_job_server_of_a_profile_that_cannot_be_loaded(check: Checked, tmp_path: Path) -> None:
+    """Least of all at the embedded one, which has nothing to do with it."""
+    profile = tmp_path / "mine.toml"
+    profile.write_text('name = "mine"\n')
+    code, lines = await check(PROFILE=str(profile), JOB_SERVER_URL="")
+    assert code == 1
+    assert f"FAIL profile      PROFILE: {profile}: the top: missing key submit" in lines
+    assert "job server" not in "\n".join(line[5:18] for line in lines)
+
+
+async def test_check_warns_of_a_profile_without_samples(check: Checked, tmp_path: Path) -> None:
+    """An expression may be misspelt, and nobody would see it."""
+    profile = tmp_path / "mine.toml"
+    profile.write_text(
+        'name = "mine"\n[submit]\nbody = { a = "{callback_url}" }\n[callback]\nstate = "body.s"\nsucceeded = ["done"]'
+    )
+    _, lines = await check(PROFILE=str(profile), JOB_SERVER_URL="http://127.0.0.1:9")
+    assert "warn samples      mine has none, so nothing shows what is sent and how answers are read" in lines
+
+
 async def test_check_names_a_secret_that_is_not_set(check: Checked) -> None:
     """Like a start."""
     _, lines = await check(PROFILE="replicate", JOB_SERVER_URL="http://127.0.0.1:9")

@@ -274,7 +274,7 @@ async def test_whoever_waited_in_vain_is_told_why_nothing_counted() -> None:
     instance.asker.answers = [told(Kind.PROGRESS, error="it answered 404")]
     await instance.call_back(job, b"{", Verdict(kind=Kind.PROGRESS, error="it could not be read"))
     await instance.poller.ask_now(job)
-    assert job.heard_instead().endswith("; it could not be read; it answered 404")
+    assert job.heard_instead().endswith(": 1, the last one without a state; it could not be read; it answered 404")
 
     instance.asker.answers = [told("unavailable", error="no")]
     await instance.call_back(job, b"{}", Verdict(kind=Kind.PROGRESS, state="running"))

@@ -109,7 +109,7 @@ WRONG = {
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "/{{callback_url}}"': "status: there is no placeholder {callback_url}; ",
     f'{HEAD}{SUBMIT}{CALLBACK}[status]\nurl = "http://other/"': "status.url: got 'http://other/', takes what is append",
     f"{HEAD}[submit]\nbody = {{ a = 1 }}\n{CALLBACK}": "submit: nothing tells the job server {callback_url}",
-    f'{HEAD}{SUBMIT}outputs = {{ job_id = "body.id" }}\n{CALLBACK}': "submit.outputs: `job_id` cannot be an output's",
+    f'{HEAD}{SUBMIT}outputs = {{ job_id = "body.id" }}\n{CALLBACK}': "submit.outputs: {job_id} is the proxy's own",
     f'{HEAD}{SUBMIT}outputs = {{ Id = "body.id" }}\n{CALLBACK}': "submit.outputs: `Id` cannot be an output's name",
     f'{HEAD}{SUBMIT}[callback]\nstate = "body.a"': "callback: missing key succeeded",
     f'{HEAD}{SUBMIT}[callback]\nsucceeded = ["a"]': "callback: missing key state, which says what succeeded",

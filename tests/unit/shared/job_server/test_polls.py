@@ -90,7 +90,9 @@ def test_an_answer_that_says_nothing_has_a_reason() -> None:
     assert status(404, {}, b"").error == f"{asked}answered 404"
     assert status(200, {}, b'{"status": NaN}').error == f"{asked}gave an unreadable answer: NaN is not JSON"
     assert status(200, {}, b" " * 70_000 + b"a").error == f"{asked}gave an unreadable answer: it is not JSON"
-    assert status(200, {}, b'{"status": "half"}').error == status(200, {}, b"null").error == ""
+    for without in (b"null", b"{}", b'{"state": "done"}', b'{"status": null}'):
+        assert status(200, {}, without).error == f"{asked}gave an answer without a state"
+    assert status(200, {}, b'{"status": "half"}').error == ""
     asked = "asked for the job's result, the job server "
     assert result(302, {}, b"").error == f"{asked}answered 302"
     assert result(410, {}, b"").error == f"{asked}answered 410"
