@@ -42,6 +42,13 @@ OPERATORS_SOURCE: Final = Path(__file__).with_name("operators.yaml")
 _ID: Final = "9f86d081884c7d659a2feaa0c55ad015"
 #: `submitted` in the example of a code; `no` for all others.
 _SUBMITTED: Final = {
+    Code.MALFORMED_REQUEST: Submitted.UNKNOWN,
+    Code.NOT_FOUND: Submitted.UNKNOWN,
+    Code.METHOD_NOT_ALLOWED: Submitted.UNKNOWN,
+    Code.IDEMPOTENCY_KEY_REUSED: Submitted.UNKNOWN,
+    Code.HEADERS_TOO_LARGE: Submitted.UNKNOWN,
+    Code.NOT_IMPLEMENTED: Submitted.UNKNOWN,
+    Code.HTTP_VERSION_NOT_SUPPORTED: Submitted.UNKNOWN,
     Code.WORKER_DIED: Submitted.UNKNOWN,
     Code.DEADLINE_EXCEEDED: Submitted.YES,
     Code.BAD_JOB_SERVER_REPLY: Submitted.UNKNOWN,

@@ -95,6 +95,20 @@ def test_every_answer_has_an_example(described: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("described", _documents())
+def test_no_example_says_no_where_no_answer_does(described: dict[str, Any]) -> None:
+    """Whoever writes a client from the examples must not take these refusals for a proof that no job runs."""
+    never = {Code.MALFORMED_REQUEST, Code.HEADERS_TOO_LARGE, Code.NOT_IMPLEMENTED, Code.HTTP_VERSION_NOT_SUPPORTED}
+    never |= {Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED, Code.IDEMPOTENCY_KEY_REUSED}
+    said = {
+        (code, example["value"]["submitted"], example["value"]["retry_safe"])
+        for _, response in _responses(described)
+        for code, example in response["content"].get(PROBLEM, {"examples": {}})["examples"].items()
+        if code in never
+    }
+    assert said == {(str(code), "unknown", False) for code in never}
+
+
+@pytest.mark.parametrize("described", _documents())
 def test_every_code_appears_with_its_status(described: dict[str, Any]) -> None:
     """Each code of the table has an example, under its status with these settings."""
     found: set[str] = set()
