@@ -88,8 +88,8 @@ TABLE: Final = MappingProxyType(
         ),
         Code.IDEMPOTENCY_KEY_REUSED: Entry(
             422, 422, "The idempotency key belongs to another request",
-            "The key was used with another body. Nothing was submitted for this request, but the job that has the key "
-            "may have run: `submitted` is `unknown`.",
+            "The key was used with another body, path, query or `Content-Type`, or for another profile. Nothing was "
+            "submitted for this request, but the job that has the key may have run: `submitted` is `unknown`.",
             "Use one key for one job, and a new key for a new job.",
         ),
         Code.TOO_MANY_ATTEMPTS: Entry(
@@ -166,9 +166,10 @@ TABLE: Final = MappingProxyType(
         ),
         Code.JOB_REJECTED: Entry(
             500, 502, "The job server rejected the job",
-            "It answered the submission with a status other than 2xx, after any retries. `submitted` is `no` for 4xx "
-            "and for 503 with `Retry-After`, otherwise `unknown`. If the job server still calls back, `submitted` is "
-            "`yes` from then on. `detail` has the job server's own message, and its `Retry-After` is passed on.",
+            "It answered the submission with a status other than 2xx, after any retries, or with what its profile "
+            "calls a refusal. `submitted` is `no` for that, for 4xx and for 503 with `Retry-After`, otherwise "
+            "`unknown`. If the job server still calls back, `submitted` is `yes` from then on. `detail` has the job "
+            "server's own message, and its `Retry-After` is passed on.",
             _MAY_HAVE_RUN,
         ),
         Code.BAD_JOB_SERVER_REPLY: Entry(

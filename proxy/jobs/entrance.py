@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from proxy.jobs.keys import Keys
 from shared.errors import Code, RequestError
 from shared.job_server.documents import TooLargeError, codings_of, inflate
+from shared.job_server.forms import without_boundary
 from shared.job_server.placeholders import is_path
 
 if TYPE_CHECKING:
@@ -178,14 +179,19 @@ class Entrance:
         """
         if request.key is None:
             return self._dispatcher.submit(request), False
-        printed = request.body
-        if request.path or request.content_type or request.query:
-            query = [request.query.encode()] if request.query else []
-            printed = b"\0".join((request.path.encode(), request.content_type.encode(), *query, request.body))
-        fingerprint = hashlib.sha256(printed).digest()
+        fingerprint = _fingerprint(request)
         return await self._keys.join_or_begin(
             request.key, fingerprint, request.profile, lambda: self._dispatcher.submit_under_key(request, fingerprint)
         )
+
+
+def _fingerprint(request: JobRequest) -> bytes:
+    """Return the hash of what two requests with one key must have in common to be the same job."""
+    printed, content_type = without_boundary(request.body, request.content_type)
+    if request.path or content_type or request.query:
+        query = [request.query.encode()] if request.query else []
+        printed = b"\0".join((request.path.encode(), content_type.encode(), *query, printed))
+    return hashlib.sha256(printed).digest()
 
 
 def _trace_context(traceparent: str, tracestate: str) -> tuple[str, str]:

@@ -82,12 +82,13 @@ class Keys:
 
 def _same(found: Job | Record, fingerprint: bytes, profile: str) -> Job | Record:
     # The fate of a refused job is not reported as known: `no` would be about it, but could be read as about the key's.
-    if found.fingerprint != fingerprint:
-        raise RequestError(Code.IDEMPOTENCY_KEY_REUSED, "this `Idempotency-Key` was used with a different body")
     if found.profile and found.profile != profile:  # a job without a profile is from before there were profiles
         raise RequestError(
             Code.IDEMPOTENCY_KEY_REUSED, f"this `Idempotency-Key` was used for the profile {found.profile}"
         )
+    if found.fingerprint != fingerprint:
+        words = "this `Idempotency-Key` was used with a different body, path, query or `Content-Type`"
+        raise RequestError(Code.IDEMPOTENCY_KEY_REUSED, words)
     return found
 
 

@@ -10,9 +10,10 @@ from urllib.parse import parse_qsl, urlencode
 
 from shared.job_server.documents import media_type_of, parameters_of
 
-__all__ = ["FormError", "field_names", "with_fields", "without_fields"]
+__all__ = ["FormError", "field_names", "with_fields", "without_boundary", "without_fields"]
 
 _URLENCODED: Final = "application/x-www-form-urlencoded"
+_MULTIPART: Final = "multipart/form-data"
 #: `name=` of a part's Content-Disposition, but not `filename=`.
 _NAME: Final = re.compile(rb'[;\s]name\s*=\s*"?([^";\r\n]*)', re.IGNORECASE)
 #: `name*=`, which forms do not have (RFC 7578, section 4.2), though some readers take it.
@@ -48,6 +49,21 @@ def with_fields(body: bytes, content_type: str, fields: Mapping[str, str]) -> by
         for name, value in fields.items()
     )
     return b"".join(parts) + body
+
+
+def without_boundary(body: bytes, content_type: str) -> tuple[bytes, str]:
+    """Return a form and its media type in a notation that is the same for each boundary of a multipart form.
+
+    Every client chooses a boundary anew for each request. What is no multipart form is returned as it is.
+    """
+    if media_type_of(content_type) != _MULTIPART:
+        return body, content_type
+    try:
+        delimiter = _delimiter(body, content_type)
+    except FormError:
+        return body, content_type
+    parts = (b"\r\n" + body).split(b"\r\n" + delimiter)
+    return b"".join(b"%d:%b" % (len(part), part) for part in parts), _MULTIPART
 
 
 def _split(body: bytes, content_type: str) -> tuple[bytes, list[bytes]]:

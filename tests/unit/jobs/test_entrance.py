@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -208,6 +208,47 @@ async def test_messages_of_one_key_are_one_job() -> None:
     assert queue.replies == {"1": DONE, "2": DONE, "4": DONE}
     assert queue.dead == {"3": Code.IDEMPOTENCY_KEY_REUSED}
     assert runner.submitted == {b"{}": 1, b"[]": 1}
+
+
+def a_form(*values: str, boundary: str) -> dict[str, Any]:
+    """Return the members of a request with a multipart form: a field for each value."""
+    parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="a"\r\n\r\n{value}\r\n' for value in values]
+    body = "".join((*parts, f"--{boundary}--\r\n")).encode()
+    return {"body": body, "content_type": f"multipart/form-data; boundary={boundary}"}
+
+
+FORM: Final = a_form("1", "2", boundary="one")
+
+
+async def test_the_same_form_with_another_boundary_is_the_same_job() -> None:
+    """Each request of a client has a boundary of its own: a retry was refused as another job."""
+    instance = Instance()
+    job, _ = await instance.join(**FORM)
+
+    again, joined = await instance.join(**a_form("1", "2", boundary="another"))
+
+    assert (again.id, joined) == (job.id, True)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (FORM, a_form("1", boundary="one")),
+        (FORM, a_form("2", "1", boundary="one")),
+        (FORM, a_form("1", "2", "", boundary="one")),
+        (FORM, FORM | {"content_type": "multipart/form-data; boundary=on"}),
+        (FORM, FORM | {"content_type": "application/octet-stream"}),
+        (FORM, FORM | {"query": "model=large"}),
+        (a_form("1--one", boundary="one"), a_form("1--two", boundary="two")),
+    ],
+)
+async def test_another_form_is_another_job(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """Also where a value has the boundary in it; and where the body is the same, but not all that belongs to it."""
+    instance = Instance()
+    await instance.join(**first)
+
+    with pytest.raises(RequestError, match="with a different body, path, query or `Content-Type`"):
+        await instance.join(**second)
 
 
 async def test_only_what_was_not_submitted_goes_back_to_the_queue() -> None:
