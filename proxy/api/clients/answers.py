@@ -15,6 +15,7 @@ from proxy.http.fair_turns import turns
 from proxy.jobs.job import Job
 from shared.errors import AdmissionError, Code
 from shared.job_server.documents import document_of
+from shared.lifecycle import State, Submitted
 from shared.outcome import Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _MAX_WAITS: Final = 1_000
 _REPLAYED: Final = (b"idempotent-replayed", b"true")
 #: The end of a status document's progress, before its body is known; no text in JSON has unescaped quotes.
 _NO_BODY: Final = b'"body": null}'
+#: The state that is shown of a job whose end is being recorded, by whether it was submitted.
+_NOT_OVER: Final = {Submitted.NO: State.ACCEPTED, Submitted.UNKNOWN: State.SUBMITTING, Submitted.YES: State.WAITING}
 
 
 class Answers:
@@ -206,9 +209,10 @@ def status_document(found: Job | Record) -> dict[str, Any]:
     running = isinstance(found, Job) and not found.outcome.done()
     outcome = None if running else record.outcome
     failure = outcome if isinstance(outcome, Failed) else None
+    is_being_recorded = running and found.state is State.FINISHED  # a client that sees `finished` expects an outcome
     return {
         "id": record.id,
-        "state": str(found.state),  # a record may be older than its job
+        "state": str(_NOT_OVER[found.submitted] if is_being_recorded else found.state),  # a record may be older
         "submitted": str(found.submitted),
         "accepted_at": _timestamp(record.accepted_at),
         "deadline_at": _timestamp(record.deadline_at),

@@ -296,19 +296,27 @@ async def test_a_job_that_is_over_says_how_it_ended(outcome: Outcome, expected: 
     assert document == status_document(job.recorder.record)
 
 
-async def test_a_job_whose_end_is_being_recorded_is_still_running() -> None:
-    """No status shows an outcome before the waiting client gets it."""
+@pytest.mark.parametrize(
+    ("submitted", "state"),
+    [(Submitted.NO, "accepted"), (Submitted.UNKNOWN, "submitting"), (Submitted.YES, "waiting")],
+)
+async def test_a_job_whose_end_is_being_recorded_is_still_running(submitted: Submitted, state: str) -> None:
+    """No status shows an outcome before the waiting client gets it, nor an end without an outcome."""
     store = FailingStore()
     job = a_job(store=store)
     store.hanging = True
     job.advance(Event.FINISH)
-    recording = asyncio.create_task(job.recorder.finished(OVERDUE))
+    outcome = Failed(code=Code.WORKER_DIED, detail="gone", submitted=submitted)
+    recording = asyncio.create_task(job.recorder.finished(outcome))
     await asyncio.sleep(0)
 
     document = status_document(job)
 
-    assert (document["state"], document["outcome"], document["submitted"]) == ("finished", None, "yes")
-    await recording
+    assert (document["state"], document["submitted"]) == (state, submitted)
+    assert (document["outcome"], document["finished_at"]) == (None, None)
+    job.outcome.set_result(await recording)
+    document = status_document(job)
+    assert (document["state"], document["submitted"], document["outcome"]) == ("finished", submitted, "failed")
 
 
 async def test_a_late_result_is_the_outcome_and_keeps_what_the_client_was_told() -> None:
