@@ -12,7 +12,7 @@ from shared.job_server.submissions import pause_in
 from shared.lifecycle import Submitted
 from shared.outcome import Failed
 
-__all__ = ["CONTENT_TYPE", "TABLE", "Entry", "Problem", "explanation", "make", "of_failure", "unread"]
+__all__ = ["CONTENT_TYPE", "TABLE", "Entry", "Problem", "explanation", "make", "of_failure", "unanswered", "unread"]
 
 
 class Entry(NamedTuple):
@@ -276,6 +276,13 @@ def explanation(code: Code) -> dict[str, Any]:
 def unread(code: Code, detail: str) -> Problem:
     """Return the problem `code` of a request that was refused before its job was known."""
     return make(code, detail, submitted=Submitted.UNKNOWN)
+
+
+def unanswered(*, closing: bool) -> Problem:
+    """Return the answer to a request that the application left without one. `closing`: it was not waited for."""
+    if closing:
+        return unread(Code.SHUTTING_DOWN, "the proxy stopped before the request was answered")
+    return unread(Code.INTERNAL_ERROR, "the request ended without an answer")
 
 
 def of_failure(failure: Failed, job_id: str, *, granular: bool) -> Problem:

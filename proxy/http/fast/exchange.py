@@ -157,6 +157,9 @@ class Exchange:
         }
         try:
             await app(scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            if not connection.closing or self._answered:
+                raise
         except Exception as exc:  # noqa: BLE001 - the connection ends, the proxy does not
             log.event("error", "unhandled exception in a request", **log.exception_fields(exc))
         if self._answered:
@@ -167,12 +170,13 @@ class Exchange:
         if self._begun:
             connection.abort()
         elif connection.ended and self._left_bytes:  # half-closed; it may still read
-            await self._refuse(Code.MALFORMED_REQUEST, "the request ended before its body was complete")
+            await self._refuse(
+                problems.unread(Code.MALFORMED_REQUEST, "the request ended before its body was complete")
+            )
         elif not connection.lost.done():
-            await self._refuse(Code.INTERNAL_ERROR, "the request ended without an answer")
+            await self._refuse(problems.unanswered(closing=connection.closing))
 
-    async def _refuse(self, code: Code, detail: str) -> None:
-        problem = problems.unread(code, detail)
+    async def _refuse(self, problem: problems.Problem) -> None:
         self._connection.refused(problem)
         body = b"" if self._request.method == "HEAD" else problem.body
         await self._connection.write(answer_head(problem.status, problem.fields, close=True) + body)

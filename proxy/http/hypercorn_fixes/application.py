@@ -20,7 +20,6 @@ from proxy import log
 from proxy.http import problems
 from proxy.http.asgi import ClientGoneError
 from proxy.http.hypercorn_fixes.messages import Messages
-from shared.errors import Code
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -72,8 +71,9 @@ class Stream(HTTPStream):
 
     async def _send_error_response(self, _status_code: int) -> None:
         """Answer for an application that ended without an answer."""
-        problem = problems.unread(Code.INTERNAL_ERROR, "the request ended without an answer")
-        cast("ServerConfig", self.config).connections.refused(problem, self.client)
+        connections = cast("ServerConfig", self.config).connections
+        problem = problems.unanswered(closing=connections.closing)
+        connections.refused(problem, self.client)
         await self.send(events.Response(stream_id=STREAM_ID, headers=problem.fields, status_code=problem.status))
         if self.scope["method"] != "HEAD":
             await self.send(events.Body(stream_id=STREAM_ID, data=problem.body))

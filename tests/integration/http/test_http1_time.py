@@ -300,6 +300,24 @@ async def test_a_body_that_is_incomplete_when_a_listener_closes_is_refused(
     assert problem(data)["code"] == "shutting-down"
 
 
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+async def test_a_request_that_is_not_waited_for_when_a_listener_closes_is_refused(
+    server: Server, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer may wait for a database that is away; that is no bug, and its client is told to ask again."""
+    monkeypatch.setattr(http_server, "_FINISH_S", _SHORT)
+    client = await server.connect()
+    client.writer.write(post("/wait").replace(b"POST", method.encode()))
+    await eventually(lambda: server.echo.seen)
+    server.listener.stop()
+    await server.listener.stopped()
+    data = await client.rest()
+    assert statuses(data) == [503]
+    assert server.refused == ["shutting-down"]
+    if method == "POST":
+        assert (problem(data)["code"], problem(data)["submitted"]) == ("shutting-down", "unknown")
+
+
 _CHUNKED: Final = b"POST /late HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
 
 
