@@ -200,7 +200,7 @@ class HypercornConnection(TCPServer):
             pass  # more has come meanwhile
         elif self._closing or transport.is_closing():
             transport.abort()
-        elif self._http.in_head:
+        elif self._http.in_head and not self.has_unread:
             self._tasks.spawn(self._http.refuse_late)
         elif not self._http.busy:
             if not self.has_unread:

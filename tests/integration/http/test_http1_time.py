@@ -357,6 +357,35 @@ async def test_a_request_that_waits_for_its_turn_when_a_listener_stops_is_answer
     await server.listener.stopped()
 
 
+async def test_a_head_whose_end_waits_for_its_turn_has_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many requests may have arrived while the process was stopped. On the fast path, only a complete head waits."""
+    go_on = asyncio.Event()
+    taken: list[int] = []
+
+    async def take(count: int = 1) -> None:
+        taken.append(count)
+        if len(taken) > 1:
+            await go_on.wait()
+
+    async with serving(fast=False, limits=Limits(head_s=_LONG)) as server:
+        client = await server.connect()
+        client.writer.write(post("/first"))
+        await client.answer()
+        monkeypatch.setattr(turns, "take", take)
+        head = post("/second")
+        client.writer.write(head[:20])
+        await eventually(lambda: len(taken) == 1)
+        client.writer.write(head[20:])
+        await eventually(lambda: len(taken) == 2)
+        (connection,) = vars(server.listener)["_connections"].open
+        vars(connection)["_timer"].clear()
+        connection._on_overdue()  # noqa: SLF001 - its time is over now
+        for _ in range(5):  # for what that may have started
+            await asyncio.sleep(0)
+        go_on.set()
+        assert (await client.answer())[0] == 200
+
+
 async def test_a_listener_that_stops_refuses_new_connections(server: Server) -> None:
     """The client knows that nothing was sent."""
     assert statuses(await server.ask(post("/first"))) == [200]
