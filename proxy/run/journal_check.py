@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import socket
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ async def journal_findings(settings: Settings) -> list[Finding]:
     """Return what is found about the journal; it stays as it is."""
     try:
         if is_database(settings.journal):
-            return await _of_database(settings.journal)
+            return await _of_database(settings)
         if settings.journal:
             return [_of_file(settings)]
     except SettingsError as exc:
@@ -35,14 +36,18 @@ async def journal_findings(settings: Settings) -> list[Finding]:
     return [(Verdict.OK, "none: jobs are remembered in memory only")]
 
 
-async def _of_database(url: str) -> list[Finding]:
+async def _of_database(settings: Settings) -> list[Finding]:
     """Return what is found about a database. Raises SettingsError."""
-    from proxy.store.postgresql.opening import probe  # noqa: PLC0415 - loads the driver; only if it is used
+    from proxy.store.postgresql.opening import CONNECTIONS, MORE_ROOM, probe, room  # noqa: PLC0415 - loads the driver
     from proxy.store.postgresql.schema import VERSION as TABLES  # noqa: PLC0415 - the same
 
+    url = settings.journal
     found = await probe(url)
     place = f"{shown(url)} (PostgreSQL {found.server})"
     doubts: list[Finding] = [(Verdict.WARNING, found.doubt)] if found.doubt else []
+    free = await room(url, settings.instance_name or socket.gethostname())
+    if free < CONNECTIONS:
+        doubts.append((Verdict.WARNING, f"{place} has room for {max(0, free)} more connections; {MORE_ROOM}"))
     if found.tables is None:
         return [*doubts, (Verdict.OK, f"{place}, without tables: a start makes them")]
     if found.tables < TABLES:

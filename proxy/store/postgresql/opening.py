@@ -16,8 +16,21 @@ from proxy.store.postgresql.store import PostgreSQLStore
 from shared.database_url import shown, without_secrets
 from shared.errors import SettingsError
 
-__all__ = ["OLDEST_SERVER", "Found", "open_store", "probe", "reading_session", "unusable"]
+__all__ = [
+    "CONNECTIONS",
+    "MORE_ROOM",
+    "OLDEST_SERVER",
+    "Found",
+    "open_store",
+    "probe",
+    "reading_session",
+    "room",
+    "unusable",
+]
 
+#: The most connections of an instance: two of them only while operators ask about many jobs.
+CONNECTIONS: Final = 6
+MORE_ROOM: Final = "each instance needs six connections: raise max_connections, or the limit of its role or database"
 #: No feature of a newer version is used. The oldest version that was still maintained when this was written is 14.
 OLDEST_SERVER: Final = 13
 #: Defaults for what the URL does not say. The first one limits how long to wait for a host when connecting, the others
@@ -53,6 +66,23 @@ WITH d AS (DELETE FROM proxy_jobs WHERE false), u AS (UPDATE proxy_jobs SET owne
     m AS (UPDATE proxy_meta SET version = version WHERE false)
 SELECT FROM proxy_jobs, proxy_instances WHERE false
 """
+#: How many connections the server, the role and the database have left for programs other than this check and `$1`. Who
+#: may not see all columns of others' connections sees whose they are.
+_ROOM: Final = """
+SELECT least(
+    current_setting('max_connections')::int - in_all - CASE WHEN rolsuper THEN 0 ELSE
+        current_setting('superuser_reserved_connections')::int
+        + coalesce(current_setting('reserved_connections', true), '0')::int END,
+    CASE WHEN NOT rolsuper THEN nullif(rolconnlimit, -1) - of_role END,
+    CASE WHEN NOT rolsuper THEN nullif(datconnlimit, -1) - of_database END)::int
+FROM pg_roles, pg_database, (
+    SELECT count(*) AS in_all, count(*) FILTER (WHERE usename = session_user) AS of_role,
+        count(*) FILTER (WHERE datname = current_database()) AS of_database
+    FROM pg_stat_activity
+    WHERE datid IS NOT NULL AND usesysid IS NOT NULL AND leader_pid IS NULL AND pid <> pg_backend_pid()
+        AND application_name IS DISTINCT FROM $1) AS used
+WHERE rolname = session_user AND pg_database.datname = current_database()
+"""
 #: The words of the errors for a refused login (SQLSTATE class 28), and for a missing database.
 _NO_LOGIN: Final = ("password authentication failed", "no password supplied", "no pg_hba.conf entry", "role")
 _MISSING: Final = "does not exist"
@@ -74,6 +104,22 @@ class Found:
 async def probe(url: str) -> Found:
     """Check the database without changing it. Raises SettingsError: it cannot be used."""
     return await _look(url, "check", upgrade=False)
+
+
+async def room(url: str, name: str) -> int:
+    """Return how many more connections the instance of this name could open, if it is not running.
+
+    Raises:
+        SettingsError: the database cannot be used.
+    """
+    session = Session(_conninfo(url, "check"), hosts=_hosts(url))
+    try:
+        ((free,),) = await session.run(_ROOM, _application_name(name), patience_s=_START_S)
+    except (GoneError, UnfitError) as exc:
+        raise unusable(url, exc) from exc
+    finally:
+        session.close()
+    return int(free)
 
 
 async def reading_session(url: str) -> Session:
@@ -181,7 +227,7 @@ def unusable(url: str, exc: GoneError | UnfitError) -> SettingsError:
     if code == "42501":
         return SettingsError(f"JOURNAL: {shown(url)}: {words}; {_grant()}")
     if any(said in words for said in _NO_PLACE):
-        remedy = "each instance needs six connections: raise max_connections, or the limit of its role or database"
+        remedy = MORE_ROOM
     elif code.startswith("28") or any(said in words for said in _NO_LOGIN):
         remedy = "check the user, the password (or PGPASSWORD, PGPASSFILE) and the server's pg_hba.conf"
     elif _MISSING in words:
@@ -208,8 +254,12 @@ def _grant() -> str:
 def _conninfo(url: str, name: str) -> str:
     """Return the connection string for libpq. Raises SettingsError: libpq does not understand the URL."""
     given = _parsed(url)
-    defaults = _DEFAULTS | {"application_name": f"async-job-proxy {name}"[:60]}
+    defaults = _DEFAULTS | {"application_name": _application_name(name)}
     return make_conninfo(url, **{key: value for key, value in defaults.items() if key not in given})
+
+
+def _application_name(name: str) -> str:
+    return f"async-job-proxy {name}"[:60]
 
 
 def _hosts(url: str) -> int:

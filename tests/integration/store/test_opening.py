@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from psycopg import AsyncConnection
 
 from cluster.postgresql import PostgreSQL
+from proxy.run.findings import Verdict
+from proxy.run.journal_check import journal_findings
 from proxy.store.postgresql import opening, schema
 from proxy.store.postgresql.leases import Leases
-from proxy.store.postgresql.opening import open_store, probe
+from proxy.store.postgresql.opening import open_store, probe, room
 from proxy.store.postgresql.session import GoneError
 from shared.errors import SettingsError
+from shared.settings import load
 from tests.support.postgresql import own_server
 from tests.support.records import a_record
 from tests.support.stores import of, on_database
@@ -225,6 +229,35 @@ def test_a_server_without_a_free_connection_is_told() -> None:
     words = 'connection failed: FATAL: too many connections for role "proxy"'
     error = opening.unusable("postgresql://proxy@127.0.0.1/jobs", GoneError(words))
     assert "each instance needs six connections: raise max_connections" in str(error)
+
+
+async def test_a_check_tells_of_a_server_with_too_few_connections() -> None:
+    """Of the server, or of the role: those of an instance of this name count as free, as it is about to be replaced."""
+    with own_server() as server:
+        server.sql("CREATE ROLE u LOGIN")
+        server.sql("GRANT CREATE ON SCHEMA public TO u")
+        url = server.url(user="u")
+        most = int(server.sql("SHOW max_connections")) - int(server.sql("SHOW superuser_reserved_connections"))
+        async with await AsyncConnection.connect(url, application_name="async-job-proxy a"):
+            await eventually(partial(_has_room, url, a=most, b=most - 1))
+            server.sql("ALTER ROLE u CONNECTION LIMIT 6")
+            await eventually(partial(_has_room, url, a=6, b=5))
+            (warned,) = await _warnings(url, "b")
+            assert "has room for 5 more connections; each instance needs six connections: raise" in warned
+            assert await _warnings(url, "a") == []
+            server.sql("ALTER ROLE u SUPERUSER")
+            await eventually(partial(_has_room, url, a=int(server.sql("SHOW max_connections"))))
+
+
+async def _has_room(url: str, **rooms: int) -> bool:
+    """Whether there is room for these, once the server has noticed that this test's other connections are closed."""
+    return {name: await room(url, name) for name in rooms} == rooms
+
+
+async def _warnings(url: str, name: str) -> list[str]:
+    """Return the warnings of a check of an instance of this name."""
+    findings = await journal_findings(load({"JOURNAL": url, "INSTANCE_NAME": name}))
+    return [words for verdict, words in findings if verdict is Verdict.WARNING]
 
 
 async def test_tables_of_half_a_backup_are_told(database: str) -> None:
