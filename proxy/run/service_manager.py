@@ -74,7 +74,7 @@ class ServiceManager:
     async def _report(self, is_ready: Callable[[], bool], status: Callable[[], str]) -> None:
         told = ""
         while True:
-            now = " ".join(status().split())[:_STATUS_CHARACTERS]
+            now = self._shown(status, told)
             lines = [f"STATUS={now}"] if now != told else []
             if not self._is_ready and not self._is_stopping and is_ready():
                 self._is_ready = True
@@ -82,6 +82,16 @@ class ServiceManager:
             self._say(*lines)
             told = now
             await asyncio.sleep(_LOOK_S if self._is_ready else _START_LOOK_S)
+
+    def _shown(self, status: Callable[[], str], told: str) -> str:
+        """Return the status as it is shown; `told`, the last one, if a bug of ours prevents that."""
+        try:
+            return " ".join(status().split())[:_STATUS_CHARACTERS]
+        except Exception as exc:  # noqa: BLE001 - the service manager would wait for READY=1 and end the proxy
+            if not self._has_failed:
+                self._has_failed = True
+                log.event("error", "unhandled exception in the service's status", **log.exception_fields(exc))
+            return told
 
     async def _beat(self) -> None:
         """Send the watchdog's heartbeats from the event loop, which proves that it is not blocked."""

@@ -82,6 +82,28 @@ async def test_a_path_does_as_well(tmp_path: Path) -> None:
         assert await eventually(manager.received) == ["READY=1\nSTATUS=well"]
 
 
+async def test_a_bug_in_the_status_does_not_keep_the_start_waiting(
+    manager: NotifySocket, monkeypatch: pytest.MonkeyPatch, warnings: list[dict[str, Any]]
+) -> None:
+    """READY=1 would never be sent, and the service manager would end the proxy. It is logged once."""
+    monkeypatch.setattr(service_manager, "_START_LOOK_S", 0.001)
+    monkeypatch.setattr(service_manager, "_LOOK_S", 0.001)
+    calls: list[int] = []
+
+    def status() -> str:
+        calls.append(1)
+        if len(calls) > 9:
+            return "well"
+        raise ValueError
+
+    telling(manager).inform(lambda: len(calls) > 3, status)
+    await eventually(lambda: manager.count("STATUS=well"))
+    assert manager.messages == ["READY=1", "STATUS=well"]
+    assert [(line["level"], line["what"], line["kind"]) for line in warnings] == [
+        ("error", "unhandled exception in the service's status", "ValueError")
+    ]
+
+
 async def test_ready_is_said_once_and_when_it_is_so(manager: NotifySocket) -> None:
     """The status is sent before, and whenever it changes: in one line, and truncated."""
     is_ready, status = False, "starting\nREADY=1 " + "x" * 300
