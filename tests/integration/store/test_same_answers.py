@@ -28,6 +28,8 @@ from shared.lifecycle import State, Submitted
 from shared.outcome import Failed
 from tests.support.stores import alike, of, on_database
 
+#: Much more than a statement, and its answer, are on the way on a busy machine.
+_WAY_S: Final = 10
 _runs: Final = itertools.count()
 _TEXTS: Final = ["Q", "q", "\u00e9\u00df", 'q"x', "100%", "a_b", "a\\b", "x!y", "\u202e", "z\nz", "4711 of 12", "de-ad"]
 _NAMES: Final = ["label", "other"]
@@ -47,10 +49,12 @@ _failures: Final = st.builds(
     Failed, code=_one(_CODES), detail=_one(["", *_TEXTS]), submitted=_one(list(Submitted)), result=st.none()
 )
 #: When a job was accepted, in seconds before now, how long it took (None: it is open), and what is recorded of it.
+#: A database has each time later by as long as its statement was on the way, so an end is almost `_WAY_S` or more
+#: before the next one, and before the next time that a query or a grid compares it with.
 _jobs: Final = st.fixed_dictionaries(
     {
-        "ago_s": _one([10.0, 20.0, 30.0, 40.0, 50.0]),
-        "took_s": _one([None, 0.3, 1.3, 5.3, 5.3]),
+        "ago_s": _one([100.0, 200.0, 300.0, 400.0, 500.0]),
+        "took_s": _one([None, 0.3, 30.3, 70.3, 70.3]),
         "state": _one([State.ACCEPTED, State.SUBMITTING, State.WAITING]),
         "callback": st.none() | st.just(b"{}"),
         "failure": st.none() | _failures,
@@ -69,8 +73,8 @@ _jobs: Final = st.fixed_dictionaries(
 _queries: Final = st.fixed_dictionaries(
     {},
     optional={
-        "since": _one([7.0, 17.0, 32.0]),
-        "until": _one([-100.0, 7.0, 17.0, 37.0]),
+        "since": _one([50.0, 150.0, 320.0]),
+        "until": _one([-1000.0, 50.0, 150.0, 350.0]),
         "states": _some(list(State)),
         "failed": st.booleans(),
         "codes": _some([str(code) for code in _CODES]),
@@ -120,8 +124,8 @@ def _query(members: dict[str, Any], now: float, run: str) -> JobQuery:
 def _place(record: Record, sort: Sort) -> tuple[bool, float]:
     """Return what a list is sorted by, except for the rounding of times in the conversion between clocks."""
     if record.finished_at is None:
-        return True, round(record.accepted_at)
-    return False, round(record.finished_at - (record.accepted_at if sort is Sort.SLOWEST else 0))
+        return True, round(record.accepted_at / _WAY_S)
+    return False, round((record.finished_at - (record.accepted_at if sort is Sort.SLOWEST else 0)) / _WAY_S)
 
 
 async def _listed(store: JobStore, query: JobQuery, sort: Sort, size: int, limits: Limits) -> list[Record]:
@@ -153,7 +157,7 @@ async def _check_query(memory: MemoryStore, store: JobStore, query: JobQuery, no
         assert all(alike(by_id.get(one.id), of(store, one)) for one in expected), sort
     counts, counted = [await one.counts(query, limits=usual) for one in (memory, store)]
     assert (counted.total, counted.by, counted.labels) == (counts.total, counts.by, counts.labels)
-    grid = Grid(since=now - 60, bucket_s=7.0, buckets=9)
+    grid = Grid(since=now - 600, bucket_s=70.0, buckets=9)
     patterns, found_patterns = [await one.patterns(query, grid, "label", limits=usual) for one in (memory, store)]
     assert _counted(found_patterns) == _counted(patterns)
 
@@ -161,7 +165,7 @@ async def _check_query(memory: MemoryStore, store: JobStore, query: JobQuery, no
 async def _check(
     store: JobStore, jobs: list[dict[str, Any]], queries: list[dict[str, Any]], size: int, part: int
 ) -> None:
-    memory, now, run = MemoryStore(3600), float(round(time.time())), f"run{next(_runs)}x"
+    memory, now, run = MemoryStore(3600), float(round(time.time(), -1)), f"run{next(_runs)}x"
     records = [_record(job, now, run, number) for number, job in enumerate(jobs)]
     for record in records:
         await memory.put(record)
