@@ -291,12 +291,3 @@ async def test_an_instance_that_is_cut_off_refuses_jobs_and_delivers_what_reache
     await eventually(
         lambda: all(cluster.record(answer.headers["Job-Id"]).callback for answer in through), every_s=_LOOK_S
     )
-
-
-async def test_a_line_that_breaks_is_made_again_at_once(cluster: Cluster, session: ClientSession) -> None:
-    """Every connection to the database is reset while jobs are in flight: none is lost, and none is refused."""
-    answers = [_post(session, cluster.url, **_job(fault="none", duration=0.3)) for _ in range(6)]
-    for node in cluster.nodes:
-        node.line.cut()
-        node.line.mend()
-    assert [answer.status for answer in await asyncio.gather(*answers)] == [200] * 6
