@@ -12,6 +12,7 @@ import os
 import signal
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +22,10 @@ from proxy.workers import environment, spawning
 from tests.chaos.support.clock import follow_clock
 from tests.support.stopwatch import Stopwatch
 
-#: Longest lag without that time, longest lag in all, in seconds; number of measurements, and of those over _LATE_S.
-#: Behind them is a byte: whether to measure. That takes a fortieth of a core, and most proxies are idle for most of a
-#: test run.
-LAG: Final = struct.Struct("ddqq")
+#: Longest lag without that time, the CPU time of the loop's thread in it, longest lag in all, in seconds; number of
+#: measurements, and of those over _LATE_S. Behind them is a byte: whether to measure. That takes a fortieth of a core,
+#: and most proxies are idle for most of a test run.
+LAG: Final = struct.Struct("dddqq")
 #: Begins a measurement. To look for the byte again and again would take CPU all the time.
 MEASURE: Final = signal.SIGRTMIN
 _LATE_S: Final = 0.02
@@ -42,14 +43,15 @@ async def _watch_loop() -> None:
             asked.clear()
             watch, starved_s = Stopwatch(), 0.0
             while shown[LAG.size]:
-                begun_s = watch.took_s
+                begun_s, begun_cpu_s = watch.took_s, time.thread_time()
                 await asyncio.sleep(_EVERY_S)
                 late_s = watch.took_s - begun_s - _EVERY_S
                 before_s, starved_s = starved_s, watch.starved_s
                 own_s = max(0.0, late_s - (starved_s - before_s))
-                worst_own_s, worst_s, looks, late = LAG.unpack_from(shown)
+                *worst, worst_s, looks, late = LAG.unpack_from(shown)
+                worst = max([own_s, time.thread_time() - begun_cpu_s], worst)
                 late += own_s > _LATE_S
-                LAG.pack_into(shown, 0, max(own_s, worst_own_s), max(late_s, worst_s), looks + 1, late)
+                LAG.pack_into(shown, 0, *worst, max(late_s, worst_s), looks + 1, late)
 
 
 def _patch() -> None:
