@@ -13,6 +13,7 @@ import pytest
 from proxy import log
 from proxy.jobs import headroom
 from proxy.jobs.headroom import Headroom
+from tests.support.descriptors import descriptors
 from tests.support.waiting import eventually
 
 #: The memory that must stay free, and that of ten workers.
@@ -137,13 +138,25 @@ def test_a_burst_is_not_accepted_for_the_room_of_one_job(
 
 
 @pytest.mark.parametrize("reused", [False, True])
-def test_a_job_for_an_idle_worker_needs_no_room(*, reused: bool, machine: Machine) -> None:
+def test_a_job_for_an_idle_worker_needs_no_room(
+    *, reused: bool, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If workers serve several jobs: a spare for one job is replaced. Descriptors run out all the same."""
     jobs = 4
     room = Headroom(lambda: jobs, lambda: 5, reused=reused, proc=machine.proc, cgroup=machine.cgroup)
     machine.write("cgroup/memory.max", "2000000")
     assert room.shortage() == ("" if reused else "memory")
     jobs = 5
+    assert room.shortage() == "memory"
+    jobs = 4
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (60, 60))
+    assert room.shortage() == "file descriptors"
+
+
+def test_idle_workers_are_no_room_for_others(machine: Machine) -> None:
+    """Their memory is taken, whether or not they have a job."""
+    room = Headroom(lambda: 0, lambda: 50, proc=machine.proc, cgroup=machine.cgroup)
+    machine.write("cgroup/memory.max", str(1_000_000 + 60 * 1024 * 1024))
     assert room.shortage() == "memory"
 
 
@@ -161,6 +174,21 @@ def test_workers_that_started_since_the_last_look_still_count(
     now_s += 1
     machine.write("cgroup/memory.max", str(1_000_000 + 200 * 1024 * 1024))
     assert room.shortage() == ""
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_without_a_limit_of_descriptors_there_is_room(
+    *, is_told: bool, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not the kernel tells how many are open; asking takes none."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        if not is_told:
+            patch.setattr(os, "stat", lambda _: os.stat_result([0] * 10))
+        shortage = machine.shortage()
+    assert shortage == ""
+    assert descriptors() <= before
 
 
 def test_where_no_descriptor_can_be_had_there_is_no_room(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,30 @@ async def test_a_callback_outweighs_an_exception_of_the_submission(stage: _Stage
     assert line.event == "unhandled exception in a worker"
 
 
+async def test_what_is_for_another_job_is_ignored(stage: _Stage) -> None:
+    """A reused worker may get a callback, or the permit of a retry, for its former job."""
+
+    async def submit(on_event: Callable[[Event], None]) -> None:
+        await stage.client.before_retry()
+        on_event(Event.CONNECTED)
+        await asyncio.Event().wait()
+
+    async def has_read() -> None:
+        """Wait until the worker has read what came before: it answers a call after that."""
+        stage.tell(Ask(job_id="j", profile="", call="status", values="{}", deadline=time.monotonic() + 20))
+        await stage.hear(Told)
+
+    stage.start(submit)
+    stage.tell(_job())
+    await stage.hear(MayRetry)
+    for message in (Callback(job_id="former"), Retry(job_id="former")):
+        stage.tell(message)
+        await has_read()
+        assert not [one for one in stage.heard if not isinstance(one, Log)]
+    stage.tell(Callback(job_id="j"))
+    assert (await stage.hear(Answered)).job_id == "j"
+
+
 async def test_a_call_that_raises_is_answered(stage: _Stage) -> None:
     """The caller does not wait forever, and the log says where it was raised, without the message."""
 

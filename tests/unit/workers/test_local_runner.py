@@ -711,11 +711,13 @@ async def test_how_a_lost_worker_ended_is_taken_down() -> None:
     assert stage.job.recorder.record.worker_end == "exit 1"
 
 
-async def test_a_worker_that_is_killed_as_its_job_has_ended_is_not_lost() -> None:
+@pytest.mark.parametrize("code", [Code.CANCELLED, Code.DEADLINE_EXCEEDED])
+async def test_a_worker_that_is_killed_as_its_job_has_ended_is_not_lost(code: Code) -> None:
     """The worker is not to blame."""
     stage = Stage()
     await stage.assigned()
-    stage.job.cancelled.set_result("an operator")
-    assert (await stage.failed()).code is Code.CANCELLED
+    if code is Code.CANCELLED:
+        stage.job.cancelled.set_result("an operator")
+    assert (await stage.failed()).code is code
     await eventually(lambda: stage.worker.gone)
     assert (stage.job.workers_lost, stage.job.recorder.record.worker_end) == ([], "")

@@ -182,6 +182,24 @@ async def test_memory_is_read_a_few_at_a_time_and_forgotten_with_the_worker() ->
     assert private_bytes(2**22 + 1) is None
 
 
+async def test_the_memory_of_many_workers_is_read_by_and_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes the kernel a millisecond: none is read again before all others, or within some seconds."""
+    reading: list[int] = []
+
+    def read_one(pid: int) -> int:
+        reading.append(pid)
+        return pid
+
+    monkeypatch.setattr("proxy.workers.memory.private_bytes", read_one)
+    memory = WorkerMemory()
+    for read in (50, 100, 120, 120):
+        for _ in range(3):
+            memory.refresh(range(1, 121))
+        await eventually(lambda: sum(memory.of(pid) == pid for pid in range(1, 121)) == read)  # noqa: B023 - awaited
+        assert len(reading) == read
+    assert set(reading) == set(range(1, 121))
+
+
 async def test_a_blocked_event_loop_is_seen() -> None:
     """A blocked loop shows as lag; stopping ends the measurement."""
     heard: list[float] = []
