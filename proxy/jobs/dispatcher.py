@@ -357,6 +357,8 @@ class Dispatcher:
             held = exc.record
         if not was_taken:
             self._elsewhere.note_fenced(job, held)
+        if held.id != job.id:  # it only has the key: its outcome is not this client's
+            return outcome
         if isinstance(outcome, Failed):
             try:
                 return await self._elsewhere.settle(job, held, outcome)

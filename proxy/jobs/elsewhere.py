@@ -116,7 +116,7 @@ class Elsewhere:
         Raises:
             StoreUnavailableError: the record cannot be read now.
         """
-        if failure.code is Code.CANCELLED and job.cancelled.done():
+        if failure.code is Code.CANCELLED:
             held = await self.cancel(held, job.cancelled.result())
         if held.state is not State.FINISHED:
             held = await self._end_within(held, max(_PATIENCE_S, job.deadline - time.monotonic()))

@@ -42,6 +42,10 @@ class SharedStore(MemoryStore):
         entry = self._finished.get(job_id)
         return entry[1] if entry else self._open.get(job_id)
 
+    def lose(self, job_id: str) -> None:
+        """Forget an open job, as a database that was restored does."""
+        del self._open[job_id]
+
     def offer(self, me: str, record: Record) -> None:
         """Write `record`, put by the instance `me`. Raises TakenError if the stored record excludes it."""
         known = self.newest(record.id)

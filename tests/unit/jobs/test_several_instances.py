@@ -12,7 +12,7 @@ from proxy.jobs.callback_intake import CallbackFate
 from proxy.jobs.job import Job
 from proxy.store.record import Record
 from shared.errors import Code, RequestError, StoreUnavailableError
-from shared.job_server.verdict import Kind
+from shared.job_server.verdict import Kind, Verdict
 from shared.lifecycle import State, Submitted
 from shared.messages import Told
 from shared.outcome import Failed, Outcome, Succeeded
@@ -289,6 +289,46 @@ async def test_a_refused_callback_at_another_instance_is_known_to_the_job(cluste
     assert (job.recorder.record.refused, job.recorder.record.refusal) == (1, "it is not JSON")
 
 
+async def test_a_job_that_ends_elsewhere_unsubmitted_is_proof_of_nothing(cluster: Cluster) -> None:
+    """The dashboard shows it as `no`."""
+    here = cluster.instances[0]
+    proven: list[str] = []
+    here.elsewhere.on_proof = proven.append
+    never, perhaps, surely = [
+        a_record(state=State.FINISHED, failure=Failed(code=Code.CANCELLED, detail="", submitted=submitted))
+        for submitted in (Submitted.NO, Submitted.UNKNOWN, Submitted.YES)
+    ]
+
+    for record in (never, perhaps, surely):
+        here.elsewhere.hear(record)
+
+    assert proven == [surely.id]
+
+
+async def test_an_instance_that_hears_of_its_own_callback_does_nothing(cluster: Cluster) -> None:
+    """It is being delivered."""
+    here = cluster.instances[0]
+    job = await begun(here, *SUBMIT)
+    taking = asyncio.create_task(here.call_back(job, BODY))
+    await nothing_moves()
+    here.elsewhere.hear(await on_record(cluster, job))
+
+    assert await taking is CallbackFate.ACCEPTED
+    assert here.elsewhere.callbacks == 0
+
+
+@pytest.mark.parametrize(("profile", "notified"), [("assemblyai", 1), ("replicate", 0)])
+async def test_a_notification_at_another_instance_is_one_where_the_job_runs(profile: str, notified: int) -> None:
+    """If the job server only says that there is an outcome, the instance that runs the job asks for it."""
+    here, there = Cluster(2, profile=profile).instances
+    job = await begun(here, *SUBMIT)
+
+    await there.call_back(job, b"{}", Verdict(kind=Kind.NOTIFICATION, state="completed") if notified else PROGRESS)
+    await nothing_moves()
+
+    assert job.notifications == notified
+
+
 @pytest.mark.parametrize("how", ["late", "progress", "refused"])
 @pytest.mark.parametrize("at", [0, 1])
 async def test_a_callback_at_any_instance_is_proof_at_all(cluster: Cluster, how: str, at: int) -> None:
@@ -325,6 +365,34 @@ async def test_the_reason_of_a_failure_is_asked_for_where_the_client_waits() -> 
     outcome = await job.outcome
     assert isinstance(outcome, Failed)
     assert outcome.detail.endswith("out of memory")
+    assert [call for _, call, _ in here.asker.asked] == ["status"]
+
+
+async def test_a_reason_that_came_with_the_callback_is_not_asked_for() -> None:
+    """Wherever it came."""
+    here, there = Cluster(2, profile="replicate").instances
+    job = await begun(here, *SUBMIT)
+    job.learn({"status_url": "http://job-server/1"})
+
+    await there.call_back(job, BODY, verdict=Verdict(kind=Kind.FAILED, error="out of memory"))
+
+    outcome = await job.outcome
+    assert isinstance(outcome, Failed)
+    assert outcome.detail.endswith("out of memory")
+    assert here.asker.asked == []
+
+
+async def test_a_failure_is_asked_about_once_though_it_is_heard_of_again() -> None:
+    """By the notice, and by looking, while the job server takes its time."""
+    here, there = (cluster := Cluster(2, profile="replicate")).instances
+    job = await begun(here, *SUBMIT)
+    await there.call_back(job, BODY, verdict=FAILED)
+    await nothing_moves()
+    assert not job.outcome.done()  # it waits for the name that a call needs
+
+    here.elsewhere.hear(await on_record(cluster, job))
+
+    assert here.elsewhere.callbacks == 1
 
 
 # --- cancelling ------------------------------------------------------------------------------------------------------
@@ -539,6 +607,41 @@ async def test_a_client_can_cancel_where_its_job_was_taken_over_from(cluster: Cl
     assert [len(instance.in_flight) for instance in cluster.instances] == [0, 0, 0]
 
 
+async def test_a_job_whose_claim_is_lost_is_not_submitted_beside_that_of_another_instance(cluster: Cluster) -> None:
+    """The database was restored, or its standby lagged; the other job's end is not this client's."""
+    here, there, _ = cluster.instances
+    job, _ = await here.join()
+    cluster.store.lose(job.id)
+    other, joined = await there.join()
+    assert isinstance(job, Job)
+    assert isinstance(other, Job)
+    assert not joined
+
+    here.stepped.tell(job, *SUBMIT)
+    await there.call_back(other, BODY)
+
+    assert failure(await job.outcome) == (Code.INTERRUPTED, Submitted.NO)
+    assert here.stepped.submitted.total() == 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "submitted"),
+    [(SUBMIT[:2], Code.JOB_REJECTED, Submitted.UNKNOWN), (SUBMIT, Code.WORKER_DIED, Submitted.YES)],
+)
+async def test_a_refused_failure_says_no_less_than_is_known(
+    cluster: Cluster, steps: tuple[Step, ...], code: Code, submitted: Submitted
+) -> None:
+    """Here, or on record: nobody has recorded the end of a job that was taken over when its client has to be told."""
+    here, there, _ = cluster.instances
+    job = await begun(here, *steps)
+    cluster.sleeps_through_its_lease(here, there)
+    cluster.kill(there)
+
+    here.stepped.tell(job, job.failure(code, "it is so"))
+
+    assert failure(await job.outcome) == (code, submitted)
+
+
 # --- takeovers -------------------------------------------------------------------------------------------------------
 
 
@@ -567,12 +670,16 @@ async def test_the_jobs_of_a_dead_instance_end_by_callback_cancellation_or_deadl
     assert ends[1].detail == "the instance that had the job is gone, and no callback came afterwards"
 
 
-async def test_a_job_that_comes_back_to_where_it_was_begun_ends_there(cluster: Cluster) -> None:
-    """It was taken over from here, and the other instance is gone as well."""
-    here, there, _ = cluster.instances
+@pytest.mark.parametrize("knows", [False, True])
+async def test_a_job_that_comes_back_to_where_it_was_begun_ends_there(cluster: Cluster, *, knows: bool) -> None:
+    """It was taken over from here, which may have heard of that, and the other instance is gone as well."""
+    here, there, elsewhere = cluster.instances
     job = await begun(here, *SUBMIT)
     cluster.sleeps_through_its_lease(here, there)
+    if knows:
+        await elsewhere.call_back(job, b"{}", PROGRESS)
     await nothing_moves()
+    assert job.recorder.is_taken is knows
     cluster.kill(there)
     cluster.take_over(here, there)
 
@@ -699,6 +806,16 @@ async def test_a_wait_for_a_job_that_nobody_sees_to_ends_with_the_sweep(cluster:
     cluster.wake(here)
     await nothing_moves()
     assert (await on_record(cluster, job)).outcome == (await waiting).outcome
+
+
+async def test_a_wait_of_some_seconds_does_not_depend_on_the_store(cluster: Cluster) -> None:
+    """It ends with what was known at its beginning."""
+    here, there, _ = cluster.instances
+    job = await begun(here, *SUBMIT)
+    record = await on_record(cluster, job)
+    cluster.cut_off(there)
+
+    assert await there.elsewhere.end_of(record, 2) == record
 
 
 async def test_a_wait_is_given_up_where_the_end_must_be_and_cannot_be_found(cluster: Cluster) -> None:
