@@ -186,6 +186,30 @@ async def test_what_is_recorded_takes_the_place_of_what_waited_to_be(
     assert figure(a, "journal_backlog") == 0
 
 
+async def test_an_end_that_waits_to_be_recorded_is_not_lost_with_a_callback_that_cannot_be(
+    instance: MakeInstance, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client was told the end; the sender of the callback is told that it was not stored, but may not retry."""
+    monkeypatch.setattr(store, "_CALLBACK_PATIENCE_S", 0.0)
+    a = await instance("a")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    ended = replace(record, state=State.FINISHED, finished_at=time.time(), failure=_FAILURE)
+    await asyncio.to_thread(postgresql.kill)
+    with pytest.raises(StoreUnavailableError):
+        await a.put(ended, keep=True)
+    assert await a.by_name(Called(record.id)) == ended
+    with pytest.raises(StoreUnavailableError):
+        await a.put(replace(called_back(record), failure=_FAILURE))
+
+    await asyncio.to_thread(postgresql.start)
+
+    await eventually(lambda: not figure(a, "journal_backlog") and not figure(a, "journal_queue"))
+    found = await a.by_id(record.id)
+    assert found is not None
+    assert (found.failure, found.callback) == (_FAILURE, called_back(record).callback)
+
+
 async def test_a_callback_is_tried_for_longer_than_everything_else(
     instance: MakeInstance, postgresql: PostgreSQL
 ) -> None:

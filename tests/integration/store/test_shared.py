@@ -18,7 +18,7 @@ from proxy.store.names import Called
 from proxy.store.patterns import Grid
 from proxy.store.postgresql.ends import pause
 from proxy.store.postgresql.session import GoneError, Session
-from proxy.store.postgresql.statements import DELETE, ENDED, FIND, GONE, PIECE, SEEN_TO, TAKE_OVER
+from proxy.store.postgresql.statements import DELETE, ENDED, FIND, FORGET_INSTANCES, GONE, PIECE, SEEN_TO, TAKE_OVER
 from proxy.store.postgresql.store import PostgreSQLStore
 from proxy.store.protocol import TakenError
 from proxy.store.query import JobQuery, Position, Sort
@@ -79,6 +79,20 @@ async def test_an_instance_holds_nothing_of_a_job_whose_end_another_one_has_reco
     assert a.open_jobs == 0
 
 
+async def test_a_late_note_takes_nothing_from_an_end(instance: MakeInstance) -> None:
+    """The owner has not heard yet of the callback that another instance has recorded."""
+    a, b = await instance("a"), await instance("b")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    ended = replace(called_back(record), early=True, trail="[]", worker_end="killed")
+    await b.put(ended)
+
+    a.note(replace(record, state=State.WAITING))
+    await a.by_name(Called(record.id))  # the note is recorded first
+
+    assert alike(await a.by_id(record.id), ended)
+
+
 async def test_a_job_that_is_only_noted_is_open(instance: MakeInstance) -> None:
     """Batches are paced by the open jobs, and most of a burst waits for a worker, which is a note."""
     a = await instance("a")
@@ -114,6 +128,26 @@ async def test_a_key_is_free_again_once_its_job_was_certainly_not_submitted(inst
         holder = await a.by_key(key)
         assert holder is not None
         assert holder.id == (second.id if result is None else first.id)
+        with pytest.raises(TakenError):
+            await b.put(of(b, a_record(state=State.SUBMITTING, key=key)))
+
+
+@pytest.mark.parametrize("how", ["cancelled elsewhere", "overdue"])
+async def test_a_key_is_free_again_once_its_job_was_ended_for_its_owner(instance: MakeInstance, how: str) -> None:
+    """If no worker had it: by a cancellation at another instance, or after its deadline."""
+    a, b = await instance("a"), await instance("b")
+    left_s = -3 if how == "overdue" else 30
+    record = of(a, a_record(key=b"k" * 32, deadline_at=time.time() + left_s))
+    await a.put(record)
+    if how == "overdue":
+        assert (await a.ended(record.id)).submitted is Submitted.NO
+    else:
+        await b.put(failed(record, Code.CANCELLED, Submitted.NO))
+
+    again = of(b, a_record(state=State.SUBMITTING, key=b"k" * 32))
+    await b.put(again)
+
+    assert alike(await a.by_key(b"k" * 32), again)
 
 
 async def test_a_key_belongs_to_its_holder_though_a_job_that_was_not_submitted_was_recorded_later(
@@ -162,6 +196,37 @@ async def test_the_owner_alone_goes_on_with_a_job_and_ends_it(instance: MakeInst
     with pytest.raises(TakenError) as taken:
         await a.put(failed(record, Code.DEADLINE_EXCEEDED, Submitted.NO))
     assert alike(taken.value.record, found)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+async def test_a_job_that_was_cancelled_is_not_submitted(instance: MakeInstance, at: int) -> None:
+    """Here or elsewhere: its owner is told when it records that it is about to."""
+    a, b = await instance("a"), await instance("b")
+    record = of(a, a_record())
+    await a.put(record)
+    cancelled = replace(failed(record, Code.CANCELLED, Submitted.NO), cancelled_by="the operator anna")
+    await (a, b)[at].put(cancelled)
+
+    with pytest.raises(TakenError) as taken:
+        await a.put(replace(record, state=State.SUBMITTING))
+
+    assert alike(taken.value.record, cancelled)
+
+
+async def test_a_cancellation_takes_no_result_away(instance: MakeInstance) -> None:
+    """It was decided before the callback came."""
+    a, b = await instance("a"), await instance("b")
+    record = of(a, a_record(state=State.SUBMITTING))
+    await a.put(record)
+    ended = called_back(record)
+    await a.put(ended)
+
+    cancelling = b.put(failed(record, Code.CANCELLED, Submitted.UNKNOWN))
+
+    assert alike(await b.by_id(record.id), ended)  # after the cancellation was tried
+    with pytest.raises(TakenError) as taken:
+        await cancelling
+    assert alike(taken.value.record, ended)
 
 
 async def test_the_first_callback_counts_wherever_it_comes(instance: MakeInstance) -> None:
@@ -324,27 +389,55 @@ async def test_a_job_that_was_taken_over_though_the_answer_was_lost_is_waited_fo
 async def test_a_job_that_another_instance_has_just_taken_over_is_left_to_it(
     instance: MakeInstance, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
-    """When an instance is gone, the others notice it at the same moment."""
+    """When an instance is gone, the others notice it at the same moment; and so is one whose callback has just come."""
     heard = Heard()
     a, b, c = await instance("a"), await instance("b", heard), await instance("c")
     session = b._reading  # noqa: SLF001 - the connection of the takeovers
     run = session.run
     taken = of(a, a_record(state=State.SUBMITTING))
     left = of(a, a_record(state=State.SUBMITTING))
+    ended = of(a, a_record(state=State.SUBMITTING))
 
     async def race(sql: str, *params: Any, **options: Any) -> Sequence[tuple[Any, ...]]:
         rows = await run(sql, *params, **options)
         if sql == GONE and rows:
             async with await psycopg.AsyncConnection.connect(database, autocommit=True) as other:
                 await other.execute("UPDATE proxy_jobs SET owner = %s WHERE id = %s", (c.instance, taken.id))
+            await c.put(called_back(ended))
         return rows
 
     monkeypatch.setattr(session, "run", race)
-    await asyncio.gather(a.put(taken), a.put(left))
+    await asyncio.gather(*(a.put(record) for record in (taken, left, ended)))
     await stop_beats(a)
 
     await eventually(lambda: heard.taken_over)
     assert [record.id for record in heard.taken_over] == [left.id]
+
+
+async def test_an_instance_that_beats_again_at_the_last_moment_keeps_its_jobs(
+    instance: MakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was only slow."""
+    heard, taken = Heard(), []
+    a, b = await instance("a"), await instance("b", heard)
+    session = b._reading  # noqa: SLF001 - the connection of the takeovers
+    run = session.run
+
+    async def race(sql: str, *params: Any, **options: Any) -> Sequence[tuple[Any, ...]]:
+        if sql == TAKE_OVER:
+            await a._leases._beat()  # noqa: SLF001 - just in time
+        rows = await run(sql, *params, **options)
+        if sql == TAKE_OVER:
+            taken.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(session, "run", race)
+    await a.put(of(a, a_record(state=State.SUBMITTING)))
+    await stop_beats(a)
+
+    await eventually(lambda: taken)
+    assert set(taken) == {0}
+    assert heard.taken_over == []
 
 
 async def test_thousands_of_jobs_are_taken_over_without_a_pause(
@@ -435,6 +528,24 @@ async def test_an_instance_that_drained_leaves_at_once(instance: MakeInstance) -
     await a.close()
 
     await eventually(lambda: reading(b, "cluster_instances") == 1, timeout_s=BRISK.lease_s)
+
+
+async def test_instances_that_are_gone_and_left_nothing_are_forgotten(
+    instance: MakeInstance, postgresql: PostgreSQL, database: str
+) -> None:
+    """And no others: jobs of an instance that is not there are taken over."""
+    a, b, c = await instance("a"), await instance("b"), await instance("c")
+    await b.put(of(b, a_record(state=State.SUBMITTING)))
+    for store in (b, c):
+        await stop_beats(store)
+    ago = "UPDATE proxy_instances SET beat_at = beat_at - interval '1 hour' WHERE name <> 'a'"
+    postgresql.sql(ago, database.rpartition("/")[2])
+
+    await a._beside.run(FORGET_INSTANCES, 1_800.0)  # noqa: SLF001 - as it does at intervals
+
+    assert [one.name for one in (await a.about()).instances] == ["a", "b"]
+    await eventually(lambda: reading(a, "cluster_slowest_lease_seconds") > 3_000)
+    assert reading(a, "cluster_instances") == 1
 
 
 async def test_a_job_that_nobody_sees_to_ends_after_its_deadline(instance: MakeInstance) -> None:
