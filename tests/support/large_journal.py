@@ -48,7 +48,8 @@ def write_journal(path: Path, jobs: int) -> None:
     """Write a journal with `jobs` jobs of the last day, and one more whose texts are all `HOSTILE`."""
     path.touch()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        prepare(db, path, "OFF")
+        prepare(db, path)
+        db.execute("PRAGMA synchronous = OFF")
         now = time.time()
         labels = {"account": HOSTILE, "long": "x" * 10_000, "submitted": "a label"}
         remote = json.dumps([{"id": HOSTILE}, HOSTILE, HOSTILE, labels, 3, HOSTILE])

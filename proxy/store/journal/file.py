@@ -87,7 +87,7 @@ _VACUUM_PAGES: Final = 32
 class JournalFile:
     """An open journal. Raises sqlite3.Error if the file cannot be read or written."""
 
-    def __init__(self, path: str, *, synchronous: str = "NORMAL", upgrade: bool = True) -> None:
+    def __init__(self, path: str, *, upgrade: bool = True) -> None:
         """Open the file, or create it; `upgrade`: migrate the table of an earlier version.
 
         Raises:
@@ -95,7 +95,6 @@ class JournalFile:
         """
         check_sqlite()
         self.path = Path(path)
-        self._synchronous = synchronous
         #: Called before each statement that writes jobs.
         self.on_statement: Callable[[], None] = lambda: None
         #: Held during each transaction here, and by code that must not run during one.
@@ -105,7 +104,7 @@ class JournalFile:
         had_log = self._log.exists()
         try:
             #: The version of the table before any upgrade.
-            self._db, self.version = self._with_room(lambda: connect(self.path, synchronous, upgrade=upgrade))
+            self._db, self.version = self._with_room(lambda: connect(self.path, upgrade=upgrade))
         except SettingsError:
             os.close(self._lock)
             raise
@@ -167,7 +166,7 @@ class JournalFile:
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
         try:
-            self._db, _ = connect(self.path, self._synchronous)
+            self._db, _ = connect(self.path)
         except SettingsError as exc:
             raise OSError(str(exc)) from exc
         self.place.opened()

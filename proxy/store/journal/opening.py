@@ -80,7 +80,7 @@ def lock(path: Path) -> int:
     return fd
 
 
-def connect(path: Path, synchronous: str = "NORMAL", *, upgrade: bool = True) -> tuple[sqlite3.Connection, int]:
+def connect(path: Path, *, upgrade: bool = True) -> tuple[sqlite3.Connection, int]:
     """Return a connection to the locked journal, migrated if `upgrade`, and the version that the table had.
 
     Raises:
@@ -91,7 +91,7 @@ def connect(path: Path, synchronous: str = "NORMAL", *, upgrade: bool = True) ->
         # By its absolute path, because SQLite gives some names a special meaning. The connection is used by one thread
         # after the other, never by two at once.
         db = sqlite3.connect(path.absolute(), isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
-        version = prepare(db, path, synchronous, upgrade=upgrade)
+        version = prepare(db, path, upgrade=upgrade)
         check_writable(db)
     except sqlite3.OperationalError as exc:
         _close(db)

@@ -102,7 +102,7 @@ _LEAST_BYTES: Final = 512
 _WAL_BYTES: Final = 8 * 1024 * 1024
 
 
-def prepare(db: sqlite3.Connection, path: Path, synchronous: str, *, upgrade: bool = True) -> int:
+def prepare(db: sqlite3.Connection, path: Path, *, upgrade: bool = True) -> int:
     """Create the table, or migrate it if `upgrade`; configure the connection. Return the version that was found.
 
     Raises:
@@ -130,7 +130,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str, *, upgrade: bo
         )
     db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
     db.execute("PRAGMA wal_autocheckpoint = 0")  # see proxy/store/journal/checkpoint_thread.py
-    db.execute(f"PRAGMA synchronous = {synchronous}")
+    db.execute("PRAGMA synchronous = NORMAL")
     # Distributions build SQLite so that it overwrites what is deleted, through the log: as much again as was recorded.
     db.execute("PRAGMA secure_delete = FAST")
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()

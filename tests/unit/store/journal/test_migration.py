@@ -47,7 +47,7 @@ class Killed(sqlite3.Connection):
         os.kill(os.getpid(), signal.SIGKILL)
 
 from pathlib import Path
-schema.prepare(sqlite3.connect(sys.argv[1], isolation_level=None, factory=Killed), Path(sys.argv[1]), "NORMAL")
+schema.prepare(sqlite3.connect(sys.argv[1], isolation_level=None, factory=Killed), Path(sys.argv[1]))
 """
 
 
