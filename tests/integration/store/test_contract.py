@@ -194,7 +194,7 @@ async def test_a_job_is_found_by_what_people_call_it(store: JobStore, *, over: b
     await store.put(record)
     await store.put(of(store, finished(callback=b'{"account": "other"}', labels={"account": "other"})))
 
-    for text in (_LABELS["account"], "1", "theirs-7", "a" * 8, record.id):
+    for text in (_LABELS["account"], "1", "theirs-7", "a" * 6, "a" * 8, record.id):
         assert alike(await store.by_name(Called(text)), record), text
     for text in ("account", "team", "a/b", "acme", "theirs", "aaaaa", "b" * 8, "", "%", "Theirs-7", "completed"):
         assert await store.by_name(Called(text)) is None, text

@@ -8,6 +8,7 @@ import time
 from unittest.mock import Mock
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.store.memory import MemoryStore
 from proxy.store.query import JobQuery, Position, Sort, matches
@@ -55,6 +56,7 @@ async def test_time_is_taken_from_the_clock_that_was_given() -> None:
 
     now = 9.9
     assert await store.by_id(record.id) == record
+    store.put(replace(record, duplicates=1))
     now = 10.1
     assert await store.by_id(record.id) is None
     assert not store.may_have_lost(), "its time was over"
@@ -126,10 +128,11 @@ async def test_the_list_of_ends_is_forgotten_with_the_jobs() -> None:
     """It does not grow, and nothing that is forgotten is listed."""
     store = MemoryStore(3_600, max_bytes=20_000)
     for number in range(5_000):
-        store.note(finished(finished_at=time.time() + number % 7))
+        store.note(finished(finished_at=time.time() + number % 7, key=b"%d" % number))
     page = await store.jobs(JobQuery(), sort=Sort.NEWEST, limit=500)
     assert len(page.records) == len(store._finished) < 20  # noqa: SLF001 - what it keeps cannot be seen from outside
     assert len(store._ends) < 1_000  # noqa: SLF001 - as above
+    assert len(store._by_token) == len(store._by_key) == len(page.records)  # noqa: SLF001 - as above
 
 
 async def test_others_have_their_turn_while_jobs_are_sorted() -> None:
